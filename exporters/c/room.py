@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.c.code_size import code_size
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.memory import KIB, Share
 from stl_deploy.exporters.c.plan import Plan
+from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.graph.program import Program
 from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.store import About
 
 CODE, STACK = 8 * KIB, KIB
 """Bytes set aside in flash for the code (where no compiler tells it) and in RAM for the stack, where limits are given
@@ -24,6 +27,17 @@ def estimate(program: Program) -> Plan:
     Weights, neurons and buffers are as they will be; the types of some tables and sums may differ.
     """
     return make_plan(choose(program, np.zeros((1, 1, *program.inputs[0].shape), np.float32)).graph)
+
+
+def require_estimated_room(program: Program, flash: int | None, ram: int | None, deadline: float) -> None:
+    """Raise UnsupportedError where what is estimated is larger than there is by more than a tenth.
+
+    deadline: seconds for the compiler that is asked for the code's size, where the rest fits into the flash.
+    """
+    plan, about = estimate(program), About()
+    fits = flash is not None and plan.flash <= flash * SURE
+    code = code_size(render_plan(plan, about), about.prefix, deadline) if fits else None
+    require_room(plan, flash, ram, code=code, sure=SURE)
 
 
 def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | None = None, sure: float = 1.0) -> None:

@@ -22,7 +22,7 @@ from stl_deploy.exporters.c.packages import Package, package_files, require_pack
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import SURE, estimate, require_room
+from stl_deploy.exporters.c.room import require_estimated_room
 from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
@@ -120,7 +120,7 @@ class CFormat(Format):
             return found
         try:
             flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
-            require_room(estimate(program), flash, ram, sure=SURE)
+            require_estimated_room(program, flash, ram, options.deadline)
         except UnsupportedError as error:
             found.append(from_error(error))
         return found
@@ -132,7 +132,7 @@ class CFormat(Format):
         """
         flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), options.name or PREFIX
         if flash is not None or ram is not None:
-            require_room(estimate(program), flash, ram, sure=SURE)
+            require_estimated_room(program, flash, ram, options.deadline)
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)

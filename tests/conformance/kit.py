@@ -30,11 +30,9 @@ READERS: dict[str, tuple[str, float, dict[str, str]]] = {
     "snntorch": ("spec", 1e-4, {}),
     "norse": ("spec", 1e-4, {"dt": "1e-4"}),
     "spikingjelly": ("spikingjelly", 1e-4, {}),
-    "sinabs": ("sinabs_reader", 1.0, {}),
-    "rockpool": ("rockpool", 1e-3, {}),
-    "spyx": ("spyx", 1.0, {}),
 }
-"""Framework -> the dialect that it is judged by, its time step, options of its worker."""
+"""Framework -> the dialect that it is judged by, its time step, options of its worker. Sinabs is left out: it pins nir
+1.0.4, which refuses files with `v_reset` (117 of 118 graphs); Rockpool and Spyx have not been run."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -74,7 +72,8 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     yield "# NIR conformance kit: results\n"
     yield "Frameworks' own NIR readers on the graphs of `stl-deploy nir-conformance` (measured; remake with"
     yield "`python -m tests.conformance.kit`). Each reader is compared with the dialect named. *Failed*: the reader"
-    yield "raised an error or returned another shape.\n"
+    yield "raised an error or returned another shape. Sinabs 3.1.3 pins nir 1.0.4, which refuses files with `v_reset`:"
+    yield "117 of 118 graphs fail. Rockpool and Spyx were not run.\n"
     yield "| reader | version | dialect | level | " + " | ".join(STATUSES) + " |"
     yield "|---|---|---|---|" + "---|" * len(STATUSES)
     for name, result in results.items():

@@ -214,7 +214,7 @@ def test_a_pickle_is_not_run(files: Path) -> None:
             {"0.weight": torch.full((3, 4), 1e300, dtype=torch.float64)},
             "'0.weight': expected finite weights; found NaN or infinity",
         ),
-        ({"0.weight": torch.zeros(1).expand(2**40)}, "size mismatch for 0.weight"),
+        ({"0.weight": torch.zeros(1).expand(2**20)}, "size mismatch for 0.weight"),
     ],
 )
 def test_weights_that_are_none(tmp_path: Path, changed: dict[Any, torch.Tensor], said: str) -> None:

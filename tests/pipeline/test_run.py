@@ -323,9 +323,8 @@ def test_a_network_that_loihi_cannot_hold_goes_the_rest_of_the_way(tmp_path: Pat
         '{"kind": "linear", "features": 10}, {"kind": "li"}]'
     )
     stream = io.StringIO()
-    done = run(
-        configure("digits", ["train.epochs=1", network]), tmp_path / "li", lava=False, say=Console(stream=stream)
-    )
+    config = configure("digits", ["train.epochs=1", network])
+    done = run(config, tmp_path / "li", lava=False, frontier=False, say=Console(stream=stream))
     assert {path.name for path in done.run_dir.iterdir()} >= {*FILES} - {"net.net"}
     assert not (done.run_dir / "net.net").exists()
     netx = _json(done.run_dir / "manifest.json")["netx"]

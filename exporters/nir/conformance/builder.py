@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Edges = Sequence[tuple[str, str]]
+Nodes = dict[str, nir.NIRNode]
 
 STEPS, BATCH = 16, 3
 DECAY_STEPS = 2
@@ -119,3 +120,30 @@ def graph(
     names = list(whole)
     pairs = list(pairwise(names)) if edges is None else list(edges)
     return nir.NIRGraph(nodes=whole, edges=pairs, type_check=False)
+
+
+class Level:
+    """Collects the cases of one level."""
+
+    def __init__(self, level: str, dt: float) -> None:
+        self.level, self.dt = level, dt
+        self.cases: list[Case] = []
+
+    def builder(self, name: str) -> Builder:
+        """Where the parts of the case `name` come from."""
+        return Builder(name, self.dt)
+
+    def add(
+        self,
+        b: Builder,
+        about: str,
+        nodes: Nodes,
+        shape: Sequence[int] = (12,),
+        out: Sequence[int] = (6,),
+        edges: Edges | None = None,
+        x: Any = None,
+        rewrite: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Add a case; without `edges` its nodes form a chain, without `x` its input is random spikes."""
+        whole = graph(shape, nodes, out, edges)
+        self.cases.append(Case(b.name, self.level, about, whole, b.x(*shape) if x is None else x, rewrite))

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +351,7 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
     program = small().lif("a", 1.0).program()
 
     def grown(node: Any, value: float) -> Any:
-        own = {name: getattr(node, name) for name in node.__dataclass_fields__}
+        own = {field.name: getattr(node, field.name) for field in fields(node)}
         return Adaptive(**own, adaptation=value) if isinstance(node, Neuron) else node
 
     for value, slugs in ((0.0, []), (0.5, ["adaptation"])):
@@ -362,12 +362,15 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
 
 @pytest.mark.parametrize("measured", [None, 700])
 def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stl_deploy.exporters.c.folder.code_size", lambda files, prefix, deadline: measured)
+    for asks in ("folder", "room"):
+        monkeypatch.setattr(f"stl_deploy.exporters.c.{asks}.code_size", lambda files, prefix, deadline: measured)
     program = small().lif("a", 0.7).program()
     options = COptions(x=data(program))
     facts = CFormat().write(program, tmp_path / "c", options)
     flash, ram = facts["flash_bytes"] + (measured or CODE), facts["ram_bytes"] + STACK
-    CFormat().write(program, tmp_path / "fits", replace(options, flash=flash, ram=str(ram)))
+    fits = replace(options, flash=flash, ram=str(ram))
+    CFormat().write(program, tmp_path / "fits", fits)
+    assert not [one for one in CFormat().check_for(program, fits) if one.severity == "error"]
     for what in ({"flash": str(flash - 1)}, {"ram": str(ram - 1)}):
         with pytest.raises(UnsupportedError, match="expected at most"):
             CFormat().write(program, tmp_path / "tight", replace(options, **what))
