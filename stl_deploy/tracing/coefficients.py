@@ -25,6 +25,8 @@ _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""
 _PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137, 3.0411, 0.1259)))
 """No multiples of a power of 2, which rounding to a grid would leave as they are."""
+_COARSE = 64 * 2.0**-24
+"""How far float32 may take the potential from its coefficients, relative to its terms: 64 roundings."""
 _SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
@@ -158,6 +160,42 @@ class Reading:
             if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
                 raise self.refuse(self._not_affine())
         return Affine(decay, gains, constant)
+
+    def require_float_precision(self, off: Affine) -> None:
+        """Raise CaptureError where float32 rounds the potential to a grid, as (v + 1536) - 1536 does.
+
+        In float64, where coefficients are read off, nothing is rounded. Probed around the resting potential, beside
+        which a leak towards -65 is no rounding.
+        """
+        if any(member.node.dtype in (torch.float16, torch.bfloat16) for member in (self.state, *self.core.members)):
+            return  # capture warns of coarser numbers
+        rest = torch.where(off.decay == 1, 0.0, off.constant / (1 - off.decay))
+        for state, values in _PROBES:
+            h = (state + rest).to(self.carried.node.dtype)
+            e = [
+                torch.tensor(values[i % len(values)], dtype=ref.signal.node.dtype)
+                for i, ref in enumerate(self.currents)
+            ]
+            terms = [off.decay * h, off.constant, *(g * v for g, v in zip(off.gains, e, strict=True))]
+            expected = sum(terms, torch.zeros(()))
+            size = sum((term.abs() for term in terms), torch.zeros(()))
+            if bool(((self._in_float32(h, e) - expected).abs() > _COARSE * size).any()):
+                raise self.refuse(
+                    "adding and subtracting a large number rounds its potential to a grid, and a graph computes in "
+                    "plain float32; leave the rounding out"
+                )
+
+    def _in_float32(self, state: Tensor, currents: Sequence[Tensor]) -> Tensor:
+        full = {ref: value.expand(self.shape) for ref, value in zip(self.currents, currents, strict=True)}
+
+        def given(signal: Signal, lag: int) -> Tensor | None:
+            if lag == 1 and signal is self.carried:
+                return state.expand(np.broadcast_shapes(tuple(state.shape), self.shape))
+            if lag == 1 and signal is self.spike:
+                return torch.zeros(self.shape, dtype=signal.node.dtype)
+            return full.get(Ref(signal, lag))
+
+        return Evaluation(given, exact=True)(self.unbounded, 0).double()
 
     def _called(self, names: Sequence[str]) -> list[Signal]:
         return [member for member in self.core.members if member.node.name in names]

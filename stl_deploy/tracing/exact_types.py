@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, Steps
@@ -49,6 +50,16 @@ def _require_exact_cast(signal: Signal) -> None:
         f"a cast to {_kind(dtype)} changes numbers that are not among its own, and a graph takes numbers as they are; "
         "leave the cast out, or compare with a threshold: (v > 0.5).float()",
     )
+
+
+def require_sum_does_not_wrap(node: Node) -> None:
+    """Raise CaptureError, with the line, for a sum over time in a type that wraps around (a counter in uint8)."""
+    if node.dtype not in (*_FLOATS, *_WIDE):
+        raise CaptureError(
+            f"a sum over time in {_kind(node.dtype)} wraps around or saturates where there are many steps, and a graph "
+            "adds up in float32; add up floats" + in_module(node.place),
+            line=node.place.line,
+        )
 
 
 def is_zero_or_one(signal: Signal) -> bool:

@@ -61,6 +61,7 @@ def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal
     state = core.threshold.potential if core.threshold is not None else _state(core, outside)
     reading = Reading(core, state, foreign)
     off = reading.affine(0.0)
+    reading.require_float_precision(off)
     if core.threshold is None:
         reading, off = reading.without(_nothing(off.gains)), off.without(_nothing(off.gains))
         return Population(

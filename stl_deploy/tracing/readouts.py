@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.readout import OverTime, Readout, Then
+from stl_deploy.tracing.exact_types import require_sum_does_not_wrap
 from stl_deploy.tracing.layout import BATCH, TIME, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
 from stl_deploy.tracing.source_lines import in_module
@@ -186,6 +187,7 @@ def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:
             break
         if not isinstance(left, Node) or not isinstance(right, Node):
             return None
+        require_sum_does_not_wrap(node)
         terms.append(right)
         node = left
     else:

@@ -320,6 +320,58 @@ def test_a_potential_that_is_rounded_to_a_grid_is_refused(grid: int) -> None:
         stl.capture(Rounded(), (numbers() * 4).round() / 4)
 
 
+@pytest.mark.parametrize("shift", [1536.0, 3.0 * 2**10, 2.0**20])
+def test_a_potential_that_is_rounded_by_adding_a_large_number_is_refused(shift: float) -> None:
+    class Rounded(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            self.step = lambda v, current: (leaky(v, current) + shift) - shift
+            return super().forward(x)
+
+    with pytest.raises(CaptureError, match="rounds its potential to a grid"):
+        stl.capture(Rounded(), numbers())
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.999])
+def test_a_leak_towards_minus_65_is_no_rounding(decay: float) -> None:
+    class Biological(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.weights = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.full((x.shape[1], 4), -65.0), []
+            for current in self.weights(x) * 40:
+                v = -65.0 + decay * (v + 65.0) + current
+                spikes = (v >= -50.0).float()
+                v = torch.where(v >= -50.0, torch.full_like(v, -65.0), v)
+                out.append(spikes)
+            return torch.stack(out)
+
+    net = stl.capture(Biological(), (torch.rand(12, 4, 3) < 0.5).float())
+    assert net.proof.replay_differing == 0
+
+
+@pytest.mark.parametrize("add", [lambda c, z: c + z.byte(), lambda c, z: c.add_(z.bool())])
+def test_a_counter_that_wraps_around_is_refused(add: Callable[[Tensor, Tensor], Tensor]) -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, count = torch.zeros(x.shape[1], 4), torch.zeros(x.shape[1], 4, dtype=torch.uint8)
+            for current in self.weights(x):
+                v = 0.5 * v + current
+                spikes = (v > 0.2).float()
+                v = v * (1 - spikes)
+                count = add(count, spikes)
+            return count.float()
+
+    with pytest.raises(CaptureError, match="a sum over time in uint8 wraps around"):
+        stl.capture(Counter(), (torch.rand(12, 4, 3) < 0.5).float())
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("x", [ones_and_zeros, numbers, lambda: torch.full((4, 3, 2), -2.0)])
 def test_unseen_input_has_other_extremes_and_values(axis: int, x: Callable[[], Tensor]) -> None:
