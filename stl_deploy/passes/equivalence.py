@@ -1,7 +1,8 @@
 """Check a pass by running the Program before and after it, cut at the neurons.
 
 Every spiking population is given drawn spikes by those before it, on both sides the same, so that each is judged by
-itself: a deep network that is silent on drawn input proves nothing as a whole. Compared are each neuron's potential, in
+itself: a deep network that is silent on drawn input proves nothing as a whole, nor does a neuron that never spikes of
+the weights behind it. Compared are each neuron's potential, in
 units of its threshold, its spikes, and the outputs.
 """
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError, ParityError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.exact import input_grid, random_input
+from stl_deploy.graph.exact import input_grid, random_input, round_to_grid
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Pool, Program, Scale
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
@@ -48,7 +49,10 @@ class Arrived:
 
 
 class Cut:
-    """Drawn input and spikes ``[T, B, *shape]`` for the inputs of a Program and the populations in ``at``."""
+    """Drawn input and spikes ``[T, B, *shape]`` for the inputs of a Program and the populations in ``at``.
+
+    None is silent: each of their neurons spikes at least once, and each input is not 0 at least once.
+    """
 
     def __init__(self, program: Program, at: set[str]) -> None:
         steps = _steps(program)
@@ -56,9 +60,12 @@ class Cut:
         for node in program.nodes:
             size, rng = (steps, _SAMPLES, *node.shape), np.random.default_rng(zlib.crc32(node.name.encode()))
             if isinstance(node, Input):
-                self.given[node.name] = random_input(rng, program.metadata, size)
+                grid = input_grid(program.metadata)
+                most = 1.0 if grid is None else float(round_to_grid(np.array(grid.bound), grid.fraction_bits))
+                self.given[node.name] = _none_silent(random_input(rng, program.metadata, size), most, rng)
             elif node.name in at:
-                self.given[node.name] = (rng.random(size, np.float32) < _RATE).astype(np.float32)
+                spikes = (rng.random(size, np.float32) < _RATE).astype(np.float32)
+                self.given[node.name] = _none_silent(spikes, 1.0, rng)
 
     def run(self, program: Program, places: Permutations | None = None) -> Arrived:
         """Run a Program with the populations replaced by what was drawn; places: of values in another order."""
@@ -84,6 +91,14 @@ class Cut:
         at = frozenset(given) - {node.name for node in program.inputs}
         steps = len(next(iter(given.values())))
         return Arrived(found, outputs, program, at, steps)
+
+
+def _none_silent(values: Floats, most: float, rng: np.random.Generator) -> Floats:
+    """``[T, B, *shape]`` with ``most`` at a drawn step and sample of what is 0 at all of them."""
+    flat = values.reshape(values.shape[0] * values.shape[1], -1)
+    silent = np.flatnonzero(~flat.any(axis=0))
+    flat[rng.integers(len(flat), size=silent.size), silent] = most
+    return flat.reshape(values.shape)
 
 
 def _steps(program: Program) -> int:

@@ -174,3 +174,21 @@ def test_an_output_without_neurons_is_compared() -> None:
     other = replace(w, weight=w.weight * np.float32(1.001))
     with pytest.raises(ParityError, match=r"pass mine: output 'output' at step \d"):
         require_equivalent(Program((entry, w, last), DT), Program((entry, other, last), DT), by="mine")
+
+
+@pytest.mark.parametrize("wrong", ["first", "last"])
+def test_a_weight_behind_any_neuron_is_seen(wrong: str) -> None:
+    """Of 40 drawn at rate 0.3 in 6 places, some would never spike, and the weights behind them go unseen."""
+    lif = Neuron(name="lif", shape=(40,), sources=(Source("first"),), decay=np.float32(0.5), threshold=np.float32(1))
+    first = Linear(
+        name="first", shape=(40,), sources=(Source("in"),), weight=_f32(40, 40), bias=None, input_shape=(40,)
+    )
+    last = replace(first, name="last", sources=(Source("lif"),))
+    nodes = Input(name="in", shape=(40,), sources=()), first, lif, last
+    given = Program((*nodes, Output(name="out", shape=(40,), sources=(Source("last"),))), DT)
+    for column in range(40):
+        weight = first.weight.copy()
+        weight[:, column] += 0.1
+        other = tuple(replace(n, weight=weight) if n.name == wrong else n for n in given.nodes)  # type: ignore[call-arg]
+        with pytest.raises(ParityError, match="pass mine"):
+            require_equivalent(given, replace(given, nodes=other), by="mine")

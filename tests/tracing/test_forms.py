@@ -97,7 +97,7 @@ def test_spikes_in_other_words(spike: Callable[[Tensor], Tensor]) -> None:
         (lambda v: torch.heaviside(v - 0.6, torch.full((), 0.5)), "found 'heaviside' of two signals"),
         (lambda v: torch.sign(v - 0.6), "'sign' has no form in a spiking graph; spikes are 0 or 1"),
         (lambda v: ((0.6 - v) / 2 < 0).float(), "its potential is not a weighted sum"),
-        (lambda v: ((v - float("inf")) / 2 > 0).float(), "weights are not finite once the norm is folded into them"),
+        (lambda v: ((v - float("inf")) / 2 > 0).float(), "layer 'norm1': weights are not finite after folding"),
     ],
 )
 def test_what_is_no_spike_is_refused(spike: Callable[[Tensor], Tensor], reason: str) -> None:
@@ -159,15 +159,15 @@ def test_the_last_potential_of_our_own_integrator_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "end",
+    ("end", "reason"),
     [
-        lambda head, y: head(y.sum(0)),  # the bias counts once
-        lambda head, y: head(y.max(0).values),
-        lambda head, y: functional.relu(head(y.mean(0))),
+        (lambda head, y: head(y.sum(0)), "adds a bias once, after the sum over time"),
+        (lambda head, y: head(y.max(0).values), "after the last time step"),
+        (lambda head, y: functional.relu(head(y.mean(0))), "after the last time step"),
     ],
 )
-def test_an_end_that_no_step_can_do_is_refused(end: Callable[[nn.Module, Tensor], Tensor]) -> None:
-    with pytest.raises(CaptureError, match=r"test_forms\.py:\d+: '\w+' .*after the last time step"):
+def test_an_end_that_no_step_can_do_is_refused(end: Callable[[nn.Module, Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(CaptureError, match=rf"test_forms\.py:\d+: '\w+' .*{reason}"):
         stl.capture(net_with(end), torch.rand(12, 4, 6) * 2)
 
 
@@ -317,7 +317,7 @@ def test_a_neuron_of_ones_own(step: Callable[[Tensor, Tensor], tuple[Tensor, Ten
         (
             lambda v, current: (0.5 * v + current, ((0.5 * v + current) > 0.4) * v),
             torch.zeros(()),
-            "the potential of the spiking neuron 'lif1' is read outside of it; a graph's neuron puts out its spikes",
+            r"found two signals that are not both spikes \(gating\)",
         ),
         (doubles, torch.zeros((), dtype=torch.float64), "its potential is not a weighted sum of what it was"),
         (halved, torch.zeros(()), "a spike neither subtracts the threshold from its potential nor sets it to a value"),

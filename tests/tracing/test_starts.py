@@ -190,7 +190,7 @@ def test_what_a_recurrence_is_compared_to_is_no_start_and_no_error() -> None:
         v = k = zeros(x)
         found = []
         for t in x:
-            v = torch.where(net.r(k).bool(), 0.8 * v * (1 - k) + net.a(t), 0.8 * v * (1 - k) + net.a(t))
+            v = torch.where((net.r(k) != 0), 0.8 * v * (1 - k) + net.a(t), 0.8 * v * (1 - k) + net.a(t))
             k = (v - 0.4 > 0).float()
             found.append(k)
         return torch.stack(found)
@@ -199,7 +199,7 @@ def test_what_a_recurrence_is_compared_to_is_no_start_and_no_error() -> None:
         v = k = zeros(x)
         found = []
         for t in x:
-            v = 0.8 * v * (1 - k) + net.a(t) * net.r(k).bool()
+            v = 0.8 * v * (1 - k) + net.a(t) * (net.r(k) != 0)
             k = (v - 0.4 > 0).float()
             found.append(k)
         return torch.stack(found)
