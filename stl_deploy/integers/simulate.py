@@ -61,7 +61,8 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
 
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
-    _check_range(graph.input, whole_numbers(x, graph.input.shape))
+    x = whole_numbers(x, graph.input.shape)
+    _check_range(graph.input, x)
     if not graph.accumulator.wraps:
         require_sums(graph)
     known = bounds(entered_by(graph, x))
