@@ -59,7 +59,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
 def _state(module: nn.Module) -> Iterator[Tensor]:
     """Buffers and tensors that are attributes: what a run may write into."""
     for item in (*module._buffers.values(), *module.__dict__.values()):
-        if isinstance(item, Tensor) and item.layout == torch.strided:
+        if isinstance(item, Tensor) and item.layout == torch.strided and not (item.is_meta or item.is_nested):
             yield item
 
 

@@ -209,8 +209,18 @@ def test_the_potential_of_a_neuron_that_resets_to_a_value_is_refused() -> None:
         stl.capture(Net(lambda net, x: potentials(net.enter(x), "to 0", before=True)), numbers(8, 4, 6))
 
 
-def test_a_sparse_tensor_beside_the_model_is_left_alone() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(4).to_sparse(),
+        lambda: torch.empty(3, device="meta"),
+        lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    ],
+    ids=["sparse", "meta", "nested"],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_a_tensor_of_another_layout_beside_the_model_is_left_alone(make: Callable[[], Tensor]) -> None:
     model = Net(lambda net, x: net.leave(spikes(net.enter(x))))
-    model.adjacency = torch.eye(4).to_sparse()
+    model.beside = kept = make()
     require_same(model, numbers(8, 4, 6))
-    assert model.adjacency.is_sparse
+    assert model.beside is kept

@@ -173,7 +173,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is dict:
         return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
     if get_origin(hint) is tuple:
-        return isinstance(value, list) and len(value) == 2 and all(_fits(one, float) for one in value)
+        return isinstance(value, list | tuple) and len(value) == 2 and all(_fits(one, float) for one in value)
     return type(value) is hint
 
 
