@@ -147,7 +147,7 @@ def _remove(folder):
         (_damage_gz, "train-images-idx3-ubyte.gz: truncated or damaged (CRC check failed"),
         (_lengthen, "t10k-images-idx3-ubyte: expected 15680 bytes of sizes [20, 28, 28]; found more; fetch it again"),
         (_lengthen_gz, "train-images-idx3-ubyte.gz: expected 39200 bytes of sizes [50, 28, 28]; found more"),
-        (_declare_more, "expected sizes ['any', 28, 28]; found [2147483648, 28, 28]"),
+        (_declare_more, "expected at most 134,217,728 bytes; found sizes [2147483648, 28, 28]"),
         (_other_kind, "expected an IDX file as MNIST has them, of bytes with 3 axes; found another"),
         (_not_gzip, "train-images-idx3-ubyte.gz: truncated or damaged"),
         (_remove, "no file t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"),

@@ -180,7 +180,7 @@ def _x(*shape, dtype=np.float32):
         ),
         ({"x": _x(4), "y": _labels(4)}, {}, r"'x': expected \[N, \*shape\] or \[N, T, \*shape\].*; found \[4\]"),
         ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x': expected floats, integers or bool; found <U1"),
-        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "expected arrays x, x_test.*; found 'X_test'"),
+        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "expected arrays group, x, x_test.*; found 'X_test'"),
         (
             {"x": _x(4, 5), "y": _labels(4), "x_val": _x(4, 6), "y_val": _labels(4)},
             {},

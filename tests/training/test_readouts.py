@@ -100,7 +100,7 @@ def test_trained_folded_and_exported(tiny, tmp_path: Path, readout: str, loss: s
     for name in names:
         np.testing.assert_array_equal(reference.recorded[name], spikes[name].numpy())
         np.testing.assert_array_equal(onnx.recorded[name], spikes[name].numpy())
-    decided = folded.network.decide(outputs).numpy()
+    decided = result.network.decide(outputs).numpy()
     if readout == "vote":
         _decided_by_first_spike(config, result.network, x.numpy(), outputs.numpy(), labels)
     assert accuracy(program, onnx, labels) == pytest.approx((decided == labels).mean())
@@ -115,7 +115,7 @@ def _decided_by_first_spike(config, network, x, outputs, labels):
     first = Network(apply_overrides(config, ["network.8.decision=first"]), (1, 8, 8), 10)
     first.load_state_dict(network.state_dict())
     folded = fold(first.eval(), coding="analog", fraction_bits=4)
-    decided = folded.network.decide(torch.from_numpy(outputs)).numpy()
+    decided = first.decide(torch.from_numpy(outputs)).numpy()
     spiked = outputs > 0
     earliest = np.where(spiked.any(axis=0), spiked.argmax(axis=0), len(outputs))
     for sample in range(len(decided)):

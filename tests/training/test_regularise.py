@@ -11,6 +11,7 @@ from stl_deploy.data import load_dataset
 from stl_deploy.energy import ActivityCounter
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
+from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.training.activity_penalty import Regulariser
@@ -41,7 +42,7 @@ def test_synops_are_those_of_the_energy_report(tiny: RunConfig, shape, coding):
     network = Network(apply_overrides(config, ["neuron.threshold=0.25"]), (1, 8, 8), 10).eval()
     x = torch.randint(0, 17, (3, 6, 1, 8, 8)) / 16 * (torch.rand(3, 6, 1, 8, 8) > 0.4)
     x = (x > 0).float() if coding == "spikes" else x
-    folded = fold(network, coding=coding, fraction_bits=4).network
+    folded = with_numbers(network, fold(network, coding=coding, fraction_bits=4).program)
     charge = Regulariser(folded, BUDGET)
     charge.observe(INPUT, x)
     folded(x, charge.observe)
