@@ -30,6 +30,7 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
+from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline.fold_network import fold
 
 TORCH, REFERENCE = "torch", "reference run"
@@ -63,10 +64,9 @@ def liven(network: Network, x: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
-def _spikes(network: Network, x: torch.Tensor, layer: str) -> Any:
-    seen: dict[str, torch.Tensor] = {}
-    network.eval()(x, seen.__setitem__)
-    return seen[layer].numpy()
+def _spikes(module: ProgramModule, x: torch.Tensor, layer: str) -> Any:
+    _, spikes = module.record(x)
+    return spikes[layer].numpy()
 
 
 @torch.inference_mode()
