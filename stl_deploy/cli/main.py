@@ -114,7 +114,8 @@ def _not_installed(error: ModuleNotFoundError) -> int:
 
 def _interrupted() -> int:
     told = output.settings.kept
-    _show(f"interrupted; {'nothing half-written is left' if told is None else told()}")
+    if processes.rank() == 0:  # the others are interrupted because of what the first one, or torchrun, has said
+        _show(f"interrupted; {'nothing half-written is left' if told is None else told()}")
     return _INTERRUPTED
 
 

@@ -73,7 +73,7 @@ def test_weights_that_declare_more_than_they_hold_are_refused(tmp_path):
 def test_no_bomb_takes_a_gigabyte(tmp_path):
     code = f"""
 import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**29, 3 * 2**29))  # of which half a gigabyte is libraries
 from pathlib import Path
 import numpy as np
 from stl_deploy.errors import InputError
@@ -86,8 +86,6 @@ for kind in (np.float32, np.int64):
             sys.exit(3)
         except InputError as error:
             assert "memory" not in str(error), error
-for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):  # not of what other tests have run
-    assert resource.getrusage(who).ru_maxrss < 2**20 * 1.5
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
