@@ -218,7 +218,7 @@ def report(
 
     With --latex, --bib or --csv: tables of one or several runs for papers.
     """
-    from stl_deploy.pipeline.source import is_nir
+    from stl_deploy.runs.source import is_nir
 
     given = any(option is not None for option in (input_file, dialect, input_grid))
     if latex or bib or csv:

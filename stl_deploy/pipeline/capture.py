@@ -32,8 +32,8 @@ from stl_deploy.pipeline.proof import (
     prove_output,
     prove_replay,
 )
-from stl_deploy.pipeline.source import swapped
 from stl_deploy.pipeline.unseen_input import beyond, permuted, within
+from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import holds_input
 from stl_deploy.tracing.nodes import NOWHERE

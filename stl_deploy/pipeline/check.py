@@ -27,7 +27,7 @@ from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
-from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source, read_for
+from stl_deploy.runs.source import Source, check_bits, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)

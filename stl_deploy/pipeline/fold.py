@@ -21,7 +21,7 @@ from stl_deploy.passes.base import Thresholds
 from stl_deploy.pipeline.fast_path import announce
 from stl_deploy.pipeline.fold_network import Folded
 from stl_deploy.pipeline.fold_network import fold as fold_network
-from stl_deploy.pipeline.inputs import split_spec
+from stl_deploy.runs.inputs import split_spec
 from stl_deploy.training.model_file import load_network
 
 

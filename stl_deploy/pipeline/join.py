@@ -28,9 +28,9 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.passes.join import check_members, merge
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
-from stl_deploy.pipeline.inputs import LabelledInput, encode_split
-from stl_deploy.pipeline.manifest import manifest
-from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.manifest import manifest
+from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import forget_results
 

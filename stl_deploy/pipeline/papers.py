@@ -15,7 +15,7 @@ from stl_deploy.energy.models.wording import number, si
 from stl_deploy.energy.prices.bibliography import ENTRIES, cited
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.artifacts import labels_of
-from stl_deploy.pipeline.manifest import check_unchanged
+from stl_deploy.runs.manifest import check_unchanged
 
 LATEX, CSV, BIB = "report.tex", "report.csv", "report.bib"
 _ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}

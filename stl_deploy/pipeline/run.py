@@ -34,15 +34,15 @@ from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
-from stl_deploy.pipeline.inputs import LabelledInput, encode_split
-from stl_deploy.pipeline.manifest import manifest, mark_under_way
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.pipeline.train import fit
 from stl_deploy.pipeline.verdict import commands, verdict
+from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.manifest import manifest, mark_under_way
+from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
 

@@ -27,7 +27,7 @@ from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
 from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
-from stl_deploy.pipeline.source import Source, on_declared_grid
+from stl_deploy.runs.source import Source, on_declared_grid
 
 if TYPE_CHECKING:
     from stl_deploy.passes.base import Thresholds

@@ -21,10 +21,10 @@ from stl_deploy.graph.lower import own_metadata
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture
 from stl_deploy.pipeline.check import declared_grid, seen_coding, show, targets_asked
-from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.inputs import analog_bits
-from stl_deploy.pipeline.user_module import load_module, module_input
+from stl_deploy.runs.configure import configure
+from stl_deploy.runs.inputs import analog_bits
+from stl_deploy.runs.user_module import load_module, module_input
 
 
 def check_untrained(

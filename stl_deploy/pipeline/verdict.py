@@ -13,7 +13,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.graph.compare import RunParity
 from stl_deploy.pipeline.parity import FILE as VERIFIED
 from stl_deploy.pipeline.parity import ParityTable
-from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.runs.source import TEST_INPUT
 
 LINES, COLUMNS = 12, 80
 TRAINED = "torch, as trained"

@@ -19,7 +19,7 @@ def _presets() -> list[bytes]:
 
 
 def _try_yaml(path: Path) -> str:
-    from stl_deploy.pipeline.configure import configure
+    from stl_deploy.runs.configure import configure
 
     configure(str(path))
     return "read"

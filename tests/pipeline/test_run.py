@@ -34,10 +34,10 @@ from stl_deploy.graph.run import run as run_reference
 from stl_deploy.integers.simulate import IntegerRun
 from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.artifacts import Bench
-from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.report import report
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.verdict import LINES
+from stl_deploy.runs.configure import configure
 from stl_deploy.training.loop import train
 from tests.pipeline.conftest import SMALL
 

@@ -16,7 +16,7 @@ from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.listings import models
-from stl_deploy.pipeline.pretrained import run_pretrained
+from stl_deploy.runs.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
@@ -175,7 +175,7 @@ def whole_way(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("ready") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stl_deploy.pipeline.pretrained.unpack", other)
+        patch.setattr("stl_deploy.runs.pretrained.unpack", other)
         run_pretrained("digits", folder, lava=False)
     return folder
 

@@ -19,7 +19,7 @@ from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy._util.untrusted import one_line, plain_file, told_where
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.checkpoint_file import read_checkpoint
+from stl_deploy.runs.checkpoint_file import read_checkpoint
 
 
 def load_module(source: str, weights: Path | None = None) -> nn.Module:

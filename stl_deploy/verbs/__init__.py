@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.check import check_folder as check_folder
     from stl_deploy.pipeline.check import measure as measure
     from stl_deploy.pipeline.check import near_threshold as near_threshold
-    from stl_deploy.pipeline.configure import configure as configure
     from stl_deploy.pipeline.doctor import doctor as doctor
     from stl_deploy.pipeline.energy import energy as energy
     from stl_deploy.pipeline.export import export as export
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.nir_conformance import nir_conformance as nir_conformance
     from stl_deploy.pipeline.optimise import optimise as optimise
     from stl_deploy.pipeline.papers import papers as papers
-    from stl_deploy.pipeline.pretrained import run_pretrained as run_pretrained
     from stl_deploy.pipeline.quantise import quantise as quantise
     from stl_deploy.pipeline.report import report as report
     from stl_deploy.pipeline.report_graph import report_graph as report_graph
@@ -52,13 +50,15 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.train import train as train
     from stl_deploy.pipeline.untrained import check_untrained as check_untrained
     from stl_deploy.pipeline.verify import verify as verify
+    from stl_deploy.runs.configure import configure as configure
+    from stl_deploy.runs.pretrained import run_pretrained as run_pretrained
 
 _HOME = {
     "capture": "pipeline.capture_file",
     "check": "pipeline.check",
     "check_folder": "pipeline.check",
     "check_untrained": "pipeline.untrained",
-    "configure": "pipeline.configure",
+    "configure": "runs.configure",
     "datasets": "pipeline.listings",
     "doctor": "pipeline.doctor",
     "energy": "pipeline.energy",
@@ -82,7 +82,7 @@ _HOME = {
     "report": "pipeline.report",
     "report_graph": "pipeline.report_graph",
     "run": "pipeline.run",
-    "run_pretrained": "pipeline.pretrained",
+    "run_pretrained": "runs.pretrained",
     "show": "pipeline.show",
     "simulate": "pipeline.simulate",
     "synthesise": "pipeline.synthesise",

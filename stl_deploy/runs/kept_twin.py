@@ -16,7 +16,7 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
 

@@ -14,7 +14,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
-from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.run_files import MANIFEST, UNDER_WAY
 
 SCHEMA_VERSION = 1
