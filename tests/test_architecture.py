@@ -18,7 +18,8 @@ LAYERS = [
     {"passes", "nn", "data", "energy"},
     {"tracing", "integers", "training", "exporters"},
     {"runs", "pipeline", "report"},
-    {"cli", "verbs", "__main__"},
+    {"verbs"},
+    {"cli", "__main__"},
 ]
 """Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
 FORBIDDEN = {

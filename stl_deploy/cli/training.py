@@ -117,7 +117,7 @@ def run(
     console().step(f"{which}: the whole way into {target}")  # torch takes its time to load
     tell_if_interrupted(target)
     if pretrained:
-        from stl_deploy.runs.pretrained import run_pretrained
+        from stl_deploy.verbs.pretrained_run import run_pretrained
 
         if mode or seed is not None or device or input_grid is not None or changes or resume:
             raise InputError(
@@ -128,8 +128,8 @@ def run(
             which, target, data_dir=data_dir, overwrite=overwrite, lava=not no_lava, twin=not no_twin, say=console()
         )
     else:
-        from stl_deploy.pipeline.run import run as run_all
         from stl_deploy.runs.configure import configure
+        from stl_deploy.verbs.whole_way import run as run_all
 
         config = configure(which, _overrides(changes, mode, seed, device, data_dir, input_grid))
         result = run_all(
@@ -270,7 +270,7 @@ def join(
     json: Json = False,
 ) -> None:
     """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
-    from stl_deploy.pipeline.join import join as join_runs
+    from stl_deploy.verbs.joining import join as join_runs
 
     emit_json(join_runs(runs, output, weights=weights, say=console()).as_dict(), json)
 

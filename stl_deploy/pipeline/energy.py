@@ -183,7 +183,7 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
 
 def page(report: EnergyReport) -> str:
     """The report as one HTML page that opens offline."""
-    from stl_deploy.report import ReportData, render_report  # matplotlib
+    from stl_deploy.report.page import ReportData, render_report  # matplotlib
 
     title = f"Energy of {report.source}"
     return render_report(ReportData(title, summary=summary_of(report), energy=report.as_dict()))

@@ -31,7 +31,7 @@ from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
 from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
 from stl_deploy.pipeline.tradeoff import samples_name
 from stl_deploy.pipeline.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
 from stl_deploy.runs.manifest import check_network
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN

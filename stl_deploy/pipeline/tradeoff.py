@@ -29,7 +29,7 @@ from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
 from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, iso_accuracy
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
 from stl_deploy.runs.kept_twin import kept_twin
 from stl_deploy.runs.manifest import record_files
 

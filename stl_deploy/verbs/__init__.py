@@ -19,74 +19,74 @@ if TYPE_CHECKING:
     from stl_deploy.exporters.witnesses.environment import witness_install as witness_install
     from stl_deploy.exporters.witnesses.environment import witness_remove as witness_remove
     from stl_deploy.exporters.witnesses.environment import witness_status as witness_status
-    from stl_deploy.pipeline.capture_file import capture as capture
     from stl_deploy.pipeline.check import check as check
     from stl_deploy.pipeline.check import check_folder as check_folder
     from stl_deploy.pipeline.check import measure as measure
     from stl_deploy.pipeline.check import near_threshold as near_threshold
-    from stl_deploy.pipeline.doctor import doctor as doctor
     from stl_deploy.pipeline.energy import energy as energy
     from stl_deploy.pipeline.export import export as export
     from stl_deploy.pipeline.fold import fold as fold
     from stl_deploy.pipeline.fold_file import fold_file as fold_file
     from stl_deploy.pipeline.fpga_run import fpga_run as fpga_run
-    from stl_deploy.pipeline.join import join as join
-    from stl_deploy.pipeline.listings import datasets as datasets
-    from stl_deploy.pipeline.listings import lava_status as lava_status
-    from stl_deploy.pipeline.listings import models as models
-    from stl_deploy.pipeline.listings import prices as prices
-    from stl_deploy.pipeline.listings import targets as targets
-    from stl_deploy.pipeline.nir_conformance import nir_conformance as nir_conformance
     from stl_deploy.pipeline.optimise import optimise as optimise
-    from stl_deploy.pipeline.papers import papers as papers
     from stl_deploy.pipeline.quantise import quantise as quantise
-    from stl_deploy.pipeline.report import report as report
-    from stl_deploy.pipeline.report_graph import report_graph as report_graph
-    from stl_deploy.pipeline.run import run as run
     from stl_deploy.pipeline.show import show as show
     from stl_deploy.pipeline.simulate import simulate as simulate
-    from stl_deploy.pipeline.synthesise import synthesise as synthesise
     from stl_deploy.pipeline.train import evaluate as evaluate
     from stl_deploy.pipeline.train import train as train
-    from stl_deploy.pipeline.untrained import check_untrained as check_untrained
     from stl_deploy.pipeline.verify import verify as verify
+    from stl_deploy.report.graph_report import report_graph as report_graph
+    from stl_deploy.report.paper_tables import papers as papers
+    from stl_deploy.report.run_report import report as report
     from stl_deploy.runs.configure import configure as configure
-    from stl_deploy.runs.pretrained import run_pretrained as run_pretrained
+    from stl_deploy.verbs.capturing import capture as capture
+    from stl_deploy.verbs.conformance import nir_conformance as nir_conformance
+    from stl_deploy.verbs.fpga import synthesise as synthesise
+    from stl_deploy.verbs.joining import join as join
+    from stl_deploy.verbs.listings import datasets as datasets
+    from stl_deploy.verbs.listings import lava_status as lava_status
+    from stl_deploy.verbs.listings import models as models
+    from stl_deploy.verbs.listings import prices as prices
+    from stl_deploy.verbs.listings import targets as targets
+    from stl_deploy.verbs.machine import doctor as doctor
+    from stl_deploy.verbs.pretrained_run import run_pretrained as run_pretrained
+    from stl_deploy.verbs.untrained_network import check_untrained as check_untrained
+    from stl_deploy.verbs.whole_way import run as run
 
 _HOME = {
-    "capture": "pipeline.capture_file",
+    "capture": "verbs.capturing",
     "check": "pipeline.check",
     "check_folder": "pipeline.check",
-    "check_untrained": "pipeline.untrained",
+    "check_untrained": "verbs.untrained_network",
     "configure": "runs.configure",
-    "datasets": "pipeline.listings",
-    "doctor": "pipeline.doctor",
+    "datasets": "verbs.listings",
+    "doctor": "verbs.machine",
     "energy": "pipeline.energy",
     "evaluate": "pipeline.train",
     "export": "pipeline.export",
     "fold": "pipeline.fold",
     "fpga_run": "pipeline.fpga_run",
     "fold_file": "pipeline.fold_file",
-    "join": "pipeline.join",
+    "join": "verbs.joining",
     "lava_install": "exporters.lava.environment",
     "lava_remove": "exporters.lava.environment",
-    "lava_status": "pipeline.listings",
+    "lava_status": "verbs.listings",
     "measure": "pipeline.check",
-    "models": "pipeline.listings",
+    "models": "verbs.listings",
     "near_threshold": "pipeline.check",
-    "nir_conformance": "pipeline.nir_conformance",
+    "nir_conformance": "verbs.conformance",
     "optimise": "pipeline.optimise",
-    "papers": "pipeline.papers",
-    "prices": "pipeline.listings",
+    "papers": "report.paper_tables",
+    "prices": "verbs.listings",
     "quantise": "pipeline.quantise",
-    "report": "pipeline.report",
-    "report_graph": "pipeline.report_graph",
-    "run": "pipeline.run",
-    "run_pretrained": "runs.pretrained",
+    "report": "report.run_report",
+    "report_graph": "report.graph_report",
+    "run": "verbs.whole_way",
+    "run_pretrained": "verbs.pretrained_run",
     "show": "pipeline.show",
     "simulate": "pipeline.simulate",
-    "synthesise": "pipeline.synthesise",
-    "targets": "pipeline.listings",
+    "synthesise": "verbs.fpga",
+    "targets": "verbs.listings",
     "train": "pipeline.train",
     "verify": "pipeline.verify",
     "witness_install": "exporters.witnesses.environment",

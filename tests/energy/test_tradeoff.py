@@ -28,7 +28,7 @@ from stl_deploy.graph.run import run
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff, tradeoff
 from stl_deploy.pipeline.train import train
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
 from stl_deploy.runs.configure import configure
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts

@@ -298,7 +298,7 @@ START = """
 from stl_deploy.cli.surroundings import prepare_libraries
 prepare_libraries()
 import matplotlib, numba, torch
-from stl_deploy.report.svg import inline, panels, style
+from stl_deploy.report.page.svg import inline, panels, style
 with style():
     figure, axes = panels(1, 2, 2)
     axes[0].set_title("a")

@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stl_deploy.report.cores import RESOURCES
-from stl_deploy.report.data import ReportData, report_json
-from stl_deploy.report.glossary import GLOSSARY
-from stl_deploy.report.network import boxes
-from stl_deploy.report.plots import plots
-from stl_deploy.report.templates import template
+from stl_deploy.report.page.cores import RESOURCES
+from stl_deploy.report.page.data import ReportData, report_json
+from stl_deploy.report.page.glossary import GLOSSARY
+from stl_deploy.report.page.network import boxes
+from stl_deploy.report.page.plots import plots
+from stl_deploy.report.page.templates import template
 
 
 def render_report(data: ReportData) -> str:

@@ -16,7 +16,7 @@ from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.targets import registry, why_unavailable
 from stl_deploy.exporters.verilog.synthesis import tool_versions
-from stl_deploy.pipeline.listings import lava_sentence, lava_status
+from stl_deploy.verbs.listings import lava_sentence, lava_status
 
 
 def doctor(*, say: Console = QUIET) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from stl_deploy.pipeline.artifacts import Bench, open_runner
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.energy import energy, summary_of
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
-from stl_deploy.pipeline.report import HTML, JSON, rasters
 from stl_deploy.pipeline.tradeoff import over_time
-from stl_deploy.report import ParityRow, ReportData, render_report, report_json
+from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
+from stl_deploy.report.run_report import HTML, JSON, rasters
 from stl_deploy.runs.source import GRAPH, on_declared_grid, open_reading, open_source, program_input
 
 

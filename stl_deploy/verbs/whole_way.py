@@ -28,7 +28,6 @@ from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
-from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.candidates import Candidate
@@ -39,7 +38,8 @@ from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.pipeline.train import fit
-from stl_deploy.pipeline.verdict import commands, verdict
+from stl_deploy.report import run_report as reporting
+from stl_deploy.report.text.run_summary import commands, verdict
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import manifest, mark_under_way
 from stl_deploy.runs.source import TEST_INPUT

@@ -11,7 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from stl_deploy._util.units import plain
-from stl_deploy.report.format import count, counts, ends, joules, percent, percents, ratio, ratios, span
+from stl_deploy.report.page.format import count, counts, ends, joules, percent, percents, ratio, ratios, span
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stl_deploy.report.format import count
+from stl_deploy.report.page.format import count
 
 _MOST = 24
 """Boxes that are drawn; of a longer network the dearest layers, in order."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter
 
-from stl_deploy.report.format import joules
-from stl_deploy.report.svg import FAINT, INK, SERIES, inline, panels, short
+from stl_deploy.report.page.format import joules
+from stl_deploy.report.page.svg import FAINT, INK, SERIES, inline, panels, short
 
 _WIDTH = 6.6
 """Inches: a telephone shows all of it, still legible."""

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from stl_deploy.report.svg import INK, SERIES, inline, panels, short
+from stl_deploy.report.page.svg import INK, SERIES, inline, panels, short
 
 RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}
 """What is drawn, and its name."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.ticker import PercentFormatter
 
-from stl_deploy.report.svg import SERIES, inline, panels, short
+from stl_deploy.report.page.svg import SERIES, inline, panels, short
 
 _WIDTH = 10.4
 _MOST = 14

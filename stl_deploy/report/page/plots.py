@@ -12,11 +12,11 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from stl_deploy.report.bars import dominating
-from stl_deploy.report.cores import heat_map
-from stl_deploy.report.energy_plots import by_layer, region
-from stl_deploy.report.pareto import draw
-from stl_deploy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
+from stl_deploy.report.page.bars import dominating
+from stl_deploy.report.page.cores import heat_map
+from stl_deploy.report.page.energy_plots import by_layer, region
+from stl_deploy.report.page.pareto import draw
+from stl_deploy.report.page.svg import FAINT, INK, SERIES, inline, panels, short, style
 
 _WIDTH = 10.4
 _MAX_RASTER_ROWS = 128

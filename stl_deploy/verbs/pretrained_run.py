@@ -7,10 +7,10 @@ from pathlib import Path
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.lock import alone_in
 from stl_deploy.data import load_dataset
-from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.train import size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_folder import refuse_replacing
+from stl_deploy.verbs.whole_way import RunResult, run
 
 
 def run_pretrained(
