@@ -21,7 +21,7 @@ from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.exporters.netx.forms import compare_forms, quantise_forms
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.fold import fold_run

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, GraphError, InputError
+from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.graph.compare import rate_warnings
-from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.passes.permutations import arrange

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix, sha256, write_json
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY, own_metadata
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
 from stl_deploy.pipeline.verify import show

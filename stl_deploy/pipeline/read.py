@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.files import read_inputs
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.frameworks.writers import reading_of
-from stl_deploy.graph.io.nir_file import read_nir
+from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.runs.source import TEST_INPUT, open_source
 

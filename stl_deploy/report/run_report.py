@@ -16,8 +16,8 @@ from stl_deploy._util.untrusted import blamed, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network

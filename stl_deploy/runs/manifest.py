@@ -11,7 +11,7 @@ from typing import Any
 from stl_deploy._util.files import read_json, sha256, write_json
 from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError
-from stl_deploy.graph.lower import metadata_dialect
+from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.runs.source import TEST_INPUT

@@ -9,7 +9,7 @@ from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.pipeline.capture import capture as capture_module
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing import Time

@@ -24,7 +24,7 @@ from stl_deploy.exporters.nir.conformance.kit import (
     run_case,
     write_case,
 )
-from stl_deploy.graph.dialect import PRESETS
+from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.pipeline.progress import now_and_then
 
 

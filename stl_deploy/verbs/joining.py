@@ -19,11 +19,11 @@ from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.passes.join import check_members, merge

@@ -9,8 +9,8 @@ from stl_deploy._util.units import between
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.targets import registry
-from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.training import pretrained
 
 

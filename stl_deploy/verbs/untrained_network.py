@@ -13,11 +13,11 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.check import check
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import with_metadata
-from stl_deploy.graph.check import check
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.graph.findings import Report
-from stl_deploy.graph.lower import own_metadata
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture
 from stl_deploy.pipeline.check import declared_grid, seen_coding, show, targets_asked

@@ -11,7 +11,7 @@ import torch
 from stl_deploy.energy import measure_energy
 from stl_deploy.energy.counts.taps import dense_macs
 from stl_deploy.errors import InputError
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Program, Reshape, Source
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.ann_twin import measure_twin

@@ -16,8 +16,8 @@ from stl_deploy._util.console import Console
 from stl_deploy.data import registry as sources_of_data
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters import targets
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Input, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import ready

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.printable import printable
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from tests.hostile.nets import small_graph
 
 STL = f"{sys.executable} -m stl_deploy"

@@ -30,9 +30,9 @@ def golden_nir() -> list[bytes]:
 
 
 def _try_nir(path: Path) -> str:
-    from stl_deploy.graph.check import check_file
-    from stl_deploy.graph.io.nir_file import read_nir
-    from stl_deploy.graph.lower import lower
+    from stl_deploy.exporters.nir.check import check_file
+    from stl_deploy.exporters.nir.file import read_nir
+    from stl_deploy.exporters.nir.lower import lower
     from stl_deploy.graph.run import run
 
     report = check_file(path)

@@ -26,13 +26,13 @@ def _try_yaml(path: Path) -> str:
 
 
 def _dialects() -> list[bytes]:
-    from stl_deploy.graph.dialect import PRESETS
+    from stl_deploy.exporters.nir.dialect import PRESETS
 
     return [json.dumps(dialect.as_dict()).encode() for dialect in PRESETS.values()]
 
 
 def _try_dialect(path: Path) -> str:
-    from stl_deploy.graph.dialect import load_dialect
+    from stl_deploy.exporters.nir.dialect import load_dialect
 
     load_dialect(str(path))
     return "read"

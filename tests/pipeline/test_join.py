@@ -12,8 +12,8 @@ import pytest
 import stl_deploy as stl
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.simulate import simulate

@@ -26,9 +26,9 @@ from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
 from stl_deploy.integers.simulate import IntegerRun

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import whole_file
+from stl_deploy._util.hdf5.scan import LISTS, look_through
 from stl_deploy._util.isolated import isolated
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.scan import LISTS, look_through
 
 _MEMORY = 3 * 2**30
 _OBJECT_SECONDS = 0.5

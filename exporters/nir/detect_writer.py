@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.dialect import PRESETS, Dialect, load_dialect
-from stl_deploy.graph.lower import metadata_dialect, own_metadata
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect, load_dialect
+from stl_deploy.exporters.nir.lower import metadata_dialect, own_metadata
 
 _CURRENT = (nir.CubaLI, nir.CubaLIF)
 _LEAKY = (nir.LI, nir.LIF, *_CURRENT)

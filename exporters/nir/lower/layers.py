@@ -10,8 +10,8 @@ import numpy as np
 
 from stl_deploy._util.windows import output_size
 from stl_deploy.errors import GraphError
-from stl_deploy.graph.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
-from stl_deploy.graph.lower.readings import Reading
+from stl_deploy.exporters.nir.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
+from stl_deploy.exporters.nir.lower.readings import Reading
 from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
 
 Sources = tuple[Source, ...]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.frameworks.execution_order import Edge, queued, traced
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.readers.execution_order import Edge, queued, traced
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 
 _RATE_ROUNDED = 2.0**-23
@@ -57,7 +57,7 @@ class Reader(ABC):
 
     def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
         """Which edges it takes a step late, and which node for the output; see
-        `stl_deploy.graph.frameworks.execution_order`."""
+        `stl_deploy.exporters.nir.readers.execution_order`."""
         return (traced if self.walks else queued)(names, edges, start)
 
     def neuron(self, node: Neuron) -> tuple[nir.NIRNode, Floats]:

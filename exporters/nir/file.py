@@ -16,10 +16,10 @@ import h5py
 import nir
 import numpy as np
 
+from stl_deploy._util.hdf5.guard import Group, open_hdf5, whole_hdf5
+from stl_deploy._util.hdf5.scan import MAX_MEMBERS
 from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.io.hdf5 import Group, open_hdf5, whole_hdf5
-from stl_deploy.graph.io.scan import MAX_MEMBERS
 
 MAX_NODES = MAX_MEMBERS
 """Most nodes in one graph with those in it; a layer is a node, so real networks have hundreds."""

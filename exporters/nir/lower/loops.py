@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.graph.program import Delay, Neuron, Node, Source
 from stl_deploy.graph.segments import ordered
 

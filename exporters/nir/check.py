@@ -14,12 +14,12 @@ import nir
 import numpy as np
 
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.detect_writer import Writer, asked_dialect, candidates, overlooked, recognise, unsaid
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
-from stl_deploy.graph.frameworks.writers import Writer, asked_dialect, candidates, overlooked, recognise, unsaid
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
 TargetCheck = Callable[[Program], Iterable[Finding]]

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError
-from stl_deploy.graph.dialect import Bound, Dialect
-from stl_deploy.graph.lower._fields import fit, float32, numbers
-from stl_deploy.graph.lower.readings import Reading
+from stl_deploy.exporters.nir.dialect import Bound, Dialect
+from stl_deploy.exporters.nir.lower._fields import fit, float32, numbers
+from stl_deploy.exporters.nir.lower.readings import Reading
 from stl_deploy.graph.program import Floats, Neuron, Reset, Shape, Source, Synapse
 
 _ROUNDING = 2.0**-22

@@ -1,13 +1,13 @@
 """A network restated for one reader: the NIR file that a framework reads as what the network is.
 
 Readers differ in time step, comparison, reset, in which fields they use at all (see the classes in
-`stl_deploy.graph.frameworks.reading_rules`), and in which edges they take a step late
-(`stl_deploy.graph.frameworks.execution_order`). A restatement starts from the Program, so it does not matter who wrote
-the graph. It moves what a reader ignores to where it looks: gains and average pools into the weights (exact in real
-arithmetic, and in float32 where the factor is a power of two), a ``>=`` into the next smaller threshold for a reader
-that compares with ``>``. Max pooling of spikes, which no reader knows, becomes a sum pool and integrate-and-fire
-neurons: a spike resets them to 0, and without one nothing has arrived, so they never remember. Where a reader cannot
-hold a node, the node is refused with the reason.
+`stl_deploy.exporters.nir.readers.reading_rules`), and in which edges they take a step late
+(`stl_deploy.exporters.nir.readers.execution_order`). A restatement starts from the Program, so it does not matter who
+wrote the graph. It moves what a reader ignores to where it looks: gains and average pools into the weights (exact in
+real arithmetic, and in float32 where the factor is a power of two), a ``>=`` into the next smaller threshold for a
+reader that compares with ``>``. Max pooling of spikes, which no reader knows, becomes a sum pool and
+integrate-and-fire neurons: a spike resets them to 0, and without one nothing has arrived, so they never remember.
+Where a reader cannot hold a node, the node is refused with the reason.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import nir
 import numpy as np
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.graph.check import TargetCheck
+from stl_deploy.exporters.nir.check import TargetCheck
+from stl_deploy.exporters.nir.lower import METADATA_KEY
+from stl_deploy.exporters.nir.lower.wiring import wire
+from stl_deploy.exporters.nir.readers.execution_order import Edge, loops
+from stl_deploy.exporters.nir.readers.node_forms import Restating
+from stl_deploy.exporters.nir.readers.reading_rules import READERS, Reader, refusal
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.frameworks.execution_order import Edge, loops
-from stl_deploy.graph.frameworks.node_forms import Restating
-from stl_deploy.graph.frameworks.reading_rules import READERS, Reader, refusal
-from stl_deploy.graph.lower import METADATA_KEY
-from stl_deploy.graph.lower.wiring import wire
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_max_pool
 from stl_deploy.graph.segments import ordered
 
@@ -149,4 +149,4 @@ def _asking(reader: Reader) -> TargetCheck:
 
 
 READER_TARGETS: Mapping[str, TargetCheck] = {name: _asking(reader) for name, reader in READERS.items()}
-"""The readers as targets of `stl_deploy.graph.check.check`; each names every node that it cannot hold."""
+"""The readers as targets of `stl_deploy.exporters.nir.check.check`; each names every node that it cannot hold."""

@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Compare, SynapseRule
 
 Leak = Literal["euler", "exp"]
-Compare = Literal["gt", "ge"]
 Reset = Literal[
     "value",
     "subtract",
@@ -37,7 +37,6 @@ Reset = Literal[
 SpikesPerStep = Literal["one", "many"] | int
 """One, as many as v holds thresholds, or that with a cap."""
 Start = Literal["zero", "v_reset", "v_leak"]
-SynapseRule = Literal["euler", "jump", "exp_add"]
 Gain = Literal["r", "one", "one_minus_decay"]
 Rate = Literal["divide", "reciprocal", "double"]
 Bounded = Literal["all", "if"]

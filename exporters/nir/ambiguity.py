@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import StlDeployError
+from stl_deploy.exporters.nir.dialect import CHOICES, Dialect
+from stl_deploy.exporters.nir.lower import lower, metadata_dialect, own_metadata
 from stl_deploy.graph.compare import Tally
-from stl_deploy.graph.dialect import CHOICES, Dialect
-from stl_deploy.graph.lower import lower, metadata_dialect, own_metadata
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import run
 

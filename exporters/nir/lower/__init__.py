@@ -12,11 +12,11 @@ import numpy as np
 
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.io.nir_file import ForeignNode
-from stl_deploy.graph.lower._fields import bad_shape
-from stl_deploy.graph.lower.faults import faults, shape_despite
-from stl_deploy.graph.lower.layers import (
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import ForeignNode
+from stl_deploy.exporters.nir.lower._fields import bad_shape
+from stl_deploy.exporters.nir.lower.faults import faults, shape_despite
+from stl_deploy.exporters.nir.lower.layers import (
     lower_conv,
     lower_delay,
     lower_flatten,
@@ -24,10 +24,10 @@ from stl_deploy.graph.lower.layers import (
     lower_pool,
     lower_scale,
 )
-from stl_deploy.graph.lower.loops import place_delays
-from stl_deploy.graph.lower.neurons import lower_neuron
-from stl_deploy.graph.lower.readings import READINGS, Reading
-from stl_deploy.graph.lower.wiring import Wiring, wire
+from stl_deploy.exporters.nir.lower.loops import place_delays
+from stl_deploy.exporters.nir.lower.neurons import lower_neuron
+from stl_deploy.exporters.nir.lower.readings import READINGS, Reading
+from stl_deploy.exporters.nir.lower.wiring import Wiring, wire
 from stl_deploy.graph.program import Input, Node, Output, Program, Reshape, Shape, Source
 
 METADATA_KEY = "stl_deploy"
