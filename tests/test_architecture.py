@@ -17,8 +17,9 @@ LAYERS = [
     {"graph", "config"},
     {"passes", "nn", "data", "energy"},
     {"tracing", "integers", "training", "exporters"},
-    {"pipeline", "report"},
-    {"cli", "verbs", "__main__"},
+    {"runs", "pipeline", "report"},
+    {"verbs"},
+    {"cli", "__main__"},
 ]
 """Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
 FORBIDDEN = {
@@ -43,7 +44,7 @@ FORBIDDEN = {
     ("energy", "passes"),
 }
 """Beyond the rows. ``integers/qat`` alone may import nn; exporters may import integers."""
-LOOSE = {"__init__", "__main__", "errors", "verbs"}
+LOOSE = {"__init__", "__main__", "errors"}
 
 
 def _modules() -> dict[str, Path]:
@@ -160,7 +161,7 @@ def test_the_rule_finds_a_wrong_arrow(module: str, target: str) -> None:
 
 def test_relative_and_nested_imports_are_seen() -> None:
     tree = ast.parse("def f():\n    from .lower import x\n    if TYPE_CHECKING:\n        import stl_deploy.cli\n")
-    assert list(_imported(tree, "stl_deploy.graph")) == ["stl_deploy.graph.lower"]
+    assert list(_imported(tree, "stl_deploy.exporters.nir")) == ["stl_deploy.exporters.nir.lower"]
     hidden = "if not TYPE_CHECKING:\n    import stl_deploy.cli\nx = importlib.import_module('stl_deploy.verbs')\n"
     assert list(_imported(ast.parse(hidden), "stl_deploy.graph")) == ["stl_deploy.cli", "stl_deploy.verbs"]
     assert all(

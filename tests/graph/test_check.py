@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import ToolError, UnsupportedError
-from stl_deploy.graph.check import check, check_file
-from stl_deploy.graph.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.check import check, check_file
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.file import ForeignNode, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.findings import Finding, told
-from stl_deploy.graph.io.nir_file import ForeignNode, write_nir
-from stl_deploy.graph.lower import lower
 from tests.graph.nets import a, bare, chain, iff, lif
 from tests.graph.oracle import nets
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.nir_file import read_nir
+from stl_deploy.exporters.nir.file import read_nir
 from tests.hunt.net_formats import golden_nir
 
 

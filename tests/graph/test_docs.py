@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.graph.dialect import CHOICES, PRESETS, Dialect
-from stl_deploy.graph.frameworks.reading_rules import READERS
-from stl_deploy.graph.lower import metadata_dialect
+from stl_deploy.exporters.nir.dialect import CHOICES, PRESETS, Dialect
+from stl_deploy.exporters.nir.lower import metadata_dialect
+from stl_deploy.exporters.nir.readers.reading_rules import READERS
 
 LINES = (Path(__file__).parents[2] / "docs" / "nir.md").read_text(encoding="utf-8").splitlines()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.frameworks.restate import restate
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.readers.restate import restate
 from tests.conformance.cases import DIALECTS, ROWS
 from tests.conformance.golden import GOLDEN
 from tests.conformance.nets import NETS, canonical

@@ -9,11 +9,11 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy._util.hdf5.guard import whole_hdf5
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.check import check_file
-from stl_deploy.graph.io.hdf5 import whole_hdf5
-from stl_deploy.graph.io.nir_file import ForeignNode, read_nir, write_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.check import check_file
+from stl_deploy.exporters.nir.file import ForeignNode, read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.dialect import PRESETS, Dialect, load_dialect
-from stl_deploy.graph.frameworks.writers import reading_of
-from stl_deploy.graph.lower import all_errors, lower, try_lower
+from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect, load_dialect
+from stl_deploy.exporters.nir.lower import all_errors, lower, try_lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, lif, steps
 

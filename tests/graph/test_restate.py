@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.graph.check import check
-from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.frameworks.reading_rules import READERS
-from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.check import check
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.readers.reading_rules import READERS
+from stl_deploy.exporters.nir.readers.restate import READER_TARGETS, restate
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, lif
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.frameworks.writers import candidates, overlooked, reading_of, recognise, unsaid
-from stl_deploy.graph.io.nir_file import read_nir
+from stl_deploy.exporters.nir.detect_writer import candidates, overlooked, reading_of, recognise, unsaid
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.file import read_nir
 from tests.conformance.golden import GOLDEN
 from tests.graph.nets import a, bare, chain, graph, iff, lif
 
