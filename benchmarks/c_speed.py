@@ -37,10 +37,10 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.real_weights import to_integers

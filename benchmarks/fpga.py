@@ -23,7 +23,7 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.runs.source import open_program, open_source
 
 CALIBRATION = 256
 

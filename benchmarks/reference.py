@@ -25,8 +25,8 @@ from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.frameworks.writers import candidates, recognise
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.detect_writer import candidates, recognise
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 
 DOCS = Path(__file__).parents[1] / "docs" / "measurements"

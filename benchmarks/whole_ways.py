@@ -27,7 +27,7 @@ import stl_deploy as stl
 from benchmarks.timing import QUIET
 from stl_deploy._util.files import write_json, write_text
 from stl_deploy.config.load import load_config
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold
 
