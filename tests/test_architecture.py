@@ -44,6 +44,8 @@ FORBIDDEN = {
     ("energy", "passes"),
 }
 """Beyond the rows. ``integers/qat`` alone may import nn; exporters may import integers."""
+NUMPY_ONLY = {"config", "graph", "passes", "energy"}
+"""Rooms that import neither torch nor nir."""
 LOOSE = {"__init__", "__main__", "errors"}
 
 
@@ -113,6 +115,13 @@ def _wrong(module: str, target: str) -> bool:
 def test_no_arrow_runs_the_wrong_way() -> None:
     wrong = sorted(f"{m} -> {t}" for m, targets in ARROWS.items() for t in targets if _wrong(m, t))
     assert wrong == []
+
+
+def test_the_ir_and_its_passes_need_neither_torch_nor_nir() -> None:
+    for module, path in MODULES.items():
+        if _room(module) in NUMPY_ONLY:
+            roots = {name.partition(".")[0] for name in _imported(ast.parse(path.read_text()), "")}
+            assert not roots & {"torch", "nir"}, module
 
 
 def test_nobody_inside_takes_a_name_from_the_face() -> None:

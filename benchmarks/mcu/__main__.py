@@ -1,4 +1,4 @@
-"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o docs]
+"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o OUT]
 
 Each run's network is exported to C, cross-compiled, and given real test samples in QEMU; every spike of every layer is
 compared with the integer model's. Instructions are an emulator's (simulated), not a chip's cycles.
@@ -184,7 +184,7 @@ def table(found: Sequence[Measured]) -> str:
     lines = [
         "# C on emulated microcontrollers",
         "",
-        "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
+        "Made by `make mcu` ([how](../c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
         "constants and RAM are bytes of the network alone.",
         "",
         "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",

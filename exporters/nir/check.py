@@ -6,42 +6,20 @@ the lowering itself, so rules exist once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import nir
 import numpy as np
 
-from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.nir.detect_writer import Writer, asked_dialect, candidates, overlooked, recognise, unsaid
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
-from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
-from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
-
-TargetCheck = Callable[[Program], Iterable[Finding]]
-"""Asks one target what it cannot hold, or holds only roughly; may raise an UnsupportedError for the first thing."""
-
-
-def check_sums(program: Program) -> Iterator[Finding]:
-    """Where another library may add the same float32 terms in another order, a spike at a tie can move."""
-    for proof in prove_exact(program):
-        if not proof.exact:
-            yield Finding(
-                "sums-not-exact",
-                "warning",
-                proof.node,
-                f"float32 sums can depend on their order here ({proof.reason})",
-                "put it on an exact grid (stl-deploy fold FILE --exact-grid, --input-grid BITS for real input), or "
-                "measure the agreement with verify",
-            )
-
-
-TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_sums}
-"""Targets that need no exporter to be asked; the command line adds the others."""
+from stl_deploy.graph.check import TARGETS, TargetCheck, ask, check_program, report, soundness
+from stl_deploy.graph.findings import Finding, Report, from_error
+from stl_deploy.graph.program import Delay, Neuron, Program
 
 
 def check_file(
@@ -63,7 +41,7 @@ def check_file(
             graph.metadata = {**graph.metadata, METADATA_KEY: said}
         chosen = None if dialect is None else asked_dialect(graph, dialect)
     except Exception as error:
-        return _report({}, [from_error(error)], targets, None)
+        return report({}, [from_error(error)], targets, None)
     return check(graph, chosen, targets)
 
 
@@ -77,11 +55,10 @@ def check(
     """
     try:
         if isinstance(source, Program):
-            found = [*_soundness(source.nodes, _read(source.nodes)), *_asked(source, targets)]
-            return _report({node.name: (node, type(node).__name__) for node in source.nodes}, found, targets, None)
+            return check_program(source, targets)
         return _check_graph(source, dialect, targets)
     except Exception as error:
-        return _report({}, [from_error(error)], targets, dialect)
+        return report({}, [from_error(error)], targets, dialect)
 
 
 def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> Report:
@@ -105,76 +82,12 @@ def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[
     ]
     found += [Finding("shapes-assumed", "info", None, said) for said in lowering.reading.assumptions()]
     read = {source.node for sources in lowering.wiring.sources.values() for source in sources}
-    found += _soundness(lowering.nodes.values(), read)
+    found += soundness(lowering.nodes.values(), read)
     found += _shapes_declared(lowering)
     if not lowering.errors:
-        found += _asked(lowering.program, targets)
+        found += ask(lowering.program, targets)
     nodes = {name: (lowering.nodes.get(name), type(node).__name__) for name, node in lowering.wiring.nodes.items()}
-    return _report(nodes, found, targets, lowering.dialect)
-
-
-def _report(
-    nodes: Mapping[str, tuple[Node | None, str]],
-    found: list[Finding],
-    targets: Mapping[str, TargetCheck],
-    dialect: Dialect | None,
-) -> Report:
-    broken = any(finding.severity == "error" and finding.target is None for finding in found)
-    anchored = [finding for finding in found if finding.node is not None or not broken]
-    held = fidelities(nodes, anchored, targets)
-    if broken:
-        for by_target in held.values():
-            by_target.update({t: "unjudged" for t, fidelity in by_target.items() if fidelity != "unsupported"})
-    start: Fidelity = "unsupported" if broken else "faithful"
-    return Report(
-        tuple(
-            NodeReport(name, kind, None if node is None else node.shape, held[name])
-            for name, (node, kind) in nodes.items()
-        ),
-        tuple(found),
-        {target: worst(start, *(by_target[target] for by_target in held.values())) for target in targets},
-        dialect,
-    )
-
-
-def _asked(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Finding]:
-    for target, ask in targets.items():
-        try:
-            for said in ask(program):
-                yield Finding(said.slug, said.severity, said.node, said.reason, said.remedy, target)
-        except StlDeployError as error:
-            yield from_error(error, target)
-
-
-def _read(nodes: Iterable[Node]) -> set[str]:
-    return {source.node for node in nodes for source in node.sources}
-
-
-def _soundness(nodes: Iterable[Node], read: Collection[str]) -> Iterator[Finding]:
-    """Numbers that can be run, and structure that can be lowered, but that hardly anyone means."""
-    for node in nodes:
-        if node.name not in read and not isinstance(node, Output):
-            yield Finding("unread", "warning", node.name, "nothing reads it", "remove it, or lead it to an Output")
-        if isinstance(node, Neuron):
-            yield from _neuron(node)
-        if isinstance(node, Delay) and not node.steps.any():
-            yield Finding("no-delay", "info", node.name, "delays by 0 steps")
-
-
-def _neuron(node: Neuron) -> Iterator[Finding]:
-    decays = {"τ": node.decay, "τ_syn": None if node.synapse is None else node.synapse.decay}
-    for tau, decay in decays.items():
-        if decay is not None and (decay < 0).any():
-            worse = " and the potential can grow without bound" if (decay < -1).any() else ""
-            yield Finding(
-                "dt-over-tau",
-                "warning",
-                node.name,
-                f"dt is larger than {tau}, so the decay is {float(decay.min()):g}{worse}",
-                "give the dialect the dt, in the unit of τ, that the network was trained with",
-            )
-    if node.threshold is not None and node.decay is None and (node.threshold < 0).any():
-        yield Finding("always-on", "warning", node.name, "a threshold below 0 fires without input", "")
+    return report(nodes, found, targets, lowering.dialect)
 
 
 def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.temporary import temporary_folder
-from stl_deploy.exporters.nir.check import check_sums
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.exporters.targets import Format, Network, Options, Runner
+from stl_deploy.graph.check import check_sums
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program

@@ -11,12 +11,12 @@ import numpy as np
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.config.options import CheckOptions, of_target
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.check import TargetCheck
 from stl_deploy.exporters.nir.check import check as check_graph
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry
 from stl_deploy.exporters.targets import settings as option_names
+from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.exact import Grid, on_grid
 from stl_deploy.graph.findings import Report
 from stl_deploy.graph.run import NetworkInput

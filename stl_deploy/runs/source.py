@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import first_samples, leading, read_inputs
+from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.detect_writer import Reading, reading_of
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import format_of, registry
-from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import compared, drawn

@@ -20,12 +20,12 @@ import nir
 import numpy as np
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.nir.check import TargetCheck
 from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.exporters.nir.lower.wiring import wire
 from stl_deploy.exporters.nir.readers.execution_order import Edge, loops
 from stl_deploy.exporters.nir.readers.node_forms import Restating
 from stl_deploy.exporters.nir.readers.reading_rules import READERS, Reader, refusal
+from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_max_pool
 from stl_deploy.graph.segments import ordered

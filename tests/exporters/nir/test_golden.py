@@ -13,7 +13,7 @@ from tests.conformance.cases import DIALECTS, ROWS
 from tests.conformance.golden import GOLDEN
 from tests.conformance.nets import NETS, canonical
 from tests.conformance.runs import spikes
-from tests.graph.test_nirfile import same
+from tests.exporters.nir.test_nirfile import same
 
 KEPT = [row for row in ROWS if (GOLDEN / f"{row.name}.npz").is_file()]
 

@@ -8,7 +8,7 @@ from stl_deploy.exporters.nir.dialect import CHOICES, PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.exporters.nir.readers.reading_rules import READERS
 
-LINES = (Path(__file__).parents[2] / "docs" / "nir.md").read_text(encoding="utf-8").splitlines()
+LINES = (Path(__file__).parents[3] / "docs" / "nir.md").read_text(encoding="utf-8").splitlines()
 
 
 def row(key):

@@ -1,0 +1,108 @@
+"""Is this Program sound, and which targets can hold it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from stl_deploy.errors import StlDeployError
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
+from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
+
+if TYPE_CHECKING:
+    from stl_deploy.exporters.nir.dialect import Dialect
+
+TargetCheck = Callable[[Program], Iterable[Finding]]
+"""Asks one target what it cannot hold, or holds only roughly; may raise an UnsupportedError for the first thing."""
+
+
+def check_sums(program: Program) -> Iterator[Finding]:
+    """Where another library may add the same float32 terms in another order, a spike at a tie can move."""
+    for proof in prove_exact(program):
+        if not proof.exact:
+            yield Finding(
+                "sums-not-exact",
+                "warning",
+                proof.node,
+                f"float32 sums can depend on their order here ({proof.reason})",
+                "put it on an exact grid (stl-deploy fold FILE --exact-grid, --input-grid BITS for real input), or "
+                "measure the agreement with verify",
+            )
+
+
+TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_sums}
+"""Targets that need no exporter to be asked; the command line adds the others."""
+
+
+def check_program(program: Program, targets: Mapping[str, TargetCheck] = TARGETS) -> Report:
+    """Check a Program and ask each target; may raise what a target raises that is no refusal."""
+    found = [*soundness(program.nodes, read_names(program.nodes)), *ask(program, targets)]
+    return report({node.name: (node, type(node).__name__) for node in program.nodes}, found, targets)
+
+
+def report(
+    nodes: Mapping[str, tuple[Node | None, str]],
+    found: list[Finding],
+    targets: Mapping[str, TargetCheck],
+    dialect: Dialect | None = None,
+) -> Report:
+    """The report on nodes (None: one that could not be lowered, and its kind) of what was found of them."""
+    broken = any(finding.severity == "error" and finding.target is None for finding in found)
+    anchored = [finding for finding in found if finding.node is not None or not broken]
+    held = fidelities(nodes, anchored, targets)
+    if broken:
+        for by_target in held.values():
+            by_target.update({t: "unjudged" for t, fidelity in by_target.items() if fidelity != "unsupported"})
+    start: Fidelity = "unsupported" if broken else "faithful"
+    return Report(
+        tuple(
+            NodeReport(name, kind, None if node is None else node.shape, held[name])
+            for name, (node, kind) in nodes.items()
+        ),
+        tuple(found),
+        {target: worst(start, *(by_target[target] for by_target in held.values())) for target in targets},
+        dialect,
+    )
+
+
+def ask(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Finding]:
+    """What each target says of a Program."""
+    for target, says in targets.items():
+        try:
+            for said in says(program):
+                yield Finding(said.slug, said.severity, said.node, said.reason, said.remedy, target)
+        except StlDeployError as error:
+            yield from_error(error, target)
+
+
+def read_names(nodes: Iterable[Node]) -> set[str]:
+    """The names of the nodes that others read."""
+    return {source.node for node in nodes for source in node.sources}
+
+
+def soundness(nodes: Iterable[Node], read: Collection[str]) -> Iterator[Finding]:
+    """Numbers that can be run, and structure that can be lowered, but that hardly anyone means."""
+    for node in nodes:
+        if node.name not in read and not isinstance(node, Output):
+            yield Finding("unread", "warning", node.name, "nothing reads it", "remove it, or lead it to an Output")
+        if isinstance(node, Neuron):
+            yield from _neuron(node)
+        if isinstance(node, Delay) and not node.steps.any():
+            yield Finding("no-delay", "info", node.name, "delays by 0 steps")
+
+
+def _neuron(node: Neuron) -> Iterator[Finding]:
+    decays = {"τ": node.decay, "τ_syn": None if node.synapse is None else node.synapse.decay}
+    for tau, decay in decays.items():
+        if decay is not None and (decay < 0).any():
+            worse = " and the potential can grow without bound" if (decay < -1).any() else ""
+            yield Finding(
+                "dt-over-tau",
+                "warning",
+                node.name,
+                f"dt is larger than {tau}, so the decay is {float(decay.min()):g}{worse}",
+                "give the dialect the dt, in the unit of τ, that the network was trained with",
+            )
+    if node.threshold is not None and node.decay is None and (node.threshold < 0).any():
+        yield Finding("always-on", "warning", node.name, "a threshold below 0 fires without input", "")
