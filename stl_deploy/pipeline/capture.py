@@ -19,7 +19,7 @@ from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.passes.permutations import arrange
-from stl_deploy.pipeline.fold_captured import FoldedLayers, fold_layers
+from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
