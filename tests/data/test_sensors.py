@@ -14,7 +14,7 @@ import stl_deploy
 from stl_deploy.config.load import config_of
 from stl_deploy.data import complete, encode_axes, encode_bands, from_arrays, load_dataset
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.runs.inputs import encode_split
 
 CHIP = {"reset": "subtract", "beta": 0.75, "synapse_decay": 0.5, "multi_spike": 31, "decay_form": "shift"}
 
