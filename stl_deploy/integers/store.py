@@ -44,7 +44,7 @@ from stl_deploy.integers.net import (
 
 NAME = "integers.npz"
 VERSION = 1
-MAX_NODES, MAX_VALUES = 10_000, 2**28
+MAX_NODES, MAX_VALUES = 25_000, 2**28
 
 
 @dataclass(frozen=True)
