@@ -20,6 +20,7 @@ from stl_deploy.tracing.returned import Pick, left_aside, pick
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
+from stl_deploy.tracing.watched import reading
 
 Time = Literal["first", "second", "step", "inside"]
 
@@ -94,8 +95,13 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
             given = recorder.input(part)
             one = call.time == "step"
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
-            with recorder.watching():
-                found = _called(model, part, call, passed)
+            with recorder.watching() as leaks:
+                try:
+                    found = _called(model, part, call, passed)
+                except CaptureError as error:
+                    if error.__cause__ is not None and leaks.watched:  # other code than torch's was given one
+                        raise reading(error.line) from None
+                    raise
                 _require_one_shape(found, steps, call)
                 tensors.append(pick(found, call.output))
                 values.append(recorder.value_of(tensors[-1]))
@@ -116,7 +122,7 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
         bring_to_rest(model, call.reset)
         given = x.clone()
         recorder.input(given)
-        with recorder:
+        with recorder.watching():
             model(given)
     return recorder.ops
 

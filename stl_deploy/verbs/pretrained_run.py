@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.lock import alone_in
+from stl_deploy.config.options import RunOptions
 from stl_deploy.data import load_dataset
 from stl_deploy.pipeline.train import size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
@@ -37,4 +38,5 @@ def run_pretrained(
         say.say(size_sentence(data))
         about = unpack(name, run_dir, where)
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
-        return run(config, run_dir, resume=True, lava=lava, twin="kept" if twin else False, data=data, say=say)
+        kept = RunOptions(resume=True, lava=lava, twin="kept" if twin else False)
+        return run(config, run_dir, options=kept, data=data, say=say)

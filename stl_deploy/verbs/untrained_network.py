@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import nir
 import torch
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.keywords import named_options
+from stl_deploy.config.options import CheckKeywords, CheckOptions
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
@@ -20,29 +22,32 @@ from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.graph.findings import Report
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture
-from stl_deploy.pipeline.check import declared_grid, seen_coding, show, targets_asked
+from stl_deploy.pipeline.check import declared_grid, seen_coding, targets_asked
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.report.text.check import show
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.inputs import analog_bits
 from stl_deploy.runs.user_module import load_module, module_input
 
 
+@named_options(CheckOptions)
 def check_untrained(
     what: str,
     *,
     input_file: Path | None = None,
     targets: Sequence[str] | None = None,
-    input_grid: int | None = None,
+    options: CheckOptions | None = None,
     say: Console = QUIET,
-    **settings: Any,
+    **keywords: Unpack[CheckKeywords],
 ) -> Report:
     """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
 
-    input_file: x for a module. input_grid: the input will be multiples of 2^-input_grid up to 1. settings: the
-    targets' own options. Raises InputError for a bad call, CaptureError for a module without a form as a graph.
+    input_file: x for a module. options: or their fields as keywords. Raises InputError for a bad call, CaptureError for
+    a module without a form as a graph.
     """
-    asked = targets_asked(targets, settings)
-    graph, dialect = untrained_graph(what, input_file, declared_grid(input_grid))
+    options = options or CheckOptions(**keywords)
+    asked = targets_asked(targets, options)
+    graph, dialect = untrained_graph(what, input_file, declared_grid(options.input_grid))
     say.say(f"{what}: as it is before training, with weights as they are drawn")
     report = check(graph, dialect, asked)
     show(report, say)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import event, given, settings
 
 from stl_deploy.graph.program import Neuron, Node, Norm, Program
-from stl_deploy.pipeline.fold_captured import fold_layers
+from stl_deploy.pipeline.fold import fold_layers
 from tests.oracles.fold import layer_graph as old
 from tests.strategies import programs
 

@@ -303,7 +303,7 @@ def test_a_question_about_the_values_is_refused(question: Change) -> None:
 def test_what_leaves_torch_unseen_is_found_by_input_of_other_values(
     statistic: Change, x: Callable[[], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
+    monkeypatch.setattr("stl_deploy.tracing.watched._LEAVES", ())
     model = Net(before=lambda x: x * torch.as_tensor(statistic(x.numpy())))
     with pytest.raises(CaptureError, match=r"does not compute what the model does"):
         stl.capture(model, x())
@@ -370,6 +370,61 @@ def test_a_counter_that_wraps_around_is_refused(add: Callable[[Tensor, Tensor], 
 
     with pytest.raises(CaptureError, match="a sum over time in uint8 wraps around"):
         stl.capture(Counter(), (torch.rand(12, 4, 3) < 0.5).float())
+
+
+class Ending(Net):
+    """A net whose outputs over time go through ``end``."""
+
+    def __init__(self, end: Change, **changes: Any) -> None:
+        super().__init__(**changes)
+        self.end = end
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.end(super().forward(x))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("end", "over_time"),
+    [
+        (lambda y: y.sum(0) / 8, "sum"),
+        (lambda y: y.sum(0) * 0.1, "sum"),
+        (lambda y: y.sum(0) / 10, "sum"),
+        (lambda y: y.sum(0) / len(y), "mean"),
+        (lambda y: sum(y) * (1 / y.shape[0]), "mean"),
+    ],
+)
+def test_a_sum_divided_by_a_number_is_no_mean(end: Change, over_time: str) -> None:
+    model = Ending(end)
+    net = stl.capture(model, numbers())
+    assert net.readout.over_time == over_time
+    longer = torch.rand(21, 3, 6, generator=torch.Generator().manual_seed(5))
+    np.testing.assert_allclose(
+        net.simulate(longer.numpy()).readout, model(longer).detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "before",
+    [lambda x: x * 2 if x.shape[0] > 20 else x, lambda x: x * 2 if x.shape[1] > 20 else x],
+    ids=["steps", "samples"],
+)
+def test_a_branch_on_sizes_far_from_those_of_x_is_refused(before: Change) -> None:
+    with pytest.raises(CaptureError, match=r"the model computes something else on 64 s.* than on x"):
+        stl.capture(Net(before=before), numbers())
+
+
+def test_a_state_that_is_reset_after_more_steps_than_x_has_is_refused() -> None:
+    class Forgetting(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v = [], torch.zeros(x.shape[1], 8)
+            for t, current in enumerate(self.enter(x)):
+                v = leaky(v if t % 16 else 0 * v, current)
+                found.append(self.leave((v > 0.5).float()))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match="the model computes something else on 64 steps than on x"):
+        stl.capture(Forgetting(), numbers())
 
 
 @pytest.mark.parametrize("axis", [0, 1])

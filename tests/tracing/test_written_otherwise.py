@@ -166,6 +166,50 @@ def test_a_lower_bound_of_the_potential_is_captured(name: str) -> None:
     np.testing.assert_allclose(neuron.v_min, BOUNDS[name](torch.tensor(-5000.0)).numpy())
 
 
+def clipped(currents: Tensor, left: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    found, v = [], torch.zeros_like(currents[0])
+    for current in currents:
+        v = 0.8 * v + current
+        s = (v > 0.5).float()
+        v = left(v, s)
+        found.append(s)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("left", "bound"),
+    [
+        (lambda v, s: (v - 0.5 * s).clamp(min=0.0), 0.0),
+        (lambda v, s: functional.relu(v - 0.5 * s), 0.0),
+        (lambda v, s: (v * (1 - s)).clamp_min(-0.2), -0.2),
+        (lambda v, s: torch.where(s > 0, 0.3, v).clamp(min=-0.1), -0.1),
+    ],
+)
+def test_a_lower_bound_behind_the_reset_is_captured(left: Callable[[Tensor, Tensor], Tensor], bound: float) -> None:
+    model = Net(lambda net, x: net.leave(clipped(net.enter(x), left)))
+    net = require_same(model, numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 1, 3 - 5 * numbers(20, 2, 6, seed=3))
+    (neuron,) = (node for node in net.program.nodes if isinstance(node, Neuron))
+    assert neuron.v_min is not None
+    assert float(neuron.v_min) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda v, s: (v - 0.5 * s).clamp(min=0.1),
+        lambda v, s: torch.where(s > 0, -0.5, v).clamp(min=-0.1),
+        lambda v, s: 0.8 * (v - 0.5 * s).clamp(min=-0.1) + 0.2 * (v - 0.5 * s),
+        lambda v, s: (v - 0.5 * s).clamp(-0.1, 5.0),
+    ],
+    ids=["above what a spike leaves", "above the reset", "of a part", "from both sides"],
+)
+def test_a_bound_behind_the_reset_that_no_bound_before_it_replaces_is_refused(
+    left: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    with pytest.raises(CaptureError, match="'clamp' bounds its potential"):
+        stl.capture(Net(lambda net, x: net.leave(clipped(net.enter(x), left))), numbers(8, 4, 6))
+
+
 def test_a_lower_bound_keeps_thresholds_out_of_the_weights() -> None:
     net = stl.capture(Net(lambda net, x: spikes(net.enter(x), BOUNDS["clamp"])), numbers(8, 4, 6))
     with pytest.raises(UnsupportedError, match=r"its potential is bounded below by -0\.2; keep the thresholds"):
@@ -184,6 +228,18 @@ def test_thresholds_below_0_are_kept_out_of_the_weights() -> None:
 def test_another_bound_is_refused(bound: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(CaptureError, match=r"'clamp' (bounds its potential|of a current)"):
         stl.capture(Net(lambda net, x: spikes(net.enter(x), bound)), numbers(8, 4, 6))
+
+
+def test_the_potential_of_a_neuron_that_fires_at_its_threshold_is_captured() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        found, v = [], torch.zeros(x.shape[1], 8)
+        for current in net.enter(x):
+            v = 0.8 * v + current
+            found.append(v)
+            v = v - 0.5 * (v >= 0.5).float()
+        return torch.stack(found)
+
+    require_same(Net(body), numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 0.2)
 
 
 def potentials(currents: Tensor, reset: str, *, before: bool) -> Tensor:

@@ -14,13 +14,13 @@ from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.pipeline.energy import energy
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.pretrained import unpacking
 from stl_deploy.training.pretrained.unpacking import unpack, unpacked
 from stl_deploy.training.run_folder import TWIN
+from stl_deploy.verbs.energy_of import energy
 from stl_deploy.verbs.listings import models
 from stl_deploy.verbs.pretrained_run import run_pretrained
 

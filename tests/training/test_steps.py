@@ -22,8 +22,8 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import RLIF
-from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.evaluate import classification_loss, right
 from stl_deploy.training.loop import train

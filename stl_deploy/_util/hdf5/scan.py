@@ -34,9 +34,9 @@ _READ_BYTES = 2**20
 """Arrays up to this size are read here, so that damage is met here; of larger ones the chunks are looked up."""
 _HANDED_BYTES = 2**16
 _ALL_HANDED_BYTES = 2**25
-MAX_MEMBERS = 10_000
-"""Most members of one group."""
-_MAX_OBJECTS = 100_000
+MAX_MEMBERS = 25_000
+"""Most members of one group: 10,000 layers with their weights. Each takes at least some hundred bytes of the file."""
+_MAX_OBJECTS = 250_000
 _MAX_DEPTH = 100
 _MAX_ATTRIBUTES = 100
 _MAX_ATTRIBUTE_BYTES = 2**16
