@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,5 +49,17 @@ def test_each_form_is_noticed(text: str, line: int, tmp_path: Path) -> None:
 
 def test_plain_sentences_pass(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
-    path.write_text('"""Fold each norm into the preceding layer."""\nlayers = [layer for layer in ()]\n', encoding="utf-8")
+    path.write_text(
+        '"""Fold each norm into the preceding layer."""\nlayers = [layer for layer in ()]\n', encoding="utf-8"
+    )
     assert list(problems(path)) == []
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_of_ours() -> None:
+    page = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text(encoding="utf-8")
+    rooms = ("stl_deploy", "exporters", "energy")
+    source = "".join(path.read_text(encoding="utf-8") for room in rooms for path in (ROOT / room).rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", source)
+    quoted = re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
+    assert len(quoted) > 10
+    assert [words for words in quoted if words not in joined] == []
