@@ -184,6 +184,6 @@ def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, 
 def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_path: Path) -> None:
     with pytest.raises(stl.InputError, match="expected c for option 'flash'; found onnx; leave it out"):
         net.export(tmp_path / "net.onnx", flash="64K")
-    with pytest.raises(stl.InputError, match="expected options of onnx: .*; found 'wibble'"):
+    with pytest.raises(stl.InputError, match=r"expected options of onnx: .*; found 'wibble'"):
         net.export(tmp_path / "net.onnx", wibble=3)
     assert cli("export", tmp_path, "-o", tmp_path / "a.onnx", "--exact", "--int8") == 2

@@ -1,4 +1,4 @@
-"""What an HDF5 file from a stranger holds, found without trust: every object is looked at before anything is allocated.
+"""Scan an untrusted HDF5 file: every object is checked before anything is allocated.
 
 Refused: links out of the file (external, soft), objects linked twice (so no cycles), data stored outside the file,
 filters other than HDF5's common ones, types other than numbers and text, and more data than the file's own size can
