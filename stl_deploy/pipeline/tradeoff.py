@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
 from stl_deploy._util.units import range_with_unit, with_unit
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
@@ -29,9 +30,9 @@ from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
 from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, iso_accuracy
-from stl_deploy.pipeline.kept_twin import kept_twin
-from stl_deploy.pipeline.manifest import record_files
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
+from stl_deploy.runs.kept_twin import kept_twin
+from stl_deploy.runs.manifest import record_files
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 KEPT = "ANN twin"
@@ -57,33 +58,28 @@ class Tradeoff:
 def tradeoff(
     sources: Sequence[Path],
     input_file: Path | None = None,
+    points_at: TradeoffOptions | None = None,
+    options: EnergyOptions | None = None,
     *,
-    over_steps: bool = False,
-    over_checkpoints: bool = False,
-    early_exit: bool = False,
-    input_coding: str | None = None,
     dialect: str | None = None,
-    input_grid: int | None = None,
     ann: Path | None = None,
-    margin: float = MARGIN,
     output: Path | None = None,
     say: Console = QUIET,
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
-    over_steps: at 1, 2, … T steps. over_checkpoints: also of each epoch that the run's training kept
-    (``train.keep_every``). early_exit: also stopped, sample by sample, once the decision is sure by a margin: those
-    margins that a quarter, half and three quarters of the samples stay below at the end. Accuracy needs labels ``y`` in
-    the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
-    the first spiking network's input. Without them a run alone is weighed against the twin that it keeps. One network
-    and one twin are also compared at equal accuracy, at the steps looked at. margin: percentage points that the SNN may
-    be behind and still count as equal. Networks measured on different samples have no common Pareto front.
-    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
+    points_at: at which points, besides each network as it is. options: coding, grid and margin. Accuracy needs labels
+    ``y`` in the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are
+    weighed on the first spiking network's input. Without them a run alone is weighed against the twin that it keeps.
+    One network and one twin are also compared at equal accuracy, at the steps looked at. Networks measured on different
+    samples have no common Pareto front.
     With ``output`` tradeoff.html and tradeoff.json go there.
     Raises InputError for a margin outside 0 to 100, without labels, without a spiking network, for input off the grid
     that a graph declares, or where no epochs were kept.
     """
-    share = check_margin(margin)
+    points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
+    input_coding, input_grid = options.input_coding, options.input_grid
+    share = check_margin(MARGIN if options.margin is None else options.margin)
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
     twins += [] if ann is None else [ann]
@@ -99,13 +95,13 @@ def tradeoff(
             input_file,
             dialect=dialect,
             input_grid=input_grid,
-            over_checkpoints=over_checkpoints,
+            over_checkpoints=points_at.over_checkpoints,
             say=say,
         ):
             first = first or last
-            own = list(_points(last, over_steps, input_coding))
+            own = list(_points(last, points_at.over_steps, input_coding))
             points += own
-            if early_exit:
+            if points_at.early_exit:
                 points += exit_points(last, input_coding)
     if first is None:
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stl_deploy.config.load import config_of
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import InputError
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.passes import OWN, apply
-from stl_deploy.passes.base import FoldOptions
 from stl_deploy.pipeline.fold_network import fold
 from tests.oracles.fold import network as old
 from tests.pipeline.small_networks import NETWORKS

@@ -21,8 +21,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.train import evaluate as evaluate_run
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import diverged

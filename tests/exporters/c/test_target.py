@@ -45,6 +45,8 @@ from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME, About, read_integers, write_integers
 from tests.exporters.netx.programs import Builder, F, conv_net, events
+from tests.exporters.xylo.nets import chain as chip_like
+from tests.exporters.xylo.nets import counts
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 RNG = np.random.default_rng
@@ -307,12 +309,18 @@ def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "two layers of weights": (lambda: small().linear("fc2", np.eye(9)).lif("a", 1.0).program(), "fc2", "no-neuron"),
     "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "several-spikes"),
+    "more than a byte": (lambda: several(cap=256), "a", "several-spikes"),
+    "many, hard reset": (lambda: several(cap=9), "a", "several-spikes"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
     "theta": (lambda: small().lif("a", -1.0).program(), "a", "threshold-not-positive"),
     "potentials read": (lambda: potentials_read(), "fc3", "potential"),
     "no neurons": (lambda: small().program(), "in", "no-neurons"),
 }
+
+
+def several(cap: int) -> Program:
+    return small().lif("a", 1.0, many=True, cap=cap, reset="subtract" if cap > 255 else "value").program()
 
 
 def potentials_read() -> Program:
@@ -337,7 +345,26 @@ def test_what_integers_cannot_hold(name: str, tmp_path: Path) -> None:
 def test_a_field_that_integers_do_not_hold_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as error:
         CFormat().write(REFUSED["many"][0](), tmp_path / "c", COptions(x=np.zeros((3, 2, 6), F)))
-    assert str(error.value) == "node 'a': it fires several spikes per step; use one spike per step"
+    assert str(error.value) == (
+        "node 'a': it fires several spikes per step, any number of them; integers count up to 255; state a cap: "
+        "spikes_per_step: 255 in the dialect, or multi_spike of stl.LIF"
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("loop", [False, True])
+def test_synaptic_currents_and_several_spikes(loop: bool, tmp_path: Path) -> None:
+    """C equals the integers in every spike; those are nearly the reference's, but for what a loop adds up."""
+    program = chip_like((4, 12, 8, 3), cap=31, recurrent=loop, readout=loop)
+    x = counts(program, steps=40, batch=8).astype(F)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    ours, model = C(tmp_path / "c", COptions()).run(x, record=True), IntegerRunner(tmp_path / "c", COptions())
+    integers, reference = model.run(x, record=True), run(program, x, record=["lif1", "lif2"])
+    np.testing.assert_array_equal(ours.y, integers.y)
+    for name in ("lif1", "lif2"):
+        np.testing.assert_array_equal(ours.recorded[name], integers.recorded[name])
+        assert ours.recorded[name].max() > 1
+        assert loop or (ours.recorded[name] != reference.recorded[name]).mean() < 0.05
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,0 +1,189 @@
+"""One options class for each verb: keywords, command line and errors come from it, and methods work in memory."""
+
+import inspect
+import json
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy._util import temporary
+from stl_deploy.cli.app import app
+from stl_deploy.cli.command import command
+from stl_deploy.config import options
+from stl_deploy.pipeline.spiking_graph import SpikingGraph
+from tests.pipeline.test_cli import cli
+
+CLASSES = [name for name in vars(options) if name.endswith("Options")]
+TWINS = [name for name in CLASSES if hasattr(options, name.replace("Options", "Keywords"))]
+
+
+@pytest.fixture(scope="module")
+def net() -> SpikingGraph:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), stl.LIF((8,), threshold=0.4), nn.Linear(8, 3), stl.LIF((3,), threshold=0.3))
+    return stl.capture(model, (torch.rand(5, 4, 6) < 0.4).float())
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_keywords_are_the_fields(name: str) -> None:
+    named = get_type_hints(getattr(options, name.replace("Options", "Keywords")))
+    assert named == get_type_hints(getattr(options, name))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_field_has_a_help_text_and_no_position(name: str) -> None:
+    for one in fields(getattr(options, name)):
+        assert one.kw_only
+        assert options.shown(one).help.endswith((".", ")"))
+
+
+@pytest.mark.parametrize("verb", ["check", "fold", "export", "simulate", "verify", "energy"])
+def test_methods_verbs_and_the_command_line_take_the_same_options(verb: str) -> None:
+    import typer
+
+    kind = getattr(options, f"{verb.title()}Options")
+    group: Any = typer.main.get_command(app)
+    spelled = {option.name for option in group.commands[verb].params}
+    for one in fields(kind):
+        assert one.name in inspect.signature(getattr(SpikingGraph, verb)).parameters
+        assert one.name in inspect.signature(getattr(verbs, verb)).parameters
+        how = options.shown(one)
+        assert how.hidden or spelled >= set(how.switches or (one.name,))
+
+
+def test_an_option_class_is_spread_and_gathered() -> None:
+    import typer
+    from typer.testing import CliRunner
+
+    found: list[Any] = []
+
+    def verb(options: options.ExportOptions, run: options.RunOptions, energy: options.EnergyOptions) -> None:
+        found.extend((options, run, energy))
+
+    verb.__annotations__ = {
+        "options": options.ExportOptions,
+        "run": options.RunOptions,
+        "energy": options.EnergyOptions,
+    }
+    one = typer.Typer()
+    one.command()(command(verb))
+    line = [
+        "--int8",
+        "--form",
+        "step",
+        "--no-verify",
+        "--no-twin",
+        "--prices",
+        "a",
+        "--prices",
+        "b",
+        "--step-time",
+        "loihi1=1e-3",
+        "--input-grid",
+        "3",
+    ]
+    # two classes of this test share the name input_grid; the line's value goes to the first that takes it
+    result = CliRunner().invoke(one, line)
+    assert result.exit_code != 0 or found
+
+
+def test_what_the_command_line_gives_is_what_python_gives() -> None:
+    assert options.ExportOptions() == options.ExportOptions()
+    given = options.ExportOptions(precision="int8", lanes=4, round_decays=True, target_options={"indent": 2})
+    assert options.of_target(given) == {"precision": "int8", "lanes": 4, "round_decays": True, "indent": 2}
+    assert options.of_target(options.ExportOptions(input_grid=3, verified=False)) == {}
+
+
+def test_methods_make_no_temporary_files_of_their_own(
+    net: SpikingGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export is written beside its place first; nothing else may go through a file."""
+    x = net.sample
+    net.export(tmp_path / "net.onnx")
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a temporary file in a method")
+
+    for name in ("TemporaryDirectory", "mkdtemp", "mkstemp", "NamedTemporaryFile", "TemporaryFile"):
+        monkeypatch.setattr(tempfile, name, refused)
+    monkeypatch.setattr(temporary, "temporary_folder", refused)
+    assert net.check("onnx", "netx").targets
+    assert net.fold(thresholds="weights").program.nodes
+    for backend in ("reference", "onnx", "loihi"):
+        assert net.simulate(x, backend=backend).y.shape == (5, 4, 3)
+    assert net.verify(tmp_path / "net.onnx").require().runs[0].differing == 0
+    assert net.energy(x, labels=[0, 1, 2, 0], prices=["horowitz45_fp32"]).totals["spikes"] > 0
+    assert net.quantised(x).graph().program.nodes
+    net.stream().step(np.asarray(x)[0])
+    repr(net), str(net), net.rows
+
+
+@pytest.mark.parametrize(("suffix", "target"), [(".onnx", None), (".nir", None), (".net", None), ("", "c")])
+def test_export_writes_beside_its_place_alone(
+    net: SpikingGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, target: str | None
+) -> None:
+    real, made = temporary.temporary_folder, []
+
+    def watched(parent: Path | None = None) -> Any:
+        made.append(parent)
+        return real(parent)
+
+    monkeypatch.setattr("stl_deploy.pipeline.artifacts.temporary_folder", watched)
+    done = net.export(tmp_path / f"net{suffix}", target, verified=False)
+    assert made == [tmp_path]
+    assert done["source"] == {"source": "net", "sha256": net.program.digest()}
+
+
+def test_an_export_is_three_lines_and_its_manifest(net: SpikingGraph, tmp_path: Path) -> None:
+    done = net.export(tmp_path / "net.onnx")
+    assert json.loads((tmp_path / "net.onnx.manifest.json").read_text()) == done
+    first, second, third = repr(done).splitlines()
+    assert first.startswith(f"{tmp_path / 'net.onnx'}: onnx, ")
+    assert second == "run on 4 samples of x: 0 of 220 spikes differ from reference"
+    assert third.startswith("net.onnx.manifest.json beside it: ")
+    assert repr(net.export(tmp_path / "a.onnx", verified=False)).splitlines()[1] == "not verified"
+
+
+def test_the_digest_is_of_every_number(net: SpikingGraph) -> None:
+    again = SpikingGraph(net.graph, net.dialect)
+    assert again.program.digest() == net.program.digest()
+    assert net.fold(thresholds="weights").program.digest() != net.program.digest()
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (
+            lambda net, path: net.export(path, target="c"),
+            r"export\(\) has no keyword 'target'; use to=; it takes path, ",
+        ),
+        (lambda net, path: net.export(path, verify=False), "'verify'; use verified="),
+        (lambda net, path: net.export(path, tresholds="folded"), r"'tresholds' \(did you mean 'thresholds'\?\)"),
+        (lambda net, path: net.simulate(net.sample, target="onnx"), "use backend="),
+        (lambda net, path: net.energy(price=["x"]), r"'price' \(did you mean 'prices'\?\)"),
+        (lambda net, path: net.fold(threshold="weights"), r"did you mean 'thresholds'"),
+        (lambda net, path: stl.LIF((3,), beta=0.9), r"LIF\(\) has no keyword 'beta'; use decay="),
+        (lambda net, path: stl.LI((3,), learn_beta=True), r"LI\(\) has no keyword 'learn_beta'; use learn_decay="),
+        (lambda net, path: stl.LIF((3,), v_threshold=0.9), "use threshold="),
+    ],
+)
+def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, call: Any, hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
+        call(net, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_path: Path) -> None:
+    with pytest.raises(stl.InputError, match="expected c for option 'flash'; found onnx; leave it out"):
+        net.export(tmp_path / "net.onnx", flash="64K")
+    with pytest.raises(stl.InputError, match=r"expected options of onnx: .*; found 'wibble'"):
+        net.export(tmp_path / "net.onnx", wibble=3)
+    assert cli("export", tmp_path, "-o", tmp_path / "a.onnx", "--exact", "--int8") == 2
