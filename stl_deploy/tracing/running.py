@@ -54,7 +54,7 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         _to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return torch.stack([pick(found, call.output) for found in _stepped(model, x, call)])
+            return _stacked([pick(found, call.output) for found in _stepped(model, x, call)])
         return pick(_called(model, x.clone(), call), call.output)
 
 
@@ -111,7 +111,19 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
         return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)
     output = Flow(tuple(flow.nodes[0] for flow in flows), ((TIME,), *flows[0].layout))
     states = () if passed is None else tuple(passed.values)
-    return Recorded(output, unroller, torch.stack(tensors).detach(), besides, states)
+    return Recorded(output, unroller, _stacked(tensors).detach(), besides, states)
+
+
+def _stacked(outputs: list[Tensor]) -> Tensor:
+    """The outputs of all steps; raises CaptureError where they have several shapes."""
+    for t, output in enumerate(outputs):
+        if output.shape != outputs[0].shape:
+            raise CaptureError(
+                f"expected outputs of one shape at every step; found {list(outputs[0].shape)} at step 0 and "
+                f"{list(output.shape)} at step {t}; make the state at rest of as many samples as x has "
+                "(torch.zeros_like)"
+            )
+    return torch.stack(outputs)
 
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:

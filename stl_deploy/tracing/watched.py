@@ -48,8 +48,8 @@ class Watched:
 
     def refuse(self) -> CaptureError:
         """The error for code that does more than watch."""
-        found: CaptureError = self._refusal()
-        return found
+        refusal: Callable[[], CaptureError] = object.__getattribute__(self, "_refusal")
+        return refusal()
 
     def __getattr__(self, name: str) -> Watched:
         if name.startswith("__"):

@@ -427,6 +427,67 @@ def test_a_state_that_is_reset_after_more_steps_than_x_has_is_refused() -> None:
         stl.capture(Forgetting(), numbers())
 
 
+def test_a_step_that_reads_the_last_one_is_refused() -> None:
+    class Wrapping(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v = [], torch.zeros(x.shape[1], 8)
+            for t, current in enumerate(self.enter(x)):
+                v = leaky(v, current + self.enter(x[t - 1]))
+                s = (v > 0.5).float()
+                v = v - 0.5 * s
+                found.append(self.leave(s))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match=r"needs what a later step makes .* let step 0 start from zeros"):
+        stl.capture(Wrapping(), numbers())
+
+
+def test_a_step_that_reads_the_next_one_is_refused() -> None:
+    class Ahead(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v = [], torch.zeros(x.shape[1], 8)
+            for t, current in enumerate(self.enter(x)):
+                v = leaky(v, current + self.enter(x[min(t + 1, len(x) - 1)]))
+                found.append(self.leave((v > 0.5).float()))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match="depends on what comes in a later step"):
+        stl.capture(Ahead(), numbers())
+
+
+def test_outputs_that_differ_in_shape_from_step_to_step_are_refused() -> None:
+    class Late(Passing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reset()
+
+        def reset(self) -> None:
+            self.line = [torch.zeros(1, 6)] * 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.line = [*self.line[1:], x]
+            return self.leave((self.enter(self.line[0]) > 0.2).float())
+
+    with pytest.raises(CaptureError, match=r"found \[1, 4\] at step 0 and \[\d, 4\] at step 1; make the state at rest"):
+        stl.capture(Late(), numbers(), time="step")
+
+
+def test_the_largest_of_a_loop_inside_is_refused() -> None:
+    class Largest(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            v, best = torch.zeros(x.shape[0], 8), None
+            for _ in range(6):
+                v = leaky(v, self.enter(x))
+                s = (v > 0.5).float()
+                v, y = v - 0.5 * s, self.leave(s)
+                best = y if best is None else torch.maximum(best, y)
+            assert best is not None
+            return best
+
+    with pytest.raises(CaptureError, match="'maximum' after the last time step has no form"):
+        stl.capture(Largest(), numbers()[0], time="inside")
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("x", [ones_and_zeros, numbers, lambda: torch.full((4, 3, 2), -2.0)])
 def test_unseen_input_has_other_extremes_and_values(axis: int, x: Callable[[], Tensor]) -> None:

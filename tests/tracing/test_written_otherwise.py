@@ -54,7 +54,7 @@ def require_same(model: nn.Module, x: Tensor, *unseen: Tensor, time: str = "firs
         expected = (made[0] if isinstance(made, tuple) else made).detach().numpy()
         run = net.simulate(given.numpy())
         found = run.readout if net.readout.over_time else run.y
-        found = found.swapaxes(0, 1) if time == "second" else found
+        found = found.swapaxes(0, 1) if time == "second" and not net.readout.over_time else found
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
     return net
@@ -140,6 +140,74 @@ def test_a_causal_convolution_where_samples_come_first() -> None:
         return spikes(currents).transpose(0, 1)
 
     require_same(Net(body), numbers(3, 9, 6), numbers(2, 7, 6, seed=2), time="second")
+
+
+def test_single_steps_split_off_and_a_biased_layer_behind_their_mean() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        v, count = torch.zeros(len(x), 8), torch.zeros(len(x), 8)
+        for part in x.split(1, 1):
+            v = 0.8 * v + net.enter(part.squeeze(1))
+            s = (v > 0.5).float()
+            v, count = v - 0.5 * s, count + s
+        return net.leave(count / x.size(1))
+
+    net = require_same(Net(body), numbers(3, 9, 6), numbers(2, 7, 6, seed=2), time="second")
+    assert net.readout.over_time == "mean"
+
+
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a tensor less the potential": lambda v: (torch.tensor(0.5) - v < 0).float(),
+    "a number less the potential": lambda v: (0.5 - v <= 0).float(),
+    "below": lambda v: 1 - (0.5 - v > 0).float(),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_threshold_less_the_potential_is_compared_with_0(name: str) -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        found, v = [], torch.zeros(x.shape[1], 8)
+        for current in net.enter(x):
+            v = 0.8 * v + current
+            s = FORMS[name](v)
+            v = v * (1 - s)
+            found.append(s)
+        return net.leave(torch.stack(found))
+
+    require_same(Net(body), numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 0.2)
+
+
+REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
+    "sparse weights": (
+        lambda net, x: spikes(torch.stack([torch.sparse.mm(net.enter.weight.to_sparse(), t.T).T for t in x])),
+        "keep them dense",
+    ),
+    "the first spike": (
+        lambda net, x: (spikes(net.enter(x)) > 0).float().argmax(0),
+        r"at the end \(the decision, the first spike\) return every step, \[T, B, ...\]",
+    ),
+    "a median": (lambda net, x: spikes(net.enter(x)).median(0).values, "return what it reads, .* at every step"),
+    "steps left out": (
+        lambda net, x: spikes(net.enter(x))[3:],
+        "return .* one for each step, and leave steps out after",
+    ),
+    "a bias once": (
+        lambda net, x: net.leave(spikes(net.enter(x)).sum(0)),
+        "take the mean over time in place of the sum",
+    ),
+    "softmax of each step": (
+        lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0),
+        "return what it reads, and apply it to that",
+    ),
+    "a ReLU": (lambda net, x: spikes(functional.relu(net.enter(x))), "leave the ReLU before it out"),
+    "rounded input": (lambda net, x: spikes(net.enter(torch.round(x * 9) / 9)), "apply it to x before capture"),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_a_refusal_says_what_to_change(name: str) -> None:
+    body, remedy = REMEDIES[name]
+    with pytest.raises(CaptureError, match=rf"^test_written_otherwise\.py:\d+: .*{remedy}"):
+        stl.capture(Net(body), numbers(8, 4, 6))
 
 
 @pytest.mark.parametrize("padding", [(0, 2), (1, 1)])
