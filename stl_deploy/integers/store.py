@@ -301,6 +301,7 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], require: Any) -
         )
     require((neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
+    require(isinstance(neuron.cap, int), "cap")
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
 
 

@@ -470,6 +470,11 @@ def damage(folder: Path, change: Callable[[Any, dict[str, Any]], None]) -> None:
     write_npz(folder / NAME, arrays)
 
 
+def _several(structure: Any, arrays: dict[str, Any], cap: Any, drop: int = 1) -> None:
+    arrays |= {"cap": np.array([9], np.int32), "drop": np.array(drop, np.int32)}
+    structure["nodes"][2]["neuron"].update(cap=cap, reset="subtract", drop={"array": "drop"})
+
+
 DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "no nodes": lambda s, a: s.update(nodes=[]),
     "a list": lambda s, a: s.update(nodes=[[]]),
@@ -488,6 +493,11 @@ DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "a large shape": lambda s, a: s["nodes"][0].update(shape=[2**30, 2**30]),
     "a decay": lambda s, a: s["nodes"][2]["neuron"].update(v_decay=5000),
     "a reset": lambda s, a: s["nodes"][2]["neuron"].update(reset="zap"),
+    "a cap of a hard reset": lambda s, a: s["nodes"][2]["neuron"].update(cap=2),
+    "no spikes": lambda s, a: s["nodes"][2]["neuron"].update(cap=0),
+    "spikes beyond a byte": lambda s, a: _several(s, a, 256),
+    "a cap for each": lambda s, a: _several(s, a, {"array": "cap"}),
+    "spikes that take nothing": lambda s, a: _several(s, a, 9, drop=0),
     "weights": lambda s, a: a.update({"1.weight": a["1.weight"] * 100}),
     "weights' type": lambda s, a: a.update({"1.weight": a["1.weight"].astype(np.float32)}),
     "weights' shape": lambda s, a: a.update({"1.weight": a["1.weight"][:, :3]}),
@@ -509,6 +519,12 @@ def test_damaged_integers_are_refused_in_one_sentence(folder: Path, what: str) -
     damage(folder, DAMAGE[what])
     with pytest.raises(InputError, match=r"integers.npz: .*export it again"):
         read_folder(folder)
+
+
+def test_several_spikes_are_read_back(folder: Path) -> None:
+    damage(folder, lambda s, a: _several(s, a, 31))
+    graph, _ = read_integers(folder / NAME)
+    assert [node.neuron.cap for node in graph.populations] == [31]
 
 
 def test_integers_whose_sums_fit_no_register_are_refused(folder: Path) -> None:
