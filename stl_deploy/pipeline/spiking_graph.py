@@ -173,7 +173,7 @@ class SpikingGraph:
             folded.graph, folded.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
         )
 
-    @named_options(ExportOptions, backend="to", format="to", verify="verified")
+    @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(
         self, path: str | Path, to: str | None = None, *, x: Any = None, **options: Unpack[ExportKeywords]
     ) -> Exported:
