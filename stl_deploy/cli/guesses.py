@@ -18,8 +18,8 @@ _KEYS = {
     "num_steps": "dataset.T",
     "t": "dataset.T",
     "weight_decay": "train.weight_decay",
-    "decay": "neuron.beta",
-    "leak": "neuron.beta",
+    "beta": "neuron.decay",
+    "leak": "neuron.decay",
     "theta": "neuron.threshold",
     "granularity": "neuron.conv_granularity",
 }
