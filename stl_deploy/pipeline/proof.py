@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.tables import html_table
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
@@ -76,6 +78,12 @@ class Proof:
         """JSON twin."""
         lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
         return asdict(self) | lists | {"warnings": list(self.warnings), "states": list(self.states)}
+
+    def _repr_html_(self) -> str:
+        """The summary and a row for each layer, for notebooks."""
+        rows = [(one.layer, f"{one.compared:,}", f"{one.differing:,}", f"{one.nearest_ulp:g}") for one in self.layers]
+        head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
+        return f"<p>{html.escape(str(self))}</p>{html_table([head, *rows])}"
 
     def __str__(self) -> str:
         differing = sum(layer.differing for layer in self.layers)

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy._util import temporary
+from stl_deploy._util.tables import html_table
 from stl_deploy.cli.app import app
 from stl_deploy.cli.command import command
 from stl_deploy.config import options
@@ -182,3 +184,25 @@ def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_p
         net.export(tmp_path / "net.onnx", wibble=3)
     with pytest.raises(stl.InputError, match="--exact, --int8 and --integer exclude each other; give one"):
         app(["export", str(tmp_path), "-o", "a.onnx", "--exact", "--int8"], standalone_mode=False)
+
+
+def test_notebooks_show_tables(net: SpikingGraph, tmp_path: Path) -> None:
+    net.export(tmp_path / "net.onnx")
+    shown = {
+        "graph": net._repr_html_(),
+        "proof": net.proof._repr_html_(),
+        "bill": net.energy()._repr_html_(),
+        "verification": net.verify(tmp_path / "net.onnx")._repr_html_(),
+    }
+    for html in shown.values():
+        root = ElementTree.fromstring(f"<div>{html}</div>")
+        widths = {len(row) for row in root.iter("tr")}
+        assert len(widths) == 1, "a row of another length"
+    assert "<caption>SpikingGraph " in shown["graph"]
+    assert net.energy().report.verdict.split()[0] in shown["bill"]
+
+
+def test_names_of_others_are_escaped() -> None:
+    assert html_table([["<a>"], ["&"]]) == (
+        "<table><thead><tr><th>&lt;a&gt;</th></tr></thead><tbody><tr><td>&amp;</td></tr></tbody></table>"
+    )
