@@ -307,3 +307,39 @@ def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dic
     tally = Tally()
     tally.add(spikes, run(program, x, record=list(spikes)).recorded)
     return {"compared": tally.compared, "differing": tally.differing}
+
+
+_SAMPLES = 2
+_FACTORS = (-1.25, 0.6, 1.15)
+
+
+def permuted(x: Tensor, seed: int) -> Tensor:
+    """The values of ``x`` in other places."""
+    order = torch.randperm(x.numel(), generator=_generator(seed))
+    return x.reshape(-1)[order].reshape(x.shape)
+
+
+def within(x: Tensor, axis: int) -> Tensor:
+    """Values of ``x`` other than its largest ones, in two samples along ``axis``; two values: fewer of the larger."""
+    few, generator = _few(x, axis), _generator(3)
+    values: Tensor = torch.unique(x)
+    if len(values) > 2:
+        lower = values[: max(2, int(0.7 * len(values)))]
+        return lower[torch.randint(len(lower), few.shape, generator=generator)]
+    return values[(torch.rand(few.shape, generator=generator) < 0.15).long() * (len(values) - 1)]
+
+
+def beyond(x: Tensor, axis: int) -> Tensor:
+    """Numbers off the grid and the range of ``x``, of both signs, in two samples along ``axis``."""
+    few, generator = permuted(_few(x, axis), 4), _generator(5)
+    factors = torch.tensor(_FACTORS, dtype=x.dtype)[torch.randint(len(_FACTORS), few.shape, generator=generator)]
+    shifted = (torch.rand(few.shape, generator=generator) < 0.125).to(x.dtype) * (0.05 * x.abs().max())
+    return few * factors + shifted
+
+
+def _few(x: Tensor, axis: int) -> Tensor:
+    return x.index_select(axis, torch.arange(_SAMPLES) % x.shape[axis])
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

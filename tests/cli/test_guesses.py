@@ -9,7 +9,7 @@ import pytest
 
 from stl_deploy.cli import main
 from stl_deploy.cli.error_sentences import machines_refusal, usage_sentence
-from stl_deploy.cli.interrupted import kept
+from stl_deploy.cli.output import kept
 
 
 def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
