@@ -53,7 +53,9 @@ def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callab
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             others: dict[str, Any] = {}
             for name in [name for name in kwargs if name not in names]:
-                hint = f"; use {renamed[name]}=" if name in renamed else did_you_mean(name, names)
+                hint = did_you_mean(name, names)
+                if renamed.get(name) in names:
+                    hint = f"; use {renamed[name]}="
                 if hint or PLUG_INS not in names:
                     takes = ", ".join(one for one in names if one != "self")
                     raise TypeError(f"{title}() has no keyword '{name}'{hint}; it takes {takes}")

@@ -29,12 +29,16 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
+RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter"}
+"""Keys of 0.1 to the names that Python has for them; they are read for one more release."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SensorConfig(_Section):
-    """How the encoders ``axes`` and ``bands`` count spikes (see `stl_deploy.data.sensors`).
+    """Spike counts of the encoders ``axes`` and ``bands`` (see `stl_deploy.data.sensors`).
 
     unit: what one spike stands for, a change of an axis, or the mean rectified signal of a band in a step.
     Of bands alone: rate: samples a second; bands: their number; low, high: their edges in Hz, null: 0.4 of the rate.
@@ -45,6 +49,20 @@ class SensorConfig(_Section):
     bands: Annotated[int, Field(ge=1, le=1000)] = 16
     low: Positive = 100.0
     high: Positive | None = None
+
+
+class _Renamed(_Section):
+    """A section that had keys of other names."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_old_names(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        for old, new in RENAMED.items():
+            if old in data and new in data:
+                raise ValueError(f"expected '{new}'; found '{old}', its old name, too; leave '{old}' out")
+        return {RENAMED.get(key, key): value for key, value in data.items()}
 
 
 class DatasetConfig(_Section):
@@ -108,7 +126,7 @@ class DatasetConfig(_Section):
         return self
 
 
-class NeuronConfig(_Section):
+class NeuronConfig(_Renamed):
     """Defaults of every LIF layer, which its own entry may override (see `stl_deploy.nn.neuron.LIF`).
 
     synapse_decay: also of li layers; null: no synaptic current. multi_spike: spikes of one step at most.
@@ -118,10 +136,10 @@ class NeuronConfig(_Section):
     surrogate: SurrogateName = "arctan"
     reset: Reset = "zero"
     detach_reset: bool = False
-    beta: UnitInterval = 0.5
-    learn_beta: bool = False
+    decay: UnitInterval = 0.5
+    learn_decay: bool = False
     threshold: float = 1.0
-    threshold_jitter: NotNegative = 0.0
+    jitter: NotNegative = 0.0
     parametrisation: Parametrisation = "positive"
     conv_granularity: Granularity = "channel"
     linear_granularity: Granularity = "neuron"
@@ -161,23 +179,23 @@ class NormSpec(_Section):
     per_step: bool = False
 
 
-class LifSpec(_Section):
+class LifSpec(_Renamed):
     """A LIF population; null: as `NeuronConfig` says."""
 
     kind: Literal["lif"]
     threshold: float | None = None
-    beta: UnitInterval | None = None
+    decay: UnitInterval | None = None
     granularity: Granularity | None = None
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
-class RlifSpec(_Section):
+class RlifSpec(_Renamed):
     """A LIF population behind a linear layer, whose spikes come back to it a step later through weights of its own."""
 
     kind: Literal["rlif"]
     threshold: float | None = None
-    beta: UnitInterval | None = None
+    decay: UnitInterval | None = None
     granularity: Granularity | None = None
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -217,15 +235,15 @@ class VoteSpec(_Section):
     decision: Literal["mean", "first"] = "mean"
 
 
-class LiSpec(_Section):
+class LiSpec(_Renamed):
     """The membrane readout: one leaky integrator per class, which does not spike.
 
-    beta, synapse_decay: its decays; null: as `NeuronConfig` says. decision: the class's score is the mean or the
+    decay, synapse_decay: its decays; null: as `NeuronConfig` says. decision: the class's score is the mean or the
     maximum over time of its potential.
     """
 
     kind: Literal["li"]
-    beta: UnitInterval | None = None
+    decay: UnitInterval | None = None
     synapse_decay: UnitInterval | None = None
     decision: Literal["mean", "max"] = "mean"
 

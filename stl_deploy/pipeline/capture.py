@@ -26,14 +26,16 @@ from stl_deploy.pipeline.proof import (
     ComputesOtherwiseError,
     LayerProof,
     Proof,
+    beyond,
     end_to_end,
     module_spikes,
+    permuted,
     prove_layers,
     prove_output,
     prove_outputs,
     prove_replay,
+    within,
 )
-from stl_deploy.pipeline.unseen_input import beyond, permuted, within
 from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import holds_input

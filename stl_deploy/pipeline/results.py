@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_text
 from stl_deploy._util.sizes import in_words
-from stl_deploy._util.tables import columns
+from stl_deploy._util.tables import columns, html_table
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
@@ -88,6 +89,10 @@ class Verification:
         """As ``stl-deploy verify`` shows it."""
         return "\n".join(columns([LAYER_HEADER, *layer_rows(self.report)]))
 
+    def _repr_html_(self) -> str:
+        """The same table, for notebooks."""
+        return html_table([LAYER_HEADER, *layer_rows(self.report)])
+
     @property
     def runs(self) -> tuple[RunParity, ...]:
         """One for each artifact's run: ``run``, ``compared``, ``differing``, ``agreement``, ``first``."""
@@ -112,6 +117,11 @@ class Bill:
     def __repr__(self) -> str:
         """The verdict."""
         return self.report.verdict
+
+    def _repr_html_(self) -> str:
+        """The verdict and the exact counts behind it, for notebooks."""
+        rows = [(name.replace("_", " "), f"{value:,}") for name, value in self.totals.items()]
+        return f"<p>{html.escape(self.report.verdict)}</p>{html_table([('counted exactly', 'in all'), *rows])}"
 
     @property
     def totals(self) -> dict[str, Any]:

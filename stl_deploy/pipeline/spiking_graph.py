@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.files import checked_labels, leading, require_suffix, write_text
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.tables import columns, html_table
 from stl_deploy.config.options import (
     CheckKeywords,
     CheckOptions,
@@ -113,10 +114,15 @@ class SpikingGraph:
 
     def __str__(self) -> str:
         """The layers as a table."""
-        from stl_deploy._util.tables import columns
+        return "\n".join(columns(self._table()))
 
+    def _repr_html_(self) -> str:
+        """The layers as a table, for notebooks."""
+        return html_table(self._table(), repr(self).strip("<>"))
+
+    def _table(self) -> list[list[str]]:
         rows = [[r.node, r.kind, "x".join(map(str, r.shape)), ", ".join(r.sources), r.constants] for r in self.rows]
-        return "\n".join(columns([["node", "kind", "shape", "reads", "constants"], *rows]))
+        return [["node", "kind", "shape", "reads", "constants"], *rows]
 
     def __repr__(self) -> str:
         spiking = sum(int(np.prod(node.shape)) for node in self.program.spiking)
@@ -173,7 +179,7 @@ class SpikingGraph:
             folded.graph, folded.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
         )
 
-    @named_options(ExportOptions, backend="to", format="to", verify="verified")
+    @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(
         self, path: str | Path, to: str | None = None, *, x: Any = None, **options: Unpack[ExportKeywords]
     ) -> Exported:

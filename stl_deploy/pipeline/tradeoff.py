@@ -21,7 +21,8 @@ from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
-from stl_deploy.energy.paired import MARGIN, check_margin
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy, decided_right
@@ -29,7 +30,6 @@ from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
-from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, iso_accuracy
 from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
 from stl_deploy.runs.kept_twin import kept_twin
 from stl_deploy.runs.manifest import record_files
@@ -309,3 +309,66 @@ def _show(result: Tradeoff, say: Console) -> None:
     say.table([*headers, "Pareto"], rows)
     if result.iso is not None:
         say.say(result.iso.text)
+
+
+@dataclass(frozen=True)
+class IsoAccuracy:
+    """The fewest steps at which the SNN is as accurate as its twin; all of them if it is not, or if nobody can tell.
+
+    Steps are tested from the most down to the first that is not equal (a fixed sequence, so that no correction for
+    several tests is needed). ratio: SNN over ANN at these steps when streaming; layer_by_layer_ratio: with weights
+    fetched once per inference.
+    """
+
+    steps: int
+    paired: Paired
+    ratio: float
+    layer_by_layer_ratio: float | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as accurate, to within the margin."""
+        return self.paired.verdict == "equal"
+
+    @property
+    def text(self) -> str:
+        """Two sentences: accuracy, and cost at these steps."""
+        batched = "" if self.layer_by_layer_ratio is None else f", {number(self.layer_by_layer_ratio)} layer by layer"
+        at = f"At T = {self.steps} the SNN costs {number(self.ratio)} times its ANN twin streaming{batched} (modelled)."
+        return f"{self.paired.text} {at}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "reached": self.reached,
+            "steps": self.steps,
+            "ratio": self.ratio,
+            "layer_by_layer_ratio": self.layer_by_layer_ratio,
+            **self.paired.as_dict(),
+            "text": self.text,
+        }
+
+
+def iso_accuracy(points: Sequence[Point], margin: float) -> IsoAccuracy | None:
+    """Where the SNN's points meet the ANN's, to within ``margin``, a share; None without a twin on these samples."""
+    twin = next((p for p in points if p.kind == "ANN" and p.right is not None), None)
+    spiking = [p for p in points if p.kind == "SNN" and p.margin is None and p.right is not None]
+    if twin is None or twin.right is None or not spiking:
+        return None
+    found: IsoAccuracy | None = None
+    for point in sorted(spiking, key=lambda p: -p.steps):
+        assert point.right is not None
+        here = _at(point, twin, compare(point.right, twin.right, margin))
+        if found is not None and not here.reached:
+            break
+        found = here
+        if not here.reached:
+            break
+    return found
+
+
+def _at(point: Point, twin: Point, paired: Paired) -> IsoAccuracy:
+    batched = None
+    if point.layer_by_layer_J is not None and twin.layer_by_layer_J:
+        batched = point.layer_by_layer_J / twin.layer_by_layer_J
+    return IsoAccuracy(int(point.steps), paired, point.joules / twin.joules, batched)

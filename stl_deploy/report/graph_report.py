@@ -58,6 +58,8 @@ def report_graph(
     options = EnergyOptions(input_grid=input_grid)
     notes = [text for text in (reading.reason, reading.unsaid) if text]
     bill = energy(program, given, options, labels=labels, source=source.name, notes=notes)
+    if reading.unsaid:
+        say.warn(reading.unsaid)
     x, labels, what = compared(program, given, labels, str(input_file))
     program, x = on_declared_grid(program, x, input_grid, say)
     bench = Bench(program, x, labels)

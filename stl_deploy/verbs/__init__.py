@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.artifacts import simulate as simulate
     from stl_deploy.verbs.artifacts import verify as verify
     from stl_deploy.verbs.capturing import capture as capture
+    from stl_deploy.verbs.capturing import check_untrained as check_untrained
     from stl_deploy.verbs.checking import check as check
     from stl_deploy.verbs.checking import check_folder as check_folder
     from stl_deploy.verbs.checking import measure as measure
@@ -44,23 +45,22 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.fpga import synthesise as synthesise
     from stl_deploy.verbs.joining import join as join
     from stl_deploy.verbs.listings import datasets as datasets
+    from stl_deploy.verbs.listings import doctor as doctor
     from stl_deploy.verbs.listings import lava_status as lava_status
     from stl_deploy.verbs.listings import models as models
     from stl_deploy.verbs.listings import prices as prices
     from stl_deploy.verbs.listings import targets as targets
-    from stl_deploy.verbs.machine import doctor as doctor
-    from stl_deploy.verbs.pretrained_run import run_pretrained as run_pretrained
-    from stl_deploy.verbs.untrained_network import check_untrained as check_untrained
     from stl_deploy.verbs.whole_way import run as run
+    from stl_deploy.verbs.whole_way import run_pretrained as run_pretrained
 
 _HOME = {
     "capture": "verbs.capturing",
     "check": "verbs.checking",
     "check_folder": "verbs.checking",
-    "check_untrained": "verbs.untrained_network",
+    "check_untrained": "verbs.capturing",
     "configure": "runs.configure",
     "datasets": "verbs.listings",
-    "doctor": "verbs.machine",
+    "doctor": "verbs.listings",
     "energy": "verbs.energy_of",
     "evaluate": "pipeline.train",
     "export": "verbs.artifacts",
@@ -82,7 +82,7 @@ _HOME = {
     "report": "report.run_report",
     "report_graph": "report.graph_report",
     "run": "verbs.whole_way",
-    "run_pretrained": "verbs.pretrained_run",
+    "run_pretrained": "verbs.whole_way",
     "show": "verbs.checking",
     "simulate": "verbs.artifacts",
     "synthesise": "verbs.fpga",

@@ -17,7 +17,7 @@ from stl_deploy.pipeline.artifacts import Bench, show_parity
 from stl_deploy.pipeline.fold import fold_graph
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.read import open_network
-from stl_deploy.report.text.fold import show
+from stl_deploy.report.text.check import show_fold
 from stl_deploy.runs.source import GRAPH, open_program, open_source, program_input
 
 
@@ -39,7 +39,7 @@ def fold(
     options = options or FoldOptions(**keywords)
     require_suffix(output, ".nir", " for a graph")
     done = fold_run(run_dir, output, options, say=say)
-    show(done, say)
+    show_fold(done, say)
     say.say(f"written: {output}")
     return {
         "output": str(output),

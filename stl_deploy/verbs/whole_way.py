@@ -1,4 +1,4 @@
-"""The verb run: train, fold, export all, verify all, simulate, energy, report."""
+"""The verb run: train (or take a ready-made model), fold, export all, verify all, simulate, energy, report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
 from stl_deploy.config.options import RunKeywords, RunOptions
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Dataset
+from stl_deploy.data import Dataset, load_dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
@@ -32,20 +32,21 @@ from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.energy import FILE as ENERGY
+from stl_deploy.pipeline.energy import on_loihi
 from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
-from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import over_time
-from stl_deploy.pipeline.train import fit
+from stl_deploy.pipeline.train import fit, size_sentence
 from stl_deploy.report import run_report as reporting
+from stl_deploy.report.text.check import show_fold
 from stl_deploy.report.text.energy import show as show_energy
-from stl_deploy.report.text.fold import show as show_fold
 from stl_deploy.report.text.run_summary import commands, verdict
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import manifest, mark_under_way
 from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
 
@@ -261,3 +262,31 @@ def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> N
         netx=netx,
     )
     write_json(run_dir / MANIFEST, contents)
+
+
+def run_pretrained(
+    name: str,
+    run_dir: Path,
+    *,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+    lava: bool = True,
+    twin: bool = True,
+    say: Console = QUIET,
+) -> RunResult:
+    """The whole way but training: the model ``name`` is unpacked into ``run_dir``, then `run` goes on from there.
+
+    data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
+    Raises InputError if there is no such model, and as `run`.
+    """
+    where = None if data_dir is None else str(data_dir)
+    config = configuration(name, where)
+    refuse_replacing(run_dir, resume=False, overwrite=overwrite)
+    with alone_in(run_dir):
+        say.step(f"Unpacking the ready-made model {name}")
+        data = load_dataset(config.dataset)
+        say.say(size_sentence(data))
+        about = unpack(name, run_dir, where)
+        say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
+        kept = RunOptions(resume=True, lava=lava, twin="kept" if twin else False)
+        return run(config, run_dir, options=kept, data=data, say=say)

@@ -24,7 +24,7 @@ from stl_deploy.pipeline.artifacts import ready
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.verbs import listings
 from stl_deploy.verbs.checking import show
-from stl_deploy.verbs.machine import doctor
+from stl_deploy.verbs.listings import doctor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

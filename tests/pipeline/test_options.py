@@ -6,20 +6,23 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
+from typer.testing import CliRunner
 
 import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy._util import temporary
+from stl_deploy._util.tables import html_table
 from stl_deploy.cli.app import app
 from stl_deploy.cli.command import command
 from stl_deploy.config import options
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
-from tests.pipeline.test_cli import cli
 
 CLASSES = [name for name in vars(options) if name.endswith("Options")]
 TWINS = [name for name in CLASSES if hasattr(options, name.replace("Options", "Keywords"))]
@@ -47,8 +50,6 @@ def test_every_field_has_a_help_text_and_no_position(name: str) -> None:
 
 @pytest.mark.parametrize("verb", ["check", "fold", "export", "simulate", "verify", "energy"])
 def test_methods_verbs_and_the_command_line_take_the_same_options(verb: str) -> None:
-    import typer
-
     kind = getattr(options, f"{verb.title()}Options")
     group: Any = typer.main.get_command(app)
     spelled = {option.name for option in group.commands[verb].params}
@@ -59,40 +60,35 @@ def test_methods_verbs_and_the_command_line_take_the_same_options(verb: str) -> 
         assert how.hidden or spelled >= set(how.switches or (one.name,))
 
 
-def test_an_option_class_is_spread_and_gathered() -> None:
-    import typer
-    from typer.testing import CliRunner
-
+def gathered(line: str, *classes: type) -> list[Any]:
+    """What a command with these options makes of a line."""
     found: list[Any] = []
 
-    def verb(options: options.ExportOptions, run: options.RunOptions, energy: options.EnergyOptions) -> None:
-        found.extend((options, run, energy))
+    def verb(first: Any, second: Any) -> None:
+        found.extend((first, second))
 
-    verb.__annotations__ = {
-        "options": options.ExportOptions,
-        "run": options.RunOptions,
-        "energy": options.EnergyOptions,
-    }
+    verb.__annotations__ = dict(zip(("first", "second"), classes, strict=True))
     one = typer.Typer()
     one.command()(command(verb))
-    line = [
-        "--int8",
-        "--form",
-        "step",
-        "--no-verify",
-        "--no-twin",
-        "--prices",
-        "a",
-        "--prices",
-        "b",
-        "--step-time",
-        "loihi1=1e-3",
-        "--input-grid",
-        "3",
-    ]
-    # two classes of this test share the name input_grid; the line's value goes to the first that takes it
-    result = CliRunner().invoke(one, line)
-    assert result.exit_code != 0 or found
+    result = CliRunner().invoke(one, line.split())
+    assert result.exit_code == 0, result.output
+    return found
+
+
+def test_a_command_gathers_what_was_given() -> None:
+    run, train = options.RunOptions, options.TrainOptions
+    line = "--no-twin --set a=1 --set b=2 --data-dir x"
+    assert gathered(line, run, train) == [run(twin=False), train(set=("a=1", "b=2"), data_dir="x")]
+    assert train(set=("a=1", "b=2"), data_dir="x").changes == ['dataset.data_dir="x"', "a=1", "b=2"]
+    export, points = options.ExportOptions, options.TradeoffOptions
+    expected = export(precision="int8", form="step", verified=False, lanes=4, round_decays=True)
+    line = "--int8 --form step --no-verify --lanes 4 --round-decays --early-exit"
+    assert gathered(line, export, points) == [expected, points(early_exit=True)]
+    assert gathered("", export, points) == [export(), points()]
+    energy = options.EnergyOptions
+    line = "--prices a --prices b --step-time loihi1=1e-3 --input-grid 3"
+    expected = energy(prices=("a", "b"), step_time={"loihi1": 1e-3}, input_grid=3)
+    assert gathered(line, energy, points) == [expected, points()]
 
 
 def test_what_the_command_line_gives_is_what_python_gives() -> None:
@@ -117,7 +113,7 @@ def test_methods_make_no_temporary_files_of_their_own(
     monkeypatch.setattr(temporary, "temporary_folder", refused)
     assert net.check("onnx", "netx").targets
     assert net.fold(thresholds="weights").program.nodes
-    for backend in ("reference", "onnx", "loihi"):
+    for backend in ("reference", "loihi"):  # ONNX Runtime reads a file, which its Runner writes
         assert net.simulate(x, backend=backend).y.shape == (5, 4, 3)
     assert net.verify(tmp_path / "net.onnx").require().runs[0].differing == 0
     assert net.energy(x, labels=[0, 1, 2, 0], prices=["horowitz45_fp32"]).totals["spikes"] > 0
@@ -139,7 +135,7 @@ def test_export_writes_beside_its_place_alone(
     monkeypatch.setattr("stl_deploy.pipeline.artifacts.temporary_folder", watched)
     done = net.export(tmp_path / f"net{suffix}", target, verified=False)
     assert made == [tmp_path]
-    assert done["source"] == {"source": "net", "sha256": net.program.digest()}
+    assert done["source"] == {"source": net.name, "sha256": net.program.digest()}
 
 
 def test_an_export_is_three_lines_and_its_manifest(net: SpikingGraph, tmp_path: Path) -> None:
@@ -163,7 +159,7 @@ def test_the_digest_is_of_every_number(net: SpikingGraph) -> None:
     [
         (
             lambda net, path: net.export(path, target="c"),
-            r"export\(\) has no keyword 'target'; use to=; it takes path, ",
+            r"export\(\) has no keyword 'target'; use to=; it ",
         ),
         (lambda net, path: net.export(path, verify=False), "'verify'; use verified="),
         (lambda net, path: net.export(path, tresholds="folded"), r"'tresholds' \(did you mean 'thresholds'\?\)"),
@@ -186,4 +182,27 @@ def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_p
         net.export(tmp_path / "net.onnx", flash="64K")
     with pytest.raises(stl.InputError, match=r"expected options of onnx: .*; found 'wibble'"):
         net.export(tmp_path / "net.onnx", wibble=3)
-    assert cli("export", tmp_path, "-o", tmp_path / "a.onnx", "--exact", "--int8") == 2
+    with pytest.raises(stl.InputError, match="--exact, --int8 and --integer exclude each other; give one"):
+        app(["export", str(tmp_path), "-o", "a.onnx", "--exact", "--int8"], standalone_mode=False)
+
+
+def test_notebooks_show_tables(net: SpikingGraph, tmp_path: Path) -> None:
+    net.export(tmp_path / "net.onnx")
+    shown = {
+        "graph": net._repr_html_(),
+        "proof": net.proof._repr_html_(),
+        "bill": net.energy()._repr_html_(),
+        "verification": net.verify(tmp_path / "net.onnx")._repr_html_(),
+    }
+    for html in shown.values():
+        root = ElementTree.fromstring(f"<div>{html}</div>")
+        widths = {len(row) for row in root.iter("tr")}
+        assert len(widths) == 1, "a row of another length"
+    assert "<caption>SpikingGraph " in shown["graph"]
+    assert net.energy().report.verdict.split()[0] in shown["bill"]
+
+
+def test_names_of_others_are_escaped() -> None:
+    assert html_table([["<a>"], ["&"]]) == (
+        "<table><thead><tr><th>&lt;a&gt;</th></tr></thead><tbody><tr><td>&amp;</td></tr></tbody></table>"
+    )

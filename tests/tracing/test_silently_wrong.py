@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
-from stl_deploy.pipeline.unseen_input import beyond, within
+from stl_deploy.pipeline.proof import beyond, within
 
 Change = Callable[[Any], Any]
 

@@ -52,7 +52,7 @@ def stepwise(tmp_path: Path) -> RunConfig:
         {
             "dataset": {"name": "npz", "path": str(tmp_path / "data.npz"), "encoder": "sequence"},
             "network": [linear, {"kind": "rlif"}, {"kind": "linear", "features": 2, "bias": True}, {"kind": "li"}],
-            "neuron": {"beta": 0.8},
+            "neuron": {"decay": 0.8},
             "train": {"epochs": 12, "batch_size": 20, "lr": 0.02, "loss": "ce", "device": "cpu"},
         }
     )

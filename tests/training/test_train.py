@@ -458,7 +458,7 @@ def test_another_architecture_is_refused(tiny, tmp_path):
     (tmp_path / "config.yaml").write_text(dump_config(other))
     with pytest.raises(InputError, match=r"tensor 'layers\.conv1\.weight' is torch\.float32 \[4, 1, 3, 3\], the conf"):
         load_network(tmp_path)
-    (tmp_path / "config.yaml").write_text(dump_config(apply_overrides(tiny, ["neuron.learn_beta=true"])))
+    (tmp_path / "config.yaml").write_text(dump_config(apply_overrides(tiny, ["neuron.learn_decay=true"])))
     with pytest.raises(InputError, match=r"no tensor 'layers\.lif1\.decay_parameter'; the file is of another arch"):
         load_network(tmp_path)
 
