@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,8 @@ class Measured:
     differing: int
     instructions: float
     network: str = ""
+    layers: dict[str, float] = field(default_factory=dict)
+    """Instructions a sample by layer; layers whose work is interleaved stand together."""
 
 
 def missing() -> str | None:
@@ -114,7 +116,7 @@ def here() -> list[str]:
     return [name for name, board in BOARDS.items() if board.missing is None]
 
 
-def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
+def measure(folder: Path, x: NDArray[Any], board: str, level: str, *, by_layer: bool = False) -> Measured:
     """Build a C folder for a board, run whole numbers ``x`` ``[T, B, *shape]`` on it, compare every spike."""
     graph, program = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
@@ -125,6 +127,7 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
         _, ticks = _run(place, board)
         _build(folder, place, board, (level, "-DNET_RECORD"))
         found, _ = _run(place, board)
+        layers = _count_layers(folder, place, board, level, program.plan.marks) if by_layer else {}
     rows = np.frombuffer(found, np.uint8).reshape(x.shape[1], x.shape[0], -1)
     model, ours = simulate(graph, x, record=True), program.unpack(rows, record=True)
     pairs = [(model.y, ours.y), *((model.spikes[node], ours.spikes[node]) for node in model.spikes)]
@@ -138,7 +141,18 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
         compared=sum(a.size for a, _ in pairs),
         differing=sum(int((a != b).sum()) for a, b in pairs),
         instructions=ticks * BOARDS[board].tick / x.shape[1],
+        layers={name: count / x.shape[1] for name, count in layers.items()},
     )
+
+
+def _count_layers(
+    folder: Path, place: Path, board: str, level: str, marks: Sequence[tuple[str, ...]]
+) -> dict[str, float]:
+    """Instructions by layer, of all samples, from a build that reads the timer between layers."""
+    _build(folder, place, board, (level, f"-DMARKS={len(marks)}", "-include", str(HERE / "marks.h")))
+    found, _ = _run(place, board)
+    counted = np.frombuffer(found[-4 * len(marks) :], "<u4") * BOARDS[board].tick
+    return {" + ".join(names): float(count) for names, count in zip(marks, counted, strict=True)}
 
 
 def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tuple[int, int]:

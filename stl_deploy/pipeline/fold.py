@@ -74,10 +74,19 @@ def fold_run(
         bound=spec.bound,
         exact_grid=config.fold.exact_grid if exact_grid is None else exact_grid,
         thresholds=thresholds,
+        about=_about(config, data),
     )
     write_nir(folded.graph, output)
     program = lower(read_nir(output))
     return FoldedRun(config, data, trained, folded, program, prove_exact(program))
+
+
+def _about(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """Metadata for readers of the graph: steps T of a training sequence, and class names of own data."""
+    found: dict[str, Any] = {"steps": config.dataset.T}
+    if data.class_names:
+        found["classes"] = list(data.class_names)
+    return found
 
 
 def fold(
