@@ -2,6 +2,7 @@
  *
  * Made by stl-deploy of one version from net.nir. What each step computes is in net.h and in the comments below.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include "net.h"
@@ -128,7 +129,7 @@ static void dense_u8_s16(const uint8_t *STL_RESTRICT in, int32_t ins, const int8
                          int16_t *STL_RESTRICT sums, int32_t outs)
 {
     for (int32_t i = 0; i < ins; i++) {
-        if (in[i] != 0) {
+        if (in[i] != 0u) {
             add_times_s16(sums, &weight[i * outs], in[i], outs);
         }
     }
@@ -201,7 +202,7 @@ STL_APART static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_REST
 #else
             spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
             pool[i] |= spikes[i];
-            v[i] = (int16_t)((spikes[i] != 0) ? 0 : now);
+            v[i] = (int16_t)((spikes[i] != 0u) ? 0 : now);
 #endif
         }
         v += 2;
@@ -229,7 +230,7 @@ STL_APART static void neurons_2(int16_t *STL_RESTRICT v, const int16_t *STL_REST
         }
 #else
         spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
-        v[i] = (int16_t)((spikes[i] != 0) ? 0 : now);
+        v[i] = (int16_t)((spikes[i] != 0u) ? 0 : now);
 #endif
     }
 }
