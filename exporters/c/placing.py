@@ -87,7 +87,8 @@ class Placing:
 
     def _head(self, node: Node) -> None:
         share = self._share(node)
-        self._do("head", node=share.node, what=share.what)
+        number = sum(step.kind == "head" for step in self.made.steps)
+        self._do("head", node=share.node, what=share.what, number=number)
 
     def _table(self, node: Node, what: str, values: NDArray[Any], comment: str, ctype: str = "") -> Table:
         flat = np.ascontiguousarray(values).reshape(-1)

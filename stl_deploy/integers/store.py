@@ -54,6 +54,7 @@ class About:
 
     prefix: what names in generated code begin with. per_step: whether labels are of each step. steps: T of the input
     that the export was made with, 0 if unknown. dt: of a step, in the unit of the network's time constants.
+    trained: T of the training sequences, 0 if unknown. classes: their names, empty if unknown.
     """
 
     title: str = "network"
@@ -65,6 +66,8 @@ class About:
     per_step: bool = False
     steps: int = 0
     dt: float = 0.0
+    trained: int = 0
+    classes: tuple[str, ...] = ()
 
 
 _STRUCTURE = "structure"
@@ -110,6 +113,8 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "per_step": about.per_step,
         "steps": about.steps,
         "dt": about.dt,
+        "trained": about.trained,
+        "classes": list(about.classes),
         "accumulator": graph.accumulator.name,
         "nodes": nodes,
     }
@@ -151,6 +156,8 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             bool(structure.get("per_step", False)),
             _whole(structure.get("steps", 0)),
             float(structure.get("dt", 0.0)),
+            _whole(structure.get("trained", 0)),
+            tuple(str(name) for name in structure.get("classes", [])),
         )
         accumulator = ACCUMULATORS[structure.get("accumulator", LOIHI.name)]  # files without it wrap as Loihi does
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):
