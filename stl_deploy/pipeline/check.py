@@ -14,7 +14,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import own_metadata
-from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry
+from stl_deploy.exporters.targets import ChecksFor, findings, for_hardware, make_options, registry
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.exact import Grid, on_grid
@@ -66,7 +66,7 @@ def targets_asked(targets: Sequence[str] | None, options: CheckOptions) -> dict[
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
-            close = did_you_mean(name, known)
+            close = did_you_mean(name, known) or for_hardware(name)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
     default = [name for name, one in registry().formats.items() if one.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
