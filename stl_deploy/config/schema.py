@@ -18,7 +18,7 @@ Parametrisation = Literal["positive", "raw"]
 Reset = Literal["zero", "subtract"]
 DecayForm = Literal["free", "shift"]
 Decision = Literal["mean", "max", "first"]
-Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence"]
+Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence", "axes", "bands"]
 Augmentation = Literal["crop", "flip", "flip_vertical", "rotate", "colour", "erase"]
 Binning = Literal["count", "time"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
@@ -35,6 +35,20 @@ RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "ji
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SensorConfig(_Section):
+    """Spike counts of the encoders ``axes`` and ``bands`` (see `stl_deploy.data.sensors`).
+
+    unit: what one spike stands for, a change of an axis, or the mean rectified signal of a band in a step.
+    Of bands alone: rate: samples a second; bands: their number; low, high: their edges in Hz, null: 0.4 of the rate.
+    """
+
+    unit: Positive | None = None
+    rate: Positive | None = None
+    bands: Annotated[int, Field(ge=1, le=1000)] = 16
+    low: Positive = 100.0
+    high: Positive | None = None
 
 
 class _Renamed(_Section):
@@ -66,7 +80,8 @@ class DatasetConfig(_Section):
 
     Own data (names ``folder``, ``npz`` and ``python``, see docs/own-data.md):
     path: the folder of images, the npz file, or FILE.py:NAME of a function that returns torch Datasets; relative to
-    the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are.
+    the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are; ``axes`` and
+        ``bands`` make spike counts 0 to 15 of motion ``[N, T, axes]`` and of sound ``[N, samples]``, as sensor says.
     size: [height, width] that images are resized to, or one side. colour: null: as the first image.
     augment: training images are changed at random by torchvision, anew each epoch.
     levels: the value that means 1, of whole numbers up to it; null: 255 of 8-bit images, 1 of others.
@@ -94,6 +109,7 @@ class DatasetConfig(_Section):
     classes: Annotated[tuple[str, ...] | None, Field(strict=False, max_length=100_000)] = None
     input_shape: Annotated[tuple[Count, ...] | None, Field(strict=False, max_length=3)] = None
     sha256: Annotated[str, Field(max_length=129)] | None = None
+    sensor: SensorConfig | None = None
 
     @field_validator("size", mode="before")
     @classmethod
@@ -411,4 +427,4 @@ class RunConfig(_Section):
         """Encoder of the input; in mode ``ann`` ``direct``, or ``counts`` of events."""
         if self.train.mode != "ann":
             return self.dataset.encoder
-        return "counts" if self.dataset.encoder in ("spikes", "counts", "sequence") else "direct"
+        return "counts" if self.dataset.encoder not in ("direct", "bernoulli", "latency") else "direct"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -53,12 +54,13 @@ def fold(
     bound: float = 1.0,
     exact_grid: bool = True,
     thresholds: Thresholds = "keep",
+    about: Mapping[str, Any] | None = None,
 ) -> Folded:
     """Fold a trained network.
 
     coding, fraction_bits, bound: as `Network.program` takes them. exact_grid: round weights and biases so that float32
     sums are exact in any order. thresholds: ``keep`` one per neuron in the graph, or ``weights``: absorbed, so that
-    each is 1.
+    each is 1. about: more metadata of the graph.
     Raises InputError where the network cannot be folded, naming layer and neurons; ParityError, naming the first spike
     that differs, where its ``forward`` is not what its layers say.
     """
@@ -69,7 +71,12 @@ def fold(
         folded = apply(program, OWN, options)
     except UnsupportedError as error:
         raise InputError(f"layer '{error.node}': {error.reason}; {error.remedy}") from None
-    metadata: dict[str, Any] = {**program.metadata, "thresholds": thresholds, "decision": network.decision}
+    metadata: dict[str, Any] = {
+        **program.metadata,
+        **(about or {}),
+        "thresholds": thresholds,
+        "decision": network.decision,
+    }
     if folded.grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
     written = to_own_graph(replace(folded.program, metadata=metadata))

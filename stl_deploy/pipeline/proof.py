@@ -20,6 +20,7 @@ from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Progra
 from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
@@ -104,7 +105,8 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
 
     Raises CaptureError naming layer, step and neuron where one differs.
     """
-    recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length)
+    sums = traced.readout.over_time == "sum"
+    recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length, sums=sums)
     own = fold_steps(end.nodes)
     spikes = _spikes(traced.steps)
     if not _alike(traced.steps, own):
@@ -130,6 +132,27 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     for step, part in enumerate(recorded.tensor.unbind(end.axis)):
         compared += _compare(outputs[step], part, "output", step, what)
     return compared
+
+
+def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> None:
+    """Hold the outputs of the step's graph against the module's on ``x``, of which nothing is recorded.
+
+    Raises ComputesOtherwiseError where they differ.
+    """
+    own = run_module(model, x, traced.call)
+    values = replay(traced.steps, steps_of(traced.call, x, traced.length), [])
+    length = traced.length if traced.call.time == "inside" else len(next(iter(values.values())))
+    outputs = _outputs(traced.steps.output, values, length)
+    made = torch.stack(outputs)
+    if traced.axis is None or traced.readout.then is not None:
+        _require_readout(traced, outputs, own, traced.axis, what)
+        return
+    made = made.movedim(0, traced.axis)
+    if made.shape != own.shape or bool(((made != own) & ~((made != made) & (own != own))).any()):
+        raise ComputesOtherwiseError(
+            f"the model computes something else on {what} than on x; does a branch depend on the step, or on the "
+            "input's shape?"
+        )
 
 
 def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:

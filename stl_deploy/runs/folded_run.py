@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import apply_overrides
@@ -70,7 +71,16 @@ def fold_run(
         bound=spec.bound,
         exact_grid=config.fold.exact_grid if options.exact_grid is None else options.exact_grid,
         thresholds=options.thresholds,
+        about=_about(config, data),
     )
     write_nir(folded.graph, output)
     program = lower(read_nir(output))
     return FoldedRun(config, data, trained, folded, program, prove_exact(program))
+
+
+def _about(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """Metadata for readers of the graph: steps T of a training sequence, and class names of own data."""
+    about: dict[str, Any] = {"steps": config.dataset.T}
+    if data.class_names:
+        about["classes"] = list(data.class_names)
+    return about

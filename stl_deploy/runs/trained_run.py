@@ -21,6 +21,7 @@ from stl_deploy.config.options import FoldKeywords, FoldOptions
 from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfig, VoteSpec
 from stl_deploy.data import ArrayData, from_datasets, load_dataset
 from stl_deploy.data.own.arrays import check_arrays, look, to_raw
+from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.read import read
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -153,7 +154,9 @@ def _with_data(config: RunConfig, data: ArrayData, path: Path, *, own_encoder: b
     own_encoder: the configuration's encoder was meant for these data; a preset's was meant for others.
     """
     given = config.dataset.model_dump(exclude_unset=True)
-    kept = {key: value for key, value in given.items() if key in _KEPT or (key == "encoder" and own_encoder)}
+    counted = given.get("encoder") in SENSOR_ENCODERS
+    own = (*_KEPT, *(("encoder",) * own_encoder), *(("sensor", "T") if own_encoder and counted else ()))
+    kept = {key: value for key, value in given.items() if key in own}
     dataset = DatasetConfig.model_validate({**kept, "name": "npz", "path": str(path)})
     found = look(data, dataset)
     changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}

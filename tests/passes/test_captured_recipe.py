@@ -17,7 +17,7 @@ from tests.strategies import programs
 ONE_ROUNDING = 2.0**-22
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(programs(max_nodes=4, more=True))
 def test_graphs_are_those_of_the_old_fold(program: Program) -> None:
     """To the bit, but where the old one rounded twice; and it refuses the same layers."""
