@@ -44,7 +44,7 @@ FORBIDDEN = {
     ("data", "passes"),
     ("energy", "passes"),
 }
-"""Beyond the rows. ``integers/qat`` alone may import nn, and ``pipeline/results`` the page of a bill; exporters may import integers."""
+"""Beyond the rows. ``integers/qat`` alone may import nn, and ``pipeline/results`` the page of a bill."""
 NUMPY_ONLY = {"config", "graph", "passes", "energy"}
 """Rooms that import neither torch nor nir."""
 LOOSE = {"__init__", "__main__", "errors"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_text
-from stl_deploy._util.units import percent, with_unit
+from stl_deploy._util.units import with_unit
 from stl_deploy.config.options import EnergyOptions, TradeoffOptions
-from stl_deploy.energy.paired import MARGIN, check_margin
+from stl_deploy.energy.paired import MARGIN, check_margin, percent
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline import optimise as searching
 from stl_deploy.pipeline.artifacts import labels_of
@@ -20,6 +20,7 @@ from stl_deploy.pipeline.tradeoff import (
     JSON,
     KEPT,
     Tradeoff,
+    exit_points,
     iso_accuracy,
     kept_twin_point,
     points_at_steps,
