@@ -1,4 +1,4 @@
-"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs
+"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o OUT
 
 Drawn networks, one of the digits net's size and one of an MNIST net's at several rates: the share of spikes in what
 arrives at each layer of weights; and the runs that are named, with their test samples. All are called from Python, turn
@@ -313,7 +313,7 @@ def table(found: Mapping[str, Any]) -> str:
     """Markdown."""
     names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
     names += [SNNTORCH] if any(SNNTORCH in row["seconds"] for row in found["rows"]) else []
-    lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](c.md)).", ""]
+    lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](../c.md)).", ""]
     lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
         micro = {name: 1e6 * fmean(times) for name, times in row["seconds"].items()}

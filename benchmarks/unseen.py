@@ -1,6 +1,6 @@
-"""Files that nobody here wrote, run and compared with what their authors recorded: docs/unseen-files.md.
+"""Files that nobody here wrote, run and compared with what their authors recorded: docs/measurements/unseen-files.md.
 
-    python -m benchmarks.unseen [--public DIR] [--lava-dl DIR] [-o docs]
+    python -m benchmarks.unseen [--public DIR] [--lava-dl DIR] [-o OUT]
 
 DIR of ``--public``: the NIR files and recordings of shared data (``files/`` as their repositories hold them,
 ``trained/`` with inputs, outputs and dialects). DIR of ``--lava-dl``: ``tests/lava/lib/dl/netx`` of lava-dl 0.6.0's
@@ -28,7 +28,7 @@ from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "measurements"
 _HEAD = """# Files that nobody here wrote
 
 Public NIR files and lava-dl's own netx files, read and run, and compared with what their authors' framework put out.

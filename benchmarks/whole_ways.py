@@ -1,4 +1,4 @@
-"""Whole ways as a user meets them: python -m benchmarks.whole_ways -o docs
+"""Whole ways as a user meets them: python -m benchmarks.whole_ways -o OUT
 
 Each in a process of its own, from its start to its end, with the memory that it took at most: the demo `run digits`
 with and without the compiled path at hand, folding and writing a network of 36 million weights (the preset cifar10),
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--only", choices=list(OURS), help=argparse.SUPPRESS)
-    parser.add_argument("-o", "--output", type=Path, default=Path("docs"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/measurements"))
     options = parser.parse_args(arguments)
     if options.only:
         OURS[options.only]()

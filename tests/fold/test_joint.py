@@ -23,7 +23,7 @@ from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.passes.join import merge
 from stl_deploy.pipeline.fold_network import Folded, fold
-from stl_deploy.pipeline.join import learn_weights
+from stl_deploy.verbs.joining import learn_weights
 from tests.fold.test_residual import SEW
 
 PLAIN = """

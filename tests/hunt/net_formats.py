@@ -148,7 +148,7 @@ def _try_c(path: Path) -> str:
 
 
 def _try_weights(path: Path) -> str:
-    from stl_deploy.pipeline.user_module import load_module
+    from stl_deploy.runs.user_module import load_module
 
     file = path.parent / "own.py"
     file.write_text("from tests.hunt.net_formats import small_module\n")
