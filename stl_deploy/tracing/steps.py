@@ -222,8 +222,8 @@ class _Folding:
             self._add_start(signal, key, latest.get(signal, 0))
         if not output.signal.still and len(output.signal.before) < output.lag:
             raise CaptureError(
-                f"the last output, '{_called(last)}', is that of an earlier step, and nothing is known before step 0: one "
-                "time step is repeated over the others, or the first steps are left out; return every step",
+                f"the last output, '{_called(last)}', is that of an earlier step, and nothing is known before step 0: "
+                "one time step is repeated over the others, or the first steps are left out; return every step",
                 line=last.place.line,
             )
         known = {n: (made[r], self.depths.get(n) or 0) for n, r in roots.items() if r in made}
