@@ -209,7 +209,7 @@ def table(found: Sequence[Measured]) -> str:
     lines = [
         "# C on emulated microcontrollers",
         "",
-        "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
+        "Made by `make mcu` ([how](../c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
         "constants and RAM are bytes of the network alone.",
         "",
         "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",
