@@ -101,7 +101,7 @@ class Populations(Pools):
         if fused is None:
             name = self._spikes_of(node, len(drive.order))
             self._do("neurons", **values, spikes=name, record=record)
-            self.values[node.name] = Value(name, "uint8_t", True, drive.order)
+            self.values[node.name] = Value(name, "uint8_t", node.neuron.cap == 1, drive.order)
         else:
             self._fuse(node, fused, values, record)
 
@@ -110,7 +110,7 @@ class Populations(Pools):
     ) -> dict[str, Any]:
         """The row function, its rows, and the states and tables that it works on."""
         spikes = isinstance(node, PopulationNode)
-        if kept(neuron.v_decay) == 0 and not neuron.resets_late:
+        if kept(neuron.v_decay) == 0 and not neuron.resets_late and neuron.cap == 1:
             neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
         count = len(drive.order)
         row = node.shape[0] if len(node.shape) > 1 else count

@@ -36,6 +36,7 @@ from stl_deploy.integers.net import (
     DECAY_ONE,
     LOIHI,
     MAX_THRESHOLD,
+    MOST_SPIKES,
     RESETS,
     Accumulator,
     IntegerNeuron,
@@ -43,7 +44,7 @@ from stl_deploy.integers.net import (
 
 NAME = "integers.npz"
 VERSION = 1
-MAX_NODES, MAX_VALUES = 10_000, 2**28
+MAX_NODES, MAX_VALUES = 25_000, 2**28
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,9 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], require: Any) -
             values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= MAX_THRESHOLD), "threshold"
         )
     require((neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
+    several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
+    require(isinstance(neuron.cap, int), "cap")
+    require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
 
 
 def _check_conv(node: ConvNode, arriving: tuple[int, ...], require: Any) -> None:

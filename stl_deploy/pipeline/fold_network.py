@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.config.options import FoldThresholds as Thresholds
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.graph import neurons
@@ -21,7 +23,7 @@ from stl_deploy.graph.program import Floats, InputCoding, Neuron, Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.passes import OWN, apply
-from stl_deploy.passes.base import FoldOptions, LayerGrid, Thresholds
+from stl_deploy.passes.base import LayerGrid
 from stl_deploy.passes.equivalence import Cut, cut_at
 
 _STEPS, _SAMPLES = 4, 2
