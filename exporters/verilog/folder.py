@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.exporters.verilog.render import render
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
@@ -23,14 +24,20 @@ ENGINE = "snn_engine.v"
 """The file by which a folder is known as one of Verilog."""
 GOLDEN_SAMPLES = 2
 MAX_TEXT = 2**28
+FLASH = "weights.bin"
+"""What a serial flash must hold where the weights' memory is filled after configuration."""
 
 
-def write_folder(graph: IntegerGraph, about: About, folder: Path, *, lanes: int | None, x: NDArray[np.int32]) -> Plan:
+def write_folder(
+    graph: IntegerGraph, about: About, folder: Path, *, lanes: int | None, x: NDArray[np.int32], loaded: bool = False
+) -> Plan:
     """Write every file of a Verilog folder. x: whole numbers, of whose first samples golden vectors are made.
+
+    loaded: the weights come from a serial flash, as on UP5K, whose large memories the bitstream cannot fill.
 
     Raises UnsupportedError for what the engine cannot hold, InputError for wrong lanes.
     """
-    plan = make_plan(graph, lanes)
+    plan = make_plan(graph, lanes, loaded=loaded)
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
     run = simulate(graph, first, record=True)
     texts = {**render(plan, about), **golden(plan, first, run)}
@@ -39,6 +46,8 @@ def write_folder(graph: IntegerGraph, about: About, folder: Path, *, lanes: int 
         (folder / name).mkdir()
     for name, text in texts.items():
         write_text(folder / name, text)
+    if loaded:
+        (folder / FLASH).write_bytes(flash_image(plan, memories_of(plan)))
     write_integers(graph, about, folder / NAME)
     return plan
 
@@ -50,7 +59,7 @@ def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
     y = run.y.swapaxes(0, 1).reshape(-1, count)
     outputs = "".join(f"{value} {int(i == count - 1)}\n" for row in y.tolist() for i, value in enumerate(row))
     lines = []
-    layers = [(number, one) for number, one in enumerate(plan.passes) if one.spiking]
+    layers = [(number, one) for number, one in enumerate(plan.layers) if one.spiking]
     for sample in range(samples):
         for step in range(steps):
             for number, one in layers:
@@ -68,8 +77,9 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
     """The integers, and the design that they make; raises InputError for files that are missing, damaged or edited."""
     graph, about = read_integers(folder / NAME)
     lanes = _lanes(folder / "snn_ports.vh")
+    loaded = "\n`define SNN_LOADED\n" in _text(folder / "snn_defines.vh")
     try:
-        plan = make_plan(graph, lanes)
+        plan = make_plan(graph, lanes, loaded=loaded)
     except UnsupportedError as error:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render(plan, about)
@@ -79,6 +89,8 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or run your own text with make sim"
             )
+    if loaded and _bytes(folder / FLASH) != flash_image(plan, memories_of(plan)):
+        raise InputError(f"{folder / FLASH}: expected the weights of {NAME}; found other bytes; export it again")
     return graph, Simulation(files, plan)
 
 
@@ -89,13 +101,18 @@ def _lanes(path: Path) -> int:
     raise InputError(f"{path}: expected LANES in it; found none; export it again")
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_TEXT:
             raise InputError(f"{path}: larger than {MAX_TEXT:,} bytes; export it again")
-        return path.read_text(encoding="ascii")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; export the folder again") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return _bytes(path).decode("ascii")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not ASCII text; export it again") from None
 

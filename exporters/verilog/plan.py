@@ -116,7 +116,21 @@ class Pass:
     by_neuron: bool
 
 
-Entry = Scan | Pass
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A max pool of spikes: each neuron ORs the spikes of its window, and keeps no potential.
+
+    map: the places are the pool's own, the weights' addresses those of words of the source's spikes.
+    """
+
+    name: str
+    layout: Layout
+    source: str
+    map: Map
+    spiking: bool = True
+
+
+Entry = Scan | Pass | Pool
 
 
 @dataclass(frozen=True)
@@ -131,10 +145,10 @@ class Widths:
     keeps: bool
     loads: int
     input: int
-    input_signed: bool
     output: int
     output_shift: int
     shift: int
+    factor: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,11 +173,23 @@ class Plan:
     """First word of each population's spikes in a step's frame."""
     state_words: int = 0
     frame: int = 0
+    loaded: bool = False
+    """The weights' memory is filled after configuration, from a serial flash."""
 
     @property
     def passes(self) -> list[Pass]:
-        """The layers in order."""
+        """The layers with potentials, in order."""
         return [entry for entry in self.entries if isinstance(entry, Pass)]
+
+    @property
+    def layers(self) -> list[Pass | Pool]:
+        """What spikes or emits, in order."""
+        return [entry for entry in self.entries if not isinstance(entry, Scan)]
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The max pools of spikes, in order."""
+        return [entry for entry in self.entries if isinstance(entry, Pool)]
 
     @property
     def scans(self) -> list[Scan]:

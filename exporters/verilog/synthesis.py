@@ -144,7 +144,7 @@ def after_synthesis(design: Simulation, *, deadline: float = DEADLINE) -> Simula
         for name, text in design.files.items():
             if "/" not in name:
                 (work / name).write_text(text, encoding="ascii")
-        script = f"read_verilog -defer {' '.join(DESIGN)}; synth_ice40 -top snn; write_verilog -noattr netlist.v"
+        script = f"read_verilog -defer {' '.join(DESIGN)}; synth_ice40 -dsp -top snn; write_verilog -noattr netlist.v"
         _call([yosys, "-p", script], work, "yosys", deadline)
         netlist = (work / "netlist.v").read_text(encoding="ascii")
     files = {**design.files, "netlist.v": netlist, "cells_sim.v": _cells(yosys)}
@@ -164,7 +164,7 @@ def _cells(yosys: str) -> str:
 
 
 def _synthesised(yosys: str, flow: Flow, work: Path, deadline: float) -> None:
-    sources = " ".join((*DESIGN, "snn_serial.v"))
+    sources = " ".join((*DESIGN, "snn_serial.v", "snn_flash.v"))
     script = f"read_verilog -defer {sources}; {flow.synth} -top {TOP} -json snn.json"
     said = _call([yosys, "-p", script], work, "yosys", deadline)
     for line in said.splitlines():

@@ -2,10 +2,11 @@
 // sizes are parameters, the network is a program (snn_tables.v) and memories (*.hex).
 //
 // A step: take the inputs, run the program's entries from 0, send the outputs.
-//   scan  for every event of a source (a spike, or a bit of an input's magnitude): add a row of weights to the
-//         potentials that it reaches, LANES of them a clock. Where events go is a list of taps for each row and each
-//         column of the source: the potential and the weight are sums of a row's tap and a column's.
+//   scan  for every event of a source (a spike, or an input that is not 0): add a row of weights, times the input, to
+//         the potentials that it reaches, LANES of them a clock. Where events go is a list of taps for each row and
+//         each column of the source: the potential and the weight are sums of a row's tap and a column's.
 //   pass  for every word of a layer's potentials: fire above the threshold, reset, leak for the next step.
+//   pool  for every word of a pool: OR the words of spikes in its window.
 // Potentials are in 64ths of a weight. A filtered layer keeps its currents apart: events add to those.
 
 `default_nettype none
@@ -35,7 +36,8 @@ module snn_engine #(
     parameter WEIGHT_ADDR  = 8,
     parameter ENTRY_BITS   = 1,   // of the program counter
     parameter LAYER_BITS   = 1,
-    parameter SHIFT_BITS   = 3,
+    parameter SHIFT_BITS   = 1,
+    parameter FACTOR_BITS  = 2,   // of what a weight is multiplied by, with sign
     parameter OUTER_BITS   = 1,   // of the counters of input channels,
     parameter ROW_BITS     = 1,   //   rows,
     parameter COL_BITS     = 1,   //   columns,
@@ -76,9 +78,9 @@ module snn_engine #(
 
     // The program's entry, from snn_tables.v.
     output reg  [ENTRY_BITS-1:0]            entry,
-    input  wire [1:0]                       op,           // 0: the last entry has been, 1: scan, 2: pass
+    input  wire [1:0]                       op,           // 0: the last entry has been, 1: scan, 2: pass, 3: pool
     input  wire [STATE_ADDR-1:0]            state_base,   // potentials (currents, if filtered) that it reaches
-    input  wire [WEIGHT_ADDR-1:0]           weight_base,  // weights, or parameters
+    input  wire [WEIGHT_ADDR-1:0]           weight_base,  // weights, parameters, or the spikes that a pool reads
     input  wire [SPIKE_ADDR-1:0]            spike_base,   // spikes read, or written
     input  wire [GROUP_BITS-1:0]            group_last,   // counts less one, here and below
     input  wire                             from_input,
@@ -94,7 +96,7 @@ module snn_engine #(
     input  wire [COL_ADDR-1:0]              col_base,
     input  wire [WORD_BITS-1:0]             word_last,
     input  wire [WEIGHT_ADDR-1:0]           word_step,    // weights of a word of spikes
-    input  wire [SHIFT_BITS-1:0]            shift,
+    input  wire [SHIFT_BITS-1:0]            shift,        // of what events add
     input  wire [LAYER_BITS-1:0]            layer,
     input  wire [PASS_BITS-1:0]             pass_last,
     input  wire [PASS_BITS-1:0]             repeat_last,  // words after which parameters begin again
@@ -110,15 +112,17 @@ module snn_engine #(
     input  wire [3:0]                       filter_from,
     input  wire [LANES-1:0]                 last_lanes    // neurons in a layer's last word
 );
-    localparam EVENT_BITS = LANES > IN_BITS ? LANES : IN_BITS;
-    localparam LOAD_BITS  = LOADS * WEIGHT_BITS;
+    localparam LOAD_BITS    = LOADS * WEIGHT_BITS;
+    localparam PRODUCT_BITS = WEIGHT_BITS + FACTOR_BITS;
     localparam [LANES-1:0] LAST_EMIT = 1;
+    localparam signed [IN_BITS-1:0] IN_ONE = 1;
     localparam [7:0] LAST_LOAD = LOADS, LAST_LANE = LANES - 1;
     localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
 
-    localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7, FILTERED = 8,
-                     POTENTIAL = 9, FIRE = 10, EMIT = 11, LEAK = 12, LATE = 13, WRITE = 14, ADVANCE = 15;
+    localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7,
+                     POTENTIAL = 8, FIRE = 9, EMIT = 10, LEAK = 11, LATE = 12, ADVANCE = 13;
     reg [3:0] state;
+    wire pooling = op == 2'd3;
 
     // ---- Time: the steps since a sample began, and where this step's spikes and inputs stand among those kept.
     // Counts as addresses; one that is a power of two is 0 there, as sums of addresses are.
@@ -161,8 +165,8 @@ module snn_engine #(
     reg                    read_valid;  // the memories' outputs are of a place
     reg  [WEIGHT_ADDR-1:0] read_weight;
     reg                    held_valid;  // events of a place are left
-    reg                    held_negative;
-    reg  [EVENT_BITS-1:0]  held_events;
+    reg  [LANES-1:0]       held_events;
+    reg  signed [FACTOR_BITS-1:0] held_factor;
     reg  [WEIGHT_ADDR-1:0] held_weight;
     reg  [FAN_BITS-1:0]    held_row_left, held_col_left;
     reg  [ROW_TAP_ADDR-1:0] held_row_tap;
@@ -174,46 +178,40 @@ module snn_engine #(
 
     wire [LANES-1:0]          spike_q;
     wire signed [IN_BITS-1:0] input_q;
-    wire                      negative  = IN_SIGNED != 0 && from_input && input_q[IN_BITS-1];
-    wire [IN_BITS-1:0]        magnitude = negative ? -input_q : input_q;
     wire [FAN_BITS-1:0]       row_fan, col_fan;
     wire [ROW_TAP_ADDR-1:0]   row_first;
     wire [COL_TAP_ADDR-1:0]   col_first;
 
-    wire [EVENT_BITS-1:0] found  = from_one ? one_event(1'b1) : from_input ? of_input(magnitude) : of_spikes(spike_q);
-    wire [EVENT_BITS-1:0] rest   = held_events & (held_events - 1'b1);
+    wire always_one = from_one || pooling;
+    wire [LANES-1:0] found = always_one || from_input ? one_event(always_one || input_q != 0) : spike_q;
+    wire [LANES-1:0] rest  = held_events & (held_events - 1'b1);
     wire [WEIGHT_ADDR-1:0] which = lowest(held_events);
     wire walker_free;
     wire take_event = held_valid && walker_free;
     wire scan_step  = state == SCAN && (!held_valid || (take_event && rest == 0));
     wire scan_read  = scan_step && scanning;
 
-    function [EVENT_BITS-1:0] one_event(input always_one);
+    function [LANES-1:0] one_event(input bit_0);
         begin
             one_event    = 0;
-            one_event[0] = always_one;
+            one_event[0] = bit_0;
         end
     endfunction
 
-    function [EVENT_BITS-1:0] of_input(input [IN_BITS-1:0] bits);
+    // What the weights of a place's events are multiplied by.
+    function signed [FACTOR_BITS-1:0] factor_of(input signed [IN_BITS-1:0] value);
+        reg signed [FACTOR_BITS+IN_BITS-1:0] wide;
         begin
-            of_input              = 0;
-            of_input[IN_BITS-1:0] = bits;
+            wide      = {{FACTOR_BITS{value[IN_BITS-1]}}, value};
+            factor_of = wide[FACTOR_BITS-1:0] <<< shift;
         end
     endfunction
 
-    function [EVENT_BITS-1:0] of_spikes(input [LANES-1:0] bits);
-        begin
-            of_spikes            = 0;
-            of_spikes[LANES-1:0] = bits;
-        end
-    endfunction
-
-    function [WEIGHT_ADDR-1:0] lowest(input [EVENT_BITS-1:0] bits);
+    function [WEIGHT_ADDR-1:0] lowest(input [LANES-1:0] bits);
         integer i;
         begin
             lowest = 0;
-            for (i = EVENT_BITS - 1; i >= 0; i = i - 1)
+            for (i = LANES - 1; i >= 0; i = i - 1)
                 if (bits[i]) lowest = i[WEIGHT_ADDR-1:0];
         end
     endfunction
@@ -226,26 +224,31 @@ module snn_engine #(
     reg  [GROUP_BITS-1:0]  group_left;
     reg  [STATE_ADDR-1:0]  walk_state;
     reg  [WEIGHT_ADDR-1:0] walk_weight, walk_weight_first;
-    reg  [SHIFT_BITS-1:0]  walk_shift;
-    reg                    walk_negative;
+    reg  signed [FACTOR_BITS-1:0] walk_factor;
     wire stall;
     wire walk_last = group_left == 0 && col_left == 0 && row_left == 0;
     assign walker_free = !walking || (walk_last && !stall);
 
-    // Stages: a, taps are read; b, addresses are sums; c, memories are read; d, their words stand in registers; e, the
-    // sum is written.
-    reg                    a_valid, b_valid, c_valid, d_valid, e_valid;
-    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state, e_state;
-    reg  [WEIGHT_ADDR-1:0] a_weight, b_weight;
-    reg  [SHIFT_BITS-1:0]  a_shift, b_shift, c_shift, d_shift;
-    reg                    a_negative, b_negative, c_negative, d_negative;
-    reg  [LANES*STATE_BITS-1:0]  d_words, e_sums;
-    reg  [LANES*WEIGHT_BITS-1:0] d_weights;
+    // Stages: a, taps are read; b, addresses are sums; c, the weights are read; d, the potentials are, and the weights
+    // multiplied; e, both are added; f, the sum is written. A word on its way to f is not read again: it stalls in c.
+    // A pool's words of spikes are read in c, and joined in d.
+    reg                    a_valid, b_valid, c_valid, d_valid, e_valid, f_valid;
+    reg                    a_last, b_last, c_last, d_pools, d_last;
+    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state, e_state, f_state;
+    reg  [WEIGHT_ADDR-1:0] a_weight, b_weight, c_weight;
+    reg  signed [FACTOR_BITS-1:0] a_factor, b_factor, c_factor, d_factor;
+    reg  [LANES*WEIGHT_BITS-1:0]  d_weights;
+    reg  [LANES*PRODUCT_BITS-1:0] e_products;
+    reg  [LANES*STATE_BITS-1:0]   e_words, f_sums;
+    reg  [LANES-1:0]       pooled;
+    wire [LANES-1:0]       pooled_next = pooled | spike_q;
+    wire pool_done = d_pools && d_last;
     wire [STATE_ADDR-1:0]  row_state, col_state;
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
-    assign stall = b_valid && ((c_valid && c_state == b_state) || (d_valid && d_state == b_state)
-                               || (e_valid && e_state == b_state));
-    wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid;
+    assign stall = c_valid && !pooling && ((d_valid && d_state == c_state) || (e_valid && e_state == c_state)
+                                           || (f_valid && f_state == c_state));
+    wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
+                && !f_valid && !d_pools;
 
     snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .FILE("rows.hex")) rows (
         .clk(clk), .en(scan_read), .addr(row_base + row_index(row)), .data({row_fan, row_first}));
@@ -272,9 +275,10 @@ module snn_engine #(
 
     // ---- Pass: word after word of a layer's potentials.
     reg  [PASS_BITS-1:0]   pass_word, repeat_word;
-    reg  [STATE_ADDR-1:0]  pass_state, pass_value;
+    reg  [STATE_ADDR-1:0]  pass_state, pass_value, ahead_state;
+    reg  [SPIKE_ADDR-1:0]  pass_spike, ahead_spike;
     reg  [WEIGHT_ADDR-1:0] load_at;
-    reg  [SPIKE_ADDR-1:0]  pass_spike;
+    reg                    loading;         // the parameters of the word after this one
     reg  [7:0]             load, emitted;
     reg  [3:0]             bit_at;
     reg  [LANES-1:0]       fired, emit_left;
@@ -283,32 +287,36 @@ module snn_engine #(
     reg  [LANES-1:0]            lost;       // whether bits of it that are 1 have been shifted out
     wire [LANES*STATE_BITS-1:0] base_next, kept_next;
     wire [LANES-1:0]            fired_next, lost_next;
-    wire load_shift = state == LOAD;
-    wire pass_end   = pass_word == pass_last;
+    wire last_bit    = bit_at == 4'd12;
+    wire filter_done = state == FILTER && last_bit;
+    wire word_done   = state == LATE || (state == LEAK && last_bit && !(subtracts && late));
+    wire pass_end    = pass_word == pass_last;
+    wire turn        = (state == LOAD || (word_done && !pass_end)) && !loading;  // a word begins in the next clock
+    wire load_more   = loading && load != LAST_LOAD;
+    wire load_issue  = state == READ || turn || load_more;
     wire leaking_current = state == FILTER;
-    wire [3:0] leak_from = leaking_current || state == CURRENT ? filter_from : keep_from;
-    wire [STATE_ADDR-1:0] where_written = state == FILTERED || !filtered ? pass_state : pass_value;
+    wire [3:0] leak_from = state == CURRENT ? filter_from : keep_from;
 
     // ---- Memories that are written.
     wire [LANES*STATE_BITS-1:0] state_q;
-    wire pass_read = state == READ || state == FILTERED;
     snn_ram #(.WIDTH(LANES * STATE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) potentials (
         .clk(clk),
-        .read(pass_read || (b_valid && !stall)),
-        .read_addr(state == READ ? pass_state : state == FILTERED ? pass_value : b_state),
+        .read(turn || filter_done || (c_valid && !stall)),
+        .read_addr(c_valid ? c_state : leaking_current ? pass_value : ahead_state),
         .read_data(state_q),
-        .write(state == CLEAR || e_valid || state == FILTERED || state == WRITE),
-        .write_addr(e_valid ? e_state : state == CLEAR ? pass_state : where_written),
-        .write_data(e_valid ? e_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} : kept));
+        .write(state == CLEAR || f_valid || filter_done || word_done),
+        .write_addr(f_valid ? f_state : filtered && word_done ? pass_value : pass_state),
+        .write_data(f_valid ? f_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} :
+                    state == LATE ? late_of(kept, kept_next, fired) : kept_next));
 
     snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
-        .read(scan_read || state == READ),
-        .read_addr(state == READ ? frame_back + pass_spike : spike_at),
+        .read(turn || (pooling ? c_valid : scan_read)),
+        .read_addr(pooling ? frame + c_weight[SPIKE_ADDR-1:0] : state == SCAN ? spike_at : frame_back + ahead_spike),
         .read_data(spike_q),
-        .write(state == FIRE && spiking),
+        .write(pool_done || (state == FIRE && spiking)),
         .write_addr(frame + pass_spike),
-        .write_data(fired_next));
+        .write_data(pool_done ? pooled_next : fired_next));
 
     snn_ram #(.WIDTH(IN_BITS), .DEPTH(INPUT_WORDS), .ADDR(INPUT_ADDR)) inputs (
         .clk(clk),
@@ -319,7 +327,7 @@ module snn_engine #(
         .write_addr(inputs_at + input_index),
         .write_data(in_data));
 
-    assign weight_en   = (b_valid && !stall) || state == READ || state == LOAD;
+    assign weight_en   = (b_valid && !stall && !pooling) || load_issue;
     assign weight_addr = b_valid ? b_weight : load_at;
 
     // ---- Lanes.
@@ -332,17 +340,21 @@ module snn_engine #(
             wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
             wire signed [STATE_BITS-1:0]  part   = kept[n*STATE_BITS+:STATE_BITS];
 
-            // An event's weight, shifted, and the word that it is added to.
-            wire signed [WEIGHT_BITS-1:0] factor_of = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
-            wire signed [STATE_BITS-1:0]  word_of   = d_words[n*STATE_BITS+:STATE_BITS];
-            wire signed [STATE_BITS-1:0]  term =
-                {{STATE_BITS - WEIGHT_BITS{factor_of[WEIGHT_BITS-1]}}, factor_of} <<< d_shift;
-            always @(posedge clk) e_sums[n*STATE_BITS+:STATE_BITS] <= d_negative ? word_of - term : word_of + term;
+            // An event's weight, multiplied, and the word that it is added to.
+            wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
+            wire signed [STATE_BITS-1:0]  word_of  = e_words[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS-1:0]  term     = term_of(e_products[n*PRODUCT_BITS+:PRODUCT_BITS]);
+            always @(posedge clk) begin
+                e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= factor_a * d_factor;
+                f_sums[n*STATE_BITS+:STATE_BITS]         <= word_of + term;
+            end
 
-            // Parameters come WEIGHT_BITS at a time, the lowest first.
-            reg [LOAD_BITS-1:0] parameters;
-            always @(posedge clk)
-                if (load_shift) parameters <= shift_in(weight, parameters);
+            // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work.
+            reg [LOAD_BITS-1:0] coming, parameters;
+            always @(posedge clk) begin
+                if (loading) coming <= shift_in(weight, coming);
+                if (turn) parameters <= coming;
+            end
             wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
             wire signed [STATE_BITS-1:0] value;
             wire [12:0] keeps, filter_keeps;
@@ -372,7 +384,6 @@ module snn_engine #(
 
             // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'.
             wire [12:0] factor = leaking_current ? filter_keeps : keeps;
-            wire last_bit = bit_at == 4'd12;
             wire signed [STATE_BITS-1:0] addend = state == LATE ? -value : factor[bit_at] ? own : {STATE_BITS{1'b0}};
             wire round_up = last_bit && state != LATE && own[STATE_BITS-1] && lost[n];
             wire signed [STATE_BITS:0] sum =
@@ -382,6 +393,15 @@ module snn_engine #(
             assign lost_next[n] = lost[n] | sum[0];
         end
     endgenerate
+
+    // A product in 64ths.
+    function signed [STATE_BITS-1:0] term_of(input signed [PRODUCT_BITS-1:0] product);
+        reg signed [STATE_BITS+PRODUCT_BITS+5:0] wide;
+        begin
+            wide    = {{STATE_BITS{product[PRODUCT_BITS-1]}}, product, 6'd0};
+            term_of = wide[STATE_BITS-1:0];
+        end
+    endfunction
 
     function [LOAD_BITS-1:0] shift_in(input [WEIGHT_BITS-1:0] chunk, input [LOAD_BITS-1:0] so_far);
         reg [LOAD_BITS+WEIGHT_BITS-1:0] both;
@@ -434,10 +454,10 @@ module snn_engine #(
     endfunction
 
     always @(posedge clk) begin
-        rec_valid <= state == FIRE && spiking;
+        rec_valid <= pool_done || (state == FIRE && spiking);
         rec_layer <= layer;
         rec_word  <= pass_word;
-        rec_bits  <= fired_next;
+        rec_bits  <= pool_done ? pooled_next : fired_next;
 
         // Scan.
         if (scan_step) begin
@@ -445,7 +465,7 @@ module snn_engine #(
             read_weight   <= weight_base + outer_at + word_at;
             held_valid    <= read_valid && found != 0 && row_fan != 0 && col_fan != 0;
             held_events   <= found;
-            held_negative <= negative;
+            held_factor   <= factor_of(from_input ? input_q : IN_ONE);
             held_weight   <= read_weight;
             held_row_tap  <= row_first;
             held_col_tap  <= col_first;
@@ -477,10 +497,9 @@ module snn_engine #(
             col_left_first    <= held_col_left;
             group_left        <= group_last;
             walk_state        <= state_base;
-            walk_weight       <= from_input || from_one ? held_weight : held_weight + which;
-            walk_weight_first <= from_input || from_one ? held_weight : held_weight + which;
-            walk_shift        <= from_input ? shift + which[SHIFT_BITS-1:0] : shift;
-            walk_negative     <= held_negative;
+            walk_weight       <= held_weight + which;
+            walk_weight_first <= held_weight + which;
+            walk_factor       <= held_factor;
         end else if (walking && !stall) begin
             if (group_left != 0) begin
                 group_left  <= group_left - 1'b1;
@@ -503,29 +522,57 @@ module snn_engine #(
             end
         end
         if (!stall) begin
-            a_valid    <= walking;
-            a_state    <= walk_state;
-            a_weight   <= walk_weight;
-            a_shift    <= walk_shift;
-            a_negative <= walk_negative;
-            b_valid    <= a_valid;
-            b_state    <= a_state + row_state + col_state;
-            b_weight   <= a_weight + row_weight + col_weight;
-            b_shift    <= a_shift;
-            b_negative <= a_negative;
+            a_valid  <= walking;
+            a_last   <= walk_last;
+            a_state  <= walk_state;
+            a_weight <= walk_weight;
+            a_factor <= walk_factor;
+            b_valid  <= a_valid;
+            b_last   <= a_last;
+            b_state  <= a_state + row_state + col_state;
+            b_weight <= a_weight + row_weight + col_weight;
+            b_factor <= a_factor;
+            c_valid  <= b_valid;
+            c_last   <= b_last;
+            c_state  <= b_state;
+            c_weight <= b_weight;
+            c_factor <= b_factor;
         end
-        c_valid    <= b_valid && !stall;
-        c_state    <= b_state;
-        c_shift    <= b_shift;
-        c_negative <= b_negative;
-        d_valid    <= c_valid;
-        d_state    <= c_state;
-        d_shift    <= c_shift;
-        d_negative <= c_negative;
-        d_words    <= state_q;
-        d_weights  <= weight_data;
-        e_valid    <= d_valid;
-        e_state    <= d_state;
+        d_valid   <= c_valid && !stall && !pooling;
+        d_pools   <= c_valid && pooling;
+        d_last    <= c_last;
+        d_state   <= c_state;
+        d_factor  <= c_factor;
+        d_weights <= weight_data;
+        e_valid   <= d_valid;
+        e_state   <= d_state;
+        e_words   <= state_q;
+        f_valid   <= e_valid;
+        f_state   <= e_state;
+        if (d_pools) pooled <= d_last ? {LANES{1'b0}} : pooled_next;
+        if (pool_done) begin
+            pass_word  <= pass_word + 1'b1;
+            pass_spike <= pass_spike + 1'b1;
+        end
+
+        // Parameters of the word after the one at work.
+        if (load_issue) begin
+            load    <= load_more ? load + 1'b1 : 8'd1;
+            load_at <= load_at + 1'b1;
+            loading <= 1'b1;
+        end else if (loading) begin
+            loading     <= 1'b0;
+            repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
+            if (repeat_word == repeat_last) load_at <= weight_base;
+        end
+
+        // The next word of the pass.
+        if (turn) begin
+            pass_state  <= ahead_state;
+            pass_spike  <= ahead_spike;
+            ahead_state <= ahead_state + 1'b1;
+            ahead_spike <= ahead_spike + 1'b1;
+        end
 
         case (state)
             INPUT:
@@ -558,12 +605,15 @@ module snn_engine #(
                 input_at    <= inputs_back;
                 pass_word   <= 0;
                 repeat_word <= 0;
-                pass_state  <= state_base;
                 pass_value  <= value_base;
-                load_at     <= weight_base;
                 pass_spike  <= spike_base;
+                ahead_state <= state_base;
+                ahead_spike <= spike_base;
+                load_at     <= weight_base;
+                loading     <= 1'b0;
+                pooled      <= 0;
                 if (op == 2'd1 && back_steps > steps) entry <= entry + 1'b1;  // a sample's beginning: nothing was there
-                else state <= op == 2'd0 ? ADVANCE : op == 2'd1 ? SCAN : READ;
+                else state <= op == 2'd0 ? ADVANCE : op == 2'd2 ? READ : SCAN;
             end
 
             SCAN:
@@ -572,17 +622,9 @@ module snn_engine #(
                 state <= FETCH;
             end
 
-            READ: begin
-                load    <= 1;
-                load_at <= load_at + 1'b1;
-                state   <= LOAD;
-            end
+            READ: state <= LOAD;
 
-            LOAD: begin
-                load    <= load + 1'b1;
-                load_at <= load == LAST_LOAD ? load_at : load_at + 1'b1;
-                if (load == LAST_LOAD) state <= filtered ? CURRENT : POTENTIAL;
-            end
+            LOAD: if (!loading) state <= filtered ? CURRENT : POTENTIAL;
 
             CURRENT: begin
                 base   <= base_next;
@@ -596,10 +638,9 @@ module snn_engine #(
                 kept   <= kept_next;
                 lost   <= lost_next;
                 bit_at <= bit_at + 1'b1;
-                if (bit_at == 4'd12) state <= state == FILTER ? FILTERED : subtracts && late ? LATE : WRITE;
+                if (filter_done) state <= POTENTIAL;  // what is left of the current is written, the potential read
+                else if (last_bit) state <= LATE;
             end
-
-            FILTERED: state <= POTENTIAL;  // what is left of the current is written, the potential read
 
             POTENTIAL: begin
                 base  <= base_next;
@@ -625,21 +666,7 @@ module snn_engine #(
                 if (emitted == LAST_LANE) state <= LEAK;
             end
 
-            LATE: begin
-                kept  <= late_of(kept, kept_next, fired);
-                state <= WRITE;
-            end
-
-            WRITE: begin
-                pass_state <= pass_state + 1'b1;
-                pass_value <= pass_value + 1'b1;
-                pass_spike <= pass_spike + 1'b1;
-                pass_word  <= pass_word + 1'b1;
-                repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
-                if (repeat_word == repeat_last) load_at <= weight_base;
-                if (pass_end) entry <= entry + 1'b1;
-                state <= pass_end ? FETCH : READ;
-            end
+            LATE: ;
 
             default: begin  // ADVANCE
                 frame     <= frame == FRAME_LAST ? {SPIKE_ADDR{1'b0}} : frame + FRAME_STEP;
@@ -648,6 +675,13 @@ module snn_engine #(
                 state <= INPUT;
             end
         endcase
+
+        if (word_done) begin
+            pass_value <= pass_value + 1'b1;
+            pass_word  <= pass_word + 1'b1;
+            if (pass_end) entry <= entry + 1'b1;
+            state <= pass_end ? FETCH : loading ? LOAD : filtered ? CURRENT : POTENTIAL;
+        end
 
         if (rst) begin
             state       <= INPUT;
@@ -663,6 +697,9 @@ module snn_engine #(
             c_valid     <= 1'b0;
             d_valid     <= 1'b0;
             e_valid     <= 1'b0;
+            f_valid     <= 1'b0;
+            d_pools     <= 1'b0;
+            loading     <= 1'b0;
             rec_valid   <= 1'b0;
         end
     end
@@ -701,21 +738,6 @@ module snn_rom #(
     reg [WIDTH-1:0] words[0:DEPTH-1];
     initial $readmemh(FILE, words);
     always @(posedge clk) if (en) data <= words[addr];
-endmodule
-
-// The weights and parameters, from weights.hex; replace it to keep them in another memory.
-module snn_weights #(
-    parameter WIDTH = 8,
-    parameter DEPTH = 1,
-    parameter ADDR  = 1
-) (
-    input  wire             clk,
-    input  wire             en,
-    input  wire [ADDR-1:0]  addr,
-    output wire [WIDTH-1:0] data
-);
-    snn_rom #(.WIDTH(WIDTH), .DEPTH(DEPTH), .ADDR(ADDR), .FILE("weights.hex")) rom (
-        .clk(clk), .en(en), .addr(addr), .data(data));
 endmodule
 
 // Memory of one port to read and one to write.

@@ -3,6 +3,10 @@
 // The host sends a step: a byte (1: a sample's first step, 0: a further one), then the step's inputs, each as bytes, the
 // lowest first. It is answered with the step's outputs, each as bytes with sign, the lowest first; then it sends the
 // next step. Bytes of a value: as many as its width needs.
+//
+// SNN_LOADED (in snn_defines.vh): the weights come from a serial flash, and the network waits in reset for them.
+
+`include "snn_defines.vh"
 
 `default_nettype none
 
@@ -11,6 +15,12 @@ module snn_serial #(
 ) (
     input  wire clk,
     input  wire rx,
+`ifdef SNN_LOADED
+    output wire flash_sck,
+    output wire flash_cs_n,
+    output wire flash_mosi,
+    input  wire flash_miso,
+`endif
     output wire tx
 );
 `include "snn_ports.vh"
@@ -22,8 +32,18 @@ module snn_serial #(
 
     // Reset for the first clocks after configuration.
     reg [3:0] started = 4'd0;
+    always @(posedge clk) if (started != 4'd15) started <= started + 1'b1;
+`ifdef SNN_LOADED
+    wire loaded, load;
+    wire [WEIGHT_ADDR-1:0]  load_addr;
+    wire [WEIGHT_WIDTH-1:0] load_data;
+    wire rst = started != 4'd15 || !loaded;
+    snn_flash #(.WIDTH(WEIGHT_WIDTH), .WORDS(WEIGHT_WORDS), .ADDR(WEIGHT_ADDR)) flash (
+        .clk(clk), .sck(flash_sck), .cs_n(flash_cs_n), .mosi(flash_mosi), .miso(flash_miso),
+        .load(load), .load_addr(load_addr), .load_data(load_data), .done(loaded));
+`else
     wire rst = started != 4'd15;
-    always @(posedge clk) if (rst) started <= started + 1'b1;
+`endif
 
     // Receive: a byte is there in the clock in which rx_done is 1.
     reg [1:0]  line = 2'b11;
@@ -134,6 +154,9 @@ module snn_serial #(
 
     snn network (
         .clk(clk), .rst(rst),
+`ifdef SNN_LOADED
+        .load(load), .load_addr(load_addr), .load_data(load_data),
+`endif
         .in_valid(in_valid), .in_ready(in_ready), .in_first(first), .in_data(in_value[IN_BITS-1:0]),
         .out_valid(out_valid), .out_ready(out_ready), .out_data(out_data), .out_last(),
         .rec_valid(), .rec_layer(), .rec_word(), .rec_bits());
