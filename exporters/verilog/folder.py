@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, device_of
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.render import DEVICE, render
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.simulate import IntegerRun, simulate
@@ -29,15 +30,21 @@ FLASH = "weights.bin"
 
 
 def write_folder(
-    graph: IntegerGraph, about: About, folder: Path, *, lanes: int | None, x: NDArray[np.int32], loaded: bool = False
+    graph: IntegerGraph,
+    about: About,
+    folder: Path,
+    *,
+    lanes: int | None,
+    x: NDArray[np.int32],
+    device: Device = GENERIC,
 ) -> Plan:
     """Write every file of a Verilog folder. x: whole numbers, of whose first samples golden vectors are made.
 
-    loaded: the weights come from a serial flash, as on UP5K, whose large memories the bitstream cannot fill.
+    device: what it is made for; UP5K's weights come from a serial flash, as a bitstream cannot fill its large memories.
 
     Raises UnsupportedError for what the engine cannot hold, InputError for wrong lanes.
     """
-    plan = make_plan(graph, lanes, loaded=loaded)
+    plan = make_plan(graph, lanes, device)
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
     run = simulate(graph, first, record=True)
     texts = {**render(plan, about), **golden(plan, first, run)}
@@ -46,7 +53,7 @@ def write_folder(
         (folder / name).mkdir()
     for name, text in texts.items():
         write_text(folder / name, text)
-    if loaded:
+    if plan.loaded:
         (folder / FLASH).write_bytes(flash_image(plan, memories_of(plan)))
     write_integers(graph, about, folder / NAME)
     return plan
@@ -77,9 +84,8 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
     """The integers, and the design that they make; raises InputError for files that are missing, damaged or edited."""
     graph, about = read_integers(folder / NAME)
     lanes = _lanes(folder / "snn_ports.vh")
-    loaded = "\n`define SNN_LOADED\n" in _text(folder / "snn_defines.vh")
     try:
-        plan = make_plan(graph, lanes, loaded=loaded)
+        plan = make_plan(graph, lanes, _device(folder / "snn_defines.vh"))
     except UnsupportedError as error:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render(plan, about)
@@ -89,9 +95,16 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or run your own text with make sim"
             )
-    if loaded and _bytes(folder / FLASH) != flash_image(plan, memories_of(plan)):
+    if plan.loaded and _bytes(folder / FLASH) != flash_image(plan, memories_of(plan)):
         raise InputError(f"{folder / FLASH}: expected the weights of {NAME}; found other bytes; export it again")
     return graph, Simulation(files, plan)
+
+
+def _device(path: Path) -> Device:
+    name = _text(path).split("\n", 1)[0].removeprefix(DEVICE)
+    if name != GENERIC.name and name not in DEVICES:
+        raise InputError(f"{path}: expected a device in its first line; found none; export it again")
+    return device_of(name)
 
 
 def _lanes(path: Path) -> int:
@@ -120,6 +133,7 @@ def _text(path: Path) -> str:
 def manifest_facts(plan: Plan) -> dict[str, Any]:
     """What a manifest keeps of a plan."""
     return {
+        "device": plan.device.name,
         "lanes": plan.lanes,
         "state_bits": plan.widths.state,
         "state_words": plan.state_words,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.verilog.devices import GENERIC, Device
 from stl_deploy.exporters.verilog.maps import constant, max_pool, separable, unrolled, words_of
 from stl_deploy.exporters.verilog.plan import (
     Entry,
@@ -63,8 +64,8 @@ class Way:
     values: NDArray[np.int64] | None = None
 
 
-def make_plan(graph: IntegerGraph, lanes: int | None = None, *, loaded: bool = False) -> Plan:
-    """Lower a graph. loaded: the weights' memory is filled after configuration.
+def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GENERIC) -> Plan:
+    """Lower a graph for a device.
 
     Raises UnsupportedError by node for what the engine cannot hold, InputError for wrong lanes.
     """
@@ -72,7 +73,7 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, *, loaded: bool = F
         raise InputError(
             "expected integers with the wide accumulator; found Loihi's, which wrap; export the network again"
         )
-    return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), loaded=loaded)
+    return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
 
 def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:

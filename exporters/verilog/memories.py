@@ -163,6 +163,7 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
     spike_words, input_words = plan.frame * plan.kept_steps, inputs * plan.kept_inputs
     return {
         "LANES": plan.lanes,
+        "MULTIPLIERS": plan.multipliers,
         "WEIGHT_BITS": widths.weight,
         "STATE_BITS": widths.state,
         "CLIP": int(widths.clip),

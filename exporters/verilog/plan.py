@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.exporters.verilog.devices import GENERIC, Device
 from stl_deploy.graph.program import Shape
 from stl_deploy.integers.graph import IntegerGraph
 
@@ -173,8 +174,17 @@ class Plan:
     """First word of each population's spikes in a step's frame."""
     state_words: int = 0
     frame: int = 0
-    loaded: bool = False
-    """The weights' memory is filled after configuration, from a serial flash."""
+    device: Device = GENERIC
+
+    @property
+    def multipliers(self) -> int:
+        """Lanes that multiply in the device's multipliers, not in logic cells."""
+        return min(self.lanes, self.device.multipliers) if self.device.multipliers else self.lanes
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights' memory is filled after configuration, from a serial flash."""
+        return self.device.loaded
 
     @property
     def passes(self) -> list[Pass]:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_of, parameters_of
-from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool
+from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool, bits
 from stl_deploy.integers.store import About
 
 SOURCES = ("snn_engine.v", "snn_serial.v", "snn_flash.v", "tb.v")
 """Files that are the same for every network."""
 BOARDS = ("icebreaker.pcf", "ulx3s.lpf", "tang_nano_9k.cst")
 """Pins of snn_serial.v on boards."""
+DEVICE = "// device: "
+"""In snn_defines.vh: what the folder was made for."""
 FLASH_PINS = "set_io flash_sck 15\nset_io flash_cs_n 16\nset_io flash_mosi 14\nset_io flash_miso 17\n"
 """iCEBreaker's configuration flash, in which weights.bin stands, too."""
 _FIELDS: tuple[tuple[str, str], ...] = (
@@ -83,13 +85,15 @@ def _plain(text: str) -> str:
 
 def _ports(sizes: Mapping[str, int]) -> str:
     names = ("INPUTS", "IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS", "WEIGHT_ADDR", "WEIGHT_WORDS")
-    given = {**{name: sizes[name] for name in names}, "WEIGHT_WIDTH": sizes["LANES"] * sizes["WEIGHT_BITS"]}
+    given = {name: sizes[name] for name in names}
+    given["WEIGHT_WIDTH"] = sizes["LANES"] * sizes["WEIGHT_BITS"]
+    given["COUNT_BITS"] = bits(sizes["INPUTS"] - 1)
     return "// Widths of snn's ports.\n" + "".join(f"localparam {name} = {size};\n" for name, size in given.items())
 
 
 def _defines(plan: Plan) -> str:
-    said = "`define SNN_LOADED\n" if plan.loaded else "// Nothing: the bitstream fills the weights' memory.\n"
-    return "// SNN_LOADED: the weights' memory is filled after configuration.\n" + said
+    loaded = "// The weights' memory is filled after configuration.\n`define SNN_LOADED\n" if plan.loaded else ""
+    return f"{DEVICE}{plan.device.name}\n{loaded}"
 
 
 def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:

@@ -13,7 +13,8 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program
-from stl_deploy.exporters.verilog.devices import Device, device_of, require_fits
+from stl_deploy.exporters.verilog.devices import GENERIC, Device, device_of
+from stl_deploy.exporters.verilog.fits import require_fits
 from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
 
@@ -121,6 +122,11 @@ def synthesise(
         raise InputError(f"--device: expected one of {', '.join(FLOWS)} to place and route; found '{device}'")
     flow = FLOWS[chosen.name]
     _, design = read_folder(folder)
+    made_for = design.plan.device
+    if made_for not in (GENERIC, chosen):
+        raise InputError(f"{folder}: was exported for {made_for.name}; export it with --device {chosen.name}")
+    if chosen.loaded and made_for is GENERIC:
+        raise InputError(f"{folder}: {chosen.title} takes its weights from a flash; export it with --device {device}")
     require_fits(design.plan, chosen)
     programs = {name: tool(name) for name in ("yosys", flow.place[0], flow.pack)}
     target = output or folder / ("snn.bin" if flow.pack == "icepack" else "snn.bit")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
-from stl_deploy.exporters.verilog.devices import GENERIC, capacity, device_of, memory_bits, require_fits
+from stl_deploy.exporters.verilog.devices import device_of
+from stl_deploy.exporters.verilog.fits import memory_bits, ram_blocks, require_fits
 from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
 from stl_deploy.exporters.verilog.lower import check_lanes, make_plan
 from stl_deploy.exporters.verilog.render import render
@@ -96,17 +97,17 @@ class VerilogFormat(Format):
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
         """The same, and whether the device's memory holds it."""
-        device = device_of(options.device or GENERIC)
+        device = device_of(options.device)
         found = list(self.check(program))
         if any(one.severity == "error" for one in found):
             return found
         given = np.zeros((1, 1, *program.inputs[0].shape), np.float32) if options.x is None else options.x
         try:
-            plan = make_plan(choose(program, calibration(program, options, given)).graph, options.lanes)
+            plan = make_plan(choose(program, calibration(program, options, given)).graph, options.lanes, device)
             require_fits(plan, device)
         except UnsupportedError as error:
             return [*found, from_error(error)]
-        held = f"; {device.title} holds {capacity(device):,}" if device.blocks else ""
+        held = f"; {ram_blocks(plan, device)} of {device.blocks} RAM blocks of {device.title}" if device.blocks else ""
         told = f"memories of {memory_bits(plan):,} bits with {plan.lanes} lanes{held}"
         return [*found, Finding("fpga-memory", "info", None, told)]
 
@@ -115,7 +116,7 @@ class VerilogFormat(Format):
 
         Raises UnsupportedError for what integers, the engine or the device cannot hold, InputError for wrong options.
         """
-        device = device_of(options.device or GENERIC)
+        device = device_of(options.device)
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         check_lanes(chosen.graph, options.lanes)
@@ -125,8 +126,8 @@ class VerilogFormat(Format):
             options.origin.get("source", "a network"),
             readout=readout_of(program.metadata),
         )
-        require_fits(make_plan(chosen.graph, options.lanes), device)
-        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32))
+        require_fits(make_plan(chosen.graph, options.lanes, device), device)
+        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32), device=device)
         options.say.say(
             f"{plan.lanes} lanes, potentials of {plan.widths.state} bits, {len(plan.entries)} entries in the program"
         )
@@ -135,7 +136,6 @@ class VerilogFormat(Format):
             "accumulator": chosen.graph.accumulator.name,
             "input_scale": chosen.graph.input.scale,
             "output_unit": chosen.graph.output.unit,
-            "device": device.name,
             **manifest_facts(plan),
             "layers": [asdict(fit) for fit in chosen.fits],
         }

@@ -13,6 +13,7 @@
 
 module snn_engine #(
     parameter LANES        = 8,   // neurons at work at a time
+    parameter MULTIPLIERS  = 8,   // lanes that multiply with `*`; the others add up shifted weights
     parameter WEIGHT_BITS  = 8,
     parameter STATE_BITS   = 24,  // of a potential, with sign
     parameter CLIP         = 0,   // 1: potentials can reach their limit, 2^29, and stop there
@@ -114,9 +115,10 @@ module snn_engine #(
 );
     localparam LOAD_BITS    = LOADS * WEIGHT_BITS;
     localparam PRODUCT_BITS = WEIGHT_BITS + FACTOR_BITS;
+    localparam WHOLE_BITS   = STATE_BITS - 6;
     localparam [LANES-1:0] LAST_EMIT = 1;
     localparam signed [IN_BITS-1:0] IN_ONE = 1;
-    localparam [7:0] LAST_LOAD = LOADS, LAST_LANE = LANES - 1;
+    localparam [7:0] LAST_LOAD = LOADS - 1;
     localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
 
     localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7,
@@ -230,7 +232,7 @@ module snn_engine #(
     assign walker_free = !walking || (walk_last && !stall);
 
     // Stages: a, taps are read; b, addresses are sums; c, the weights are read; d, the potentials are, and the weights
-    // multiplied; e, both are added; f, the sum is written. A word on its way to f is not read again: it stalls in c.
+    // multiplied; e, both are added; f, the sum is written. What reads a word that is still on its way to f waits in c.
     // A pool's words of spikes are read in c, and joined in d.
     reg                    a_valid, b_valid, c_valid, d_valid, e_valid, f_valid;
     reg                    a_last, b_last, c_last, d_pools, d_last;
@@ -245,8 +247,8 @@ module snn_engine #(
     wire pool_done = d_pools && d_last;
     wire [STATE_ADDR-1:0]  row_state, col_state;
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
-    assign stall = c_valid && !pooling && ((d_valid && d_state == c_state) || (e_valid && e_state == c_state)
-                                           || (f_valid && f_state == c_state));
+    reg  [1:0]             c_wait;  // clocks until the word is written that c reads
+    assign stall = c_wait != 0;
     wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
                 && !f_valid && !d_pools;
 
@@ -278,7 +280,7 @@ module snn_engine #(
     reg  [STATE_ADDR-1:0]  pass_state, pass_value, ahead_state;
     reg  [SPIKE_ADDR-1:0]  pass_spike, ahead_spike;
     reg  [WEIGHT_ADDR-1:0] load_at;
-    reg                    loading;         // the parameters of the word after this one
+    reg                    loading;         // more parameters of the word after this one are to be read
     reg  [7:0]             load, emitted;
     reg  [3:0]             bit_at;
     reg  [LANES-1:0]       fired, emit_left;
@@ -292,8 +294,8 @@ module snn_engine #(
     wire word_done   = state == LATE || (state == LEAK && last_bit && !(subtracts && late));
     wire pass_end    = pass_word == pass_last;
     wire turn        = (state == LOAD || (word_done && !pass_end)) && !loading;  // a word begins in the next clock
-    wire load_more   = loading && load != LAST_LOAD;
-    wire load_issue  = state == READ || turn || load_more;
+    wire load_issue  = state == READ || turn || loading;
+    wire load_last   = loading ? load == LAST_LOAD : LOADS == 1;
     wire leaking_current = state == FILTER;
     wire [3:0] leak_from = state == CURRENT ? filter_from : keep_from;
 
@@ -342,18 +344,20 @@ module snn_engine #(
 
             // An event's weight, multiplied, and the word that it is added to.
             wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
-            wire signed [STATE_BITS-1:0]  word_of  = e_words[n*STATE_BITS+:STATE_BITS];
-            wire signed [STATE_BITS-1:0]  term     = term_of(e_products[n*PRODUCT_BITS+:PRODUCT_BITS]);
+            wire signed [WHOLE_BITS-1:0]  whole    = e_words[n*STATE_BITS+6+:WHOLE_BITS];
+            wire signed [WHOLE_BITS-1:0]  term     = term_of(e_products[n*PRODUCT_BITS+:PRODUCT_BITS]);
             always @(posedge clk) begin
-                e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= factor_a * d_factor;
-                f_sums[n*STATE_BITS+:STATE_BITS]         <= word_of + term;
+                e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= n < MULTIPLIERS ? factor_a * d_factor : added_up(factor_a, d_factor);
+                f_sums[n*STATE_BITS+6+:WHOLE_BITS]       <= whole + term;
+                f_sums[n*STATE_BITS+:6]                  <= e_words[n*STATE_BITS+:6];
             end
 
-            // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work.
+            // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work. The last stays
+            // at the memory's output.
             reg [LOAD_BITS-1:0] coming, parameters;
             always @(posedge clk) begin
                 if (loading) coming <= shift_in(weight, coming);
-                if (turn) parameters <= coming;
+                if (turn) parameters <= shift_in(weight, coming);
             end
             wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
             wire signed [STATE_BITS-1:0] value;
@@ -394,12 +398,25 @@ module snn_engine #(
         end
     endgenerate
 
-    // A product in 64ths.
-    function signed [STATE_BITS-1:0] term_of(input signed [PRODUCT_BITS-1:0] product);
-        reg signed [STATE_BITS+PRODUCT_BITS+5:0] wide;
+    // A product without a multiplier.
+    function signed [PRODUCT_BITS-1:0] added_up(
+        input signed [WEIGHT_BITS-1:0] a, input signed [FACTOR_BITS-1:0] b);
+        reg signed [PRODUCT_BITS-1:0] wide;
+        integer i;
         begin
-            wide    = {{STATE_BITS{product[PRODUCT_BITS-1]}}, product, 6'd0};
-            term_of = wide[STATE_BITS-1:0];
+            wide     = {{FACTOR_BITS{a[WEIGHT_BITS-1]}}, a};
+            added_up = b[FACTOR_BITS-1] ? -(wide <<< (FACTOR_BITS - 1)) : 0;
+            for (i = 0; i < FACTOR_BITS - 1; i = i + 1)
+                if (b[i]) added_up = added_up + (wide <<< i);
+        end
+    endfunction
+
+    // A product as what is added to a potential's bits above its 64ths.
+    function signed [WHOLE_BITS-1:0] term_of(input signed [PRODUCT_BITS-1:0] product);
+        reg signed [WHOLE_BITS+PRODUCT_BITS-1:0] wide;
+        begin
+            wide    = {{WHOLE_BITS{product[PRODUCT_BITS-1]}}, product};
+            term_of = wide[WHOLE_BITS-1:0];
         end
     endfunction
 
@@ -441,9 +458,18 @@ module snn_engine #(
     endfunction
 
     // ---- Output: the potentials of the layer that emits, one by one.
-    assign out_valid = state == EMIT && emit_left[0];
-    assign out_data  = out_of(base[STATE_BITS-1:0]);
+    assign out_valid = state == EMIT;
+    assign out_data  = out_of(of_lane(base, emitted));
     assign out_last  = pass_end && emit_left == LAST_EMIT;
+
+    function [STATE_BITS-1:0] of_lane(input [LANES*STATE_BITS-1:0] x, input [7:0] lane);
+        integer i;
+        begin
+            of_lane = 0;
+            for (i = 0; i < LANES; i = i + 1)
+                if (lane == i[7:0]) of_lane = of_lane | x[i*STATE_BITS+:STATE_BITS];
+        end
+    endfunction
 
     function [OUT_BITS-1:0] out_of(input signed [STATE_BITS-1:0] x);
         reg signed [STATE_BITS-1:0] shifted;
@@ -521,6 +547,11 @@ module snn_engine #(
                 end
             end
         end
+        if (stall) c_wait <= c_wait - 1'b1;
+        else if (!b_valid || pooling) c_wait <= 2'd0;
+        else if (c_valid && c_state == b_state) c_wait <= 2'd3;
+        else if (d_valid && d_state == b_state) c_wait <= 2'd2;
+        else c_wait <= {1'b0, e_valid && e_state == b_state};
         if (!stall) begin
             a_valid  <= walking;
             a_last   <= walk_last;
@@ -557,13 +588,10 @@ module snn_engine #(
 
         // Parameters of the word after the one at work.
         if (load_issue) begin
-            load    <= load_more ? load + 1'b1 : 8'd1;
-            load_at <= load_at + 1'b1;
-            loading <= 1'b1;
-        end else if (loading) begin
-            loading     <= 1'b0;
-            repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
-            if (repeat_word == repeat_last) load_at <= weight_base;
+            load    <= loading ? load + 1'b1 : 8'd1;
+            loading <= !load_last;
+            load_at <= load_last && repeat_word == repeat_last ? weight_base : load_at + 1'b1;
+            if (load_last) repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
         end
 
         // The next word of the pass.
@@ -659,11 +687,10 @@ module snn_engine #(
             end
 
             EMIT:
-            if (out_ready || !emit_left[0]) begin  // once around, so that 'base' is as before
-                base      <= rotate(base);
+            if (out_ready) begin
                 emit_left <= emit_left >> 1;
                 emitted   <= emitted + 1'b1;
-                if (emitted == LAST_LANE) state <= LEAK;
+                if (emit_left == LAST_EMIT) state <= LEAK;
             end
 
             LATE: ;
@@ -698,19 +725,12 @@ module snn_engine #(
             d_valid     <= 1'b0;
             e_valid     <= 1'b0;
             f_valid     <= 1'b0;
+            c_wait      <= 2'd0;
             d_pools     <= 1'b0;
             loading     <= 1'b0;
             rec_valid   <= 1'b0;
         end
     end
-
-    function [LANES*STATE_BITS-1:0] rotate(input [LANES*STATE_BITS-1:0] x);
-        integer i;
-        begin
-            for (i = 0; i < LANES; i = i + 1)
-                rotate[i*STATE_BITS+:STATE_BITS] = x[((i+1)%LANES)*STATE_BITS+:STATE_BITS];
-        end
-    endfunction
 
     function [LANES*STATE_BITS-1:0] late_of(
         input [LANES*STATE_BITS-1:0] kept_now, input [LANES*STATE_BITS-1:0] less, input [LANES-1:0] which_fired);

@@ -28,7 +28,8 @@ module snn_serial #(
     localparam [15:0] BIT = CLOCKS_PER_BIT - 1, HALF = CLOCKS_PER_BIT / 2;
     localparam [31:0] IN_32 = IN_BYTES - 1, OUT_32 = OUT_BYTES - 1;
     localparam [2:0] LAST_IN = IN_32[2:0], LAST_OUT = OUT_32[2:0];
-    localparam [31:0] LAST_INPUT = INPUTS - 1;
+    localparam [31:0] INPUTS_32 = INPUTS - 1;
+    localparam [COUNT_BITS-1:0] LAST_INPUT = INPUTS_32[COUNT_BITS-1:0];
 
     // Reset for the first clocks after configuration.
     reg [3:0] started = 4'd0;
@@ -74,7 +75,7 @@ module snn_serial #(
     // A step's bytes as values.
     reg                  header, first, in_valid;
     reg [2:0]            in_byte;
-    reg [31:0]           in_count;
+    reg [COUNT_BITS-1:0] in_count;
     reg [8*IN_BYTES-1:0] in_value;
     wire                 in_ready;
     wire [8*IN_BYTES+7:0] in_shifted = {rx_byte, in_value};
@@ -92,7 +93,7 @@ module snn_serial #(
             in_byte  <= in_byte == LAST_IN ? 3'd0 : in_byte + 1'b1;
             if (in_byte == LAST_IN) begin
                 in_valid <= 1'b1;
-                in_count <= in_count == LAST_INPUT ? 32'd0 : in_count + 1'b1;
+                in_count <= in_count == LAST_INPUT ? {COUNT_BITS{1'b0}} : in_count + 1'b1;
                 header   <= in_count == LAST_INPUT;
             end
         end
@@ -100,7 +101,7 @@ module snn_serial #(
             header   <= 1'b1;
             first    <= 1'b0;
             in_valid <= 1'b0;
-            in_count <= 32'd0;
+            in_count <= 0;
         end
     end
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import ToolError, UnsupportedError
+from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.render import render
 from stl_deploy.exporters.verilog.simulator import DESIGN, MISSING, Simulation, simulators
@@ -69,7 +70,7 @@ def cheap(first: int, count: int) -> list[tuple[int, Simulation, Any]]:
 
 def loaded(design: Simulation) -> Simulation:
     """The same, with weights that are filled in after configuration."""
-    plan = replace(design.plan, loaded=True)
+    plan = replace(design.plan, device=DEVICES["up5k"])
     return Simulation(render(plan, About()), plan)
 
 
@@ -110,7 +111,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
 BROKEN = {
     "fires at its threshold": ("own > threshold", "own >= threshold"),
     "rounds down": ("&& lost[n];", "&& 1'b0;"),
-    "reads what is still to be written": ("assign stall = c_valid &&", "assign stall = 1'b0 && c_valid &&"),
+    "reads what is still to be written": ("assign stall = c_wait != 0;", "assign stall = 1'b0;"),
     "no reset": ("!fired_next[n] || late ? own", "1'b1 ? own"),
     "one tap too few": ("held_row_left <= row_fan - 1'b1;", "held_row_left <= 0;"),
     "a pool of its window's last word": ("pooled_next = pooled | spike_q", "pooled_next = spike_q"),

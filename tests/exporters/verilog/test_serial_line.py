@@ -16,6 +16,7 @@ import pytest
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.verilog import board
 from stl_deploy.exporters.verilog.board import run_on_board, step_bytes, values_of
+from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.exporters.verilog.render import render
@@ -42,7 +43,7 @@ def test_outputs_come_back_over_the_serial_line(index: int, loaded: bool, tmp_pa
     plan, (steps, samples) = design.plan, x.shape[:2]
     image = bytes(1)
     if loaded:
-        plan = replace(plan, loaded=True)
+        plan = replace(plan, device=DEVICES["up5k"])
         design = Simulation(render(plan, About()), plan)
         image = flash_image(plan, memories_of(plan))
     (tmp_path / "flash.hex").write_text("\n".join(f"{byte:02x}" for byte in image))

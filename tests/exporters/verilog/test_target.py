@@ -14,7 +14,8 @@ import pytest
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
-from stl_deploy.exporters.verilog.devices import DEVICES, blocks_of
+from stl_deploy.exporters.verilog.devices import DEVICES
+from stl_deploy.exporters.verilog.fits import Memory, blocks_of
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
@@ -109,7 +110,10 @@ def test_devices_that_are_unknown_or_too_small(tmp_path: Path) -> None:
         VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5"))
     wide = Builder((2000,)).linear("fc", RNG(0).normal(0, 1, (100, 2000))).lif("a", 1.0).program()
     x = (RNG(1).random((1, 1, 2000)) < 0.5).astype(F)
-    with pytest.raises(UnsupportedError, match=r"HX8K holds 131,072 bits; .* too many.*use --device ecp5-85f"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"HX8K is too small: with 8 lanes the network takes \d+ RAM blocks, \d+ more than its 32 .*use --device",
+    ):
         VerilogFormat().write(wide, tmp_path / "v", VerilogOptions(x=x, device="hx8k"))
 
 
@@ -127,11 +131,22 @@ def test_numbers_wider_than_a_weight_come_in_parts() -> None:
     assert [shift for shift, _ in parts] == [0, 8, 16]
 
 
-def test_blocks_of_memories() -> None:
-    """176 bits and 495 words: 22 blocks of 512 x 8 on iCE40, 10 of 512 x 18... of 36 bits on ECP5 take 5."""
-    assert blocks_of(176, 495, DEVICES["up5k"]) == 22
-    assert blocks_of(176, 495, DEVICES["ecp5-25f"]) == 5
-    assert blocks_of(8, 512, DEVICES["hx8k"]) == 1
+@pytest.mark.parametrize(
+    ("memory", "ice40", "ecp5"),
+    [
+        (Memory("potentials", 176, 495, False), 22, 5),  # 22 x (512 x 8); 5 x (512 x 36)
+        (Memory("weights", 64, 512, True), 8, 2),
+        (Memory("weights", 128, 3210, True), 128, 32),  # 8 x 8 x (512 x 8) ... ; 32 x (4096 x 4)
+        (Memory("rows", 10, 29, True), 0, 0),  # logic: 290 / 16 is less than a block's cost
+        (Memory("inputs", 6, 64, False), 1, 0),  # no LUT RAM on iCE40
+    ],
+)
+def test_blocks_of_memories(memory: Memory, ice40: int, ecp5: int) -> None:
+    """As yosys lays them out: see test_blocks_are_those_that_yosys_takes."""
+    for device, blocks in (("hx8k", ice40), ("ecp5-25f", ecp5)):
+        family = DEVICES[device].family
+        assert family is not None
+        assert blocks_of(memory, family) == blocks
 
 
 def test_without_a_simulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
