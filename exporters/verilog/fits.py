@@ -48,10 +48,8 @@ def blocks_of(memory: Memory, family: Family) -> int:
     yosys's memory_libmap takes the cheapest: a bit of a ROM in logic costs 1/16, one of a RAM 1, a LUT RAM of 16 x 4
     bits 4, a block what its library says.
     """
-    blocks = min(
-        math.ceil(memory.width / wide) * math.ceil(memory.words / (1 << (family.block_bits // wide).bit_length() - 1))
-        for wide in family.widths
-    )
+    depths = {wide: 1 << (family.block_bits // wide).bit_length() - 1 for wide in family.widths}
+    blocks = min(math.ceil(memory.width * math.ceil(memory.words / depth) / wide) for wide, depth in depths.items())
     bits = memory.width * memory.words
     logic = bits / 16 if memory.rom else float(bits)
     if family.lut_ram and not memory.rom:
