@@ -116,7 +116,9 @@ module snn_engine #(
     localparam LOAD_BITS    = LOADS * WEIGHT_BITS;
     localparam PRODUCT_BITS = WEIGHT_BITS + FACTOR_BITS;
     localparam WHOLE_BITS   = STATE_BITS - 6;
+    localparam KEPT_BITS    = STATE_BITS + 1;
     localparam [LANES-1:0] LAST_EMIT = 1;
+    localparam [FAN_BITS:0] TWO_TAPS = 2;
     localparam signed [IN_BITS-1:0] IN_ONE = 1;
     localparam [7:0] LAST_LOAD = LOADS - 1;
     localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
@@ -170,7 +172,8 @@ module snn_engine #(
     reg  [LANES-1:0]       held_events;
     reg  signed [FACTOR_BITS-1:0] held_factor;
     reg  [WEIGHT_ADDR-1:0] held_weight;
-    reg  [FAN_BITS-1:0]    held_row_left, held_col_left;
+    reg  [FAN_BITS:0]      held_row_left, held_col_left;  // less two: below 0 at the last, here and below
+    reg                    held_one;    // one event is left
     reg  [ROW_TAP_ADDR-1:0] held_row_tap;
     reg  [COL_TAP_ADDR-1:0] held_col_tap;
 
@@ -188,9 +191,10 @@ module snn_engine #(
     wire [LANES-1:0] found = always_one || from_input ? one_event(always_one || input_q != 0) : spike_q;
     wire [LANES-1:0] rest  = held_events & (held_events - 1'b1);
     wire [WEIGHT_ADDR-1:0] which = lowest(held_events);
+    wire [GROUP_BITS:0] group_first = {1'b0, group_last} - 1'b1;
     wire walker_free;
     wire take_event = held_valid && walker_free;
-    wire scan_step  = state == SCAN && (!held_valid || (take_event && rest == 0));
+    wire scan_step  = state == SCAN && (!held_valid || (held_one && walker_free));
     wire scan_read  = scan_step && scanning;
 
     function [LANES-1:0] one_event(input bit_0);
@@ -222,13 +226,14 @@ module snn_engine #(
     reg                    walking;
     reg  [ROW_TAP_ADDR-1:0] row_tap;
     reg  [COL_TAP_ADDR-1:0] col_tap, col_tap_first;
-    reg  [FAN_BITS-1:0]    row_left, col_left, col_left_first;
-    reg  [GROUP_BITS-1:0]  group_left;
+    reg  [FAN_BITS:0]      row_left, col_left, col_left_first;
+    reg  [GROUP_BITS:0]    group_left;
     reg  [STATE_ADDR-1:0]  walk_state;
     reg  [WEIGHT_ADDR-1:0] walk_weight, walk_weight_first;
     reg  signed [FACTOR_BITS-1:0] walk_factor;
     wire stall;
-    wire walk_last = group_left == 0 && col_left == 0 && row_left == 0;
+    wire group_end = group_left[GROUP_BITS], fan_end = col_left[FAN_BITS], walk_end = row_left[FAN_BITS];
+    wire walk_last = group_end && fan_end && walk_end;
     assign walker_free = !walking || (walk_last && !stall);
 
     // Stages: a, taps are read; b, addresses are sums; c, the weights are read; d, the potentials are, and the weights
@@ -285,9 +290,10 @@ module snn_engine #(
     reg  [3:0]             bit_at;
     reg  [LANES-1:0]       fired, emit_left;
     reg  [LANES*STATE_BITS-1:0] base;       // what leaks, and before that the potential
-    reg  [LANES*STATE_BITS-1:0] kept;       // what is left of it, so far
+    reg  [LANES*KEPT_BITS-1:0]  kept;       // what is left of it, so far; one more bit than a state, as it is halved
     reg  [LANES-1:0]            lost;       // whether bits of it that are 1 have been shifted out
-    wire [LANES*STATE_BITS-1:0] base_next, kept_next;
+    wire [LANES*STATE_BITS-1:0] base_next, left_next;
+    wire [LANES*KEPT_BITS-1:0]  kept_next;
     wire [LANES-1:0]            fired_next, lost_next;
     wire last_bit    = bit_at == 4'd12;
     wire filter_done = state == FILTER && last_bit;
@@ -309,7 +315,7 @@ module snn_engine #(
         .write(state == CLEAR || f_valid || filter_done || word_done),
         .write_addr(f_valid ? f_state : filtered && word_done ? pass_value : pass_state),
         .write_data(f_valid ? f_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} :
-                    state == LATE ? late_of(kept, kept_next, fired) : kept_next));
+                    left_next));
 
     snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
@@ -340,7 +346,7 @@ module snn_engine #(
             wire signed [WEIGHT_BITS-1:0] weight = weight_data[n*WEIGHT_BITS+:WEIGHT_BITS];
             wire signed [STATE_BITS-1:0]  read   = state_q[n*STATE_BITS+:STATE_BITS];
             wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
-            wire signed [STATE_BITS-1:0]  part   = kept[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS:0]    part   = kept[n*KEPT_BITS+:KEPT_BITS];
 
             // An event's weight, multiplied, and the word that it is added to.
             wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
@@ -386,15 +392,21 @@ module snn_engine #(
             assign base_next[n*STATE_BITS+:STATE_BITS] =
                 state == CURRENT ? clip(read, 1'b1) : state == POTENTIAL ? now : after;
 
-            // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'.
+            // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'. A late
+            // reset takes 'value' off in one more clock.
             wire [12:0] factor = leaking_current ? filter_keeps : keeps;
-            wire signed [STATE_BITS-1:0] addend = state == LATE ? -value : factor[bit_at] ? own : {STATE_BITS{1'b0}};
-            wire round_up = last_bit && state != LATE && own[STATE_BITS-1] && lost[n];
-            wire signed [STATE_BITS:0] sum =
-                {part[STATE_BITS-1], part} + {addend[STATE_BITS-1], addend} + {{STATE_BITS{1'b0}}, round_up};
-            assign kept_next[n*STATE_BITS+:STATE_BITS] =
-                state == LATE || last_bit ? sum[STATE_BITS-1:0] : sum[STATE_BITS:1];
-            assign lost_next[n] = lost[n] | sum[0];
+            wire lose = lost[n] || part[0];
+            wire round_up = last_bit && own[STATE_BITS-1] && lose;
+            wire signed [STATE_BITS:0] halved = part >>> 1;
+            wire signed [STATE_BITS:0] addend = factor[bit_at] ? {own[STATE_BITS-1], own} : {STATE_BITS + 1{1'b0}};
+            assign kept_next[n*KEPT_BITS+:KEPT_BITS] = halved + addend + {{STATE_BITS{1'b0}}, round_up};
+            assign lost_next[n] = lose;
+            if (VALUE_BITS > 0) begin : has_late
+                wire [STATE_BITS-1:0] less = fired[n] ? part[STATE_BITS-1:0] - value : part[STATE_BITS-1:0];
+                assign left_next[n*STATE_BITS+:STATE_BITS] = state == LATE ? less : kept_next[n*KEPT_BITS+:STATE_BITS];
+            end else begin : no_late
+                assign left_next[n*STATE_BITS+:STATE_BITS] = kept_next[n*KEPT_BITS+:STATE_BITS];
+            end
         end
     endgenerate
 
@@ -495,8 +507,9 @@ module snn_engine #(
             held_weight   <= read_weight;
             held_row_tap  <= row_first;
             held_col_tap  <= col_first;
-            held_row_left <= row_fan - 1'b1;
-            held_col_left <= col_fan - 1'b1;
+            held_row_left <= {1'b0, row_fan} - TWO_TAPS;
+            held_col_left <= {1'b0, col_fan} - TWO_TAPS;
+            held_one      <= (found & (found - 1'b1)) == 0;
             if (scanning) begin
                 spike_at <= spike_at + 1'b1;
                 input_at <= input_at + 1'b1;
@@ -510,7 +523,10 @@ module snn_engine #(
                     scanning <= outer != outer_last;
                 end
             end
-        end else if (take_event) held_events <= rest;
+        end else if (take_event) begin
+            held_events <= rest;
+            held_one    <= (rest & (rest - 1'b1)) == 0;
+        end
 
         // Walk.
         if (take_event) begin
@@ -521,21 +537,21 @@ module snn_engine #(
             col_tap_first     <= held_col_tap;
             col_left          <= held_col_left;
             col_left_first    <= held_col_left;
-            group_left        <= group_last;
+            group_left        <= group_first;
             walk_state        <= state_base;
             walk_weight       <= held_weight + which;
             walk_weight_first <= held_weight + which;
             walk_factor       <= held_factor;
         end else if (walking && !stall) begin
-            if (group_left != 0) begin
+            if (!group_end) begin
                 group_left  <= group_left - 1'b1;
                 walk_state  <= walk_state + 1'b1;
                 walk_weight <= walk_weight + (from_input || from_one ? WEIGHT_ONE : WEIGHT_LANES);
             end else begin
-                group_left  <= group_last;
+                group_left  <= group_first;
                 walk_state  <= state_base;
                 walk_weight <= walk_weight_first;
-                if (col_left != 0) begin
+                if (!fan_end) begin
                     col_left <= col_left - 1'b1;
                     col_tap  <= col_tap + 1'b1;
                 end else begin
@@ -543,7 +559,7 @@ module snn_engine #(
                     col_tap  <= col_tap_first;
                     row_left <= row_left - 1'b1;
                     row_tap  <= row_tap + 1'b1;
-                    if (row_left == 0) walking <= 1'b0;
+                    if (walk_end) walking <= 1'b0;
                 end
             end
         end
@@ -731,16 +747,6 @@ module snn_engine #(
             rec_valid   <= 1'b0;
         end
     end
-
-    function [LANES*STATE_BITS-1:0] late_of(
-        input [LANES*STATE_BITS-1:0] kept_now, input [LANES*STATE_BITS-1:0] less, input [LANES-1:0] which_fired);
-        integer i;
-        begin
-            for (i = 0; i < LANES; i = i + 1)
-                late_of[i*STATE_BITS+:STATE_BITS] =
-                    which_fired[i] ? less[i*STATE_BITS+:STATE_BITS] : kept_now[i*STATE_BITS+:STATE_BITS];
-        end
-    endfunction
 endmodule
 
 // Read-only memory: data follow the address by one clock and stay while en is low.

@@ -110,10 +110,10 @@ def test_the_random_graphs_are_worth_comparing() -> None:
 
 BROKEN = {
     "fires at its threshold": ("own > threshold", "own >= threshold"),
-    "rounds down": ("&& lost[n];", "&& 1'b0;"),
+    "rounds down": ("own[STATE_BITS-1] && lose;", "1'b0;"),
     "reads what is still to be written": ("assign stall = c_wait != 0;", "assign stall = 1'b0;"),
     "no reset": ("!fired_next[n] || late ? own", "1'b1 ? own"),
-    "one tap too few": ("held_row_left <= row_fan - 1'b1;", "held_row_left <= 0;"),
+    "one tap too few": ("held_row_left <= {1'b0, row_fan} - TWO_TAPS;", "held_row_left <= {1'b0, row_fan} - TWO_TAPS - 1;"),
     "a pool of its window's last word": ("pooled_next = pooled | spike_q", "pooled_next = spike_q"),
     "every input counts as 1": ("factor_of(from_input ? input_q : IN_ONE)", "factor_of(IN_ONE)"),
     "no rest between samples": ("state <= rested || in_first ? CLEAR : FETCH;", "state <= FETCH;"),
