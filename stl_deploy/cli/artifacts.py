@@ -218,6 +218,7 @@ def check(
     dialect: DialectOption = None,
     input_grid: InputGrid = None,
     device: DeviceOption = None,
+    lanes: Annotated[int | None, typer.Option(help="verilog: neurons at work at a time.")] = None,
     flash: Annotated[
         str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (estimated).")
     ] = None,
@@ -230,7 +231,7 @@ def check(
     from stl_deploy._util.files import read_inputs
     from stl_deploy.pipeline import check as checking
 
-    settings = {"device": device, "flash": flash, "ram": ram}
+    settings = {"device": device, "lanes": lanes, "flash": flash, "ram": ram}
     if _untrained(str(source)):
         from stl_deploy.pipeline.untrained import check_untrained
 

@@ -63,7 +63,7 @@ def check(
 
     Raises InputError for a bad call.
     """
-    asked = targets_asked(targets, settings)
+    asked = targets_asked(targets, settings, x)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets or input_grid is not None or any(value is not None for value in settings.values()):
@@ -190,10 +190,13 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
     return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
-def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | None = None) -> dict[str, TargetCheck]:
+def targets_asked(
+    targets: Sequence[str] | None, settings: Mapping[str, Any] | None = None, x: NetworkInput | None = None
+) -> dict[str, TargetCheck]:
     """What each target is asked; without names, of every format but those that are asked by name alone.
 
-    settings: options of the targets that are named. Raises InputError for a name or an option that is none of theirs.
+    settings: options of the targets that are named. x: input that those may count by.
+    Raises InputError for a name or an option that is none of theirs.
     """
     formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
@@ -204,10 +207,10 @@ def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | N
     default = [name for name, one in registry().formats.items() if one.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
     given = {name: value for name, value in (settings or {}).items() if value is not None}
-    return asked | (_with_options(list(asked), given) if given else {})
+    return asked | (_with_options(list(asked), given, x) if given else {})
 
 
-def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
+def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInput | None) -> dict[str, TargetCheck]:
     """The checks that these options change; raises InputError for an option that none of those asked has."""
     able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
     for option in given:
@@ -226,7 +229,7 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, T
     for name in able:
         one = registry().formats[name]
         own = {option: value for option, value in given.items() if option in option_names(one.options)}
-        made[name] = partial(findings, one, options=make_options(one, own))
+        made[name] = partial(findings, one, options=replace(make_options(one, own), x=x))
     return made
 
 

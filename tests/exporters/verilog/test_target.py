@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -19,6 +20,7 @@ from stl_deploy.exporters.verilog.fits import Memory, blocks_of
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
+from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
@@ -131,22 +133,43 @@ def test_numbers_wider_than_a_weight_come_in_parts() -> None:
     assert [shift for shift, _ in parts] == [0, 8, 16]
 
 
-@pytest.mark.parametrize(
-    ("memory", "ice40", "ecp5"),
-    [
-        (Memory("potentials", 176, 495, False), 22, 5),  # 22 x (512 x 8); 5 x (512 x 36)
-        (Memory("weights", 64, 512, True), 8, 2),
-        (Memory("weights", 128, 3210, True), 128, 32),  # 8 x 8 x (512 x 8) ... ; 32 x (4096 x 4)
-        (Memory("rows", 10, 29, True), 0, 0),  # logic: 290 / 16 is less than a block's cost
-        (Memory("inputs", 6, 64, False), 1, 0),  # no LUT RAM on iCE40
-    ],
-)
+MEMORIES = [
+    (Memory("weights", 128, 3210, True), 104, 25),  # 13 x 128 bits in 256 x 16; 7 x 128 bits in 512 x 36
+    (Memory("potentials", 176, 495, False), 22, 5),
+    (Memory("weights", 64, 512, True), 8, 2),
+    (Memory("columns", 10, 290, True), 2, 1),
+    (Memory("rows", 10, 29, True), 0, 0),  # logic: 290 / 16 is less than a block's cost
+    (Memory("inputs", 6, 64, False), 1, 0),  # no LUT RAM on iCE40
+    (Memory("potentials", 44, 20, False), 3, 0),
+]
+
+
+@pytest.mark.parametrize(("memory", "ice40", "ecp5"), MEMORIES)
 def test_blocks_of_memories(memory: Memory, ice40: int, ecp5: int) -> None:
-    """As yosys lays them out: see test_blocks_are_those_that_yosys_takes."""
+    """The counts are those that yosys gave: see the next test."""
     for device, blocks in (("hx8k", ice40), ("ecp5-25f", ecp5)):
         family = DEVICES[device].family
         assert family is not None
         assert blocks_of(memory, family) == blocks
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="no yosys")
+@pytest.mark.parametrize(("flow", "cell", "column"), [("ice40", "SB_RAM40_4K", 1), ("ecp5", "DP16KD", 2)])
+def test_yosys_takes_these_blocks(flow: str, cell: str, column: int, tmp_path: Path) -> None:
+    (tmp_path / "engine.v").write_text(engine_text(ENGINE))
+    for number, row in enumerate(MEMORIES[3:]):
+        memory = row[0]
+        words = RNG(0).integers(0, 2**memory.width, memory.words)
+        (tmp_path / "m.hex").write_text("\n".join(f"{word:x}" for word in words))
+        top = "snn_rom" if memory.rom else "snn_ram"
+        sizes = {"WIDTH": memory.width, "DEPTH": memory.words, "ADDR": (memory.words - 1).bit_length()}
+        sizes |= {"FILE": '"m.hex"'} if memory.rom else {}
+        given = " ".join(f"-set {name} {value}" for name, value in sizes.items())
+        script = f"read_verilog -defer engine.v; chparam {given} {top}; synth_{flow} -top {top} -run begin:map_gates"
+        command = ["yosys", "-p", f"{script}; tee -o {number}.json stat -json"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        cells = json.loads((tmp_path / f"{number}.json").read_text())["design"]["num_cells_by_type"]
+        assert cells.get(cell, 0) == row[column], memory
 
 
 def test_without_a_simulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
