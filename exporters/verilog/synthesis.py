@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from stl_deploy.exporters.c.compiler import run_program
 from stl_deploy.exporters.verilog.devices import GENERIC, Device, device_of
 from stl_deploy.exporters.verilog.fits import require_fits
 from stl_deploy.exporters.verilog.folder import read_folder
+from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
 
 SEEDS = (1, 2, 3)
@@ -143,30 +145,41 @@ def synthesise(
         return _result(chosen, flow, found, best, target, programs, work)
 
 
-def after_synthesis(design: Simulation, *, deadline: float = DEADLINE) -> Simulation:
-    """The design as iCE40 cells, to be run with ``design=NETLIST``; raises ToolError if yosys is missing or fails."""
+NETLIST = ("cells_sim.v", "cells_more.v", "netlist.v")
+"""In place of the design's own text, to simulate it after synthesis."""
+FAMILIES = {"ice40": "synth_ice40 -dsp", "ecp5": "synth_ecp5"}
+
+
+def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: float = DEADLINE) -> Simulation:
+    """The design as cells of a family (`FAMILIES`), to be run with ``design=NETLIST``.
+
+    Cells are yosys's models; those of ECP5's block RAM and multiplier are ours (``ecp5_cells.v``), as yosys has none.
+    Raises ToolError if yosys is missing or fails.
+    """
     yosys = tool("yosys")
     with temporary_folder() as work:
         for name, text in design.files.items():
             if "/" not in name:
                 (work / name).write_text(text, encoding="ascii")
-        script = f"read_verilog -defer {' '.join(DESIGN)}; synth_ice40 -dsp -top snn; write_verilog -noattr netlist.v"
+        script = f"read_verilog -defer {' '.join(DESIGN)}; {FAMILIES[family]} -top snn; write_verilog -noattr netlist.v"
         _call([yosys, "-p", script], work, "yosys", deadline)
         netlist = (work / "netlist.v").read_text(encoding="ascii")
-    files = {**design.files, "netlist.v": netlist, "cells_sim.v": _cells(yosys)}
-    return Simulation(files, design.plan)
+    cells, more = _cells(yosys, family), ""
+    if family == "ecp5":
+        cells = "`define NO_INCLUDES\n" + re.sub(
+            r"\(\* blackbox \*\)\s*module DP16KD.*?endmodule", "", cells, flags=re.S
+        )
+        more = engine_text("ecp5_cells.v")
+    return Simulation({**design.files, "netlist.v": netlist, "cells_sim.v": cells, "cells_more.v": more}, design.plan)
 
 
-NETLIST = ("cells_sim.v", "netlist.v")
-
-
-def _cells(yosys: str) -> str:
-    """Yosys's own models of iCE40 cells."""
+def _cells(yosys: str, family: str) -> str:
+    """Yosys's own models of a family's cells."""
     places = [Path(yosys).resolve().parent.parent / "share" / "yosys", Path("/usr/share/yosys")]
     for place in places:
-        if (place / "ice40" / "cells_sim.v").is_file():
-            return (place / "ice40" / "cells_sim.v").read_text(encoding="utf-8")
-    raise ToolError("yosys's models of iCE40 cells (ice40/cells_sim.v) are not beside it; install Debian's yosys")
+        if (place / family / "cells_sim.v").is_file():
+            return (place / family / "cells_sim.v").read_text(encoding="utf-8")
+    raise ToolError(f"yosys's models of cells ({family}/cells_sim.v) are not beside it; install Debian's yosys")
 
 
 def _synthesised(yosys: str, flow: Flow, work: Path, deadline: float) -> None:
