@@ -9,6 +9,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
 from stl_deploy.exporters.verilog.memories import memories_of, parameters_of
 from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.integers.net import STATE_SHIFT
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ def memories(plan: Plan) -> list[Memory]:
     tap = sizes["STATE_ADDR"] + sizes["WEIGHT_ADDR"]
     return [
         Memory("weights", sizes["LANES"] * sizes["WEIGHT_BITS"], sizes["WEIGHT_WORDS"], True),
-        Memory("potentials", sizes["LANES"] * sizes["STATE_BITS"], sizes["STATE_WORDS"], False),
+        Memory("potentials", sizes["LANES"] * (sizes["STATE_BITS"] - STATE_SHIFT), sizes["STATE_WORDS"], False),
+        Memory("their 64ths", sizes["LANES"] * STATE_SHIFT, sizes["STATE_WORDS"], False),
         Memory("spikes", sizes["LANES"], sizes["SPIKE_WORDS"], False),
         Memory("inputs", sizes["IN_BITS"], sizes["INPUT_WORDS"], False),
         Memory("rows", sizes["FAN_BITS"] + sizes["ROW_TAP_ADDR"], sizes["ROW_WORDS"], True),

@@ -246,7 +246,7 @@ module snn_engine #(
     reg  signed [FACTOR_BITS-1:0] a_factor, b_factor, c_factor, d_factor;
     reg  [LANES*WEIGHT_BITS-1:0]  d_weights;
     reg  [LANES*PRODUCT_BITS-1:0] e_products;
-    reg  [LANES*STATE_BITS-1:0]   e_words, f_sums;
+    reg  [LANES*WHOLE_BITS-1:0]   e_words, f_sums;
     reg  [LANES-1:0]       pooled;
     wire [LANES-1:0]       pooled_next = pooled | spike_q;
     wire pool_done = d_pools && d_last;
@@ -282,7 +282,8 @@ module snn_engine #(
 
     // ---- Pass: word after word of a layer's potentials.
     reg  [PASS_BITS-1:0]   pass_word, repeat_word;
-    reg  [STATE_ADDR-1:0]  pass_state, pass_value, ahead_state;
+    reg  [STATE_ADDR-1:0]  pass_state, pass_value, ahead_state, write_at;
+    reg                    write_kept;
     reg  [SPIKE_ADDR-1:0]  pass_spike, ahead_spike;
     reg  [WEIGHT_ADDR-1:0] load_at;
     reg                    loading;         // more parameters of the word after this one are to be read
@@ -292,7 +293,7 @@ module snn_engine #(
     reg  [LANES*STATE_BITS-1:0] base;       // what leaks, and before that the potential
     reg  [LANES*KEPT_BITS-1:0]  kept;       // what is left of it, so far; one more bit than a state, as it is halved
     reg  [LANES-1:0]            lost;       // whether bits of it that are 1 have been shifted out
-    wire [LANES*STATE_BITS-1:0] base_next, left_next;
+    wire [LANES*STATE_BITS-1:0] base_next;
     wire [LANES*KEPT_BITS-1:0]  kept_next;
     wire [LANES-1:0]            fired_next, lost_next;
     wire last_bit    = bit_at == 4'd12;
@@ -305,17 +306,23 @@ module snn_engine #(
     wire leaking_current = state == FILTER;
     wire [3:0] leak_from = state == CURRENT ? filter_from : keep_from;
 
-    // ---- Memories that are written.
-    wire [LANES*STATE_BITS-1:0] state_q;
-    snn_ram #(.WIDTH(LANES * STATE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) potentials (
-        .clk(clk),
-        .read(turn || filter_done || (c_valid && !stall)),
-        .read_addr(c_valid ? c_state : leaking_current ? pass_value : ahead_state),
-        .read_data(state_q),
-        .write(state == CLEAR || f_valid || filter_done || word_done),
-        .write_addr(f_valid ? f_state : filtered && word_done ? pass_value : pass_state),
-        .write_data(f_valid ? f_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} :
-                    left_next));
+    // ---- Memories that are written. Potentials stand in two: events change whole weights, a pass changes 64ths, too.
+    // What a pass leaves is written one clock after it is in 'kept'.
+    wire [LANES*WHOLE_BITS-1:0] whole_q, kept_whole;
+    wire [LANES*6-1:0]          parts_q, kept_parts;
+    wire                  state_read    = turn || filter_done || (c_valid && !stall);
+    wire [STATE_ADDR-1:0] state_read_at = c_valid ? c_state : leaking_current ? pass_value : ahead_state;
+    wire clearing = state == CLEAR;
+    snn_ram #(.WIDTH(LANES * WHOLE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) wholes (
+        .clk(clk), .read(state_read), .read_addr(state_read_at), .read_data(whole_q),
+        .write(f_valid || clearing || write_kept),
+        .write_addr(f_valid ? f_state : clearing ? ahead_state : write_at),
+        .write_data(f_valid ? f_sums : clearing ? {LANES * WHOLE_BITS{1'b0}} : kept_whole));
+    snn_ram #(.WIDTH(LANES * 6), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) parts (
+        .clk(clk), .read(state_read), .read_addr(state_read_at), .read_data(parts_q),
+        .write(clearing || write_kept),
+        .write_addr(clearing ? ahead_state : write_at),
+        .write_data(clearing ? {LANES * 6{1'b0}} : kept_parts));
 
     snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
@@ -344,18 +351,17 @@ module snn_engine #(
     generate
         for (n = 0; n < LANES; n = n + 1) begin : lanes
             wire signed [WEIGHT_BITS-1:0] weight = weight_data[n*WEIGHT_BITS+:WEIGHT_BITS];
-            wire signed [STATE_BITS-1:0]  read   = state_q[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS-1:0]  read   = {whole_q[n*WHOLE_BITS+:WHOLE_BITS], parts_q[n*6+:6]};
             wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
             wire signed [STATE_BITS:0]    part   = kept[n*KEPT_BITS+:KEPT_BITS];
 
             // An event's weight, multiplied, and the word that it is added to.
             wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
-            wire signed [WHOLE_BITS-1:0]  whole    = e_words[n*STATE_BITS+6+:WHOLE_BITS];
+            wire signed [WHOLE_BITS-1:0]  whole    = e_words[n*WHOLE_BITS+:WHOLE_BITS];
             wire signed [WHOLE_BITS-1:0]  term     = term_of(e_products[n*PRODUCT_BITS+:PRODUCT_BITS]);
             always @(posedge clk) begin
                 e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= n < MULTIPLIERS ? factor_a * d_factor : added_up(factor_a, d_factor);
-                f_sums[n*STATE_BITS+6+:WHOLE_BITS]       <= whole + term;
-                f_sums[n*STATE_BITS+:6]                  <= e_words[n*STATE_BITS+:6];
+                f_sums[n*WHOLE_BITS+:WHOLE_BITS]         <= whole + term;
             end
 
             // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work. The last stays
@@ -386,7 +392,7 @@ module snn_engine #(
             wire signed [STATE_BITS-1:0] potential = filtered ? read + own : read;
             wire put_back = late && !subtracts && was_fired_known && spike_q[n];
             wire signed [STATE_BITS-1:0] now = clip(put_back ? value : potential, 1'b0);
-            assign fired_next[n] = spiking && own > threshold;
+            assign fired_next[n] = spiking && above(own, threshold);
             wire signed [STATE_BITS-1:0] after =
                 !fired_next[n] || late ? own : subtracts ? own - value : value;
             assign base_next[n*STATE_BITS+:STATE_BITS] =
@@ -399,14 +405,15 @@ module snn_engine #(
             wire round_up = last_bit && own[STATE_BITS-1] && lose;
             wire signed [STATE_BITS:0] halved = part >>> 1;
             wire signed [STATE_BITS:0] addend = factor[bit_at] ? {own[STATE_BITS-1], own} : {STATE_BITS + 1{1'b0}};
-            assign kept_next[n*KEPT_BITS+:KEPT_BITS] = halved + addend + {{STATE_BITS{1'b0}}, round_up};
+            wire signed [STATE_BITS:0] leaked = halved + addend + {{STATE_BITS{1'b0}}, round_up};
             assign lost_next[n] = lose;
             if (VALUE_BITS > 0) begin : has_late
-                wire [STATE_BITS-1:0] less = fired[n] ? part[STATE_BITS-1:0] - value : part[STATE_BITS-1:0];
-                assign left_next[n*STATE_BITS+:STATE_BITS] = state == LATE ? less : kept_next[n*KEPT_BITS+:STATE_BITS];
+                wire signed [STATE_BITS:0] less = fired[n] ? part - {value[STATE_BITS-1], value} : part;
+                assign kept_next[n*KEPT_BITS+:KEPT_BITS] = state == LATE ? less : leaked;
             end else begin : no_late
-                assign left_next[n*STATE_BITS+:STATE_BITS] = kept_next[n*KEPT_BITS+:STATE_BITS];
+                assign kept_next[n*KEPT_BITS+:KEPT_BITS] = leaked;
             end
+            assign {kept_whole[n*WHOLE_BITS+:WHOLE_BITS], kept_parts[n*6+:6]} = part[STATE_BITS-1:0];
         end
     endgenerate
 
@@ -445,6 +452,16 @@ module snn_engine #(
         begin
             threshold_of                  = 0;
             threshold_of[6+:THRESH_BITS] = bits[THRESH_BITS-1:0];
+        end
+    endfunction
+
+    // x > y by the sign of y - x: whole weights, and whether x has 64ths as the carry (y has none).
+    function above(input signed [STATE_BITS-1:0] x, input signed [STATE_BITS-1:0] y);
+        reg [WHOLE_BITS+1:0] less;
+        begin
+            less  = {y[STATE_BITS-1], y[STATE_BITS-1:6], 1'b1}
+                    + {~x[STATE_BITS-1], ~x[STATE_BITS-1:6], x[5:0] == 6'd0};
+            above = less[WHOLE_BITS+1];
         end
     endfunction
 
@@ -593,7 +610,7 @@ module snn_engine #(
         d_weights <= weight_data;
         e_valid   <= d_valid;
         e_state   <= d_state;
-        e_words   <= state_q;
+        e_words   <= whole_q;
         f_valid   <= e_valid;
         f_state   <= e_state;
         if (d_pools) pooled <= d_last ? {LANES{1'b0}} : pooled_next;
@@ -609,6 +626,9 @@ module snn_engine #(
             load_at <= load_last && repeat_word == repeat_last ? weight_base : load_at + 1'b1;
             if (load_last) repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
         end
+
+        write_kept <= filter_done || word_done;
+        write_at   <= filtered && word_done ? pass_value : pass_state;
 
         // The next word of the pass.
         if (turn) begin
@@ -626,15 +646,15 @@ module snn_engine #(
                     rested <= 1'b1;
                 end
                 input_count <= last_input ? {INPUT_ADDR{1'b0}} : input_index + 1'b1;
-                pass_state  <= 0;
+                ahead_state <= 0;
                 entry       <= 0;
                 if (last_input) state <= rested || in_first ? CLEAR : FETCH;
             end
 
             CLEAR: begin
-                pass_state <= pass_state + 1'b1;
-                rested     <= 1'b0;
-                if (pass_state == STATE_LAST) state <= FETCH;
+                ahead_state <= ahead_state + 1'b1;
+                rested      <= 1'b0;
+                if (ahead_state == STATE_LAST) state <= FETCH;
             end
 
             FETCH: begin
@@ -709,7 +729,7 @@ module snn_engine #(
                 if (emit_left == LAST_EMIT) state <= LEAK;
             end
 
-            LATE: ;
+            LATE: kept <= kept_next;
 
             default: begin  // ADVANCE
                 frame     <= frame == FRAME_LAST ? {SPIKE_ADDR{1'b0}} : frame + FRAME_STEP;
@@ -744,6 +764,7 @@ module snn_engine #(
             c_wait      <= 2'd0;
             d_pools     <= 1'b0;
             loading     <= 1'b0;
+            write_kept  <= 1'b0;
             rec_valid   <= 1'b0;
         end
     end

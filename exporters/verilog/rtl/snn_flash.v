@@ -21,13 +21,13 @@ module snn_flash #(
 );
     localparam BYTES = (WIDTH + 7) / 8;
     localparam [31:0] LAST_BIT_32 = 8 * BYTES - 1, LAST_WORD_32 = WORDS - 1;
-    localparam [15:0] LAST_BIT = LAST_BIT_32[15:0], WAKING = 16'd1023;
+    localparam [11:0] LAST_BIT = LAST_BIT_32[11:0], WAKING = 12'd4095;
     localparam [ADDR-1:0] LAST_WORD = LAST_WORD_32[ADDR-1:0];
     localparam [7:0] RELEASE = 8'hab, READ = 8'h03;
 
     localparam [2:0] START = 0, WAKE = 1, WAIT = 2, ASK = 3, DATA = 4, END = 5;
     reg [2:0]         state;
-    reg [15:0]        left;       // bits of this state, or clocks, less one
+    reg [11:0]        left;       // bits of this state, or clocks, less one
     reg [31:0]        command;
     reg [8*BYTES-1:0] word;
     assign mosi      = command[31];
@@ -47,7 +47,7 @@ module snn_flash #(
         case (state)
             START: begin
                 command   <= {RELEASE, 24'd0};
-                left      <= 16'd7;
+                left      <= 12'd7;
                 load_addr <= 0;
                 cs_n      <= 1'b0;
                 state     <= WAKE;
@@ -72,7 +72,7 @@ module snn_flash #(
                 left <= left - 1'b1;
                 if (left == 0) begin
                     command <= {READ, OFFSET[23:0]};
-                    left    <= 16'd31;
+                    left    <= 12'd31;
                     cs_n    <= 1'b0;
                     state   <= ASK;
                 end

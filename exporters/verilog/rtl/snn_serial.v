@@ -25,7 +25,9 @@ module snn_serial #(
 );
 `include "snn_ports.vh"
     localparam IN_BYTES = (IN_BITS + 7) / 8, OUT_BYTES = (OUT_BITS + 7) / 8;
-    localparam [15:0] BIT = CLOCKS_PER_BIT - 1, HALF = CLOCKS_PER_BIT / 2;
+    localparam CLOCK_BITS = $clog2(CLOCKS_PER_BIT);
+    localparam [31:0] BIT_32 = CLOCKS_PER_BIT - 1, HALF_32 = CLOCKS_PER_BIT / 2;
+    localparam [CLOCK_BITS-1:0] BIT = BIT_32[CLOCK_BITS-1:0], HALF = HALF_32[CLOCK_BITS-1:0];
     localparam [31:0] IN_32 = IN_BYTES - 1, OUT_32 = OUT_BYTES - 1;
     localparam [2:0] LAST_IN = IN_32[2:0], LAST_OUT = OUT_32[2:0];
     localparam [31:0] INPUTS_32 = INPUTS - 1;
@@ -48,7 +50,7 @@ module snn_serial #(
 
     // Receive: a byte is there in the clock in which rx_done is 1.
     reg [1:0]  line = 2'b11;
-    reg [15:0] rx_clocks;
+    reg [CLOCK_BITS-1:0] rx_clocks;
     reg [3:0]  rx_bits;
     reg [7:0]  rx_byte;
     reg        receiving, rx_done;
@@ -111,7 +113,7 @@ module snn_serial #(
     reg [8*OUT_BYTES-1:0]      out_value;
     reg [2:0]                  out_byte;
     reg                        sending;
-    reg [15:0]                 tx_clocks;
+    reg [CLOCK_BITS-1:0]       tx_clocks;
     reg [3:0]                  tx_bits;
     reg [9:0]                  tx_shift = 10'h3ff;
     assign tx = tx_shift[0];
