@@ -41,18 +41,29 @@ class Flow:
 
 
 _ICE40 = {"cells": "ICESTORM_LC", "ram_blocks": "ICESTORM_RAM", "multipliers": "ICESTORM_DSP"}
+_UP5K = {**_ICE40, "single_port_rams": "ICESTORM_SPRAM"}
 _ECP5 = {"cells": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "ram_blocks": "DP16KD", "multipliers": "MULT18X18D"}
+_SLOWER = ("--timing-allow-fail",)
+"""The clock asked for is beyond reach, so that the placer tries; the one that is reached is quoted."""
 FLOWS = {
-    "up5k": Flow("synth_ice40 -dsp", ("nextpnr-ice40", "--up5k", "--package", "sg48"), "--asc", "icepack", _ICE40),
-    "hx8k": Flow("synth_ice40", ("nextpnr-ice40", "--hx8k", "--package", "ct256"), "--asc", "icepack", _ICE40),
+    "up5k": Flow(
+        "synth_ice40 -dsp", ("nextpnr-ice40", "--up5k", "--package", "sg48", "--freq", "40", *_SLOWER),
+        "--asc", "icepack", _UP5K,
+    ),
+    "hx8k": Flow(
+        "synth_ice40", ("nextpnr-ice40", "--hx8k", "--package", "ct256", "--freq", "100", *_SLOWER),
+        "--asc", "icepack", _ICE40,
+    ),
     "ecp5-25f": Flow(
         "synth_ecp5",
-        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained"),
+        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
+         *_SLOWER),
         "--textcfg", "ecppack", _ECP5,
     ),
     "ecp5-85f": Flow(
         "synth_ecp5",
-        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained"),
+        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
+         *_SLOWER),
         "--textcfg", "ecppack", _ECP5,
     ),
 }  # fmt: skip
@@ -220,7 +231,7 @@ def _result(
 
 
 def _version(path: str, work: Path) -> str:
-    said = _call([path, "--version"], work, path, 60.0)
+    said = _call(["sh", "-c", 'exec "$0" --version 2>&1', path], work, path, 60.0)
     return said.strip().splitlines()[0][:80] if said.strip() else "unknown"
 
 

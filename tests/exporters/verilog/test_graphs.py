@@ -75,8 +75,15 @@ def loaded(design: Simulation) -> Simulation:
     return Simulation(render(plan, About()), plan)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """50 graphs; `make explore` compares 500."""
+    if "block" in metafunc.fixturenames:
+        explores = metafunc.config.getoption("hypothesis_profile", None) == "explore"
+        metafunc.parametrize("block", range(50 if explores else 5))
+
+
 @needs_simulator
-@pytest.mark.parametrize("block", range(5))
+@pytest.mark.hypothesis
 def test_every_spike_is_the_integer_models(block: int) -> None:
     for seed, design, x in cheap(1000 * block, 10):
         same = loaded(design) if seed % 5 == 0 else design
