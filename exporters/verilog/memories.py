@@ -10,6 +10,9 @@ import numpy as np
 from stl_deploy.exporters.verilog.plan import Lanes, Pass, Plan, Pool, Scan, Taps, bits
 from stl_deploy.integers.net import DECAY_ONE
 
+LEAST_ADDRESS = 6
+"""Bits of an address of weights: the engine adds a lane's number to it."""
+
 
 @dataclass
 class TapTable:
@@ -57,6 +60,13 @@ class Memories:
             self.weight_words += len(words)
         return self._known[key]
 
+    def pad(self, words: int) -> None:
+        """Add words of 0 until there are as many."""
+        missing = words - self.weight_words
+        if missing > 0:
+            self.weights.append(np.zeros((missing, self.lanes), np.int64))
+            self.weight_words = words
+
     @property
     def all_weights(self) -> Lanes:
         """``[N, lanes]``."""
@@ -75,6 +85,8 @@ def memories_of(plan: Plan) -> Memories:
         else:
             fields = _pass(plan, entry, made, layers)
         made.entries.append({name: value for name, value in fields.items() if value})
+    address = max(LEAST_ADDRESS, bits(plan.frame * plan.kept_steps - 1))  # pools read spikes by addresses of weights
+    made.pad(2 ** (address - 1) + 1)
     return made
 
 
@@ -183,7 +195,7 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
         "STEP_BITS": bits(plan.longest),
         "STATE_ADDR": bits(plan.state_words - 1),
         "STATE_WORDS": plan.state_words,
-        "WEIGHT_ADDR": max(6, bits(made.weight_words - 1), bits(spike_words - 1)),  # pools read spikes by it
+        "WEIGHT_ADDR": bits(made.weight_words - 1),
         "WEIGHT_WORDS": made.weight_words,
         "ENTRY_BITS": bits(len(made.entries)),
         "LAYER_BITS": bits(most("layer")),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 
+from stl_deploy.exporters.verilog.decide import decision_of, wrapper
 from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_of, parameters_of
 from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool, bits
 from stl_deploy.integers.store import About
 
-SOURCES = ("snn_engine.v", "snn_serial.v", "snn_flash.v", "tb.v")
+SOURCES = ("snn_engine.v", "snn_serial.v", "snn_flash.v", "snn_decide.v", "tb.v")
 """Files that are the same for every network."""
 BOARDS = ("icebreaker.pcf", "ulx3s.lpf", "tang_nano_9k.cst")
 """Pins of snn_serial.v on boards."""
@@ -59,6 +60,7 @@ def render(plan: Plan, about: About) -> dict[str, str]:
     """Every text file of a folder by name."""
     made = memories_of(plan)
     sizes = parameters_of(plan, made)
+    decision = decision_of(plan, about)
     return {
         **{name: engine_text(name) for name in SOURCES},
         "snn.v": _top(plan, sizes, about),
@@ -69,6 +71,7 @@ def render(plan: Plan, about: About) -> dict[str, str]:
         "Makefile": engine_text("Makefile"),
         **{f"boards/{name}": engine_text(name) for name in BOARDS},
         **({"boards/icebreaker.pcf": engine_text("icebreaker.pcf") + FLASH_PINS} if plan.loaded else {}),
+        **({} if decision is None else {"snn_class.v": wrapper(plan, sizes, decision)}),
         **hex_files(plan, made, sizes),
     }
 
