@@ -161,6 +161,10 @@ NETLIST = ("cells_sim.v", "cells_more.v", "netlist.v")
 FAMILIES = {"ice40": "synth_ice40 -dsp", "ecp5": "synth_ecp5"}
 
 
+_NO_EXTRAS = {"ice40": "NO_ICE40_DEFAULT_ASSIGNMENTS", "ecp5": "NO_INCLUDES"}
+"""What leaves out parts of yosys's models that Verilator does not read."""
+
+
 def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: float = DEADLINE) -> Simulation:
     """The design as cells of a family (`FAMILIES`), to be run with ``design=NETLIST``.
 
@@ -175,11 +179,9 @@ def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: floa
         script = f"read_verilog -defer {' '.join(DESIGN)}; {FAMILIES[family]} -top snn; write_verilog -noattr netlist.v"
         _call([yosys, "-p", script], work, "yosys", deadline)
         netlist = (work / "netlist.v").read_text(encoding="ascii")
-    cells, more = _cells(yosys, family), ""
+    cells, more = f"`define {_NO_EXTRAS[family]}\n{_cells(yosys, family)}", ""
     if family == "ecp5":
-        cells = "`define NO_INCLUDES\n" + re.sub(
-            r"\(\* blackbox \*\)\s*module DP16KD.*?endmodule", "", cells, flags=re.S
-        )
+        cells = re.sub(r"\(\* blackbox \*\)\s*module DP16KD.*?endmodule", "", cells, flags=re.S)
         more = engine_text("ecp5_cells.v")
     return Simulation({**design.files, "netlist.v": netlist, "cells_sim.v": cells, "cells_more.v": more}, design.plan)
 

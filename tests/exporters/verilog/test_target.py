@@ -16,16 +16,18 @@ from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
 from stl_deploy.exporters.verilog.devices import DEVICES
-from stl_deploy.exporters.verilog.fits import Memory, blocks_of
+from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
+from stl_deploy.exporters.verilog.power import energy_range
 from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
-from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
+from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
 from stl_deploy.integers.net import LOIHI
+from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME
 from tests.exporters.netx.programs import Builder, F, events
@@ -203,16 +205,46 @@ def test_devices_that_cannot_be_placed(folder: Path) -> None:
         synthesise(folder, "gw1nr-9")
 
 
+def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> None:
+    program, x = network()
+    VerilogFormat().write(program, tmp_path / "u", VerilogOptions(x=x, device="up5k"))
+    graph, design = read_folder(tmp_path / "u")
+    words = (tmp_path / "u" / "weights.hex").read_text().split()
+    assert design.plan.loaded
+    assert (tmp_path / "u" / "weights.bin").read_bytes() == bytes.fromhex("".join(words))
+    found, _ = design.run(to_integers(x, graph.input.scale), simulator="iverilog")
+    np.testing.assert_array_equal(found.y, simulate(graph, to_integers(x, graph.input.scale)).y)
+    with pytest.raises(InputError, match="was exported for up5k; export it with --device hx8k"):
+        synthesise(tmp_path / "u", "hx8k")
+    with pytest.raises(InputError, match="UP5K takes its weights from a flash; export it with --device up5k"):
+        synthesise(folder, "up5k")
+    (tmp_path / "u" / "weights.bin").write_bytes(b"0")
+    with pytest.raises(InputError, match=r"weights.bin: expected the weights of integers.npz; found other bytes"):
+        read_folder(tmp_path / "u")
+
+
+def test_energy_is_a_range_of_up5k_alone() -> None:
+    """24,000 clocks are 1 ms: 1.219 V x 1,162 uA and 12.05 mW of it."""
+    energy = energy_range(DEVICES["up5k"], 24_000, 30e6)
+    assert energy is not None
+    assert energy == pytest.approx((1.416478e-6, 12.05e-6))
+    assert energy_range(DEVICES["up5k"], 24_000, 23e6) is None
+    assert energy_range(DEVICES["ecp5-25f"], 24_000, 90e6) is None
+
+
 @pytest.mark.skipif(shutil.which("yosys") is None or shutil.which("nextpnr-ice40") is None, reason="no yosys, nextpnr")
 @pytest.mark.slow
 def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
     program = Builder((3,)).linear("fc", RNG(0).normal(0, 1, (2, 3))).lif("a", 1.0).program()
     x = (RNG(1).random((2, 2, 3)) < 0.5).astype(F)
-    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5k"))
     _, design = read_folder(tmp_path / "v")
-    run_after, _ = after_synthesis(design).run(x, simulator="iverilog", design=NETLIST)
-    np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
-    found = synthesise(tmp_path / "v", "hx8k", seeds=(1,))
+    for family in FAMILIES:
+        run_after, _ = after_synthesis(design, family).run(x, simulator="iverilog", design=NETLIST)
+        np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
+    found = synthesise(tmp_path / "v", "up5k", seeds=(1,))
     assert 100 < found.used["cells"] < 2500
-    assert found.clock_hz > 20e6
+    assert found.used["ram_blocks"] == ram_blocks(design.plan, DEVICES["up5k"])
+    assert found.used["single_port_rams"] == loaded_blocks(design.plan, DEVICES["up5k"])[0] == 1
+    assert found.clock_hz > 10e6
     assert Path(found.bitstream).stat().st_size > 100_000
