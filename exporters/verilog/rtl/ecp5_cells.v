@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Cells of ECP5 whose behaviour yosys does not model, for simulating a design after synthesis. Written by hand from the
 // cells' documented modes, as far as yosys uses them: one clock edge, no output registers, no reset.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Decides on a classifier's outputs: after each step the class so far, and whether its lead is enough to stop. Takes the
 // outputs of snn as they leave it; scores are kept from a sample's first input on.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Spiking network engine: LANES neurons at a time run all layers in turn. This file is the same for every network;
 // sizes are parameters, the network is a program (snn_tables.v) and memories (*.hex).
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Copies weights.bin from a serial flash into the weights' memory after configuration: WORDS words, each of as many
 // bytes as it needs, the highest byte first, from OFFSET on. sck has half the clock's rate.
 

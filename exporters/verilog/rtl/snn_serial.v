@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The network behind a serial line (8 bits, no parity, one stop bit; CLOCKS_PER_BIT = clock / baud rate).
 //
 // The host sends a step: a byte (1: a sample's first step, 0: a further one), then the step's inputs, each as bytes, the

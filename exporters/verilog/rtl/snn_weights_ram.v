@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The weights and parameters in a memory of one port that is filled after configuration, as UP5K's SB_SPRAM256KA.
 // Data follow the address by one clock and stay while en is low.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The weights and parameters in a memory that the bitstream fills, from weights.hex. Data follow the address by one
 // clock and stay while en is low.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Testbench: values from input.txt ("first value" a line, behind the number of outputs to wait for) go in; outputs and
 // spikes are written to outputs.txt and spikes.txt. +pressure=SEED holds both ends up at random; +limit=CLOCKS;
 // +reset=CLOCK resets the network then, wherever it is, and begins anew. Weights that are loaded go in before clock 1.
