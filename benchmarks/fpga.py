@@ -146,7 +146,9 @@ def page(rows: list[dict[str, Any]]) -> str:
 Spikes: simulated, Verilog against the integer model. Cells, RAM blocks and clock: placed and routed, with the serial
 line; the clock is that of the fastest seed, all seeds in brackets. Latency: mean simulated clocks of an inference over
 that clock. After synthesis: the netlist of cells, simulated with yosys's models of them (ECP5's block RAM and
-multiplier: ours). Energy: {SOURCE}. Nothing ran on a board. Made by `make fpga`.
+multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
+
+Energy, {SOURCE}.
 
 {chr(10).join(lines)}
 
