@@ -1,7 +1,7 @@
 """Networks on FPGAs: spikes compared in simulation, then placed and routed.
 
-python -m benchmarks.fpga RUN DEVICE LANES adds a row to docs/fpga.json, from which docs/fpga.md is made. RUN is a run
-folder with net.nir and test.npz.
+python -m benchmarks.fpga RUN DEVICE LANES adds a row to fpga.json in docs/measurements, from which fpga.md is made.
+RUN is a run folder with net.nir and test.npz.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.runs.source import open_program, open_source
 
 CALIBRATION = 256
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=None, help="of the test input, to simulate; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--netlist", type=int, default=0, help="samples, to simulate after synthesis, too")
-    parser.add_argument("-o", type=Path, default=Path("docs"))
+    parser.add_argument("-o", type=Path, default=Path("docs/measurements"))
     given = parser.parse_args()
     row = measure(given.run, given.device, given.lanes, given.samples, given.seeds, given.netlist)
     path = given.o / "fpga.json"
@@ -122,7 +122,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """docs/fpga.md."""
+    """docs/measurements/fpga.md."""
     head = (
         "network",
         "device",

@@ -36,8 +36,8 @@ def require_private(place: Path) -> None:
     if not hasattr(os, "geteuid"):
         return
     folder = place.resolve(strict=True)
-    found = folder.lstat()
-    if found.st_uid != os.geteuid() or _is_shared(found):
+    status = folder.lstat()
+    if status.st_uid != os.geteuid() or _is_shared(status):
         raise PermissionError(f"{folder} can be written by other users")
     trusted = {0, os.geteuid(), os.stat("/").st_uid}  # in a user namespace, / belongs to a number that stands for root
     for parent in folder.parents:
@@ -47,6 +47,22 @@ def require_private(place: Path) -> None:
 
 
 def _is_shared(found: os.stat_result) -> bool:
-    """Whether users other than the owner may write; a group of the owner's number is the owner's own by convention."""
-    by_group = bool(found.st_mode & stat.S_IWGRP) and found.st_gid != found.st_uid
+    """Whether users other than the owner may write."""
+    by_group = bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid, found.st_uid)
     return by_group or bool(found.st_mode & stat.S_IWOTH)
+
+
+def _is_own_group(group: int, user: int) -> bool:
+    """Whether a group is the user's own: of the same number, and no other account is in it (as may be in group 0)."""
+    import grp
+    import pwd
+
+    if group != user:
+        return False
+    try:
+        named = set(grp.getgrgid(group).gr_mem)
+    except KeyError:
+        named = set()
+    accounts = pwd.getpwall()
+    others = {account.pw_name for account in accounts if account.pw_uid != user and account.pw_gid == group}
+    return not others and named <= {account.pw_name for account in accounts if account.pw_uid == user}

@@ -1,4 +1,4 @@
-"""What a configuration says of data, checked and completed before any are loaded."""
+"""Check and complete the data section of a configuration before data are loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stl_deploy.data.encoders import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.data.events import shrunk
 from stl_deploy.data.raw import Shape
 from stl_deploy.data.registry import Source, source
+from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import ConfigError
 
 _OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_bits", "classes", "input_shape", "sha256")
@@ -39,35 +40,35 @@ def complete(config: DatasetConfig) -> DatasetConfig:
         require("torchvision", purpose="changes images for dataset.augment")
     if entry.look is None:
         if entry.events != (config.encoder in EVENT_ENCODERS):
-            accepted = EVENT_ENCODERS if entry.events else _static_encoders()
+            accepted = EVENT_ENCODERS if entry.events else _static()
             raise ConfigError(_wrong_encoder(config, "events" if entry.events else "images", accepted))
         _check_augmented(config, entry.input_shape)
         return config
     if config.input_shape is not None and config.classes is not None:
         _check_augmented(config, config.input_shape)
         return config
-    found = entry.look(config)
-    _check_augmented(config, found.shape)
-    changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}
-    if found.steps is None:
+    summary = entry.look(config)
+    _check_augmented(config, summary.shape)
+    changes: dict[str, Any] = {"input_shape": summary.shape, "classes": summary.classes}
+    if summary.steps is None:
         if config.encoder in TIMED_ENCODERS:
-            raise ConfigError(_wrong_encoder(config, "static samples", _static_encoders()))
+            raise ConfigError(_wrong_encoder(config, "static samples", _static()))
     else:
         if "encoder" not in config.model_fields_set:
             changes["encoder"] = "sequence"
         elif config.encoder not in TIMED_ENCODERS:
             raise ConfigError(_wrong_encoder(config, "sequences", TIMED_ENCODERS))
-        if "T" in config.model_fields_set and found.steps != config.T:
+        if "T" in config.model_fields_set and summary.steps != config.T:
             raise ConfigError(
-                f"key 'dataset.T': expected the {found.steps} steps of {config.path}'s sequences; found {config.T}; "
+                f"key 'dataset.T': expected the {summary.steps} steps of {config.path}'s sequences; found {config.T}; "
                 "leave T out"
             )
-        changes["T"] = found.steps
+        changes["T"] = summary.steps
     return config.model_copy(update=changes)
 
 
 def sample_shape(config: DatasetConfig) -> Shape:
-    """What one sample is at one step, without loading all; raises ConfigError if too little of it would be left."""
+    """Return a sample's shape at one step without loading all; raises ConfigError if too little of it would be left."""
     entry = source(config.name)
     if entry.look is not None:
         shape = complete(config).input_shape
@@ -85,7 +86,7 @@ def sample_shape(config: DatasetConfig) -> Shape:
 
 
 def class_count(config: DatasetConfig) -> int:
-    """How many classes there are, without loading all."""
+    """Number of classes, without loading all data."""
     entry = source(config.name)
     return entry.classes if entry.classes is not None else len(complete(config).classes or ())
 
@@ -111,6 +112,15 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
         raise ConfigError(
             f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows whole numbers; "
             f"found {config.input_bits}; leave it out"
+        )
+    if config.encoder in SENSOR_ENCODERS and entry.look is None:
+        raise ConfigError(
+            _wrong_encoder(config, "no signals of sensors", EVENT_ENCODERS if entry.events else _static())
+        )
+    if config.sensor is not None and config.encoder not in SENSOR_ENCODERS:
+        raise ConfigError(
+            f"key 'dataset.sensor': expected none for the encoder {config.encoder!r}; found one; use the encoder "
+            f"{' or '.join(SENSOR_ENCODERS)}, or leave it out"
         )
     if config.levels not in (None, 1) and config.encoder == "counts":
         raise ConfigError(
@@ -146,7 +156,7 @@ def _no_images(key: str, config: DatasetConfig, shape: Shape) -> str:
     return f"key '{key}': expected images; found samples {list(shape)} in {config.name}; leave it out"
 
 
-def _static_encoders() -> tuple[Encoder, ...]:
+def _static() -> tuple[Encoder, ...]:
     return tuple(encoder for encoder in get_args(Encoder) if encoder not in TIMED_ENCODERS)
 
 

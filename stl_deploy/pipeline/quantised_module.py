@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.chain import refusals
+from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.graph.exact import input_grid, round_to_grid
-from stl_deploy.graph.lower import own_metadata
 from stl_deploy.integers.qat.graph import QuantisedGraph
-from stl_deploy.pipeline.fold_captured import fold_layers
+from stl_deploy.pipeline.fold import fold_layers
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import bare, chain
 
@@ -47,7 +47,7 @@ def convolutions(draw, rank):
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
 @pytest.mark.parametrize("rank", [1, 2])
-@settings(max_examples=120)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_convolution_is_torchs(rank, data):
     c = data.draw(convolutions(rank))

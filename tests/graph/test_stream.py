@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.graph.stream import Stream
 from tests.graph.nets import chain, graph, iff, lif, steps
 from tests.strategies import programs_and_inputs
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(programs_and_inputs())
 def test_a_stream_is_the_run(case) -> None:
     program, x = case

@@ -11,11 +11,11 @@ from torch import nn
 import stl_deploy
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import find_format
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF
@@ -55,7 +55,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             {"kind": "linear", "features": 10},
             {"kind": "li"},
         ],
-        {"beta": 0.75},
+        {"decay": 0.75},
     ),
     "soft": (
         [
@@ -66,9 +66,9 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             {"kind": "pool", "op": "sum"},
             *_END,
         ],
-        {"reset": "subtract", "beta": 0.9},
+        {"reset": "subtract", "decay": 0.9},
     ),
-    "avg3": ([CONV, {"kind": "lif"}, {"kind": "pool", "op": "avg", "kernel": 3}, *_END], {"beta": 1.0}),
+    "avg3": ([CONV, {"kind": "lif"}, {"kind": "pool", "op": "avg", "kernel": 3}, *_END], {"decay": 1.0}),
 }
 
 

@@ -11,8 +11,8 @@ import stl_deploy as stl
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.graph.exact import round_to_grid
-from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.integers.qat.network import quantised_network
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.network import Network
@@ -35,7 +35,7 @@ X = round_to_grid(np.random.default_rng(0).random((4, 6, 1, 8, 8)), 4)
 @pytest.fixture
 def folded() -> Folded:
     torch.manual_seed(0)
-    neuron = {"reset": "subtract", "threshold": 0.5, "threshold_jitter": 0.05, "beta": 0.75}
+    neuron = {"reset": "subtract", "threshold": 0.5, "jitter": 0.05, "decay": 0.75}
     config = config_of({"dataset": {"name": "digits", "T": 4}, "network": LAYERS, "neuron": neuron})
     network = Network(config, (1, 8, 8), 10)
     network(torch.from_numpy(X))  # the norms get statistics

@@ -1,0 +1,110 @@
+"""The command line's verbs as Python functions, under the same names.
+
+    from stl_deploy import verbs
+    verbs.export(Path("runs/digits"), "onnx", Path("net.onnx"))
+
+Each is imported when it is first asked for, so a conversion does not wait for torch. ``eval`` is `evaluate`, since
+Python has an ``eval`` of its own. What ``check`` does on a folder is `check_folder`; what it does with ``--input`` is
+`measure` (which options of the dialect matter) and `near_threshold` (which spikes rounding could move), and of a
+network before its training `check_untrained`. ``fold`` and ``report`` of a .nir file are `fold_file` and
+`report_graph`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stl_deploy.exporters.witnesses.environment import witness_install as witness_install
+    from stl_deploy.exporters.witnesses.environment import witness_remove as witness_remove
+    from stl_deploy.exporters.witnesses.environment import witness_status as witness_status
+    from stl_deploy.pipeline.optimise import optimise as optimise
+    from stl_deploy.pipeline.quantise import quantise as quantise
+    from stl_deploy.pipeline.train import evaluate as evaluate
+    from stl_deploy.pipeline.train import train as train
+    from stl_deploy.report.graph_report import report_graph as report_graph
+    from stl_deploy.report.paper_tables import papers as papers
+    from stl_deploy.report.run_report import report as report
+    from stl_deploy.runs.configure import configure as configure
+    from stl_deploy.verbs.artifacts import export as export
+    from stl_deploy.verbs.artifacts import simulate as simulate
+    from stl_deploy.verbs.artifacts import verify as verify
+    from stl_deploy.verbs.capturing import capture as capture
+    from stl_deploy.verbs.capturing import check_untrained as check_untrained
+    from stl_deploy.verbs.checking import check as check
+    from stl_deploy.verbs.checking import check_folder as check_folder
+    from stl_deploy.verbs.checking import measure as measure
+    from stl_deploy.verbs.checking import near_threshold as near_threshold
+    from stl_deploy.verbs.checking import show as show
+    from stl_deploy.verbs.conformance import nir_conformance as nir_conformance
+    from stl_deploy.verbs.energy_of import energy as energy
+    from stl_deploy.verbs.folding import fold as fold
+    from stl_deploy.verbs.folding import fold_file as fold_file
+    from stl_deploy.verbs.fpga import fpga_run as fpga_run
+    from stl_deploy.verbs.fpga import synthesise as synthesise
+    from stl_deploy.verbs.joining import join as join
+    from stl_deploy.verbs.listings import datasets as datasets
+    from stl_deploy.verbs.listings import doctor as doctor
+    from stl_deploy.verbs.listings import lava_status as lava_status
+    from stl_deploy.verbs.listings import models as models
+    from stl_deploy.verbs.listings import prices as prices
+    from stl_deploy.verbs.listings import targets as targets
+    from stl_deploy.verbs.whole_way import run as run
+    from stl_deploy.verbs.whole_way import run_pretrained as run_pretrained
+
+_HOME = {
+    "capture": "verbs.capturing",
+    "check": "verbs.checking",
+    "check_folder": "verbs.checking",
+    "check_untrained": "verbs.capturing",
+    "configure": "runs.configure",
+    "datasets": "verbs.listings",
+    "doctor": "verbs.listings",
+    "energy": "verbs.energy_of",
+    "evaluate": "pipeline.train",
+    "export": "verbs.artifacts",
+    "fold": "verbs.folding",
+    "fpga_run": "verbs.fpga",
+    "fold_file": "verbs.folding",
+    "join": "verbs.joining",
+    "lava_install": "exporters.lava.environment",
+    "lava_remove": "exporters.lava.environment",
+    "lava_status": "verbs.listings",
+    "measure": "verbs.checking",
+    "models": "verbs.listings",
+    "near_threshold": "verbs.checking",
+    "nir_conformance": "verbs.conformance",
+    "optimise": "pipeline.optimise",
+    "papers": "report.paper_tables",
+    "prices": "verbs.listings",
+    "quantise": "pipeline.quantise",
+    "report": "report.run_report",
+    "report_graph": "report.graph_report",
+    "run": "verbs.whole_way",
+    "run_pretrained": "verbs.whole_way",
+    "show": "verbs.checking",
+    "simulate": "verbs.artifacts",
+    "synthesise": "verbs.fpga",
+    "targets": "verbs.listings",
+    "train": "pipeline.train",
+    "verify": "verbs.artifacts",
+    "witness_install": "exporters.witnesses.environment",
+    "witness_remove": "exporters.witnesses.environment",
+    "witness_status": "exporters.witnesses.environment",
+}
+__all__ = list(_HOME)
+_ELSEWHERE = {"lava_install": "install", "lava_remove": "remove"}
+"""Those that have another name where they live."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_HOME)}")
+    found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), _ELSEWHERE.get(name, name))
+    globals()[name] = found
+    return found

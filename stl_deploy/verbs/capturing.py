@@ -1,0 +1,120 @@
+"""Torch modules in the user's Python file: capture as a NIR file, proved on their input; check before training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import nir
+import torch
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import require_suffix
+from stl_deploy._util.keywords import named_options
+from stl_deploy.config.options import CheckKeywords, CheckOptions
+from stl_deploy.data import check_dataset
+from stl_deploy.data.encoders import input_coding
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.check import check
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.edit import with_metadata
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.lower import own_metadata
+from stl_deploy.graph.findings import Report
+from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.capture import capture as capture_module
+from stl_deploy.pipeline.check import declared_grid, seen_coding, targets_asked
+from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.report.text.check import show
+from stl_deploy.runs.configure import configure
+from stl_deploy.runs.inputs import analog_bits
+from stl_deploy.runs.user_module import load_module, module_input, name_in_file
+from stl_deploy.tracing import Time
+
+
+def capture(
+    module: str,
+    input_file: Path,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    time: Time = "first",
+    pick: int | str | None = None,
+    say: Console = QUIET,
+) -> dict[str, Any]:
+    """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the NIR graph; returns the proof, JSON-ready.
+
+    Runs the user's file, and says so. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as `capture`'s
+    ``time`` and ``output``. Raises InputError for files that do not fit, CaptureError as `capture` does.
+    """
+    require_suffix(output, ".nir", " for a captured graph")
+    x = module_input(input_file)
+    say.say(f"running {name_in_file(module)[0]}, which is your code")
+    model = load_module(module, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # those of the proof are said below
+        net = capture_module(model, x, time=time, output=pick)
+    write_nir(net.graph, output)
+    say.say(str(replace(net.proof, left_aside=0)))
+    if net.proof.left_aside:
+        count = net.proof.left_aside + 1
+        say.say(
+            f"the module returns {count} tensors; the graph's output is the first (--pick INDEX|NAME names another)"
+        )
+    for warning in net.proof.warnings:
+        say.warn(warning)
+    say.say(f"readout: {net.readout}; written: {output}")
+    return {"output": str(output), "readout": net.readout.as_dict(), "proof": net.proof.as_dict()}
+
+
+@named_options(CheckOptions)
+def check_untrained(
+    what: str,
+    *,
+    input_file: Path | None = None,
+    targets: Sequence[str] | None = None,
+    options: CheckOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[CheckKeywords],
+) -> Report:
+    """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
+
+    input_file: x for a module. options: or their fields as keywords. Raises InputError for a bad call, CaptureError for
+    a module without a form as a graph.
+    """
+    options = options or CheckOptions(**keywords)
+    asked = targets_asked(targets, options)
+    graph, dialect = untrained_graph(what, input_file, declared_grid(options.input_grid))
+    say.say(f"{what}: as it is before training, with weights as they are drawn")
+    report = check(graph, dialect, asked)
+    show(report, say)
+    return report
+
+
+def untrained_graph(
+    what: str, input_file: Path | None = None, declared: Mapping[str, Any] | None = None
+) -> tuple[nir.NIRGraph, Dialect | None]:
+    """The graph of a preset's or configuration's network with weights as drawn, or of the torch module FILE.py:NAME.
+
+    input_file: an npz with ``x`` as the forward takes it. declared: what metadata say of the input. FILE.py:NAME needs
+    one, and is run; others take none.
+    Raises InputError for a wrong call, CaptureError for a module that has no form as a graph.
+    """
+    if ".py:" in what:
+        if input_file is None:
+            raise InputError(f"{what}: expected --input X.npz with x as the module's forward takes it; found none")
+        net = capture_module(load_module(what, None), module_input(input_file), verify=False)
+        own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
+        return with_metadata(net.graph, own), net.dialect
+    if input_file is not None:
+        raise InputError(f"{what}: --input is of a module's check (FILE.py:NAME); a configuration tells its input")
+    config = configure(what, [] if declared is None else [f"dataset.input_bits={declared['fraction_bits']}"])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.train.seed)
+        network = Network(config, *check_dataset(config.dataset)).eval()
+    coding = input_coding(config.encoder)
+    bits = analog_bits(config.dataset) if coding == "analog" else 0
+    return fold(network, coding=coding, fraction_bits=bits, exact_grid=config.fold.exact_grid).graph, None

@@ -1,0 +1,99 @@
+"""The verbs synthesise and fpga-run: a Verilog folder placed and routed, and run on a board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import read_inputs, write_json, write_npz
+from stl_deploy.exporters.integer_runner import one_input
+from stl_deploy.exporters.verilog.board import run_on_board
+from stl_deploy.exporters.verilog.folder import read_folder
+from stl_deploy.exporters.verilog.power import SOURCE, energy_range
+from stl_deploy.exporters.verilog.simulator import Simulation, simulators
+from stl_deploy.exporters.verilog.synthesis import SEEDS
+from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate as run_integers
+
+SAMPLES = 2
+"""Of the input, to count clocks by."""
+
+
+def synthesise(
+    folder: Path,
+    device: str,
+    *,
+    input_file: Path | None = None,
+    seeds: Sequence[int] = SEEDS,
+    output: Path | None = None,
+    deadline: float = 3600.0,
+    say: Console = QUIET,
+) -> dict[str, Any]:
+    """Place and route a Verilog folder on a device; writes the bitstream and ``<folder>.DEVICE.json``.
+
+    input_file: input whose first samples are simulated, so that the latency (clocks over the routed clock) can be told.
+    Raises InputError, UnsupportedError and ToolError as `stl_deploy.exporters.verilog.synthesis.synthesise`.
+    """
+    found = place_and_route(folder, device, seeds=seeds, output=output, deadline=deadline, say=say)
+    result: dict[str, Any] = {"folder": str(folder), **found.as_dict(), **_latency(folder, found.clock_hz, input_file)}
+    rows = [[name, f"{used:,}", f"{found.available[name]:,}"] for name, used in found.used.items()]
+    say.table(["placed and routed", "used", "there are"], rows)
+    clocks = ", ".join(f"{seed.clock_hz / 1e6:.1f}" for seed in found.seeds)
+    best = f"{found.clock_hz / 1e6:.1f} MHz"
+    say.say(f"clock: {best} (seeds: {clocks}), by timing analysis of the routed design")
+    if result["latency_s"] is not None:
+        say.say(
+            f"latency: {1e3 * result['latency_s']:.3f} ms an inference ({result['clocks_per_inference']:,.0f} "
+            "simulated clocks over that clock)"
+        )
+    if result["energy_J"] is not None:
+        least, most = result["energy_J"]
+        say.say(f"energy: {1e6 * least:.1f} to {1e6 * most:.1f} µJ an inference ({SOURCE})")
+    say.say(f"bitstream: {found.bitstream}; not run on a board")
+    write_json(folder.with_name(f"{folder.name}.{device}.json"), result)
+    return result
+
+
+def _latency(folder: Path, clock_hz: float, input_file: Path | None) -> dict[str, Any]:
+    """Simulated clocks of an inference and its time, None where there is no input or no simulator."""
+    if input_file is None or not simulators():
+        return {"clocks_per_inference": None, "latency_s": None, "energy_J": None}
+    _, design = read_folder(folder)
+    clocks = clocks_per_inference(design, input_file)
+    energy = energy_range(design.plan.device, clocks, clock_hz)
+    return {"clocks_per_inference": clocks, "latency_s": clocks / clock_hz, "energy_J": energy}
+
+
+def clocks_per_inference(design: Simulation, input_file: Path) -> float:
+    """Simulated, on the first samples of a file."""
+    x, _ = read_inputs(input_file)
+    whole = to_integers(one_input(x, "verilog")[:, :SAMPLES], design.plan.graph.input.scale)
+    _, clocks = design.run(whole)
+    return clocks / float(whole.shape[1])
+
+
+def fpga_run(
+    folder: Path, port: Path, input_file: Path, output: Path | None = None, *, baud: int = 115200, say: Console = QUIET
+) -> dict[str, Any]:
+    """Send an input to a board step by step, and compare its outputs with the integer model's.
+
+    output: where ``y`` goes. Raises InputError for a wrong call, ToolError for a board that does not answer.
+    """
+    say.warn("fpga-run is untested on hardware: the serial line was simulated, no board has run it")
+    graph, design = read_folder(folder)
+    x, _ = read_inputs(input_file)
+    whole = to_integers(one_input(x, "fpga-run"), graph.input.scale)
+    samples = whole.shape[1]
+    y = run_on_board(
+        design.plan, port, whole, baud=baud, on_sample=lambda done: say.say(f"{done} of {samples} samples")
+    )
+    differing = int(np.count_nonzero(y != run_integers(graph, whole).y))
+    if output is not None:
+        write_npz(output, {"y": (y * graph.output.unit).astype(np.float32)})
+    say.say(f"{differing:,} of {y.size:,} outputs differ from the integer model")
+    return {"port": str(port), "label": "measured", "compared": y.size, "differing": differing}
