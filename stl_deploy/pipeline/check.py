@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def check(
     x: input like what will enter, for targets that take whole numbers alone. Raises InputError for a target or an
     option that is not known.
     """
-    asked = targets_asked(targets, options)
+    asked = targets_asked(targets, options, x)
     own, declared, seen = own_metadata(net.graph), declared_grid(options.input_grid), seen_coding(x)
     if declared is not None or (seen is not None and "input" not in own):
         return check_graph(with_metadata(net.graph, {**own, "input": declared or seen}), net.dialect, asked)
@@ -57,10 +58,13 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
     return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
-def targets_asked(targets: Sequence[str] | None, options: CheckOptions) -> dict[str, TargetCheck]:
+def targets_asked(
+    targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
+) -> dict[str, TargetCheck]:
     """What each target is asked; without names, of every format but those that are asked by name alone.
 
-    options: of the targets that are named. Raises InputError for a name or an option that is none of theirs.
+    options: of the targets that are named. x: input that those may count by.
+    Raises InputError for a name or an option that is none of theirs.
     """
     formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
@@ -71,10 +75,10 @@ def targets_asked(targets: Sequence[str] | None, options: CheckOptions) -> dict[
     default = [name for name, one in registry().formats.items() if one.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
     given = of_target(options)
-    return asked | (_with_options(list(asked), given) if given else {})
+    return asked | (_with_options(list(asked), given, x) if given else {})
 
 
-def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
+def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInput | None) -> dict[str, TargetCheck]:
     """The checks that these options change; raises InputError for an option that none of those asked has."""
     able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
     for option in given:
@@ -93,5 +97,5 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, T
     for name in able:
         one = registry().formats[name]
         own = {option: value for option, value in given.items() if option in option_names(one.options)}
-        made[name] = partial(findings, one, options=make_options(one, own))
+        made[name] = partial(findings, one, options=replace(make_options(one, own), x=x))
     return made
