@@ -166,7 +166,20 @@ def _of_a_step(plan: Plan) -> list[Step]:
     return [*plan.steps[: taken - 1], *plan.steps[taken + 1 :], *plan.last]
 
 
-_ORDER = ("clear", "fill", "add", "gain", "dense", "conv_window", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
+_ORDER = (
+    "clear",
+    "fill",
+    "add",
+    "gain",
+    "dense",
+    "conv_window",
+    "conv",
+    "conv_any",
+    "sum_pool",
+    "max_pool",
+    "or_row",
+    "or_pool",
+)
 
 BLOCKS = (32, 16, 8)
 """Pairs that a row function adds at once: what vector registers hold over all spikes of a window."""

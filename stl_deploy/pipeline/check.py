@@ -19,6 +19,7 @@ from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, finding
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
+from stl_deploy.graph.check import check as check_graph
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.exact import Grid, on_grid, require_on_grid
 from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, from_error, told, worst
@@ -27,7 +28,7 @@ from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
-from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source, read_for
+from stl_deploy.pipeline.source import PROGRAM, Source, check_bits, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,25 @@ def check(
         return report
     if dialect is not None:
         load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
-    report = check_file(opened.file, dialect, asked, declared_grid(input_grid), seen_coding(x))
+    if opened.kind == PROGRAM:
+        report = _program(opened, dialect, asked, declared_grid(input_grid), seen_coding(x))
+    else:
+        report = check_file(opened.file, dialect, asked, declared_grid(input_grid), seen_coding(x))
     show(report, say)
     return report
+
+
+def _program(
+    source: Source,
+    dialect: str | None,
+    asked: Mapping[str, TargetCheck],
+    declared: dict[str, Any] | None,
+    seen: dict[str, Any] | None,
+) -> Report:
+    """The report on a Program file; declared, seen: as `check_file` takes them."""
+    program = open_program(source, dialect)
+    said = {"input": seen or {}, **program.metadata} | ({"input": declared} if declared else {})
+    return check_graph(replace(program, metadata=said), None, asked)
 
 
 def _artifact(source: Source) -> Report:
@@ -135,7 +152,12 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
     Raises InputError or GraphError if it cannot be run as it is assumed to be meant.
     """
     x, _ = read_inputs(input_file)
-    graph = read_nir(open_source(source).file)
+    opened = open_source(source)
+    if opened.kind == PROGRAM:
+        raise InputError(
+            f"{source}: --input measures what a .nir file leaves open; a .program file leaves nothing open"
+        )
+    graph = read_nir(opened.file)
     found = effects(graph, x, reading_of(graph, dialect, source, or_spec=True).dialect)
     rows = [
         [effect.option, str(effect.assumed), str(effect.instead), _share(effect)]

@@ -19,7 +19,7 @@ from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
 from stl_deploy.pipeline.manifest import manifest, require_unedited
-from stl_deploy.pipeline.source import RUN, Source, on_declared_grid, open_program, open_source, program_input
+from stl_deploy.pipeline.source import PROGRAM, RUN, Source, on_declared_grid, open_program, open_source, program_input
 from stl_deploy.pipeline.verify import show
 
 CALIBRATION = 256
@@ -114,8 +114,13 @@ def _verified(
     return bench.report.as_dict()
 
 
-def _graph(source: Source, program: Program) -> nir.NIRGraph:
-    """The graph as it was read, with the dialect it is meant in, and its input's grid, written beside it."""
+def _graph(source: Source, program: Program) -> nir.NIRGraph | None:
+    """The graph as it was read, with the dialect it is meant in, and its input's grid, written beside it.
+
+    None of a Program file, which has none.
+    """
+    if source.kind == PROGRAM:
+        return None
     graph = read_nir(source.file)
     own = own_metadata(graph)
     written = {key: value for key, value in program.metadata["dialect"].items() if value is not None}

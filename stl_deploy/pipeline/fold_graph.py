@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nir
@@ -14,7 +15,7 @@ from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.lower import lower, own_metadata
 from stl_deploy.graph.program import Pool, Program
 from stl_deploy.passes import FOREIGN, apply
-from stl_deploy.passes.base import FoldOptions, Thresholds
+from stl_deploy.passes.base import FoldOptions, Rewritten, Thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +50,39 @@ def fold_graph(
     Raises UnsupportedError where a pool or threshold cannot go into weights, InputError for a wrong grid, ParityError
     where the new graph spikes otherwise than rounding explains.
     """
-    metadata: dict[str, Any] = dict(own_metadata(graph))
+    metadata = _declared(own_metadata(graph), input_grid)
     if input_grid is not None:
-        coding = "spikes" if input_grid == 0 else "analog"
-        metadata["input"] = {"coding": coding} | metadata.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
-        declared_grid(metadata)
         graph = with_metadata(graph, metadata)
     before = lower(graph, dialect)
     options = FoldOptions(thresholds=thresholds, exact_grid=exact_grid, merge_pools=merge_pools)
     folded = apply(before, FOREIGN, options)
     made = write_back(graph, dialect, before, folded.program)
-    if thresholds == "weights":
-        metadata["thresholds"] = "weights"
-    if folded.grids:
-        metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
+    metadata |= _done(folded, options)
     metadata["dialect"] = made.dialect.written()
     merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
     return FoldedGraph(with_metadata(made.graph, metadata), made.dialect, made.program, merged, made.restated)
+
+
+def fold_program(program: Program, *, input_grid: int | None = None, **options: Any) -> Program:
+    """The same for a Program that NIR cannot hold; options: of `FoldOptions`. Raises as `fold_graph`."""
+    chosen = FoldOptions(**options)
+    folded = apply(replace(program, metadata=_declared(program.metadata, input_grid)), FOREIGN, chosen)
+    return replace(folded.program, metadata={**folded.program.metadata, **_done(folded, chosen)})
+
+
+def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
+    """Metadata that declare the input's grid, if there is one; raises InputError for one that is none."""
+    kept = dict(metadata)
+    if input_grid is not None:
+        coding = "spikes" if input_grid == 0 else "analog"
+        kept["input"] = {"coding": coding} | kept.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
+        declared_grid(kept)
+    return kept
+
+
+def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
+    """What metadata say of a fold."""
+    done: dict[str, Any] = {"thresholds": "weights"} if options.thresholds == "weights" else {}
+    if folded.grids:
+        done["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
+    return done

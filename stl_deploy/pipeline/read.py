@@ -11,12 +11,12 @@ from stl_deploy._util.files import read_inputs
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.pipeline.source import TEST_INPUT, open_source
+from stl_deploy.pipeline.source import PROGRAM, TEST_INPUT, open_program, open_source
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
 def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:
-    """Read a .nir file or a run folder.
+    """Read a .nir file, a .program file or a run folder.
 
     dialect: how the file is meant: a preset's name, a .json file, its keys, or a `Dialect`; default: as the file's own
     metadata say, else as the framework means it that the file's form gives away, with a warning that says which.
@@ -27,6 +27,9 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
         net = stl_deploy.read("their.nir", dialect="snntorch")
     """
     source = open_source(Path(path))
+    name = Path(path).resolve().stem
+    if source.kind == PROGRAM:
+        return SpikingGraph(open_program(source, None if dialect is None else str(dialect)), name=name)
     graph = read_nir(source.file)
     reading = reading_of(graph, dialect, path)
     if reading.told_by == "form":
@@ -35,4 +38,4 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
         warnings.warn(reading.unsaid, stacklevel=2)
     kept = source.path / TEST_INPUT
     sample = read_inputs(kept)[0] if source.kind == "run" and kept.is_file() else None
-    return SpikingGraph(graph, reading.dialect, sample=sample, name=Path(path).resolve().stem)
+    return SpikingGraph(graph, reading.dialect, sample=sample, name=name)

@@ -23,7 +23,7 @@ from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.energy import energy, summary_of
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
 from stl_deploy.pipeline.report import HTML, JSON, rasters
-from stl_deploy.pipeline.source import GRAPH, on_declared_grid, open_reading, open_source, program_input
+from stl_deploy.pipeline.source import GRAPH, PROGRAM, on_declared_grid, open_reading, open_source, program_input
 from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.report import ParityRow, ReportData, render_report, report_json
 
@@ -44,8 +44,8 @@ def report_graph(
     that cannot be read.
     """
     opened = open_source(source)
-    if opened.kind != GRAPH:
-        raise InputError(f"{source}: expected a .nir file; a run folder is reported without --input")
+    if opened.kind not in (GRAPH, PROGRAM):
+        raise InputError(f"{source}: expected a .nir or .program file; a run folder is reported without --input")
     if input_file is None:
         raise InputError(f"{source}: expected input to run the network on; give --input X.npz")
     folder = output or source.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,10 @@ from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
 from stl_deploy._util.files import checked_labels, leading, require_suffix, write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
-from stl_deploy.errors import InputError
+from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.exporters.nir.target import unheld
+from stl_deploy.exporters.nir.write import to_graph
+from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.findings import Report
@@ -27,7 +31,7 @@ from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
 from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
-from stl_deploy.pipeline.source import Source, on_declared_grid
+from stl_deploy.pipeline.source import GRAPH, PROGRAM, Source, on_declared_grid
 
 if TYPE_CHECKING:
     from stl_deploy.passes.base import Thresholds
@@ -61,9 +65,10 @@ class Original(Protocol):
 
 
 class SpikingGraph:
-    """A spiking network as a NIR graph, the dialect it is meant in, and the Program that every target reads.
+    """A spiking network: the Program that every target reads, as a NIR graph and the dialect it is meant in.
 
-    graph: as `nir` has it; dialect: default: the graph's own metadata, else ``spec``. proof: what a capture proved.
+    graph: as `nir` has it, or a Program, for what NIR cannot hold. dialect: of a NIR graph; default: the graph's own
+    metadata, else ``spec``. proof: what a capture proved.
     readout: what is made of the outputs over time; default: as the graph's metadata say. original: the module that it
     was captured from. sample: input ``[T, B, *shape]`` that artifacts are verified and calibrated on where none is
     given. name: of the network, in reports.
@@ -81,7 +86,7 @@ class SpikingGraph:
 
     def __init__(
         self,
-        graph: nir.NIRGraph,
+        graph: nir.NIRGraph | Program,
         dialect: Dialect | None = None,
         *,
         proof: Any = None,
@@ -90,16 +95,36 @@ class SpikingGraph:
         sample: NetworkInput | None = None,
         name: str = "net",
     ) -> None:
-        own = own_metadata(graph)
-        self.dialect = dialect or metadata_dialect(own)
-        written = self.dialect.written()
+        own = dict(graph.metadata) if isinstance(graph, Program) else own_metadata(graph)
         self.readout = readout_of(own) if readout is None else readout
-        kept = own | {"dialect": written} | ({} if readout is None else {KEY: readout.as_dict()})
-        self.graph = nir.NIRGraph(
-            graph.nodes, graph.edges, metadata={**graph.metadata, METADATA_KEY: kept}, type_check=False
-        )
-        self.program: Program = lower(self.graph, self.dialect)
+        own |= {} if readout is None else {KEY: readout.as_dict()}
+        self._written: tuple[nir.NIRGraph, Dialect] | None = None
+        if isinstance(graph, Program):
+            self.program = replace(graph, metadata=own)
+        else:
+            meant = dialect or metadata_dialect(own)
+            kept = {**graph.metadata, METADATA_KEY: own | {"dialect": meant.written()}}
+            self._written = nir.NIRGraph(graph.nodes, graph.edges, metadata=kept, type_check=False), meant
+            self.program = lower(*self._written)
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
+
+    @property
+    def graph(self) -> nir.NIRGraph:
+        """The network as `nir` has it; raises UnsupportedError, naming the node, where NIR cannot hold it."""
+        return self._as_nir()[0]
+
+    @property
+    def dialect(self) -> Dialect:
+        """What `graph` is meant in; raises as `graph`."""
+        return self._as_nir()[1]
+
+    def _as_nir(self) -> tuple[nir.NIRGraph, Dialect]:
+        if self._written is None:
+            try:
+                self._written = to_graph(self.program)[:2]
+            except CaptureError as error:
+                raise unheld(self.program, error) from None
+        return self._written
 
     def __str__(self) -> str:
         """The layers as a table."""
@@ -154,13 +179,15 @@ class SpikingGraph:
         that go into the weights behind them.
         Raises UnsupportedError, naming the node and the remedy, where a pool or threshold cannot go into weights.
         """
-        from stl_deploy.pipeline.fold_graph import fold_graph
+        from stl_deploy.pipeline.fold_graph import fold_graph, fold_program
 
         options: dict[str, Any] = {"thresholds": thresholds, "exact_grid": exact_grid, "merge_pools": merge_pools}
-        folded = fold_graph(self.graph, self.dialect, input_grid=input_grid, **options)
-        return SpikingGraph(
-            folded.graph, folded.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
-        )
+        about: dict[str, Any] = {"proof": self.proof, "original": self.original}
+        about |= {"sample": self.sample, "name": self.name}
+        if self._written is None:
+            return SpikingGraph(fold_program(self.program, input_grid=input_grid, **options), **about)
+        folded = fold_graph(*self._written, input_grid=input_grid, **options)
+        return SpikingGraph(folded.graph, folded.dialect, **about)
 
     def export(self, path: str | Path, to: str | None = None, *, x: Any = None, **settings: Any) -> dict[str, Any]:
         """Write one artifact and its manifest, read it back and run it; returns the manifest.
@@ -299,9 +326,14 @@ class SpikingGraph:
     def _saved(self) -> Iterator[Source]:
         """The graph as a file, for verbs that read one."""
         with temporary_folder() as folder:
-            path = folder / f"{self.name}.nir"
-            write_nir(self.graph, path)
-            yield Source("nir", path, path)
+            if self._written is None:
+                path = folder / f"{self.name}.program"
+                write_program(self.program, path)
+                yield Source(PROGRAM, path, path)
+            else:
+                path = folder / f"{self.name}.nir"
+                write_nir(self.graph, path)
+                yield Source(GRAPH, path, path)
 
     @contextmanager
     def _input_file(self, x: Any) -> Iterator[Path | None]:
