@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
@@ -251,7 +252,7 @@ def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
     Layers of torch's own that do so, as `nn.LazyLinear`, would draw their weights then: nobody has trained them.
     """
     lazy = any(isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in model.modules())
-    if not lazy and any(isinstance(p, nn.UninitializedParameter) for p in model.parameters()):
+    if not lazy and any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         run_module(model, x, call)
 
 
