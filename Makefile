@@ -50,10 +50,10 @@ study-small: $(VENV)/.dev ## the study in small, on digits (about 5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study small
 
 parity: $(VENV)/.dev ## ONNX against the reference, spike by spike, of those of RUNS that are there (real MNIST from $$STL_DEPLOY_DATA)
-	$(BIN)/python -m benchmarks.onnx_parity $(or $(wildcard $(RUNS)),runs/digits) -o docs
+	$(BIN)/python -m benchmarks.onnx_parity $(or $(wildcard $(RUNS)),runs/digits) -o docs/measurements
 
 quantisation: $(VENV)/.dev lava ## what Loihi's integers cost, by threshold form, beside real Lava: RUNS="runs/digits ..."
-	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs
+	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs/measurements
 
 gpu: $(VENV)/.dev ## on a machine with a CUDA card: kernels, spikes, resume and digits there, then speed and memory
 	$(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py tests/nn/test_gpu.py
@@ -68,7 +68,7 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 	$(BIN)/python -m tests.conformance.capture
 
 mcu: $(VENV)/.dev ## networks in C on emulated Cortex-M0+, M4, M7, M33 and RV32IMC (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc)
-	$(BIN)/python -m benchmarks.mcu $(MCU_RUNS) -o docs
+	$(BIN)/python -m benchmarks.mcu $(MCU_RUNS) -o docs/measurements
 
 packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed
 	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))
@@ -95,7 +95,7 @@ docs: $(VENV)/.docs types ## the site into build/site, strictly: snippets run, l
 tutorials: $(VENV)/.docs ## every snippet of the documentation, also of pages that need another framework (in its own environment)
 	$(BIN)/python docs/snippets.py --all
 
-screens: docs demo ## pictures of site and report for the documentation, in a headless Chromium
+screens: docs demo ## pictures of site and report in build/, at 390 and 1280 pixels, dark and printed, by a headless Chromium
 	$(BIN)/python docs/screens.py
 
 dist: build/tools/.ready ## the sdist and the wheel, checked

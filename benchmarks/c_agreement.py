@@ -1,4 +1,4 @@
-"""Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o docs]
+"""Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o docs/measurements]
 
 Each RUN is a run folder: its network is folded, exported to C and compiled twice, for this machine's vector registers
 and as machines with 32-bit registers compile it; all test samples of its dataset go through both. Then the networks
@@ -24,16 +24,16 @@ from stl_deploy._util.files import write_text
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.accuracy import share_right
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.pipeline.fold import fold_run
-from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.pipeline.source import on_declared_grid
+from stl_deploy.runs.inputs import encode_split
+from stl_deploy.runs.source import on_declared_grid
 
 CAPTURED = Path(__file__).parents[1] / "tests" / "tracing" / "golden"
 BUILDS = {"wide": ("-O3",), "32-bit": ("-O3", "-DNET_NARROW")}
@@ -108,7 +108,7 @@ def beside(recorded: list[dict[str, Any]], rows: list[Row]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """Markdown."""
-    lines = ["# The C target's spikes", "", "Made by `python -m benchmarks.c_agreement RUN...` ([what it is](c.md))."]
+    lines = ["# The C target's spikes", "", "Made by `python -m benchmarks.c_agreement RUN...` ([what it is](../c.md))."]
     lines += [
         "",
         "| network | samples | compared | differ, wide | differ, 32-bit | accuracy |",

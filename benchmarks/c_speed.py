@@ -1,4 +1,4 @@
-"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs
+"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs/measurements
 
 Drawn networks, one of the digits net's size and one of an MNIST net's at several rates: the share of spikes in what
 arrives at each layer of weights; and the runs that are named, with their test samples. All are called from Python, turn
@@ -37,10 +37,10 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.real_weights import to_integers
@@ -313,7 +313,7 @@ def table(found: Mapping[str, Any]) -> str:
     """Markdown."""
     names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
     names += [SNNTORCH] if any(SNNTORCH in row["seconds"] for row in found["rows"]) else []
-    lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](c.md)).", ""]
+    lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](../c.md)).", ""]
     lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
         micro = {name: 1e6 * fmean(times) for name, times in row["seconds"].items()}

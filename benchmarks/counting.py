@@ -1,4 +1,4 @@
-"""What counting costs: python -m benchmarks.counting -o docs
+"""What counting costs: python -m benchmarks.counting -o docs/measurements
 
 The paper's MNIST net on 1,000 drawn images of 4 steps, in parts of 64: run, and run and counted. Interleaved, medians.
 Images are 0/1 with a fifth of the pixels set, as many as MNIST's are not 0. Memory is Python's and numpy's peak while
@@ -32,7 +32,7 @@ from benchmarks.timing import QUIET, interleave
 from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.counts.stream import Part, count_stream
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network

@@ -1,6 +1,6 @@
 """Networks on FPGAs: spikes compared in simulation, then placed and routed.
 
-python -m benchmarks.fpga RUN DEVICE LANES adds a row to docs/fpga.json, from which docs/fpga.md is made. RUN is a run
+python -m benchmarks.fpga RUN DEVICE LANES adds a row to docs/measurements/fpga.json, from which docs/measurements/fpga.md is made. RUN is a run
 folder with net.nir and test.npz.
 """
 
@@ -23,7 +23,7 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.runs.source import open_program, open_source
 
 CALIBRATION = 256
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("lanes", type=int)
     parser.add_argument("--samples", type=int, default=None, help="of the test input, to simulate; default: all")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("-o", type=Path, default=Path("docs"))
+    parser.add_argument("-o", type=Path, default=Path("docs/measurements"))
     given = parser.parse_args()
     row = measure(given.run, given.device, given.lanes, given.samples, given.seeds)
     path = given.o / "fpga.json"
@@ -78,7 +78,7 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int)
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """docs/fpga.md."""
+    """docs/measurements/fpga.md."""
     head = (
         "network",
         "device",

@@ -1,6 +1,6 @@
 """Training steps on a CUDA card over T, with memory: ours, the ReLU floor and peers.
 
-``make gpu`` runs it on a machine with a card and writes docs/gpu-speed.json and .md with the card's name. Ours are by
+``make gpu`` runs it on a machine with a card and writes docs/measurements/gpu-speed.json and .md with the card's name. Ours are by
 Triton's kernels and, beside them, by torch's scan. A scan that torch.compile makes of plain operations has a floor of
 its own, and so has each peer, in an environment of its own (SpikingJelly by each of its implementations that is there),
 so ratios to the floor compare. Without a card it ends with one sentence; ``--device cpu`` runs it small, to test the
@@ -145,7 +145,7 @@ def goals(workload: Workload, rows: Mapping[str, on_card.Row], peers: Mapping[st
 
 
 def page(found: Found) -> str:
-    """docs/gpu-speed.md."""
+    """docs/measurements/gpu-speed.md."""
     head = ("workload", "contestant", "ms a training step", "floors", "MiB on top", "floors")
     wanted = ("workload", "goal", "reached", "wanted", "met")
     rows, reached, failed = [], [], []
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--peer", nargs="*", choices=list(IMPLEMENTATIONS), default=list(IMPLEMENTATIONS))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
-    parser.add_argument("-o", "--output", type=Path, default=Path("docs/gpu-speed.json"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/measurements/gpu-speed.json"))
     arguments = parser.parse_args()
     carded = arguments.device.startswith("cuda")
     if carded and not torch.cuda.is_available():

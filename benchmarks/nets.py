@@ -15,14 +15,14 @@ from torch import nn
 from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.exact import Grid
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Output, Pool, Program, Reshape, Source
 from stl_deploy.nn.network import Network
 from stl_deploy.passes.exact_grids import finest_exact_grid
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.inputs import encode_split, input_spec
+from stl_deploy.runs.inputs import encode_split, input_spec
 from stl_deploy.training.model_file import load_network
 
 GRID, FLOAT = "exact grid", "float weights"

@@ -17,8 +17,8 @@ from typing import get_args
 from stl_deploy._util.files import read_input
 from stl_deploy.exporters.c.packages import Package
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CROSS = {

@@ -1,6 +1,6 @@
 """What Loihi's integers cost: float -> post-training by threshold form -> quantisation-aware, and real Lava's word.
 
-    python -m benchmarks.quantisation RUN... -o docs
+    python -m benchmarks.quantisation RUN... -o docs/measurements
 
 RUN: folders of `stl-deploy train` or `run`. Accuracies are of the whole test split through our integer model; each netx
 file also runs on real Lava, on the first --lava-images test images, and every spike is compared with our prediction.
@@ -28,10 +28,10 @@ from stl_deploy.exporters.netx.forms import FormRow, Models, quantise_forms
 from stl_deploy.exporters.netx.model import NetxModel
 from stl_deploy.exporters.netx.target import model_of_file
 from stl_deploy.pipeline.fold import fold_run
-from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.runs.inputs import encode_split
+from stl_deploy.runs.source import open_program, open_source
 from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import MODEL
 

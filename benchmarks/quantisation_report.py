@@ -23,7 +23,7 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         "Made by `make quantisation` (`python -m benchmarks.quantisation`); simulated, nothing ran on a chip.",
         "Accuracies are of our integer model on test images; real Lava is `lava.lib.dl.netx` on the same file, on some",
-        "of them. What the forms mean: [loihi.md](loihi.md).",
+        "of them. What the forms mean: [Loihi](../loihi.md).",
         "",
     ]
     for table in data["tables"]:

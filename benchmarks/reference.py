@@ -1,4 +1,4 @@
-"""The reference run against torch: python -m benchmarks.reference -o docs
+"""The reference run against torch: python -m benchmarks.reference -o docs/measurements
 
 The paper's MNIST net, 32 samples of 4 steps, against the torch model that it was folded from; and 1,000 steps of 1,000
 neurons with all-to-all recurrence against the same loop in torch. Same threads for both, interleaved, medians.
@@ -25,8 +25,8 @@ from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network

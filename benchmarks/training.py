@@ -1,6 +1,6 @@
 """Training and inference against the floor, the same layers as an ANN with time folded into the batch.
 
-    python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [--contestant NAME ...] [-o docs]
+    python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [--contestant NAME ...] [-o docs/measurements]
     python -m benchmarks.training --part sizes          # alone, on the same machine: the rest of the page stays
 
 Every contestant takes one step per round, in turn, so that what else the machine does hits all alike; the ratio is
@@ -304,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, help="measure these alone; default: all, anew")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("-o", "--output", type=Path, default=Path("docs"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/measurements"))
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -51,7 +51,7 @@ def table(found: Found) -> str:
 
 
 def page(whole: Found) -> str:
-    """docs/training-speed.md."""
+    """docs/measurements/training-speed.md."""
     blocks = ["# Training and inference against other frameworks"]
     if "ours" in whole:
         blocks += _ours(whole["ours"])

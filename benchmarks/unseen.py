@@ -1,6 +1,6 @@
-"""Files that nobody here wrote, run and compared with what their authors recorded: docs/unseen-files.md.
+"""Files that nobody here wrote, run and compared with what their authors recorded: docs/measurements/unseen-files.md.
 
-    python -m benchmarks.unseen [--public DIR] [--lava-dl DIR] [-o docs]
+    python -m benchmarks.unseen [--public DIR] [--lava-dl DIR] [-o docs/measurements]
 
 DIR of ``--public``: the NIR files and recordings of shared data (``files/`` as their repositories hold them,
 ``trained/`` with inputs, outputs and dialects). DIR of ``--lava-dl``: ``tests/lava/lib/dl/netx`` of lava-dl 0.6.0's
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.frameworks.writers import candidates, recognise
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.detect_writer import candidates, recognise
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "measurements"
 _HEAD = """# Files that nobody here wrote
 
 Public NIR files and lava-dl's own netx files, read and run, and compared with what their authors' framework put out.

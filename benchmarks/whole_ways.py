@@ -1,4 +1,4 @@
-"""Whole ways as a user meets them: python -m benchmarks.whole_ways -o docs
+"""Whole ways as a user meets them: python -m benchmarks.whole_ways -o docs/measurements
 
 Each in a process of its own, from its start to its end, with the memory that it took at most: the demo `run digits`
 with and without the compiled path at hand, folding and writing a network of 36 million weights (the preset cifar10),
@@ -27,7 +27,7 @@ import stl_deploy as stl
 from benchmarks.timing import QUIET
 from stl_deploy._util.files import write_json, write_text
 from stl_deploy.config.load import load_config
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold
 
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--only", choices=list(OURS), help=argparse.SUPPRESS)
-    parser.add_argument("-o", "--output", type=Path, default=Path("docs"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/measurements"))
     options = parser.parse_args(arguments)
     if options.only:
         OURS[options.only]()

@@ -179,7 +179,7 @@ def _yaml(value: Any) -> str:
 
 def targets() -> str:
     """Dialects, with every key, from their presets."""
-    from stl_deploy.graph.dialect import CHOICES, PRESETS, Dialect
+    from stl_deploy.exporters.nir.dialect import CHOICES, PRESETS, Dialect
 
     spec = Dialect().as_dict()
     lines = [

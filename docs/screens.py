@@ -63,10 +63,10 @@ def _fewer_colours(sheet: Image.Image) -> Image.Image:
 
 
 def main() -> None:
-    """Write docs/assets/site-screens.png and report-screens.png."""
+    """Write build/site-screens.png and build/report-screens.png."""
     for name, report in (("site", None), ("report", ROOT / "runs" / "digits" / "report.html")):
         sheet = _fewer_colours(beside(pictures(report)))
-        sheet.save(ROOT / "docs" / "assets" / f"{name}-screens.png", optimize=True)
+        sheet.save(ROOT / "build" / f"{name}-screens.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.early_exit import sureness
 from stl_deploy.graph.readout import readout_of
-from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
+from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 
 
 class Stream:

@@ -38,7 +38,7 @@ if _TYPE_CHECKING:
     from stl_deploy.pipeline.capture import capture
     from stl_deploy.pipeline.read import read
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
-    from stl_deploy.pipeline.trained_run import train
+    from stl_deploy.runs.trained_run import train
 
     __version__: str
 
@@ -50,7 +50,7 @@ _HOME = {
     "learn_thresholds": "nn.learn_thresholds",
     "read": "pipeline.read",
     "register_target": "exporters.targets",
-    "train": "pipeline.trained_run",
+    "train": "runs.trained_run",
     "data": "",
 }
 """Where each name lives; data is a package itself."""

@@ -32,6 +32,7 @@ QUICK_ROOMS = (
     "energy",
     "integers",
     "exporters/netx",
+    "exporters/nir",
     "exporters/onnx",
     "fold",
     "graph",
@@ -60,11 +61,12 @@ SLOW_FILES = (
     "energy/test_traffic.py",
     "energy/test_verbs.py",
     "exporters/netx/test_golden.py",
+    "exporters/nir/test_conformance_kit.py",
+    "exporters/nir/test_golden.py",
     "exporters/onnx/test_exact.py",
     "exporters/onnx/test_int8.py",
     "exporters/onnx/test_parity.py",
     "exporters/onnx/test_telemetry.py",
-    "graph/test_golden.py",
 )
 SLOW_FIXTURES = {"ann", "digits_run", "run_dir", "small_run", "study", "tiny"}
 """They train."""

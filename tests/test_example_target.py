@@ -20,8 +20,8 @@ from stl_deploy import verbs
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters import targets
-from stl_deploy.graph.io.nir_file import write_nir
-from stl_deploy.graph.lower import METADATA_KEY
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY
 
 PACKAGE = Path(__file__).parent / "example_target"
 

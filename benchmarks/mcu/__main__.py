@@ -1,4 +1,4 @@
-"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o docs]
+"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o docs/measurements]
 
 Each run's network is exported to C, cross-compiled, and given real test samples in QEMU; every spike of every layer is
 compared with the integer model's. Instructions are an emulator's (simulated), not a chip's cycles.
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import read_input, write_text
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 
@@ -184,7 +184,7 @@ def table(found: Sequence[Measured]) -> str:
     lines = [
         "# C on emulated microcontrollers",
         "",
-        "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
+        "Made by `make mcu` ([how](../c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
         "constants and RAM are bytes of the network alone.",
         "",
         "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",

@@ -1,4 +1,4 @@
-"""Measure the peers: ``python -m benchmarks.peers [--peer NAME ...] [--workload W1 ...] [--rounds 7] [-o docs]``.
+"""Measure the peers: ``python -m benchmarks.peers [--peer NAME ...] [--workload W1 ...] [--rounds 7] [-o docs/measurements]``.
 
 Each peer gets a virtual environment of its own (pinned in tests/conformance/requirements) and takes turns there with
 the floor, so that ratios to the floor can be compared between environments. Adds to training-speed.json and .md what
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "measurements")
     options = parser.parse_args(arguments)
     found = {}
     for peer in options.peer:

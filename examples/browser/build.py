@@ -14,7 +14,7 @@ import numpy as np
 from stl_deploy._util.files import read_input, sha256, write_json
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
-from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
+from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 
 HERE = Path(__file__).parent
 PAGE = ("index.html", "style.css", "app.js", "net.js", "pad.js", "pictures.js")

@@ -4,7 +4,7 @@
 
 What is done is kept in the output folder, one JSON record for each network, and not done again: an interrupted study
 goes on where it was. Then results (one JSON for each part), figures and tables.md are written from all records there;
-``--publish`` puts them into examples/study/results and between the markers of docs/study.md; parts without a record
+``--publish`` puts them into examples/study/results and between the markers of REPORT.md; parts without a record
 in the output folder stay as they were published.
 """
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data-dir", type=Path, default=_from_environment(), help="holds mnist/, fashion_mnist/, cifar10/"
     )
     parser.add_argument("-o", "--output", type=Path, help="default: runs/study-NAME")
-    parser.add_argument("--publish", action="store_true", help="into examples/study/results and docs/study.md")
+    parser.add_argument("--publish", action="store_true", help="into examples/study/results and REPORT.md")
     options = parser.parse_args(arguments)
     path = Path(options.settings)
     path = path if path.suffix == ".yaml" else HERE / f"{options.settings}.yaml"
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(out / "tables.md", text)
     if options.publish:
         records = {part: found or published(part, HERE / "results") for part, found in records.items()}
-        publish(records, tables(records), HERE / "results", ROOT / "docs" / "study.md")
+        publish(records, tables(records), HERE / "results", HERE / "REPORT.md")
     print(text)
     return 0
 

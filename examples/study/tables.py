@@ -208,7 +208,7 @@ def _mean_rate(found: Mapping[int, Record]) -> str:
 
 
 def _part(title: str, table: str, compared: str, figure: str) -> str:
-    picture = f"![{title}](../examples/study/results/{figure}.svg)"
+    picture = f"![{title}](results/{figure}.svg)"
     return "\n\n".join(block for block in (f"### {title}", table, compared, picture) if block)
 
 

@@ -22,9 +22,9 @@ from stl_deploy.graph.compare import compare_node
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.fold import fold_run
-from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.pipeline.source import open_program, open_source
 from stl_deploy.pipeline.train import train
+from stl_deploy.runs.inputs import encode_split
+from stl_deploy.runs.source import open_program, open_source
 from stl_deploy.training.run_folder import MODEL
 
 CONFIG = Path(__file__).with_name("ecg.yaml")

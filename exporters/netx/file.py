@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.hdf5.guard import whole_hdf5
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.layers import (
     MAX_DELAY,
@@ -31,7 +32,6 @@ from stl_deploy.exporters.netx.layers import (
 )
 from stl_deploy.exporters.netx.records import Record, open_layers
 from stl_deploy.graph.exact import MANTISSA_BITS
-from stl_deploy.graph.io.hdf5 import whole_hdf5
 from stl_deploy.integers.net import IntegerNeuron, Ints, Pair, Shape
 
 _FRACTION_BITS = "fraction_bits"

@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stl_deploy._util.hdf5.guard import open_hdf5
 from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.hdf5 import open_hdf5
 from stl_deploy.integers.net import Ints
 
 MAX_LAYERS = 1000

@@ -1,1 +1,1 @@
-"""The NIR graph itself as a target, and the reference run."""
+"""NIR as a Format: files, dialects, lowering, other frameworks' readers, writing back; and the reference run."""

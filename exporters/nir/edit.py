@@ -8,7 +8,7 @@ from typing import Any
 
 import nir
 
-from stl_deploy.graph.lower import METADATA_KEY
+from stl_deploy.exporters.nir.lower import METADATA_KEY
 
 
 def with_metadata(graph: nir.NIRGraph, own: Mapping[str, Any]) -> nir.NIRGraph:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import nir
 import numpy as np
 
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import find, with_fields, with_node, without_nodes
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.write import node_of, to_graph
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Program
 from stl_deploy.passes.base import bypassed
 from stl_deploy.passes.equivalence import require_equivalent

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.readers.restate import READER_TARGETS, restate
 from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
-from stl_deploy.graph.frameworks.writers import reading_of
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.takes import ALL_NODES

@@ -15,8 +15,8 @@ import numpy as np
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.dialect import Dialect, Loop, SpikesPerStep
-from stl_deploy.graph.lower import METADATA_KEY, lower
+from stl_deploy.exporters.nir.dialect import Dialect, Loop, SpikesPerStep
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
 from stl_deploy.graph.program import (
     DT,
     Conv,

@@ -115,7 +115,7 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
 
 
 def _check_finite(model: ModelProto, path: Path) -> None:
-    """What `stl_deploy.graph.lower` refuses in a NIR file: NaN and infinity never spike."""
+    """What `stl_deploy.exporters.nir.lower` refuses in a NIR file: NaN and infinity never spike."""
     for graph in graphs(model.graph):
         for tensor in _tensors(graph):
             values = _floats(tensor, path)

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph.dialect import Compare, SynapseRule
-from stl_deploy.graph.program import Input, Node, Program, Reset, Source, Synapse
+from stl_deploy.graph.program import Compare, Input, Node, Program, Reset, Source, Synapse, SynapseRule
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 from stl_deploy.graph.takes import ALL_NODES

@@ -77,7 +77,7 @@ def capture(
     json: Json = False,
 ) -> None:
     """Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the module does."""
-    from stl_deploy.pipeline.capture_file import capture as capture_file
+    from stl_deploy.verbs.capturing import capture as capture_file
 
     chosen = int(pick) if pick is not None and pick.lstrip("-").isdigit() else pick
     emit_json(capture_file(module, input_file, output, weights=weights, time=time, pick=chosen, say=console()), json)
@@ -237,7 +237,7 @@ def check(
 
     settings = {"device": device, "flash": flash, "ram": ram}
     if _untrained(str(source)):
-        from stl_deploy.pipeline.untrained import check_untrained
+        from stl_deploy.verbs.untrained_network import check_untrained
 
         early = check_untrained(
             str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console(), **settings
@@ -387,7 +387,7 @@ def synthesise(
     json: Json = False,
 ) -> None:
     """Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency."""
-    from stl_deploy.pipeline.synthesise import synthesise as place_and_route
+    from stl_deploy.verbs.fpga import synthesise as place_and_route
 
     result = place_and_route(
         folder,

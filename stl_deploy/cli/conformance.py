@@ -42,7 +42,7 @@ def nir_conformance(
     json: Json = False,
 ) -> None:
     """Test a reader of NIR files on graphs whose spikes are known under every dialect."""
-    from stl_deploy.pipeline.nir_conformance import nir_conformance as conformance
+    from stl_deploy.verbs.conformance import nir_conformance as conformance
 
     say = console()
     done = conformance(reader, output, dialect=dialect, dt=dt, levels=level or (), deadline=deadline, say=say)

@@ -218,11 +218,11 @@ def report(
 
     With --latex, --bib or --csv: tables of one or several runs for papers.
     """
-    from stl_deploy.pipeline.source import is_nir
+    from stl_deploy.runs.source import is_nir
 
     given = any(option is not None for option in (input_file, dialect, input_grid))
     if latex or bib or csv:
-        from stl_deploy.pipeline.papers import papers
+        from stl_deploy.report.paper_tables import papers
 
         if given:
             raise InputError("--latex, --bib and --csv are of finished runs; leave out the options of a .nir file")
@@ -233,7 +233,7 @@ def report(
         raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a page is of one run")
     source = sources[0]
     if is_nir(source):
-        from stl_deploy.pipeline.report_graph import report_graph
+        from stl_deploy.report.graph_report import report_graph
 
         data = report_graph(source, input_file, dialect=dialect, input_grid=input_grid, output=output, say=console())
     else:
@@ -242,7 +242,7 @@ def report(
                 "--input, --dialect, --input-grid and -o are of a .nir file's report; a run folder has its own"
             )
         console().step(f"{source}: making its report")  # torch takes its time to load
-        from stl_deploy.pipeline.report import report as report_run
+        from stl_deploy.report.run_report import report as report_run
 
         data = report_run(source, say=console())
     emit_json(data, json)
@@ -250,6 +250,6 @@ def report(
 
 def prices(json: Json = False) -> None:
     """The price lists there are, with scope, source and grade of evidence."""
-    from stl_deploy.pipeline.listings import prices as list_them
+    from stl_deploy.verbs.listings import prices as list_them
 
     emit_json(list_them(say=console()), json)

@@ -53,7 +53,7 @@ def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
 
 
 def _dialects() -> Iterable[str]:
-    from stl_deploy.graph.dialect import PRESETS
+    from stl_deploy.exporters.nir.dialect import PRESETS
 
     return PRESETS
 

@@ -61,8 +61,8 @@ def lava_remove(json: Json = False) -> None:
 
 
 def _show_lava(json: bool) -> bool:
-    from stl_deploy.pipeline.listings import lava_sentence
-    from stl_deploy.pipeline.listings import lava_status as examine
+    from stl_deploy.verbs.listings import lava_sentence
+    from stl_deploy.verbs.listings import lava_status as examine
 
     found = examine()
     console().say(lava_sentence(found))
@@ -139,27 +139,27 @@ def doctor(
 
         emit_json(compile_all(say=console()), json)
         return
-    from stl_deploy.pipeline.doctor import doctor as examine
+    from stl_deploy.verbs.machine import doctor as examine
 
     emit_json(examine(say=console()), json)
 
 
 def targets(json: Json = False) -> None:
     """What can be exported and simulated, and the dialects of NIR that are known."""
-    from stl_deploy.pipeline.listings import targets as list_them
+    from stl_deploy.verbs.listings import targets as list_them
 
     emit_json(list_them(say=console()), json)
 
 
 def datasets(json: Json = False) -> None:
     """The datasets that presets and configurations can name."""
-    from stl_deploy.pipeline.listings import datasets as list_them
+    from stl_deploy.verbs.listings import datasets as list_them
 
     emit_json(list_them(say=console()), json)
 
 
 def models(json: Json = False) -> None:
     """The ready-made models: accuracy, energy, data and licence; for run NAME --pretrained."""
-    from stl_deploy.pipeline.listings import models as list_them
+    from stl_deploy.verbs.listings import models as list_them
 
     emit_json(list_them(say=console()), json)

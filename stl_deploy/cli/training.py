@@ -117,7 +117,7 @@ def run(
     console().step(f"{which}: the whole way into {target}")  # torch takes its time to load
     tell_if_interrupted(target)
     if pretrained:
-        from stl_deploy.pipeline.pretrained import run_pretrained
+        from stl_deploy.verbs.pretrained_run import run_pretrained
 
         if mode or seed is not None or device or input_grid is not None or changes or resume:
             raise InputError(
@@ -128,8 +128,8 @@ def run(
             which, target, data_dir=data_dir, overwrite=overwrite, lava=not no_lava, twin=not no_twin, say=console()
         )
     else:
-        from stl_deploy.pipeline.configure import configure
-        from stl_deploy.pipeline.run import run as run_all
+        from stl_deploy.runs.configure import configure
+        from stl_deploy.verbs.whole_way import run as run_all
 
         config = configure(which, _overrides(changes, mode, seed, device, data_dir, input_grid))
         result = run_all(
@@ -176,8 +176,8 @@ def train(
 ) -> None:
     """Train one model, with thresholds learned together with the weights."""
     from stl_deploy.config.load import dump_config
-    from stl_deploy.pipeline.configure import configure
     from stl_deploy.pipeline.train import train as train_one
+    from stl_deploy.runs.configure import configure
     from stl_deploy.training.run_files import CONFIG
 
     name = str(config_file) if config_file is not None else which
@@ -227,7 +227,7 @@ def fold(
     json: Json = False,
 ) -> None:
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
-    from stl_deploy.pipeline.source import is_nir
+    from stl_deploy.runs.source import is_nir
 
     if is_nir(source):
         from stl_deploy.pipeline.fold_file import fold_file
@@ -270,7 +270,7 @@ def join(
     json: Json = False,
 ) -> None:
     """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
-    from stl_deploy.pipeline.join import join as join_runs
+    from stl_deploy.verbs.joining import join as join_runs
 
     emit_json(join_runs(runs, output, weights=weights, say=console()).as_dict(), json)
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from stl_deploy._util.hdf5.guard import Group, open_hdf5
 from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import read_npy_header
 from stl_deploy._util.readers import read_aedat4
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.data.events import Events, place
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.hdf5 import Group, open_hdf5
 
 Shape = tuple[int, ...]
 _MOST = 2.0**53

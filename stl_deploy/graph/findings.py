@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stl_deploy.errors import GraphError, InputError, StlDeployError, UnsupportedError
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Shape
+
+if TYPE_CHECKING:
+    from stl_deploy.exporters.nir.dialect import Dialect
 
 Severity = Literal["error", "warning", "info"]
 Fidelity = Literal["faithful", "approximate", "unsupported", "unjudged"]

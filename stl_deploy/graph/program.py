@@ -44,12 +44,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.dialect import Compare, SynapseRule
-
 Shape = tuple[int, ...]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 N = TypeVar("N", bound="Node")
+Compare = Literal["gt", "ge"]
+SynapseRule = Literal["euler", "jump", "exp_add"]
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """What a spike does to the potential (see the module's equations)."""
 CAPTURED = "captured"

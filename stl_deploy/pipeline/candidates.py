@@ -16,8 +16,8 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.manifest import check_network
-from stl_deploy.pipeline.source import TEST_INPUT, on_declared_grid, open_program, open_source
+from stl_deploy.runs.manifest import check_network
+from stl_deploy.runs.source import TEST_INPUT, on_declared_grid, open_program, open_source
 from stl_deploy.training.run_files import CONFIG, MODEL
 
 
@@ -124,7 +124,7 @@ def _input(source: Path, given: Path | None) -> tuple[NDArray[Any], NDArray[np.i
 
 def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     from stl_deploy.data import load_dataset  # torch
-    from stl_deploy.pipeline.inputs import encode_split
+    from stl_deploy.runs.inputs import encode_split
 
     config = load_config(run_dir / CONFIG)
     test = encode_split(config, load_dataset(config.dataset).test)

@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, GraphError, InputError
+from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.graph.compare import rate_warnings
-from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.passes.permutations import arrange
@@ -35,8 +35,8 @@ from stl_deploy.pipeline.proof import (
     prove_output,
     prove_replay,
 )
-from stl_deploy.pipeline.source import swapped
 from stl_deploy.pipeline.unseen_input import beyond, permuted, within
+from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import holds_input
 from stl_deploy.tracing.nodes import NOWHERE

@@ -15,20 +15,20 @@ from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.ambiguity import Effect, effects
+from stl_deploy.exporters.nir.check import check_file
+from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.dialect import load_dialect
+from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, findings, make_options, registry
 from stl_deploy.exporters.targets import settings as option_names
-from stl_deploy.graph.ambiguity import Effect, effects
-from stl_deploy.graph.check import TargetCheck, check_file
-from stl_deploy.graph.check import check as check_graph
-from stl_deploy.graph.dialect import load_dialect
+from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.exact import Grid, on_grid, require_on_grid
 from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, from_error, told, worst
-from stl_deploy.graph.frameworks.writers import reading_of
-from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
-from stl_deploy.pipeline.source import PROGRAM, Source, check_bits, open_program, open_source, read_for
+from stl_deploy.runs.source import PROGRAM, Source, check_bits, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _program(
     """The report on a Program file; declared, seen: as `check_file` takes them."""
     program = open_program(source, dialect)
     said = {"input": seen or {}, **program.metadata} | ({"input": declared} if declared else {})
-    return check_graph(replace(program, metadata=said), None, asked)
+    return check_program(replace(program, metadata=said), asked)
 
 
 def _artifact(source: Source) -> Report:

@@ -31,10 +31,10 @@ from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
-from stl_deploy.pipeline.kept_twin import kept_twin, twin_frames
-from stl_deploy.pipeline.manifest import check_network, record_files
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import RUN, TEST_INPUT, Source, on_declared_grid, open_reading, open_source, read_for
+from stl_deploy.runs.kept_twin import kept_twin, twin_frames
+from stl_deploy.runs.manifest import check_network, record_files
+from stl_deploy.runs.source import RUN, TEST_INPUT, Source, on_declared_grid, open_reading, open_source, read_for
 from stl_deploy.training.run_files import CONFIG
 
 FILE, CSV, HTML, NEUROBENCH = "energy.json", "layers.csv", "energy.html", "neurobench.json"
@@ -183,7 +183,7 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
 
 def page(report: EnergyReport) -> str:
     """The report as one HTML page that opens offline."""
-    from stl_deploy.report import ReportData, render_report  # matplotlib
+    from stl_deploy.report.page import ReportData, render_report  # matplotlib
 
     title = f"Energy of {report.source}"
     return render_report(ReportData(title, summary=summary_of(report), energy=report.as_dict()))

@@ -8,7 +8,7 @@ from typing import Any
 
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import Paired, compare
-from stl_deploy.report.pareto import Point
+from stl_deploy.report.page.pareto import Point
 
 
 @dataclass(frozen=True)

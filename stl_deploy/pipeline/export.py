@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix, sha256, write_json
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY, own_metadata
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
-from stl_deploy.pipeline.manifest import manifest, require_unedited
-from stl_deploy.pipeline.source import PROGRAM, RUN, Source, on_declared_grid, open_program, open_source, program_input
 from stl_deploy.pipeline.verify import show
+from stl_deploy.runs.manifest import manifest, require_unedited
+from stl_deploy.runs.source import PROGRAM, RUN, Source, on_declared_grid, open_program, open_source, program_input
 
 CALIBRATION = 256
 """Training images of a run that integers are chosen by."""
@@ -135,7 +135,7 @@ def _calibration(source: Source, input_file: Path | None) -> Callable[[], NDArra
         return None
 
     def load() -> NDArray[Any]:
-        from stl_deploy.pipeline.inputs import training_input  # torch
+        from stl_deploy.runs.inputs import training_input  # torch
 
         return training_input(source.path, CALIBRATION)
 

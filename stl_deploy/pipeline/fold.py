@@ -12,16 +12,16 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.exact import NodeProof, prove_exact
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.passes.base import Thresholds
 from stl_deploy.pipeline.fast_path import announce
 from stl_deploy.pipeline.fold_network import Folded
 from stl_deploy.pipeline.fold_network import fold as fold_network
-from stl_deploy.pipeline.inputs import split_spec
+from stl_deploy.runs.inputs import split_spec
 from stl_deploy.training.model_file import load_network
 
 

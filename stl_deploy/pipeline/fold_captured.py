@@ -7,8 +7,8 @@ from typing import NamedTuple
 import nir
 
 from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.write import to_graph
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.takes import NIR_NODES, refused
 from stl_deploy.passes import CAPTURED, apply

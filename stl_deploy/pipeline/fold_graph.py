@@ -8,11 +8,11 @@ from typing import Any
 
 import nir
 
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import with_metadata
+from stl_deploy.exporters.nir.lower import lower, own_metadata
 from stl_deploy.exporters.nir.patch import write_back
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid as declared_grid
-from stl_deploy.graph.lower import lower, own_metadata
 from stl_deploy.graph.program import Pool, Program
 from stl_deploy.passes import FOREIGN, apply
 from stl_deploy.passes.base import FoldOptions, Rewritten, Thresholds

@@ -19,7 +19,7 @@ from stl_deploy.energy.models.frontier import WIDTHS, Frontier, FrontierPoint, f
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.price_list import middle
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network

@@ -29,10 +29,10 @@ from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
 from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
-from stl_deploy.pipeline.manifest import check_network
 from stl_deploy.pipeline.tradeoff import samples_name
 from stl_deploy.pipeline.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
+from stl_deploy.runs.manifest import check_network
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
 
@@ -261,7 +261,7 @@ def _synops(run_dir: Path, split: Split) -> float:
     """Synops of one validation sample of the run as it is."""
     from stl_deploy._util.temporary import temporary_folder
     from stl_deploy.pipeline.fold import fold_run
-    from stl_deploy.pipeline.inputs import encode_split
+    from stl_deploy.runs.inputs import encode_split
 
     with temporary_folder() as folder:
         program = fold_run(run_dir, folder / "net.nir").program

@@ -9,7 +9,7 @@ from typing import Any
 from stl_deploy._util.console import Console
 from stl_deploy.exporters.verify import RUN_HEADER, Report, run_rows
 from stl_deploy.graph.exact import NodeProof
-from stl_deploy.report import Accuracy
+from stl_deploy.report.page import Accuracy
 
 FILE = "verify.json"
 REFERENCE = "NIR graph, reference run"

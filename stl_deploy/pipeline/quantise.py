@@ -43,9 +43,9 @@ from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
-from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune

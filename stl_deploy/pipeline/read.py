@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.files import read_inputs
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.frameworks.writers import reading_of
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.pipeline.source import PROGRAM, TEST_INPUT, open_program, open_source
+from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
+from stl_deploy.runs.source import PROGRAM, TEST_INPUT, open_program, open_source
 
 
 def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:

@@ -13,7 +13,7 @@ from stl_deploy.exporters.targets import Tabled, find_format
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row, table
-from stl_deploy.pipeline.source import Source, open_program, open_source
+from stl_deploy.runs.source import Source, open_program, open_source
 
 
 def show(

@@ -17,7 +17,7 @@ from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import Source, on_declared_grid, open_program, open_source, read_for
+from stl_deploy.runs.source import Source, on_declared_grid, open_program, open_source, read_for
 
 
 def simulate(

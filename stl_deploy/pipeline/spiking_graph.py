@@ -17,21 +17,21 @@ from stl_deploy._util.console import QUIET
 from stl_deploy._util.files import checked_labels, leading, require_suffix, write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
 from stl_deploy.exporters.nir.target import unheld
 from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.exporters.program.file import write_program
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.findings import Report
-from stl_deploy.graph.io.nir_file import write_nir
-from stl_deploy.graph.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
 from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
-from stl_deploy.pipeline.source import GRAPH, PROGRAM, Source, on_declared_grid
+from stl_deploy.runs.source import GRAPH, PROGRAM, Source, on_declared_grid
 
 if TYPE_CHECKING:
     from stl_deploy.passes.base import Thresholds

@@ -29,9 +29,9 @@ from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
 from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, iso_accuracy
-from stl_deploy.pipeline.kept_twin import kept_twin
-from stl_deploy.pipeline.manifest import record_files
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
+from stl_deploy.runs.kept_twin import kept_twin
+from stl_deploy.runs.manifest import record_files
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 KEPT = "ANN twin"

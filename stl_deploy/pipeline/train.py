@@ -14,7 +14,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
 from stl_deploy.pipeline.fast_path import announce
-from stl_deploy.pipeline.manifest import check_unchanged
+from stl_deploy.runs.manifest import check_unchanged
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.loop import train as train_network

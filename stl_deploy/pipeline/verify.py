@@ -18,9 +18,9 @@ from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner, ready
-from stl_deploy.pipeline.manifest import check_network
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import named, on_declared_grid, open_program, open_source, program_input
+from stl_deploy.runs.manifest import check_network
+from stl_deploy.runs.source import named, on_declared_grid, open_program, open_source, program_input
 
 
 def verify(

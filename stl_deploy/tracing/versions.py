@@ -1,4 +1,4 @@
-"""The frameworks' versions that captures are held with (docs/capture-conformance.md)."""
+"""The frameworks' versions that captures are held with (docs/measurements/capture-conformance.md)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from stl_deploy._util.files import cache_dir, read_input, read_npz, whole_file, 
 from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.configure import configure
+from stl_deploy.runs.configure import configure
 from stl_deploy.training.loop import train
 
 

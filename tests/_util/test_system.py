@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stl_deploy._util import system
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from tests.hunt.net_formats import golden_nir
 
 WITHOUT = """
@@ -46,7 +46,7 @@ def test_a_nir_file_is_read_without_them(sound: Path) -> None:
 
 def test_its_process_does_without_them_too(sound: Path) -> None:
     code = f"{WITHOUT}\nfrom stl_deploy._util.isolated import serve\nserve()"
-    question = f'["stl_deploy.graph.io.scan", "look_through", "{sound}", ["a NIR file", false], 1000000000, 0.5]\n'
+    question = f'["stl_deploy._util.hdf5.scan", "look_through", "{sound}", ["a NIR file", false], 1000000000, 0.5]\n'
     done = subprocess.run([sys.executable, "-c", code], input=question.encode(), capture_output=True, check=True)
     assert b'{"about": {' in done.stdout
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from stl_deploy._util.hdf5.scan import _size
 from stl_deploy._util.units import counted
-from stl_deploy.graph.io.scan import _size
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 samples"), (1, "1 sample"), (1200, "1,200 samples")])

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from stl_deploy.energy.prices.load import list_prices
+from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.targets import registry
-from stl_deploy.graph.dialect import PRESETS
 
 ASK = "import sys\nfrom stl_deploy.cli import main\ntry:\n    main([])\nfinally:\n    assert 'torch' not in sys.modules"
 

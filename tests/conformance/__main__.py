@@ -1,7 +1,7 @@
 """Run the conformance matrix: ``python -m tests.conformance [--frameworks NAME ...] [--nets NAME ...] [--record]``.
 
 Each framework gets a virtual environment of its own (pinned in requirements/), writes and runs networks, and reads and
-runs ours; spikes are compared one by one. Writes docs/conformance.json and docs/conformance.md, and with ``--record``
+runs ours; spikes are compared one by one. Writes docs/measurements/conformance.json and docs/measurements/conformance.md, and with ``--record``
 the golden files of the daily tests. Exit status 1 if a row without a known reason does not match.
 """
 
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--frameworks", nargs="+", choices=frameworks, default=frameworks)
     parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "measurements")
     parser.add_argument("--record", action="store_true", help="write the golden files of the daily tests")
     options = parser.parse_args()
     results = []

@@ -1,6 +1,6 @@
 """Captures of the frameworks' own nets: ``python -m tests.conformance.capture [--frameworks NAME ...] [--record]``.
 
-Each framework's environment also gets stl-deploy. Writes docs/capture-conformance.json and .md, and with ``--record``
+Each framework's environment also gets stl-deploy. Writes docs/measurements/capture-conformance.json and .md, and with ``--record``
 the golden files of the daily tests. Exit status 1 where a capture is refused or its replay differs.
 """
 
@@ -51,7 +51,7 @@ def main() -> int:
     for framework in options.frameworks:
         python = _with_ours(environment(framework, options.cache))
         rows += _work(python, framework, options.nets, GOLDEN if options.record else None)
-    path = ROOT / "docs" / "capture-conformance.json"
+    path = ROOT / "docs" / "measurements" / "capture-conformance.json"
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
     found = {(row["framework"], row["net"]): row for row in [*old, *rows]}
     write(sorted(found.values(), key=lambda row: FRAMEWORKS.index(row["framework"])), path)

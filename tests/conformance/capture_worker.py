@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import stl_deploy as stl
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from stl_deploy.graph.dialect import PRESETS
+from stl_deploy.exporters.nir.dialect import PRESETS
 from tests.conformance.nets import GRAPHS, NETS
 
 SEEDS = (0, 1, 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.conformance.runs import Result
 
-GOLDEN = Path(__file__).parents[1] / "graph" / "golden"
+GOLDEN = Path(__file__).parents[1] / "exporters" / "nir" / "golden"
 
 
 def record(results: Sequence[Result], folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Run the public conformance kit through the frameworks' own readers: ``python -m tests.conformance.kit``.
 
 Each framework reads every graph in an environment of its own; the last neurons' spikes are the output. Writes
-docs/nir-conformance.json and docs/nir-conformance.md.
+docs/measurements/nir-conformance.json and docs/measurements/nir-conformance.md.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frameworks", nargs="+", choices=list(READERS), default=list(READERS))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "measurements")
     options = parser.parse_args(arguments)
     kept = options.docs / "nir-conformance.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import StlDeployError, UnsupportedError
-from stl_deploy.graph.frameworks.restate import restate
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.readers.restate import restate
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from tests.conformance.cases import DIALECTS, KNOWN, SEEDS, Row

@@ -23,7 +23,7 @@ from stl_deploy.data.events import Events, gather, shrunk
 from stl_deploy.errors import ConfigError, InputError, ToolError
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.fold import fold_run
-from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.loop import train
 from stl_deploy.training.model_file import load_network

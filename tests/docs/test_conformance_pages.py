@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.conformance import capture, report
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 
 
 def test_files_that_others_wrote(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import torch
 from stl_deploy.energy import measure_energy
 from stl_deploy.energy.counts.taps import dense_macs
 from stl_deploy.errors import InputError
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Program, Reshape, Source
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.ann_twin import measure_twin
-from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.train import train
+from stl_deploy.runs.configure import configure
 from stl_deploy.training.model_file import load_network
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 

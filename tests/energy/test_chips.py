@@ -145,7 +145,7 @@ def test_a_microcontroller_pays_for_the_instructions_of_each_synop_and_update() 
 
 def test_instructions_are_the_fit_to_what_the_emulator_counted() -> None:
     """The list holds what `benchmarks.mcu.instructions` found, training and held-out networks apart."""
-    recorded = json.loads((Path(__file__).parents[2] / "docs" / "mcu-instructions.json").read_text())
+    recorded = json.loads((Path(__file__).parents[2] / "docs" / "measurements" / "mcu-instructions.json").read_text())
     for core in cores():
         rows = [row | row["instructions"] for row in recorded["rows"] if core.name in row["instructions"]]
         sizes = np.array([[row["synops"], row["updates"]] for row in rows])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stl_deploy.report import render_report, report_json
-from stl_deploy.report.format import ratio as shown_ratio
+from stl_deploy.report.page import render_report, report_json
+from stl_deploy.report.page.format import ratio as shown_ratio
 from tests import chromium
 from tests.energy.test_report import EVIL, full
 

@@ -11,8 +11,8 @@ import pytest
 
 from stl_deploy.energy import list_prices, measure_energy
 from stl_deploy.errors import InputError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron, Program, Source
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 

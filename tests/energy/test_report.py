@@ -23,7 +23,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Neuron, Program, Source
 from stl_deploy.pipeline.tradeoff import Tradeoff
-from stl_deploy.report import (
+from stl_deploy.report.page import (
     Accuracy,
     ParityRow,
     Raster,
@@ -32,11 +32,11 @@ from stl_deploy.report import (
     render_report,
     report_json,
 )
-from stl_deploy.report.energy_plots import by_layer
-from stl_deploy.report.format import count, joules, ratios, span
-from stl_deploy.report.network import boxes
-from stl_deploy.report.pareto import Point
-from stl_deploy.report.svg import panels
+from stl_deploy.report.page.energy_plots import by_layer
+from stl_deploy.report.page.format import count, joules, ratios, span
+from stl_deploy.report.page.network import boxes
+from stl_deploy.report.page.pareto import Point
+from stl_deploy.report.page.svg import panels
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
 

@@ -20,16 +20,16 @@ from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.early_exit import exit_steps, sureness
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff, tradeoff
 from stl_deploy.pipeline.train import train
-from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
+from stl_deploy.runs.configure import configure
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.snapshots import snapshots

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.cli.main import main as command_line
-from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import load_dialect
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron
 from stl_deploy.pipeline.energy import energy, summary
 from tests.conformance.golden import GOLDEN

@@ -12,7 +12,7 @@ import pytest
 
 from stl_deploy._util.files import read_input
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
+from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 from tests import chromium
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"

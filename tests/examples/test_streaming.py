@@ -13,7 +13,7 @@ from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
+from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "streaming.py"
 

@@ -16,15 +16,15 @@ from stl_deploy._util.console import Console
 from stl_deploy.data import registry as sources_of_data
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters import targets
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Input, Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline import listings
 from stl_deploy.pipeline.artifacts import ready
-from stl_deploy.pipeline.doctor import doctor
 from stl_deploy.pipeline.show import show
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
+from stl_deploy.verbs import listings
+from stl_deploy.verbs.machine import doctor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

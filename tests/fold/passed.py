@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import nir
 
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.patch import write_back
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
 from stl_deploy.passes import apply, narrow, widen
 from stl_deploy.passes.base import FoldOptions, Pass
 

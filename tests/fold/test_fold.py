@@ -15,9 +15,9 @@ from torch import nn
 
 from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
 from stl_deploy.graph.exact import prove_exact, round_to_grid
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import METADATA_KEY, lower
 from stl_deploy.graph.program import (
     DT,
     Conv,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import ParityError, UnsupportedError
-from stl_deploy.graph.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, apply, exact_grids, fold_scales, fold_thresholds
 from stl_deploy.passes.base import FoldOptions, LayerGrid

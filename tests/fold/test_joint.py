@@ -13,17 +13,17 @@ import yaml
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.exact import prove_exact, round_to_grid
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.passes.join import merge
 from stl_deploy.pipeline.fold_network import Folded, fold
-from stl_deploy.pipeline.join import learn_weights
+from stl_deploy.verbs.joining import learn_weights
 from tests.fold.test_residual import SEW
 
 PLAIN = """

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.write import late_behind
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import (
     DT,
     Concat,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import with_metadata
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, fold_affine
 from stl_deploy.passes.base import FoldOptions

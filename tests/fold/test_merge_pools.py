@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Pool
 from stl_deploy.graph.run import run
 from stl_deploy.passes import merge_pools as merging

@@ -13,11 +13,11 @@ from torch import nn
 from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.exact import grids, prove_exact, round_to_grid
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF

@@ -12,7 +12,7 @@ import nir
 import numpy as np
 from hypothesis import strategies as st
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import Dialect
 from tests.graph.nets import a, bare, graph
 
 F = np.float32

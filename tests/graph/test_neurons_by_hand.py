@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError
-from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif, steps
 

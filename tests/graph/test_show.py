@@ -6,10 +6,10 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv
 from stl_deploy.graph.show import table
 from tests.graph.nets import a, bare, chain, graph, iff, lif

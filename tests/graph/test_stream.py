@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.graph.stream import Stream
 from tests.graph.nets import chain, graph, iff, lif, steps

@@ -4,8 +4,8 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Output, Source
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, steps

@@ -24,7 +24,7 @@ from stl_deploy.data import load_dataset
 from stl_deploy.data.idx import read_idx
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.pipeline.user_module import load_module
+from stl_deploy.runs.user_module import load_module
 
 
 def _of_worker() -> int:

@@ -118,7 +118,7 @@ import resource, sys
 from pathlib import Path
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.file import write_netx
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from tests.exporters.netx.nets import special_cases
 from tests.hostile.nets import small_graph
 

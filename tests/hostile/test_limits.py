@@ -15,10 +15,10 @@ from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.check import check_file
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
-from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.exporters.nir.check import check_file
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.loop import train
 from stl_deploy.training.run_files import CHECKPOINT
 from tests.hunt.run_formats import TINY

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from h5py import h5g
 
+from stl_deploy._util.hdf5 import scan
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io import scan
 
 
 def _written(path, edit, **options):

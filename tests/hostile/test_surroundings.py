@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.printable import printable
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from tests.hostile.nets import small_graph
 
 STL = f"{sys.executable} -m stl_deploy"
@@ -298,7 +298,7 @@ START = """
 from stl_deploy.cli.surroundings import prepare_libraries
 prepare_libraries()
 import matplotlib, numba, torch
-from stl_deploy.report.svg import inline, panels, style
+from stl_deploy.report.page.svg import inline, panels, style
 with style():
     figure, axes = panels(1, 2, 2)
     axes[0].set_title("a")

@@ -140,7 +140,7 @@ def net():
 
 
 def _place(folder: Path) -> Path:
-    from stl_deploy.graph.io.nir_file import write_nir
+    from stl_deploy.exporters.nir.file import write_nir
     from tests.hostile.nets import small_graph
 
     folder.mkdir(parents=True)

@@ -30,9 +30,9 @@ def golden_nir() -> list[bytes]:
 
 
 def _try_nir(path: Path) -> str:
-    from stl_deploy.graph.check import check_file
-    from stl_deploy.graph.io.nir_file import read_nir
-    from stl_deploy.graph.lower import lower
+    from stl_deploy.exporters.nir.check import check_file
+    from stl_deploy.exporters.nir.file import read_nir
+    from stl_deploy.exporters.nir.lower import lower
     from stl_deploy.graph.run import run
 
     report = check_file(path)
@@ -148,7 +148,7 @@ def _try_c(path: Path) -> str:
 
 
 def _try_weights(path: Path) -> str:
-    from stl_deploy.pipeline.user_module import load_module
+    from stl_deploy.runs.user_module import load_module
 
     file = path.parent / "own.py"
     file.write_text("from tests.hunt.net_formats import small_module\n")

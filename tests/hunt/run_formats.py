@@ -40,7 +40,7 @@ def finished_run() -> Mapping[str, bytes]:
     if _KEPT in os.environ:
         return {path.name: path.read_bytes() for path in Path(os.environ[_KEPT]).iterdir()}
     from stl_deploy.config.schema import RunConfig
-    from stl_deploy.pipeline.run import run
+    from stl_deploy.verbs.whole_way import run
 
     with tempfile.TemporaryDirectory() as folder:
         run(RunConfig.model_validate(TINY), Path(folder) / "run", lava=False)
@@ -132,8 +132,8 @@ def _draw_less() -> None:
     """
     import matplotlib.figure
 
-    from stl_deploy.pipeline import report as verb
-    from stl_deploy.report import bars, cores, energy_plots, pareto, plots, render, svg
+    from stl_deploy.report import run_report as verb
+    from stl_deploy.report.page import bars, cores, energy_plots, pareto, plots, render, svg
 
     turn = [0]
     real = svg.inline
@@ -177,7 +177,7 @@ def _draw_less() -> None:
 
 
 def _show_energy(shown: bool) -> None:
-    from stl_deploy.pipeline import report as verb
+    from stl_deploy.report import run_report as verb
 
     real = _whole_report()
     verb._energy = real["_energy"] if shown else lambda folder: None
@@ -186,7 +186,7 @@ def _show_energy(shown: bool) -> None:
 
 @cache
 def _whole_report() -> dict[str, Callable[..., Any]]:
-    from stl_deploy.pipeline import report as verb
+    from stl_deploy.report import run_report as verb
 
     return {name: getattr(verb, name) for name in ("_energy", "layers_csv")}
 
@@ -196,7 +196,7 @@ def _try_report(path: Path) -> str:
 
     Beside damage of another file the energy, by far the longest part, is shown once in 32.
     """
-    from stl_deploy.pipeline.report import report
+    from stl_deploy.report.run_report import report
 
     _draw_less()
     _show_energy(path.name == "energy.json" or zlib.crc32(path.read_bytes()) % 32 == 0)

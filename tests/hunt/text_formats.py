@@ -19,20 +19,20 @@ def _presets() -> list[bytes]:
 
 
 def _try_yaml(path: Path) -> str:
-    from stl_deploy.pipeline.configure import configure
+    from stl_deploy.runs.configure import configure
 
     configure(str(path))
     return "read"
 
 
 def _dialects() -> list[bytes]:
-    from stl_deploy.graph.dialect import PRESETS
+    from stl_deploy.exporters.nir.dialect import PRESETS
 
     return [json.dumps(dialect.as_dict()).encode() for dialect in PRESETS.values()]
 
 
 def _try_dialect(path: Path) -> str:
-    from stl_deploy.graph.dialect import load_dialect
+    from stl_deploy.exporters.nir.dialect import load_dialect
 
     load_dialect(str(path))
     return "read"
@@ -60,8 +60,8 @@ def _model_cards() -> list[bytes]:
 
 def _try_model_card(path: Path) -> str:
     """As the verb models lists it."""
-    from stl_deploy.pipeline.listings import models
     from stl_deploy.training import pretrained
+    from stl_deploy.verbs.listings import models
 
     (path.parent / "models" / "mine").mkdir(parents=True)
     (path.parent / "models" / "mine" / "card.json").write_bytes(path.read_bytes())

@@ -12,8 +12,8 @@ import pytest
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.netx.convert import run_file, to_graph
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import bounds

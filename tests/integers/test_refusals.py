@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.exporters.integer_runner import IntegerRunner
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.fan_in import refusals

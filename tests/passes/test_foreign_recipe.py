@@ -11,9 +11,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import ParityError, StlDeployError
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.exporters.nir.patch import write_back
-from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.pipeline.fold_graph import fold_graph
 from tests.graph.nets import a, chain, full, graph, iff, lif
 from tests.oracles.fold import graph as old

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stl_deploy.cli import main
-from stl_deploy.pipeline.configure import configure
-from stl_deploy.pipeline.run import RunResult, run
+from stl_deploy.runs.configure import configure
+from stl_deploy.verbs.whole_way import RunResult, run
 
 SMALL = (
     "train.epochs=4",

@@ -11,11 +11,11 @@ from torch import nn
 import stl_deploy
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import find_format
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF

@@ -10,9 +10,9 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.c.target import CFormat
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.targets import Network, Options, find_format, register_target, registry
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import SAMPLES, Bench, whole_artifact

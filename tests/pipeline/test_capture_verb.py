@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from stl_deploy import verbs
 from stl_deploy.cli.main import main
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.user_module import load_module
+from stl_deploy.runs.user_module import load_module
 
 NET = """
 import torch

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from tests.exporters.witnesses import stand_in
 

@@ -17,8 +17,8 @@ from stl_deploy.energy.models.frontier import WIDTHS, Frontier, FrontierPoint
 from stl_deploy.energy.paired import compare
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.frontier import folder_of, is_kept, keep_frontier, narrowed, structure_of
-from stl_deploy.pipeline.run import RunResult
 from stl_deploy.training.model_file import load_network
+from stl_deploy.verbs.whole_way import RunResult
 from tests.energy.test_verbs import spikes, write
 
 

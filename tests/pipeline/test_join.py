@@ -12,15 +12,15 @@ import pytest
 import stl_deploy as stl
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.fold import fold_run
-from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.pipeline.join import Joint, join
 from stl_deploy.pipeline.simulate import simulate
 from stl_deploy.pipeline.train import train
+from stl_deploy.runs.configure import configure
+from stl_deploy.runs.inputs import encode_split
+from stl_deploy.verbs.joining import Joint, join
 
 NET = (
     'network=[{"kind": "flatten"}, {"kind": "linear", "features": 30}, {"kind": "lif"}, '

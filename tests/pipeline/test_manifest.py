@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stl_deploy.graph.io.nir_file import write_nir
-from stl_deploy.graph.lower import lower
-from stl_deploy.pipeline.manifest import manifest
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.runs.manifest import manifest
 from tests.hostile.nets import small_graph
 
 
@@ -29,8 +29,8 @@ def test_torchs_threads_are_recorded(threads: int) -> None:
 def test_without_torch_there_are_none(tmp_path: Path) -> None:
     write_nir(small_graph(), tmp_path / "a.nir")
     code = (
-        "import sys; from pathlib import Path; from stl_deploy.graph.lower import lower\n"
-        "from stl_deploy.graph.io.nir_file import read_nir\nfrom stl_deploy.pipeline.manifest import manifest\n"
+        "import sys; from pathlib import Path; from stl_deploy.exporters.nir.lower import lower\n"
+        "from stl_deploy.exporters.nir.file import read_nir\nfrom stl_deploy.runs.manifest import manifest\n"
         "found = manifest(lower(read_nir(Path(sys.argv[1]))), [])\n"
         "print('torch' not in sys.modules, found['threads'])"
     )

@@ -17,8 +17,8 @@ from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.bibliography import _CITED, ENTRIES, cited
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.papers import papers
-from stl_deploy.pipeline.run import RunResult
+from stl_deploy.report.paper_tables import papers
+from stl_deploy.verbs.whole_way import RunResult
 
 
 def test_several_runs_side_by_side(small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]) -> None:

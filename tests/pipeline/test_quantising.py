@@ -21,11 +21,11 @@ from stl_deploy.integers.graph import ConvNode
 from stl_deploy.integers.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.store import NAME, read_integers
 from stl_deploy.pipeline import quantise as quantising
-from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.quantise import QuantiseOptions
 from stl_deploy.pipeline.quantise import quantise as quantise_run
 from stl_deploy.pipeline.simulate import simulate
+from stl_deploy.runs.configure import configure
 from stl_deploy.training import fine_tune as fine_tuning
 from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.loop import train, train_epoch

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stl_deploy.pipeline.verdict import COLUMNS, LINES
+from stl_deploy.report.text.run_summary import COLUMNS, LINES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

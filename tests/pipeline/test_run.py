@@ -26,19 +26,19 @@ from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
 from stl_deploy.integers.simulate import IntegerRun
-from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.artifacts import Bench
-from stl_deploy.pipeline.configure import configure
-from stl_deploy.pipeline.report import report
-from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.pipeline.verdict import LINES
+from stl_deploy.report.run_report import report
+from stl_deploy.report.text.run_summary import LINES
+from stl_deploy.runs.configure import configure
 from stl_deploy.training.loop import train
+from stl_deploy.verbs import whole_way as run_module
+from stl_deploy.verbs.whole_way import RunResult, run
 from tests.pipeline.conftest import SMALL
 
 FILES = [

@@ -12,7 +12,7 @@ import pytest
 import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.file import write_nir
 from tests.graph.nets import a, graph, iff
 
 A = np.array([[[1, 0]], [[0, 1]], [[1, 1]]], np.float32)

@@ -11,8 +11,8 @@ import stl_deploy as stl
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.graph.exact import round_to_grid
-from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.integers.qat.network import quantised_network
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.network import Network

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import stl_deploy as stl
-from stl_deploy.graph.dialect import PRESETS
-from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.graph.readout import Readout
 from tests.graph.nets import a, chain, iff, steps
 

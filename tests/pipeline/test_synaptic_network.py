@@ -11,8 +11,8 @@ import torch
 import stl_deploy as stl
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
-from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.population import Population

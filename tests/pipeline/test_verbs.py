@@ -12,8 +12,8 @@ from stl_deploy import verbs
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.nir_file import write_nir
-from stl_deploy.pipeline import source
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.runs import source
 from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.graph.compare import NodeParity, RunParity
-from stl_deploy.pipeline.run import RunResult
-from stl_deploy.pipeline.verdict import COLUMNS, LINES, verdict
+from stl_deploy.report.text.run_summary import COLUMNS, LINES, verdict
+from stl_deploy.verbs.whole_way import RunResult
 
 ENERGY = (
     "The SNN costs 2.8 times its ANN twin streaming (weights once per step) and 1.04 times layer by layer (once per "

@@ -13,10 +13,10 @@ from stl_deploy import verbs
 from stl_deploy._util.console import Console
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.targets import registry
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.pipeline.verify import verify
 
 

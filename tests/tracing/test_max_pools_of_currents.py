@@ -15,7 +15,7 @@ import stl_deploy as stl
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler
 from stl_deploy.graph.program import MaxPool, Scale
-from stl_deploy.pipeline.capture_file import capture as capture_file
+from stl_deploy.verbs.capturing import capture as capture_file
 
 
 class Leaky(nn.Module):

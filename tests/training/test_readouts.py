@@ -13,12 +13,12 @@ from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI

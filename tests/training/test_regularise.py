@@ -9,7 +9,7 @@ from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import ActivityCounter
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import INPUT, Network

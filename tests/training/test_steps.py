@@ -16,15 +16,15 @@ from stl_deploy.config.schema import DatasetConfig, RunConfig, TrainConfig
 from stl_deploy.data import complete, from_arrays, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.exporters.c.compiler import find_compiler
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import RLIF
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.evaluate import classification_loss, right
 from stl_deploy.training.loop import train
 from stl_deploy.verbs import export

@@ -16,9 +16,9 @@ from stl_deploy._util.files import write_npz
 from stl_deploy._util.npz import read_npz
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
-from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 
 UNSUPPORTED = 77

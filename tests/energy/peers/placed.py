@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.energy.prices.chip import Placement
-from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.mapping import on_loihi

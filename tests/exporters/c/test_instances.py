@@ -260,8 +260,8 @@ def stepped(folder: Path, x: Any) -> list[list[int]]:
 def test_the_ecg_preset_is_decided_at_each_step(tmp_path: Path) -> None:
     """The shipped network for heartbeats, with weights as drawn: a class for each of its steps."""
     from stl_deploy.config.load import load_config
-    from stl_deploy.graph.lower import lower
-    from stl_deploy.pipeline.untrained import untrained_graph
+    from stl_deploy.exporters.nir.lower import lower
+    from stl_deploy.verbs.untrained_network import untrained_graph
 
     steps = load_config("qtdb_ecg").dataset.steps if hasattr(load_config("qtdb_ecg").dataset, "steps") else 40
     graph, dialect = untrained_graph("qtdb_ecg")

@@ -13,7 +13,7 @@ from stl_deploy.cli import main
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.conformance.cases import LEVELS, cases
 from stl_deploy.exporters.nir.conformance.kit import expected_outputs, run_case, write_case
-from stl_deploy.pipeline.nir_conformance import nir_conformance
+from stl_deploy.verbs.conformance import nir_conformance
 
 DT = 1e-4
 CASES = {case.name: case for case in cases(DT)}

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
 from stl_deploy.exporters.witnesses import equations as eq
 from stl_deploy.exporters.witnesses.brian2 import Brian2
 from stl_deploy.exporters.witnesses.connections import conv_connections, dense_connections
 from stl_deploy.exporters.witnesses.environment import BRIAN2
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Output, Pool, Program, Source
 from stl_deploy.graph.run import run
 from tests.exporters.witnesses import stand_in

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.targets import find_format
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
 from stl_deploy.exporters.witnesses.xylosim import XyloSim
@@ -21,7 +22,6 @@ from stl_deploy.exporters.xylo.network import load
 from stl_deploy.exporters.xylo.quantise import Extremes, Shifts, order, proved, rows, scales, specification
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
 from stl_deploy.exporters.xylo.structure import structure
-from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.graph.program import Program, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import Bench

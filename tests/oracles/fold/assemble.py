@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import METADATA_KEY
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.graph.program import DT, Floats, Shape
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.network import INPUT, Network

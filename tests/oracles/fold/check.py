@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from stl_deploy.errors import ParityError
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.compare import compare
 from stl_deploy.graph.exact import prove_exact, random_input
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.margins import Margin
 from stl_deploy.graph.run import Result, run
 from stl_deploy.nn.network import Network

@@ -11,9 +11,9 @@ from typing import Any
 
 import nir
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower, own_metadata
 from stl_deploy.graph.exact import input_grid as declared_grid
-from stl_deploy.graph.lower import lower, own_metadata
 from tests.oracles.fold.check_graph import check_graph
 from tests.oracles.fold.graph_grids import round_graph
 from tests.oracles.fold.graph_nodes import with_metadata

@@ -13,9 +13,9 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.exact import SPIKES, Grid, output_grid, sum_grids
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Linear
 from tests.oracles.fold.graph_nodes import find, with_fields
 from tests.oracles.fold.grid import LayerGrid, choose

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_max_pool
 from tests.oracles.fold.graph_nodes import find, with_fields
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.graph.exact import round_to_grid
-from stl_deploy.graph.lower import METADATA_KEY
 
 _WEIGHT_BITS = 20
 """Votes are multiples of 2^-20: with weights that add up to 1 every sum of them is exact in float32."""

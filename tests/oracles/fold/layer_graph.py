@@ -17,9 +17,9 @@ import numpy as np
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.dialect import Dialect, Loop
-from stl_deploy.graph.lower import METADATA_KEY, lower
-from stl_deploy.graph.lower.loops import ordered
+from stl_deploy.exporters.nir.dialect import Dialect, Loop
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
+from stl_deploy.exporters.nir.lower.loops import ordered
 from stl_deploy.graph.program import (
     DT,
     Conv,

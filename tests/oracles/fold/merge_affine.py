@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import nir
 import numpy as np
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.exact import grids
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
 from tests.oracles.fold.graph_nodes import with_fields, without_nodes

@@ -20,8 +20,8 @@ import nir
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Floats, Linear, Node, Pool, Program, Reshape, is_max_pool
 
 Edge = tuple[str, str]

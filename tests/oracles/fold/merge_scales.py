@@ -7,8 +7,8 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Doubles, Linear, Program, Scale
 from tests.oracles.fold.graph_nodes import find, with_fields, without_nodes
 

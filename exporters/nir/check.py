@@ -1,0 +1,135 @@
+"""Is this graph sound, what was assumed in reading it, and which targets can hold it?
+
+A check is total (it never raises), complete (every node has a report) and anchored (a finding names its node). It uses
+the lowering itself, so rules exist once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+
+from stl_deploy.exporters.nir.detect_writer import Writer, asked_dialect, candidates, overlooked, recognise, unsaid
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
+from stl_deploy.graph.check import TARGETS, TargetCheck, ask, check_program, report, soundness
+from stl_deploy.graph.findings import Finding, Report, from_error
+from stl_deploy.graph.program import Delay, Neuron, Program
+
+
+def check_file(
+    path: Path,
+    dialect: object = None,
+    targets: Mapping[str, TargetCheck] = TARGETS,
+    declared: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Any] | None = None,
+) -> Report:
+    """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding.
+
+    dialect: a Dialect, or what `load_dialect` takes. declared: what its metadata would say of the input, in place of
+    what they say. seen: where they say nothing.
+    """
+    try:
+        graph = read_nir(path)
+        if declared is not None or seen is not None:
+            said = {"input": dict(seen or {}), **own_metadata(graph)} | ({"input": dict(declared)} if declared else {})
+            graph.metadata = {**graph.metadata, METADATA_KEY: said}
+        chosen = None if dialect is None else asked_dialect(graph, dialect)
+    except Exception as error:
+        return report({}, [from_error(error)], targets, None)
+    return check(graph, chosen, targets)
+
+
+def check(
+    source: nir.NIRGraph | Program, dialect: Dialect | None = None, targets: Mapping[str, TargetCheck] = TARGETS
+) -> Report:
+    """Check a graph (or a Program already lowered) and ask each target.
+
+    dialect: how the graph is meant; default: as its own metadata say, else as the framework means it that the graph's
+    form gives away, else spec; the first finding then says so. Never raises.
+    """
+    try:
+        if isinstance(source, Program):
+            return check_program(source, targets)
+        return _check_graph(source, dialect, targets)
+    except Exception as error:
+        return report({}, [from_error(error)], targets, dialect)
+
+
+def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> Report:
+    writer = recognise(graph) if dialect is None and "dialect" not in own_metadata(graph) else None
+    lowering = try_lower(graph, dialect if writer is None else writer.dialect)
+    found = _told(writer) if writer is not None else []
+    if writer is None and dialect is None and "dialect" not in own_metadata(graph):
+        found += _unstated(graph, lowering)
+    if "dialect" not in own_metadata(graph):
+        found += _unsaid(graph, lowering.dialect)
+    found += [from_error(error) for error in all_errors(lowering)]
+    found += [
+        Finding(
+            "not-reached",
+            "info",
+            name,
+            "its shapes are not judged, as the shape that arrives is unknown",
+            "mend the nodes before it",
+        )
+        for name in lowering.unreached
+    ]
+    found += [Finding("shapes-assumed", "info", None, said) for said in lowering.reading.assumptions()]
+    read = {source.node for sources in lowering.wiring.sources.values() for source in sources}
+    found += soundness(lowering.nodes.values(), read)
+    found += _shapes_declared(lowering)
+    if not lowering.errors:
+        found += ask(lowering.program, targets)
+    nodes = {name: (lowering.nodes.get(name), type(node).__name__) for name, node in lowering.wiring.nodes.items()}
+    return report(nodes, found, targets, lowering.dialect)
+
+
+def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
+    for name, node in lowering.wiring.nodes.items():
+        if isinstance(node, nir.Output) and name in lowering.nodes:
+            declared = np.asarray((node.output_type or {}).get("output")).reshape(-1).tolist()
+            shape = list(lowering.nodes[name].shape)
+            if declared not in ([None], shape, [*declared[:1], *shape]):
+                yield Finding("output-shape", "info", name, f"declares {declared[:9]}, but {shape} arrives")
+
+
+def _told(writer: Writer) -> list[Finding]:
+    said = f"the file does not say how it is stepped; {writer.preset} wrote it by its form ({writer.trace})"
+    return [Finding("dialect-recognised", "info", None, said, "name another with --dialect if that is wrong")]
+
+
+def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:
+    if said := unsaid(graph, dialect):
+        yield Finding("dialect-ambiguous", "warning", None, said, "ask who trained it, or measure with --input")
+    if said := overlooked(graph, dialect):
+        yield Finding("field-overlooked", "warning", None, said, "name the dialect of the framework that wrote it")
+
+
+def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:
+    """Which of the dialect's options this graph leaves open and does depend on."""
+    neurons = [node for node in lowering.nodes.values() if isinstance(node, Neuron)]
+    kinds = {type(lowering.wiring.nodes[node.name]) for node in neurons}
+    dialect = lowering.dialect
+    matters = {
+        "dt": kinds - {nir.Threshold} or any(isinstance(node, Delay) for node in lowering.nodes.values()),
+        "leak": kinds & {nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF},
+        "compare": any(node.spiking for node in neurons),
+        "reset": any(node.spiking and node.decay is not None for node in neurons),
+        "spikes_per_step": any(node.spiking and node.decay is not None for node in neurons),
+        "synapse": kinds & {nir.CubaLI, nir.CubaLIF},
+    }
+    open_options = [f"{key} {getattr(dialect, key)}" for key, depends in matters.items() if depends]
+    if open_options:
+        yield Finding(
+            "dialect-unstated",
+            "warning",
+            None,
+            f"the file does not say how it is stepped; assumed: {', '.join(open_options)}",
+            f"pass the dialect of the framework that wrote it: {', '.join(candidates(graph))}",
+        )

@@ -1,0 +1,266 @@
+"""What a NIR file leaves open, and what each framework means by it.
+
+A NIR graph names time constants and thresholds but neither the time step nor how
+a continuous equation becomes a discrete one. A `Dialect` answers those questions.
+It is consumed by `lower` and by nobody after it.
+
+The presets and their sources: NIR 1.0.8 (spec), and the reader and writer code of
+snnTorch 1.0, Norse 1.1, Sinabs 3.1, SpikingJelly 2.0, Rockpool 3.1 and Spyx 1.0.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.untrusted import read_text
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Compare, SynapseRule
+
+Leak = Literal["euler", "exp"]
+Reset = Literal[
+    "value",
+    "subtract",
+    "subtract_delayed",
+    "value_delayed",
+    "none",
+    "snntorch_zero",
+    "snntorch_subtract_now",
+    "snntorch_zero_now",
+    "spyx",
+]
+SpikesPerStep = Literal["one", "many"] | int
+"""One, as many as v holds thresholds, or that with a cap."""
+Start = Literal["zero", "v_reset", "v_leak"]
+Gain = Literal["r", "one", "one_minus_decay"]
+Rate = Literal["divide", "reciprocal", "double"]
+Bounded = Literal["all", "if"]
+Integrate = Literal["dt_r", "r"]
+Emit = Literal["now", "next_step"]
+Loop = Literal["closing_edge", "neuron_output"]
+LoopInput = Literal["as_written", "neuron"]
+Bound = float | Literal["-threshold"] | None
+"""A lower bound of the potential: a number, minus the threshold, or none."""
+
+
+_LATER = frozenset({"rate", "bounded"})
+OF_NODES = frozenset({"leak", "compare", "reset", "spikes_per_step", "start", "synapse", "gain", "rate", "integrate"})
+"""The options that single nodes may have of their own."""
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number, of which a float can hold the value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a NIR graph is stepped in discrete time.
+
+    dt: time step, in the unit of the graph's time constants.
+    leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = v_leak + e^(−dt/τ)·(v − v_leak) + x (input gain 1).
+    compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
+    reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
+        at the next step, whatever arrives then; ``none``: a spike leaves v alone; ``snntorch_zero``: ``value_delayed``
+        for CubaLIF and for neurons in a loop, ``value`` for others; ``snntorch_zero_now`` and
+        ``snntorch_subtract_now``: snnTorch's ``reset_delay=False`` (`Program` has the equations); its RSynaptic, which
+        fails with that in snnTorch 1.0, is read as with the delay; ``spyx``: ``subtract`` for CubaLIF,
+        ``subtract_delayed`` for others.
+    spikes_per_step: ``one``; ``many``: trunc(v/θ) spikes in one step; or a whole number from 2, as cap of these.
+    v_min: lower bound of v: a number, ``"-threshold"``, or None; or one of these for each node named, and none for
+        the others.
+    start: v at rest is 0 (``zero``), v_reset or v_leak (0 for neurons that have none).
+    synapse: how CubaLIF's current is stepped: ``euler``; ``jump``: i = (1 − dt/τ_syn)·i + w_in·in; or ``exp_add``:
+        i = (i + in)·e^(−dt/τ_syn); v = v·e^(−dt/τ_mem) + i.
+    gain: what scales a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``; with ``exp`` nothing);
+        nothing (``one``); or 1 minus the decay of its potential (``one_minus_decay``).
+    rate: how dt/τ is computed: as a quotient (``divide``) or (1/τ)·dt (``reciprocal``), both in the file's precision,
+        or as a quotient in float64 that is not rounded before the decay is (``double``).
+    bounded: which neurons v_min is for: ``all`` that spike, or integrate-and-fire neurons, IF, only (``if``).
+    integrate: I and IF add dt·r·x (``dt_r``) or r·x (``r``).
+    emit: a spike leaves a neuron in the step in which v crosses θ (``now``), or one step later (``next_step``).
+    loop: where a loop is one step late: on the edge that closes it (``closing_edge``), so that a bias in the loop is
+        not there at t = 0; or where spikes leave the neuron (``neuron_output``), so that it is.
+    loop_input: an edge from an Input into the weights that lead a neuron's spikes back to it is taken ``as_written``,
+        or goes to the neuron, past the weights (``neuron``).
+    nodes: options of single nodes, by name, where they are not those of the graph.
+    """
+
+    dt: float = 1e-4
+    leak: Leak = "euler"
+    compare: Compare = "gt"
+    reset: Reset = "value"
+    spikes_per_step: SpikesPerStep = "one"
+    v_min: Bound | Mapping[str, Bound] = None
+    start: Start = "zero"
+    synapse: SynapseRule = "euler"
+    gain: Gain = "r"
+    rate: Rate = "divide"
+    bounded: Bounded = "all"
+    integrate: Integrate = "dt_r"
+    emit: Emit = "now"
+    loop: Loop = "closing_edge"
+    loop_input: LoopInput = "as_written"
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                accepted = ", ".join(f'"{c}"' for c in choices)
+                raise InputError(f"dialect key '{key}': expected {accepted}; found {getattr(self, key)!r}")
+        spikes = self.spikes_per_step
+        if spikes not in ("one", "many") and (isinstance(spikes, bool) or not isinstance(spikes, int) or spikes < 2):
+            raise InputError(
+                f'dialect key \'spikes_per_step\': expected "one", "many" or a whole number from 2; found {spikes!r}'
+            )
+        if not _is_finite(self.dt) or self.dt <= 0:
+            raise InputError(f"dialect key 'dt': expected a positive finite number; found {self.dt!r}")
+        for bound in self.v_min.values() if isinstance(self.v_min, Mapping) else [self.v_min]:
+            if not (bound is None or bound == "-threshold" or _is_finite(bound)):
+                accepted = 'null, a finite number, "-threshold", or an object with one of these for each node'
+                raise InputError(f"dialect key 'v_min': expected {accepted}; found {self.v_min!r}")
+        self._check_nodes()
+
+    def _check_nodes(self) -> None:
+        """Raise InputError for options of single nodes that are none."""
+        if not isinstance(self.nodes, Mapping) or not all(isinstance(own, Mapping) for own in self.nodes.values()):
+            raise InputError(f"dialect key 'nodes': expected an object of options by node; found {self.nodes!r}")
+        for node, own in self.nodes.items():
+            unknown = sorted(set(own) - OF_NODES)
+            if unknown:
+                accepted = ", ".join(sorted(OF_NODES))
+                raise InputError(
+                    f"dialect key 'nodes', '{node}': expected options of a node: {accepted}; found '{unknown[0]}'"
+                )
+            replace(self, nodes={}, **own)
+
+    def bound(self, node: str, leaky: bool) -> Bound:
+        """The lower bound of the potential of the neurons of one node. leaky: they are not IF."""
+        if isinstance(self.v_min, Mapping):
+            return self.v_min.get(node)
+        return None if leaky and self.bounded == "if" else self.v_min
+
+    def of_node(self, name: str) -> Dialect:
+        """The dialect of one node: its own options before the graph's."""
+        own = self.nodes.get(name)
+        return replace(self, nodes={}, **own) if own else self
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin: every key, in order; ``nodes`` only where a node has options of its own."""
+        return {key: value for key, value in asdict(self).items() if key != "nodes" or value}
+
+    def written(self) -> dict[str, Any]:
+        """What a file keeps; a key that is not there has the value of ``spec``.
+
+        Options that earlier files do not know are left out at their default, so that such files stay as they were.
+        """
+        default = Dialect().as_dict()
+        return {
+            key: value
+            for key, value in self.as_dict().items()
+            if value is not None and not (key in _LATER and value == default[key])
+        }
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any], *, where: str, base: Dialect | None = None) -> Dialect:
+        """Build from JSON-like data; missing keys take the values of the preset that the key ``preset`` names.
+
+        Without that key they are ``base``'s (default: the spec preset's). Raises InputError naming ``where`` for
+        unknown keys and wrong values.
+        """
+        given = dict(data)
+        known = {"preset", *(f.name for f in fields(cls))}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            found = f"'{unknown[0]}'{did_you_mean(unknown[0], known)}"
+            raise InputError(f"{where}: expected dialect keys {', '.join(sorted(known))}; found {found}")
+        named = given.pop("preset", None)
+        try:
+            return replace(base or cls() if named is None else preset(named), **given)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(kind) for name, kind in get_type_hints(Dialect).items() if get_origin(kind) is Literal
+}
+"""What each option that is a choice may be."""
+PRESETS: dict[str, Dialect] = {
+    "spec": Dialect(),
+    "stl": Dialect(compare="ge"),
+    # snnTorch writes τ = dt/(1 - β) in float32; the quotient in float64 gives back every β of 0.5 and more.
+    "snntorch": Dialect(reset="subtract_delayed", loop="neuron_output", rate="double"),
+    "snntorch_zero": Dialect(reset="snntorch_zero", loop="neuron_output", rate="double"),
+    "snntorch_now": Dialect(reset="snntorch_subtract_now", loop="neuron_output", rate="double"),
+    "snntorch_zero_now": Dialect(reset="snntorch_zero_now", loop="neuron_output", rate="double"),
+    "snntorch_none": Dialect(reset="none", loop="neuron_output", rate="double"),
+    # Norse's writer multiplies its time constants by its dt of 1e-3 once too often.
+    "norse": Dialect(dt=1e-6, integrate="r", synapse="jump", start="v_leak"),
+    "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),
+    "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
+    # What its `from_nir` and `from_model` make: integrate-and-fire neurons stop at minus their threshold.
+    "sinabs_reader": Dialect(
+        dt=1.0,
+        leak="exp",
+        compare="ge",
+        reset="subtract",
+        spikes_per_step="many",
+        v_min="-threshold",
+        bounded="if",
+    ),
+    # The default of its LIF, `norm_input=True`, which its writer does not write down.
+    "sinabs_norm": Dialect(
+        dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", gain="one_minus_decay"
+    ),
+    "spikingjelly": Dialect(compare="ge", start="v_reset"),
+    "rockpool": Dialect(
+        dt=1e-3,
+        leak="exp",
+        compare="ge",
+        reset="subtract",
+        spikes_per_step="many",
+        synapse="exp_add",
+        rate="reciprocal",
+    ),
+    # Its CuBaLIF resets before the leak, its LIF after; its writer leads a recurrent layer's input into the weights.
+    "spyx": Dialect(dt=1.0, reset="spyx", gain="one", emit="next_step", loop_input="neuron"),
+}
+"""What a file means that the framework wrote."""
+
+
+def preset(name: object) -> Dialect:
+    """A preset by name, without regard to case; raises InputError, with a suggestion, if there is none."""
+    found = PRESETS.get(name.strip().lower()) if isinstance(name, str) else None
+    if found is None:
+        close = did_you_mean(name.lower(), PRESETS) if isinstance(name, str) else ""
+        raise InputError(f"expected a dialect preset: {', '.join(PRESETS)}; found {name!r}{close}")
+    return found
+
+
+def load_dialect(asked: object, base: Dialect | None = None) -> Dialect:
+    """A preset by name (see `preset`), a JSON file (`.json`) with the keys of `Dialect`, or a mapping of these.
+
+    base: where a file or mapping takes the keys that it leaves out (see `Dialect.from_mapping`).
+    Raises InputError if there is no such preset, or the file or the mapping cannot be read as a dialect.
+    """
+    if isinstance(asked, Mapping):
+        return Dialect.from_mapping(asked, where="the dialect given", base=base)
+    path = Path(asked) if isinstance(asked, str | Path) else None
+    if path is None or path.suffix.lower() != ".json":
+        try:
+            return preset(asked)
+        except InputError as error:
+            raise InputError(f"{error}; or give the path of a .json file") from None
+    text = read_text(path, "a dialect's JSON file")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"dialect file {path}: not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"dialect file {path}: expected a JSON object; found a {type(data).__name__}")
+    return Dialect.from_mapping(data, where=f"dialect file {path}", base=base)

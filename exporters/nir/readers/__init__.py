@@ -1,0 +1,1 @@
+"""How other frameworks read a NIR file, and Programs exported for one of them."""

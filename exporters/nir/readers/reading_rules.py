@@ -1,0 +1,316 @@
+"""What each framework makes of a NIR file: which fields it looks at, and how it steps the neurons.
+
+Found by reading and running snnTorch 1.0.0, Norse 1.1.0, SpikingJelly 2.0.0 and Sinabs 3.1.3; the conformance run
+(`python -m tests.conformance`) proves it again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, NoReturn
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.readers.execution_order import Edge, queued, traced
+from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
+
+_RATE_ROUNDED = 2.0**-23
+"""What 1 - dt/τ, and so dt/τ, may have lost to float32."""
+_INTO_WEIGHTS = "fold thresholds into the weights (stl-deploy fold RUN --thresholds weights)"
+
+
+def refusal(name: str, slug: str, reader: Reader, reason: str, remedy: str) -> UnsupportedError:
+    """The error for a node that a reader cannot hold."""
+    return UnsupportedError(f"{reader.name} {reason}", node=name, slug=slug, remedy=remedy)
+
+
+def refuse(node: Node, slug: str, reader: Reader, reason: str, remedy: str) -> NoReturn:
+    """Raise the UnsupportedError for a node that a reader cannot hold."""
+    raise refusal(node.name, slug, reader, reason, remedy)
+
+
+_STEP = "\nout, state = net(x[t], state)  # in each step; state is None in the first"
+
+
+class Reader(ABC):
+    """One framework as a reader. dialect: how it steps what it reads; load: how to load and run a file there,
+    ``{graph}`` for the graph that nir has read.
+
+    walks: runs the nodes as it meets them; mistakes_loops: rewires loops of neurons and one dense layer, wrongly.
+    """
+
+    name: ClassVar[str]
+    dialect: ClassVar[Dialect]
+    load: ClassVar[str]
+    average_pool: ClassVar[bool] = True
+    negative_axes: ClassVar[bool] = False
+    uniform: ClassVar[bool] = False
+    loops: ClassVar[bool] = True
+    walks: ClassVar[bool] = False
+    mistakes_loops: ClassVar[bool] = False
+
+    def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
+        """Which edges it takes a step late, and which node for the output; see
+        `stl_deploy.exporters.nir.readers.execution_order`."""
+        return (traced if self.walks else queued)(names, edges, start)
+
+    def neuron(self, node: Neuron) -> tuple[nir.NIRNode, Floats]:
+        """The NIR node, and the factor by which its input must be multiplied before it arrives.
+
+        Raises UnsupportedError.
+        """
+        if node.decay is None:
+            refuse(node, "no-such-layer", self, "has no Threshold", "use average pooling")
+        if node.threshold is None:
+            refuse(node, "no-such-layer", self, "is given spiking neurons only", "end with spikes")
+        self._require_reset(node)
+        if node.v_min is not None:
+            refuse(node, "v-min", self, "has no lower bound of the potential", "drop v_min from the dialect")
+        if self.uniform:
+            self._require_uniform(node)
+        found, factor = self._restate(node)
+        return found, np.broadcast_to(np.asarray(factor, np.float32), node.shape)
+
+    @abstractmethod
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        """The NIR node and the input's factor of a spiking neuron with memory that has passed the checks."""
+
+    def _require_reset(self, node: Neuron) -> None:
+        if node.reset != "value" or node.many or node.v_reset is not None:
+            refuse(
+                node,
+                "reset",
+                self,
+                "resets what it reads to 0, and has it fire once in a step",
+                "train with a hard reset to 0",
+            )
+        self._require_start(node)
+
+    def _require_start(self, node: Neuron) -> None:
+        if node.v_start is not None:
+            refuse(node, "start", self, "starts at 0", "train with potentials that start at 0")
+
+    def _require_uniform(self, node: Neuron) -> None:
+        current = None if node.synapse is None else node.synapse.decay
+        arrays = {"threshold": node.threshold, "decay": node.decay, "gain": node.gain, "synapse-decay": current}
+        arrays["v-reset"] = node.v_reset
+        for what, array in arrays.items():
+            if array is not None and array.ndim:
+                count = np.unique(array).size
+                remedy = _INTO_WEIGHTS if what == "threshold" else "train one value per layer"
+                refuse(node, f"{what}-nonuniform", self, f"reads one {what} per layer, not {count}", remedy)
+
+    def threshold(self, node: Neuron) -> Floats:
+        """θ of full shape, moved to its neighbour where program and reader differ in > and >=."""
+        assert node.threshold is not None
+        theta = np.broadcast_to(node.threshold, node.shape)
+        if node.compare == self.dialect.compare:
+            return theta.copy()
+        towards = np.float32(-np.inf if node.compare == "ge" else np.inf)
+        return np.nextafter(theta, towards)
+
+
+def _full(node: Neuron, array: Floats | None, default: float) -> Doubles:
+    return np.broadcast_to(default if array is None else array, node.shape).astype(np.float64)
+
+
+def _refuse_leak(node: Neuron, reader: Reader) -> None:
+    if node.offset is not None:
+        refuse(node, "v-leak", reader, "needs v_leak 0 here", "train with v_leak 0")
+
+
+def _leaks_to(node: Neuron, rate: Doubles, potential: Doubles) -> bool:
+    """Whether ``potential`` is where v goes without input, up to rounding; rate: 1 minus the decay."""
+    error = np.abs(_full(node, node.offset, 0) - rate * potential)
+    return bool((error <= _RATE_ROUNDED * np.abs(potential)).all())
+
+
+def _current_rate(node: Neuron, reader: Reader) -> Doubles:
+    """dt/τ_syn of a current that decays by itself before it takes the input in; above 0."""
+    assert node.synapse is not None
+    rate = 1 - _full(node, node.synapse.decay, 1)
+    if node.synapse.rule != "euler" or (rate <= 0).any():
+        refuse(node, "synapse", reader, "needs currents that decay, by Euler's rule", "use such, or LIF")
+    return rate
+
+
+def _unscaled_cuba(node: Neuron, reader: Reader) -> tuple[nir.NIRNode, Doubles]:
+    """CubaLIF for readers that take r for τ_mem/dt and w_in for τ_syn/dt, and what they leave out."""
+    dt, zero, theta = reader.dialect.dt, np.zeros(node.shape), reader.threshold(node).astype(np.float64)
+    syn, mem = 1 / _current_rate(node, reader), 1 / np.maximum(1 - _full(node, node.decay, 1), 2.0**-40)
+    found = nir.CubaLIF(
+        tau_syn=dt * syn, tau_mem=dt * mem, r=mem, v_leak=zero, v_threshold=theta, w_in=syn, v_reset=zero.copy()
+    )
+    assert node.synapse is not None
+    return found, _full(node, node.gain, 1) * _full(node, node.synapse.gain, 1)
+
+
+class SnnTorch(Reader):
+    """Takes r for τ/dt, dt for 1e-4 and the decay of an IF for 0.9; flattens with the batch axis in front."""
+
+    name = "snntorch"
+    dialect = Dialect(dt=1e-4)
+    load = f"net = snntorch.import_nir.import_from_nir({{graph}}){_STEP}"
+    negative_axes = True
+    mistakes_loops = True
+
+    def _require_uniform(self, node: Neuron) -> None: ...
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        _refuse_leak(node, self)
+        theta = self.threshold(node)
+        if np.unique(theta).size > 1:
+            count = np.unique(theta).size
+            refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", _INTO_WEIGHTS)
+        if node.synapse is not None:
+            return _unscaled_cuba(node, self)
+        # A decay of 1 (IF) is a LIF whose 1 - dt/tau rounds to 1.
+        tau = self.dialect.dt / np.maximum(1 - _full(node, node.decay, 1), 2.0**-40)
+        zero = np.zeros(node.shape, np.float32)
+        return nir.LIF(tau, tau / self.dialect.dt, zero, theta, zero.copy()), _full(node, node.gain, 1)
+
+
+class Norse(Reader):
+    """Ignores r and v_reset, steps v += dt/τ·(v_leak + x − v) from v_leak, skips average pools, flattens with the
+    batch axis."""
+
+    name = "norse"
+    dialect = Dialect(dt=2.0**-10, integrate="r", start="v_leak")
+    load = f"net = norse.torch.from_nir({{graph}}, dt=2**-10){_STEP}"
+    average_pool = False
+    negative_axes = True
+    walks = True
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        theta, gain, one = self.threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
+        rate = 1 - _full(node, node.decay, 1)
+        if node.synapse is not None:
+            return self._cuba(node, theta, rate)
+        if (rate == 0).all() and node.offset is None:
+            super()._require_start(node)
+            return nir.IF(one, theta, 0 * one), gain
+        if (rate == 0).any():
+            refuse(node, "some-leak", self, "cannot mix neurons with and without leak", "split the layer")
+        tau = (self.dialect.dt / rate).astype(np.float32)
+        return nir.LIF(tau, one, self._v_leak(node, rate), theta, 0 * one), gain / rate
+
+    def _require_start(self, node: Neuron) -> None:
+        """See `_v_leak`."""
+
+    def _v_leak(self, node: Neuron, rate: Doubles) -> Floats:
+        """Where the potential goes without input, at which it must start, too."""
+        start = _full(node, node.v_start, 0)
+        if not _leaks_to(node, rate, start):
+            refuse(node, "start", self, "starts at v_leak", "use a v_leak of 0, or start at it (start v_leak)")
+        return start.astype(np.float32)
+
+    def _cuba(self, node: Neuron, theta: Floats, rate: Doubles) -> tuple[nir.NIRNode, Doubles]:
+        """It reads r and w_in here, and takes v_leak for the current's rest too."""
+        assert node.synapse is not None
+        if node.v_start is not None:
+            reason = "takes v_leak, at which it starts, for the rest of the current, too"
+            refuse(node, "start", self, reason, "train current-based neurons that start and leak to 0")
+        _refuse_leak(node, self)
+        if (rate <= 0).any():
+            refuse(node, "no-leak", self, "needs a leak in current-based neurons", "use IF or LIF")
+        syn, zero, dt = _current_rate(node, self), np.zeros(node.shape, np.float32), self.dialect.dt
+        found = nir.CubaLIF(
+            tau_syn=(dt / syn).astype(np.float32),
+            tau_mem=(dt / rate).astype(np.float32),
+            r=(_full(node, node.gain, 1) / rate).astype(np.float32),
+            v_leak=zero,
+            v_threshold=theta,
+            w_in=(_full(node, node.synapse.gain, 1) / syn).astype(np.float32),
+            v_reset=zero.copy(),
+        )
+        return found, np.ones(node.shape)
+
+
+class SpikingJelly(Reader):
+    """One value per layer for everything; r is 1 or τ/dt; compares with >=; v starts and leaks to v_reset."""
+
+    name = "spikingjelly"
+    dialect = Dialect(dt=1e-4, compare="ge", start="v_reset")
+    load = f"net = spikingjelly.activation_based.nir_exchange.import_from_nir({{graph}}, dt=1e-4){_STEP}"
+    uniform = True
+
+    def _require_reset(self, node: Neuron) -> None:
+        if node.reset != "value" or node.many:
+            refuse(node, "reset", self, "resets to a value and fires once in a step", "train with a hard reset")
+        if (_full(node, node.v_start, 0) != _full(node, node.v_reset, 0)).any():
+            refuse(node, "start", self, "starts at v_reset", "use a v_reset of 0, or start at it (start v_reset)")
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        v_reset, gain = _full(node, node.v_reset, 0), _full(node, node.gain, 1)
+        if node.synapse is not None:
+            _refuse_leak(node, self)
+            found, gain = _unscaled_cuba(node, self)
+            return replace(found, v_reset=v_reset), gain
+        theta, rate, dt = self.threshold(node).astype(np.float64), 1 - _full(node, node.decay, 1), self.dialect.dt
+        if (rate == 0).all():
+            _refuse_leak(node, self)
+            return nir.IF(np.full(node.shape, 1 / dt), theta, v_reset), gain
+        if (rate >= 1).any():
+            refuse(node, "no-memory", self, "needs a decay above 0", "use a decay above 0")
+        if not _leaks_to(node, rate, v_reset):
+            refuse(node, "v-leak", self, "leaks to v_reset", "train with a v_leak equal to v_reset")
+        return nir.LIF(dt / rate, 1 / rate, v_reset, theta, v_reset.copy()), gain
+
+
+class Sinabs(Reader):
+    """Steps with exp(−1/τ) and input gain 1; several spikes in a step, reset by subtraction, unless told otherwise."""
+
+    name = "sinabs"
+    dialect = Dialect(dt=1.0, leak="exp", compare="ge")
+    load = (
+        "net = sinabs.nir.from_nir({graph}, batch_size=B)\n"
+        "for layer in net.modules():\n"
+        "    if isinstance(layer, sinabs.layers.StatefulLayer):\n"
+        "        layer.spike_fn, layer.reset_fn = sinabs.activation.SingleSpike, sinabs.activation.MembraneReset()\n"
+        "        layer.min_v_mem = None"
+    )
+    average_pool = False
+    loops = False
+    walks = True
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        _refuse_leak(node, self)
+        if node.synapse is not None:
+            refuse(node, "synapse", self, "does not read current-based neurons", "use LIF")
+        theta, gain, one = self.threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
+        decay = _full(node, node.decay, 1)
+        if (decay == 1).all():
+            return _without_v_reset(nir.IF(one, theta)), gain
+        if (decay <= 0).any() or (decay >= 1).any():
+            refuse(node, "decay", self, "needs decays between 0 and 1", "split the layer")
+        tau = (-1 / np.log(decay)).astype(np.float32)
+        tau, theta = self._by_channel(node, tau), self._by_channel(node, theta)
+        return _without_v_reset(nir.LIF(tau, np.ones_like(tau), np.zeros_like(tau), theta)), gain
+
+    def _by_channel(self, node: Neuron, array: Floats) -> Floats:
+        """``[C, 1, ...]`` of ``[C, ...]``: its reader fails on a LIF with more than one value in a channel."""
+        first = array.reshape(len(array), -1)[:, :1].reshape(-1, *(1,) * (array.ndim - 1))
+        if (array != first).any():
+            refuse(
+                node,
+                "lif-within-channel",
+                self,
+                "fails to read a LIF whose values differ within a channel",
+                "train one value per channel, or flatten first",
+            )
+        return first
+
+
+def _without_v_reset(node: nir.NIRNode) -> nir.NIRNode:
+    # nir 1.0.4, which Sinabs is tied to, fails on files that hold the field.
+    node.v_reset = None
+    return node
+
+
+READERS: dict[str, Reader] = {reader.name: reader for reader in (SnnTorch(), Norse(), SpikingJelly(), Sinabs())}

@@ -1,1 +1,0 @@
-"""Validated reads of untrusted HDF5 and NIR files; atomic writes."""

@@ -1,0 +1,97 @@
+"""The verb report for a network alone: a .nir file and input for it, without a run around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import first_samples, leading, require_folder, write_json, write_text
+from stl_deploy._util.install import versions
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.exporters.targets import find_runner
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.artifacts import Bench, open_runner
+from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.energy import energy, summary_of
+from stl_deploy.pipeline.parity import accuracies, proof_sentence
+from stl_deploy.pipeline.tradeoff import over_time
+from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
+from stl_deploy.report.run_report import HTML, JSON, rasters
+from stl_deploy.runs.source import GRAPH, PROGRAM, on_declared_grid, open_reading, open_source, program_input
+
+
+def report_graph(
+    source: Path,
+    input_file: Path | None,
+    *,
+    dialect: str | None = None,
+    input_grid: int | None = None,
+    output: Path | None = None,
+    say: Console = QUIET,
+) -> dict[str, Any]:
+    """Write report.html and report.json of a .nir file, run on ``input_file``; returns the JSON.
+
+    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
+    output: the folder; default: the file's own. Raises InputError for a file that is no .nir file, without input, or
+    that cannot be read.
+    """
+    opened = open_source(source)
+    if opened.kind not in (GRAPH, PROGRAM):
+        raise InputError(f"{source}: expected a .nir or .program file; a run folder is reported without --input")
+    if input_file is None:
+        raise InputError(f"{source}: expected input to run the network on; give --input X.npz")
+    folder = output or source.parent
+    require_folder(folder)
+    program, reading = open_reading(opened, dialect)
+    x, labels, what = program_input(opened, program, input_file)
+    program, x = on_declared_grid(program, x, input_grid, say)
+    bench = Bench(program, x, labels)
+    unheld = _hold_onnx(bench, program)
+    samples = leading(x)[1]
+    proved = proof_sentence(prove_exact(program))
+    bill = energy(source, input_file, dialect=dialect, input_grid=input_grid)
+    twin = report_json(
+        data := ReportData(
+            title=source.stem,
+            summary={"file": source.name, **summary_of(bill), "input": what, "reading": reading.reason},
+            accuracy=accuracies(bench.report, samples) if labels is not None else (),
+            rasters=list(rasters(program, first_samples(x, 1))),
+            raster_sample="the first sample",
+            parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
+            energy=bill.as_dict(),
+            tradeoff=_over_time(source.stem, program, x, labels),
+            assumptions=[text for text in (reading.reason, reading.unsaid, unheld, proved) if text],
+            environment=versions(),
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / HTML, render_report(data))
+    write_json(folder / JSON, twin)
+    say.say(reading.reason)
+    say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")
+    return twin
+
+
+def _over_time(name: str, program: Program, x: NetworkInput, labels: NDArray[np.int64] | None) -> dict[str, Any] | None:
+    """Accuracy against energy, where there are labels and one output that votes for classes."""
+    shapes = [node.shape for node in program.outputs]
+    if labels is None or isinstance(x, Mapping) or len(shapes) != 1 or len(shapes[0]) != 1:
+        return None
+    return over_time(Candidate(name, "", program, x, labels), None).as_dict()
+
+
+def _hold_onnx(bench: Bench, program: Program) -> str:
+    """Compare ONNX Runtime with the reference; says why not where that cannot be."""
+    try:
+        bench.hold("ONNX Runtime", open_runner(find_runner("onnx"), program, program), program, required=False)
+    except StlDeployError as error:
+        return f"ONNX Runtime was not compared: {error}"
+    return ""

@@ -1,0 +1,163 @@
+"""The page's drawings, each from the report's JSON and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from stl_deploy.report.page.bars import dominating
+from stl_deploy.report.page.cores import heat_map
+from stl_deploy.report.page.energy_plots import by_layer, region
+from stl_deploy.report.page.pareto import draw
+from stl_deploy.report.page.svg import FAINT, INK, SERIES, inline, panels, short, style
+
+_WIDTH = 10.4
+_MAX_RASTER_ROWS = 128
+_MAX_DOTS = 6000
+_DOT = 0.002
+"""Half a dot's length in time steps: its round ends make it a dot; one of no length is not drawn."""
+_RASTER_HEIGHT = 2.0
+
+
+def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
+    """Inline SVG by section; None without data."""
+    energy = report["energy"] or {}
+    with style():
+        return {
+            "curves": _curves(report["curves"]) if report["curves"] else None,
+            "thresholds": _thresholds(report["thresholds"]) if report["thresholds"] else None,
+            "raster": _raster(report["rasters"]) if report["rasters"] else None,
+            "conventions": _conventions(energy["conventions"]) if energy else None,
+            "layers": _layers(energy["layers"]) if energy else None,
+            "cores": heat_map(energy["placement"]) if energy and energy["placement"]["placements"] else None,
+            "tradeoff": draw(report["tradeoff"]["points"]) if report["tradeoff"] else None,
+            "dominating": dominating(energy["models"][0]["snn"]) if energy else None,
+            "by_layer": by_layer(energy["by_layer"]) if energy and energy["quoted"] else None,
+            "region": region(energy["break_even"], energy["quoted"]["prices"]) if energy and energy["quoted"] else None,
+        }
+
+
+def _curves(curves: Sequence[Mapping[str, Any]]) -> str:
+    rates = list(curves[0].get("rates") or {})
+    figure, axes = panels(3 if rates else 2, _WIDTH, 2.3)
+    _lines(axes[0], curves, {"training": "loss", "validation": "validation_loss"}, "Loss")
+    _lines(axes[1], curves, {"training": "train_accuracy", "validation": "validation_accuracy"}, "Accuracy")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    if rates:
+        flat = [{"epoch": c["epoch"], **{name: (c.get("rates") or {}).get(name) for name in rates}} for c in curves]
+        _lines(axes[2], flat, {name: name for name in rates}, "Spikes per neuron and step")
+        axes[2].set_ylim(bottom=0)
+    return inline(figure, "curves", "Loss, accuracy and spike rate by epoch")
+
+
+def _lines(ax: Axes, curves: Sequence[Mapping[str, Any]], keys: Mapping[str, str], title: str) -> None:
+    for i, (name, key) in enumerate(keys.items()):
+        points = [(c["epoch"], c[key]) for c in curves if c.get(key) is not None]
+        if points:
+            ax.plot(
+                *zip(*points, strict=True), color=SERIES[i % len(SERIES)], lw=1.4, label=short(name), marker=".", ms=3
+            )
+    ax.set_title(title)
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.grid(axis="y")
+    if ax.lines:
+        ax.legend(fontsize=7)
+
+
+def _thresholds(layers: Sequence[Mapping[str, Any]]) -> str:
+    figure, axes = panels(len(layers), _WIDTH, 2.0, columns=3)
+    for ax, layer in zip(axes, layers, strict=True):
+        before, after = (np.ravel(layer[key]).astype(float) for key in ("before", "after"))
+        low, high = min(before.min(), after.min()), max(before.max(), after.max())
+        pad = 0.05 * (high - low) or 0.05 * (abs(high) or 1.0)
+        bins = np.linspace(low - pad, high + pad, 25).tolist()
+        ax.hist(after, bins, color=SERIES[0], alpha=0.85, label="after")
+        ax.hist(before, bins, histtype="step", color=SERIES[1], lw=1.4, label="before")
+        ax.set_title(f"{short(layer['layer'])}, by {layer['granularity']} ({after.size})")
+        ax.set_xlabel("threshold")
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0].legend(fontsize=7)
+    return inline(figure, "thresholds", "Histograms of each layer's thresholds before and after training")
+
+
+def _raster(rasters: Sequence[Mapping[str, Any]]) -> str:
+    figure, axes = panels(len(rasters), _WIDTH, _RASTER_HEIGHT, columns=1)
+    steps = len(rasters[0]["spikes"])
+    for ax, raster in zip(axes, rasters, strict=True):
+        spikes = np.asarray(raster["spikes"])[:, :_MAX_RASTER_ROWS]
+        spikes = spikes[:, : _rows_of(spikes)]
+        at, neuron = np.nonzero(spikes)
+        shown, neurons = spikes.shape[1], len(raster["spikes"][0])
+        if len(at):
+            ends = np.stack([at - _DOT, neuron, at + _DOT, neuron], axis=-1).reshape(-1, 2)
+            dots = Path(ends, [Path.MOVETO, Path.LINETO] * len(at))
+            cell = min(72 * _RASTER_HEIGHT * 0.7 / shown, 72 * _WIDTH * 0.85 / steps)
+            size = float(np.clip(cell, 1.8, 4))
+            ax.add_patch(PathPatch(dots, fill=False, color=SERIES[0], lw=size, capstyle="round", snap=False))
+        which = f"first {shown} of {neurons}" if shown < neurons else f"{neurons}"
+        ax.set_title(f"{short(raster['layer'])}: {which} neurons, {len(at)} spikes")
+        ax.set(xlim=(-0.5, steps - 0.5), ylim=(spikes.shape[1] - 0.5, -0.5), ylabel="neuron")
+        ax.xaxis.set_major_locator(MaxNLocator(min(steps, 10), integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes[-1].set_xlabel("time step")
+    return inline(figure, "raster", "Spikes of one sample: a dot for each neuron and time step that fired")
+
+
+def _rows_of(spikes: NDArray[Any]) -> int:
+    """So many neurons, from the first, that their dots stay few enough to load."""
+    fired = np.cumsum((spikes != 0).sum(axis=0))
+    return max(1, int(np.searchsorted(fired, _MAX_DOTS, side="right")))
+
+
+def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
+    kept = [row for row in rows if row["snn_over_ann"]]
+    figure, (ax,) = panels(1, _WIDTH, 0.9 + 0.26 * max(1, len(kept)))
+    ratios = [row["snn_over_ann"] for row in kept]
+    places = range(len(kept))
+    ax.axvline(1, color=INK, lw=0.8)
+    ax.hlines(places, [1] * len(kept), ratios, color=FAINT, lw=2)
+    ax.scatter(ratios, places, color=[SERIES[1] if r >= 1 else SERIES[0] for r in ratios], s=26, zorder=3)
+    for place, ratio in zip(places, ratios, strict=True):
+        ax.annotate(
+            f"{ratio:.3g}×",
+            (ratio, place),
+            (7 if ratio >= 1 else -7, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if ratio >= 1 else "right",
+        )
+    ax.set_yticks(list(places), [row["name"] for row in kept])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_xscale("log")
+    ax.set_xlim(min([0.5, *(r / 1.6 for r in ratios)]), max([2.0, *(r * 1.6 for r in ratios)]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    ax.set_xlabel("how many times the ANN the SNN costs: left of 1 the SNN costs less")
+    ax.invert_yaxis()
+    return inline(figure, "conventions", "How many times the ANN the SNN costs under each accounting convention")
+
+
+def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Operations that happened against dense MACs of one pass, for each weighted or pooling node."""
+    tapped = {name: layer for name, layer in layers.items() if "synops" in layer}
+    figure, (ax,) = panels(1, _WIDTH, 0.9 + 0.26 * max(1, len(tapped)))
+    places = np.arange(len(tapped))
+    share = [100 * layer["synops"] / (layer["dense_macs_exact"] or 1) for layer in tapped.values()]
+    colours = [SERIES[0] if layer["op"] == "AC" else SERIES[1] for layer in tapped.values()]
+    ax.barh(places, share, color=colours, height=0.6)
+    for place, value, layer in zip(places, share, tapped.values(), strict=True):
+        ax.annotate(f"{value:.3g} %  {layer['op']}", (value, place), (4, 0), textcoords="offset points", va="center")
+    ax.set_yticks(list(places), [short(name) for name in tapped])
+    ax.set_xlim(0, max([1.0, *share]) * 1.2)
+    ax.set_xlabel("synapses crossed, % of dense MACs over all steps")
+    ax.invert_yaxis()
+    return inline(figure, "layers", "Share of each layer's synapses that events crossed")

@@ -1,0 +1,153 @@
+"""How a run ends: at most twelve lines of eighty columns, the rest is in its files and under -v."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from stl_deploy._util.tables import wrap
+from stl_deploy._util.units import counted
+from stl_deploy.graph.compare import RunParity
+from stl_deploy.pipeline.parity import FILE as VERIFIED
+from stl_deploy.pipeline.parity import ParityTable
+from stl_deploy.runs.source import TEST_INPUT
+
+LINES, COLUMNS = 12, 80
+TRAINED = "torch, as trained"
+_LABEL = 10
+
+
+def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> list[str]:
+    """Accuracy, spikes, energy, what ran on what, and where to look next.
+
+    energy: the report's verdict, shortened where there is no room for all of it.
+    """
+    before = [
+        *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} (more: -v)"),
+        *_accuracy(table),
+    ]
+    after = [
+        *_entry("ran on", _ran_on(table)),
+        f"{'next':<{_LABEL}}stl-deploy check {shlex.quote(str(run_dir))} --target loihi1",
+    ]
+    room = LINES - len(before) - len(after)
+    spikes = _within(_spikes(table), room - len(_energy(energy, 0)))
+    return [*before, *spikes, *_energy(energy, room - len(spikes)), *after]
+
+
+def _entry(label: str, text: str) -> list[str]:
+    first, *rest = wrap(text, COLUMNS - _LABEL)
+    return [f"{label:<{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
+
+
+def _within(texts: list[str], room: int) -> list[str]:
+    """The lines of as many texts as there is room for, and how many are left out."""
+    lines: list[str] = []
+    for left_out in range(len(texts)):
+        told = [*texts[: len(texts) - left_out], *([f"and {left_out} more, in {VERIFIED}"] if left_out else [])]
+        lines = [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
+        if len(lines) <= room:
+            break
+    return lines
+
+
+def _accuracy(table: ParityTable) -> list[str]:
+    trained = [run.accuracy for run in table.report.runs if run.run == TRAINED]
+    simulated = [run.accuracy for run in _simulated(table)]
+    told = [
+        *((accuracy, "trained") for accuracy in trained),
+        (table.report.accuracy, "deployed"),
+        *((accuracy, "in integers") for accuracy in simulated[:1]),
+    ]
+    parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in told if accuracy is not None]
+    return _entry("accuracy", f"{', '.join(parts)} ({counted(table.samples, 'sample')})") if parts else []
+
+
+def _spikes(table: ParityTable) -> list[str]:
+    reference = table.report.reference
+    equal = [run for run in table.report.runs if run.required and run.against == reference and run.exact]
+    other = [run for run in table.report.runs if run not in equal and run.against == reference and run.run != TRAINED]
+    held = [run for run in table.report.runs if run.against != reference]
+    told = []
+    if equal:
+        how = ", by proof" if all(proof.exact for proof in table.proofs) else ""
+        for compared in dict.fromkeys(run.compared for run in equal):
+            names = ", ".join(run.run for run in equal if run.compared == compared)
+            told.append(f"{names}: all {compared:,} as in the graph{how}")
+    told += [f"{run.run}: {_differing(run)}" for run in other if run.run not in map(_name, held)]
+    told += [f"{_simulator(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
+    if as_predicted := [run for run in held if run.exact]:
+        models = dict.fromkeys(run.against for run in as_predicted)
+        how = f"{next(iter(models))} predicts" if len(models) == 1 else "our models of them predict"
+        told.append(f"{', '.join(_simulator(run) for run in as_predicted)}: all as {how}")
+    return told
+
+
+def _name(run: RunParity) -> str:
+    return run.run.partition(" (against")[0]
+
+
+def _simulator(run: RunParity) -> str:
+    """Of a run that is an artifact's on a simulator, the simulator alone."""
+    name = _name(run)
+    return str(run.backend) if name.endswith(f" on {run.backend}") else name
+
+
+def _short(run: RunParity) -> str:
+    return run.run.partition(" (")[0]
+
+
+def _differing(run: RunParity) -> str:
+    share = 100 * run.differing / run.compared if run.compared else 0.0
+    return f"{run.differing:,} of {run.compared:,} differ ({share:.2g} %)"
+
+
+def _energy(text: str, room: int) -> list[str]:
+    """The sentences in as many lines; without room, what stands in parentheses goes, then the last ones."""
+    shorter = list(_shorter(text))
+    return next(
+        (lines for each in shorter if len(lines := _entry("energy", each)) <= room), _entry("energy", shorter[-1])
+    )
+
+
+def _shorter(text: str) -> Iterator[str]:
+    """The sentences, and what is left of them step by step; the first, with both numbers to quote, stays."""
+    sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
+    for count in range(len(sentences), 0, -1):
+        kept = " ".join(sentences[:count])
+        more = "" if count == len(sentences) else " More in the report."
+        yield f"{kept}{more}"
+        yield f"{re.sub(r' [(][^)]*[)]', '', kept)}{more}"
+    yield f"{re.sub(r' [(][^)]*[)]', '', sentences[0].partition('; modelled')[0]).rstrip('.')}; more in the report."
+
+
+def _simulated(table: ParityTable) -> list[RunParity]:
+    return [run for run in table.report.runs if run.label == "simulated" and run.against == table.report.reference]
+
+
+def _ran_on(table: ParityTable) -> str:
+    ours, others = _simulated(table)[:1], _simulated(table)[1:]
+    told_already = {None, *(run.backend for run in others)}
+    held = [run for run in table.report.runs if run.label == "simulated" and run.against != table.report.reference]
+    names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in told_already]
+    simulated = ", ".join(dict.fromkeys(names or map(_short, ours)))
+    told = f"simulated: {simulated}; " if simulated else ""
+    further = {run.backend for run in table.report.runs if run.label == "measured"} - {None, "onnx"}
+    measured = [f"torch {version('torch')}", f"ONNX Runtime {version('onnxruntime')}", *sorted(map(str, further))]
+    return f"{', '.join(measured)}; {told}no chip"
+
+
+def commands(run_dir: Path) -> list[str]:
+    """What can be done with a run folder next, to paste."""
+    run, onnx, x = (shlex.quote(str(path)) for path in (run_dir, run_dir / "net.onnx", run_dir / TEST_INPUT))
+    return [
+        f"stl-deploy check {run}",
+        f"stl-deploy verify {run} --against {onnx} --input {x}",
+        f"stl-deploy simulate {run} --input {x} --backend loihi --record -o spikes.npz",
+        f"stl-deploy energy {run} --input {x} --prices horowitz45_fp32",
+        f"stl-deploy energy {run} --over-steps -o {run}",
+        f"stl-deploy report {run}",
+    ]

@@ -1,0 +1,142 @@
+"""What an artifact was made from and with: hashes, versions, dialect, grids, scales."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stl_deploy._util.files import read_json, sha256, write_json
+from stl_deploy._util.install import versions
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.lower import metadata_dialect
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
+from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.training.run_files import MANIFEST, UNDER_WAY
+
+SCHEMA_VERSION = 1
+
+
+def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
+    """A manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready).
+
+    Of a folder every file in it is named, as ``<folder>/<file>``.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions(),
+        "threads": _threads(),
+        "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
+        "input": program.metadata.get("input"),
+        "grid": program.metadata.get("grid"),
+        "readout": readout_of(program.metadata).as_dict(),
+        **facts,
+        "files": {name: _entry(path) for given in files for name, path in _within(given)},
+    }
+
+
+def _threads() -> int | None:
+    """How many threads torch computes on here, which trained weights can depend on; None where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def _within(path: Path) -> Iterator[tuple[str, Path]]:
+    if not path.is_dir():
+        yield path.name, path
+        return
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            yield file.relative_to(path.parent).as_posix(), file
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def mark_under_way(run_dir: Path) -> None:
+    """Say that a run into the folder has begun: until it has ended, its files may be of two trainings."""
+    write_json(run_dir / MANIFEST, {"schema_version": SCHEMA_VERSION, "state": UNDER_WAY})
+
+
+def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
+    """Whether a run folder's manifest knows ``names`` (itself and absent files aside) by the hashes that they have.
+
+    Raises InputError if it knows one of them by another hash. A folder without a manifest, and files that it does not
+    know, pass.
+    """
+    files, asked = _files(run_dir), list(names)
+    for name in asked:
+        if name in files and not (run_dir / name).is_file():
+            raise InputError(f"{run_dir}: {name} is gone; {_again(run_dir)}")
+        if name in files and sha256(run_dir / name) != files[name]:
+            raise InputError(
+                f"{run_dir}: {name} has changed since manifest.json was written, so what the folder holds does not "
+                f"belong together; {_again(run_dir)}"
+            )
+    return all(name in files or name == MANIFEST or not (run_dir / name).is_file() for name in asked)
+
+
+def require_unedited(folder: Path) -> None:
+    """Raise InputError if a file of an artifact's folder is not as the manifest beside it says.
+
+    What the user has put into the folder stays, and is not looked at.
+    """
+    path = folder.with_name(f"{folder.name}.{MANIFEST}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        files = read_json(path)["files"]
+        hashes = {name: str(facts["sha256"]) for name, facts in files.items()}
+    except (InputError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
+            "be read; give --overwrite (in Python overwrite=True) to replace them, or another folder"
+        ) from None
+    for name, wanted in hashes.items():
+        file = folder.parent / name
+        if file.is_file() and sha256(file) != wanted:
+            raise InputError(
+                f"{file}: was edited since stl-deploy wrote it; give --overwrite (in Python overwrite=True) to replace "
+                "it, or another folder"
+            )
+
+
+def check_network(run_dir: Path) -> None:
+    """`check_unchanged` of a run's graph and test input, and of the weights that the graph was made of, if there."""
+    weights = [name for name in ("model.safetensors",) if (run_dir / name).is_file()]
+    check_unchanged(run_dir, ("net.nir", TEST_INPUT, *weights))
+
+
+def record_files(run_dir: Path, names: Iterable[str]) -> None:
+    """Take files that a verb has written into a run folder on purpose into its manifest, if it has one."""
+    path = run_dir / MANIFEST
+    if not path.is_file() or not _files(run_dir):
+        return
+    contents = read_json(path)
+    contents["files"] |= {name: _entry(run_dir / name) for name in names}
+    write_json(path, contents)
+
+
+def _files(run_dir: Path) -> dict[str, str]:
+    """The hash of each file that the manifest knows; raises InputError if the run has not ended, or it is damaged."""
+    path = run_dir / MANIFEST
+    if not path.exists():
+        return {}
+    contents = read_json(path)
+    if isinstance(contents, dict) and contents.get("state") == UNDER_WAY:
+        raise InputError(f"{run_dir}: a run into it is under way or was cut off; {_again(run_dir)}")
+    try:
+        return {name: str(facts["sha256"]) for name, facts in contents["files"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not as 'stl-deploy' writes it; {_again(run_dir)}") from None
+
+
+def _again(run_dir: Path) -> str:
+    config = run_dir / "config.yaml"
+    if not config.is_file():
+        return "make it again"
+    return f"make it whole with: stl-deploy run {shlex.quote(str(config))} -o {shlex.quote(str(run_dir))} --resume"

@@ -1,0 +1,140 @@
+"""A torch module of the user's own: their Python file is run, their weights are read without running anything."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stl_deploy._util.isolated import isolated
+from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy._util.untrusted import one_line, plain_file, told_where
+from stl_deploy.errors import InputError
+from stl_deploy.runs.checkpoint_file import read_checkpoint
+
+
+def load_module(source: str, weights: Path | None = None) -> nn.Module:
+    """The module that ``FILE.py:NAME`` makes: NAME is a module, or a class or function to be called without arguments.
+
+    Runs the user's file. weights: a state dict as ``.safetensors``, or ``.pt`` (read with ``weights_only``).
+    Raises InputError for a file that cannot be run, a name that is not in it, and weights that do not fit.
+    """
+    file, name = name_in_file(source)
+    made = _named(_run(Path(file)), file, name)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{source}: expected a torch.nn.Module, or what returns one; found a {type(made).__name__}")
+    if weights is not None:
+        _load_weights(made, weights)
+    return made
+
+
+def name_in_file(source: str) -> tuple[str, str]:
+    """The file and the name of ``FILE.py:NAME``; raises InputError for another form, and if there is no such file."""
+    file, separator, name = source.rpartition(":")
+    if not separator or not file.endswith(".py") or not name.isidentifier():
+        raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
+    if not Path(file).is_file():
+        raise InputError(f"{file}: expected a Python file; found no such file")
+    return file, name
+
+
+def _run(file: Path) -> ModuleType:
+    """The user's file as a module; modules beside it can be imported while it runs."""
+    name = f"captured_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None, "its name ends in .py"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.resolve().parent))
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file}: {told_where(error, file)}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _named(module: ModuleType, file: str, name: str) -> Any:
+    found = getattr(module, name, None)
+    if found is None:
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise InputError(f"{file}: expected a name in it ({', '.join(own[:20]) or 'nothing to call'}); found '{name}'")
+    if isinstance(found, nn.Module) or not callable(found):
+        return found
+    try:
+        return found()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file}:{name}: {told_where(error, Path(file))}; it is called without arguments") from error
+
+
+def module_input(path: Path) -> NDArray[Any]:
+    """``x`` of an npz file, as a module's forward takes it; raises InputError where it holds none."""
+    arrays = read_npz(path, lambda name: name == "x")
+    if "x" not in arrays:
+        raise InputError(f"{path}: expected an array 'x'; found {', '.join(names_in(path)) or 'nothing'}")
+    return arrays["x"]
+
+
+_MOST_BYTES = 2**33
+_FREE_MEMORY, _MEMORY_RATIO = 2**28, 4
+"""Bytes that reading a checkpoint may take: files of torch.save are not compressed."""
+_SECONDS = 120.0
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before the names of a model's weights."""
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    plain_file(path, "a file of weights", _MOST_BYTES)
+    state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
+    for name, value in state.items():
+        if not isinstance(name, str) or value.is_complex():
+            raise InputError(f"{path}: expected tensors of real numbers by name; found {str(name)!a} of {value.dtype}")
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in state) and not hasattr(module, prefix[:-1]):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: {one_line(error, 300)}") from None
+    if missing or unexpected:
+        which = f"no tensor '{missing[0]}'" if missing else f"an unknown tensor '{unexpected[0]}'"
+        raise InputError(f"{path}: {which}; the file is of another model ({len(state)} tensors)")
+    for name, weights in module.named_parameters():
+        if not bool(weights.isfinite().all()):
+            raise InputError(f"{path}: '{name}': expected finite weights; found NaN or infinity")
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: no safetensors file ({one_line(error, 300)})") from None
+
+
+def _checkpoint(path: Path) -> dict[str, Tensor]:
+    size = plain_file(path, "a file of weights", _MOST_BYTES)
+    memory = _FREE_MEMORY + _MEMORY_RATIO * size
+    forms, contents = isolated(read_checkpoint, path, what="a file of weights", memory=memory, seconds=_SECONDS)
+    return dict(_tensors(forms, contents))
+
+
+def _tensors(forms: Sequence[tuple[str, str, list[int]]], contents: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+    for (name, dtype, shape), content in zip(forms, contents, strict=True):
+        kind: torch.dtype = getattr(torch, dtype)
+        yield (
+            name,
+            torch.from_numpy(content.copy()).view(kind).reshape(shape)
+            if content.size
+            else torch.empty(shape, dtype=kind),
+        )

@@ -1,0 +1,201 @@
+"""The verb join: several trained runs decide together, as one graph (our reading of the paper's joint decision)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
+from stl_deploy._util.json_twin import JsonTwin
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.write import to_own_graph
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import CHUNK, Result, run
+from stl_deploy.passes.join import check_members, merge
+from stl_deploy.pipeline.fold import FoldedRun, fold_run
+from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.manifest import manifest
+from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.training.run_files import MODEL
+from stl_deploy.training.run_folder import forget_results
+
+Weights = Literal["equal", "learned"]
+FILE = "joint.json"
+
+_LEARNING_STEPS = 500
+"""Of the descent that learns members' weights."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run that takes part: its mode and seed, its weight, and how often it alone is right."""
+
+    run: str
+    mode: str
+    seed: int
+    weight: float
+    validation_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class Joint(JsonTwin):
+    """The members, the joint decision's accuracies, and how many samples they are of (all measured on the graphs)."""
+
+    output: str
+    weights: Weights
+    members: tuple[Member, ...]
+    validation_accuracy: float
+    test_accuracy: float
+    validation_samples: int
+    test_samples: int
+    exact: bool
+
+
+def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console = QUIET) -> Joint:
+    """Fold trained runs, merge their graphs, and write net.nir, test.npz, joint.json and manifest.json to ``output``.
+
+    The folder is a source for export, verify, simulate and energy. weights: of the members' votes, ``equal`` or
+    ``learned`` on the validation split (which also picked each member's epoch), never on the test split: from the mean
+    of the votes over time, or from each step's where labels are of each step.
+    Raises InputError for fewer than two runs, and for runs of other data, time steps, resets, readouts or input grids.
+    """
+    if weights not in get_args(Weights):
+        raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")
+    if len(runs) < 2:
+        raise InputError(f"expected two runs or more to join; found {len(runs)}")
+    if (output / MODEL).exists():
+        raise InputError(f"{output}: holds a trained run; name another folder for the joint one")
+    with temporary_folder() as folder:
+        members = [fold_run(path, folder / f"{number}.nir") for number, path in enumerate(runs)]
+    _check_same_data(runs, members)
+    programs = [member.program for member in members]
+    check_members(programs)
+    first = members[0]
+    validation, test = (encode_split(first.config, split) for split in (first.data.validation, first.data.test))
+    counts = f"{len(validation.labels)} validation and {len(test.labels)} test samples"
+    say.step(f"Running {len(members)} members on {counts}")
+    programs = [member.program for member in members]
+    validated, tested = ([run(p, data.x, chunk=CHUNK) for p in programs] for data in (validation, test))
+    shares = [1 / len(members)] * len(members)
+    if weights == "learned":
+        shares = _learned(validated, validation.labels)
+    merged = to_own_graph(merge(programs, shares)).graph
+    with temporary_folder() as folder:
+        write_nir(merged, folder / "net.nir")
+        program = lower(read_nir(folder / "net.nir"))
+    joint = Joint(
+        str(output),
+        weights,
+        tuple(
+            Member(
+                str(path),
+                member.config.train.mode,
+                member.config.train.seed,
+                share,
+                _right(member.program, on_validation, validation),
+                _right(member.program, on_test, test),
+            )
+            for path, member, share, on_validation, on_test in zip(
+                runs, members, shares, validated, tested, strict=True
+            )
+        ),
+        _right(program, run(program, validation.x, chunk=CHUNK), validation),
+        _right(program, run(program, test.x, chunk=CHUNK), test),
+        len(validation.labels),
+        len(test.labels),
+        all(proof.exact for proof in prove_exact(program)),
+    )
+    forget_results(output)
+    make_folder(output)
+    write_nir(merged, output / "net.nir")
+    write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
+    write_json(output / FILE, joint.as_dict())
+    sources = {str(path): sha256(path / MODEL) for path in runs}
+    contents = manifest(program, [output / "net.nir", output / TEST_INPUT], joint=joint.as_dict(), sources=sources)
+    write_json(output / "manifest.json", contents)
+    _show(joint, say)
+    return joint
+
+
+def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None:
+    """Another split would let one member's training samples judge another; where data have a hash, it tells them."""
+    hashed = members[0].config.dataset.sha256 is not None
+    elsewhere = {"data_dir", "path"} if hashed else {"data_dir"}
+    wanted = members[0].config.dataset.model_dump(exclude=elsewhere)
+    for path, member in zip(runs, members, strict=True):
+        found = member.config.dataset.model_dump(exclude=elsewhere)
+        differ = [key for key, value in wanted.items() if found[key] != value]
+        if differ:
+            raise InputError(
+                f"{path}: expected dataset.{differ[0]} {wanted[differ[0]]!r}, as {runs[0]} has it; found "
+                f"{found[differ[0]]!r}; join runs of the same data, split and encoding"
+            )
+
+
+def _learned(results: Sequence[Result], labels: NDArray[np.int64]) -> list[float]:
+    """Weights from the votes ``[T, B, classes]`` of members."""
+    if labels.ndim == 2:  # of each step
+        votes = [result.y.swapaxes(0, 1).reshape(labels.size, -1) for result in results]
+    else:
+        votes = [result.y.mean(0, dtype=np.float64) for result in results]
+    return learn_weights(torch.from_numpy(np.stack(votes)), torch.from_numpy(labels.ravel()))
+
+
+def _right(program: Program, result: Result, data: LabelledInput) -> float:
+    share = accuracy(program, result, data.labels)
+    if share is None:
+        raise InputError("expected a network of one output [T, B, classes] to join; found another")
+    return share
+
+
+def _show(joint: Joint, say: Console) -> None:
+    rows = [
+        [m.run, m.mode, str(m.seed), f"{m.weight:.3f}", f"{m.validation_accuracy:.2%}", f"{m.test_accuracy:.2%}"]
+        for m in joint.members
+    ]
+    rows.append(["joint", "", "", "", f"{joint.validation_accuracy:.2%}", f"{joint.test_accuracy:.2%}"])
+    say.table(["member", "mode", "seed", "weight", "validation", "test"], rows)
+    best = max(member.test_accuracy for member in joint.members)
+    gain = round((joint.test_accuracy - best) * joint.test_samples)
+    say.say(
+        f"joint decision (our reading), {joint.weights} weights: {gain:+d} of {joint.test_samples} test samples "
+        "against the best member (measured)"
+    )
+    say.say("every float32 sum is proved exact" if joint.exact else "not every float32 sum is proved exact")
+    place = shlex.quote(joint.output)
+    say.say(f"written: {joint.output} (net.nir, {TEST_INPUT}, {FILE}, manifest.json)")
+    say.say(f"next:  stl-deploy export {place} --to onnx -o {place}/net.onnx   stl-deploy energy {place}")
+
+
+def learn_weights(scores: Tensor, labels: Tensor) -> list[float]:
+    """Weights of members, none negative, that add up to 1, from their scores ``[members, N, classes]``.
+
+    They make the mean squared error between joint scores and one-hot labels ``[N]`` least (the paper's loss), found by
+    gradient descent on a softmax from equal weights; the same input gives the same weights.
+    """
+    targets = functional.one_hot(labels, scores.shape[2]).to(torch.float64)
+    logits = torch.zeros(len(scores), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.05)
+    with torch.enable_grad():
+        for _ in range(_LEARNING_STEPS):
+            joint = torch.einsum("m,mnc->nc", logits.softmax(0), scores.detach().to(torch.float64))
+            optimiser.zero_grad()
+            functional.mse_loss(joint, targets).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return [float(weight) for weight in logits.detach().softmax(0)]

@@ -1,0 +1,144 @@
+"""The verbs that look around: targets, datasets, models, prices, lava status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.units import between
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.prices.load import list_prices
+from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.exporters.targets import registry
+from stl_deploy.training import pretrained
+
+
+def lava_status() -> dict[str, Any]:
+    """Whether Lava's side environment can be used, and why not (JSON-ready)."""
+    now = environment.status()
+    return {
+        "ready": now.ready,
+        "location": str(now.location),
+        "python": str(now.python),
+        "lava-dl": now.version,
+        "reason": now.reason,
+    }
+
+
+def lava_sentence(status: dict[str, Any]) -> str:
+    """`lava_status` for people."""
+    if status["ready"]:
+        return f"Lava is ready: lava-dl {status['lava-dl']} at {status['location']}"
+    return f"Lava is not ready: {status['reason']}"
+
+
+def targets(*, say: Console = QUIET) -> dict[str, Any]:
+    """What can be exported, run and checked, and the dialects (JSON-ready)."""
+    known = registry()
+    formats = [(one.name, one.suffix or f"folder with {one.folder}", one.description) for one in known.formats.values()]
+    backends = [(one.name, one.agrees_with or "", one.description) for one in known.runners.values()]
+    checks = [(one.name, one.description) for one in known.checks.values()]
+    say.table(["target", "file", "what it is"], [list(row) for row in formats])
+    say.say()
+    say.table(["backend", "must equal", "what runs"], [list(row) for row in backends])
+    say.say()
+    say.table(["check only", "what is asked"], [list(row) for row in checks])
+    say.say()
+    for name, reason in known.broken.items():
+        say.warn(f"target '{name}': {reason}")
+    keys = list(PRESETS["spec"].as_dict())
+    rows = [[name, *(str(d.as_dict()[key]) for key in keys)] for name, d in PRESETS.items()]
+    say.table(["dialect", *keys], rows)
+    return {
+        "targets": [{"name": name, "suffix": suffix, "about": about} for name, suffix, about in formats],
+        "backends": [{"name": name, "agrees_with": model or None, "about": about} for name, model, about in backends],
+        "checks": [{"name": name, "about": about} for name, about in checks],
+        "broken": dict(known.broken),
+        "dialects": {name: dialect.as_dict() for name, dialect in PRESETS.items()},
+    }
+
+
+def datasets(*, say: Console = QUIET) -> list[dict[str, Any]]:
+    """The datasets that a configuration can name (JSON-ready)."""
+    from stl_deploy.data import dataset_names, describe, present, whole_size
+
+    rows: list[dict[str, Any]] = []
+    for name in dataset_names():
+        summary, shape, classes = describe(name)
+        rows.append(
+            {
+                "name": name,
+                "about": summary,
+                "input_shape": None if shape is None else list(shape),
+                "classes": classes,
+                "samples": whole_size(name),
+                "present": present(name),
+            }
+        )
+    say.table(
+        ["dataset", "input", "classes", "samples", "there", "what it is"],
+        [
+            [
+                r["name"],
+                "x".join(map(str, r["input_shape"])) if r["input_shape"] else "yours",
+                str(r["classes"]) if r["classes"] else "yours",
+                f"{r['samples']:,}" if r["samples"] else "-",
+                "yes" if r["present"] else "no",
+                r["about"],
+            ]
+            for r in rows
+        ],
+    )
+    return rows
+
+
+def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
+    """The ready-made models and what their cards say (JSON-ready)."""
+    cards = [pretrained.card(name) for name in pretrained.names()]
+    heads = ["model", "T", "parameters", "weights", "test accuracy (95 %)", "ANN twin", "the SNN costs, modelled"]
+    say.table(
+        [*heads, "data", "licence of the data"],
+        [
+            [
+                c.name,
+                str(c.time_steps),
+                f"{c.parameters:,}",
+                c.weights.partition(",")[0],
+                str(c.accuracy),
+                str(c.twin_accuracy),
+                costs(c.energy),
+                c.data.partition(":")[0],
+                c.licence,
+            ]
+            for c in cards
+        ],
+    )
+    say.say(
+        "accuracy and energy are of the weights as they ship; the SNN costs so many times its ANN twin, by dataflow "
+        "and prices, as 'energy' says of the test samples that 'run NAME --pretrained' takes; all of a card: --json"
+    )
+    for about in cards:
+        if about.share_alike:
+            say.say(
+                f"{about.name}: the licence of its data asks for derived works to be shared alike ({about.licence})"
+            )
+    say.say("use one:  stl-deploy run NAME --pretrained")
+    return [about.as_dict() for about in cards]
+
+
+def costs(energy: pretrained.Energy) -> str:
+    """How many times its twin a ready-made model costs, by both numbers to quote, and over the grid."""
+    low, high = map(number, energy.snn_over_ann)
+    streaming, batched = energy.quoted.snn_over_ann, energy.quoted_layer_by_layer.snn_over_ann
+    return f"{number(streaming)} times streaming, {number(batched)} layer by layer ({between(low, high)})"
+
+
+def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
+    """The price lists there are (JSON-ready)."""
+    lists = list_prices()
+    say.table(
+        ["price list", "scope", "evidence", "year", "source"],
+        [[p.name, p.scope, p.evidence, str(p.year), p.source] for p in lists],
+    )
+    return [p.as_dict() for p in lists]

@@ -1,0 +1,277 @@
+"""The verb run: train, fold, export all, verify all, simulate, energy, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from stl_deploy._util import install
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import leading, sha256, write_json, write_npz
+from stl_deploy._util.lock import alone_in
+from stl_deploy._util.units import counted
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Dataset
+from stl_deploy.energy.measure import EnergyReport, measure_energy
+from stl_deploy.energy.paired import MARGIN, check_margin
+from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
+from stl_deploy.exporters.targets import find_format, find_runner, why_unavailable
+from stl_deploy.graph.program import Floats
+from stl_deploy.graph.run import Result
+from stl_deploy.nn.network import Network
+from stl_deploy.nn.program_module import ProgramModule
+from stl_deploy.pipeline import energy as costing
+from stl_deploy.pipeline import fold as folding
+from stl_deploy.pipeline import parity
+from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
+from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
+from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.fold import FoldedRun, fold_run
+from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
+from stl_deploy.pipeline.mapping import on_loihi
+from stl_deploy.pipeline.progress import now_and_then
+from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
+from stl_deploy.pipeline.tradeoff import over_time
+from stl_deploy.pipeline.train import fit
+from stl_deploy.report import run_report as reporting
+from stl_deploy.report.text.run_summary import commands, verdict
+from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.manifest import manifest, mark_under_way
+from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
+from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
+
+INTEGERS = "Loihi integers (our model)"
+LAVA = "Lava (CPU simulation)"
+_CALIBRATION = 512
+_RECORDED_VALUES = 100_000_000
+"""How many spikes of all layers are kept at once for the comparison; it bounds the samples verified."""
+_CONNECTIONS = 2_000_000
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the run folder is, and what was found on the way."""
+
+    run_dir: Path
+    parity: parity.ParityTable
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {"run": str(self.run_dir), "verified": self.parity.as_dict(), "seconds": self.seconds}
+
+
+def run(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    lava: bool = True,
+    twin: bool | Literal["kept"] = True,
+    frontier: bool = True,
+    data: Dataset | None = None,
+    say: Console = QUIET,
+) -> RunResult:
+    """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
+
+    A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
+    lava: simulate on Lava if its side environment is there, else on our integer model. twin: also train the ANN of the
+    same topology, once, into ``run_dir/twin``, to compare at equal accuracy; kept: take the one that is there, whatever
+    its recipe. frontier: also train three narrower ANNs, once, into ``run_dir/frontier``, for the cheapest that is as
+    accurate; not with ``kept``. data: the dataset of a training that has ended, where it is loaded already.
+    Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
+    or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
+    integer model's results; InputError and ConfigError for what cannot be run.
+    """
+    if config.train.mode == "ann":
+        raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
+    refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
+    install.require("matplotlib")
+    with alone_in(run_dir):
+        return _run(config, run_dir, resume, lava, twin, frontier, data, say)
+
+
+def _run(
+    config: RunConfig,
+    run_dir: Path,
+    resume: bool,
+    lava: bool,
+    twin: bool | Literal["kept"],
+    frontier: bool,
+    data: Dataset | None,
+    say: Console,
+) -> RunResult:
+    start = time.perf_counter()
+    if not (resume and _trained(config, run_dir)):
+        fit(config, run_dir, resume=resume, overwrite=not resume, say=say)
+    forget_results(run_dir)
+    mark_under_way(run_dir)
+    say.step("Folding BatchNorm, pooling and voting into net.nir")
+    folded = fold_run(run_dir, run_dir / "net.nir", data=data)
+    folding.show(folded, say.details)
+    test = keep_test_input(folded, run_dir)
+    bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
+    table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
+    write_json(run_dir / parity.FILE, table.as_dict())
+    parity.show(table, say.details)
+    energy = _energy(folded, test, run_dir, twin, frontier, say)
+    _write_manifest(folded, netx, run_dir)
+    say.step("Report")
+    reporting.report(run_dir, say=say.details)
+    table.report.require()
+    if lava_problem is not None:
+        raise lava_problem
+    seconds = time.perf_counter() - start
+    say.details.say("next:")
+    for command in commands(run_dir):
+        say.details.say(f"  {command}")
+    say.say()
+    for line in verdict(run_dir, table, energy.verdict, seconds):
+        say.say(line)
+    return RunResult(run_dir, table, seconds)
+
+
+def _energy(
+    folded: FoldedRun,
+    test: LabelledInput,
+    run_dir: Path,
+    wanted: bool | Literal["kept"],
+    frontier: bool,
+    say: Console,
+) -> EnergyReport:
+    """Counts, joules, the twin's zeros, and accuracy against energy over T: where the SNN is as accurate as it."""
+    program, count = folded.program, test.x.shape[1]
+    kept, folder = None, run_dir / TWIN
+    if wanted and test.labels.ndim == 2:
+        say.details.say("no ANN twin: labels are of each step, and an ANN sees one")
+    elif wanted:
+        if wanted is True:
+            keep_twin(folded.config, run_dir, say)
+            if frontier:
+                keep_frontier(folded.config, run_dir, say)
+        kept = measure_kept(program, folder, folded.data.test, count)
+    say.step("Energy: exact counts, modelled joules")
+    source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
+    chip = on_loihi(program)
+    energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
+    if kept is not None:
+        frames = kept_frames(folder, folded.data.test, count)
+        found = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))
+        energy = replace(energy, frontier=found)
+    write_json(run_dir / costing.FILE, energy.as_dict())
+    costing.show(energy, say.details)
+    candidate = Candidate(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
+    weighed = over_time(candidate, kept)
+    write_json(run_dir / TRADEOFF, weighed.as_dict())
+    if weighed.iso is not None:
+        say.details.say(weighed.iso.text)
+    return energy
+
+
+def _trained(config: RunConfig, run_dir: Path) -> bool:
+    """Whether the folder holds the finished training of this very configuration, whole as far as it can be made so."""
+    kept, model, checkpoint, metrics = ((run_dir / name).is_file() for name in (CONFIG, MODEL, CHECKPOINT, METRICS))
+    return kept and model and (metrics or not checkpoint) and _same(load_config(run_dir / CONFIG), config)
+
+
+def _same(kept: RunConfig, config: RunConfig) -> bool:
+    """Whether a run folder's configuration is this one; it knows its own data's hash, too."""
+    dataset = config.dataset.model_copy(update={"sha256": kept.dataset.sha256, "path": kept.dataset.path})
+    return kept == config.model_copy(update={"dataset": dataset})
+
+
+def keep_test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
+    """The test samples, as many as fit, kept in the run folder for the commands that follow."""
+    count = min(len(folded.data.test), folded.program.samples_within(_RECORDED_VALUES, folded.config.time_steps))
+    test = encode_split(folded.config, folded.data.test, count)
+    write_npz(run_dir / TEST_INPUT, {"x": test.x, "y": test.labels})
+    return test
+
+
+def _run_all(
+    folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
+) -> tuple[Bench, dict[str, Any], StlDeployError | None]:
+    """Every run of the network and its artifacts; what the manifest keeps of net.net, and what went wrong on Lava."""
+    say.step(f"Exporting, reading back, and running {counted(test.x.shape[1], 'test sample')}")
+    bench = Bench(folded.program, test.x, test.labels, name=parity.REFERENCE)
+    bench.add("torch, folded", _run_torch(folded.folded.network, test.x), required=folded.exact)
+    onnx, path = find_format("onnx"), run_dir / "net.onnx"
+    write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
+    bench.artifact(path, onnx, "ONNX Runtime", required=folded.exact)
+    others = lava and _others_run(bench, say)
+    if others:
+        bench.witnesses(say.details, required=folded.exact)
+    trained = _run_torch(folded.trained, test.x)
+    bench.add("torch, as trained", trained, required=False, note="before folding and rounding")
+    netx, path = find_format("netx"), run_dir / "net.net"
+    calibration = encode_split(folded.config, folded.data.train, _CALIBRATION).x
+    try:
+        facts = write(folded.program, netx, path, calibration=lambda: calibration, say=say.details)
+    except UnsupportedError as error:
+        path.unlink(missing_ok=True)
+        say.warn(f"no net.net, Loihi cannot hold this network: {error}")
+        facts = {"target": "netx", "node": error.node, "unsupported": error.reason, "remedy": error.remedy}
+        return bench, facts, None
+    bench.artifact(path, netx, INTEGERS, note="8-bit weights, post-training")
+    problem = _run_lava(bench, path, lava, say)
+    if others:
+        try:
+            bench.further(path, netx, INTEGERS, {"loihi", "lava"}, say.details, values=FEW)
+        except ToolError as error:
+            say.warn(f"another simulator of Loihi failed, the report is without it: {error}")
+    return bench, facts, problem
+
+
+def _others_run(bench: Bench, say: Console) -> bool:
+    """Whether simulators that set up every connection by itself do so within seconds."""
+    if bench.connections > _CONNECTIONS:
+        say.details.say(
+            f"simulators besides Lava are left to 'stl-deploy verify RUN --against NAME': they set up each of "
+            f"{bench.connections:,} connections; a run takes at most {_CONNECTIONS:,}"
+        )
+    return bench.connections <= _CONNECTIONS
+
+
+def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
+    """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
+    kind = find_runner("lava")
+    reason = why_unavailable(kind) if wanted else "left out as asked"
+    if reason is not None:
+        say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
+        return None
+    samples = bench.within(MORE)
+    say.say(f"simulating {samples} of {counted(leading(bench.x)[1], 'sample')} on {kind.description}")
+    try:
+        runner = open_runner(kind, path, bench.program, progress=now_and_then(say, "steps on Lava"))
+        bench.hold(LAVA, runner, path, model=INTEGERS, samples=samples, note="lava.lib.dl.netx")
+    except ToolError as error:
+        say.warn(f"Lava failed, the report has our integer model alone: {error}")
+        return error
+    return None
+
+
+@torch.no_grad()
+def _run_torch(network: Network | ProgramModule, x: Floats) -> Result:
+    votes, recorded = network.cpu().eval().record(torch.from_numpy(x))
+    return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
+
+
+def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
+    names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
+    names += [METRICS, parity.FILE, costing.FILE, TRADEOFF]
+    contents = manifest(
+        folded.program,
+        [run_dir / name for name in names if (run_dir / name).is_file()],
+        exact=folded.exact,
+        grids=[grid.as_dict() for grid in folded.folded.grids],
+        proofs=[proof.as_dict() for proof in folded.proofs],
+        netx=netx,
+    )
+    write_json(run_dir / MANIFEST, contents)
