@@ -1,4 +1,4 @@
-"""Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o docs/measurements]
+"""Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o OUT]
 
 Each RUN is a run folder: its network is folded, exported to C and compiled twice, for this machine's vector registers
 and as machines with 32-bit registers compile it; all test samples of its dataset go through both. Then the networks
@@ -108,7 +108,8 @@ def beside(recorded: list[dict[str, Any]], rows: list[Row]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """Markdown."""
-    lines = ["# The C target's spikes", "", "Made by `python -m benchmarks.c_agreement RUN...` ([what it is](../c.md))."]
+    made_by = "Made by `python -m benchmarks.c_agreement RUN...` ([what it is](../c.md))."
+    lines = ["# The C target's spikes", "", made_by]
     lines += [
         "",
         "| network | samples | compared | differ, wide | differ, 32-bit | accuracy |",

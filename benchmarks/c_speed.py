@@ -1,4 +1,4 @@
-"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs/measurements
+"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o OUT
 
 Drawn networks, one of the digits net's size and one of an MNIST net's at several rates: the share of spikes in what
 arrives at each layer of weights; and the runs that are named, with their test samples. All are called from Python, turn

@@ -1,4 +1,4 @@
-"""What counting costs: python -m benchmarks.counting -o docs/measurements
+"""What counting costs: python -m benchmarks.counting -o OUT
 
 The paper's MNIST net on 1,000 drawn images of 4 steps, in parts of 64: run, and run and counted. Interleaved, medians.
 Images are 0/1 with a fifth of the pixels set, as many as MNIST's are not 0. Memory is Python's and numpy's peak while

@@ -1,6 +1,6 @@
 """Training steps on a CUDA card over T, with memory: ours, the ReLU floor and peers.
 
-``make gpu`` runs it on a machine with a card and writes docs/measurements/gpu-speed.json and .md with the card's name. Ours are by
+``make gpu`` runs it on a machine with a card and writes gpu-speed.json and .md with the card's name. Ours are by
 Triton's kernels and, beside them, by torch's scan. A scan that torch.compile makes of plain operations has a floor of
 its own, and so has each peer, in an environment of its own (SpikingJelly by each of its implementations that is there),
 so ratios to the floor compare. Without a card it ends with one sentence; ``--device cpu`` runs it small, to test the

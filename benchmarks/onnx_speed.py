@@ -1,4 +1,4 @@
-"""ONNX Runtime against torch eager inference: python -m benchmarks.onnx_speed -o docs/measurements
+"""ONNX Runtime against torch eager inference: python -m benchmarks.onnx_speed -o OUT
 
 The paper's MNIST net and W2 (small convolutions, 16 steps), batch 1 and 32, same threads for both, interleaved in one
 run, medians. Also the step form's cost per step, and time and memory of writing the paper's MNIST net.

@@ -1,6 +1,6 @@
 """What Loihi's integers cost: float -> post-training by threshold form -> quantisation-aware, and real Lava's word.
 
-    python -m benchmarks.quantisation RUN... -o docs/measurements
+    python -m benchmarks.quantisation RUN... -o OUT
 
 RUN: folders of `stl-deploy train` or `run`. Accuracies are of the whole test split through our integer model; each netx
 file also runs on real Lava, on the first --lava-images test images, and every spike is compared with our prediction.

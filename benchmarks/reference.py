@@ -1,4 +1,4 @@
-"""The reference run against torch: python -m benchmarks.reference -o docs/measurements
+"""The reference run against torch: python -m benchmarks.reference -o OUT
 
 The paper's MNIST net, 32 samples of 4 steps, against the torch model that it was folded from; and 1,000 steps of 1,000
 neurons with all-to-all recurrence against the same loop in torch. Same threads for both, interleaved, medians.

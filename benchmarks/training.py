@@ -1,6 +1,6 @@
 """Training and inference against the floor, the same layers as an ANN with time folded into the batch.
 
-    python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [--contestant NAME ...] [-o docs/measurements]
+    python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [--contestant NAME ...] [-o OUT]
     python -m benchmarks.training --part sizes          # alone, on the same machine: the rest of the page stays
 
 Every contestant takes one step per round, in turn, so that what else the machine does hits all alike; the ratio is

@@ -1,6 +1,6 @@
 """Files that nobody here wrote, run and compared with what their authors recorded: docs/measurements/unseen-files.md.
 
-    python -m benchmarks.unseen [--public DIR] [--lava-dl DIR] [-o docs/measurements]
+    python -m benchmarks.unseen [--public DIR] [--lava-dl DIR] [-o OUT]
 
 DIR of ``--public``: the NIR files and recordings of shared data (``files/`` as their repositories hold them,
 ``trained/`` with inputs, outputs and dialects). DIR of ``--lava-dl``: ``tests/lava/lib/dl/netx`` of lava-dl 0.6.0's

@@ -1,4 +1,4 @@
-"""Whole ways as a user meets them: python -m benchmarks.whole_ways -o docs/measurements
+"""Whole ways as a user meets them: python -m benchmarks.whole_ways -o OUT
 
 Each in a process of its own, from its start to its end, with the memory that it took at most: the demo `run digits`
 with and without the compiled path at hand, folding and writing a network of 36 million weights (the preset cifar10),

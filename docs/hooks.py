@@ -1,7 +1,7 @@
 """Build hooks: generated pages, folded measurements, and links that leave the folder.
 
-A paragraph that is one link to measurements/NAME.md becomes that file's content, folded. Links to NAME.md elsewhere lead
-to the page that folds it.
+A paragraph that is one link to measurements/NAME.md becomes that file's content, folded. Other links to NAME.md lead to
+the page that folds it.
 """
 
 from __future__ import annotations

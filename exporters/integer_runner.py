@@ -69,9 +69,9 @@ class IntegerRunner(Runner):
             assert self._program is not None
             self._graph = choose(self._program, calibration(self._program, self._options, array)).graph
         graph = self._graph
-        found = self.integers(graph, to_integers(array, graph.input.scale), record)
-        y = (found.y.astype(np.float64) * graph.output.unit).astype(np.float32)
-        return Result({graph.output.name: y}, {name: s.astype(np.float32) for name, s in found.spikes.items()})
+        result = self.integers(graph, to_integers(array, graph.input.scale), record)
+        y = (result.y.astype(np.float64) * graph.output.unit).astype(np.float32)
+        return Result({graph.output.name: y}, {name: s.astype(np.float32) for name, s in result.spikes.items()})
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run whole numbers."""

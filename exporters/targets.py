@@ -46,13 +46,13 @@ Network = Program | Path
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
-    """What the pipeline hands to every target. The user's options are the further fields of a target's subclass.
+    """Options that the pipeline passes to every target; the user's options are fields of a target's subclass.
 
     origin: what the Program was read from (``source``, ``sha256``), for the artifact's metadata.
     graph: as it was read, the dialect it is meant in among its metadata.
     calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
     x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
-    progress: told (done, total) steps by what takes long; deadline: seconds that an outside tool may take
+    progress: called with (done, total) steps by long work; deadline: seconds that an outside tool may take
     without showing progress.
     say: takes what a person should read.
     """
@@ -72,7 +72,7 @@ class Runner(Protocol):
 
     name: as ``--backend`` takes it. label: how its numbers come about. reads: names of the formats whose artifacts
     it runs as they are. options: a subclass of `Options`. agrees_with: our model that it must equal on every spike,
-    given the same network; None: agreement is told, not required. takes: the kinds of nodes of a Program that it runs.
+    given the same network; None: agreement is reported, not required. takes: the kinds of nodes that it runs.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Format(Protocol):
 
     suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
     of these; None for files. bare: whether that file is one of these without its folder, too. by_default: whether
-    ``check`` asks it without being told to. options: a subclass of `Options`.
+    ``check`` asks it by default. options: a subclass of `Options`.
     takes: the kinds of nodes that it holds; a Program with another is refused before the Format sees it.
     """
 
@@ -118,7 +118,7 @@ class Format(Protocol):
     takes: Kinds = NIR_NODES
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """What it cannot hold, or holds only roughly, node by node; may raise an UnsupportedError for the first."""
+        """Findings, node by node; may raise an UnsupportedError for the first node that it cannot hold."""
         ...
 
     def write(self, program: Program, path: Path, options: Any) -> Mapping[str, Any]:
@@ -156,7 +156,7 @@ class OfModel(Protocol):
     """A Runner that must equal a model of its own, not the one that ``agrees_with`` names as it stands."""
 
     def model(self, program: Program) -> Runner | None:
-        """That model; None: it is the one named."""
+        """The model; None: the one named."""
         ...
 
 
@@ -176,7 +176,7 @@ class Decides(Protocol):
 
     @property
     def readout(self) -> Readout | None:
-        """What its file says; None where it was made of a Program, or its file says nothing."""
+        """Readout of its file; None if it was made of a Program, or its file has none."""
         ...
 
 
@@ -323,13 +323,13 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
 def _described_by(known: Mapping[str, Any], word: str) -> str:
     """The first target whose description has this word, for a message."""
     pattern = re.compile(rf"\b{re.escape(word)}\b", re.I)
-    found = next((one for one in known.values() if pattern.search(one.description)), None)
-    return "" if found is None else f" ({found.name} is {found.description})"
+    target = next((each for each in known.values() if pattern.search(each.description)), None)
+    return "" if target is None else f" ({target.name} is {target.description})"
 
 
 def format_of(path: Path) -> Format | None:
     """The Format of an artifact, by its suffix, or by the file in a folder that tells it; None if it is of none."""
-    return next((one for one in registry().formats.values() if _belongs(path, one)), None)
+    return next((each for each in registry().formats.values() if _belongs(path, each)), None)
 
 
 def _belongs(path: Path, to: Format) -> bool:
@@ -339,7 +339,7 @@ def _belongs(path: Path, to: Format) -> bool:
 
 
 def findings(target: Format | Check, program: Program, options: Any = None) -> Iterable[Finding]:
-    """What a target says of a Program; of one with nodes that it does not take, those nodes alone.
+    """Findings of a target for a Program; if it has nodes that the target does not take, only those.
 
     options: of the target's class, for one that `ChecksFor` them.
     """
@@ -352,8 +352,8 @@ def findings(target: Format | Check, program: Program, options: Any = None) -> I
 
 def settings(kind: type[Options]) -> list[str]:
     """Names of the user's options for a target."""
-    common = {one.name for one in fields(Options)}
-    return [one.name for one in fields(kind) if one.name not in common]
+    common = {field.name for field in fields(Options)}
+    return [field.name for field in fields(kind) if field.name not in common]
 
 
 def make_options(target: Format | type[Runner], given: Mapping[str, Any], **common: Any) -> Any:
@@ -365,7 +365,7 @@ def make_options(target: Format | type[Runner], given: Mapping[str, Any], **comm
     for name in wanted:
         if name not in settings(target.options):
             known: tuple[Format | type[Runner], ...] = (*registry().formats.values(), *registry().runners.values())
-            able = dict.fromkeys(one.name for one in known if name in settings(one.options))
+            able = dict.fromkeys(each.name for each in known if name in settings(each.options))
             if not able:
                 own = settings(target.options)
                 raise InputError(

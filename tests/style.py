@@ -10,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WORDS = re.compile(
-    r"\b(for who|which is said|is said|are said|told|stranger'?s?|whole numbers?|is nobody's|asks? nobody)\b", re.IGNORECASE
+    r"\b(for who|which is said|is said|are said|told|stranger'?s?|whole numbers?|asks? nobody)\b",
+    re.IGNORECASE,
 )
 NAMES = re.compile(r"\bfound\b(?:, \w+)* =(?!=)|\bfor one in\b|\b(?:_told|_said|blamed|told_where)\b")
 OPENINGS = ("What", "Who", "How", "That", "Which", "Whose")

@@ -1,4 +1,4 @@
-"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o docs/measurements]
+"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o OUT]
 
 Each run's network is exported to C, cross-compiled, and given real test samples in QEMU; every spike of every layer is
 compared with the integer model's. Instructions are an emulator's (simulated), not a chip's cycles.

@@ -1,4 +1,4 @@
-"""Instructions of the C for a synop and a neuron update: python -m benchmarks.mcu.instructions [RUN] [-o docs/measurements]
+"""Instructions of the C for a synop and a neuron update: python -m benchmarks.mcu.instructions [RUN] [-o OUT]
 
 Drawn networks of two sizes at several spike rates, and a trained run: counted by QEMU at -O3, spikes compared. The
 energy report's list (energy/chips/c_code.toml) is the fit to the small drawn ones; the others are held out.

@@ -1,4 +1,4 @@
-"""Measure the peers: ``python -m benchmarks.peers [--peer NAME ...] [--workload W1 ...] [--rounds 7] [-o docs/measurements]``.
+"""Measure the peers: ``python -m benchmarks.peers [--peer NAME ...] [--workload W1 ...] [--rounds 7] [-o OUT]``.
 
 Each peer gets a virtual environment of its own (pinned in tests/conformance/requirements) and takes turns there with
 the floor, so that ratios to the floor can be compared between environments. Adds to training-speed.json and .md what

@@ -19,7 +19,7 @@ from stl_deploy.graph.program import Neuron, Program
 
 @dataclass(frozen=True)
 class Rule:
-    """What a chip lacks. refuses: a population. reason, remedy: sentences; source: how it is known, and its grade."""
+    """A limit of a chip. refuses: a population. reason, remedy: sentences; source: how it is known, and its grade."""
 
     slug: str
     refuses: Callable[[Neuron], bool]
@@ -130,4 +130,4 @@ OTHERS = (
     ),
 )
 
-TARGETS: Iterable[Check] = tuple(Check(one.name, one.description, one.check) for one in OTHERS)
+TARGETS: Iterable[Check] = tuple(Check(chip.name, chip.description, chip.check) for chip in OTHERS)

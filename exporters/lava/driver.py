@@ -35,7 +35,7 @@ def run_lava(
     python = environment.require()
     spikes = run_worker(python, net_path, x, deadline=deadline, progress=progress)
     expected = {key: (*x.shape[:2], *layer.shape) for key, layer in net.spiking}
-    found = {key: array.shape for key, array in spikes.items()}
-    if found != expected:
-        raise ToolError(f"expected arrays {expected} from Lava; found {found}")
+    shapes = {key: array.shape for key, array in spikes.items()}
+    if shapes != expected:
+        raise ToolError(f"expected arrays {expected} from Lava; found {shapes}")
     return IntegerRun(spikes[list(expected)[-1]], {key: spikes[key] for key in expected})

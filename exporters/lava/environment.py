@@ -40,7 +40,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LavaStatus:
-    """What is there. ``reason`` says in one sentence why it is not ready."""
+    """State of the environment. ``reason`` says in one sentence why it is not ready."""
 
     ready: bool
     location: Path

@@ -39,8 +39,8 @@ def run_lava_float(
         path = folder / "layers.npz"
         write_npz(path, layers)
         flat = x.reshape(*x.shape[:2], -1).astype(np.float64)
-        found = run_worker(python, path, flat, deadline=deadline, progress=progress, script=FLOAT_WORKER)
-    return _result(program, parts, {name: found[f"layer{i}"] for i, name in enumerate(names)})
+        spikes = run_worker(python, path, flat, deadline=deadline, progress=progress, script=FLOAT_WORKER)
+    return _result(program, parts, {name: spikes[f"layer{i}"] for i, name in enumerate(names)})
 
 
 def _layers(parts: Chain) -> tuple[list[str], dict[str, NDArray[Any]]]:

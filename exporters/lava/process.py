@@ -103,11 +103,11 @@ def _wait(worker: subprocess.Popen[bytes], folder: Path, deadline: float, progre
 
 
 def _steps(folder: Path) -> tuple[int, int] | None:
-    """How many are done, and of how many; None before the worker has told of any."""
+    """Return (done, total); None before the worker has reported any."""
     if not (folder / "progress.json").is_file():
         return None
-    told = read_json(folder / "progress.json")
-    return int(told["done"]), int(told["total"])
+    progress = read_json(folder / "progress.json")
+    return int(progress["done"]), int(progress["total"])
 
 
 _AT_EVERY_START = "No CUDA runtime is found"

@@ -26,8 +26,8 @@ def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path
         if named is not None:
             seen = python_version(named)
             if seen != version:
-                found = f"Python {seen[0]}.{seen[1]}" if seen else "no Python"
-                raise ToolError(f"{named} ({where}): expected Python {dotted} for {tool}; found {found}")
+                described = f"Python {seen[0]}.{seen[1]}" if seen else "no Python"
+                raise ToolError(f"{named} ({where}): expected Python {dotted} for {tool}; found {described}")
             return named
     for candidate in _candidates(dotted):
         if python_version(candidate) == version:
@@ -55,9 +55,9 @@ def python_version(python: Path) -> Version | None:
 
 def _candidates(dotted: str) -> Iterator[Path]:
     for name in (f"python{dotted}", "python3", "python"):
-        found = shutil.which(name)
-        if found:
-            yield Path(found)
+        path = shutil.which(name)
+        if path:
+            yield Path(path)
     pyenv = Path(os.path.expanduser(os.environ.get("PYENV_ROOT") or "~/.pyenv"))
     yield from sorted(pyenv.glob(f"versions/{dotted}.*/bin/python"), reverse=True)
     uv = shutil.which("uv")

@@ -57,9 +57,9 @@ class Lava(Loihi):
         if self._lava.numeric == "fixed" or self._program is None:
             return super().run(x, record)
         options = self._lava
-        found = run_lava_float(self._program, np.asarray(x), deadline=options.deadline, progress=options.progress)
-        spikes = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()}
-        return Result({"output": found.y}, spikes if record else {})
+        result = run_lava_float(self._program, np.asarray(x), deadline=options.deadline, progress=options.progress)
+        spikes = {name: np.asarray(s, np.float32) for name, s in result.spikes.items()}
+        return Result({"output": result.y}, spikes if record else {})
 
     def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run the layers of a netx file, or the file itself if there is one, on integers ``x``."""

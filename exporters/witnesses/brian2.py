@@ -45,11 +45,11 @@ class Brian2(Runner):
         given = {name: as_floats(array) for name, array in match_inputs(self._program, x).items()}
         rows = [given[node.name] for node in self._program.inputs]
         entering = np.concatenate([array.reshape(*array.shape[:2], -1) for array in rows], axis=2)
-        found = self._work(entering)
+        spikes = self._work(entering)
         arrays: dict[str, NDArray[np.float32]] = {}
         for place, group in enumerate(self._groups):
             if group["keep"]:
-                node, array = self._program.by_name[group["name"]], found.get(f"out{place}")
+                node, array = self._program.by_name[group["name"]], spikes.get(f"out{place}")
                 if array is None or array.shape != (*entering.shape[:2], group["size"]):
                     raise ToolError(f"Brian2 returned no array of the shape of '{node.name}'")
                 arrays[node.name] = array.astype(np.float32).reshape(*entering.shape[:2], *node.shape)

@@ -140,13 +140,13 @@ def _synapses(node: Linear | Conv | Pool, group: Group) -> Arrays:
 def _connections(node: Linear | Conv | Pool) -> Connections:
     if isinstance(node, Linear):
         rows = math.prod(node.input_shape[:-1])
-        found = dense_connections(node.weight)
+        connections = dense_connections(node.weight)
         if rows == 1:
-            return found
+            return connections
         outs, ins = node.weight.shape
         row = np.arange(rows, dtype=np.int32)[:, None]
-        source, target = found.source + row * ins, found.target + row * outs
-        return Connections(source.reshape(-1), target.reshape(-1), np.tile(found.weight, rows))
+        source, target = connections.source + row * ins, connections.target + row * outs
+        return Connections(source.reshape(-1), target.reshape(-1), np.tile(connections.weight, rows))
     if isinstance(node, Conv):
         weight, dilation, groups = node.weight, node.dilation, node.groups
     else:

@@ -31,8 +31,8 @@ class NengoLoihi(Emulator):
 
     def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
         """As `Emulator.integers`; prints where its registers make it differ from Lava."""
-        found = super().integers(file, x, record)
+        result = super().integers(file, x, record)
         why = parting(file, x)
         if why is not None:
             self._options.say.say(why)
-        return found
+        return result

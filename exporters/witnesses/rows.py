@@ -65,7 +65,7 @@ Rows = tuple[Ints, Ints, Ints]
 
 def conv_rows(layer: ConvNode) -> Rows:
     """The outputs that read an input inside."""
-    found = conv_connections(
+    connections = conv_connections(
         layer.weight,
         layer.input_shape,
         stride=layer.stride,
@@ -73,7 +73,7 @@ def conv_rows(layer: ConvNode) -> Rows:
         dilation=layer.dilation,
         groups=layer.groups,
     )
-    return _by_input(found, math.prod(layer.input_shape))
+    return _by_input(connections, math.prod(layer.input_shape))
 
 
 def _by_input(found: Connections, inputs: int) -> Rows:

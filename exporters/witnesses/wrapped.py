@@ -23,7 +23,7 @@ ARRIVING, U = 21, 23
 
 
 class Wrapped(Loihi):
-    """What nengo-loihi must equal on every spike."""
+    """Integer model with nengo-loihi's registers."""
 
     name = "loihi with registers of 21 bits"
 
@@ -40,7 +40,7 @@ def simulate_wrapped(net: NetxFile, x: NDArray[Any]) -> IntegerRun:
 
 
 def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """What every node puts out."""
+    """Output of every node."""
     values: dict[str, NDArray[Any]] = {graph.input.name: x}
     for node in graph.nodes:
         if isinstance(node, IntegerInput):
@@ -54,7 +54,7 @@ def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 
 def parting(net: NetxFile, x: NDArray[Any]) -> str | None:
-    """How many spikes these registers change, the first of them, and what passed which register; None if none."""
+    """Spikes that these registers change: count, first spike, and the register that overflowed; None if none."""
     graph, ours = to_graph(net), run_file(net, x, record=True).spikes
     theirs = _values(graph, whole_numbers(x, net.input_shape))
     differ = {key: theirs[key] != spikes for key, spikes in ours.items()}

@@ -1,1 +1,1 @@
-"""What every room may use: console, files, suggestions; knows nothing of networks."""
+"""Helpers without knowledge of networks: console, files, processes, suggestions."""

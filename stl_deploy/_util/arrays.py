@@ -1,4 +1,4 @@
-"""What Python users hand over as input - numpy arrays, torch tensors, lists - as numpy arrays."""
+"""Convert input from Python (numpy arrays, torch tensors, lists) to numpy arrays."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def as_array(x: Any) -> NDArray[Any]:
     except (ValueError, TypeError) as error:
         raise InputError(f"expected an array of numbers; found a {type(x).__name__} ({error})") from None
     if array.dtype.hasobject or array.dtype.kind in "USmM":
-        found = f"an array of {array.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
-        raise InputError(f"expected an array of numbers; found {found}; give a numpy array or a torch tensor")
+        kind = f"an array of {array.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+        raise InputError(f"expected an array of numbers; found {kind}; give a numpy array or a torch tensor")
     return array
 
 

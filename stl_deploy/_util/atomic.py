@@ -20,10 +20,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises InputError if ``path`` is a folder or a device, or cannot be written.
     """
     make_place(path)
-    with _said(path):
+    with _as_input_errors(path):
         temporary = temporary_beside(path)
     try:
-        with _said(path):
+        with _as_input_errors(path):
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
@@ -33,7 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def make_place(path: Path) -> None:
     """Make the folder of a file to be written; raises InputError if ``path`` is a folder or a device."""
-    with _said(path):
+    with _as_input_errors(path):
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no plain file'}; name a file to write")
     make_folder(path.parent)
@@ -41,22 +41,22 @@ def make_place(path: Path) -> None:
 
 def require_folder(path: Path) -> None:
     """Raise InputError where something that is no folder stands in a folder's place."""
-    with _said(path):
+    with _as_input_errors(path):
         there = path.exists() and not path.is_dir()
     if there:
-        found = "a file" if path.is_file() else "a pipe or device"
-        raise InputError(f"{path}: expected a folder to write into; found {found}; name another")
+        kind = "a file" if path.is_file() else "a pipe or device"
+        raise InputError(f"{path}: expected a folder to write into; found {kind}; name another")
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, if they are not there; raises InputError where none can be."""
     require_folder(path)
-    with _said(path):
+    with _as_input_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _said(path: Path) -> Iterator[None]:
+def _as_input_errors(path: Path) -> Iterator[None]:
     """The operating system's refusal to write, as a sentence."""
     try:
         yield

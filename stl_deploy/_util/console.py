@@ -1,4 +1,4 @@
-"""What a person sees on the error stream while things run: rich on a terminal, plain lines elsewhere."""
+"""Progress and messages on the error stream: rich on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Console:
 
 
 class _Quiet(Console):
-    """Warnings alone, on what is standard error when they are said."""
+    """Prints warnings only, on the current standard error."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True, stream=StringIO())
@@ -93,12 +93,12 @@ class _Quiet(Console):
 
 
 QUIET = _Quiet()
-"""For who is given no other."""
+"""Default: warnings only."""
 
 
 @contextmanager
 def _lost() -> Iterator[None]:
-    """What cannot be written for people (a full disk, a terminal that is gone) is lost; work goes on without."""
+    """Drop messages that cannot be written (full disk, closed terminal) and continue."""
     try:
         yield
     except BrokenPipeError:

@@ -53,9 +53,9 @@ def require_suffix(path: Path, suffix: str, why: str = "") -> None:
 
 def require_other(path: Path, *read: Path) -> None:
     """Raise InputError if the file to be written is one of those that are read."""
-    for one in read:
-        if path.exists() and one.exists() and path.samefile(one):
-            raise InputError(f"{path}: expected a file to write; found {one}, which is read; name another")
+    for source in read:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"{path}: expected a file to write; found {source}, which is read; name another")
 
 
 def user_cache() -> Path:
@@ -113,9 +113,9 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
             f"{path}: expected one array x, or x__NAME for each input; found both 'x' and {', '.join(named)}"
         )
     if "x" not in arrays and not named:
-        found = ", ".join(names_in(path)) or "nothing"
+        names = ", ".join(names_in(path)) or "nothing"
         raise InputError(
-            f"{path}: expected array 'x' [T, B, *input shape], or x__NAME for each of several inputs; found {found}"
+            f"{path}: expected array 'x' [T, B, *input shape], or x__NAME for each of several inputs; found {names}"
         )
     x: Inputs
     if named:

@@ -98,11 +98,11 @@ def _damaged(path: Path, what: str, reason: str) -> InputError:
 
 
 def _arrays(forms: Sequence[tuple[str, list[int]]], content: bytearray) -> list[NDArray[Any]]:
-    found, place, view = [], 0, memoryview(content).toreadonly()
+    arrays, place, view = [], 0, memoryview(content).toreadonly()
     for dtype, shape in forms:
-        found.append(np.frombuffer(view, dtype, prod(shape), place).reshape(shape))
-        place += found[-1].nbytes
-    return found
+        arrays.append(np.frombuffer(view, dtype, prod(shape), place).reshape(shape))
+        place += arrays[-1].nbytes
+    return arrays
 
 
 class Worker:
@@ -133,7 +133,7 @@ class Worker:
         self._stdin.flush()
 
     def part(self, seconds: float) -> bytes:
-        """What has come next; raises TimeoutError if nothing does, EOFError if nothing will."""
+        """Return the next part; raises TimeoutError if none arrives, EOFError if none will."""
         try:
             part = self._parts.get(timeout=seconds)
         except queue.Empty:
@@ -213,19 +213,19 @@ class _Serving:
     def __init__(self) -> None:
         self.stream = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
-        self._told, self._seconds = 0.0, 0.0
+        self._reported, self._seconds = 0.0, 0.0
 
     def begin(self, memory: int, seconds: float) -> None:
         """Set the limits of the next reader."""
         system.limit_memory(system.memory_in_use() + memory)
-        self._told, self._seconds = 0.0, seconds
+        self._reported, self._seconds = 0.0, seconds
         self.renew()
 
     def renew(self) -> None:
         """Say that there is progress, and wind the clock again, unless that was a moment ago."""
         now = time.monotonic()
-        if now - self._told > _TELL_SECONDS:
-            self._told = now
+        if now - self._reported > _TELL_SECONDS:
+            self._reported = now
             self.write(b".")
             system.end_after(self._seconds)
 

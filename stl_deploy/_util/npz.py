@@ -57,16 +57,16 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> d
     """
     budget = max(_FREE_BYTES, _RATIO * plain_file(path, "an .npz"))
     with _open(path) as archive:
-        found = [info for info in archive.infolist() if wanted(_stem(info.filename))]
-        sizes = {_stem(info.filename): _declared(archive, info, path) for info in found}
-        if len(sizes) < len(found):
+        members = [info for info in archive.infolist() if wanted(_stem(info.filename))]
+        sizes = {_stem(info.filename): _declared(archive, info, path) for info in members}
+        if len(sizes) < len(members):
             raise InputError(f"{path}: expected each array once; found two of one name")
         if sum(sizes.values()) > budget:
             raise InputError(
                 f"{path}: its arrays take {sum(sizes.values()) / 2**30:.1f} GiB, over the {budget / 2**30:.1f} GiB "
                 "that a file of this size may take; write it without compression, or in parts"
             )
-        return {_stem(info.filename): _read(archive, info) for info in found}
+        return {_stem(info.filename): _read(archive, info) for info in members}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Names and messages of strangers on a screen: what a terminal would obey is shown, not sent."""
+"""Escape control characters in untrusted text."""
 
 from __future__ import annotations
 

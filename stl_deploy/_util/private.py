@@ -36,8 +36,8 @@ def require_private(place: Path) -> None:
     if not hasattr(os, "geteuid"):
         return
     folder = place.resolve(strict=True)
-    found = folder.lstat()
-    if found.st_uid != os.geteuid() or _is_shared(found):
+    status = folder.lstat()
+    if status.st_uid != os.geteuid() or _is_shared(status):
         raise PermissionError(f"{folder} can be written by other users")
     trusted = {0, os.geteuid(), os.stat("/").st_uid}  # in a user namespace, / belongs to a number that stands for root
     for parent in folder.parents:

@@ -1,4 +1,4 @@
-"""Which of several training processes this one is, as torchrun says in the environment; imports no torch."""
+"""Rank and world size from torchrun's environment variables; imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stl_deploy.errors import ToolError
 
 
 def world_size() -> int:
-    """How many processes torchrun started; 1 without it, or where only some of its variables are there."""
+    """Number of processes that torchrun started; 1 without it, or if its variables are incomplete."""
     numbers = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")]
     started = "MASTER_ADDR" in os.environ and all(number.isdecimal() for number in numbers)
     return int(os.environ["WORLD_SIZE"]) if started else 1
@@ -27,7 +27,7 @@ def local_rank() -> int:
 
 
 def on_this_machine() -> int:
-    """How many of them are on the same machine."""
+    """Number of processes on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1) if world_size() > 1 else 1
 
 
@@ -46,7 +46,7 @@ def others_here(what: str) -> Iterator[None]:
 
 
 def lost(why: str) -> ToolError:
-    """What the processes that remain say when another one is gone."""
+    """Error of the remaining processes when another one has ended."""
     return ToolError(
         f"one of the {world_size()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
         "go on with --resume"

@@ -1,4 +1,4 @@
-"""How large things on disk are, for people."""
+"""Human-readable file sizes."""
 
 from __future__ import annotations
 

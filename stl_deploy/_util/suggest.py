@@ -1,4 +1,4 @@
-"""What was meant by a name that is not there."""
+"""Suggest known names for an unknown one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from difflib import get_close_matches
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
     """`` (did you mean 'mnist'?)`` if ``known`` has something close to ``name``, else nothing.
 
-    most: names told. With more than one, those that contain ``name`` count as close, too.
+    most: names suggested. With more than one, those that contain ``name`` count as close, too.
     """
     names = sorted(known)
-    within = [one for one in names if name and name in one] if most > 1 else []
-    close = list(dict.fromkeys([*get_close_matches(name, names, n=most), *within]))[:most]
+    containing = [candidate for candidate in names if name and name in candidate] if most > 1 else []
+    close = list(dict.fromkeys([*get_close_matches(name, names, n=most), *containing]))[:most]
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

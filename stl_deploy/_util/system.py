@@ -1,4 +1,4 @@
-"""What operating systems differ in, in one place: limits on a process, locks on files, groups of processes.
+"""Operating-system differences: process limits, file locks, process groups.
 
 Linux and macOS have all of it. Windows locks files in another way and has none of the rest; Python in a browser
 (Emscripten, WASI) starts no processes either. Where a safeguard is missing, the work goes on without it.

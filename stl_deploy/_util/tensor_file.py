@@ -35,12 +35,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             about = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        found = None if about is None else json.loads(about)
+        metadata = None if about is None else json.loads(about)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: truncated, damaged or not a safetensors file ({one_line(error)})") from None
-    if not isinstance(found, dict):
+    if not isinstance(metadata, dict):
         raise InputError(f"{path}: a safetensors file that stl-deploy did not write")
-    return tensors, found
+    return tensors, metadata
 
 
 def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""How far a training is: within an epoch, by a bar or a line now and then, and at the end of each."""
+"""Training progress: a bar or occasional lines within an epoch, and one line per epoch."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ class Lines:
     """For files and pipes: a plain line, where an epoch takes long."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._pace, self._told = say, Pace(), time.perf_counter()
+        self._say, self._pace, self._reported = say, Pace(), time.perf_counter()
 
     def __call__(self, epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
         """A batch is done."""
         rate, left = self._pace(epoch, epochs, done, total)
         now = time.perf_counter()
         if rate == 0:  # the first batch, which compiles and loads
-            self._told = now
-        elif done < total and now - self._told >= LINE_SECONDS:
-            self._told = now
+            self._reported = now
+        elif done < total and now - self._reported >= LINE_SECONDS:
+            self._reported = now
             self._say(
                 f"epoch {epoch}/{epochs}: {done:,} of {total:,} samples, {rate:,.0f} samples/s, loss {loss:.4f}, "
                 f"{duration(left)} left"
             )
         elif done == total:
-            self._told = now
+            self._reported = now
 
 
 class Bar:
     """For terminals: a bar that fills once an epoch, and is gone at the end."""
 
     def __init__(self, console: RichConsole) -> None:
-        told = ("{task.fields[rate]:>9} samples/s", "loss {task.fields[loss]}", "{task.fields[left]:>7} left")
-        columns = (TextColumn("{task.description}"), BarColumn(24), *map(TextColumn, told))
+        fields = ("{task.fields[rate]:>9} samples/s", "loss {task.fields[loss]}", "{task.fields[left]:>7} left")
+        columns = (TextColumn("{task.description}"), BarColumn(24), *map(TextColumn, fields))
         self._progress = Progress(*columns, console=console, transient=True, refresh_per_second=5)
         self._task = self._progress.add_task("", total=1, visible=False, rate="", loss="", left="")
         self._pace = Pace()
@@ -101,7 +101,7 @@ def duration(seconds: float) -> str:
 def epoch_line(record: Mapping[str, Any], width: int | None = None) -> str:
     """Loss, accuracies, spike rates by layer and the range of all thresholds, in one line.
 
-    width: where the line would be longer, rates are told as a range, then the training accuracy is left out.
+    width: where the line would be longer, rates are given as a range, then the training accuracy is left out.
     """
     number = len(str(record["epochs"]))
     rates = list(record["rates"].values())

@@ -1,4 +1,4 @@
-"""Files that a stranger may have written: nothing is waited for, and whatever a parser raises is one sentence."""
+"""Read untrusted files: never block on pipes or devices; parser errors become InputError."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ def plain_file(path: Path, what: str, most: int | None = None) -> int:
     than ``most`` bytes; ``what`` is expected there, as in "an .npz".
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path}: expected {what}; found no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise InputError(f"{path}: expected {what}; {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
         raise InputError(f"{path}: expected {what}; found {kind}")
-    if most is not None and found.st_size > most:
-        raise InputError(f"{path}: expected {what} of at most {most} bytes; found {found.st_size}")
-    return found.st_size
+    if most is not None and status.st_size > most:
+        raise InputError(f"{path}: expected {what} of at most {most} bytes; found {status.st_size}")
+    return status.st_size
 
 
 def read_text(path: Path, what: str, most: int = 2**24) -> str:

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in sentences: the key, what was found, what was expected."""
+"""Turn pydantic errors into sentences: key, expected, found."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class _Section(BaseModel):
 
 
 class DatasetConfig(_Section):
-    """What is learned from.
+    """The data set and its encoding.
 
     T: time steps per sample. encoder: ``direct`` repeats the image at every step (analog input);
     ``bernoulli`` spikes with the pixel's value as probability, drawn anew each step (the paper).
@@ -93,7 +93,7 @@ class DatasetConfig(_Section):
 
 
 class NeuronConfig(_Section):
-    """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.nn.neuron.LIF`).
+    """Defaults of every LIF layer, which its own entry may override (see `stl_deploy.nn.neuron.LIF`).
 
     synapse_decay: also of li layers; null: no synaptic current. multi_spike: spikes of one step at most.
     decay_form: ``shift`` holds decays on 1 - 2^-k.
@@ -279,7 +279,7 @@ LayerSpec = Annotated[BuiltSpec | VggSpec, Field(discriminator="kind")]
 
 
 class TrainConfig(_Section):
-    """How it is trained.
+    """Training: optimiser, loss, schedule, penalties.
 
     mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
     scale and shift too) stay as drawn; ``ann`` ReLUs and a linear readout, and the image is shown once.
@@ -346,7 +346,7 @@ class TrainConfig(_Section):
 
 
 class FoldConfig(_Section):
-    """How the trained network becomes a graph.
+    """Folding of the trained network into a graph.
 
     exact_grid: round weights, biases and inputs to power-of-two grids on which float32 sums are exact.
     weight_bits: width of the integer weights for Loihi; null: the target's own.
@@ -390,7 +390,7 @@ class RunConfig(_Section):
 
     @property
     def encoder(self) -> Encoder:
-        """How images become sequences; in mode ``ann`` ``direct``, or ``counts`` of events."""
+        """Encoder of the input; in mode ``ann`` ``direct``, or ``counts`` of events."""
         if self.train.mode != "ann":
             return self.dataset.encoder
         return "counts" if self.dataset.encoder in ("spikes", "counts", "sequence") else "direct"

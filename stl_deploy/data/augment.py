@@ -58,12 +58,12 @@ def transformed(images: Tensor, names: Sequence[Augmentation], generator: torch.
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it seeds cards, too, whose generators draw the dropout.
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        found = []
+        augmented = []
         for image in images:
             for transform in transforms:
                 image = transform(image)
-            found.append(image)
-    return torch.stack(found)
+            augmented.append(image)
+    return torch.stack(augmented)
 
 
 def _transform(name: Augmentation, size: Sequence[int]) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""What a configuration says of data, checked and completed before any are loaded."""
+"""Check and complete the data section of a configuration before data are loaded."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def complete(config: DatasetConfig) -> DatasetConfig:
     if config.input_shape is not None and config.classes is not None:
         _check_augmented(config, config.input_shape)
         return config
-    found = entry.look(config)
-    _check_augmented(config, found.shape)
-    changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}
-    if found.steps is None:
+    summary = entry.look(config)
+    _check_augmented(config, summary.shape)
+    changes: dict[str, Any] = {"input_shape": summary.shape, "classes": summary.classes}
+    if summary.steps is None:
         if config.encoder in TIMED_ENCODERS:
             raise ConfigError(_wrong_encoder(config, "static samples", _static_encoders()))
     else:
@@ -57,17 +57,17 @@ def complete(config: DatasetConfig) -> DatasetConfig:
             changes["encoder"] = "sequence"
         elif config.encoder not in TIMED_ENCODERS:
             raise ConfigError(_wrong_encoder(config, "sequences", TIMED_ENCODERS))
-        if "T" in config.model_fields_set and found.steps != config.T:
+        if "T" in config.model_fields_set and summary.steps != config.T:
             raise ConfigError(
-                f"key 'dataset.T': expected the {found.steps} steps of {config.path}'s sequences; found {config.T}; "
+                f"key 'dataset.T': expected the {summary.steps} steps of {config.path}'s sequences; found {config.T}; "
                 "leave T out"
             )
-        changes["T"] = found.steps
+        changes["T"] = summary.steps
     return config.model_copy(update=changes)
 
 
 def sample_shape(config: DatasetConfig) -> Shape:
-    """What one sample is at one step, without loading all; raises ConfigError if too little of it would be left."""
+    """Return a sample's shape at one step without loading all; raises ConfigError if too little of it would be left."""
     entry = source(config.name)
     if entry.look is not None:
         shape = complete(config).input_shape
@@ -85,7 +85,7 @@ def sample_shape(config: DatasetConfig) -> Shape:
 
 
 def class_count(config: DatasetConfig) -> int:
-    """How many classes there are, without loading all."""
+    """Number of classes, without loading all data."""
     entry = source(config.name)
     return entry.classes if entry.classes is not None else len(complete(config).classes or ())
 

@@ -74,7 +74,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def whole_size(name: str) -> int | None:
-    """How many samples the whole dataset has; None where releases differ. Raises ConfigError if it is unknown."""
+    """Number of samples of a dataset; None where releases differ. Raises ConfigError if it is unknown."""
     return source(name).samples
 
 
@@ -139,8 +139,8 @@ def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
 def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
     for labels in (raw.train_labels, raw.validation_labels, raw.test_labels):
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-            found = f"{labels.min()} to {labels.max()}"
-            raise InputError(f"dataset {config.name}: expected labels from 0 to {classes - 1}; found {found}")
+            bounds = f"{labels.min()} to {labels.max()}"
+            raise InputError(f"dataset {config.name}: expected labels from 0 to {classes - 1}; found {bounds}")
 
 
 def _check_levels(config: DatasetConfig, raw: Raw) -> None:
@@ -153,10 +153,10 @@ def _check_levels(config: DatasetConfig, raw: Raw) -> None:
         largest = max(-float(x.min()), float(x.max()))
         whole = x.dtype.kind in "ub" or bool((x == np.round(x)).all())
         if largest > raw.levels or not whole:
-            found = f"values up to {largest:g}" if largest > raw.levels else "others"
+            values = f"values up to {largest:g}" if largest > raw.levels else "others"
             raise InputError(
                 f"{config.path}: expected whole numbers up to {raw.levels} (key 'dataset.levels', the value that means "
-                f"1); found {found}; name the largest value that may occur, or leave levels out"
+                f"1); found {values}; name the largest value that may occur, or leave levels out"
             )
 
 

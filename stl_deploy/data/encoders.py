@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stl_deploy.config.schema import Encoder
 from stl_deploy.graph.program import InputCoding
 
-if TYPE_CHECKING:  # the names of datasets and encoders are told where torch is absent
+if TYPE_CHECKING:  # names of datasets and encoders are listed without torch
     import torch
     from torch import Tensor
 
@@ -43,6 +43,6 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
 
 
 def input_coding(encoder: Encoder) -> InputCoding:
-    """What an encoder's values are to the first layer: 0/1 events (AC), whole or real numbers (MAC)."""
+    """Input coding that an encoder produces: 0/1 events (AC), integers or reals (MAC)."""
     codings: dict[Encoder, InputCoding] = {"direct": "analog", "sequence": "analog", "counts": "graded"}
     return codings.get(encoder, "spikes")

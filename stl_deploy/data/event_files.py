@@ -1,4 +1,4 @@
-"""The file formats of event datasets, read as strangers' files: sizes and ranges checked, nothing executed."""
+"""Readers of event datasets' file formats: untrusted input, sizes and ranges checked."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def gesture_npy(path: Path, shape: Shape) -> Events:
     """A recording of DVS128 Gesture as tonic distributes it: an array ``[N, 4]`` of x, y, polarity and time in ms."""
     size = plain_file(path, "a .npy file", _MOST_BYTES)
     with blamed(path, "a whole .npy file"), path.open("rb") as stream:
-        found, kind = read_npy_header(stream)
-        if len(found) != 2 or found[1] != 4 or kind.kind not in "iuf" or prod(found) * kind.itemsize > size:
-            raise InputError(f"{path}: expected numbers [events, 4]; found {kind} {list(found)}")
+        extent, kind = read_npy_header(stream)
+        if len(extent) != 2 or extent[1] != 4 or kind.kind not in "iuf" or prod(extent) * kind.itemsize > size:
+            raise InputError(f"{path}: expected numbers [events, 4]; found {kind} {list(extent)}")
         stream.seek(0)
         table = npy.read_array(stream, allow_pickle=False)
     x, y, p = _whole(path, table[:, :3]).T
@@ -92,10 +92,10 @@ def _row(path: Path, root: Group, name: str) -> NDArray[Any]:
     inner: Group | None = root
     for group in groups:
         inner = None if inner is None else inner.group(group)
-    found = None if inner is None else inner.value(last)
-    if not isinstance(found, np.ndarray) or found.ndim != 1:
+    values = None if inner is None else inner.value(last)
+    if not isinstance(values, np.ndarray) or values.ndim != 1:
         raise InputError(f"{path}: not a whole SHD file (no list '{name}')")
-    return found
+    return values
 
 
 def _spikes(path: Path, shape: Shape, seconds: NDArray[Any], units: NDArray[Any]) -> Events:

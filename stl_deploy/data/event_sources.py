@@ -44,9 +44,9 @@ class EventSource:
     def files(self, root: Path) -> list[list[Path]] | None:
         """The files of each part below ``root`` or ``root/<tonic>``; None where a part has none."""
         for folder in (root, root / self.tonic):
-            found = [part(folder) for part in self.parts]
-            if all(found):
-                return found
+            files = [part(folder) for part in self.parts]
+            if all(files):
+                return files
         return None
 
     def load(self, config: DatasetConfig) -> Raw:

@@ -1,4 +1,4 @@
-"""What a source of data hands over, before it is split."""
+"""Data of a source, before the split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Look:
-    """What can be told of data before all are loaded: a sample's shape at one step, class names, steps if timed."""
+    """Known before data are loaded: a sample's shape at one step, class names, steps if timed."""
 
     shape: Shape
     classes: tuple[str, ...]

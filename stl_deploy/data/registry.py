@@ -106,7 +106,7 @@ def sources() -> Mapping[str, Source]:
 
     Raises InputError, naming the package, where an entry point gives no `Source` or cannot be imported.
     """
-    found = dict(_SHIPPED)
+    sources = dict(_SHIPPED)
     for point in entry_points(group=GROUP):
         where = f"entry point '{point.name}' of {GROUP} ({point.value})"
         try:
@@ -115,8 +115,8 @@ def sources() -> Mapping[str, Source]:
             raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
         if not isinstance(source, Source):
             raise InputError(f"{where}: expected a stl_deploy.data.Source; found a {type(source).__name__}")
-        found.setdefault(point.name, source)
-    return found
+        sources.setdefault(point.name, source)
+    return sources
 
 
 def source(name: str) -> Source:

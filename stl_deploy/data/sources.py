@@ -59,8 +59,11 @@ def cifar10(data_dir: Path | None) -> Raw:
 
 def _check_classes(folder: Path) -> None:
     """Raise InputError unless it holds the folders of CIFAR-10's classes, whose order is that of the labels."""
-    found = set(subfolders(folder)) if folder.is_dir() else set()
-    absent, strange = [name for name in CIFAR10_CLASSES if name not in found], sorted(found.difference(CIFAR10_CLASSES))
+    folders = set(subfolders(folder)) if folder.is_dir() else set()
+    absent, strange = (
+        [name for name in CIFAR10_CLASSES if name not in folders],
+        sorted(folders.difference(CIFAR10_CLASSES)),
+    )
     if absent or strange:
         instead = f"no {', '.join(absent)}" if absent else strange[0]
         raise InputError(

@@ -21,12 +21,12 @@ from stl_deploy.data import ArrayData, from_datasets, load_dataset
 from stl_deploy.data.own.arrays import check_arrays, look, to_raw
 from stl_deploy.errors import InputError
 from stl_deploy.passes.base import Thresholds
-from stl_deploy.runs.configure import checked, is_own
 from stl_deploy.pipeline.fold import fold_run
-from stl_deploy.runs.inputs import encode_split
 from stl_deploy.pipeline.read import read
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.train import train as train_into
+from stl_deploy.runs.configure import checked, is_own
+from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_folder import refuse_replacing
 

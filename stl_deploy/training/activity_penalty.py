@@ -1,4 +1,4 @@
-"""What a network is charged for spiking, beside its loss: rates off their target, synops above their budget.
+"""Penalties on spiking, added to the loss: rates off their target, synops above their budget.
 
 Synops are counted as `stl_deploy.energy` counts them: for each conv, linear and vote, the non-zero values that arrive,
 each times the outputs it reaches inside the borders. The count is exact; its gradient is taken as if each value

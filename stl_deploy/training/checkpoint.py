@@ -39,7 +39,7 @@ _FREE_TO_CHANGE = (
 
 @dataclass
 class State:
-    """What training carries from epoch to epoch. ``epoch``: how many are done; ``records``: one per epoch."""
+    """Training state between epochs. ``epoch``: epochs done; ``records``: one per epoch."""
 
     network: Network
     optimiser: torch.optim.Optimizer
@@ -108,11 +108,11 @@ def _is_record(record: Any, number: int, first: Any) -> bool:
     if not isinstance(record.get("matmul", ""), str) or not all(_is_number(record.get(key)) for key in _NUMBERS):
         return False
     layers: list[Any] = [record.get(key) for key in (*_BY_LAYER, "thresholds")]
-    if [_names(one) for one in layers] != [_names(first.get(key)) for key in (*_BY_LAYER, "thresholds")]:
+    if [_names(values) for values in layers] != [_names(first.get(key)) for key in (*_BY_LAYER, "thresholds")]:
         return False
-    if len({_names(one) for one in layers[:3]}) != 1 or None in map(_names, layers[:3]):
+    if len({_names(values) for values in layers[:3]}) != 1 or None in map(_names, layers[:3]):
         return False
-    numbers = [value for one in layers[:3] for value in one.values()]
+    numbers = [value for values in layers[:3] for value in values.values()]
     if not isinstance(layers[3], dict):
         return False
     spreads = layers[3].values()

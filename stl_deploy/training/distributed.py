@@ -62,13 +62,13 @@ def together() -> Iterator[None]:
 def _backend(store: Any, rank: int, count: int, cards: int) -> str:
     """gloo, and NCCL for cards where every process of every machine has one of its own, which NCCL asks for."""
     store.set(f"stl-deploy/card/{rank}", str(int(processes.on_this_machine() <= cards)))
-    own = all(store.get(f"stl-deploy/card/{one}") == b"1" for one in range(count))
+    own = all(store.get(f"stl-deploy/card/{other}") == b"1" for other in range(count))
     return "cpu:gloo,cuda:nccl" if own else "gloo"
 
 
 @cache
 def _met() -> tuple[Any, int, int]:
-    """What all processes can write to, this one's place, and how many there are."""
+    """Shared store, rank and world size."""
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, count = next(rendezvous("env://"))
@@ -101,12 +101,12 @@ def _ended_by_others() -> Iterator[None]:
 
 
 def in_turn(load: Callable[[], Loaded]) -> Loaded:
-    """What ``load`` gives; the first process of a machine goes before the others, for it may download."""
+    """Call ``load``, on the first process of each machine before the others, since it may download."""
     if processes.world_size() == 1:
         return load()
-    found = [load()] if processes.local_rank() == 0 else []
+    loaded = [load()] if processes.local_rank() == 0 else []
     wait()
-    return found[0] if found else load()
+    return loaded[0] if loaded else load()
 
 
 def wait() -> None:
@@ -118,7 +118,7 @@ def wait() -> None:
 
 
 def mine(count: int) -> slice:
-    """Which of ``count`` samples are this process's; sizes differ by one at most."""
+    """Slice of ``count`` samples that this process takes; sizes differ by at most one."""
     size, rest = divmod(count, processes.world_size())
     start = processes.rank() * size + min(processes.rank(), rest)
     return slice(start, start + size + (processes.rank() < rest))
@@ -163,8 +163,8 @@ def require_same_epoch(epoch: int) -> None:
     """Raise InputError unless every process found the same checkpoint."""
     import torch
 
-    found = total(torch.tensor(epoch)) - processes.world_size() * epoch
-    if int(total(found.abs())):
+    difference = total(torch.tensor(epoch)) - processes.world_size() * epoch
+    if int(total(difference.abs())):
         raise InputError(
             "expected one checkpoint in every process; found different ones; name a run folder that all of them see"
         )

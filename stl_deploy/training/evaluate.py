@@ -1,4 +1,4 @@
-"""What a network gets right, how much it spikes, and where its thresholds are."""
+"""Evaluation: accuracy, spike rates, thresholds."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
 
 
 def right(outputs: Tensor, decided: Tensor, labels: Tensor) -> Tensor:
-    """How many samples ``[B]`` are right; with labels of each step, ``[B, T]``, each counts by its share of steps."""
+    """Number of correct samples ``[B]``; with labels per step, ``[B, T]``, each counts by its share of steps."""
     if labels.dim() == 2:
         return (labels == outputs.argmax(2).T).double().mean(1).sum()
     return (decided == labels).sum()

@@ -96,12 +96,12 @@ def train(
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        told = progress or (lambda record: None), batch or no_batches
-        return _train(config, run_dir, data, resume, opened or (lambda: None), *told, curves)
+        callbacks = progress or (lambda record: None), batch or no_batches
+        return _train(config, run_dir, data, resume, opened or (lambda: None), *callbacks, curves)
 
 
 def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
-    """Nothing is told."""
+    """Ignore the record."""
 
 
 def _train(
@@ -286,7 +286,7 @@ def train_epoch(
     if not state.best or validation.loss < lowest:
         state.best, state.best_epoch = weights_of(state.network), state.epoch + 1
     state.epoch += 1
-    found = validation.as_dict()
+    results = validation.as_dict()
     record = {
         "epoch": state.epoch,
         "epochs": epochs,
@@ -296,10 +296,10 @@ def train_epoch(
         "validation_accuracy": validation.accuracy,
         "lr": rate(0.0),
         "matmul": matmul,
-        "rates": found["rates"],
-        "thresholds": found["thresholds"],
-        "silent": found["silent"],
-        "saturated": found["saturated"],
+        "rates": results["rates"],
+        "thresholds": results["thresholds"],
+        "silent": results["silent"],
+        "saturated": results["saturated"],
         "seconds": time.perf_counter() - begin,
     }
     state.records.append(record)

@@ -1,4 +1,4 @@
-"""How torch multiplies float32 matrices on this processor: speed and error of each setting, measured.
+"""Speed and error of torch's float32 matrix products on this processor, measured for each setting.
 
 What ``medium`` means differs by processor: float32 products of another library on some, faster, with a few times the
 rounding error; bfloat16 on others. So `settle` measures before it takes anything but ``highest``.
@@ -46,7 +46,7 @@ class Measured(JsonTwin):
 def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
     """torch's float32 products at ``precision`` inside, as before outside.
 
-    ``highest`` holds for a CUDA card's convolutions, too, which torch computes in TF32 unless told otherwise.
+    ``highest`` holds for a CUDA card's convolutions, too, which torch computes in TF32 by default.
     """
     before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(precision)
@@ -90,7 +90,7 @@ def measure() -> tuple[Measured, ...]:
 
 
 def bfloat16_gain() -> float:
-    """How many times as fast bfloat16 operands multiply as float32 ones on the CPU; medians, in turn, one pair."""
+    """Speed of bfloat16 products relative to float32 on the CPU; medians of alternating runs."""
     draws = torch.Generator().manual_seed(0)
     wide = torch.randn(2, _SIZE, _SIZE, generator=draws)
     operands = {torch.float32: wide.unbind(), torch.bfloat16: wide.bfloat16().unbind()}
@@ -107,13 +107,13 @@ def bfloat16_gain() -> float:
 def fastest(found: Iterable[Measured]) -> Measured:
     """The fastest setting whose error is of the kind of ``highest``'s, which it is unless another is clearly faster."""
     base, *others = sorted(found, key=lambda one: one.precision != "highest")
-    accurate = (one for one in others if one.as_accurate_as(base))
+    accurate = (setting for setting in others if setting.as_accurate_as(base))
     best = min(accurate, key=lambda one: one.seconds, default=base)
     return best if base.seconds >= _WORTH * best.seconds else base
 
 
 def settle(asked: MatmulChoice, before: MatmulPrecision | None = None, *, device: str = "cpu") -> MatmulPrecision:
-    """What ``train.matmul`` means on this machine: of ``auto``, the setting ``before`` if it is accurate here, too.
+    """Resolve ``train.matmul`` on this machine; ``auto`` keeps the setting ``before`` if it is accurate here, too.
 
     The machine is measured once in a process, and not at all unless ``auto`` is asked for. On a CUDA card ``auto`` is
     ``highest``: the other settings are TF32 there.
@@ -122,10 +122,10 @@ def settle(asked: MatmulChoice, before: MatmulPrecision | None = None, *, device
         return asked
     if device == "cuda":
         return "highest"
-    found = {one.precision: one for one in measured_once()}
-    if before is not None and found[before].as_accurate_as(found["highest"]):
+    settings = {setting.precision: setting for setting in measured_once()}
+    if before is not None and settings[before].as_accurate_as(settings["highest"]):
         return before
-    return fastest(found.values()).precision
+    return fastest(settings.values()).precision
 
 
 @cache
@@ -135,10 +135,10 @@ def measured_once() -> tuple[Measured, ...]:
 
 
 def advice(found: tuple[Measured, ...]) -> str:
-    """What the measurement says, in a sentence."""
-    base = next(one for one in found if one.precision == "highest")
+    """Return the measurement as a sentence."""
+    base = next(setting for setting in found if setting.precision == "highest")
     best = fastest(found)
-    lossy = [one.precision for one in found if not one.as_accurate_as(base)]
+    lossy = [setting.precision for setting in found if not setting.as_accurate_as(base)]
     warning = f"; less accurate here: {', '.join(lossy)}" if lossy else ""
     if best is base:
         return f"matrix products: none of the accuracy of 'highest' is {_WORTH} times as fast{warning}"

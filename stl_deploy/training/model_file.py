@@ -77,5 +77,5 @@ def _fixed_decays(network: Network) -> dict[str, float]:
 
 
 def model_facts(run_dir: Path) -> dict[str, Any]:
-    """What `train` wrote beside the weights: the picked epoch, validation and test results (see `TrainResult`)."""
+    """Read what `train` wrote beside the weights: the picked epoch, validation and test results (see `TrainResult`)."""
     return read_tensors(run_dir / MODEL)[1]

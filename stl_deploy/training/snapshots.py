@@ -30,6 +30,6 @@ def keep(run_dir: Path, epoch: int, every: int | None, weights: Mapping[str, Ten
 
 def snapshots(run_dir: Path) -> dict[int, Path]:
     """The file of each epoch kept, in order."""
-    found = (run_dir / FOLDER).glob("epoch-*.safetensors")
-    numbered = {path.stem.removeprefix("epoch-"): path for path in found}
+    files = (run_dir / FOLDER).glob("epoch-*.safetensors")
+    numbered = {path.stem.removeprefix("epoch-"): path for path in files}
     return {int(epoch): path for epoch, path in sorted(numbered.items()) if epoch.isdecimal()}

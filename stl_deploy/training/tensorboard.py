@@ -1,4 +1,4 @@
-"""The run in TensorBoard, for who has it: metrics.jsonl as scalars, and the thresholds' histograms, epoch by epoch."""
+"""Write metrics.jsonl as scalars and thresholds as histograms for TensorBoard, epoch by epoch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Run the conformance matrix: ``python -m tests.conformance [--frameworks NAME ...] [--nets NAME ...] [--record]``.
 
 Each framework gets a virtual environment of its own (pinned in requirements/), writes and runs networks, and reads and
-runs ours; spikes are compared one by one. Writes docs/measurements/conformance.json and docs/measurements/conformance.md, and with ``--record``
+runs ours; spikes are compared one by one. Writes conformance.json and .md into docs/measurements, and with ``--record``
 the golden files of the daily tests. Exit status 1 if a row without a known reason does not match.
 """
 

@@ -1,7 +1,7 @@
 """Captures of the frameworks' own nets: ``python -m tests.conformance.capture [--frameworks NAME ...] [--record]``.
 
-Each framework's environment also gets stl-deploy. Writes docs/measurements/capture-conformance.json and .md, and with ``--record``
-the golden files of the daily tests. Exit status 1 where a capture is refused or its replay differs.
+Each framework's environment also gets stl-deploy. Writes docs/measurements/capture-conformance.json and .md, and with
+``--record`` the golden files of the daily tests. Exit status 1 where a capture is refused or its replay differs.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the side environment's Python 3.10 executes; never imported by stl-deploy itself."""
+"""Scripts for the side environment's Python 3.10; never imported by stl-deploy itself."""

@@ -238,7 +238,7 @@ def layers_to_run(net_path: str) -> int:
 
 
 def spiking_places(net_path: str) -> list[int]:
-    """Which entries of the file are layers with neurons."""
+    """Indices of the file's entries that are layers with neurons."""
     import h5py
 
     with h5py.File(net_path, "r") as file:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """What the groups put out that are kept, ``[T, B, n]`` under ``out<place>``."""
+    """Outputs of the kept groups, ``[T, B, n]`` under ``out<place>``."""
     import brian2
     import numpy as np
 
@@ -30,7 +30,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     steps, samples = x.shape[:2]
     inputs = [place for place, group in enumerate(described) if not group["reads"]]
     kept = [place for place, group in enumerate(described) if group["keep"]]
-    found = {
+    outputs = {
         f"out{place}": np.zeros(
             (steps, samples, described[place]["size"]), np.uint8 if described[place]["binary"] else np.float32
         )
@@ -51,7 +51,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     def leave() -> None:
         sample, step = divmod(now[0], steps)
         for place in kept:
-            found[f"out{place}"][step, sample] = groups[place].out[:]
+            outputs[f"out{place}"][step, sample] = groups[place].out[:]
         now[0] += 1
         if step == steps - 1:
             with open(os.path.join(folder, "progress.json.part"), "w") as stream:
@@ -61,7 +61,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     objects.append(brian2.NetworkOperation(enter, when="start"))
     objects.append(brian2.NetworkOperation(leave, when="end", order=-1))
     brian2.Network(*objects).run(steps * samples * brian2.second, namespace={})
-    return found
+    return outputs
 
 
 def build(brian2: Any, described: list[dict[str, Any]], arrays: dict[str, Any]) -> tuple[list[Any], list[Any]]:

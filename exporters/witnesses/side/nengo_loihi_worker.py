@@ -24,15 +24,15 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     with np.load(job["input"], allow_pickle=False) as arrays:
         x = arrays["x"]
     x = x.reshape(*x.shape[:2], -1).astype(np.int64)
-    found = {}
+    spikes = {}
     with np.load(job["net"], allow_pickle=False) as net:
         keys = [str(key) for key in net["keys"]]
         for place, key in enumerate(keys):
-            x = found[key] = run_layer({name: net[f"{key}.{name}"] for name in NAMES}, x)
+            x = spikes[key] = run_layer({name: net[f"{key}.{name}"] for name in NAMES}, x)
             with open(os.path.join(folder, "progress.json.part"), "w") as stream:
                 json.dump({"done": place + 1, "total": len(keys)}, stream)
             os.replace(os.path.join(folder, "progress.json.part"), os.path.join(folder, "progress.json"))
-    return found
+    return spikes
 
 
 NAMES = ("starts", "targets", "weights", "threshold", "bias", "v_decay", "i_decay")

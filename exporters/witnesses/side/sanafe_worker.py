@@ -103,11 +103,11 @@ def run_layer(layer: dict[str, Any], x: Any, report: Any) -> tuple[Any, Any]:
         for waits, count in ((True, 1), (False, steps)):
             for place in biased:
                 outputs[place].set_attributes(model_attributes={"bias": 0.0 if waits else float(layer["bias"][place])})
-            found = chip.sim(count, timing_model="simple", spike_trace=True)
-            energy += [found["energy"][term] for term in TERMS]
+            result = chip.sim(count, timing_model="simple", spike_trace=True)
+            energy += [result["energy"][term] for term in TERMS]
             if waits:
                 continue
-            for step, fired in enumerate(found["spike_trace"]):
+            for step, fired in enumerate(result["spike_trace"]):
                 for neuron in fired:
                     spikes[step, sample, neuron.neuron_offset] = 1
         report(sample + 1)

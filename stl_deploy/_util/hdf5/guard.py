@@ -73,8 +73,8 @@ class Group:
 
     def group(self, name: str) -> Group | None:
         """A group in it, or None if there is none of that name."""
-        found = self.members.get(name)
-        return Group(f"{self.where}/{name}", found, self.content, self.file) if isinstance(found, Mapping) else None
+        member = self.members.get(name)
+        return Group(f"{self.where}/{name}", member, self.content, self.file) if isinstance(member, Mapping) else None
 
     def text(self, name: str) -> str | None:
         """A single string, or None if there is none of that name."""
@@ -83,10 +83,10 @@ class Group:
 
     def value(self, name: str) -> Any:
         """A dataset as numpy array or scalar, str, or object array of str; None if there is none of that name."""
-        found = self.members.get(name)
-        if not isinstance(found, list):
+        member = self.members.get(name)
+        if not isinstance(member, list):
             return None
-        kind, shape, value = found
+        kind, shape, value = member
         if kind == "text":
             return np.array(value, object).reshape(shape) if shape else value
         if value is None:
@@ -103,8 +103,8 @@ class Group:
         return result
 
     def _is_text(self, name: str) -> bool:
-        found = self.members.get(name)
-        return isinstance(found, list) and found[0] == "text"
+        member = self.members.get(name)
+        return isinstance(member, list) and member[0] == "text"
 
     def _read(self, name: str, dtype: str, shape: list[int]) -> Any:
         data = self.file[f"{self.where}/{name}"]

@@ -56,8 +56,8 @@ def look_through(path: Path, kind: str, lists: bool) -> Answer:
     progress()
     with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
         scan = Scan(path, lists)
-        found = scan.group(h5g.open(file.id, b"/"))
-    return found, [np.frombuffer(scan.content, np.uint8)]
+        content = scan.group(h5g.open(file.id, b"/"))
+    return content, [np.frombuffer(scan.content, np.uint8)]
 
 
 class Scan:
@@ -111,10 +111,10 @@ class Scan:
             raise self._error(f"{where!a}: expected a file that holds its data itself; found a link to elsewhere")
         if self._seen.setdefault(link.u, where) != where:
             raise self._error(f"{where!a}: expected each object in one place; found it in {self._seen[link.u]!a}, too")
-        found = h5o.open(group, raw)
-        if isinstance(found, h5g.GroupID):
-            return self.group(found, where)
-        return self._data(found, where) if isinstance(found, h5d.DatasetID) else None
+        child = h5o.open(group, raw)
+        if isinstance(child, h5g.GroupID):
+            return self.group(child, where)
+        return self._data(child, where) if isinstance(child, h5d.DatasetID) else None
 
     def _data(self, data: h5d.DatasetID, where: str) -> list[Any]:
         dtype, shape = data.dtype, data.shape

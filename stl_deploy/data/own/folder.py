@@ -97,17 +97,17 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
 
 def _parts(root: Path) -> dict[str, Path]:
     """The splits' folders; ``root`` alone, to be split by the seed, unless one for training is beside others."""
-    found = {
+    splits = {
         split: [root / name for name in subfolders(root) if name.casefold() in names]
         for split, names in _SPLITS.items()
     }
-    if not found["train"] or not (found["validation"] or found["test"]):
+    if not splits["train"] or not (splits["validation"] or splits["test"]):
         return {"train": root}
-    for split, folders in found.items():
+    for split, folders in splits.items():
         if len(folders) > 1:
             names = ", ".join(folder.name for folder in folders)
             raise InputError(f"{root}: expected one folder of the {split} split; found {names}; remove or rename one")
-    return {split: folders[0] for split, folders in found.items() if folders}
+    return {split: folders[0] for split, folders in splits.items() if folders}
 
 
 def _no_images(folder: Path) -> InputError:
@@ -130,14 +130,14 @@ def _images(folder: Path) -> list[Path]:
     """A class's images, those of folders below it among them; raises InputError where there are no others."""
     if not folder.is_dir():
         return []
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-    if found and all(path.parent != folder for path in found):
-        below = found[0].relative_to(folder).parts[0]
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    if files and all(path.parent != folder for path in files):
+        below = files[0].relative_to(folder).parts[0]
         raise InputError(
             f"{folder}: expected images of one class; found them in folders below it alone ({below}); move them up, or "
             "name the folder above the classes with dataset.path"
         )
-    return found
+    return files
 
 
 def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArray[np.uint8]:
@@ -145,8 +145,8 @@ def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArra
     array = _opened(path, config)
     channels, height, width = shape
     if array.shape[0] != channels:
-        found = "grey" if channels == 3 else "in colour"
-        raise InputError(f"{path}: {found}, unlike the first image; say dataset.colour: grey, or rgb")
+        colours = "grey" if channels == 3 else "in colour"
+        raise InputError(f"{path}: {colours}, unlike the first image; say dataset.colour: grey, or rgb")
     if config.size is not None:
         return _resized(array, config.size)
     if array.shape[1:] != (height, width):

@@ -1,4 +1,4 @@
-"""``dataset: {name: npz, path: FILE}``: arrays of a file, read as a stranger's."""
+"""``dataset: {name: npz, path: FILE}``: arrays of an untrusted file."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def _read(config: DatasetConfig) -> ArrayData:
 @lru_cache(maxsize=1)
 def _cached(path: Path, _when: int, _size: int) -> ArrayData:
     """Read once although it is looked at before it is loaded."""
-    found = read_npz(path)
+    content = read_npz(path)
     known = {f"{letter}{ending}" for letter in "xy" for ending in SPLITS} | {GROUP}
-    names = found.pop(CLASSES, None)
-    strange = sorted(set(found) - known)
+    names = content.pop(CLASSES, None)
+    strange = sorted(set(content) - known)
     if strange:
         raise InputError(f"{path}: expected arrays {', '.join(sorted(known))}, {CLASSES}; found '{strange[0]}'")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise InputError(
             f"{path}: '{CLASSES}': expected one name for each class; found {names.dtype} {list(names.shape)}"
         )
-    data = ArrayData(found, str(path), None if names is None else tuple(names.tolist()))
+    data = ArrayData(content, str(path), None if names is None else tuple(names.tolist()))
     arrays.check_arrays(data)
     return data

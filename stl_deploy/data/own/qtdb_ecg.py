@@ -52,14 +52,14 @@ def _read(folder: Path) -> ArrayData:
 @lru_cache(maxsize=1)
 def _cached(folder: Path, _states: tuple[tuple[int, int], ...]) -> ArrayData:
     """Steps without a label, one in ten, count as the first class, as in the authors' code."""
-    found = {}
+    signals = {}
     for ending, name in _PARTS.items():
         path = folder / name
         what = "a file of the QT database"
         _, (x, y) = isolated(read_mat, path, what=what, memory=_MEMORY, seconds=_SECONDS)
         if x.dtype.kind not in "iu" or y.dtype.kind not in "iu" or x.ndim != 3 or y.shape != (*x.shape[:2], _CLASSES):
             raise InputError(f"{path}: x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; get it again")
-        found[f"x{ending}"], found[f"y{ending}"] = x, y.argmax(axis=2)
-    data = ArrayData(found, str(folder))
+        signals[f"x{ending}"], signals[f"y{ending}"] = x, y.argmax(axis=2)
+    data = ArrayData(signals, str(folder))
     arrays.check_arrays(data)
     return data

@@ -1,4 +1,4 @@
-"""Which of the user's Python files may be run for their data.
+"""Record of the user's Python files that may be run for their data.
 
 A configuration that the user names is the user's own, and so is what it points at: `allow` is called for it. A run
 folder may come from someone else: what its configuration points at runs only if this user has trained from the very
@@ -55,7 +55,7 @@ def _mark(file: Path) -> str:
 def _kept() -> set[str]:
     try:
         require_private(cache_dir() / _KEPT)
-        found = read_json(cache_dir() / _KEPT)
+        trusted = read_json(cache_dir() / _KEPT)
     except (InputError, OSError):
         return set()
-    return {mark for mark in found if isinstance(mark, str)} if isinstance(found, list) else set()
+    return {mark for mark in trusted if isinstance(mark, str)} if isinstance(trusted, list) else set()

@@ -51,7 +51,7 @@ class Quoted:
 
 @dataclass(frozen=True)
 class Energy:
-    """What ``stl-deploy energy`` says of weights and twin, on the test samples that ``run NAME --pretrained`` takes.
+    """Result of ``stl-deploy energy`` for weights and twin, on the test samples that ``run NAME --pretrained`` takes.
 
     Counted, exact, under the names of the energy JSON's ``totals``: synops_AC, synops_MAC and spikes, summed over all
     steps of ``samples`` samples; ann_macs_exact: the twin's dense MACs for the same. active_fraction: the share of them
@@ -78,7 +78,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a ready-made model; every number was measured on the weights that ship.
+    """Card of a ready-made model; every number was measured on the weights that ship.
 
     data: what they are, and behind a colon where those of this training came from. licence: of the data; share_alike:
     whether it asks for models and derived works to carry the same. command, twin_command: what trained both, DIR being
@@ -149,8 +149,8 @@ def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
     missing, others = [key for key in wanted if key not in data], [key for key in data if key not in wanted]
     if missing or others:
         expected = f"the key '{missing[0]}'" if missing else f"no keys but {', '.join(wanted)}"
-        found = f"'{others[0]}'" if others else "none"
-        raise InputError(f"{where}: expected {expected}; found {found}; install stl-deploy again")
+        others_text = f"'{others[0]}'" if others else "none"
+        raise InputError(f"{where}: expected {expected}; found {others_text}; install stl-deploy again")
     for key, hint in get_type_hints(kind).items():
         if not _fits(data[key], hint):
             expected, shown = hint.__name__ if isinstance(hint, type) else hint, repr(data[key])[:60]
@@ -163,7 +163,7 @@ def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value of a JSON text is of a field's type; what a nested card holds is for its own call to say."""
     if isinstance(hint, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
+        return any(_fits(value, member) for member in get_args(hint))
     if hint in (Accuracy, Energy, Quoted):
         return True
     if hint is float:
@@ -171,9 +171,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return type(value) is int and abs(value) < _MOST
     if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
     if get_origin(hint) is tuple:
-        return isinstance(value, list | tuple) and len(value) == 2 and all(_fits(one, float) for one in value)
+        return isinstance(value, list | tuple) and len(value) == 2 and all(_fits(item, float) for item in value)
     return type(value) is hint
 
 

@@ -28,7 +28,7 @@ SCALE = ".scale"
 
 
 def configuration(name: str, data_dir: str | None = None) -> RunConfig:
-    """What a model was trained by, with the folder that holds the dataset's files; raises as `unpack`."""
+    """Configuration a model was trained with, and the folder that holds the dataset's files; raises as `unpack`."""
     pretrained.card(name)
     with resources.as_file(pretrained.models_folder() / name) as folder:
         return _configuration(folder / _PARTS[0][0], data_dir)
