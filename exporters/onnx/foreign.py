@@ -31,6 +31,7 @@ _OPERATORS = frozenset(
         "Pad",
         "QuantizeLinear",
         "Reshape",
+        "Round",
         "Scan",
         "Shape",
         "Slice",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph.program import Compare, Input, Node, Program, Reset, Source, Synapse, SynapseRule
+from stl_deploy.graph.program import Compare, Input, Node, Program, Reset, Rounding, Source, Synapse, SynapseRule
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 from stl_deploy.graph.takes import ALL_NODES
@@ -29,7 +29,12 @@ _HEADER = "program"
 _KINDS = {kind.__name__: kind for kind in ALL_NODES}
 _PARTS = {kind.__name__: kind for kind in (Source, Synapse)}
 """Dataclasses that stand within nodes."""
-_WORDS = {"compare": get_args(Compare), "reset": get_args(Reset), "rule": get_args(SynapseRule)}
+_WORDS = {
+    "compare": get_args(Compare),
+    "reset": get_args(Reset),
+    "rule": get_args(SynapseRule),
+    "rounding": get_args(Rounding),
+}
 """Fields that hold one of a few words."""
 _MOST_VALUES = 2**28
 """Values of all nodes of one sample and step; with more, not even one step is run."""

@@ -9,7 +9,7 @@ import nir
 from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.write import to_graph
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Neuron, Program
 from stl_deploy.graph.takes import NIR_NODES, refused
 from stl_deploy.passes import CAPTURED, apply
 from stl_deploy.passes.narrow import NotFiniteError
@@ -48,4 +48,14 @@ def fold_layers(layers: Program) -> FoldedLayers:
         raise CaptureError(str(error), layer=error.node) from None
     if any(refused(folded.program, NIR_NODES, "nir")):
         return FoldedLayers(None, None, folded.program, folded.places)
-    return FoldedLayers(*to_graph(folded.program), folded.places)
+    try:
+        return FoldedLayers(*to_graph(folded.program), folded.places)
+    except CaptureError:
+        if not any(_is_beyond_nir(neuron) for neuron in folded.program.of(Neuron)):
+            raise
+        return FoldedLayers(None, None, folded.program, folded.places)
+
+
+def _is_beyond_nir(neuron: Neuron) -> bool:
+    """Whether a neuron counts spikes as no dialect of NIR does."""
+    return neuron.many and (neuron.rounding != "down" or neuron.decay is None)

@@ -17,6 +17,7 @@ _INSTEAD = {
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
     **dict.fromkeys(("mkldnn_rnn_layer", "unsafe_split", "unsafe_chunk", "_thnn_fused_lstm_cell"), _GATES),
     "bmm": "it multiplies two signals (attention?), and a graph's weights stay the same",
+    "floor_divide": "count spikes by torch.clamp(torch.floor(v / θ), 0, cap)",
     "argmax": "a spike is decided by its own potential; leave out what compares neurons",
     "masked_fill": "multiply by a mask of 0 and 1 in its place, which goes into the weights",
     "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
