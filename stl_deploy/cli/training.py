@@ -219,7 +219,7 @@ def fold(
         typer.Option("--exact-grid/--no-exact-grid", help="Round to grids on which float32 sums are exact."),
     ] = None,
     merge_pools: Annotated[
-        bool, typer.Option("--merge-pools", help="Of a .nir file: average pools go into the weights behind them.")
+        bool, typer.Option("--merge-pools", help="Of a .nir file: average pools go into weights beside them.")
     ] = False,
     dialect: DialectOption = None,
     input_grid: InputGrid = None,

@@ -23,7 +23,7 @@ class FoldOptions:
     """What is folded.
 
     thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
-    float32 sums are exact. merge_pools: put average pools into the weights behind them.
+    float32 sums are exact. merge_pools: put average pools into the weights behind or before them.
     Raises InputError for thresholds of no known form.
     """
 

@@ -173,7 +173,7 @@ class SpikingGraph:
         """A new graph with weights on power-of-two grids, where every backend computes the same bits.
 
         thresholds: ``weights`` divides each neuron's weights by its threshold, so that every threshold is 1.
-        merge_pools: average pools go into the weights behind them, as Loihi needs it.
+        merge_pools: average pools go into the weights behind or before them, as Loihi needs it.
         input_grid: the input will be multiples of 2^-input_grid with magnitudes up to 1; default: as the graph's
         metadata declare, else as ``sample`` shows. Layers that no grid reaches are left as they are, but for scales
         that go into the weights behind them.
