@@ -296,16 +296,21 @@ class SpikingGraph:
         batch_size: int = 64,
         time: str | None = None,
         input_grid: int | None = None,
+        backend: str | Sequence[str] = (),
     ) -> GraphEvaluation:
-        """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph and module.
+        """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
 
         steps: of static samples, shown so often. time: ``first`` or ``second`` where batches of a loader could be read
         as ``[T, B, ...]`` and as ``[B, T, ...]``. input_grid: graph and module are given multiples of 2^-input_grid.
-        See `stl_deploy.pipeline.evaluate_graph`.
+        backend: one or several, as `simulate` takes them. See `stl_deploy.pipeline.evaluate_graph`.
+
+            print(net.evaluate(test_set, backend=["onnx", "c", "loihi"]))  # accuracy, its interval, differing spikes
         """
         from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 
-        return evaluate_graph(self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid)
+        return evaluate_graph(
+            self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid, backend=backend
+        )
 
     def _run(self, x: NetworkInput) -> Result:
         return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=CHUNK)
