@@ -33,6 +33,13 @@ class Rounds(torch.autograd.Function):
         return gradient, None
 
 
+def straight_through(v: Tensor) -> Tensor:
+    """As SpikingJelly's ILIFNode writes it: a gradient inside a window, by what is 0 in the forward pass."""
+    scaled = v / THETA
+    window = ((scaled >= 0) & (scaled <= 4)).to(v.dtype) + v * 0.0
+    return scaled.clamp(0.0, 4).round() + window * (scaled - scaled.detach())
+
+
 class Counting(nn.Module):
     """Two layers of leaky neurons that fire counts; late: each is subtracted before the leak of the next step."""
 
@@ -70,6 +77,7 @@ FORMS: dict[str, tuple[Fire, tuple[int | None, str]]] = {
     "clamped twice": (lambda v: torch.floor(v / THETA).clamp(min=0).clamp(max=7), (7, "down")),
     "floor of a half more": (lambda v: torch.floor(torch.clamp(v / THETA, 0, 4) + 0.5), (4, "half_up")),
     "round": (lambda v: torch.round(torch.clamp(v / THETA, min=0, max=3)), (3, "half_even")),
+    "with a straight-through gradient": (straight_through, (4, "half_even")),
     "where it spikes": (lambda v: (v >= THETA) * torch.floor(v / THETA), (None, "down")),
     "where it is positive": (lambda v: (v > 0).float() * torch.floor(v / THETA), (None, "down")),
     "minimum, maximum": (
