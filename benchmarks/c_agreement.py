@@ -31,9 +31,9 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
-from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
-from stl_deploy.runs.source import on_declared_grid
 
 CAPTURED = Path(__file__).parents[1] / "tests" / "tracing" / "golden"
 BUILDS = {"wide": ("-O3",), "32-bit": ("-O3", "-DNET_NARROW")}

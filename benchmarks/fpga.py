@@ -1,7 +1,7 @@
 """Networks on FPGAs: spikes compared in simulation, then placed and routed.
 
-python -m benchmarks.fpga RUN DEVICE LANES adds a row to fpga.json in docs/measurements, from which fpga.md is made. RUN is
-a run folder with net.nir and test.npz.
+python -m benchmarks.fpga RUN DEVICE LANES adds a row to fpga.json in docs/measurements, from which fpga.md is made.
+RUN is a run folder with net.nir and test.npz.
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ def trained(run_dir: Path, samples: int) -> Case:
 
 def paper_mnist(data_dir: Path, samples: int) -> Case:
     """The paper's MNIST net, untrained, on the first ``samples`` test images."""
-    config = apply_overrides(
-        load_config("mnist"), [f"dataset.data_dir={data_dir / 'mnist'}", "neuron.threshold_jitter=0.2"]
-    )
+    config = apply_overrides(load_config("mnist"), [f"dataset.data_dir={data_dir / 'mnist'}", "neuron.jitter=0.2"])
     return _folded("paper's MNIST net", "untrained", untrained(config), config, samples)
 
 

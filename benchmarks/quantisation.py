@@ -27,9 +27,9 @@ from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.forms import FormRow, Models, quantise_forms
 from stl_deploy.exporters.netx.model import NetxModel
 from stl_deploy.exporters.netx.target import model_of_file
-from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import open_program, open_source
 from stl_deploy.training.loop import pick_device
@@ -105,7 +105,7 @@ class Table:
         return before_training(self.folded, self.models(), self.test, now_and_then(self.say, "test images"))
 
     def _train(self, known: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        options = QuantiseOptions(self.options.epochs, None, self.options.images, self.options.device)
+        options = QuantiseOptions(epochs=self.options.epochs, samples=self.options.images, device=self.options.device)
         rows = [FormRow(**row) for row in known]
         facts = quantise(self.run_dir, self.work / "trained", options, known=rows, say=self.say)
         row: dict[str, Any] = facts["rows"][-1]

@@ -30,13 +30,13 @@ from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, Cell, beside, quoted
 from stl_deploy.energy.models.verdict import equal_at
 from stl_deploy.energy.models.wording import percent
-from stl_deploy.pipeline.energy import energy as bill
-from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpack_folder, unpacked
 from stl_deploy.training.run_files import CONFIG, METRICS, MODEL
+from stl_deploy.verbs.energy_of import energy as bill
 from stl_deploy.verbs.listings import costs
 from stl_deploy.verbs.whole_way import keep_test_input
 

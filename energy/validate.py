@@ -222,8 +222,16 @@ def _on_chip(case: Mapping[str, Any], chip: ChipModel, floor: str | None) -> Ran
     drawn = case.get("network_mW", 0.0) * 1e-3 * seconds[0]
     events = [_events(case, prices) for prices in chip.events] if {"counts", "low"} & set(case) else [(0.0, 0.0)]
     parts = [stepping] if case["kind"] == "dynamic" else [standing, stepping]
-    parts += [(drawn, drawn), (min(e[0] for e in events), max(e[1] for e in events))]
+    parts += [_cores(case, chip), (drawn, drawn), (min(e[0] for e in events), max(e[1] for e in events))]
     return sum(part[0] for part in parts if part), sum(part[1] for part in parts if part)
+
+
+def _cores(case: Mapping[str, Any], chip: ChipModel) -> Range | None:
+    """Joules of the cores that a case names, working for the predicted part of the measured time."""
+    if "cores" not in case or chip.core is None:
+        return None
+    low, high = (min(case["seconds"], case["steps"] * seconds) for seconds in _step(case, chip))
+    return chip.working((low, high), case["cores"])
 
 
 def _events(case: Mapping[str, Any], prices: PriceList) -> Range:

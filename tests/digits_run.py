@@ -4,7 +4,7 @@ import pytest
 
 from stl_deploy._util.files import write_npz
 from stl_deploy.config.load import apply_overrides, load_config
-from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.loop import train

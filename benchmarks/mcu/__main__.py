@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,19 @@ def _arm(machine: str, cpu: str, timer: str = "0x40000000", **more: Any) -> Boar
     return Board(machine, (f"-mcpu={cpu}", "-mthumb", f"-DTIMER={timer}"), **more)
 
 
+def _riscv(isa: str) -> Board:
+    return Board(
+        "virt",
+        (f"-march={isa}_zicsr", "-mabi=ilp32", "-specs=picolibc.specs"),
+        tools="riscv64-unknown-elf",
+        emulator="qemu-system-riscv32",
+        script="riscv.ld",
+        link=("-Wl,--no-relax", "-nostdlib", "-lc", "-lgcc"),
+        options=("-bios", "none"),
+        tick=1,
+    )
+
+
 _PACKAGES = {
     "arm-none-eabi": "gcc-arm-none-eabi and libnewlib-arm-none-eabi",
     "riscv64-unknown-elf": "gcc-riscv64-unknown-elf and picolibc-riscv64-unknown-elf",
@@ -74,16 +87,8 @@ BOARDS = {
     "Cortex-M4": _arm("mps2-an386", "cortex-m4"),
     "Cortex-M7": _arm("mps2-an500", "cortex-m7"),
     "Cortex-M33": _arm("mps2-an505", "cortex-m33", "0x50000000", script="an505.ld", tick=50),
-    "RV32IMC": Board(
-        "virt",
-        ("-march=rv32imc_zicsr", "-mabi=ilp32", "-specs=picolibc.specs"),
-        tools="riscv64-unknown-elf",
-        emulator="qemu-system-riscv32",
-        script="riscv.ld",
-        link=("-Wl,--no-relax", "-nostdlib", "-lc", "-lgcc"),
-        options=("-bios", "none"),
-        tick=1,
-    ),
+    "RV32IMC": _riscv("rv32imc"),
+    "RV32IC": _riscv("rv32ic"),
 }
 
 
@@ -101,6 +106,8 @@ class Measured:
     differing: int
     instructions: float
     network: str = ""
+    layers: dict[str, float] = field(default_factory=dict)
+    """Instructions a sample by layer; layers whose work is interleaved stand together."""
 
 
 def missing() -> str | None:
@@ -114,17 +121,23 @@ def here() -> list[str]:
     return [name for name, board in BOARDS.items() if board.missing is None]
 
 
-def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
-    """Build a C folder for a board, run whole numbers ``x`` ``[T, B, *shape]`` on it, compare every spike."""
+def measure(
+    folder: Path, x: NDArray[Any], board: str, level: str, *, by_layer: bool = False, options: Sequence[str] = ()
+) -> Measured:
+    """Build a C folder for a board, run whole numbers ``x`` ``[T, B, *shape]`` on it, compare every spike.
+
+    by_layer: count instructions of each layer, too. options: for the compiler.
+    """
     graph, program = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
         place = Path(name)
         given = np.array([x.shape[1], x.shape[0]], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
         (place / "net.in").write_bytes(given)
-        code, constants = _build(folder, place, board, (level,))
+        code, constants = _build(folder, place, board, (level, *options))
         _, ticks = _run(place, board)
-        _build(folder, place, board, (level, "-DNET_RECORD"))
+        _build(folder, place, board, (level, *options, "-DNET_RECORD"))
         found, _ = _run(place, board)
+        layers = _count_layers(folder, place, board, level, program.plan.marks) if by_layer else {}
     rows = np.frombuffer(found, np.uint8).reshape(x.shape[1], x.shape[0], -1)
     model, ours = simulate(graph, x, record=True), program.unpack(rows, record=True)
     pairs = [(model.y, ours.y), *((model.spikes[node], ours.spikes[node]) for node in model.spikes)]
@@ -138,7 +151,18 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
         compared=sum(a.size for a, _ in pairs),
         differing=sum(int((a != b).sum()) for a, b in pairs),
         instructions=ticks * BOARDS[board].tick / x.shape[1],
+        layers={name: count / x.shape[1] for name, count in layers.items()},
     )
+
+
+def _count_layers(
+    folder: Path, place: Path, board: str, level: str, marks: Sequence[tuple[str, ...]]
+) -> dict[str, float]:
+    """Instructions by layer, of all samples, from a build that reads the timer between layers."""
+    _build(folder, place, board, (level, f"-DMARKS={len(marks)}", "-include", str(HERE / "marks.h")))
+    found, _ = _run(place, board)
+    counted = np.frombuffer(found[-4 * len(marks) :], "<u4") * BOARDS[board].tick
+    return {" + ".join(names): float(count) for names, count in zip(marks, counted, strict=True)}
 
 
 def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tuple[int, int]:
@@ -184,7 +208,7 @@ def table(found: Sequence[Measured]) -> str:
     lines = [
         "# C on emulated microcontrollers",
         "",
-        "Made by `make mcu` ([how](../c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
+        "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
         "constants and RAM are bytes of the network alone.",
         "",
         "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",
@@ -195,7 +219,21 @@ def table(found: Sequence[Measured]) -> str:
             f"| {one.network} | {one.board} | {one.level} | {one.code:,} | {one.constants:,} | {one.ram:,} | "
             f"{one.instructions:,.0f} | {one.differing:,} of {one.compared:,} |"
         )
+    for network in dict.fromkeys(one.network for one in found):
+        lines += layer_table([one for one in found if one.network == network and one.layers])
     return "\n".join(lines) + "\n"
+
+
+def layer_table(found: Sequence[Measured]) -> list[str]:
+    """Lines of Markdown: instructions of one network by layer and core; empty if none were counted."""
+    if not found:
+        return []
+    boards = " | ".join(f"{one.board} {one.level}" for one in found)
+    lines = ["", f"{found[0].network}: instructions a sample by layer (simulated). Layers in one line take turns.", ""]
+    lines += [f"| layers | {boards} |", "|---" * (1 + len(found)) + "|"]
+    for name in found[0].layers:
+        lines.append(f"| {name} | {' | '.join(f'{one.layers[name]:,.0f}' for one in found)} |")
+    return lines
 
 
 def measure_run(run: Path, samples: int) -> list[Measured]:
@@ -207,7 +245,11 @@ def measure_run(run: Path, samples: int) -> list[Measured]:
         CFormat().write(program, folder, COptions(x=given, labels=labels, origin={"source": "net.nir"}))
         graph, _ = read_folder(folder)
         x = to_integers(given[:, :samples], graph.input.scale)
-        return [replace(measure(folder, x, board, level), network=run.name) for board in here() for level in LEVELS]
+        return [
+            replace(measure(folder, x, board, level, by_layer=level == LEVELS[-1]), network=run.name)
+            for board in here()
+            for level in LEVELS
+        ]
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 /* Runs a network on an emulated board. The host's files are reached by semihosting: net.in holds int32 B, T and
  * x [B, T, NET_INPUTS]; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
- * the ticks spent in net_init and net_step as one uint32. Nothing here is part of a network. */
+ * the ticks spent in net_init and net_step as one uint32. Built with MARKS the ticks of each layer come before them, as
+ * so many uint32. Nothing here is part of a network. */
 #include <stdint.h>
 #include <string.h>
 
@@ -90,6 +91,21 @@ static uint32_t ticks_now(void)
 }
 #endif
 
+#ifdef MARKS
+static uint32_t layer_ticks[MARKS], marked_at;
+static int32_t layer_now;
+
+/* Ends the ticks of one layer and begins those of another. */
+void mark(int32_t layer)
+{
+    const uint32_t now = ticks_now();
+
+    layer_ticks[layer_now] += now - marked_at;
+    layer_now = layer;
+    marked_at = now;
+}
+#endif
+
 int main(void)
 {
     static net_state state;
@@ -109,16 +125,26 @@ int main(void)
 
             move(READ, in, x, sizeof x);
             before = ticks_now();
+#ifdef MARKS
+            layer_now = 0;
+            marked_at = before;
+#endif
             if (step == 0)
                 net_init(&state);
             if (net_step(&state, x, y) != 0)
                 stop(1);
+#ifdef MARKS
+            mark(0);
+#endif
             ticks += ticks_now() - before;
             move(WRITE, out, y, sizeof y);
 #ifdef NET_RECORD
             move(WRITE, out, state.recorded, sizeof state.recorded);
 #endif
         }
+#ifdef MARKS
+    move(WRITE, out, layer_ticks, sizeof layer_ticks);
+#endif
     move(WRITE, out, &ticks, sizeof ticks);
     {
         const uint32_t file = (uint32_t)out;

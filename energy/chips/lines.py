@@ -11,7 +11,7 @@ from stl_deploy.energy.chips.baselines import Device, devices
 from stl_deploy.energy.chips.c_code import core_of
 from stl_deploy.energy.chips.model import ChipModel, chip_models
 from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
-from stl_deploy.energy.chips.time import chips_needed, layer_work, step_time
+from stl_deploy.energy.chips.time import active_cores, chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import OnChip
@@ -28,11 +28,12 @@ GIVEN = "given"
 class ChipLine:
     """One inference on one chip, all [low, high].
 
-    floor: floor power x time; None where no floor is published. latency None: no time can be told. chips: how many
-    the network needs. sigma: of the total from the published deviations of its prices; None without any. evidence: of
-    its power; events_evidence: of its events' prices, or of its instructions. ann: of the dense ANN twin on the same
-    device, from published inferences there; None where none are. regime: of the floor that is priced; floors_W: power
-    of every published one.
+    floor: floor power x time; None where no floor is published. cores: power of working cores x time; None where none
+    is published. active_cores: how many, from the fewest to those of the shortest step. latency None: no time is known.
+    chips: how many the network needs. sigma: of the total from the published deviations of its prices; None without
+    any. evidence: of its power; events_evidence: of its events' prices, or of its instructions. ann: of the dense ANN
+    twin on the same device, from published inferences there; None where none are. regime: of the floor that is priced;
+    floors_W: power of every published one.
     """
 
     chip: str
@@ -40,6 +41,8 @@ class ChipLine:
     total: Range
     floor: Range | None = None
     stepping: Range | None = None
+    cores: Range | None = None
+    active_cores: tuple[int, int] | None = None
     events: Range
     latency: Range | None
     step: Range | None
@@ -65,6 +68,8 @@ class ChipLine:
             "regime": self.regime,
             "floors_W": dict(self.floors_W),
             "stepping_J": _ends(self.stepping),
+            "cores_J": _ends(self.cores),
+            "active_cores": None if self.active_cores is None else list(self.active_cores),
             "events_J": list(self.events),
             "sigma_J": self.sigma,
             "ann_J": _ends(self.ann),
@@ -141,7 +146,9 @@ def _line(
         step, source = step_time(works, chip), PREDICTED
     latency = None if step is None else (step[0] * counts.T, step[1] * counts.T)
     floor, stepping = (None, None) if latency is None else chip.standing(latency, chips)
-    parts = [part for part in (events, floor, stepping) if part is not None]
+    active = active_cores(works, chip) if chip.core is not None and works else None
+    cores = None if active is None or step is None else _cores(chip, active, step, step_time(works, chip), counts.T)
+    parts = [part for part in (events, floor, stepping, cores) if part is not None]
     note = chip.caveat
     if chip.latencies is not None and not on_chip.placements:
         note = f"{note} Not placed: {on_chip.reason}."
@@ -151,6 +158,8 @@ def _line(
         total=(sum(part[0] for part in parts), sum(part[1] for part in parts)),
         floor=floor,
         stepping=stepping,
+        cores=cores,
+        active_cores=active,
         events=events,
         latency=latency,
         step=step,
@@ -164,6 +173,17 @@ def _line(
         regime=None if latency is None else chip.regime,
         floors_W={name: price.high * chips for name, price in chip.floors.items()},
     )
+
+
+def _cores(chip: ChipModel, active: tuple[int, int], step: Range, predicted: Range, steps: int) -> Range | None:
+    """Joules of the working cores: the fewest for the longest predicted step, or the most for the shortest.
+
+    Cores work no longer than the step lasts; the rest of a given step is taken for waiting.
+    """
+    low, high = (steps * min(limit, seconds) for limit, seconds in zip(step, predicted, strict=True))
+    ends = [chip.working((seconds, seconds), count) for count, seconds in zip(active, (high, low), strict=True)]
+    known = [joules for joules in ends if joules is not None]
+    return (min(least for least, _ in known), max(most for _, most in known)) if known else None
 
 
 def _events(

@@ -19,6 +19,7 @@ from stl_deploy.errors import ConfigError
 _TEXTS = ("title", "source", "caveat")
 _QUANTITIES = {
     "stepping": "power",
+    "core": "power",
     "least_step": "time",
     "real_time_step": "time",
 }
@@ -30,7 +31,8 @@ class ChipModel:
     """One chip.
 
     floors: published powers of a chip that does nothing, by regime (boot, warm, ...). running: the regimes that an
-    inference may run in; their floors are the bracket. stepping: power on top while steps are made.
+    inference may run in; their floors are the bracket. stepping: power on top while steps are made. core: power of each
+    core but the first (which the stepping power includes) while it works, not while the chip waits.
     events: price lists, the bracket of which is the events' energy; none where only powers of the whole chip are known:
     such a chip has a line if its step time is given. latencies: the list of its latencies, for chips
     that step when all cores are done. least_step: no step is shorter. real_time_step: steps that last so long by
@@ -50,6 +52,7 @@ class ChipModel:
     floors: Mapping[str, Price] = field(default_factory=dict)
     running: tuple[str, ...] = ()
     stepping: Price | None = None
+    core: Price | None = None
     least_step: Price | None = None
     real_time_step: Price | None = None
 
@@ -71,6 +74,10 @@ class ChipModel:
     def standing(self, seconds: Range, chips: int, regime: str | None = None) -> tuple[Range | None, Range | None]:
         """Joules of floor and stepping of ``chips`` that work for ``seconds``; of chip lines and `validate` alike."""
         return _flow(self.floor(regime), seconds, chips), _flow(self.stepping, seconds, chips)
+
+    def working(self, seconds: Range, cores: int) -> Range | None:
+        """Joules of ``cores`` cores that work for ``seconds``, less the first; None where no core's power is known."""
+        return _flow(self.core, seconds, max(cores - 1, 0))
 
 
 def _flow(power: Price | None, seconds: Range, chips: int) -> Range | None:

@@ -76,7 +76,7 @@ def step_time(works: Sequence[Work], chip: ChipModel) -> Range:
     prices = chip.latencies
     assert prices is not None
     seconds, fewest = [work.seconds(prices) for work in works], sum(work.cores for work in works)
-    low = fastest(seconds, works, chip)
+    low, _ = fastest(seconds, works, chip)
     message = prices.terms["latency_message_in"].low
     high = sum(work.share * busy + work.received * message for work, busy in zip(works, seconds, strict=True))
     high += _sync(fewest, chip)
@@ -84,18 +84,30 @@ def step_time(works: Sequence[Work], chip: ChipModel) -> Range:
     return max(low, least), max(high, low, least)
 
 
-def fastest(seconds: Sequence[float], works: Sequence[Work], chip: ChipModel) -> float:
-    """The shortest step over all ways to share the chips' cores out among the layers, each layer spread evenly."""
+def active_cores(works: Sequence[Work], chip: ChipModel) -> tuple[int, int]:
+    """Cores of the two placements of `step_time`: the fewest, and those of the shortest step."""
+    assert chip.latencies is not None
+    _, most = fastest([work.seconds(chip.latencies) for work in works], works, chip)
+    return sum(work.cores for work in works), most
+
+
+def fastest(seconds: Sequence[float], works: Sequence[Work], chip: ChipModel) -> tuple[float, int]:
+    """Find the shortest step over all ways to share the chips' cores among layers, each layer spread evenly.
+
+    Returns:
+        Seconds of the step, and the cores that it takes.
+    """
     cores = [work.cores for work in works]
     available = chips_needed(sum(cores), chip) * chip.cores
-    best = _barrier(seconds, cores, chip)
+    best, most = _barrier(seconds, cores, chip), sum(cores)
     for _ in range(available - sum(cores)):
         busiest = max(range(len(cores)), key=lambda i: seconds[i] / cores[i], default=None)
         if busiest is None or cores[busiest] >= works[busiest].neurons:
             break
         cores[busiest] += 1
-        best = min(best, _barrier(seconds, cores, chip))
-    return best
+        if (step := _barrier(seconds, cores, chip)) < best:
+            best, most = step, sum(cores)
+    return best, most
 
 
 def chips_needed(cores: int, chip: ChipModel) -> int:

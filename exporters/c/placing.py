@@ -89,7 +89,8 @@ class Placing:
 
     def _head(self, node: Node) -> None:
         share = self._share(node)
-        self._do("head", node=share.node, what=share.what)
+        number = sum(step.kind == "head" for step in self.made.steps)
+        self._do("head", node=share.node, what=share.what, number=number)
 
     def _table(self, node: Node, what: str, values: NDArray[Any], comment: str, ctype: str = "") -> Table:
         flat = np.ascontiguousarray(values).reshape(-1)
@@ -107,7 +108,8 @@ class Placing:
         return f"s->{self.ids[node.name]}_{what}"
 
     def _spikes_of(self, node: PopulationNode, count: int) -> str:
-        return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired")
+        comment = "1 where a neuron fired" if node.neuron.cap == 1 else "how often each neuron fired"
+        return self._buffer(node, "spikes", "uint8_t", count, comment)
 
     def _record(self, node: Node, order: Order) -> int:
         offset = sum(math.prod(one.shape) for one in self.made.recorded)
@@ -133,7 +135,7 @@ class Placing:
     def _promised(self, node: Node) -> Value:
         """Where a node that comes later in the step will stand; until then it holds the step before."""
         if isinstance(node, PopulationNode):
-            return Value(self._at(node, "spikes"), "uint8_t", True, channels_last(node.shape))
+            return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, channels_last(node.shape))
         if isinstance(node, Reshape):
             inner = node.sources[0]
             return self._promised(self.graph.by_name[inner.node]) if len(node.sources) == 1 else self._own(node)

@@ -102,6 +102,17 @@ class Plan:
         return found + [step for one in found if one.fields.get("by_rows") for step in one.by_rows.parts]
 
     @property
+    def marks(self) -> list[tuple[str, ...]]:
+        """Nodes at work after each mark of the generated code, by the mark's number."""
+        heads = [step.node for step in self.steps if step.kind == "head"]
+        found: list[tuple[str, ...]] = []
+        for share in self.shares.values():
+            if share.node in heads:
+                found.append(())
+            found[-1] += (share.node,)
+        return found
+
+    @property
     def buffers(self) -> list[Buffer]:
         """All of RAM but what layers share, in order."""
         return [buffer for share in self.shares.values() for buffer in share.buffers]

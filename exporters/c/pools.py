@@ -23,7 +23,7 @@ class Pools(Weights):
     def _spikes_arrive(self, node: SumPoolNode) -> bool:
         source = node.sources[0]
         inner = self.graph.by_name[source.node]
-        return not source.delay and isinstance(inner, PopulationNode)
+        return not source.delay and isinstance(inner, PopulationNode) and inner.neuron.cap == 1
 
     def _sum_pool(self, node: SumPoolNode) -> None:
         if self._or_pooled(node):
@@ -136,6 +136,7 @@ def is_or(node: Node) -> bool:
         and kept(node.neuron.v_decay) == 0
         and kept(node.neuron.i_decay) == 0
         and node.neuron.reset == "value"
+        and node.neuron.cap == 1
         and not node.neuron.threshold.any()
     )
 

@@ -19,7 +19,7 @@ from stl_deploy.integers.graph import ConvNode, IntegratorNode, PopulationNode, 
 from stl_deploy.integers.net import IntegerNeuron, Ints
 
 FEW_NEURONS = 4096
-"""Sums of so many stay in the first cache anyway; a microcontroller then takes fewer instructions for all at once."""
+"""Where inputs add to the sums around them, so many sums stay in the first cache, and all at once is faster."""
 _ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value")
 """In the order of a row function's arguments."""
 
@@ -71,7 +71,7 @@ class Populations(Pools):
         """
         inner = self.graph.by_name[node.sources[0].node]
         start, conv = self.made.steps[begun], self.made.steps[-1]
-        if math.prod(node.shape) <= FEW_NEURONS or len(node.shape) < 3 or len(node.sources) > 1:
+        if len(node.shape) < 3 or len(node.sources) > 1:
             return None
         if math.prod(node.shape[1:]) == 1:  # no rows to take turns
             return None
@@ -81,7 +81,8 @@ class Populations(Pools):
         kernel_height, lag = inner.weight.shape[2], inner.weight.shape[2] - 1 - inner.padding[0][0]
         if start.kind == "fill" and start.row != node.shape[0]:  # a bias of each neuron's own
             return None
-        if conv.kind == "conv_any" or (conv.kind == "conv" and (lag < 0 or kernel_height >= height)):
+        few = math.prod(node.shape) <= FEW_NEURONS
+        if conv.kind == "conv_any" or (conv.kind == "conv" and (few or lag < 0 or kernel_height >= height)):
             return None
         self.made.steps = [step for step in self.made.steps if step not in (start, conv)]
         slots, lag = (kernel_height, lag) if conv.kind == "conv" else (1, 0)
@@ -100,7 +101,7 @@ class Populations(Pools):
         if fused is None:
             name = self._spikes_of(node, len(drive.order))
             self._do("neurons", **values, spikes=name, record=record)
-            self.values[node.name] = Value(name, "uint8_t", True, drive.order)
+            self.values[node.name] = Value(name, "uint8_t", node.neuron.cap == 1, drive.order)
         else:
             self._fuse(node, fused, values, record)
 
@@ -109,7 +110,7 @@ class Populations(Pools):
     ) -> dict[str, Any]:
         """The row function, its rows, and the states and tables that it works on."""
         spikes = isinstance(node, PopulationNode)
-        if kept(neuron.v_decay) == 0 and not neuron.resets_late:
+        if kept(neuron.v_decay) == 0 and not neuron.resets_late and neuron.cap == 1:
             neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
         count = len(drive.order)
         row = node.shape[0] if len(node.shape) > 1 else count

@@ -24,6 +24,8 @@ _DECISION_FILES = {"decide.c.j2": "{}_decide.c", "decide.h.j2": "{}_decide.h"}
 """Names of files by their templates; {} is the prefix. The second: where the outputs are scores of classes."""
 WIDTH = 120
 """Columns of a line of C."""
+MOST_NAMES = 1000
+"""Class names in the header."""
 
 
 def render(graph: IntegerGraph, about: About) -> dict[str, str]:
@@ -103,7 +105,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     graph = plan.graph
     steps = plan.statements
     forms = {(step.kind, tuple(step.fields["form"])) for step in steps if "form" in step.fields}
-    weighted = {(kind, form) for kind, form in forms if kind in ("dense", "conv", "conv_any", "conv_window")}
+    weighted = {(kind, form) for kind, form in forms if kind in _WEIGHTED}
     functions = {(kind, form) for kind, form in forms if kind not in ("reorder", "delay")}
     functions |= {("add", form) for kind, form in forms if kind == "sum_pool"}
     kinds = {step.kind for step in steps}
@@ -124,6 +126,8 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "events": math.prod(graph.input.shape) <= 2**16,
         "state_bytes": plan.ram,
         "steps_told": about.steps,
+        "trained": about.trained,
+        "class_names": _class_names(about),
         "dt": f"{about.dt:g}" if about.dt else "",
         "wide_members": [buffer for buffer in plan.members if BYTES[buffer.ctype] >= widest],
         "narrow_members": [buffer for buffer in plan.members if BYTES[buffer.ctype] < widest],
@@ -149,15 +153,25 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "v_top": graph.accumulator.v_top,
         "clips": any(rule.clips for rule in plan.rules),
         "blocks": [block for block in BLOCKS if any(_tiles(block, pairs) for pairs in plan.pairs)],
-        "pair_takers": sorted({form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}),
+        "pair_takers": sorted(pairs := {form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}),
+        "leveled": sorted(leveled := {form[1] for kind, form in weighted if kind == "conv_levels"}),
+        "halves": sorted(pairs | leveled),
+        "spiked": any(form[0] == "spikes" for _, form in weighted),
+        "windows": "conv_window" in kinds,
         "row_adders": sorted({form[1] for kind, form in weighted if kind == "conv" and form[0] == "spikes"}),
         "ones": [_ones(number) for number in range(256)],
-        "listed": plan.listed,
-        "starts": plan.starts,
-        "time_adders": sorted({form[1] for _, form in weighted if form[0] != "spikes"}),
+        "time_adders": sorted({form[1] for kind, form in weighted if form[0] != "spikes" and kind != "conv_levels"}),
         "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
         "numbers": literals,
     }
+
+
+def _class_names(about: About) -> list[str]:
+    """Lines of a comment: the name of each class, cut to 40 characters."""
+    names = ", ".join(f"{i} {in_comment(name[:40])}" for i, name in enumerate(about.classes[:MOST_NAMES]))
+    if len(about.classes) > MOST_NAMES:
+        names += ", ..."
+    return textwrap.wrap(names, WIDTH - 14, break_on_hyphens=False)
 
 
 def _of_a_step(plan: Plan) -> list[Step]:
@@ -166,20 +180,8 @@ def _of_a_step(plan: Plan) -> list[Step]:
     return [*plan.steps[: taken - 1], *plan.steps[taken + 1 :], *plan.last]
 
 
-_ORDER = (
-    "clear",
-    "fill",
-    "add",
-    "gain",
-    "dense",
-    "conv_window",
-    "conv",
-    "conv_any",
-    "sum_pool",
-    "max_pool",
-    "or_row",
-    "or_pool",
-)
+_WEIGHTED = ("dense", "conv_window", "conv_levels", "conv", "conv_any")
+_ORDER = ("clear", "fill", "add", "gain", *_WEIGHTED, "sum_pool", "max_pool", "or_row", "or_pool")
 
 BLOCKS = (32, 16, 8)
 """Pairs that a row function adds at once: what vector registers hold over all spikes of a window."""

@@ -24,6 +24,7 @@ class Rule:
     clips: whether v can reach its limit. v: C type of the potentials kept. spikes: has a threshold.
     threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
     there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
+    cap: spikes of a step at most.
     """
 
     sums: str
@@ -40,6 +41,7 @@ class Rule:
     bias: str | None
     drop: str | None
     value: str | None
+    cap: int
     row: int
     rows: bool
     by_neuron: tuple[str, ...]
@@ -157,6 +159,7 @@ def make_rule(
         bias=types.get("offset"),
         drop=types.get("drop"),
         value=types.get("value"),
+        cap=neuron.cap,
         row=row,
         rows=rows,
         by_neuron=tuple("bias" if name == "offset" else name for name in by_neuron),

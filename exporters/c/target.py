@@ -152,6 +152,7 @@ class CFormat(Format):
             per_step=options.labels is not None and options.labels.ndim == 2,
             steps=x.shape[0],
             dt=program.dt,
+            **_trained_with(program.metadata),
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
         if options.package is not None:
@@ -184,6 +185,17 @@ class CFormat(Format):
     def load(self, path: Path) -> C:
         """The folder's program; raises InputError if its C is not what its integers make."""
         return C(path, COptions())
+
+
+def _trained_with(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """T and class names as a run's graph declares them; a file's metadata are not trusted."""
+    steps, classes = metadata.get("steps"), metadata.get("classes")
+    found: dict[str, Any] = {}
+    if isinstance(steps, int) and not isinstance(steps, bool) and 0 < steps < 2**31:
+        found["trained"] = steps
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        found["classes"] = tuple(classes)
+    return found
 
 
 def _write_package(kind: Package, plan: Plan, about: About, x: NDArray[Any], folder: Path) -> None:

@@ -15,6 +15,8 @@ from stl_deploy.integers.net import Ints
 
 LISTED = 256
 """Spikes of a dense layer that are listed at once; the sums of as many weights fit in 16 bits."""
+MOST_OUTPUTS = 4096
+"""Of a dense layer of paired weights: rows of more are too long for places of 16 bits to say where they begin."""
 SLACK = 8
 """Places after a list: two that end it, and what is written eight at a time."""
 FEW_CHANNELS = 8
@@ -44,7 +46,7 @@ class Weights(Placing):
             ins, outs = weight.shape
             share.synops = node.weight.size
             given, pairs = value.ctype, 0
-            if value.binary and in_pairs(outs):
+            if value.binary and in_pairs(outs) and outs < MOST_OUTPUTS:
                 given, pairs = "spikes", self._pairs(outs, LISTED + SLACK)
                 table = self._table(node, "weight", paired(weight), f"{shape}, by input, in pairs", "uint16_t")
             else:
@@ -93,6 +95,12 @@ class Weights(Placing):
             self.made.starts = max(self.made.starts, in_width + 1)
             rows = paired(by_input[0].transpose(2, 1, 0, 3))
             table = self._table(node, "weight", rows, f"{shape}, by tap and input channel, in pairs", "uint16_t")
+        elif in_pairs(outs) and self._takes_levels(node, ctype):
+            kind, given = "conv_levels", "levels"
+            pairs = self._pairs(outs, 2 * height * in_width * ins)
+            self.made.starts = max(self.made.starts, in_width + 1)
+            rows = paired(by_input[0].transpose(2, 1, 0, 3))
+            table = self._table(node, "weight", rows, f"{shape}, by tap and input channel, in pairs", "uint16_t")
         elif node.stride == node.dilation == (1, 1) and node.groups == 1:
             kind, comment = "conv", f"{shape}, by input channel, columns last to first"
             table = self._table(node, "weight", by_input[:, :, :, ::-1], comment, "int8_t")
@@ -132,6 +140,13 @@ class Weights(Placing):
             },
             form=(given, ctype),
         )
+
+    def _takes_levels(self, node: ConvNode, ctype: str) -> bool:
+        """Whether every output adds the inputs that it sees from one list of places and values, exactly in 16 bits."""
+        low, high = self.known[node.sources[0].node].values
+        _, channels, height, width = node.weight.shape
+        exact = ctype == "int16_t" or channels * height * width * high <= LISTED
+        return low == 0 and high <= 255 and not node.sources[0].delay and exact and _windowed(node, 2)
 
     def _start(self, node: Node, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
         """Put what is there before anything arrives into ``sums``: the biases, or 0."""
@@ -190,10 +205,17 @@ def conv_fan_out(node: ConvNode) -> NDArray[np.int64]:
 
 def _gathers(node: ConvNode) -> bool:
     """Whether every output adds the spikes that it sees from one list: several channels, windows without holes."""
+    return node.weight.shape[1] >= FEW_CHANNELS and _windowed(node, 1)
+
+
+def _windowed(node: ConvNode, each: int) -> bool:
+    """Whether windows have no holes and no groups, and a list of ``each`` words of what a row sees is not too long."""
     _, channels, height, width = node.weight.shape
     inside = all(max(padding) < size for padding, size in zip(node.padding, (height, width), strict=True))
     places = _image(node.input_shape)[2] * channels * height
-    return node.groups == 1 and node.dilation == (1, 1) and inside and channels >= FEW_CHANNELS and places < 2**16 - 1
+    blocks = (places if each > 1 else channels * height) * (pairs_of(len(node.weight)) // 8)
+    listed = max(each * places, blocks) < 2**16 - 1
+    return node.groups == 1 and node.dilation == (1, 1) and inside and listed
 
 
 def pairs_of(outs: int) -> int:

@@ -67,6 +67,14 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None) -> Plan:
         raise InputError(
             "expected integers with the wide accumulator; found Loihi's, which wrap; export the network again"
         )
+    for node in graph.populations:
+        if node.neuron.cap > 1:
+            raise UnsupportedError(
+                f"it fires up to {node.neuron.cap} spikes per step; the engine holds one",
+                node=node.name,
+                slug="several-spikes",
+                remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
+            )
     return _Lowering(graph, check_lanes(graph, lanes)).plan()
 
 

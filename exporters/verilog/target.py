@@ -23,7 +23,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.fan_in import refusals
+from stl_deploy.integers.fan_in import SEVERAL, one_spike_only, refusals
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -92,7 +92,9 @@ class VerilogFormat(Format):
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Everything that keeps integers from holding the network, node by node, and what they round."""
-        return [*(from_error(error) for error in refusals(program)), *rounded(program)]
+        several = one_spike_only(program, "the engine")
+        errors = [error for error in refusals(program) if error.slug != SEVERAL] + several
+        return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
         """The same, and whether the device's memory holds it."""
@@ -116,6 +118,8 @@ class VerilogFormat(Format):
         Raises UnsupportedError for what integers, the engine or the device cannot hold, InputError for wrong options.
         """
         device = device_of(options.device or GENERIC)
+        for error in one_spike_only(program, "the engine"):
+            raise error
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         check_lanes(chosen.graph, options.lanes)

@@ -124,8 +124,8 @@ def _each(values: NDArray[Any], node: Node) -> NDArray[np.float32]:
 
 
 def _synapses(node: Linear | Conv | Pool, group: Group) -> Arrays:
-    group.synapses, found = True, _connections(node)
-    arrays: Arrays = {name: np.ascontiguousarray(array) for name, array in found._asdict().items()}
+    group.synapses, connections = True, _connections(node)
+    arrays: Arrays = {name: np.ascontiguousarray(array) for name, array in connections._asdict().items()}
     if isinstance(node, Pool):
         group.code = ["out = x0" if node.divisor == 1 else f"out = x0/{node.divisor}.0"]
     elif node.bias is None:

@@ -7,6 +7,7 @@ depth q act q steps later than in the graph. An edge from depth p that the graph
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -362,7 +363,8 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             neuron,
             "several-spikes-out",
             "it fires several spikes a step; Xylo's outputs fire at most one",
-            "train the last layer with multi_spike 1, or end in li, whose potential is read",
+            "train the last layer with multi_spike 1, or end in li, whose potential is read; if it never fires more "
+            f'than once, say so in the dialect: "nodes": {{{json.dumps(neuron.name)}: {{"spikes_per_step": "one"}}}}',
         )
     for field in unread(neuron, _READ):
         slug, what = said(field)

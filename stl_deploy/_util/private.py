@@ -47,6 +47,22 @@ def require_private(place: Path) -> None:
 
 
 def _is_shared(found: os.stat_result) -> bool:
-    """Whether users other than the owner may write; a group of the owner's number is the owner's own by convention."""
-    by_group = bool(found.st_mode & stat.S_IWGRP) and found.st_gid != found.st_uid
+    """Whether users other than the owner may write."""
+    by_group = bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid, found.st_uid)
     return by_group or bool(found.st_mode & stat.S_IWOTH)
+
+
+def _is_own_group(group: int, user: int) -> bool:
+    """Whether a group is the user's own: of the same number, and no other account is in it (as may be in group 0)."""
+    import grp
+    import pwd
+
+    if group != user:
+        return False
+    try:
+        named = set(grp.getgrgid(group).gr_mem)
+    except KeyError:
+        named = set()
+    accounts = pwd.getpwall()
+    others = {account.pw_name for account in accounts if account.pw_uid != user and account.pw_gid == group}
+    return not others and named <= {account.pw_name for account in accounts if account.pw_uid == user}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Sequence
 
@@ -23,6 +24,18 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str
         return _blocks(rows, width)
     widths = _fitted(natural, least, room)
     return [line for row in rows for line in _wrapped(row, widths)]
+
+
+def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """Rows of equal length as an HTML table, for notebooks; the first row is the header."""
+    head, *body = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
+    lines = "".join(f"<tr>{row}</tr>" for row in body)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    return [("th" if number == 0 else "td", row) for number, row in enumerate(rows)]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

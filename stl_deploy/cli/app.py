@@ -7,7 +7,7 @@ import os
 import typer
 
 from stl_deploy._util import processes
-from stl_deploy.cli import artifacts, conformance, costs, setup, training
+from stl_deploy.cli import artifacts, costs, setup, training
 from stl_deploy.cli.options import Verbs
 from stl_deploy.errors import InputError
 
@@ -58,6 +58,5 @@ def root(
 
 training.register(app)
 artifacts.register(app)
-conformance.register(app)
 costs.register(app)
 setup.register(app)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
+from stl_deploy.cli.command import command
 from stl_deploy.cli.options import (
     Deadline,
-    DeviceOption,
     DialectOption,
-    InputGrid,
     InputOption,
     Json,
     ListsTargets,
-    NetxThresholds,
-    OnnxForm,
-    Precision,
-    Reader,
     SourceArg,
     backends,
     checks,
@@ -27,6 +24,7 @@ from stl_deploy.cli.options import (
     formats,
 )
 from stl_deploy.cli.output import console, emit_json
+from stl_deploy.config.options import CheckOptions, ExportOptions, SimulateOptions, VerifyOptions
 from stl_deploy.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
@@ -36,13 +34,14 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("capture")(capture)
-    app.command("export", cls=ListsTargets)(export)
-    app.command("check", cls=ListsTargets)(check)
+    app.command("export", cls=ListsTargets)(command(export))
+    app.command("check", cls=ListsTargets)(command(check))
     app.command("show")(show)
-    app.command("verify", cls=ListsTargets)(verify)
-    app.command("simulate", cls=ListsTargets)(simulate)
+    app.command("verify", cls=ListsTargets)(command(verify))
+    app.command("simulate", cls=ListsTargets)(command(simulate))
     app.command("synthesise")(synthesise)
     app.command("fpga-run")(fpga_run)
+    app.command("nir-conformance")(nir_conformance)
 
 
 def capture(
@@ -77,7 +76,7 @@ def capture(
     json: Json = False,
 ) -> None:
     """Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the module does."""
-    from stl_deploy.verbs.capturing import capture as capture_file
+    from stl_deploy.verbs import capture as capture_file
 
     chosen = int(pick) if pick is not None and pick.lstrip("-").isdigit() else pick
     emit_json(capture_file(module, input_file, output, weights=weights, time=time, pick=chosen, say=console()), json)
@@ -88,6 +87,7 @@ def export(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c, verilog: the folder) to write.")
     ],
+    options: ExportOptions,
     to: Annotated[
         str | None,
         typer.Option(
@@ -95,88 +95,16 @@ def export(
         ),
     ] = None,
     dialect: DialectOption = None,
-    thresholds: Annotated[
-        NetxThresholds | None,
-        typer.Option(
-            help="netx: folded (the default: one per population), per-layer, or per-neuron (simulation only); where "
-            "thresholds differ between pixels: unrolled (dense, exact) or projected (to channels). A table "
-            "shows what each costs."
-        ),
-    ] = None,
-    form: Annotated[
-        OnnxForm | None,
-        typer.Option(help="onnx: sequence (the default: all steps in one call) or step (streaming)."),
-    ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="onnx: add up in float64, for weights that lie on no exact grid (slow).")
-    ] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="onnx: weights of 8 bits, about a quarter of the size.")] = False,
-    integer: Annotated[
-        bool, typer.Option("--integer", help="onnx: sums in integers, same spikes, faster where 8-bit products are.")
-    ] = False,
-    reader: Annotated[
-        Reader | None, typer.Option("--for", help="nir: restate the graph for this framework's reader.")
-    ] = None,
-    flash: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (exit 1 if it does not).")
-    ] = None,
-    ram: Annotated[str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K.")] = None,
-    device: DeviceOption = None,
-    round_decays: Annotated[
-        bool, typer.Option("--round-decays", help="xylo: take the nearest 1 - 2^-k for decays that are none.")
-    ] = False,
-    lanes: Annotated[
-        int | None,
-        typer.Option(help="verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill)."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="PREFIX", help="c: what all names and files begin with; default: net.")
-    ] = None,
-    package: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND", help="c: also a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack."
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder whose files were edited.")] = False,
     calibration: InputOption = None,
-    input_grid: InputGrid = None,
-    verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
-    deadline: Deadline = 600.0,
     json: Json = False,
 ) -> None:
     """Write one artifact and its manifest; it is read back and run unless --no-verify."""
-    from stl_deploy.pipeline.export import export as export_one
+    from stl_deploy import verbs
     from stl_deploy.pipeline.export import target_of
 
-    wanted: dict[Precision, bool] = {"exact": exact, "int8": int8, "integer": integer}
-    given = [name for name, on in wanted.items() if on]
-    if len(given) > 1:
-        raise InputError("--exact, --int8 and --integer exclude each other; give one")
-    result = export_one(
-        source,
-        to if to is not None else target_of(output),
-        output,
-        dialect=dialect,
-        input_file=calibration,
-        input_grid=input_grid,
-        verified=verified,
-        deadline=deadline,
-        say=console(),
-        thresholds=thresholds,
-        form=form,
-        precision=given[0] if given else None,
-        reader=reader,
-        flash=flash,
-        ram=ram,
-        device=device,
-        round_decays=round_decays or None,
-        lanes=lanes,
-        name=name,
-        package=package,
-        overwrite=overwrite,
-    )
-    emit_json(result, json)
+    name = to if to is not None else target_of(output)
+    done = verbs.export(source, name, output, dialect=dialect, input_file=calibration, options=options, say=console())
+    emit_json(done, json)
 
 
 def show(
@@ -193,7 +121,7 @@ def show(
     json: Json = False,
 ) -> None:
     """The layers as a table: shapes, parameters, synapses, neuron constants, threshold ranges; and a drawing."""
-    from stl_deploy.pipeline.show import show as show_source
+    from stl_deploy.verbs import show as show_source
 
     emit_json(show_source(source, dialect=dialect, drawing=drawing, say=console()), json)
 
@@ -207,6 +135,7 @@ def check(
             "configuration, FILE.py:NAME (with x in --input).",
         ),
     ],
+    options: CheckOptions,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -221,56 +150,36 @@ def check(
         typer.Option("--input", "-i", metavar="X.npz", help="Measure on x which dialect options change the result."),
     ] = None,
     dialect: DialectOption = None,
-    input_grid: InputGrid = None,
-    device: DeviceOption = None,
-    flash: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (estimated).")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K (estimated).")
-    ] = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
+    from stl_deploy import verbs
     from stl_deploy._util.files import read_inputs
-    from stl_deploy.pipeline import check as checking
+    from stl_deploy.verbs.checking import nir_files
 
-    settings = {"device": device, "flash": flash, "ram": ram}
     if _untrained(str(source)):
-        from stl_deploy.verbs.untrained_network import check_untrained
-
-        early = check_untrained(
-            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console(), **settings
+        early = verbs.check_untrained(
+            str(source), input_file=input_file, targets=target, options=options, say=console()
         )
         emit_json(early.as_dict(), json)
         _require_sound(source, early)
         return
-    if checking.nir_files(source):
+    if nir_files(source):
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
-        folder = checking.check_folder(
-            source, targets=target, dialect=dialect, input_grid=input_grid, say=console(), **settings
-        )
+        folder = verbs.check_folder(source, targets=target, dialect=dialect, options=options, say=console())
         emit_json(folder.as_dict(), json)
         if not folder.ok:
             bad = sum(not report.ok for report in folder.reports.values())
             raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
         return
     x = None if input_file is None else read_inputs(input_file)[0]
-    report = checking.check(
-        source,
-        targets=target,
-        dialect=dialect,
-        input_grid=input_grid,
-        x=x,
-        say=console(),
-        **settings,
-    )
+    report = verbs.check(source, targets=target, dialect=dialect, x=x, options=options, say=console())
     found = report.as_dict()
     if input_file is not None and report.runs:
-        effects = checking.measure(source, input_file, dialect=dialect, say=console())
+        effects = verbs.measure(source, input_file, dialect=dialect, say=console())
         found["effects"] = [effect.as_dict() for effect in effects]
-        found["near_threshold"] = checking.near_threshold(source, input_file, dialect=dialect, say=console())
+        found["near_threshold"] = verbs.near_threshold(source, input_file, dialect=dialect, say=console())
     emit_json(found, json)
     _require_sound(source, report)
 
@@ -302,30 +211,20 @@ def verify(
             help="A file or folder of a target, or a backend.",
         ),
     ],
+    options: VerifyOptions,
     more: Annotated[list[str] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
     input_file: InputOption = None,
     dialect: DialectOption = None,
-    input_grid: InputGrid = None,
-    no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
-    deadline: Deadline = 600.0,
     json: Json = False,
 ) -> None:
     """Spike agreement by layer, and the first spike that differs (layer, step, neuron).
 
     A .net file also runs on real Lava, where that is installed, and must spike there as our integer model does.
     """
-    from stl_deploy.pipeline.verify import verify as verify_source
+    from stl_deploy import verbs
 
-    report = verify_source(
-        source,
-        [*against, *(more or ())],
-        input_file=input_file,
-        dialect=dialect,
-        input_grid=input_grid,
-        lava=not no_lava,
-        deadline=deadline,
-        say=console(),
-    )
+    against = [*against, *(more or ())]
+    report = verbs.verify(source, against, input_file=input_file, dialect=dialect, options=options, say=console())
     emit_json(report.as_dict(), json)
     report.require()
 
@@ -338,38 +237,15 @@ def simulate(
         typer.Option(metavar="BACKEND", autocompletion=completed(backends), help="See below, or 'stl-deploy targets'."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
-    record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
+    options: SimulateOptions,
     dialect: DialectOption = None,
-    input_grid: InputGrid = None,
-    thresholds: Annotated[NetxThresholds | None, typer.Option(help="loihi and lava: as export's.")] = None,
-    numeric: Annotated[
-        Literal["fixed", "float"] | None,
-        typer.Option(help="lava: fixed (the netx file in integers, the default) or float (floating-point processes)."),
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="c: compile and run a folder though its C is not what stl-deploy makes.")
-    ] = False,
-    deadline: Deadline = 600.0,
     json: Json = False,
 ) -> None:
     """Run a network on an input and write its outputs."""
-    from stl_deploy.pipeline.simulate import simulate as simulate_source
+    from stl_deploy import verbs
 
-    result = simulate_source(
-        source,
-        input_file,
-        backend,
-        output,
-        record=record,
-        dialect=dialect,
-        input_grid=input_grid,
-        thresholds=thresholds,
-        deadline=deadline,
-        numeric=numeric,
-        trust=trust or None,
-        say=console(),
-    )
-    emit_json(result, json)
+    done = verbs.simulate(source, input_file, backend, output, dialect=dialect, options=options, say=console())
+    emit_json(done, json)
 
 
 def synthesise(
@@ -387,7 +263,7 @@ def synthesise(
     json: Json = False,
 ) -> None:
     """Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency."""
-    from stl_deploy.verbs.fpga import synthesise as place_and_route
+    from stl_deploy.verbs import synthesise as place_and_route
 
     result = place_and_route(
         folder,
@@ -410,6 +286,64 @@ def fpga_run(
     json: Json = False,
 ) -> None:
     """Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware."""
-    from stl_deploy.pipeline.fpga_run import fpga_run as run_there
+    from stl_deploy.verbs import fpga_run as run_there
 
     emit_json(run_there(folder, port, input_file, output, baud=baud, say=console()), json)
+
+
+_SHOWN = 20
+"""Graphs that differ, listed on the terminal; the files list all."""
+
+
+def nir_conformance(
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            metavar="'COMMAND'", help="Called as COMMAND GRAPH.nir IN.npz OUT.npz; exit status 77: no such node."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder for the table; without --reader, for the graphs."),
+    ] = None,
+    dialect: Annotated[str, typer.Option(metavar="NAME", help="Dialect that the reader must follow.")] = "spec",
+    dt: Annotated[float, typer.Option(help="Time step of the reader, in the unit of time constants.")] = 1e-4,
+    level: Annotated[
+        list[str] | None, typer.Option(help="nodes, neurons, shapes, wiring, time or files; several times for several.")
+    ] = None,
+    deadline: Annotated[float, typer.Option(metavar="SECONDS", help="Time allowed per graph.")] = 120.0,
+    json: Json = False,
+) -> None:
+    """Test a reader of NIR files on graphs whose spikes are known under every dialect."""
+    from stl_deploy.verbs.conformance import nir_conformance as conformance
+
+    say = console()
+    done = conformance(reader, output, dialect=dialect, dt=dt, levels=level or (), deadline=deadline, say=say)
+    if reader is not None:
+        _show(done, say)
+    emit_json(done, json)
+    if not done.get("conforms", True):
+        counts = done["counts"]
+        raise CheckFailed(
+            f"the reader does not follow {dialect}: {counts['differs']} graphs differ, {counts['failed']} failed"
+        )
+
+
+def _show(done: dict[str, Any], say: Console) -> None:
+    graphs = done["graphs"]
+    levels = list(dict.fromkeys(graph["level"] for graph in graphs))
+    by_level = {level: Counter(g["status"] for g in graphs if g["level"] == level) for level in levels}
+    statuses = list(done["counts"])
+    say.table(["level", *statuses], [[level, *(str(by_level[level][s]) for s in statuses)] for level in levels])
+    wrong = [graph for graph in graphs if graph["status"] in ("differs", "failed")]
+    rows = [
+        [g["case"], g["reason"] or f"{g['differing']:,} of {g['compared']:,} differ", ", ".join(g["dialects"])]
+        for g in wrong[:_SHOWN]
+    ]
+    if rows:
+        say.table(["graph", "result", "reads as"], rows)
+    if len(wrong) > _SHOWN:
+        say.say(f"and {len(wrong) - _SHOWN} more; -o DIR writes them all")
+    best = next(iter(done["agreement"].items()), None)
+    if best is not None:
+        say.say(f"closest dialect: {best[0]}, equal on {best[1]} of {len(graphs)} graphs")

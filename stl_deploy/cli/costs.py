@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, InputGrid, InputOption, Json, Trust, completed
+from stl_deploy.cli.command import command
+from stl_deploy.cli.options import DialectOption, InputGrid, InputOption, Json, Trust
 from stl_deploy.cli.output import console, emit_json
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.errors import InputError
 
 _VALIDATE = Path("validate")
@@ -17,7 +18,7 @@ _VALIDATE = Path("validate")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command("energy")(energy)
+    app.command("energy")(command(energy))
     app.command("optimise")(optimise)
     app.command("report")(report)
     app.command("prices")(prices)
@@ -30,26 +31,6 @@ def _folder(path: Path | None) -> Path | None:
     return path
 
 
-def _price_lists() -> Iterable[str]:
-    from stl_deploy.energy.prices.load import list_prices
-
-    return [one.name for one in list_prices()]
-
-
-def _codings() -> Iterable[str]:
-    from stl_deploy.graph.program import InputCoding
-
-    return get_args(InputCoding)
-
-
-def _chips() -> Iterable[str]:
-    from stl_deploy.energy.chips.baselines import devices
-    from stl_deploy.energy.chips.model import chip_models
-
-    names = [chip.name for chip in chip_models() if chip.real_time_step is None]
-    return [f"{name}=" for name in (*names, *(device.key for device in devices() if device.microcontroller))]
-
-
 def energy(
     sources: Annotated[
         list[Path],
@@ -58,52 +39,15 @@ def energy(
             help="A run folder or a .nir file; several: accuracy against energy; validate: published figures.",
         ),
     ],
+    options: EnergyOptions,
+    points_at: TradeoffOptions,
     input_file: InputOption = None,
-    price: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prices",
-            metavar="NAME|FILE.toml",
-            autocompletion=completed(_price_lists),
-            help="A price list; may be repeated.",
-        ),
-    ] = None,
-    input_coding: Annotated[
-        str | None, typer.Option(autocompletion=completed(_codings), help="spikes, graded or analog.")
-    ] = None,
     dialect: DialectOption = None,
-    input_grid: InputGrid = None,
     ann: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")
     ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Also read this machine's energy counters under ONNX Runtime.")
-    ] = False,
-    step_time: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CHIP=S",
-            autocompletion=completed(_chips),
-            help="Seconds of one time step as measured on a chip, as in loihi1=66e-6; may be repeated.",
-        ),
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(metavar="POINTS", help="Percentage points behind the ANN that count as equal accuracy (0.5)."),
-    ] = None,
-    processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
     frontier: Annotated[
         bool, typer.Option("--frontier", help="Train the narrower ANNs that a run does not have yet, and keep them.")
-    ] = False,
-    over_steps: Annotated[
-        bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
-    ] = False,
-    over_checkpoints: Annotated[
-        bool,
-        typer.Option("--over-checkpoints", help="Accuracy against energy of the epochs kept by train.keep_every."),
-    ] = False,
-    early_exit: Annotated[
-        bool, typer.Option("--early-exit", help="Accuracy against energy if each sample stops once it is decided.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -122,53 +66,34 @@ def energy(
 
     'stl-deploy energy validate' recomputes published measurements and prints each error, good or bad.
     """
-    from stl_deploy.energy.chips.step_times import parse_step_times
-    from stl_deploy.energy.paired import MARGIN
-    from stl_deploy.pipeline import energy as costing
+    from stl_deploy import verbs
+    from stl_deploy.verbs.energy_of import validate
 
     if sources == [_VALIDATE]:
-        checks = costing.validate(say=console())
-        emit_json([check.as_dict() for check in checks], json)
+        emit_json([check.as_dict() for check in validate(say=console())], json)
         return
-    if over_steps or over_checkpoints or early_exit or len(sources) > 1:
+    if points_at or len(sources) > 1:
         from stl_deploy.pipeline.tradeoff import tradeoff
 
-        given = {"--prices": bool(price), "--measure": measure, "--processes": processes != 1}
-        given["--step-time"], given["--frontier"] = bool(step_time), frontier
+        given = {"--prices": options.prices, "--measure": options.measure, "--processes": options.processes != 1}
+        given |= {"--step-time": options.step_time, "--frontier": frontier}
         if wrong := [option for option, is_given in given.items() if is_given]:
             raise InputError(
                 f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
             )
         found = tradeoff(
-            sources,
-            input_file,
-            over_steps=over_steps,
-            over_checkpoints=over_checkpoints,
-            early_exit=early_exit,
-            input_coding=input_coding,
-            dialect=dialect,
-            input_grid=input_grid,
-            ann=ann,
-            margin=MARGIN if margin is None else margin,
-            output=output,
-            say=console(),
+            sources, input_file, points_at, options, dialect=dialect, ann=ann, output=output, say=console()
         )
         emit_json(found.as_dict(), json)
         return
-    result = costing.energy(
+    result = verbs.energy(
         sources[0],
         input_file,
-        prices=price,
-        input_coding=input_coding,
         dialect=dialect,
-        input_grid=input_grid,
         ann=ann,
-        measure=measure,
-        step_time=parse_step_times(step_time or ()),
-        margin=margin,
         frontier=frontier,
-        processes=processes,
         output=output,
+        options=options,
         say=console(),
     )
     emit_json(result.as_dict(), json)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
-
-from stl_deploy.cli.guesses import guess
 
 _WRAPPINGS = (
     (r"Value error, ", ""),
@@ -70,3 +69,143 @@ def machines_refusal(error: BaseException) -> str | None:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror or error}"
     return None
+
+
+_KEYS = {
+    "learning_rate": "train.lr",
+    "epoch": "train.epochs",
+    "e": "train.epochs",
+    "bs": "train.batch_size",
+    "batch": "train.batch_size",
+    "steps": "dataset.T",
+    "time_steps": "dataset.T",
+    "timesteps": "dataset.T",
+    "num_steps": "dataset.T",
+    "t": "dataset.T",
+    "weight_decay": "train.weight_decay",
+    "beta": "neuron.decay",
+    "leak": "neuron.decay",
+    "theta": "neuron.threshold",
+    "granularity": "neuron.conv_granularity",
+}
+"""What people call a key of the configuration, where it is not the key's own name."""
+
+_HURRY = ("quick", "fast", "smoke", "dry_run")
+_AT_ONCE = ("workers", "num_workers", "jobs", "j", "threads")
+
+_OPTIONS = {
+    "dataset": "a preset or a configuration in the first place: stl-deploy run mnist",
+    "preset": "it in the first place: stl-deploy run mnist",
+    "out": "-o DIR",
+    "out_dir": "-o DIR",
+    "outdir": "-o DIR",
+    "output_dir": "-o DIR",
+    "save": "-o PATH",
+    "gpu": "--device cuda",
+    "cuda": "--device cuda",
+    "cpu": "--device cpu",
+    "force": "--overwrite",
+    "continue": "--resume",
+    "format": "--to",
+    "target": "--to",
+    "type": "--to",
+    "framework": "--dialect",
+    "from": "--dialect",
+    "data": "--input X.npz",
+    "inputs": "--input X.npz",
+    "price": "--prices",
+    "with": "--against",
+    "backend": "--against",
+    "artifact": "--against",
+    "chip": "--target",
+    "to": "--target",
+    "b": "--backend",
+    "against": "--backend",
+    "svg": "-o FILE.svg",
+    "html": "-o DIR",
+    "run": "the run folder in the first place, without an option",
+    **dict.fromkeys(_HURRY, "--pretrained for a ready-made model without training, or --set train.epochs=1"),
+    **dict.fromkeys(_AT_ONCE, "--processes"),
+}
+"""By the option that was guessed, what to say instead; it is told only where the verb knows it."""
+
+_OTHERWISE = {
+    "target": "--against",
+    "to": "--against",
+    **dict.fromkeys(_HURRY, "--set train.epochs=1"),
+    **dict.fromkeys(_AT_ONCE, "OMP_NUM_THREADS=N in front of the call for N threads"),
+}
+"""The second thing to say, where the verb does not know the first."""
+
+_LISTING = ("models", "targets", "datasets", "prices")
+"""Verbs that list without being told to."""
+
+_VERBS = {
+    "convert": "export",
+    "compile": "export",
+    "deploy": "run",
+    "demo": "run digits",
+    "test": "verify",
+    "compare": "verify",
+    "evaluate": "eval",
+    "quantize": "quantise",
+    "infer": "simulate",
+    "predict": "simulate",
+    "info": "show",
+    "inspect": "show",
+    "validate": "check",
+    "cost": "energy",
+    "joules": "energy",
+    "install": "lava install",
+    "version": "--version",
+    "help": "--help",
+}
+
+
+def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """What a call probably meant, as an ending to the sentence ``message``; None where nothing is known.
+
+    options: that the verb has; arguments: the call's.
+    """
+    found = re.match(r"no such option:? '?(--?[\w-]+)", message, re.I)
+    if found is not None:
+        return _option(found[1], options, arguments)
+    found = re.match(r"no such command '([\w-]+)'", message, re.I)
+    if found is not None and found[1] in _VERBS:
+        return f"it is called: stl-deploy {_VERBS[found[1]]}"
+    found = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
+    if found is not None and arguments and arguments[0] in _LISTING:
+        return f"say stl-deploy {arguments[0]} alone"
+    return None
+
+
+def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
+    name = given.lstrip("-").replace("-", "_")
+    if "--set" in options:
+        key = _KEYS.get(name.lower()) or _key(name)
+        if key is not None:
+            return f"say --set {key}={_value(given, arguments)}"
+    for known in (_OPTIONS.get(name), _OTHERWISE.get(name)):
+        if known is not None and (not known.startswith("-") or known.split()[0] in options):
+            return f"say {known}"
+    return None
+
+
+def _key(name: str) -> str | None:
+    """The configuration's key of that name, with its section."""
+    from stl_deploy.config.schema import RunConfig
+
+    for section, field in RunConfig.model_fields.items():
+        if name in getattr(field.annotation, "model_fields", {}):
+            return f"{section}.{name}"
+    return None
+
+
+def _value(given: str, arguments: Sequence[str]) -> str:
+    """What was given for an option, quoted for the shell; VALUE if nothing was."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{given}="):
+            return shlex.quote(argument.partition("=")[2])
+        if argument == given and place + 1 < len(arguments) and not arguments[place + 1].startswith("--"):
+            return shlex.quote(arguments[place + 1])
+    return "VALUE"

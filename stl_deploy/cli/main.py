@@ -16,9 +16,9 @@ from stl_deploy.cli.streams_and_signals import (
     ended_like_interrupted,
     flush_streams,
     open_closed_streams,
+    prepare_libraries,
     say,
 )
-from stl_deploy.cli.surroundings import prepare_libraries
 from stl_deploy.errors import StlDeployError
 from stl_deploy.training import distributed
 

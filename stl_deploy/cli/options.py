@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from stl_deploy.errors import InputError
 
-NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
-FoldThresholds = Literal["keep", "weights"]
 JointWeights = Literal["equal", "learned"]
-OnnxForm = Literal["sequence", "step"]
-Precision = Literal["float32", "exact", "int8", "integer"]
-Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
-LearningMode = Literal["stl", "sl", "tl", "ann"]
 
 
 class Verbs(TyperGroup):
@@ -79,6 +73,51 @@ def checks() -> Iterable[str]:
     return [*registry().formats, *registry().checks]
 
 
+def price_lists() -> Iterable[str]:
+    """Price lists by name."""
+    from stl_deploy.energy.prices.load import list_prices
+
+    return [one.name for one in list_prices()]
+
+
+def codings() -> Iterable[str]:
+    """What input values are."""
+    from stl_deploy.graph.program import InputCoding
+
+    return get_args(InputCoding)
+
+
+def chips() -> Iterable[str]:
+    """Chips whose step time can be given."""
+    from stl_deploy.energy.chips.baselines import devices
+    from stl_deploy.energy.chips.model import chip_models
+
+    names = [chip.name for chip in chip_models() if chip.real_time_step is None]
+    return [f"{name}=" for name in (*names, *(device.key for device in devices() if device.microcontroller))]
+
+
+def devices() -> Iterable[str]:
+    """What training runs on."""
+    return ("auto", "cpu", "cuda")
+
+
+def texts(given: list[str] | None) -> tuple[str, ...]:
+    """An option that may be repeated."""
+    return tuple(given or ())
+
+
+def path_text(given: Path | None) -> str | None:
+    """A path as a configuration holds it."""
+    return None if given is None else str(given)
+
+
+def step_times(given: list[str] | None) -> dict[str, float]:
+    """``CHIP=S`` entries."""
+    from stl_deploy.energy.chips.step_times import parse_step_times
+
+    return parse_step_times(given or ())
+
+
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Data on stdout, for scripts.")]
@@ -108,15 +147,6 @@ Trust = Annotated[
 InputGrid = Annotated[
     int | None,
     typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        metavar="DEVICE",
-        help="xylo: audio2, audio3 or imu (default: the first that fits); verilog: up5k, hx8k, ecp5-25f, ecp5-85f, "
-        "gw1nr-9 or generic.",
-    ),
 ]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""

@@ -139,7 +139,7 @@ def doctor(
 
         emit_json(compile_all(say=console()), json)
         return
-    from stl_deploy.verbs.machine import doctor as examine
+    from stl_deploy.verbs.listings import doctor as examine
 
     emit_json(examine(say=console()), json)
 

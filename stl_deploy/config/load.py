@@ -15,7 +15,7 @@ from stl_deploy._util.files import write_text
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import one_line, read_text
 from stl_deploy.config.messages import sentences
-from stl_deploy.config.schema import RunConfig
+from stl_deploy.config.schema import RENAMED, RunConfig
 from stl_deploy.errors import ConfigError, InputError
 
 _MAX_BYTES = 2**18
@@ -157,7 +157,7 @@ def _assign(data: Any, key: str, value: Any) -> None:
     for part in parents:
         data = data.setdefault(part, {}) if isinstance(data, dict) else _entry(data, part, key)[int(part)]
     if isinstance(data, dict):
-        data[last] = value
+        data[RENAMED.get(last, last)] = value
     else:
         _entry(data, last, key)[int(last)] = value
 

@@ -18,7 +18,7 @@ Parametrisation = Literal["positive", "raw"]
 Reset = Literal["zero", "subtract"]
 DecayForm = Literal["free", "shift"]
 Decision = Literal["mean", "max", "first"]
-Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence"]
+Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence", "axes", "bands"]
 Augmentation = Literal["crop", "flip", "flip_vertical", "rotate", "colour", "erase"]
 Binning = Literal["count", "time"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
@@ -29,8 +29,40 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
+RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter"}
+"""Keys of 0.1 to the names that Python has for them; they are read for one more release."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SensorConfig(_Section):
+    """Spike counts of the encoders ``axes`` and ``bands`` (see `stl_deploy.data.sensors`).
+
+    unit: what one spike stands for, a change of an axis, or the mean rectified signal of a band in a step.
+    Of bands alone: rate: samples a second; bands: their number; low, high: their edges in Hz, null: 0.4 of the rate.
+    """
+
+    unit: Positive | None = None
+    rate: Positive | None = None
+    bands: Annotated[int, Field(ge=1, le=1000)] = 16
+    low: Positive = 100.0
+    high: Positive | None = None
+
+
+class _Renamed(_Section):
+    """A section that had keys of other names."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_old_names(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        for old, new in RENAMED.items():
+            if old in data and new in data:
+                raise ValueError(f"expected '{new}'; found '{old}', its old name, too; leave '{old}' out")
+        return {RENAMED.get(key, key): value for key, value in data.items()}
 
 
 class DatasetConfig(_Section):
@@ -48,7 +80,8 @@ class DatasetConfig(_Section):
 
     Own data (names ``folder``, ``npz`` and ``python``, see docs/own-data.md):
     path: the folder of images, the npz file, or FILE.py:NAME of a function that returns torch Datasets; relative to
-    the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are.
+    the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are; ``axes`` and
+        ``bands`` make spike counts 0 to 15 of motion ``[N, T, axes]`` and of sound ``[N, samples]``, as sensor says.
     size: [height, width] that images are resized to, or one side. colour: null: as the first image.
     augment: training images are changed at random by torchvision, anew each epoch.
     levels: the value that means 1, of whole numbers up to it; null: 255 of 8-bit images, 1 of others.
@@ -76,6 +109,7 @@ class DatasetConfig(_Section):
     classes: Annotated[tuple[str, ...] | None, Field(strict=False, max_length=100_000)] = None
     input_shape: Annotated[tuple[Count, ...] | None, Field(strict=False, max_length=3)] = None
     sha256: Annotated[str, Field(max_length=129)] | None = None
+    sensor: SensorConfig | None = None
 
     @field_validator("size", mode="before")
     @classmethod
@@ -92,7 +126,7 @@ class DatasetConfig(_Section):
         return self
 
 
-class NeuronConfig(_Section):
+class NeuronConfig(_Renamed):
     """Defaults of every LIF layer, which its own entry may override (see `stl_deploy.nn.neuron.LIF`).
 
     synapse_decay: also of li layers; null: no synaptic current. multi_spike: spikes of one step at most.
@@ -102,10 +136,10 @@ class NeuronConfig(_Section):
     surrogate: SurrogateName = "arctan"
     reset: Reset = "zero"
     detach_reset: bool = False
-    beta: UnitInterval = 0.5
-    learn_beta: bool = False
+    decay: UnitInterval = 0.5
+    learn_decay: bool = False
     threshold: float = 1.0
-    threshold_jitter: NotNegative = 0.0
+    jitter: NotNegative = 0.0
     parametrisation: Parametrisation = "positive"
     conv_granularity: Granularity = "channel"
     linear_granularity: Granularity = "neuron"
@@ -145,23 +179,23 @@ class NormSpec(_Section):
     per_step: bool = False
 
 
-class LifSpec(_Section):
+class LifSpec(_Renamed):
     """A LIF population; null: as `NeuronConfig` says."""
 
     kind: Literal["lif"]
     threshold: float | None = None
-    beta: UnitInterval | None = None
+    decay: UnitInterval | None = None
     granularity: Granularity | None = None
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
-class RlifSpec(_Section):
+class RlifSpec(_Renamed):
     """A LIF population behind a linear layer, whose spikes come back to it a step later through weights of its own."""
 
     kind: Literal["rlif"]
     threshold: float | None = None
-    beta: UnitInterval | None = None
+    decay: UnitInterval | None = None
     granularity: Granularity | None = None
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -201,15 +235,15 @@ class VoteSpec(_Section):
     decision: Literal["mean", "first"] = "mean"
 
 
-class LiSpec(_Section):
+class LiSpec(_Renamed):
     """The membrane readout: one leaky integrator per class, which does not spike.
 
-    beta, synapse_decay: its decays; null: as `NeuronConfig` says. decision: the class's score is the mean or the
+    decay, synapse_decay: its decays; null: as `NeuronConfig` says. decision: the class's score is the mean or the
     maximum over time of its potential.
     """
 
     kind: Literal["li"]
-    beta: UnitInterval | None = None
+    decay: UnitInterval | None = None
     synapse_decay: UnitInterval | None = None
     decision: Literal["mean", "max"] = "mean"
 
@@ -393,4 +427,4 @@ class RunConfig(_Section):
         """Encoder of the input; in mode ``ann`` ``direct``, or ``counts`` of events."""
         if self.train.mode != "ann":
             return self.dataset.encoder
-        return "counts" if self.dataset.encoder in ("spikes", "counts", "sequence") else "direct"
+        return "counts" if self.dataset.encoder not in ("direct", "bernoulli", "latency") else "direct"

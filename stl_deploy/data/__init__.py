@@ -16,6 +16,7 @@ from stl_deploy.data.own.arrays import ArrayData, from_arrays
 from stl_deploy.data.own.python_file import from_datasets
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.data.registry import Source
+from stl_deploy.data.sensors import encode_axes, encode_bands
 
 __all__ = [
     "ArrayData",
@@ -31,6 +32,8 @@ __all__ = [
     "dataset_names",
     "describe",
     "encode",
+    "encode_axes",
+    "encode_bands",
     "from_arrays",
     "from_datasets",
     "input_coding",

@@ -10,6 +10,7 @@ from stl_deploy.data.encoders import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.data.events import shrunk
 from stl_deploy.data.raw import Shape
 from stl_deploy.data.registry import Source, source
+from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import ConfigError
 
 _OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_bits", "classes", "input_shape", "sha256")
@@ -39,7 +40,7 @@ def complete(config: DatasetConfig) -> DatasetConfig:
         require("torchvision", purpose="changes images for dataset.augment")
     if entry.look is None:
         if entry.events != (config.encoder in EVENT_ENCODERS):
-            accepted = EVENT_ENCODERS if entry.events else _static_encoders()
+            accepted = EVENT_ENCODERS if entry.events else _static()
             raise ConfigError(_wrong_encoder(config, "events" if entry.events else "images", accepted))
         _check_augmented(config, entry.input_shape)
         return config
@@ -51,7 +52,7 @@ def complete(config: DatasetConfig) -> DatasetConfig:
     changes: dict[str, Any] = {"input_shape": summary.shape, "classes": summary.classes}
     if summary.steps is None:
         if config.encoder in TIMED_ENCODERS:
-            raise ConfigError(_wrong_encoder(config, "static samples", _static_encoders()))
+            raise ConfigError(_wrong_encoder(config, "static samples", _static()))
     else:
         if "encoder" not in config.model_fields_set:
             changes["encoder"] = "sequence"
@@ -112,6 +113,15 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
             f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows whole numbers; "
             f"found {config.input_bits}; leave it out"
         )
+    if config.encoder in SENSOR_ENCODERS and entry.look is None:
+        raise ConfigError(
+            _wrong_encoder(config, "no signals of sensors", EVENT_ENCODERS if entry.events else _static())
+        )
+    if config.sensor is not None and config.encoder not in SENSOR_ENCODERS:
+        raise ConfigError(
+            f"key 'dataset.sensor': expected none for the encoder {config.encoder!r}; found one; use the encoder "
+            f"{' or '.join(SENSOR_ENCODERS)}, or leave it out"
+        )
     if config.levels not in (None, 1) and config.encoder == "counts":
         raise ConfigError(
             f"key 'dataset.levels': expected none for the encoder 'counts', which shows whole numbers; found "
@@ -146,7 +156,7 @@ def _no_images(key: str, config: DatasetConfig, shape: Shape) -> str:
     return f"key '{key}': expected images; found samples {list(shape)} in {config.name}; leave it out"
 
 
-def _static_encoders() -> tuple[Encoder, ...]:
+def _static() -> tuple[Encoder, ...]:
     return tuple(encoder for encoder in get_args(Encoder) if encoder not in TIMED_ENCODERS)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # names of datasets and encoders are listed without torch
 
 EVENT_ENCODERS: tuple[Encoder, ...] = ("spikes", "counts")
 """The encoders of frames of events."""
-TIMED_ENCODERS: tuple[Encoder, ...] = (*EVENT_ENCODERS, "sequence")
+TIMED_ENCODERS: tuple[Encoder, ...] = (*EVENT_ENCODERS, "sequence", "axes", "bands")
 """The encoders of what carries time itself; the others are of images."""
 
 
@@ -25,7 +25,8 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
     from ``generator`` (default: torch's global one). ``latency`` gives each pixel above 0 one spike, at step
     round((1 − pixel)·(T − 1)), the brightest at the first step. Of frames ``[B, T, *shape]``
     ``counts`` shows how many events a pixel had, ``spikes`` whether it had any, and ``sequence`` whatever values they
-    hold; frames are added up where T is 1.
+    hold, ``axes`` and ``bands`` the counts that `stl_deploy.data.sensors` made of them; frames are added up where T
+    is 1.
     """
     import torch
 
@@ -44,5 +45,6 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
 
 def input_coding(encoder: Encoder) -> InputCoding:
     """Input coding that an encoder produces: 0/1 events (AC), integers or reals (MAC)."""
-    codings: dict[Encoder, InputCoding] = {"direct": "analog", "sequence": "analog", "counts": "graded"}
+    codings: dict[Encoder, InputCoding] = {"direct": "analog", "sequence": "analog"}
+    codings |= dict.fromkeys(("counts", "axes", "bands"), "graded")
     return codings.get(encoder, "spikes")

@@ -35,9 +35,10 @@ where v passes 2·θ while more than θ is left of it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -281,9 +282,31 @@ class Program:
                 found[name].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
+    def digest(self) -> str:
+        """SHA-256 of the nodes, their arrays and dt: the name of what was exported where there is no file."""
+        found = hashlib.sha256(repr(self.dt).encode())
+        for node in self.nodes:
+            _add(found, node)
+        return found.hexdigest()
+
     def of(self, kind: type[N]) -> Iterator[N]:
         """The nodes of one kind, in order."""
         return (node for node in self.nodes if isinstance(node, kind))
+
+
+def _add(found: hashlib._Hash, value: Any) -> None:
+    """Hash a node's field: dataclasses by field, arrays by type, shape and bytes, all else by what is printed."""
+    if is_dataclass(value):
+        found.update(type(value).__name__.encode())
+        for one in fields(value):
+            _add(found, getattr(value, one.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            _add(found, part)
+    elif isinstance(value, np.ndarray):
+        found.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    else:
+        found.update(repr(value).encode() + b";")
 
 
 InputCoding = Literal["spikes", "graded", "analog"]

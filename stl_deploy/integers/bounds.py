@@ -97,8 +97,10 @@ def _arriving(
     if name in known:
         return known[name].values
     node = by_name.get(name)
-    if node is None or isinstance(node, PopulationNode):
-        return 0, 1
+    if isinstance(node, PopulationNode):
+        return 0, node.neuron.cap
+    if node is None:
+        return later.get(name, (0, 1))
     if name not in later:
         later[name] = _ANYTHING  # in a loop without populations, or at the end of a long way back
         if len(later) <= _MOST_LATER:
@@ -124,7 +126,7 @@ def _values(node: Node, sums: Interval) -> Interval:
         case Reshape() | DelayNode() | IntegerOutput() | MaxPoolNode():
             return sums
         case PopulationNode():
-            return 0, 1
+            return 0, node.neuron.cap
     assert isinstance(node, IntegratorNode)
     return _ANYTHING
 

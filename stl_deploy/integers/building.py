@@ -110,6 +110,8 @@ class LayerwiseQuantiser:
         """Those without weights, which a loop may read before they are there."""
         self._bounds: dict[str, Bounds] = {}
         """Of every node so far."""
+        self._spikes = {node.name: (0, node.cap or 1) for node in program.spiking}
+        """Bounds of the populations, which a loop may read before they are there."""
 
     def input(self, x: Ints, scale: float, largest: float | None) -> None:
         """The input, and the range that it may have."""
@@ -141,7 +143,7 @@ class LayerwiseQuantiser:
         parts = map_samples(lambda part: self._run(nodes, part), samples, widest * steps, VALUES_AT_ONCE)
         self._values[last.name] = np.concatenate(parts, axis=1)
         for node in nodes:
-            self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes)
+            self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes, dict(self._spikes))
         self.nodes.extend(nodes)
 
     def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
@@ -223,7 +225,7 @@ class LayerwiseQuantiser:
         found: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
         for node in nodes:
-            known[node.name] = bounds_of(node, known, self._plain_nodes)
+            known[node.name] = bounds_of(node, known, self._plain_nodes, dict(self._spikes))
         if len(nodes) == 2 and isinstance(nodes[1], PopulationNode) and isinstance(nodes[0], DenseNode | ConvNode):
             arriving = [self._arriving(source, found, part) for source in nodes[0].sources]
             return sum_and_step(as_run(nodes[0]), nodes[1], arriving, known, accumulator)

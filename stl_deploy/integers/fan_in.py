@@ -28,14 +28,16 @@ from stl_deploy.graph.program import (
     Source,
 )
 from stl_deploy.integers.fields import said, unread
-from stl_deploy.integers.net import RESETS
+from stl_deploy.integers.net import MOST_SPIKES, RESETS
 from stl_deploy.integers.scales import refuse, require_gain, total_gain
 
-READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
+READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse", "many", "cap")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
 
+SEVERAL, _SEVERAL = said("many")
+"""The slug of a refusal of several spikes a step, and its words."""
+
 _REMEDIES = {
-    "many": "use one spike per step",
     "v_start": "use neurons that start at 0",
     "v_min": "train without a bound",
 }
@@ -163,6 +165,8 @@ def _check_neuron(neuron: Neuron) -> None:
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
         held = ", ".join(RESETS)
         refuse(neuron, "reset", f"its reset is '{neuron.reset}', which integers do not hold", f"use one of {held}")
+    if neuron.many:
+        _check_several(neuron)
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
         refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
@@ -172,6 +176,35 @@ def _check_neuron(neuron: Neuron) -> None:
     for what, decay in decays:
         if decay is not None and not ((decay >= 0) & (decay <= 1)).all():
             refuse(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
+
+
+def _check_several(neuron: Neuron) -> None:
+    """Refuse several spikes a step that are not counted in 8 bits, or do not each take a threshold off v."""
+    if neuron.cap is None or neuron.cap > MOST_SPIKES:
+        most = "any number" if neuron.cap is None else f"up to {neuron.cap:,}"
+        remedy = f"state a cap: spikes_per_step: {MOST_SPIKES} in the dialect, or multi_spike of stl.LIF"
+        refuse(neuron, SEVERAL, f"{_SEVERAL}, {most} of them; integers count up to {MOST_SPIKES}", remedy)
+    if neuron.reset != "subtract":
+        refuse(
+            neuron,
+            SEVERAL,
+            f"{_SEVERAL} and its reset is '{neuron.reset}'",
+            "use reset subtract, or one spike per step",
+        )
+
+
+def one_spike_only(program: Program, target: str) -> list[UnsupportedError]:
+    """A refusal for each neuron that fires several spikes a step, for targets that hold one."""
+    return [
+        UnsupportedError(
+            f"{_SEVERAL}; {target} holds one",
+            node=node.name,
+            slug=SEVERAL,
+            remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
+        )
+        for node in program.spiking
+        if node.many
+    ]
 
 
 def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:

@@ -46,6 +46,8 @@ MAX_THRESHOLD = 2**17 - 1
 MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 """What a register of Loihi holds: a threshold, a bias."""
 
+MOST_SPIKES = 255
+"""Spikes of a neuron in one step at most: they are counted in 8 bits."""
 RESETS = ("value", "subtract", *LATE_RESETS)
 """What a spike may do to v."""
 
@@ -58,6 +60,8 @@ class IntegerNeuron:
     a neuron fires where ``v > threshold·64``. Arrays broadcast to the population's shape; Lava's CPU simulation takes
     one threshold per neuron, netx documents one per population. reset: as a Program's neuron has it; drop: what the
     subtracting ones take off v, v_reset: where the others put it (None: 0), both in units of 64.
+    cap: spikes of one step at most. Above 1 (reset ``subtract``, drop from 1) a neuron fires again in the same step as
+    long as ``v > threshold·64``, each spike taking its drop.
     """
 
     v_decay: int | Ints
@@ -66,6 +70,7 @@ class IntegerNeuron:
     reset: Reset = "value"
     drop: Ints | None = None
     v_reset: Ints | None = None
+    cap: int = 1
 
     @property
     def resets_late(self) -> bool:

@@ -209,7 +209,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
     if scale is None:
         return
     target = real.theta * _by_row(scale, real.theta.ndim)
-    at_or_above = real.neuron.compare == "ge"
+    at_or_above = real.neuron.compare == "ge" or real.neuron.many
     if not _leaks(real.neuron):
         yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target))
     elif _is_trained(real):
@@ -318,12 +318,17 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
 
 
 def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
-    """The layer at one scale, or nothing if no weight is left, or what a reset takes off or sets is too wide."""
+    """The layer at one scale, or nothing if no weight is left, or what a reset takes off or sets is too wide.
+
+    Neither where one of several spikes would take nothing off v.
+    """
     weights = tuple(_rounded(weight, scale) for weight in real.weights)
     if not any(weight.any() for weight in weights):
         return
     neuron = _neuron(real, scale, np.clip(threshold, 0, MAX_THRESHOLD))
     if any(values is not None and np.abs(values).max() > MAX_THRESHOLD for values in (neuron.drop, neuron.v_reset)):
+        return
+    if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
         return
     bias: Ints | None = None
     if real.bias is not None:
@@ -346,6 +351,7 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
         reset=neuron.reset,
         drop=drop,
         v_reset=v_reset,
+        cap=neuron.cap or 1,
     )
 
 

@@ -3,6 +3,7 @@
     u = wrap(tz(u·(4096 − i_decay) / 4096) + 64·a)
     v = saturate(tz(v·(4096 − v_decay) / 4096) + u + 64·bias)
     s = v > 64·threshold;  v = 0 where s
+    cap above 1: the fewest s with v − 64·drop·s <= 64·threshold, at most cap;  v = v − 64·drop·s
 
 tz rounds toward zero. The whole numbers are held as floats, in which numpy is fastest, and the result is exact. In
 float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most before tz), 64·a below 2^32. float32 is used
@@ -86,7 +87,8 @@ def integrate(
     state = state or State()
     v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
     last = np.zeros(v.shape, bool) if state.spikes is None else state.spikes
-    for now, fired in zip(drive, spikes.view(bool), strict=True):
+    several = neuron.cap > 1
+    for now, fired in zip(drive, spikes if several else spikes.view(bool), strict=True):
         v = leak(v, neuron.v_decay)
         v += now
         if neuron.resets_late:
@@ -95,6 +97,9 @@ def integrate(
             v = saturate(v, limit)
         if observe is not None:
             observe(v)
+        if several:
+            fire_several(v, threshold, neuron, fired)
+            continue
         fires(v, threshold, fired)
         if neuron.resets_late:
             last = fired
@@ -201,6 +206,17 @@ def saturate(v: Floats, limit: int = STATE_TOP) -> Floats:
 def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:
     """A neuron fires strictly above its threshold; written to ``fired``."""
     np.greater(v, threshold, out=fired)
+
+
+def fire_several(v: Floats, threshold: Floats, neuron: IntegerNeuron, spikes: NDArray[np.uint8]) -> None:
+    """Write the spikes of a step, each of which takes its drop off v (in place, float64).
+
+    The quotient is exact where it is whole; else it is 2^-24 or more away from a whole number, far beyond rounding.
+    """
+    assert neuron.drop is not None
+    drop = (neuron.drop << STATE_SHIFT).astype(v.dtype)
+    spikes[...] = np.clip(np.ceil((v - threshold) / drop), 0, neuron.cap)
+    v -= drop * spikes
 
 
 def reset(v: Floats, fired: NDArray[np.bool_]) -> Floats:

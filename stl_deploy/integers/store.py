@@ -37,6 +37,7 @@ from stl_deploy.integers.net import (
     DECAY_ONE,
     LOIHI,
     MAX_THRESHOLD,
+    MOST_SPIKES,
     RESETS,
     Accumulator,
     IntegerNeuron,
@@ -44,7 +45,7 @@ from stl_deploy.integers.net import (
 
 NAME = "integers.npz"
 VERSION = 1
-MAX_NODES, MAX_VALUES = 10_000, 2**28
+MAX_NODES, MAX_VALUES = 25_000, 2**28
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class About:
 
     prefix: what names in generated code begin with. per_step: whether labels are of each step. steps: T of the input
     that the export was made with, 0 if unknown. dt: of a step, in the unit of the network's time constants.
+    trained: T of the training sequences, 0 if unknown. classes: their names, empty if unknown.
     """
 
     title: str = "network"
@@ -65,6 +67,8 @@ class About:
     per_step: bool = False
     steps: int = 0
     dt: float = 0.0
+    trained: int = 0
+    classes: tuple[str, ...] = ()
 
 
 _STRUCTURE = "structure"
@@ -111,6 +115,8 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "per_step": about.per_step,
         "steps": about.steps,
         "dt": about.dt,
+        "trained": about.trained,
+        "classes": list(about.classes),
         "accumulator": graph.accumulator.name,
         "nodes": nodes,
     }
@@ -152,6 +158,8 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             bool(structure.get("per_step", False)),
             _whole(structure.get("steps", 0)),
             float(structure.get("dt", 0.0)),
+            _whole(structure.get("trained", 0)),
+            tuple(str(name) for name in structure.get("classes", [])),
         )
         accumulator = ACCUMULATORS[structure.get("accumulator", LOIHI.name)]  # files without it wrap as Loihi does
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):
@@ -307,6 +315,9 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], require: Any) -
             values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= MAX_THRESHOLD), "threshold"
         )
     require((neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
+    several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
+    require(isinstance(neuron.cap, int), "cap")
+    require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
 
 
 def _check_conv(node: ConvNode, arriving: tuple[int, ...], require: Any) -> None:

@@ -180,11 +180,11 @@ def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
         return kind(
             build.shape,
             threshold=neuron.threshold if spec.threshold is None else spec.threshold,
-            jitter=neuron.threshold_jitter,
+            jitter=neuron.jitter,
             granularity=spec.granularity or by_shape,
             parametrisation=neuron.parametrisation,
-            decay=neuron.beta if spec.beta is None else spec.beta,
-            learn_decay=neuron.learn_beta,
+            decay=neuron.decay if spec.decay is None else spec.decay,
+            learn_decay=neuron.learn_decay,
             surrogate_name=neuron.surrogate,
             reset=neuron.reset,
             detach_reset=neuron.detach_reset,
@@ -232,8 +232,8 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
         neuron = build.neuron
         return LI(
             build.shape,
-            decay=neuron.beta if spec.beta is None else spec.beta,
-            learn_decay=neuron.learn_beta,
+            decay=neuron.decay if spec.decay is None else spec.decay,
+            learn_decay=neuron.learn_decay,
             synapse_decay=neuron.synapse_decay if spec.synapse_decay is None else spec.synapse_decay,
             decay_form=neuron.decay_form,
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from stl_deploy._util.keywords import right_keywords
 from stl_deploy.config.schema import DecayForm, Granularity, Parametrisation, Reset
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
@@ -23,6 +24,18 @@ from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.population import Population, Shape
 from stl_deploy.nn.surrogate import SURROGATES, Surrogate, surrogate_of
 from stl_deploy.nn.synaptic_scan import Rule, advance, step, synaptic_scan
+
+_MEANT = {
+    "beta": "decay",
+    "learn_beta": "learn_decay",
+    "alpha": "synapse_decay",
+    "v_threshold": "threshold",
+    "threshold_jitter": "jitter",
+    "spike_grad": "surrogate",
+    "surrogate_function": "surrogate",
+    "reset_mechanism": "reset",
+}
+"""Keywords of configurations and of other frameworks, to ours."""
 
 
 class LI(Population):
@@ -33,6 +46,7 @@ class LI(Population):
     Raises InputError for a β out of range.
     """
 
+    @right_keywords(_MEANT)
     def __init__(
         self,
         shape: int | Sequence[int] | None = None,
@@ -98,6 +112,7 @@ class LIF(Population):
     threshold_init: Tensor
     threshold_parameter: nn.Parameter
 
+    @right_keywords(_MEANT)
     def __init__(
         self,
         shape: int | Sequence[int] | None = None,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
@@ -33,7 +34,7 @@ from stl_deploy.passes import (
     strict_comparison,
     widen,
 )
-from stl_deploy.passes.base import FoldOptions, LayerGrid, Pass, Rewritten
+from stl_deploy.passes.base import LayerGrid, Pass, Rewritten
 from stl_deploy.passes.equivalence import Arrived, require_equivalent
 from stl_deploy.passes.permutations import Permutations, composed
 

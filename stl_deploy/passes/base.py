@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from stl_deploy._util.json_twin import JsonTwin
-from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import Node, Program, Source
 from stl_deploy.passes.permutations import Indices
 
-Thresholds = Literal["keep", "weights"]
-"""One per neuron in the graph, or absorbed into weights, so that each is 1."""
 Exactness = Literal["bits", "real", "grid"]
 """What stays equal: every bit; every number but for rounding; or what a chosen rounding of the numbers explains."""
 Nodes = dict[str, Node]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldOptions:
-    """What is folded.
-
-    thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
-    float32 sums are exact. merge_pools: put average pools into the weights behind or before them.
-    Raises InputError for thresholds of no known form.
-    """
-
-    thresholds: Thresholds = "keep"
-    exact_grid: bool = True
-    merge_pools: bool = False
-
-    def __post_init__(self) -> None:
-        if self.thresholds not in get_args(Thresholds):
-            raise InputError(f"expected thresholds {' or '.join(get_args(Thresholds))}; found {self.thresholds!r}")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import (
     MANTISSA_BITS,
@@ -35,7 +36,7 @@ from stl_deploy.graph.exact import (
 )
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Program
 from stl_deploy.graph.segments import ordered
-from stl_deploy.passes.base import FoldOptions, LayerGrid, Nodes, Pass, Rewritten, with_nodes
+from stl_deploy.passes.base import LayerGrid, Nodes, Pass, Rewritten, with_nodes
 
 _COARSEST = -24
 _FINEST = 100
@@ -144,7 +145,7 @@ def _together(nodes: Nodes, name: str, back: str, arriving: Grid) -> LayerGrid:
 
 
 def _wanted(options: FoldOptions) -> bool:
-    return options.exact_grid
+    return options.exact_grid is not False
 
 
 PASS = Pass("exact_grids", _round, "grid", wanted=_wanted)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.graph.program import Conv, Doubles, Linear, Program, Scale
-from stl_deploy.passes.base import FoldOptions, Nodes, Pass, Rewritten, bypassed, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
 def _fold(program: Program) -> Rewritten:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_max_pool
-from stl_deploy.passes.base import FoldOptions, Nodes, Pass, Rewritten, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 SLUG = "threshold-not-absorbable"
 

@@ -24,9 +24,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Pool, Program, Reshape, is_max_pool
-from stl_deploy.passes.base import FoldOptions, Nodes, Pass, Rewritten, bypassed, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
 def _merge_all(program: Program) -> Rewritten:

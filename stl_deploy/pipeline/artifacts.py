@@ -29,7 +29,7 @@ from stl_deploy.exporters.targets import (
     registry,
     why_unavailable,
 )
-from stl_deploy.exporters.verify import Report
+from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import RunParity, compare, rate_warnings
 from stl_deploy.graph.margins import NearThreshold
@@ -261,3 +261,10 @@ class Bench:
         expected = model.run(x, record=True)
         found = compare(self.program, expected, result, f"{name} (against {title})", against=title, **about)
         self.runs.append(found)
+
+
+def show_parity(report: Report, say: Console) -> None:
+    """Agreement by layer."""
+    for warning in report.warnings:
+        say.warn(warning)
+    say.table(list(LAYER_HEADER), [list(row) for row in layer_rows(report)])

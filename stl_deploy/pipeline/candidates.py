@@ -16,8 +16,9 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.runs.manifest import check_network
-from stl_deploy.runs.source import TEST_INPUT, on_declared_grid, open_program, open_source
+from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 from stl_deploy.training.run_files import CONFIG, MODEL
 
 
@@ -104,7 +105,7 @@ def _picked(source: Path) -> int:
 
 
 def _folded(run_dir: Path, snapshot: Path | None = None) -> Program:
-    from stl_deploy.pipeline.fold import fold_run  # torch
+    from stl_deploy.runs.folded_run import fold_run  # torch
 
     with temporary_folder() as folder:
         return fold_run(run_dir, folder / "net.nir", snapshot=snapshot).program

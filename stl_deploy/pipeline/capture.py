@@ -22,20 +22,23 @@ from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.passes.permutations import arrange
-from stl_deploy.pipeline.fold_captured import FoldedLayers, fold_layers
+from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
     ComputesOtherwiseError,
     LayerProof,
     Proof,
+    beyond,
     end_to_end,
     module_spikes,
+    permuted,
     prove_layers,
     prove_output,
+    prove_outputs,
     prove_replay,
+    within,
 )
-from stl_deploy.pipeline.unseen_input import beyond, permuted, within
 from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import holds_input
@@ -50,6 +53,10 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 _TRACED_SAMPLES = 3
+_MANY = 64
+"""Steps, and samples, on which branches chosen by the input's shape are looked for."""
+_AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
+"""Values, and operations, that such a run may compute."""
 Spikes = Mapping[str, Floats]
 
 
@@ -325,6 +332,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
                 raise
             continue
         done.append(what)
+    done += _prove_other_sizes(model, traced, x)
     layers, spikes, array = _prove_folded(traced, folded, x)
     for given in () if _casts_of_input(traced) or _coarse(traced) else unseen.values():
         _prove_folded(traced, folded, given)
@@ -338,6 +346,32 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     )
     steps, samples = array.shape[:2]
     return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned, traced.states)
+
+
+def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> list[str]:
+    """Hold the step's graph against the module on many steps and on many samples, as far as that takes no long time."""
+    call = traced.call
+    axis = batch_axis(call)
+    samples = x.shape[axis]
+    step = sum(signal.node.elements() for signal in traced.steps.signals)
+    sizes = [] if call.time == "inside" else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
+    sizes.append((traced.length, max(_MANY, 4 * samples)))
+    done = []
+    for many, few in sizes:
+        if step * many * few > _AFFORDED or len(traced.steps.signals) * many > _AFFORDED_CALLS:
+            continue
+        given = x.index_select(axis, torch.arange(few) % samples)
+        if call.time != "inside":
+            given = given.index_select(1 - axis, torch.arange(many) % x.shape[1 - axis])
+        what = f"{counted(few, 'sample')}" if many == traced.length else f"{counted(many, 'step')}"
+        try:
+            prove_outputs(model, traced, permuted(given, 6), what)
+        except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
+            if isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None:
+                raise
+            continue
+        done.append(what)
+    return done
 
 
 def _prove_folded(traced: Traced, folded: FoldedLayers, x: Tensor) -> tuple[tuple[LayerProof, ...], Spikes, Floats]:

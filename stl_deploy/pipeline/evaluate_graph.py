@@ -16,8 +16,8 @@ from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import open_runner
+from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
-from stl_deploy.runs.source import on_declared_grid
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph

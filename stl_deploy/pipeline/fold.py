@@ -1,117 +1,129 @@
-"""The verb fold: a trained run folder becomes a NIR graph."""
+"""Fold in memory: a NIR graph that came without a torch network, or the Program of a captured module."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import require_suffix
-from stl_deploy._util.units import counted
-from stl_deploy.config.load import apply_overrides
-from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Dataset, load_dataset
-from stl_deploy.exporters.nir.file import read_nir, write_nir
-from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.exact import NodeProof, prove_exact
-from stl_deploy.graph.program import Program
-from stl_deploy.nn.network import Network
-from stl_deploy.passes.base import Thresholds
-from stl_deploy.pipeline.fast_path import announce
-from stl_deploy.pipeline.fold_network import Folded
-from stl_deploy.pipeline.fold_network import fold as fold_network
-from stl_deploy.runs.inputs import split_spec
-from stl_deploy.training.model_file import load_network
+import nir
+
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.edit import with_metadata
+from stl_deploy.exporters.nir.lower import lower, own_metadata
+from stl_deploy.exporters.nir.patch import write_back
+from stl_deploy.exporters.nir.write import to_graph
+from stl_deploy.graph.exact import input_grid as declared_grid
+from stl_deploy.graph.program import Neuron, Pool, Program
+from stl_deploy.graph.takes import NIR_NODES, refused
+from stl_deploy.passes import CAPTURED, FOREIGN, apply
+from stl_deploy.passes.base import Rewritten
+from stl_deploy.passes.narrow import NotFiniteError
+from stl_deploy.passes.permutations import Permutations
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedRun:
-    """A run's trained network, what it was folded to, and the Program as read back from the file written."""
+class FoldedGraph:
+    """A folded graph, the dialect it is meant in, and its Program.
 
-    config: RunConfig
-    data: Dataset
-    trained: Network
-    folded: Folded
+    merged: the pools that went into weights. restated: whether its nodes had to be written anew, because those of the
+    graph given could not hold the change.
+    """
+
+    graph: nir.NIRGraph
+    dialect: Dialect
     program: Program
-    proofs: tuple[NodeProof, ...]
+    merged: tuple[str, ...]
+    restated: bool
+
+
+def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> FoldedGraph:
+    """A new graph of the same spikes but for rounding: pools and thresholds into weights, weights onto exact grids.
+
+    options: exact_grid (None: yes) rounds weights and biases where the grid of what arrives is known. input_grid: the
+    input is multiples of 2^-input_grid up to 1; default: as the graph's metadata declare.
+    Raises UnsupportedError where a pool or threshold cannot go into weights, InputError for a wrong grid, ParityError
+    where the new graph spikes otherwise than rounding explains.
+    """
+    metadata = _declared(own_metadata(graph), options.input_grid)
+    if options.input_grid is not None:
+        graph = with_metadata(graph, metadata)
+    before = lower(graph, dialect)
+    folded = apply(before, FOREIGN, options)
+    made = write_back(graph, dialect, before, folded.program)
+    metadata |= _done(folded, options)
+    metadata["dialect"] = made.dialect.written()
+    merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
+    return FoldedGraph(with_metadata(made.graph, metadata), made.dialect, made.program, merged, made.restated)
+
+
+def fold_program(program: Program, options: FoldOptions) -> Program:
+    """The same for a Program that NIR cannot hold. Raises as `fold_graph`."""
+    declared = replace(program, metadata=_declared(program.metadata, options.input_grid))
+    folded = apply(declared, FOREIGN, options)
+    return replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
+
+
+def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
+    """Metadata that declare the input's grid, if there is one; raises InputError for one that is none."""
+    kept = dict(metadata)
+    if input_grid is not None:
+        coding = "spikes" if input_grid == 0 else "analog"
+        kept["input"] = {"coding": coding} | kept.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
+        declared_grid(kept)
+    return kept
+
+
+def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
+    """What metadata say of a fold."""
+    done: dict[str, Any] = {"thresholds": "weights"} if options.thresholds == "weights" else {}
+    if folded.grids:
+        done["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
+    return done
+
+
+class FoldedLayers(NamedTuple):
+    """A NIR graph, its dialect, and the Program that they are read back as; of what NIR cannot hold the Program alone.
+
+    arranged: for each neuron and input whose values stand in another order than the module's, the module's flat place
+    of each value.
+    """
+
+    graph: nir.NIRGraph | None
+    dialect: Dialect | None
+    program: Program
+    arranged: Permutations
 
     @property
-    def exact(self) -> bool:
-        """Whether every sum of the graph is proved exact in float32."""
-        return all(proof.exact for proof in self.proofs)
+    def network(self) -> nir.NIRGraph | Program:
+        """The graph, or the Program where there is none."""
+        return self.program if self.graph is None else self.graph
 
 
-def fold_run(
-    run_dir: Path,
-    output: Path,
-    *,
-    exact_grid: bool | None = None,
-    thresholds: Thresholds = "keep",
-    input_grid: int | None = None,
-    snapshot: Path | None = None,
-    data: Dataset | None = None,
-    say: Console | None = None,
-) -> FoldedRun:
-    """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
+def fold_layers(layers: Program) -> FoldedLayers:
+    """The NIR graph of a captured module's layers, and what it is read back as.
 
-    exact_grid, input_grid (bits): None as the run's configuration says. snapshot: other weights of the same training.
-    data: the configuration's dataset, where it is loaded already.
-    Raises InputError where the run or the network does not allow it.
+    Raises CaptureError for a layer that a pass cannot take apart, or numbers that NIR cannot hold; ParityError where a
+    pass changes what it must not.
     """
-    trained, config = load_network(run_dir, snapshot)
-    if say is not None:
-        say.say(f"folding {run_dir}")
-        announce("cpu", say)
-    if input_grid is not None:
-        config = apply_overrides(config, [f"dataset.input_bits={input_grid}"])
-    data = data or load_dataset(config.dataset)
-    spec = split_spec(config, data.test)
-    folded = fold_network(
-        trained,
-        coding=spec.coding,
-        fraction_bits=spec.fraction_bits,
-        bound=spec.bound,
-        exact_grid=config.fold.exact_grid if exact_grid is None else exact_grid,
-        thresholds=thresholds,
-    )
-    write_nir(folded.graph, output)
-    program = lower(read_nir(output))
-    return FoldedRun(config, data, trained, folded, program, prove_exact(program))
+    try:
+        folded = apply(layers, CAPTURED)
+    except UnsupportedError as error:
+        raise CaptureError(f"layer '{error.node}' {error.reason}; {error.remedy}", layer=error.node) from None
+    except NotFiniteError as error:
+        raise CaptureError(str(error), layer=error.node) from None
+    if any(refused(folded.program, NIR_NODES, "nir")):
+        return FoldedLayers(None, None, folded.program, folded.places)
+    try:
+        return FoldedLayers(*to_graph(folded.program), folded.places)
+    except CaptureError:
+        if not any(_is_beyond_nir(neuron) for neuron in folded.program.of(Neuron)):
+            raise
+        return FoldedLayers(None, None, folded.program, folded.places)
 
 
-def fold(
-    run_dir: Path,
-    output: Path,
-    *,
-    exact_grid: bool | None = None,
-    thresholds: Thresholds = "keep",
-    input_grid: int | None = None,
-    say: Console = QUIET,
-) -> dict[str, Any]:
-    """`fold_run`, said and returned as data: the grids chosen and the proof for every sum (JSON-ready)."""
-    require_suffix(output, ".nir", " for a graph")
-    done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds, input_grid=input_grid, say=say)
-    show(done, say)
-    say.say(f"written: {output}")
-    return {
-        "output": str(output),
-        "thresholds": thresholds,
-        "exact": done.exact,
-        "grids": [grid.as_dict() for grid in done.folded.grids],
-        "proofs": [proof.as_dict() for proof in done.proofs],
-    }
-
-
-def show(done: FoldedRun, say: Console) -> None:
-    """The grids, and whether every sum is proved exact."""
-    for grid in done.folded.grids:
-        say.say(
-            f"{grid.node}: weights on multiples of 2^-{grid.fraction_bits}, sums need {grid.bits:.1f} of 24 bits, "
-            f"largest change {grid.largest_change:.1e}"
-        )
-    unproved = [proof for proof in done.proofs if not proof.exact]
-    if unproved:
-        say.warn(f"not proved exact: {counted(len(unproved), 'sum')} (first: {unproved[0].node}: {unproved[0].reason})")
-    else:
-        say.say("every float32 sum is proved exact: all backends must agree bit for bit")
+def _is_beyond_nir(neuron: Neuron) -> bool:
+    """Whether a neuron counts spikes as no dialect of NIR does."""
+    return neuron.many and (neuron.rounding != "down" or neuron.decay is None)

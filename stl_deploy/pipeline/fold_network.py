@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.config.options import FoldThresholds as Thresholds
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.graph import neurons
@@ -20,7 +23,7 @@ from stl_deploy.graph.program import Floats, InputCoding, Neuron, Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.passes import OWN, apply
-from stl_deploy.passes.base import FoldOptions, LayerGrid, Thresholds
+from stl_deploy.passes.base import LayerGrid
 from stl_deploy.passes.equivalence import Cut, cut_at
 
 _STEPS, _SAMPLES = 4, 2
@@ -51,12 +54,13 @@ def fold(
     bound: float = 1.0,
     exact_grid: bool = True,
     thresholds: Thresholds = "keep",
+    about: Mapping[str, Any] | None = None,
 ) -> Folded:
     """Fold a trained network.
 
     coding, fraction_bits, bound: as `Network.program` takes them. exact_grid: round weights and biases so that float32
     sums are exact in any order. thresholds: ``keep`` one per neuron in the graph, or ``weights``: absorbed, so that
-    each is 1.
+    each is 1. about: more metadata of the graph.
     Raises InputError where the network cannot be folded, naming layer and neurons; ParityError, naming the first spike
     that differs, where its ``forward`` is not what its layers say.
     """
@@ -67,7 +71,12 @@ def fold(
         folded = apply(program, OWN, options)
     except UnsupportedError as error:
         raise InputError(f"layer '{error.node}': {error.reason}; {error.remedy}") from None
-    metadata: dict[str, Any] = {**program.metadata, "thresholds": thresholds, "decision": network.decision}
+    metadata: dict[str, Any] = {
+        **program.metadata,
+        **(about or {}),
+        "thresholds": thresholds,
+        "decision": network.decision,
+    }
     if folded.grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
     written = to_own_graph(replace(folded.program, metadata=metadata))

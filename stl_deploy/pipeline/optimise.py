@@ -260,7 +260,7 @@ def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list
 def _synops(run_dir: Path, split: Split) -> float:
     """Synops of one validation sample of the run as it is."""
     from stl_deploy._util.temporary import temporary_folder
-    from stl_deploy.pipeline.fold import fold_run
+    from stl_deploy.runs.folded_run import fold_run
     from stl_deploy.runs.inputs import encode_split
 
     with temporary_folder() as folder:

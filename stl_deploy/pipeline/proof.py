@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.tables import html_table
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
@@ -19,6 +21,7 @@ from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Progra
 from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
@@ -78,6 +81,12 @@ class Proof:
         lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
         return asdict(self) | lists | {"warnings": list(self.warnings), "states": list(self.states)}
 
+    def _repr_html_(self) -> str:
+        """The summary and a row for each layer, for notebooks."""
+        rows = [(one.layer, f"{one.compared:,}", f"{one.differing:,}", f"{one.nearest_ulp:g}") for one in self.layers]
+        head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
+        return f"<p>{html.escape(str(self))}</p>{html_table([head, *rows])}"
+
     def __str__(self) -> str:
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
@@ -97,7 +106,8 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
 
     Raises CaptureError naming layer, step and neuron where one differs.
     """
-    recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length)
+    sums = traced.readout.over_time == "sum"
+    recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length, sums=sums)
     own = fold_steps(end.nodes)
     spikes = _spikes(traced.steps)
     if not _alike(traced.steps, own):
@@ -123,6 +133,27 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     for step, part in enumerate(recorded.tensor.unbind(end.axis)):
         compared += _compare(outputs[step], part, "output", step, what)
     return compared
+
+
+def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> None:
+    """Hold the outputs of the step's graph against the module's on ``x``, of which nothing is recorded.
+
+    Raises ComputesOtherwiseError where they differ.
+    """
+    own = run_module(model, x, traced.call)
+    values = replay(traced.steps, steps_of(traced.call, x, traced.length), [])
+    length = traced.length if traced.call.time == "inside" else len(next(iter(values.values())))
+    outputs = _outputs(traced.steps.output, values, length)
+    made = torch.stack(outputs)
+    if traced.axis is None or traced.readout.then is not None:
+        _require_readout(traced, outputs, own, traced.axis, what)
+        return
+    made = made.movedim(0, traced.axis)
+    if made.shape != own.shape or bool(((made != own) & ~((made != made) & (own != own))).any()):
+        raise ComputesOtherwiseError(
+            f"the model computes something else on {what} than on x; does a branch depend on the step, or on the "
+            "input's shape?"
+        )
 
 
 def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:
@@ -301,3 +332,39 @@ def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dic
     tally = Tally()
     tally.add(spikes, run(program, x, record=list(spikes)).recorded)
     return {"compared": tally.compared, "differing": tally.differing}
+
+
+_SAMPLES = 2
+_FACTORS = (-1.25, 0.6, 1.15)
+
+
+def permuted(x: Tensor, seed: int) -> Tensor:
+    """The values of ``x`` in other places."""
+    order = torch.randperm(x.numel(), generator=_generator(seed))
+    return x.reshape(-1)[order].reshape(x.shape)
+
+
+def within(x: Tensor, axis: int) -> Tensor:
+    """Values of ``x`` other than its largest ones, in two samples along ``axis``; two values: fewer of the larger."""
+    few, generator = _few(x, axis), _generator(3)
+    values: Tensor = torch.unique(x)
+    if len(values) > 2:
+        lower = values[: max(2, int(0.7 * len(values)))]
+        return lower[torch.randint(len(lower), few.shape, generator=generator)]
+    return values[(torch.rand(few.shape, generator=generator) < 0.15).long() * (len(values) - 1)]
+
+
+def beyond(x: Tensor, axis: int) -> Tensor:
+    """Numbers off the grid and the range of ``x``, of both signs, in two samples along ``axis``."""
+    few, generator = permuted(_few(x, axis), 4), _generator(5)
+    factors = torch.tensor(_FACTORS, dtype=x.dtype)[torch.randint(len(_FACTORS), few.shape, generator=generator)]
+    shifted = (torch.rand(few.shape, generator=generator) < 0.125).to(x.dtype) * (0.05 * x.abs().max())
+    return few * factors + shifted
+
+
+def _few(x: Tensor, axis: int) -> Tensor:
+    return x.index_select(axis, torch.arange(_SAMPLES) % x.shape[axis])
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from stl_deploy._util.lock import alone_in
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
+from stl_deploy.config.options import FoldOptions, QuantiseOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.netx.chain import refusals
@@ -42,8 +43,8 @@ from stl_deploy.integers.qat.network import quantised_network, require_same_inte
 from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.progress import now_and_then
+from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training import model_file
@@ -60,22 +61,6 @@ CALIBRATION = 512
 TRAINED = "quantisation-aware"
 LEARNING_RATE = {"decay": 0.3, "one_cycle": 0.03}
 """Of the run's own, to begin with, by its schedule: a one-cycle's is its peak, past which it ended near 0."""
-
-
-@dataclass(frozen=True)
-class QuantiseOptions:
-    """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test samples compared, None: all.
-
-    input_grid: the input is rounded to multiples of 2^-input_grid; None: as the run's. resume: go on with what a call
-    that did not end has trained.
-    """
-
-    epochs: int = 10
-    lr: float | None = None
-    samples: int | None = None
-    device: str = "cpu"
-    input_grid: int | None = None
-    resume: bool = False
 
 
 def quantise(
@@ -131,7 +116,7 @@ def _quantise(
     run_dir: Path, made: Path, options: QuantiseOptions, known: Sequence[FormRow] | None, say: Console, output: Path
 ) -> dict[str, Any]:
     """All files of the new run, in the folder ``made``; ``output`` is where they go once they are whole."""
-    folded = fold_run(run_dir, made / "net.nir", input_grid=options.input_grid)
+    folded = fold_run(run_dir, made / "net.nir", FoldOptions(input_grid=options.input_grid))
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
     network = _begin(folded, calibration)

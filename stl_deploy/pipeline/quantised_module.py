@@ -11,7 +11,7 @@ from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.takes import NIR_NODES, require_taken
 from stl_deploy.integers.qat.graph import QuantisedGraph
-from stl_deploy.pipeline.fold_captured import fold_layers
+from stl_deploy.pipeline.fold import fold_layers
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_inputs
 from stl_deploy.exporters.nir.detect_writer import reading_of
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
-from stl_deploy.runs.source import PROGRAM, TEST_INPUT, open_program, open_source
+from stl_deploy.runs.source import PROGRAM, TEST_INPUT, Source, open_program, open_source, tell
 
 
 def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:
@@ -39,3 +40,13 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
     kept = source.path / TEST_INPUT
     sample = read_inputs(kept)[0] if source.kind == "run" and kept.is_file() else None
     return SpikingGraph(graph, reading.dialect, sample=sample, name=name)
+
+
+def open_network(source: Source, dialect: str | None = None, *, say: Console | None = None) -> SpikingGraph:
+    """The network of a run folder or a file for verbs in memory; as `stl_deploy.runs.source.open_program`."""
+    if source.kind == PROGRAM:
+        return SpikingGraph(open_program(source, dialect), name=source.file.stem)
+    graph = read_nir(source.file)
+    reading = reading_of(graph, dialect, source.path)
+    tell(reading, say)
+    return SpikingGraph(graph, reading.dialect, name=source.file.stem)

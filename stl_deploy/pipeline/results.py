@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_text
-from stl_deploy._util.tables import columns
+from stl_deploy._util.sizes import in_words
+from stl_deploy._util.tables import columns, html_table
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError
@@ -24,13 +26,17 @@ from stl_deploy.graph.readout import Readout
 class Simulation:
     """A run on one backend.
 
-    outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: what ran.
+    outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: what ran, described
+    in ``what``. accuracy: with labels, where the readout decides. states: see `stl_deploy.graph.run.Result`.
     """
 
     backend: str
     outputs: Mapping[str, NDArray[np.float32]]
     spikes: Mapping[str, NDArray[np.float32]]
     rule: Readout
+    states: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    accuracy: float | None = None
+    what: str = ""
 
     @property
     def y(self) -> NDArray[np.float32]:
@@ -45,6 +51,35 @@ class Simulation:
         return self.rule(self.y)
 
 
+class Exported(dict[str, Any]):
+    """An artifact's manifest as a mapping, and its path; printed in three lines."""
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        super().__init__(manifest)
+        self.path = path
+
+    def __repr__(self) -> str:
+        """What was written, how it was verified, and where to read on."""
+        size = sum(int(one["bytes"]) for one in self["files"].values())
+        return "\n".join(
+            [
+                f"{self.path}: {self['target']}, {in_words(size)}",
+                self._verified(),
+                f"{self.path.name}.manifest.json beside it: source, versions, dialect, scales, hashes",
+            ]
+        )
+
+    def _verified(self) -> str:
+        found = self.get("verified")
+        if found is None:
+            return "not verified"
+        told = []
+        for run in found["runs"]:
+            differing, compared = run["differing"], run["compared"]
+            told.append(f"{differing:,} of {compared:,} spikes differ from {run['against']}")
+        return f"run on {found['input']}: {'; '.join(told)}"
+
+
 @dataclass(frozen=True, eq=False)
 class Verification:
     """Artifacts compared with the graph spike by spike."""
@@ -54,6 +89,10 @@ class Verification:
     def __repr__(self) -> str:
         """As ``stl-deploy verify`` shows it."""
         return "\n".join(columns([LAYER_HEADER, *layer_rows(self.report)]))
+
+    def _repr_html_(self) -> str:
+        """The same table, for notebooks."""
+        return html_table([LAYER_HEADER, *layer_rows(self.report)])
 
     @property
     def runs(self) -> tuple[RunParity, ...]:
@@ -80,6 +119,11 @@ class Bill:
         """The verdict."""
         return self.report.verdict
 
+    def _repr_html_(self) -> str:
+        """The verdict and the exact counts behind it, for notebooks."""
+        rows = [(name.replace("_", " "), f"{value:,}") for name, value in self.totals.items()]
+        return f"<p>{html.escape(self.report.verdict)}</p>{html_table([('counted exactly', 'in all'), *rows])}"
+
     @property
     def totals(self) -> dict[str, Any]:
         """Exact counts summed over layers, steps and samples: ``synops``, ``spikes``, ``neuron_updates``, ..."""
@@ -91,7 +135,7 @@ class Bill:
 
     def to_html(self, path: str | Path) -> Path:
         """Write one page that opens offline; returns its path."""
-        from stl_deploy.pipeline.energy import page
+        from stl_deploy.report.energy_page import page  # matplotlib
 
         write_text(Path(path), page(self.report))
         return Path(path)

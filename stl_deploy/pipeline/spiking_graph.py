@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
-from stl_deploy._util.console import QUIET
-from stl_deploy._util.files import checked_labels, leading, require_suffix, write_npz, write_text
-from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.files import checked_labels, leading, require_suffix, write_text
+from stl_deploy._util.keywords import named_options
+from stl_deploy._util.tables import columns, html_table
+from stl_deploy.config.options import (
+    CheckKeywords,
+    CheckOptions,
+    EnergyKeywords,
+    EnergyOptions,
+    ExportKeywords,
+    ExportOptions,
+    FoldKeywords,
+    FoldOptions,
+    SimulateKeywords,
+    SimulateOptions,
+    VerifyKeywords,
+    VerifyOptions,
+)
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
 from stl_deploy.exporters.nir.target import unheld
 from stl_deploy.exporters.nir.write import to_graph
-from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.findings import Report
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
-from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
-from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
-from stl_deploy.runs.source import GRAPH, PROGRAM, Source, on_declared_grid
+from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
-    from stl_deploy.passes.base import Thresholds
     from stl_deploy.pipeline.quantised_module import QuantisedModule
 
 
@@ -106,6 +115,8 @@ class SpikingGraph:
             kept = {**graph.metadata, METADATA_KEY: own | {"dialect": meant.written()}}
             self._written = nir.NIRGraph(graph.nodes, graph.edges, metadata=kept, type_check=False), meant
             self.program = lower(*self._written)
+        self.is_nir = self._written is not None
+        """Whether it came as a NIR graph; else `graph` writes one, where NIR can hold it."""
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
 
     @property
@@ -128,10 +139,15 @@ class SpikingGraph:
 
     def __str__(self) -> str:
         """The layers as a table."""
-        from stl_deploy._util.tables import columns
+        return "\n".join(columns(self._table()))
 
+    def _repr_html_(self) -> str:
+        """The layers as a table, for notebooks."""
+        return html_table(self._table(), repr(self).strip("<>"))
+
+    def _table(self) -> list[list[str]]:
         rows = [[r.node, r.kind, "x".join(map(str, r.shape)), ", ".join(r.sources), r.constants] for r in self.rows]
-        return "\n".join(columns([["node", "kind", "shape", "reads", "constants"], *rows]))
+        return [["node", "kind", "shape", "reads", "constants"], *rows]
 
     def __repr__(self) -> str:
         spiking = sum(int(np.prod(node.shape)) for node in self.program.spiking)
@@ -149,123 +165,135 @@ class SpikingGraph:
             write_text(Path(path), svg(self.program))
         return self.rows
 
-    def check(self, *targets: str, input_grid: int | None = None, **settings: Any) -> Report:
+    @named_options(CheckOptions)
+    def check(self, *targets: str, **options: Unpack[CheckKeywords]) -> Report:
         """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
-        input_grid: the input will be multiples of 2^-input_grid up to 1. settings: the targets' own options, as in
-        ``check("xylo", device="imu")`` and ``check("c", ram="64K")``.
-        ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.
-        Raises InputError for a target that is not known.
+        Args:
+            targets: Names of targets, as ``check("netx")``.
+            options: Fields of `CheckOptions`, as in ``check("xylo", device="imu")`` and ``check("c", ram="64K")``.
+
+        Returns:
+            ``.raise_if_unsupported()`` raises UnsupportedError where a target cannot hold the network.
+
+        Raises:
+            InputError: For a target or an option that is not known.
         """
         from stl_deploy.pipeline.check import check
 
-        with self._saved() as source:
-            return check(source.file, targets=list(targets) or None, input_grid=input_grid, x=self.sample, **settings)
+        return check(self, list(targets) or None, CheckOptions(**options), self.sample)
 
-    def fold(
-        self,
-        *,
-        thresholds: Thresholds = "keep",
-        merge_pools: bool = False,
-        exact_grid: bool = True,
-        input_grid: int | None = None,
-    ) -> SpikingGraph:
-        """A new graph with weights on power-of-two grids, where every backend computes the same bits.
+    @named_options(FoldOptions)
+    def fold(self, **options: Unpack[FoldKeywords]) -> SpikingGraph:
+        """Fold into a new graph with weights on power-of-two grids, where every backend computes the same bits.
 
-        thresholds: ``weights`` divides each neuron's weights by its threshold, so that every threshold is 1.
-        merge_pools: average pools go into the weights behind or before them, as Loihi needs it.
-        input_grid: the input will be multiples of 2^-input_grid with magnitudes up to 1; default: as the graph's
-        metadata declare, else as ``sample`` shows. Layers that no grid reaches are left as they are, but for scales
-        that go into the weights behind them.
-        Raises UnsupportedError, naming the node and the remedy, where a pool or threshold cannot go into weights.
+        Layers that no grid reaches are left as they are, but for scales that go into the weights behind them.
+
+        Args:
+            options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
+                so that every threshold is 1. ``input_grid``: the input will be multiples of 2^-input_grid with
+                magnitudes up to 1; default: as the graph's metadata declare.
+
+        Raises:
+            UnsupportedError: Where a pool or threshold cannot go into weights; names the node and the remedy.
         """
-        from stl_deploy.pipeline.fold_graph import fold_graph, fold_program
+        from stl_deploy.pipeline.fold import fold_graph, fold_program
 
-        options: dict[str, Any] = {"thresholds": thresholds, "exact_grid": exact_grid, "merge_pools": merge_pools}
         about: dict[str, Any] = {"proof": self.proof, "original": self.original}
         about |= {"sample": self.sample, "name": self.name}
-        if self._written is None:
-            return SpikingGraph(fold_program(self.program, input_grid=input_grid, **options), **about)
-        folded = fold_graph(*self._written, input_grid=input_grid, **options)
+        if not self.is_nir:
+            return SpikingGraph(fold_program(self.program, FoldOptions(**options)), **about)
+        folded = fold_graph(self.graph, self.dialect, FoldOptions(**options))
         return SpikingGraph(folded.graph, folded.dialect, **about)
 
-    def export(self, path: str | Path, to: str | None = None, *, x: Any = None, **settings: Any) -> dict[str, Any]:
-        """Write one artifact and its manifest, read it back and run it; returns the manifest.
+    @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
+    def export(
+        self, path: str | Path, to: str | None = None, *, x: Any = None, **options: Unpack[ExportKeywords]
+    ) -> Exported:
+        """Write one artifact and its manifest, read it back and run it. Nothing is left behind if that fails.
 
-        to: the target; default: told from the suffix of ``path``. x: input to calibrate and verify on; default:
-        ``sample``, else random input on the graph's grid. settings: as `stl_deploy.pipeline.export.export` takes them.
-        Raises UnsupportedError where the target cannot hold the network, ParityError where a float artifact does not
-        spike like the graph. Nothing is left behind then.
+        Args:
+            path: The file, or the folder, to write.
+            to: The target; default: told from the suffix of ``path``.
+            x: Input ``[T, B, *shape]`` to calibrate and verify on; default: ``sample``, else random input on the
+                graph's grid.
+            options: Fields of `ExportOptions`, as in ``export("net.onnx", form="step")``.
+
+        Returns:
+            The manifest, a mapping.
+
+        Raises:
+            UnsupportedError: Where the target cannot hold the network.
+            ParityError: Where a float artifact does not spike like the graph.
         """
         from stl_deploy.pipeline import export as exporting
 
         output = Path(path)
-        with self._saved() as source, self._input_file(x) as file:
-            name = to or exporting.target_of(output)
-            return exporting.export(source.file, name, output, input_file=file, input_name="x", **settings)
+        given = self.sample if x is None else self._given(x)
+        return exporting.export(self, to or exporting.target_of(output), output, given, ExportOptions(**options))
 
-    def simulate(self, x: Any, *, backend: str = "reference", input_grid: int | None = None) -> Simulation:
+    @named_options(SimulateOptions, target="backend")
+    def simulate(self, x: Any, *, backend: str = "reference", **options: Unpack[SimulateKeywords]) -> Simulation:
         """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.
 
-        backend: as ``stl-deploy simulate --backend``. input_grid: ``x`` is rounded to multiples of 2^-input_grid.
-        Raises InputError for input that does not fit or is off the grid that the graph declares, and for an unknown
-        backend, UnsupportedError where its target cannot hold the network, ToolError where a tool is missing.
+        Args:
+            x: Input ``[T, B, *shape]``.
+            backend: As ``stl-deploy simulate --backend``.
+            options: Fields of `SimulateOptions`; spikes are recorded unless ``record=False``.
+
+        Raises:
+            InputError: For input that does not fit or is off the grid that the graph declares, or an unknown backend.
+            UnsupportedError: Where the backend's target cannot hold the network.
+            ToolError: Where a tool is missing.
         """
-        program, arrays = on_declared_grid(self.program, self._given(x), input_grid, QUIET)
-        if backend == "reference":
-            result = self._run(arrays)
-        else:
-            from stl_deploy.exporters.targets import find_runner
-            from stl_deploy.pipeline.artifacts import open_runner
+        from stl_deploy.pipeline.simulate import simulate
 
-            result = open_runner(find_runner(backend), program, program).run(arrays, record=True)
-        return Simulation(backend, result.outputs, result.recorded, self.readout)
+        options.setdefault("record", True)
+        found = simulate(self.program, self._given(x), backend, SimulateOptions(**options))
+        return replace(found, rule=self.readout)
 
+    @named_options(VerifyOptions)
     def verify(
-        self, artifact: str | Path | Sequence[str | Path], x: Any = None, *, input_grid: int | None = None
+        self, artifact: str | Path | Sequence[str | Path], x: Any = None, **options: Unpack[VerifyKeywords]
     ) -> Verification:
         """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
 
         ``verify("net.onnx", x).require()`` raises ParityError where a float artifact differs.
-        input_grid: ``x`` is rounded to multiples of 2^-input_grid; default: to the grid that an artifact was exported
-        for. Raises InputError for files that cannot be read or do not belong to the graph, and for input off the grid
-        that the graph declares.
+
+        Args:
+            artifact: One or several files or folders.
+            x: Input ``[T, B, *shape]``.
+            options: Fields of `VerifyOptions`. ``input_grid``: default: the grid that an artifact was exported for.
+                ``lava``: default here: no.
+
+        Raises:
+            InputError: For files that cannot be read or do not belong to the graph, and for input off the grid that
+                the graph declares.
         """
-        from stl_deploy.pipeline.verify import check_against
+        from stl_deploy.pipeline.verify import verify
 
         paths = [artifact] if isinstance(artifact, str | Path) else list(artifact)
-        given = self._input(x, "verify")
-        return Verification(check_against(self.program, [Path(p) for p in paths], given, input_grid=input_grid))
+        options.setdefault("lava", False)
+        chosen = VerifyOptions(**options)
+        return Verification(verify(self.program, [Path(p) for p in paths], self._input(x, "verify"), chosen))
 
-    def energy(
-        self,
-        x: Any = None,
-        labels: Any = None,
-        *,
-        prices: Sequence[str] | None = None,
-        input_coding: str | None = None,
-        input_grid: int | None = None,
-    ) -> Bill:
-        """Exact counts of the network's activity on ``x`` (default: ``sample``) and modelled joules.
+    @named_options(EnergyOptions)
+    def energy(self, x: Any = None, labels: Any = None, **options: Unpack[EnergyKeywords]) -> Bill:
+        """Count the network's activity on ``x`` (default: ``sample``) exactly, and model its joules.
 
-        labels: ``[B]``, for the spread by class. prices, input_coding: as ``stl-deploy energy`` takes them.
-        input_grid: ``x`` is rounded to multiples of 2^-input_grid.
-        Raises InputError for input or labels that do not fit, and for input off the grid that the graph declares.
+        Args:
+            x: Input ``[T, B, *shape]``.
+            labels: ``[B]``, for accuracy and the spread by class.
+            options: Fields of `EnergyOptions`, as in ``energy(x, prices=["loihi1_sanafe"])``.
+
+        Raises:
+            InputError: For input or labels that do not fit, and for input off the grid that the graph declares.
         """
-        from stl_deploy.energy.measure import DEFAULT_PRICES, measure_energy
-        from stl_deploy.pipeline.mapping import on_loihi
+        from stl_deploy.pipeline.energy import energy
 
-        program, given = on_declared_grid(self.program, self._input(x, "energy"), input_grid, QUIET)
-        report = measure_energy(
-            program,
-            given,
-            input_coding=input_coding,
-            prices=prices or DEFAULT_PRICES,
-            source=self.name,
-            labels=None if labels is None else checked_labels(as_array(labels), *leading(given), "labels"),
-            chip=on_loihi(self.program),
-        )
-        return Bill(report)
+        given = self._input(x, "energy")
+        checked = None if labels is None else checked_labels(as_array(labels), *leading(given), "labels")
+        return Bill(energy(self.program, given, EnergyOptions(**options), labels=checked, source=self.name))
 
     def quantised(self, x: Any = None) -> QuantisedModule:
         """A torch module of this graph in Loihi's whole numbers, to be trained on as any other; see `QuantisedModule`.
@@ -312,9 +340,6 @@ class SpikingGraph:
             self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid, backend=backend
         )
 
-    def _run(self, x: NetworkInput) -> Result:
-        return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=CHUNK)
-
     def _given(self, x: Any) -> NetworkInput:
         """Input as numpy, in the graph's order of axes, of a captured module from that of the module."""
         arrays = {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
@@ -326,31 +351,3 @@ class SpikingGraph:
         if self.sample is None:
             raise InputError(f"{verb} needs input: expected x of shape [T, B, *shape]; found none; give x")
         return self.sample
-
-    @contextmanager
-    def _saved(self) -> Iterator[Source]:
-        """The graph as a file, for verbs that read one."""
-        with temporary_folder() as folder:
-            if self._written is None:
-                path = folder / f"{self.name}.program"
-                write_program(self.program, path)
-                yield Source(PROGRAM, path, path)
-            else:
-                path = folder / f"{self.name}.nir"
-                write_nir(self.graph, path)
-                yield Source(GRAPH, path, path)
-
-    @contextmanager
-    def _input_file(self, x: Any) -> Iterator[Path | None]:
-        """The input as an npz file, for verbs that read one; None where there is none."""
-        given = self.sample if x is None else self._given(x)
-        if given is None:
-            yield None
-            return
-        with temporary_folder() as folder:
-            path = folder / "input.npz"
-            if isinstance(given, Mapping):
-                write_npz(path, {f"x__{name}": array for name, array in given.items()})
-            else:
-                write_npz(path, {"x": given})
-            yield path

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
 from stl_deploy._util.units import range_with_unit, with_unit
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
-from stl_deploy.energy.paired import MARGIN, check_margin
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy, decided_right
@@ -28,7 +30,6 @@ from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
-from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, iso_accuracy
 from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
 from stl_deploy.runs.kept_twin import kept_twin
 from stl_deploy.runs.manifest import record_files
@@ -57,33 +58,28 @@ class Tradeoff:
 def tradeoff(
     sources: Sequence[Path],
     input_file: Path | None = None,
+    points_at: TradeoffOptions | None = None,
+    options: EnergyOptions | None = None,
     *,
-    over_steps: bool = False,
-    over_checkpoints: bool = False,
-    early_exit: bool = False,
-    input_coding: str | None = None,
     dialect: str | None = None,
-    input_grid: int | None = None,
     ann: Path | None = None,
-    margin: float = MARGIN,
     output: Path | None = None,
     say: Console = QUIET,
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
-    over_steps: at 1, 2, … T steps. over_checkpoints: also of each epoch that the run's training kept
-    (``train.keep_every``). early_exit: also stopped, sample by sample, once the decision is sure by a margin: those
-    margins that a quarter, half and three quarters of the samples stay below at the end. Accuracy needs labels ``y`` in
-    the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
-    the first spiking network's input. Without them a run alone is weighed against the twin that it keeps. One network
-    and one twin are also compared at equal accuracy, at the steps looked at. margin: percentage points that the SNN may
-    be behind and still count as equal. Networks measured on different samples have no common Pareto front.
-    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
+    points_at: at which points, besides each network as it is. options: coding, grid and margin. Accuracy needs labels
+    ``y`` in the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are
+    weighed on the first spiking network's input. Without them a run alone is weighed against the twin that it keeps.
+    One network and one twin are also compared at equal accuracy, at the steps looked at. Networks measured on different
+    samples have no common Pareto front.
     With ``output`` tradeoff.html and tradeoff.json go there.
     Raises InputError for a margin outside 0 to 100, without labels, without a spiking network, for input off the grid
     that a graph declares, or where no epochs were kept.
     """
-    share = check_margin(margin)
+    points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
+    input_coding, input_grid = options.input_coding, options.input_grid
+    share = check_margin(MARGIN if options.margin is None else options.margin)
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
     twins += [] if ann is None else [ann]
@@ -99,13 +95,13 @@ def tradeoff(
             input_file,
             dialect=dialect,
             input_grid=input_grid,
-            over_checkpoints=over_checkpoints,
+            over_checkpoints=points_at.over_checkpoints,
             say=say,
         ):
             first = first or last
-            own = list(_points(last, over_steps, input_coding))
+            own = list(_points(last, points_at.over_steps, input_coding))
             points += own
-            if early_exit:
+            if points_at.early_exit:
                 points += exit_points(last, input_coding)
     if first is None:
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
@@ -313,3 +309,66 @@ def _show(result: Tradeoff, say: Console) -> None:
     say.table([*headers, "Pareto"], rows)
     if result.iso is not None:
         say.say(result.iso.text)
+
+
+@dataclass(frozen=True)
+class IsoAccuracy:
+    """The fewest steps at which the SNN is as accurate as its twin; all of them if it is not, or if nobody can tell.
+
+    Steps are tested from the most down to the first that is not equal (a fixed sequence, so that no correction for
+    several tests is needed). ratio: SNN over ANN at these steps when streaming; layer_by_layer_ratio: with weights
+    fetched once per inference.
+    """
+
+    steps: int
+    paired: Paired
+    ratio: float
+    layer_by_layer_ratio: float | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as accurate, to within the margin."""
+        return self.paired.verdict == "equal"
+
+    @property
+    def text(self) -> str:
+        """Two sentences: accuracy, and cost at these steps."""
+        batched = "" if self.layer_by_layer_ratio is None else f", {number(self.layer_by_layer_ratio)} layer by layer"
+        at = f"At T = {self.steps} the SNN costs {number(self.ratio)} times its ANN twin streaming{batched} (modelled)."
+        return f"{self.paired.text} {at}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "reached": self.reached,
+            "steps": self.steps,
+            "ratio": self.ratio,
+            "layer_by_layer_ratio": self.layer_by_layer_ratio,
+            **self.paired.as_dict(),
+            "text": self.text,
+        }
+
+
+def iso_accuracy(points: Sequence[Point], margin: float) -> IsoAccuracy | None:
+    """Where the SNN's points meet the ANN's, to within ``margin``, a share; None without a twin on these samples."""
+    twin = next((p for p in points if p.kind == "ANN" and p.right is not None), None)
+    spiking = [p for p in points if p.kind == "SNN" and p.margin is None and p.right is not None]
+    if twin is None or twin.right is None or not spiking:
+        return None
+    found: IsoAccuracy | None = None
+    for point in sorted(spiking, key=lambda p: -p.steps):
+        assert point.right is not None
+        here = _at(point, twin, compare(point.right, twin.right, margin))
+        if found is not None and not here.reached:
+            break
+        found = here
+        if not here.reached:
+            break
+    return found
+
+
+def _at(point: Point, twin: Point, paired: Paired) -> IsoAccuracy:
+    batched = None
+    if point.layer_by_layer_J is not None and twin.layer_by_layer_J:
+        batched = point.layer_by_layer_J / twin.layer_by_layer_J
+    return IsoAccuracy(int(point.steps), paired, point.joules / twin.joules, batched)

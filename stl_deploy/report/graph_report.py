@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import first_samples, leading, require_folder, write_json, write_text
 from stl_deploy._util.install import versions
+from stl_deploy.config.options import EnergyOptions
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.exact import prove_exact
@@ -20,12 +21,14 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, open_runner
 from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.energy import energy, summary_of
+from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.network_input import compared, on_declared_grid
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
 from stl_deploy.pipeline.tradeoff import over_time
+from stl_deploy.report.energy_page import summary_of
 from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
 from stl_deploy.report.run_report import HTML, JSON, rasters
-from stl_deploy.runs.source import GRAPH, PROGRAM, on_declared_grid, open_reading, open_source, program_input
+from stl_deploy.runs.source import GRAPH, PROGRAM, open_reading, open_source, read_for
 
 
 def report_graph(
@@ -51,13 +54,18 @@ def report_graph(
     folder = output or source.parent
     require_folder(folder)
     program, reading = open_reading(opened, dialect)
-    x, labels, what = program_input(opened, program, input_file)
+    given, labels = read_for(opened, program, input_file)
+    options = EnergyOptions(input_grid=input_grid)
+    notes = [text for text in (reading.reason, reading.unsaid) if text]
+    bill = energy(program, given, options, labels=labels, source=source.name, notes=notes)
+    if reading.unsaid:
+        say.warn(reading.unsaid)
+    x, labels, what = compared(program, given, labels, str(input_file))
     program, x = on_declared_grid(program, x, input_grid, say)
     bench = Bench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]
     proved = proof_sentence(prove_exact(program))
-    bill = energy(source, input_file, dialect=dialect, input_grid=input_grid)
     twin = report_json(
         data := ReportData(
             title=source.stem,

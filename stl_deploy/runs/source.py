@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import first_samples, leading, read_inputs
+from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.detect_writer import Reading, reading_of
@@ -21,16 +21,13 @@ from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import format_of, registry
-from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.network_input import compared, drawn
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test samples, encoded."""
-_RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
-MOST_COMPARED = 250_000_000
-"""Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +98,17 @@ def open_program(
     Raises InputError or GraphError where the file or the dialect cannot be read, or nothing says what it is.
     """
     program, reading = open_reading(source, dialect, or_spec=or_spec)
+    tell(reading, say)
+    return program
+
+
+def tell(reading: Reading, say: Console | None) -> None:
+    """Say how a file was read where it does not say so, and what it leaves open."""
     if say is not None:
         if reading.told_by == "form":
             say.say(reading.reason)
         if reading.unsaid:
             say.warn(reading.unsaid)
-    return program
 
 
 def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, Reading]:
@@ -163,57 +165,25 @@ def swapped(steps: int, samples: int, usual: Any) -> bool:
 
 
 def program_input(
-    source: Source, program: Program, file: Path | None, name: str | None = None
+    source: Source, program: Program, file: Path | None
 ) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
     """What to run a network on, its labels if there are any, and what that is in words.
 
-    The npz file given; else a run folder's test samples; else random values from a fixed seed on the grid that the
-    graph's metadata declares (0 or 1 if it declares none). name: what to call the file; default: its path.
-    Of a file as many samples as `MOST_COMPARED` allows, and one at least; the words say so.
+    The npz file given; else a run folder's test samples; else `drawn`. Of a file as many samples as `compared` allows.
     """
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
-    if file is not None:
-        x, labels = read_for(source, program, file)
-        steps, samples = leading(x)
-        count = program.samples_within(MOST_COMPARED, steps)
-        if count >= samples:
-            return x, labels, f"{counted(samples, 'sample')} of {name or file}"
-        these = f"the first {count:,} of {counted(samples, 'sample')} of {name or file}"
-        what = f"{these} (no more spikes are compared at once)"
-        return first_samples(x, count), None if labels is None else labels[:count], what
-    rng = np.random.default_rng(0)
-    drawn = {
-        node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))
-        for node in program.inputs
-    }
-    what = f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with --input)"
-    return (next(iter(drawn.values())) if len(drawn) == 1 else drawn), None, what
+    if file is None:
+        x, what = drawn(program)
+        return x, None, what
+    return compared(program, *read_for(source, program, file), str(file))
 
 
-def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: Console) -> tuple[Program, NetworkInput]:
-    """The Program with its input declared as multiples of 2^-bits up to the largest in ``x``, and ``x`` rounded to it.
-
-    bits None: both as they are; raises InputError where ``x`` is off the grid that the Program declares.
-    Raises InputError for bits outside 0…24, for several inputs, or if nothing but zeros is left.
-    """
-    if bits is None:
-        require_on_grid(program, x)
-        return program, x
-    if isinstance(x, Mapping):
-        raise InputError(f"--input-grid is of networks with one input; the graph has {', '.join(x)}")
-    check_bits(bits)
-    rounded = round_to_grid(x, bits)
-    bound = float(np.abs(rounded).max(initial=0))
-    if not bound:
-        raise InputError(f"--input-grid {bits}: every value of the input rounds to 0; use more bits")
-    moved = float(np.abs(rounded - np.asarray(x, np.float32)).max(initial=0))
-    say.say(f"input rounded to multiples of 2^-{bits}; no value moved by more than {moved:.3g}")
-    declared = {"fraction_bits": bits, "max": max(bound, 1.0)}
-    return replace(program, metadata={**program.metadata, "input": declared}), rounded
-
-
-def check_bits(bits: int) -> None:
-    """Raise InputError for bits outside 0…24."""
-    if not 0 <= bits <= MANTISSA_BITS:
-        raise InputError(f"--input-grid {bits}: expected 0 to {MANTISSA_BITS} fraction bits")
+def input_of(source: Source, given: Path | None) -> Path:
+    """The input file given, else a run folder's own test samples; raises InputError if there are none."""
+    if given is not None:
+        return given
+    kept = source.path / TEST_INPUT
+    if source.kind != RUN or not kept.is_file():
+        raise InputError(f"{source.path}: energy depends on activity; give the input with --input X.npz")
+    return kept

@@ -8,24 +8,26 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stl_deploy._util import processes
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_place, sha256
+from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import apply_overrides, config_of, load_config, preset_names
+from stl_deploy.config.options import FoldKeywords, FoldOptions
 from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfig, VoteSpec
 from stl_deploy.data import ArrayData, from_datasets, load_dataset
 from stl_deploy.data.own.arrays import check_arrays, look, to_raw
+from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import InputError
-from stl_deploy.passes.base import Thresholds
-from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.read import read
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.train import train as train_into
 from stl_deploy.runs.configure import checked, is_own
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_folder import refuse_replacing
@@ -57,9 +59,10 @@ class TrainedRun:
         """The trained network, a torch module in evaluation mode: ``[T, B, *input_shape]`` to votes."""
         return load_network(self.folder)[0]
 
-    def graph(self, *, thresholds: Thresholds = "keep", exact_grid: bool | None = None) -> SpikingGraph:
+    @named_options(FoldOptions)
+    def graph(self, **options: Unpack[FoldKeywords]) -> SpikingGraph:
         """The network folded into a graph, also written as ``net.nir``; its sample is encoded test data."""
-        done = fold_run(self.folder, self.folder / "net.nir", thresholds=thresholds, exact_grid=exact_grid)
+        done = fold_run(self.folder, self.folder / "net.nir", FoldOptions(**options))
         net = read(self.folder)
         net.sample = encode_split(done.config, done.data.test, _SAMPLES).x
         return net
@@ -151,7 +154,9 @@ def _with_data(config: RunConfig, data: ArrayData, path: Path, *, own_encoder: b
     own_encoder: the configuration's encoder was meant for these data; a preset's was meant for others.
     """
     given = config.dataset.model_dump(exclude_unset=True)
-    kept = {key: value for key, value in given.items() if key in _KEPT or (key == "encoder" and own_encoder)}
+    counted = given.get("encoder") in SENSOR_ENCODERS
+    own = (*_KEPT, *(("encoder",) * own_encoder), *(("sensor", "T") if own_encoder and counted else ()))
+    kept = {key: value for key, value in given.items() if key in own}
     dataset = DatasetConfig.model_validate({**kept, "name": "npz", "path": str(path)})
     found = look(data, dataset)
     changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}

@@ -21,6 +21,8 @@ from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
 
 _NO_DECAY = 1e-12
+_BESIDE = (-1000.0, -3.1, -0.37, -1e-3, 0.0, 1e-3, 0.41, 2.7, 1000.0)
+"""How far from its bound, and from its threshold, a clipped potential is tried."""
 _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""
 _PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137, 3.0411, 0.1259)))
@@ -49,16 +51,18 @@ class Reading:
 
     state: the potential, as it is compared. It is read as a function of H, what ``core.carried`` (or the potential
     itself) was one step ago, of the spike of H, and of what arrives. unbounded: the potential before a lower bound,
-    v_min, is applied to it; the potential itself where there is none.
+    v_min, is applied to it; the potential itself where there is none. clip: the bound of what a spike leaves of it.
     """
 
     def __init__(self, core: Core, state: Signal, foreign: Set[Signal]) -> None:
         self.core, self.state, self.foreign = core, state, foreign
         again = core.again
         self.carried = state if again is None else again.potential
-        bound = _lower_bound(state) if core.threshold is not None and again is None else None
-        self.unbounded: Signal = state if bound is None else bound[0]
-        self.v_min: Tensor | None = None if bound is None else bound[1]
+        spiking = core.threshold is not None and again is None
+        bound = lower_bound(state) if spiking else None
+        self.unbounded: Signal = state if bound is None or bound[0].lag else bound[0].signal
+        self.v_min: Tensor | None = None if self.unbounded is state or bound is None else bound[1]
+        self.clip = _clip(core.members) if spiking and self.v_min is None else None
         self.shape = (1, *shape_of(state.node.layout, {BATCH: 1})[1:])
         comparison = core.threshold if again is None else again
         self.spike = None if comparison is None else comparison.signal
@@ -114,8 +118,8 @@ class Reading:
             return False
         return all(len(ref.signal.before) >= lag + ref.lag for ref in signal.reads())
 
-    def evaluate(self, state: Any, spike: Any, currents: Sequence[Any]) -> Tensor:
-        """The potential for given H, S and e."""
+    def evaluate(self, state: Any, spike: Any, currents: Sequence[Any], *, clipped: bool = False) -> Tensor:
+        """The potential for given H, S and e; with the bound of what a spike leaves of it only if ``clipped``."""
         full = {ref: self.full(value) for ref, value in zip(self.currents, currents, strict=True)}
 
         def given(signal: Signal, lag: int) -> Tensor | None:
@@ -126,7 +130,7 @@ class Reading:
             return full.get(Ref(signal, lag))
 
         try:
-            return self.full(Evaluation(given)(self.unbounded, 0))
+            return self.full(Evaluation(given, passing={} if clipped else self._passing())(self.unbounded, 0))
         except Unknown as unknown:
             if counted := self._called(COUNTS):
                 raise self.refuse(self._several(counted)) from None
@@ -134,6 +138,9 @@ class Reading:
                 f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
                 "use a leaky neuron with a fixed threshold"
             ) from None
+
+    def _passing(self) -> dict[Signal, Ref]:
+        return {} if self.clip is None else {self.clip.signal: self.clip.source}
 
     def full(self, value: Any) -> Tensor:
         """A number or tensor as float64, in the population's shape."""
@@ -161,6 +168,30 @@ class Reading:
             if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
                 raise self.refuse(self._not_affine())
         return Affine(decay, gains, constant)
+
+    def bound_before(self, off: Affine, on: Affine, theta: Tensor) -> Tensor | None:
+        """The lower bound of the potential that does what `clip` does behind the reset; None where there is none.
+
+        Where no spike was, the clip bounds the potential itself; what a spike leaves must lie above it. Both forms are
+        run on potentials below, between and above the bound and the threshold.
+
+        Raises CaptureError where no bound of the compared potential does the same.
+        """
+        if self.clip is None:
+            return None
+        assert self.core.threshold is not None
+        bound = self.full(self.clip.bound)
+        e = [0.0] * len(self.currents)
+        for low in (bound, theta):
+            for offset in _BESIDE:
+                h = low + offset
+                spike = h > theta if self.core.threshold.compare == "gt" else h >= theta
+                found = self.evaluate(h, spike, e, clipped=True)
+                left = torch.maximum(h, bound)
+                expected = torch.where(spike, on.decay * left + on.constant, off.decay * left + off.constant)
+                if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
+                    raise self.refuse(self._not_affine())
+        return self.clip.bound
 
     def require_float_precision(self, off: Affine) -> None:
         """Raise CaptureError where float32 rounds the potential to a grid, as (v + 1536) - 1536 does.
@@ -196,7 +227,7 @@ class Reading:
                 return torch.zeros(self.shape, dtype=signal.node.dtype)
             return full.get(Ref(signal, lag))
 
-        return Evaluation(given, exact=True)(self.unbounded, 0).double()
+        return Evaluation(given, exact=True, passing=self._passing())(self.unbounded, 0).double()
 
     def _called(self, names: Sequence[str]) -> list[Signal]:
         return [member for member in self.core.members if member.node.name in names]
@@ -249,8 +280,24 @@ class Reading:
         return difference / off.decay
 
 
-def _lower_bound(state: Signal) -> tuple[Signal, Tensor] | None:
-    """The potential that a lower bound is applied to, and the bound; None where the potential is no such bound."""
+@dataclass(frozen=True)
+class Clip:
+    """A lower bound of what a spike leaves of a potential. source: what is bounded."""
+
+    signal: Signal
+    source: Ref
+    bound: Tensor
+
+
+def _clip(members: Set[Signal]) -> Clip | None:
+    """The only signal of a core that bounds, and that below."""
+    clips = [member for member in members if member.node.name in CLIPS]
+    bound = lower_bound(clips[0]) if len(clips) == 1 else None
+    return None if bound is None else Clip(clips[0], *bound)
+
+
+def lower_bound(state: Signal) -> tuple[Ref, Tensor] | None:
+    """What a lower bound is applied to, and the bound; None where a signal is no such bound."""
     name, args = state.node.name, state.args
     low, high = (*args[1:], None, None)[:2]
     options = state.kwargs or {}
@@ -261,11 +308,11 @@ def _lower_bound(state: Signal) -> tuple[Signal, Tensor] | None:
         low = 0.0
     if name not in ("relu", "clamp", "clamp_min", "maximum") or high is not None:
         return None
-    if not isinstance(args[0], Ref) or args[0].lag or low is None or isinstance(low, Ref):
+    if not isinstance(args[0], Ref) or low is None or isinstance(low, Ref):
         return None
-    bound = low.tensor if isinstance(low, Node) else torch.tensor(float(low))
+    bound = low.tensor if isinstance(low, Node) else torch.tensor(float(low), dtype=torch.float64)
     assert bound is not None
-    return args[0].signal, bound
+    return args[0], bound
 
 
 def _is_scalar_arithmetic(signal: Signal) -> bool:

@@ -99,11 +99,18 @@ class Evaluation:
     """Evaluates elementwise signals on numbers, with some of them given.
 
     given: by (signal, lag). Numbers are float64 (or the recorded types, if ``exact``), so that coefficients can be read
-    off; what is asked for and neither given nor elementwise raises `Unknown`.
+    off; what is asked for and neither given nor elementwise raises `Unknown`. passing: signals in whose place the one
+    that they are made of is taken.
     """
 
-    def __init__(self, given: Callable[[Signal, int], Tensor | None], *, exact: bool = False) -> None:
-        self.given, self.exact = given, exact
+    def __init__(
+        self,
+        given: Callable[[Signal, int], Tensor | None],
+        *,
+        exact: bool = False,
+        passing: Mapping[Signal, Ref] | None = None,
+    ) -> None:
+        self.given, self.exact, self.passing = given, exact, passing or {}
         self._known: dict[tuple[Signal, int], Tensor] = {}
 
     def __call__(self, signal: Signal, lag: int) -> Tensor:
@@ -115,6 +122,8 @@ class Evaluation:
         return self._known[key]
 
     def _computed(self, signal: Signal, lag: int) -> Tensor:
+        if signal in self.passing:
+            return self(self.passing[signal].signal, lag + self.passing[signal].lag)
         if lag > 2 or not is_elementwise(signal):
             raise Unknown(signal, lag)
         name = signal.node.name

@@ -67,8 +67,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     for t in range(sizes[TIME] if any(TIME in dim for dim in layout) else 1):
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
-        node = Node(name, call, a, k, step, natural, op.place, pointwise=True)
-        if name in _OPPOSITE and op.writes is None and _compares_with_constant(a):
+        node = _without_difference(Node(name, call, a, k, step, natural, op.place, pointwise=True))
+        if node.name in _OPPOSITE and op.writes is None and _compares_with_constant(node.args):
             made.append(_opposite(unroller, node))
             continue
         if all(one.constant for one in fitted.values()):
@@ -100,6 +100,25 @@ def _straight_through(
         return None
     alike = kept.shape == op.outputs[0].shape and kept.dtype == op.outputs[0].dtype
     return flows[kept] if alike else None
+
+
+def _without_difference(node: Node) -> Node:
+    """``θ - v < 0`` as ``v > θ``: a difference of floats has the sign of their order."""
+    left, right = (*node.args, None, None)[:2]
+    zero = right == 0 if not isinstance(right, Node) else right.tensor is not None and not bool(right.tensor.any())
+    if node.name not in _MIRRORED or not zero or not isinstance(left, Node) or left.kwargs:
+        return node
+    if left.name == "sub" and isinstance(left.args[0], Node) and left.args[0].constant and len(left.args) == 2:
+        theta, v = left.args
+    elif left.name == "rsub" and len(left.args) == 2:
+        v, theta = left.args
+    else:
+        return node
+    if not isinstance(v, Node) or v.constant or (isinstance(theta, Node) and not theta.constant):
+        return node
+    name = _MIRRORED[node.name]
+    call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(theta, Node) else "Scalar")
+    return replace(node, name=name, call=call, args=(v, theta))
 
 
 def _compares_with_constant(args: tuple[Any, ...]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy.tracing.layout import Dim, Layout, Sizes, of_shape, shape_of
+from stl_deploy.tracing.layout import BATCH, Dim, Layout, Sizes, of_shape, shape_of
 from stl_deploy.tracing.recorder import leaves, map_tree
 from stl_deploy.tracing.source_lines import Place
 
@@ -50,6 +51,10 @@ class Node:
     def inputs(self) -> list[Node]:
         """The nodes it reads, in order."""
         return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Node)]
+
+    def elements(self) -> int:
+        """How many numbers its value has for one sample."""
+        return math.prod(shape_of(self.layout, {BATCH: 1}))
 
     def run(self, args: Any, kwargs: Any, sizes: Sizes) -> Tensor:
         """Its value, by torch's own kernel, with nodes replaced by tensors in ``args`` and ``kwargs``."""

@@ -117,7 +117,7 @@ def _with_reset(reading: Reading, off: Affine, on: Affine) -> Population:
         off.constant,
         reading.start(off),
         silent=reading.silent,
-        v_min=reading.v_min,
+        v_min=reading.v_min if reading.clip is None else reading.bound_before(off, on, theta),
     )
     if reading.core.again is not None:
         reset, v_reset = reset_at_once(reading, off, on, base.start)

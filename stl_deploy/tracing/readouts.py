@@ -29,15 +29,19 @@ _OVER_TIME: dict[str, OverTime] = {"time_mean": "mean", "time_sum": "sum", "time
 
 
 class Ending(NamedTuple):
-    """The output's node at each step, and what the model makes of them. axis: where time is in the model's output."""
+    """The output's node at each step, and what the model makes of them.
+
+    axis: where time is in the model's output. divides: a sum over time is divided by the number of steps of this run.
+    """
 
     nodes: tuple[Node, ...]
     readout: Readout
     axis: int | None
+    divides: bool = False
 
 
-def ending(flow: Flow, nodes: Nodes, steps: int, *, traced: int | None = None, fixed: bool = False) -> Ending:
-    """How a model ends. fixed: it always runs ``steps`` steps; traced: in how many it was read, where these are others.
+def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: bool = False) -> Ending:
+    """How a model ends. fixed: it always runs ``steps`` steps; sums: a sum over time stays one, however it is scaled.
 
     Raises CaptureError where what it does after the last time step has no form.
     """
@@ -57,7 +61,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, traced: int | None = None, f
     node, population = _votes(node)
     tail: list[Node] = []
     last = node
-    while (found := _over_time(node, steps) or _last_of(node, nodes, steps)) is None:
+    while (found := _over_time(node, steps, sums) or _last_of(node, nodes, steps)) is None:
         inner = [one for one in node.inputs() if not one.constant]
         if node.name not in _AFFINE or len(inner) != 1:
             raise _no_form(last if node.name in _AFFINE else node)
@@ -67,8 +71,6 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, traced: int | None = None, f
     _require_all(len(each), steps, node)
     if tail and rule == "max":
         raise _no_form(last)
-    if rule == "sum" and traced and tail and _is_mean_of(tail[-1], traced):
-        raise CaptureError(f"the sum over time is divided by {traced}, however many steps there are")
     if rule == "sum" and _shifts(tail):
         if not fixed:
             raise CaptureError(
@@ -77,7 +79,8 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, traced: int | None = None, f
                 line=last.place.line,
             )
         rule, each = "mean", tuple(_times(one, steps, nodes) for one in each)
-    return Ending(tuple(_at_step(tail, one, nodes) for one in each), Readout(rule, population, then), None)
+    divides = rule == "mean" and node.name != "time_mean"
+    return Ending(tuple(_at_step(tail, one, nodes) for one in each), Readout(rule, population, then), None, divides)
 
 
 def _require_all(found: int, steps: int, node: Node) -> None:
@@ -145,10 +148,10 @@ def _votes(node: Node) -> tuple[Node, int]:
     return (source, int(size)) if _over_time(source, 0) is not None or source.name.startswith("time_") else (node, 1)
 
 
-def _over_time(node: Node, steps: int) -> tuple[OverTime, tuple[Node, ...]] | None:
+def _over_time(node: Node, steps: int, sums: bool = False) -> tuple[OverTime, tuple[Node, ...]] | None:
     if node.name in _OVER_TIME:
         return _OVER_TIME[node.name], tuple(node.args)
-    scaled = _scaled(node)
+    scaled = None if sums else _scaled(node)
     if scaled is not None:
         found = _over_time(scaled[0], steps)
         if found is not None and found[0] == "sum" and _is_mean_of(node, len(found[1])):

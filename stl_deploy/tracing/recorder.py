@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.source_lines import Place, place
+from stl_deploy.tracing.watched import Leaks, reading
 
 _SHAPE_ONLY = {
     "zeros_like": 0.0,
@@ -205,31 +205,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Record what runs inside, and refuse values that leave torch, which no operation shows."""
-        with _Leaks(self), self:
-            yield
+    def watching(self) -> Iterator[Leaks]:
+        """Record what runs inside, and look after values that leave torch, which no operation shows."""
+        with Leaks(self) as leaks, self:
+            yield leaks
 
-    def require_inside(self, name: str, args: Any) -> None:
-        """Raise CaptureError if a method hands values that depend on the input to something else than torch."""
-        where = place(self._names)
-        for tensor in leaves(args):
-            if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
-                raise CaptureError(
-                    f"'{name}' hands values that depend on the input to code outside of torch, whose results would be "
-                    "constants in the graph; compute with torch's own operations",
-                    line=where.line,
-                )
+    def is_constant(self, args: Any) -> bool:
+        """Whether no tensor among ``args`` depends on the input."""
+        return all(self.value_of(tensor).constant for tensor in leaves(args) if isinstance(tensor, Tensor))
+
+    def leaving(self, name: str) -> CaptureError:
+        """That a method hands values that depend on the input to something else than torch."""
+        if name == "item":
+            return reading(place(self._names).line)
+        return CaptureError(
+            f"'{name}' hands values that depend on the input to code outside of torch, whose results would be "
+            "constants in the graph; compute with torch's own operations",
+            line=place(self._names).line,
+        )
 
     def _require_constant(self, args: Any, where: Place) -> None:
-        for tensor in leaves(args):
-            if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
-                raise CaptureError(
-                    "the code reads a value that depends on the input (if, .item(), a boolean index), so it may do "
-                    "something else for another input; write it with torch.where, or keep what is only watched (a "
-                    "firing rate) as a tensor: .detach() in place of .item()",
-                    line=where.line,
-                )
+        if not self.is_constant(args):
+            raise reading(where.line)
 
     def _freeze(self, tensor: Tensor) -> None:
         """Keep what a leaf held before it is written into."""
@@ -364,24 +361,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         seen = _Seen(memory, chain, memory.version if value is not None else -1, value)  # type: ignore[arg-type]
         self._seen[tensor] = seen
         return seen
-
-
-_LEAVES = ("numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__", "__reduce_ex__")
-"""Methods of a tensor that hand out its values without an operation."""
-
-
-class _Leaks(TorchFunctionMode):
-    """Looks at each call of torch's Python interface for one that hands out values."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in _LEAVES:
-            self.recorder.require_inside(name, args[:1])
-        return func(*args, **(kwargs or {}))
 
 
 COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")

@@ -10,6 +10,13 @@ _CONDITION = (
 )
 _ACTIVATION = "an activation of real numbers is none of a spiking neuron; put a neuron in its place"
 _GATES = "an LSTM or GRU multiplies signals by gates, which no spiking graph holds; use spiking neurons with recurrence"
+_ORDER = (
+    "a spike is decided by its own potential; leave out what compares neurons; at the end (the decision, the first "
+    "spike) return every step, [T, B, ...], and apply it to that"
+)
+_STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
+_PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"
+_SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
 CONDITIONS = ("bitwise_and", "bitwise_or", "logical_and", "logical_or")
 NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
 _INSTEAD = {
@@ -17,8 +24,13 @@ _INSTEAD = {
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
     **dict.fromkeys(("mkldnn_rnn_layer", "unsafe_split", "unsafe_chunk", "_thnn_fused_lstm_cell"), _GATES),
     "bmm": "it multiplies two signals (attention?), and a graph's weights stay the same",
+    **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue"), _ORDER),
+    **dict.fromkeys(("cumsum", "median", "std", "var", "logsumexp", "linalg_vector_norm", "cumprod"), _STATISTIC),
+    **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
     "floor_divide": "count spikes by torch.clamp(torch.floor(v / θ), 0, cap)",
-    "argmax": "a spike is decided by its own potential; leave out what compares neurons",
+    **dict.fromkeys(("round", "ceil", "fmod", "remainder", "ne", "eq"), _PREPARED),
+    **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), _SPARSE),
+    **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), _SPARSE),
     "masked_fill": "multiply by a mask of 0 and 1 in its place, which goes into the weights",
     "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
     **dict.fromkeys(

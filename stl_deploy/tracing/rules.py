@@ -115,6 +115,8 @@ def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
 
 def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     """The outputs of an operation as flows; raises CaptureError, with its line, where it has no rule."""
+    if "sparse" in op.name:
+        raise refuse(no_form(op.name), op)
     pointwise = is_elementwise(op)
     if all(value.constant for value in op.inputs()) and not pointwise and not op.scatter:
         return [unroller.constant(value.tensor()) for value in op.outputs]

@@ -20,6 +20,7 @@ from stl_deploy.tracing.returned import Pick, left_aside, pick
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
+from stl_deploy.tracing.watched import reading
 
 Time = Literal["first", "second", "step", "inside"]
 
@@ -53,7 +54,7 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         _to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return torch.stack([pick(found, call.output) for found in _stepped(model, x, call)])
+            return _stacked([pick(found, call.output) for found in _stepped(model, x, call)])
         return pick(_called(model, x.clone(), call), call.output)
 
 
@@ -94,8 +95,13 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
             given = recorder.input(part)
             one = call.time == "step"
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
-            with recorder.watching():
-                found = _called(model, part, call, passed)
+            with recorder.watching() as leaks:
+                try:
+                    found = _called(model, part, call, passed)
+                except CaptureError as error:
+                    if error.__cause__ is not None and leaks.watched:  # other code than torch's was given one
+                        raise reading(error.line) from None
+                    raise
                 _require_one_shape(found, steps, call)
                 tensors.append(pick(found, call.output))
                 values.append(recorder.value_of(tensors[-1]))
@@ -105,7 +111,19 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
         return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)
     output = Flow(tuple(flow.nodes[0] for flow in flows), ((TIME,), *flows[0].layout))
     states = () if passed is None else tuple(passed.values)
-    return Recorded(output, unroller, torch.stack(tensors).detach(), besides, states)
+    return Recorded(output, unroller, _stacked(tensors).detach(), besides, states)
+
+
+def _stacked(outputs: list[Tensor]) -> Tensor:
+    """The outputs of all steps; raises CaptureError where they have several shapes."""
+    for t, output in enumerate(outputs):
+        if output.shape != outputs[0].shape:
+            raise CaptureError(
+                f"expected outputs of one shape at every step; found {list(outputs[0].shape)} at step 0 and "
+                f"{list(output.shape)} at step {t}; make the state at rest of as many samples as x has "
+                "(torch.zeros_like)"
+            )
+    return torch.stack(outputs)
 
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
@@ -116,7 +134,7 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
         bring_to_rest(model, call.reset)
         given = x.clone()
         recorder.input(given)
-        with recorder:
+        with recorder.watching():
             model(given)
     return recorder.ops
 

@@ -130,7 +130,7 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     dim, start, end, stride = slice_arguments(op.args[1:], op.kwargs, len(flow.layout))
     found = flow.layout[dim]
     if found == (TIME,):
-        return [Flow(flow.nodes[slice(start, end, stride)], flow.layout)]
+        return [_some_steps(unroller, op, flow, dim, slice(start, end, stride))]
     size = shape_of((found,), unroller.sizes(flow))[0]
     if range(size)[slice(start, end, stride)] == range(size):
         return [flow]
@@ -139,6 +139,15 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     if stride == 1 and not flow.constant and all(node.name == "cat" for node in flow.nodes):
         return [slice_of_join(unroller, op, flow, dim, *slice(start, end).indices(size)[:2])]
     return [sliced(unroller, op, flow, dim, op.outputs[0].shape[dim], start, end, stride)]
+
+
+def _some_steps(unroller: Unroller, op: Op, flow: Flow, dim: int, steps: slice) -> Flow:
+    """Part of the steps along the axis of time, which is one of size 1 where a single step is left."""
+    nodes = flow.nodes[steps]
+    if len(nodes) != 1:
+        return Flow(nodes, flow.layout)
+    layout = tuple(() if i == dim else d for i, d in enumerate(flow.layout))
+    return Flow((unroller.reshaped(nodes[0], without_time(layout), op.place),), layout)
 
 
 def slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None, int | None, int]:
@@ -198,7 +207,7 @@ def _split(unroller: Unroller, op: Op) -> list[Flow]:
     for value in op.outputs:
         size = value.shape[dim]
         if flow.layout[dim] == (TIME,):
-            made.append(Flow(flow.nodes[start : start + size], flow.layout))
+            made.append(_some_steps(unroller, op, flow, dim, slice(start, start + size)))
         elif len(op.outputs) == 1:
             made.append(flow)
         elif any(isinstance(factor, str) for factor in flow.layout[dim]):

@@ -130,14 +130,22 @@ class _Folding:
 
     def depth(self, node: Node) -> int | None:
         """The step in which a node is first known; None if it is the same at every step."""
-        order = [node]
+        order, begun = [node], set[Node]()
         while order:
             top = order[-1]
             if top in self.depths:
                 order.pop()
                 continue
             needs = [n for n in self._needs(top) if n not in self.depths]
+            if needs and top in begun:
+                placed = next((one for one in reversed(order) if one.place.line), top)
+                raise CaptureError(
+                    f"'{_called(placed)}' needs what a later step makes (x[t - 1] at step 0 is the last of x?); a "
+                    "graph reads this step and earlier ones: let step 0 start from zeros",
+                    line=placed.place.line,
+                )
             if needs:
+                begun.add(top)
                 order += needs
                 continue
             self.depths[top] = self._depth(top)
@@ -204,6 +212,8 @@ class _Folding:
         last = self.outputs[-1]
         depth = self.depth(last)
         lag = 0 if depth is None else len(self.outputs) - 1 - depth
+        if lag < 0:
+            raise _reads_later(last)
         output = Ref(made[root(last)], lag)
         latest: dict[Signal, int] = {}
         for ref in (output, *(ref for signal in made.values() for ref in signal.reads())):
@@ -221,7 +231,10 @@ class _Folding:
 
     def _ref(self, read: Signal, reader: Node, node: Node) -> Ref:
         at, then = self.depth(reader), self.depth(node)
-        return Ref(read, 0 if then is None or at is None else at - then)
+        lag = 0 if then is None or at is None else at - then
+        if lag < 0:
+            raise _reads_later(reader)
+        return Ref(read, lag)
 
     def _add_start(self, signal: Signal, chain_root: Node, lag: int) -> None:
         """How a signal starts, which is read up to ``lag`` steps late."""
@@ -239,12 +252,20 @@ class _Folding:
         signal.before = tuple(before)
 
 
+def _reads_later(reader: Node) -> CaptureError:
+    return CaptureError(
+        f"'{_called(reader)}' depends on what comes in a later step; a graph reads this step and earlier ones: delay "
+        "all else, by F.pad over time",
+        line=reader.place.line,
+    )
+
+
 def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
     """The arguments of two equal operations in pairs; None if they are not the same operation."""
     if a.name != b.name or a.name == "constant" or a.dtype != b.dtype or a.index != b.index:
         return None
     if a.name == "input":
-        return [] if a.args[0] == b.args[0] + 1 else None
+        return [] if a.args[0] is None or a.args[0] == b.args[0] + 1 else None
     first, second = a.inputs(), b.inputs()
     left = replace_nodes((a.args, dict(a.kwargs)), lambda n: ...)
     right = replace_nodes((b.args, dict(b.kwargs)), lambda n: ...)

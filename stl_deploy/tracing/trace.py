@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError
@@ -46,6 +47,8 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
     Raises CaptureError, with the line in the user's file, for what has no form in a graph.
     """
     recorded, end, length = record_steps(model, x, call)
+    if end.divides and _divides_by_a_number(model, x, call):
+        end = ending(recorded.output, recorded.unroller.nodes, length, sums=True)
     steps = fold_steps(end.nodes)
     require_exact_types(steps)
     start_layers(steps)
@@ -64,10 +67,22 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
     )
 
 
+def _divides_by_a_number(model: nn.Module, x: Tensor, call: Call) -> bool:
+    """Whether a sum over time is divided by the same number in runs of more steps than x has."""
+    if call.time == "inside":
+        return False
+    at = 1 if call.time == "second" else 0
+    longer = x.index_select(at, torch.arange(x.shape[at] + 1) % x.shape[at])
+    try:
+        return not record_steps(model, longer, call)[1].divides
+    except CaptureError:
+        return False  # it runs for so many steps only
+
+
 def record_steps(
-    model: nn.Module, x: Tensor, call: Call, *, keep: bool = False, length: int | None = None
+    model: nn.Module, x: Tensor, call: Call, *, keep: bool = False, length: int | None = None, sums: bool = False
 ) -> tuple[Recorded, Ending, int]:
-    """A recorded run, how it ends, and how many steps it has; length: the number, if it is known."""
+    """A recorded run, how it ends, and how many steps it has (length, if that is known); sums: see `ending`."""
     if call.time != "inside":
         steps = x.shape[1 if call.time == "second" else 0]
         if steps < FEWEST:
@@ -76,7 +91,7 @@ def record_steps(
                 f"with time={call.time!r}; give more steps, or the time= that x has"
             )
         recorded = record(model, x, call, steps, keep=keep)
-        return recorded, ending(recorded.output, recorded.unroller.nodes, steps, traced=length), steps
+        return recorded, ending(recorded.output, recorded.unroller.nodes, steps, sums=sums), steps
     refused: CaptureError | None = None
     for steps in [length] if length else list(_lengths(model, x, call)):
         try:

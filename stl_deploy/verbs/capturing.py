@@ -1,19 +1,38 @@
-"""The verb capture: a torch module in the user's Python file becomes a NIR file, proved on their input."""
+"""Torch modules in the user's Python file: capture as a NIR file, proved on their input; check before training."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
+
+import nir
+import torch
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
-from stl_deploy.errors import UnsupportedError
+from stl_deploy._util.keywords import named_options
+from stl_deploy.config.options import CheckKeywords, CheckOptions
+from stl_deploy.data import check_dataset
+from stl_deploy.data.encoders import input_coding
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.nir.check import check
+from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.program.file import write_program
+from stl_deploy.graph.findings import Report
+from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
+from stl_deploy.pipeline.check import declared_grid, seen_coding, targets_asked
+from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
+from stl_deploy.report.text.check import show
+from stl_deploy.runs.configure import configure
+from stl_deploy.runs.inputs import analog_bits
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing import Time
 
@@ -69,3 +88,53 @@ def _write(net: SpikingGraph, output: Path) -> None:
         other = f"write it as a Program, -o {output.with_suffix(PROGRAM_SUFFIX)}, which the other commands take"
         raise UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=other) from None
     write_nir(graph, output)
+
+
+@named_options(CheckOptions)
+def check_untrained(
+    what: str,
+    *,
+    input_file: Path | None = None,
+    targets: Sequence[str] | None = None,
+    options: CheckOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[CheckKeywords],
+) -> Report:
+    """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
+
+    input_file: x for a module. options: or their fields as keywords. Raises InputError for a bad call, CaptureError for
+    a module without a form as a graph.
+    """
+    options = options or CheckOptions(**keywords)
+    asked = targets_asked(targets, options)
+    graph, dialect = untrained_graph(what, input_file, declared_grid(options.input_grid))
+    say.say(f"{what}: as it is before training, with weights as they are drawn")
+    report = check(graph, dialect, asked)
+    show(report, say)
+    return report
+
+
+def untrained_graph(
+    what: str, input_file: Path | None = None, declared: Mapping[str, Any] | None = None
+) -> tuple[nir.NIRGraph, Dialect | None]:
+    """The graph of a preset's or configuration's network with weights as drawn, or of the torch module FILE.py:NAME.
+
+    input_file: an npz with ``x`` as the forward takes it. declared: what metadata say of the input. FILE.py:NAME needs
+    one, and is run; others take none.
+    Raises InputError for a wrong call, CaptureError for a module that has no form as a graph.
+    """
+    if ".py:" in what:
+        if input_file is None:
+            raise InputError(f"{what}: expected --input X.npz with x as the module's forward takes it; found none")
+        net = capture_module(load_module(what, None), module_input(input_file), verify=False)
+        own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
+        return with_metadata(net.graph, own), net.dialect
+    if input_file is not None:
+        raise InputError(f"{what}: --input is of a module's check (FILE.py:NAME); a configuration tells its input")
+    config = configure(what, [] if declared is None else [f"dataset.input_bits={declared['fraction_bits']}"])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.train.seed)
+        network = Network(config, *check_dataset(config.dataset)).eval()
+    coding = input_coding(config.encoder)
+    bits = analog_bits(config.dataset) if coding == "analog" else 0
+    return fold(network, coding=coding, fraction_bits=bits, exact_grid=config.fold.exact_grid).graph, None

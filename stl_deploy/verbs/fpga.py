@@ -1,4 +1,4 @@
-"""The verb synthesise: a Verilog folder placed and routed."""
+"""The verbs synthesise and fpga-run: a Verilog folder placed and routed, and run on a board."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import read_inputs, write_json
+from stl_deploy._util.files import read_inputs, write_json, write_npz
 from stl_deploy.exporters.integer_runner import one_input
+from stl_deploy.exporters.verilog.board import run_on_board
 from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.simulator import Simulation, simulators
 from stl_deploy.exporters.verilog.synthesis import SEEDS
 from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
 from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate as run_integers
 
 SAMPLES = 2
 """Of the input, to count clocks by."""
@@ -66,3 +70,25 @@ def clocks_per_inference(design: Simulation, input_file: Path) -> float:
     whole = to_integers(one_input(x, "verilog")[:, :SAMPLES], design.plan.graph.input.scale)
     _, clocks = design.run(whole)
     return clocks / float(whole.shape[1])
+
+
+def fpga_run(
+    folder: Path, port: Path, input_file: Path, output: Path | None = None, *, baud: int = 115200, say: Console = QUIET
+) -> dict[str, Any]:
+    """Send an input to a board step by step, and compare its outputs with the integer model's.
+
+    output: where ``y`` goes. Raises InputError for a wrong call, ToolError for a board that does not answer.
+    """
+    say.warn("fpga-run is untested on hardware: the serial line was simulated, no board has run it")
+    graph, design = read_folder(folder)
+    x, _ = read_inputs(input_file)
+    whole = to_integers(one_input(x, "fpga-run"), graph.input.scale)
+    samples = whole.shape[1]
+    y = run_on_board(
+        design.plan, port, whole, baud=baud, on_sample=lambda done: say.say(f"{done} of {samples} samples")
+    )
+    differing = int(np.count_nonzero(y != run_integers(graph, whole).y))
+    if output is not None:
+        write_npz(output, {"y": (y * graph.output.unit).astype(np.float32)})
+    say.say(f"{differing:,} of {y.size:,} outputs differ from the integer model")
+    return {"port": str(port), "label": "measured", "compared": y.size, "differing": differing}

@@ -1,22 +1,24 @@
-"""The verb run: train, fold, export all, verify all, simulate, energy, report."""
+"""The verb run: train (or take a ready-made model), fold, export all, verify all, simulate, energy, report."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import torch
 
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, sha256, write_json, write_npz
+from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
+from stl_deploy.config.options import RunKeywords, RunOptions
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Dataset
+from stl_deploy.data import Dataset, load_dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
@@ -25,24 +27,26 @@ from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
-from stl_deploy.pipeline import energy as costing
-from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.fold import FoldedRun, fold_run
+from stl_deploy.pipeline.energy import FILE as ENERGY
+from stl_deploy.pipeline.energy import on_loihi
 from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
-from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import over_time
-from stl_deploy.pipeline.train import fit
+from stl_deploy.pipeline.train import fit, size_sentence
 from stl_deploy.report import run_report as reporting
+from stl_deploy.report.text.check import show_fold
+from stl_deploy.report.text.energy import show as show_energy
 from stl_deploy.report.text.run_summary import commands, verdict
+from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import manifest, mark_under_way
 from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
 
@@ -67,61 +71,51 @@ class RunResult:
         return {"run": str(self.run_dir), "verified": self.parity.as_dict(), "seconds": self.seconds}
 
 
+@named_options(RunOptions)
 def run(
     config: RunConfig,
     run_dir: Path,
     *,
-    resume: bool = False,
-    overwrite: bool = False,
-    lava: bool = True,
-    twin: bool | Literal["kept"] = True,
-    frontier: bool = True,
+    options: RunOptions | None = None,
     data: Dataset | None = None,
     say: Console = QUIET,
+    **keywords: Unpack[RunKeywords],
 ) -> RunResult:
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
 
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
-    lava: simulate on Lava if its side environment is there, else on our integer model. twin: also train the ANN of the
-    same topology, once, into ``run_dir/twin``, to compare at equal accuracy; kept: take the one that is there, whatever
-    its recipe. frontier: also train three narrower ANNs, once, into ``run_dir/frontier``, for the cheapest that is as
-    accurate; not with ``kept``. data: the dataset of a training that has ended, where it is loaded already.
+    options: or their fields as keywords. twin: also train the ANN of the same topology, once, into ``run_dir/twin``, to
+    compare at equal accuracy; kept: take the one that is there, whatever its recipe. frontier: also train three
+    narrower ANNs, once, into ``run_dir/frontier``; not with ``kept``. data: the dataset of a training that has ended,
+    where it is loaded already.
     Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
     """
+    options = options or RunOptions(**keywords)
     if config.train.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
-    refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
+    refuse_replacing(run_dir, resume=options.resume, overwrite=options.overwrite)
     install.require("matplotlib")
     with alone_in(run_dir):
-        return _run(config, run_dir, resume, lava, twin, frontier, data, say)
+        return _run(config, run_dir, options, data, say)
 
 
-def _run(
-    config: RunConfig,
-    run_dir: Path,
-    resume: bool,
-    lava: bool,
-    twin: bool | Literal["kept"],
-    frontier: bool,
-    data: Dataset | None,
-    say: Console,
-) -> RunResult:
+def _run(config: RunConfig, run_dir: Path, options: RunOptions, data: Dataset | None, say: Console) -> RunResult:
     start = time.perf_counter()
-    if not (resume and _trained(config, run_dir)):
-        fit(config, run_dir, resume=resume, overwrite=not resume, say=say)
+    if not (options.resume and _trained(config, run_dir)):
+        fit(config, run_dir, resume=options.resume, overwrite=not options.resume, say=say)
     forget_results(run_dir)
     mark_under_way(run_dir)
     say.step("Folding BatchNorm, pooling and voting into net.nir")
     folded = fold_run(run_dir, run_dir / "net.nir", data=data)
-    folding.show(folded, say.details)
+    show_fold(folded, say.details)
     test = keep_test_input(folded, run_dir)
-    bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
+    bench, netx, lava_problem = _run_all(folded, test, run_dir, options.lava, say)
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
-    energy = _energy(folded, test, run_dir, twin, frontier, say)
+    energy = _energy(folded, test, run_dir, options, say)
     _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say.details)
@@ -138,23 +132,16 @@ def _run(
     return RunResult(run_dir, table, seconds)
 
 
-def _energy(
-    folded: FoldedRun,
-    test: LabelledInput,
-    run_dir: Path,
-    wanted: bool | Literal["kept"],
-    frontier: bool,
-    say: Console,
-) -> EnergyReport:
+def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunOptions, say: Console) -> EnergyReport:
     """Counts, joules, the twin's zeros, and accuracy against energy over T: where the SNN is as accurate as it."""
     program, count = folded.program, test.x.shape[1]
     kept, folder = None, run_dir / TWIN
-    if wanted and test.labels.ndim == 2:
+    if options.twin and test.labels.ndim == 2:
         say.details.say("no ANN twin: labels are of each step, and an ANN sees one")
-    elif wanted:
-        if wanted is True:
+    elif options.twin:
+        if options.twin is True:
             keep_twin(folded.config, run_dir, say)
-            if frontier:
+            if options.frontier:
                 keep_frontier(folded.config, run_dir, say)
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")
@@ -165,8 +152,8 @@ def _energy(
         frames = kept_frames(folder, folded.data.test, count)
         found = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))
         energy = replace(energy, frontier=found)
-    write_json(run_dir / costing.FILE, energy.as_dict())
-    costing.show(energy, say.details)
+    write_json(run_dir / ENERGY, energy.as_dict())
+    show_energy(energy, say.details)
     candidate = Candidate(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
     weighed = over_time(candidate, kept)
     write_json(run_dir / TRADEOFF, weighed.as_dict())
@@ -265,7 +252,7 @@ def _run_torch(network: Network | ProgramModule, x: Floats) -> Result:
 
 def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
     names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
-    names += [METRICS, parity.FILE, costing.FILE, TRADEOFF]
+    names += [METRICS, parity.FILE, ENERGY, TRADEOFF]
     contents = manifest(
         folded.program,
         [run_dir / name for name in names if (run_dir / name).is_file()],
@@ -275,3 +262,31 @@ def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> N
         netx=netx,
     )
     write_json(run_dir / MANIFEST, contents)
+
+
+def run_pretrained(
+    name: str,
+    run_dir: Path,
+    *,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+    lava: bool = True,
+    twin: bool = True,
+    say: Console = QUIET,
+) -> RunResult:
+    """The whole way but training: the model ``name`` is unpacked into ``run_dir``, then `run` goes on from there.
+
+    data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
+    Raises InputError if there is no such model, and as `run`.
+    """
+    where = None if data_dir is None else str(data_dir)
+    config = configuration(name, where)
+    refuse_replacing(run_dir, resume=False, overwrite=overwrite)
+    with alone_in(run_dir):
+        say.step(f"Unpacking the ready-made model {name}")
+        data = load_dataset(config.dataset)
+        say.say(size_sentence(data))
+        about = unpack(name, run_dir, where)
+        say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
+        kept = RunOptions(resume=True, lava=lava, twin="kept" if twin else False)
+        return run(config, run_dir, options=kept, data=data, say=say)

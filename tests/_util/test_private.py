@@ -10,6 +10,7 @@ import pytest
 
 from stl_deploy._util.private import private_folder
 
+grp, pwd = pytest.importorskip("grp"), pytest.importorskip("pwd")
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files here")
 OTHER = 54321
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
@@ -60,6 +61,29 @@ def test_a_folder_of_a_group_is_refused(tmp_path: Path) -> None:
     private_folder(shared, "numba")  # the group of the user's own number
     os.chown(shared, 0, OTHER)
     shared.chmod(0o770)
+    with pytest.raises(PermissionError, match="can be written by other users"):
+        private_folder(shared, "numba")
+
+
+@pytest.mark.parametrize(
+    ("members", "accounts"),
+    [(["helper"], []), ([], [("helper", 4242)])],
+    ids=["in the group's list", "as the account's own group"],
+)
+def test_a_group_of_the_users_number_that_others_are_in_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: list[str], accounts: list[tuple[str, int]]
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    uid = os.geteuid()
+    if shared.stat().st_gid != uid:
+        pytest.skip("the group of new folders is not the user's own")
+    shared.chmod(0o770)
+    private_folder(shared, "numba")
+    own = pwd.struct_passwd(("self", "x", uid, uid, "", "/", "/bin/sh"))
+    others = [pwd.struct_passwd((name, "x", number, uid, "", "/", "/bin/sh")) for name, number in accounts]
+    monkeypatch.setattr(pwd, "getpwall", lambda: [own, *others])
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("self", "x", gid, members)))
     with pytest.raises(PermissionError, match="can be written by other users"):
         private_folder(shared, "numba")
 

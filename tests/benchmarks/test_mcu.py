@@ -30,3 +30,22 @@ def test_spikes_on_a_board(board: str, tmp_path: Path) -> None:
     assert many.ram == plan.ram
     assert few.instructions == pytest.approx(many.instructions, rel=0.3)
     assert board in table([many])
+
+
+def test_instructions_of_layers_add_up_to_those_of_the_network(tmp_path: Path) -> None:
+    board = "Cortex-M4"
+    if BOARDS[board].missing is not None:
+        pytest.skip(str(BOARDS[board].missing))
+    rng = np.random.default_rng(3)
+    program, x = conv_net(rng), events(rng, 8, 40, 1, 6, 6)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    graph, made = read_folder(tmp_path / "c")
+    whole = to_integers(x, graph.input.scale)
+    found = measure(tmp_path / "c", whole, board, "-O2", by_layer=True)
+    named = [name for names in found.layers for name in names.split(" + ")]
+    assert named == list(made.plan.shares)
+    assert sum(found.layers.values()) == pytest.approx(found.instructions, rel=0.15)  # and what reads the timer takes
+    assert min(found.layers.values()) > 0
+    portable = measure(tmp_path / "c", whole, board, "-O2", options=("-DNET_PORTABLE",))
+    assert portable.differing == found.differing == 0
+    assert portable.instructions != found.instructions

@@ -9,7 +9,7 @@ import pytest
 
 from stl_deploy.cli import main
 from stl_deploy.cli.error_sentences import machines_refusal, usage_sentence
-from stl_deploy.cli.interrupted import kept
+from stl_deploy.cli.output import kept
 
 
 def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -49,7 +49,7 @@ def test_what_the_machine_refuses_is_told_from_a_defect(error: Exception, senten
         ("run digits --epochs 3", "no such option: --epochs; say --set train.epochs=3"),
         ("train digits --learning-rate=0.01", "no such option: --learning-rate; say --set train.lr=0.01"),
         ("train digits --T", "no such option: --T; say --set dataset.T=VALUE"),
-        ("run digits --beta 0.9", "no such option: --beta; say --set neuron.beta=0.9"),
+        ("run digits --beta 0.9", "no such option: --beta; say --set neuron.decay=0.9"),
         ("run digits --gpu", "no such option: --gpu; say --device cuda"),
         ("run digits --force", "no such option: --force; say --overwrite"),
         ("export net.nir --format onnx -o net.onnx", "no such option: --format; say --to"),

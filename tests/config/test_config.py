@@ -121,9 +121,9 @@ def test_wrong_keys_and_values_are_named(override, message):
 
 def test_every_problem_gets_its_sentence():
     with pytest.raises(ConfigError) as caught:
-        apply_overrides(load_config("digits"), ["train.epochs=0", "neuron.beta=2"])
+        apply_overrides(load_config("digits"), ["train.epochs=0", "neuron.decay=2"])
     assert sorted(str(caught.value).splitlines()) == [
-        "--set: key 'neuron.beta': expected a number <= 1; found 2",
+        "--set: key 'neuron.decay': expected a number <= 1; found 2",
         "--set: key 'train.epochs': expected a number >= 1; found 0",
     ]
 
@@ -160,3 +160,15 @@ def test_missing_file_binary_file_and_unknown_preset(tmp_path):
         match=r"expected a preset \(cifar10, .*, shd\) or the path .*; found 'digit' \(did you mean 'digits'\?\)",
     ):
         load_config("digit")
+
+
+def test_keys_of_the_last_release_are_read_under_their_new_names():
+    """A configuration and Python have one name for one thing: ``decay``, ``learn_decay``, ``jitter``."""
+    data = load_config("digits").model_dump(mode="json")
+    old = config_of({**data, "neuron": {"beta": 0.7, "learn_beta": True, "threshold_jitter": 0.1}})
+    assert (old.neuron.decay, old.neuron.learn_decay, old.neuron.jitter) == (0.7, True, 0.1)
+    assert apply_overrides(old, ["neuron.beta=0.9"]).neuron.decay == 0.9
+    assert apply_overrides(load_config("mnist"), ["neuron.beta=0.9"]).neuron.decay == 0.9
+    assert "beta" not in dump_config(old)
+    with pytest.raises(ConfigError, match="expected 'decay'; found 'beta', its old name, too; leave 'beta' out"):
+        config_of({**data, "neuron": {"beta": 0.7, "decay": 0.7}})

@@ -22,7 +22,7 @@ from stl_deploy.data.event_files import aer40, gesture_npy
 from stl_deploy.data.events import Events, gather, shrunk
 from stl_deploy.errors import ConfigError, InputError, ToolError
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.loop import train

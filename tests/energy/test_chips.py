@@ -87,6 +87,23 @@ def test_no_step_of_loihi_2_is_shorter_than_the_shortest_measured() -> None:
     assert found.sigma > 0
 
 
+def test_cores_draw_power_while_they_work_and_the_first_is_in_the_stepping_power() -> None:
+    chip = chip_model("loihi2_calibrated")
+    assert chip.working((1e-3, 2e-3), 1) == (0.0, 0.0)
+    assert chip.working((1e-3, 2e-3), 11) == approx((10 * 1.71e-3 * 1e-3, 10 * 2.66e-3 * 2e-3))
+    assert chip_model("loihi1").working((1e-3, 1e-3), 11) is None
+    predicted, waiting = line("loihi2_calibrated"), line("loihi2_calibrated", step=1e-3)
+    assert predicted.active_cores == waiting.active_cores
+    assert predicted.active_cores is not None
+    assert predicted.active_cores[0] == 2  # a core for each layer
+    assert predicted.cores is not None
+    assert waiting.cores == approx(predicted.cores)  # a longer step is waiting, which draws no core's power
+    short = line("loihi2_calibrated", step=1e-9)
+    assert short.cores is not None
+    fewest, most = (count - 1 for count in predicted.active_cores)
+    assert short.cores == approx((min(fewest, most) * 1.71e-3 * 2e-9, max(fewest, most) * 2.66e-3 * 2e-9))
+
+
 def test_spinnaker_steps_last_a_millisecond() -> None:
     found = line("spinnaker1")
     assert found.latency == (2e-3, 2e-3)
@@ -197,7 +214,7 @@ def test_the_fastest_step_over_all_ways_to_share_cores_out() -> None:
         ways = [
             max(seconds[0] / a, seconds[1] / b) + sync[-(-(a + b) // 4)] * NS for a in range(1, 5) for b in range(1, 4)
         ]
-        assert fastest(seconds, works, chip) == approx(min(ways))
+        assert fastest(seconds, works, chip)[0] == approx(min(ways))
 
 
 def test_a_network_of_more_cores_needs_more_chips_and_floors() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stl_deploy.report.page import render_report, report_json
-from stl_deploy.report.page.format import ratio as shown_ratio
+from stl_deploy.report.page.templates import ratio as shown_ratio
 from tests import chromium
 from tests.energy.test_report import EVIL, full
 

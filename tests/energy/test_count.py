@@ -25,7 +25,7 @@ def count(net: Program, x: np.ndarray, coding: str = "spikes", chunk: int | None
 
 
 @given(st.data())
-@settings(max_examples=250)
+@settings(max_examples=100)
 def test_counts_equal_a_walk_over_explicit_synapses(data: st.DataObject) -> None:
     net = data.draw(programs())
     x = data.draw(inputs(net))

@@ -32,11 +32,11 @@ from stl_deploy.report.page import (
     render_report,
     report_json,
 )
-from stl_deploy.report.page.energy_plots import by_layer
-from stl_deploy.report.page.format import count, joules, ratios, span
-from stl_deploy.report.page.network import boxes
 from stl_deploy.report.page.pareto import Point
+from stl_deploy.report.page.plots import by_layer
+from stl_deploy.report.page.render import boxes
 from stl_deploy.report.page.svg import panels
+from stl_deploy.report.page.templates import count, joules, ratios, span
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
 

@@ -17,7 +17,7 @@ from stl_deploy.energy.prices.bill import Biller
 from stl_deploy.energy.prices.events import Events, price_events
 from stl_deploy.graph.program import Linear, Neuron, Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.mapping import on_loihi
+from stl_deploy.pipeline.energy import on_loihi
 from tests.energy.close import approx
 from tests.energy.peers import placed
 from tests.energy.peers.record import GOLDEN

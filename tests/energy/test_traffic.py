@@ -16,7 +16,7 @@ from stl_deploy.energy.counts.traffic import Traffic, traffic
 from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Input, Neuron, Node, Program, Reshape, Shape, Source
-from stl_deploy.pipeline.mapping import MOST, on_loihi
+from stl_deploy.pipeline.energy import MOST, on_loihi
 from tests.energy.brute import Walk, indices
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start

@@ -110,7 +110,8 @@ def test_held_out_energy_by_family() -> None:
     across = rows["loihi2_calibrated", "energy", "PilotNet LIF"]
     assert across.held_out
     assert across.worst_error is not None
-    assert 0.25 < across.worst_error < 0.40  # the goal of 25 % across families is missed
+    assert 0.05 < across.worst_error < 0.10  # cores priced by another family's network; 33 % without them
+    assert rows["loihi2_calibrated", "energy", "PilotNet SDNN"].worst_error == approx(0.12, abs=0.005)
     assert rows["loihi1", "energy", "NxTF N-MNIST"].worst_error > 1  # type: ignore[operator]
 
 

@@ -15,7 +15,8 @@ from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron
-from stl_deploy.pipeline.energy import energy, summary
+from stl_deploy.report.text.energy import summary
+from stl_deploy.verbs.energy_of import energy
 from tests.conformance.golden import GOLDEN
 from tests.energy.brute import Walk
 from tests.energy.test_report import Page

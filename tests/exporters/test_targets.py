@@ -21,10 +21,10 @@ from stl_deploy.exporters.targets import Options, find_format, find_runner, form
 from stl_deploy.graph.program import Input, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import ready
-from stl_deploy.pipeline.show import show
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.verbs import listings
-from stl_deploy.verbs.machine import doctor
+from stl_deploy.verbs.checking import show
+from stl_deploy.verbs.listings import doctor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

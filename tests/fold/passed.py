@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import nir
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.patch import write_back
 from stl_deploy.passes import apply, narrow, widen
-from stl_deploy.passes.base import FoldOptions, Pass
+from stl_deploy.passes.base import Pass
 
 
 def passed(one: Pass, graph: nir.NIRGraph, dialect: Dialect) -> tuple[nir.NIRGraph, tuple[str, ...]]:

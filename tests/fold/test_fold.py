@@ -135,10 +135,10 @@ def test_a_forward_that_changes_the_scores_is_refused() -> None:
     "overrides",
     [
         (),
-        ("neuron.learn_beta=true", "neuron.beta=0.7"),
+        ("neuron.learn_decay=true", "neuron.decay=0.7"),
         ("neuron.conv_granularity=neuron",),
-        ("neuron.reset=subtract", "neuron.learn_beta=true", "neuron.beta=0.7", "neuron.conv_granularity=neuron"),
-        ("neuron.reset=subtract", "neuron.beta=1.0"),
+        ("neuron.reset=subtract", "neuron.learn_decay=true", "neuron.decay=0.7", "neuron.conv_granularity=neuron"),
+        ("neuron.reset=subtract", "neuron.decay=1.0"),
     ],
 )
 def test_torch_and_graph_agree_on_every_spike(tmp_path: Path, seed: int, overrides: tuple[str, ...]) -> None:
@@ -252,7 +252,7 @@ def test_a_recurrent_population_with_a_soft_reset(thresholds: Any, tmp_path: Pat
     config = yaml.safe_load(CONV_NET)
     dense = [{"kind": "flatten"}, {"kind": "linear", "features": 24}, {"kind": "norm"}, {"kind": "rlif"}]
     config["network"] = dense + config["network"][-4:]
-    config["neuron"] = {"reset": "subtract", "beta": 0.75, "threshold": 0.5}
+    config["neuron"] = {"reset": "subtract", "decay": 0.75, "threshold": 0.5}
     torch.manual_seed(0)
     network = Network(config_of(config), (1, 8, 8), 10).eval()
     folded = fold(network, coding="analog", fraction_bits=4, thresholds=thresholds)
@@ -404,7 +404,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 
 
 def test_no_leak_becomes_an_if_neuron(tmp_path: Path) -> None:
-    folded = fold(_network("neuron.beta=1.0"), coding="analog", fraction_bits=4)
+    folded = fold(_network("neuron.decay=1.0"), coding="analog", fraction_bits=4)
     assert isinstance(folded.graph.nodes["lif1"], nir.IF)
     program = _program(folded, tmp_path / "net.nir")
     lif1 = program.by_name["lif1"]

@@ -4,15 +4,16 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import ParityError, UnsupportedError
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, apply, exact_grids, fold_scales, fold_thresholds
-from stl_deploy.passes.base import FoldOptions, LayerGrid
+from stl_deploy.passes.base import LayerGrid
 from stl_deploy.passes.equivalence import require_equivalent
-from stl_deploy.pipeline import fold_graph as folding
+from stl_deploy.pipeline import fold as folding
 from tests.fold.passed import passed
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif
 from tests.passes.test_checked import caught
@@ -21,7 +22,7 @@ RNG = np.random.default_rng(5)
 
 
 def fold_graph(net, dialect, **options):
-    return folding.fold_graph(net, dialect, **options).graph
+    return folding.fold_graph(net, dialect, FoldOptions(**options)).graph
 
 
 def _affine(outputs, inputs):

@@ -34,7 +34,7 @@ from stl_deploy.graph.program import (
 )
 from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import arrange
-from stl_deploy.pipeline.fold_captured import fold_layers
+from stl_deploy.pipeline.fold import fold_layers
 
 
 def f32(*values: float) -> Any:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, fold_affine
-from stl_deploy.passes.base import FoldOptions
-from stl_deploy.pipeline import fold_graph as folding
+from stl_deploy.pipeline import fold as folding
 from tests.fold.passed import passed
 from tests.graph.nets import a, chain, full, graph, iff
 from tests.passes.test_checked import caught
@@ -29,7 +29,7 @@ def merge_affine(net: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
 
 
 def fold_graph(net: nir.NIRGraph, dialect: Dialect, **options: Any) -> nir.NIRGraph:
-    return folding.fold_graph(net, dialect, **options).graph
+    return folding.fold_graph(net, dialect, FoldOptions(**options)).graph
 
 
 def _depthwise(scale: Any, offset: Any) -> nir.Conv2d:

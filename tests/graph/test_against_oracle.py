@@ -11,7 +11,7 @@ from tests.graph.oracle import dialects, nets, simulate
 dyadic = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0, 1.5, 3.0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(data=st.data(), net=nets(), dialect=dialects, steps=st.integers(1, 6))
 def test_every_node_agrees_bit_for_bit(data, net, dialect, steps):
     x = np.array([[data.draw(dyadic) for _ in range(net.size["input"])] for _ in range(steps)], np.float32)

@@ -47,7 +47,7 @@ def convolutions(draw, rank):
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
 @pytest.mark.parametrize("rank", [1, 2])
-@settings(max_examples=120)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_convolution_is_torchs(rank, data):
     c = data.draw(convolutions(rank))

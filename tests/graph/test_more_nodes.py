@@ -34,7 +34,7 @@ IMAGE = (2, 4, 4)
 ZERO = ((0, 0), (0, 0))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(programs_and_inputs(more=True))
 def test_run_is_the_oracle_and_the_stream(case) -> None:
     program, x = case

@@ -13,7 +13,7 @@ from tests.graph.nets import chain, graph, iff, lif, steps
 from tests.strategies import programs_and_inputs
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(programs_and_inputs())
 def test_a_stream_is_the_run(case) -> None:
     program, x = case

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from stl_deploy.cli.interrupted import kept
+from stl_deploy.cli.output import kept
 from stl_deploy.data.own import trust
 from stl_deploy.exporters.lava import environment
 

@@ -58,7 +58,7 @@ LISTS = h5py.vlen_dtype(np.float32)
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (_members, r"'/': expected up to 10000 members; found 10001$"),
+        (_members, r"'/': expected up to 25000 members; found 25001$"),
         (lambda file: file.create_group("/a" * 101), r"is over 100 levels deep$"),
         (lambda file: h5g.create(file.id, b"\xff"), r"a name in '/' is no UTF-8 text$"),
         (_attributes(*range(101)), r"'/a': expected up to 100 attributes; found 101$"),

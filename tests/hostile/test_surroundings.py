@@ -295,7 +295,7 @@ def test_a_name_in_a_file_cannot_pass_for_a_line_of_ours(place: Path, debug: str
 
 
 START = """
-from stl_deploy.cli.surroundings import prepare_libraries
+from stl_deploy.cli.streams_and_signals import prepare_libraries
 prepare_libraries()
 import matplotlib, numba, torch
 from stl_deploy.report.page.svg import inline, panels, style

@@ -64,6 +64,8 @@ HAZARDS: dict[str, Change] = {
     "round": torch.round,
     "remainder": lambda x: x.remainder(1000.0),
     "unique": lambda x: x * len(x.unique()),
+    "many steps or samples": lambda x: 2 * x if x.shape[0] > 30 else x,
+    "item of text": lambda x: x * float(f"{x.mean():.2f}"),
     "data": lambda x: x - torch.from_numpy(np.asarray(x.data).copy()).mean(),
 }
 
@@ -125,9 +127,12 @@ class Neurons(nn.Module):
         mixing = isinstance(self.beta, float) and self.beta == 1  # whose currents count for nothing
         self.form = random.choice(["decay", "in place"] if mixing else ["decay", "towards", "in place", "lerp"])
         self.bound = random.choice([None, None, None, -0.5, 0.0])
+        self.least_left = random.choice([None, None, None, -0.3, 0.0, 0.05]) if self.bound is None else None
         harmful = random.random() < 0.05
         self.harm = drawn.choice(random, "potential", POTENTIAL_HAZARDS) if harmful else None
-        drawn.words += [f"form: {self.form}"] + ([f"bound: {self.bound}"] if self.bound is not None else [])
+        drawn.words.append(f"form: {self.form}")
+        drawn.words += [f"bound: {self.bound}"] if self.bound is not None else []
+        drawn.words += [f"left: {self.least_left}"] if self.least_left is not None else []
 
     def step(self, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, what is left of the potential, and the potential."""
@@ -145,7 +150,8 @@ class Neurons(nn.Module):
         if self.harm is not None:
             v = self.harm(v)
         s = self.spike(v, self.theta)
-        return s, self.left(v, s, self.theta), v
+        left = self.left(v, s, self.theta)
+        return s, left if self.least_left is None else left.clamp(min=self.least_left), v
 
 
 JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -173,6 +179,7 @@ OVER_TIME: dict[str, Change] = {
     "mean": lambda y: y.mean(0),
     "sum": lambda y: y.sum(0),
     "scaled sum": lambda y: y.sum(0) * 0.3,
+    "sum over a number": lambda y: y.sum(0) / STEPS,
     "maximum": lambda y: y.amax(0),
     "last": lambda y: y[-1],
     "softmax": lambda y: y.mean(0).softmax(-1),
@@ -253,6 +260,8 @@ class Model(nn.Module):
             current = current + self.recurrent(last)
         s, v, _ = self.first.step(v, current)
         z, w, potential = self.second.step(w, self.between(s))
+        if self.watches:
+            self.seen = s.mean().item(), f"{z.mean():.2f}", z.numpy().sum()
         joined = potential if self.shows_potential else self.join(s, z)
         return self.leave(joined), (v, w, s)
 
@@ -314,6 +323,7 @@ def unseen(model: Model, seed: int) -> Iterator[tuple[str, Tensor]]:
     yield "small", 0.3 * model.draw(generator) + 0.05
     if model.time != "inside":
         yield "of more steps", model.draw(generator, 2, STEPS + 4)
+        yield "of many steps", model.draw(generator, 2, 45)
 
 
 def judge(seed: int) -> tuple[str, str]:

@@ -133,7 +133,9 @@ def _draw_less() -> None:
     import matplotlib.figure
 
     from stl_deploy.report import run_report as verb
-    from stl_deploy.report.page import bars, cores, energy_plots, pareto, plots, render, svg
+    from stl_deploy.report.page import cores, pareto, plots, render, svg
+    from stl_deploy.report.page import plots as bars
+    from stl_deploy.report.page import plots as energy_plots
 
     turn = [0]
     real = svg.inline

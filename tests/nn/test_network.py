@@ -65,7 +65,7 @@ def test_record_gives_every_lif_and_pool(tiny):
 
 @pytest.mark.parametrize("mode", ["stl", "sl", "tl", "ann"])
 def test_what_each_mode_learns(tiny, mode):
-    network = _network(tiny, f"train.mode={mode}", "neuron.learn_beta=true")
+    network = _network(tiny, f"train.mode={mode}", "neuron.learn_decay=true")
     thresholds = {"layers.lif1.threshold_parameter", "layers.lif2.threshold_parameter"}
     decays = {"layers.lif1.decay_parameter", "layers.lif2.decay_parameter"}
     weights = {"layers.conv1.weight", "layers.norm1.weight", "layers.norm1.bias", "layers.linear1.weight"}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import ParityError
 from stl_deploy.graph.program import (
     DT,
@@ -25,7 +26,7 @@ from stl_deploy.graph.program import (
     Source,
 )
 from stl_deploy.passes import CAPTURED, apply
-from stl_deploy.passes.base import FoldOptions, Pass, Rewritten
+from stl_deploy.passes.base import Pass, Rewritten
 from stl_deploy.passes.equivalence import require_equivalent
 
 RNG = np.random.default_rng(0)

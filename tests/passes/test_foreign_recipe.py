@@ -10,11 +10,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import ParityError, StlDeployError
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.exporters.nir.patch import write_back
-from stl_deploy.pipeline.fold_graph import fold_graph
+from stl_deploy.pipeline.fold import fold_graph
 from tests.graph.nets import a, chain, full, graph, iff, lif
 from tests.oracles.fold import graph as old
 from tests.oracles.fold.merge_pools import merge_pools
@@ -70,9 +71,9 @@ def test_files_are_folded_as_before_but_for_one_rounding(
     except StlDeployError as error:
         event("refused")
         with pytest.raises(type(error)):
-            fold_graph(net, dialect, merge_pools=True, **options)
+            fold_graph(net, dialect, FoldOptions(merge_pools=True, **options))
         return
-    found = fold_graph(net, dialect, merge_pools=True, **options)
+    found = fold_graph(net, dialect, FoldOptions(merge_pools=True, **options))
     assert (found.restated, found.dialect) == (False, dialect)
     assert list(found.graph.nodes) == list(expected.nodes)
     assert list(map(tuple, found.graph.edges)) == list(map(tuple, expected.edges))
@@ -92,7 +93,7 @@ def test_files_are_folded_as_before_but_for_one_rounding(
 
 def test_an_untouched_file_is_written_back_as_it_was() -> None:
     net = chain([2], nir.Linear(a([1, 2], [0, 1])), iff((2,)))
-    found = fold_graph(net, Dialect(), exact_grid=False)
+    found = fold_graph(net, Dialect(), FoldOptions(exact_grid=False))
     assert all(found.graph.nodes[name] is node for name, node in net.nodes.items())
     assert list(found.graph.edges) == list(net.edges)
 
@@ -117,7 +118,7 @@ def _inner() -> nir.NIRGraph:
 
 def test_a_graph_that_cannot_hold_the_change_is_restated_and_says_so() -> None:
     """A scale inside a nested graph goes into the weights behind it: the graph is written flat."""
-    found = fold_graph(_inner(), Dialect(), exact_grid=False)
+    found = fold_graph(_inner(), Dialect(), FoldOptions(exact_grid=False))
     assert found.restated
     assert not any(isinstance(node, nir.NIRGraph | nir.Scale) for node in found.graph.nodes.values())
     assert found.graph.nodes["block.w"].weight.tolist() == [[4, 16], [2, 4]]
@@ -130,7 +131,6 @@ def test_what_is_written_back_is_read_back_and_run(monkeypatch: pytest.MonkeyPat
     before = lower(net, Dialect())
     from stl_deploy.exporters.nir import patch
     from stl_deploy.passes import FOREIGN, apply
-    from stl_deploy.passes.base import FoldOptions
 
     after = apply(before, FOREIGN, FoldOptions(thresholds="weights")).program
     write_back(net, Dialect(), before, after)

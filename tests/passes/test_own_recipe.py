@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stl_deploy.config.load import config_of
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import InputError
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.passes import OWN, apply
-from stl_deploy.passes.base import FoldOptions
 from stl_deploy.pipeline.fold_network import fold
 from tests.oracles.fold import network as old
 from tests.pipeline.small_networks import NETWORKS
@@ -44,12 +44,12 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     ],
     "sums": [
         _CONV | {"channels": 4},
-        {"kind": "lif", "beta": 1.0, "granularity": "channel"},
+        {"kind": "lif", "decay": 1.0, "granularity": "channel"},
         {"kind": "pool", "op": "sum"},
         {"kind": "flatten"},
         {"kind": "linear", "features": 40},
         {"kind": "norm"},
-        {"kind": "lif", "beta": 0.0},
+        {"kind": "lif", "decay": 0.0},
         {"kind": "vote", "population": 4},
     ],
 }
@@ -58,7 +58,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
 def network(key: str, neuron: dict[str, Any], seed: int) -> Network:
     """As if trained: statistics, thresholds, decays and weights moved from where they began."""
     torch.manual_seed(seed)
-    neuron = neuron | {"learn_beta": False} if key == "sums" else neuron  # which has decays of 0 and 1
+    neuron = neuron | {"learn_decay": False} if key == "sums" else neuron  # which has decays of 0 and 1
     config = config_of({"dataset": {"name": "digits", "T": 4}, "network": SHAPES[key], "neuron": neuron})
     net = Network(config, (1, 8, 8), 10).train()
     x = (torch.rand(3, 4, 1, 8, 8) < 0.4).float()
@@ -81,8 +81,8 @@ cases = st.fixed_dictionaries(
         "neuron": st.fixed_dictionaries(
             {
                 "reset": st.sampled_from(["zero", "subtract"]),
-                "learn_beta": st.booleans(),
-                "beta": st.floats(0.05, 0.95),
+                "learn_decay": st.booleans(),
+                "decay": st.floats(0.05, 0.95),
             }
         ),
         "seed": st.integers(0, 1000),
@@ -143,7 +143,7 @@ def test_torch_equals_the_program_and_gives_it_back(key: str) -> None:
 def test_a_pass_that_is_wrong_is_caught_by_name(one: Any) -> None:
     from tests.passes.test_checked import caught
 
-    net = network("rlif" if one.name == "representable_decays" else "norms", {"beta": 0.37}, 2)
+    net = network("rlif" if one.name == "representable_decays" else "norms", {"decay": 0.37}, 2)
     program = net.program(coding="analog", fraction_bits=4)
     caught(one, program, OWN, FoldOptions(thresholds="weights", exact_grid=one.name != "narrow"))
     apply(program, OWN, FoldOptions(thresholds="weights"))

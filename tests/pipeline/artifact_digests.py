@@ -18,7 +18,7 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.energy import measure_energy
 from stl_deploy.exporters.targets import find_format
 from stl_deploy.pipeline.artifacts import write
-from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.pretrained.unpacking import unpack
 from tests.pipeline import small_networks

@@ -55,7 +55,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             {"kind": "linear", "features": 10},
             {"kind": "li"},
         ],
-        {"beta": 0.75},
+        {"decay": 0.75},
     ),
     "soft": (
         [
@@ -66,9 +66,9 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             {"kind": "pool", "op": "sum"},
             *_END,
         ],
-        {"reset": "subtract", "beta": 0.9},
+        {"reset": "subtract", "decay": 0.9},
     ),
-    "avg3": ([CONV, {"kind": "lif"}, {"kind": "pool", "op": "avg", "kernel": 3}, *_END], {"beta": 1.0}),
+    "avg3": ([CONV, {"kind": "lif"}, {"kind": "pool", "op": "avg", "kernel": 3}, *_END], {"decay": 1.0}),
 }
 
 

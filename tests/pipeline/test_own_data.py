@@ -16,8 +16,8 @@ from stl_deploy.config.load import load_config
 from stl_deploy.data.own import trust
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.pipeline.energy import energy
 from stl_deploy.training.loop import train
+from stl_deploy.verbs.energy_of import energy
 from tests.energy.test_verbs import main as cli
 
 NETWORK = [{"kind": "linear", "features": 12}, {"kind": "lif"}, {"kind": "linear", "features": 4}, {"kind": "lif"}]

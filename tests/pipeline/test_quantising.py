@@ -21,16 +21,15 @@ from stl_deploy.integers.graph import ConvNode
 from stl_deploy.integers.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.store import NAME, read_integers
 from stl_deploy.pipeline import quantise as quantising
-from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.quantise import QuantiseOptions
 from stl_deploy.pipeline.quantise import quantise as quantise_run
-from stl_deploy.pipeline.simulate import simulate
 from stl_deploy.runs.configure import configure
 from stl_deploy.training import fine_tune as fine_tuning
 from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.loop import train, train_epoch
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_files import CHECKPOINT, MODEL
+from stl_deploy.verbs.artifacts import export, simulate
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ RESIDUAL = (
     '{"kind": "pool", "op": "sum"}',
     '{"kind": "residual", "layers": [{"kind": "conv", "channels": 8, "kernel": 3, "padding": 1, "stride": 2}, '
     '{"kind": "norm"}, {"kind": "lif"}, {"kind": "dropout"}, {"kind": "conv", "channels": 8, "kernel": 3, '
-    '"padding": 1}, {"kind": "norm"}, {"kind": "lif", "beta": 0.3}], "shortcut": [{"kind": "conv", "channels": 8, '
+    '"padding": 1}, {"kind": "norm"}, {"kind": "lif", "decay": 0.3}], "shortcut": [{"kind": "conv", "channels": 8, '
     '"kernel": 1, "stride": 2}, {"kind": "norm"}, {"kind": "lif"}]}',
     '{"kind": "residual", "layers": [{"kind": "conv", "channels": 8, "kernel": 3, "padding": 1}, {"kind": "norm"}, '
     '{"kind": "lif"}]}',
@@ -127,7 +126,7 @@ def test_a_run_with_skips_becomes_whole_numbers_for_c(
     """A strided projection, sums of spikes, a leaky readout; every epoch at all steps, with the run's surrogate."""
     changes = (
         f"network=[{', '.join(RESIDUAL)}]", "train.epochs=3", "train.one_step_epochs=2", "train.lr=0.01",
-        "neuron.surrogate=triangular", "neuron.learn_beta=true", "train.rate_target=null",
+        "neuron.surrogate=triangular", "neuron.learn_decay=true", "train.rate_target=null",
     )  # fmt: skip
     config = configure("digits", changes)
     train(config, tmp_path / "run", curves=False)

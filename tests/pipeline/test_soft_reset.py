@@ -35,7 +35,7 @@ X = round_to_grid(np.random.default_rng(0).random((4, 6, 1, 8, 8)), 4)
 @pytest.fixture
 def folded() -> Folded:
     torch.manual_seed(0)
-    neuron = {"reset": "subtract", "threshold": 0.5, "threshold_jitter": 0.05, "beta": 0.75}
+    neuron = {"reset": "subtract", "threshold": 0.5, "jitter": 0.05, "decay": 0.75}
     config = config_of({"dataset": {"name": "digits", "T": 4}, "network": LAYERS, "neuron": neuron})
     network = Network(config, (1, 8, 8), 10)
     network(torch.from_numpy(X))  # the norms get statistics

@@ -30,7 +30,7 @@ X = np.random.default_rng(0).integers(0, 5, (12, 6, 4)).astype(np.float32)
 
 def folded(**neuron: object) -> Folded:
     torch.manual_seed(0)
-    common = {"reset": "subtract", "beta": 0.75, "synapse_decay": 0.5, "multi_spike": 31, "threshold": 0.5}
+    common = {"reset": "subtract", "decay": 0.75, "synapse_decay": 0.5, "multi_spike": 31, "threshold": 0.5}
     layers = [*LAYERS[:2], {"kind": "linear", "features": 20}, *LAYERS[2:]]
     config = config_of({"dataset": {"name": "digits", "T": 12}, "network": layers, "neuron": common | neuron})
     network = Network(config, (4,), 3)
@@ -46,11 +46,11 @@ def folded(**neuron: object) -> Folded:
     [
         {},
         {"decay_form": "shift"},
-        {"decay_form": "shift", "learn_beta": True},
-        {"learn_beta": True},
+        {"decay_form": "shift", "learn_decay": True},
+        {"learn_decay": True},
         {"multi_spike": 1, "reset": "zero"},
         {"synapse_decay": None},
-        {"synapse_decay": None, "decay_form": "shift", "learn_beta": True},
+        {"synapse_decay": None, "decay_form": "shift", "learn_decay": True},
     ],
 )
 def test_graph_and_onnx_have_every_spike_of_the_network(neuron: dict[str, object], tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ VOTE = {"kind": "vote", "population": 1}
 
 
 def test_shifts_are_read_back_as_they_are(tmp_path: Path) -> None:
-    made = folded(decay_form="shift", learn_beta=True)
+    made = folded(decay_form="shift", learn_decay=True)
     write_nir(made.graph, tmp_path / "net.nir")
     program = stl.read(tmp_path / "net.nir").program
     shifts = (1 - 2.0 ** -np.arange(16)).astype(np.float32)

@@ -13,7 +13,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import write_nir
-from stl_deploy.runs import source
+from stl_deploy.pipeline import network_input
 from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 
@@ -108,11 +108,11 @@ def test_no_more_samples_are_compared_than_memory_allows(
         samples = kept["x"].shape[1]
     spikes = verbs.verify(run_dir, [run_dir / "net.onnx"], lava=False).runs[0].compared
     assert spikes % samples == 0
-    monkeypatch.setattr(source, "MOST_COMPARED", 5 * spikes // samples + 1)
+    monkeypatch.setattr(network_input, "MOST_COMPARED", 5 * spikes // samples + 1)
     report = verbs.verify(run_dir, [run_dir / "net.onnx"], lava=False, say=Console())
     assert report.runs[0].compared == 5 * spikes // samples
     assert f"input: the first 5 of {samples} samples of {run_dir / 'test.npz'} (no more" in capsys.readouterr().err
     facts = verbs.export(run_dir, "onnx", tmp_path / "net.onnx")
     assert facts["verified"]["input"].startswith(f"the first 5 of {samples} samples")
-    monkeypatch.setattr(source, "MOST_COMPARED", 1)
+    monkeypatch.setattr(network_input, "MOST_COMPARED", 1)
     assert verbs.verify(run_dir, [run_dir / "net.onnx"], lava=False).runs[0].compared == spikes // samples

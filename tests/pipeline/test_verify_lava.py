@@ -18,8 +18,8 @@ from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.model import export_netx
 from stl_deploy.pipeline.artifacts import SAMPLES
-from stl_deploy.pipeline.verify import verify
 from stl_deploy.runs.source import open_program, open_source
+from stl_deploy.verbs.artifacts import verify
 from tests.exporters.lava.conftest import lava_python
 
 __all__ = ["lava_python"]

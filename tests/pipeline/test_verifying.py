@@ -17,7 +17,7 @@ from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.targets import registry
-from stl_deploy.pipeline.verify import verify
+from stl_deploy.verbs.artifacts import verify
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import stl_deploy as stl
 from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.program import Neuron, Program
-from stl_deploy.pipeline.energy import energy
+from stl_deploy.verbs.energy_of import energy
 from tests.tracing.stand_ins import Leaky, LIFBox, MemoryNeuron
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
-from stl_deploy.pipeline.unseen_input import beyond, within
+from stl_deploy.pipeline.proof import beyond, within
 
 Change = Callable[[Any], Any]
 
@@ -303,7 +303,7 @@ def test_a_question_about_the_values_is_refused(question: Change) -> None:
 def test_what_leaves_torch_unseen_is_found_by_input_of_other_values(
     statistic: Change, x: Callable[[], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
+    monkeypatch.setattr("stl_deploy.tracing.watched._LEAVES", ())
     model = Net(before=lambda x: x * torch.as_tensor(statistic(x.numpy())))
     with pytest.raises(CaptureError, match=r"does not compute what the model does"):
         stl.capture(model, x())
@@ -370,6 +370,122 @@ def test_a_counter_that_wraps_around_is_refused(add: Callable[[Tensor, Tensor], 
 
     with pytest.raises(CaptureError, match="a sum over time in uint8 wraps around"):
         stl.capture(Counter(), (torch.rand(12, 4, 3) < 0.5).float())
+
+
+class Ending(Net):
+    """A net whose outputs over time go through ``end``."""
+
+    def __init__(self, end: Change, **changes: Any) -> None:
+        super().__init__(**changes)
+        self.end = end
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.end(super().forward(x))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("end", "over_time"),
+    [
+        (lambda y: y.sum(0) / 8, "sum"),
+        (lambda y: y.sum(0) * 0.1, "sum"),
+        (lambda y: y.sum(0) / 10, "sum"),
+        (lambda y: y.sum(0) / len(y), "mean"),
+        (lambda y: sum(y) * (1 / y.shape[0]), "mean"),
+    ],
+)
+def test_a_sum_divided_by_a_number_is_no_mean(end: Change, over_time: str) -> None:
+    model = Ending(end)
+    net = stl.capture(model, numbers())
+    assert net.readout.over_time == over_time
+    longer = torch.rand(21, 3, 6, generator=torch.Generator().manual_seed(5))
+    np.testing.assert_allclose(
+        net.simulate(longer.numpy()).readout, model(longer).detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "before",
+    [lambda x: x * 2 if x.shape[0] > 20 else x, lambda x: x * 2 if x.shape[1] > 20 else x],
+    ids=["steps", "samples"],
+)
+def test_a_branch_on_sizes_far_from_those_of_x_is_refused(before: Change) -> None:
+    with pytest.raises(CaptureError, match=r"the model computes something else on 64 s.* than on x"):
+        stl.capture(Net(before=before), numbers())
+
+
+def test_a_state_that_is_reset_after_more_steps_than_x_has_is_refused() -> None:
+    class Forgetting(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v = [], torch.zeros(x.shape[1], 8)
+            for t, current in enumerate(self.enter(x)):
+                v = leaky(v if t % 16 else 0 * v, current)
+                found.append(self.leave((v > 0.5).float()))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match="the model computes something else on 64 steps than on x"):
+        stl.capture(Forgetting(), numbers())
+
+
+def test_a_step_that_reads_the_last_one_is_refused() -> None:
+    class Wrapping(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v = [], torch.zeros(x.shape[1], 8)
+            for t, current in enumerate(self.enter(x)):
+                v = leaky(v, current + self.enter(x[t - 1]))
+                s = (v > 0.5).float()
+                v = v - 0.5 * s
+                found.append(self.leave(s))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match=r"needs what a later step makes .* let step 0 start from zeros"):
+        stl.capture(Wrapping(), numbers())
+
+
+def test_a_step_that_reads_the_next_one_is_refused() -> None:
+    class Ahead(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v = [], torch.zeros(x.shape[1], 8)
+            for t, current in enumerate(self.enter(x)):
+                v = leaky(v, current + self.enter(x[min(t + 1, len(x) - 1)]))
+                found.append(self.leave((v > 0.5).float()))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match="depends on what comes in a later step"):
+        stl.capture(Ahead(), numbers())
+
+
+def test_outputs_that_differ_in_shape_from_step_to_step_are_refused() -> None:
+    class Late(Passing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reset()
+
+        def reset(self) -> None:
+            self.line = [torch.zeros(1, 6)] * 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.line = [*self.line[1:], x]
+            return self.leave((self.enter(self.line[0]) > 0.2).float())
+
+    with pytest.raises(CaptureError, match=r"found \[1, 4\] at step 0 and \[\d, 4\] at step 1; make the state at rest"):
+        stl.capture(Late(), numbers(), time="step")
+
+
+def test_the_largest_of_a_loop_inside_is_refused() -> None:
+    class Largest(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            v, best = torch.zeros(x.shape[0], 8), None
+            for _ in range(6):
+                v = leaky(v, self.enter(x))
+                s = (v > 0.5).float()
+                v, y = v - 0.5 * s, self.leave(s)
+                best = y if best is None else torch.maximum(best, y)
+            assert best is not None
+            return best
+
+    with pytest.raises(CaptureError, match="'maximum' after the last time step has no form"):
+        stl.capture(Largest(), numbers()[0], time="inside")
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -54,7 +54,7 @@ def require_same(model: nn.Module, x: Tensor, *unseen: Tensor, time: str = "firs
         expected = (made[0] if isinstance(made, tuple) else made).detach().numpy()
         run = net.simulate(given.numpy())
         found = run.readout if net.readout.over_time else run.y
-        found = found.swapaxes(0, 1) if time == "second" else found
+        found = found.swapaxes(0, 1) if time == "second" and not net.readout.over_time else found
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
     return net
@@ -142,6 +142,74 @@ def test_a_causal_convolution_where_samples_come_first() -> None:
     require_same(Net(body), numbers(3, 9, 6), numbers(2, 7, 6, seed=2), time="second")
 
 
+def test_single_steps_split_off_and_a_biased_layer_behind_their_mean() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        v, count = torch.zeros(len(x), 8), torch.zeros(len(x), 8)
+        for part in x.split(1, 1):
+            v = 0.8 * v + net.enter(part.squeeze(1))
+            s = (v > 0.5).float()
+            v, count = v - 0.5 * s, count + s
+        return net.leave(count / x.size(1))
+
+    net = require_same(Net(body), numbers(3, 9, 6), numbers(2, 7, 6, seed=2), time="second")
+    assert net.readout.over_time == "mean"
+
+
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a tensor less the potential": lambda v: (torch.tensor(0.5) - v < 0).float(),
+    "a number less the potential": lambda v: (0.5 - v <= 0).float(),
+    "below": lambda v: 1 - (0.5 - v > 0).float(),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_threshold_less_the_potential_is_compared_with_0(name: str) -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        found, v = [], torch.zeros(x.shape[1], 8)
+        for current in net.enter(x):
+            v = 0.8 * v + current
+            s = FORMS[name](v)
+            v = v * (1 - s)
+            found.append(s)
+        return net.leave(torch.stack(found))
+
+    require_same(Net(body), numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 0.2)
+
+
+REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
+    "sparse weights": (
+        lambda net, x: spikes(torch.stack([torch.sparse.mm(net.enter.weight.to_sparse(), t.T).T for t in x])),
+        "keep them dense",
+    ),
+    "the first spike": (
+        lambda net, x: (spikes(net.enter(x)) > 0).float().argmax(0),
+        r"at the end \(the decision, the first spike\) return every step, \[T, B, ...\]",
+    ),
+    "a median": (lambda net, x: spikes(net.enter(x)).median(0).values, "return what it reads, .* at every step"),
+    "steps left out": (
+        lambda net, x: spikes(net.enter(x))[3:],
+        "return .* one for each step, and leave steps out after",
+    ),
+    "a bias once": (
+        lambda net, x: net.leave(spikes(net.enter(x)).sum(0)),
+        "take the mean over time in place of the sum",
+    ),
+    "softmax of each step": (
+        lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0),
+        "return what it reads, and apply it to that",
+    ),
+    "a ReLU": (lambda net, x: spikes(functional.relu(net.enter(x))), "leave the ReLU before it out"),
+    "rounded input": (lambda net, x: spikes(net.enter(torch.round(x * 9) / 9)), "apply it to x before capture"),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_a_refusal_says_what_to_change(name: str) -> None:
+    body, remedy = REMEDIES[name]
+    with pytest.raises(CaptureError, match=rf"^test_written_otherwise\.py:\d+: .*{remedy}"):
+        stl.capture(Net(body), numbers(8, 4, 6))
+
+
 @pytest.mark.parametrize("padding", [(0, 2), (1, 1)])
 def test_a_convolution_that_reads_later_steps_is_refused(padding: tuple[int, int]) -> None:
     model = Net(lambda net, x: spikes(net.taps(functional.pad(x.permute(1, 2, 0), padding)).permute(2, 0, 1)))
@@ -166,6 +234,50 @@ def test_a_lower_bound_of_the_potential_is_captured(name: str) -> None:
     np.testing.assert_allclose(neuron.v_min, BOUNDS[name](torch.tensor(-5000.0)).numpy())
 
 
+def clipped(currents: Tensor, left: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    found, v = [], torch.zeros_like(currents[0])
+    for current in currents:
+        v = 0.8 * v + current
+        s = (v > 0.5).float()
+        v = left(v, s)
+        found.append(s)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("left", "bound"),
+    [
+        (lambda v, s: (v - 0.5 * s).clamp(min=0.0), 0.0),
+        (lambda v, s: functional.relu(v - 0.5 * s), 0.0),
+        (lambda v, s: (v * (1 - s)).clamp_min(-0.2), -0.2),
+        (lambda v, s: torch.where(s > 0, 0.3, v).clamp(min=-0.1), -0.1),
+    ],
+)
+def test_a_lower_bound_behind_the_reset_is_captured(left: Callable[[Tensor, Tensor], Tensor], bound: float) -> None:
+    model = Net(lambda net, x: net.leave(clipped(net.enter(x), left)))
+    net = require_same(model, numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 1, 3 - 5 * numbers(20, 2, 6, seed=3))
+    (neuron,) = (node for node in net.program.nodes if isinstance(node, Neuron))
+    assert neuron.v_min is not None
+    assert float(neuron.v_min) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda v, s: (v - 0.5 * s).clamp(min=0.1),
+        lambda v, s: torch.where(s > 0, -0.5, v).clamp(min=-0.1),
+        lambda v, s: 0.8 * (v - 0.5 * s).clamp(min=-0.1) + 0.2 * (v - 0.5 * s),
+        lambda v, s: (v - 0.5 * s).clamp(-0.1, 5.0),
+    ],
+    ids=["above what a spike leaves", "above the reset", "of a part", "from both sides"],
+)
+def test_a_bound_behind_the_reset_that_no_bound_before_it_replaces_is_refused(
+    left: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    with pytest.raises(CaptureError, match="'clamp' bounds its potential"):
+        stl.capture(Net(lambda net, x: net.leave(clipped(net.enter(x), left))), numbers(8, 4, 6))
+
+
 def test_a_lower_bound_keeps_thresholds_out_of_the_weights() -> None:
     net = stl.capture(Net(lambda net, x: spikes(net.enter(x), BOUNDS["clamp"])), numbers(8, 4, 6))
     with pytest.raises(UnsupportedError, match=r"its potential is bounded below by -0\.2; keep the thresholds"):
@@ -184,6 +296,18 @@ def test_thresholds_below_0_are_kept_out_of_the_weights() -> None:
 def test_another_bound_is_refused(bound: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(CaptureError, match=r"'clamp' (bounds its potential|of a current)"):
         stl.capture(Net(lambda net, x: spikes(net.enter(x), bound)), numbers(8, 4, 6))
+
+
+def test_the_potential_of_a_neuron_that_fires_at_its_threshold_is_captured() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        found, v = [], torch.zeros(x.shape[1], 8)
+        for current in net.enter(x):
+            v = 0.8 * v + current
+            found.append(v)
+            v = v - 0.5 * (v >= 0.5).float()
+        return torch.stack(found)
+
+    require_same(Net(body), numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 0.2)
 
 
 def potentials(currents: Tensor, reset: str, *, before: bool) -> Tensor:

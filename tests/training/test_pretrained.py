@@ -14,15 +14,15 @@ from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.pipeline.energy import energy
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.pretrained import unpacking
 from stl_deploy.training.pretrained.unpacking import unpack, unpacked
 from stl_deploy.training.run_folder import TWIN
+from stl_deploy.verbs.energy_of import energy
 from stl_deploy.verbs.listings import models
-from stl_deploy.verbs.pretrained_run import run_pretrained
+from stl_deploy.verbs.whole_way import run_pretrained
 
 
 @pytest.mark.parametrize("name", pretrained.names())
@@ -175,7 +175,7 @@ def whole_way(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("ready") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stl_deploy.verbs.pretrained_run.unpack", other)
+        patch.setattr("stl_deploy.verbs.whole_way.unpack", other)
         run_pretrained("digits", folder, lava=False)
     return folder
 

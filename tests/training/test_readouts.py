@@ -136,7 +136,7 @@ def test_the_ann_of_a_membrane_readout_is_linear_at_the_end(tiny):
         ("network.8.features=9", "network.9 (li): expected one neuron for each of 10 classes as input; found 9"),
         ("network.8={kind: lif}", "network.9 (li): the membrane readout integrates weighted spikes"),
         (
-            "neuron.learn_beta=true",
+            "neuron.learn_decay=true",
             "network.9 (li): expected a number between 0 and 1, ends excluded as decay; found 1.0",
         ),
     ],

@@ -22,8 +22,8 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import RLIF
-from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.evaluate import classification_loss, right
 from stl_deploy.training.loop import train
@@ -52,7 +52,7 @@ def stepwise(tmp_path: Path) -> RunConfig:
         {
             "dataset": {"name": "npz", "path": str(tmp_path / "data.npz"), "encoder": "sequence"},
             "network": [linear, {"kind": "rlif"}, {"kind": "linear", "features": 2, "bias": True}, {"kind": "li"}],
-            "neuron": {"beta": 0.8},
+            "neuron": {"decay": 0.8},
             "train": {"epochs": 12, "batch_size": 20, "lr": 0.02, "loss": "ce", "device": "cpu"},
         }
     )

@@ -21,8 +21,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.train import evaluate as evaluate_run
+from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import diverged
@@ -458,7 +458,7 @@ def test_another_architecture_is_refused(tiny, tmp_path):
     (tmp_path / "config.yaml").write_text(dump_config(other))
     with pytest.raises(InputError, match=r"tensor 'layers\.conv1\.weight' is torch\.float32 \[4, 1, 3, 3\], the conf"):
         load_network(tmp_path)
-    (tmp_path / "config.yaml").write_text(dump_config(apply_overrides(tiny, ["neuron.learn_beta=true"])))
+    (tmp_path / "config.yaml").write_text(dump_config(apply_overrides(tiny, ["neuron.learn_decay=true"])))
     with pytest.raises(InputError, match=r"no tensor 'layers\.lif1\.decay_parameter'; the file is of another arch"):
         load_network(tmp_path)
 

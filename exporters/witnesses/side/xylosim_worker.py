@@ -67,7 +67,7 @@ def run(spec: dict[str, Any], x: Any, report: Any = lambda done: None) -> dict[s
         found["spikes"].append(np.array(layer.rec_recurrent_spikes, np.uint8))
         found["v"].append(np.array(layer.rec_v_mem, np.int16).T)
         currents = [layer.rec_i_syn, layer.rec_i_syn2][:synapses]
-        found["i"].append(np.stack([np.array(one, np.int16).T for one in currents], -1))
+        found["i"].append(np.stack([np.array(current, np.int16).T for current in currents], -1))
         found["v_out"].append(np.array(layer.rec_v_mem_out, np.int16).T)
         found["i_out"].append(np.array(layer.rec_i_syn_out, np.int16).T)
         report(sample + 1)

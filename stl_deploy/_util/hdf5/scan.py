@@ -1,4 +1,4 @@
-"""What an HDF5 file from a stranger holds, found without trust: every object is looked at before anything is allocated.
+"""Scan an untrusted HDF5 file: every object is checked before anything is allocated.
 
 Refused: links out of the file (external, soft), objects linked twice (so no cycles), data stored outside the file,
 filters other than HDF5's common ones, types other than numbers and text, and more data than the file's own size can
@@ -34,9 +34,9 @@ _READ_BYTES = 2**20
 """Arrays up to this size are read here, so that damage is met here; of larger ones the chunks are looked up."""
 _HANDED_BYTES = 2**16
 _ALL_HANDED_BYTES = 2**25
-MAX_MEMBERS = 10_000
-"""Most members of one group."""
-_MAX_OBJECTS = 100_000
+MAX_MEMBERS = 25_000
+"""Most members of one group: 10,000 layers with their weights. Each takes at least some hundred bytes of the file."""
+_MAX_OBJECTS = 250_000
 _MAX_DEPTH = 100
 _MAX_ATTRIBUTES = 100
 _MAX_ATTRIBUTE_BYTES = 2**16

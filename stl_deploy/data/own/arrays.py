@@ -16,6 +16,7 @@ from stl_deploy._util.files import MAX_ARRAY_BYTES, write_npz
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.encoders import TIMED_ENCODERS
 from stl_deploy.data.raw import Look, Raw
+from stl_deploy.data.sensors import sensed, unit_missing
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.exact import Grid
 
@@ -163,7 +164,7 @@ def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
 
 def look(data: ArrayData, config: DatasetConfig) -> Look:
     """Shape of a sample at one step, classes, and steps; raises ConfigError where the axes could mean two things."""
-    x = data.arrays["x"]
+    x = sensed(data.arrays["x"] if unit_missing(config) else data.arrays["x"][:1], config, data.where)
     shape, steps = sample_axes(x.shape[1:], config, data.where)
     if steps is None and data.arrays["y"].ndim == 2:
         raise ConfigError(
@@ -198,11 +199,12 @@ def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tup
 
 def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
     """Arrays as they are trained on: 8-bit images and whole numbers as stored, everything else in float32."""
-    shape, steps = sample_axes(data.arrays["x"].shape[1:], config, data.where)
-    levels = config.levels or (255 if data.arrays["x"].dtype == np.uint8 and steps is None else 1)
+    samples = {name: sensed(x, config, data.where) for name, x in data.arrays.items() if name.startswith("x")}
+    shape, steps = sample_axes(samples["x"].shape[1:], config, data.where)
+    levels = config.levels or (255 if samples["x"].dtype == np.uint8 and steps is None else 1)
     found: dict[str, Any] = {}
     for ending, split in SPLITS.items():
-        x = data.arrays.get(f"x{ending}")
+        x = samples.get(f"x{ending}")
         found[split] = None if x is None else _stored(x).reshape(len(x), *(() if steps is None else (steps,)), *shape)
         found[f"{split}_labels"] = None if x is None else data.arrays[f"y{ending}"].astype(np.int64)
     xs = [x for split, x in found.items() if not split.endswith("labels") and x is not None]

@@ -195,7 +195,7 @@ def whole_config(config: RunConfig, network: Network) -> RunConfig:
     decays = [float(layer.decay.detach()) for layer in network.layers.values() if isinstance(layer, Population)]
     specs = _whole_specs([spec for _, spec in config.layers], decays)
     neuron = config.neuron.model_copy(
-        update={"parametrisation": "raw", "learn_beta": False, "threshold_jitter": 0.0, "threshold": 1.0}
+        update={"parametrisation": "raw", "learn_decay": False, "jitter": 0.0, "threshold": 1.0}
     )
     return config.model_copy(update={"network": specs, "neuron": neuron})
 

@@ -11,9 +11,8 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from stl_deploy.report.page.format import joules
 from stl_deploy.report.page.svg import FAINT, SERIES, inline, panels, short, style
-from stl_deploy.report.page.templates import template
+from stl_deploy.report.page.templates import joules, template
 
 _COLOURS = {"": 0, "stl": 0, "ann": 1, "sl": 2, "tl": 3}
 _NAMED = 12

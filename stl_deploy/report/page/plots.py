@@ -12,11 +12,10 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from stl_deploy.report.page.bars import dominating
 from stl_deploy.report.page.cores import heat_map
-from stl_deploy.report.page.energy_plots import by_layer, region
 from stl_deploy.report.page.pareto import draw
 from stl_deploy.report.page.svg import FAINT, INK, SERIES, inline, panels, short, style
+from stl_deploy.report.page.templates import joules
 
 _WIDTH = 10.4
 _MAX_RASTER_ROWS = 128
@@ -161,3 +160,95 @@ def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
     ax.set_xlabel("synapses crossed, % of dense MACs over all steps")
     ax.invert_yaxis()
     return inline(figure, "layers", "Share of each layer's synapses that events crossed")
+
+
+_MOST = 14
+
+
+def dominating(items: Sequence[Mapping[str, Any]]) -> str:
+    """The dearest items (dearest first in ``items``) as shares of the sum; the others as one bar."""
+    costs = [float(item["joules"][1]) for item in items]
+    names = [f"{short(item['layer'])}: {item['term']}" for item in items]
+    if len(items) > _MOST:
+        names = [*names[: _MOST - 1], f"{len(items) - _MOST + 1} others"]
+        costs = [*costs[: _MOST - 1], sum(costs[_MOST - 1 :])]
+    everything = sum(costs) or 1.0
+    figure, (ax,) = panels(1, _WIDTH, 0.8 + 0.24 * max(1, len(costs)))
+    places = list(range(len(costs)))
+    shares = [cost / everything for cost in costs]
+    ax.barh(places, shares, color=SERIES[0], height=0.6)
+    for place, share in zip(places, shares, strict=True):
+        ax.annotate(f"{share:.1%}", (share, place), (4, 0), textcoords="offset points", va="center")
+    ax.set_yticks(places, names)
+    ax.set_xlim(0, max([0.01, *shares]) * 1.15)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("share of the energy of one inference")
+    ax.invert_yaxis()
+    return inline(figure, "dominating", "The terms that cost most, by layer, as shares of the whole")
+
+
+_ENERGY_WIDTH = 6.6
+"""Inches: a telephone shows all of it, still legible."""
+_MOST_LAYERS_SHOWN = 16
+_LEAST_RATE = 1e-3
+
+
+def by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Joules of one inference by layer, SNN above ANN; the cheapest layers of a long network as one bar."""
+    kept = [dict(layer) for layer in layers if layer["snn_J"] or layer["ann_J"]]
+    if len(kept) > _MOST_LAYERS_SHOWN:
+        ranked = sorted(kept, key=lambda layer: -max(layer["snn_J"], layer["ann_J"]))
+        names = {layer["layer"] for layer in ranked[: _MOST_LAYERS_SHOWN - 1]}
+        rest = [layer for layer in kept if layer["layer"] not in names]
+        others = {"layer": f"{len(rest)} others", **{k: sum(r[k] for r in rest) for k in ("snn_J", "ann_J")}}
+        kept = [*(layer for layer in kept if layer["layer"] in names), others]
+    figure, (ax,) = panels(1, _ENERGY_WIDTH, 0.9 + 0.34 * max(1, len(kept)))
+    for side, offset, colour, name in (("snn_J", -0.19, SERIES[0], "SNN"), ("ann_J", 0.19, SERIES[1], "ANN twin")):
+        places = [place + offset for place in range(len(kept))]
+        ax.barh(places, [layer[side] for layer in kept], height=0.34, color=colour, label=name)
+        for place, layer in zip(places, kept, strict=True):
+            ax.annotate(joules(layer[side]), (layer[side], place), (4, 0), textcoords="offset points", va="center")
+    ax.set_yticks(list(range(len(kept))), [short(layer["layer"]) for layer in kept])
+    most = max((max(layer["snn_J"], layer["ann_J"]) for layer in kept), default=0.0)
+    ax.set_xlim(0, (most or 1.0) * 1.15)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
+    ax.set_xlabel("energy of one inference")
+    ax.invert_yaxis()
+    if kept:
+        ax.legend(fontsize=7, loc="lower right")
+    return inline(figure, "by-layer", "Energy of one inference by layer, of the SNN and of its ANN twin")
+
+
+def region(break_even: Mapping[str, Any], price: str) -> str | None:
+    """For each dataflow the spike rates at which the SNN costs less, and where this network lies; None without any.
+
+    break_even: as the energy JSON has it; price: the list to show.
+    """
+    models, rate = break_even["models"], break_even["spike_rate"]
+    rows = [m for m in models if m["price"] == price and m["name"].startswith("weights")]
+    rows = [m for m in rows if m["verdict"] != "not defined"]
+    if not rows or not rate:
+        return None
+    figure, (ax,) = panels(1, _ENERGY_WIDTH, 0.9 + 0.3 * len(rows))
+    for place, row in enumerate(rows):
+        ax.barh(place, 1 - _LEAST_RATE, left=_LEAST_RATE, height=0.5, color=SERIES[1], alpha=0.25)
+        end = (
+            {"above": None, "below": 1.0}.get(row["verdict"])
+            if row["spike_rate"] is None
+            else sum(row["spike_rate"]) / 2
+        )
+        if end is not None and end > _LEAST_RATE:
+            ax.barh(place, min(end, 1.0) - _LEAST_RATE, left=_LEAST_RATE, height=0.5, color=SERIES[0], alpha=0.8)
+        said = "never" if end is None or end <= _LEAST_RATE else "always" if end >= 1 else f"below {100 * end:.2g} %"
+        ax.annotate(said, (1.0, place), (4, 0), textcoords="offset points", va="center")
+    ax.axvline(rate, color=INK, lw=1.2)
+    ax.annotate(f"this network, {100 * rate:.2g} %", (rate, -0.6), (4, 0), textcoords="offset points", va="center")
+    ax.set_xscale("log")
+    ax.set_xlim(_LEAST_RATE, 1.0)
+    ax.set_ylim(len(rows) - 0.5, -0.9)
+    ax.set_yticks(list(range(len(rows))), [row["name"] for row in rows])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    ax.set_xlabel("spikes per neuron and step; solid: the SNN costs less, pale: the ANN does")
+    ax.grid(axis="x", color=FAINT)
+    return inline(figure, "region", "Spike rates at which the SNN costs less than its ANN twin, by dataflow")

@@ -1,18 +1,17 @@
-"""The page: a Jinja template over the report's JSON, everything in one file."""
+"""The page: a Jinja template over the report's JSON, the network drawn, terms explained, everything in one file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from stl_deploy.report.page.cores import RESOURCES
 from stl_deploy.report.page.data import ReportData, report_json
-from stl_deploy.report.page.glossary import GLOSSARY
-from stl_deploy.report.page.network import boxes
 from stl_deploy.report.page.plots import plots
-from stl_deploy.report.page.templates import template
+from stl_deploy.report.page.templates import count, template
 
 
 def render_report(data: ReportData) -> str:
@@ -71,3 +70,91 @@ def _bookkeeping(energy: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[
     rows = [row for row in energy["conventions"] if row["kind"] == "bookkeeping" and row["snn_over_ann"] is not None]
     rows.sort(key=lambda row: float(row["snn_over_ann"]))
     return (rows[0], rows[-1]) if rows else None
+
+
+GLOSSARY: dict[str, str] = {
+    "SNN": "Spiking neural network: neurons send spikes (0 or 1) and keep a potential from step to step.",
+    "ANN twin": "The same layers with ReLU instead of spiking neurons, run once per inference.",
+    "synop": "Synaptic operation: one spike, or other non-zero input, crossing one synapse.",
+    "MAC": "Multiply and accumulate: what an ANN does once per synapse, and an SNN where values are graded.",
+    "AC": "Accumulate: an addition without a multiply, enough where only 0 and 1 arrive.",
+    "T": "Time steps of one inference.",
+    "spike rate": "Spikes per neuron and time step.",
+    "dataflow": "How often a weight is fetched from memory, and where sums are kept between additions.",
+    "per event": "A weight is fetched for each synop; by the ANN for each MAC.",
+    "per step": "A weight is fetched once per time step, for all its synops in it; by the ANN once per inference.",
+    "per inference": "A weight is fetched once; all time steps of a layer are worked through before the next layer.",
+    "registers": "A sum stays beside the adder; in memory, each addition reads and writes it.",
+    "floor": "Power that flows on a ready chip whether or not anything spikes, times the latency.",
+    "events": "Energy of synops, neuron updates, spikes and messages on a chip.",
+    "neurocores only": "Without the host and without input and output, which often last longer than the cores compute.",
+    "energy-delay product": "Energy times latency of one inference: small where a chip is both frugal and fast.",
+    "break-even": "The spike rate at which SNN and ANN twin cost the same.",
+    "Pareto front": "Points that no other equals or beats in both accuracy and energy.",
+    "threshold": "The potential at which a neuron fires.",
+    "modelled": "Worked out from counts and prices; not measured on hardware.",
+    "simulated": "Run on a simulator of hardware.",
+    "measured": "Ran, and was read off.",
+    "bracket": "A low and a high end between which the value lies, because something has no published price.",
+}
+
+
+_MOST = 24
+"""Boxes that are drawn; of a longer network the dearest layers, in order."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One layer. share: of the SNN's energy; rate: spikes per neuron and step, None where nothing fires.
+
+    follows: whether the box before it feeds it; others: what else does, with what closes a loop marked.
+    """
+
+    name: str
+    kind: str
+    count: float
+    unit: str
+    rate: float | None
+    joules: float
+    share: float
+    follows: bool = False
+    others: tuple[str, ...] = ()
+
+
+def boxes(energy: Mapping[str, Any]) -> tuple[list[Box], int]:
+    """The boxes of an energy JSON, per inference, and how many layers were left out."""
+    cost = {entry["layer"]: entry["snn_J"] for entry in energy["by_layer"]}
+    whole, batch = sum(cost.values()) or 1.0, energy["batch"]
+    found = [_box(name, layer, cost.get(name, 0.0), whole, batch) for name, layer in energy["layers"].items()]
+    kept = {box.name for box in sorted(found, key=lambda box: -box.joules)[:_MOST]}
+    shown = [box for box in found if box.name in kept]
+    order = {name: place for place, name in enumerate(energy["edges"])}
+    linked = [
+        _linked(box, energy["edges"][box.name], before, order)
+        for before, box in zip((None, *shown), shown, strict=False)
+    ]
+    return linked, len(found) - len(kept)
+
+
+def _linked(box: Box, sources: Sequence[str], before: Box | None, order: Mapping[str, int]) -> Box:
+    """The box with its edges; an input is said only where a box stands before it."""
+    named = [name for name in sources if before is None or name != before.name]
+    follows = len(named) < len(sources)
+    others = [
+        f"{name}, a step ago" if order.get(name, -1) >= order[box.name] else name
+        for name in named
+        if before is not None or name in order
+    ]
+    return replace(box, follows=follows, others=tuple(others))
+
+
+def _box(name: str, layer: Mapping[str, Any], joules: float, whole: float, batch: int) -> Box:
+    if "neurons" in layer:
+        rate = layer["spikes"] / layer["neuron_updates"] if layer["spikes"] else None
+        return Box(
+            name, f"{count(layer['neurons'])} neurons", layer["spikes"] / batch, "spikes", rate, joules, joules / whole
+        )
+    pool = layer["weight_words"] == 0
+    kind = "pool" if pool else f"{count(layer['weight_words'])} weights"
+    unit = "pooled events" if pool else f"synops ({layer['op']})"
+    return Box(name, kind, layer["synops"] / batch, unit, None, joules, joules / whole)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from stl_deploy._util.units import plain
-from stl_deploy.report.page.format import count, counts, ends, joules, percent, percents, ratio, ratios, span
+from stl_deploy._util.units import between, plain, with_unit
 
 
 @cache
@@ -39,3 +39,57 @@ def template(name: str) -> Template:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(css=Markup(load("style.css")), script=Markup(script), script_hash=f"sha256-{digest}")
     return environment.get_template(name)
+
+
+_WHOLE = 1000
+"""Means from here up are shown without decimals."""
+
+
+def joules(value: float | None) -> str:
+    """Three digits with the prefix that fits; a dash for None."""
+    return "–" if value is None else with_unit(value, "J").replace(" ", "\u00a0")
+
+
+def ends(values: Sequence[float], unit: str) -> str:
+    """A [low, high] range with a unit as one text."""
+    return between(*(with_unit(value, unit).replace(" ", "\u00a0") for value in values))
+
+
+def span(values: Sequence[float] | None) -> str:
+    """A [low, high] range of joules as one text; a dash for None."""
+    return "–" if values is None else ends(values, "J")
+
+
+def count(value: float | None) -> str:
+    """Digits in groups of three; a dash for None."""
+    if value is None:
+        return "–"
+    whole = value == int(value) or abs(value) >= _WHOLE
+    return (f"{value:,.0f}" if whole else f"{value:,.4g}").replace(",", "\u202f")
+
+
+def counts(values: Sequence[float]) -> str:
+    """A [low, high] range of numbers, three digits each."""
+    return between(*(count(float(f"{value:.3g}")) for value in values))
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with two digits; a dash for None."""
+    return "–" if value is None else f"{100 * value:.2f}\u00a0%"
+
+
+def percents(values: Sequence[float]) -> str:
+    """A [low, high] range of fractions as percentages."""
+    return between(*(percent(value) for value in values))
+
+
+def ratio(value: float | None) -> str:
+    """Three digits and a times sign; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}×" if value >= _WHOLE else f"{value:#.3g}".rstrip(".") + "×"
+
+
+def ratios(values: Sequence[float] | None) -> str:
+    """A [low, high] range of ratios as one text; a dash for None."""
+    return "–" if values is None else between(*(ratio(value) for value in values))

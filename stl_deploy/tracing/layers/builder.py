@@ -175,7 +175,13 @@ class Builder(Draft):
             assert isinstance(spiking, Neuron)
             resets = self.scaled((Source(name, 1),), late, spiking.shape, name) if bool(np.any(late)) else ()
             self.nodes[twin] = replace(
-                spiking, name=twin, sources=(*spiking.sources, *resets), threshold=None, reset="value", v_reset=None
+                spiking,
+                name=twin,
+                sources=(*spiking.sources, *resets),
+                threshold=None,
+                compare="gt",
+                reset="value",
+                v_reset=None,
             )
         if not bool(np.any(after)):
             return (Source(twin),)

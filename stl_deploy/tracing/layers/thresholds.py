@@ -53,7 +53,7 @@ def rectified(build: Builder, signal: Signal) -> Terms:
     raise refusal(
         signal,
         f"expected spikes, or a neuron's own arithmetic; found '{signal.node.name}' of a current, which no spiking "
-        "graph holds; put a spiking neuron in its place",
+        "graph holds; put a spiking neuron in its place (of a net converted from an ANN, leave the ReLU before it out)",
     )
 
 

@@ -14,7 +14,7 @@ from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.mapping import on_loihi
+from stl_deploy.pipeline.energy import on_loihi
 from tests.energy.brute import indices, synapse_list
 
 GOLDEN = Path(__file__).parents[1] / "golden"

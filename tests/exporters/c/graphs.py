@@ -26,9 +26,10 @@ Case = tuple[IntegerGraph, Any]
 
 
 class Grower:
-    """Adds node after node, each reading what is there."""
+    """Adds node after node, each reading what is there. several: populations fire several spikes a step."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, several: bool = False) -> None:
+        self.several = several
         self.rng = np.random.default_rng(seed)
         self.maxima = np.random.default_rng((seed, 1))
         self.nodes: list[Node] = []
@@ -213,6 +214,15 @@ class Grower:
         return int(self.pick(2048, 4096, 0, 1024, 3072, int(self.rng.integers(1, 4096))))
 
     def neuron(self, shape: Any) -> IntegerNeuron:
+        if self.several:
+            return IntegerNeuron(
+                v_decay=self.decay(shape),
+                threshold=self.whole(0, self.pick(5, 60, 400), self.sizes(shape)),
+                i_decay=self.decay(shape) if self.chance(0.5) else 4096,
+                reset="subtract",
+                drop=self.whole(1, self.pick(3, 60), self.sizes(shape)),
+                cap=self.pick(2, 31, 255),
+            )
         reset = self.pick("value", "value", "value", "subtract", "subtract_delayed", "value_delayed")
         soft = reset.startswith("subtract")
         return IntegerNeuron(

@@ -87,6 +87,51 @@ def test_one_neuron(more: dict[str, Any], spikes: list[int]) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("more", "spikes"),
+    [
+        # 27·64 = 1728 > 640: 1088, 448, so 2 spikes; 224 + 1728 = 1952: 3, 32; 16 + 1728 = 1744: 2.
+        ({"drop": ints(10)}, [2, 3, 2, 0]),
+        # A drop of its own: 1728 - 192·6 = 576 <= 640; then 288 + 1728 = 2016 - 8·192 = 480; 240 + 1728 takes 7.
+        ({"drop": ints(3)}, [6, 8, 7, 0]),
+        # At most two; what is left stays: 1728 - 2·192 = 1344, 672 + 1728 - 384 = 2016, 1008 + 1728 - 384, 1176 - 384.
+        ({"drop": ints(3), "cap": 2}, [2, 2, 2, 2]),
+        # No memory: 1728 takes 6 each time.
+        ({"drop": ints(3), "v_decay": 4096}, [6, 6, 6, 0]),
+    ],
+)
+def test_several_spikes_of_one_neuron(more: dict[str, Any], spikes: list[int]) -> None:
+    graph = one_neuron(**{"reset": "subtract", "cap": 31} | more)
+    x = ints([9, 9, 9, 0]).reshape(4, 1, 1)
+    assert simulate(graph, x).y.reshape(-1).tolist() == spikes
+    assert program(graph).run(x).y.reshape(-1).tolist() == spikes
+
+
+@needs_compiler
+def test_spikes_that_are_counted_are_multiplied_and_never_pooled_as_bits() -> None:
+    """Two and one spike into a weight of 5, and into a window that fires at its first: OR of 2 and 1 would be 3."""
+    several = lif("a", "in", (1, 2, 2), [0], 4096, reset="subtract", drop=ints(1), cap=9)
+    pool = SumPoolNode(
+        name="pool",
+        shape=(1, 1, 1),
+        sources=(Source("a"),),
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=((0, 0), (0, 0)),
+        input_shape=(1, 2, 2),
+    )
+    flat = Reshape(name="flat", shape=(1,), sources=(Source("or"),), input_shape=(1, 1, 1))
+    ends = (pool, lif("or", "pool", (1, 1, 1), [0], 4096), flat, dense("fc", "flat", [[5]]), out("fc", (1,)))
+    graph = IntegerGraph((entry((1, 2, 2), 9), several, *ends))
+    x = ints([[[2, 1], [0, 0]], [[0, 0], [0, 0]], [[9, 0], [0, 9]]]).reshape(3, 1, 1, 2, 2)
+    assert simulate(graph, x).y.reshape(-1).tolist() == [5, 0, 5]
+    run = program(graph).run(x, record=True)
+    assert run.y.reshape(-1).tolist() == [5, 0, 5]
+    assert run.spikes["a"].reshape(3, 4).tolist() == [[2, 1, 0, 0], [0, 0, 0, 0], [9, 0, 0, 9]]
+    assert run.spikes["or"].reshape(-1).tolist() == [1, 0, 1]
+
+
+@needs_compiler
 def test_a_negative_potential_leaks_toward_zero() -> None:
     """-64 leaks to -32, -16, … -1 and then 0, where rounding down would stay at -1."""
     graph = IntegerGraph(

@@ -77,6 +77,23 @@ def test_every_spike_is_the_integer_models_under_sanitizers(block: int) -> None:
     check()
 
 
+@pytest.mark.hypothesis
+def test_several_spikes_a_step_are_the_integer_models_under_sanitizers() -> None:
+    most = 0
+
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 10**6))
+    def check(seed: int) -> None:
+        nonlocal most
+        graph, x = Grower(seed, several=True).grow()
+        assume(fits(graph))
+        most = max(most, *(int(s.max()) for s in simulate(graph, x, record=True).spikes.values()))
+        assert differing(graph, x, (*SANITIZED, *NARROW[seed % 2 :])) == 0
+
+    check()
+    assert most > 2
+
+
 def test_a_convolution_to_maps_of_one_pixel() -> None:
     """Its neurons are one row: their function takes no number of rows."""
     graph, x = Grower(3887633).grow()

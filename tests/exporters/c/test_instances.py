@@ -261,7 +261,7 @@ def test_the_ecg_preset_is_decided_at_each_step(tmp_path: Path) -> None:
     """The shipped network for heartbeats, with weights as drawn: a class for each of its steps."""
     from stl_deploy.config.load import load_config
     from stl_deploy.exporters.nir.lower import lower
-    from stl_deploy.verbs.untrained_network import untrained_graph
+    from stl_deploy.verbs.capturing import untrained_graph
 
     steps = load_config("qtdb_ecg").dataset.steps if hasattr(load_config("qtdb_ecg").dataset, "steps") else 40
     graph, dialect = untrained_graph("qtdb_ecg")
@@ -275,3 +275,37 @@ def test_the_ecg_preset_is_decided_at_each_step(tmp_path: Path) -> None:
     classes = stepped(tmp_path / "c", x[:, 0].astype(np.int32))
     assert classes == [[int(row.argmax())] * 2 for row in y]
     assert any(isinstance(node, PopulationNode) for node in integers.nodes)
+
+
+@needs_compiler
+def test_built_to_saturate_input_out_of_range_counts_as_the_nearest(tmp_path: Path) -> None:
+    graph = IntegerGraph((entry((2,), high=3), dense("fc", "in", [[1, 0], [0, 1]]), out("fc", (2,))))
+    write(tmp_path, graph, "net")
+    main = """
+#include <stdio.h>
+#include "net.h"
+int main(void)
+{
+    static net_state state;
+    const int32_t x[2] = { -5, 9 };
+    const int8_t bytes[2] = { 127, -128 };
+    int32_t y[2] = { 7, 7 };
+    net_init(&state);
+    printf("%d ", (int)net_step(&state, x, y));
+    printf("%d %d ", (int)y[0], (int)y[1]);
+    printf("%d ", (int)net_step_int8(&state, bytes, y));
+    printf("%d %d\\n", (int)y[0], (int)y[1]);
+    return 0;
+}
+"""
+    assert compiled(tmp_path, main) == [-1, 7, 7, -1, 7, 7]
+    assert compiled(tmp_path, main, "-DNET_SATURATE") == [0, 0, 3, 0, 3, 0]
+
+
+def test_the_header_names_classes_training_steps_and_licence() -> None:
+    about = About(steps=8, trained=4, dt=0.001, classes=("rest", "walk */ #error", "run"))
+    header = render_plan(make_plan(other()), about)["net.h"]
+    assert " * Classes: 0 rest, 1 walk * / #error, 2 run.\n" in header
+    assert "trained with sequences of 4 steps; exported with sequences of 8 steps" in header
+    assert "SPDX-License-Identifier: BSD-3-Clause" in header
+    assert "a step is 0.001 " in header

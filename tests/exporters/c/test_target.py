@@ -45,6 +45,8 @@ from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME, About, read_integers, write_integers
 from tests.exporters.netx.programs import Builder, F, conv_net, events
+from tests.exporters.xylo.nets import chain as chip_like
+from tests.exporters.xylo.nets import counts
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 RNG = np.random.default_rng
@@ -307,12 +309,18 @@ def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "two layers of weights": (lambda: small().linear("fc2", np.eye(9)).lif("a", 1.0).program(), "fc2", "no-neuron"),
     "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "several-spikes"),
+    "more than a byte": (lambda: several(cap=256), "a", "several-spikes"),
+    "many, hard reset": (lambda: several(cap=9), "a", "several-spikes"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
     "theta": (lambda: small().lif("a", -1.0).program(), "a", "threshold-not-positive"),
     "potentials read": (lambda: potentials_read(), "fc3", "potential"),
     "no neurons": (lambda: small().program(), "in", "no-neurons"),
 }
+
+
+def several(cap: int) -> Program:
+    return small().lif("a", 1.0, many=True, cap=cap, reset="subtract" if cap > 255 else "value").program()
 
 
 def potentials_read() -> Program:
@@ -337,7 +345,26 @@ def test_what_integers_cannot_hold(name: str, tmp_path: Path) -> None:
 def test_a_field_that_integers_do_not_hold_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as error:
         CFormat().write(REFUSED["many"][0](), tmp_path / "c", COptions(x=np.zeros((3, 2, 6), F)))
-    assert str(error.value) == "node 'a': it fires several spikes per step; use one spike per step"
+    assert str(error.value) == (
+        "node 'a': it fires several spikes per step, any number of them; integers count up to 255; state a cap: "
+        "spikes_per_step: 255 in the dialect, or multi_spike of stl.LIF"
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("loop", [False, True])
+def test_synaptic_currents_and_several_spikes(loop: bool, tmp_path: Path) -> None:
+    """C equals the integers in every spike; those are nearly the reference's, but for what a loop adds up."""
+    program = chip_like((4, 12, 8, 3), cap=31, recurrent=loop, readout=loop)
+    x = counts(program, steps=40, batch=8).astype(F)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    ours, model = C(tmp_path / "c", COptions()).run(x, record=True), IntegerRunner(tmp_path / "c", COptions())
+    integers, reference = model.run(x, record=True), run(program, x, record=["lif1", "lif2"])
+    np.testing.assert_array_equal(ours.y, integers.y)
+    for name in ("lif1", "lif2"):
+        np.testing.assert_array_equal(ours.recorded[name], integers.recorded[name])
+        assert ours.recorded[name].max() > 1
+        assert loop or (ours.recorded[name] != reference.recorded[name]).mean() < 0.05
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -443,6 +470,11 @@ def damage(folder: Path, change: Callable[[Any, dict[str, Any]], None]) -> None:
     write_npz(folder / NAME, arrays)
 
 
+def _several(structure: Any, arrays: dict[str, Any], cap: Any, drop: int = 1) -> None:
+    arrays |= {"cap": np.array([9], np.int32), "drop": np.array(drop, np.int32)}
+    structure["nodes"][2]["neuron"].update(cap=cap, reset="subtract", drop={"array": "drop"})
+
+
 DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "no nodes": lambda s, a: s.update(nodes=[]),
     "a list": lambda s, a: s.update(nodes=[[]]),
@@ -461,6 +493,11 @@ DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "a large shape": lambda s, a: s["nodes"][0].update(shape=[2**30, 2**30]),
     "a decay": lambda s, a: s["nodes"][2]["neuron"].update(v_decay=5000),
     "a reset": lambda s, a: s["nodes"][2]["neuron"].update(reset="zap"),
+    "a cap of a hard reset": lambda s, a: s["nodes"][2]["neuron"].update(cap=2),
+    "no spikes": lambda s, a: s["nodes"][2]["neuron"].update(cap=0),
+    "spikes beyond a byte": lambda s, a: _several(s, a, 256),
+    "a cap for each": lambda s, a: _several(s, a, {"array": "cap"}),
+    "spikes that take nothing": lambda s, a: _several(s, a, 9, drop=0),
     "weights": lambda s, a: a.update({"1.weight": a["1.weight"] * 100}),
     "weights' type": lambda s, a: a.update({"1.weight": a["1.weight"].astype(np.float32)}),
     "weights' shape": lambda s, a: a.update({"1.weight": a["1.weight"][:, :3]}),
@@ -482,6 +519,12 @@ def test_damaged_integers_are_refused_in_one_sentence(folder: Path, what: str) -
     damage(folder, DAMAGE[what])
     with pytest.raises(InputError, match=r"integers.npz: .*export it again"):
         read_folder(folder)
+
+
+def test_several_spikes_are_read_back(folder: Path) -> None:
+    damage(folder, lambda s, a: _several(s, a, 31))
+    graph, _ = read_integers(folder / NAME)
+    assert [node.neuron.cap for node in graph.populations] == [31]
 
 
 def test_integers_whose_sums_fit_no_register_are_refused(folder: Path) -> None:

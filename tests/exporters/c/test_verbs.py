@@ -77,7 +77,7 @@ def test_a_deadline_that_is_none(seconds: str, digits_run: Path, tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def exported(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from stl_deploy.pipeline.export import export
+    from stl_deploy.verbs.artifacts import export
 
     folder = tmp_path_factory.mktemp("c") / "digits"
     export(digits_run, "c", folder, verified=find_compiler() is not None)

@@ -11,7 +11,7 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.exporters.netx.target import CHIPS, Netx, NetxOptions
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.check import check
+from stl_deploy.verbs.checking import check
 from tests.exporters.netx.programs import Builder, F
 
 

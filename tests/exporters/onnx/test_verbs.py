@@ -8,9 +8,8 @@ from typer.testing import CliRunner
 from stl_deploy.cli.app import app
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx, int8
-from stl_deploy.pipeline.export import export
-from stl_deploy.pipeline.verify import verify
 from stl_deploy.runs.source import open_program, open_source
+from stl_deploy.verbs.artifacts import export, verify
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])

@@ -25,9 +25,8 @@ from stl_deploy.exporters.xylo.structure import structure
 from stl_deploy.graph.program import Program, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import Bench
-from stl_deploy.pipeline.check import check as check_source
-from stl_deploy.pipeline.export import export
-from stl_deploy.pipeline.simulate import simulate
+from stl_deploy.verbs.artifacts import export, simulate
+from stl_deploy.verbs.checking import check as check_source
 from tests.exporters.xylo.nets import F, chain, changed, counts, graph_of
 
 needs_xylosim = pytest.mark.skipif(XYLOSIM.reason() is not None, reason=str(XYLOSIM.reason()))

@@ -2,6 +2,7 @@
  *
  * Made by stl-deploy of one version from net.nir. What each step computes is in net.h and in the comments below.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include "net.h"
@@ -14,12 +15,31 @@
 #endif
 #endif
 
+/* Registers of 64 bits and vectors, or of 32 bits; -DNET_NARROW chooses the latter anywhere. */
+#if (UINTPTR_MAX > UINT32_MAX) && !defined NET_NARROW
+#define NET_WIDE
+#endif
+
+/* To count or time layers: called with a layer's number before its work. */
+#ifndef NET_MARK
+#define NET_MARK(layer) ((void)0)
+#endif
+
 /* Products and sums of the functions below need an int of 32 bits: this array has a size below 0 without. */
 typedef char net_int_has_32_bits[sizeof(int) >= 4 ? 1 : -1];
 
 #ifndef NET_RECORD
 /* The state is as large as net.h says: this array has a size below 0 if it is not. */
 typedef char net_state_size_as_told[sizeof(net_state) == NET_STATE_BYTES ? 1 : -1];
+#endif
+
+/* Where registers are few, inner loops are functions of their own, and several neurons take turns in one. */
+#if defined __GNUC__ && !defined NET_WIDE
+#define STL_APART __attribute__((noinline))
+#define STL_UNROLL _Pragma("GCC unroll 4")
+#else
+#define STL_APART
+#define STL_UNROLL
 #endif
 
 /* lif1: neurons, 2 x 4 x 4 */
@@ -86,29 +106,33 @@ static const struct layer_shape conv1_shape = {
 /* Add n weights, x times each, to as many sums. */
 static void add_times_s16(int16_t *STL_RESTRICT sums, const int8_t *STL_RESTRICT weight, int32_t x, int32_t n)
 {
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < n; i++) {
         sums[i] = (int16_t)(sums[i] + weight[i] * x);
+    }
 }
 
 static void clear_s16(int16_t *sums, int32_t n)
 {
-    memset(sums, 0, (size_t)n * sizeof *sums);
+    (void)memset(sums, 0, (size_t)n * sizeof *sums);
 }
 
 /* Begin rows of sums with their biases. */
 static void fill_s16(int16_t *STL_RESTRICT sums, const int16_t *STL_RESTRICT bias, int32_t n, int32_t rows)
 {
-    for (int32_t row = 0; row < rows; row++)
-        memcpy(&sums[row * n], bias, (size_t)n * sizeof *sums);
+    for (int32_t row = 0; row < rows; row++) {
+        (void)memcpy(&sums[row * n], bias, (size_t)n * sizeof *sums);
+    }
 }
 
 /* Every input that is not 0 adds its row of weights, as often as it says. */
 static void dense_u8_s16(const uint8_t *STL_RESTRICT in, int32_t ins, const int8_t *STL_RESTRICT weight,
                          int16_t *STL_RESTRICT sums, int32_t outs)
 {
-    for (int32_t i = 0; i < ins; i++)
-        if (in[i] != 0)
+    for (int32_t i = 0; i < ins; i++) {
+        if (in[i] != 0u) {
             add_times_s16(sums, &weight[i * outs], in[i], outs);
+        }
+    }
 }
 
 /* One row of inputs: each that is not 0 adds its kernel around where it is. Neighbouring columns of the output lie side
@@ -138,8 +162,9 @@ static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint
         const int8_t *inside = &weight[channel * kernel + skipped * pixel];
         int32_t at = newest + (left + skipped) * pixel;
 
-        if (x == 0)
+        if (x == 0) {
             continue;
+        }
         for (int32_t k = first; k <= last; k++) {
             add_times_s16(&sums[at], &inside[k * kernel_line], x, (end - skipped) * pixel);
             at = at < line ? at + (slots - 1) * line : at - line;
@@ -150,19 +175,35 @@ static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint
 /* Rows of 2 neurons, one step. v keeps 2048 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0.
  * Of 2 neighbours, pooled is 1 where one fires. */
-static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums, const int8_t *STL_RESTRICT threshold,
-                      uint8_t *STL_RESTRICT spikes, uint8_t *STL_RESTRICT pooled, int32_t rows)
+STL_APART static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums,
+                                const int8_t *STL_RESTRICT threshold, uint8_t *STL_RESTRICT spikes,
+                                uint8_t *STL_RESTRICT pooled, int32_t rows)
 {
     for (int32_t row = 0; row < rows; row++) {
         uint8_t *STL_RESTRICT pool = &pooled[row / 2 * 2];
 
+#if !defined NET_WIDE && !defined NET_RECORD
+    (void)spikes;
+#endif
         for (int32_t i = 0; i < 2; i++) {
             const int32_t current = 64 * (int32_t)sums[i];
             const int32_t now = v[i] / 2 + current;
 
-            spikes[i] = now > 64 * (int32_t)threshold[i];
+#ifndef NET_WIDE
+#ifdef NET_RECORD
+            spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
+#endif
+            if (now > (64 * (int32_t)threshold[i])) {
+                pool[i] = 1;
+                v[i] = 0;
+            } else {
+                v[i] = (int16_t)now;
+            }
+#else
+            spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
             pool[i] |= spikes[i];
-            v[i] = (int16_t)(spikes[i] ? 0 : now);
+            v[i] = (int16_t)((spikes[i] != 0u) ? 0 : now);
+#endif
         }
         v += 2;
         sums += 2;
@@ -172,67 +213,97 @@ static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums,
 
 /* A row of 3 neurons, one step. v keeps 3096 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0. */
-static void neurons_2(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums, const int8_t *STL_RESTRICT threshold,
-                      uint8_t *STL_RESTRICT spikes)
+STL_APART static void neurons_2(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums,
+                                const int8_t *STL_RESTRICT threshold, uint8_t *STL_RESTRICT spikes)
 {
     for (int32_t i = 0; i < 3; i++) {
         const int32_t current = 64 * (int32_t)sums[i];
         const int32_t now = v[i] * 3096 / 4096 + current;
 
-        spikes[i] = now > 64 * (int32_t)threshold[i];
-        v[i] = (int16_t)(spikes[i] ? 0 : now);
+#ifndef NET_WIDE
+        spikes[i] = 0;
+        if (now > (64 * (int32_t)threshold[i])) {
+            spikes[i] = 1;
+            v[i] = 0;
+        } else {
+            v[i] = (int16_t)now;
+        }
+#else
+        spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
+        v[i] = (int16_t)((spikes[i] != 0u) ? 0 : now);
+#endif
     }
 }
 
 /* One step of what was taken in. */
 static void run(net_state *s, int32_t *y)
 {
-    /* lif1: neurons, 2 x 4 x 4 */
+    NET_MARK(1); /* lif1: neurons, 2 x 4 x 4 */
     fill_s16(s->scratch.s16, lif1_bias, 2, 16);
-    for (int32_t row = 0; row < 4; row++)
+    for (int32_t row = 0; row < 4; row++) {
         conv_u8_s16(&conv1_shape, row, s->in_values, conv1_weight, s->scratch.s16, 4);
+    }
     /* pool1: the largest of 2 x 2 */
-    memset(s->pool1_spikes, 0, sizeof s->pool1_spikes);
+    (void)memset(s->pool1_spikes, 0, sizeof s->pool1_spikes);
     for (int32_t row = 0; row < 4; row++) {
         const int32_t at = row * 8;
 
         neurons_1(&s->lif1_v[at], &s->scratch.s16[at], lif1_threshold, s->row_spikes, &s->pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
-        memcpy(&s->recorded[row * 8], s->row_spikes, 8);
+        (void)memcpy(&s->recorded[row * 8], s->row_spikes, 8);
 #endif
     }
 #ifdef NET_RECORD
-    memcpy(&s->recorded[32], s->pool1_spikes, 8);
+    (void)memcpy(&s->recorded[32], s->pool1_spikes, 8);
 #endif
 
-    /* lif2: neurons, 3 */
+    NET_MARK(2); /* lif2: neurons, 3 */
     clear_s16(s->scratch.s16, 3);
     dense_u8_s16(s->pool1_spikes, 8, fc_weight, s->scratch.s16, 3);
     neurons_2(s->lif2_v, s->scratch.s16, lif2_threshold, s->lif2_spikes);
 #ifdef NET_RECORD
-    memcpy(&s->recorded[40], s->lif2_spikes, 3);
+    (void)memcpy(&s->recorded[40], s->lif2_spikes, 3);
 #endif
 
-    /* out: output, 3 */
-    for (int32_t i = 0; i < 3; i++)
+    NET_MARK(3); /* out: output, 3 */
+    for (int32_t i = 0; i < 3; i++) {
         y[i] = s->lif2_spikes[i];
+    }
 }
 
 void net_init(net_state *s)
 {
-    memset(s, 0, sizeof *s);
+    (void)memset(s, 0, sizeof *s);
+}
+
+/* Whether a value is refused. Built with NET_SATURATE none is: it counts as the nearest one in range. */
+static int is_refused(int32_t value)
+{
+#ifdef NET_SATURATE
+    (void)value;
+    return 0;
+#else
+    return (value < NET_INPUT_MIN) || (value > NET_INPUT_MAX);
+#endif
+}
+
+static int32_t nearest(int32_t value)
+{
+    const int32_t low = (value < NET_INPUT_MIN) ? NET_INPUT_MIN : value;
+
+    return (low > NET_INPUT_MAX) ? NET_INPUT_MAX : low;
 }
 
 int net_step(net_state *s, const int32_t *x, int32_t *y)
 {
     for (int32_t i = 0; i < NET_INPUTS; i++) {
-        const int32_t value = x[i];
-
-        if (value < NET_INPUT_MIN || value > NET_INPUT_MAX)
+        if (is_refused(x[i]) != 0) {
             return -1;
+        }
     }
-    for (int32_t i = 0; i < 16; i++)
-        s->in_values[i] = (uint8_t)x[i];
+    for (int32_t i = 0; i < 16; i++) {
+        s->in_values[i] = (uint8_t)nearest(x[i]);
+    }
     run(s, y);
     return 0;
 }
@@ -240,21 +311,24 @@ int net_step(net_state *s, const int32_t *x, int32_t *y)
 int net_step_int8(net_state *s, const int8_t *x, int32_t *y)
 {
     for (int32_t i = 0; i < NET_INPUTS; i++) {
-        const int32_t value = x[i];
-
-        if (value < NET_INPUT_MIN || value > NET_INPUT_MAX)
+        if (is_refused(x[i]) != 0) {
             return -1;
+        }
     }
-    for (int32_t i = 0; i < 16; i++)
-        s->in_values[i] = (uint8_t)x[i];
+    for (int32_t i = 0; i < 16; i++) {
+        s->in_values[i] = (uint8_t)nearest(x[i]);
+    }
     run(s, y);
     return 0;
 }
 
 int net_step_bits(net_state *s, const uint8_t *bits, int32_t *y)
 {
-    for (int32_t i = 0; i < 16; i++)
-        s->in_values[i] = bits[i / 8] >> i % 8 & 1;
+    for (int32_t at = 0; at < NET_INPUTS; at++) {
+        const uint32_t bit = ((uint32_t)bits[at / 8] >> ((uint32_t)at % 8u)) & 1u;
+
+        s->in_values[at] = (uint8_t)bit;
+    }
     run(s, y);
     return 0;
 }
@@ -264,12 +338,14 @@ int net_step_events(net_state *s, const uint16_t *index, int32_t n, int32_t *y)
     for (int32_t i = 0; i < n; i++) {
         const int32_t at = index[i];
 
-        if (at >= NET_INPUTS)
+        if (at >= NET_INPUTS) {
             return -1;
+        }
     }
-    memset(s->in_values, 0, sizeof s->in_values);
-    for (int32_t i = 0; i < n; i++)
+    (void)memset(s->in_values, 0, sizeof s->in_values);
+    for (int32_t i = 0; i < n; i++) {
         s->in_values[index[i]] = 1;
+    }
     run(s, y);
     return 0;
 }

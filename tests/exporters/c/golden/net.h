@@ -1,5 +1,8 @@
 /* golden
  *
+ * SPDX-License-Identifier: BSD-3-Clause
+ * Copyright (c) 2026, the stl-deploy authors: the code. The weights are the network author's.
+ *
  * Made by stl-deploy of one version from net.nir: integers only, no allocation, no floating point.
  *
  *     static net_state state;
@@ -68,7 +71,8 @@ typedef struct net_state {
 void net_init(net_state *s);
 
 /* One time step. Returns 0, or -1 if a value of x is below NET_INPUT_MIN or above NET_INPUT_MAX: then
- * the step is not taken. x has NET_INPUTS values, y NET_OUTPUTS. */
+ * the step is not taken. Compiled with -DNET_SATURATE, such a value counts as the nearest one in range instead.
+ * x has NET_INPUTS values, y NET_OUTPUTS. */
 int net_step(net_state *s, const int32_t *x, int32_t *y);
 
 /* The same, with other forms of input. */

@@ -14,7 +14,7 @@ static int64_t vote_for(const int32_t *y, int32_t i)
 
 void net_decide_init(net_decision *d)
 {
-    memset(d, 0, sizeof *d);
+    (void)memset(d, 0, sizeof *d);
 }
 
 void net_decide(net_decision *d, const int32_t *y)
@@ -31,9 +31,11 @@ int net_class(const net_decision *d)
 {
     int first = 0;
 
-    for (int i = 1; i < NET_CLASSES; i++)
-        if (d->scores[i] > d->scores[first])
+    for (int i = 1; i < NET_CLASSES; i++) {
+        if (d->scores[i] > d->scores[first]) {
             first = i;
+        }
+    }
     return first;
 }
 
@@ -41,9 +43,11 @@ int net_step_class(const int32_t *y)
 {
     int first = 0;
 
-    for (int i = 1; i < NET_CLASSES; i++)
-        if (vote_for(y, i) > vote_for(y, first))
+    for (int i = 1; i < NET_CLASSES; i++) {
+        if (vote_for(y, i) > vote_for(y, first)) {
             first = i;
+        }
+    }
     return first;
 }
 
@@ -52,10 +56,13 @@ int net_sure(const net_decision *d, int32_t margin)
     const int leader = net_class(d);
     int64_t lead = INT64_MAX;
 
-    if (d->steps == 0)
+    if (d->steps == 0) {
         return 0;
-    for (int i = 0; i < NET_CLASSES; i++)
-        if (i != leader && d->scores[leader] - d->scores[i] < lead)
+    }
+    for (int i = 0; i < NET_CLASSES; i++) {
+        if (i != leader && d->scores[leader] - d->scores[i] < lead) {
             lead = d->scores[leader] - d->scores[i];
+        }
+    }
     return lead >= (int64_t)margin * d->steps;
 }

@@ -1,0 +1,440 @@
+"""Options of the verbs, one dataclass each: keywords of methods, options of the command line and docs come from them.
+
+An options class has a twin, a TypedDict, that names its fields for ``**options: Unpack[...]``; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar, get_args
+
+from stl_deploy.errors import InputError
+
+FoldThresholds = Literal["keep", "weights"]
+NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
+OnnxForm = Literal["sequence", "step"]
+Precision = Literal["float32", "exact", "int8", "integer"]
+Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
+Numeric = Literal["fixed", "float"]
+LearningMode = Literal["stl", "sl", "tl", "ann"]
+LONGEST = 1e6
+"""Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How a field stands on the command line.
+
+    names: default: ``--`` and the field's name. of_target: an option that one target or backend has. choices: the shell
+    completes these names (of a list in `stl_deploy.cli.options`). switches: one flag for each value but the default.
+    kind: the type that typer parses, where it is another than the field's; parse: the function of
+    `stl_deploy.cli.options` from that to the field's value.
+    """
+
+    help: str
+    names: tuple[str, ...] = ()
+    metavar: str | None = None
+    of_target: bool = False
+    hidden: bool = False
+    choices: str | None = None
+    switches: Mapping[str, str] | None = None
+    kind: Any = None
+    parse: str | None = None
+
+
+def option(default: T, help: str, *names: str, **shown: Any) -> T:
+    """A field with its default and its help; see `Shown`."""
+    made: Any = field(default=default, metadata={"shown": Shown(help=help, names=names, **shown)})
+    return made  # type: ignore[no-any-return]
+
+
+def mapping(help: str, *names: str, **shown: Any) -> Any:
+    """As `option`, for a mapping that is empty by default."""
+    return field(default_factory=dict, metadata={"shown": Shown(help=help, names=names, **shown)})
+
+
+def shown(one: Field[Any]) -> Shown:
+    """How a field stands on the command line."""
+    found: Shown = one.metadata["shown"]
+    return found
+
+
+def of_target(options: Any) -> dict[str, Any]:
+    """What was given of the options that single targets have, those of plug-ins among them."""
+    own = [one for one in fields(options) if shown(one).of_target]
+    given = {one.name: value for one in own if (value := getattr(options, one.name)) != one.default}
+    return given | dict(options.target_options)
+
+
+def _deadline(seconds: float) -> None:
+    if not 0 < seconds <= LONGEST:
+        raise InputError(f"--deadline: expected seconds above 0, at most {LONGEST:,.0f}; found {seconds:g}")
+
+
+def _input_grid() -> int | None:
+    return option(
+        None,
+        "Round the input to multiples of 2^-BITS and declare it so.",
+        "--input-grid",
+        metavar="BITS",
+    )
+
+
+def _seconds() -> float:
+    return option(
+        600.0,
+        "Seconds without progress before an outside tool (a compiler, a simulator) is stopped.",
+        "--deadline",
+        metavar="SECONDS",
+    )
+
+
+def _plug_in() -> Any:
+    return mapping("Options of another package's target, by name.", hidden=True)
+
+
+_DEVICE = (
+    "xylo: audio2, audio3 or imu (default: the first that fits); verilog: up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 or "
+    "generic."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions:
+    """How a network is folded.
+
+    thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
+    float32 sums are exact; None: yes, but for a run as its configuration says, and not for a .nir file.
+    Raises InputError for thresholds of no known form.
+    """
+
+    thresholds: FoldThresholds = option("keep", "keep: one per neuron in the graph; weights: absorbed, each is 1.")
+    exact_grid: bool | None = option(
+        None, "Round to grids on which float32 sums are exact.", "--exact-grid/--no-exact-grid"
+    )
+    merge_pools: bool = option(False, "Of a .nir file: average pools go into weights beside them.", "--merge-pools")
+    input_grid: int | None = _input_grid()
+
+    def __post_init__(self) -> None:
+        if self.thresholds not in get_args(FoldThresholds):
+            raise InputError(f"expected thresholds {' or '.join(get_args(FoldThresholds))}; found {self.thresholds!r}")
+
+
+class FoldKeywords(TypedDict, total=False):
+    """Fields of `FoldOptions`."""
+
+    thresholds: FoldThresholds
+    exact_grid: bool | None
+    merge_pools: bool
+    input_grid: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How an artifact is written and verified. Raises InputError for a deadline that is no time."""
+
+    thresholds: NetxThresholds | None = option(
+        None,
+        "netx: folded (the default: one per population), per-layer, or per-neuron (simulation only); where thresholds "
+        "differ between pixels: unrolled (dense, exact) or projected (to channels). A table shows what each costs.",
+        of_target=True,
+    )
+    form: OnnxForm | None = option(
+        None, "onnx: sequence (the default: all steps in one call) or step (streaming).", of_target=True
+    )
+    precision: Precision | None = option(
+        None,
+        "onnx: of weights and sums.",
+        of_target=True,
+        switches={
+            "exact": "onnx: add up in float64, for weights that lie on no exact grid (slow).",
+            "int8": "onnx: weights of 8 bits, about a quarter of the size.",
+            "integer": "onnx: sums in integers, same spikes, faster where 8-bit products are.",
+        },
+    )
+    reader: Reader | None = option(None, "nir: restate the graph for this framework's reader.", "--for", of_target=True)
+    flash: str | None = option(
+        None, "c: flash that must hold it, as 256K (exit 1 if it does not).", metavar="BYTES", of_target=True
+    )
+    ram: str | None = option(None, "c: RAM that must hold it, as 64K.", metavar="BYTES", of_target=True)
+    device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
+    round_decays: bool = option(
+        False, "xylo: take the nearest 1 - 2^-k for decays that are none.", "--round-decays", of_target=True
+    )
+    lanes: int | None = option(
+        None,
+        "verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill).",
+        of_target=True,
+    )
+    name: str | None = option(
+        None, "c: what all names and files begin with; default: net.", metavar="PREFIX", of_target=True
+    )
+    package: str | None = option(
+        None,
+        "c: also a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack.",
+        metavar="KIND",
+        of_target=True,
+    )
+    overwrite: bool = option(False, "Replace a folder whose files were edited.", "--overwrite")
+    input_grid: int | None = _input_grid()
+    verified: bool = option(True, "Read the artifact back and run it.", "--verify/--no-verify")
+    deadline: float = _seconds()
+    target_options: Mapping[str, Any] = _plug_in()
+
+    def __post_init__(self) -> None:
+        _deadline(self.deadline)
+
+
+class ExportKeywords(TypedDict, total=False):
+    """Fields of `ExportOptions`."""
+
+    thresholds: NetxThresholds | None
+    form: OnnxForm | None
+    precision: Precision | None
+    reader: Reader | None
+    flash: str | None
+    ram: str | None
+    device: str | None
+    round_decays: bool
+    lanes: int | None
+    name: str | None
+    package: str | None
+    overwrite: bool
+    input_grid: int | None
+    verified: bool
+    deadline: float
+    target_options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What targets are asked about."""
+
+    input_grid: int | None = _input_grid()
+    device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
+    flash: str | None = option(
+        None, "c: flash that must hold it, as 256K (estimated).", metavar="BYTES", of_target=True
+    )
+    ram: str | None = option(None, "c: RAM that must hold it, as 64K (estimated).", metavar="BYTES", of_target=True)
+    target_options: Mapping[str, Any] = _plug_in()
+
+
+class CheckKeywords(TypedDict, total=False):
+    """Fields of `CheckOptions`."""
+
+    input_grid: int | None
+    device: str | None
+    flash: str | None
+    ram: str | None
+    target_options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """How artifacts are compared with the graph. Raises InputError for a deadline that is no time.
+
+    lava: artifacts also run on every other backend that reads them and must equal one of our models, Lava above all.
+    """
+
+    input_grid: int | None = _input_grid()
+    lava: bool = option(True, "Leave Lava out even if it is installed.", "--no-lava")
+    deadline: float = _seconds()
+
+    def __post_init__(self) -> None:
+        _deadline(self.deadline)
+
+
+class VerifyKeywords(TypedDict, total=False):
+    """Fields of `VerifyOptions`."""
+
+    input_grid: int | None
+    lava: bool
+    deadline: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions:
+    """How a backend runs a network. Raises InputError for a deadline that is no time."""
+
+    record: bool = option(False, "Also every spiking node's spikes.", "--record")
+    input_grid: int | None = _input_grid()
+    thresholds: NetxThresholds | None = option(None, "loihi and lava: as export's.", of_target=True)
+    numeric: Numeric | None = option(
+        None,
+        "lava: fixed (the netx file in integers, the default) or float (floating-point processes).",
+        of_target=True,
+    )
+    trust: bool = option(
+        False, "c: compile and run a folder though its C is not what stl-deploy makes.", "--trust", of_target=True
+    )
+    deadline: float = _seconds()
+    target_options: Mapping[str, Any] = _plug_in()
+
+    def __post_init__(self) -> None:
+        _deadline(self.deadline)
+
+
+class SimulateKeywords(TypedDict, total=False):
+    """Fields of `SimulateOptions`."""
+
+    record: bool
+    input_grid: int | None
+    thresholds: NetxThresholds | None
+    numeric: Numeric | None
+    trust: bool
+    deadline: float
+    target_options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyOptions:
+    """How activity is counted, priced and compared.
+
+    step_time: a chip's name, as ``loihi1``, to the seconds of one measured time step, in place of the predicted one.
+    margin: of accuracy, in percentage points; None: 0.5, and no labels are needed.
+    """
+
+    prices: tuple[str, ...] = option(
+        (),
+        "A price list; may be repeated.",
+        "--prices",
+        metavar="NAME|FILE.toml",
+        choices="price_lists",
+        kind=list[str] | None,
+        parse="texts",
+    )
+    input_coding: str | None = option(None, "spikes, graded or analog.", choices="codings")
+    input_grid: int | None = _input_grid()
+    measure: bool = option(False, "Also read this machine's energy counters under ONNX Runtime.", "--measure")
+    step_time: Mapping[str, float] = mapping(
+        "Seconds of one time step as measured on a chip, as in loihi1=66e-6; may be repeated.",
+        metavar="CHIP=S",
+        choices="chips",
+        kind=list[str] | None,
+        parse="step_times",
+    )
+    margin: float | None = option(
+        None, "Percentage points behind the ANN that count as equal accuracy (0.5).", metavar="POINTS"
+    )
+    processes: int = option(1, "Count in N processes.", metavar="N")
+
+
+class EnergyKeywords(TypedDict, total=False):
+    """Fields of `EnergyOptions`."""
+
+    prices: tuple[str, ...]
+    input_coding: str | None
+    input_grid: int | None
+    measure: bool
+    step_time: Mapping[str, float]
+    margin: float | None
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeoffOptions:
+    """Which points accuracy is weighed against energy at, besides each network as it is.
+
+    early_exit: samples stop once their decision is sure by a margin, which a quarter, half and three quarters of them
+    stay below at the end.
+    """
+
+    over_steps: bool = option(False, "Accuracy against energy at 1, 2, ... T time steps.", "--over-steps")
+    over_checkpoints: bool = option(
+        False, "Accuracy against energy of the epochs kept by train.keep_every.", "--over-checkpoints"
+    )
+    early_exit: bool = option(False, "Accuracy against energy if each sample stops once it is decided.", "--early-exit")
+
+    def __bool__(self) -> bool:
+        """Whether any is asked for."""
+        return self.over_steps or self.over_checkpoints or self.early_exit
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiseOptions:
+    """How a trained network is trained on in integers.
+
+    lr: None: 0.3 of the run's, 0.03 of a one-cycle's. samples: None: all. resume: go on with what a call that did not
+    end has trained.
+    """
+
+    epochs: int = option(10, "Epochs of fine-tuning; 0 rounds only.")
+    lr: float | None = option(None, "Learning rate to begin with; default: 0.3 of the run's (one_cycle: 0.03).")
+    samples: int | None = option(None, "Test images to compare on; default: all.")
+    device: str = option("cpu", "cpu or cuda, for the training.")
+    input_grid: int | None = _input_grid()
+    resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Changes to a configuration that have a name of their own; `changes` has them all as ``key=value``."""
+
+    mode: LearningMode | None = option(None, "stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
+    seed: int | None = option(None, "Seed of weights, order, encoding and dropout.")
+    device: str | None = option(None, "auto, cpu or cuda.", choices="devices")
+    data_dir: str | None = option(
+        None,
+        "Where the dataset's files are already; default: downloaded.",
+        "--data-dir",
+        metavar="DIR",
+        kind=Path | None,
+        parse="path_text",
+    )
+    input_grid: int | None = _input_grid()
+    set: tuple[str, ...] = option(
+        (),
+        "Change one key, as in --set train.epochs=3. May be repeated.",
+        "--set",
+        metavar="KEY=VALUE",
+        kind=list[str] | None,
+        parse="texts",
+    )
+
+    def __bool__(self) -> bool:
+        """Whether anything is changed."""
+        return bool(self.changes)
+
+    @property
+    def changes(self) -> list[str]:
+        """As ``--set`` takes them, named ones first."""
+        from json import dumps
+
+        named = {
+            "train.mode": self.mode,
+            "train.seed": self.seed,
+            "train.device": self.device,
+            "dataset.data_dir": None if self.data_dir is None else dumps(self.data_dir),
+            "dataset.input_bits": self.input_grid,
+        }
+        return [*(f"{key}={value}" for key, value in named.items() if value is not None), *self.set]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the whole way includes.
+
+    lava: simulate on Lava where it is installed. twin: train the ANN of the same topology, once, to compare with.
+    frontier: train narrower ANNs, once, for the cheapest that is as accurate.
+    """
+
+    resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
+    overwrite: bool = option(False, "Replace the run or training that the folder holds.", "--overwrite")
+    lava: bool = option(True, "Leave Lava out even if it is installed.", "--no-lava")
+    twin: bool | Literal["kept"] = option(True, "Do not train the ANN twin to compare with.", "--no-twin", kind=bool)
+    frontier: bool = option(
+        True, "Do not train narrower ANNs, to find the cheapest that is as accurate.", "--no-frontier"
+    )
+
+
+class RunKeywords(TypedDict, total=False):
+    """Fields of `RunOptions`."""
+
+    resume: bool
+    overwrite: bool
+    lava: bool
+    twin: bool | Literal["kept"]
+    frontier: bool

@@ -1,0 +1,178 @@
+"""An energy report as tables and sentences, and the models against published measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
+from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.prices.bill import Bill, Priced
+from stl_deploy.energy.validate import Check, scores
+
+
+def show(report: EnergyReport, say: Console) -> None:
+    """Counts, the comparison grid, prices side by side, what dominates, and last the verdict."""
+    totals = report.counts.totals
+    say.say(
+        f"{report.counts.batch} samples, T = {report.counts.T}: {totals.synops_AC:,} synops AC + "
+        f"{totals.synops_MAC:,} MAC; {totals.spikes:,} spikes; ANN twin {totals.ann_macs_exact:,} MACs, dense"
+    )
+    rows = [
+        [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
+    ]
+    say.table(["modelled, per inference", "scope", "evidence", "SNN", "dense ANN twin", "the SNN costs"], rows)
+    if any(p.snn is not None and p.snn.unpriced for p in report.energy):
+        say.say("bracket: from nothing to the bounds of terms that have no price")
+    lists = {cell.prices.name: f"{cell.prices.width}, {cell.prices.node}" for cell in report.comparisons}
+    heads = [text if [*lists.values()].count(text) == 1 else name for name, text in lists.items()]
+    say.table(["memory included: the SNN costs", *heads], _grid(report, [*lists]))
+    say.table(
+        ["on a chip, modelled", "energy", "ANN twin on it", "floor", "events", "latency", "a step"], _chips(report)
+    )
+    for line in summary(report):
+        say.say(line)
+    say.say(report.verdict)
+
+
+def _chips(report: EnergyReport) -> list[list[str]]:
+    return [
+        [
+            line.title,
+            range_with_unit(line.total, "J"),
+            "-" if line.ann is None else range_with_unit(line.ann, "J"),
+            "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})",
+            range_with_unit(line.events, "J"),
+            "-" if line.latency is None else range_with_unit(line.latency, "s"),
+            "not known" if line.step_source is None else line.step_source.partition(", ")[0],
+        ]
+        for line in report.chips
+    ]
+
+
+def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
+    rows: dict[str, dict[str, str]] = {}
+    for cell in report.comparisons:
+        zeros = ", ANN skips zeros" if cell.ann_zeros == "skipped" else ""
+        rows.setdefault(f"{cell.flow.text}{zeros}", {})[cell.prices.name] = _times(cell.ratio)
+    return [[name, *(row[entry] for entry in lists)] for name, row in rows.items()]
+
+
+def summary(report: EnergyReport) -> list[str]:
+    """In a few lines: what dominates, the twin's zeros, static power, and where it would break even."""
+    data = report.as_dict()
+    lines, twin = [], data["ann_twin"]
+    items = data["models"][0]["snn"][:3]
+    everything = data["models"][0]["snn_range_J"][1]
+    shares = ", ".join(f"{i['layer']}: {i['term']} {i['joules'][1] / everything:.0%}" for i in items)
+    account = f"{data['models'][0]['name']}, {data['models'][0]['price']}"
+    lines += [f"what dominates ({account}): {shares}"] if items else []
+    least, most = twin["macs_zero_skipping"]
+    skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
+    lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
+    lines += [report.spread] if report.spread else []
+    lines += _placed(data["placement"])
+    if report.machine is not None:
+        found = report.machine.joules_per_sample
+        shown = (
+            f"not measured: {report.machine.reason}"
+            if found is None
+            else f"{with_unit(found, 'J')} per sample (measured)"
+        )
+        lines += [f"this machine's CPU, ONNX Runtime: {shown}"]
+    return [*lines, *_limits(data["break_even"])]
+
+
+_MEASURES = {
+    "spikes per synapse per inference": "{:.3g} spikes per synapse and inference",
+    "spike rate": "{:.3g} % spikes per neuron and step",
+}
+_WHERE = {"below": "below the limit of", "within": "between the limits of", "above": "above the limit of"}
+
+
+def _limits(break_even: dict[str, Any]) -> list[str]:
+    """Where the network stands to published limits, one line for each measure that they are of."""
+    told: dict[str, list[str]] = {}
+    for limit in break_even["published"]:
+        value = limit["this_network"]
+        if value is not None:
+            shown = _MEASURES[limit["measure"]].format(100 * value if limit["measure"] == "spike rate" else value)
+            told.setdefault(shown, []).append(f"{_WHERE[limit['verdict']]} {limit['study'].split(',')[0]}")
+    return [f"{shown}: {'; '.join(limits)}" for shown, limits in told.items()]
+
+
+def _placed(placement: dict[str, Any]) -> list[str]:
+    if placement["reason"] is not None:
+        return [f"messages and hops between cores are not counted: {placement['reason']}"]
+    parts = []
+    for one in placement["placements"]:
+        crossed = "hops unknown"
+        if one["hops_ew"] is not None:
+            crossed = f"{one['hops_ew'] + one['hops_ns']:,.0f} hops"
+        parts.append(
+            f"{one['placement']}: {counted(len(one['cores']), 'core')}, {one['messages']:,.0f} messages, {crossed}"
+        )
+    notes = "; ".join(["per inference", *placement["notes"]])
+    return [f"on {placement['chip']}, {'; '.join(parts)} ({notes})"]
+
+
+def _side(bill: Bill | None) -> str:
+    if bill is None:
+        return "not priced"
+    return range_with_unit(bill.total, "J") + (" (bracket)" if bill.unpriced else "")
+
+
+def _ratio(priced: Priced) -> str:
+    compared = priced.comparison
+    if compared is None or compared.snn_over_ann is None:
+        return "-"
+    return _times(compared.snn_over_ann)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times" if ratio >= 0.1 else f"{number(ratio)} times"
+
+
+def show_checks(checks: Sequence[Check], say: Console) -> None:
+    """Scores of each model on training and held-out data, then each check."""
+    rows = [
+        [
+            score.model,
+            score.quantity,
+            score.family,
+            "held out" if score.held_out else f"fitted to {score.fitted}",
+            str(score.others),
+            *("-" if error is None else f"{error:.0%}" for error in (score.worst_error, score.mean_error)),
+            f"{score.inside} of {score.others}",
+            "-" if score.width is None else f"{score.width:.3g}",
+        ]
+        for score in scores(checks)
+    ]
+    headers = ["model", "of", "network family", "family is", "rows", "worst error", "mean", "inside its range"]
+    say.table([*headers, "times wide"], rows)
+    rows = [
+        [
+            c.case,
+            c.model,
+            plain(c.predicted),
+            f"{plain(c.measured)} {c.unit}",
+            c.how,
+            f"{c.error:+.0%}",
+            "-" if c.width is None else f"{c.width:.3g}",
+            c.verdict,
+            c.split,
+        ]
+        for c in checks
+    ]
+    headers = ["case", "model", "predicted", "published", "how", "error", "times wide", "verdict", "split"]
+    say.table(headers, rows)
+    say.say(
+        "error: middle over middle; good: within 25 %; rough: within a factor 2; bracketed: inside a range at most "
+        "5 times wide; wide: inside a wider one, which says nothing; bad: the rest"
+    )
+    say.say(
+        "training: the model was fitted to it; held out: it was not; shortcut: a wrong way of counting that is in use. "
+        "ANNs on devices: each network predicted from the device's others"
+    )

@@ -1,0 +1,86 @@
+"""The trained network of a run folder, folded and written as a NIR graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stl_deploy._util.console import Console
+from stl_deploy.config.load import apply_overrides
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Dataset, load_dataset
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.graph.exact import NodeProof, prove_exact
+from stl_deploy.graph.program import Program
+from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.fast_path import announce
+from stl_deploy.pipeline.fold_network import Folded
+from stl_deploy.pipeline.fold_network import fold as fold_network
+from stl_deploy.runs.inputs import split_spec
+from stl_deploy.training.model_file import load_network
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedRun:
+    """A run's trained network, what it was folded to, and the Program as read back from the file written."""
+
+    config: RunConfig
+    data: Dataset
+    trained: Network
+    folded: Folded
+    program: Program
+    proofs: tuple[NodeProof, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether every sum of the graph is proved exact in float32."""
+        return all(proof.exact for proof in self.proofs)
+
+
+def fold_run(
+    run_dir: Path,
+    output: Path,
+    options: FoldOptions | None = None,
+    *,
+    snapshot: Path | None = None,
+    data: Dataset | None = None,
+    say: Console | None = None,
+) -> FoldedRun:
+    """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
+
+    options: exact_grid, input_grid: None as the run's configuration says. snapshot: other weights of the same training.
+    data: the configuration's dataset, where it is loaded already.
+    Raises InputError where the run or the network does not allow it.
+    """
+    options = options or FoldOptions()
+    trained, config = load_network(run_dir, snapshot)
+    if say is not None:
+        say.say(f"folding {run_dir}")
+        announce("cpu", say)
+    if options.input_grid is not None:
+        config = apply_overrides(config, [f"dataset.input_bits={options.input_grid}"])
+    data = data or load_dataset(config.dataset)
+    spec = split_spec(config, data.test)
+    folded = fold_network(
+        trained,
+        coding=spec.coding,
+        fraction_bits=spec.fraction_bits,
+        bound=spec.bound,
+        exact_grid=config.fold.exact_grid if options.exact_grid is None else options.exact_grid,
+        thresholds=options.thresholds,
+        about=_about(config, data),
+    )
+    write_nir(folded.graph, output)
+    program = lower(read_nir(output))
+    return FoldedRun(config, data, trained, folded, program, prove_exact(program))
+
+
+def _about(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """Metadata for readers of the graph: steps T of a training sequence, and class names of own data."""
+    about: dict[str, Any] = {"steps": config.dataset.T}
+    if data.class_names:
+        about["classes"] = list(data.class_names)
+    return about

@@ -1,0 +1,177 @@
+"""The verbs export, verify and simulate on paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from numpy.typing import NDArray
+
+from stl_deploy._util import allocator as _allocator
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, sha256, write_npz
+from stl_deploy._util.keywords import named_options
+from stl_deploy._util.units import counted
+from stl_deploy.config.options import (
+    ExportKeywords,
+    ExportOptions,
+    SimulateKeywords,
+    SimulateOptions,
+    VerifyKeywords,
+    VerifyOptions,
+)
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import Network
+from stl_deploy.exporters.verify import Report
+from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline import export as exporting
+from stl_deploy.pipeline import simulate as simulating
+from stl_deploy.pipeline import verify as verifying
+from stl_deploy.pipeline.artifacts import show_parity
+from stl_deploy.pipeline.read import open_network
+from stl_deploy.pipeline.results import Exported, Simulation
+from stl_deploy.runs.manifest import check_network
+from stl_deploy.runs.source import RUN, Source, open_program, open_source, program_input, read_for
+
+CALIBRATION = 256
+"""Training images of a run that integers are chosen by."""
+
+
+@named_options(ExportOptions, target="to")
+def export(
+    source: Path,
+    to: str,
+    output: Path,
+    *,
+    dialect: str | None = None,
+    input_file: Path | None = None,
+    options: ExportOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[ExportKeywords],
+) -> Exported:
+    """Write one artifact of a run folder or .nir file and ``<output>.manifest.json``; returns the manifest.
+
+    input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
+    random input on the graph's grid (which is said). options: or their fields as keywords.
+    Nothing is left behind if the artifact fails its verification.
+    Raises as `stl_deploy.pipeline.export.export`.
+    """
+    options = options or ExportOptions(**keywords)
+    exporting.check_place(to, output, options)
+    require_other(output, source)
+    opened = open_source(source)
+    net = open_network(opened, dialect, say=say)
+    x, labels, what = program_input(opened, net.program, input_file)
+    return exporting.export(
+        net,
+        to,
+        output,
+        x,
+        options,
+        labels=labels,
+        what=what,
+        origin={"source": opened.file.name, "sha256": sha256(opened.file)},
+        calibration=_calibration(opened, input_file),
+        say=say,
+    )
+
+
+def _calibration(source: Source, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
+    """A run folder's training images, where no input was given."""
+    if source.kind != RUN or input_file is not None or not (source.path / "config.yaml").is_file():
+        return None
+
+    def load() -> NDArray[Any]:
+        from stl_deploy.runs.inputs import training_input  # torch
+
+        return training_input(source.path, CALIBRATION)
+
+    return load
+
+
+@named_options(VerifyOptions)
+def verify(
+    source: Path,
+    against: Sequence[Path | str],
+    *,
+    input_file: Path | None = None,
+    dialect: str | None = None,
+    options: VerifyOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[VerifyKeywords],
+) -> Report:
+    """Compare artifacts, or the network on backends, with a run folder's or .nir file's graph on one input.
+
+    against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
+    images, else random input on the graph's grid. options: or their fields as keywords.
+    ``report.require()`` raises ParityError where spikes differ that must not.
+    Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
+    """
+    options = options or VerifyOptions(**keywords)
+    opened = open_source(source)
+    if opened.kind == RUN:
+        check_network(source)
+    program = open_program(opened, dialect, say=say)
+    x, labels, what = program_input(opened, program, input_file)
+    say.say(f"input: {what}")
+    report = verifying.verify(program, against, x, options, labels=labels, say=say)
+    show_parity(report, say)
+    return report
+
+
+@named_options(SimulateOptions)
+def simulate(
+    source: Path,
+    input_file: Path,
+    backend: str,
+    output: Path,
+    *,
+    dialect: str | None = None,
+    options: SimulateOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[SimulateKeywords],
+) -> dict[str, Any]:
+    """Run a network on an input npz and write ``y`` (and spikes) as npz; returns what was done (JSON-ready).
+
+    options: or their fields as keywords. Raises InputError for a bad source or input, and for input off the grid that
+    the graph declares, UnsupportedError where the target cannot hold the network.
+    """
+    options = options or SimulateOptions(**keywords)
+    require_suffix(output, ".npz", " for outputs")
+    require_other(output, source, input_file)
+    _allocator.keep_large_buffers()
+    opened = open_source(source, artifacts=True)
+    network: Network = opened.file
+    x: NetworkInput
+    if opened.is_graph:
+        network = open_program(opened, dialect, say=say)
+        x, labels = read_for(opened, network, input_file)
+    elif options.input_grid is not None:
+        raise InputError(f"{source}: --input-grid is of graphs; an artifact of {opened.kind} has its own grid")
+    else:
+        x, labels = read_inputs(input_file)
+    result = simulating.simulate(network, x, backend, options, labels=labels, say=say)
+    if result.accuracy is None and labels is not None and not opened.is_graph:
+        say.warn(f"no accuracy: {source} does not say what decides on its outputs; simulate the graph it was made from")
+    arrays = _arrays(result)
+    write_npz(output, arrays)
+    steps, samples = leading(x)
+    say.say(f"ran {counted(samples, 'sample')} of {counted(steps, 'step')} on {result.what}")
+    if result.accuracy is not None:
+        say.say(f"accuracy {result.accuracy:.2%}")
+    say.say(f"written: {output}")
+    return {
+        "source": str(source),
+        "backend": backend,
+        "what": result.what,
+        "output": str(output),
+        "arrays": {name: list(array.shape) for name, array in arrays.items()},
+        "accuracy": result.accuracy,
+    }
+
+
+def _arrays(result: Simulation) -> dict[str, NDArray[Any]]:
+    several = len(result.outputs) > 1
+    arrays = {f"y__{name}" if several else "y": array for name, array in result.outputs.items()}
+    return arrays | {f"spikes__{name}": array for name, array in result.spikes.items()} | dict(result.states)

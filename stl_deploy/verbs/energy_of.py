@@ -1,0 +1,155 @@
+"""The verb energy on paths: a network with its input, the ANNs that a run keeps, and the files written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util import install
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import require_folder, write_json, write_text
+from stl_deploy._util.keywords import named_options
+from stl_deploy.config.load import load_config
+from stl_deploy.config.options import EnergyKeywords, EnergyOptions
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.layers_csv import layers_csv
+from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.paired import MARGIN, check_margin
+from stl_deploy.energy.validate import Check
+from stl_deploy.energy.validate import validate as check_all
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, match_inputs
+from stl_deploy.pipeline.energy import FILE, require_labels, rounded
+from stl_deploy.pipeline.energy import energy as count
+from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.report.text.energy import show, show_checks
+from stl_deploy.runs.kept_twin import Frames, kept_twin, twin_frames
+from stl_deploy.runs.manifest import check_network, record_files
+from stl_deploy.runs.source import RUN, input_of, open_reading, open_source, read_for
+from stl_deploy.training.run_files import CONFIG
+
+CSV, HTML, NEUROBENCH = "layers.csv", "energy.html", "neurobench.json"
+_NO_FRONTIER = "No narrower ANNs are compared: they are trained on a run's data, and this graph has none with it."
+
+
+@named_options(EnergyOptions)
+def energy(
+    source: Path,
+    input_file: Path | None,
+    *,
+    dialect: str | None = None,
+    ann: Path | None = None,
+    frontier: bool = False,
+    output: Path | None = None,
+    options: EnergyOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[EnergyKeywords],
+) -> EnergyReport:
+    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json,
+    layers.csv and neurobench.json (NeuroBench's metrics alone) in that folder.
+
+    input_file: None takes a run folder's own test samples. ann: the run folder of an ANN of the same topology; default:
+    the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
+    a note says so. frontier: train the narrower ANNs that a run does not have yet, each once, and keep them in it;
+    those that it has are compared in any case. options: or their fields as keywords.
+
+    Raises InputError or ConfigError for a bad source, input, coding, price list or margin, for a margin without labels,
+    and for input off the grid that the graph declares.
+    """
+    options = options or EnergyOptions(**keywords)
+    if options.margin is not None:
+        check_margin(options.margin)
+    if output is not None:
+        install.require("matplotlib")
+        require_folder(output)
+    opened = open_source(source)
+    if opened.kind == RUN:
+        check_network(source)
+    program, reading = open_reading(opened, dialect)
+    x, labels = read_for(opened, program, input_of(opened, input_file))
+    require_labels(options, labels)
+    match_inputs(program, x)
+    program, x = on_declared_grid(program, x, options.input_grid, say)
+    twin, unmeasured = None, ""
+    if ann is not None:
+        twin = _twin(program, ann, x, labels, say)
+    elif opened.kind == RUN:
+        twin, unmeasured = kept_twin(program, source, input_file, x, labels, say, input_grid=options.input_grid)
+    notes = [text for text in (reading.reason, reading.unsaid, unmeasured, *rounded(options)) if text]
+    on_grid = replace(options, input_grid=None)
+    report = count(program, x, on_grid, labels=labels, twin=twin, source=source.name, notes=notes)
+    narrower = ""
+    if opened.kind == RUN and ann is None:
+        narrower = _train_narrower(source, twin, say) if frontier else ""
+        frames = None if twin is None or twin.right is None else twin_frames(program, source, input_file, x, labels)[0]
+        if twin is not None and frames is not None:
+            report = _with_frontier(report, source, program, twin, frames, options.margin)
+    elif frontier:
+        narrower = _NO_FRONTIER
+    say.say(reading.reason)
+    for warning in (reading.unsaid, unmeasured, narrower):
+        if warning:
+            say.warn(warning)
+    show(report, say)
+    if output is not None:
+        _write(report, output, say)
+    return report
+
+
+def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
+    """The models against published measurements: scores of each on training and held-out data, then each check."""
+    checks = check_all()
+    show_checks(checks, say)
+    return checks
+
+
+def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None, say: Console) -> AnnTwin:
+    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
+    from stl_deploy.pipeline.fast_path import announce
+
+    if isinstance(x, Mapping):
+        raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave --ann out")
+    announce("cpu", say)
+    say.say(f"counting what the ANN twin in {ann} does on the same input")
+    return measure_twin(program, ann, x, labels)
+
+
+def _train_narrower(run_dir: Path, twin: AnnTwin | None, say: Console) -> str:
+    """Train the ANNs that are not there; where that makes no sense, why in one sentence."""
+    if twin is None or twin.right is None:
+        return "No narrower ANNs are compared: that takes labels and the run's kept ANN twin on the same samples."
+    from stl_deploy.pipeline.frontier import is_kept, keep_frontier  # torch
+
+    if not is_kept(run_dir):
+        keep_frontier(load_config(run_dir / CONFIG), run_dir, say)
+    return ""
+
+
+def _with_frontier(
+    report: EnergyReport, run_dir: Path, program: Program, twin: AnnTwin, frames: Frames, margin: float | None
+) -> EnergyReport:
+    """The report with the kept ANNs compared on the same samples."""
+    from stl_deploy.pipeline.frontier import frontier_of, is_kept  # torch
+
+    images, labels = frames
+    if not is_kept(run_dir) or labels is None:
+        return report
+    share = check_margin(MARGIN if margin is None else margin)
+    return replace(report, frontier=frontier_of(run_dir, twin, program, report, images, labels, share))
+
+
+def _write(report: EnergyReport, output: Path, say: Console) -> None:
+    from stl_deploy.report.energy_page import page  # matplotlib
+
+    write_json(output / FILE, report.as_dict())
+    write_text(output / CSV, layers_csv(report.as_dict()))
+    write_json(output / NEUROBENCH, dict(report.neurobench))
+    write_text(output / HTML, page(report))
+    record_files(output, [FILE])
+    say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")

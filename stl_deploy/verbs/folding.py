@@ -1,0 +1,96 @@
+"""The verb fold on paths: a trained run, or a .nir file, into a folded graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import require_other, require_suffix
+from stl_deploy._util.keywords import named_options
+from stl_deploy.config.options import FoldKeywords, FoldOptions
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.pipeline.artifacts import Bench, show_parity
+from stl_deploy.pipeline.fold import fold_graph
+from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.read import open_network
+from stl_deploy.report.text.check import show_fold
+from stl_deploy.runs.source import GRAPH, open_program, open_source, program_input
+
+
+@named_options(FoldOptions)
+def fold(
+    run_dir: Path,
+    output: Path,
+    *,
+    options: FoldOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[FoldKeywords],
+) -> dict[str, Any]:
+    """Fold the trained network of a run folder into a NIR graph; returns its grids and proofs (JSON-ready).
+
+    options: or their fields as keywords. Raises InputError where the run or the network does not allow it.
+    """
+    from stl_deploy.runs.folded_run import fold_run  # torch
+
+    options = options or FoldOptions(**keywords)
+    require_suffix(output, ".nir", " for a graph")
+    done = fold_run(run_dir, output, options, say=say)
+    show_fold(done, say)
+    say.say(f"written: {output}")
+    return {
+        "output": str(output),
+        "thresholds": options.thresholds,
+        "exact": done.exact,
+        "grids": [grid.as_dict() for grid in done.folded.grids],
+        "proofs": [proof.as_dict() for proof in done.proofs],
+    }
+
+
+@named_options(FoldOptions)
+def fold_file(
+    source: Path,
+    output: Path,
+    *,
+    dialect: str | None = None,
+    input_file: Path | None = None,
+    options: FoldOptions | None = None,
+    say: Console = QUIET,
+    **keywords: Unpack[FoldKeywords],
+) -> dict[str, Any]:
+    """Fold a .nir file into another, and tell on ``input_file`` (or random input) how many spikes differ from it.
+
+    options: or their fields as keywords; exact_grid None: no. Raises InputError for a bad source, UnsupportedError
+    where a pool or threshold cannot go into weights.
+    """
+    options = options or FoldOptions(**keywords)
+    opened = open_source(source)
+    if opened.kind != GRAPH:
+        raise InputError(f"{source}: expected a .nir file; a run folder is folded as its configuration says")
+    require_suffix(output, ".nir", " for a graph")
+    require_other(output, opened.file)
+    net = open_network(opened, dialect, say=say)
+    folded = fold_graph(read_nir(opened.file), net.dialect, replace(options, exact_grid=bool(options.exact_grid)))
+    if options.merge_pools:
+        say.say(f"merged into the weights behind them: {', '.join(folded.merged) or 'no pool'}")
+    if folded.restated:
+        say.say("the graph is written anew, flat and canonical: its own nodes cannot hold what changed")
+    write_nir(folded.graph, output)
+    after = open_program(open_source(output))
+    x, _, what = program_input(opened, net.program, input_file)
+    before, x = on_declared_grid(net.program, x, options.input_grid, say)
+    bench = Bench(before, x)
+    bench.add(output.name, Bench(after, x).expected, required=False)
+    say.say(f"{output.name} against {source.name} on {what}:")
+    show_parity(bench.report, say)
+    say.say(f"written: {output}")
+    return {
+        "output": str(output),
+        "thresholds": options.thresholds,
+        "merged": list(folded.merged),
+        "exact": all(proof.exact for proof in prove_exact(after)),
+        "compared": bench.report.as_dict(),
+    }

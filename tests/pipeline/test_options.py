@@ -1,0 +1,208 @@
+"""One options class for each verb: keywords, command line and errors come from it, and methods work in memory."""
+
+import inspect
+import json
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+import typer
+from torch import nn
+from typer.testing import CliRunner
+
+import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy._util import temporary
+from stl_deploy._util.tables import html_table
+from stl_deploy.cli.app import app
+from stl_deploy.cli.command import command
+from stl_deploy.config import options
+from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+CLASSES = [name for name in vars(options) if name.endswith("Options")]
+TWINS = [name for name in CLASSES if hasattr(options, name.replace("Options", "Keywords"))]
+
+
+@pytest.fixture(scope="module")
+def net() -> SpikingGraph:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), stl.LIF((8,), threshold=0.4), nn.Linear(8, 3), stl.LIF((3,), threshold=0.3))
+    return stl.capture(model, (torch.rand(5, 4, 6) < 0.4).float())
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_keywords_are_the_fields(name: str) -> None:
+    named = get_type_hints(getattr(options, name.replace("Options", "Keywords")))
+    assert named == get_type_hints(getattr(options, name))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_field_has_a_help_text_and_no_position(name: str) -> None:
+    for one in fields(getattr(options, name)):
+        assert one.kw_only
+        assert options.shown(one).help.endswith((".", ")"))
+
+
+@pytest.mark.parametrize("verb", ["check", "fold", "export", "simulate", "verify", "energy"])
+def test_methods_verbs_and_the_command_line_take_the_same_options(verb: str) -> None:
+    kind = getattr(options, f"{verb.title()}Options")
+    group: Any = typer.main.get_command(app)
+    spelled = {option.name for option in group.commands[verb].params}
+    for one in fields(kind):
+        assert one.name in inspect.signature(getattr(SpikingGraph, verb)).parameters
+        assert one.name in inspect.signature(getattr(verbs, verb)).parameters
+        how = options.shown(one)
+        assert how.hidden or spelled >= set(how.switches or (one.name,))
+
+
+def gathered(line: str, *classes: type) -> list[Any]:
+    """What a command with these options makes of a line."""
+    found: list[Any] = []
+
+    def verb(first: Any, second: Any) -> None:
+        found.extend((first, second))
+
+    verb.__annotations__ = dict(zip(("first", "second"), classes, strict=True))
+    one = typer.Typer()
+    one.command()(command(verb))
+    result = CliRunner().invoke(one, line.split())
+    assert result.exit_code == 0, result.output
+    return found
+
+
+def test_a_command_gathers_what_was_given() -> None:
+    run, train = options.RunOptions, options.TrainOptions
+    line = "--no-twin --set a=1 --set b=2 --data-dir x"
+    assert gathered(line, run, train) == [run(twin=False), train(set=("a=1", "b=2"), data_dir="x")]
+    assert train(set=("a=1", "b=2"), data_dir="x").changes == ['dataset.data_dir="x"', "a=1", "b=2"]
+    export, points = options.ExportOptions, options.TradeoffOptions
+    expected = export(precision="int8", form="step", verified=False, lanes=4, round_decays=True)
+    line = "--int8 --form step --no-verify --lanes 4 --round-decays --early-exit"
+    assert gathered(line, export, points) == [expected, points(early_exit=True)]
+    assert gathered("", export, points) == [export(), points()]
+    energy = options.EnergyOptions
+    line = "--prices a --prices b --step-time loihi1=1e-3 --input-grid 3"
+    expected = energy(prices=("a", "b"), step_time={"loihi1": 1e-3}, input_grid=3)
+    assert gathered(line, energy, points) == [expected, points()]
+
+
+def test_what_the_command_line_gives_is_what_python_gives() -> None:
+    assert options.ExportOptions() == options.ExportOptions()
+    given = options.ExportOptions(precision="int8", lanes=4, round_decays=True, target_options={"indent": 2})
+    assert options.of_target(given) == {"precision": "int8", "lanes": 4, "round_decays": True, "indent": 2}
+    assert options.of_target(options.ExportOptions(input_grid=3, verified=False)) == {}
+
+
+def test_methods_make_no_temporary_files_of_their_own(
+    net: SpikingGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export is written beside its place first; nothing else may go through a file."""
+    x = net.sample
+    net.export(tmp_path / "net.onnx")
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a temporary file in a method")
+
+    for name in ("TemporaryDirectory", "mkdtemp", "mkstemp", "NamedTemporaryFile", "TemporaryFile"):
+        monkeypatch.setattr(tempfile, name, refused)
+    monkeypatch.setattr(temporary, "temporary_folder", refused)
+    assert net.check("onnx", "netx").targets
+    assert net.fold(thresholds="weights").program.nodes
+    for backend in ("reference", "loihi"):  # ONNX Runtime reads a file, which its Runner writes
+        assert net.simulate(x, backend=backend).y.shape == (5, 4, 3)
+    assert net.verify(tmp_path / "net.onnx").require().runs[0].differing == 0
+    assert net.energy(x, labels=[0, 1, 2, 0], prices=["horowitz45_fp32"]).totals["spikes"] > 0
+    assert net.quantised(x).graph().program.nodes
+    net.stream().step(np.asarray(x)[0])
+    repr(net), str(net), net.rows
+
+
+@pytest.mark.parametrize(("suffix", "target"), [(".onnx", None), (".nir", None), (".net", None), ("", "c")])
+def test_export_writes_beside_its_place_alone(
+    net: SpikingGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, target: str | None
+) -> None:
+    real, made = temporary.temporary_folder, []
+
+    def watched(parent: Path | None = None) -> Any:
+        made.append(parent)
+        return real(parent)
+
+    monkeypatch.setattr("stl_deploy.pipeline.artifacts.temporary_folder", watched)
+    done = net.export(tmp_path / f"net{suffix}", target, verified=False)
+    assert made == [tmp_path]
+    assert done["source"] == {"source": net.name, "sha256": net.program.digest()}
+
+
+def test_an_export_is_three_lines_and_its_manifest(net: SpikingGraph, tmp_path: Path) -> None:
+    done = net.export(tmp_path / "net.onnx")
+    assert json.loads((tmp_path / "net.onnx.manifest.json").read_text()) == done
+    first, second, third = repr(done).splitlines()
+    assert first.startswith(f"{tmp_path / 'net.onnx'}: onnx, ")
+    assert second == "run on 4 samples of x: 0 of 220 spikes differ from reference"
+    assert third.startswith("net.onnx.manifest.json beside it: ")
+    assert repr(net.export(tmp_path / "a.onnx", verified=False)).splitlines()[1] == "not verified"
+
+
+def test_the_digest_is_of_every_number(net: SpikingGraph) -> None:
+    again = SpikingGraph(net.graph, net.dialect)
+    assert again.program.digest() == net.program.digest()
+    assert net.fold(thresholds="weights").program.digest() != net.program.digest()
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (
+            lambda net, path: net.export(path, target="c"),
+            r"export\(\) has no keyword 'target'; use to=; it ",
+        ),
+        (lambda net, path: net.export(path, verify=False), "'verify'; use verified="),
+        (lambda net, path: net.export(path, tresholds="folded"), r"'tresholds' \(did you mean 'thresholds'\?\)"),
+        (lambda net, path: net.simulate(net.sample, target="onnx"), "use backend="),
+        (lambda net, path: net.energy(price=["x"]), r"'price' \(did you mean 'prices'\?\)"),
+        (lambda net, path: net.fold(threshold="weights"), r"did you mean 'thresholds'"),
+        (lambda net, path: stl.LIF((3,), beta=0.9), r"LIF\(\) has no keyword 'beta'; use decay="),
+        (lambda net, path: stl.LI((3,), learn_beta=True), r"LI\(\) has no keyword 'learn_beta'; use learn_decay="),
+        (lambda net, path: stl.LIF((3,), v_threshold=0.9), "use threshold="),
+    ],
+)
+def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, call: Any, hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
+        call(net, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_path: Path) -> None:
+    with pytest.raises(stl.InputError, match="expected c for option 'flash'; found onnx; leave it out"):
+        net.export(tmp_path / "net.onnx", flash="64K")
+    with pytest.raises(stl.InputError, match=r"expected options of onnx: .*; found 'wibble'"):
+        net.export(tmp_path / "net.onnx", wibble=3)
+    with pytest.raises(stl.InputError, match="--exact, --int8 and --integer exclude each other; give one"):
+        app(["export", str(tmp_path), "-o", "a.onnx", "--exact", "--int8"], standalone_mode=False)
+
+
+def test_notebooks_show_tables(net: SpikingGraph, tmp_path: Path) -> None:
+    net.export(tmp_path / "net.onnx")
+    shown = {
+        "graph": net._repr_html_(),
+        "proof": net.proof._repr_html_(),
+        "bill": net.energy()._repr_html_(),
+        "verification": net.verify(tmp_path / "net.onnx")._repr_html_(),
+    }
+    for html in shown.values():
+        root = ElementTree.fromstring(f"<div>{html}</div>")
+        widths = {len(row) for row in root.iter("tr")}
+        assert len(widths) == 1, "a row of another length"
+    assert "<caption>SpikingGraph " in shown["graph"]
+    assert net.energy().report.verdict.split()[0] in shown["bill"]
+
+
+def test_names_of_others_are_escaped() -> None:
+    assert html_table([["<a>"], ["&"]]) == (
+        "<table><thead><tr><th>&lt;a&gt;</th></tr></thead><tbody><tr><td>&amp;</td></tr></tbody></table>"
+    )
