@@ -43,10 +43,10 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.graph.program import Input, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
-from stl_deploy.graph.takes import NIR_NODES, require_taken
+from stl_deploy.graph.takes import ALL_NODES, require_taken
 
 SCHEMA_VERSION = 2
 DEFAULT_PRICES = (
@@ -143,6 +143,10 @@ class EnergyReport:
         used = [*(entry.prices for entry in self.energy), *(cell.prices for cell in self.comparisons)]
         return list({prices.name: prices for prices in used}.values())
 
+    def _memory(self, layer: str) -> dict[str, Any]:
+        """The memory keys of a layer; a max pool has none."""
+        return self.memory[layer].as_dict() if layer in self.memory else {}
+
     def as_dict(self) -> dict[str, Any]:
         """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples.
 
@@ -156,7 +160,7 @@ class EnergyReport:
             "T": self.counts.T,
             "batch": self.counts.batch,
             "layers": {
-                name: {**layer.as_dict(), **self.operations.get(name, {}), **self.memory[name].as_dict()}
+                name: {**layer.as_dict(), **self.operations.get(name, {}), **self._memory(name)}
                 for name, layer in self.counts.layers.items()
             },
             "totals": self.counts.totals.as_dict(),
@@ -224,7 +228,7 @@ def measure_energy(
     topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
     """
     check_step_times(step_time)
-    require_taken(program, NIR_NODES, "energy")
+    require_taken(program, ALL_NODES - {Norm}, "energy")
     share = check_margin(margin)
     lists = _load(prices)
     arrays = match_inputs(program, x)
@@ -412,6 +416,11 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         lines.append(
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
+        )
+    if counts.maxima:
+        lines.append(
+            f"Max pools of currents ({', '.join(counts.maxima)}) compare all values of their windows in each step, in "
+            "the ANN once per inference; a comparison is priced as an add."
         )
     if bare := _bare_edges(program):
         lines.append(

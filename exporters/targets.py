@@ -32,7 +32,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
-from stl_deploy.graph.takes import ALL_NODES, NIR_NODES, Kinds, refused
+from stl_deploy.graph.takes import NIR_NODES, Kinds, refused
 
 if TYPE_CHECKING:
     import nir
@@ -212,7 +212,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
+_OURS = ("nir", "program", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
@@ -358,7 +358,7 @@ def findings(target: Format | Check, program: Program, options: Any = None) -> I
 
     options: of the target's class, for one that `ChecksFor` them.
     """
-    takes = ALL_NODES if isinstance(target, Check) else target.takes
+    takes = NIR_NODES if isinstance(target, Check) else target.takes
     untaken = [from_error(error) for error in refused(program, takes, target.name)]
     if options is not None and isinstance(target, ChecksFor):
         return untaken or target.check_for(program, options)
