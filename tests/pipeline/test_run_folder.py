@@ -19,6 +19,7 @@ from stl_deploy import verbs
 from stl_deploy._util import system, temporary
 from stl_deploy._util.files import sha256, write_text
 from stl_deploy._util.lock import NAME, alone_in
+from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.errors import InputError
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.manifest import check_unchanged
@@ -61,7 +62,7 @@ def test_verify_and_energy_refuse_a_folder_of_two_runs(copy: Path, name: str) ->
     with pytest.raises(InputError, match=f"{name} has changed"):
         verbs.energy(copy, None)
     with pytest.raises(InputError, match=f"{name} has changed"):
-        tradeoff([copy], over_steps=True)
+        tradeoff([copy], points_at=TradeoffOptions(over_steps=True))
 
 
 def test_eval_refuses_weights_of_another_training(copy: Path) -> None:
