@@ -94,7 +94,7 @@ def require_fits(plan: Plan, device: Device) -> None:
     large = [one.name for one in DEVICES.values() if holds(plan, one)]
     layer = max(plan.layers, key=lambda one: one.layout.words)
     raise UnsupportedError(
-        f"{device.title} is too small: with {plan.lanes} lanes the network takes {' and '.join(parts)} "
+        f"{device.title} is too small: with {plan.lanes} lanes the network takes {', and '.join(parts)} "
         f"({memory_bits(plan):,} bits; the device has {device.bits:,})",
         node=layer.name,
         slug="device-too-small",
