@@ -315,9 +315,24 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
     if name not in known:
         if name in registry().broken:
             raise InputError(f"the target '{name}' is installed, but {registry().broken[name]}; mend or remove it")
-        hint = did_you_mean(name, known) or _described_by(known, name)
+        hint = did_you_mean(name, known) or _described_by(known, name) or for_hardware(name)
         raise InputError(f"expected a {what}: {', '.join(known)}; found '{name}'{hint}")
     return known[name]
+
+
+_HARDWARE = (
+    (r"cortex|stm32|arduino|esp32|risc-?v|rv32|nrf\d|rp2040|mcu|micro|avr|zephyr", "c"),
+    (r"fpga|ice40|up5k|hx8k|ecp5|gowin|gw1nr|tang|xilinx|artix|zynq|vhdl", "verilog"),
+    (r"audio\d?|imu", "xylo"),
+    (r"lava|loihi", "netx"),
+)
+"""Names of hardware, and the format that is for it."""
+
+
+def for_hardware(name: str) -> str:
+    """`` (for cortex-m4: 'c')`` if the name is a board's or a chip's that a format is for, else nothing."""
+    to = next((to for pattern, to in _HARDWARE if re.search(pattern, name, re.I)), None)
+    return "" if to is None else f" (for {name}: '{to}')"
 
 
 def _described_by(known: Mapping[str, Any], word: str) -> str:

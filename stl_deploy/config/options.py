@@ -215,6 +215,7 @@ class CheckOptions:
 
     input_grid: int | None = _input_grid()
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
+    lanes: int | None = option(None, "verilog: neurons at work at a time.", of_target=True)
     flash: str | None = option(
         None, "c: flash that must hold it, as 256K (estimated).", metavar="BYTES", of_target=True
     )
@@ -227,6 +228,7 @@ class CheckKeywords(TypedDict, total=False):
 
     input_grid: int | None
     device: str | None
+    lanes: int | None
     flash: str | None
     ram: str | None
     target_options: Mapping[str, Any]

@@ -73,11 +73,10 @@ class Exported(dict[str, Any]):
         found = self.get("verified")
         if found is None:
             return "not verified"
-        told = []
-        for run in found["runs"]:
-            differing, compared = run["differing"], run["compared"]
-            told.append(f"{differing:,} of {compared:,} spikes differ from {run['against']}")
-        return f"run on {found['input']}: {'; '.join(told)}"
+        results = [
+            f"{run['differing']:,} of {run['compared']:,} spikes differ from {run['against']}" for run in found["runs"]
+        ]
+        return f"run on {found['input']}: {'; '.join([*results, *found['warnings']])}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,7 @@ class Verification:
 
     def __repr__(self) -> str:
         """As ``stl-deploy verify`` shows it."""
-        return "\n".join(columns([LAYER_HEADER, *layer_rows(self.report)]))
+        return "\n".join([*self.report.warnings, *columns([LAYER_HEADER, *layer_rows(self.report)])])
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""

@@ -66,7 +66,7 @@ def check(
     Raises InputError for a bad call.
     """
     options = options or CheckOptions(**keywords)
-    asked = targets_asked(targets, options)
+    asked = targets_asked(targets, options, x)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets or options != CheckOptions():
