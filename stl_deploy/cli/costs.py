@@ -143,7 +143,7 @@ def report(
 
     With --latex, --bib or --csv: tables of one or several runs for papers.
     """
-    from stl_deploy.runs.source import is_nir
+    from stl_deploy.runs.source import is_network_file
 
     given = any(option is not None for option in (input_file, dialect, input_grid))
     if latex or bib or csv:
@@ -157,7 +157,7 @@ def report(
     if len(sources) > 1:
         raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a page is of one run")
     source = sources[0]
-    if is_nir(source):
+    if is_network_file(source):
         from stl_deploy.report.graph_report import report_graph
 
         data = report_graph(source, input_file, dialect=dialect, input_grid=input_grid, output=output, say=console())

@@ -44,12 +44,12 @@ class Source:
         return self.kind in (RUN, GRAPH, PROGRAM)
 
 
-def is_nir(path: Path) -> bool:
-    """Whether this is, by its name, a .nir file: what verbs of run folders take instead of one.
+def is_network_file(path: Path) -> bool:
+    """Whether this is, by its name, a .nir or .program file: what verbs of run folders take instead of one.
 
     Raises InputError for an artifact of another format.
     """
-    return format_of(path) is not None and open_source(path).kind == GRAPH
+    return format_of(path) is not None and open_source(path).kind in (GRAPH, PROGRAM)
 
 
 def open_source(path: Path, *, artifacts: bool = False) -> Source:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler
 from stl_deploy.graph.program import MaxPool, Scale
@@ -131,6 +133,21 @@ def test_a_program_file_is_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.simulate(net.sample).y, net.simulate(net.sample).y)
     assert str(read.readout) == str(net.readout)
     assert read.energy(net.sample).as_dict()["totals"] == net.energy().as_dict()["totals"]
+
+
+def test_every_verb_takes_a_program_file(tmp_path: Path) -> None:
+    net = _captured("conv, pool")
+    net.export(tmp_path / "net.program")
+    np.savez(tmp_path / "x.npz", x=net.sample, y=np.zeros(net.sample.shape[1], np.int64))
+    source, x = tmp_path / "net.program", tmp_path / "x.npz"
+    verbs.export(source, "onnx", tmp_path / "net.onnx", input_file=x)
+    assert verbs.check(source, targets=["onnx", "nir"]).targets["nir"] == "unsupported"
+    assert [row["kind"] for row in verbs.show(source)][2] == "MaxPool"
+    folded = verbs.fold_file(source, tmp_path / "folded.program", options=FoldOptions(exact_grid=True, input_grid=4))
+    assert folded["exact"]
+    page = verbs.report_graph(source, x, output=tmp_path / "report")
+    assert page["energy"]["layers"]["1"]["max_compares"] > 0
+    assert "max pool" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_the_verb_names_the_file_to_write(tmp_path: Path) -> None:
