@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_inputs, write_json, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.exporters.integer_runner import on_grid, one_input
+from stl_deploy.exporters.verilog.clocks import clocks_of
+from stl_deploy.exporters.verilog.devices import device_of
+from stl_deploy.exporters.verilog.fits import ram_blocks
 from stl_deploy.exporters.verilog.folder import read_folder, write_folder
-from stl_deploy.exporters.verilog.synthesis import synthesise
+from stl_deploy.exporters.verilog.power import SOURCE, energy_range
+from stl_deploy.exporters.verilog.simulator import Simulation
+from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
@@ -36,9 +42,10 @@ def main() -> None:
     parser.add_argument("lanes", type=int)
     parser.add_argument("--samples", type=int, default=None, help="of the test input, to simulate; default: all")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--netlist", type=int, default=0, help="samples, to simulate after synthesis, too")
     parser.add_argument("-o", type=Path, default=Path("docs/measurements"))
     given = parser.parse_args()
-    row = measure(given.run, given.device, given.lanes, given.samples, given.seeds)
+    row = measure(given.run, given.device, given.lanes, given.samples, given.seeds, given.netlist)
     path = given.o / "fpga.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
     key = ("network", "device", "lanes")
@@ -47,7 +54,7 @@ def main() -> None:
     write_text(given.o / "fpga.md", page(rows))
 
 
-def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int) -> dict[str, Any]:
+def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int, netlist: int) -> dict[str, Any]:
     """One network on one device: spikes that differ, clocks, cells, RAM blocks, clock, latency."""
     program = open_program(open_source(run))
     x, labels = read_inputs(run / "test.npz")
@@ -55,10 +62,11 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int)
     graph = choose(program, x[:, :CALIBRATION]).graph
     whole = np.asarray(to_integers(x[:, :samples], graph.input.scale), np.int32)
     with temporary_folder() as work:
-        write_folder(graph, About(title=run.name), work / "v", lanes=lanes, x=whole)
+        write_folder(graph, About(title=run.name), work / "v", lanes=lanes, x=whole, device=device_of(device))
         _, design = read_folder(work / "v")
         found, clocks = design.run(whole, deadline=3600.0)
         model = simulate(graph, whole, record=True)
+        after = _after_synthesis(design, whole[:, :netlist]) if netlist else None
         placed = synthesise(work / "v", device, seeds=range(1, seeds + 1), say=Console())
     compared = sum(spikes.size for spikes in model.spikes.values())
     differing = sum(int((found.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
@@ -66,15 +74,51 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int)
     return {
         "network": run.name,
         "lanes": lanes,
+        "weight_bits": design.plan.widths.weight,
         "samples": whole.shape[1],
         "correct": correct,
         "spikes_compared": compared,
         "spikes_differing": differing,
         "outputs_differing": int((found.y != model.y).sum()),
+        "after_synthesis": after,
+        "clocks_computed": float(clocks_of(design.plan, whole).mean()),
+        "ram_blocks_computed": ram_blocks(design.plan, design.plan.device),
+        "energy_J": energy_range(design.plan.device, clocks / whole.shape[1], placed.clock_hz),
         "clocks_per_inference": clocks / whole.shape[1],
         "latency_s": clocks / whole.shape[1] / placed.clock_hz,
         **{name: value for name, value in placed.as_dict().items() if name not in ("bitstream", "label")},
     }
+
+
+def _after_synthesis(design: Simulation, x: NDArray[np.int32]) -> dict[str, int]:
+    """Spikes compared, and those that differ, of the design as cells."""
+    family = "ice40" if design.plan.device.name in ("up5k", "hx8k") else "ecp5"
+    found, _ = after_synthesis(design, family).run(x, deadline=3600.0, design=NETLIST, simulator="verilator")
+    model = simulate(design.plan.graph, x, record=True)
+    differing = sum(int((found.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
+    compared = sum(spikes.size for spikes in model.spikes.values())
+    return {"samples": x.shape[1], "compared": compared, "differing": differing}
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    seeds = ", ".join(f"{seed['clock_hz'] / 1e6:.1f}" for seed in row["seeds"])
+    after, energy, used = row.get("after_synthesis"), row.get("energy_J"), row["used"]
+    single = f" + {used['single_port_rams']} single-port" if "single_port_rams" in used else ""
+    return (
+        row["network"],
+        row["device"],
+        str(row["lanes"]),
+        f"{row['weight_bits']} bits",
+        f"{row['correct']} of {row['samples']}",
+        f"{row['spikes_differing']:,} of {row['spikes_compared']:,}",
+        f"{after['differing']:,} of {after['compared']:,} ({after['samples']} samples)" if after else "-",
+        f"{used['cells']:,} of {row['available']['cells']:,}",
+        f"{used['ram_blocks']} of {row['available']['ram_blocks']}{single}",
+        f"{row['clock_hz'] / 1e6:.1f} ({seeds})",
+        f"{row['clocks_per_inference']:,.0f}",
+        f"{1e3 * row['latency_s']:.3f} ms",
+        f"{1e6 * energy[0]:.1f} to {1e6 * energy[1]:.0f} µJ at 24 MHz" if energy else "-",
+    )
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -83,34 +127,28 @@ def page(rows: list[dict[str, Any]]) -> str:
         "network",
         "device",
         "lanes",
+        "weights",
+        "correct",
         "spikes that differ",
+        "after synthesis",
         "cells",
         "RAM blocks",
         "clock, MHz",
         "clocks",
         "latency",
+        "energy, modelled",
     )
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for row in rows:
-        seeds = ", ".join(f"{seed['clock_hz'] / 1e6:.1f}" for seed in row["seeds"])
-        cells = (
-            row["network"],
-            row["device"],
-            str(row["lanes"]),
-            f"{row['spikes_differing']:,} of {row['spikes_compared']:,} ({row['samples']} samples)",
-            f"{row['used']['cells']:,} of {row['available']['cells']:,}",
-            f"{row['used']['ram_blocks']} of {row['available']['ram_blocks']}",
-            f"{row['clock_hz'] / 1e6:.1f} ({seeds})",
-            f"{row['clocks_per_inference']:,.0f}",
-            f"{1e3 * row['latency_s']:.3f} ms",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     tools = sorted({f"{name} {text}" for row in rows for name, text in row["tools"].items()})
     return f"""# FPGAs: what was placed and routed
 
 Spikes: simulated, Verilog against the integer model. Cells, RAM blocks and clock: placed and routed, with the serial
 line; the clock is that of the fastest seed, all seeds in brackets. Latency: mean simulated clocks of an inference over
-that clock. Nothing ran on a board. Made by `make fpga`.
+that clock. After synthesis: the netlist of cells, simulated with yosys's models of them (ECP5's block RAM and
+multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
+
+Energy, {SOURCE}.
 
 {chr(10).join(lines)}
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, device_of
 from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.render import DEVICE, render
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.simulate import IntegerRun, simulate
@@ -23,14 +25,26 @@ ENGINE = "snn_engine.v"
 """The file by which a folder is known as one of Verilog."""
 GOLDEN_SAMPLES = 2
 MAX_TEXT = 2**28
+FLASH = "weights.bin"
+"""What a serial flash must hold where the weights' memory is filled after configuration."""
 
 
-def write_folder(graph: IntegerGraph, about: About, folder: Path, *, lanes: int | None, x: NDArray[np.int32]) -> Plan:
+def write_folder(
+    graph: IntegerGraph,
+    about: About,
+    folder: Path,
+    *,
+    lanes: int | None,
+    x: NDArray[np.int32],
+    device: Device = GENERIC,
+) -> Plan:
     """Write every file of a Verilog folder. x: whole numbers, of whose first samples golden vectors are made.
+
+    device: what it is made for; UP5K's weights come from a serial flash, as a bitstream cannot fill its large memories.
 
     Raises UnsupportedError for what the engine cannot hold, InputError for wrong lanes.
     """
-    plan = make_plan(graph, lanes)
+    plan = make_plan(graph, lanes, device)
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
     run = simulate(graph, first, record=True)
     texts = {**render(plan, about), **golden(plan, first, run)}
@@ -39,6 +53,8 @@ def write_folder(graph: IntegerGraph, about: About, folder: Path, *, lanes: int 
         (folder / name).mkdir()
     for name, text in texts.items():
         write_text(folder / name, text)
+    if plan.loaded:
+        (folder / FLASH).write_bytes(flash_image(plan, memories_of(plan)))
     write_integers(graph, about, folder / NAME)
     return plan
 
@@ -50,7 +66,7 @@ def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
     y = run.y.swapaxes(0, 1).reshape(-1, count)
     outputs = "".join(f"{value} {int(i == count - 1)}\n" for row in y.tolist() for i, value in enumerate(row))
     lines = []
-    layers = [(number, one) for number, one in enumerate(plan.passes) if one.spiking]
+    layers = [(number, one) for number, one in enumerate(plan.layers) if one.spiking]
     for sample in range(samples):
         for step in range(steps):
             for number, one in layers:
@@ -69,7 +85,7 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
     graph, about = read_integers(folder / NAME)
     lanes = _lanes(folder / "snn_ports.vh")
     try:
-        plan = make_plan(graph, lanes)
+        plan = make_plan(graph, lanes, _device(folder / "snn_defines.vh"))
     except UnsupportedError as error:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render(plan, about)
@@ -79,7 +95,16 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or run your own text with make sim"
             )
+    if plan.loaded and _bytes(folder / FLASH) != flash_image(plan, memories_of(plan)):
+        raise InputError(f"{folder / FLASH}: expected the weights of {NAME}; found other bytes; export it again")
     return graph, Simulation(files, plan)
+
+
+def _device(path: Path) -> Device:
+    name = _text(path).split("\n", 1)[0].removeprefix(DEVICE)
+    if name != GENERIC.name and name not in DEVICES:
+        raise InputError(f"{path}: expected a device in its first line; found none; export it again")
+    return device_of(name)
 
 
 def _lanes(path: Path) -> int:
@@ -89,13 +114,18 @@ def _lanes(path: Path) -> int:
     raise InputError(f"{path}: expected LANES in it; found none; export it again")
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_TEXT:
             raise InputError(f"{path}: larger than {MAX_TEXT:,} bytes; export it again")
-        return path.read_text(encoding="ascii")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; export the folder again") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return _bytes(path).decode("ascii")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not ASCII text; export it again") from None
 
@@ -103,6 +133,7 @@ def _text(path: Path) -> str:
 def manifest_facts(plan: Plan) -> dict[str, Any]:
     """What a manifest keeps of a plan."""
     return {
+        "device": plan.device.name,
         "lanes": plan.lanes,
         "state_bits": plan.widths.state,
         "state_words": plan.state_words,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.verilog.maps import constant, separable, unrolled, words_of
+from stl_deploy.exporters.verilog.devices import GENERIC, Device
+from stl_deploy.exporters.verilog.maps import constant, max_pool, separable, unrolled, words_of
 from stl_deploy.exporters.verilog.plan import (
     Entry,
     Lanes,
@@ -19,6 +20,7 @@ from stl_deploy.exporters.verilog.plan import (
     Map,
     Pass,
     Plan,
+    Pool,
     Scan,
     Widths,
     bits,
@@ -38,6 +40,7 @@ from stl_deploy.integers.graph import (
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
+    SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, IntegerNeuron, Ints
 from stl_deploy.integers.simulate import evaluate
@@ -61,8 +64,11 @@ class Way:
     values: NDArray[np.int64] | None = None
 
 
-def make_plan(graph: IntegerGraph, lanes: int | None = None) -> Plan:
-    """Lower a graph; raises UnsupportedError by node for what the engine cannot hold, InputError for wrong lanes."""
+def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GENERIC) -> Plan:
+    """Lower a graph for a device.
+
+    Raises UnsupportedError by node for what the engine cannot hold, InputError for wrong lanes.
+    """
     if graph.accumulator is not WIDE:
         raise InputError(
             "expected integers with the wide accumulator; found Loihi's, which wrap; export the network again"
@@ -75,7 +81,7 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None) -> Plan:
                 slug="several-spikes",
                 remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
             )
-    return _Lowering(graph, check_lanes(graph, lanes)).plan()
+    return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
 
 def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
@@ -94,6 +100,7 @@ class _Lowering:
         self.graph, self.lanes, self.known = graph, lanes, bounds(graph)
         self.output = self._output()
         self.layouts = {node.name: self._layout(node) for node in self._layers()}
+        self.pools = {pool.name: pool for pool in map(self._pool, self._layers()) if pool is not None}
         self.ways = {node.name: tuple(self._ways(node)) for node in self._layers()}
         self.weight_bits = self._weight_bits()
 
@@ -113,6 +120,24 @@ class _Lowering:
 
     def _layout(self, node: Node) -> Layout:
         return layout_of(node.shape, self.lanes, flat=not isinstance(node, PopulationNode))
+
+    def _pool(self, node: Node) -> Pool | None:
+        """The max pool that a population is, if it is one of another population's spikes of the same step."""
+        if not isinstance(node, PopulationNode) or not _ors(node):
+            return None
+        source, pools = node.sources, list[SumPoolNode]()
+        while len(source) == 1 and not source[0].delay:
+            before = self.graph.by_name[source[0].node]
+            if isinstance(before, SumPoolNode):
+                pools.insert(0, before)
+            elif isinstance(before, PopulationNode) and pools:
+                to = self.layouts[node.name]
+                how = max_pool(pools, self.layouts[before.name], to)
+                return None if how is None else Pool(node.name, to, before.name, how)
+            else:
+                return None
+            source = before.sources
+        return None
 
     def _ways(self, layer: Node) -> Iterator[Way]:
         followed = 0
@@ -154,14 +179,14 @@ class _Lowering:
 
     def plan(self) -> Plan:
         """Everything in order, and the widths that it needs."""
-        scans = {node.name: self._scans(node) for node in self._layers()}
+        scans = {node.name: [] if node.name in self.pools else self._scans(node) for node in self._layers()}
         reaches = {node.name: reach_of(node, self.known) for node in self._layers()}
         every = [scan for found in scans.values() for scan in found]
         widths = self._widths(every, reaches)
         entries: list[Entry] = []
         for node in self._layers():
             entries += scans[node.name]
-            entries.append(self._pass(node, widths))
+            entries.append(self.pools[node.name] if node.name in self.pools else self._pass(node, widths))
         plan = Plan(
             graph=self.graph,
             lanes=self.lanes,
@@ -179,12 +204,13 @@ class _Lowering:
     def _placed(self, plan: Plan) -> Plan:
         at = frame = 0
         states, values, spikes = dict[str, int](), dict[str, int](), dict[str, int]()
-        for one in plan.passes:
-            states[one.name] = at
-            at += one.layout.words
-            if one.filtered:
-                values[one.name] = at
+        for one in plan.layers:
+            if isinstance(one, Pass):
+                states[one.name] = at
                 at += one.layout.words
+                if one.filtered:
+                    values[one.name] = at
+                    at += one.layout.words
             if one.spiking:
                 spikes[one.name] = frame
                 frame += one.layout.words
@@ -260,12 +286,9 @@ class _Lowering:
         keeps = any(not isinstance(one, int) for node in self._layers() for one in _decays(node))
         source = self.graph.input
         magnitude = max(-source.low, source.high)
-        shift = (
-            STATE_SHIFT
-            + max(bits(magnitude) - 1 if scan.source == source.name else 0 for scan in scans)
-            + max((scan.map.shift for scan in scans), default=0)
-            if scans
-            else STATE_SHIFT
+        shift = max((scan.map.shift for scan in scans), default=0)
+        factor = max(
+            (scan.map.shift + (bits(magnitude) if scan.source == source.name else 1) for scan in scans), default=1
         )
         clip = any(one.clips for one in reaches.values())
         farthest = max(one.farthest for one in reaches.values())
@@ -282,10 +305,10 @@ class _Lowering:
             keeps=keeps,
             loads=-(-total // self.weight_bits),
             input=1 + bits(magnitude),
-            input_signed=source.low < 0,
             output=state if potentials else max(2, signed_bits(self.known[self.output.name].sums)),
             output_shift=0 if potentials else STATE_SHIFT,
             shift=bits(shift),
+            factor=1 + factor,
         )
 
     def _pass(self, node: Node, widths: Widths) -> Pass:
@@ -333,6 +356,13 @@ class _Lowering:
             packed |= (DECAY_ONE - spread(v_decay)) << at
             packed |= (DECAY_ONE - spread(i_decay)) << (at + 13)
         return words_of(packed, widths.weight, widths.loads)
+
+
+def _ors(node: PopulationNode) -> bool:
+    """Whether a neuron fires exactly at any spike that it hears in a step, whatever was before."""
+    neuron = node.neuron
+    puts = neuron.drop is not None or neuron.v_reset is not None or neuron.resets_late or neuron.threshold.any()
+    return node.bias is None and not puts and all(_forgets(decay) for decay in (neuron.v_decay, neuron.i_decay))
 
 
 def _kept(decay: int | Ints) -> int:

@@ -82,6 +82,28 @@ def _pooled(size: int, pools: Sequence[SumPoolNode], axis: int) -> list[list[int
     return reached
 
 
+def max_pool(pools: Sequence[SumPoolNode], source: Layout, to: Layout) -> Map | None:
+    """The windows of a max pool, as words of the source; None if one has no place at all in it."""
+    rows, columns = (
+        _windows(_pooled(size, pools, axis), outputs)
+        for axis, (size, outputs) in enumerate(((source.height, to.height), (source.width, to.width)))
+    )
+    if not all(rows) or not all(columns):
+        return None
+    return Map(
+        rows=tuple(tuple((0, row * source.width * source.groups) for row in window) for window in rows),
+        columns=tuple(tuple((0, column * source.groups) for column in window) for window in columns),
+        weights=np.zeros((0, to.lanes), np.int64),
+        words=source.groups,
+        word_step=1,
+    )
+
+
+def _windows(reached: list[list[int]], outputs: int) -> list[list[int]]:
+    """Places that each output of a pool reads."""
+    return [[place for place, outs in enumerate(reached) if output in outs] for output in range(outputs)]
+
+
 def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
     """What each place of an axis reaches behind pools and a convolution."""
     found: Reaches = []

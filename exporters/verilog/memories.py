@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stl_deploy.exporters.verilog.plan import Lanes, Pass, Plan, Scan, Taps, bits
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT
+from stl_deploy.exporters.verilog.plan import Lanes, Pass, Plan, Pool, Scan, Taps, bits
+from stl_deploy.integers.net import DECAY_ONE
+
+LEAST_ADDRESS = 6
+"""Bits of an address of weights: the engine adds a lane's number to it."""
 
 
 @dataclass
@@ -57,6 +60,13 @@ class Memories:
             self.weight_words += len(words)
         return self._known[key]
 
+    def pad(self, words: int) -> None:
+        """Add words of 0 until there are as many."""
+        missing = words - self.weight_words
+        if missing > 0:
+            self.weights.append(np.zeros((missing, self.lanes), np.int64))
+            self.weight_words = words
+
     @property
     def all_weights(self) -> Lanes:
         """``[N, lanes]``."""
@@ -66,10 +76,17 @@ class Memories:
 def memories_of(plan: Plan) -> Memories:
     """Lay out the memories of a plan."""
     made = Memories(plan.lanes)
-    layers = {one.name: index for index, one in enumerate(plan.passes)}
+    layers = {one.name: index for index, one in enumerate(plan.layers)}
     for entry in plan.entries:
-        fields = _scan(plan, entry, made) if isinstance(entry, Scan) else _pass(plan, entry, made, layers)
+        if isinstance(entry, Scan):
+            fields = _scan(plan, entry, made)
+        elif isinstance(entry, Pool):
+            fields = _pool(plan, entry, made, layers)
+        else:
+            fields = _pass(plan, entry, made, layers)
         made.entries.append({name: value for name, value in fields.items() if value})
+    address = max(LEAST_ADDRESS, bits(plan.frame * plan.kept_steps - 1))  # pools read spikes by addresses of weights
+    made.pad(2 ** (address - 1) + 1)
     return made
 
 
@@ -96,7 +113,23 @@ def _scan(plan: Plan, scan: Scan, made: Memories) -> dict[str, int]:
         "col_base": made.columns.add(how.columns),
         "word_last": how.words - 1,
         "word_step": how.word_step if how.words > 1 else 0,
-        "shift": how.shift + STATE_SHIFT,
+        "shift": how.shift,
+    }
+
+
+def _pool(plan: Plan, pool: Pool, made: Memories, layers: dict[str, int]) -> dict[str, int]:
+    how = pool.map
+    return {
+        "op": 3,
+        "weight_base": plan.spikes[pool.source],
+        "spike_base": plan.spikes[pool.name],
+        "row_last": len(how.rows) - 1,
+        "row_base": made.rows.add(how.rows),
+        "col_last": len(how.columns) - 1,
+        "col_base": made.columns.add(how.columns),
+        "word_last": how.words - 1,
+        "word_step": how.word_step if how.words > 1 else 0,
+        "layer": layers[pool.name],
     }
 
 
@@ -142,6 +175,7 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
     spike_words, input_words = plan.frame * plan.kept_steps, inputs * plan.kept_inputs
     return {
         "LANES": plan.lanes,
+        "MULTIPLIERS": plan.multipliers,
         "WEIGHT_BITS": widths.weight,
         "STATE_BITS": widths.state,
         "CLIP": int(widths.clip),
@@ -150,7 +184,6 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
         "KEEP_BITS": 13 if widths.keeps else 0,
         "LOADS": widths.loads,
         "IN_BITS": widths.input,
-        "IN_SIGNED": int(widths.input_signed),
         "OUT_BITS": widths.output,
         "OUT_SHIFT": widths.output_shift,
         "INPUTS": inputs,
@@ -162,11 +195,12 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
         "STEP_BITS": bits(plan.longest),
         "STATE_ADDR": bits(plan.state_words - 1),
         "STATE_WORDS": plan.state_words,
-        "WEIGHT_ADDR": max(6, bits(made.weight_words - 1)),
+        "WEIGHT_ADDR": bits(made.weight_words - 1),
         "WEIGHT_WORDS": made.weight_words,
         "ENTRY_BITS": bits(len(made.entries)),
         "LAYER_BITS": bits(most("layer")),
         "SHIFT_BITS": widths.shift,
+        "FACTOR_BITS": widths.factor,
         "OUTER_BITS": bits(most("outer_last")),
         "ROW_BITS": bits(most("row_last")),
         "COL_BITS": bits(most("col_last")),
@@ -203,6 +237,13 @@ def hex_files(plan: Plan, made: Memories, sizes: dict[str, int]) -> dict[str, st
         "row_taps.hex": taps(made.rows),
         "column_taps.hex": taps(made.columns),
     }
+
+
+def flash_image(plan: Plan, made: Memories) -> bytes:
+    """weights.bin: the words of weights.hex as snn_flash.v reads them, the highest byte first."""
+    digits = 2 * -(-plan.lanes * plan.widths.weight // 8)
+    text = _weights(made.all_weights, plan.widths.weight)
+    return b"".join(bytes.fromhex(line.zfill(digits)) for line in text.split())
 
 
 def _lines(numbers: Sequence[int], width: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.exporters.verilog.devices import GENERIC, Device
 from stl_deploy.graph.program import Shape
 from stl_deploy.integers.graph import IntegerGraph
 
@@ -116,7 +117,21 @@ class Pass:
     by_neuron: bool
 
 
-Entry = Scan | Pass
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A max pool of spikes: each neuron ORs the spikes of its window, and keeps no potential.
+
+    map: the places are the pool's own, the weights' addresses those of words of the source's spikes.
+    """
+
+    name: str
+    layout: Layout
+    source: str
+    map: Map
+    spiking: bool = True
+
+
+Entry = Scan | Pass | Pool
 
 
 @dataclass(frozen=True)
@@ -131,10 +146,10 @@ class Widths:
     keeps: bool
     loads: int
     input: int
-    input_signed: bool
     output: int
     output_shift: int
     shift: int
+    factor: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,11 +174,32 @@ class Plan:
     """First word of each population's spikes in a step's frame."""
     state_words: int = 0
     frame: int = 0
+    device: Device = GENERIC
+
+    @property
+    def multipliers(self) -> int:
+        """Lanes that multiply in the device's multipliers, not in logic cells."""
+        return min(self.lanes, self.device.multipliers) if self.device.multipliers else self.lanes
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights' memory is filled after configuration, from a serial flash."""
+        return self.device.loaded
 
     @property
     def passes(self) -> list[Pass]:
-        """The layers in order."""
+        """The layers with potentials, in order."""
         return [entry for entry in self.entries if isinstance(entry, Pass)]
+
+    @property
+    def layers(self) -> list[Pass | Pool]:
+        """What spikes or emits, in order."""
+        return [entry for entry in self.entries if not isinstance(entry, Scan)]
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The max pools of spikes, in order."""
+        return [entry for entry in self.entries if isinstance(entry, Pool)]
 
     @property
     def scans(self) -> list[Scan]:

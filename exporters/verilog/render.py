@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 
+from stl_deploy.exporters.verilog.decide import decision_of, wrapper
 from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_of, parameters_of
-from stl_deploy.exporters.verilog.plan import Pass, Plan
+from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool, bits
 from stl_deploy.integers.store import About
 
-SOURCES = ("snn_engine.v", "snn_serial.v", "tb.v")
+SOURCES = ("snn_engine.v", "snn_serial.v", "snn_flash.v", "snn_decide.v", "tb.v")
 """Files that are the same for every network."""
 BOARDS = ("icebreaker.pcf", "ulx3s.lpf", "tang_nano_9k.cst")
 """Pins of snn_serial.v on boards."""
+DEVICE = "// device: "
+"""In snn_defines.vh: what the folder was made for."""
+FLASH_PINS = "set_io flash_sck 15\nset_io flash_cs_n 16\nset_io flash_mosi 14\nset_io flash_miso 17\n"
+"""iCEBreaker's configuration flash, in which weights.bin stands, too."""
 _FIELDS: tuple[tuple[str, str], ...] = (
     ("op", "2"),
     ("state_base", "STATE_ADDR"),
@@ -55,13 +60,18 @@ def render(plan: Plan, about: About) -> dict[str, str]:
     """Every text file of a folder by name."""
     made = memories_of(plan)
     sizes = parameters_of(plan, made)
+    decision = decision_of(plan, about)
     return {
         **{name: engine_text(name) for name in SOURCES},
         "snn.v": _top(plan, sizes, about),
         "snn_tables.v": _tables(plan, made, sizes, about),
+        "snn_weights.v": engine_text("snn_weights_ram.v" if plan.loaded else "snn_weights_rom.v"),
         "snn_ports.vh": _ports(sizes),
+        "snn_defines.vh": _defines(plan),
         "Makefile": engine_text("Makefile"),
         **{f"boards/{name}": engine_text(name) for name in BOARDS},
+        **({"boards/icebreaker.pcf": engine_text("icebreaker.pcf") + FLASH_PINS} if plan.loaded else {}),
+        **({} if decision is None else {"snn_class.v": wrapper(plan, sizes, decision)}),
         **hex_files(plan, made, sizes),
     }
 
@@ -77,8 +87,16 @@ def _plain(text: str) -> str:
 
 
 def _ports(sizes: Mapping[str, int]) -> str:
-    names = ("INPUTS", "IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS")
-    return "// Widths of snn's ports.\n" + "".join(f"localparam {name} = {sizes[name]};\n" for name in names)
+    names = ("INPUTS", "IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS", "WEIGHT_ADDR", "WEIGHT_WORDS")
+    given = {name: sizes[name] for name in names}
+    given["WEIGHT_WIDTH"] = sizes["LANES"] * sizes["WEIGHT_BITS"]
+    given["COUNT_BITS"] = bits(sizes["INPUTS"] - 1)
+    return "// Widths of snn's ports.\n" + "".join(f"localparam {name} = {size};\n" for name, size in given.items())
+
+
+def _defines(plan: Plan) -> str:
+    loaded = "// The weights' memory is filled after configuration.\n`define SNN_LOADED\n" if plan.loaded else ""
+    return f"{DEVICE}{plan.device.name}\n{loaded}"
 
 
 def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
@@ -86,6 +104,13 @@ def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
     sources = ",\n        ".join(f".{name}({name})" for name in sizes if name not in _IN_SNN_ONLY)
     wires = "".join(f"    wire {_range(width, sizes)}{name};\n" for name, width in _FIELDS)
     joined = ",\n        ".join(f".{name}({name})" for name, _ in _FIELDS)
+    load_ports = load_joined = ""
+    if plan.loaded:
+        load_ports = f"""
+    input  wire load,  // a word of weights.hex, before the first input
+    input  wire [{sizes["WEIGHT_ADDR"] - 1}:0] load_addr,
+    input  wire [{sizes["LANES"] * sizes["WEIGHT_BITS"] - 1}:0] load_data,"""
+        load_joined = ",\n        .load(load), .load_addr(load_addr), .load_data(load_data)"
     locals_ = "".join(f"    localparam {name} = {value};\n" for name, value in sizes.items())
     return f"""// {_plain(about.title)}: a spiking network.
 // Made by stl-deploy {_plain(about.made_by)} from {_plain(about.source)}.
@@ -100,7 +125,7 @@ def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
 
 module snn (
     input  wire clk,
-    input  wire rst,
+    input  wire rst,{load_ports}
     input  wire in_valid,
     output wire in_ready,
     input  wire in_first,
@@ -126,7 +151,7 @@ module snn (
     );
 
     snn_weights #(.WIDTH(LANES * WEIGHT_BITS), .DEPTH(WEIGHT_WORDS), .ADDR(WEIGHT_ADDR)) weights (
-        .clk(clk), .en(weight_en), .addr(weight_addr), .data(weight_data));
+        .clk(clk), .en(weight_en), .addr(weight_addr), .data(weight_data){load_joined});
 
     snn_engine #(
         {sources}
@@ -165,11 +190,12 @@ def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) 
     for index, (entry, fields) in enumerate(zip(plan.entries, made.entries, strict=True)):
         lines = [f"{name} = {_number(value, known[name], sizes)};" for name, value in fields.items()]
         text = "\n".join(f"                {line}" for line in lines)
-        what = (
-            f"pass: {_plain(entry.name)}"
-            if isinstance(entry, Pass)
-            else _scan_said(entry.source, entry.to, entry.delay)
-        )
+        if isinstance(entry, Pass):
+            what = f"pass: {_plain(entry.name)}"
+        elif isinstance(entry, Pool):
+            what = f"pool: {_plain(entry.source)} to {_plain(entry.name)}"
+        else:
+            what = _scan_said(entry.source, entry.to, entry.delay)
         cases.append(f"            {sizes['ENTRY_BITS']}'d{index}: begin  // {what}\n{text}\n            end\n")
     return f"""// The program of {_plain(about.title)}: what snn_engine.v does in each step, entry by entry.
 // Made by stl-deploy.

@@ -22,7 +22,7 @@ from stl_deploy.integers.simulate import IntegerRun, check_input
 
 DEADLINE = 600.0
 """Seconds for building a simulation, and for running it."""
-DESIGN = ("snn_engine.v", "snn_tables.v", "snn.v")
+DESIGN = ("snn_engine.v", "snn_weights.v", "snn_tables.v", "snn.v")
 MISSING = "no Verilog simulator found; install one: apt install verilator g++, or apt install iverilog"
 FEW_CLOCKS = 150_000
 """Icarus runs so many in less time than Verilator takes to build."""
@@ -130,11 +130,14 @@ class Simulation:
         for scan in plan.scans:
             fan_rows = sum(len(taps) for taps in scan.map.rows)
             fan_columns = sum(len(taps) for taps in scan.map.columns)
-            lanes = plan.widths.input if scan.source == plan.graph.input.name else plan.lanes
+            lanes = 1 if scan.source == plan.graph.input.name else plan.lanes
             events = scan.map.outers * scan.map.words * lanes
             total += events * (
                 4 * fan_rows * fan_columns * scan.map.groups + len(scan.map.rows) * len(scan.map.columns)
             )
+        for pool in plan.pools:
+            total += pool.map.words * sum(map(len, pool.map.rows)) * sum(map(len, pool.map.columns))
+            total += 20 + 4 * pool.layout.words
         for one in plan.passes:
             total += one.layout.words * (40 + plan.widths.loads + plan.lanes)
         return total
@@ -154,7 +157,7 @@ class Simulation:
     def _spikes(self, text: str, steps: int, samples: int) -> dict[str, NDArray[np.uint8]]:
         plan = self.plan
         lines = text.split("\n")[:-1]
-        words = [one.layout.words for one in plan.passes if one.spiking]
+        words = [one.layout.words for one in plan.layers if one.spiking]
         if len(lines) != sum(words) * steps * samples:
             raise ToolError(
                 f"the simulation: expected {sum(words) * steps * samples:,} words of spikes; found {len(lines):,}"
@@ -162,7 +165,7 @@ class Simulation:
         bits = np.frombuffer("".join(line.rsplit(" ", 1)[1] for line in lines).encode(), np.uint8) - ord("0")
         frames = bits.reshape(samples, steps, sum(words), plan.lanes)[..., ::-1]  # the text begins with the last lane
         found, at = {}, 0
-        for one in plan.passes:
+        for one in plan.layers:
             if not one.spiking:
                 continue
             frame = frames[:, :, at : at + one.layout.words].reshape(samples, steps, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +14,10 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program
-from stl_deploy.exporters.verilog.devices import Device, device_of, require_fits
+from stl_deploy.exporters.verilog.devices import GENERIC, Device, device_of
+from stl_deploy.exporters.verilog.fits import require_fits
 from stl_deploy.exporters.verilog.folder import read_folder
+from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
 
 SEEDS = (1, 2, 3)
@@ -38,18 +41,29 @@ class Flow:
 
 
 _ICE40 = {"cells": "ICESTORM_LC", "ram_blocks": "ICESTORM_RAM", "multipliers": "ICESTORM_DSP"}
+_UP5K = {**_ICE40, "single_port_rams": "ICESTORM_SPRAM"}
 _ECP5 = {"cells": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "ram_blocks": "DP16KD", "multipliers": "MULT18X18D"}
+_SLOWER = ("--timing-allow-fail",)
+"""The clock asked for is beyond reach, so that the placer tries; the one that is reached is quoted."""
 FLOWS = {
-    "up5k": Flow("synth_ice40 -dsp", ("nextpnr-ice40", "--up5k", "--package", "sg48"), "--asc", "icepack", _ICE40),
-    "hx8k": Flow("synth_ice40", ("nextpnr-ice40", "--hx8k", "--package", "ct256"), "--asc", "icepack", _ICE40),
+    "up5k": Flow(
+        "synth_ice40 -dsp", ("nextpnr-ice40", "--up5k", "--package", "sg48", "--freq", "40", *_SLOWER),
+        "--asc", "icepack", _UP5K,
+    ),
+    "hx8k": Flow(
+        "synth_ice40", ("nextpnr-ice40", "--hx8k", "--package", "ct256", "--freq", "100", *_SLOWER),
+        "--asc", "icepack", _ICE40,
+    ),
     "ecp5-25f": Flow(
         "synth_ecp5",
-        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained"),
+        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
+         *_SLOWER),
         "--textcfg", "ecppack", _ECP5,
     ),
     "ecp5-85f": Flow(
         "synth_ecp5",
-        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained"),
+        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
+         *_SLOWER),
         "--textcfg", "ecppack", _ECP5,
     ),
 }  # fmt: skip
@@ -121,6 +135,11 @@ def synthesise(
         raise InputError(f"--device: expected one of {', '.join(FLOWS)} to place and route; found '{device}'")
     flow = FLOWS[chosen.name]
     _, design = read_folder(folder)
+    made_for = design.plan.device
+    if made_for not in (GENERIC, chosen):
+        raise InputError(f"{folder}: was exported for {made_for.name}; export it with --device {chosen.name}")
+    if chosen.loaded and made_for is GENERIC:
+        raise InputError(f"{folder}: {chosen.title} takes its weights from a flash; export it with --device {device}")
     require_fits(design.plan, chosen)
     programs = {name: tool(name) for name in ("yosys", flow.place[0], flow.pack)}
     target = output or folder / ("snn.bin" if flow.pack == "icepack" else "snn.bit")
@@ -137,34 +156,47 @@ def synthesise(
         return _result(chosen, flow, found, best, target, programs, work)
 
 
-def after_synthesis(design: Simulation, *, deadline: float = DEADLINE) -> Simulation:
-    """The design as iCE40 cells, to be run with ``design=NETLIST``; raises ToolError if yosys is missing or fails."""
+NETLIST = ("cells_sim.v", "cells_more.v", "netlist.v")
+"""In place of the design's own text, to simulate it after synthesis."""
+FAMILIES = {"ice40": "synth_ice40 -dsp", "ecp5": "synth_ecp5"}
+
+
+_NO_EXTRAS = {"ice40": "NO_ICE40_DEFAULT_ASSIGNMENTS", "ecp5": "NO_INCLUDES"}
+"""What leaves out parts of yosys's models that Verilator does not read."""
+
+
+def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: float = DEADLINE) -> Simulation:
+    """The design as cells of a family (`FAMILIES`), to be run with ``design=NETLIST``.
+
+    Cells are yosys's models; those of ECP5's block RAM and multiplier are ours (``ecp5_cells.v``), as yosys has none.
+    Raises ToolError if yosys is missing or fails.
+    """
     yosys = tool("yosys")
     with temporary_folder() as work:
         for name, text in design.files.items():
             if "/" not in name:
                 (work / name).write_text(text, encoding="ascii")
-        script = f"read_verilog -defer {' '.join(DESIGN)}; synth_ice40 -top snn; write_verilog -noattr netlist.v"
+        script = f"read_verilog -defer {' '.join(DESIGN)}; {FAMILIES[family]} -top snn; write_verilog -noattr netlist.v"
         _call([yosys, "-p", script], work, "yosys", deadline)
         netlist = (work / "netlist.v").read_text(encoding="ascii")
-    files = {**design.files, "netlist.v": netlist, "cells_sim.v": _cells(yosys)}
-    return Simulation(files, design.plan)
+    cells, more = f"`define {_NO_EXTRAS[family]}\n{_cells(yosys, family)}", ""
+    if family == "ecp5":
+        cells = re.sub(r"\(\* blackbox \*\)\s*module DP16KD.*?endmodule", "", cells, flags=re.S)
+        more = engine_text("ecp5_cells.v")
+    return Simulation({**design.files, "netlist.v": netlist, "cells_sim.v": cells, "cells_more.v": more}, design.plan)
 
 
-NETLIST = ("cells_sim.v", "netlist.v")
-
-
-def _cells(yosys: str) -> str:
-    """Yosys's own models of iCE40 cells."""
+def _cells(yosys: str, family: str) -> str:
+    """Yosys's own models of a family's cells."""
     places = [Path(yosys).resolve().parent.parent / "share" / "yosys", Path("/usr/share/yosys")]
     for place in places:
-        if (place / "ice40" / "cells_sim.v").is_file():
-            return (place / "ice40" / "cells_sim.v").read_text(encoding="utf-8")
-    raise ToolError("yosys's models of iCE40 cells (ice40/cells_sim.v) are not beside it; install Debian's yosys")
+        if (place / family / "cells_sim.v").is_file():
+            return (place / family / "cells_sim.v").read_text(encoding="utf-8")
+    raise ToolError(f"yosys's models of cells ({family}/cells_sim.v) are not beside it; install Debian's yosys")
 
 
 def _synthesised(yosys: str, flow: Flow, work: Path, deadline: float) -> None:
-    sources = " ".join((*DESIGN, "snn_serial.v"))
+    sources = " ".join((*DESIGN, "snn_serial.v", "snn_flash.v"))
     script = f"read_verilog -defer {sources}; {flow.synth} -top {TOP} -json snn.json"
     said = _call([yosys, "-p", script], work, "yosys", deadline)
     for line in said.splitlines():
@@ -201,7 +233,7 @@ def _result(
 
 
 def _version(path: str, work: Path) -> str:
-    said = _call([path, "--version"], work, path, 60.0)
+    said = _call(["sh", "-c", 'exec "$0" --version 2>&1', path], work, path, 60.0)
     return said.strip().splitlines()[0][:80] if said.strip() else "unknown"
 
 

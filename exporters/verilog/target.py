@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
-from stl_deploy.exporters.verilog.devices import GENERIC, capacity, device_of, memory_bits, require_fits
+from stl_deploy.exporters.verilog.clocks import clocks_of
+from stl_deploy.exporters.verilog.devices import Device, device_of
+from stl_deploy.exporters.verilog.fits import loaded_blocks, memory_bits, ram_blocks, require_fits
 from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
 from stl_deploy.exporters.verilog.lower import check_lanes, make_plan
+from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.exporters.verilog.render import render
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
 from stl_deploy.graph.findings import Finding, from_error
@@ -30,6 +33,9 @@ from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
 from stl_deploy.integers.simulate import IntegerRun
 from stl_deploy.integers.store import About
+
+COUNTED = 32
+"""Samples by which `check` counts clocks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,27 +103,30 @@ class VerilogFormat(Format):
         return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
-        """The same, and whether the device's memory holds it."""
-        device = device_of(options.device or GENERIC)
+        """The same, whether the device's memory holds it, and the clocks that x takes."""
+        device = device_of(options.device)
         found = list(self.check(program))
         if any(one.severity == "error" for one in found):
             return found
-        given = np.zeros((1, 1, *program.inputs[0].shape), np.float32) if options.x is None else options.x
+        x = np.zeros((1, 1, *program.inputs[0].shape), np.float32) if options.x is None else options.x
+        given = calibration(program, options, x)
         try:
-            plan = make_plan(choose(program, calibration(program, options, given)).graph, options.lanes)
+            plan = make_plan(choose(program, given).graph, options.lanes, device)
             require_fits(plan, device)
         except UnsupportedError as error:
             return [*found, from_error(error)]
-        held = f"; {device.title} holds {capacity(device):,}" if device.blocks else ""
-        told = f"memories of {memory_bits(plan):,} bits with {plan.lanes} lanes{held}"
-        return [*found, Finding("fpga-memory", "info", None, told)]
+        found.append(_memory(plan, device))
+        if options.x is not None:
+            whole = np.asarray(to_integers(given[:, :COUNTED], plan.graph.input.scale), np.int32)
+            found.append(_clocks(plan, whole))
+        return found
 
     def write(self, program: Program, path: Path, options: VerilogOptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
 
         Raises UnsupportedError for what integers, the engine or the device cannot hold, InputError for wrong options.
         """
-        device = device_of(options.device or GENERIC)
+        device = device_of(options.device)
         for error in one_spike_only(program, "the engine"):
             raise error
         given = calibration(program, options, options.x)
@@ -129,8 +138,8 @@ class VerilogFormat(Format):
             options.origin.get("source", "a network"),
             readout=readout_of(program.metadata),
         )
-        require_fits(make_plan(chosen.graph, options.lanes), device)
-        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32))
+        require_fits(make_plan(chosen.graph, options.lanes, device), device)
+        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32), device=device)
         options.say.say(
             f"{plan.lanes} lanes, potentials of {plan.widths.state} bits, {len(plan.entries)} entries in the program"
         )
@@ -139,7 +148,6 @@ class VerilogFormat(Format):
             "accumulator": chosen.graph.accumulator.name,
             "input_scale": chosen.graph.input.scale,
             "output_unit": chosen.graph.output.unit,
-            "device": device.name,
             **manifest_facts(plan),
             "layers": [asdict(fit) for fit in chosen.fits],
         }
@@ -164,6 +172,22 @@ class VerilogFormat(Format):
     def load(self, path: Path) -> Verilog:
         """The folder's design; raises InputError if its text is not what its integers make."""
         return Verilog(path, VerilogOptions())
+
+
+def _memory(plan: Plan, device: Device) -> Finding:
+    said = f"memories of {memory_bits(plan):,} bits with {plan.lanes} lanes"
+    if device.blocks:
+        said += f": {ram_blocks(plan, device)} of the {device.blocks} RAM blocks of {device.title}"
+    used, there = loaded_blocks(plan, device)
+    if there:
+        said += f" and {used} of its {there} single-port RAMs, which are loaded from a serial flash"
+    return Finding("fpga-memory", "info", None, said)
+
+
+def _clocks(plan: Plan, x: NDArray[np.int32]) -> Finding:
+    clocks = clocks_of(plan, x)
+    said = f"{clocks.mean():,.0f} clocks an inference ({clocks.min():,} to {clocks.max():,}) with {plan.lanes} lanes"
+    return Finding("fpga-clocks", "info", None, f"{said}, computed from the spikes of {len(clocks)} samples")
 
 
 TARGETS = (VerilogFormat(), Verilog)

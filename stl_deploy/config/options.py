@@ -115,7 +115,7 @@ class FoldOptions:
     exact_grid: bool | None = option(
         None, "Round to grids on which float32 sums are exact.", "--exact-grid/--no-exact-grid"
     )
-    merge_pools: bool = option(False, "Of a .nir file: average pools go into the weights behind them.", "--merge-pools")
+    merge_pools: bool = option(False, "Of a .nir file: average pools go into weights beside them.", "--merge-pools")
     input_grid: int | None = _input_grid()
 
     def __post_init__(self) -> None:
@@ -215,6 +215,7 @@ class CheckOptions:
 
     input_grid: int | None = _input_grid()
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
+    lanes: int | None = option(None, "verilog: neurons at work at a time.", of_target=True)
     flash: str | None = option(
         None, "c: flash that must hold it, as 256K (estimated).", metavar="BYTES", of_target=True
     )
@@ -227,6 +228,7 @@ class CheckKeywords(TypedDict, total=False):
 
     input_grid: int | None
     device: str | None
+    lanes: int | None
     flash: str | None
     ram: str | None
     target_options: Mapping[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import own_metadata
-from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry
+from stl_deploy.exporters.targets import ChecksFor, findings, for_hardware, make_options, registry
 from stl_deploy.exporters.targets import settings as option_names
-from stl_deploy.graph.check import TargetCheck
+from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.exact import Grid, on_grid
 from stl_deploy.graph.findings import Report
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import check_bits
 
@@ -34,11 +36,25 @@ def check(
     x: input like what will enter, for targets that take whole numbers alone. Raises InputError for a target or an
     option that is not known.
     """
-    asked = targets_asked(targets, options)
-    own, declared, seen = own_metadata(net.graph), declared_grid(options.input_grid), seen_coding(x)
+    asked = targets_asked(targets, options, x)
+    declared, seen = declared_grid(options.input_grid), seen_coding(x)
+    if not net.is_nir:
+        return check_as_program(net.program, asked, declared, seen)
+    own = own_metadata(net.graph)
     if declared is not None or (seen is not None and "input" not in own):
         return check_graph(with_metadata(net.graph, {**own, "input": declared or seen}), net.dialect, asked)
     return check_graph(net.graph, net.dialect, asked)
+
+
+def check_as_program(
+    program: Program,
+    asked: Mapping[str, TargetCheck],
+    declared: Mapping[str, Any] | None,
+    seen: Mapping[str, Any] | None,
+) -> Report:
+    """The report on a Program that is no NIR graph; declared, seen: as `check_file` takes them."""
+    said = {"input": dict(seen or {}), **program.metadata} | ({"input": dict(declared)} if declared else {})
+    return check_program(replace(program, metadata=said), asked)
 
 
 def declared_grid(bits: int | None) -> dict[str, Any] | None:
@@ -57,24 +73,27 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
     return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
-def targets_asked(targets: Sequence[str] | None, options: CheckOptions) -> dict[str, TargetCheck]:
+def targets_asked(
+    targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
+) -> dict[str, TargetCheck]:
     """What each target is asked; without names, of every format but those that are asked by name alone.
 
-    options: of the targets that are named. Raises InputError for a name or an option that is none of theirs.
+    options: of the targets that are named. x: input that those may count by.
+    Raises InputError for a name or an option that is none of theirs.
     """
     formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
-            close = did_you_mean(name, known)
+            close = did_you_mean(name, known) or for_hardware(name)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
     default = [name for name, one in registry().formats.items() if one.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
     given = of_target(options)
-    return asked | (_with_options(list(asked), given) if given else {})
+    return asked | (_with_options(list(asked), given, x) if given else {})
 
 
-def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
+def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInput | None) -> dict[str, TargetCheck]:
     """The checks that these options change; raises InputError for an option that none of those asked has."""
     able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
     for option in given:
@@ -93,5 +112,5 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, T
     for name in able:
         one = registry().formats[name]
         own = {option: value for option, value in given.items() if option in option_names(one.options)}
-        made[name] = partial(findings, one, options=make_options(one, own))
+        made[name] = partial(findings, one, options=replace(make_options(one, own), x=x))
     return made

@@ -13,6 +13,7 @@ from stl_deploy._util.files import read_inputs, write_json, write_npz
 from stl_deploy.exporters.integer_runner import one_input
 from stl_deploy.exporters.verilog.board import run_on_board
 from stl_deploy.exporters.verilog.folder import read_folder
+from stl_deploy.exporters.verilog.power import SOURCE, energy_range
 from stl_deploy.exporters.verilog.simulator import Simulation, simulators
 from stl_deploy.exporters.verilog.synthesis import SEEDS
 from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
@@ -50,6 +51,9 @@ def synthesise(
             f"latency: {1e3 * result['latency_s']:.3f} ms an inference ({result['clocks_per_inference']:,.0f} "
             "simulated clocks over that clock)"
         )
+    if result["energy_J"] is not None:
+        least, most = result["energy_J"]
+        say.say(f"energy: {1e6 * least:.1f} to {1e6 * most:.1f} µJ an inference ({SOURCE})")
     say.say(f"bitstream: {found.bitstream}; not run on a board")
     write_json(folder.with_name(f"{folder.name}.{device}.json"), result)
     return result
@@ -58,10 +62,11 @@ def synthesise(
 def _latency(folder: Path, clock_hz: float, input_file: Path | None) -> dict[str, Any]:
     """Simulated clocks of an inference and its time, None where there is no input or no simulator."""
     if input_file is None or not simulators():
-        return {"clocks_per_inference": None, "latency_s": None}
+        return {"clocks_per_inference": None, "latency_s": None, "energy_J": None}
     _, design = read_folder(folder)
     clocks = clocks_per_inference(design, input_file)
-    return {"clocks_per_inference": clocks, "latency_s": clocks / clock_hz}
+    energy = energy_range(design.plan.device, clocks, clock_hz)
+    return {"clocks_per_inference": clocks, "latency_s": clocks / clock_hz, "energy_J": energy}
 
 
 def clocks_per_inference(design: Simulation, input_file: Path) -> float:

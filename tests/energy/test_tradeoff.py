@@ -25,14 +25,15 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff, tradeoff
+from stl_deploy.pipeline.candidates import Candidate, Point, pareto_front
+from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff
 from stl_deploy.pipeline.train import train
-from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import render_pareto
 from stl_deploy.runs.configure import configure
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.snapshots import snapshots
+from stl_deploy.verbs.weighing import tradeoff
 from tests.energy.nets import lif, linear, program, start
 from tests.energy.test_ann import NETWORK
 from tests.energy.test_report import EVIL, Page

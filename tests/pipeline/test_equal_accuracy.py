@@ -18,13 +18,14 @@ from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.ann_twin import keep_twin
-from stl_deploy.pipeline.tradeoff import MOST_STEPS, iso_accuracy, numbers_of_steps, read_tradeoff, tradeoff
-from stl_deploy.report.page.pareto import Point
+from stl_deploy.pipeline.candidates import Point
+from stl_deploy.pipeline.tradeoff import MOST_STEPS, iso_accuracy, numbers_of_steps, read_tradeoff
 from stl_deploy.training.loop import train
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 from stl_deploy.verbs.energy_of import energy
+from stl_deploy.verbs.weighing import tradeoff
 from stl_deploy.verbs.whole_way import RunResult, run
 
 

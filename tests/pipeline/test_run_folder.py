@@ -20,11 +20,11 @@ from stl_deploy._util import system, temporary
 from stl_deploy._util.files import sha256, write_text
 from stl_deploy._util.lock import NAME, alone_in
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.tradeoff import tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.manifest import check_unchanged
 from stl_deploy.training.run_files import MANIFEST
 from stl_deploy.verbs import whole_way as run_module
+from stl_deploy.verbs.weighing import tradeoff
 from tests.pipeline.conftest import SMALL
 
 BRIEF = (*SMALL, "train.epochs=1", "dataset.T=2")

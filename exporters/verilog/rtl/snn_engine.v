@@ -1,17 +1,20 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Spiking network engine: LANES neurons at a time run all layers in turn. This file is the same for every network;
 // sizes are parameters, the network is a program (snn_tables.v) and memories (*.hex).
 //
 // A step: take the inputs, run the program's entries from 0, send the outputs.
-//   scan  for every event of a source (a spike, or a bit of an input's magnitude): add a row of weights to the
-//         potentials that it reaches, LANES of them a clock. Where events go is a list of taps for each row and each
-//         column of the source: the potential and the weight are sums of a row's tap and a column's.
+//   scan  for every event of a source (a spike, or an input that is not 0): add a row of weights, times the input, to
+//         the potentials that it reaches, LANES of them a clock. Where events go is a list of taps for each row and
+//         each column of the source: the potential and the weight are sums of a row's tap and a column's.
 //   pass  for every word of a layer's potentials: fire above the threshold, reset, leak for the next step.
+//   pool  for every word of a pool: OR the words of spikes in its window.
 // Potentials are in 64ths of a weight. A filtered layer keeps its currents apart: events add to those.
 
 `default_nettype none
 
 module snn_engine #(
     parameter LANES        = 8,   // neurons at work at a time
+    parameter MULTIPLIERS  = 8,   // lanes that multiply with `*`; the others add up shifted weights
     parameter WEIGHT_BITS  = 8,
     parameter STATE_BITS   = 24,  // of a potential, with sign
     parameter CLIP         = 0,   // 1: potentials can reach their limit, 2^29, and stop there
@@ -35,7 +38,8 @@ module snn_engine #(
     parameter WEIGHT_ADDR  = 8,
     parameter ENTRY_BITS   = 1,   // of the program counter
     parameter LAYER_BITS   = 1,
-    parameter SHIFT_BITS   = 3,
+    parameter SHIFT_BITS   = 1,
+    parameter FACTOR_BITS  = 2,   // of what a weight is multiplied by, with sign
     parameter OUTER_BITS   = 1,   // of the counters of input channels,
     parameter ROW_BITS     = 1,   //   rows,
     parameter COL_BITS     = 1,   //   columns,
@@ -76,9 +80,9 @@ module snn_engine #(
 
     // The program's entry, from snn_tables.v.
     output reg  [ENTRY_BITS-1:0]            entry,
-    input  wire [1:0]                       op,           // 0: the last entry has been, 1: scan, 2: pass
+    input  wire [1:0]                       op,           // 0: the last entry has been, 1: scan, 2: pass, 3: pool
     input  wire [STATE_ADDR-1:0]            state_base,   // potentials (currents, if filtered) that it reaches
-    input  wire [WEIGHT_ADDR-1:0]           weight_base,  // weights, or parameters
+    input  wire [WEIGHT_ADDR-1:0]           weight_base,  // weights, parameters, or the spikes that a pool reads
     input  wire [SPIKE_ADDR-1:0]            spike_base,   // spikes read, or written
     input  wire [GROUP_BITS-1:0]            group_last,   // counts less one, here and below
     input  wire                             from_input,
@@ -94,7 +98,7 @@ module snn_engine #(
     input  wire [COL_ADDR-1:0]              col_base,
     input  wire [WORD_BITS-1:0]             word_last,
     input  wire [WEIGHT_ADDR-1:0]           word_step,    // weights of a word of spikes
-    input  wire [SHIFT_BITS-1:0]            shift,
+    input  wire [SHIFT_BITS-1:0]            shift,        // of what events add
     input  wire [LAYER_BITS-1:0]            layer,
     input  wire [PASS_BITS-1:0]             pass_last,
     input  wire [PASS_BITS-1:0]             repeat_last,  // words after which parameters begin again
@@ -110,15 +114,20 @@ module snn_engine #(
     input  wire [3:0]                       filter_from,
     input  wire [LANES-1:0]                 last_lanes    // neurons in a layer's last word
 );
-    localparam EVENT_BITS = LANES > IN_BITS ? LANES : IN_BITS;
-    localparam LOAD_BITS  = LOADS * WEIGHT_BITS;
+    localparam LOAD_BITS    = LOADS * WEIGHT_BITS;
+    localparam PRODUCT_BITS = WEIGHT_BITS + FACTOR_BITS;
+    localparam WHOLE_BITS   = STATE_BITS - 6;
+    localparam KEPT_BITS    = STATE_BITS + 1;
     localparam [LANES-1:0] LAST_EMIT = 1;
-    localparam [7:0] LAST_LOAD = LOADS, LAST_LANE = LANES - 1;
+    localparam [FAN_BITS:0] TWO_TAPS = 2;
+    localparam signed [IN_BITS-1:0] IN_ONE = 1;
+    localparam [7:0] LAST_LOAD = LOADS - 1;
     localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
 
-    localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7, FILTERED = 8,
-                     POTENTIAL = 9, FIRE = 10, EMIT = 11, LEAK = 12, LATE = 13, WRITE = 14, ADVANCE = 15;
+    localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7,
+                     POTENTIAL = 8, FIRE = 9, EMIT = 10, LEAK = 11, LATE = 12, ADVANCE = 13;
     reg [3:0] state;
+    wire pooling = op == 2'd3;
 
     // ---- Time: the steps since a sample began, and where this step's spikes and inputs stand among those kept.
     // Counts as addresses; one that is a power of two is 0 there, as sums of addresses are.
@@ -161,10 +170,11 @@ module snn_engine #(
     reg                    read_valid;  // the memories' outputs are of a place
     reg  [WEIGHT_ADDR-1:0] read_weight;
     reg                    held_valid;  // events of a place are left
-    reg                    held_negative;
-    reg  [EVENT_BITS-1:0]  held_events;
+    reg  [LANES-1:0]       held_events;
+    reg  signed [FACTOR_BITS-1:0] held_factor;
     reg  [WEIGHT_ADDR-1:0] held_weight;
-    reg  [FAN_BITS-1:0]    held_row_left, held_col_left;
+    reg  [FAN_BITS:0]      held_row_left, held_col_left;  // less two: below 0 at the last, here and below
+    reg                    held_one;    // one event is left
     reg  [ROW_TAP_ADDR-1:0] held_row_tap;
     reg  [COL_TAP_ADDR-1:0] held_col_tap;
 
@@ -174,46 +184,41 @@ module snn_engine #(
 
     wire [LANES-1:0]          spike_q;
     wire signed [IN_BITS-1:0] input_q;
-    wire                      negative  = IN_SIGNED != 0 && from_input && input_q[IN_BITS-1];
-    wire [IN_BITS-1:0]        magnitude = negative ? -input_q : input_q;
     wire [FAN_BITS-1:0]       row_fan, col_fan;
     wire [ROW_TAP_ADDR-1:0]   row_first;
     wire [COL_TAP_ADDR-1:0]   col_first;
 
-    wire [EVENT_BITS-1:0] found  = from_one ? one_event(1'b1) : from_input ? of_input(magnitude) : of_spikes(spike_q);
-    wire [EVENT_BITS-1:0] rest   = held_events & (held_events - 1'b1);
+    wire always_one = from_one || pooling;
+    wire [LANES-1:0] found = always_one || from_input ? one_event(always_one || input_q != 0) : spike_q;
+    wire [LANES-1:0] rest  = held_events & (held_events - 1'b1);
     wire [WEIGHT_ADDR-1:0] which = lowest(held_events);
+    wire [GROUP_BITS:0] group_first = {1'b0, group_last} - 1'b1;
     wire walker_free;
     wire take_event = held_valid && walker_free;
-    wire scan_step  = state == SCAN && (!held_valid || (take_event && rest == 0));
+    wire scan_step  = state == SCAN && (!held_valid || (held_one && walker_free));
     wire scan_read  = scan_step && scanning;
 
-    function [EVENT_BITS-1:0] one_event(input always_one);
+    function [LANES-1:0] one_event(input bit_0);
         begin
             one_event    = 0;
-            one_event[0] = always_one;
+            one_event[0] = bit_0;
         end
     endfunction
 
-    function [EVENT_BITS-1:0] of_input(input [IN_BITS-1:0] bits);
+    // What the weights of a place's events are multiplied by.
+    function signed [FACTOR_BITS-1:0] factor_of(input signed [IN_BITS-1:0] value);
+        reg signed [FACTOR_BITS+IN_BITS-1:0] wide;
         begin
-            of_input              = 0;
-            of_input[IN_BITS-1:0] = bits;
+            wide      = {{FACTOR_BITS{value[IN_BITS-1]}}, value};
+            factor_of = wide[FACTOR_BITS-1:0] <<< shift;
         end
     endfunction
 
-    function [EVENT_BITS-1:0] of_spikes(input [LANES-1:0] bits);
-        begin
-            of_spikes            = 0;
-            of_spikes[LANES-1:0] = bits;
-        end
-    endfunction
-
-    function [WEIGHT_ADDR-1:0] lowest(input [EVENT_BITS-1:0] bits);
+    function [WEIGHT_ADDR-1:0] lowest(input [LANES-1:0] bits);
         integer i;
         begin
             lowest = 0;
-            for (i = EVENT_BITS - 1; i >= 0; i = i - 1)
+            for (i = LANES - 1; i >= 0; i = i - 1)
                 if (bits[i]) lowest = i[WEIGHT_ADDR-1:0];
         end
     endfunction
@@ -222,30 +227,36 @@ module snn_engine #(
     reg                    walking;
     reg  [ROW_TAP_ADDR-1:0] row_tap;
     reg  [COL_TAP_ADDR-1:0] col_tap, col_tap_first;
-    reg  [FAN_BITS-1:0]    row_left, col_left, col_left_first;
-    reg  [GROUP_BITS-1:0]  group_left;
+    reg  [FAN_BITS:0]      row_left, col_left, col_left_first;
+    reg  [GROUP_BITS:0]    group_left;
     reg  [STATE_ADDR-1:0]  walk_state;
     reg  [WEIGHT_ADDR-1:0] walk_weight, walk_weight_first;
-    reg  [SHIFT_BITS-1:0]  walk_shift;
-    reg                    walk_negative;
+    reg  signed [FACTOR_BITS-1:0] walk_factor;
     wire stall;
-    wire walk_last = group_left == 0 && col_left == 0 && row_left == 0;
+    wire group_end = group_left[GROUP_BITS], fan_end = col_left[FAN_BITS], walk_end = row_left[FAN_BITS];
+    wire walk_last = group_end && fan_end && walk_end;
     assign walker_free = !walking || (walk_last && !stall);
 
-    // Stages: a, taps are read; b, addresses are sums; c, memories are read; d, their words stand in registers; e, the
-    // sum is written.
-    reg                    a_valid, b_valid, c_valid, d_valid, e_valid;
-    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state, e_state;
-    reg  [WEIGHT_ADDR-1:0] a_weight, b_weight;
-    reg  [SHIFT_BITS-1:0]  a_shift, b_shift, c_shift, d_shift;
-    reg                    a_negative, b_negative, c_negative, d_negative;
-    reg  [LANES*STATE_BITS-1:0]  d_words, e_sums;
-    reg  [LANES*WEIGHT_BITS-1:0] d_weights;
+    // Stages: a, taps are read; b, addresses are sums; c, the weights are read; d, the potentials are, and the weights
+    // multiplied; e, both are added; f, the sum is written. What reads a word that is still on its way to f waits in c.
+    // A pool's words of spikes are read in c, and joined in d.
+    reg                    a_valid, b_valid, c_valid, d_valid, e_valid, f_valid;
+    reg                    a_last, b_last, c_last, d_pools, d_last;
+    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state, e_state, f_state;
+    reg  [WEIGHT_ADDR-1:0] a_weight, b_weight, c_weight;
+    reg  signed [FACTOR_BITS-1:0] a_factor, b_factor, c_factor, d_factor;
+    reg  [LANES*WEIGHT_BITS-1:0]  d_weights;
+    reg  [LANES*PRODUCT_BITS-1:0] e_products;
+    reg  [LANES*WHOLE_BITS-1:0]   e_words, f_sums;
+    reg  [LANES-1:0]       pooled;
+    wire [LANES-1:0]       pooled_next = pooled | spike_q;
+    wire pool_done = d_pools && d_last;
     wire [STATE_ADDR-1:0]  row_state, col_state;
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
-    assign stall = b_valid && ((c_valid && c_state == b_state) || (d_valid && d_state == b_state)
-                               || (e_valid && e_state == b_state));
-    wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid;
+    reg  [1:0]             c_wait;  // clocks until the word is written that c reads
+    assign stall = c_wait != 0;
+    wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
+                && !f_valid && !d_pools;
 
     snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .FILE("rows.hex")) rows (
         .clk(clk), .en(scan_read), .addr(row_base + row_index(row)), .data({row_fan, row_first}));
@@ -272,43 +283,56 @@ module snn_engine #(
 
     // ---- Pass: word after word of a layer's potentials.
     reg  [PASS_BITS-1:0]   pass_word, repeat_word;
-    reg  [STATE_ADDR-1:0]  pass_state, pass_value;
+    reg  [STATE_ADDR-1:0]  pass_state, pass_value, ahead_state, write_at;
+    reg                    write_kept;
+    reg  [SPIKE_ADDR-1:0]  pass_spike, ahead_spike;
     reg  [WEIGHT_ADDR-1:0] load_at;
-    reg  [SPIKE_ADDR-1:0]  pass_spike;
+    reg                    loading;         // more parameters of the word after this one are to be read
     reg  [7:0]             load, emitted;
     reg  [3:0]             bit_at;
     reg  [LANES-1:0]       fired, emit_left;
     reg  [LANES*STATE_BITS-1:0] base;       // what leaks, and before that the potential
-    reg  [LANES*STATE_BITS-1:0] kept;       // what is left of it, so far
+    reg  [LANES*KEPT_BITS-1:0]  kept;       // what is left of it, so far; one more bit than a state, as it is halved
     reg  [LANES-1:0]            lost;       // whether bits of it that are 1 have been shifted out
-    wire [LANES*STATE_BITS-1:0] base_next, kept_next;
+    wire [LANES*STATE_BITS-1:0] base_next;
+    wire [LANES*KEPT_BITS-1:0]  kept_next;
     wire [LANES-1:0]            fired_next, lost_next;
-    wire load_shift = state == LOAD;
-    wire pass_end   = pass_word == pass_last;
+    wire last_bit    = bit_at == 4'd12;
+    wire filter_done = state == FILTER && last_bit;
+    wire word_done   = state == LATE || (state == LEAK && last_bit && !(subtracts && late));
+    wire pass_end    = pass_word == pass_last;
+    wire turn        = (state == LOAD || (word_done && !pass_end)) && !loading;  // a word begins in the next clock
+    wire load_issue  = state == READ || turn || loading;
+    wire load_last   = loading ? load == LAST_LOAD : LOADS == 1;
     wire leaking_current = state == FILTER;
-    wire [3:0] leak_from = leaking_current || state == CURRENT ? filter_from : keep_from;
-    wire [STATE_ADDR-1:0] where_written = state == FILTERED || !filtered ? pass_state : pass_value;
+    wire [3:0] leak_from = state == CURRENT ? filter_from : keep_from;
 
-    // ---- Memories that are written.
-    wire [LANES*STATE_BITS-1:0] state_q;
-    wire pass_read = state == READ || state == FILTERED;
-    snn_ram #(.WIDTH(LANES * STATE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) potentials (
-        .clk(clk),
-        .read(pass_read || (b_valid && !stall)),
-        .read_addr(state == READ ? pass_state : state == FILTERED ? pass_value : b_state),
-        .read_data(state_q),
-        .write(state == CLEAR || e_valid || state == FILTERED || state == WRITE),
-        .write_addr(e_valid ? e_state : state == CLEAR ? pass_state : where_written),
-        .write_data(e_valid ? e_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} : kept));
+    // ---- Memories that are written. Potentials stand in two: events change whole weights, a pass changes 64ths, too.
+    // What a pass leaves is written one clock after it is in 'kept'.
+    wire [LANES*WHOLE_BITS-1:0] whole_q, kept_whole;
+    wire [LANES*6-1:0]          parts_q, kept_parts;
+    wire                  state_read    = turn || filter_done || (c_valid && !stall);
+    wire [STATE_ADDR-1:0] state_read_at = c_valid ? c_state : leaking_current ? pass_value : ahead_state;
+    wire clearing = state == CLEAR;
+    snn_ram #(.WIDTH(LANES * WHOLE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) wholes (
+        .clk(clk), .read(state_read), .read_addr(state_read_at), .read_data(whole_q),
+        .write(f_valid || clearing || write_kept),
+        .write_addr(f_valid ? f_state : clearing ? ahead_state : write_at),
+        .write_data(f_valid ? f_sums : clearing ? {LANES * WHOLE_BITS{1'b0}} : kept_whole));
+    snn_ram #(.WIDTH(LANES * 6), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) parts (
+        .clk(clk), .read(state_read), .read_addr(state_read_at), .read_data(parts_q),
+        .write(clearing || write_kept),
+        .write_addr(clearing ? ahead_state : write_at),
+        .write_data(clearing ? {LANES * 6{1'b0}} : kept_parts));
 
     snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
-        .read(scan_read || state == READ),
-        .read_addr(state == READ ? frame_back + pass_spike : spike_at),
+        .read(turn || (pooling ? c_valid : scan_read)),
+        .read_addr(pooling ? frame + c_weight[SPIKE_ADDR-1:0] : state == SCAN ? spike_at : frame_back + ahead_spike),
         .read_data(spike_q),
-        .write(state == FIRE && spiking),
+        .write(pool_done || (state == FIRE && spiking)),
         .write_addr(frame + pass_spike),
-        .write_data(fired_next));
+        .write_data(pool_done ? pooled_next : fired_next));
 
     snn_ram #(.WIDTH(IN_BITS), .DEPTH(INPUT_WORDS), .ADDR(INPUT_ADDR)) inputs (
         .clk(clk),
@@ -319,7 +343,7 @@ module snn_engine #(
         .write_addr(inputs_at + input_index),
         .write_data(in_data));
 
-    assign weight_en   = (b_valid && !stall) || state == READ || state == LOAD;
+    assign weight_en   = (b_valid && !stall && !pooling) || load_issue;
     assign weight_addr = b_valid ? b_weight : load_at;
 
     // ---- Lanes.
@@ -328,21 +352,26 @@ module snn_engine #(
     generate
         for (n = 0; n < LANES; n = n + 1) begin : lanes
             wire signed [WEIGHT_BITS-1:0] weight = weight_data[n*WEIGHT_BITS+:WEIGHT_BITS];
-            wire signed [STATE_BITS-1:0]  read   = state_q[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS-1:0]  read   = {whole_q[n*WHOLE_BITS+:WHOLE_BITS], parts_q[n*6+:6]};
             wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
-            wire signed [STATE_BITS-1:0]  part   = kept[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS:0]    part   = kept[n*KEPT_BITS+:KEPT_BITS];
 
-            // An event's weight, shifted, and the word that it is added to.
-            wire signed [WEIGHT_BITS-1:0] factor_of = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
-            wire signed [STATE_BITS-1:0]  word_of   = d_words[n*STATE_BITS+:STATE_BITS];
-            wire signed [STATE_BITS-1:0]  term =
-                {{STATE_BITS - WEIGHT_BITS{factor_of[WEIGHT_BITS-1]}}, factor_of} <<< d_shift;
-            always @(posedge clk) e_sums[n*STATE_BITS+:STATE_BITS] <= d_negative ? word_of - term : word_of + term;
+            // An event's weight, multiplied, and the word that it is added to.
+            wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
+            wire signed [WHOLE_BITS-1:0]  whole    = e_words[n*WHOLE_BITS+:WHOLE_BITS];
+            wire signed [WHOLE_BITS-1:0]  term     = term_of(e_products[n*PRODUCT_BITS+:PRODUCT_BITS]);
+            always @(posedge clk) begin
+                e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= n < MULTIPLIERS ? factor_a * d_factor : added_up(factor_a, d_factor);
+                f_sums[n*WHOLE_BITS+:WHOLE_BITS]         <= whole + term;
+            end
 
-            // Parameters come WEIGHT_BITS at a time, the lowest first.
-            reg [LOAD_BITS-1:0] parameters;
-            always @(posedge clk)
-                if (load_shift) parameters <= shift_in(weight, parameters);
+            // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work. The last stays
+            // at the memory's output.
+            reg [LOAD_BITS-1:0] coming, parameters;
+            always @(posedge clk) begin
+                if (loading) coming <= shift_in(weight, coming);
+                if (turn) parameters <= shift_in(weight, coming);
+            end
             wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
             wire signed [STATE_BITS-1:0] value;
             wire [12:0] keeps, filter_keeps;
@@ -364,24 +393,52 @@ module snn_engine #(
             wire signed [STATE_BITS-1:0] potential = filtered ? read + own : read;
             wire put_back = late && !subtracts && was_fired_known && spike_q[n];
             wire signed [STATE_BITS-1:0] now = clip(put_back ? value : potential, 1'b0);
-            assign fired_next[n] = spiking && own > threshold;
+            assign fired_next[n] = spiking && above(own, threshold);
             wire signed [STATE_BITS-1:0] after =
                 !fired_next[n] || late ? own : subtracts ? own - value : value;
             assign base_next[n*STATE_BITS+:STATE_BITS] =
                 state == CURRENT ? clip(read, 1'b1) : state == POTENTIAL ? now : after;
 
-            // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'.
+            // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'. A late
+            // reset takes 'value' off in one more clock.
             wire [12:0] factor = leaking_current ? filter_keeps : keeps;
-            wire last_bit = bit_at == 4'd12;
-            wire signed [STATE_BITS-1:0] addend = state == LATE ? -value : factor[bit_at] ? own : {STATE_BITS{1'b0}};
-            wire round_up = last_bit && state != LATE && own[STATE_BITS-1] && lost[n];
-            wire signed [STATE_BITS:0] sum =
-                {part[STATE_BITS-1], part} + {addend[STATE_BITS-1], addend} + {{STATE_BITS{1'b0}}, round_up};
-            assign kept_next[n*STATE_BITS+:STATE_BITS] =
-                state == LATE || last_bit ? sum[STATE_BITS-1:0] : sum[STATE_BITS:1];
-            assign lost_next[n] = lost[n] | sum[0];
+            wire lose = lost[n] || part[0];
+            wire round_up = last_bit && own[STATE_BITS-1] && lose;
+            wire signed [STATE_BITS:0] halved = part >>> 1;
+            wire signed [STATE_BITS:0] addend = factor[bit_at] ? {own[STATE_BITS-1], own} : {STATE_BITS + 1{1'b0}};
+            wire signed [STATE_BITS:0] leaked = halved + addend + {{STATE_BITS{1'b0}}, round_up};
+            assign lost_next[n] = lose;
+            if (VALUE_BITS > 0) begin : has_late
+                wire signed [STATE_BITS:0] less = fired[n] ? part - {value[STATE_BITS-1], value} : part;
+                assign kept_next[n*KEPT_BITS+:KEPT_BITS] = state == LATE ? less : leaked;
+            end else begin : no_late
+                assign kept_next[n*KEPT_BITS+:KEPT_BITS] = leaked;
+            end
+            assign {kept_whole[n*WHOLE_BITS+:WHOLE_BITS], kept_parts[n*6+:6]} = part[STATE_BITS-1:0];
         end
     endgenerate
+
+    // A product without a multiplier.
+    function signed [PRODUCT_BITS-1:0] added_up(
+        input signed [WEIGHT_BITS-1:0] a, input signed [FACTOR_BITS-1:0] b);
+        reg signed [PRODUCT_BITS-1:0] wide;
+        integer i;
+        begin
+            wide     = {{FACTOR_BITS{a[WEIGHT_BITS-1]}}, a};
+            added_up = b[FACTOR_BITS-1] ? -(wide <<< (FACTOR_BITS - 1)) : 0;
+            for (i = 0; i < FACTOR_BITS - 1; i = i + 1)
+                if (b[i]) added_up = added_up + (wide <<< i);
+        end
+    endfunction
+
+    // A product as what is added to a potential's bits above its 64ths.
+    function signed [WHOLE_BITS-1:0] term_of(input signed [PRODUCT_BITS-1:0] product);
+        reg signed [WHOLE_BITS+PRODUCT_BITS-1:0] wide;
+        begin
+            wide    = {{WHOLE_BITS{product[PRODUCT_BITS-1]}}, product};
+            term_of = wide[WHOLE_BITS-1:0];
+        end
+    endfunction
 
     function [LOAD_BITS-1:0] shift_in(input [WEIGHT_BITS-1:0] chunk, input [LOAD_BITS-1:0] so_far);
         reg [LOAD_BITS+WEIGHT_BITS-1:0] both;
@@ -396,6 +453,16 @@ module snn_engine #(
         begin
             threshold_of                  = 0;
             threshold_of[6+:THRESH_BITS] = bits[THRESH_BITS-1:0];
+        end
+    endfunction
+
+    // x > y by the sign of y - x: whole weights, and whether x has 64ths as the carry (y has none).
+    function above(input signed [STATE_BITS-1:0] x, input signed [STATE_BITS-1:0] y);
+        reg [WHOLE_BITS+1:0] less;
+        begin
+            less  = {y[STATE_BITS-1], y[STATE_BITS-1:6], 1'b1}
+                    + {~x[STATE_BITS-1], ~x[STATE_BITS-1:6], x[5:0] == 6'd0};
+            above = less[WHOLE_BITS+1];
         end
     endfunction
 
@@ -421,9 +488,18 @@ module snn_engine #(
     endfunction
 
     // ---- Output: the potentials of the layer that emits, one by one.
-    assign out_valid = state == EMIT && emit_left[0];
-    assign out_data  = out_of(base[STATE_BITS-1:0]);
+    assign out_valid = state == EMIT;
+    assign out_data  = out_of(of_lane(base, emitted));
     assign out_last  = pass_end && emit_left == LAST_EMIT;
+
+    function [STATE_BITS-1:0] of_lane(input [LANES*STATE_BITS-1:0] x, input [7:0] lane);
+        integer i;
+        begin
+            of_lane = 0;
+            for (i = 0; i < LANES; i = i + 1)
+                if (lane == i[7:0]) of_lane = of_lane | x[i*STATE_BITS+:STATE_BITS];
+        end
+    endfunction
 
     function [OUT_BITS-1:0] out_of(input signed [STATE_BITS-1:0] x);
         reg signed [STATE_BITS-1:0] shifted;
@@ -434,10 +510,10 @@ module snn_engine #(
     endfunction
 
     always @(posedge clk) begin
-        rec_valid <= state == FIRE && spiking;
+        rec_valid <= pool_done || (state == FIRE && spiking);
         rec_layer <= layer;
         rec_word  <= pass_word;
-        rec_bits  <= fired_next;
+        rec_bits  <= pool_done ? pooled_next : fired_next;
 
         // Scan.
         if (scan_step) begin
@@ -445,12 +521,13 @@ module snn_engine #(
             read_weight   <= weight_base + outer_at + word_at;
             held_valid    <= read_valid && found != 0 && row_fan != 0 && col_fan != 0;
             held_events   <= found;
-            held_negative <= negative;
+            held_factor   <= factor_of(from_input ? input_q : IN_ONE);
             held_weight   <= read_weight;
             held_row_tap  <= row_first;
             held_col_tap  <= col_first;
-            held_row_left <= row_fan - 1'b1;
-            held_col_left <= col_fan - 1'b1;
+            held_row_left <= {1'b0, row_fan} - TWO_TAPS;
+            held_col_left <= {1'b0, col_fan} - TWO_TAPS;
+            held_one      <= (found & (found - 1'b1)) == 0;
             if (scanning) begin
                 spike_at <= spike_at + 1'b1;
                 input_at <= input_at + 1'b1;
@@ -464,7 +541,10 @@ module snn_engine #(
                     scanning <= outer != outer_last;
                 end
             end
-        end else if (take_event) held_events <= rest;
+        end else if (take_event) begin
+            held_events <= rest;
+            held_one    <= (rest & (rest - 1'b1)) == 0;
+        end
 
         // Walk.
         if (take_event) begin
@@ -475,22 +555,21 @@ module snn_engine #(
             col_tap_first     <= held_col_tap;
             col_left          <= held_col_left;
             col_left_first    <= held_col_left;
-            group_left        <= group_last;
+            group_left        <= group_first;
             walk_state        <= state_base;
-            walk_weight       <= from_input || from_one ? held_weight : held_weight + which;
-            walk_weight_first <= from_input || from_one ? held_weight : held_weight + which;
-            walk_shift        <= from_input ? shift + which[SHIFT_BITS-1:0] : shift;
-            walk_negative     <= held_negative;
+            walk_weight       <= held_weight + which;
+            walk_weight_first <= held_weight + which;
+            walk_factor       <= held_factor;
         end else if (walking && !stall) begin
-            if (group_left != 0) begin
+            if (!group_end) begin
                 group_left  <= group_left - 1'b1;
                 walk_state  <= walk_state + 1'b1;
                 walk_weight <= walk_weight + (from_input || from_one ? WEIGHT_ONE : WEIGHT_LANES);
             end else begin
-                group_left  <= group_last;
+                group_left  <= group_first;
                 walk_state  <= state_base;
                 walk_weight <= walk_weight_first;
-                if (col_left != 0) begin
+                if (!fan_end) begin
                     col_left <= col_left - 1'b1;
                     col_tap  <= col_tap + 1'b1;
                 end else begin
@@ -498,34 +577,67 @@ module snn_engine #(
                     col_tap  <= col_tap_first;
                     row_left <= row_left - 1'b1;
                     row_tap  <= row_tap + 1'b1;
-                    if (row_left == 0) walking <= 1'b0;
+                    if (walk_end) walking <= 1'b0;
                 end
             end
         end
+        if (stall) c_wait <= c_wait - 1'b1;
+        else if (!b_valid || pooling) c_wait <= 2'd0;
+        else if (c_valid && c_state == b_state) c_wait <= 2'd3;
+        else if (d_valid && d_state == b_state) c_wait <= 2'd2;
+        else c_wait <= {1'b0, e_valid && e_state == b_state};
         if (!stall) begin
-            a_valid    <= walking;
-            a_state    <= walk_state;
-            a_weight   <= walk_weight;
-            a_shift    <= walk_shift;
-            a_negative <= walk_negative;
-            b_valid    <= a_valid;
-            b_state    <= a_state + row_state + col_state;
-            b_weight   <= a_weight + row_weight + col_weight;
-            b_shift    <= a_shift;
-            b_negative <= a_negative;
+            a_valid  <= walking;
+            a_last   <= walk_last;
+            a_state  <= walk_state;
+            a_weight <= walk_weight;
+            a_factor <= walk_factor;
+            b_valid  <= a_valid;
+            b_last   <= a_last;
+            b_state  <= a_state + row_state + col_state;
+            b_weight <= a_weight + row_weight + col_weight;
+            b_factor <= a_factor;
+            c_valid  <= b_valid;
+            c_last   <= b_last;
+            c_state  <= b_state;
+            c_weight <= b_weight;
+            c_factor <= b_factor;
         end
-        c_valid    <= b_valid && !stall;
-        c_state    <= b_state;
-        c_shift    <= b_shift;
-        c_negative <= b_negative;
-        d_valid    <= c_valid;
-        d_state    <= c_state;
-        d_shift    <= c_shift;
-        d_negative <= c_negative;
-        d_words    <= state_q;
-        d_weights  <= weight_data;
-        e_valid    <= d_valid;
-        e_state    <= d_state;
+        d_valid   <= c_valid && !stall && !pooling;
+        d_pools   <= c_valid && pooling;
+        d_last    <= c_last;
+        d_state   <= c_state;
+        d_factor  <= c_factor;
+        d_weights <= weight_data;
+        e_valid   <= d_valid;
+        e_state   <= d_state;
+        e_words   <= whole_q;
+        f_valid   <= e_valid;
+        f_state   <= e_state;
+        if (d_pools) pooled <= d_last ? {LANES{1'b0}} : pooled_next;
+        if (pool_done) begin
+            pass_word  <= pass_word + 1'b1;
+            pass_spike <= pass_spike + 1'b1;
+        end
+
+        // Parameters of the word after the one at work.
+        if (load_issue) begin
+            load    <= loading ? load + 1'b1 : 8'd1;
+            loading <= !load_last;
+            load_at <= load_last && repeat_word == repeat_last ? weight_base : load_at + 1'b1;
+            if (load_last) repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
+        end
+
+        write_kept <= filter_done || word_done;
+        write_at   <= filtered && word_done ? pass_value : pass_state;
+
+        // The next word of the pass.
+        if (turn) begin
+            pass_state  <= ahead_state;
+            pass_spike  <= ahead_spike;
+            ahead_state <= ahead_state + 1'b1;
+            ahead_spike <= ahead_spike + 1'b1;
+        end
 
         case (state)
             INPUT:
@@ -535,15 +647,15 @@ module snn_engine #(
                     rested <= 1'b1;
                 end
                 input_count <= last_input ? {INPUT_ADDR{1'b0}} : input_index + 1'b1;
-                pass_state  <= 0;
+                ahead_state <= 0;
                 entry       <= 0;
                 if (last_input) state <= rested || in_first ? CLEAR : FETCH;
             end
 
             CLEAR: begin
-                pass_state <= pass_state + 1'b1;
-                rested     <= 1'b0;
-                if (pass_state == STATE_LAST) state <= FETCH;
+                ahead_state <= ahead_state + 1'b1;
+                rested      <= 1'b0;
+                if (ahead_state == STATE_LAST) state <= FETCH;
             end
 
             FETCH: begin
@@ -558,12 +670,15 @@ module snn_engine #(
                 input_at    <= inputs_back;
                 pass_word   <= 0;
                 repeat_word <= 0;
-                pass_state  <= state_base;
                 pass_value  <= value_base;
-                load_at     <= weight_base;
                 pass_spike  <= spike_base;
+                ahead_state <= state_base;
+                ahead_spike <= spike_base;
+                load_at     <= weight_base;
+                loading     <= 1'b0;
+                pooled      <= 0;
                 if (op == 2'd1 && back_steps > steps) entry <= entry + 1'b1;  // a sample's beginning: nothing was there
-                else state <= op == 2'd0 ? ADVANCE : op == 2'd1 ? SCAN : READ;
+                else state <= op == 2'd0 ? ADVANCE : op == 2'd2 ? READ : SCAN;
             end
 
             SCAN:
@@ -572,17 +687,9 @@ module snn_engine #(
                 state <= FETCH;
             end
 
-            READ: begin
-                load    <= 1;
-                load_at <= load_at + 1'b1;
-                state   <= LOAD;
-            end
+            READ: state <= LOAD;
 
-            LOAD: begin
-                load    <= load + 1'b1;
-                load_at <= load == LAST_LOAD ? load_at : load_at + 1'b1;
-                if (load == LAST_LOAD) state <= filtered ? CURRENT : POTENTIAL;
-            end
+            LOAD: if (!loading) state <= filtered ? CURRENT : POTENTIAL;
 
             CURRENT: begin
                 base   <= base_next;
@@ -596,10 +703,9 @@ module snn_engine #(
                 kept   <= kept_next;
                 lost   <= lost_next;
                 bit_at <= bit_at + 1'b1;
-                if (bit_at == 4'd12) state <= state == FILTER ? FILTERED : subtracts && late ? LATE : WRITE;
+                if (filter_done) state <= POTENTIAL;  // what is left of the current is written, the potential read
+                else if (last_bit) state <= LATE;
             end
-
-            FILTERED: state <= POTENTIAL;  // what is left of the current is written, the potential read
 
             POTENTIAL: begin
                 base  <= base_next;
@@ -618,28 +724,13 @@ module snn_engine #(
             end
 
             EMIT:
-            if (out_ready || !emit_left[0]) begin  // once around, so that 'base' is as before
-                base      <= rotate(base);
+            if (out_ready) begin
                 emit_left <= emit_left >> 1;
                 emitted   <= emitted + 1'b1;
-                if (emitted == LAST_LANE) state <= LEAK;
+                if (emit_left == LAST_EMIT) state <= LEAK;
             end
 
-            LATE: begin
-                kept  <= late_of(kept, kept_next, fired);
-                state <= WRITE;
-            end
-
-            WRITE: begin
-                pass_state <= pass_state + 1'b1;
-                pass_value <= pass_value + 1'b1;
-                pass_spike <= pass_spike + 1'b1;
-                pass_word  <= pass_word + 1'b1;
-                repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
-                if (repeat_word == repeat_last) load_at <= weight_base;
-                if (pass_end) entry <= entry + 1'b1;
-                state <= pass_end ? FETCH : READ;
-            end
+            LATE: kept <= kept_next;
 
             default: begin  // ADVANCE
                 frame     <= frame == FRAME_LAST ? {SPIKE_ADDR{1'b0}} : frame + FRAME_STEP;
@@ -648,6 +739,13 @@ module snn_engine #(
                 state <= INPUT;
             end
         endcase
+
+        if (word_done) begin
+            pass_value <= pass_value + 1'b1;
+            pass_word  <= pass_word + 1'b1;
+            if (pass_end) entry <= entry + 1'b1;
+            state <= pass_end ? FETCH : loading ? LOAD : filtered ? CURRENT : POTENTIAL;
+        end
 
         if (rst) begin
             state       <= INPUT;
@@ -663,27 +761,14 @@ module snn_engine #(
             c_valid     <= 1'b0;
             d_valid     <= 1'b0;
             e_valid     <= 1'b0;
+            f_valid     <= 1'b0;
+            c_wait      <= 2'd0;
+            d_pools     <= 1'b0;
+            loading     <= 1'b0;
+            write_kept  <= 1'b0;
             rec_valid   <= 1'b0;
         end
     end
-
-    function [LANES*STATE_BITS-1:0] rotate(input [LANES*STATE_BITS-1:0] x);
-        integer i;
-        begin
-            for (i = 0; i < LANES; i = i + 1)
-                rotate[i*STATE_BITS+:STATE_BITS] = x[((i+1)%LANES)*STATE_BITS+:STATE_BITS];
-        end
-    endfunction
-
-    function [LANES*STATE_BITS-1:0] late_of(
-        input [LANES*STATE_BITS-1:0] kept_now, input [LANES*STATE_BITS-1:0] less, input [LANES-1:0] which_fired);
-        integer i;
-        begin
-            for (i = 0; i < LANES; i = i + 1)
-                late_of[i*STATE_BITS+:STATE_BITS] =
-                    which_fired[i] ? less[i*STATE_BITS+:STATE_BITS] : kept_now[i*STATE_BITS+:STATE_BITS];
-        end
-    endfunction
 endmodule
 
 // Read-only memory: data follow the address by one clock and stay while en is low.
@@ -701,21 +786,6 @@ module snn_rom #(
     reg [WIDTH-1:0] words[0:DEPTH-1];
     initial $readmemh(FILE, words);
     always @(posedge clk) if (en) data <= words[addr];
-endmodule
-
-// The weights and parameters, from weights.hex; replace it to keep them in another memory.
-module snn_weights #(
-    parameter WIDTH = 8,
-    parameter DEPTH = 1,
-    parameter ADDR  = 1
-) (
-    input  wire             clk,
-    input  wire             en,
-    input  wire [ADDR-1:0]  addr,
-    output wire [WIDTH-1:0] data
-);
-    snn_rom #(.WIDTH(WIDTH), .DEPTH(DEPTH), .ADDR(ADDR), .FILE("weights.hex")) rom (
-        .clk(clk), .en(en), .addr(addr), .data(data));
 endmodule
 
 // Memory of one port to read and one to write.

@@ -1,8 +1,13 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The network behind a serial line (8 bits, no parity, one stop bit; CLOCKS_PER_BIT = clock / baud rate).
 //
 // The host sends a step: a byte (1: a sample's first step, 0: a further one), then the step's inputs, each as bytes, the
 // lowest first. It is answered with the step's outputs, each as bytes with sign, the lowest first; then it sends the
 // next step. Bytes of a value: as many as its width needs.
+//
+// SNN_LOADED (in snn_defines.vh): the weights come from a serial flash, and the network waits in reset for them.
+
+`include "snn_defines.vh"
 
 `default_nettype none
 
@@ -11,23 +16,42 @@ module snn_serial #(
 ) (
     input  wire clk,
     input  wire rx,
+`ifdef SNN_LOADED
+    output wire flash_sck,
+    output wire flash_cs_n,
+    output wire flash_mosi,
+    input  wire flash_miso,
+`endif
     output wire tx
 );
 `include "snn_ports.vh"
     localparam IN_BYTES = (IN_BITS + 7) / 8, OUT_BYTES = (OUT_BITS + 7) / 8;
-    localparam [15:0] BIT = CLOCKS_PER_BIT - 1, HALF = CLOCKS_PER_BIT / 2;
+    localparam CLOCK_BITS = $clog2(CLOCKS_PER_BIT);
+    localparam [31:0] BIT_32 = CLOCKS_PER_BIT - 1, HALF_32 = CLOCKS_PER_BIT / 2;
+    localparam [CLOCK_BITS-1:0] BIT = BIT_32[CLOCK_BITS-1:0], HALF = HALF_32[CLOCK_BITS-1:0];
     localparam [31:0] IN_32 = IN_BYTES - 1, OUT_32 = OUT_BYTES - 1;
     localparam [2:0] LAST_IN = IN_32[2:0], LAST_OUT = OUT_32[2:0];
-    localparam [31:0] LAST_INPUT = INPUTS - 1;
+    localparam [31:0] INPUTS_32 = INPUTS - 1;
+    localparam [COUNT_BITS-1:0] LAST_INPUT = INPUTS_32[COUNT_BITS-1:0];
 
     // Reset for the first clocks after configuration.
     reg [3:0] started = 4'd0;
+    always @(posedge clk) if (started != 4'd15) started <= started + 1'b1;
+`ifdef SNN_LOADED
+    wire loaded, load;
+    wire [WEIGHT_ADDR-1:0]  load_addr;
+    wire [WEIGHT_WIDTH-1:0] load_data;
+    wire rst = started != 4'd15 || !loaded;
+    snn_flash #(.WIDTH(WEIGHT_WIDTH), .WORDS(WEIGHT_WORDS), .ADDR(WEIGHT_ADDR)) flash (
+        .clk(clk), .sck(flash_sck), .cs_n(flash_cs_n), .mosi(flash_mosi), .miso(flash_miso),
+        .load(load), .load_addr(load_addr), .load_data(load_data), .done(loaded));
+`else
     wire rst = started != 4'd15;
-    always @(posedge clk) if (rst) started <= started + 1'b1;
+`endif
 
     // Receive: a byte is there in the clock in which rx_done is 1.
     reg [1:0]  line = 2'b11;
-    reg [15:0] rx_clocks;
+    reg [CLOCK_BITS-1:0] rx_clocks;
     reg [3:0]  rx_bits;
     reg [7:0]  rx_byte;
     reg        receiving, rx_done;
@@ -54,7 +78,7 @@ module snn_serial #(
     // A step's bytes as values.
     reg                  header, first, in_valid;
     reg [2:0]            in_byte;
-    reg [31:0]           in_count;
+    reg [COUNT_BITS-1:0] in_count;
     reg [8*IN_BYTES-1:0] in_value;
     wire                 in_ready;
     wire [8*IN_BYTES+7:0] in_shifted = {rx_byte, in_value};
@@ -72,7 +96,7 @@ module snn_serial #(
             in_byte  <= in_byte == LAST_IN ? 3'd0 : in_byte + 1'b1;
             if (in_byte == LAST_IN) begin
                 in_valid <= 1'b1;
-                in_count <= in_count == LAST_INPUT ? 32'd0 : in_count + 1'b1;
+                in_count <= in_count == LAST_INPUT ? {COUNT_BITS{1'b0}} : in_count + 1'b1;
                 header   <= in_count == LAST_INPUT;
             end
         end
@@ -80,7 +104,7 @@ module snn_serial #(
             header   <= 1'b1;
             first    <= 1'b0;
             in_valid <= 1'b0;
-            in_count <= 32'd0;
+            in_count <= 0;
         end
     end
 
@@ -90,7 +114,7 @@ module snn_serial #(
     reg [8*OUT_BYTES-1:0]      out_value;
     reg [2:0]                  out_byte;
     reg                        sending;
-    reg [15:0]                 tx_clocks;
+    reg [CLOCK_BITS-1:0]       tx_clocks;
     reg [3:0]                  tx_bits;
     reg [9:0]                  tx_shift = 10'h3ff;
     assign tx = tx_shift[0];
@@ -134,6 +158,9 @@ module snn_serial #(
 
     snn network (
         .clk(clk), .rst(rst),
+`ifdef SNN_LOADED
+        .load(load), .load_addr(load_addr), .load_data(load_data),
+`endif
         .in_valid(in_valid), .in_ready(in_ready), .in_first(first), .in_data(in_value[IN_BITS-1:0]),
         .out_valid(out_valid), .out_ready(out_ready), .out_data(out_data), .out_last(),
         .rec_valid(), .rec_layer(), .rec_word(), .rec_bits());

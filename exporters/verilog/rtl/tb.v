@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Testbench: values from input.txt ("first value" a line, behind the number of outputs to wait for) go in; outputs and
 // spikes are written to outputs.txt and spikes.txt. +pressure=SEED holds both ends up at random; +limit=CLOCKS;
-// +reset=CLOCK resets the network then, wherever it is, and begins anew.
+// +reset=CLOCK resets the network then, wherever it is, and begins anew. Weights that are loaded go in before clock 1.
+`include "snn_defines.vh"
 `default_nettype none
 
 module tb;
@@ -13,9 +15,31 @@ module tb;
     wire [LAYER_BITS-1:0] rec_layer;
     wire [PASS_BITS-1:0] rec_word;
     wire [LANES-1:0] rec_bits;
+    reg loaded = 1'b1;
+`ifdef SNN_LOADED
+    reg load = 1'b0;
+    reg [WEIGHT_ADDR-1:0] load_addr = 0;
+    reg [WEIGHT_WIDTH-1:0] load_data = 0;
+    reg [WEIGHT_WIDTH-1:0] weights [0:WEIGHT_WORDS-1];
+    integer word = 0;
+    initial begin
+        $readmemh("weights.hex", weights);
+        loaded = 1'b0;
+    end
+    always @(negedge clk) begin
+        load      = word < WEIGHT_WORDS;
+        load_addr = word[WEIGHT_ADDR-1:0];
+        load_data = word < WEIGHT_WORDS ? weights[word] : {WEIGHT_WIDTH{1'b0}};
+        loaded    = !load;
+        word      = word + 1;
+    end
+`endif
 
     snn dut (
         .clk(clk), .rst(rst),
+`ifdef SNN_LOADED
+        .load(load), .load_addr(load_addr), .load_data(load_data),
+`endif
         .in_valid(in_valid), .in_ready(in_ready), .in_first(in_first), .in_data(in_data),
         .out_valid(out_valid), .out_ready(out_ready), .out_data(out_data), .out_last(out_last),
         .rec_valid(rec_valid), .rec_layer(rec_layer), .rec_word(rec_word), .rec_bits(rec_bits));
@@ -44,7 +68,7 @@ module tb;
     endtask
 
     // Signals change at the falling edge, half a clock before they are read.
-    always @(negedge clk) begin
+    always @(negedge clk) if (loaded) begin
         clocks = clocks + 1;
         rst = clocks < 4 || (reset != 0 && clocks >= reset && clocks < reset + 4);
         if (rst) begin

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import pytest
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.verilog import board
 from stl_deploy.exporters.verilog.board import run_on_board, step_bytes, values_of
+from stl_deploy.exporters.verilog.devices import DEVICES
+from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.simulator import DESIGN
+from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
 from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
 from tests.exporters.verilog.test_graphs import cheap
 
-BENCH = Path(__file__).with_name("tb_serial.v")
+BENCH, FLASH = Path(__file__).with_name("tb_serial.v"), Path(__file__).with_name("flash_model.v")
 
 
 def test_values_as_bytes() -> None:
@@ -31,10 +36,17 @@ def test_values_as_bytes() -> None:
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
-@pytest.mark.parametrize("index", [0, 3])
-def test_outputs_come_back_over_the_serial_line(index: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("index", "loaded"), [(0, False), (3, False), (0, True), (5, True)])
+def test_outputs_come_back_over_the_serial_line(index: int, loaded: bool, tmp_path: Path) -> None:
+    """Loaded: with the weights from a flash, as snn_flash.v reads them."""
     _, design, x = cheap(0, 40)[index]
     plan, (steps, samples) = design.plan, x.shape[:2]
+    image = bytes(1)
+    if loaded:
+        plan = replace(plan, device=DEVICES["up5k"])
+        design = Simulation(render(plan, About()), plan)
+        image = flash_image(plan, memories_of(plan))
+    (tmp_path / "flash.hex").write_text("\n".join(f"{byte:02x}" for byte in image))
     for name, text in design.files.items():
         if "/" not in name:
             (tmp_path / name).write_text(text)
@@ -46,9 +58,15 @@ def test_outputs_come_back_over_the_serial_line(index: int, tmp_path: Path) -> N
     (tmp_path / "host.hex").write_text("\n".join(f"{byte:02x}" for one in sent for byte in one))
     y = simulate(plan.graph, x).y
     answer = int(np.prod(plan.graph.output.shape)) * -(-plan.widths.output // 8)
-    sizes = {"BYTES": sum(map(len, sent)), "WANTED": answer * len(sent), "STEP": len(sent[0]), "ANSWER": answer}
+    sizes = {
+        "BYTES": sum(map(len, sent)),
+        "WANTED": answer * len(sent),
+        "STEP": len(sent[0]),
+        "ANSWER": answer,
+        "FLASH": len(image),
+    }
     options = [f"-Ptb_serial.{name}={value}" for name, value in sizes.items()]
-    sources = [str(BENCH), "snn_serial.v", *DESIGN]
+    sources = [str(BENCH), str(FLASH), "snn_serial.v", "snn_flash.v", *DESIGN]
     subprocess.run(
         ["iverilog", "-g2005", *options, "-o", "s.vvp", "-s", "tb_serial", *sources], cwd=tmp_path, check=True
     )

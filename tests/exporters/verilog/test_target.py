@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,15 +15,19 @@ import pytest
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
-from stl_deploy.exporters.verilog.devices import DEVICES, blocks_of
+from stl_deploy.exporters.verilog.devices import DEVICES
+from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
+from stl_deploy.exporters.verilog.power import energy_range
+from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
-from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
+from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
 from stl_deploy.integers.net import LOIHI
+from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME
 from tests.exporters.netx.programs import Builder, F, events
@@ -109,7 +114,10 @@ def test_devices_that_are_unknown_or_too_small(tmp_path: Path) -> None:
         VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5"))
     wide = Builder((2000,)).linear("fc", RNG(0).normal(0, 1, (100, 2000))).lif("a", 1.0).program()
     x = (RNG(1).random((1, 1, 2000)) < 0.5).astype(F)
-    with pytest.raises(UnsupportedError, match=r"HX8K holds 131,072 bits; .* too many.*use --device ecp5-85f"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"HX8K is too small: with 8 lanes the network takes \d+ RAM blocks, \d+ more than its 32 .*use --device",
+    ):
         VerilogFormat().write(wide, tmp_path / "v", VerilogOptions(x=x, device="hx8k"))
 
 
@@ -127,11 +135,43 @@ def test_numbers_wider_than_a_weight_come_in_parts() -> None:
     assert [shift for shift, _ in parts] == [0, 8, 16]
 
 
-def test_blocks_of_memories() -> None:
-    """176 bits and 495 words: 22 blocks of 512 x 8 on iCE40, 10 of 512 x 18... of 36 bits on ECP5 take 5."""
-    assert blocks_of(176, 495, DEVICES["up5k"]) == 22
-    assert blocks_of(176, 495, DEVICES["ecp5-25f"]) == 5
-    assert blocks_of(8, 512, DEVICES["hx8k"]) == 1
+MEMORIES = [
+    (Memory("weights", 128, 3210, True), 104, 25),  # 13 x 128 bits in 256 x 16; 7 x 128 bits in 512 x 36
+    (Memory("potentials", 176, 495, False), 22, 5),
+    (Memory("weights", 64, 512, True), 8, 2),
+    (Memory("columns", 10, 290, True), 2, 1),
+    (Memory("rows", 10, 29, True), 0, 0),  # logic: 290 / 16 is less than a block's cost
+    (Memory("inputs", 6, 64, False), 1, 0),  # no LUT RAM on iCE40
+    (Memory("potentials", 44, 20, False), 3, 0),
+]
+
+
+@pytest.mark.parametrize(("memory", "ice40", "ecp5"), MEMORIES)
+def test_blocks_of_memories(memory: Memory, ice40: int, ecp5: int) -> None:
+    """The counts are those that yosys gave: see the next test."""
+    for device, blocks in (("hx8k", ice40), ("ecp5-25f", ecp5)):
+        family = DEVICES[device].family
+        assert family is not None
+        assert blocks_of(memory, family) == blocks
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="no yosys")
+@pytest.mark.parametrize(("flow", "cell", "column"), [("ice40", "SB_RAM40_4K", 1), ("ecp5", "DP16KD", 2)])
+def test_yosys_takes_these_blocks(flow: str, cell: str, column: int, tmp_path: Path) -> None:
+    (tmp_path / "engine.v").write_text(engine_text(ENGINE))
+    for number, row in enumerate(MEMORIES[3:]):
+        memory = row[0]
+        words = RNG(0).integers(0, 2**memory.width, memory.words)
+        (tmp_path / "m.hex").write_text("\n".join(f"{word:x}" for word in words))
+        top = "snn_rom" if memory.rom else "snn_ram"
+        sizes = {"WIDTH": memory.width, "DEPTH": memory.words, "ADDR": (memory.words - 1).bit_length()}
+        sizes |= {"FILE": '"m.hex"'} if memory.rom else {}
+        given = " ".join(f"-set {name} {value}" for name, value in sizes.items())
+        script = f"read_verilog -defer engine.v; chparam {given} {top}; synth_{flow} -top {top} -run begin:map_gates"
+        command = ["yosys", "-p", f"{script}; tee -o {number}.json stat -json"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        cells = json.loads((tmp_path / f"{number}.json").read_text())["design"]["num_cells_by_type"]
+        assert cells.get(cell, 0) == row[column], memory
 
 
 def test_without_a_simulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -165,16 +205,46 @@ def test_devices_that_cannot_be_placed(folder: Path) -> None:
         synthesise(folder, "gw1nr-9")
 
 
+def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> None:
+    program, x = network()
+    VerilogFormat().write(program, tmp_path / "u", VerilogOptions(x=x, device="up5k"))
+    graph, design = read_folder(tmp_path / "u")
+    words = (tmp_path / "u" / "weights.hex").read_text().split()
+    assert design.plan.loaded
+    assert (tmp_path / "u" / "weights.bin").read_bytes() == bytes.fromhex("".join(words))
+    found, _ = design.run(to_integers(x, graph.input.scale), simulator="iverilog")
+    np.testing.assert_array_equal(found.y, simulate(graph, to_integers(x, graph.input.scale)).y)
+    with pytest.raises(InputError, match="was exported for up5k; export it with --device hx8k"):
+        synthesise(tmp_path / "u", "hx8k")
+    with pytest.raises(InputError, match="UP5K takes its weights from a flash; export it with --device up5k"):
+        synthesise(folder, "up5k")
+    (tmp_path / "u" / "weights.bin").write_bytes(b"0")
+    with pytest.raises(InputError, match=r"weights.bin: expected the weights of integers.npz; found other bytes"):
+        read_folder(tmp_path / "u")
+
+
+def test_energy_is_a_range_of_up5k_alone() -> None:
+    """24,000 clocks are 1 ms: 1.219 V x 1,162 uA and 12.05 mW of it."""
+    energy = energy_range(DEVICES["up5k"], 24_000, 30e6)
+    assert energy is not None
+    assert energy == pytest.approx((1.416478e-6, 12.05e-6))
+    assert energy_range(DEVICES["up5k"], 24_000, 23e6) is None
+    assert energy_range(DEVICES["ecp5-25f"], 24_000, 90e6) is None
+
+
 @pytest.mark.skipif(shutil.which("yosys") is None or shutil.which("nextpnr-ice40") is None, reason="no yosys, nextpnr")
 @pytest.mark.slow
 def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
     program = Builder((3,)).linear("fc", RNG(0).normal(0, 1, (2, 3))).lif("a", 1.0).program()
     x = (RNG(1).random((2, 2, 3)) < 0.5).astype(F)
-    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5k"))
     _, design = read_folder(tmp_path / "v")
-    run_after, _ = after_synthesis(design).run(x, simulator="iverilog", design=NETLIST)
-    np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
-    found = synthesise(tmp_path / "v", "hx8k", seeds=(1,))
+    for family in FAMILIES:
+        run_after, _ = after_synthesis(design, family).run(x, simulator="iverilog", design=NETLIST)
+        np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
+    found = synthesise(tmp_path / "v", "up5k", seeds=(1,))
     assert 100 < found.used["cells"] < 2500
-    assert found.clock_hz > 20e6
+    assert found.used["ram_blocks"] == ram_blocks(design.plan, DEVICES["up5k"])
+    assert found.used["single_port_rams"] == loaded_blocks(design.plan, DEVICES["up5k"])[0] == 1
+    assert found.clock_hz > 10e6
     assert Path(found.bitstream).stat().st_size > 100_000

@@ -101,7 +101,13 @@ def test_wrong_calls(options: list[str], said: str, net: Path, few: Path, tmp_pa
     assert not (tmp_path / "v").exists()
 
 
-def test_check_tells_whether_a_device_holds_it(net: Path, cli: Any) -> None:
-    done = cli("check", net, "--target", "verilog", "--device", "ecp5-25f", "--json")
+def test_check_tells_blocks_and_clocks(net: Path, few: Path, cli: Any) -> None:
+    options = ["--target", "verilog", "--device", "ecp5-25f"]
+    done = cli("check", net, *options, "--lanes", "4", "-i", few, "--json")
     assert done.exit_code == 0, done.output
-    assert "fpga-memory" in {one["slug"] for one in json.loads(done.stdout)["findings"]}
+    said = {one["slug"]: one["reason"] for one in json.loads(done.stdout)["findings"]}
+    assert "of the 56 RAM blocks of Lattice ECP5 25F" in said["fpga-memory"]
+    assert "clocks an inference" in said["fpga-clocks"]
+    assert "with 4 lanes, computed from the spikes of 2 samples" in said["fpga-clocks"]
+    done = cli("check", net, *options, "--json")
+    assert "fpga-clocks" not in {one["slug"] for one in json.loads(done.stdout)["findings"]}

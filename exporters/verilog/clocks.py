@@ -1,0 +1,85 @@
+"""Clocks that the engine takes, computed from the integer model's spikes: no Verilog is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.verilog.memories import Memories, memories_of
+from stl_deploy.exporters.verilog.plan import Layout, Map, Pass, Plan, Pool, Scan
+from stl_deploy.integers.simulate import simulate
+
+REREAD = 4
+"""Clocks until a word of potentials that was added to is read again."""
+ADD_STAGES, POOL_STAGES = 7, 5
+"""Clocks from an event's last tap until its pipeline is empty."""
+
+
+def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Clocks of each sample ``[B]`` of integer inputs ``x`` ``[T, B, *shape]``, if neither end waits."""
+    spikes = simulate(plan.graph, x, record=True).spikes
+    made, inputs = memories_of(plan), math.prod(plan.graph.input.shape)
+    words = {one.name: _words(one.layout, spikes[one.name]) for one in plan.layers if one.spiking}
+    words[plan.graph.input.name] = (x.reshape(*x.shape[:2], -1) != 0).astype(np.int64)
+    total = np.full(x.shape[1], plan.state_words, np.int64)
+    for step in range(len(x)):
+        total += inputs + 2  # the program's end, and the step's
+        for index, entry in enumerate(plan.entries):
+            total += 1
+            if isinstance(entry, Pass):
+                total += _pass(plan, entry, made, index)
+            elif isinstance(entry, Pool):
+                total += _walk(entry.map, np.ones(_places(entry.map), np.int64), 1, POOL_STAGES)
+            elif entry.delay <= step:
+                total += _scan(entry, words, step)
+    return total
+
+
+def _words(layout: Layout, spikes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Spikes in each word of a layer ``[T, B, words]``."""
+    spread = np.zeros((*spikes.shape[:2], layout.words * layout.lanes), np.int64)
+    spread[..., layout.place()] = spikes.reshape(*spikes.shape[:2], -1)
+    return np.asarray(spread.reshape(*spikes.shape[:2], layout.words, layout.lanes).sum(-1))
+
+
+def _places(how: Map) -> int:
+    return how.outers * len(how.rows) * len(how.columns) * how.words
+
+
+def _scan(scan: Scan, words: dict[str, NDArray[np.int64]], step: int) -> NDArray[np.int64]:
+    if scan.source is None:
+        return np.asarray(_walk(scan.map, np.ones(_places(scan.map), np.int64), REREAD, ADD_STAGES))
+    events = words[scan.source][step - scan.delay]
+    return np.array([_walk(scan.map, sample, REREAD, ADD_STAGES) for sample in events], np.int64)
+
+
+def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stages: int) -> int:
+    """Clocks of a scan or a pool: a place is read while the one before is walked."""
+    fans = np.outer([len(taps) for taps in how.rows], [len(taps) for taps in how.columns]).reshape(-1)
+    taps = np.tile(np.repeat(fans, how.words), how.outers) * how.groups
+    counts = np.where(taps > 0, events, 0)
+    always = _reaches_one_place(how)
+    handed, last, free = 0, -2, 0  # when the place before was handed on; which it was; the walk's last clock
+    for place in np.flatnonzero(counts).tolist():
+        pace = max(int(taps[place]), reread)
+        taken = max(handed + place - last, free) + (int(counts[place]) - 1) * pace
+        handed, last, free = taken, place, taken + (pace if always else int(taps[place]))
+    read = handed + len(counts) - last - 2
+    return max(read + 1, free + stages if last >= 0 else 0) + 1
+
+
+def _reaches_one_place(how: Map) -> bool:
+    """Whether every event adds to the same words."""
+    return all(len({tuple(to for to, _ in taps) for taps in axis}) == 1 for axis in (how.rows, how.columns))
+
+
+def _pass(plan: Plan, one: Pass, made: Memories, index: int) -> int:
+    fields, loads, words = made.entries[index], plan.widths.loads, one.layout.words
+    body = 2 + 13 - fields.get("keep_from", 0) + (one.soft and one.late)
+    if one.filtered:
+        body += 1 + 13 - fields.get("filter_from", 0)
+    outputs = one.layout.channels * one.layout.height * one.layout.width if one.emits else 0
+    return 1 + loads + (words - 1) * max(body, loads) + body + outputs

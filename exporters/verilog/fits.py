@@ -1,0 +1,102 @@
+"""Whether a device's RAM holds a network: blocks of every memory, counted as yosys lays them out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
+from stl_deploy.exporters.verilog.memories import memories_of, parameters_of
+from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.integers.net import STATE_SHIFT
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One of the engine's memories. rom: never written."""
+
+    name: str
+    width: int
+    words: int
+    rom: bool
+
+
+def memories(plan: Plan) -> list[Memory]:
+    """The engine's memories."""
+    sizes = parameters_of(plan, memories_of(plan))
+    tap = sizes["STATE_ADDR"] + sizes["WEIGHT_ADDR"]
+    return [
+        Memory("weights", sizes["LANES"] * sizes["WEIGHT_BITS"], sizes["WEIGHT_WORDS"], True),
+        Memory("potentials", sizes["LANES"] * (sizes["STATE_BITS"] - STATE_SHIFT), sizes["STATE_WORDS"], False),
+        Memory("their 64ths", sizes["LANES"] * STATE_SHIFT, sizes["STATE_WORDS"], False),
+        Memory("spikes", sizes["LANES"], sizes["SPIKE_WORDS"], False),
+        Memory("inputs", sizes["IN_BITS"], sizes["INPUT_WORDS"], False),
+        Memory("rows", sizes["FAN_BITS"] + sizes["ROW_TAP_ADDR"], sizes["ROW_WORDS"], True),
+        Memory("columns", sizes["FAN_BITS"] + sizes["COL_TAP_ADDR"], sizes["COL_WORDS"], True),
+        Memory("row taps", tap, sizes["ROW_TAPS"], True),
+        Memory("column taps", tap, sizes["COL_TAPS"], True),
+    ]
+
+
+def memory_bits(plan: Plan) -> int:
+    """Bits of all memories together."""
+    return sum(memory.width * memory.words for memory in memories(plan))
+
+
+def blocks_of(memory: Memory, family: Family) -> int:
+    """RAM blocks for a memory; 0 where logic cells are cheaper.
+
+    yosys's memory_libmap takes the cheapest: a bit of a ROM in logic costs 1/16, one of a RAM 1, a LUT RAM of 16 x 4
+    bits 4, a block what its library says.
+    """
+    depths = {wide: 1 << (family.block_bits // wide).bit_length() - 1 for wide in family.widths}
+    blocks = min(math.ceil(memory.width * math.ceil(memory.words / depth) / wide) for wide, depth in depths.items())
+    bits = memory.width * memory.words
+    logic = bits / 16 if memory.rom else float(bits)
+    if family.lut_ram and not memory.rom:
+        logic = min(logic, 4.0 * math.ceil(memory.width / 4) * math.ceil(memory.words / 16))
+    return blocks if blocks * family.cost < logic else 0
+
+
+def loaded_blocks(plan: Plan, device: Device) -> tuple[int, int]:
+    """The single-port RAMs that weights take, and those there are."""
+    if device.family is None or device.family.loaded is None:
+        return 0, 0
+    weights = memories(plan)[0]
+    count, width, words = device.family.loaded
+    return math.ceil(weights.width / width) * math.ceil(weights.words / words), count
+
+
+def ram_blocks(plan: Plan, device: Device) -> int:
+    """RAM blocks of all memories on a device."""
+    if device.family is None:
+        return 0
+    found = memories(plan)
+    return sum(blocks_of(one, device.family) for one in (found[1:] if device.loaded else found))
+
+
+def holds(plan: Plan, device: Device) -> bool:
+    """Whether the device's RAM holds the network."""
+    used, there = loaded_blocks(plan, device)
+    return device.family is None or (used <= there and ram_blocks(plan, device) <= device.blocks)
+
+
+def require_fits(plan: Plan, device: Device) -> None:
+    """Raise UnsupportedError where a device has too few RAM blocks, naming the largest layer and a device that has."""
+    if holds(plan, device):
+        return
+    used, there = loaded_blocks(plan, device)
+    taken = ram_blocks(plan, device)
+    parts = [f"{taken} RAM blocks, {max(0, taken - device.blocks)} more than its {device.blocks}"]
+    if used > there:
+        parts.append(f"{used} single-port RAMs, {used - there} more than its {there}")
+    large = [one.name for one in DEVICES.values() if holds(plan, one)]
+    layer = max(plan.layers, key=lambda one: one.layout.words)
+    raise UnsupportedError(
+        f"{device.title} is too small: with {plan.lanes} lanes the network takes {' and '.join(parts)} "
+        f"({memory_bits(plan):,} bits; the device has {device.bits:,})",
+        node=layer.name,
+        slug="device-too-small",
+        remedy=f"use --device {large[0]}" if large else "make the network smaller; no device here holds it",
+    )
