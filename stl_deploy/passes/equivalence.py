@@ -71,7 +71,7 @@ class Cut:
     def run(self, program: Program, places: Permutations | None = None, *, known: Arrived | None = None) -> Arrived:
         """Run a Program with the populations replaced by what was drawn.
 
-        places: of values in another order. known: a run of another Program, whose equal parts are taken over.
+        places: of values in another order. known: a run of another Program, whose equal parts are kept.
         """
         places = places or {}
         given = {name: arrange(values, places.get(name)) for name, values in self.given.items()}
