@@ -210,9 +210,9 @@ def _whole_specs(specs: Iterable[LayerSpec], decays: list[float]) -> tuple[Layer
         if isinstance(spec, ConvSpec | LinearSpec):
             update = {"bias": True}
         elif isinstance(spec, LifSpec):
-            update = {"granularity": "layer", "beta": decays.pop(0), "threshold": 1.0}
+            update = {"granularity": "layer", "decay": decays.pop(0), "threshold": 1.0}
         elif isinstance(spec, LiSpec):
-            update = {"beta": decays.pop(0)}
+            update = {"decay": decays.pop(0)}
         elif isinstance(spec, ResidualSpec):
             update = {"layers": _whole_specs(spec.layers, decays)}
             update["shortcut"] = _whole_specs(spec.shortcut, decays)
