@@ -238,8 +238,30 @@ def python() -> str:
             if isinstance(found, ModuleType):
                 lines[-2:] = [f"### `stl.{name}`", "", inspect.cleandoc(found.__doc__ or ""), ""]
                 lines += [line for each in _public(found) for line in (f"::: stl_deploy.{name}.{each}", "")]
+    lines += ["## Options", "", *options()]
     lines += ["## Verbs", "", inspect.cleandoc(verbs.__doc__ or ""), ""]
     return "\n".join(lines + [line for name in verbs.__all__ for line in (f"::: {_place(verbs, name)}", "")])
+
+
+def options() -> list[str]:
+    """The options of each verb as tables: keywords of methods and of `stl_deploy.verbs`."""
+    from dataclasses import MISSING, fields
+
+    from stl_deploy.config import options as module
+
+    lines = ["Keywords of methods and verbs. The command line has the same, with `--` and dashes.", ""]
+    for name, kind in vars(module).items():
+        if not name.endswith("Options"):
+            continue
+        lines += [f"### {name.removesuffix('Options').lower()}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
+        lines += ["| keyword | default | meaning |", "|---|---|---|"]
+        for one in fields(kind):
+            default, how = "{}" if one.default is MISSING else repr(one.default), module.shown(one)
+            text = f"False: {how.help[0].lower()}{how.help[1:]}" if how.names[:1] == (f"--no-{one.name}",) else how.help
+            text += "".join(f" {value}: {told.partition(': ')[2]}" for value, told in (how.switches or {}).items())
+            lines.append(f"| `{one.name}` | `{default}` | {_cell(text)} |")
+        lines.append("")
+    return lines
 
 
 def _public(module: Any) -> list[str]:

@@ -34,7 +34,7 @@ from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, Cell, by_layer, grid, itemised, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
-from stl_deploy.energy.models.verdict import Findings, spread, verdict
+from stl_deploy.energy.models.verdict import Findings, Idle, spread, verdict
 from stl_deploy.energy.models.what_if import WhatIf, what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
@@ -43,10 +43,10 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.graph.program import Input, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
-from stl_deploy.graph.takes import NIR_NODES, require_taken
+from stl_deploy.graph.takes import ALL_NODES, require_taken
 
 SCHEMA_VERSION = 2
 DEFAULT_PRICES = (
@@ -65,7 +65,7 @@ class EnergyReport:
 
     right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
-    of each step, which the ANN twin of one pass does not decide.
+    of each step, which the ANN twin of one pass does not decide. idle: why the network decides nothing on this input.
     """
 
     source: str
@@ -93,6 +93,7 @@ class EnergyReport:
     each_step: bool = False
     accuracy: Paired | None = None
     frontier: Frontier | None = None
+    idle: Idle | None = None
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -105,7 +106,7 @@ class EnergyReport:
             chips=self.chips,
             placed=not refused,
             each_step=self.each_step,
-            silent=self.silent,
+            idle=self.idle,
             accuracy=self.accuracy,
             frontier=self.frontier,
         )
@@ -118,12 +119,7 @@ class EnergyReport:
     @property
     def spread(self) -> str:
         """One sentence: the range over every dataflow, list and model, and the break-even; "" where there is none."""
-        return "" if self.silent or self.each_step else spread(self._findings)
-
-    @property
-    def silent(self) -> bool:
-        """Whether no neuron fires on this input although some could."""
-        return self.break_even.spike_rate == 0.0
+        return "" if self.idle or self.each_step else spread(self._findings)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -138,14 +134,18 @@ class EnergyReport:
         ]
 
     def _to_quote(self, flow: Dataflow) -> dict[str, Any] | None:
-        """The cell to quote; None without one, or where the network is silent."""
+        """The cell to quote; None without one, or where the network decides nothing on this input."""
         cell = quoted(self.comparisons, flow)
-        return None if cell is None or self.silent else cell.as_dict()
+        return None if cell is None or self.idle else cell.as_dict()
 
     def _lists(self) -> list[PriceList]:
         """Every list that something was priced with, once."""
         used = [*(entry.prices for entry in self.energy), *(cell.prices for cell in self.comparisons)]
         return list({prices.name: prices for prices in used}.values())
+
+    def _memory(self, layer: str) -> dict[str, Any]:
+        """The memory keys of a layer; a max pool has none."""
+        return self.memory[layer].as_dict() if layer in self.memory else {}
 
     def as_dict(self) -> dict[str, Any]:
         """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples.
@@ -160,7 +160,7 @@ class EnergyReport:
             "T": self.counts.T,
             "batch": self.counts.batch,
             "layers": {
-                name: {**layer.as_dict(), **self.operations.get(name, {}), **self.memory[name].as_dict()}
+                name: {**layer.as_dict(), **self.operations.get(name, {}), **self._memory(name)}
                 for name, layer in self.counts.layers.items()
             },
             "totals": self.counts.totals.as_dict(),
@@ -228,7 +228,7 @@ def measure_energy(
     topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
     """
     check_step_times(step_time)
-    require_taken(program, NIR_NODES, "energy")
+    require_taken(program, ALL_NODES - {Norm}, "energy")
     share = check_margin(margin)
     lists = _load(prices)
     arrays = match_inputs(program, x)
@@ -310,6 +310,7 @@ def energy_report(
         sensitivity(net, of_net, twin),
         each_step,
         accuracy,
+        idle=_idle(program, counts),
         right=right,
     )
 
@@ -322,6 +323,33 @@ def energy_schema() -> dict[str, Any]:
 
 def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
     return [entry if isinstance(entry, PriceList) else load_prices(entry) for entry in prices]
+
+
+def _idle(program: Program, counts: Counts) -> Idle | None:
+    """Whether no neuron fires, or the spiking layers that feed no other one never fire, or always on all samples."""
+    spiking = [node.name for node in program.spiking if node.name in counts.neurons]
+    if not spiking:
+        return None
+    if not any(counts.neurons[name].events for name in spiking):
+        return "silent"
+    last = [counts.neurons[name] for name in spiking if not _behind(program, name) & {*spiking}]
+    if last and not any(counted.events for counted in last):
+        return "output silent"
+    if counts.batch > 1 and last and all(counted.events == counted.neuron_updates for counted in last):
+        return "output saturated"
+    return None
+
+
+def _behind(program: Program, name: str) -> set[str]:
+    """Names of all nodes that a node's output reaches, itself left out."""
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for reader in program.readers[waiting.pop()]:
+            if reader.name not in reached:
+                reached.add(reader.name)
+                waiting.append(reader.name)
+    return reached - {name}
 
 
 def _sources(program: Program, name: str) -> tuple[str, ...]:
@@ -388,6 +416,11 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         lines.append(
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
+        )
+    if counts.maxima:
+        lines.append(
+            f"Max pools of currents ({', '.join(counts.maxima)}) compare all values of their windows in each step, in "
+            "the ANN once per inference; a comparison is priced as an add."
         )
     if bare := _bare_edges(program):
         lines.append(

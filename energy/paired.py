@@ -127,6 +127,11 @@ def _highest(count: int, of: int, alpha: float) -> float:
     return 1.0 if count == of else float(betaincinv(count + 1, of - count, 1 - alpha))
 
 
+def accuracy_interval(right: int, samples: int) -> tuple[float, float]:
+    """The exact (Clopper-Pearson) 95 % interval of an accuracy, ``right`` of ``samples``."""
+    return 1 - _highest(samples - right, samples, 0.025), _highest(right, samples, 0.025)
+
+
 def _verdict(found: tuple[float, float], margin: float) -> Verdict:
     low, high = found
     return "equal" if high <= margin else "less" if low > 0 else "cannot tell"

@@ -32,7 +32,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
-from stl_deploy.graph.takes import ALL_NODES, NIR_NODES, Kinds, refused
+from stl_deploy.graph.takes import NIR_NODES, Kinds, refused
 
 if TYPE_CHECKING:
     import nir
@@ -212,7 +212,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
+_OURS = ("nir", "program", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
@@ -315,9 +315,24 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
     if name not in known:
         if name in registry().broken:
             raise InputError(f"the target '{name}' is installed, but {registry().broken[name]}; mend or remove it")
-        hint = did_you_mean(name, known) or _described_by(known, name)
+        hint = did_you_mean(name, known) or _described_by(known, name) or for_hardware(name)
         raise InputError(f"expected a {what}: {', '.join(known)}; found '{name}'{hint}")
     return known[name]
+
+
+_HARDWARE = (
+    (r"cortex|stm32|arduino|esp32|risc-?v|rv32|nrf\d|rp2040|mcu|micro|avr|zephyr", "c"),
+    (r"fpga|ice40|up5k|hx8k|ecp5|gowin|gw1nr|tang|xilinx|artix|zynq|vhdl", "verilog"),
+    (r"audio\d?|imu", "xylo"),
+    (r"lava|loihi", "netx"),
+)
+"""Names of hardware, and the format that is for it."""
+
+
+def for_hardware(name: str) -> str:
+    """`` (for cortex-m4: 'c')`` if the name is a board's or a chip's that a format is for, else nothing."""
+    to = next((to for pattern, to in _HARDWARE if re.search(pattern, name, re.I)), None)
+    return "" if to is None else f" (for {name}: '{to}')"
 
 
 def _described_by(known: Mapping[str, Any], word: str) -> str:
@@ -343,7 +358,7 @@ def findings(target: Format | Check, program: Program, options: Any = None) -> I
 
     options: of the target's class, for one that `ChecksFor` them.
     """
-    takes = ALL_NODES if isinstance(target, Check) else target.takes
+    takes = NIR_NODES if isinstance(target, Check) else target.takes
     untaken = [from_error(error) for error in refused(program, takes, target.name)]
     if options is not None and isinstance(target, ChecksFor):
         return untaken or target.check_for(program, options)

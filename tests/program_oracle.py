@@ -187,7 +187,10 @@ def _neuron(node, x, state):
     if node.threshold is None:
         return v
     if node.many:
-        s = np.maximum(np.trunc(v / node.threshold), F(0))
+        u = (v / node.threshold).astype(F)
+        s = {"down": np.trunc(u), "half_up": np.floor(u + F(0.5)), "half_even": np.round(u)}[node.rounding]
+        s = np.maximum(s, F(0))
+        s = s if node.cap is None else np.minimum(s, F(node.cap))
     else:
         s = (v > node.threshold if node.compare == "gt" else v >= node.threshold).astype(F)
     state["s"] = s

@@ -262,8 +262,15 @@ class _Made:
             synapse=synapse,
             compare=self.pick("gt", "ge"),
             reset=self.pick("value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"),
-            many=self.pick(True, False, False),
+            **self.counting(),
         )
+
+    def counting(self):
+        """Fields of a neuron that fires several spikes, now and then."""
+        if not self.pick(True, False, False):
+            return {}
+        rounding = self.pick("down", "half_up", "half_even") if self.more else "down"
+        return {"many": True, "cap": self.pick(None, None, 1, 3) if self.more else None, "rounding": rounding}
 
     def weights(self, *shape):
         return (self.rng.integers(-4, 5, shape) / 4).astype(F)

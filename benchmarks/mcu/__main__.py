@@ -134,9 +134,9 @@ def measure(
         given = np.array([x.shape[1], x.shape[0]], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
         (place / "net.in").write_bytes(given)
         code, constants = _build(folder, place, board, (level, *options))
-        _, ticks = _run(place, board)
+        _, ticks = run_board(place, board)
         _build(folder, place, board, (level, *options, "-DNET_RECORD"))
-        found, _ = _run(place, board)
+        found, _ = run_board(place, board)
         layers = _count_layers(folder, place, board, level, program.plan.marks) if by_layer else {}
     rows = np.frombuffer(found, np.uint8).reshape(x.shape[1], x.shape[0], -1)
     model, ours = simulate(graph, x, record=True), program.unpack(rows, record=True)
@@ -160,7 +160,7 @@ def _count_layers(
 ) -> dict[str, float]:
     """Instructions by layer, of all samples, from a build that reads the timer between layers."""
     _build(folder, place, board, (level, f"-DMARKS={len(marks)}", "-include", str(HERE / "marks.h")))
-    found, _ = _run(place, board)
+    found, _ = run_board(place, board)
     counted = np.frombuffer(found[-4 * len(marks) :], "<u4") * BOARDS[board].tick
     return {" + ".join(names): float(count) for names, count in zip(marks, counted, strict=True)}
 
@@ -171,11 +171,11 @@ def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tup
     compiler = f"{of.tools}-gcc"
     flags = ["-std=gnu99", *of.flags, "-Wall", "-Wextra", "-Werror", *options]
     flags += ["-I", str(folder)]
-    _call([compiler, *flags, "-c", str(folder / "net.c"), "-o", "net.o"], place)
+    call([compiler, *flags, "-c", str(folder / "net.c"), "-o", "net.o"], place)
     place_of = ["-nostartfiles", "-T", str(HERE / of.script), "-Wl,--no-warn-rwx-segments"]
-    _call([compiler, *flags, *place_of, str(HERE / "board.c"), "net.o", *of.link, "-o", "net.elf"], place)
+    call([compiler, *flags, *place_of, str(HERE / "board.c"), "net.o", *of.link, "-o", "net.elf"], place)
     sizes = {"text": 0, "rodata": 0}
-    for line in _call([f"{of.tools}-size", "-A", "net.o"], place).splitlines():
+    for line in call([f"{of.tools}-size", "-A", "net.o"], place).splitlines():
         words = line.split()
         if len(words) == 3 and words[0].startswith("."):
             kind = (
@@ -186,17 +186,18 @@ def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tup
     return sizes["text"], sizes["rodata"]
 
 
-def _run(place: Path, board: str) -> tuple[bytes, int]:
+def run_board(place: Path, board: str) -> tuple[bytes, int]:
     """What the board wrote, and its timer's ticks."""
     of = BOARDS[board]
     machine = ["-M", of.machine, *of.options, "-display", "none", "-serial", "none", "-monitor", "none"]
     counted = ["-icount", "shift=0,sleep=off", "-semihosting-config", "enable=on,target=native"]
-    _call([of.emulator, *machine, *counted, "-kernel", "net.elf"], place)
+    call([of.emulator, *machine, *counted, "-kernel", "net.elf"], place)
     found = (place / "net.out").read_bytes()
     return found[:-4], int.from_bytes(found[-4:], "little")
 
 
-def _call(command: Sequence[str], place: Path) -> str:
+def call(command: Sequence[str], place: Path) -> str:
+    """What a program prints; raises SystemExit if it fails."""
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -208,7 +209,7 @@ def table(found: Sequence[Measured]) -> str:
     lines = [
         "# C on emulated microcontrollers",
         "",
-        "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
+        "Made by `make mcu` ([how](../c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
         "constants and RAM are bytes of the network alone.",
         "",
         "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",

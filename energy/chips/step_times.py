@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
@@ -10,31 +11,41 @@ from stl_deploy.energy.chips.baselines import devices
 from stl_deploy.energy.chips.model import chip_models
 from stl_deploy.errors import InputError
 
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+_NUMBER_AND_UNIT = re.compile(r"([-+.\deE]+) ?([mµμun]?s)?")
+
 StepTimes = Mapping[str, float]
 """Chip (as ``chips[].chip`` of the energy JSON names it) to the seconds of one measured time step."""
 
 
 def parse_step_times(texts: Sequence[str]) -> dict[str, float]:
-    """Read ``CHIP=S`` entries, as ``--step-time loihi1=66e-6`` gives them.
+    """Read ``CHIP=TIME`` entries: seconds, or a number with its unit, as in ``loihi1=66e-6`` or ``loihi1=66us``.
 
     Raises:
         InputError: For an entry of another form, a chip given twice, or what `check_step_times` refuses.
     """
-    found: dict[str, float] = {}
+    times: dict[str, float] = {}
     for text in texts:
-        chip, equals, seconds = text.partition("=")
+        chip, equals, time = text.partition("=")
         if not equals:
             raise InputError(
                 f"--step-time: expected CHIP=SECONDS, as in loihi1=66e-6; found '{text}'; a step time is of one chip"
             )
-        if chip in found:
+        if chip in times:
             raise InputError(f"--step-time: expected each chip once; found '{chip}' twice")
-        try:
-            found[chip] = float(seconds)
-        except ValueError:
-            raise InputError(f"--step-time: expected seconds after '{chip}='; found '{seconds}'") from None
-    check_step_times(found)
-    return found
+        times[chip] = _seconds(chip, time)
+    check_step_times(times)
+    return times
+
+
+def _seconds(chip: str, time: str) -> float:
+    parts = _NUMBER_AND_UNIT.fullmatch(time.strip())
+    try:
+        return float(parts[1] if parts else time) * _UNITS[(parts and parts[2]) or "s"]
+    except ValueError:
+        raise InputError(
+            f"--step-time: expected seconds after '{chip}=', or a time with its unit (66us); found '{time}'"
+        ) from None
 
 
 def check_step_times(given: StepTimes | None) -> None:

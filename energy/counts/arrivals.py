@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.taps import Window, bias_of, windows
-from stl_deploy.graph.program import Conv, Delay, Linear, Node, Pool, Program, Reshape, Source
+from stl_deploy.graph.program import Concat, Conv, Delay, Gather, Linear, MaxPool, Node, Pool, Program, Reshape, Source
 
 Mask = NDArray[np.bool_]
 
 
 def passes_on(node: Node) -> bool:
     """Whether what arrives at the node's output is what arrived at its sources, moved in place or time."""
-    return isinstance(node, Reshape | Delay)
+    return isinstance(node, Reshape | Delay | MaxPool | Gather | Concat)
 
 
 def feeders(program: Program, node: Node) -> set[str]:
@@ -93,7 +93,9 @@ def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
 def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
     """Where something arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
     masks = [_later(_out(program, source, known), source.delay) for source in node.sources]
-    return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
+    if len(masks) == 1:
+        return masks[0]
+    return np.concatenate(masks, axis=2) if node.combine == "each" else np.logical_or.reduce(masks)
 
 
 def _out(program: Program, source: Source, known: Mapping[str, Mask]) -> Mask:
@@ -103,6 +105,12 @@ def _out(program: Program, source: Source, known: Mapping[str, Mask]) -> Mask:
     mask = arrived(program, node, known)
     if isinstance(node, Delay):
         return _per_element(mask, np.broadcast_to(node.steps, node.shape))
+    if isinstance(node, MaxPool):
+        return _slide(mask, windows(node))
+    if isinstance(node, Gather):
+        places = node.indices.reshape(-1)
+        moved = mask.reshape(*mask.shape[:2], -1)[:, :, places] & (places >= 0)
+        return moved.reshape(*mask.shape[:2], *node.shape)
     return mask.reshape(*mask.shape[:2], *node.shape)
 
 

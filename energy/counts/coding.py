@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Delay, Input, InputCoding, Neuron, Node, Output, Program, Reshape
+from stl_deploy.graph.program import Delay, Gather, Input, InputCoding, MaxPool, Neuron, Node, Output, Program, Reshape
 
 Op = Literal["AC", "MAC"]
 _CODINGS: tuple[InputCoding, ...] = get_args(InputCoding)
@@ -71,7 +71,11 @@ def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArr
     return next((float(x[wrong][0]) for x in arrays if (wrong := where(x)).any()), None)
 
 
-def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = (Reshape, Delay, Output)) -> Node | None:
+_THROUGH: tuple[type[Node], ...] = (Reshape, Delay, Output, MaxPool, Gather)
+"""Nodes that put out no value but those that they get, or 0."""
+
+
+def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = _THROUGH) -> Node | None:
     """The node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
     seen: set[str] = set()
     while len(node.sources) == 1 and node.name not in seen:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, feeders, how_many
 from stl_deploy.energy.counts.coding import Op, op_of, origin_of
 from stl_deploy.energy.counts.fold_pool import fold_pools
-from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, TapCounts
 from stl_deploy.energy.counts.samples import MEASURES, Samples
 from stl_deploy.energy.counts.taps import (
     Ints,
@@ -28,10 +28,23 @@ from stl_deploy.energy.counts.taps import (
     fan_out,
     fan_out_nonzero,
     input_shape,
+    max_compares,
     nominal_macs,
 )
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Conv, Input, InputCoding, Linear, Neuron, Node, Pool, Program, Scale, is_binary
+from stl_deploy.graph.program import (
+    Conv,
+    Input,
+    InputCoding,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Pool,
+    Program,
+    Scale,
+    is_binary,
+)
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
@@ -188,9 +201,10 @@ class ActivityCounter:
         weighted = {n.name: self._tapped(n) for n in self._program.nodes if _is_weighted(n)}
         pools = {n.name: self._tapped(n) for n in self._program.of(Pool)}
         neurons = {n.name: self._neuron(n) for n in self._program.of(Neuron)}
-        order = tuple(n.name for n in self._program.nodes if n.name in {*weighted, *pools, *neurons})
+        maxima = {n.name: self._maximum(n) for n in self._program.of(MaxPool)}
+        order = tuple(n.name for n in self._program.nodes if n.name in {*weighted, *pools, *neurons, *maxima})
         arriving = {name: taps.positions.copy() for name, taps in self._taps.items()}
-        return Counts(self._steps, self._batch, order, weighted, pools, neurons, self._constant, arriving)
+        return Counts(self._steps, self._batch, order, weighted, pools, neurons, self._constant, arriving, maxima)
 
     def _tapped(self, node: Tapped) -> TapCounts:
         taps = self._taps[node.name]
@@ -211,6 +225,10 @@ class ActivityCounter:
             folded_nonzero_w=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.nonzero),
             spikes_carried=None if taps.carried is None else _weigh(taps.carried, taps.fan_out),
         )
+
+    def _maximum(self, node: MaxPool) -> MaxPoolCounts:
+        passes = self._steps * self._batch
+        return MaxPoolCounts(prod(node.input_shape) * passes, prod(node.shape) * passes, max_compares(node) * passes)
 
     def _neuron(self, node: Neuron) -> NeuronCounts:
         neurons = prod(node.shape)

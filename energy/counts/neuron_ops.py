@@ -64,7 +64,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         leak_shifts=len(decays) - decays.count("none") - decays.count("multiply"),
         other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
         shift_adds=(decays + gains).count("shift and subtract"),
-        adds=stateful + _term(node.offset) + (synapse is not None),
+        adds=stateful + _term(node.offset) + (synapse is not None) + (node.many and node.rounding != "down"),
         compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract_now"),
         adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING),
     )

@@ -68,6 +68,18 @@ class NeuronCounts:
 
 
 @dataclass(frozen=True)
+class MaxPoolCounts(JsonTwin):
+    """Counts of a max pool of currents, summed over T steps and B samples: it looks at every value in each step.
+
+    values_read: positions before it; values_written: positions behind it; max_compares: comparisons of two values.
+    """
+
+    values_read: int
+    values_written: int
+    max_compares: int
+
+
+@dataclass(frozen=True)
 class Totals(JsonTwin):
     """Sums over the layers. Weighted nodes make synops and MACs; pools make pool_events only.
 
@@ -90,7 +102,7 @@ class Totals(JsonTwin):
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of T steps of ``batch`` samples: ``weighted``, ``pools`` and ``neurons`` by node name.
+    """Counts of T steps of ``batch`` samples: ``weighted``, ``pools``, ``neurons`` and ``maxima`` by node name.
 
     order: the names of the counted nodes in the Program's order.
     constant_input: whether every input repeated its first step in all later ones.
@@ -105,12 +117,19 @@ class Counts:
     neurons: Mapping[str, NeuronCounts]
     constant_input: bool
     arriving: Mapping[str, Ints] = field(default_factory=dict, compare=False, repr=False)
+    maxima: Mapping[str, MaxPoolCounts] = field(default_factory=dict)
 
     @property
-    def layers(self) -> dict[str, TapCounts | NeuronCounts]:
+    def layers(self) -> dict[str, TapCounts | NeuronCounts | MaxPoolCounts]:
         """Every counted node, in the Program's order."""
-        found: dict[str, TapCounts | NeuronCounts] = {**self.weighted, **self.pools, **self.neurons}
+        found: dict[str, TapCounts | NeuronCounts | MaxPoolCounts] = {**self.weighted, **self.pools}
+        found |= {**self.neurons, **self.maxima}
         return {name: found[name] for name in self.order}
+
+    @property
+    def max_compares(self) -> int:
+        """Comparisons of all max pools of currents."""
+        return sum(c.max_compares for c in self.maxima.values())
 
     @property
     def has_zero_weights(self) -> bool:

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import Conv, Linear, Node, Pool, Scale, Shape
+from stl_deploy.graph.program import Conv, Linear, MaxPool, Node, Pool, Scale, Shape
 
 Ints = NDArray[np.int64]
 Weighted = Linear | Conv | Scale
@@ -51,11 +51,11 @@ class Window:
         return table
 
 
-def windows(node: Conv | Pool) -> tuple[Window, ...]:
+def windows(node: Conv | Pool | MaxPool) -> tuple[Window, ...]:
     """The node's windows, one per spatial axis."""
     axes = len(node.stride)
-    kernel = node.kernel if isinstance(node, Pool) else node.weight.shape[2:]
-    dilation = (1,) * axes if isinstance(node, Pool) else node.dilation
+    kernel = node.weight.shape[2:] if isinstance(node, Conv) else node.kernel
+    dilation = node.dilation if isinstance(node, Conv) else (1,) * axes
     return tuple(
         Window(*values)
         for values in zip(
@@ -107,6 +107,12 @@ def _conv_nonzero(node: Conv) -> Ints:
     for window in windows(node):
         cells = np.tensordot(cells, window.reach(), axes=(1, 0))
     return cells
+
+
+def max_compares(node: MaxPool) -> int:
+    """Comparisons of one step of one sample: one fewer than values, in each window, inside the borders."""
+    met = reduce(np.multiply.outer, (w.reach().sum(axis=0) for w in windows(node)))
+    return int(met.sum(dtype=np.int64)) * node.shape[0] - prod(node.shape)
 
 
 def dense_macs(node: Tapped) -> int:

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
@@ -68,9 +68,19 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         bits = address_bits(input_words(program, name)) + value
         moved = accesses[name] * pool.in_nonzero
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
+    for name, maximum in counts.maxima.items():
+        _maxima(name, maximum, 1, prices.accumulator_bits, prices, ledger)
     for node in program.of(Neuron):
         _updates(node, counts, prices, stepped if node.name in in_loops else flow, ledger)
     return ledger.items()
+
+
+def _maxima(name: str, counted: MaxPoolCounts, passes: int, bits: int, prices: PriceList, ledger: Ledger) -> None:
+    """A max pool: each value read once, the largest written. passes: steps that the counts are divided by."""
+    read, written = counted.values_read // passes, counted.values_written // passes
+    ledger.ops(name, "max pool compares", "add", counted.max_compares // passes)
+    ledger.words(name, "input reads", read, bits, size_bytes(read, bits))
+    ledger.words(name, "output writes", written, bits, size_bytes(written, bits))
 
 
 def _spiking_layer(
@@ -151,6 +161,8 @@ def ann(
         read, written = input_words(program, name), prod(program.by_name[name].shape)
         ledger.words(name, "input reads", read, act, size_bytes(read, act))
         ledger.words(name, "output writes", written, act, size_bytes(written, act))
+    for name, maximum in counts.maxima.items():
+        _maxima(name, maximum, counts.T * counts.batch, act, prices, ledger)
     charge_relus(relus(program), counts, prices, ledger)
     return ledger.items()
 

@@ -41,6 +41,8 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
             ledger.ops(layer.name, "addressing", "mac", 2 * counted.in_nonzero)
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synops)
+    for name, maximum in counts.maxima.items():
+        ledger.ops(name, "max pool compares", "add", maximum.max_compares)
     for node in program.of(Neuron):
         _updates(node, counts, prices, ledger)
     return ledger.items()
@@ -73,5 +75,7 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.ops(layer.name, "addressing", "add", walked if layer.conv else layer.macs)
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
+    for name, maximum in counts.maxima.items():
+        ledger.ops(name, "max pool compares", "add", maximum.max_compares // (counts.T * counts.batch))
     charge_relus(relus(program), counts, prices, ledger)
     return ledger.items()

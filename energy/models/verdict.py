@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from stl_deploy._util.units import between
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
@@ -21,12 +22,24 @@ MOST_WORDS = 32
 """Of a sentence."""
 
 
+Idle = Literal["silent", "output silent", "output saturated"]
+"""Why a network decides nothing: no neuron fires, or the last spiking layers never or always do."""
+
+_NO_NUMBER = "so there is no number to quote"
+_IDLE: Mapping[Idle, str] = {
+    "silent": f"The SNN is silent on this input: no neuron fires, {_NO_NUMBER}.",
+    "output silent": f"The SNN's output is silent on this input, {_NO_NUMBER}: its last layer never fires.",
+    "output saturated": f"The SNN's output is saturated on this input, {_NO_NUMBER}: its last layer always fires.",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """What the verdict rests on.
 
     placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
-    of one pass does not decide. silent: no neuron fires on this input. accuracy: of the SNN against its twin.
+    of one pass does not decide. idle: why the network decides nothing on this input. accuracy: of the SNN against its
+    twin.
     """
 
     cells: Sequence[Cell]
@@ -35,7 +48,7 @@ class Findings:
     chips: Sequence[ChipLine] = ()
     placed: bool = True
     each_step: bool = False
-    silent: bool = False
+    idle: Idle | None = None
     accuracy: Paired | None = None
     frontier: Frontier | None = None
 
@@ -43,11 +56,8 @@ class Findings:
 def verdict(found: Findings) -> str:
     """Both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
     streaming, batched = quoted(found.cells), quoted(found.cells, LAYER_BY_LAYER)
-    if found.silent:
-        return (
-            "The SNN is silent on this input: no neuron fires, so there is no number to quote. "
-            "Give it input that makes it spike, or look at its thresholds."
-        )
+    if found.idle:
+        return _IDLE[found.idle] + " Give it input that it was trained for, or look at its thresholds."
     if streaming is None or batched is None:
         return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(found))
     if found.each_step:

@@ -13,7 +13,7 @@ from typing import Any
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import origin_of
-from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
@@ -119,6 +119,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
         arriving={},
         weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
         pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
+        maxima={name: _scaled(c, time) for name, c in counts.maxima.items()},
         neurons={name: _neurons(c, rate, time, 1.0 if name in steady else rate) for name, c in counts.neurons.items()},
     )
 
@@ -140,6 +141,10 @@ def _steady(program: Program, node: Neuron, first: Collection[str]) -> bool:
 def _of_input(program: Program, pool: str) -> bool:
     through = (Reshape, Delay, Output, Pool)
     return isinstance(origin_of(program, program.by_name[pool], through), Input)
+
+
+def _scaled(c: MaxPoolCounts, time: float) -> MaxPoolCounts:
+    return MaxPoolCounts(*(round(count * time) for count in (c.values_read, c.values_written, c.max_compares)))
 
 
 def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:

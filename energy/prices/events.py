@@ -103,6 +103,9 @@ def event_bill(
         messages_most=sum(min(c.synops, c.in_nonzero * CORES) for c in counts.weighted.values()),
     )
     price_events(events, prices, biller, form)
+    if counts.maxima:
+        what = f"{counts.max_compares / counts.batch:g} comparisons of max pools of currents per inference"
+        biller.miss(what, *bounds.graded(prices, counts.max_compares))
     return biller.bill()
 
 

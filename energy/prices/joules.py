@@ -86,6 +86,8 @@ def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill
     biller.add("ac", "synops on 0/1 values", totals.synops_AC)
     biller.add("mac", "synops on graded or analog values", totals.synops_MAC)
     biller.add("add", "pool adds", totals.pool_events)
+    if counts.maxima:
+        biller.add("add", "max pool compares", counts.max_compares)
     biller.add("add", "bias adds", totals.bias_adds)
     _at_state_width(biller, prices, updates)
     biller.add("add", "adds and compares of neuron updates", updates.adds)
@@ -108,6 +110,8 @@ def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
     biller.add("mac", "dense MACs of one pass", counts.totals.ann_macs_exact)
     pooled = sum(c.synapses for c in counts.pools.values()) * counts.batch
     biller.add("add", "pool adds", pooled)
+    if counts.maxima:
+        biller.add("add", "max pool compares", counts.max_compares // counts.T)
     biller.add("add", "bias adds", counts.totals.bias_adds // counts.T)
     relus = sum(prod(n.shape) for n in program.of(Neuron) if n.spiking and not is_max_pool(program, n))
     biller.add("add", "compares of ReLUs", relus * counts.batch)

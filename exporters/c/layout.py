@@ -20,6 +20,7 @@ from stl_deploy.integers.graph import (
     IntegerInput,
     IntegerOutput,
     IntegratorNode,
+    MaxPoolNode,
     PopulationNode,
     SumPoolNode,
 )
@@ -58,6 +59,8 @@ class _Layout(Populations):
                     self._own_sums(node)
                 case SumPoolNode():
                     self._sum_pool(node)
+                case MaxPoolNode():
+                    self._max_pool(node)
                 case Reshape():
                     self._reshape(node)
                 case DelayNode():

@@ -9,7 +9,7 @@ from stl_deploy.exporters.c.plan import Value, channels_last
 from stl_deploy.exporters.c.rule import kept
 from stl_deploy.exporters.c.weights import Weights
 from stl_deploy.graph.program import Node
-from stl_deploy.integers.graph import PopulationNode, SumPoolNode
+from stl_deploy.integers.graph import MaxPoolNode, PopulationNode, SumPoolNode
 
 
 class Pools(Weights):
@@ -44,6 +44,26 @@ class Pools(Weights):
             form=(value.ctype, made.ctype),
         )
         self.values[node.name] = made
+
+    def _max_pool(self, node: MaxPoolNode) -> None:
+        self._head(node)
+        inner = self._read(node, node.sources[0])
+        value = self._in_order(node, inner, channels_last(self.graph.by_name[node.sources[0].node].shape))
+        order = channels_last(node.shape)
+        share = self._share(node)
+        share.what += f", largest of {node.kernel[0]} x {node.kernel[1]}"
+        share.synops = len(order) * math.prod(node.kernel)
+        name = self._buffer(node, "values", value.ctype, len(order), "largest values")
+        self._do(
+            "max_pool",
+            to=name,
+            from_=value.at,
+            layer=f"{self.ids[node.name]}_shape",
+            numbers=_pool_numbers(node),
+            count=len(order),
+            form=(value.ctype,),
+        )
+        self.values[node.name] = Value(name, value.ctype, value.binary, order)
 
     def _or_pool(self, node: PopulationNode, pool: SumPoolNode) -> None:
         self._head(node)
@@ -121,13 +141,14 @@ def is_or(node: Node) -> bool:
     )
 
 
-def _pool_numbers(node: SumPoolNode) -> dict[str, int]:
+def _pool_numbers(node: SumPoolNode | MaxPoolNode) -> dict[str, int]:
+    _, *out = (node.shape[0], 1, node.shape[1]) if len(node.shape) == 2 else node.shape
     return {
         "channels": node.shape[0],
         "height": node.input_shape[1],
         "width": node.input_shape[2],
-        "out_height": node.shape[1],
-        "out_width": node.shape[2],
+        "out_height": out[0],
+        "out_width": out[1],
         "kernel_height": node.kernel[0],
         "kernel_width": node.kernel[1],
         "top": node.padding[0][0],

@@ -27,9 +27,10 @@ from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Node, Program
+from stl_deploy.graph.program import MaxPool, Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
+from stl_deploy.graph.takes import NIR_NODES
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
@@ -62,6 +63,10 @@ class COptions(Options):
             require_package(self.package)
 
 
+TAKES = NIR_NODES | {MaxPool}
+"""The nodes that integers hold."""
+
+
 class C(IntegerRunner):
     """The C program of a folder, or of a Program, compiled for this machine and run."""
 
@@ -70,6 +75,7 @@ class C(IntegerRunner):
     label = "measured"
     options = COptions
     agrees_with = "loihi"
+    takes = TAKES
 
     def __init__(self, network: Network, options: COptions) -> None:
         graph: IntegerGraph | None = None
@@ -108,6 +114,7 @@ class CFormat(Format):
     description = "C99 for microcontrollers: integers only, no allocation, event-driven"
     folder = NAME
     options = COptions
+    takes = TAKES
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Everything that keeps integers from holding the network, node by node, and what they round."""

@@ -73,7 +73,9 @@ def read_chain(program: Program) -> Chain:
             continue
         check_kind(node)
         if waiting is not None:
-            merge = "merge the two"
+            merge = "merge the two into one layer, W₂·W₁"
+            if isinstance(waiting, Conv) and isinstance(node, Pool):
+                merge = f"compose the two into one strided convolution ({_MERGE_POOLS})"
             if isinstance(waiting, Pool):
                 merge = f"put it into the weights behind it ({_MERGE_POOLS})"
             refuse(

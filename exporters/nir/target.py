@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy.errors import InputError
+from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.detect_writer import reading_of
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.readers.restate import READER_TARGETS, restate
+from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_bits
-from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.takes import ALL_NODES
@@ -58,6 +59,13 @@ def _as_meant(path: Path) -> Program:
     return lower(graph, reading_of(graph, None, path).dialect)
 
 
+def unheld(program: Program, error: CaptureError) -> UnsupportedError:
+    """Why a Program that NIR has the nodes for is no NIR graph all the same."""
+    name = error.layer or program.nodes[0].name
+    remedy = "or keep it as a .program file, and export that to another target"
+    return UnsupportedError(error.reason, node=name, slug="not-in-nir", remedy=remedy)
+
+
 class Nir(Format):
     """The graph with the dialect it is meant in written beside it, or restated for a framework's reader."""
 
@@ -67,18 +75,30 @@ class Nir(Format):
     options = NirOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """A Program is a NIR graph: nothing is lost."""
+        """Nothing is lost of a Program that was read from NIR; another is written and read back, to find out."""
+        if "dialect" in program.metadata:
+            return ()
+        try:
+            to_graph(program)
+        except UnsupportedError as error:
+            return (from_error(error, self.name),)
+        except CaptureError as error:
+            return (from_error(unheld(program, error), self.name),)
         return ()
 
     def write(self, program: Program, path: Path, options: NirOptions) -> Mapping[str, Any]:
-        """Write ``options.graph``, or for ``options.reader`` what it must read; see `restate` for refusals."""
+        """Write ``options.graph``, the Program where there is none, or for ``options.reader`` what it must read.
+
+        Raises UnsupportedError for what NIR cannot hold, or as `restate` does.
+        """
         if options.reader is not None:
             restated = restate(program, options.reader)
             write_nir(restated.graph, path)
             return {"target": self.name, "reader": options.reader, "load": restated.load}
-        if options.graph is None:
-            raise InputError("expected the NIR graph beside its Program; found none; pass options with graph=...")
-        write_nir(options.graph, path)
+        try:
+            write_nir(options.graph if options.graph is not None else to_graph(program).graph, path)
+        except CaptureError as error:
+            raise unheld(program, error) from None
         return {"target": self.name}
 
     def load(self, path: Path) -> Reference:

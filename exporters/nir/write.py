@@ -36,6 +36,7 @@ from stl_deploy.graph.program import (
     Synapse,
 )
 from stl_deploy.graph.segments import ordered
+from stl_deploy.graph.takes import NIR_NODES, require_taken
 from stl_deploy.passes.parameters import full, leak_end
 from stl_deploy.passes.permutations import flattens
 from stl_deploy.passes.representable_decays import exponential_tau, time_constants
@@ -52,8 +53,9 @@ class Written(NamedTuple):
 def to_graph(program: Program) -> Written:
     """The NIR graph of a Program, and what it is read back as: the same nodes, in the file's order.
 
-    Raises CaptureError for a node, a number or an edge that NIR cannot hold.
+    Raises UnsupportedError for a node that NIR has none for, CaptureError for a number or an edge that it cannot hold.
     """
+    require_taken(program, NIR_NODES, "nir")
     meant = program.nodes
     dialect = _dialect(meant)
     attempts: list[tuple[tuple[Node, ...], Loop]] = [(meant, "closing_edge")]
@@ -74,8 +76,9 @@ def to_graph(program: Program) -> Written:
 def to_own_graph(program: Program) -> Written:
     """The NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
 
-    Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises CaptureError as `to_graph`.
+    Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises as `to_graph`.
     """
+    require_taken(program, NIR_NODES, "nir")
     soft = any(node.reset == "subtract" and node.decay is not None for node in program.spiking)
     # What a soft reset subtracts is what a node stores, so that must be θ itself and the comparison >=.
     dialect = Dialect(dt=DT, compare="ge", reset="subtract") if soft else Dialect(dt=DT)

@@ -26,10 +26,12 @@ MAX_ELEMENTS = 2**28
 """The largest input or state of one sample."""
 _OPERATORS = frozenset(
     {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DequantizeLinear", "Div", "Expand", "Floor", "Gather"}
-    | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "MatMulInteger", "Max", "Min", "Mul", "Pad"}
+    | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "MatMulInteger", "Max", "MaxPool", "Min", "Mul"}
     | {
+        "Pad",
         "QuantizeLinear",
         "Reshape",
+        "Round",
         "Scan",
         "Shape",
         "Slice",

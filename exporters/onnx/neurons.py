@@ -91,6 +91,11 @@ def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) ->
         return fired, scope.op("Cast", [fired], f"{name}/spikes", output=output, to=1)
     zero = scope.weight(f"{name}.zero", np.float32(0))
     ratio = scope.op("Div", [v, theta], f"{name}/ratio")
+    if node.rounding == "half_even":
+        ratio = scope.op("Round", [ratio], f"{name}/nearest")
+    elif node.rounding == "half_up":
+        ratio = scope.op("Add", [ratio, scope.weight(f"{name}.half", np.float32(0.5))], f"{name}/and_half")
+        ratio = scope.op("Floor", [ratio], f"{name}/nearest")
     positive = scope.op("Max", [ratio, zero], f"{name}/positive")
     if node.cap is not None:
         positive = scope.op("Min", [positive, scope.weight(f"{name}.cap", np.float32(node.cap))], f"{name}/capped")

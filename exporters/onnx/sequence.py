@@ -10,7 +10,7 @@ from stl_deploy.exporters.onnx.delays import choose, shift
 from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
 from stl_deploy.exporters.onnx.scope import Scope, floats
 from stl_deploy.exporters.onnx.states import State, States
-from stl_deploy.exporters.onnx.step import add_up, step_nodes
+from stl_deploy.exporters.onnx.step import step_nodes, together
 from stl_deploy.exporters.onnx.synapses import memoryless
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
 from stl_deploy.graph.segments import is_loop, segments
@@ -55,7 +55,7 @@ class _Sequence:
         if isinstance(node, Input):
             self.values[node.name] = self._names[node.name]
             return
-        x = add_up(self._scope, node, [self._arrive(node, source) for source in node.sources])
+        x = together(self._scope, node, [self._arrive(node, source) for source in node.sources], axis=2)
         if isinstance(node, Neuron):
             value = self._neuron(node, x, output)
         elif isinstance(node, Delay):

@@ -40,15 +40,17 @@ def step_nodes(
         if isinstance(node, Input):
             values[node.name] = names[node.name]
         else:
-            x = add_up(scope, node, [arrive(source) for source in node.sources])
+            x = together(scope, node, [arrive(source) for source in node.sources], axis=1)
             values[node.name] = _step(scope, node, x, states, names.get(node.name))
     for name, past in pasts.items():
         past.write(values[name])
     return values
 
 
-def add_up(scope: Scope, node: Node, values: Sequence[str]) -> str:
-    """What arrives at a node: the sum of its sources, left to right."""
+def together(scope: Scope, node: Node, values: Sequence[str], *, axis: int) -> str:
+    """What arrives at a node: the sum of its sources, left to right; of a concatenation, all of them along ``axis``."""
+    if node.combine == "each":
+        return scope.op("Concat", values, f"{node.name}/together", axis=axis)
     total, *others = values
     for other in others:
         total = scope.op("Add", [total, other], f"{node.name}/sum")

@@ -21,7 +21,7 @@ from stl_deploy.exporters.onnx.double import double_sum
 from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
 from stl_deploy.exporters.onnx.planes import integer_conv, integer_linear
 from stl_deploy.exporters.onnx.scope import Scope
-from stl_deploy.graph.program import Conv, Linear, Node, Output, Pool, Reshape, Scale, Shape
+from stl_deploy.graph.program import Concat, Conv, Gather, Linear, MaxPool, Node, Output, Pool, Reshape, Scale, Shape
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
@@ -44,7 +44,11 @@ def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str |
         case Reshape():
             kept = (0,) if lead is None else (0, 0)
             return scope.op("Reshape", [x, scope.integers(*kept, *node.shape)], node.name, output=output)
-    assert isinstance(node, Output)
+        case MaxPool():
+            return _max_pool(scope, node, x, lead, output)
+        case Gather():
+            return _gather(scope, node, x, lead, output)
+    assert isinstance(node, Output | Concat)
     return scope.op("Identity", [x], node.name, output=output)
 
 
@@ -114,6 +118,35 @@ def _pool(scope: Scope, node: Pool, x: str, lead: str | None, output: str | None
         return y
     divisor = scope.weight(f"{node.name}.divisor", np.float32(node.divisor))
     return scope.op("Div", [y, divisor], f"{node.name}/average", output=output)
+
+
+def _max_pool(scope: Scope, node: MaxPool, x: str, lead: str | None, output: str | None) -> str:
+    x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
+    y = scope.op(
+        "MaxPool",
+        [x],
+        node.name,
+        kernel_shape=node.kernel,
+        strides=node.stride,
+        pads=_pads(node.padding),
+        output=output if lead is None else None,
+    )
+    return y if lead is None else _unfold(scope, node, y, lead, output)
+
+
+def _gather(scope: Scope, node: Gather, x: str, lead: str | None, output: str | None) -> str:
+    """Values by their places; places that hold none are read from one more value, 0, behind all others."""
+    kept = (0,) if lead is None else (0, 0)
+    axis, size = len(kept), math.prod(node.input_shape)
+    x = scope.op("Reshape", [x, scope.integers(*kept, size)], f"{node.name}/flat")
+    places = node.indices.reshape(-1)
+    if (places < 0).any():
+        amounts = scope.integers(*(0,) * (2 * axis + 1), 1)
+        x = scope.op("Pad", [x, amounts], f"{node.name}/zero")
+        places = np.where(places < 0, size, places)
+    indices = scope.weight(f"{node.name}.indices", places.astype(np.int32))
+    y = scope.op("Gather", [x, indices], node.name, axis=axis)
+    return scope.op("Reshape", [y, scope.integers(*kept, *node.shape)], f"{node.name}/shaped", output=output)
 
 
 def _fold(scope: Scope, name: str, x: str, shape: Shape) -> str:

@@ -17,10 +17,14 @@ from stl_deploy.exporters.targets import Format, Network, Options, Runner
 from stl_deploy.graph.check import check_sums
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Norm, Program
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result
 from stl_deploy.graph.show import Row
+from stl_deploy.graph.takes import ALL_NODES
+
+TAKES = ALL_NODES - {Norm}
+"""A norm rounds once from float64; it is folded into weights before."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +43,7 @@ class OnnxRuntime(Runner):
     label = "measured"
     reads = ("onnx",)
     agrees_with = "reference"
+    takes = TAKES
 
     def __init__(self, network: Network, options: Options) -> None:
         if isinstance(network, Path):
@@ -80,6 +85,7 @@ class Onnx(Format):
     description = "the whole sequence in one call, or one step with explicit states; standard operators only"
     suffix = ".onnx"
     options = OnnxOptions
+    takes = TAKES
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Everything is held; sums off an exact grid may be added up in another order."""

@@ -185,6 +185,8 @@ def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
         group.code.append("out = v")
         return constants
     if node.many:
+        if node.rounding != "down":
+            raise _not_here(node, "rounding", "it rounds its number of spikes to the nearest")
         group.code += ["out = int(v/theta)", "out = out*int(out > 0)"]
         group.code += [f"out = clip(out, 0, {node.cap})"] if node.cap is not None else []
     else:

@@ -56,7 +56,12 @@ def capture(
     input_file: Annotated[
         Path, typer.Option("--input", "-i", metavar="X.npz", help="x, a real batch as forward takes it.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="NET.nir", help="The file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="NET.nir", help="The file to write; NET.program for what NIR cannot hold."
+        ),
+    ],
     weights: Annotated[
         Path | None,
         typer.Option(metavar="W.safetensors|W.pt", help="Its state dict; .pt files are read as weights only."),

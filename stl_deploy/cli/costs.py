@@ -73,7 +73,7 @@ def energy(
         emit_json([check.as_dict() for check in validate(say=console())], json)
         return
     if points_at or len(sources) > 1:
-        from stl_deploy.pipeline.tradeoff import tradeoff
+        from stl_deploy.verbs.weighing import tradeoff
 
         given = {"--prices": options.prices, "--measure": options.measure, "--processes": options.processes != 1}
         given |= {"--step-time": options.step_time, "--frontier": frontier}
@@ -113,7 +113,7 @@ def optimise(
 ) -> None:
     """Sweep time steps, width, synop budget, pruning and early exit on validation data; recommend a point, or none."""
     console().step(f"{source}: looking for a cheaper network")  # torch takes its time to load
-    from stl_deploy.pipeline.optimise import optimise as search
+    from stl_deploy.verbs import optimise as search
 
     found = search(source, goal=goal, margin=margin, minutes=minutes, processes=processes, say=console())
     emit_json(found.as_dict(), json)
@@ -143,7 +143,7 @@ def report(
 
     With --latex, --bib or --csv: tables of one or several runs for papers.
     """
-    from stl_deploy.runs.source import is_nir
+    from stl_deploy.runs.source import is_network_file
 
     given = any(option is not None for option in (input_file, dialect, input_grid))
     if latex or bib or csv:
@@ -157,7 +157,7 @@ def report(
     if len(sources) > 1:
         raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a page is of one run")
     source = sources[0]
-    if is_nir(source):
+    if is_network_file(source):
         from stl_deploy.report.graph_report import report_graph
 
         data = report_graph(source, input_file, dialect=dialect, input_grid=input_grid, output=output, say=console())

@@ -173,10 +173,19 @@ def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str
     found = re.match(r"no such command '([\w-]+)'", message, re.I)
     if found is not None and found[1] in _VERBS:
         return f"it is called: stl-deploy {_VERBS[found[1]]}"
+    found = re.match(r"missing option '--(backend|to)'", message, re.I)
+    if found is not None:
+        return f"give one: {', '.join(_choices(found[1]))}"
     found = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
     if found is not None and arguments and arguments[0] in _LISTING:
         return f"say stl-deploy {arguments[0]} alone"
     return None
+
+
+def _choices(option: str) -> list[str]:
+    from stl_deploy.exporters.targets import registry
+
+    return list(registry().runners if option == "backend" else registry().formats)
 
 
 def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:

@@ -156,9 +156,9 @@ def fold(
 ) -> None:
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
     from stl_deploy import verbs
-    from stl_deploy.runs.source import is_nir
+    from stl_deploy.runs.source import is_network_file
 
-    if is_nir(source):
+    if is_network_file(source):
         if output is None:
             raise InputError(f"{source}: expected -o NET.nir, the file to write")
         result = verbs.fold_file(source, output, dialect=dialect, options=options, say=console())

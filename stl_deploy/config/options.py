@@ -115,7 +115,7 @@ class FoldOptions:
     exact_grid: bool | None = option(
         None, "Round to grids on which float32 sums are exact.", "--exact-grid/--no-exact-grid"
     )
-    merge_pools: bool = option(False, "Of a .nir file: average pools go into the weights behind them.", "--merge-pools")
+    merge_pools: bool = option(False, "Of a .nir file: average pools go into weights beside them.", "--merge-pools")
     input_grid: int | None = _input_grid()
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ class NearThreshold:
             return
         near = 0
         for v in potentials(node, x):
-            theta = _thresholds(node, v)
+            theta = nearest_level(node, v)
             near += int((np.abs(v - theta) <= self.ulps * np.spacing(np.abs(theta))).sum())
         self.counts[node.name] = self.counts.get(node.name, 0) + near
 
@@ -86,7 +86,7 @@ def margin_at(
         if isinstance(seen, Neuron) and seen.name == node:
             *_, v = potentials(seen, arrived)
             at = (0, *neuron)
-            theta = _thresholds(seen, v)[at]
+            theta = nearest_level(seen, v)[at]
             ulps = (float(v[at]) - float(theta)) / float(np.spacing(np.abs(theta)))
             found.append(Margin(float(v[at]), float(theta), ulps))
 
@@ -95,11 +95,13 @@ def margin_at(
     return found[0]
 
 
-def _thresholds(node: Neuron, v: Floats) -> Floats:
-    """What each potential ``[B, *shape]`` is compared with."""
+def nearest_level(node: Neuron, v: Floats) -> Floats:
+    """What each potential ``[B, *shape]`` is compared with; of a neuron of several spikes, the nearest such level."""
     assert node.threshold is not None
     theta = np.broadcast_to(node.threshold, v.shape)
     if not node.many:
         return theta
-    multiple: Floats = theta * np.clip(np.rint(v / theta), np.float32(1), node.cap)
+    half = np.float32(0 if node.rounding == "down" else 0.5)
+    most = None if node.cap is None else node.cap - half
+    multiple: Floats = theta * np.clip(np.rint(v / theta + half) - half, np.float32(1) - half, most)
     return multiple

@@ -106,12 +106,23 @@ def fire(node: Neuron, v: Floats, out: Floats) -> None:
     assert node.threshold is not None
     if node.many:
         np.divide(v, node.threshold, out=out)
-        np.trunc(out, out=out)
+        rounded(node, out)
         np.clip(out, 0, node.cap, out=out)
     elif node.compare == "gt":
         np.greater(v, node.threshold, out=out)
     else:
         np.greater_equal(v, node.threshold, out=out)
+
+
+def rounded(node: Neuron, ratio: Floats) -> None:
+    """Round how many thresholds potentials hold to numbers of spikes, in place."""
+    if node.rounding == "half_even":
+        np.rint(ratio, out=ratio)
+    elif node.rounding == "half_up":
+        np.add(ratio, np.float32(0.5), out=ratio)
+        np.floor(ratio, out=ratio)
+    else:
+        np.trunc(ratio, out=ratio)
 
 
 def sequence(node: Neuron, x: Floats) -> Floats:

@@ -23,7 +23,7 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract_now"
     v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
     v  = max(v, v_min)
-    s  = v > θ, v >= θ, or min(max(trunc(v/θ), 0), cap)
+    s  = v > θ, v >= θ, or min(max(q(v/θ), 0), cap), q(u) = trunc(u), floor(u + ½), or u rounded, halves to even
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
@@ -50,6 +50,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 N = TypeVar("N", bound="Node")
 Compare = Literal["gt", "ge"]
+Rounding = Literal["down", "half_up", "half_even"]
+"""How many spikes a neuron of several fires: v/θ rounded down (toward zero), or to the nearest number."""
 SynapseRule = Literal["euler", "jump", "exp_add"]
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """What a spike does to the potential (see the module's equations)."""
@@ -208,7 +210,7 @@ class Neuron(Node):
     Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
     threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold). offset: what the
     drive gains at every step, input or not (NIR's v_leak). many: several spikes in one step, at most ``cap`` (None: as
-    many as v holds thresholds).
+    many as v holds thresholds), their number rounded by ``rounding``.
     """
 
     decay: Floats | None
@@ -223,6 +225,7 @@ class Neuron(Node):
     reset: Reset = "value"
     many: bool = False
     cap: int | None = None
+    rounding: Rounding = "down"
 
     @property
     def spiking(self) -> bool:

@@ -133,7 +133,9 @@ def _neuron(node: Neuron) -> list[str]:
     if node.decay is None:
         return [*parts, "no memory"]
     parts.append(_reset(node) + ", one step late" * node.resets_late)
-    return [*parts, *["several spikes" if node.cap is None else f"up to {node.cap} spikes"] * node.many]
+    several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
+    nearest = {"half_up": ", halves up", "half_even": ", halves to even"}.get(node.rounding, "")
+    return [*parts, *[several + nearest] * node.many]
 
 
 def _reset(node: Neuron) -> str:

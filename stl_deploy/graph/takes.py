@@ -27,9 +27,10 @@ Kinds = Set[type[Node]]
 NIR_NODES: Kinds = frozenset({Input, Output, Linear, Conv, Scale, Pool, Reshape, Delay, Neuron})
 """The nodes that every Format takes unless it says otherwise."""
 ALL_NODES: Kinds = NIR_NODES | {Norm, MaxPool, Concat, Gather}
+_NAMES: dict[type[Node], str] = {MaxPool: "max pool of currents"}
 _REMEDIES: dict[type[Node], str] = {
     Norm: "fold it into weights: the pass fold_norms",
-    MaxPool: "pool spikes, which the pass lower_max_pools turns into a sum and a threshold, or use average pooling",
+    MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
     Concat: "split it: the pass split_concats",
     Gather: "absorb it: the pass absorb_permutations",
 }
@@ -39,7 +40,7 @@ def refused(program: Program, takes: Kinds, target: str) -> Iterator[Unsupported
     """One error for each node of a kind that ``target`` does not take, with the pass that removes it."""
     for node in program.nodes:
         if type(node) not in takes:
-            kind = type(node).__name__
+            kind = _NAMES.get(type(node), type(node).__name__)
             yield UnsupportedError(
                 f"{target} takes no {kind}",
                 node=node.name,

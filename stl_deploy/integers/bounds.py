@@ -19,6 +19,7 @@ from stl_deploy.integers.graph import (
     IntegerInput,
     IntegerOutput,
     IntegratorNode,
+    MaxPoolNode,
     PopulationNode,
     SumPoolNode,
 )
@@ -122,7 +123,7 @@ def _values(node: Node, sums: Interval) -> Interval:
         case SumPoolNode():
             window = node.kernel[0] * node.kernel[1]
             return sums[0] * window, sums[1] * window
-        case Reshape() | DelayNode() | IntegerOutput():
+        case Reshape() | DelayNode() | IntegerOutput() | MaxPoolNode():
             return sums
         case PopulationNode():
             return 0, node.neuron.cap

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy.graph.program import (
     Delay,
     Doubles,
+    MaxPool,
     Neuron,
     Node,
     Output,
@@ -25,7 +26,7 @@ from stl_deploy.graph.program import (
 )
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.bounds import Bounds, bounds_of
-from stl_deploy.integers.fan_in import FanIn, Value, fan_in
+from stl_deploy.integers.fan_in import FanIn, Value, fan_in, keeps_sign
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -34,6 +35,7 @@ from stl_deploy.integers.graph import (
     IntegerInput,
     IntegerOutput,
     IntegratorNode,
+    MaxPoolNode,
     PopulationNode,
     SumPoolNode,
 )
@@ -103,7 +105,7 @@ class LayerwiseQuantiser:
         self._plain_nodes = {
             node.name: self._plain(node, node.name, node.sources)
             for node in program.nodes
-            if isinstance(node, Pool | Delay | Reshape | Scale) and isinstance(known[node.name], float)
+            if isinstance(node, Pool | MaxPool | Delay | Reshape | Scale) and isinstance(known[node.name], float)
         }
         """Those without weights, which a loop may read before they are there."""
         self._bounds: dict[str, Bounds] = {}
@@ -156,9 +158,15 @@ class LayerwiseQuantiser:
                 input_shape=node.input_shape,
                 **common,
             )
+        if isinstance(node, MaxPool):
+            return _max_pool_node(node, common)
         if isinstance(node, Delay):
             return DelayNode(steps=np.asarray(node.steps, np.int32), **common)
         assert isinstance(node, Reshape | Scale)
+        weighted = isinstance(node, Scale) and not isinstance(self.known[node.name], float)
+        if weighted and isinstance(node, Scale) and keeps_sign(self.program, node):
+            signs = np.broadcast_to(np.where(node.scale < 0, -1, 1), node.shape).astype(np.int32)
+            return GainNode(weight=signs, **common)
         return Reshape(input_shape=node.shape if isinstance(node, Scale) else node.input_shape, **common)
 
     def _population(self, node: Neuron) -> None:
@@ -312,3 +320,18 @@ class LayerwiseQuantiser:
         biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in found.leaves]
         nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
         self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, sources=sources, unit=1 / scale))
+
+
+def _max_pool_node(node: MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:
+    """A max pool; over one axis it gets a height of 1."""
+    (kernel, stride, padding), before = (node.kernel, node.stride, node.padding), node.input_shape
+    if len(kernel) == 1:
+        kernel, stride, padding, before = (1, *kernel), (1, *stride), ((0, 0), *padding), (before[0], 1, before[1])
+    (top, bottom), (left, right) = padding
+    return MaxPoolNode(
+        kernel=(kernel[0], kernel[1]),
+        stride=(stride[0], stride[1]),
+        padding=((top, bottom), (left, right)),
+        input_shape=before,
+        **common,
+    )

@@ -17,6 +17,7 @@ from stl_deploy.graph.program import (
     Delay,
     Doubles,
     Linear,
+    MaxPool,
     Neuron,
     Node,
     Output,
@@ -62,7 +63,7 @@ class FanIn:
     """What reaches a consumer: the leaves, and the memoryless nodes between (in order)."""
 
     leaves: tuple[WeightedPath, ...]
-    between: tuple[Pool | Delay | Reshape | Scale, ...]
+    between: tuple[Pool | MaxPool | Delay | Reshape | Scale, ...]
 
 
 def values(program: Program, input_scale: float) -> dict[str, Value]:
@@ -232,7 +233,11 @@ def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
         if isinstance(node, Pool):
             factor = factor / node.divisor
         if isinstance(node, Scale):
-            factor = factor * _by_row(node, rows)
+            scale = _by_row(node, rows)
+            factor = factor * (np.abs(scale) if keeps_sign(program, node) else scale)
+        if isinstance(node, MaxPool) and (factor < 0).any():
+            reason = "what lies behind it turns the sign of some channels, so that their largest becomes their least"
+            refuse(node, "max-pool-sign", reason, "put what scales its channels right behind it")
         for inner in node.sources:
             follow(node, inner, factor)
 
@@ -242,10 +247,15 @@ def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
         node
         for node in program.nodes
         if node.name in factors
-        and isinstance(node, Pool | Delay | Reshape | Scale)
+        and isinstance(node, Pool | MaxPool | Delay | Reshape | Scale)
         and all(leaf.node is not node for leaf in leaves)
     )
     return FanIn(tuple(leaves), between)
+
+
+def keeps_sign(program: Program, node: Scale) -> bool:
+    """Whether the signs of a scale stay where it is, for a max pool is before it; its magnitude goes into weights."""
+    return any(isinstance(program.by_name[source.node], MaxPool) for source in node.sources)
 
 
 def _by_row(node: Scale, rows: int) -> Doubles:

@@ -75,6 +75,19 @@ class SumPoolNode(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPoolNode(Node):
+    """The largest value of each window of ``(C, H, W)``; padding never is.
+
+    Over one axis the height is 1 here; ``shape`` and what its sources hold are without it.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DelayNode(Node):
     """Each value some steps later; steps broadcasts to the shape."""
 

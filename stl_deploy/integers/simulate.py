@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
@@ -26,6 +27,7 @@ from stl_deploy.integers.graph import (
     IntegerInput,
     IntegerOutput,
     IntegratorNode,
+    MaxPoolNode,
     PopulationNode,
     SumPoolNode,
 )
@@ -202,6 +204,8 @@ def evaluate(
             return x.astype(np.int32) * node.weight
         case SumPoolNode():
             return _sum_pool(node, x)
+        case MaxPoolNode():
+            return _max_pool(node, x)
         case Reshape():
             return x.reshape(*x.shape[:2], *node.shape)
         case DelayNode():
@@ -280,6 +284,14 @@ def _sum_pool(node: SumPoolNode, x: Values) -> Ints:
         for j in range(node.kernel[1]):
             total += x[..., i : i + rows : node.stride[0], j : j + columns : node.stride[1]]
     return total
+
+
+def _max_pool(node: MaxPoolNode, x: Values) -> Ints:
+    frames = x.astype(np.int32).reshape(*x.shape[:2], *node.input_shape)
+    frames = np.pad(frames, [(0, 0)] * 3 + list(node.padding), constant_values=np.iinfo(np.int32).min)
+    windows = sliding_window_view(frames, node.kernel, axis=(3, 4))[:, :, :, :: node.stride[0], :: node.stride[1]]
+    largest: Ints = windows.max(axis=(-2, -1))
+    return largest.reshape(*x.shape[:2], *node.shape)
 
 
 def _delay(node: DelayNode, x: Values, state: State | None) -> Values:

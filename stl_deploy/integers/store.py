@@ -28,6 +28,7 @@ from stl_deploy.integers.graph import (
     IntegerInput,
     IntegerOutput,
     IntegratorNode,
+    MaxPoolNode,
     PopulationNode,
     SumPoolNode,
 )
@@ -77,6 +78,7 @@ _KINDS: dict[str, type[Node]] = {
     "conv": ConvNode,
     "gain": GainNode,
     "sum_pool": SumPoolNode,
+    "max_pool": MaxPoolNode,
     "reshape": Reshape,
     "delay": DelayNode,
     "population": PopulationNode,
@@ -280,6 +282,12 @@ def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
         case SumPoolNode():
             require(node.input_shape == arriving and len(arriving) == 3 and node.shape[0] == arriving[0], "input shape")
             _check_window(node.kernel, node.stride, (1, 1), node.padding, arriving[1:], node.shape[1:], require)
+        case MaxPoolNode():
+            flat, out = ((s[0], 1, s[1]) if len(s) == 2 else s for s in (arriving, node.shape))
+            require(node.input_shape == flat and len(flat) == len(out) == 3 and out[0] == flat[0], "input shape")
+            _check_window(node.kernel, node.stride, (1, 1), node.padding, flat[1:], out[1:], require)
+            halves = zip(node.kernel, node.padding, strict=True)
+            require(all(max(sides) < size for size, sides in halves), "padding")
         case Reshape():
             require(node.input_shape == arriving and math.prod(arriving) == math.prod(node.shape), "input shape")
         case DelayNode():

@@ -35,6 +35,7 @@ from stl_deploy.graph.program import (
     Pool,
     Program,
     Reshape,
+    Rounding,
     Scale,
 )
 from stl_deploy.graph.segments import is_loop, segments
@@ -387,8 +388,14 @@ class Population(_Layer):
     def _fire(self, v: Tensor) -> Tensor:
         assert self.threshold is not None
         if self.node.many:
-            return torch.clamp(torch.trunc(v / self.threshold), min=0, max=self.node.cap)
+            return torch.clamp(_rounded(v / self.threshold, self.node.rounding), min=0, max=self.node.cap)
         return spike(v, self.threshold, self._derivative)
+
+
+def _rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
+    if rounding == "half_even":
+        return torch.round(ratio)
+    return torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)
 
 
 _LAYERS: dict[type[Node], Any] = {

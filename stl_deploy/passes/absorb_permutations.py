@@ -3,7 +3,8 @@
 NIR can flatten, nothing else. A rearrangement P moves towards what reads it: a neuron in other order is the same neuron
 with its parameters in that order, n(P·x) = P·n'(x); weights take it in, W·(P·x) = (W·P)·x; two that follow one another
 are one, and P⁻¹·P is none. What is moved in the input is moved in the graph's input. Where nothing takes one in,
-weights of 0 and 1 do its work, or the layer behind it becomes the matrix that it is.
+weights of 0 and 1 do its work, or the layer behind it becomes the matrix that it is. One that a max pool reads stays:
+NIR has no node for that pool, and what takes the pool takes it, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stl_deploy.graph.program import (
     Gather,
     Input,
     Linear,
+    MaxPool,
     Neuron,
     Node,
     Output,
@@ -58,10 +60,15 @@ def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
     """
     work = _Work({name: as_gather(node) or node for name, node in layers.items()})
     for _ in range(_ROUNDS * len(layers)):
-        gathers = [node for node in work.layers.values() if isinstance(node, Gather)]
+        gathers = [node for node in work.layers.values() if isinstance(node, Gather) and node.name not in work.kept]
         if not gathers:
             return work.layers, work.arranged
-        if not any(move(gather) for gather in gathers for move in work.moves):
+        if any(move(gather) for gather in gathers for move in work.moves):
+            continue
+        pooled = [gather for gather in gathers if work.is_pooled(gather)]
+        if pooled:
+            work.keep(pooled[-1])
+        else:
             work.select(gathers[-1])
     raise CaptureError(
         "the axes of a layer in a loop change at every step, or it reads the same spikes in two orders; keep "
@@ -73,6 +80,8 @@ class _Work:
     def __init__(self, layers: Nodes) -> None:
         self.layers = layers
         self.arranged: dict[str, Indices] = {}
+        self.kept: set[str] = set()
+        """Rearrangements that stay."""
         self.moves: tuple[Callable[[Gather], bool], ...] = (
             self._unread,
             self._nothing,
@@ -336,6 +345,18 @@ class _Work:
         self.layers[name] = replace(gather, name=name, sources=sources)
         self.layers[reader.name] = replace(reader, sources=(Source(name),))
 
+    def is_pooled(self, gather: Gather) -> bool:
+        """Whether a max pool reads it."""
+        return any(isinstance(reader, MaxPool) for reader in self._readers(gather.name))
+
+    def keep(self, gather: Gather) -> None:
+        """Leave it where it is; as a reshape, if it is no more than that."""
+        self.kept.add(gather.name)
+        if keeps_order(gather):
+            self.layers[gather.name] = Reshape(
+                name=gather.name, shape=gather.shape, sources=gather.sources, input_shape=gather.input_shape
+            )
+
     def select(self, gather: Gather) -> None:
         """Weights of 0 and 1 do its work."""
         node = selection(gather)
@@ -378,4 +399,4 @@ def _absorb(program: Program) -> Rewritten:
     return Rewritten(with_nodes(program, nodes), places)
 
 
-PASS = Pass("absorb_permutations", _absorb, "real", removes=(Gather,))
+PASS = Pass("absorb_permutations", _absorb, "real")

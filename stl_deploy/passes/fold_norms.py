@@ -3,6 +3,9 @@
 With y = W·x + b, scale s, mean μ and shift t for each channel: s·(y - μ) + t = (s·W)·x + (s·(b - μ) + t). It holds at
 the borders, too: padding pads the input with zeros, which add nothing to either side. A norm behind anything else is
 the same with W = 1: a scale, a diagonal linear layer, or a depthwise 1x1 convolution.
+
+A norm behind a max pool goes before it: s·(max(y) - μ) + t = max(s·(y - μ) + t) for s >= 0, and with the sign of s
+behind the pool, σ·max(|s|·(y - μ) + σ·t), for any s. One behind an average pool without padding does so for every s.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Norm, Scale, Source
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Node, Norm, Pool, Scale, Source
 from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 
 
@@ -32,22 +35,41 @@ def _fold(nodes: Nodes) -> Nodes:
             continue
         sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
         before = found.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
-        if _same_rows(before, layer) and len(readers_of(nodes, layer.sources[0].node)) == 1:
-            assert isinstance(before, Conv | Linear)
+        pool = before if isinstance(before, MaxPool) or (isinstance(before, Pool) and _averages(before)) else None
+        before = before if pool is None else _behind(found, pool)
+        alone = len(readers_of(nodes, layer.sources[0].node)) == 1
+        if alone and isinstance(before, Conv | Linear) and _same_rows(before, layer):
             weight, bias = pending.get(before.name) or _doubles(before)
             scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
+            sign = np.where(scale < 0, -1.0, 1.0) if isinstance(pool, MaxPool) else np.ones_like(scale)
+            scale, shift = scale * sign, shift * sign
             column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
             pending[before.name] = (
                 weight * column,
                 scale * (bias if layer.mean is None else bias - layer.mean) + shift,
             )
-            renamed[name] = before.name
+            if (sign < 0).any():
+                found[name] = _own_weights(replace(layer, scale=sign, shift=np.zeros_like(shift), mean=None))
+                continue
+            renamed[name] = layer.sources[0].node
             del found[name]
         else:
             found[name] = _own_weights(layer)
     for name, (weight, bias) in pending.items():
         found[name] = replace(found[name], weight=weight, bias=bias)  # type: ignore[call-arg]
     return _renamed(found, renamed)
+
+
+def _averages(pool: Pool) -> bool:
+    """Whether a constant is the same behind a pool."""
+    return pool.divisor == pool.kernel[0] * pool.kernel[1] and not any(map(any, pool.padding))
+
+
+def _behind(nodes: Nodes, pool: MaxPool | Pool) -> Node | None:
+    """The one node that a pool reads, and alone reads; None if there are others."""
+    source, *others = pool.sources
+    alone = not others and not source.delay and len(readers_of(nodes, source.node)) == 1
+    return nodes.get(source.node) if alone else None
 
 
 def _same_rows(before: Node | None, norm: Norm) -> bool:

@@ -1,34 +1,22 @@
-"""Replace max pooling of spikes by sum pooling and a threshold: max(s) = [Σs > 1/2] for s in {0, 1}."""
+"""Replace max pooling of spikes by sum pooling and a threshold: max(s) = [Σs > 1/2] for s in {0, 1}.
+
+Max pools of currents stay as they are: NIR has no node for them, ONNX, C and the energy counts take them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.convolutions import line_sum
 from stl_deploy.graph.program import MaxPool, Neuron, Node, Pool, Program, Source, is_binary
-from stl_deploy.passes.base import Nodes, Pass, rewrite
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 
-def _of_currents(program: Program) -> Iterator[UnsupportedError]:
-    """Max pools of values that are not 0 or 1 by structure."""
-    for pool in program.of(MaxPool):
-        if len(pool.sources) != 1 or not is_binary(program, pool.sources[0].node):
-            yield UnsupportedError(
-                "takes the maximum of currents, which no event-driven graph computes",
-                node=pool.name,
-                slug="max-pool-of-currents",
-                remedy="pool the spikes (move the pool behind the neuron) or use average pooling",
-            )
-
-
-def _lower(nodes: Nodes) -> Nodes:
+def _lower(program: Program) -> Rewritten:
     """Max pooling of spikes as sum pooling and a threshold of 1/2."""
     found: Nodes = {}
-    for name, layer in nodes.items():
-        if not isinstance(layer, MaxPool):
+    for name, layer in program.by_name.items():
+        if not isinstance(layer, MaxPool) or len(layer.sources) != 1 or not is_binary(program, layer.sources[0].node):
             found[name] = layer
             continue
         found[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)
@@ -39,7 +27,7 @@ def _lower(nodes: Nodes) -> Nodes:
             decay=None,
             threshold=np.asarray(0.5, np.float32),
         )
-    return found
+    return Rewritten(with_nodes(program, found))
 
 
 def _sum_pool(name: str, pool: MaxPool) -> Node:
@@ -58,4 +46,4 @@ def _sum_pool(name: str, pool: MaxPool) -> Node:
     )
 
 
-PASS = Pass("lower_max_pools", rewrite(_lower), "bits", refusals=_of_currents, removes=(MaxPool,))
+PASS = Pass("lower_max_pools", _lower, "bits")

@@ -1,4 +1,4 @@
-"""Merge average (and sum) pooling into the weights behind it, for targets that hold no graded sums.
+"""Merge average (and sum) pooling into the weights behind or before it, for targets that hold no graded sums.
 
 Pooling is linear, so pooling and the layer after it are one layer. Of a pool with window k and stride t and a
 convolution with weights w, stride s, dilation d and padding p:
@@ -9,6 +9,10 @@ which is a convolution with stride s·t, padding p·t + q and weights w[i]/n at 
 overlap). With p > 0 the pool's own edges must be those of the input: t = k, q = 0 and no row left over. A dense
 layer behind a flattened pool becomes a dense layer of the pool's input. Both are equal in real arithmetic, and in
 float32 where n is a power of two and no windows overlap.
+
+A pool without padding that pools the sums of a convolution goes into that: a convolution with stride s·t, its own
+padding, bias b·Σ1/n and weights w[i]/n at place i·d + u·s. Its output has the pool's size, for
+⌊(⌊A/s⌋ - (k-1))/t⌋ = ⌊(A - (k-1)·s)/(s·t)⌋, where A is what the input has beyond the convolution's window.
 """
 
 from __future__ import annotations
@@ -30,9 +34,12 @@ def _merge_all(program: Program) -> Rewritten:
     nodes: Nodes = dict(program.by_name)
     merged = []
     for pool in program.of(Pool):
-        behind = _weights_behind(program, pool)
+        behind, before = _weights_behind(program, pool), _weights_before(program, pool)
         if behind is not None:
             _merge(nodes, pool, behind)
+            merged.append(pool.name)
+        elif before is not None:
+            nodes[before.name] = _strided(before, pool)
             merged.append(pool.name)
     return Rewritten(with_nodes(program, bypassed(nodes, merged)), removed=tuple(merged))
 
@@ -61,6 +68,37 @@ def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
             return chain
         if not isinstance(node, Reshape):
             return None
+
+
+def _weights_before(program: Program, pool: Pool) -> Conv | None:
+    """The convolution whose sums, and nobody else's, a pool without padding pools; None if there is none."""
+    (source, *others) = pool.sources
+    node = program.by_name[source.node]
+    alone = not others and not source.delay and len(program.readers[node.name]) == 1
+    unpadded = not any(before or after for before, after in pool.padding)
+    return node if alone and unpadded and isinstance(node, Conv) and len(node.stride) == 2 else None
+
+
+def _strided(conv: Conv, pool: Pool) -> Conv:
+    """A convolution and the pool behind it as one convolution."""
+    kernel = conv.weight.shape[2:]
+    places = zip(kernel, conv.dilation, pool.kernel, conv.stride, strict=True)
+    weight = np.zeros((*conv.weight.shape[:2], *((n - 1) * d + (k - 1) * s + 1 for n, d, k, s in places)))
+    for u, v in product(*map(range, pool.kernel)):
+        top, left = u * conv.stride[0], v * conv.stride[1]
+        rows, columns = (
+            slice(at, at + (n - 1) * d + 1, d) for at, n, d in zip((top, left), kernel, conv.dilation, strict=True)
+        )
+        weight[:, :, rows, columns] += conv.weight.astype(np.float64) / pool.divisor
+    window = pool.kernel[0] * pool.kernel[1] / pool.divisor
+    return replace(
+        conv,
+        shape=pool.shape,
+        weight=weight,
+        bias=None if conv.bias is None else conv.bias.astype(np.float64) * window,  # type: ignore[arg-type]
+        stride=tuple(s * t for s, t in zip(conv.stride, pool.stride, strict=True)),
+        dilation=(1, 1),
+    )
 
 
 def _merge(nodes: Nodes, pool: Pool, chain: list[Node]) -> None:

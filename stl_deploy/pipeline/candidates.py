@@ -1,11 +1,11 @@
-"""Networks to weigh against each other: run folders, finished or only trained, .nir files, and kept epochs of a run."""
+"""Networks to weigh against each other, from run folders, .nir files and kept epochs, and the points they make."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,3 +130,44 @@ def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     config = load_config(run_dir / CONFIG)
     test = encode_split(config, load_dataset(config.dataset).test)
     return test.x, test.labels
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
+
+    joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
+    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept
+    epoch of a training. samples: names those that it was measured on; points of other samples are not compared.
+    right: ``[B]``, whether each sample was decided right, for paired comparisons; not in `as_dict`.
+    """
+
+    name: str
+    kind: Literal["SNN", "ANN"]
+    mode: str
+    steps: float
+    epoch: int | None
+    accuracy: float
+    joules: float
+    range_J: tuple[float, float]
+    margin: float | None = None
+    layer_by_layer_J: float | None = None
+    samples: str = ""
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
+        return row | {"range_J": list(self.range_J)}
+
+
+def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The points that no other of the same samples equals or beats in both accuracy and energy, beating it in one."""
+    return tuple(p for p in points if not any(_beats(other, p) for other in points))
+
+
+def _beats(a: Point, b: Point) -> bool:
+    if a.samples != b.samples:
+        return False
+    no_worse = a.accuracy >= b.accuracy and a.joules <= b.joules
+    return no_worse and (a.accuracy > b.accuracy or a.joules < b.joules)

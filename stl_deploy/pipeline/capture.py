@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
@@ -101,12 +104,12 @@ def capture(
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
-    folded.graph.metadata[METADATA_KEY][CAPTURED] = {"time": time, "steps": traced.length}
+    folded = _noted(folded, {CAPTURED: {"time": time, "steps": traced.length}})
     proof = _prove(model, traced, folded, batch) if verify else None
     for warning in proof.warnings if proof is not None else ():
         warnings.warn(warning, stacklevel=2)
     return SpikingGraph(
-        folded.graph,
+        folded.network,
         folded.dialect,
         proof=proof,
         readout=traced.readout,
@@ -114,6 +117,15 @@ def capture(
         sample=sample,
         name=type(model).__name__.lower(),
     )
+
+
+def _noted(folded: FoldedLayers, metadata: Mapping[str, Any]) -> FoldedLayers:
+    """The same with more metadata."""
+    if folded.graph is None:
+        program = replace(folded.program, metadata={**folded.program.metadata, **metadata})
+        return folded._replace(program=program)
+    folded.graph.metadata[METADATA_KEY] |= metadata
+    return folded
 
 
 class Captured:
@@ -224,6 +236,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise CaptureError("x: expected finite numbers; found NaN or infinity")
     _require_on_cpu(model)
+    _size_thresholds(model, tensor, call)
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(parameter, nn.UninitializedParameter | nn.UninitializedBuffer):
             raise CaptureError(
@@ -238,6 +251,16 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise CaptureError(f"parameter '{name}' holds NaN or infinity")
     return tensor.contiguous()
+
+
+def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
+    """Run a model once whose learned thresholds wait for a first batch, from which they get their sizes.
+
+    Layers of torch's own that do so, as `nn.LazyLinear`, would draw their weights then: nobody has trained them.
+    """
+    lazy = any(isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in model.modules())
+    if not lazy and any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        run_module(model, x, call)
 
 
 def _require_on_cpu(model: nn.Module) -> None:

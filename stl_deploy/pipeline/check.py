@@ -15,11 +15,12 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import own_metadata
-from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry
+from stl_deploy.exporters.targets import ChecksFor, findings, for_hardware, make_options, registry
 from stl_deploy.exporters.targets import settings as option_names
-from stl_deploy.graph.check import TargetCheck
+from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.exact import Grid, on_grid
 from stl_deploy.graph.findings import Report
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import check_bits
 
@@ -36,10 +37,24 @@ def check(
     option that is not known.
     """
     asked = targets_asked(targets, options, x)
-    own, declared, seen = own_metadata(net.graph), declared_grid(options.input_grid), seen_coding(x)
+    declared, seen = declared_grid(options.input_grid), seen_coding(x)
+    if not net.is_nir:
+        return check_as_program(net.program, asked, declared, seen)
+    own = own_metadata(net.graph)
     if declared is not None or (seen is not None and "input" not in own):
         return check_graph(with_metadata(net.graph, {**own, "input": declared or seen}), net.dialect, asked)
     return check_graph(net.graph, net.dialect, asked)
+
+
+def check_as_program(
+    program: Program,
+    asked: Mapping[str, TargetCheck],
+    declared: Mapping[str, Any] | None,
+    seen: Mapping[str, Any] | None,
+) -> Report:
+    """The report on a Program that is no NIR graph; declared, seen: as `check_file` takes them."""
+    said = {"input": dict(seen or {}), **program.metadata} | ({"input": dict(declared)} if declared else {})
+    return check_program(replace(program, metadata=said), asked)
 
 
 def declared_grid(bits: int | None) -> dict[str, Any] | None:
@@ -70,7 +85,7 @@ def targets_asked(
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
-            close = did_you_mean(name, known)
+            close = did_you_mean(name, known) or for_hardware(name)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
     default = [name for name, one in registry().formats.items() if one.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}

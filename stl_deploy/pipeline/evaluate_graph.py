@@ -1,18 +1,23 @@
-"""A whole labelled data set through a graph and, where it was captured, the module it came from."""
+"""A whole labelled data set through a graph, the module that it was captured from, and the backends that run it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.console import QUIET
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import Runner, find_runner
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import round_to_grid
-from stl_deploy.pipeline.results import GraphEvaluation
+from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.artifacts import open_runner
+from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -26,6 +31,7 @@ def evaluate_graph(
     batch_size: int = 64,
     time: str | None = None,
     input_grid: int | None = None,
+    backend: str | Sequence[str] = (),
 ) -> GraphEvaluation:
     """Run all of ``data`` and tell accuracy and differing spikes.
 
@@ -33,9 +39,13 @@ def evaluate_graph(
     which is batched. A batch is read as ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
     labels (``time`` decides where both do), or as static samples ``[B, *shape]``, shown ``steps`` times; a captured
     module is given it in the layout that it takes. One that loops over time itself is given ``[B, *shape]``.
-    input_grid: graph and module are given multiples of 2^-input_grid. Raises InputError for data without labels, an
-    empty set, and batches that do not fit the network or are off the grid that the graph declares.
+    input_grid: graph and module are given multiples of 2^-input_grid. backend: further runs of the same data, as
+    `SpikingGraph.simulate` names them; integers are chosen on the graph's sample, else on the first batch.
+    Raises InputError for data without labels, an empty set, an unknown backend, and batches that do not fit the network
+    or are off the grid that the graph declares; UnsupportedError where a backend's target cannot hold the network,
+    ToolError where a tool is missing.
     """
+    backends = _Backends(net, [backend] if isinstance(backend, str) else list(backend), input_grid)
     right = module_right = samples = 0
     tally = Tally()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
@@ -46,17 +56,9 @@ def evaluate_graph(
         rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
         batch, x = _arranged(net, rounded, len(labels), steps, time)
         found = net.simulate(x, input_grid=input_grid)
-        decided = found.readout
-        if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
-            decided = decided.sum(axis=0, dtype=np.float64)
-        if decided.ndim != 2:
-            raise InputError(
-                f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "
-                "network that classifies"
-            )
-        _check_labels(labels, decided.shape[-1])
-        right += int((decided.argmax(-1) == labels).sum())
+        right += _right(found, labels)
         samples += len(labels)
+        backends.add(x if net.original is None else net.original.given(x), found, labels)
         if net.original is not None:
             scores, own = net.original.run(batch)
             module_right += int((np.asarray(scores).argmax(-1) == labels).sum())
@@ -64,7 +66,68 @@ def evaluate_graph(
     if not samples:
         raise InputError("expected a labelled data set; found no batch in it")
     layers = {name: (node.compared, node.differing) for name, node in tally.nodes.items()}
-    return GraphEvaluation(samples, right / samples, module_right / samples if net.original else None, layers)
+    of_module = module_right / samples if net.original else None
+    return GraphEvaluation(samples, right / samples, of_module, layers, backends.results(samples))
+
+
+class _Backends:
+    """Further runs of the same batches."""
+
+    def __init__(self, net: SpikingGraph, names: Sequence[str], input_grid: int | None) -> None:
+        self.net, self.input_grid = net, input_grid
+        self.kinds = {name: find_runner(name) for name in names}
+        self.runners: dict[str, Runner] = {}
+        self.right = dict.fromkeys(names, 0)
+        self.tallies = {name: Tally() for name in names}
+
+    def add(self, x: NetworkInput, expected: Simulation, labels: NDArray[np.int64]) -> None:
+        """Run a batch, in the graph's order of axes, on every backend."""
+        if not self.kinds:
+            return
+        _, given = on_declared_grid(self.net.program, x, self.input_grid, QUIET)
+        for name, kind in self.kinds.items():
+            if name not in self.runners:
+                self.runners[name] = self._opened(kind, x)
+            result = self.runners[name].run(given, record=True)
+            found = Simulation(name, result.outputs, result.recorded, self.net.readout)
+            self.right[name] += _right(found, labels)
+            self.tallies[name].add({n: s for n, s in expected.spikes.items() if n in found.spikes}, found.spikes)
+
+    def _opened(self, kind: type[Runner], x: NetworkInput) -> Runner:
+        """A backend; its integers are chosen on the graph's sample, on ``x`` where there is none."""
+        chosen_on = x if self.net.sample is None else self.net.sample
+        declared, _ = on_declared_grid(self.net.program, chosen_on, self.input_grid, QUIET)
+        if isinstance(chosen_on, Mapping):
+            return open_runner(kind, declared, declared)
+        return open_runner(kind, declared, declared, calibration=lambda: chosen_on)
+
+    def results(self, samples: int) -> dict[str, BackendEvaluation]:
+        """What was found, by name."""
+        return {
+            name: BackendEvaluation(
+                name,
+                kind.label,
+                self.right[name] / samples,
+                self.tallies[name].compared,
+                self.tallies[name].differing,
+                samples,
+            )
+            for name, kind in self.kinds.items()
+        }
+
+
+def _right(found: Simulation, labels: NDArray[np.int64]) -> int:
+    """How many samples are decided as labelled."""
+    decided = found.readout
+    if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
+        decided = decided.sum(axis=0, dtype=np.float64)
+    if decided.ndim != 2:
+        raise InputError(
+            f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "
+            "network that classifies"
+        )
+    _check_labels(labels, decided.shape[-1])
+    return int((decided.argmax(-1) == labels).sum())
 
 
 def _arranged(

@@ -74,7 +74,9 @@ def export(
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
     target = check_place(to, output, options)
-    program = replace(net.program, metadata={**net.program.metadata, "dialect": net.dialect.as_dict()})
+    program = net.program
+    if net.is_nir:
+        program = replace(program, metadata={**program.metadata, "dialect": net.dialect.as_dict()})
     if x is None:
         x, what = drawn(program)
     elif what is None:
@@ -121,8 +123,10 @@ def _verified(
     return bench.report.as_dict()
 
 
-def _graph(net: SpikingGraph, program: Program) -> nir.NIRGraph:
-    """The graph with the dialect that it is meant in, and the grid of its input, written beside it."""
+def _graph(net: SpikingGraph, program: Program) -> nir.NIRGraph | None:
+    """The graph with the dialect that it is meant in, and the grid of its input, written there; None of a Program."""
+    if not net.is_nir:
+        return None
     declared = {"input": program.metadata["input"]} if "input" in program.metadata else {}
     dialect = {key: value for key, value in program.metadata["dialect"].items() if value is not None}
     return with_metadata(net.graph, {**own_metadata(net.graph), **declared, "dialect": dialect})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import nir
@@ -15,8 +16,10 @@ from stl_deploy.exporters.nir.lower import lower, own_metadata
 from stl_deploy.exporters.nir.patch import write_back
 from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.graph.exact import input_grid as declared_grid
-from stl_deploy.graph.program import Pool, Program
+from stl_deploy.graph.program import Neuron, Pool, Program
+from stl_deploy.graph.takes import NIR_NODES, refused
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
+from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.narrow import NotFiniteError
 from stl_deploy.passes.permutations import Permutations
 
@@ -44,42 +47,66 @@ def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> F
     Raises UnsupportedError where a pool or threshold cannot go into weights, InputError for a wrong grid, ParityError
     where the new graph spikes otherwise than rounding explains.
     """
-    metadata: dict[str, Any] = dict(own_metadata(graph))
-    input_grid = options.input_grid
-    if input_grid is not None:
-        coding = "spikes" if input_grid == 0 else "analog"
-        metadata["input"] = {"coding": coding} | metadata.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
-        declared_grid(metadata)
+    metadata = _declared(own_metadata(graph), options.input_grid)
+    if options.input_grid is not None:
         graph = with_metadata(graph, metadata)
     before = lower(graph, dialect)
     folded = apply(before, FOREIGN, options)
     made = write_back(graph, dialect, before, folded.program)
-    if options.thresholds == "weights":
-        metadata["thresholds"] = "weights"
-    if folded.grids:
-        metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
+    metadata |= _done(folded, options)
     metadata["dialect"] = made.dialect.written()
     merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
     return FoldedGraph(with_metadata(made.graph, metadata), made.dialect, made.program, merged, made.restated)
 
 
+def fold_program(program: Program, options: FoldOptions) -> Program:
+    """The same for a Program that NIR cannot hold. Raises as `fold_graph`."""
+    declared = replace(program, metadata=_declared(program.metadata, options.input_grid))
+    folded = apply(declared, FOREIGN, options)
+    return replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
+
+
+def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
+    """Metadata that declare the input's grid, if there is one; raises InputError for one that is none."""
+    kept = dict(metadata)
+    if input_grid is not None:
+        coding = "spikes" if input_grid == 0 else "analog"
+        kept["input"] = {"coding": coding} | kept.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
+        declared_grid(kept)
+    return kept
+
+
+def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
+    """What metadata say of a fold."""
+    done: dict[str, Any] = {"thresholds": "weights"} if options.thresholds == "weights" else {}
+    if folded.grids:
+        done["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
+    return done
+
+
 class FoldedLayers(NamedTuple):
-    """A NIR graph, its dialect, and the Program that they are read back as.
+    """A NIR graph, its dialect, and the Program that they are read back as; of what NIR cannot hold the Program alone.
 
     arranged: for each neuron and input whose values stand in another order than the module's, the module's flat place
     of each value.
     """
 
-    graph: nir.NIRGraph
-    dialect: Dialect
+    graph: nir.NIRGraph | None
+    dialect: Dialect | None
     program: Program
     arranged: Permutations
+
+    @property
+    def network(self) -> nir.NIRGraph | Program:
+        """The graph, or the Program where there is none."""
+        return self.program if self.graph is None else self.graph
 
 
 def fold_layers(layers: Program) -> FoldedLayers:
     """The NIR graph of a captured module's layers, and what it is read back as.
 
-    Raises CaptureError for a layer that NIR has no node for; ParityError where a pass changes what it must not.
+    Raises CaptureError for a layer that a pass cannot take apart, or numbers that NIR cannot hold; ParityError where a
+    pass changes what it must not.
     """
     try:
         folded = apply(layers, CAPTURED)
@@ -87,4 +114,16 @@ def fold_layers(layers: Program) -> FoldedLayers:
         raise CaptureError(f"layer '{error.node}' {error.reason}; {error.remedy}", layer=error.node) from None
     except NotFiniteError as error:
         raise CaptureError(str(error), layer=error.node) from None
-    return FoldedLayers(*to_graph(folded.program), folded.places)
+    if any(refused(folded.program, NIR_NODES, "nir")):
+        return FoldedLayers(None, None, folded.program, folded.places)
+    try:
+        return FoldedLayers(*to_graph(folded.program), folded.places)
+    except CaptureError:
+        if not any(_is_beyond_nir(neuron) for neuron in folded.program.of(Neuron)):
+            raise
+        return FoldedLayers(None, None, folded.program, folded.places)
+
+
+def _is_beyond_nir(neuron: Neuron) -> bool:
+    """Whether a neuron counts spikes as no dialect of NIR does."""
+    return neuron.many and (neuron.rounding != "down" or neuron.decay is None)

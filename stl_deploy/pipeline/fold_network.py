@@ -26,7 +26,7 @@ from stl_deploy.passes import OWN, apply
 from stl_deploy.passes.base import LayerGrid
 from stl_deploy.passes.equivalence import Cut, cut_at
 
-_STEPS, _SAMPLES = 4, 2
+_STEPS, _SAMPLES = 3, 2
 _NEAR = 2.0**-10
 """How near to its threshold a potential must be for float32 rounding of a forward to move its spike, in parts of the
 threshold or of the layer's largest potential."""

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import write_json, write_text
+from stl_deploy._util.files import write_json
 from stl_deploy._util.lock import alone_in
-from stl_deploy._util.units import with_unit
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, load_dataset
@@ -28,10 +27,10 @@ from stl_deploy.energy.paired import Paired, check_margin, compare, percent
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
+from stl_deploy.pipeline.candidates import Point, pareto_front
 from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
 from stl_deploy.pipeline.tradeoff import samples_name
 from stl_deploy.pipeline.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
-from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
 from stl_deploy.runs.manifest import check_network
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
@@ -91,7 +90,7 @@ class Optimised:
         """What to do, in a few sentences."""
         if self.best is None:
             return f"None found: no point is within {100 * self.margin:g} points of the ANN twin on validation data."
-        told = f"{_named(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
+        told = f"{named(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
         costs = (
             f"costs {number(self.best.ratio)} times the cheapest ANN of its accuracy ({self.best.ann.name}) streaming"
         )
@@ -121,7 +120,7 @@ class Optimised:
         }
 
 
-def optimise(
+def search(
     run_dir: Path,
     *,
     goal: str = "energy",
@@ -170,9 +169,6 @@ def optimise(
         tested = None if best is None else _tested(run_dir, config, best, data)
         found = Optimised(tuple(points), tuple(anns), share, best, tested, tuple(missing))
         write_json(run_dir / FOLDER / JSON, found.as_dict())
-        write_text(run_dir / FOLDER / HTML, render_pareto([*found.points, *found.anns]))
-    _show(found, say)
-    say.say(f"written: {run_dir / FOLDER / HTML} and {run_dir / FOLDER / JSON}")
     return found
 
 
@@ -311,18 +307,7 @@ def _tested(run_dir: Path, config: RunConfig, best: Verdict, data: Dataset) -> V
     return judged(point, anns, best.paired.margin)
 
 
-def _named(point: Point) -> str:
+def named(point: Point) -> str:
+    """A point in words."""
     sure = "" if point.margin is None else f", stopped once sure by {point.margin:.3g}"
     return f"{point.name} at {point.steps:g} steps{sure}"
-
-
-def _show(found: Optimised, say: Console) -> None:
-    front = [p for p in pareto_front([*found.points, *found.anns])]
-    rows = [
-        [_named(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
-        for p in sorted(front, key=lambda p: p.joules)
-    ]
-    say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)
-    if found.missing:
-        say.warn(f"no time for {len(found.missing)} networks; the same command goes on with them")
-    say.say(found.text)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from stl_deploy._util.console import Console
 from stl_deploy.exporters.verify import RUN_HEADER, Report, run_rows
 from stl_deploy.graph.exact import NodeProof
-from stl_deploy.report.page import Accuracy
 
 FILE = "verify.json"
 REFERENCE = "NIR graph, reference run"
+
+
+Label = Literal["measured", "simulated", "modelled"]
+"""How a figure came about: ran and was read off, ran on a simulator of hardware, or was worked out."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One backend's accuracy on ``samples`` samples: a fraction, or None with the reason in ``note``."""
+
+    backend: str
+    accuracy: float | None
+    samples: int
+    label: Label = "measured"
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

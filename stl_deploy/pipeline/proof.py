@@ -16,6 +16,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import Permutations, arrange
@@ -255,7 +256,8 @@ def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -
     differing, nearest, farthest = 0, np.inf, None
     for t in range(len(expected)):
         state.charge(arriving[t])
-        distance = np.abs(state.v - layer.threshold) / unit
+        level = nearest_level(layer, state.v)
+        distance = np.abs(state.v - level) / np.maximum(unit, np.spacing(np.abs(level)))
         state.release(out)
         unequal = out != expected[t]
         nearest = min(nearest, float(distance[~parted].min(initial=np.inf)))

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.chain import refusals
-from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.takes import NIR_NODES, require_taken
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold import fold_layers
 
@@ -26,6 +26,7 @@ class QuantisedModule(QuantisedGraph):
     """
 
     def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
+        require_taken(net.program, NIR_NODES, "training in integers")
         grid = input_grid(net.program.metadata)
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
         super().__init__(net.program, given, host=not refusals(net.program))
@@ -34,7 +35,7 @@ class QuantisedModule(QuantisedGraph):
     def graph(self) -> SpikingGraph:
         """The trained whole numbers as a graph; exported to netx or C it is exact."""
         net = self._net
-        kept = {key: value for key, value in own_metadata(net.graph).items() if key in ("input", "readout")}
+        kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
         folded = fold_layers(self.whole(kept))
         made = type(net)
-        return made(folded.graph, folded.dialect, readout=net.readout, sample=net.sample, name=net.name)
+        return made(folded.network, folded.dialect, readout=net.readout, sample=net.sample, name=net.name)

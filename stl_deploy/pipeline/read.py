@@ -13,11 +13,11 @@ from stl_deploy.exporters.nir.detect_writer import reading_of
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
-from stl_deploy.runs.source import TEST_INPUT, Source, open_source, tell
+from stl_deploy.runs.source import PROGRAM, TEST_INPUT, Source, open_program, open_source, tell
 
 
 def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:
-    """Read a .nir file or a run folder.
+    """Read a .nir file, a .program file or a run folder.
 
     dialect: how the file is meant: a preset's name, a .json file, its keys, or a `Dialect`; default: as the file's own
     metadata say, else as the framework means it that the file's form gives away, with a warning that says which.
@@ -28,6 +28,9 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
         net = stl_deploy.read("their.nir", dialect="snntorch")
     """
     source = open_source(Path(path))
+    name = Path(path).resolve().stem
+    if source.kind == PROGRAM:
+        return SpikingGraph(open_program(source, None if dialect is None else str(dialect)), name=name)
     graph = read_nir(source.file)
     reading = reading_of(graph, dialect, path)
     if reading.told_by == "form":
@@ -36,11 +39,13 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
         warnings.warn(reading.unsaid, stacklevel=2)
     kept = source.path / TEST_INPUT
     sample = read_inputs(kept)[0] if source.kind == "run" and kept.is_file() else None
-    return SpikingGraph(graph, reading.dialect, sample=sample, name=Path(path).resolve().stem)
+    return SpikingGraph(graph, reading.dialect, sample=sample, name=name)
 
 
 def open_network(source: Source, dialect: str | None = None, *, say: Console | None = None) -> SpikingGraph:
-    """The network of a run folder or .nir file for verbs in memory; as `stl_deploy.runs.source.open_program`."""
+    """The network of a run folder or a file for verbs in memory; as `stl_deploy.runs.source.open_program`."""
+    if source.kind == PROGRAM:
+        return SpikingGraph(open_program(source, dialect), name=source.file.stem)
     graph = read_nir(source.file)
     reading = reading_of(graph, dialect, source.path)
     tell(reading, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stl_deploy._util.files import write_text
 from stl_deploy._util.sizes import in_words
 from stl_deploy._util.tables import columns, html_table
 from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
 from stl_deploy.graph.compare import RunParity
@@ -72,11 +73,10 @@ class Exported(dict[str, Any]):
         found = self.get("verified")
         if found is None:
             return "not verified"
-        told = []
-        for run in found["runs"]:
-            differing, compared = run["differing"], run["compared"]
-            told.append(f"{differing:,} of {compared:,} spikes differ from {run['against']}")
-        return f"run on {found['input']}: {'; '.join(told)}"
+        results = [
+            f"{run['differing']:,} of {run['compared']:,} spikes differ from {run['against']}" for run in found["runs"]
+        ]
+        return f"run on {found['input']}: {'; '.join([*results, *found['warnings']])}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Verification:
 
     def __repr__(self) -> str:
         """As ``stl-deploy verify`` shows it."""
-        return "\n".join(columns([LAYER_HEADER, *layer_rows(self.report)]))
+        return "\n".join([*self.report.warnings, *columns([LAYER_HEADER, *layer_rows(self.report)])])
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""
@@ -141,17 +141,59 @@ class Bill:
 
 
 @dataclass(frozen=True)
-class GraphEvaluation:
-    """A whole labelled data set through the graph and, where it was captured, the module.
+class BackendEvaluation:
+    """One backend on a whole labelled data set.
 
-    accuracy: the graph's; module_accuracy: the module's, None without one. compared, differing: spikes (and silences)
-    of both, by layer.
+    label: measured or simulated. compared, differing: its spikes (and silences) and the graph's.
+    """
+
+    backend: str
+    label: str
+    accuracy: float
+    compared: int
+    differing: int
+    samples: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The exact 95 % interval of the accuracy."""
+        return accuracy_interval(round(self.accuracy * self.samples), self.samples)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self) | {"interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class GraphEvaluation:
+    """A whole labelled data set through the graph, the module where it was captured, and backends that were named.
+
+    accuracy: the graph's; module_accuracy: the module's, None without one. layers: spikes (and silences) of both that
+    were compared and that differ, by layer. backends: by name. Its text is a table of all of them.
     """
 
     samples: int
     accuracy: float
     module_accuracy: float | None
     layers: Mapping[str, tuple[int, int]]
+    backends: Mapping[str, BackendEvaluation] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """A table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
+        rows = [["", "label", "accuracy", "95 % interval", "spikes compared", "differing"]]
+        rows.append(_row("graph", "measured", self.accuracy, self.interval, "", ""))
+        if self.module_accuracy is not None:
+            own = accuracy_interval(round(self.module_accuracy * self.samples), self.samples)
+            counts = f"{self.compared:,}", f"{self.differing:,}"
+            rows.append(_row("module", "measured", self.module_accuracy, own, *counts))
+        for name, one in self.backends.items():
+            rows.append(_row(name, one.label, one.accuracy, one.interval, f"{one.compared:,}", f"{one.differing:,}"))
+        return "\n".join([*columns(rows), f"{self.samples:,} samples"])
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The exact 95 % interval of the graph's accuracy."""
+        return accuracy_interval(round(self.accuracy * self.samples), self.samples)
 
     @property
     def compared(self) -> int:
@@ -172,4 +214,10 @@ class GraphEvaluation:
             "compared": self.compared,
             "differing": self.differing,
             "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
+            "interval": list(self.interval),
+            "backends": {name: one.as_dict() for name, one in self.backends.items()},
         }
+
+
+def _row(name: str, label: str, accuracy: float, interval: tuple[float, float], *counts: str) -> list[str]:
+    return [name, label, f"{accuracy:.2%}", f"{interval[0]:.1%} to {interval[1]:.1%}", *counts]

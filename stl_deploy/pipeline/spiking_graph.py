@@ -29,9 +29,11 @@ from stl_deploy.config.options import (
     VerifyKeywords,
     VerifyOptions,
 )
-from stl_deploy.errors import InputError
+from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
+from stl_deploy.exporters.nir.target import unheld
+from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.findings import Report
 from stl_deploy.graph.program import Program
@@ -72,9 +74,10 @@ class Original(Protocol):
 
 
 class SpikingGraph:
-    """A spiking network as a NIR graph, the dialect it is meant in, and the Program that every target reads.
+    """A spiking network: the Program that every target reads, as a NIR graph and the dialect it is meant in.
 
-    graph: as `nir` has it; dialect: default: the graph's own metadata, else ``spec``. proof: what a capture proved.
+    graph: as `nir` has it, or a Program, for what NIR cannot hold. dialect: of a NIR graph; default: the graph's own
+    metadata, else ``spec``. proof: what a capture proved.
     readout: what is made of the outputs over time; default: as the graph's metadata say. original: the module that it
     was captured from. sample: input ``[T, B, *shape]`` that artifacts are verified and calibrated on where none is
     given. name: of the network, in reports.
@@ -92,7 +95,7 @@ class SpikingGraph:
 
     def __init__(
         self,
-        graph: nir.NIRGraph,
+        graph: nir.NIRGraph | Program,
         dialect: Dialect | None = None,
         *,
         proof: Any = None,
@@ -101,16 +104,38 @@ class SpikingGraph:
         sample: NetworkInput | None = None,
         name: str = "net",
     ) -> None:
-        own = own_metadata(graph)
-        self.dialect = dialect or metadata_dialect(own)
-        written = self.dialect.written()
+        own = dict(graph.metadata) if isinstance(graph, Program) else own_metadata(graph)
         self.readout = readout_of(own) if readout is None else readout
-        kept = own | {"dialect": written} | ({} if readout is None else {KEY: readout.as_dict()})
-        self.graph = nir.NIRGraph(
-            graph.nodes, graph.edges, metadata={**graph.metadata, METADATA_KEY: kept}, type_check=False
-        )
-        self.program: Program = lower(self.graph, self.dialect)
+        own |= {} if readout is None else {KEY: readout.as_dict()}
+        self._written: tuple[nir.NIRGraph, Dialect] | None = None
+        if isinstance(graph, Program):
+            self.program = replace(graph, metadata=own)
+        else:
+            meant = dialect or metadata_dialect(own)
+            kept = {**graph.metadata, METADATA_KEY: own | {"dialect": meant.written()}}
+            self._written = nir.NIRGraph(graph.nodes, graph.edges, metadata=kept, type_check=False), meant
+            self.program = lower(*self._written)
+        self.is_nir = self._written is not None
+        """Whether it came as a NIR graph; else `graph` writes one, where NIR can hold it."""
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
+
+    @property
+    def graph(self) -> nir.NIRGraph:
+        """The network as `nir` has it; raises UnsupportedError, naming the node, where NIR cannot hold it."""
+        return self._as_nir()[0]
+
+    @property
+    def dialect(self) -> Dialect:
+        """What `graph` is meant in; raises as `graph`."""
+        return self._as_nir()[1]
+
+    def _as_nir(self) -> tuple[nir.NIRGraph, Dialect]:
+        if self._written is None:
+            try:
+                self._written = to_graph(self.program)[:2]
+            except CaptureError as error:
+                raise unheld(self.program, error) from None
+        return self._written
 
     def __str__(self) -> str:
         """The layers as a table."""
@@ -172,12 +197,14 @@ class SpikingGraph:
         Raises:
             UnsupportedError: Where a pool or threshold cannot go into weights; names the node and the remedy.
         """
-        from stl_deploy.pipeline.fold import fold_graph
+        from stl_deploy.pipeline.fold import fold_graph, fold_program
 
+        about: dict[str, Any] = {"proof": self.proof, "original": self.original}
+        about |= {"sample": self.sample, "name": self.name}
+        if not self.is_nir:
+            return SpikingGraph(fold_program(self.program, FoldOptions(**options)), **about)
         folded = fold_graph(self.graph, self.dialect, FoldOptions(**options))
-        return SpikingGraph(
-            folded.graph, folded.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
-        )
+        return SpikingGraph(folded.graph, folded.dialect, **about)
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(
@@ -297,16 +324,21 @@ class SpikingGraph:
         batch_size: int = 64,
         time: str | None = None,
         input_grid: int | None = None,
+        backend: str | Sequence[str] = (),
     ) -> GraphEvaluation:
-        """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph and module.
+        """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
 
         steps: of static samples, shown so often. time: ``first`` or ``second`` where batches of a loader could be read
         as ``[T, B, ...]`` and as ``[B, T, ...]``. input_grid: graph and module are given multiples of 2^-input_grid.
-        See `stl_deploy.pipeline.evaluate_graph`.
+        backend: one or several, as `simulate` takes them. See `stl_deploy.pipeline.evaluate_graph`.
+
+            print(net.evaluate(test_set, backend=["onnx", "c", "loihi"]))  # accuracy, its interval, differing spikes
         """
         from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 
-        return evaluate_graph(self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid)
+        return evaluate_graph(
+            self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid, backend=backend
+        )
 
     def _given(self, x: Any) -> NetworkInput:
         """Input as numpy, in the graph's order of axes, of a captured module from that of the module."""

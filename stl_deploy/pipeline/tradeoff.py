@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import read_json, write_json, write_text
-from stl_deploy._util.units import range_with_unit, with_unit
-from stl_deploy.config.options import EnergyOptions, TradeoffOptions
+from stl_deploy._util.files import read_json
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
@@ -28,11 +25,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy, decided_right
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
-from stl_deploy.pipeline.artifacts import labels_of
-from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
-from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
-from stl_deploy.runs.kept_twin import kept_twin
-from stl_deploy.runs.manifest import record_files
+from stl_deploy.pipeline.candidates import Candidate, Point, pareto_front
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 KEPT = "ANN twin"
@@ -53,78 +46,6 @@ class Tradeoff:
         rows = [p.as_dict() | {"pareto": p in front} for p in self.points]
         iso = {} if self.iso is None else {"iso_accuracy": self.iso.as_dict()}
         return {"price": DEFAULT_PRICE, "label": "modelled", "points": rows} | iso
-
-
-def tradeoff(
-    sources: Sequence[Path],
-    input_file: Path | None = None,
-    points_at: TradeoffOptions | None = None,
-    options: EnergyOptions | None = None,
-    *,
-    dialect: str | None = None,
-    ann: Path | None = None,
-    output: Path | None = None,
-    say: Console = QUIET,
-) -> Tradeoff:
-    """Measure accuracy and model the energy of each run folder or .nir file.
-
-    points_at: at which points, besides each network as it is. options: coding, grid and margin. Accuracy needs labels
-    ``y`` in the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are
-    weighed on the first spiking network's input. Without them a run alone is weighed against the twin that it keeps.
-    One network and one twin are also compared at equal accuracy, at the steps looked at. Networks measured on different
-    samples have no common Pareto front.
-    With ``output`` tradeoff.html and tradeoff.json go there.
-    Raises InputError for a margin outside 0 to 100, without labels, without a spiking network, for input off the grid
-    that a graph declares, or where no epochs were kept.
-    """
-    points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
-    input_coding, input_grid = options.input_coding, options.input_grid
-    share = check_margin(MARGIN if options.margin is None else options.margin)
-    modes = [mode_of(source) for source in sources]
-    twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
-    twins += [] if ann is None else [ann]
-    names = labels_of([*sources, *([] if ann is None else [ann])])
-    points: list[Point] = []
-    first: Candidate | None = None
-    for source, mode in zip(sources, modes, strict=True):
-        if mode == "ann":
-            continue
-        for last in candidates(
-            source,
-            names[source],
-            input_file,
-            dialect=dialect,
-            input_grid=input_grid,
-            over_checkpoints=points_at.over_checkpoints,
-            say=say,
-        ):
-            first = first or last
-            own = list(_points(last, points_at.over_steps, input_coding))
-            points += own
-            if points_at.early_exit:
-                points += exit_points(last, input_coding)
-    if first is None:
-        raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
-    others = [_twin(first, twin, names[twin], input_coding) for twin in twins]
-    if len(sources) == 1 and not twins:
-        kept, unmeasured = kept_twin(
-            last.program, sources[0], input_file, last.x, last.labels, say, input_grid=input_grid
-        )
-        others = [] if kept is None else [_weighed(last, kept, KEPT, input_coding)]
-        if unmeasured:
-            say.warn(unmeasured)
-    alone = len(others) == 1 and modes.count("ann") == len(sources) - 1
-    iso = iso_accuracy([*own, *others], share) if alone else None
-    result = Tradeoff((*points, *others), iso)
-    if len({point.samples for point in result.points}) > 1:
-        say.warn("these networks were measured on different samples; each set of samples has a Pareto front of its own")
-    _show(result, say)
-    if output is not None:
-        write_json(output / JSON, result.as_dict())
-        write_text(output / HTML, render_pareto(result.points))
-        record_files(output, [JSON])
-        say.say(f"written: {output / HTML} and {output / JSON}")
-    return result
 
 
 MOST_STEPS = 8
@@ -163,7 +84,8 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not as 'stl-deploy energy' writes it; write it again, or remove it") from None
 
 
-def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
+def points_at_steps(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
+    """A network at all of its steps, or at 1, 2, ... of them."""
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
         yield snn_point(candidate, steps, *measured(candidate, steps, coding))
 
@@ -263,13 +185,15 @@ def _limits(ends: Sequence[Range]) -> Range:
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Point:
+def twin_point(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Point:
+    """The ANN of a run folder, on the network's input."""
     from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
-    return _weighed(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
+    return kept_twin_point(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
 
 
-def _weighed(candidate: Candidate, twin: AnnTwin, name: str, coding: str | None) -> Point:
+def kept_twin_point(candidate: Candidate, twin: AnnTwin, name: str, coding: str | None) -> Point:
+    """An ANN that was measured on the same samples."""
     _, report = measured(candidate, len(candidate.x), coding, twin)
     return _ann_point(name, candidate, twin, report)
 
@@ -293,22 +217,6 @@ def _ann_point(name: str, candidate: Candidate, twin: AnnTwin, report: EnergyRep
         samples=_samples(candidate),
         right=twin.right,
     )
-
-
-def _show(result: Tradeoff, say: Console) -> None:
-    front = pareto_front(result.points)
-    rows = []
-    for p in result.points:
-        batched = "-" if p.layer_by_layer_J is None else with_unit(p.layer_by_layer_J, "J")
-        energy = [with_unit(p.joules, "J"), batched, range_with_unit(p.range_J, "J")]
-        sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
-        what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
-        rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
-    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"streaming ({DEFAULT_PRICE})"]
-    headers += ["layer by layer", "over the grid"]
-    say.table([*headers, "Pareto"], rows)
-    if result.iso is not None:
-        say.say(result.iso.text)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.report.energy_page import summary_of
 from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
 from stl_deploy.report.run_report import HTML, JSON, rasters
-from stl_deploy.runs.source import GRAPH, open_reading, open_source, read_for
+from stl_deploy.runs.source import GRAPH, PROGRAM, open_reading, open_source, read_for
 
 
 def report_graph(
@@ -47,8 +47,8 @@ def report_graph(
     that cannot be read.
     """
     opened = open_source(source)
-    if opened.kind != GRAPH:
-        raise InputError(f"{source}: expected a .nir file; a run folder is reported without --input")
+    if opened.kind not in (GRAPH, PROGRAM):
+        raise InputError(f"{source}: expected a .nir or .program file; a run folder is reported without --input")
     if input_file is None:
         raise InputError(f"{source}: expected input to run the network on; give --input X.npz")
     folder = output or source.parent

@@ -16,14 +16,16 @@ from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.detect_writer import Reading, reading_of
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import format_of, registry
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import compared, drawn
 
-RUN, GRAPH = "run", "nir"
+RUN, GRAPH, PROGRAM = "run", "nir", "program"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test samples, encoded."""
 
@@ -38,16 +40,16 @@ class Source:
 
     @property
     def is_graph(self) -> bool:
-        """Whether it holds a NIR graph, so that every verb takes it."""
-        return self.kind in (RUN, GRAPH)
+        """Whether it holds a network, so that every verb takes it."""
+        return self.kind in (RUN, GRAPH, PROGRAM)
 
 
-def is_nir(path: Path) -> bool:
-    """Whether this is, by its name, a .nir file: what verbs of run folders take instead of one.
+def is_network_file(path: Path) -> bool:
+    """Whether this is, by its name, a .nir or .program file: what verbs of run folders take instead of one.
 
     Raises InputError for an artifact of another format.
     """
-    return format_of(path) is not None and open_source(path).kind == GRAPH
+    return format_of(path) is not None and open_source(path).kind in (GRAPH, PROGRAM)
 
 
 def open_source(path: Path, *, artifacts: bool = False) -> Source:
@@ -60,7 +62,7 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
     if not path.exists():
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     told = format_of(path)
-    if told is None or not (artifacts or told.name == GRAPH):
+    if told is None or not (artifacts or told.name in (GRAPH, PROGRAM)):
         found = named(path) if told is None else f"an artifact of {told.name}"
         if path.is_dir() and told is None:
             found = "a folder without net.nir"
@@ -81,7 +83,7 @@ def named(path: Path) -> str:
 
 def _accepted(artifacts: bool) -> str:
     if not artifacts:
-        return "a run folder or a .nir file"
+        return "a run folder, a .nir or a .program file"
     names = (one.suffix or f"a folder with {one.folder}" for one in registry().formats.values())
     return f"a run folder, {', '.join(names)}"
 
@@ -110,11 +112,20 @@ def tell(reading: Reading, say: Console | None) -> None:
 
 
 def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, Reading]:
-    """The same, and how the file was read; the Program's metadata hold the dialect."""
+    """The same, and how the file was read; the metadata of a NIR graph's Program hold the dialect."""
+    if source.kind == PROGRAM:
+        return _open_program_file(source, dialect)
     graph = read_nir(source.file)
     reading = reading_of(graph, dialect, source.path, or_spec=or_spec)
     program = lower(graph, reading.dialect)
     return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
+
+
+def _open_program_file(source: Source, dialect: str | None) -> tuple[Program, Reading]:
+    if dialect is not None:
+        raise InputError(f"{source.path}: a dialect is of .nir files; a .program file leaves nothing open")
+    program = read_program(source.file)
+    return program, Reading(Dialect(dt=program.dt), "metadata", "Dialect: none needed, as the file is a Program.")
 
 
 def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:

@@ -66,6 +66,7 @@ class Reading:
         self.shape = (1, *shape_of(state.node.layout, {BATCH: 1})[1:])
         comparison = core.threshold if again is None else again
         self.spike = None if comparison is None else comparison.signal
+        self.counts = comparison is not None and comparison.count is not None
         self.currents: tuple[Ref, ...] = tuple(dict.fromkeys(self._outer()))
         self.silent: tuple[Ref, ...] = ()
 
@@ -125,7 +126,7 @@ class Reading:
             if lag == 1 and signal is self.carried:
                 return self.full(state)
             if lag == 1 and signal is self.spike:
-                return self.full(spike) != 0
+                return self.full(spike) if self.counts else self.full(spike) != 0
             return full.get(Ref(signal, lag))
 
         try:
@@ -234,7 +235,10 @@ class Reading:
     @staticmethod
     def _several(counted: Sequence[Signal]) -> str:
         name = counted[0].node.name
-        return f"'{name}' makes several spikes of one potential in a step; compare it with one threshold (s = v > θ)"
+        return (
+            f"'{name}' makes several spikes of one potential in a step, and not as a graph counts them; write "
+            "torch.clamp(torch.floor(v / θ), 0, cap), or compare with one threshold (s = v > θ)"
+        )
 
     def _not_affine(self) -> str:
         if counted := self._called(COUNTS):

@@ -1,7 +1,8 @@
 """Cores: the groups of elementwise signals that hold a potential or a current from step to step.
 
-A core is what remains strongly connected once no edge leaves a comparison: a spike acts on a potential (the reset), but
-it does not carry it. Each core is one state of one population; its comparison, if there is one, makes the spikes.
+A core is what remains strongly connected once no edge leaves a comparison, or a count of spikes: a spike acts on a
+potential (the reset), but it does not carry it. Each core is one state of one population; its comparison, if there is
+one, makes the spikes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def find_cores(steps: Steps) -> list[Core]:
     inner = [signal for signal in steps.signals if is_elementwise(signal)]
     reads = {
         number[s]: [
-            number[r.signal] for r in s.reads() if is_elementwise(r.signal) and r.signal.node.name not in COMPARES
+            number[r.signal]
+            for r in s.reads()
+            if is_elementwise(r.signal) and r.signal.node.name not in COMPARES and not _is_count(r.signal, thresholds)
         ]
         for s in inner
     }
@@ -55,6 +58,10 @@ def find_cores(steps: Steps) -> list[Core]:
     held = frozenset[Signal]().union(*cores)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
     return [Core(members, *_thresholds_of(members, thresholds)) for members in cores]
+
+
+def _is_count(signal: Signal, thresholds: Mapping[Signal, Threshold]) -> bool:
+    return signal in thresholds and thresholds[signal].count is not None
 
 
 def _thresholds_of(

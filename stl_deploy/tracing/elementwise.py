@@ -45,6 +45,9 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         name, args = "where", _masked(op, flows, args)
     if name in _MIRRORED and flows.get(args[1]) and flows[args[0]].constant and not flows[args[1]].constant:
         name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
+    through = _straight_through(unroller, op, name, args, flows)
+    if through is not None:
+        return through
     spikes = as_comparison(unroller, op, name, args)
     if spikes is not None:
         return Flow(tuple(cast(unroller, node, dtype, op) for node in spikes.nodes), spikes.layout)
@@ -73,6 +76,30 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
             node.tensor = node.run(tensors[0], tensors[1], sizes)
         made.append(cast(unroller, unroller.nodes.make(node), dtype, op))
     return Flow(tuple(made), layout)
+
+
+def _straight_through(
+    unroller: Unroller, op: Op, name: str, args: tuple[Any, ...], flows: dict[Value, Flow]
+) -> Flow | None:
+    """What a gradient passes by: ``s + w * (v - v.detach())`` is s, for v - v is 0, and so is w times that.
+
+    None where an operation is no such one. The zeros are known by where they come from, for others are initial states.
+    """
+    two = name in ("add", "sub", "mul") and len(args) == 2 and not op.kwargs
+    if not two or not all(isinstance(item, Value) for item in args):
+        return None
+    left, right = flows[args[0]], flows[args[1]]
+    nothing = unroller.nothing
+    same = name == "sub" and left.layout == right.layout and left.nodes == right.nodes and not left.constant
+    if same or (name == "mul" and nothing & {*args}):
+        nothing.add(op.outputs[0])
+        return unroller.constant(torch.zeros(op.outputs[0].shape, dtype=op.outputs[0].dtype))
+    kept = next((item for item in args if item not in nothing), None)
+    passes = name == "add" or (name == "sub" and args[0] is kept)
+    if not passes or kept is None or not nothing & {*args}:
+        return None
+    alike = kept.shape == op.outputs[0].shape and kept.dtype == op.outputs[0].dtype
+    return flows[kept] if alike else None
 
 
 def _without_difference(node: Node) -> Node:

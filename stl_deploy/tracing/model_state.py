@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.source_lines import raised_at
 
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -59,7 +61,12 @@ def as_found(model: nn.Module) -> Iterator[None]:
 def _state(module: nn.Module) -> Iterator[Tensor]:
     """Buffers and tensors that are attributes: what a run may write into."""
     for item in (*module._buffers.values(), *module.__dict__.values()):
-        if isinstance(item, Tensor) and item.layout == torch.strided and not (item.is_meta or item.is_nested):
+        if (
+            isinstance(item, Tensor)
+            and not is_lazy(item)
+            and item.layout == torch.strided
+            and not (item.is_meta or item.is_nested)
+        ):
             yield item
 
 
@@ -111,5 +118,15 @@ def shake(seed: int) -> None:
 
 
 def names_of(model: nn.Module) -> dict[int, str]:
-    """Each module's name by its id."""
-    return {id(module): name for name, module in model.named_modules()}
+    """Each module's name by its id, without what torch.compile and DataParallel put into it."""
+    named = dict(model.named_modules())
+    wrapped = {f"{name}.module".lstrip(".") for name, module in named.items() if isinstance(module, _PARALLEL)}
+    return {id(module): _unwrapped(name, wrapped) for name, module in named.items()}
+
+
+def _unwrapped(name: str, wrapped: set[str]) -> str:
+    parts = name.split(".")
+    paths = (".".join(parts[: i + 1]) for i in range(len(parts)))
+    return ".".join(
+        part for part, path in zip(parts, paths, strict=True) if part != "_orig_mod" and path not in wrapped
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from stl_deploy.tracing.cores import Evaluation
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.readings import Population
 from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.thresholds import Threshold
 
 _STEPS = 64
 _SAMPLES = 8
@@ -56,9 +58,17 @@ def _fitted(population: Population) -> Fitted:
         v_min=None if population.v_min is None else compact(population.v_min.expand((1, *shape)), shape),
         compare="gt" if threshold is None or threshold.compare == "gt" else "ge",
         reset=population.reset if threshold is not None else "value",  # type: ignore[arg-type]
+        **counting(threshold),
     )
     recurrent = None if population.recurrent is None else compact(population.recurrent, shape)
     return Fitted(neuron, tuple(None if g is None else _unless(compact(g, shape), 1) for g in gains), recurrent)
+
+
+def counting(threshold: Threshold | None) -> dict[str, Any]:
+    """Fields of a neuron that fires several spikes in a step; none of one that does not."""
+    if threshold is None or threshold.count is None:
+        return {}
+    return {"many": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
 
 
 def _split_gains(gains: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -120,7 +130,7 @@ class _Stepper:
         assert threshold is not None  # without one there is a single reading
         self.past: dict[Signal, Tensor] = {
             population.state: (torch.zeros(()) if start is None else start).to(population.state.node.dtype),
-            threshold.signal: torch.zeros((), dtype=torch.bool),
+            threshold.signal: torch.zeros((), dtype=threshold.signal.node.dtype),
         }
 
     def step(self, currents: list[Tensor]) -> Tensor:

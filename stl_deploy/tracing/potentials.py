@@ -50,6 +50,6 @@ def _value(population: Population, signal: Signal, h: float, s: float) -> Tensor
     assert population.core.threshold is not None
     fixed = {
         population.state: torch.tensor(h, dtype=torch.float64),
-        population.core.threshold.signal: torch.tensor(bool(s)),
+        population.core.threshold.signal: torch.tensor(s if population.core.threshold.count else bool(s)),
     }
     return Evaluation(lambda one, lag: None if lag else fixed.get(one))(signal, 0).double()

@@ -68,8 +68,21 @@ def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal
             core, state, reading.currents, off.gains, off.decay, off.constant, reading.start(off), silent=reading.silent
         )
     on = reading.affine(1.0)
+    if core.threshold.count is not None:
+        _require_each(reading, off, on, reading.affine(2.0))
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
     return _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
+
+
+def _require_each(reading: Reading, off: Affine, on: Affine, twice: Affine) -> None:
+    """Raise CaptureError unless each of several spikes acts on the potential as one does."""
+    pairs = [(off.decay, on.decay, twice.decay), (off.constant, on.constant, twice.constant)]
+    pairs += zip(off.gains, on.gains, twice.gains, strict=True)
+    if not all(close(two - one, one - none) for none, one, two in pairs):
+        raise reading.refuse(
+            "it fires several spikes a step, and they do not act one by one: let each subtract the threshold, "
+            "v = v - s * θ"
+        )
 
 
 def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:

@@ -13,6 +13,11 @@ from stl_deploy.tracing.pieces import joined, slice_of_join, sliced
 from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
+_OTHER_RATE = (
+    "the model runs several steps for each of x's, or repeats them; a graph runs once for each step of x: repeat them "
+    "before, x.repeat_interleave(2, 0), and give capture that"
+)
+
 
 def moved(unroller: Unroller, op: Op, flow: Flow, layout: Layout) -> Flow:
     """The same factors in the same order in other dimensions."""
@@ -93,6 +98,8 @@ def _expand(unroller: Unroller, op: Op) -> list[Flow]:
         layout[grown[0]] = (TIME,)
         node = unroller.reshaped(flow.nodes[0], without_time(tuple(layout)), op.place)
         return [Flow((node,) * unroller.steps, tuple(layout))]
+    if any(TIME in layout[i] for i in grown):
+        raise refuse(_OTHER_RATE, op)
     if any(layout[i] != () for i in grown):
         raise refuse("a signal is repeated along an axis that it has already", op)
     for i in grown:
@@ -115,6 +122,8 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
         return Flow((flow.nodes[index],), layout)
     if found == ():
         return moved(unroller, op, flow, layout)
+    if TIME in found and BATCH not in found:
+        raise refuse(_OTHER_RATE, op)
     if any(isinstance(factor, str) for factor in found):
         raise refuse(
             "one sample is taken out of the batch; a model must treat all samples alike, and where forward takes "

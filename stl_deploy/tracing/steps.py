@@ -220,6 +220,12 @@ class _Folding:
             latest[ref.signal] = max(ref.lag, latest.get(ref.signal, 0))
         for key, signal in made.items():
             self._add_start(signal, key, latest.get(signal, 0))
+        if not output.signal.still and len(output.signal.before) < output.lag:
+            raise CaptureError(
+                f"the last output, '{_called(last)}', is that of an earlier step, and nothing is known before step 0: "
+                "one time step is repeated over the others, or the first steps are left out; return every step",
+                line=last.place.line,
+            )
         known = {n: (made[r], self.depths.get(n) or 0) for n, r in roots.items() if r in made}
         for node, back in self.earlier.items():
             if back in self.shared and node in known:

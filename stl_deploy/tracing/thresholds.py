@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stl_deploy.tracing.counts import Count, find_counts
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import COMPARES, map_tree
@@ -21,12 +22,16 @@ _MONOTONE = ("add", "sub", "mul", "div", "_to_copy")
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """A comparison: spikes where the potential is above θ (``gt``), or has reached it (``ge``)."""
+    """A comparison: spikes where the potential is above θ (``gt``), or has reached it (``ge``).
+
+    count: how many, where the signal counts how often θ is in the potential.
+    """
 
     signal: Signal
     potential: Signal
     theta: Tensor
     compare: str
+    count: Count | None = None
 
 
 def is_elementwise(signal: Signal) -> bool:
@@ -35,9 +40,11 @@ def is_elementwise(signal: Signal) -> bool:
 
 
 def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
-    """Every comparison of a signal with a constant."""
-    found = {}
-    for signal in steps.signals:
+    """Every comparison of a signal with a constant, and every count of how often a constant is in one."""
+    counts = find_counts(steps)
+    gates = {gate for count in counts.values() for gate in count.gates}
+    found = {s: Threshold(s, count.potential, count.theta, "ge", count) for s, count in counts.items()}
+    for signal in (signal for signal in steps.signals if signal not in gates):
         if signal.node.name in COMPARES and signal.node.name not in ("eq", "ne"):
             threshold = _threshold(signal)
             if threshold is not None:
@@ -85,6 +92,8 @@ def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
 
     held: the signals that hold states. The level is found among the float32 numbers, so both fire alike on every bit.
     """
+    if threshold.count is not None:
+        return threshold
     chain: list[Signal] = []
     potential = threshold.potential
     while potential not in held:

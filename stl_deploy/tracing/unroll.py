@@ -48,6 +48,8 @@ class Unroller:
         self.steps, self.batch = steps, batch
         self.nodes = Nodes()
         self.flows: dict[Value, Flow] = {}
+        self.nothing: set[Value] = set()
+        """Values that are 0 because they are a value less itself."""
 
     def sizes(self, *flows: Flow) -> Sizes:
         """How long time is in these flows, and how many samples there are."""

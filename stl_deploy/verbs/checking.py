@@ -26,10 +26,10 @@ from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.graph.show import Row, table
-from stl_deploy.pipeline.check import declared_grid, seen_coding, targets_asked
+from stl_deploy.pipeline.check import check_as_program, declared_grid, seen_coding, targets_asked
 from stl_deploy.report.text.check import show as tell
 from stl_deploy.report.text.check import show_effects, show_folder
-from stl_deploy.runs.source import Source, open_program, open_source, read_for
+from stl_deploy.runs.source import PROGRAM, Source, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,11 @@ def check(
         return report
     if dialect is not None:
         load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
-    report = check_file(opened.file, dialect, asked, declared_grid(options.input_grid), seen_coding(x))
+    declared, seen = declared_grid(options.input_grid), seen_coding(x)
+    if opened.kind == PROGRAM:
+        report = check_as_program(open_program(opened, dialect), asked, declared, seen)
+    else:
+        report = check_file(opened.file, dialect, asked, declared, seen)
     tell(report, say)
     return report
 
@@ -139,7 +143,10 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
     Raises InputError or GraphError if it cannot be run as it is assumed to be meant.
     """
     x, _ = read_inputs(input_file)
-    graph = read_nir(open_source(source).file)
+    opened = open_source(source)
+    if opened.kind == PROGRAM:
+        raise InputError(f"{source}: --input measures what a .nir file leaves open; a .program file is complete")
+    graph = read_nir(opened.file)
     found = effects(graph, x, reading_of(graph, dialect, source, or_spec=True).dialect)
     show_effects(found, f"{counted(leading(x)[1], 'sample')} of {input_file}", say)
     return found

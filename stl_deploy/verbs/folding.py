@@ -12,13 +12,15 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy.config.options import FoldKeywords, FoldOptions
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.program import Pool
 from stl_deploy.pipeline.artifacts import Bench, show_parity
-from stl_deploy.pipeline.fold import fold_graph
+from stl_deploy.pipeline.fold import fold_graph, fold_program
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.read import open_network
 from stl_deploy.report.text.check import show_fold
-from stl_deploy.runs.source import GRAPH, open_program, open_source, program_input
+from stl_deploy.runs.source import GRAPH, PROGRAM, open_program, open_source, program_input
 
 
 @named_options(FoldOptions)
@@ -61,24 +63,31 @@ def fold_file(
     say: Console = QUIET,
     **keywords: Unpack[FoldKeywords],
 ) -> dict[str, Any]:
-    """Fold a .nir file into another, and tell on ``input_file`` (or random input) how many spikes differ from it.
+    """Fold a .nir or .program file into another; tell on ``input_file`` (or random input) how many spikes differ.
 
     options: or their fields as keywords; exact_grid None: no. Raises InputError for a bad source, UnsupportedError
     where a pool or threshold cannot go into weights.
     """
     options = options or FoldOptions(**keywords)
     opened = open_source(source)
-    if opened.kind != GRAPH:
-        raise InputError(f"{source}: expected a .nir file; a run folder is folded as its configuration says")
-    require_suffix(output, ".nir", " for a graph")
+    if opened.kind not in (GRAPH, PROGRAM):
+        raise InputError(f"{source}: expected a .nir or .program file; a run folder is folded by its configuration")
+    require_suffix(output, f".{opened.kind}", f" for what a .{opened.kind} file is folded into")
     require_other(output, opened.file)
     net = open_network(opened, dialect, say=say)
-    folded = fold_graph(read_nir(opened.file), net.dialect, replace(options, exact_grid=bool(options.exact_grid)))
+    chosen = replace(options, exact_grid=bool(options.exact_grid))
+    if opened.kind == PROGRAM:
+        made = fold_program(net.program, chosen)
+        write_program(made, output)
+        merged = tuple(pool.name for pool in net.program.of(Pool) if pool.name not in made.by_name)
+    else:
+        folded = fold_graph(read_nir(opened.file), net.dialect, chosen)
+        write_nir(folded.graph, output)
+        merged = folded.merged
+        if folded.restated:
+            say.say("the graph is written anew, flat and canonical: its own nodes cannot hold what changed")
     if options.merge_pools:
-        say.say(f"merged into the weights behind them: {', '.join(folded.merged) or 'no pool'}")
-    if folded.restated:
-        say.say("the graph is written anew, flat and canonical: its own nodes cannot hold what changed")
-    write_nir(folded.graph, output)
+        say.say(f"merged into the weights beside them: {', '.join(merged) or 'no pool'}")
     after = open_program(open_source(output))
     x, _, what = program_input(opened, net.program, input_file)
     before, x = on_declared_grid(net.program, x, options.input_grid, say)
@@ -90,7 +99,7 @@ def fold_file(
     return {
         "output": str(output),
         "thresholds": options.thresholds,
-        "merged": list(folded.merged),
+        "merged": list(merged),
         "exact": all(proof.exact for proof in prove_exact(after)),
         "compared": bench.report.as_dict(),
     }

@@ -10,7 +10,9 @@ import pytest
 from benchmarks.mcu.__main__ import BOARDS, measure, table
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.verbs.capturing import untrained_graph
 from tests.exporters.netx.programs import conv_net, events
 
 
@@ -49,3 +51,17 @@ def test_instructions_of_layers_add_up_to_those_of_the_network(tmp_path: Path) -
     portable = measure(tmp_path / "c", whole, board, "-O2", options=("-DNET_PORTABLE",))
     assert portable.differing == found.differing == 0
     assert portable.instructions != found.instructions
+
+
+@pytest.mark.parametrize("board", ["Cortex-M4", "RV32IMC"])
+def test_the_ecg_preset_on_a_board(board: str, tmp_path: Path) -> None:
+    """The shipped network for heartbeats with weights as drawn: every spike of every step."""
+    if BOARDS[board].missing is not None:
+        pytest.skip(str(BOARDS[board].missing))
+    graph, dialect = untrained_graph("qtdb_ecg")
+    program = lower(graph, dialect)
+    x = (np.random.default_rng(0).random((40, 3, *program.inputs[0].shape)) < 0.3).astype(np.float32)
+    CFormat().write(program, tmp_path / "c", COptions(x=x, labels=np.zeros((3, len(x)), np.int64)))
+    found = measure(tmp_path / "c", x.astype(np.int32), board, "-O3")
+    assert found.differing == 0
+    assert found.compared > 3 * 40 * 36

@@ -16,6 +16,7 @@ import torch
 
 import stl_deploy as stl
 from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.program.file import write_program
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -51,8 +52,15 @@ def golden(net, stem):
     from stl_deploy.pipeline.proof import module_spikes
 
     spikes, _ = module_spikes(net.original.traced, list(torch.from_numpy(net.sample)), {})
-    write_nir(net.graph, Path(f"{stem}.nir"))
-    np.savez_compressed(f"{stem}.npz", x=net.sample, **{f"spikes__{k}": v.astype(bool) for k, v in spikes.items()})
+    try:
+        write_nir(net.graph, Path(f"{stem}.nir"))
+    except stl.UnsupportedError:
+        write_program(net.program, Path(f"{stem}.program"))
+    np.savez_compressed(
+        f"{stem}.npz",
+        x=net.sample,
+        **{f"spikes__{k}": v.astype(np.uint8 if v.max() > 1 else bool) for k, v in spikes.items()},
+    )
 
 
 def main(framework, told, folder, *names):

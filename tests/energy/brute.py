@@ -7,9 +7,12 @@ from itertools import product
 import numpy as np
 
 from stl_deploy.graph.program import (
+    Concat,
     Conv,
     Delay,
+    Gather,
     Linear,
+    MaxPool,
     Neuron,
     Node,
     Pool,
@@ -55,8 +58,8 @@ def synapse_list(node: Node) -> tuple[list[Tap], int]:
                     taps.append(((group * in_per_group + cell[0], *at), out, float(node.weight[(out[0], *cell)])))
                 else:
                     outside += 1
-    elif isinstance(node, Pool):
-        lead = len(node.shape) - 2
+    elif isinstance(node, Pool | MaxPool):
+        lead = len(node.shape) - len(node.kernel)
         for out in indices(node.shape):
             for cell in indices(node.kernel):
                 at = tuple(
@@ -85,13 +88,26 @@ class Walk:
         self.lists = {n.name: synapse_list(n) for n in program.nodes}
 
     def _summed(self, node: Node) -> np.ndarray:
+        if isinstance(node, Concat):
+            return np.concatenate([_delayed(self.y[s.node], s.delay) for s in node.sources], axis=2)
         total = _delayed(self.y[node.sources[0].node], node.sources[0].delay)
         for source in node.sources[1:]:
             total = total + _delayed(self.y[source.node], source.delay)
         return total
 
     def layer(self, node: Node) -> dict[str, object]:
+        if isinstance(node, MaxPool):
+            return self.maximum(node)
         return self.neuron(node) if isinstance(node, Neuron) else self.tapped(node)
+
+    def maximum(self, node: MaxPool) -> dict[str, object]:
+        """Window by window: the first value is taken, every other is compared."""
+        compares = 0
+        for out in indices(node.shape):
+            compares += len([at for at, to, _ in self.lists[node.name][0] if to == out]) - 1
+        passes = self.T * self.B
+        read, written = len(indices(node.input_shape)), len(indices(node.shape))
+        return {"values_read": read * passes, "values_written": written * passes, "max_compares": compares * passes}
 
     def tapped(self, node: Node) -> dict[str, object]:
         taps, outside = self.lists[node.name]
@@ -126,7 +142,7 @@ class Walk:
         before = self.program.by_name[node.sources[0].node]
         if isinstance(before, Neuron):
             return before.threshold is not None and not before.many
-        if isinstance(before, Reshape | Delay):
+        if isinstance(before, Reshape | Delay | MaxPool | Gather):
             return self.binary(before)
         return not before.sources and self.coding == "spikes"
 
@@ -180,6 +196,16 @@ class Walk:
             return self._arrives(node, t, b, before)
         if isinstance(node, Delay):
             return self._arrives(node, t - int(np.broadcast_to(node.steps, node.shape)[i]), b, i)
+        if isinstance(node, Gather):
+            place = int(node.indices[i])
+            at = () if place < 0 else tuple(int(v) for v in np.unravel_index(place, node.input_shape))
+            return place >= 0 and self._arrives(node, t, b, at)
+        if isinstance(node, Concat):
+            part, row = divmod(i[0], node.sizes[0])
+            source = node.sources[part]
+            return self._leaves(self.program.by_name[source.node], t - source.delay, b, (row, *i[1:]))
+        if isinstance(node, MaxPool):
+            return any(self._arrives(node, t, b, at) for at, to, _ in self.lists[node.name][0] if to == i)
         if not isinstance(node, Linear | Conv | Scale | Pool):
             return bool(self.y[node.name][(t, b, *i)] != 0)
         bias = getattr(node, "bias", None)

@@ -9,10 +9,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stl_deploy.graph.program import (
+    Concat,
     Conv,
     Delay,
+    Gather,
     Input,
     Linear,
+    MaxPool,
     Neuron,
     Node,
     Output,
@@ -159,6 +162,23 @@ def _pool(draw: st.DrawFn, name: str, source: str, shape: Shape) -> Pool:
 
 
 @st.composite
+def _max_pool(draw: st.DrawFn, name: str, source: str, shape: Shape) -> MaxPool:
+    kernel = tuple(draw(st.integers(1, min(3, n))) for n in shape[1:])
+    padding = tuple((draw(st.integers(0, (k - 1) // 2)),) * 2 for k in kernel)
+    stride = tuple(draw(st.integers(1, 2)) for _ in kernel)
+    space = ((n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[1:], padding, kernel, stride, strict=True))
+    return MaxPool(
+        name=name,
+        shape=(shape[0], *space),
+        sources=(Source(source),),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        input_shape=shape,
+    )
+
+
+@st.composite
 def _neuron(draw: st.DrawFn, name: str, source: str, shape: Shape) -> Neuron:
     kind = draw(st.sampled_from(["lif", "lif", "max", "many", "li"]))
     if kind == "max":
@@ -186,6 +206,8 @@ def programs(draw: st.DrawFn) -> Program:
         kinds = ["linear", "scale", "neuron", "neuron", "delay", "flatten", "loop"]
         kinds += ["conv", "conv"] if len(shape) > 1 else []
         kinds += ["pool", "pool"] if len(shape) == 3 else []
+        kinds += ["max pool"] if len(shape) > 1 else []
+        kinds += ["gather", "concat"]
         node: Node
         match draw(st.sampled_from(kinds)):
             case "linear":
@@ -224,6 +246,22 @@ def programs(draw: st.DrawFn) -> Program:
                 sources = (Source(before.name), Source(back.name, delay=1))
                 nodes += [Neuron(**{**vars(cell), "sources": sources}), back]
                 continue
+            case "gather":
+                count = draw(st.integers(1, 4))
+                places = draw(st.lists(st.integers(-1, prod(shape) - 1), min_size=count, max_size=count))
+                node = Gather(
+                    name=name,
+                    shape=(count,),
+                    sources=(Source(before.name),),
+                    indices=np.asarray(places, np.int64),
+                    input_shape=shape,
+                )
+            case "concat":
+                parts = (Source(before.name), Source(before.name, delay=draw(st.integers(0, 1))))
+                nodes.append(Concat(name=name, shape=(2 * shape[0], *shape[1:]), sources=parts, sizes=(shape[0],) * 2))
+                continue
+            case "max pool":
+                node = draw(_max_pool(name, before.name, shape))
             case "conv":
                 node = draw(_conv(name, before.name, shape))
             case _:

@@ -22,6 +22,7 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Neuron, Program, Source
+from stl_deploy.pipeline.candidates import Point
 from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report.page import (
     Accuracy,
@@ -32,7 +33,6 @@ from stl_deploy.report.page import (
     render_report,
     report_json,
 )
-from stl_deploy.report.page.pareto import Point
 from stl_deploy.report.page.plots import by_layer
 from stl_deploy.report.page.render import boxes
 from stl_deploy.report.page.svg import panels

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.config.load import load_config
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import quoted
@@ -25,14 +26,15 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff, tradeoff
+from stl_deploy.pipeline.candidates import Candidate, Point, pareto_front
+from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff
 from stl_deploy.pipeline.train import train
-from stl_deploy.report.page.pareto import Point, pareto_front, render_pareto
+from stl_deploy.report.page.pareto import render_pareto
 from stl_deploy.runs.configure import configure
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.snapshots import snapshots
+from stl_deploy.verbs.weighing import tradeoff
 from tests.energy.nets import lif, linear, program, start
 from tests.energy.test_ann import NETWORK
 from tests.energy.test_report import EVIL, Page
@@ -61,7 +63,7 @@ def test_every_point_off_the_front_is_beaten_by_one_on_it(values: list[tuple[int
 
 def test_every_number_of_steps_is_a_run_of_its_own(tmp_path: Path) -> None:
     net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
-    found = tradeoff([Path(net)], Path(x), over_steps=True)
+    found = tradeoff([Path(net)], Path(x), points_at=TradeoffOptions(over_steps=True))
     assert [p.steps for p in found.points] == [1, 2, 3, 4]
     program = lower(read_nir(Path(net)))
     for p in found.points:
@@ -80,8 +82,13 @@ def test_what_the_input_is_coded_as_is_asked_of_all_its_steps_and_samples(tmp_pa
     graph.nodes["fc"] = nir.Linear(np.array([[2, 0, 1], [0, 2, -1]], np.float32))
     graph.nodes["if"] = nir.IF(r=np.full(2, 1e4), v_threshold=np.ones(2))
     nir.write(net, graph)
-    inferred = tradeoff([Path(net)], Path(file), over_steps=True, early_exit=True)
-    declared = tradeoff([Path(net)], Path(file), over_steps=True, early_exit=True, input_coding="analog")
+    inferred = tradeoff([Path(net)], Path(file), points_at=TradeoffOptions(over_steps=True, early_exit=True))
+    declared = tradeoff(
+        [Path(net)],
+        Path(file),
+        points_at=TradeoffOptions(over_steps=True, early_exit=True),
+        options=EnergyOptions(input_coding="analog"),
+    )
     assert any(p.margin for p in inferred.points)
     assert inferred == declared
 
@@ -162,16 +169,16 @@ def test_several_networks_on_the_command_line(tmp_path: Path, capsys: pytest.Cap
 def test_accuracy_needs_labels(tmp_path: Path) -> None:
     net, x = write(tmp_path, spikes())
     with pytest.raises(InputError, match="expected labels 'y' for accuracy against energy; found none"):
-        tradeoff([Path(net)], Path(x), over_steps=True)
+        tradeoff([Path(net)], Path(x), points_at=TradeoffOptions(over_steps=True))
 
 
 def test_early_exit_and_accuracy_need_labels_of_samples_and_classes_to_choose(tmp_path: Path) -> None:
     steps = np.zeros((5, 4), np.int64)
     net, x = write(tmp_path, spikes(), y=steps)
     with pytest.raises(InputError, match="early exit needs one output and one label for each sample"):
-        tradeoff([Path(net)], Path(x), early_exit=True)
+        tradeoff([Path(net)], Path(x), points_at=TradeoffOptions(early_exit=True))
     with pytest.raises(InputError, match="energy depends on activity; give the input"):
-        tradeoff([Path(net)], None, over_steps=True)
+        tradeoff([Path(net)], None, points_at=TradeoffOptions(over_steps=True))
 
 
 def test_an_image_of_outputs_has_no_accuracy(tmp_path: Path) -> None:
@@ -180,14 +187,16 @@ def test_an_image_of_outputs_has_no_accuracy(tmp_path: Path) -> None:
     nir.write(tmp_path / "image.nir", nir.NIRGraph.from_list(conv, neurons))
     np.savez(tmp_path / "x.npz", x=np.ones((3, 5, 1, 2, 2), np.float32), y=np.zeros(5, np.int64))
     with pytest.raises(InputError, match=r"accuracy needs a network with one output, of shape \[classes\]"):
-        tradeoff([tmp_path / "image.nir"], tmp_path / "x.npz", over_steps=True, dialect="spec")
+        tradeoff(
+            [tmp_path / "image.nir"], tmp_path / "x.npz", dialect="spec", points_at=TradeoffOptions(over_steps=True)
+        )
 
 
 def test_a_network_without_weights_has_nothing_to_weigh(tmp_path: Path) -> None:
     nir.write(tmp_path / "if.nir", nir.NIRGraph.from_list(nir.IF(r=np.full(2, 1e4), v_threshold=np.ones(2))))
     np.savez(tmp_path / "x.npz", x=np.ones((3, 5, 2), np.float32), y=np.zeros(5, np.int64))
     with pytest.raises(InputError, match="the network has no weights; there is nothing to weigh"):
-        tradeoff([tmp_path / "if.nir"], tmp_path / "x.npz", over_steps=True, dialect="spec")
+        tradeoff([tmp_path / "if.nir"], tmp_path / "x.npz", dialect="spec", points_at=TradeoffOptions(over_steps=True))
 
 
 def test_names_on_the_page_are_escaped() -> None:
@@ -236,7 +245,7 @@ def test_weights_that_do_not_say_their_epoch_are_refused(study: tuple[Path, Path
     tensors, about = read_tensors(model)
     write_tensors(model, tensors, about | {"epoch": epoch})
     with pytest.raises(InputError, match=rf"model\.safetensors: expected the epoch of these weights; found {epoch!r};"):
-        tradeoff([tmp_path / "run"], over_checkpoints=True)
+        tradeoff([tmp_path / "run"], points_at=TradeoffOptions(over_checkpoints=True))
 
 
 def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: Path) -> None:
@@ -247,7 +256,7 @@ def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: 
     with pytest.raises(
         InputError, match=r"expected a run folder with kept epochs; found none; train with --set train\.keep_every=5"
     ):
-        tradeoff([Path(net)], Path(x), over_checkpoints=True)
+        tradeoff([Path(net)], Path(x), points_at=TradeoffOptions(over_checkpoints=True))
     assert main(["energy", str(spiking), net, "--prices", "odin"]) == 2
     (tmp_path / "tradeoff.json").write_text('{"points": [{"name": "x"}]}')
     with pytest.raises(InputError, match="not as 'stl-deploy energy' writes it"):

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
@@ -106,6 +107,19 @@ def test_a_silent_network_gets_no_number() -> None:
     assert not any(character.isdigit() for character in report.verdict)
     assert (data["quoted"], data["quoted_layer_by_layer"], report.spread) == (None, None, "")
     assert "no neuron of it spikes." in measure_energy(STILL, X).verdict
+
+
+@pytest.mark.parametrize(("threshold", "word"), [(100.0, "silent"), (-100.0, "saturated")])
+def test_a_network_whose_output_never_or_always_fires_gets_no_number(threshold: float, word: str) -> None:
+    net = program(
+        start((2,)), linear("l", "in", [[1, 1]]), lif("hidden", "l", (1,), 0.5),
+        linear("m", "hidden", [[1]]), lif("out_", "m", (1,), threshold),
+    )  # fmt: skip
+    report = measure_energy(net, np.concatenate([X, X], axis=1))
+    data = report.as_dict()
+    assert report.counts.neurons["hidden"].spikes
+    assert f"output is {word}" in report.verdict
+    assert (data["quoted"], data["quoted_layer_by_layer"], report.spread) == (None, None, "")
 
 
 def test_the_first_row_of_the_sensitivity_is_as_quoted_and_one_assumption_moves_in_each_other() -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from examples.xylo import motion
 from stl_deploy.errors import ToolError
-from stl_deploy.verbs.untrained_network import check_untrained
+from stl_deploy.verbs.capturing import check_untrained
 
 
 def ts_file(path: Path, seed: int) -> Path:

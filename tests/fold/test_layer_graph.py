@@ -137,7 +137,7 @@ def test_two_kinds_of_neurons_in_one_file(tmp_path: Path) -> None:
         assert float(one.spiking[1].v_reset) == -0.5
 
 
-def test_a_max_pool_of_currents_is_refused() -> None:
+def test_a_max_pool_of_currents_stays_for_nir_has_none() -> None:
     image = Input(name="input", shape=(1, 4, 4), sources=())
     pool = MaxPool(
         name="pool",
@@ -148,8 +148,9 @@ def test_a_max_pool_of_currents_is_refused() -> None:
         padding=((0, 0), (0, 0)),
         input_shape=(1, 4, 4),
     )
-    with pytest.raises(CaptureError, match="layer 'pool' takes the maximum of currents"):
-        fold_layers(graph(image, pool))
+    folded = fold_layers(graph(image, pool))
+    assert folded.graph is None
+    assert any(folded.program.of(MaxPool))
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,30 @@ def test_a_pool_before_neurons_stays():
     graph = _chain(iff((2, 4, 4), theta=0.5))
     found, names = merge_pools(graph, SPEC)
     assert (names, set(found.nodes)) == ((), set(graph.nodes))
+
+
+BEFORE = {
+    "plain": (9, {}, pool(2)),
+    "padded": (8, dict(padding=1), pool(2)),
+    "strided, a row left over": (10, dict(stride=2), pool(2)),
+    "dilated, in groups": (12, dict(dilation=2, groups=2), pool(2)),
+    "windows that overlap": (9, {}, pool(4, 2)),
+    "sums": (8, dict(kernel=(2, 2)), pool(3, kind=nir.SumPool2d)),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_into_the_convolution_before_a_neuron(name):
+    size, changes, after = BEFORE[name]
+    rng = np.random.default_rng(1)
+    before = conv(rng, 4, 2 // changes.get("groups", 1), **changes)
+    sizes = lower(chain([2, size, size], before, after), SPEC).by_name["n1"].shape
+    graph = chain([2, size, size], before, after, iff(sizes, theta=0.5))
+    found, names = merge_pools(graph, SPEC)
+    assert names == ("n1",)
+    plain, merged = lower(graph, SPEC), lower(found, SPEC)
+    assert not list(merged.of(Pool))
+    x = np.random.default_rng(7).integers(0, 2, (5, 4, 2, size, size)).astype(np.float32)
+    a, b = (run(program, x, double=True).y for program in (plain, merged))
+    assert 0.02 < a.mean() < 0.98
+    assert (a != b).mean() < 0.002

@@ -42,10 +42,10 @@ def test_graphs_are_those_of_the_old_fold(program: Program) -> None:
 
 
 def _as_then(node: Node) -> Node:
-    """The old fold knew no mean apart from the shift, and its writer no lower bound."""
+    """The old fold knew no mean apart from the shift, and its writer no lower bound and no several spikes a step."""
     if isinstance(node, Norm):
         return replace(node, mean=None)
-    return replace(node, v_min=None) if isinstance(node, Neuron) else node
+    return replace(node, v_min=None, many=False, cap=None) if isinstance(node, Neuron) else node
 
 
 def _require_refused(program: Program, error: Exception) -> None:

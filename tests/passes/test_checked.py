@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stl_deploy.config.options import FoldOptions
-from stl_deploy.errors import ParityError
+from stl_deploy.errors import GraphError, ParityError
 from stl_deploy.graph.program import (
     DT,
     Concat,
@@ -23,11 +25,13 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Program,
+    Scale,
     Source,
 )
 from stl_deploy.passes import CAPTURED, apply
 from stl_deploy.passes.base import Pass, Rewritten
-from stl_deploy.passes.equivalence import require_equivalent
+from stl_deploy.passes.equivalence import Cut, require_equivalent
+from tests.strategies import programs
 
 RNG = np.random.default_rng(0)
 
@@ -186,10 +190,39 @@ def test_a_weight_behind_any_neuron_is_seen(wrong: str) -> None:
     )
     last = replace(first, name="last", sources=(Source("lif"),))
     nodes = Input(name="in", shape=(40,), sources=()), first, lif, last
-    given = Program((*nodes, Output(name="out", shape=(40,), sources=(Source("last"),))), DT)
+    network = Program((*nodes, Output(name="out", shape=(40,), sources=(Source("last"),))), DT)
     for column in range(40):
         weight = first.weight.copy()
         weight[:, column] += 0.1
-        other = tuple(replace(n, weight=weight) if n.name == wrong else n for n in given.nodes)  # type: ignore[call-arg]
+        other = tuple(replace(n, weight=weight) if n.name == wrong else n for n in network.nodes)  # type: ignore[call-arg]
         with pytest.raises(ParityError, match="pass mine"):
-            require_equivalent(given, replace(given, nodes=other), by="mine")
+            require_equivalent(network, replace(network, nodes=other), by="mine")
+
+
+@settings(max_examples=40, deadline=None)
+@given(programs(max_nodes=6), st.data())
+def test_what_is_kept_of_an_earlier_run_is_what_a_run_of_its_own_gives(program: Program, data: st.DataObject) -> None:
+    """Only what another node leads to runs again, whichever node and population that is."""
+    at = {node.name for node in program.spiking}
+    others = (node if data.draw(st.booleans(), label=node.name) else _other(node) for node in program.nodes)
+    before = replace(program, nodes=tuple(others))
+    try:
+        known = Cut(before, {name for name in at if data.draw(st.booleans(), label=f"cut {name}")}).run(before)
+        alone = Cut(program, at).run(program)
+    except GraphError:
+        return
+    shared = Cut(program, at, known.cut).run(program, known=known)
+    assert shared.currents.keys() == alone.currents.keys()
+    for name, current in alone.currents.items():
+        np.testing.assert_array_equal(shared.currents[name], current, err_msg=name)
+    for name, values in alone.outputs.items():
+        np.testing.assert_array_equal(shared.outputs[name], values, err_msg=name)
+
+
+def _other(node: Node) -> Node:
+    """Another number where a node has one that counts."""
+    if isinstance(node, Linear | Conv):
+        return replace(node, weight=node.weight + 1)
+    if isinstance(node, Scale):
+        return replace(node, scale=node.scale * 2)
+    return replace(node, threshold=node.threshold * 2) if isinstance(node, Neuron) and node.spiking else node

@@ -415,7 +415,7 @@ def test_an_artifact_that_is_no_graph_is_told_what_is_expected(
     for name, kind in (("net.onnx", "onnx"), ("net.net", "netx")):
         shown = cli(verb, run_dir / name, *more)
         assert shown.code == 2
-        assert f"{name}: expected a run folder or a .nir file; found an artifact of {kind}" in shown.err
+        assert f"{name}: expected a run folder, a .nir or a .program file; found an artifact of {kind}" in shown.err
 
 
 def test_a_resumed_training_takes_the_folder_s_own_configuration(cli: Any, run_dir: Path, tmp_path: Path) -> None:
@@ -630,7 +630,7 @@ def test_an_interrupt_is_said_in_a_sentence(cli: Any, run_dir: Path, monkeypatch
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stl_deploy.pipeline.train.evaluate", interrupt)
+    monkeypatch.setattr("stl_deploy.verbs.evaluate", interrupt)
     found = cli("eval", run_dir)
     assert found.code == 130
     assert found.err.splitlines()[-1] == "stl-deploy: interrupted; nothing half-written is left"

@@ -15,16 +15,18 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.ann_twin import keep_twin
-from stl_deploy.pipeline.tradeoff import MOST_STEPS, iso_accuracy, numbers_of_steps, read_tradeoff, tradeoff
-from stl_deploy.report.page.pareto import Point
+from stl_deploy.pipeline.candidates import Point
+from stl_deploy.pipeline.tradeoff import MOST_STEPS, iso_accuracy, numbers_of_steps, read_tradeoff
 from stl_deploy.training.loop import train
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 from stl_deploy.verbs.energy_of import energy
+from stl_deploy.verbs.weighing import tradeoff
 from stl_deploy.verbs.whole_way import RunResult, run
 
 
@@ -150,7 +152,7 @@ def test_accuracy_against_energy_of_a_run_keeps_its_twin(
     assert before["iso_accuracy"]["text"] in unescape((folder / "report.html").read_text())
     other = tmp_path / "other"
     shutil.copytree(folder / TWIN, other)
-    named = tradeoff([folder], over_steps=True, ann=other).as_dict()
+    named = tradeoff([folder], ann=other, points_at=TradeoffOptions(over_steps=True)).as_dict()
     assert [p["name"] for p in named["points"] if p["kind"] == "ANN"] == ["other"]
     assert named["iso_accuracy"] == before["iso_accuracy"]
 

@@ -13,9 +13,10 @@ import pytest
 
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.optimise import judged, optimise, pick, plan
+from stl_deploy.pipeline.candidates import Point
+from stl_deploy.pipeline.optimise import judged, pick, plan
 from stl_deploy.pipeline.trials import POINTS, pruned
-from stl_deploy.report.page.pareto import Point
+from stl_deploy.verbs.weighing import optimise
 from stl_deploy.verbs.whole_way import RunResult
 from tests.energy.nets import lif, linear, program, start
 

@@ -19,12 +19,13 @@ from stl_deploy import verbs
 from stl_deploy._util import system, temporary
 from stl_deploy._util.files import sha256, write_text
 from stl_deploy._util.lock import NAME, alone_in
+from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.tradeoff import tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.manifest import check_unchanged
 from stl_deploy.training.run_files import MANIFEST
 from stl_deploy.verbs import whole_way as run_module
+from stl_deploy.verbs.weighing import tradeoff
 from tests.pipeline.conftest import SMALL
 
 BRIEF = (*SMALL, "train.epochs=1", "dataset.T=2")
@@ -61,7 +62,7 @@ def test_verify_and_energy_refuse_a_folder_of_two_runs(copy: Path, name: str) ->
     with pytest.raises(InputError, match=f"{name} has changed"):
         verbs.energy(copy, None)
     with pytest.raises(InputError, match=f"{name} has changed"):
-        tradeoff([copy], over_steps=True)
+        tradeoff([copy], points_at=TradeoffOptions(over_steps=True))
 
 
 def test_eval_refuses_weights_of_another_training(copy: Path) -> None:

@@ -85,9 +85,11 @@ def test_verbs_of_a_nir_file_take_no_other(run_dir: Path, tmp_path: Path) -> Non
     """The command line asks before; from Python it is the verb that says so."""
     with pytest.raises(InputError, match=r"expected \.nir files in it; found none"):
         verbs.check_folder(tmp_path)
-    with pytest.raises(InputError, match=r"small: expected a \.nir file; a run folder is reported without --input"):
+    with pytest.raises(InputError, match=r"small: expected a \.nir or \.program file; a run folder is reported"):
         verbs.report_graph(run_dir, run_dir / "test.npz")
-    with pytest.raises(InputError, match=r"small: expected a \.nir file; a run folder is folded as its config"):
+    with pytest.raises(
+        InputError, match=r"small: expected a \.nir or \.program file; a run folder is folded by its config"
+    ):
         verbs.fold_file(run_dir, tmp_path / "a.nir")
     assert not list(tmp_path.iterdir())
 

@@ -381,12 +381,6 @@ def test_random_numbers_from_numpy_are_found() -> None:
         stl.capture(Refused("drawn"), torch.rand(6, 3, 6))
 
 
-def test_a_max_pool_of_currents_is_refused() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), MemoryNeuron())
-    with pytest.raises(CaptureError, match="takes the maximum of currents"):
-        stl.capture(model, torch.rand(5, 2, 1, 8, 8), time="step")
-
-
 class OneDimension(nn.Module):
     """Conv1d, and AvgPool1d, for which NIR has no node; puts out a list, one for each step."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
@@ -593,9 +595,91 @@ def test_reset_brings_leftover_state_to_rest() -> None:
     assert net.proof.replay_differing == 0
 
 
-def test_a_module_whose_shapes_are_not_known_yet_is_refused_with_what_to_do() -> None:
-    model, x = nn.Sequential(nn.Linear(4, 6), stl.LIF(threshold=0.3)), torch.rand(6, 3, 4)
+def test_torchs_own_lazy_layers_are_refused_with_what_to_do() -> None:
+    model, x = nn.Sequential(nn.LazyLinear(6), stl.LIF((6,), threshold=0.3)), torch.rand(6, 3, 4)
     with pytest.raises(CaptureError, match="has no shape yet; call the module once on x"):
         stl.capture(model, x)
     model(x)
     assert stl.capture(model, x).proof.replay_differing == 0
+
+
+def test_thresholds_that_wait_for_a_first_batch_get_their_sizes() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), stl.LIF(threshold=0.3), nn.Linear(6, 3), Snn()), torch.rand(6, 3, 4) * 3
+    stl.learn_thresholds(model, granularity="neuron")
+    net = stl.capture(model, x)
+    assert [tuple(p.shape) for name, p in model.named_parameters() if "threshold" in name] == [(6,), (3,)]
+    assert net.proof.end_to_end["differing"] == 0
+
+
+class Snn(stl.LIF):
+    """Of unknown size, as those of frameworks are."""
+
+    def __init__(self) -> None:
+        super().__init__(threshold=0.2)
+
+
+class Loop(nn.Module):
+    """Written so that TorchScript takes it, too."""
+
+    def __init__(self, wrap: Any = lambda module: module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = wrap(nn.Linear(6, 5)), wrap(nn.Linear(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, w = torch.zeros(x.shape[1], 5), torch.zeros(x.shape[1], 3)
+        out: list[Tensor] = []
+        for t in range(x.shape[0]):
+            v = 0.9 * v + self.fc1(x[t])
+            s = (v > 0.5).float()
+            v = v * (1 - s)
+            w = 0.8 * w + self.fc2(s)
+            z = (w > 0.2).float()
+            w = w - z * 0.2
+            out.append(z)
+        return torch.stack(out)
+
+
+class Tanh(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.tanh()
+
+
+def _parametrised(module: nn.Module) -> nn.Module:
+    parametrize.register_parametrization(module, "weight", Tanh())
+    return module
+
+
+def _pruned(module: nn.Module) -> nn.Module:
+    prune.l1_unstructured(module, "weight", 0.3)
+    return module
+
+
+WRAPPED: dict[str, Callable[[], nn.Module]] = {
+    "compiled": lambda: torch.compile(Loop()),
+    "compiled twice": lambda: torch.compile(nn.Sequential(torch.compile(Loop()))),
+    "scripted": lambda: torch.jit.script(Loop()),
+    "traced": lambda: torch.jit.trace(Loop(), torch.rand(7, 4, 6)),
+    "parallel": lambda: nn.DataParallel(Loop()),
+    "weight norm": lambda: Loop(parametrizations.weight_norm),
+    "spectral norm": lambda: Loop(parametrizations.spectral_norm),
+    "orthogonal": lambda: Loop(parametrizations.orthogonal),
+    "a parametrisation of one's own": lambda: Loop(_parametrised),
+    "pruned": lambda: Loop(_pruned),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_a_wrapped_module_is_the_module(wrap: Callable[[], nn.Module]) -> None:
+    model, x = wrap(), torch.rand(7, 4, 6) * 2
+    with torch.no_grad():
+        expected = model(x) if not isinstance(model, torch._dynamo.OptimizedModule) else None
+    net = stl.capture(model, x)
+    assert net.proof.end_to_end["differing"] == 0
+    if expected is not None:
+        np.testing.assert_array_equal(net.simulate(x.numpy()).y, expected.numpy())
+    if not isinstance(model, torch.jit.ScriptModule):
+        names = [node.name.removeprefix("0.") for node in net.program.nodes]
+        assert [name for name in names if name.startswith("fc")] == ["fc1", "fc2"]

@@ -9,10 +9,11 @@ import pytest
 
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.program.file import read_program
 from stl_deploy.graph.run import run
 
 GOLDEN = Path(__file__).parent / "golden"
-FILES = sorted(GOLDEN.glob("*.nir"))
+FILES = sorted([*GOLDEN.glob("*.nir"), *GOLDEN.glob("*.program")])
 
 
 def test_every_framework_has_some() -> None:
@@ -21,10 +22,10 @@ def test_every_framework_has_some() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_graph_spikes_as_the_module_did(path: Path) -> None:
-    program = lower(read_nir(path))
+    program = read_program(path) if path.suffix == ".program" else lower(read_nir(path))
     with np.load(path.with_suffix(".npz")) as recorded:
         expected = {name.removeprefix("spikes__"): recorded[name] for name in recorded.files if name != "x"}
         found = run(program, recorded["x"], record=list(expected)).recorded
     assert sum(int(spikes.sum()) for spikes in expected.values()) > 0
     for name, spikes in expected.items():
-        np.testing.assert_array_equal(found[name].astype(bool), spikes, err_msg=name)
+        np.testing.assert_array_equal(found[name].astype(spikes.dtype), spikes, err_msg=name)

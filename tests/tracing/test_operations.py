@@ -307,7 +307,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         ),
         (
             lambda net, x: net.spikes(x + torch.from_numpy(x.numpy()[0, 0, :1].copy())),
-            "'numpy' hands values that depend on the input to code outside of torch",
+            "the code reads a value that depends on the input",
         ),
         (
             lambda net, x: functional.batch_norm(net.spikes(x).flatten(0, 1), None, None, training=True).view(T, -1, 8),
@@ -402,7 +402,7 @@ def is_given(x: Tensor) -> bool:
 def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(
     body: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
+    monkeypatch.setattr("stl_deploy.tracing.watched._LEAVES", ())
     refused(body, reason, GIVEN)
 
 

@@ -345,12 +345,6 @@ class NormOfEachStep(Plain):
         return self.leave(self.neurons(torch.stack(currents)))
 
 
-def several_spikes(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    v = 0.8 * v + current
-    spikes = torch.floor(torch.relu(v) / 0.2)
-    return spikes, v - 0.2 * spikes
-
-
 class LargestSoFar(Plain):
     def forward(self, x: Tensor) -> Any:
         found = v = torch.full((x.shape[1], 5), -1e9)
@@ -464,7 +458,6 @@ def exported() -> nn.Module:
         (Fewer, "expected an output made of all 6 time steps; found one of 5"),
         (LayerNorm, "test_own_nets.py:[0-9]+: .*native_layer_norm.* use BatchNorm, which goes into the weights"),
         (NormOfEachStep, "'native_batch_norm' in 'norms.5' does not do the same .* use the same at every step"),
-        (lambda: Plain(several_spikes), "'floor' makes several spikes .* compare it with one threshold"),
         (LargestSoFar, r"'maximum' keeps the extreme of a signal over time; return every step"),
         (NegativeThreshold, r"test_own_nets.py:[0-9]+: node 'neurons': v_threshold: expected thresholds above 0"),
         (SpikesOfBothStepsInALoop, "reads spikes of several steps in a loop"),

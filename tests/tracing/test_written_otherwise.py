@@ -198,6 +198,11 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
         lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0),
         "return what it reads, and apply it to that",
     ),
+    "steps shown twice": (
+        lambda net, x: spikes(net.enter(x.repeat_interleave(2, 0))),
+        r"repeat them before, x\.repeat_interleave\(2, 0\)",
+    ),
+    "steps repeated": (lambda net, x: spikes(net.enter(x.repeat(2, 1, 1))), "a graph runs once for each step of x"),
     "a ReLU": (lambda net, x: spikes(functional.relu(net.enter(x))), "leave the ReLU before it out"),
     "rounded input": (lambda net, x: spikes(net.enter(torch.round(x * 9) / 9)), "apply it to x before capture"),
 }

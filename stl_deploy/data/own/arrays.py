@@ -101,6 +101,7 @@ def check_arrays(data: ArrayData) -> None:
             raise InputError(
                 f"{data.where}: 'y{ending}': expected whole numbers [{expected}], a label for each "
                 f"{'step of each sample' if by_step else 'sample'}; found {y.dtype} {list(y.shape)}"
+                f"{_label_remedy(x, y)}"
             )
         if len(y) and int(y.min()) < 0:
             raise InputError(f"{data.where}: 'y{ending}': expected labels from 0; found {int(y.min())}")
@@ -111,6 +112,17 @@ def check_arrays(data: ArrayData) -> None:
             f"of 'x'; found {group.dtype} {list(group.shape)}"
         )
     _check_classes(data)
+
+
+def _label_remedy(x: NDArray[Any], y: NDArray[Any]) -> str:
+    """The likely mistake behind labels that do not fit: one-hot rows, floats, or time in front."""
+    if y.ndim == 2 and len(y) == len(x) and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
+        return "; these rows are one-hot: give y.argmax(axis=1)"
+    if y.ndim == 1 and x.ndim > 2 and len(y) == x.shape[1]:
+        return f"; samples come first: if x is [T, N, ...], give x.swapaxes(0, 1), {list(x.swapaxes(0, 1).shape)}"
+    if y.shape[:1] == x.shape[:1] and y.dtype.kind == "f" and bool((y == y.round()).all()):
+        return "; give y.astype(int)"
+    return ""
 
 
 def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:

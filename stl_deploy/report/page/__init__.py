@@ -1,7 +1,8 @@
 """One HTML page and its JSON twin: what was trained, whether it survived export, and what it costs."""
 
 from stl_deploy.graph.compare import ParityRow
-from stl_deploy.report.page.data import Accuracy, Raster, ReportData, Thresholds, report_json
+from stl_deploy.pipeline.parity import Accuracy
+from stl_deploy.report.page.data import Raster, ReportData, Thresholds, report_json
 from stl_deploy.report.page.render import render_report
 
 __all__ = ["Accuracy", "ParityRow", "Raster", "ReportData", "Thresholds", "render_report", "report_json"]

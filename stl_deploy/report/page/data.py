@@ -5,28 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.compare import ParityRow
+from stl_deploy.pipeline.parity import Accuracy
 
 SCHEMA_VERSION = 1
 _PLAIN = {str, int, bool, type(None)}
-Label = Literal["measured", "simulated", "modelled"]
-"""How a figure came about: ran and was read off, ran on a simulator of hardware, or was worked out."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """One backend's accuracy on ``samples`` samples: a fraction, or None with the reason in ``note``."""
-
-    backend: str
-    accuracy: float | None
-    samples: int
-    label: Label = "measured"
-    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
-from numpy.typing import NDArray
 
+from stl_deploy.pipeline.candidates import Point, pareto_front
 from stl_deploy.report.page.svg import FAINT, SERIES, inline, panels, short, style
 from stl_deploy.report.page.templates import joules, template
 
 _COLOURS = {"": 0, "stl": 0, "ann": 1, "sl": 2, "tl": 3}
 _NAMED = 12
 """More points on the front than this are drawn without names; the table has them."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
-
-    joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
-    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept
-    epoch of a training. samples: names those that it was measured on; points of other samples are not compared.
-    right: ``[B]``, whether each sample was decided right, for paired comparisons; not in `as_dict`.
-    """
-
-    name: str
-    kind: Literal["SNN", "ANN"]
-    mode: str
-    steps: float
-    epoch: int | None
-    accuracy: float
-    joules: float
-    range_J: tuple[float, float]
-    margin: float | None = None
-    layer_by_layer_J: float | None = None
-    samples: str = ""
-    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
-        return row | {"range_J": list(self.range_J)}
-
-
-def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points that no other of the same samples equals or beats in both accuracy and energy, beating it in one."""
-    return tuple(p for p in points if not any(_beats(other, p) for other in points))
-
-
-def _beats(a: Point, b: Point) -> bool:
-    if a.samples != b.samples:
-        return False
-    no_worse = a.accuracy >= b.accuracy and a.joules <= b.joules
-    return no_worse and (a.accuracy > b.accuracy or a.joules < b.joules)
 
 
 def render_pareto(points: Sequence[Point]) -> str:

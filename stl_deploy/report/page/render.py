@@ -154,6 +154,8 @@ def _box(name: str, layer: Mapping[str, Any], joules: float, whole: float, batch
         return Box(
             name, f"{count(layer['neurons'])} neurons", layer["spikes"] / batch, "spikes", rate, joules, joules / whole
         )
+    if "max_compares" in layer:
+        return Box(name, "max pool", layer["max_compares"] / batch, "comparisons", None, joules, joules / whole)
     pool = layer["weight_words"] == 0
     kind = "pool" if pool else f"{count(layer['weight_words'])} weights"
     unit = "pooled events" if pool else f"synops ({layer['op']})"

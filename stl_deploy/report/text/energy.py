@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
 from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.what_if import DEFAULT_PRICE
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.validate import Check, scores
+from stl_deploy.pipeline.candidates import pareto_front
+
+if TYPE_CHECKING:
+    from stl_deploy.pipeline.tradeoff import Tradeoff
 
 
 def show(report: EnergyReport, say: Console) -> None:
@@ -176,3 +181,20 @@ def show_checks(checks: Sequence[Check], say: Console) -> None:
         "training: the model was fitted to it; held out: it was not; shortcut: a wrong way of counting that is in use. "
         "ANNs on devices: each network predicted from the device's others"
     )
+
+
+def show_tradeoff(result: Tradeoff, say: Console) -> None:
+    """Every point as a row, and the comparison at equal accuracy."""
+    front = pareto_front(result.points)
+    rows = []
+    for p in result.points:
+        batched = "-" if p.layer_by_layer_J is None else with_unit(p.layer_by_layer_J, "J")
+        energy = [with_unit(p.joules, "J"), batched, range_with_unit(p.range_J, "J")]
+        sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
+        what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
+        rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
+    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"streaming ({DEFAULT_PRICE})"]
+    headers += ["layer by layer", "over the grid"]
+    say.table([*headers, "Pareto"], rows)
+    if result.iso is not None:
+        say.say(result.iso.text)

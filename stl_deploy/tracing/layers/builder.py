@@ -139,7 +139,8 @@ class Builder(Draft):
         return self._terms[key]
 
     def _layer(self, signal: Signal) -> Terms:
-        kind = self.kinds.get(signal.node.name)
+        counted = self.thresholds.get(signal)
+        kind = self.kinds.get(signal.node.name if counted is None or counted.count is None else "count")
         if kind is None:
             raise refusal(signal, no_form(signal.node.name))
         try:

@@ -54,4 +54,5 @@ KINDS: dict[str, Kind] = {
     "lt": thresholds.compared,
     "le": thresholds.compared,
     "heaviside": thresholds.compared,
+    "count": thresholds.compared,
 }

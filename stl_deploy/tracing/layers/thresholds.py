@@ -11,7 +11,7 @@ from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.populations import compact
+from stl_deploy.tracing.populations import compact, counting
 from stl_deploy.tracing.steps import Ref, Signal
 
 
@@ -32,6 +32,7 @@ def compared(build: Builder, signal: Signal) -> Terms:
         decay=None,
         threshold=compact(threshold.theta.expand((1, *shape)), shape),
         compare="gt" if threshold.compare == "gt" else "ge",
+        **counting(threshold),
     )
     build.signals[node.name] = signal
     return build.add(node)

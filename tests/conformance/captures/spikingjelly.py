@@ -23,6 +23,21 @@ def stack(kind, mode, **options):
     return lively(net)
 
 
+def pooled(kind, **options):
+    """The pool between weights and neurons, a norm behind it."""
+    net = nn.Sequential(
+        layer.Conv2d(1, 4, 3, padding=1, bias=False),
+        layer.MaxPool2d(2),
+        layer.BatchNorm2d(4),
+        kind(v_threshold=0.5, **options),
+        layer.Flatten(),
+        layer.Linear(4 * 16, 10),
+        kind(v_threshold=0.5, **options),
+    )
+    functional.set_step_mode(net, "m")
+    return lively(net)
+
+
 class Static(nn.Module):
     """A static image, shown six times; the mean of the spikes is put out."""
 
@@ -76,6 +91,8 @@ CASES = {
     "lif-no-decay-input": _multi(neuron.LIFNode, decay_input=False, tau=4.0),
     "lif-v-reset": _multi(neuron.LIFNode, v_reset=-0.25),
     "plif-multi": _multi(neuron.ParametricLIFNode),
+    "max-pool-of-currents": lambda: (pooled(neuron.IFNode), sequence(), {}),
+    "ilif": lambda: (pooled(neuron.ILIFNode), sequence(), {}),
     "if-static": lambda: (Static(), sequence()[0], {"time": "inside"}),
     "plif-mnist-net": lambda: (
         deep(parametric_lif_net.MNISTNet, neuron.ParametricLIFNode, channels=16),
@@ -88,4 +105,4 @@ CASES = {
     "spiking-resnet18": lambda: (deep(spiking_resnet.spiking_resnet18, neuron.LIFNode), images(), {}),
     "spiking-vgg11-bn": lambda: (deep(spiking_vgg.spiking_vgg11_bn, num_classes=10), images(), {}),
 }
-GOLDEN = ("if-soft", "lif-single", "lif-v-reset")
+GOLDEN = ("if-soft", "lif-single", "lif-v-reset", "max-pool-of-currents", "ilif")

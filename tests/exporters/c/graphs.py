@@ -16,6 +16,7 @@ from stl_deploy.integers.graph import (
     IntegerInput,
     IntegerOutput,
     IntegratorNode,
+    MaxPoolNode,
     PopulationNode,
     SumPoolNode,
 )
@@ -30,6 +31,7 @@ class Grower:
     def __init__(self, seed: int, *, several: bool = False) -> None:
         self.several = several
         self.rng = np.random.default_rng(seed)
+        self.maxima = np.random.default_rng((seed, 1))
         self.nodes: list[Node] = []
         self.accumulator = WIDE if seed % 2 else LOIHI
 
@@ -99,7 +101,7 @@ class Grower:
             PopulationNode(name=name, shape=shape, sources=tuple(sources), neuron=self.neuron(shape), bias=bias)
         )
         if self.chance(0.4) and len(shape) == 3 and min(shape[1:]) > 1:
-            pool = self.pool(self.nodes[-1])
+            pool = self.pool(self.nodes[-1], spiking=True)
             self.nodes.append(pool)
             if self.chance(0.7):
                 neuron = IntegerNeuron(v_decay=4096, threshold=np.zeros((), np.int32))
@@ -132,14 +134,16 @@ class Grower:
         steps = self.whole(0, 3, self.sizes(before.shape))
         return DelayNode(name=self.name("delay"), shape=before.shape, sources=(Source(before.name),), steps=steps)
 
-    def pool(self, before: Node) -> Node:
+    def pool(self, before: Node, spiking: bool = False) -> Node:
         kernel = self.pick((2, 2), (2, 2), (2, 1), (1, 2))
         stride = self.pick(kernel, kernel, (1, 1), (1, 2))
         padding = self.pick(((0, 0), (0, 0)), ((0, 0), (0, 0)), ((1, 0), (0, 1)))
         sizes = tuple(
             (n + sum(p) - k) // s + 1 for n, k, s, p in zip(before.shape[1:], kernel, stride, padding, strict=True)
         )
-        return SumPoolNode(
+        inside = all(max(sides) < size for sides, size in zip(padding, kernel, strict=True))
+        kind = MaxPoolNode if inside and not spiking and self.maxima.random() < 0.5 else SumPoolNode
+        return kind(
             name=self.name("pool"),
             shape=(before.shape[0], *sizes),
             sources=(Source(before.name),),

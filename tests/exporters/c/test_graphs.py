@@ -121,7 +121,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
         row_by_row = [step.by_rows for step in plan.steps if step.fields.get("by_rows")]
         forms |= {(rows.conv.kind, rows.conv.form[0] == "spikes", rows.lag) for rows in row_by_row}
     assert np.mean([0.02 < rate < 0.98 for rate in rates]) > 0.6
-    assert len(kinds) == 10
+    assert len(kinds) == 11
     assert clipped > 20
     assert forms >= {
         ("conv_window", "spikes", "int16_t"),

@@ -309,3 +309,29 @@ def test_the_header_names_classes_training_steps_and_licence() -> None:
     assert "trained with sequences of 4 steps; exported with sequences of 8 steps" in header
     assert "SPDX-License-Identifier: BSD-3-Clause" in header
     assert "a step is 0.001 " in header
+
+
+@needs_compiler
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_state_that_was_never_initialised_fails_an_assertion_in_debug_builds(begins: bool, tmp_path: Path) -> None:
+    write(tmp_path, other(), "net")
+    main = f"""
+#include <stdio.h>
+#include "net.h"
+int main(void)
+{{
+    static net_state state;
+    const int32_t x[8] = {{ 0 }};
+    int32_t y[2];
+    {"net_init(&state);" if begins else ""}
+    printf("%d\\n", (int)net_step(&state, x, y));
+    return 0;
+}}
+"""
+    if begins:
+        assert compiled(tmp_path, main, "-DNET_DEBUG") == [0]
+    else:
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            compiled(tmp_path, main, "-DNET_DEBUG")
+        assert "begun" in failed.value.stderr
+        assert compiled(tmp_path, main) == [0]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
+from stl_deploy.graph.program import Norm
 from stl_deploy.graph.run import run
 from tests.program_oracle import Inexact, simulate
 from tests.strategies import programs_and_inputs
@@ -12,9 +13,10 @@ from tests.strategies import programs_and_inputs
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
-@given(case=programs_and_inputs())
+@given(case=programs_and_inputs(more=True))
 def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, case, tmp_path_factory):
     program, x = case
+    assume(not any(program.of(Norm)))
     try:
         expected = simulate(program, x)
     except Inexact:

@@ -14,8 +14,8 @@ from stl_deploy.exporters.witnesses.environment import XYLOSIM
 from stl_deploy.exporters.witnesses.xylosim import XyloSim
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.read import read
+from stl_deploy.verbs.artifacts import export
 
 FILES = Path(__file__).parent / "frameworks"
 LAYERS = ("1_LIFTorch", "3_LIFTorch")

@@ -28,7 +28,12 @@
 /* Products and sums of the functions below need an int of 32 bits: this array has a size below 0 without. */
 typedef char net_int_has_32_bits[sizeof(int) >= 4 ? 1 : -1];
 
-#ifndef NET_RECORD
+#ifdef NET_DEBUG
+#include <assert.h>
+#define NET_BEGUN 0x6e657475u
+#endif
+
+#if !defined NET_RECORD && !defined NET_DEBUG
 /* The state is as large as net.h says: this array has a size below 0 if it is not. */
 typedef char net_state_size_as_told[sizeof(net_state) == NET_STATE_BYTES ? 1 : -1];
 #endif
@@ -238,6 +243,9 @@ STL_APART static void neurons_2(int16_t *STL_RESTRICT v, const int16_t *STL_REST
 /* One step of what was taken in. */
 static void run(net_state *s, int32_t *y)
 {
+#ifdef NET_DEBUG
+    assert(s->begun == NET_BEGUN);
+#endif
     NET_MARK(1); /* lif1: neurons, 2 x 4 x 4 */
     fill_s16(s->scratch.s16, lif1_bias, 2, 16);
     for (int32_t row = 0; row < 4; row++) {
@@ -274,6 +282,9 @@ static void run(net_state *s, int32_t *y)
 void net_init(net_state *s)
 {
     (void)memset(s, 0, sizeof *s);
+#ifdef NET_DEBUG
+    s->begun = NET_BEGUN;
+#endif
 }
 
 /* Whether a value is refused. Built with NET_SATURATE none is: it counts as the nearest one in range. */

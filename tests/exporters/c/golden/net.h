@@ -62,12 +62,16 @@ typedef struct net_state {
     uint8_t pool1_spikes[8]; /* 1 where a neuron fired */
     uint8_t lif2_spikes[3]; /* 1 where a neuron fired */
     uint8_t row_spikes[8]; /* spikes of the row of neurons at work */
+#ifdef NET_DEBUG
+    uint32_t begun; /* whether net_init has been called: net_step asserts it */
+#endif
 #ifdef NET_RECORD
     uint8_t recorded[NET_SPIKES]; /* for verification: every neuron's spike of the last step, layer by layer */
 #endif
 } net_state;
 
-/* Bring every neuron to rest: before the first step of each sequence. */
+/* Bring every neuron to rest: before the first step of each sequence. Compiled with -DNET_DEBUG, your sources too, a
+ * step of a state that was never initialised fails an assertion. */
 void net_init(net_state *s);
 
 /* One time step. Returns 0, or -1 if a value of x is below NET_INPUT_MIN or above NET_INPUT_MAX: then

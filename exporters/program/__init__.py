@@ -1,0 +1,1 @@
+"""Programs as files: networks that NIR cannot hold."""

@@ -1,0 +1,176 @@
+"""Read and write Program files: the nodes as JSON, their arrays beside them, in one npz without pickle.
+
+A file is not trusted: fields are checked one by one, then a step of zeros is run, which every node must take and turn
+into the shape that it declares.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.npz import read_npz, write_npz
+from stl_deploy._util.untrusted import one_line
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.graph.program import Compare, Input, Node, Program, Reset, Rounding, Source, Synapse, SynapseRule
+from stl_deploy.graph.run import run
+from stl_deploy.graph.segments import ordered
+from stl_deploy.graph.takes import ALL_NODES
+
+FORMAT = 1
+_HEADER = "program"
+_KINDS = {kind.__name__: kind for kind in ALL_NODES}
+_PARTS = {kind.__name__: kind for kind in (Source, Synapse)}
+"""Dataclasses that stand within nodes."""
+_WORDS = {
+    "compare": get_args(Compare),
+    "reset": get_args(Reset),
+    "rule": get_args(SynapseRule),
+    "rounding": get_args(Rounding),
+}
+"""Fields that hold one of a few words."""
+_MOST_VALUES = 2**28
+"""Values of all nodes of one sample and step; with more, not even one step is run."""
+_MOST_LEVELS = 8
+_MOST_DELAY = 2**16
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_program(program: Program, path: Path) -> None:
+    """Write a Program whole or not at all; arrays keep their types."""
+    arrays: Arrays = {}
+    header = {
+        "format": FORMAT,
+        "dt": program.dt,
+        "metadata": _metadata(program.metadata),
+        "nodes": [_written(node, arrays) for node in program.nodes],
+    }
+    text = np.frombuffer(json.dumps(header, ensure_ascii=True).encode(), np.uint8)
+    write_npz(path, {_HEADER: text, **arrays})
+
+
+def read_program(path: Path) -> Program:
+    """Read a Program; raises InputError for a file that is damaged, or none of ours."""
+    arrays = read_npz(path)
+    text = arrays.pop(_HEADER, None)
+    if text is None or text.dtype != np.uint8 or text.ndim != 1:
+        raise InputError(f"{path}: expected a Program file, with an array '{_HEADER}'; found an .npz of another kind")
+    try:
+        program = _program(json.loads(bytes(text).decode("ascii")), arrays)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: no Program file ({type(error).__name__}: {one_line(error, 200)})") from None
+    _require_sound(program, path)
+    return program
+
+
+def _metadata(metadata: Mapping[str, Any]) -> Any:
+    """Metadata as JSON has them; what JSON has no word for is left out."""
+    return json.loads(json.dumps(dict(metadata), default=lambda value: getattr(value, "tolist", lambda: None)()))
+
+
+def _written(value: Any, arrays: Arrays) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        name = f"a{len(arrays)}"
+        arrays[name] = np.asarray(value)
+        return {"array": name}
+    if type(value).__name__ in {**_KINDS, **_PARTS}:
+        contents = {f.name: _written(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"kind": type(value).__name__, **contents}
+    return [_written(one, arrays) for one in value] if isinstance(value, tuple) else value
+
+
+def _program(header: Any, arrays: Arrays) -> Program:
+    if header["format"] != FORMAT:
+        raise InputError(
+            f"expected format {FORMAT}; found {header['format']!r}; read it with the version that wrote it"
+        )
+    if not isinstance(header["metadata"], dict):
+        raise InputError("expected metadata by name; found something else")
+    dt = float(header["dt"])
+    nodes = [_read(node, arrays) for node in header["nodes"]]
+    if not (math.isfinite(dt) and dt > 0) or not nodes or not all(isinstance(node, Node) for node in nodes):
+        raise InputError("expected a time step above 0 and a list of nodes; found something else")
+    return Program(tuple(nodes), dt, header["metadata"])
+
+
+def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
+    if level > _MOST_LEVELS:
+        raise InputError("its nodes are nested too deep")
+    if isinstance(value, list):
+        return tuple(_read(one, arrays, level + 1) for one in value)
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return _array(arrays[value["array"]])
+    kind: Any = {**_KINDS, **_PARTS}[value["kind"]]
+    known = {f.name for f in fields(kind)}
+    if set(value) - {"kind"} != known:
+        raise InputError(f"a {value['kind']}: expected {', '.join(sorted(known))}; found other fields")
+    for name in known & set(_WORDS):
+        if value[name] not in _WORDS[name]:
+            raise InputError(f"{name}: expected {', '.join(_WORDS[name])}; found {str(value[name])[:60]!r}")
+    return kind(**{name: _read(value[name], arrays, level + 1) for name in known})
+
+
+def _array(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype not in (np.float32, np.float64, np.int64) or not bool(np.isfinite(array).all()):
+        raise InputError(
+            f"expected finite numbers in float32, float64 or int64; found {array.dtype}, or NaN, or infinity"
+        )
+    return array
+
+
+def _require_sound(program: Program, path: Path) -> None:
+    """Raise InputError unless names, edges and shapes fit together and a step of zeros runs through."""
+    names = [node.name for node in program.nodes]
+    for node in program.nodes:
+        where = f"{path}: node {str(node.name)[:60]!r}"
+        if not isinstance(node.name, str) or names.count(node.name) > 1:
+            raise InputError(f"{where}: expected a name of its own")
+        if not _is_shape(node.shape):
+            raise InputError(f"{where}: expected a shape of sizes of at least 1; found {node.shape!r}")
+        sources = node.sources if isinstance(node.sources, tuple) else ()
+        if not all(_is_edge(source, names) for source in sources):
+            raise InputError(f"{where}: expected to read nodes of the file, some steps late; found others")
+        if bool(sources) == isinstance(node, Input):
+            raise InputError(f"{where}: expected sources of every node but inputs")
+    if not program.inputs or not program.outputs:
+        raise InputError(f"{path}: expected an Input and an Output; found none")
+    if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
+        raise InputError(f"{path}: its nodes have more than {_MOST_VALUES:,} values of one sample")
+    try:
+        in_order = tuple(node.name for node in ordered(program.by_name)) == tuple(names)
+        _run_a_step(program)
+    except StlDeployError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # numpy's words for shapes that do not fit
+        raise InputError(f"{path}: its nodes do not fit together ({one_line(error, 200)})") from None
+    if not in_order:
+        raise InputError(f"{path}: expected each node behind those that it reads; found another order")
+
+
+def _is_edge(source: Any, names: Collection[str]) -> bool:
+    known = isinstance(source, Source) and source.node in names
+    return known and type(source.delay) is int and 0 <= source.delay <= _MOST_DELAY
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, tuple) and all(type(size) is int and 0 < size <= _MOST_VALUES for size in shape)
+
+
+def _run_a_step(program: Program) -> None:
+    def observe(node: Node, _: NDArray[Any], out: NDArray[Any]) -> None:
+        if out.shape != (1, 1, *node.shape):
+            raise InputError(f"node '{node.name}': expected the shape {list(node.shape)}; found {list(out.shape[2:])}")
+
+    run(program, {n.name: np.zeros((1, 1, *n.shape), np.float32) for n in program.inputs}, observe=observe)

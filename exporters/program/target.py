@@ -1,0 +1,45 @@
+"""The Program itself as a Format: every node that there is, read back to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stl_deploy.exporters.nir.target import Reference
+from stl_deploy.exporters.program.file import read_program, write_program
+from stl_deploy.exporters.targets import Format, Options
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.show import Row, table
+from stl_deploy.graph.takes import ALL_NODES
+
+
+class ProgramFormat(Format):
+    """What NIR cannot hold, kept for the commands of this package."""
+
+    name = "program"
+    description = "the network as this package holds it, for what NIR has no node for; read by stl-deploy alone"
+    suffix = ".program"
+    by_default = False
+    takes = ALL_NODES
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """Nothing is lost."""
+        return ()
+
+    def write(self, program: Program, path: Path, options: Options) -> Mapping[str, Any]:
+        """See `write_program`."""
+        write_program(program, path)
+        return {"target": self.name}
+
+    def load(self, path: Path) -> Reference:
+        """The reference run of it."""
+        return Reference(read_program(path), Options())
+
+    def rows(self, path: Path) -> tuple[Row, ...]:
+        """One row for each node."""
+        return table(read_program(path))
+
+
+TARGETS = (ProgramFormat(),)

@@ -1,0 +1,154 @@
+"""The verbs that weigh accuracy against energy: several networks and steps, and the search for a cheaper network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import write_json, write_text
+from stl_deploy._util.units import with_unit
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
+from stl_deploy.energy.paired import MARGIN, check_margin, percent
+from stl_deploy.errors import InputError
+from stl_deploy.pipeline import optimise as searching
+from stl_deploy.pipeline.artifacts import labels_of
+from stl_deploy.pipeline.candidates import Candidate, Point, candidates, mode_of, pareto_front
+from stl_deploy.pipeline.tradeoff import (
+    HTML,
+    JSON,
+    KEPT,
+    Tradeoff,
+    exit_points,
+    iso_accuracy,
+    kept_twin_point,
+    points_at_steps,
+    twin_point,
+)
+from stl_deploy.report.page.pareto import render_pareto
+from stl_deploy.report.text.energy import show_tradeoff
+from stl_deploy.runs.kept_twin import kept_twin
+from stl_deploy.runs.manifest import record_files
+
+
+def tradeoff(
+    sources: Sequence[Path],
+    input_file: Path | None = None,
+    points_at: TradeoffOptions | None = None,
+    options: EnergyOptions | None = None,
+    *,
+    dialect: str | None = None,
+    ann: Path | None = None,
+    output: Path | None = None,
+    say: Console = QUIET,
+) -> Tradeoff:
+    """Measure accuracy and model the energy of each run folder or .nir file.
+
+    points_at: at which points, besides each network as it is. options: coding, grid and margin. Accuracy needs labels
+    ``y`` in the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are
+    weighed on the first spiking network's input. Without them a run alone is weighed against the twin that it keeps.
+    One network and one twin are also compared at equal accuracy, at the steps looked at. Networks measured on different
+    samples have no common Pareto front.
+    With ``output`` tradeoff.html and tradeoff.json go there.
+    Raises InputError for a margin outside 0 to 100, without labels, without a spiking network, for input off the grid
+    that a graph declares, or where no epochs were kept.
+    """
+    points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
+    input_coding, input_grid = options.input_coding, options.input_grid
+    share = check_margin(MARGIN if options.margin is None else options.margin)
+    modes = [mode_of(source) for source in sources]
+    twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
+    twins += [] if ann is None else [ann]
+    names = labels_of([*sources, *([] if ann is None else [ann])])
+    points: list[Point] = []
+    first: Candidate | None = None
+    for source, mode in zip(sources, modes, strict=True):
+        if mode == "ann":
+            continue
+        for last in candidates(
+            source,
+            names[source],
+            input_file,
+            dialect=dialect,
+            input_grid=input_grid,
+            over_checkpoints=points_at.over_checkpoints,
+            say=say,
+        ):
+            first = first or last
+            own = list(points_at_steps(last, points_at.over_steps, input_coding))
+            points += own
+            if points_at.early_exit:
+                points += exit_points(last, input_coding)
+    if first is None:
+        raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
+    others = [twin_point(first, twin, names[twin], input_coding) for twin in twins]
+    if len(sources) == 1 and not twins:
+        kept, unmeasured = kept_twin(
+            last.program, sources[0], input_file, last.x, last.labels, say, input_grid=input_grid
+        )
+        others = [] if kept is None else [kept_twin_point(last, kept, KEPT, input_coding)]
+        if unmeasured:
+            say.warn(unmeasured)
+    alone = len(others) == 1 and modes.count("ann") == len(sources) - 1
+    iso = iso_accuracy([*own, *others], share) if alone else None
+    result = Tradeoff((*points, *others), iso)
+    if len({point.samples for point in result.points}) > 1:
+        say.warn("these networks were measured on different samples; each set of samples has a Pareto front of its own")
+    show_tradeoff(result, say)
+    if output is not None:
+        write_json(output / JSON, result.as_dict())
+        write_text(output / HTML, render_pareto(result.points))
+        record_files(output, [JSON])
+        say.say(f"written: {output / HTML} and {output / JSON}")
+    return result
+
+
+def optimise(
+    run_dir: Path,
+    *,
+    goal: str = "energy",
+    margin: float = 0.5,
+    minutes: float = 10.0,
+    processes: int = 2,
+    executor: Executor | None = None,
+    say: Console = QUIET,
+) -> searching.Optimised:
+    """Search time steps, width, synop budget, pruning and early exit for a network that costs less than an equal ANN.
+
+    Everything is decided on validation data; the point picked is then looked at on test data, once. Networks stay in
+    ``run_dir/optimise``: a search that was cut off, or ran out of minutes, goes on where it stopped.
+
+    Args:
+        run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
+        goal: ``energy``.
+        margin: Percentage points that a point may be behind the ANN twin, as measured.
+        minutes: No training begins after so long.
+        processes: Networks trained at a time.
+        executor: Where to train instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
+            Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
+        say: Where progress goes.
+
+    Raises:
+        InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
+    """
+    found = searching.search(
+        run_dir, goal=goal, margin=margin, minutes=minutes, processes=processes, executor=executor, say=say
+    )
+    folder = run_dir / searching.FOLDER
+    write_text(folder / searching.HTML, render_pareto([*found.points, *found.anns]))
+    _show(found, say)
+    say.say(f"written: {folder / searching.HTML} and {folder / searching.JSON}")
+    return found
+
+
+def _show(found: searching.Optimised, say: Console) -> None:
+    front = [p for p in pareto_front([*found.points, *found.anns])]
+    rows = [
+        [searching.named(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
+        for p in sorted(front, key=lambda p: p.joules)
+    ]
+    say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)
+    if found.missing:
+        say.warn(f"no time for {len(found.missing)} networks; the same command goes on with them")
+    say.say(found.text)

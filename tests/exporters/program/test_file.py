@@ -1,0 +1,135 @@
+"""Program files: every node comes back to the bit, and a file that is damaged is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stl_deploy._util.npz import read_npz, write_npz
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.program.file import read_program, write_program
+from stl_deploy.graph.program import Input, Linear, MaxPool, Neuron, Output, Program, Source
+from tests.strategies import programs
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray | np.generic):
+        return a.dtype == b.dtype and a.shape == b.shape and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    if hasattr(a, "__dataclass_fields__"):
+        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, tuple):
+        return isinstance(b, tuple) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+@settings(max_examples=60)
+@given(program=programs(more=True))
+def test_a_program_comes_back_to_the_bit(program: Program, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("program") / "net.program"
+    write_program(program, path)
+    read = read_program(path)
+    assert read.dt == program.dt
+    assert same(program.nodes, read.nodes)
+
+
+def small() -> Program:
+    pool = MaxPool(
+        name="pool",
+        shape=(1, 2),
+        sources=(Source("in"),),
+        kernel=(2,),
+        stride=(2,),
+        padding=((0, 0),),
+        input_shape=(1, 4),
+    )
+    weight = np.ones((3, 2), np.float32)
+    linear = Linear(name="fc", shape=(1, 3), sources=(Source("pool"),), weight=weight, bias=None, input_shape=(1, 2))
+    lif = Neuron(
+        name="lif", shape=(1, 3), sources=(Source("fc"),), decay=np.float32(0.5), threshold=np.asarray(1, np.float32)
+    )
+    nodes = (Input(name="in", shape=(1, 4), sources=()), pool, linear, lif)
+    return Program((*nodes, Output(name="out", shape=(1, 3), sources=(Source("lif"),))), 1e-4, {"a": [1, 2]})
+
+
+def rewritten(path: Path, change: Any) -> None:
+    arrays = read_npz(path)
+    header = json.loads(bytes(arrays["program"]))
+    change(header, arrays)
+    arrays["program"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    write_npz(path, arrays)
+
+
+def _set(node: int, **values: Any) -> Any:
+    return lambda header, arrays: header["nodes"][node].update(values)
+
+
+DAMAGED: dict[str, tuple[Any, str]] = {
+    "another version": (lambda h, a: h.update(format=2), "expected format 1; found 2"),
+    "no nodes": (lambda h, a: h.update(nodes=[]), "expected a time step above 0 and a list of nodes"),
+    "time": (lambda h, a: h.update(dt=float("nan")), "expected a time step above 0"),
+    "a kind that is none": (_set(1, kind="Os"), "no Program file .KeyError"),
+    "a field too many": (_set(1, other=1), "a MaxPool: expected .*; found other fields"),
+    "a word that is none": (_set(3, reset="never"), "reset: expected value, .*; found 'never'"),
+    "two of one name": (_set(1, name="in"), "'in': expected a name of its own"),
+    "an edge to nowhere": (_set(4, sources=[{"kind": "Source", "node": "x", "delay": 0}]), "'out': expected to read"),
+    "an edge from later": (
+        _set(4, sources=[{"kind": "Source", "node": "lif", "delay": -1}]),
+        "'out': expected to read",
+    ),
+    "a wrong shape": (_set(1, shape=[1, 3]), "do not fit together"),
+    "a huge shape": (_set(0, shape=[2**20, 2**20]), "more than 268,435,456 values"),
+    "no shape": (_set(0, shape="x"), "expected a shape of sizes"),
+    "weights that do not fit": (lambda h, a: a.update(a0=np.ones((3, 5), np.float32)), "do not fit together"),
+    "weights of text": (lambda h, a: a.update(a0=np.array(["x"])), "expected finite numbers in float32"),
+    "infinite weights": (
+        lambda h, a: a.update(a0=np.full((3, 2), np.inf, np.float32)),
+        "expected finite numbers in float32",
+    ),
+    "a missing array": (lambda h, a: a.pop("a0"), "no Program file .KeyError"),
+    "an array in the window": (_set(1, kernel=[2, 2]), "do not fit together|no Program file|no valid|expected"),
+    "nested": (_set(1, kernel=[[[[[[[[[[1]]]]]]]]]]), "nested too deep"),
+}
+
+
+@pytest.mark.parametrize("change", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_refused_in_a_sentence(change: tuple[Any, str], tmp_path: Path) -> None:
+    path = tmp_path / "net.program"
+    write_program(small(), path)
+    rewritten(path, change[0])
+    with pytest.raises(InputError, match=change[1]) as caught:
+        read_program(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_bytes_that_are_changed_are_refused_or_read(data: st.DataObject, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("program") / "net.program"
+    write_program(small(), path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(content))
+    said = ""
+    try:
+        read_program(path)
+    except InputError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+def test_another_npz_is_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "x.program"
+    write_npz(path, {"x": np.zeros(3)})
+    with pytest.raises(
+        InputError, match=r"expected a Program file, with an array 'program'; found an \.npz of another"
+    ):
+        read_program(path)

@@ -1,0 +1,82 @@
+"""A labelled data set through several backends: accuracy with its interval, and spikes that differ from the graph's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import stl_deploy as stl
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.c.compiler import find_compiler
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(12, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 16), []
+        for step in x:
+            v = 0.75 * v + self.fc1(step)
+            s = (v > 0.3).float()
+            v = v * (1 - s)
+            out.append(self.fc2(s))
+        return torch.stack(out)
+
+
+@pytest.fixture(scope="module")
+def net() -> stl.SpikingGraph:
+    return stl.capture(Net(), torch.bernoulli(torch.full((8, 5, 12), 0.4)))
+
+
+@pytest.fixture(scope="module")
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.bernoulli(torch.full((40, 8, 12), 0.4), generator=generator)
+    return TensorDataset(x, torch.randint(3, (40,), generator=generator))
+
+
+def test_every_backend_is_beside_the_graph(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    names = ["onnx", "loihi", "c"] if find_compiler() is not None else ["onnx", "loihi"]
+    found = net.evaluate(DataLoader(data, batch_size=20), backend=names)
+    assert list(found.backends) == names
+    assert found.backends["onnx"].accuracy == found.accuracy == found.module_accuracy
+    assert (found.backends["onnx"].compared, found.backends["onnx"].differing) == (40 * 8 * 16, 0)
+    for name in names[1:]:
+        one = found.backends[name]
+        assert one.compared == 40 * 8 * 16
+        assert one.differing < 0.2 * one.compared
+        assert one.interval[0] <= one.accuracy <= one.interval[1]
+    lines = str(found).splitlines()
+    assert [line.split()[0] for line in lines] == ["label", "graph", "module", *names, "40"]
+    assert set(found.as_dict()["backends"]) == set(names)
+
+
+def test_integers_are_chosen_once_and_labels_alone_decide(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    whole = net.evaluate(DataLoader(data, batch_size=40), backend="loihi").backends["loihi"]
+    parts = net.evaluate(DataLoader(data, batch_size=7), backend="loihi").backends["loihi"]
+    assert (whole.accuracy, whole.differing) == (parts.accuracy, parts.differing)
+    x, labels = data.tensors
+    y = net.simulate(x.swapaxes(0, 1).numpy(), backend="loihi")
+    assert 0 < np.mean(y.readout.reshape(8, 40, 3).sum(0).argmax(-1) == labels.numpy()) < 1
+
+
+def test_the_interval_is_exact() -> None:
+    from stl_deploy.energy.paired import accuracy_interval
+
+    low, high = accuracy_interval(8, 10)  # Clopper and Pearson, as tables have it
+    assert (round(low, 4), round(high, 4)) == (0.4439, 0.9748)
+    assert accuracy_interval(0, 10)[0] == 0
+    assert accuracy_interval(10, 10)[1] == 1
+
+
+def test_what_no_backend_takes_is_refused(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    with pytest.raises(InputError, match=r"expected a backend: .*; found 'onx'"):
+        net.evaluate(DataLoader(data, batch_size=20), backend="onx")
+    with pytest.raises(UnsupportedError, match="node"):
+        net.evaluate(DataLoader(data, batch_size=20), backend="xylo")

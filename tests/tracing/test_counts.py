@@ -1,0 +1,185 @@
+"""Spikes that carry counts, in the forms that people write: captured with proof, to ONNX, and priced as graded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.energy.counts.neuron_ops import neuron_ops
+from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.graph.program import Neuron
+from stl_deploy.nn.program_module import ProgramModule
+
+THETA = 0.75
+Fire = Callable[[Tensor], Tensor]
+
+
+class Rounds(torch.autograd.Function):
+    """As I-LIF neurons of spike-driven detectors train: rounded, with a straight-through gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cap: int) -> Tensor:
+        return torch.round(torch.clamp(x, 0, cap))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+def straight_through(v: Tensor) -> Tensor:
+    """As SpikingJelly's ILIFNode writes it: a gradient inside a window, by what is 0 in the forward pass."""
+    scaled = v / THETA
+    window = ((scaled >= 0) & (scaled <= 4)).to(v.dtype) + v * 0.0
+    return scaled.clamp(0.0, 4).round() + window * (scaled - scaled.detach())
+
+
+class Counting(nn.Module):
+    """Two layers of leaky neurons that fire counts; late: each is subtracted before the leak of the next step."""
+
+    def __init__(self, fire: Fire, *, beta: float = 0.9, late: bool = False, theta: float = THETA) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.fc1.weight.mul_(4)
+            self.fc2.weight.mul_(2)
+        self.fire, self.beta, self.late, self.theta = fire, beta, late, theta
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, w = torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 4)
+        s, z = torch.zeros_like(v), torch.zeros_like(w)
+        out = []
+        for step in x:
+            before, after = (s * self.theta, z * self.theta) if self.late else (0.0, 0.0)
+            v = self.beta * (v - before) + self.fc1(step)
+            s = self.fire(v)
+            w = self.beta * (w - after) + self.fc2(s)
+            z = self.fire(w)
+            if not self.late:
+                v, w = v - s * self.theta, w - z * self.theta
+            out.append(z)
+        return torch.stack(out)
+
+
+FORMS: dict[str, tuple[Fire, tuple[int | None, str]]] = {
+    "trunc": (lambda v: torch.clamp(torch.trunc(v / THETA), min=0), (None, "down")),
+    "trunc, with a cap": (lambda v: torch.clamp(torch.trunc(v / THETA), 0, 4), (4, "down")),
+    "floor": (lambda v: torch.floor(v / THETA).relu(), (None, "down")),
+    "of what is positive": (lambda v: torch.floor(torch.relu(v) / THETA), (None, "down")),
+    "clamped before": (lambda v: torch.floor(torch.clamp(v / THETA, 0, 3)), (3, "down")),
+    "clamped twice": (lambda v: torch.floor(v / THETA).clamp(min=0).clamp(max=7), (7, "down")),
+    "floor of a half more": (lambda v: torch.floor(torch.clamp(v / THETA, 0, 4) + 0.5), (4, "half_up")),
+    "round": (lambda v: torch.round(torch.clamp(v / THETA, min=0, max=3)), (3, "half_even")),
+    "with a straight-through gradient": (straight_through, (4, "half_even")),
+    "where it spikes": (lambda v: (v >= THETA) * torch.floor(v / THETA), (None, "down")),
+    "where it is positive": (lambda v: (v > 0).float() * torch.floor(v / THETA), (None, "down")),
+    "minimum, maximum": (
+        lambda v: torch.minimum(torch.maximum(torch.floor(v / THETA), torch.zeros(())), torch.tensor(5.0)),
+        (5, "down"),
+    ),
+}
+X = torch.rand(9, 4, 6, generator=torch.Generator().manual_seed(0)) * 2 - 0.3
+
+
+def _counting(net: stl.SpikingGraph) -> list[Neuron]:
+    assert net.proof.replay_differing == net.proof.end_to_end["differing"] == 0
+    assert all(layer.rate > 0.02 for layer in net.proof.layers)
+    assert max(float(s.max()) for s in net.simulate(net.sample).spikes.values()) > 1
+    return list(net.program.spiking)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_count_is_captured(form: tuple[Fire, tuple[int | None, str]], late: bool) -> None:
+    neurons = _counting(stl.capture(Counting(form[0], late=late), X))
+    assert [(n.many, n.cap, n.rounding, n.reset) for n in neurons] == [(True, *form[1], "subtract")] * 2
+
+
+@pytest.mark.parametrize("name", ["trunc, with a cap", "floor of a half more", "round"])
+def test_onnx_and_torch_count_alike_and_counts_are_graded(name: str, tmp_path: Path) -> None:
+    net = stl.capture(Counting(FORMS[name][0]), X)
+    expected = net.simulate(net.sample)
+    for form in ("sequence", "step"):
+        done = net.export(tmp_path / f"{form}.onnx", form=form)
+        assert [run["differing"] for run in done["verified"]["runs"]] == [0]
+    with torch.no_grad():
+        y = ProgramModule(net.program)(torch.from_numpy(net.sample))
+    np.testing.assert_array_equal(y.numpy(), expected.y)
+    layers = net.energy().as_dict()["layers"]
+    assert layers["linear1" if "linear1" in layers else "fc1"]["op"] == "MAC"
+    assert layers["fc2"]["op"] == "MAC"
+    first = net.program.spiking[0]
+    assert layers[first.name]["spikes"] == int(expected.spikes[first.name].sum())
+    nearest = first.rounding != "down"
+    assert neuron_ops(first).adds == 1 + nearest
+
+
+def test_a_detectors_neurons_are_captured() -> None:
+    """`mem = (mem - spike) * decay + x` and a rounded clamp of it, in a function with a gradient of its own."""
+    model = Counting(lambda v: Rounds.apply(v, 4), beta=0.25, late=True, theta=1.0)
+    neurons = _counting(stl.capture(model, X))
+    assert [(n.cap, n.rounding, n.reset) for n in neurons] == [(4, "half_even", "subtract")] * 2
+
+
+def test_a_count_without_memory_is_a_neuron_without_memory() -> None:
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc2(Rounds.apply(3 * self.fc1(x), 4))
+
+    (neuron,) = _counting(stl.capture(Quantised(), X))
+    assert (neuron.decay, neuron.cap, neuron.rounding) == (None, 4, "half_even")
+
+
+def test_nir_holds_those_that_are_rounded_down() -> None:
+    assert stl.capture(Counting(FORMS["trunc, with a cap"][0]), X).graph.nodes
+    net = stl.capture(Counting(FORMS["round"][0]), X)
+    with pytest.raises(UnsupportedError, match="its rounding is read back from NIR as down, meant is half_even"):
+        _ = net.graph
+    found = net.check("nir", "netx", "onnx", "xylo", "verilog")
+    assert {name: found.targets[name] for name in ("nir", "netx", "xylo", "verilog")} == dict.fromkeys(
+        ("nir", "netx", "xylo", "verilog"), "unsupported"
+    )
+
+
+REFUSED: dict[str, tuple[Fire, str]] = {
+    "counts below 0": (lambda v: torch.trunc(v / THETA), r"torch\.clamp\(torch\.floor\(v / θ\), 0, cap\)"),
+    "a cap that is no count": (lambda v: torch.round(torch.clamp(v / THETA, 0, 2.5)), r"found \[0, 2.5\]"),
+    "a gate above the threshold": (lambda v: (v > 2 * THETA) * torch.floor(v / THETA), "several spikes"),
+    "floor_divide": (lambda v: torch.clamp(v // THETA, 0, 4), r"'floor_divide' .*torch\.floor\(v / θ\)"),
+    "decimals": (lambda v: torch.clamp(torch.round(v / THETA, decimals=1), 0, 4), "no form|several spikes|none that a"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED.values(), ids=REFUSED)
+def test_what_counts_otherwise_is_refused_by_its_line(form: tuple[Fire, str]) -> None:
+    with pytest.raises(CaptureError, match=form[1]) as caught:
+        stl.capture(Counting(form[0]), X)
+    assert caught.value.line is not None
+    assert caught.value.line.startswith("test_counts.py:")
+
+
+def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
+    class Square(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros(x.shape[1], 8), []
+            for step in x:
+                v = self.beta * v + self.fc1(step)
+                s = torch.clamp(torch.floor(v), 0, 4)
+                v = v - s * s
+                out.append(s)
+            return torch.stack(out)
+
+    with pytest.raises(CaptureError, match=r"they do not act one by one: let each subtract the threshold"):
+        stl.capture(Square(lambda v: v), X)
