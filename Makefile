@@ -74,7 +74,7 @@ packages: $(VENV)/.dev ## every package of the digits network in C, built by its
 	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))
 
 fpga: $(VENV)/.dev ## RUNS on FPGA="DEVICE LANES": every spike simulated, placed and routed (apt: verilator g++ yosys nextpnr-ecp5 nextpnr-ice40 fpga-trellis fpga-icestorm)
-	$(BIN)/python -m benchmarks.fpga $(firstword $(RUNS)) $(or $(FPGA),ecp5-25f 32) --netlist 100
+	$(BIN)/python -m benchmarks.fpga $(firstword $(RUNS)) $(or $(FPGA),ecp5-25f 16) --netlist 100
 
 explore: $(VENV)/.dev ## the property tests with examples that nobody has seen (make test draws the same ones every time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m hypothesis --hypothesis-profile=explore

@@ -148,6 +148,8 @@ line; the clock is that of the fastest seed, all seeds in brackets. Latency: mea
 that clock. After synthesis: the netlist of cells, simulated with yosys's models of them (ECP5's block RAM and
 multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
 
+More lanes than a device has multipliers (28 on ECP5 25F) multiply in logic, and that path sets the clock: take fewer.
+
 Energy, {SOURCE}.
 
 {chr(10).join(lines)}

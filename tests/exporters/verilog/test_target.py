@@ -237,12 +237,13 @@ def test_energy_is_a_range_of_up5k_alone() -> None:
 def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
     program = Builder((3,)).linear("fc", RNG(0).normal(0, 1, (2, 3))).lif("a", 1.0).program()
     x = (RNG(1).random((2, 2, 3)) < 0.5).astype(F)
-    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5k"))
-    _, design = read_folder(tmp_path / "v")
-    for family in FAMILIES:
+    for family, device in zip(FAMILIES, ("up5k", "ecp5-25f"), strict=True):
+        VerilogFormat().write(program, tmp_path / family, VerilogOptions(x=x, device=device))
+        _, design = read_folder(tmp_path / family)
         run_after, _ = after_synthesis(design, family).run(x, simulator="iverilog", design=NETLIST)
         np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
-    found = synthesise(tmp_path / "v", "up5k", seeds=(1,))
+    _, design = read_folder(tmp_path / "ice40")
+    found = synthesise(tmp_path / "ice40", "up5k", seeds=(1,))
     assert 100 < found.used["cells"] < 2500
     assert found.used["ram_blocks"] == ram_blocks(design.plan, DEVICES["up5k"])
     assert found.used["single_port_rams"] == loaded_blocks(design.plan, DEVICES["up5k"])[0] == 1
