@@ -197,7 +197,7 @@ def test_a_step_time_names_a_chip_and_is_positive(given: Any, told: str) -> None
     ("texts", "told"),
     [
         (["66e-6"], "expected CHIP=SECONDS, as in loihi1=66e-6; found '66e-6'"),
-        (["loihi1=fast"], "expected seconds after 'loihi1='; found 'fast'"),
+        (["loihi1=fast"], "expected seconds after 'loihi1=', or a time with its unit"),
         (["loihi1=1", "loihi1=2"], "expected each chip once; found 'loihi1' twice"),
     ],
 )
