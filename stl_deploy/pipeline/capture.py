@@ -354,14 +354,15 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> list[str]
     axis = batch_axis(call)
     samples = x.shape[axis]
     step = sum(signal.node.elements() for signal in traced.steps.signals)
-    sizes = [] if call.time == "inside" else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
+    fixed = call.time == "inside" or any(isinstance(part, torch.jit.TracedModule) for part in model.modules())
+    sizes = [] if fixed else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
     sizes.append((traced.length, max(_MANY, 4 * samples)))
     done = []
     for many, few in sizes:
         if step * many * few > _AFFORDED or len(traced.steps.signals) * many > _AFFORDED_CALLS:
             continue
         given = x.index_select(axis, torch.arange(few) % samples)
-        if call.time != "inside":
+        if many != traced.length:
             given = given.index_select(1 - axis, torch.arange(many) % x.shape[1 - axis])
         what = f"{counted(few, 'sample')}" if many == traced.length else f"{counted(many, 'step')}"
         try:

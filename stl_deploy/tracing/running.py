@@ -20,7 +20,6 @@ from stl_deploy.tracing.returned import Pick, left_aside, pick
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
-from stl_deploy.tracing.watched import reading
 
 Time = Literal["first", "second", "step", "inside"]
 
@@ -100,7 +99,8 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
                     found = _called(model, part, call, passed)
                 except CaptureError as error:
                     if error.__cause__ is not None and leaks.watched:  # other code than torch's was given one
-                        raise reading(error.line) from None
+                        refusal = recorder.leaving(leaks.watched)
+                        raise CaptureError(str(refusal.reason), line=error.line) from None
                     raise
                 _require_one_shape(found, steps, call)
                 tensors.append(pick(found, call.output))

@@ -118,12 +118,12 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 class Leaks(TorchFunctionMode):
-    """Looks at each call of torch's Python interface for one that hands out values. watched: whether one did."""
+    """Looks at each call of torch's Python interface for one that hands out values. watched: the last one's name."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
-        self.watched = False
+        self.watched = ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -132,7 +132,7 @@ class Leaks(TorchFunctionMode):
                 raise item.refuse()
         if name in (*_LEAVES, *_TEXT) and not self.recorder.is_constant(args[:1]):
             watched = Watched(partial(self.recorder.leaving, name))
-            self.watched = True
+            self.watched = name
             if name in _TEXT:
                 return format(watched, args[1]) if name == "__format__" else str(watched)
             if name not in _WATCHES:

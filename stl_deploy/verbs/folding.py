@@ -72,7 +72,7 @@ def fold_file(
     opened = open_source(source)
     if opened.kind not in (GRAPH, PROGRAM):
         raise InputError(f"{source}: expected a .nir or .program file; a run folder is folded by its configuration")
-    require_suffix(output, f".{opened.kind}", f" for what a .{opened.kind} file is folded into")
+    require_suffix(output, f".{opened.kind}", " for a graph")
     require_other(output, opened.file)
     net = open_network(opened, dialect, say=say)
     chosen = replace(options, exact_grid=bool(options.exact_grid))

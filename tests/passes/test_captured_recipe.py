@@ -20,12 +20,14 @@ ONE_ROUNDING = 2.0**-22
 @settings(max_examples=80, deadline=None)
 @given(programs(max_nodes=4, more=True))
 def test_graphs_are_those_of_the_old_fold(program: Program) -> None:
-    """To the bit, but where the old one rounded twice; and it refuses the same layers."""
+    """To the bit, but where the old one rounded twice; and it refuses the same layers, max pools of currents aside."""
     program = Program(tuple(map(_as_then, program.nodes)), program.dt)
     try:
         expected = old.fold_layers(program)
     except Exception as error:  # of drawn nets that no module gives, also one that nobody meant
         event(f"refused: {type(error).__name__}")
+        if "takes the maximum of currents" in str(error):
+            return  # a Program holds that now
         _require_refused(program, error)
         return
     found = fold_layers(program)

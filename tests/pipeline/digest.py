@@ -9,14 +9,16 @@ import h5py
 import numpy as np
 import onnx
 
+_BESIDE = ("version", "stl_deploy/steps", "stl_deploy/classes")
+
 
 def of_hdf5(path: Path) -> str:
-    """Every dataset and attribute but versions, in order of name."""
+    """Every dataset and attribute but versions and what is told of the training, in order of name."""
     found: dict[str, Any] = {}
 
     def take(name: str, node: Any) -> None:
         found.update({f"{name}@{key}": str(value) for key, value in node.attrs.items()})
-        if isinstance(node, h5py.Dataset) and not name.endswith("version"):
+        if isinstance(node, h5py.Dataset) and not name.endswith(_BESIDE):
             value = np.asarray(node[()])
             text = [v.decode() if isinstance(v, bytes) else v for v in value.reshape(-1).tolist()]
             found[name] = [value.dtype.kind, value.shape, text]
@@ -32,10 +34,10 @@ def of_onnx(path: Path) -> str:
 
 
 def of_folder(folder: Path) -> str:
-    """The integers of a C folder; its text changes whenever the generated C is improved."""
+    """The integers of a C folder; its text changes whenever the generated C is improved, its structure with new fields."""
     (file,) = folder.glob("*.npz")
     with np.load(file, allow_pickle=False) as held:
-        arrays = {name: held[name] for name in held.files}
+        arrays = {name: held[name] for name in held.files if name != "structure"}
     return _of({name: [a.dtype.kind, a.shape, a.tolist()] for name, a in arrays.items() if a.dtype.kind in "iu"})
 
 

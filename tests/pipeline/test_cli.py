@@ -608,7 +608,8 @@ def test_a_file_in_the_place_of_a_folder(cli: Any, run_dir: Path, tmp_path: Path
 
 def test_a_chip_s_name_leads_to_its_format(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     shown = cli("export", run_dir, "--to", "loihi", "-o", tmp_path / "a.net")
-    assert "expected a format: nir, onnx, netx, verilog, c, xylo; found 'loihi' (netx is Loihi's integers" in shown.err
+    formats = "nir, program, onnx, netx, verilog, c, xylo"
+    assert f"expected a format: {formats}; found 'loihi' (netx is Loihi's integers" in shown.err
 
 
 def test_warnings_are_lines_without_a_place_in_the_code(run_dir: Path, tmp_path: Path) -> None:

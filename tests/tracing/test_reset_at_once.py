@@ -165,9 +165,9 @@ def test_two_comparisons_of_which_neither_follows_the_other() -> None:
         stl.capture(ChargedTwice(), torch.rand(8, 3, 6) * 4)
 
 
-def test_a_start_above_the_threshold_is_found_by_the_proof() -> None:
+def test_a_start_above_the_threshold_is_refused() -> None:
     torch.manual_seed(3)
-    with pytest.raises(CaptureError, match="does not spike as the module's on the same inputs"):
+    with pytest.raises(CaptureError, match="does otherwise in step 1 than in the steps after"):
         stl.capture(Own("starts above"), torch.rand(8, 3, 6) * 4)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from stl_deploy.errors import CaptureError, StlDeployError
 from stl_deploy.graph.program import DT, Input, Neuron, Output, Program, Shape, Source
 from stl_deploy.tracing.cores import Core, find_cores
+from stl_deploy.tracing.first_step import require_same_first_step
 from stl_deploy.tracing.layers.draft import Draft, Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import Fitted, fit_neuron
@@ -195,6 +196,7 @@ class Builder(Draft):
         self._populations[core] = population
         self.places[name] = population.state.node.place
         fitted = fit_neuron(population)
+        require_same_first_step(population, fitted, self.steps)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
         sources: list[Source] = []
         for ref, gain in zip(population.currents, fitted.gains, strict=True):

@@ -58,7 +58,7 @@ def test_metadata(tmp_path):
     assert found["stl_deploy.dt"] == 1e-4
     assert found["stl_deploy.spiking"] == ["lif1", "max", "lif2"]
     assert found["stl_deploy.provenance"] == {"source": "net.nir", "sha256": "ab12"}
-    assert found["stl_deploy.exporters.nir.dialect"]["compare"] == "ge"
+    assert found["stl_deploy.graph.dialect"]["compare"] == "ge"
     assert found["stl_deploy.graph.input"] == {"coding": "spikes"}
 
 

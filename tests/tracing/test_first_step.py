@@ -1,0 +1,69 @@
+"""Step 0 of a deep layer: what it does otherwise is seen although nothing arrives there in a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+X = (torch.rand(20, 8, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+
+
+class Deep(nn.Module):
+    """A first layer that needs two steps to fire, and a second one whose step 0 follows ``rule``."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.fc1, self.fc2 = nn.Linear(6, 16, bias=False), nn.Linear(16, 5, bias=False)
+        with torch.no_grad():
+            self.fc2.weight.mul_(3)
+        self.rule = rule
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, u, out = torch.zeros(x.shape[1], 16), None, []
+        for t in range(len(x)):
+            v = 0.9 * v + self.fc1(x[t])
+            s = (v > 1.0).float()
+            v = v * (1 - s)
+            c = self.fc2(s)
+            u = self._potential(u, c)
+            if self.rule == "readout":
+                out.append(u)
+                continue
+            o = (u > (2.0 if self.rule == "threshold" and t == 0 else 0.5)).float()
+            u = u if self.rule == "reset" and t == 0 else u * (1 - o)
+            out.append(o)
+        return torch.stack(out)
+
+    def _potential(self, u: Tensor | None, c: Tensor) -> Tensor:
+        match self.rule:
+            case "average" | "readout":
+                return c if u is None else 0.5 * u + 0.5 * c
+            case "synapse":
+                return 2 * c if u is None else 0.5 * u + c
+            case "constant":
+                return c + 0.25 if u is None else 0.5 * u + c
+            case _:
+                return c if u is None else 0.5 * u + c
+
+
+@pytest.mark.parametrize("rule", ["average", "readout", "synapse", "constant", "threshold", "reset"])
+def test_another_rule_at_the_start_is_refused_with_its_line(rule: str) -> None:
+    with pytest.raises(CaptureError, match=r"does otherwise in step [01] than in the steps after") as refused:
+        stl.capture(Deep(rule), X)
+    assert refused.value.line is not None
+    assert refused.value.line.startswith("test_first_step.py:")
+
+
+def test_a_state_that_starts_as_the_current_is_one_that_starts_from_0() -> None:
+    model = Deep("plain")
+    net = stl.capture(model, X)
+    for strength in (1, 2, 3, 5):  # strong input reaches the second layer in step 0
+        with torch.no_grad():
+            expected = model(strength * X)
+        assert expected.any()
+        assert torch.equal(torch.from_numpy(net.simulate((strength * X).numpy()).y), expected)
