@@ -34,7 +34,7 @@ def of_onnx(path: Path) -> str:
 
 
 def of_folder(folder: Path) -> str:
-    """The integers of a C folder; its text changes whenever the generated C is improved, its structure with new fields."""
+    """The integers of a C folder; its text changes when the C is improved, its structure with new fields."""
     (file,) = folder.glob("*.npz")
     with np.load(file, allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files if name != "structure"}
