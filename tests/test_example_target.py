@@ -94,7 +94,7 @@ def test_it_is_found_by_a_fresh_process(installed: Path) -> None:
 
 def test_help_and_refusals_list_it(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("export", "--help") == 0
-    assert "Targets: nir, onnx, netx, " in (said := " ".join(capsys.readouterr().out.split()))
+    assert "Targets: nir, program, onnx, netx, " in (said := " ".join(capsys.readouterr().out.split()))
     assert "json. Backends: " in said
     assert cli("export", net, "--to", "jason", "-o", net.with_name("a.json")) == 2
     assert "json; found 'jason' (did you mean 'json'?)" in capsys.readouterr().err

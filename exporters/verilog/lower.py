@@ -82,14 +82,13 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
                 slug="several-spikes",
                 remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
             )
-    for node in graph.nodes:
-        if isinstance(node, MaxPoolNode):
-            raise UnsupportedError(
-                "it takes the maximum of sums; the engine adds",
-                node=node.name,
-                slug="max-pool",
-                remedy="pool the spikes (move the pool behind the neurons), use average pooling, or export to c",
-            )
+    if maxima := [node.name for node in graph.nodes if isinstance(node, MaxPoolNode)]:
+        raise UnsupportedError(
+            "it takes the maximum of sums; the engine adds",
+            node=maxima[0],
+            slug="max-pool",
+            remedy="pool the spikes (move the pool behind the neurons), use average pooling, or export to c",
+        )
     return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
 

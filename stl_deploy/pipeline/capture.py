@@ -354,7 +354,9 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> list[str]
     axis = batch_axis(call)
     samples = x.shape[axis]
     step = sum(signal.node.elements() for signal in traced.steps.signals)
-    fixed = call.time == "inside" or any(isinstance(part, torch.jit.TracedModule) for part in model.modules())
+    fixed = call.time == "inside" or any(
+        "Traced" in type(part).__name__ for part in model.modules() if isinstance(part, torch.jit.ScriptModule)
+    )
     sizes = [] if fixed else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
     sizes.append((traced.length, max(_MANY, 4 * samples)))
     done = []

@@ -18,7 +18,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.tracing.cores import Unknown
-from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.source_lines import in_module
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _STEPS = 3
 _SAMPLES = 16
-_SIZES = {BATCH: _SAMPLES}
+_SIZES: Sizes = {BATCH: _SAMPLES}
 _COARSE = (torch.float16, torch.bfloat16)
 _TOLERANCE = 1e-4
 """Of the largest potential: float32 in another order; what is made otherwise differs by whole terms."""
