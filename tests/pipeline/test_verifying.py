@@ -111,7 +111,8 @@ def test_a_folder_that_is_no_artifact_does_not_hide_the_backend_of_its_name(
 
 
 def test_what_is_neither_artifact_nor_backend_is_told_what_there_is(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.onnx: expected \.nir, \.program, \.onnx, .* found no such file or folder"):
+    wanted = r"gone\.onnx: expected \.nir, \.program, \.onnx, .* found no such file or folder"
+    with pytest.raises(InputError, match=wanted):
         verify(run_dir, [tmp_path / "gone.onnx"])
     (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=r"or a backend \(reference, onnx, loihi, lava.*\); found '\.txt'"):
