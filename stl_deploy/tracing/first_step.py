@@ -111,6 +111,10 @@ class _Code:
             self._known[key] = self._made(signal, step)
         return self._known[key]
 
+    def read(self, ref: Ref, step: int) -> Tensor:
+        """What a reference stands for in a step; a signal that is the same at every step has one value."""
+        return self.at(ref.signal, 0 if ref.signal.still else step - ref.lag)
+
     def _made(self, signal: Signal, step: int) -> Tensor:
         if step < 0:
             if len(signal.before) >= -step:
@@ -180,7 +184,7 @@ def _first_difference(population: Population, fitted: Fitted, code: _Code) -> in
     for step in range(_STEPS):
         total = np.zeros(shape, np.float64)
         for ref, gain in zip(population.currents, fitted.gains, strict=True):
-            value = code.at(ref.signal, step - ref.lag).numpy()
+            value = code.read(ref, step).numpy()
             total = total + (value if gain is None else value * gain)
         if fitted.recurrent is not None:
             total = total + fitted.recurrent * out

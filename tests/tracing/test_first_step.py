@@ -67,3 +67,28 @@ def test_a_state_that_starts_as_the_current_is_one_that_starts_from_0() -> None:
             expected = model(strength * X)
         assert expected.any()
         assert torch.equal(torch.from_numpy(net.simulate((strength * X).numpy()).y), expected)
+
+
+class Shown(nn.Module):
+    """The same currents at every step of a loop inside; the potential starts from the number 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = 0.0, []
+        for _ in range(6):
+            v = 0.5 * v + self.fc(x)
+            s = (v > 0.3).float()
+            v = v * (1 - s)
+            out.append(s)
+        return torch.stack(out)
+
+
+def test_currents_that_are_the_same_at_every_step() -> None:
+    model, x = Shown(), torch.rand(5, 6, generator=torch.Generator().manual_seed(2))
+    net = stl.capture(model, x, time="inside")
+    assert net.proof is not None
+    assert net.proof.replay_differing == 0
