@@ -128,11 +128,7 @@ class _Code:
             return self._node(signal.first, signal)
         if not is_elementwise(signal):
             raise Unknown(signal, -step)
-        args, kwargs = map_tree(
-            (signal.args, signal.kwargs),
-            Ref,
-            lambda ref: self.at(ref.signal, 0 if ref.signal.still else step - ref.lag),
-        )
+        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self.read(ref, step))
         args, kwargs = replace_nodes((args, kwargs), lambda node: _number(node.tensor))
         return _run(signal.node, args, kwargs)
 
