@@ -16,10 +16,10 @@ from tests.exporters.c.test_by_hand import digits_like
 
 ADVISORY = {"2.3", "2.5", "8.7", "8.9", "12.1", "12.3", "13.3", "15.5", "17.8", "18.4", "19.2"}
 DEVIATIONS = {"8.14", "21.15"}
-"""Required, and broken on purpose: see docs/c-misra.md."""
+"""Required, and broken on purpose: see docs/measurements/c-misra.md."""
 SMALL_CORE = ("-DUINTPTR_MAX=4294967295u", "-DUINT32_MAX=4294967295u", "--platform=arm32-wchar_t4")
 WITH_SIMD = ("-D__GNUC__=14", "-D__ARM_FEATURE_SIMD32=1")
-PAGE = Path(__file__).parents[3] / "docs" / "c-misra.md"
+PAGE = Path(__file__).parents[3] / "docs" / "measurements" / "c-misra.md"
 
 pytestmark = [
     pytest.mark.slow,
