@@ -155,7 +155,7 @@ def _type(annotation: Any) -> str:
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         kind = annotation.model_fields.get("kind")
         return f"`{get_args(kind.annotation)[0]}`" if kind is not None else f"section `{annotation.__name__}`"
-    words = {"int": "a whole number", "float": "a number", "str": "text", "bool": "`true` or `false`"}
+    words = {"int": "an integer", "float": "a number", "str": "text", "bool": "`true` or `false`"}
     return words.get(getattr(annotation, "__name__", ""), str(annotation))
 
 

@@ -74,7 +74,7 @@ class IntegerRunner(Runner):
         return Result({graph.output.name: y}, {name: s.astype(np.float32) for name, s in result.spikes.items()})
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run whole numbers."""
+        """Run integers."""
         return simulate(graph, x, record=record)
 
 

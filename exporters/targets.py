@@ -166,7 +166,7 @@ class OnGrid(Protocol):
 
     @property
     def input_bits(self) -> int | None:
-        """Input is multiples of 2^-input_bits; 0: it takes whole numbers alone; None: nothing is said."""
+        """Input is multiples of 2^-input_bits; 0: it takes integers alone; None: nothing is said."""
         ...
 
 

@@ -124,7 +124,7 @@ def here() -> list[str]:
 def measure(
     folder: Path, x: NDArray[Any], board: str, level: str, *, by_layer: bool = False, options: Sequence[str] = ()
 ) -> Measured:
-    """Build a C folder for a board, run whole numbers ``x`` ``[T, B, *shape]`` on it, compare every spike.
+    """Build a C folder for a board, run integers ``x`` ``[T, B, *shape]`` on it, compare every spike.
 
     by_layer: count instructions of each layer, too. options: for the compiler.
     """

@@ -119,7 +119,7 @@ def parse_chip(text: str, name: str) -> ChipModel:
         raise ConfigError(f"{where}: 'evidence': expected {', '.join(get_args(Evidence))}; found {data['evidence']!r}")
     numbers: dict[str, Any] = {key: data[key] for key in _NUMBERS if key in data}
     if wrong := [key for key, value in numbers.items() if type(value) is not int or value < 1]:
-        raise ConfigError(f"{where}: '{wrong[0]}': expected a whole number from 1 up; found {numbers[wrong[0]]!r}")
+        raise ConfigError(f"{where}: '{wrong[0]}': expected an integer from 1 up; found {numbers[wrong[0]]!r}")
     given: dict[str, Any] = {
         key: read_price(data[key], kind, f"{where}: '{key}'") for key, kind in _QUANTITIES.items() if key in data
     }

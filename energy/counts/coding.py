@@ -61,7 +61,7 @@ def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: s
     if coding == "graded" and (part := _first(arrays, lambda x: x != np.trunc(x))) is not None:
         raise InputError(
             f"the input coding is 'graded' ({origin}) but the input holds {part:g}; "
-            "graded events carry whole numbers: declare 'analog', or give whole numbers"
+            "graded events carry integers: declare 'analog', or give integers"
         )
     return Coding(coding, origin)
 

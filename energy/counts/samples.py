@@ -1,4 +1,4 @@
-"""How much the samples differ: running sums of whole numbers, so that any number of samples takes the same memory."""
+"""How much the samples differ: running sums of integers, so that any number of samples takes the same memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEASURES = ("synops_AC", "synops_MAC", "spikes")
 
 @dataclass(frozen=True)
 class Spread:
-    """Count, sum, sum of squares, least and greatest of whole numbers seen."""
+    """Count, sum, sum of squares, least and greatest of integers seen."""
 
     n: int = 0
     sum: int = 0
@@ -54,7 +54,7 @@ class Samples:
         self.by_class: dict[int, dict[str, Spread]] = {}
 
     def add(self, values: Mapping[str, Ints]) -> None:
-        """The next samples, in order: for each measure one whole number per sample."""
+        """The next samples, in order: for each measure one integer per sample."""
         count = len(values[MEASURES[0]])
         self.overall = {name: spread.add(values[name]) for name, spread in self.overall.items()}
         if self._labels is not None:

@@ -88,7 +88,7 @@ def with_bits(prices: PriceList, bits: int) -> PriceList:
             f"weight bits: expected a price list of integers; found '{prices.name}', of floats; take another list"
         )
     if type(bits) is not int or not 1 <= bits <= MAX_BITS:
-        raise ConfigError(f"weight bits: expected a whole number from 1 to {MAX_BITS}; found {bits!r}")
+        raise ConfigError(f"weight bits: expected an integer from 1 to {MAX_BITS}; found {bits!r}")
     share = bits / prices.weight_bits
     mul, ac = prices.terms["mul"], prices.terms["ac"]
     times = Price(mul.low * share, mul.high * share, mul.unit, mul.note)
@@ -103,7 +103,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     often a neuron is touched that the input alone feeds, or a bias at every step.
     """
     if steps is not None and (type(steps) is not int or steps < 1):
-        raise ConfigError(f"time steps: expected a whole number from 1 up; found {steps!r}")
+        raise ConfigError(f"time steps: expected an integer from 1 up; found {steps!r}")
     most = highest_rate(counts)
     if not rate >= 0 or rate * most > 1:
         highest = "any" if not most else f"0 to {1 / most:.3g}"

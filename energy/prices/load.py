@@ -91,15 +91,15 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
     scope: Scope = _one_of(data, "scope", get_args(Scope), where)
     evidence: Evidence = _one_of(data, "evidence", get_args(Evidence), where)
     if type(data["year"]) is not int:
-        raise ConfigError(f"{where}: 'year': expected a whole number; found {data['year']!r}")
+        raise ConfigError(f"{where}: 'year': expected an integer; found {data['year']!r}")
     for key in BITS:
         if type(data.get(key, 32)) is not int or not 1 <= data.get(key, 32) <= MAX_BITS:
-            raise ConfigError(f"{where}: '{key}': expected a whole number from 1 to {MAX_BITS}; found {data[key]!r}")
+            raise ConfigError(f"{where}: '{key}': expected an integer from 1 to {MAX_BITS}; found {data[key]!r}")
     if not data["source"].strip():
         raise ConfigError(f"{where}: 'source': expected where each price was published; found an empty text")
     on_chip = data.get("on_chip_bytes", ON_CHIP_BYTES)
     if type(on_chip) is not int or on_chip < 1:
-        raise ConfigError(f"{where}: 'on_chip_bytes': expected a whole number from 1 up; found {on_chip!r}")
+        raise ConfigError(f"{where}: 'on_chip_bytes': expected an integer from 1 up; found {on_chip!r}")
     numbers: Numbers = _one_of({"numbers": "integer", **data}, "numbers", get_args(Numbers), where)
     terms = data["terms"]
     if not isinstance(terms, dict) or not terms:

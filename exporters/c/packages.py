@@ -99,7 +99,7 @@ def package_files(
         plan: The network laid out.
         about: As the C folder keeps it.
         sources: The C folder's files by name.
-        x: Whole numbers ``[T, B, *shape]``, the first of which are recorded.
+        x: Integers ``[T, B, *shape]``, the first of which are recorded.
     """
     layout, prefix = LAYOUTS[kind], about.prefix
     own = {name: text for name, text in sources.items() if name.startswith(prefix) and name != "Makefile"}

@@ -39,7 +39,7 @@ class Program:
         options: Sequence[str] = (),
         deadline: float = DEADLINE,
     ) -> IntegerRun:
-        """Compile and run whole numbers ``x`` ``[T, B, *shape]``.
+        """Compile and run integers ``x`` ``[T, B, *shape]``.
 
         options: for the compiler. Raises InputError as the integer model does, ToolError where the compiler or the
         program is missing, fails or takes too long.
@@ -62,7 +62,7 @@ class Program:
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The class of each sample, and the steps after which it was sure by ``margin``, both ``[B]``.
 
-        margin: in the C's own whole numbers (see the header). Raises as `run` does, ToolError where the folder decides
+        margin: in the C's own integers (see the header). Raises as `run` does, ToolError where the folder decides
         nothing.
         """
         x = check_input(self.plan.graph.input, x)

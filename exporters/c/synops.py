@@ -14,7 +14,7 @@ from stl_deploy.integers.simulate import values_of
 
 
 def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]:
-    """Mean per step of one sample, by layer of weights, for whole numbers ``x`` ``[T, B, *shape]``."""
+    """Mean per step of one sample, by layer of weights, for integers ``x`` ``[T, B, *shape]``."""
     readers = [node for node in graph.nodes if isinstance(node, DenseNode | ConvNode | GainNode)]
     names = {source.node for node in readers for source in node.sources}
     values = values_of(graph, x, names)

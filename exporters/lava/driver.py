@@ -12,13 +12,13 @@ from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.layers import InputLayer
-from stl_deploy.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.integers.simulate import IntegerRun, as_integers
 
 
 def run_lava(
     net_path: Path, x: NDArray[Any], *, deadline: float = 600.0, progress: Progress | None = None
 ) -> IntegerRun:
-    """Run a ``.net`` file on Lava's CPU simulation for whole numbers ``x`` ``[T, B, *input shape]``.
+    """Run a ``.net`` file on Lava's CPU simulation for integers ``x`` ``[T, B, *input shape]``.
 
     deadline: seconds without progress after which the run is ended. The result has every layer's spikes, as
     `stl_deploy.exporters.netx.convert.run_file` gives them with ``record=True``.
@@ -31,7 +31,7 @@ def run_lava(
             f"{net_path}: x is the bias of its input layer's neurons, which is not set on real Lava here; use our "
             "integer model (--backend loihi)"
         )
-    x = whole_numbers(x, net.input_shape)
+    x = as_integers(x, net.input_shape)
     python = environment.require()
     spikes = run_worker(python, net_path, x, deadline=deadline, progress=progress)
     expected = {key: (*x.shape[:2], *layer.shape) for key, layer in net.spiking}

@@ -36,7 +36,7 @@ from stl_deploy.integers.graph import (
 from stl_deploy.integers.net import DECAY_ONE, LOIHI, MAX_BIAS, MIN_BIAS, Ints
 from stl_deploy.integers.real_weights import bits_of
 from stl_deploy.integers.scales import refuse
-from stl_deploy.integers.simulate import IntegerRun, simulate, whole_numbers
+from stl_deploy.integers.simulate import IntegerRun, as_integers, simulate
 
 _WIDEST_INPUT = 2**31 - 1
 
@@ -56,7 +56,7 @@ def run_file(file: NetxFile, x: NDArray[Any], *, record: bool = False) -> Intege
     """
     entry = file.layers[0]
     if isinstance(entry, InputLayer) and entry.neuron is not None:
-        _require_bias(whole_numbers(x, file.input_shape), entry)
+        _require_bias(as_integers(x, file.input_shape), entry)
     return simulate(to_graph(file), x, record=record)
 
 
@@ -220,7 +220,7 @@ def _unused_bits(weight: Ints) -> int:
 
 
 def _whole_log2(top: int, bottom: int) -> int:
-    """floor(log2(top / bottom)) for positive whole numbers, without rounding."""
+    """floor(log2(top / bottom)) for positive integers, without rounding."""
     bits = top.bit_length() - bottom.bit_length()
     fits = (top << max(0, -bits)) >= (bottom << max(0, bits))
     return bits if fits else bits - 1

@@ -90,7 +90,7 @@ def to_lava(values: NDArray[Any]) -> NDArray[Any]:
 def read_netx(path: Path) -> NetxFile:
     """Read a netx file; nothing in it is trusted.
 
-    Raises InputError naming the layer and key for what is missing, not whole numbers, too large,
+    Raises InputError naming the layer and key for what is missing, not integers, too large,
     linked to elsewhere or of a kind netx cannot run; UnsupportedError for values netx cannot hold.
     """
     with open_layers(path) as records:

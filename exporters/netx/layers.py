@@ -45,7 +45,7 @@ MAX_CONV_WEIGHT = 2**15 - 1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InputLayer:
-    """Where events or whole numbers enter.
+    """Where events or integers enter.
 
     neuron: the input becomes the bias of these neurons at each step, and their spikes go on (netx's ``bias_mant``;
     lava-dl trains them on ``scale``·image + ``offset``, which netx leaves to its user).
@@ -245,7 +245,7 @@ def _check_shape(key: str, what: str, values: Ints | None, accepted: list[Shape]
 
 def _check_range(key: str, what: str, values: NDArray[Any], low: int, high: int, remedy: str) -> None:
     if values.dtype.kind not in "iu":
-        raise InputError(f"{key}: expected {what} in whole numbers; found {values.dtype}; round them first")
+        raise InputError(f"{key}: expected {what} in integers; found {values.dtype}; round them first")
     found = int(values.min()), int(values.max())
     if found[0] < low or found[1] > high:
         runs = f"runs from {found[0]} to {found[1]}" if found[0] < found[1] else f"is {found[0]}"

@@ -42,19 +42,19 @@ class Record:
         return text[:40]
 
     def whole(self, key: str) -> Ints:
-        """An array of whole numbers within 32 bits (floats are read if they are whole, as lava-dl writes them)."""
+        """An array of integers within 32 bits (floats are read if they are whole, as lava-dl writes them)."""
         dataset = self._dataset(key)
         if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
-            raise self.error(key, f"expected whole numbers; found {dataset.dtype}")
+            raise self.error(key, f"expected integers; found {dataset.dtype}")
         values = np.asarray(dataset[()])
         if dataset.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
-            raise self.error(key, "holds fractions or NaN, which netx would cut off; round to whole numbers first")
+            raise self.error(key, "holds fractions or NaN, which netx would cut off; round to integers first")
         if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
             raise self.error(key, "holds values beyond 32 bits")
         return values.astype(np.int32)
 
     def number(self, key: str) -> int:
-        """One whole number."""
+        """One integer."""
         values = self.whole(key)
         if values.size != 1:
             raise self.error(key, f"expected one number; found shape {list(values.shape)}")
@@ -70,12 +70,12 @@ class Record:
         return value
 
     def whole_attribute(self, key: str, least: int, most: int) -> int | None:
-        """A whole number from least to most that is an attribute of the layer, or None."""
+        """An integer from least to most that is an attribute of the layer, or None."""
         if key not in self._group.attrs:
             return None
         value = np.asarray(self._group.attrs[key])
         if value.dtype.kind not in "iu" or value.shape or not least <= value <= most:
-            raise self.error(key, f"expected a whole number from {least} to {most}; found {str(value)[:40]}")
+            raise self.error(key, f"expected an integer from {least} to {most}; found {str(value)[:40]}")
         return int(value)
 
     def _dataset(self, key: str) -> Any:

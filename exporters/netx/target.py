@@ -48,7 +48,7 @@ class NetxOptions(Options):
 class Loihi(Runner):
     """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
 
-    A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
+    A netx file alone takes integers and names spikes by layer; `of` its Program it takes real input on the graph's
     grid and names nodes. notes: what a file holds beside its layers, in sentences; warnings: what is not the same
     everywhere. input_bits: see `stl_deploy.exporters.targets.OnGrid`; readout: `Decides`, a netx file says nothing.
     """
@@ -102,8 +102,8 @@ class Loihi(Runner):
         """Raise InputError for fractions in what a file alone takes as it is; warn of what looks like real input."""
         factor = 2 ** (self.input_bits or 0)
         if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
-            how = "give whole numbers" if factor == 1 else f"this one says: real input times {factor}, rounded"
-            raise InputError(f"{path}: expected whole numbers, as a .net file takes them; found others; {how}")
+            how = "give integers" if factor == 1 else f"this one says: real input times {factor}, rounded"
+            raise InputError(f"{path}: expected integers, as a .net file takes them; found others; {how}")
         if factor > 1 and x.any() and x.min() >= -1 and x.max() <= 1:
             warnings.warn(
                 f"{path} takes real input times {factor}; x, no larger than 1, is taken as multiplied already",

@@ -71,7 +71,7 @@ class Dialect:
         ``snntorch_subtract_now``: snnTorch's ``reset_delay=False`` (`Program` has the equations); its RSynaptic, which
         fails with that in snnTorch 1.0, is read as with the delay; ``spyx``: ``subtract`` for CubaLIF,
         ``subtract_delayed`` for others.
-    spikes_per_step: ``one``; ``many``: trunc(v/θ) spikes in one step; or a whole number from 2, as cap of these.
+    spikes_per_step: ``one``; ``many``: trunc(v/θ) spikes in one step; or an integer from 2, as cap of these.
     v_min: lower bound of v: a number, ``"-threshold"``, or None; or one of these for each node named, and none for
         the others.
     start: v at rest is 0 (``zero``), v_reset or v_leak (0 for neurons that have none).
@@ -116,7 +116,7 @@ class Dialect:
         spikes = self.spikes_per_step
         if spikes not in ("one", "many") and (isinstance(spikes, bool) or not isinstance(spikes, int) or spikes < 2):
             raise InputError(
-                f'dialect key \'spikes_per_step\': expected "one", "many" or a whole number from 2; found {spikes!r}'
+                f'dialect key \'spikes_per_step\': expected "one", "many" or an integer from 2; found {spikes!r}'
             )
         if not _is_finite(self.dt) or self.dt <= 0:
             raise InputError(f"dialect key 'dt': expected a positive finite number; found {self.dt!r}")

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto
 
-from stl_deploy._util.untrusted import blamed, plain_file
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.interface import Interface, StateTensor
 from stl_deploy.exporters.onnx.sizes import elements_per_step, graphs
@@ -55,7 +55,7 @@ def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:
     size = plain_file(path, "an .onnx")
     if size > MAX_MODEL_BYTES + 2**20:
         raise InputError(f"{path}: expected an ONNX file of at most 2 GiB; found {size / 2**30:.1f} GiB")
-    with blamed(path, "an ONNX file"):
+    with parse_errors_as_input_errors(path, "an ONNX file"):
         try:
             model = onnx.load_model_from_string(path.read_bytes())
         except DecodeError:
@@ -127,7 +127,7 @@ def _check_finite(model: ModelProto, path: Path) -> None:
 
 
 def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
-    """The real numbers that a tensor holds, those of a file beside the model mapped; none of whole numbers."""
+    """The real numbers that a tensor holds, those of a file beside the model mapped; none of integers."""
     kinds: dict[int, np.dtype[Any]] = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.DOUBLE: np.dtype("<f8")}
     kind = kinds.get(tensor.data_type)
     if kind is None:

@@ -22,7 +22,7 @@ SMALL = 2**16
 class Int8Weight:
     """A weight as ``scale · values``: one scale, a power of two, for each output (the first axis).
 
-    spikes: what arrives are whole numbers from 0 to 127, so it may be kept as uint8.
+    spikes: what arrives are integers from 0 to 127, so it may be kept as uint8.
     """
 
     values: NDArray[np.int8]
@@ -58,7 +58,7 @@ class Scope:
     """Nodes of one graph, or of the body of a Scan in it.
 
     Arrays (weights, neuron parameters) belong to the outermost graph, where a body sees them, or to a body that keeps
-    its own small ones; whole-number constants (shapes, axes) to the graph that uses them, where shape inference sees
+    its own small ones; integer constants (shapes, axes) to the graph that uses them, where shape inference sees
     them.
     """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, shape_inference
 
-from stl_deploy._util.untrusted import blamed
+from stl_deploy._util.untrusted import parse_errors_as_input_errors
 from stl_deploy.errors import InputError
 
 _FREE_ELEMENTS = 2**24
@@ -37,7 +37,7 @@ def elements_per_step(model: ModelProto, path: Path) -> int:
     for node in (node for graph in graphs(lean.graph) for node in graph.node):
         if any(_count(tensor) > _SMALL for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)):
             raise InputError(f"{path}: node '{node.name}' holds a large constant, which stl-deploy never writes")
-    with blamed(path, "an ONNX file"):
+    with parse_errors_as_input_errors(path, "an ONNX file"):
         _check_shapes_of_shapes(shape_inference.infer_shapes(_sized(lean, 1), strict_mode=True), path)
         one, many = (
             _total(shape_inference.infer_shapes(_sized(lean, n), strict_mode=True, data_prop=True), path)

@@ -6,7 +6,7 @@ values differ). In the sequence form the reshape back to ``[T, B, ...]`` stands 
 axis `_settle` does: a lower bound at the least float32, which changes no finite value, which no optimiser may
 drop, and which fuses into the product for nothing.
 
-Pooling is a depthwise convolution with ones: exact for whole numbers (an average pool times the window
+Pooling is a depthwise convolution with ones: exact for integers (an average pool times the window
 size is not: 49·(1/49) ≠ 1), and measured as fast as MaxPool on the CPU; slices and additions took 4 times
 as long, a reduction over reshaped windows twice, LpPool 15 times.
 """

@@ -41,7 +41,7 @@ def values_of(answer: bytes, bits: int) -> NDArray[np.int32]:
 def run_on_board(
     plan: Plan, port: Path, x: NDArray[Any], *, baud: int = 115200, on_sample: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.int32]:
-    """Outputs ``[T, B, *shape]`` of a board for whole numbers ``x`` ``[T, B, *shape]``.
+    """Outputs ``[T, B, *shape]`` of a board for integers ``x`` ``[T, B, *shape]``.
 
     Raises InputError for a port that cannot be opened or a wrong input, ToolError where the board stays silent.
     """

@@ -38,7 +38,7 @@ def write_folder(
     x: NDArray[np.int32],
     device: Device = GENERIC,
 ) -> Plan:
-    """Write every file of a Verilog folder. x: whole numbers, of whose first samples golden vectors are made.
+    """Write every file of a Verilog folder. x: integers, of whose first samples golden vectors are made.
 
     device: what it is made for; UP5K's weights come from a serial flash, as a bitstream cannot fill its large memories.
 

@@ -83,7 +83,7 @@ class Simulation:
         deadline: float = DEADLINE,
         design: Sequence[str] = DESIGN,
     ) -> tuple[IntegerRun, int]:
-        """Run whole numbers ``x`` ``[T, B, *shape]``; returns outputs and spikes, and clocks.
+        """Run integers ``x`` ``[T, B, *shape]``; returns outputs and spikes, and clocks.
 
         pressure: a seed for stops at both ends, at random. reset: a clock at which all begins anew.
         Raises InputError as the integer model does, ToolError where there is no simulator, or it fails or hangs.

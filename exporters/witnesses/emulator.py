@@ -15,7 +15,7 @@ from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
 from stl_deploy.exporters.witnesses.environment import SIDE, Witness
 from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
-from stl_deploy.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.integers.simulate import IntegerRun, as_integers
 
 
 class Emulator(Loihi):
@@ -36,7 +36,7 @@ class Emulator(Loihi):
 
     def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run the layers of a netx file on integers, none below 0."""
-        x = whole_numbers(x, file.input_shape)
+        x = as_integers(x, file.input_shape)
         if x.size and x.min() < 0:
             raise InputError(f"expected counts of spikes, 0 or more; found {x.min()}; use --backend loihi")
         arrays = net_arrays(file)

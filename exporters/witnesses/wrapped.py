@@ -16,7 +16,7 @@ from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
 from stl_deploy.integers.graph import IntegerGraph, IntegerInput, PopulationNode
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
-from stl_deploy.integers.simulate import IntegerRun, evaluate, whole_numbers
+from stl_deploy.integers.simulate import IntegerRun, as_integers, evaluate
 
 ARRIVING, U = 21, 23
 """Bits of the registers, without their signs (nengo-loihi 1.1.0: ``Q_BITS``, ``U_BITS``)."""
@@ -34,7 +34,7 @@ class Wrapped(Loihi):
 
 def simulate_wrapped(net: NetxFile, x: NDArray[Any]) -> IntegerRun:
     """As `stl_deploy.exporters.netx.convert.run_file`, with these registers; every layer is recorded."""
-    values = _values(to_graph(net), whole_numbers(x, net.input_shape))
+    values = _values(to_graph(net), as_integers(x, net.input_shape))
     spikes = {key: values[key] for key, _ in net.spiking}
     return IntegerRun(values["output"], spikes)
 
@@ -56,7 +56,7 @@ def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def parting(net: NetxFile, x: NDArray[Any]) -> str | None:
     """Spikes that these registers change: count, first spike, and the register that overflowed; None if none."""
     graph, ours = to_graph(net), run_file(net, x, record=True).spikes
-    theirs = _values(graph, whole_numbers(x, net.input_shape))
+    theirs = _values(graph, as_integers(x, net.input_shape))
     differ = {key: theirs[key] != spikes for key, spikes in ours.items()}
     first = next((key for key, where in differ.items() if where.any()), None)
     if first is None:

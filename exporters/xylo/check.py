@@ -73,7 +73,7 @@ def _rounded(net: Structure) -> Iterator[Finding]:
                 "train without v_leak behind the first layer, or compare the agreement that export reports",
             )
         count = 1 if one.neuron.threshold is None else int(np.unique(one.neuron.threshold).size)
-        held = f"{count} thresholds become whole numbers" if one.neuron.spiking else "its potential is a whole number"
+        held = f"{count} thresholds become integers" if one.neuron.spiking else "its potential is an integer"
         yield Finding(
             "quantisation",
             "warning",

@@ -18,7 +18,7 @@ from stl_deploy.exporters.xylo.specification import INPUT_CAP, NAME, Specificati
 from stl_deploy.graph.run import NetworkInput, Result
 
 Integers = Callable[[Specification, NDArray[Any], bool], ChipRun]
-"""What runs a specification on whole numbers ``[T, B, channels]``; the last argument: record v and i."""
+"""What runs a specification on integers ``[T, B, channels]``; the last argument: record v and i."""
 HIDDEN, OUTPUT = "hidden", "output"
 """What a bare specification's neurons are called."""
 
@@ -41,7 +41,7 @@ def load(path: Path) -> ChipNetwork:
 
 
 def evolve(network: ChipNetwork, x: NDArray[Any], record: bool, integers: Integers) -> tuple[Result, ChipRun]:
-    """Run whole numbers ``x`` ``[T, B, *input shape]``; the Result has the graph's names and time frame.
+    """Run integers ``x`` ``[T, B, *input shape]``; the Result has the graph's names and time frame.
 
     Without a layout they are the chip's. The chip runs as many steps more as its last neurons are late.
     """
@@ -55,14 +55,14 @@ def evolve(network: ChipNetwork, x: NDArray[Any], record: bool, integers: Intege
 
 
 def whole_counts(x: NetworkInput, shape: tuple[int, ...]) -> NDArray[Any]:
-    """``x`` ``[T, B, *shape]`` as whole numbers from 0; raises InputError for anything else."""
+    """``x`` ``[T, B, *shape]`` as integers from 0; raises InputError for anything else."""
     if isinstance(x, Mapping):
         raise InputError(f"expected one input for xylo; found {', '.join(x)}; use another target")
     x = np.asarray(x)
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
         raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
     if x.dtype.kind not in "fiub":
-        raise InputError(f"expected input in whole numbers; found {x.dtype}")
+        raise InputError(f"expected integer input; found {x.dtype}")
     if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
         raise InputError(
             f"expected spike counts 0 to {INPUT_CAP} as input for xylo; found fractions; encode the input as spikes"

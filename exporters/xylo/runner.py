@@ -53,7 +53,7 @@ class Xylo(Runner):
 
     @property
     def input_bits(self) -> int:
-        """See `stl_deploy.exporters.targets.OnGrid`: whole numbers alone."""
+        """See `stl_deploy.exporters.targets.OnGrid`: integers alone."""
         return 0
 
     def of(self, program: Program) -> Self:
@@ -70,7 +70,7 @@ class Xylo(Runner):
         return copy.copy(self)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
-        """See `stl_deploy.exporters.targets.Runner`. x: whole numbers from 0; above 15 they count as 15, and it warns.
+        """See `stl_deploy.exporters.targets.Runner`. x: integers from 0; above 15 they count as 15, and it warns.
 
         A Program's integers are chosen by the calibration input, else by x. The Result's states are the chip's 16-bit
         numbers. Warns where states were cut at 16 bits.
@@ -93,7 +93,7 @@ class Xylo(Runner):
         return result
 
     def integers(self, spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:
-        """Run the chip's integers on whole numbers ``[T, B, channels]``."""
+        """Run the chip's integers on integers ``[T, B, channels]``."""
         return simulate(spec, x, record=record, progress=self._options.progress)
 
     def _tell(self, found: ChipRun) -> None:

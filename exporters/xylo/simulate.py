@@ -59,7 +59,7 @@ class ChipRun:
 def simulate(
     spec: Specification, x: NDArray[np.integer], *, record: bool = False, progress: Progress | None = None
 ) -> ChipRun:
-    """Run whole numbers ``x`` ``[T, B, channels]``, none below 0, every sample from rest.
+    """Run integers ``x`` ``[T, B, channels]``, none below 0, every sample from rest.
 
     Counts above 15 enter as 15, as on the chip. record: also v and i. progress: called with (steps done, steps).
     """

@@ -152,7 +152,7 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
 
 
 class _Reader:
-    """Reads one array after the other, each as whole numbers within its range."""
+    """Reads one array after the other, each as integers within its range."""
 
     def __init__(self, arrays: dict[str, NDArray[Any]], where: str) -> None:
         self._arrays, self._where = arrays, where
@@ -165,7 +165,7 @@ class _Reader:
         array = self._arrays[name]
         if array.dtype.kind not in "iu" or array.ndim != dimensions:
             raise InputError(
-                f"{self._where}: {name}: expected whole numbers of {dimensions} dimensions; found {array.dtype} "
+                f"{self._where}: {name}: expected integers of {dimensions} dimensions; found {array.dtype} "
                 f"{list(array.shape)}"
             )
         if array.size and (array.min() < low or array.max() > top):

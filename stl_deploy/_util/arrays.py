@@ -26,7 +26,7 @@ def as_array(x: Any) -> NDArray[Any]:
 
 
 def require_held_by_float32(x: NDArray[Any], where: str) -> None:
-    """Raise InputError for whole numbers beyond 2^24, between which float32 has gaps."""
+    """Raise InputError for integers beyond 2^24, between which float32 has gaps."""
     for bound in (int(x.min()), int(x.max())):
         if abs(bound) > 2**24:
-            raise InputError(f"{where}: expected whole numbers up to 2^24, as float32 holds them all; found {bound}")
+            raise InputError(f"{where}: expected integers up to 2^24, as float32 holds them all; found {bound}")

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import require_held_by_float32
 from stl_deploy._util.atomic import make_folder, make_place, require_folder, whole_file, write_json, write_text
 from stl_deploy._util.npz import MAX_ARRAY_BYTES, names_in, read_npz, write_npz
-from stl_deploy._util.untrusted import blamed, plain_file
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
 
 __all__ = [
     "MAX_ARRAY_BYTES",
     "Inputs",
-    "blamed",
     "checked_labels",
     "leading",
     "make_folder",
     "make_place",
+    "parse_errors_as_input_errors",
     "plain_file",
     "read_input",
     "read_inputs",
@@ -74,14 +74,14 @@ def cache_dir() -> Path:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises InputError in one sentence."""
     plain_file(path, "a JSON file", _MAX_JSON_BYTES)
-    with blamed(path, "a JSON file"):
+    with parse_errors_as_input_errors(path, "a JSON file"):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     plain_file(path, "a file")
-    with blamed(path, "a file"), path.open("rb") as stream:
+    with parse_errors_as_input_errors(path, "a file"), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -96,7 +96,7 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
 
     ``x`` keeps its type: float32 (other floats are cast, with a warning where a value moves), integers or bool.
     Raises InputError if ``x`` is missing, empty, not numeric, has fewer than 2 axes, holds NaN, infinity or a whole
-    number beyond 2^24, or if ``y`` is not one whole number per sample.
+    number beyond 2^24, or if ``y`` is not one integer per sample.
     """
     x, labels = read_inputs(path)
     if isinstance(x, dict):
@@ -164,7 +164,7 @@ def checked_labels(labels: NDArray[Any], steps: int, samples: int, where: str) -
         swapped = labels.shape in ((steps,), (steps, samples))
         remedy = "if it is [B, T, ...], swap its first two axes" if swapped else "leave labels out if there are none"
         raise InputError(
-            f"{where}: expected whole numbers [{samples}], or [{samples}, {steps}] for labels of each step (x is read "
+            f"{where}: expected integers [{samples}], or [{samples}, {steps}] for labels of each step (x is read "
             f"as [T, B, ...], {steps} steps of {samples} samples); found {labels.dtype} {list(labels.shape)}; {remedy}"
         )
     return labels.astype(np.int64)

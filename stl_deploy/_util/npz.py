@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from stl_deploy._util.atomic import whole_file
-from stl_deploy._util.untrusted import blamed, plain_file
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
 
 MAX_ARRAY_BYTES = 8 * 2**30
@@ -72,7 +72,7 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> d
 @contextmanager
 def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     plain_file(path, "an .npz")
-    with blamed(path, "an .npz file"):
+    with parse_errors_as_input_errors(path, "an .npz file"):
         try:
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile:

@@ -14,7 +14,7 @@ _DEFECTS = (AssertionError, AttributeError, LookupError, NameError, NotImplement
 
 
 @contextmanager
-def blamed(path: Path | str, what: str, *, ours: bool = False) -> Iterator[None]:
+def parse_errors_as_input_errors(path: Path | str, what: str, *, ours: bool = False) -> Iterator[None]:
     """Whatever a parser raises inside becomes an InputError that says ``path`` is no ``what``: the file is at fault.
 
     For calls of foreign parsers, whose errors have no common base. What only a mistake in a line of ours raises
@@ -45,7 +45,7 @@ def _is_defect(error: Exception) -> bool:
     return isinstance(error, _DEFECTS) and raised_in.split(".")[0] == __name__.split(".")[0]
 
 
-def told_where(error: BaseException, file: Path) -> str:
+def error_location(error: BaseException, file: Path) -> str:
     """An error that a user's own code in ``file`` raised, in one line that says where."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     line = f"line {frames[-1].lineno}: " if frames else ""
@@ -80,5 +80,5 @@ def plain_file(path: Path, what: str, most: int | None = None) -> int:
 def read_text(path: Path, what: str, most: int = 2**24) -> str:
     """A text file's content in UTF-8; raises InputError where there is none, or it is larger than ``most`` bytes."""
     plain_file(path, what, most)
-    with blamed(path, what):
+    with parse_errors_as_input_errors(path, what):
         return path.read_text(encoding="utf-8")

@@ -71,7 +71,7 @@ class DatasetConfig(_Section):
     T: time steps per sample. encoder: ``direct`` repeats the image at every step (analog input);
     ``bernoulli`` spikes with the pixel's value as probability, drawn anew each step (the paper).
         Event datasets are gathered into T frames, of which ``spikes`` shows where there was any event (0 or 1) and
-        ``counts`` how many (whole numbers up to 255; all frames added up where one step is shown, as to an ANN).
+        ``counts`` how many (integers up to 255; all frames added up where one step is shown, as to an ANN).
     binning: of events, into frames of equal ``count`` of events or of equal ``time``.
     downscale: of event datasets, so many neighbours along each spatial axis are added up.
         ``latency`` one spike per pixel that is not 0, the sooner the brighter.
@@ -84,8 +84,8 @@ class DatasetConfig(_Section):
         ``bands`` make spike counts 0 to 15 of motion ``[N, T, axes]`` and of sound ``[N, samples]``, as sensor says.
     size: [height, width] that images are resized to, or one side. colour: null: as the first image.
     augment: training images are changed at random by torchvision, anew each epoch.
-    levels: the value that means 1, of whole numbers up to it; null: 255 of 8-bit images, 1 of others.
-    input_bits: values are multiples of 2^-input_bits in the graph (built-in images', too); null: whole numbers 0,
+    levels: the value that means 1, of integers up to it; null: 255 of 8-bit images, 1 of others.
+    input_bits: values are multiples of 2^-input_bits in the graph (built-in images', too); null: integers 0,
         others 8.
     classes: names, in order of the labels. input_shape, sha256: of one sample, and of all data; written when training
     begins, so that a run folder can be read without its data and tells data that have changed.

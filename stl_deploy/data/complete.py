@@ -110,7 +110,7 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
             )
     if config.input_bits is not None and config.encoder not in ("direct", "sequence"):
         raise ConfigError(
-            f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows whole numbers; "
+            f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows integers; "
             f"found {config.input_bits}; leave it out"
         )
     if config.encoder in SENSOR_ENCODERS and entry.look is None:
@@ -124,7 +124,7 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
         )
     if config.levels not in (None, 1) and config.encoder == "counts":
         raise ConfigError(
-            f"key 'dataset.levels': expected none for the encoder 'counts', which shows whole numbers; found "
+            f"key 'dataset.levels': expected none for the encoder 'counts', which shows integers; found "
             f"{config.levels}; leave it out"
         )
     if entry.look is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as whole numbers from 0 to ``levels``, ``[N, *shape]`` uint8, and labels ``[N]`` int64.
+    """Images as integers from 0 to ``levels``, ``[N, *shape]`` uint8, and labels ``[N]`` int64.
 
     Sequences may have a label for each step, ``[N, T]``.
 
@@ -144,7 +144,7 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
 
 
 def _check_levels(config: DatasetConfig, raw: Raw) -> None:
-    """Raise InputError where the input's grid follows from ``levels``, but samples are no whole numbers up to it."""
+    """Raise InputError where the input's grid follows from ``levels``, but samples are no integers up to it."""
     if config.levels is None or raw.grid is not None:
         return
     for x in (raw.train, raw.validation, raw.test):
@@ -155,7 +155,7 @@ def _check_levels(config: DatasetConfig, raw: Raw) -> None:
         if largest > raw.levels or not whole:
             values = f"values up to {largest:g}" if largest > raw.levels else "others"
             raise InputError(
-                f"{config.path}: expected whole numbers up to {raw.levels} (key 'dataset.levels', the value that means "
+                f"{config.path}: expected integers up to {raw.levels} (key 'dataset.levels', the value that means "
                 f"1); found {values}; name the largest value that may occur, or leave levels out"
             )
 

@@ -15,7 +15,7 @@ from stl_deploy._util.hdf5.guard import Group, open_hdf5
 from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import read_npy_header
 from stl_deploy._util.readers import read_aedat4
-from stl_deploy._util.untrusted import blamed, plain_file
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.data.events import Events, place
 from stl_deploy.errors import InputError
 
@@ -44,7 +44,7 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
 def gesture_npy(path: Path, shape: Shape) -> Events:
     """A recording of DVS128 Gesture as tonic distributes it: an array ``[N, 4]`` of x, y, polarity and time in ms."""
     size = plain_file(path, "a .npy file", _MOST_BYTES)
-    with blamed(path, "a whole .npy file"), path.open("rb") as stream:
+    with parse_errors_as_input_errors(path, "a whole .npy file"), path.open("rb") as stream:
         extent, kind = read_npy_header(stream)
         if len(extent) != 2 or extent[1] != 4 or kind.kind not in "iuf" or prod(extent) * kind.itemsize > size:
             raise InputError(f"{path}: expected numbers [events, 4]; found {kind} {list(extent)}")
@@ -78,7 +78,7 @@ def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Ev
     with open_hdf5(path, "an SHD file", lists=True) as (_, root):
         labels, times, units = (_row(path, root, name) for name in ("labels", "spikes/times", "spikes/units"))
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: expected labels in whole numbers; found {labels.dtype}")
+        raise InputError(f"{path}: expected integer labels; found {labels.dtype}")
     labels = labels.astype(np.int64)
     if not len(labels) == len(times) == len(units):
         raise InputError(
@@ -103,7 +103,7 @@ def _spikes(path: Path, shape: Shape, seconds: NDArray[Any], units: NDArray[Any]
         raise InputError(f"{path}: not a whole SHD file (a recording is no list of numbers)")
     if seconds.shape != units.shape or seconds.dtype.kind != "f" or units.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: expected times in floats, one for each unit in whole numbers; found {seconds.size} "
+            f"{path}: expected times in floats, one for each unit in integers; found {seconds.size} "
             f"({seconds.dtype}) for {units.size} ({units.dtype})"
         )
     when = _whole(path, np.round(seconds.astype(np.float64) * 1e6))

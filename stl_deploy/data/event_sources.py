@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import MAX_ARRAY_BYTES, blamed, cache_dir, plain_file, read_npz, write_npz
+from stl_deploy._util.files import (
+    MAX_ARRAY_BYTES,
+    cache_dir,
+    parse_errors_as_input_errors,
+    plain_file,
+    read_npz,
+    write_npz,
+)
 from stl_deploy._util.install import missing
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.schema import DatasetConfig
@@ -123,7 +130,7 @@ def _nmnist(files: list[Path], shape: tuple[int, ...]) -> Recordings:
 
 
 def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
-    with blamed(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
+    with parse_errors_as_input_errors(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
         found: list[tuple[zipfile.ZipInfo, int]] = []
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
             *_, label, name = ("", "", *info.filename.split("/"))
@@ -135,7 +142,7 @@ def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
 
 def _bytes(path: Path) -> bytes:
     plain_file(path, "a recording", _MOST_BYTES)
-    with blamed(path, "a recording"):
+    with parse_errors_as_input_errors(path, "a recording"):
         return path.read_bytes()
 
 

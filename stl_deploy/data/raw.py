@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 class Raw:
     """Samples ``[N, *shape]`` and labels ``[N]``, or of each step ``[N, T]``; splits that are not there are None.
 
-    levels: the value that means 1: whole numbers from 0 to it are images, floats with levels 1 are taken as they are.
+    levels: the value that means 1: integers from 0 to it are images, floats with levels 1 are taken as they are.
     timed: samples carry time, ``[N, T, *shape]``. grid: of the input that the network sees; None: as `levels` say.
     digest: sha256 of all that was read, of own data. groups: ``[N]`` of ``train``; samples of one group (windows of one
     recording, say) go into one split.

@@ -22,7 +22,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 def digits(_data_dir: Path | None) -> Raw:
-    """scikit-learn's 8x8 digits: whole numbers from 0 to 16, no files needed."""
+    """scikit-learn's 8x8 digits: integers from 0 to 16, no files needed."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -107,7 +107,7 @@ def input_bits(metadata: Mapping[str, Any]) -> int | None:
 
 
 def input_scale(program: Program) -> float:
-    """Real input times this is whole numbers: the input grid that the graph's metadata declares, else 1."""
+    """Real input times this is integers: the input grid that the graph's metadata declares, else 1."""
     grid = input_grid(program.metadata)
     return 2.0**grid.fraction_bits if grid is not None else 1.0
 

@@ -151,7 +151,7 @@ REMEDIES: Mapping[str, str] = {
     "loop-without-neuron": "put a neuron in the loop, or remove the edge that closes it",
     "no-source": "connect the node to an input, or remove it",
     "unknown-node": "add the node, or remove the edge",
-    "delay-not-whole": "choose dt so that each delay is a whole number of steps",
+    "delay-not-whole": "choose dt so that each delay is an integer number of steps",
 }
 """What to do about the errors of lowering, by slug."""
 

@@ -310,7 +310,7 @@ def _add(found: hashlib._Hash, value: Any) -> None:
 
 
 InputCoding = Literal["spikes", "graded", "analog"]
-"""What the network's input values are: 0/1 events, whole numbers carried by events, or real numbers."""
+"""What the network's input values are: 0/1 events, integers carried by events, or real numbers."""
 
 
 def is_max_pool(program: Program, node: Node) -> bool:

@@ -41,7 +41,7 @@ class Readout:
         if self.then not in (None, *get_args(Then)):
             raise InputError(f"readout: expected then {', '.join(get_args(Then))}, or None; found {self.then!r}")
         if not isinstance(self.population, int) or self.population < 1:
-            raise InputError(f"readout: expected a population from 1 in whole numbers; found {self.population!r}")
+            raise InputError(f"readout: expected an integer population from 1; found {self.population!r}")
 
     def __call__(self, y: NDArray[Any]) -> Floats:
         """Scores of outputs ``[T, B, ..., features]``; sums and means are added up in float64.

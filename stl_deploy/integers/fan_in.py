@@ -1,6 +1,6 @@
 """Which Programs integers can hold: what reaches each population, with at most one layer of weights on the way.
 
-A node's values are *whole* (spikes, input, and sums of these: a whole number times a unit), *weighted* (behind a layer
+A node's values are *whole* (spikes, input, and sums of these: an integer times a unit), *weighted* (behind a layer
 of weights: whole once their rows have a scale), or *potentials* (of neurons without threshold; only outputs read them).
 """
 

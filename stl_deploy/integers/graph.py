@@ -1,8 +1,8 @@
-"""A network in integers: the nodes of a Program, each with whole numbers for what was float.
+"""A network in integers: the nodes of a Program, each with integers for what was float.
 
-Values are whole numbers: spikes, sums of spikes, input multiplied by its scale, synaptic sums. A node's input is the
+Values are integers: spikes, sums of spikes, input multiplied by its scale, synaptic sums. A node's input is the
 sum of its sources; a source with delay 1 carries the step before (0 at first). Shapes are a Program's, torch's order.
-A reshape is a Program's own; the nodes here hold whole numbers, and two axes of space where a Program may have one.
+A reshape is a Program's own; the nodes here hold integers, and two axes of space where a Program may have one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Padding = tuple[Pair, Pair]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerInput(Node):
-    """Where whole numbers from low to high enter: real input times ``scale``."""
+    """Where integers from low to high enter: real input times ``scale``."""
 
     low: int
     high: int
@@ -113,7 +113,7 @@ class IntegratorNode(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerOutput(Node):
-    """Where whole numbers leave; each stands for ``unit`` times itself."""
+    """Where integers leave; each stands for ``unit`` times itself."""
 
     unit: float
 

@@ -29,7 +29,7 @@ def real_weights(found: FanIn, consumer: Node) -> list[Doubles]:
 
 
 def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
-    """Weights for whole-number input, rows first."""
+    """Weights for integer input, rows first."""
     rows = consumer.shape[0]
     if leaf.node is None:
         weight = np.ones((rows, *(1,) * (len(consumer.shape) - 1)))
@@ -90,7 +90,7 @@ def one_scale(weights: list[Doubles], biases: Iterable[Doubles | None] = ()) -> 
 
 
 def _whole(biases: Iterable[Doubles], times: int) -> bool:
-    """Whether all are whole numbers when multiplied, but for what float32 cannot hold."""
+    """Whether all are integers when multiplied, but for what float32 cannot hold."""
     return all(np.allclose(times * bias, np.round(times * bias), rtol=1e-6, atol=1e-6) for bias in biases)
 
 
@@ -151,7 +151,7 @@ def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
         if not np.array_equal(scaled, whole):
             raise _off_grid(input_scale)
         if np.abs(whole).max(initial=0) >= 2**31:
-            raise InputError("expected input within 32 bits in whole numbers; found larger values; use a coarser grid")
+            raise InputError("expected integer input within 32 bits; found larger values; use a coarser grid")
         to[...] = whole
     return found
 
@@ -159,7 +159,7 @@ def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
 def _off_grid(input_scale: float) -> InputError:
     if input_scale == 1:
         return InputError(
-            "expected whole numbers as input, as no grid is declared for it; found fractions; give --input-grid "
+            "expected integers as input, as no grid is declared for it; found fractions; give --input-grid "
             "BITS, which rounds to multiples of 2^-BITS and declares that"
         )
     return InputError(

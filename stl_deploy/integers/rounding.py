@@ -35,7 +35,7 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
 
 
 def _input(program: Program) -> Iterator[Finding]:
-    """Integers take whole numbers, and real numbers on a grid alone."""
+    """Integer targets take integers, or real numbers on a grid."""
     declared = program.metadata.get("input", {})
     if not program.inputs or not isinstance(declared, Mapping) or input_grid(program.metadata) is not None:
         return
@@ -44,12 +44,12 @@ def _input(program: Program) -> Iterator[Finding]:
         refused = "real numbers enter on no declared grid, and export refuses them"
         yield Finding("analog-input", "warning", name, refused, "give --input-grid BITS here and to export")
     elif "coding" not in declared:
-        taken = "nothing says what enters: whole numbers are taken as they are, and export refuses others"
+        taken = "nothing says what enters: integers are taken as they are, and export refuses others"
         yield Finding("input-unstated", "info", name, taken, "give real numbers a grid with --input-grid BITS")
 
 
 def _weights(weight: Floats) -> str:
-    largest = float(np.abs(weight).max(initial=0)) * 2.0 ** fraction_bits(weight)  # as a whole number
+    largest = float(np.abs(weight).max(initial=0)) * 2.0 ** fraction_bits(weight)  # as an integer
     signed = int(largest).bit_length() + 1
     size = f"weights of {counted(signed, 'bit')} with sign"
     if largest > WEIGHT_TOP:
@@ -59,6 +59,6 @@ def _weights(weight: Floats) -> str:
 
 def _neuron(neuron: Neuron, threshold: Floats) -> str:
     count = np.unique(threshold).size
-    held = "its threshold is a whole number" if count == 1 else f"{count} thresholds become whole numbers"
+    held = "its threshold is an integer" if count == 1 else f"{count} thresholds become integers"
     leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
     return held + ", and what leaks is rounded toward zero in each step" * leaks

@@ -56,7 +56,7 @@ class RealPopulation:
         theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
         v_reset: Where a spike puts v, broadcast to the population's shape; None: 0.
         gain: What each row's weights were multiplied by.
-        also_whole: What else must be whole numbers for nothing to be rounded, ``[rows]`` each.
+        also_whole: What else must be integers for nothing to be rounded, ``[rows]`` each.
     """
 
     neuron: Neuron
@@ -77,7 +77,7 @@ def real_population(
     *,
     pixels: bool = False,
 ) -> RealPopulation:
-    """Absorb the gain and the drive offset of a population's neurons; weights are for whole-number input.
+    """Absorb the gain and the drive offset of a population's neurons; weights are for integer input.
 
     A gain that differs between the pixels of a channel cannot go into shared weights. v/gain takes its place, with
     threshold, reset value and offset divided by the gain: equal in real numbers, for the leak is linear.
@@ -199,7 +199,7 @@ def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
 
 
 def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
-    """The layer at scales at which weights, biases and resets are whole numbers.
+    """The layer at scales at which weights, biases and resets are integers.
 
     Without a leak v is whole, so ``v > ceil(s·θ) - 1`` is ``v >= θ``, and ``v > floor(s·θ)`` is ``v > θ``: exact for
     any θ. A leaking v has fractions: "above" is exact for a whole s·θ, and for "at or above" either s·θ - 1 or s·θ is
@@ -236,7 +236,7 @@ def _held(real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: 
 
 
 def _leaks(neuron: Neuron) -> bool:
-    """Whether v or u can have fractions although whole numbers arrive."""
+    """Whether v or u can have fractions although integers arrive."""
     decays = [neuron.decay, None if neuron.synapse is None else neuron.synapse.decay]
     return any(decay is not None and not np.isin(decay, (0, 1)).all() for decay in decays)
 
@@ -356,7 +356,7 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
 
 
 def _compact(values: Doubles) -> Ints:
-    """As whole numbers; 0-dimensional if they are all the same."""
+    """As integers; 0-dimensional if they are all the same."""
     return np.asarray(values.flat[0] if (values == values.flat[0]).all() else values, np.int32)
 
 

@@ -36,7 +36,7 @@ from stl_deploy.integers.step import State, currents, potentials, step_through
 from stl_deploy.integers.sums import adder, blocks
 
 Values = NDArray[Any]
-"""Whole numbers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
+"""Integers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
 
 VALUES_AT_ONCE = 2**24
 """Samples are run in groups whose widest nodes have about this many values over all of time, all threads together."""
@@ -44,14 +44,14 @@ VALUES_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class IntegerRun:
-    """``y``: whole numbers ``[T, B, *shape]``; ``spikes`` by population or layer, if recorded."""
+    """``y``: integers ``[T, B, *shape]``; ``spikes`` by population or layer, if recorded."""
 
     y: Values
     spikes: Mapping[str, NDArray[np.uint8]]
 
 
 def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
-    """Run whole numbers ``x`` ``[T, B, *input shape]``.
+    """Run integers ``x`` ``[T, B, *input shape]``.
 
     Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for;
     UnsupportedError if sums could leave 32 bits.
@@ -63,7 +63,7 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
 
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
-    x = whole_numbers(x, graph.input.shape)
+    x = as_integers(x, graph.input.shape)
     _check_range(graph.input, x)
     if not graph.accumulator.wraps:
         require_sums(graph)
@@ -86,8 +86,8 @@ def entered_by(graph: IntegerGraph, x: Values) -> IntegerGraph:
 
 
 def check_input(node: IntegerInput, x: Values) -> Ints:
-    """``x`` as int32; raises InputError if it is anything else than whole numbers in the input's range and shape."""
-    x = whole_numbers(x, node.shape)
+    """``x`` as int32; raises InputError if it is not integers within the input's range and shape."""
+    x = as_integers(x, node.shape)
     _check_range(node, x)
     return x.astype(np.int32)
 
@@ -101,14 +101,14 @@ def _check_range(node: IntegerInput, x: Values) -> None:
         )
 
 
-def whole_numbers(x: Values, shape: Shape) -> Values:
-    """``x`` ``[T, B, *shape]`` in integers or bool; raises InputError if it is anything else than whole numbers."""
+def as_integers(x: Values, shape: Shape) -> Values:
+    """``x`` ``[T, B, *shape]`` as integers or bool; raises InputError for fractions and other types."""
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
         raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
     if x.dtype.kind not in "fiub":
-        raise InputError(f"expected input in whole numbers or bool; found {x.dtype}")
+        raise InputError(f"expected integer or bool input; found {x.dtype}")
     if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
-        raise InputError("expected input in whole numbers; found fractions or NaN; multiply by the input scale")
+        raise InputError("expected integer input; found fractions or NaN; multiply by the input scale")
     if x.dtype.kind != "b" and np.abs(x).max() >= 2**31:
         raise InputError("expected input within 32 bits; found larger values; use a coarser grid")
     return x if x.dtype.kind != "f" else x.astype(np.int32)

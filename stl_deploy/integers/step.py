@@ -5,7 +5,7 @@
     s = v > 64·threshold;  v = 0 where s
     cap above 1: the fewest s with v − 64·drop·s <= 64·threshold, at most cap;  v = v − 64·drop·s
 
-tz rounds toward zero. The whole numbers are held as floats, in which numpy is fastest, and the result is exact. In
+tz rounds toward zero. The integers are held as floats, in which numpy is fastest, and the result is exact. In
 float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most before tz), 64·a below 2^32. float32 is used
 where u keeps nothing and v keeps a power of two or nothing. There 64·a, its wrap by 2^24, and 64·bias are multiples of
 64, exact below 2^30; scaling v by a power of two loses nothing; and what then arrives at v comes to less than 2^24,
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from stl_deploy.integers.net import DECAY_ONE, LOIHI, STATE_SHIFT, STATE_TOP, Accumulator, IntegerNeuron, Ints
 
 Floats = NDArray[Any]
-"""Whole numbers in float32 or float64."""
+"""Integers in float32 or float64."""
 
 
 @dataclass
@@ -211,7 +211,7 @@ def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:
 def fire_several(v: Floats, threshold: Floats, neuron: IntegerNeuron, spikes: NDArray[np.uint8]) -> None:
     """Write the spikes of a step, each of which takes its drop off v (in place, float64).
 
-    The quotient is exact where it is whole; else it is 2^-24 or more away from a whole number, far beyond rounding.
+    The quotient is exact where it is whole; else it is 2^-24 or more away from an integer, far beyond rounding.
     """
     assert neuron.drop is not None
     drop = (neuron.drop << STATE_SHIFT).astype(v.dtype)

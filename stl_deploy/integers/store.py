@@ -1,4 +1,4 @@
-"""An `IntegerGraph` as data: ``integers.npz``, arrays of whole numbers and a JSON text. What is read is not trusted."""
+"""An `IntegerGraph` as data: ``integers.npz``, arrays of integers and a JSON text. What is read is not trusted."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**31:
-        raise ValueError(f"{value!r} is no whole number within 32 bits")
+        raise ValueError(f"{value!r} is no integer within 32 bits")
     return value
 
 

@@ -1,8 +1,8 @@
-"""Exact synaptic sums of whole numbers, through the BLAS.
+"""Exact synaptic sums of integers, through the BLAS.
 
 Sums are formed in float32 where every partial sum stays below 2^24, in float64 where it stays
 below 2^53, so they are exact whatever the order of summation. Time is folded into the batch.
-Sums come in float32 (whole numbers below 2^24) or, where they may be larger, in int32.
+Sums come in float32 (integers below 2^24) or, where they may be larger, in int32.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def adder(layer: Synapse, x: NDArray[Any], *, wraps: bool = True) -> DenseSums |
 
 
 class DenseSums:
-    """Synaptic input ``[T, b, out]`` of a dense layer for some of the samples of whole numbers ``x`` ``[T, B, in]``.
+    """Synaptic input ``[T, b, out]`` of a dense layer for some of the samples of integers ``x`` ``[T, B, in]``.
 
     A synapse with delay d adds its part d steps later; each delay's sum is shifted by itself, as in Lava.
     bound: what no sum's magnitude exceeds.
@@ -72,7 +72,7 @@ class DenseSums:
 
     def _sums(self, x: NDArray[Any], delay: int) -> Sums:
         rows = x.reshape(-1, x.shape[-1]).astype(self._kind)
-        # Whole numbers within the bound; some BLAS kernels raise flags of lanes that they do not keep.
+        # Integers within the bound; some BLAS kernels raise flags of lanes that they do not keep.
         with np.errstate(invalid="ignore"):
             total = (rows @ self._columns[delay]).reshape(*x.shape[:-1], -1)
         if self.bound << self._enlarged >= 2**31:
@@ -91,7 +91,7 @@ def _require_32_bits(total: NDArray[Any], bits: int) -> None:
 
 
 class ConvSums:
-    """Synaptic input ``[T, b, C, H, W]`` of a conv layer for some of the samples of whole numbers ``x``.
+    """Synaptic input ``[T, b, C, H, W]`` of a conv layer for some of the samples of integers ``x``.
 
     wraps: sums wrap at 24 bits as Lava's do. bound: what no sum's magnitude exceeds.
     """
@@ -122,7 +122,7 @@ def _bound(x: NDArray[Any], weight: Ints) -> int:
 
 
 def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:
-    """The narrowest float type that holds every whole number up to ``bound``."""
+    """The narrowest float type that holds every integer up to ``bound``."""
     if bound < 2**24:
         return np.float32
     if bound < 2**53:

@@ -38,7 +38,7 @@ _MOST_NUMBERS = 2**29
 class Build:
     """What building has come to: the shape so far, the layer before, and whether values are spikes.
 
-    count: layers in all. counted: whether values are spikes or whole-number sums of spikes.
+    count: layers in all. counted: whether values are spikes or integer sums of spikes.
     """
 
     neuron: NeuronConfig

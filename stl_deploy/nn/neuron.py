@@ -135,7 +135,7 @@ class LIF(Population):
     ) -> None:
         super().__init__(shape, decay, learn_decay, stateful, synapse_decay, decay_form)
         if isinstance(multi_spike, bool) or not isinstance(multi_spike, int) or multi_spike < 1:
-            raise InputError(f"expected a whole number from 1 as multi_spike; found {multi_spike!r}")
+            raise InputError(f"expected an integer from 1 as multi_spike; found {multi_spike!r}")
         if multi_spike > 1 and reset != "subtract":
             raise InputError(f"multi_spike {multi_spike} subtracts a threshold for each spike; use reset 'subtract'")
         self.multi_spike = multi_spike

@@ -1,6 +1,6 @@
 """Decays of the form 1 - 2^-k, which chips compute by shifting (SynSense Xylo).
 
-k is a whole number, fixed or learned: a real k is kept for each neuron and rounded in the forward pass, and its
+k is an integer, fixed or learned: a real k is kept for each neuron and rounded in the forward pass, and its
 gradient passes as if it were not (straight-through).
 """
 

@@ -287,7 +287,7 @@ def _at_least_two(x: Tensor, call: Call) -> Tensor:
 
 
 def _require_whole(traced: Traced, x: Tensor) -> None:
-    """Raise CaptureError where the model makes whole numbers or bools of an input that is none; a graph does not."""
+    """Raise CaptureError where the model makes integers or bools of an input that is none; a graph does not."""
     for signal in traced.steps.signals:
         dtype = signal.node.dtype
         if signal.node.name != "_to_copy" or dtype.is_floating_point or not holds_input(signal):

@@ -33,7 +33,7 @@ def check(
 ) -> Report:
     """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
-    x: input like what will enter, for targets that take whole numbers alone. Raises InputError for a target or an
+    x: input like what will enter, for targets that take integers alone. Raises InputError for a target or an
     option that is not known.
     """
     asked = targets_asked(targets, options, x)

@@ -152,7 +152,7 @@ def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")
         labels = as_array(batch[1])
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise InputError(f"expected labels in whole numbers [B]; found {labels.dtype} {list(labels.shape)}")
+            raise InputError(f"expected integer labels [B]; found {labels.dtype} {list(labels.shape)}")
         yield batch[0], labels.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The verb quantise: a trained run becomes a run of whole numbers for Loihi or C, trained through the rounding."""
+"""The verb quantise: a trained run becomes a run of integers for Loihi or C, trained through the rounding."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def quantise(
     if output.resolve() == run_dir.resolve():
         raise InputError(f"{output}: the run to start from; name another folder")
     if (output / MODEL).exists() and not (output / FILE).exists():
-        raise InputError(f"{output}: holds a trained run; name another folder for the one in whole numbers")
+        raise InputError(f"{output}: holds a trained run; name another folder for the one in integers")
     checkpoints = output / UNFINISHED
     if options.resume and not (checkpoints / CHECKPOINT).is_file():
         raise InputError(f"{output}: expected a folder in which 'quantise' trained an epoch; found nothing to resume")

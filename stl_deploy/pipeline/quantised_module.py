@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class QuantisedModule(QuantisedGraph):
-    """A graph as a torch module of whole numbers: ``module(x)``, ``[T, B, *shape]`` to ``[T, B, *shape]``.
+    """A graph as a torch module of integers: ``module(x)``, ``[T, B, *shape]`` to ``[T, B, *shape]``.
 
     It trains as any module does, its weights and thresholds through the rounding, and in eval mode spikes as the
     integers do. `graph` hands the integers out. net: what netx or C can hold, with its thresholds in weights or not; x:
@@ -33,7 +33,7 @@ class QuantisedModule(QuantisedGraph):
         self._net = net
 
     def graph(self) -> SpikingGraph:
-        """The trained whole numbers as a graph; exported to netx or C it is exact."""
+        """The trained integers as a graph; exported to netx or C it is exact."""
         net = self._net
         kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
         folded = fold_layers(self.whole(kept))

@@ -296,7 +296,7 @@ class SpikingGraph:
         return Bill(energy(self.program, given, EnergyOptions(**options), labels=checked, source=self.name))
 
     def quantised(self, x: Any = None) -> QuantisedModule:
-        """A torch module of this graph in Loihi's whole numbers, to be trained on as any other; see `QuantisedModule`.
+        """A torch module of this graph in Loihi's integers, to be trained on as any other; see `QuantisedModule`.
 
         x: input that the first integers are chosen on (default: ``sample``). Raises UnsupportedError where integers
         cannot hold the graph, or where it has loops.

@@ -77,10 +77,10 @@ def _their_grid(own: float, bits: Mapping[str, int | None], say: Console) -> int
 
 
 def _require_whole(x: NetworkInput, names: Sequence[str]) -> None:
-    """Raise InputError for fractions in the input of artifacts that take whole numbers alone."""
+    """Raise InputError for fractions in the input of artifacts that take integers alone."""
     if names and not isinstance(x, Mapping) and not on_grid(x, Grid(0, np.inf)):
         raise InputError(
-            f"{names[0]} was exported for whole numbers as input; found fractions; export it again with --input-grid "
+            f"{names[0]} was exported for integers as input; found fractions; export it again with --input-grid "
             "BITS, which rounds to multiples of 2^-BITS"
         )
 

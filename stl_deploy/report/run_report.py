@@ -12,7 +12,7 @@ import numpy as np
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_input, read_json, write_json, write_text
-from stl_deploy._util.untrusted import blamed, read_text
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.errors import InputError
@@ -44,7 +44,11 @@ def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
         if not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: expected a folder that 'stl-deploy run' has finished; found no {name}")
     as_written = check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
-    with nullcontext() if as_written else blamed(run_dir, "a folder as 'stl-deploy run' writes it", ours=True):
+    with (
+        nullcontext()
+        if as_written
+        else parse_errors_as_input_errors(run_dir, "a folder as 'stl-deploy run' writes it", ours=True)
+    ):
         data = _gather(run_dir)
         twin = report_json(data)
         page, layers = render_report(data), layers_csv(twin["energy"])

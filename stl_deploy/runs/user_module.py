@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import names_in, read_npz
-from stl_deploy._util.untrusted import one_line, plain_file, told_where
+from stl_deploy._util.untrusted import error_location, one_line, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.runs.checkpoint_file import read_checkpoint
 
@@ -59,7 +59,7 @@ def _run(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{file}: {told_where(error, file)}") from error
+        raise InputError(f"{file}: {error_location(error, file)}") from error
     finally:
         sys.path.pop(0)
     return module
@@ -75,7 +75,9 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
     try:
         return found()
     except (Exception, SystemExit) as error:
-        raise InputError(f"{file}:{name}: {told_where(error, Path(file))}; it is called without arguments") from error
+        raise InputError(
+            f"{file}:{name}: {error_location(error, Path(file))}; it is called without arguments"
+        ) from error
 
 
 def module_input(path: Path) -> NDArray[Any]:

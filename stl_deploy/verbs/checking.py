@@ -61,7 +61,7 @@ def check(
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
-    x: input like what will enter, for targets that take whole numbers alone. options: or their fields as keywords.
+    x: input like what will enter, for targets that take integers alone. options: or their fields as keywords.
 
     Raises InputError for a bad call.
     """

@@ -204,7 +204,7 @@ def test_spoken_digits(tmp_path):
     with h5py.File(tmp_path / "shd_test.h5", "r+") as file:
         file["spikes/units"][0] = [1, 2]
     with pytest.raises(
-        InputError, match=r"expected times in floats, one for each unit in whole numbers; found 3 \(.*\) for 2"
+        InputError, match=r"expected times in floats, one for each unit in integers; found 3 \(.*\) for 2"
     ):
         load_dataset(config)
     (tmp_path / "shd_test.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))

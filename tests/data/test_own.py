@@ -111,7 +111,7 @@ def test_values_that_levels_do_not_reach_are_refused(tmp_path, encoder, x, level
 
 
 @pytest.mark.parametrize("x", [np.array([[0, 10]], np.uint8), np.array([[-10.0, 4.0]])])
-def test_whole_numbers_up_to_levels_are_shown_as_parts_of_it(tmp_path, x):
+def test_integers_up_to_levels_are_shown_as_parts_of_it(tmp_path, x):
     path = _npz(tmp_path / "a.npz", x=np.repeat(x, 30, 0), y=_labels(30))
     data = load_dataset(_config("npz", path, levels=10))
     assert data.test.grid is None
@@ -165,8 +165,8 @@ def _x(*shape, dtype=np.float32):
     ("arrays", "settings", "sentence"),
     [
         ({"x": _x(4, 5)}, {}, "expected x and y in the train split; found no 'y'"),
-        ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y': expected whole numbers \[4\].*; found int64 \[3\]"),
-        ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y': expected whole numbers .*; found float64 \[4\]"),
+        ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y': expected integers \[4\].*; found int64 \[3\]"),
+        ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y': expected integers .*; found float64 \[4\]"),
         ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "'y': expected labels from 0; found -1"),
         (
             {"x": _x(4, 5) * np.nan, "y": _labels(4)},
@@ -325,7 +325,7 @@ def test_images_brighter_than_levels_are_refused(tmp_path, encoder):
     _images(tmp_path)
     assert load_dataset(_config("folder", tmp_path, levels=105, encoder=encoder)).train.images().max() <= 1
     for levels in (1, 104):
-        with pytest.raises(InputError, match=rf"whole numbers up to {levels} \(key 'dataset.levels'.* up to 105;"):
+        with pytest.raises(InputError, match=rf"integers up to {levels} \(key 'dataset.levels'.* up to 105;"):
             load_dataset(_config("folder", tmp_path, levels=levels, encoder=encoder))
 
 
@@ -594,7 +594,7 @@ def test_datasets_become_arrays():
             [[(torch.ones(2), 0), (torch.ones(3), 1)]],
             r"sample 1: expected float32 \[2\] as the first; found float32 \[3\]",
         ),
-        ([[(torch.ones(2), 0.5)]], "expected a whole number as label; found 0.5"),
+        ([[(torch.ones(2), 0.5)]], "expected an integer as label; found 0.5"),
         (
             [[("picture", 0)]],
             "x: expected an array of numbers; found a str; .*; add a transform",
@@ -696,7 +696,7 @@ def test_samples_of_a_group_go_into_one_split(tmp_path, kind, sizes):
 def test_groups_that_do_not_fit_are_refused(tmp_path):
     x, y = np.zeros((4, 2), np.float32), np.arange(4) % 2
     for group in (np.zeros(3, int), np.zeros((4, 1), int), np.zeros(4)):
-        with pytest.raises(InputError, match=r"'group': expected whole numbers or names \[4\], one for each sample"):
+        with pytest.raises(InputError, match=r"'group': expected integers or names \[4\], one for each sample"):
             load_dataset(_config("npz", _npz(tmp_path / "a.npz", x=x, y=y, group=group)))
     with pytest.raises(InputError, match="from_arrays: 'group'"):
         from_arrays(x, y, group=[1, 2])

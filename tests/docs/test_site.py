@@ -59,7 +59,7 @@ def test_every_key_of_the_configuration_is_on_its_page() -> None:
     for section in (schema.RunConfig, schema.DatasetConfig, schema.NeuronConfig, schema.TrainConfig):
         for key in section.model_fields:
             assert f"| `{key}` |" in page
-    assert "| `T` | a whole number, ≥ 1, ≤ 10000 | `4` |" in page
+    assert "| `T` | an integer, ≥ 1, ≤ 10000 | `4` |" in page
 
 
 PAGE = """

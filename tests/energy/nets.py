@@ -283,7 +283,7 @@ def _with_fork(draw: st.DrawFn, nodes: list[Node], node: Node, shape: Shape) -> 
 
 @st.composite
 def inputs(draw: st.DrawFn, program: Program) -> np.ndarray:
-    """``[T, B, *shape]`` of spikes, whole numbers or reals."""
+    """``[T, B, *shape]`` of spikes, integers or reals."""
     steps, batch = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     values = draw(st.sampled_from([[0.0, 1.0], [0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, -0.5, 1.0]]))
     seed = draw(st.integers(0, 2**32 - 1))

@@ -269,7 +269,7 @@ unit = "mW"
             "value = 1\nsigma = -1",
             r"'floors.warm': expected as sigma a number from 0 up.*; found -1",
         ),
-        ("cores = 4", "cores = 0", r"'cores': expected a whole number from 1 up; found 0"),
+        ("cores = 4", "cores = 0", r"'cores': expected an integer from 1 up; found 0"),
         ("cores = 4", "kernels = 4", r"expected keys .*; found 'kernels'"),
         ("cores = 4", "cores = [", r"not TOML"),
         ('["warm"]', '["cold"]', r"'running': expected regimes of 'floors': warm; found \['cold'\]"),

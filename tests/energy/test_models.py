@@ -172,5 +172,5 @@ def test_a_users_list_with_memory_rows_is_modelled_too(tmp_path: Path) -> None:
     assert ends is not None
     assert ends[0] < ends[1]
     path.write_text(path.read_text().replace("weight_bits=4", "weight_bits=0"))
-    with pytest.raises(ConfigError, match="'weight_bits': expected a whole number from 1 to 64; found 0"):
+    with pytest.raises(ConfigError, match="'weight_bits': expected an integer from 1 to 64; found 0"):
         load_prices(path)

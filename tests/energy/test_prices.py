@@ -67,7 +67,7 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
         (
             "year = 2020",
             "year = 2020\non_chip_bytes = 0",
-            r"'on_chip_bytes': expected a whole number from 1 up; found 0",
+            r"'on_chip_bytes': expected an integer from 1 up; found 0",
         ),
         ("year = 2020", 'year = 2020\nnumbers = "real"', r"'numbers': expected integer, float; found 'real'"),
         (', unit = "pJ"', "", r"'mac': expected .* unit one of fJ, pJ.*; found \{'value': 2.0, 'sigma': 0.5\}"),
@@ -80,7 +80,7 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
         ('node = "28 nm"', 'nodes = "28 nm"', r"expected a key: .*; found 'nodes'"),
         ('node = "28 nm"', "", r"key 'node' is missing"),
         ('"28 nm"', "28", r"'node': expected a text; found 28"),
-        ("2020", '"2020"', r"'year': expected a whole number; found '2020'"),
+        ("2020", '"2020"', r"'year': expected an integer; found '2020'"),
         ('"measured"', '"believed"', r"'evidence': expected measured, calibrated.*; found 'believed'"),
         ('"arithmetic"', '["arithmetic"]', r"'scope': expected .*; found \['arithmetic'\]"),
     ],

@@ -210,7 +210,7 @@ def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None
         (None, [], "energy depends on activity; give the input with --input X.npz"),
         (spikes(0), [], "expected [T, B, *input shape] with T, B >= 1"),
         (spikes() / 2, ["--input-coding", "spikes"], "the input coding is 'spikes' (caller) but the input holds 0.5"),
-        (spikes() / 2, ["--input-coding", "graded"], "graded events carry whole numbers"),
+        (spikes() / 2, ["--input-coding", "graded"], "graded events carry integers"),
         (spikes(), ["--input-coding", "rate"], "input coding (caller): expected spikes, graded, analog; found 'rate'"),
         (spikes(), ["--prices", "horowitz"], "found 'horowitz' (did you mean 'horowitz45_"),
         (

@@ -43,7 +43,7 @@ def _conv(weight: Any, bias: Any, padding: int = 0, groups: int = 1) -> nir.Conv
 
 
 def _whole(net: nir.NIRGraph) -> nir.NIRGraph:
-    """The graph with whole numbers up to 4 as its input."""
+    """The graph with integers up to 4 as its input."""
     return with_metadata(net, {"input": {"coding": "analog", "fraction_bits": 0, "max": 4.0}})
 
 

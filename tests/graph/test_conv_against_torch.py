@@ -14,7 +14,7 @@ from tests.graph.nets import bare, chain
 
 
 def whole(rng, shape):
-    """Small whole numbers, so that every order of summation gives the same float32."""
+    """Small integers, so that every order of summation gives the same float32."""
     return rng.integers(-3, 4, shape).astype(np.float32)
 
 

@@ -43,7 +43,7 @@ def test_by_hand(values: list[float], f: int) -> None:
         assert fraction_bits(np.array(values, kind)) == f
 
 
-def test_of_whole_numbers_of_every_order_and_beyond_what_is_read_at_once() -> None:
+def test_of_integers_of_every_order_and_beyond_what_is_read_at_once() -> None:
     assert fraction_bits(np.array([[8, 12], [4, 16]], np.int16).T) == -2
     values = np.zeros(200_000, np.float32)
     values[150_001] = 0.125

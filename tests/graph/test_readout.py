@@ -46,7 +46,7 @@ def test_who_never_spikes_is_not_first() -> None:
     [
         ({"over_time": "median"}, "expected over time mean, sum, max, last, first, or None"),
         ({"then": "tanh"}, "readout: expected then softmax, log_softmax, or None; found 'tanh'"),
-        ({"population": 0}, "expected a population from 1 in whole numbers; found 0"),
+        ({"population": 0}, "expected an integer population from 1; found 0"),
         ({"votes": 3}, "expected readout keys over_time, population, then; found 'votes'"),
     ],
 )

@@ -145,5 +145,5 @@ def test_numbers_that_float32_does_not_hold_are_told(tmp_path):
     read_inputs(tmp_path / "x.npz")
     for number in (2**24 + 1, -(2**63), 2**63 - 1):
         np.savez(tmp_path / "x.npz", x=np.array([[[0, number]]]))
-        with pytest.raises(InputError, match=rf"'x': expected whole numbers up to 2\^24, .*; found {number}$"):
+        with pytest.raises(InputError, match=rf"'x': expected integers up to 2\^24, .*; found {number}$"):
             read_inputs(tmp_path / "x.npz")

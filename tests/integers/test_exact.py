@@ -80,7 +80,7 @@ def test_ties_of_a_leaking_neuron_are_found_by_calibration() -> None:
 
 
 def gained(gain: Any, tau: float, dialect: Dialect, scaled: Any = 1.0) -> Program:
-    """A convolution and neurons with these gains; thresholds and offsets are whole numbers times ``scaled``."""
+    """A convolution and neurons with these gains; thresholds and offsets are integers times ``scaled``."""
     rng = np.random.default_rng(1)
     conv = nir.Conv2d((4, 4), rng.integers(-5, 6, (2, 1, 3, 3)).astype(F), 1, 1, 1, 1, np.array([1, -1], F))
     theta, offset = rng.integers(1, 6, (2, 4, 4)) * scaled, rng.integers(-1, 2, (2, 4, 4)) * scaled

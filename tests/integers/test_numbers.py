@@ -1,4 +1,4 @@
-"""Whole numbers that enter, and sums of them: what is refused, in one sentence, before it would wrap or be rounded."""
+"""Integers that enter, and sums of them: what is refused, in one sentence, before it would wrap or be rounded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.ranges import ranges
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.simulate import simulate, whole_numbers
+from stl_deploy.integers.simulate import as_integers, simulate
 from tests.exporters.netx.nets import chain as net
 from tests.exporters.netx.nets import dense, neuron
 from tests.exporters.netx.programs import Builder, F
@@ -43,20 +43,20 @@ from tests.graph.nets import bare, chain, lif
         (np.zeros((2, 1, 4)), r"expected input \[T, B, 3\]; found \[2, 1, 4\]"),
         (np.zeros(3), r"expected input \[T, B, 3\]; found \[3\]"),
         (np.zeros((0, 1, 3)), r"expected input \[T, B, 3\]; found \[0, 1, 3\]"),
-        (np.zeros((2, 1, 3), complex), "expected input in whole numbers or bool; found complex128"),
+        (np.zeros((2, 1, 3), complex), "expected integer or bool input; found complex128"),
         (np.full((2, 1, 3), 0.5), "found fractions or NaN; multiply by the input scale"),
         (np.full((2, 1, 3), np.nan), "found fractions or NaN"),
         (np.full((2, 1, 3), -(2.0**31)), "expected input within 32 bits; found larger values; use a coarser grid"),
     ],
 )
-def test_other_input_than_whole_numbers_is_refused(x: Any, sentence: str) -> None:
+def test_other_input_than_integers_is_refused(x: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        whole_numbers(x, (3,))
+        as_integers(x, (3,))
 
 
 def test_real_input_beyond_32_bits_is_refused() -> None:
     assert to_integers(np.array([2.0**30]), 1.0).tolist() == [2**30]
-    with pytest.raises(InputError, match="expected input within 32 bits in whole numbers; found larger values"):
+    with pytest.raises(InputError, match="expected integer input within 32 bits; found larger values"):
         to_integers(np.array([2.0**30]), 2.0)
 
 

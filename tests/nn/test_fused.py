@@ -245,7 +245,7 @@ def _entered(x, conv, norm, form, theta):
 
 
 def test_potentials_that_no_cache_would_hold():
-    """Above some size they are written past the caches; the map's rows are no whole number of vectors."""
+    """Above some size they are written past the caches; the map's rows are no multiple of the vectors."""
     torch.manual_seed(0)
     conv, x = nn.Conv2d(1, 12, 3, padding=1), (torch.rand(4, 33, 1, 60, 51) < 0.2).float()
     theta, form = torch.rand(12, 60, 51) + 0.5, Form(4, 12, 2, False, "arctan", False)

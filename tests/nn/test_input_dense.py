@@ -20,7 +20,7 @@ T, B, INPUTS, HIDDEN = 8, 128, 300, 160
 
 
 def _outcome(function, linear, x):
-    """Outputs, and gradients of weights and bias, for a gradient of whole numbers."""
+    """Outputs, and gradients of weights and bias, for a gradient of integers."""
     y = function(x)
     grad = torch.randint(-4, 5, y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     return [y.detach(), *torch.autograd.grad(y, list(linear.parameters()), grad)]
@@ -41,7 +41,7 @@ def _wide(linear):
     graded=st.booleans(),
     bias=st.booleans(),
 )
-def test_whole_numbers_give_what_plain_autograd_gives_in_float64(rows, inputs, outputs, share, graded, bias):
+def test_integers_give_what_plain_autograd_gives_in_float64(rows, inputs, outputs, share, graded, bias):
     torch.manual_seed(0)
     linear = nn.Linear(inputs, outputs, bias=bias)
     with torch.no_grad():

@@ -186,7 +186,7 @@ def test_learned_shifts_are_rounded_through() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"multi_spike": 0}, "whole number from 1 as multi_spike; found 0"),
+        ({"multi_spike": 0}, "integer from 1 as multi_spike; found 0"),
         ({"multi_spike": True}, "found True"),
         ({"multi_spike": 2}, "use reset 'subtract'"),
         ({"synapse_decay": 1.5}, "as synapse_decay; found 1.5"),

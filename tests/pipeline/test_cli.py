@@ -335,7 +335,7 @@ def test_simulate_writes_spikes_of_every_node(cli: Any, run_dir: Path, tmp_path:
         }
 
 
-def test_net_files_take_whole_numbers(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+def test_net_files_take_integers(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     with np.load(run_dir / "test.npz") as arrays:
         x = (arrays["x"][:, :20] * 16).astype(np.int32)
         np.savez(tmp_path / "x.npz", x=x)
@@ -437,7 +437,7 @@ BAD_INPUTS = {
     "text": ({"x": np.array([["a"]])}, "expected float32, integers or bool"),
     "labels": (
         {"x": np.zeros((4, 2, 1, 8, 8), np.float32), "y": np.zeros(5, int)},
-        "expected whole numbers [2]",
+        "expected integers [2]",
     ),
 }
 
@@ -555,7 +555,7 @@ BAD_GRAPHS = [
     (_truncated, "not a NIR file"),
     (_wrong_kind, "not a NIR file"),
     (_nan, "node 'conv2': field 'weight': expected finite numbers; found nan at index [1, 2, 0, 1]"),
-    (_stride_0, "node 'conv1': field 'stride': expected 2 whole numbers of at least 1; found [0.0, 0.0]"),
+    (_stride_0, "node 'conv1': field 'stride': expected 2 integers of at least 1; found [0.0, 0.0]"),
     (_unknown_node, "Izhikevich"),
     (_empty_loop, "has no neuron in it"),
     (_shapes, "node 'linear1': expected 47 values as input"),

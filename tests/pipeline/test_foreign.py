@@ -208,7 +208,7 @@ def test_verify_takes_the_grid_that_an_artifact_was_exported_for(
     assert ("on the grid of 1/64 that the network was exported with" in finer.err) is (finer.code == 2)
 
 
-def test_an_artifact_of_whole_numbers_takes_no_fractions(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+def test_an_artifact_of_integers_takes_no_fractions(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
     net, given = analog
     np.savez(tmp_path / "whole.npz", x=np.arange(12 * 2 * 6).reshape(12, 2, 6) % 3)
     call = ["export", net, "--to", "netx", "-o", tmp_path / "a.net", "--input", tmp_path / "whole.npz"]
@@ -218,11 +218,11 @@ def test_an_artifact_of_whole_numbers_takes_no_fractions(analog: tuple[Path, Pat
     for more in ([], ["--input-grid", "6"]):
         refused = cli(*verify, given, *more)
         assert refused.code == 2
-        assert "a.net was exported for whole numbers as input; found fractions; export it again" in refused.err
+        assert "a.net was exported for integers as input; found fractions; export it again" in refused.err
 
 
 @pytest.mark.filterwarnings("always")
-def test_a_net_file_alone_takes_whole_numbers_and_says_by_what_real_input_is_multiplied(
+def test_a_net_file_alone_takes_integers_and_says_by_what_real_input_is_multiplied(
     analog: tuple[Path, Path], cli: Any, tmp_path: Path
 ) -> None:
     net, given = analog
@@ -235,7 +235,7 @@ def test_a_net_file_alone_takes_whole_numbers_and_says_by_what_real_input_is_mul
     simulate = ["simulate", made, "--backend", "loihi", "-o", tmp_path / "y.npz", "--input"]
     refused = cli(*simulate, given)
     assert refused.code == 2
-    assert "a.net: expected whole numbers, as a .net file takes them; found others; this one says: real" in refused.err
+    assert "a.net: expected integers, as a .net file takes them; found others; this one says: real" in refused.err
     taken = cli(*simulate, tmp_path / "whole.npz")
     assert (taken.code, "warning" in taken.err) == (0, False)
     with np.load(tmp_path / "y.npz") as found:
@@ -357,7 +357,7 @@ def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path
     }
     assert told == {
         "fc": "weights of 5 bits with sign fit into 8, at a scale that export's input chooses",
-        "lif": "its threshold is a whole number, and what leaks is rounded toward zero in each step",
+        "lif": "its threshold is an integer, and what leaks is rounded toward zero in each step",
     }
     held = {node["node"]: node["targets"]["netx"] for node in found.json["nodes"]}
     assert held == {"input": "faithful", "fc": "approximate", "lif": "approximate", "output": "faithful"}

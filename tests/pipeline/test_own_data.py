@@ -310,4 +310,4 @@ def test_an_input_grid_may_be_said_to_training_folding_and_quantising(tmp_path, 
         cli(["train", "digits", "-o", str(tmp_path / "no"), "--set", "dataset.encoder=bernoulli", "--input-grid=3"])
         == 2
     )
-    assert "expected none for the encoder 'bernoulli', which shows whole numbers" in capsys.readouterr().err
+    assert "expected none for the encoder 'bernoulli', which shows integers" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A captured net trains on as Loihi's whole numbers, and its files spike exactly as the module does."""
+"""A captured net trains on as Loihi's integers, and its files spike exactly as the module does."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def captured(x: Tensor, **options: bool) -> stl.SpikingGraph:
 
 
 def events(levels: int = 1) -> Tensor:
-    """Whole numbers over ``levels``, as float32: 0 and 1, or a grid."""
+    """Integers over ``levels``, as float32: 0 and 1, or a grid."""
     rng = np.random.default_rng(0)
     return torch.from_numpy((rng.integers(0, levels + 1, (6, 4, 1, 8, 8)) / levels).astype(np.float32))
 

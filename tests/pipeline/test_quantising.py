@@ -1,4 +1,4 @@
-"""The verb quantise: one command from a trained run to a run of whole numbers that every verb takes."""
+"""The verb quantise: one command from a trained run to a run of integers that every verb takes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_table_goes_from_float_to_quantisation_aware(quantised: Path) -> Non
     assert facts["rows"][-1]["accuracy"] > 0.5
 
 
-def test_the_run_holds_whole_numbers(quantised: Path) -> None:
+def test_the_run_holds_integers(quantised: Path) -> None:
     net = read_netx(quantised / "net.net")
     network, _ = load_network(quantised)
     for (_, layer), (_, lif) in zip(
@@ -98,11 +98,11 @@ def test_what_cannot_be_trained_is_refused_before_the_long_work(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object, host: bool) -> None:
-        raise InputError("not in whole numbers")
+        raise InputError("not in integers")
 
     monkeypatch.setattr(quantising, "quantised_network", refused)
     monkeypatch.setattr(quantising, "before_training", lambda *_: pytest.fail("the table came first"))
-    with pytest.raises(InputError, match="not in whole numbers"):
+    with pytest.raises(InputError, match="not in integers"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
     assert not (tmp_path / "q").exists()
 
@@ -120,7 +120,7 @@ RESIDUAL = (
 )
 
 
-def test_a_run_with_skips_becomes_whole_numbers_for_c(
+def test_a_run_with_skips_becomes_integers_for_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A strided projection, sums of spikes, a leaky readout; every epoch at all steps, with the run's surrogate."""

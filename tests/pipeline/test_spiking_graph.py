@@ -133,7 +133,7 @@ def test_a_target_that_cannot_hold_it() -> None:
 
 
 def test_a_data_set_off_the_declared_grid_is_rounded_if_asked_for() -> None:
-    """0.4 and 0.6 are 0 and 1 in whole numbers, which class 1 spikes for; in eighths nothing spikes."""
+    """0.4 and 0.6 are 0 and 1 in integers, which class 1 spikes for; in eighths nothing spikes."""
     net = stl.SpikingGraph(chain([2], nir.Linear(a([2, -1], [-2, 1])), iff((2,), theta=0.5))).fold(input_grid=0)
     data = [(steps([0.4, 0.6]), np.array([1]))]
     with pytest.raises(stl.InputError, match="not on the grid that the graph declares, multiples of 2\\^-0"):
@@ -156,7 +156,7 @@ def test_static_samples_are_shown_for_some_steps() -> None:
         ([], "expected a labelled data set; found no batch in it"),
         (5, r"expected a labelled Dataset, a DataLoader or batches \(x, labels\); found int"),
         ([X], r"expected batches \(x, labels\); found a ndarray; give a labelled loader"),
-        ([(X, [0.5])], r"expected labels in whole numbers \[B\]; found float64 \[1\]"),
+        ([(X, [0.5])], r"expected integer labels \[B\]; found float64 \[1\]"),
         ([(X, [1])], "expected labels from 0 to 0; found 1"),
         ([(X, [0, 0])], r"expected batches \[T, B, 2\] or \[B, T, ...\] with B labels; found \[4, 1, 2\] with 2"),
         ([(np.zeros((2, 2, 2)), [0, 0])], r"either axis may be time; say which: time='first' or time='second'"),

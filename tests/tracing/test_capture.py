@@ -159,7 +159,7 @@ def test_a_graph_takes_input_as_its_module_does(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"x is read as \[T, B, ...\], 5 steps of 7 samples; .* on 7 steps: if x is"):
         energy(tmp_path / "net.nir", tmp_path / "x.npz")
     write_npz(tmp_path / "x.npz", {"x": x.numpy(), "y": np.zeros(5, int)})
-    with pytest.raises(InputError, match=r"'y': expected whole numbers \[7\], .* if it is \[B, T, ...\], swap"):
+    with pytest.raises(InputError, match=r"'y': expected integers \[7\], .* if it is \[B, T, ...\], swap"):
         energy(tmp_path / "net.nir", tmp_path / "x.npz")
 
 

@@ -182,7 +182,7 @@ def test_one_image_of_one_channel_is_captured() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.uint8])
-def test_an_input_that_the_model_makes_whole_numbers_has_to_be_whole(kind: torch.dtype) -> None:
+def test_an_input_that_the_model_makes_integers_has_to_be_whole(kind: torch.dtype) -> None:
     torch.manual_seed(0)
     model = Other(lambda net, x: Net.forward(net, x.to(kind).float()))
     name = str(kind).removeprefix("torch.")

@@ -125,7 +125,7 @@ def test_steps_learned_by_a_recurrent_net_and_deployed(stepwise, tmp_path, thres
 def test_what_labels_of_each_step_do_not_go_with(stepwise, tmp_path):
     x, y = sequences(20, 2)
     with pytest.raises(
-        InputError, match=r"'y': expected whole numbers \[20, 12\], a label for each .*; found int64 \[20, 11\]"
+        InputError, match=r"'y': expected integers \[20, 12\], a label for each .*; found int64 \[20, 11\]"
     ):
         from_arrays(x, y[:, 1:])
     with pytest.raises(ConfigError, match="'ann', which sees one step"):

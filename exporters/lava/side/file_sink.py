@@ -42,7 +42,7 @@ class PyFileSink(PyLoihiProcessModel):
 @requires(CPU)
 @tag("fixed_pt")
 class PyFileSinkFixed(PyFileSink):
-    """Behind neurons in whole numbers."""
+    """Behind neurons in integers."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
 

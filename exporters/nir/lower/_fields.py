@@ -81,12 +81,12 @@ def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
 
 
 def whole(name: str, node: Any, field: str, count: int, least: int) -> Shape:
-    """A field as ``count`` whole numbers from ``least`` to 2^31 (one number is used for all). Raises GraphError."""
+    """A field as ``count`` integers from ``least`` to 2^31 (one number is used for all). Raises GraphError."""
     array = numbers(name, node, field).reshape(-1)
     held = (array == np.round(array)) & (array >= least) & (array < 2**31)
     if array.size not in (1, count) or not held.all():
         raise GraphError(
-            f"field '{field}': expected {count} whole numbers of at least {least}; found {array[:8].tolist()}",
+            f"field '{field}': expected {count} integers of at least {least}; found {array[:8].tolist()}",
             node=name,
             slug="bad-field",
         )

@@ -113,7 +113,7 @@ def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, read
 
 
 def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: Reading, dt: float) -> Delay:
-    """Delay of a whole number of time steps; raises GraphError for a fraction of dt or a negative delay."""
+    """Delay of an integer number of time steps; raises GraphError for a fraction of dt or a negative delay."""
     delay = fit(name, "delay", numbers(name, node, "delay"), shape, reading.strict)
     with np.errstate(over="ignore"):
         steps = np.asarray(delay.astype(np.float64) / dt)

@@ -82,7 +82,7 @@ def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[U
 
 
 def _remembering(node: Node) -> Node:
-    """Max pooling's threshold as integrate-and-fire neurons. Whole numbers arrive, so any threshold below 1 will do."""
+    """Max pooling's threshold as integrate-and-fire neurons. Integers arrive, so any threshold below 1 will do."""
     assert isinstance(node, Neuron)
     return replace(node, decay=np.array(1, np.float32), threshold=np.array(0.5, np.float32), reset="value")
 

@@ -18,7 +18,7 @@ TOP = 2**23 - 1
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Spikes ``[T, B, n]`` of every layer, for whole numbers ``[T, B, n]`` that are not negative."""
+    """Spikes ``[T, B, n]`` of every layer, for integers ``[T, B, n]`` that are not negative."""
     import numpy as np
 
     with np.load(job["input"], allow_pickle=False) as arrays:

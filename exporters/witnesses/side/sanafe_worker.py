@@ -19,7 +19,7 @@ TERMS = ("synapse", "dendrite", "soma", "network")
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Spikes ``[T, B, n]`` of every layer for whole numbers ``[T, B, n]`` that are not negative, and ``energy``, J."""
+    """Spikes ``[T, B, n]`` of every layer for integers ``[T, B, n]`` that are not negative, and ``energy``, J."""
     import numpy as np
 
     with np.load(job["input"], allow_pickle=False) as arrays:

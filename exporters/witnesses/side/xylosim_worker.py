@@ -12,7 +12,7 @@ from typing import Any
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Arrays of one run of whole numbers ``[T, B, channels]``."""
+    """Arrays of one run of integers ``[T, B, channels]``."""
     import numpy as np
 
     with np.load(job["input"], allow_pickle=False) as arrays:

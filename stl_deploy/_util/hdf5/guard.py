@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import whole_file
 from stl_deploy._util.hdf5.scan import LISTS, look_through
 from stl_deploy._util.isolated import isolated
-from stl_deploy._util.untrusted import blamed, plain_file
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
 
 _MEMORY = 3 * 2**30
@@ -53,7 +53,7 @@ def open_hdf5(path: Path, kind: str, *, lists: bool = False) -> Iterator[tuple[h
     plain_file(path, kind)
     # libhdf5 can hang or crash on corrupt files, so a worker process parses each file first.
     found, (content,) = isolated(look_through, path, kind, lists, what=kind, memory=_MEMORY, seconds=_OBJECT_SECONDS)
-    with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
+    with parse_errors_as_input_errors(path, kind), h5py.File(path, "r", locking=False) as file:
         yield file, Group("", found, content, file)
 
 

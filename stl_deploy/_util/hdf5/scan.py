@@ -23,7 +23,7 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES
 from stl_deploy._util.isolated import Answer, progress
-from stl_deploy._util.untrusted import blamed
+from stl_deploy._util.untrusted import parse_errors_as_input_errors
 from stl_deploy.errors import InputError
 
 _FREE_BYTES = 256 * 2**20
@@ -54,7 +54,7 @@ def look_through(path: Path, kind: str, lists: bool) -> Answer:
     Raises InputError if it is refused or damaged.
     """
     progress()
-    with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
+    with parse_errors_as_input_errors(path, kind), h5py.File(path, "r", locking=False) as file:
         scan = Scan(path, lists)
         content = scan.group(h5g.open(file.id, b"/"))
     return content, [np.frombuffer(scan.content, np.uint8)]

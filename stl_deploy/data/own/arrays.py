@@ -59,7 +59,7 @@ def from_arrays(
     """Own arrays as data for `stl_deploy.train`; numpy or torch.
 
     x: static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit numbers are images from 0 to 255, other
-    numbers are taken as they are. y: whole numbers ``[N]``, or of sequences ``[N, T]``, one for each step. Splits that
+    numbers are taken as they are. y: integers ``[N]``, or of sequences ``[N, T]``, one for each step. Splits that
     are not given are drawn from ``x`` by the configuration's seed and fractions. group: numbers or names ``[N]``;
     samples of one group, as windows of one recording, go into one split. classes: names in order of the labels.
     Raises InputError for arrays that do not fit together, hold NaN, or are no numbers.
@@ -99,7 +99,7 @@ def check_arrays(data: ArrayData) -> None:
         if y.shape != x.shape[: 1 + by_step] or y.dtype.kind not in "iu":
             expected = ", ".join(map(str, x.shape[: 1 + by_step]))
             raise InputError(
-                f"{data.where}: 'y{ending}': expected whole numbers [{expected}], a label for each "
+                f"{data.where}: 'y{ending}': expected integers [{expected}], a label for each "
                 f"{'step of each sample' if by_step else 'sample'}; found {y.dtype} {list(y.shape)}"
                 f"{_label_remedy(x, y)}"
             )
@@ -108,7 +108,7 @@ def check_arrays(data: ArrayData) -> None:
     group = data.arrays.get(GROUP)
     if group is not None and (group.shape != data.arrays["x"].shape[:1] or group.dtype.kind not in "iuU"):
         raise InputError(
-            f"{data.where}: '{GROUP}': expected whole numbers or names [{len(data.arrays['x'])}], one for each sample "
+            f"{data.where}: '{GROUP}': expected integers or names [{len(data.arrays['x'])}], one for each sample "
             f"of 'x'; found {group.dtype} {list(group.shape)}"
         )
     _check_classes(data)
@@ -210,7 +210,7 @@ def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tup
 
 
 def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
-    """Arrays as they are trained on: 8-bit images and whole numbers as stored, everything else in float32."""
+    """Arrays as they are trained on: 8-bit images and integers as stored, everything else in float32."""
     samples = {name: sensed(x, config, data.where) for name, x in data.arrays.items() if name.startswith("x")}
     shape, steps = sample_axes(samples["x"].shape[1:], config, data.where)
     levels = config.levels or (255 if samples["x"].dtype == np.uint8 and steps is None else 1)
@@ -235,7 +235,7 @@ def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, 
     if config.encoder in ("bernoulli", "latency") and not 0 <= low <= high <= 1:
         raise ConfigError(
             f"{where}: expected values from 0 to 1 for the encoder {config.encoder!r}; found {low:g} to {high:g}; "
-            "scale them, or name the value that means 1, of whole numbers, with dataset.levels"
+            "scale them, or name the value that means 1, of integers, with dataset.levels"
         )
 
 

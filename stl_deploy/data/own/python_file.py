@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
-from stl_deploy._util.untrusted import told_where
+from stl_deploy._util.untrusted import error_location
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays, trust
 from stl_deploy.data.own.arrays import ArrayData
@@ -77,7 +77,7 @@ def _run(file: Path, name: str) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        raise InputError(f"{file}: {told_where(error, file)}") from error
+        raise InputError(f"{file}: {error_location(error, file)}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))
 
@@ -151,5 +151,5 @@ def _sample(sample: Any, where: str) -> tuple[NDArray[Any], int]:
         raise InputError(f"{where}, x: {error}; add a transform to tensor") from None
     label = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     if label.size != 1 or label.dtype.kind not in "iu":
-        raise InputError(f"{where}: expected a whole number as label; found {y!r}")
+        raise InputError(f"{where}: expected an integer as label; found {y!r}")
     return array.astype(np.float32) if array.dtype == np.float64 else array, int(label.reshape(())[()])

@@ -2,7 +2,7 @@
 
 A network of these computes what Lava's CPU simulation computes for the netx file made of it, and where skips or graded
 values keep it off netx, what its C computes (rules: `stl_deploy.integers.step`), and trains in real numbers.
-Synapses put out whole numbers divided by a power of two, the layer's unit, which loses nothing and keeps thresholds
+Synapses put out integers divided by a power of two, the layer's unit, which loses nothing and keeps thresholds
 near 1, where the surrogate is wide enough. For a layer at scale s, with trained weight W, bias b, one log-threshold ρ
 per row and one threshold τ for the population::
 
@@ -11,7 +11,7 @@ per row and one threshold τ for the population::
 
 e^−ρ is a row's threshold moved into its weights, so that one K serves the population while each row's own threshold
 still learns. Several layers that reach one population share s, e^−ρ and the bias: w is each one's own, Σ is over all.
-Where x is real input or an average, the whole numbers that it is a multiple of are summed, and s has the multiple.
+Where x is real input or an average, the integers that it is a multiple of are summed, and s has the multiple.
 round, clip of the threshold and wrap pass gradients as if they were not there (straight-through estimator, Bengio et
 al. 2013, arXiv 1308.3432); the spike has the network's surrogate at (v/64 − K)/unit.
 
@@ -110,11 +110,11 @@ class WholeReadout(_Weights):
 
 
 class WholeSynapse(_Weights):
-    """A linear or conv layer in whole numbers divided by ``unit``, ``[N, *shape]`` to ``[N, *shape]``.
+    """A linear or conv layer in integers divided by ``unit``, ``[N, *shape]`` to ``[N, *shape]``.
 
     weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
     unit: a power of two. like: the layer that it replaces. bias: None where `beside` another layer, which has it.
-    input_scale: input times this is rounded to whole numbers first; None behind spikes and their sums. accumulator: of
+    input_scale: input times this is rounded to integers first; None behind spikes and their sums. accumulator: of
     the integers; where it does not wrap, no sum reaches its limits.
     """
 

@@ -1,4 +1,4 @@
-"""Quantisation-aware training of any feed-forward graph that integers hold, as a torch module of whole numbers."""
+"""Quantisation-aware training of any feed-forward graph that integers hold, as a torch module of integers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class QuantisedGraph(nn.Module):
 
     @torch.no_grad()
     def whole(self, metadata: Mapping[str, Any]) -> Program:
-        """The layers with the whole numbers that were trained; ``metadata``: of the graph."""
+        """The layers with the integers that were trained; ``metadata``: of the graph."""
         nodes = (self._whole(node, self._layers.get(node.name)) for node in self._program.nodes)
         return Program(tuple(nodes), DT, dict(metadata))
 

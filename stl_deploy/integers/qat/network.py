@@ -1,4 +1,4 @@
-"""From a folded network to a fake-quantised one, and from that to a plain network of whole numbers.
+"""From a folded network to a fake-quantised one, and from that to a plain network of integers.
 
 The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
 so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is

@@ -76,7 +76,7 @@ def test_it_compiles_without_a_warning_and_refuses_another_option(tmp_path: Path
     for wrong in (["--decide"], ["--decide", "-1"], ["--decide", "2x"], ["--margin", "2"], ["3000000000"]):
         found = subprocess.run([str(tmp_path / "net"), *wrong], input=b"", capture_output=True)
         assert found.returncode == 2
-        assert found.stderr == b"net: expected --decide MARGIN, a whole number from 0\n"
+        assert found.stderr == b"net: expected --decide MARGIN, an integer from 0\n"
 
 
 @needs_compiler

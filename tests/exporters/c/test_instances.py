@@ -40,7 +40,7 @@ def write(place: Path, graph: IntegerGraph, prefix: str, **about: Any) -> None:
 
 
 def compiled(place: Path, main: str, *options: str) -> list[int]:
-    """What a program with this main writes to stdout: whole numbers."""
+    """What a program with this main writes to stdout: integers."""
     (place / "main.c").write_text(main)
     sources = sorted(str(path) for path in place.glob("*.c"))
     command = [str(find_compiler()), *FLAGS, *STRICT, "-fsanitize=address,undefined", *options, *sources, "-o", "run"]

@@ -1,4 +1,4 @@
-"""The fast forms (floats, blocks, threads) against Lava's rules written out in whole numbers."""
+"""The fast forms (floats, blocks, threads) against Lava's rules written out in integers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DECAYS = st.sampled_from([0, 1, 1024, 2048, 3072, 4095, 4096]) | st.integers(0, 
     threshold=st.integers(0, 2**17 - 1),
     biased=st.booleans(),
 )
-def test_the_step_in_floats_is_the_step_in_whole_numbers(
+def test_the_step_in_floats_is_the_step_in_integers(
     seed: int, i_decay: int, v_decay: int, bits: int, steps: int, threshold: int, biased: bool
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -135,7 +135,7 @@ def _named(file: Any, folder: Path) -> None:
 HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     "float": (_set("layer/1/weight", np.full((4, 3), 0.5)), "layer/1/weight: holds fractions"),
     "nan": (_set("layer/1/weight", np.full((4, 3), np.nan)), "layer/1/weight: holds fractions"),
-    "text": (_set("layer/1/weight", b"x"), "layer/1/weight: expected whole numbers"),
+    "text": (_set("layer/1/weight", b"x"), "layer/1/weight: expected integers"),
     "missing": (_set("layer/1/neuron/vDecay", None), "layer/1/neuron/vDecay: missing"),
     "no_type": (_set("layer/1/type", None), "layer/1/type: missing"),
     "unknown": (_set("layer/1/type", b"wibble"), "expected input, dense, conv or flatten; found 'wibble'"),
@@ -201,7 +201,7 @@ def test_the_input_s_grid_is_a_number_of_bits(value: Any, tmp_path: Path) -> Non
     assert not same_file(net, gridded)
     with h5py.File(path, "r+") as file:
         file["layer/0"].attrs["fraction_bits"] = value
-    with pytest.raises(InputError, match=r"a\.net: layer/0/fraction_bits: expected a whole number from 0 to 24; found"):
+    with pytest.raises(InputError, match=r"a\.net: layer/0/fraction_bits: expected an integer from 0 to 24; found"):
         read_netx(path)
 
 

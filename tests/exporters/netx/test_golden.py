@@ -89,7 +89,7 @@ MUTANTS: dict[str, Patch] = {
     "one step late": lambda m: m.setattr(simulate, "sum_and_step", _late),
     "bias ignored": lambda m: m.setattr(simulate, "step_through", _no_bias),
     "delays ignored": lambda m: m.setattr(sums, "DenseSums", _WithoutDelays),
-    "graded input as events": lambda m: m.setattr(simulate, "whole_numbers", lambda x, _: (x != 0).astype(np.int32)),
+    "graded input as events": lambda m: m.setattr(simulate, "as_integers", lambda x, _: (x != 0).astype(np.int32)),
 }
 
 

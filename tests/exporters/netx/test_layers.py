@@ -68,7 +68,7 @@ SHAPES: dict[str, Callable[[], NetxFile]] = {
     "one decay per layer; found arrays": lambda: convolved(
         neuron=IntegerNeuron(v_decay=np.array([1, 2], np.int32), threshold=ONE.threshold)
     ),
-    "in whole numbers; found float64": lambda: chain(
+    "in integers; found float64": lambda: chain(
         (1, 2, 2),
         ConvLayer(
             weight=np.ones((1, 1, 1, 1)),  # type: ignore[arg-type]

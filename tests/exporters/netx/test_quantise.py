@@ -35,7 +35,7 @@ def disagreement(program: Program, x: Any, **kwargs: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_whole_numbers_are_exact_ties_included(form: scales.ThresholdForm) -> None:
+def test_integers_are_exact_ties_included(form: scales.ThresholdForm) -> None:
     """A memoryless net of small whole weights needs no rounding: v >= θ becomes v > θ - 1."""
     rng = np.random.default_rng(0)
     net = Builder((12,)).linear("fc", rng.integers(-3, 4, (9, 12)), rng.integers(-2, 3, 9)).lif("lif", 2.0, beta=None)

@@ -134,7 +134,7 @@ REFUSED = {
     ),
     "stride": (
         chain([1, 5, 5], conv(stride=np.array([1, 0]))),
-        "node 'n0': field 'stride': expected 2 whole numbers of at least 1; found [1.0, 0.0]",
+        "node 'n0': field 'stride': expected 2 integers of at least 1; found [1.0, 0.0]",
     ),
     "padding": (
         chain([1, 5, 5], conv(padding="reflect")),
@@ -236,7 +236,7 @@ def test_an_error_of_all_neurons_is_collected_once():
         (np.full((1, 1, 3), "a"), "input 'input': expected numbers; found <U1"),
         (
             np.full((1, 1, 3), -(2**24) - 1),
-            "input 'input': expected whole numbers up to 2^24, as float32 holds them all; found -16777217",
+            "input 'input': expected integers up to 2^24, as float32 holds them all; found -16777217",
         ),
         ({"y": np.ones((1, 1, 3))}, "expected inputs input; found y"),
     ],
@@ -291,7 +291,7 @@ DIALECTS = {
 @pytest.mark.parametrize(
     ("text", "key"), [('{"dt": %s}', "dt"), ('{"v_min": %s}', "v_min"), ('{"v_min": {"n0": %s}}', "v_min")]
 )
-def test_a_whole_number_too_large_for_a_float_is_no_finite_number_of_a_dialect(tmp_path, text, key):
+def test_a_integers_too_large_for_a_float_is_no_finite_number_of_a_dialect(tmp_path, text, key):
     path = tmp_path / "d.json"
     path.write_text(text % ("1" + "0" * 400))
     with pytest.raises(InputError, match=f"d.json: dialect key '{key}': expected .*finite number"):

@@ -39,7 +39,7 @@ def test_what_may_be_left_out() -> None:
         ({"weights_in": np.zeros((5, 20, 3), int), "weights_rec": np.zeros((20, 20, 3), int)}, "S of 1 or 2"),
         ({"weights_in": np.zeros((0, 20, 1), int)}, "1 to 1,024 channels; found 0"),
         ({"weights_rec": np.zeros((20, 19, 1), int)}, "expected [N, N, S]; found [20, 19, 1]"),
-        ({"weights_rec": np.zeros((20, 20, 1))}, "whole numbers"),
+        ({"weights_rec": np.zeros((20, 20, 1))}, "integers"),
         ({"weights_out": np.zeros((21, 3), int)}, "up to N, outputs"),
         ({"dash_mem": np.full(20, 16)}, "dash_mem: expected 0 to 15; found 16"),
         ({"dash_syn": np.full(19, 1)}, "dash_syn: expected 20 numbers; found 19"),
@@ -93,7 +93,7 @@ def test_a_bare_file_has_the_chips_names(bare: Path) -> None:
         (np.full((3, 1, 5), np.nan), "found fractions"),
         (np.zeros((3, 1, 4)), r"found [3, 1, 4]"),
         (np.zeros((0, 1, 5)), r"found [0, 1, 5]"),
-        (np.full((3, 1, 5), "a"), "whole numbers"),
+        (np.full((3, 1, 5), "a"), "integers"),
         ({"a": np.zeros((3, 1, 5))}, "expected one input"),
     ],
 )

@@ -68,7 +68,7 @@ class LoihiModel:
     """An integer network, and what stands beside it.
 
     keys: the layer ``layer<i>`` of each spiking NIR node, in order. host: the readout after the last spikes,
-    which the host computes in float32. Real input x is ``x·input_scale`` in whole numbers. scales: by NIR node, what
+    which the host computes in float32. Real input x is ``x·input_scale`` in integers. scales: by NIR node, what
     each row's weights, bias and threshold were multiplied by before rounding. ranges: of u and v, layer by layer.
     shapes: of the spiking NIR nodes, where the layers may be flat.
     """
@@ -142,7 +142,7 @@ def max_pool_layer(stage: PoolStage) -> ConvLayer:
 
 
 def real_layer(stage: SynapseStage, input_scale: float) -> RealPopulation:
-    """Weights for whole-number input (real input times ``input_scale``), the neuron's gain and offset absorbed."""
+    """Weights for integer input (real input times ``input_scale``), the neuron's gain and offset absorbed."""
     synapse = stage.synapse
     bias = None if synapse.bias is None else synapse.bias.astype(np.float64)
     return real_population(stage.neuron, [synapse.weight.astype(np.float64) / input_scale], bias)

@@ -109,7 +109,7 @@ def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: Iterable[Sums]) 
 
 
 def measure_ranges(net: NetxFile, x: NDArray[Any]) -> tuple[LayerRange, ...]:
-    """Ranges of every layer for whole-number calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
+    """Ranges of every layer for integer calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
     entering = (min(0, int(x.min())), max(0, int(x.max())))
 
     def ranges(part: slice) -> list[LayerRange]:

@@ -18,7 +18,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, NetxFile, SpikingLayer, layer_key
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Ints
-from stl_deploy.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.integers.simulate import IntegerRun, as_integers
 from stl_deploy.integers.step import step_through
 from stl_deploy.integers.sums import adder, blocks
 from tests.oracles.integers.weights import lava_synapse
@@ -31,12 +31,12 @@ VALUES_AT_ONCE = 2**25
 
 
 def simulate(net: NetxFile, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
-    """Run ``net`` on whole numbers ``x`` ``[T, B, *input shape]``; values above 1 are graded events.
+    """Run ``net`` on integers ``x`` ``[T, B, *input shape]``; values above 1 are graded events.
 
     ``y`` is the last layer's spikes; ``spikes`` are by ``layer<i>``. Raises InputError if x does not fit the network or
     holds fractions.
     """
-    x = whole_numbers(x, net.input_shape)
+    x = as_integers(x, net.input_shape)
     parts = on_samples(net, x, lambda part: _run(net, x[:, part], record))
     spikes = {key: np.concatenate([part.spikes[key] for part in parts], axis=1) for key in parts[0].spikes}
     return IntegerRun(np.concatenate([part.y for part in parts], axis=1), spikes)

@@ -51,7 +51,7 @@ def _unused_bits(weight: Ints) -> int:
 
 
 def _whole_log2(top: int, bottom: int) -> int:
-    """floor(log2(top / bottom)) for positive whole numbers, without rounding."""
+    """floor(log2(top / bottom)) for positive integers, without rounding."""
     bits = top.bit_length() - bottom.bit_length()
     fits = (top << max(0, -bits)) >= (bottom << max(0, bits))
     return bits if fits else bits - 1

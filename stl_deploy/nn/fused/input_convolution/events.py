@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     """The convolution of a network's input that feeds a block; with arrays of size 0: there is none.
 
     image: ``[T or 1, B, C_in, H, W]``. taps: ``[S, C_in, kernel height, L]``, S = T or 1; a row of them is the weights
-    ``[kernel width, C]``, the last column first, and zeros up to a whole number of `LANES`: what an event adds to
+    ``[kernel width, C]``, the last column first, and zeros up to a multiple of `LANES`: what an event adds to
     neighbouring columns of an output row. bias: ``[S, C]``, float64 as all that is tiled: one type, compiled once.
     """
 
@@ -109,7 +109,7 @@ def to_taps(
 
 @inlined
 def add_scaled(factor: Any, source: Any, start: int, total: Any, place: int, size: int) -> None:
-    """``total[place + i] += factor·source[start + i]`` for ``i < size``, a whole number of `LANES`."""
+    """``total[place + i] += factor·source[start + i]`` for ``i < size``, a multiple of `LANES`."""
     factors = fill(factor)
     for i in range(0, size, LANES):
         summed = load(total, place + i, LANES) + load(source, start + i, LANES) * factors
@@ -120,7 +120,7 @@ def add_scaled(factor: Any, source: Any, start: int, total: Any, place: int, siz
 def window_products(image: Array, kernel: Kernel, first: int, last: int, products: Array) -> None:
     """Add to ``products[S, taps, L]`` each window's outer product with itself; column ``taps`` is the windows' sum.
 
-    image: ``[T, B, C_in, H, W]``; S = T or 1. L: taps and one, up to a whole number of `LANES`. Taps are in the order
+    image: ``[T, B, C_in, H, W]``; S = T or 1. L: taps and one, up to a multiple of `LANES`. Taps are in the order
     of ``weight[channel].ravel()``.
     """
     _, _, inputs, height, width = image.shape

@@ -47,7 +47,7 @@ static int32_t margin_of(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--decide") == 0)
         margin = strtol(argv[2], &end, 10);
     if (end == NULL || *end != '\0' || end == argv[2] || margin < 0 || margin > INT32_MAX) {
-        fputs("net: expected --decide MARGIN, a whole number from 0\n", stderr);
+        fputs("net: expected --decide MARGIN, an integer from 0\n", stderr);
         exit(2);
     }
     return (int32_t)margin;

@@ -15,8 +15,8 @@
  * All memory is in the state: several networks and several states of one may run side by side, in threads too, as long
  * as each state is stepped by one caller at a time. net_init comes before the first step of every new sequence.
  *
- * Input: 16 whole numbers from 0 to 3 a step, in the order [1, 4, 4].
- * Output: 3 whole numbers a step, in the order [3]; each stands for 1 times itself.
+ * Input: 16 integers from 0 to 3 a step, in the order [1, 4, 4].
+ * Output: 3 integers a step, in the order [3]; each stands for 1 times itself.
  *
  * Memory, in bytes, and synaptic operations a step. RAM is the state, sizeof(net_state) = 170; code, the stack and
  * the caller's arrays come on top: y has 12 bytes, x 64 as int32_t, 16 as int8_t, 2 as bits, 2 for each event.
