@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Runner, find_runner
+from stl_deploy.exporters.targets import Runner, find_runner, format_of, registry
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.artifacts import open_runner
+from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
+from stl_deploy.runs.source import named
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -31,7 +33,7 @@ def evaluate_graph(
     batch_size: int = 64,
     time: str | None = None,
     input_grid: int | None = None,
-    backend: str | Sequence[str] = (),
+    backend: str | Path | Sequence[str | Path] = (),
 ) -> GraphEvaluation:
     """Run all of ``data`` and tell accuracy and differing spikes.
 
@@ -40,12 +42,13 @@ def evaluate_graph(
     labels (``time`` decides where both do), or as static samples ``[B, *shape]``, shown ``steps`` times; a captured
     module is given it in the layout that it takes. One that loops over time itself is given ``[B, *shape]``.
     input_grid: graph and module are given multiples of 2^-input_grid. backend: further runs of the same data, as
-    `SpikingGraph.simulate` names them; integers are chosen on the graph's sample, else on the first batch.
+    `SpikingGraph.simulate` names them, or paths of artifacts; a backend's integers are chosen on the graph's sample,
+    else on the first batch.
     Raises InputError for data without labels, an empty set, an unknown backend, and batches that do not fit the network
     or are off the grid that the graph declares; UnsupportedError where a backend's target cannot hold the network,
     ToolError where a tool is missing.
     """
-    backends = _Backends(net, [backend] if isinstance(backend, str) else list(backend), input_grid)
+    backends = _Backends(net, [backend] if isinstance(backend, str | Path) else list(backend), input_grid)
     right = module_right = samples = 0
     tally = Tally()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
@@ -73,12 +76,14 @@ def evaluate_graph(
 class _Backends:
     """Further runs of the same batches."""
 
-    def __init__(self, net: SpikingGraph, names: Sequence[str], input_grid: int | None) -> None:
+    def __init__(self, net: SpikingGraph, backends: Sequence[str | Path], input_grid: int | None) -> None:
         self.net, self.input_grid = net, input_grid
-        self.kinds = {name: find_runner(name) for name in names}
-        self.runners: dict[str, Runner] = {}
-        self.right = dict.fromkeys(names, 0)
-        self.tallies = {name: Tally() for name in names}
+        paths = labels_of(Path(each) for each in backends if _is_artifact(each))
+        self.runners = {name: ready(_loaded(path), net.program) for path, name in paths.items()}
+        self.kinds: dict[str, Runner | type[Runner]] = {**self.runners}
+        self.kinds |= {str(each): find_runner(str(each)) for each in backends if not _is_artifact(each)}
+        self.right = dict.fromkeys(self.kinds, 0)
+        self.tallies = {name: Tally() for name in self.kinds}
 
     def add(self, x: NetworkInput, expected: Simulation, labels: NDArray[np.int64]) -> None:
         """Run a batch, in the graph's order of axes, on every backend."""
@@ -86,7 +91,7 @@ class _Backends:
             return
         _, given = on_declared_grid(self.net.program, x, self.input_grid, QUIET)
         for name, kind in self.kinds.items():
-            if name not in self.runners:
+            if isinstance(kind, type) and name not in self.runners:
                 self.runners[name] = self._opened(kind, x)
             result = self.runners[name].run(given, record=True)
             found = Simulation(name, result.outputs, result.recorded, self.net.readout)
@@ -114,6 +119,20 @@ class _Backends:
             )
             for name, kind in self.kinds.items()
         }
+
+
+def _is_artifact(backend: str | Path) -> bool:
+    """Whether this is an artifact's path rather than a backend's name."""
+    return isinstance(backend, Path) or (backend not in registry().runners and format_of(Path(backend)) is not None)
+
+
+def _loaded(path: Path) -> Runner:
+    """The run of an artifact; raises InputError where there is none."""
+    to = format_of(path)
+    if to is None or not path.exists():
+        what = named(path) if path.exists() else "no such file"
+        raise InputError(f"{path}: expected an artifact that 'export' wrote; found {what}")
+    return to.load(path)
 
 
 def _right(found: Simulation, labels: NDArray[np.int64]) -> int:

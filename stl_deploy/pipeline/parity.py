@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from stl_deploy._util.console import Console
+from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.exporters.verify import RUN_HEADER, Report, run_rows
 from stl_deploy.graph.exact import NodeProof
 
@@ -20,22 +21,31 @@ Label = Literal["measured", "simulated", "modelled"]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One backend's accuracy on ``samples`` samples: a fraction, or None with the reason in ``note``."""
+    """One backend's accuracy on ``samples`` samples: a fraction, or None with the reason in ``note``.
+
+    interval: its exact 95 % interval, where labels are of samples. compared, differing: spikes held to the graph's.
+    """
 
     backend: str
     accuracy: float | None
     samples: int
     label: Label = "measured"
     note: str = ""
+    interval: Sequence[float] | None = None
+    compared: int = 0
+    differing: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class ParityTable:
-    """What was compared: the report, and the proofs of the graph's sums. samples: that were run."""
+    """What was compared: the report, and the proofs of the graph's sums. samples: that were run. by_step: labels
+    are of each step.
+    """
 
     report: Report
     proofs: tuple[NodeProof, ...]
     samples: int
+    by_step: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """verify.json: the comparison in full, and the rows that the report shows."""
@@ -44,7 +54,7 @@ class ParityTable:
             "samples": self.samples,
             "proofs": [proof.as_dict() for proof in self.proofs],
             "rows": {
-                "accuracy": [asdict(row) for row in accuracies(self.report, self.samples)],
+                "accuracy": [asdict(row) for row in accuracies(self.report, self.samples, by_step=self.by_step)],
                 "parity": [asdict(run.row) for run in self.report.runs],
             },
             "assumptions": (
@@ -57,12 +67,31 @@ class ParityTable:
         }
 
 
-def accuracies(report: Report, samples: int) -> list[Accuracy]:
-    """The accuracy of the reference, then of every run that is compared with it."""
+def accuracies(report: Report, samples: int, *, by_step: bool = False) -> list[Accuracy]:
+    """The accuracy of the reference, then of every run that is compared with it, each with its interval.
+
+    by_step: labels are of each step, which depend on one another, so that there is no interval.
+    """
     runs = [run for run in report.runs if run.against == report.reference]
+
+    def interval(accuracy: float | None) -> Sequence[float] | None:
+        return None if by_step or accuracy is None else accuracy_interval(round(accuracy * samples), samples)
+
     return [
-        Accuracy(REFERENCE, report.accuracy, samples),
-        *(Accuracy(run.run, run.accuracy, samples, run.label, run.note) for run in runs),
+        Accuracy(REFERENCE, report.accuracy, samples, interval=interval(report.accuracy)),
+        *(
+            Accuracy(
+                run.run,
+                run.accuracy,
+                samples,
+                run.label,
+                run.note,
+                interval(run.accuracy),
+                run.compared,
+                run.differing,
+            )
+            for run in runs
+        ),
     ]
 
 
@@ -80,8 +109,13 @@ def proof_sentence(proofs: Sequence[NodeProof]) -> str:
 
 def show(table: ParityTable, say: Console) -> None:
     """The table for people, and where each run first parts from what it is compared with."""
+    intervals = {
+        row.backend: "" if row.interval is None else "{:.1%} to {:.1%}".format(*row.interval)
+        for row in accuracies(table.report, table.samples, by_step=table.by_step)
+    }
     labels = ["measured", *(run.label for run in table.report.runs)]
-    say.table([*RUN_HEADER, "how"], [[*row, how] for row, how in zip(run_rows(table.report), labels, strict=True)])
+    rows = [[*row, intervals.get(row[0], ""), label] for row, label in zip(run_rows(table.report), labels, strict=True)]
+    say.table([*RUN_HEADER, "95 % interval", "how"], rows)
     for warning in table.report.warnings:
         say.warn(warning)
     for run in table.report.runs:

@@ -324,13 +324,14 @@ class SpikingGraph:
         batch_size: int = 64,
         time: str | None = None,
         input_grid: int | None = None,
-        backend: str | Sequence[str] = (),
+        backend: str | Path | Sequence[str | Path] = (),
     ) -> GraphEvaluation:
         """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
 
         steps: of static samples, shown so often. time: ``first`` or ``second`` where batches of a loader could be read
         as ``[T, B, ...]`` and as ``[B, T, ...]``. input_grid: graph and module are given multiples of 2^-input_grid.
-        backend: one or several, as `simulate` takes them. See `stl_deploy.pipeline.evaluate_graph`.
+        backend: one or several, as `simulate` takes them, or paths of artifacts. See
+        `stl_deploy.pipeline.evaluate_graph`.
 
             print(net.evaluate(test_set, backend=["onnx", "c", "loihi"]))  # accuracy, its interval, differing spikes
         """

@@ -13,14 +13,24 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.units import counted
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
+from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.exporters.targets import format_of
+from stl_deploy.pipeline.artifacts import ready
+from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 from stl_deploy.pipeline.fast_path import announce
-from stl_deploy.runs.manifest import check_unchanged
+from stl_deploy.pipeline.read import read
+from stl_deploy.pipeline.results import GraphEvaluation
+from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.manifest import check_network, check_unchanged
+from stl_deploy.runs.source import GRAPH
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.loop import train as train_network
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import refuse_replacing
+
+_BATCH = 256
 
 
 def train(
@@ -94,13 +104,47 @@ def fit(
 
 
 def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
-    """Accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready)."""
+    """Accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
+
+    Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
+    """
     network, config = load_network(run_dir)
     check_unchanged(run_dir, (MODEL,))
     announce("cpu", say)
-    result = evaluate_network(network, load_dataset(config.dataset).test, config)
+    test = load_dataset(config.dataset).test
+    result = evaluate_network(network, test, config)
     _show(result, say)
-    return {"run": str(run_dir), "test": result.as_dict()}
+    found: dict[str, Any] = {"run": str(run_dir), "test": result.as_dict()}
+    if (run_dir / "net.nir").is_file() and config.train.mode != "ann":
+        artifacts = _evaluate_artifacts(run_dir, encode_split(config, test), say)
+        found |= {} if artifacts is None else {"artifacts": artifacts.as_dict()}
+    return found
+
+
+def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> GraphEvaluation | None:
+    """The graph and every artifact of the folder on the same samples; None where labels are of each step."""
+    if test.labels.ndim != 1:
+        return None
+    check_network(run_dir)
+    net = read(run_dir)
+    artifacts = []
+    for path in sorted(run_dir.iterdir()):
+        to = format_of(path)
+        if to is None or to.name == GRAPH:
+            continue
+        try:
+            ready(to.load(path), net.program)
+        except (InputError, ToolError, UnsupportedError) as error:
+            say.warn(f"{path.name} does not run, the table is without it: {error}")
+        else:
+            artifacts.append(path)
+    say.step(f"{counted(len(artifacts), 'artifact')} and the graph on {counted(len(test.labels), 'test sample')}")
+    parts = [slice(start, start + _BATCH) for start in range(0, len(test.labels), _BATCH)]
+    batches = [(test.x[:, part], test.labels[part]) for part in parts]
+    result = evaluate_graph(net, batches, time="first", backend=artifacts)
+    for line in str(result).splitlines():
+        say.say(line)
+    return result
 
 
 def size_sentence(data: Dataset) -> str:

@@ -70,7 +70,7 @@ def report_graph(
         data := ReportData(
             title=source.stem,
             summary={"file": source.name, **summary_of(bill), "input": what, "reading": reading.reason},
-            accuracy=accuracies(bench.report, samples) if labels is not None else (),
+            accuracy=() if labels is None else accuracies(bench.report, samples, by_step=labels.ndim == 2),
             rasters=list(rasters(program, first_samples(x, 1))),
             raster_sample="the first sample",
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],

@@ -112,7 +112,7 @@ def _run(config: RunConfig, run_dir: Path, options: RunOptions, data: Dataset | 
     show_fold(folded, say.details)
     test = keep_test_input(folded, run_dir)
     bench, netx, lava_problem = _run_all(folded, test, run_dir, options.lava, say)
-    table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
+    table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1], by_step=test.labels.ndim == 2)
     write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
     energy = _energy(folded, test, run_dir, options, say)

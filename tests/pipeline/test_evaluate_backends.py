@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +82,16 @@ def test_what_no_backend_takes_is_refused(net: stl.SpikingGraph, data: TensorDat
         net.evaluate(DataLoader(data, batch_size=20), backend="onx")
     with pytest.raises(UnsupportedError, match="node"):
         net.evaluate(DataLoader(data, batch_size=20), backend="xylo")
+
+
+def test_an_artifact_is_run_from_its_path(net: stl.SpikingGraph, data: TensorDataset, tmp_path: Path) -> None:
+    onnx, integers = tmp_path / "net.onnx", tmp_path / "net.net"
+    net.export(onnx)
+    net.export(integers)
+    loader = DataLoader(data, batch_size=20)
+    found = net.evaluate(loader, backend=[onnx, str(integers), "loihi"])
+    assert list(found.backends) == ["net.onnx", "net.net", "loihi"]
+    assert (found.backends["net.onnx"].compared, found.backends["net.onnx"].differing) == (40 * 8 * 16, 0)
+    assert found.backends["net.net"].differing > 0
+    with pytest.raises(InputError, match=r"gone\.onnx: expected an artifact that 'export' wrote; found no such file"):
+        net.evaluate(loader, backend=tmp_path / "gone.onnx")

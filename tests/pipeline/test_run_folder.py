@@ -66,7 +66,13 @@ def test_verify_and_energy_refuse_a_folder_of_two_runs(copy: Path, name: str) ->
 
 
 def test_eval_refuses_weights_of_another_training(copy: Path) -> None:
-    verbs.evaluate(copy)
+    found = verbs.evaluate(copy)["artifacts"]
+    assert set(found["backends"]) == {"net.net", "net.onnx"}
+    assert found["backends"]["net.onnx"]["differing"] == 0 < found["backends"]["net.onnx"]["compared"]
+    assert found["accuracy"] == found["backends"]["net.onnx"]["accuracy"]
+    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+    (copy / "net.onnx").write_bytes(b"damaged")
+    assert set(verbs.evaluate(copy)["artifacts"]["backends"]) == {"net.net"}
     _change(copy / "model.safetensors")
     with pytest.raises(InputError, match=r"model.safetensors"):
         verbs.evaluate(copy)
