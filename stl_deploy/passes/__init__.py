@@ -85,11 +85,13 @@ def apply(
     places: Permutations = {}
     grids: tuple[LayerGrid, ...] = ()
     removed: tuple[str, ...] = ()
+    kept: dict[str, str] = {}
     known: Arrived | None = None
     for one in wanted:
         for error in one.refusals(program):
             raise error
         made = one.run(program)
+        kept |= made.kept
         if made.program is program:
             continue
         if check:
@@ -97,4 +99,4 @@ def apply(
             known = require_equivalent(program, made.program, by=one.name, known=known, **how)
         program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
         grids += () if one is narrow.PASS else made.grids
-    return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed)
+    return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed, kept)

@@ -37,12 +37,14 @@ class Rewritten:
 
     places: for each neuron and input whose values stand in another order than before, the flat place that each had.
     grids: how far the weights of layers were rounded on purpose. removed: the nodes that went into others.
+    kept: why a neuron keeps its thresholds though they were to go into weights, by its name.
     """
 
     program: Program
     places: Mapping[str, Indices] = field(default_factory=dict)
     grids: tuple[LayerGrid, ...] = ()
     removed: tuple[str, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 def _none(_: Program) -> Iterable[StlDeployError]:

@@ -6,6 +6,8 @@ arithmetic, for every leak, reset and synapse. In floats it is exact where θ is
 
 Under ``v > θ`` a threshold stored as the float just below θ' means ``v >= θ'`` (`strict_comparison`). Of the two the
 one with fewer bits is divided by, so that ties of round thresholds stay ties.
+
+A neuron that also receives what no weights of its own scale (the spikes of a skip connection) keeps its thresholds.
 """
 
 from __future__ import annotations
@@ -26,13 +28,23 @@ SLUG = "threshold-not-absorbable"
 
 
 def _refusals(program: Program) -> Iterator[UnsupportedError]:
+    """The reasons of all neurons, where none of them can be folded; else `_fold` keeps those that cannot."""
+    kept = _unfoldable(program)
+    if len(kept) == len(_changed(program)):
+        yield from kept.values()
+
+
+def _unfoldable(program: Program) -> dict[str, UnsupportedError]:
+    """Why the thresholds of a neuron cannot go into weights, by its name."""
+    kept: dict[str, UnsupportedError] = {}
     for neuron in _changed(program):
         try:
             _require_scalable(neuron)
             for source in neuron.sources:
                 _theta(program, neuron, source.node)
         except UnsupportedError as error:
-            yield error
+            kept[neuron.name] = error
+    return kept
 
 
 def _changed(program: Program) -> list[Neuron]:
@@ -43,7 +55,10 @@ def _changed(program: Program) -> list[Neuron]:
 
 def _fold(program: Program) -> Rewritten:
     nodes: Nodes = dict(program.by_name)
+    kept = _unfoldable(program)
     for neuron in _changed(program):
+        if neuron.name in kept:
+            continue
         divisor, unit = divisor_of(neuron)
         for name in dict.fromkeys(source.node for source in neuron.sources):
             node: Any = nodes[name]
@@ -51,7 +66,7 @@ def _fold(program: Program) -> Rewritten:
             weight = node.weight / theta.reshape(-1, *(1,) * (node.weight.ndim - 1))
             nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else node.bias / theta)
         nodes[neuron.name] = _scaled(neuron, divisor, unit)
-    return Rewritten(with_nodes(program, nodes))
+    return Rewritten(with_nodes(program, nodes), kept={name: error.reason for name, error in kept.items()})
 
 
 def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:

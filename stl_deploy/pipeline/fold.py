@@ -28,7 +28,7 @@ from stl_deploy.passes.permutations import Permutations
 class FoldedGraph:
     """A folded graph, the dialect it is meant in, and its Program.
 
-    merged: the pools that went into weights. restated: whether its nodes had to be written anew, because those of the
+    merged: the pools that went into weights. kept: why neurons keep their thresholds (see `Rewritten`). restated: whether its nodes had to be written anew, because those of the
     graph given could not hold the change.
     """
 
@@ -37,6 +37,7 @@ class FoldedGraph:
     program: Program
     merged: tuple[str, ...]
     restated: bool
+    kept: Mapping[str, str]
 
 
 def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> FoldedGraph:
@@ -56,14 +57,15 @@ def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> F
     metadata |= _done(folded, options)
     metadata["dialect"] = made.dialect.written()
     merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
-    return FoldedGraph(with_metadata(made.graph, metadata), made.dialect, made.program, merged, made.restated)
+    return FoldedGraph(with_metadata(made.graph, metadata), made.dialect, made.program, merged, made.restated, folded.kept)
 
 
-def fold_program(program: Program, options: FoldOptions) -> Program:
+def fold_program(program: Program, options: FoldOptions) -> Rewritten:
     """The same for a Program that NIR cannot hold. Raises as `fold_graph`."""
     declared = replace(program, metadata=_declared(program.metadata, options.input_grid))
     folded = apply(declared, FOREIGN, options)
-    return replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
+    made = replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
+    return replace(folded, program=made)
 
 
 def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
@@ -79,9 +81,16 @@ def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, 
 def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
     """What metadata say of a fold."""
     done: dict[str, Any] = {"thresholds": "weights"} if options.thresholds == "weights" else {}
+    if folded.kept:
+        done["thresholds_kept"] = sorted(folded.kept)
     if folded.grids:
         done["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
     return done
+
+
+def kept_thresholds(kept: Mapping[str, str]) -> list[str]:
+    """One sentence for each neuron that keeps its thresholds."""
+    return [f"node '{name}' keeps its thresholds: {why.partition(': ')[2]}" for name, why in kept.items()]
 
 
 class FoldedLayers(NamedTuple):

@@ -34,11 +34,15 @@ threshold or of the layer's largest potential."""
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """A folded network as a NIR graph and the Program that this is read back as; grids: those of its numbers."""
+    """A folded network as a NIR graph and the Program that this is read back as.
+
+    grids: those of its numbers. kept: why neurons keep their thresholds (see `Rewritten`).
+    """
 
     graph: nir.NIRGraph
     program: Program
     grids: tuple[LayerGrid, ...]
+    kept: Mapping[str, str]
 
     @cached_property
     def network(self) -> ProgramModule:
@@ -77,10 +81,12 @@ def fold(
         "thresholds": thresholds,
         "decision": network.decision,
     }
+    if folded.kept:
+        metadata["thresholds_kept"] = sorted(folded.kept)
     if folded.grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
     written = to_own_graph(replace(folded.program, metadata=metadata))
-    return Folded(written.graph, written.program, folded.grids)
+    return Folded(written.graph, written.program, folded.grids, folded.kept)
 
 
 @torch.no_grad()

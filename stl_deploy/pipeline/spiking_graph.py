@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -187,7 +188,8 @@ class SpikingGraph:
     def fold(self, **options: Unpack[FoldKeywords]) -> SpikingGraph:
         """Fold into a new graph with weights on power-of-two grids, where every backend computes the same bits.
 
-        Layers that no grid reaches are left as they are, but for scales that go into the weights behind them.
+        Layers that no grid reaches are left as they are, but for scales that go into the weights behind them. Neurons
+        that also receive spikes of a skip connection keep their thresholds, with a warning for each.
 
         Args:
             options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
@@ -195,16 +197,22 @@ class SpikingGraph:
                 magnitudes up to 1; default: as the graph's metadata declare.
 
         Raises:
-            UnsupportedError: Where a pool or threshold cannot go into weights; names the node and the remedy.
+            UnsupportedError: Where a pool, or no threshold at all, can go into weights; names node and remedy.
         """
-        from stl_deploy.pipeline.fold import fold_graph, fold_program
+        from stl_deploy.pipeline.fold import fold_graph, fold_program, kept_thresholds
 
         about: dict[str, Any] = {"proof": self.proof, "original": self.original}
         about |= {"sample": self.sample, "name": self.name}
-        if not self.is_nir:
-            return SpikingGraph(fold_program(self.program, FoldOptions(**options)), **about)
-        folded = fold_graph(self.graph, self.dialect, FoldOptions(**options))
-        return SpikingGraph(folded.graph, folded.dialect, **about)
+        chosen = FoldOptions(**options)
+        if self.is_nir:
+            folded = fold_graph(self.graph, self.dialect, chosen)
+            made, kept = SpikingGraph(folded.graph, folded.dialect, **about), folded.kept
+        else:
+            rewritten = fold_program(self.program, chosen)
+            made, kept = SpikingGraph(rewritten.program, **about), rewritten.kept
+        for sentence in kept_thresholds(kept):
+            warnings.warn(sentence, stacklevel=3)
+        return made
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(

@@ -16,7 +16,7 @@ from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Pool
 from stl_deploy.pipeline.artifacts import Bench, show_parity
-from stl_deploy.pipeline.fold import fold_graph, fold_program
+from stl_deploy.pipeline.fold import fold_graph, fold_program, kept_thresholds
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.read import open_network
 from stl_deploy.report.text.check import show_fold
@@ -46,6 +46,7 @@ def fold(
     return {
         "output": str(output),
         "thresholds": options.thresholds,
+        "kept": dict(done.folded.kept),
         "exact": done.exact,
         "grids": [grid.as_dict() for grid in done.folded.grids],
         "proofs": [proof.as_dict() for proof in done.proofs],
@@ -66,7 +67,7 @@ def fold_file(
     """Fold a .nir or .program file into another; tell on ``input_file`` (or random input) how many spikes differ.
 
     options: or their fields as keywords; exact_grid None: no. Raises InputError for a bad source, UnsupportedError
-    where a pool or threshold cannot go into weights.
+    where a pool, or no threshold at all, can go into weights.
     """
     options = options or FoldOptions(**keywords)
     opened = open_source(source)
@@ -77,15 +78,18 @@ def fold_file(
     net = open_network(opened, dialect, say=say)
     chosen = replace(options, exact_grid=bool(options.exact_grid))
     if opened.kind == PROGRAM:
-        made = fold_program(net.program, chosen)
-        write_program(made, output)
-        merged = tuple(pool.name for pool in net.program.of(Pool) if pool.name not in made.by_name)
+        rewritten = fold_program(net.program, chosen)
+        write_program(rewritten.program, output)
+        kept, left = rewritten.kept, rewritten.program.by_name
+        merged = tuple(pool.name for pool in net.program.of(Pool) if pool.name not in left)
     else:
         folded = fold_graph(read_nir(opened.file), net.dialect, chosen)
         write_nir(folded.graph, output)
-        merged = folded.merged
+        merged, kept = folded.merged, folded.kept
         if folded.restated:
             say.say("the graph is written anew, flat and canonical: its own nodes cannot hold what changed")
+    for sentence in kept_thresholds(kept):
+        say.warn(sentence)
     if options.merge_pools:
         say.say(f"merged into the weights beside them: {', '.join(merged) or 'no pool'}")
     after = open_program(open_source(output))
@@ -99,6 +103,7 @@ def fold_file(
     return {
         "output": str(output),
         "thresholds": options.thresholds,
+        "kept": dict(kept),
         "merged": list(merged),
         "exact": all(proof.exact for proof in prove_exact(after)),
         "compared": bench.report.as_dict(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -314,13 +315,14 @@ def test_powers_of_two_thresholds_are_absorbed_without_moving_a_spike(tmp_path: 
 
 
 def test_thresholds_per_pixel_cannot_go_into_a_kernel() -> None:
-    with pytest.raises(InputError) as caught:
-        fold(_network("neuron.conv_granularity=neuron"), coding="analog", thresholds="weights")
-    assert str(caught.value) == (
-        "layer 'lif1': its thresholds cannot go into weights: 384 thresholds, one per pixel, behind the convolution "
-        "'conv1' whose 6 kernels all pixels share; train with thresholds per channel (conv_granularity 'channel'), or "
-        "keep them (thresholds='keep') for a target with one per neuron"
+    folded = fold(_network("neuron.conv_granularity=neuron"), coding="analog", thresholds="weights")
+    assert folded.kept["lif1"] == (
+        "its thresholds cannot go into weights: 384 thresholds, one per pixel, behind the convolution "
+        "'conv1' whose 6 kernels all pixels share"
     )
+    thresholds = {node.name: np.unique(node.threshold).size for node in folded.program.spiking}
+    assert {name for name, distinct in thresholds.items() if distinct > 1} == set(folded.kept)
+    assert len(folded.kept) < len(thresholds)
 
 
 def test_thresholds_not_above_zero_are_refused_by_name() -> None:
@@ -383,9 +385,9 @@ def test_thresholds_without_weights_right_before_them_have_nowhere_to_go(first: 
     config["neuron"] = {"threshold": 0.75}
     network = Network(config_of(config), (1, 8, 8), 10).eval()
     fold(network, coding="analog", fraction_bits=4)
-    refused = r"layer 'lif1': its thresholds cannot go into weights: '(pool1|input)' .* no weights of its own scale"
-    with pytest.raises(InputError, match=refused):
-        fold(network, coding="analog", fraction_bits=4, thresholds="weights")
+    folded = fold(network, coding="analog", fraction_bits=4, thresholds="weights")
+    assert list(folded.kept) == ["lif1"]
+    assert re.search("'(pool1|input)' .* no weights of its own scale", folded.kept["lif1"])
 
 
 def test_an_ann_is_not_folded() -> None:

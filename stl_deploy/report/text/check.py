@@ -9,6 +9,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
 from stl_deploy.exporters.nir.ambiguity import Effect
 from stl_deploy.graph.findings import Report, told
+from stl_deploy.pipeline.fold import kept_thresholds
 
 if TYPE_CHECKING:
     from stl_deploy.runs.folded_run import FoldedRun
@@ -74,6 +75,8 @@ def show_fold(done: FoldedRun, say: Console) -> None:
             f"{grid.node}: weights on multiples of 2^-{grid.fraction_bits}, sums need {grid.bits:.1f} of 24 bits, "
             f"largest change {grid.largest_change:.1e}"
         )
+    for sentence in kept_thresholds(done.folded.kept):
+        say.warn(sentence)
     unproved = [proof for proof in done.proofs if not proof.exact]
     if unproved:
         say.warn(f"not proved exact: {counted(len(unproved), 'sum')} (first: {unproved[0].node}: {unproved[0].reason})")

@@ -1,0 +1,85 @@
+"""What new users try first with a network of their own, by the README's lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import stl_deploy as stl
+
+
+class Fires(nn.Module):
+    """A neuron written by hand: a threshold for each channel, the potential set to 0 by a spike."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.linspace(0.5, 0.7, channels)[:, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, spikes = torch.zeros_like(x[0]), []
+        for now in x:
+            v = 0.75 * v + now
+            spike = (v > self.theta).float()
+            v = v * (1 - spike)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+class Residual(nn.Module):
+    """Two blocks, BatchNorm written by hand, and a sum of currents and spikes: [T, B, 1, 6, 6] to [B, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1, self.lif1 = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), Fires(4)
+        self.conv2, self.norm2, self.lif2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), Fires(4)
+        self.conv3, self.norm3, self.lif3 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), Fires(4)
+        self.pool, self.head = nn.AvgPool2d(2), nn.Linear(36, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.lif1(at_each_step(lambda y: self.norm1(self.conv1(y)), x))
+        inner = self.lif2(at_each_step(lambda y: self.norm2(self.conv2(y)), first))
+        last = self.lif3(at_each_step(lambda y: self.norm3(self.conv3(y)), inner) + first)
+        return at_each_step(lambda y: self.head(self.pool(y).flatten(1)), last).mean(0)
+
+
+def at_each_step(layer, x):
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+@pytest.fixture(scope="module")
+def residual() -> tuple[stl.SpikingGraph, torch.Tensor]:
+    torch.manual_seed(0)
+    model, x = Residual(), (torch.rand(6, 8, 1, 6, 6) < 0.4).float()
+    for _ in range(3):
+        model(x)  # running statistics
+    return stl.capture(model.eval(), x), x
+
+
+def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, torch.Tensor], tmp_path: Path) -> None:
+    """What cannot be folded stays, with the reason; every artifact and the report follow."""
+    captured, x = residual
+    with pytest.warns(UserWarning) as warned:
+        net = captured.fold(thresholds="weights")
+    (kept,) = [str(one.message) for one in warned if "thresholds" in str(one.message)]
+    assert kept == "node 'lif3' keeps its thresholds: 'lif1' (Neuron) brings it values that no weights of its own scale"
+    distinct = {node.name: np.unique(node.threshold).size for node in net.program.spiking}
+    assert distinct == {"lif1": 1, "lif2": 1, "lif3": 4}
+    assert net.program.metadata["thresholds_kept"] == ["lif3"]
+
+    before, after = captured.simulate(x), net.simulate(x)
+    differing = sum(int((before.spikes[name] != after.spikes[name]).sum()) for name in before.spikes)
+    assert differing <= before.spikes["lif1"].size * 3 / 1000  # weights were rounded to a grid
+    assert net.export(tmp_path / "net.onnx")["verified"]["runs"][0]["differing"] == 0
+    net.export(tmp_path / "c", to="c")
+    assert (tmp_path / "c" / "net.c").is_file()
+    net.energy(x).to_html(tmp_path / "energy.html")
+    assert (tmp_path / "energy.html").stat().st_size > 10_000
+
+
+def test_a_net_in_which_nothing_can_be_folded_is_refused() -> None:
+    with pytest.raises(stl.UnsupportedError, match="its thresholds cannot go into weights: 'input'"):
+        stl.capture(stl.LIF((3,), threshold=0.5), torch.rand(4, 2, 3)).fold(thresholds="weights")
