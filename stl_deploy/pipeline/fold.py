@@ -28,8 +28,8 @@ from stl_deploy.passes.permutations import Permutations
 class FoldedGraph:
     """A folded graph, the dialect it is meant in, and its Program.
 
-    merged: the pools that went into weights. kept: why neurons keep their thresholds (see `Rewritten`). restated: whether its nodes had to be written anew, because those of the
-    graph given could not hold the change.
+    merged: the pools that went into weights. restated: whether its nodes had to be written anew, because those of the
+    graph given could not hold the change. kept: why neurons keep their thresholds (see `Rewritten`).
     """
 
     graph: nir.NIRGraph
@@ -57,7 +57,8 @@ def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> F
     metadata |= _done(folded, options)
     metadata["dialect"] = made.dialect.written()
     merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
-    return FoldedGraph(with_metadata(made.graph, metadata), made.dialect, made.program, merged, made.restated, folded.kept)
+    written = with_metadata(made.graph, metadata)
+    return FoldedGraph(written, made.dialect, made.program, merged, made.restated, folded.kept)
 
 
 def fold_program(program: Program, options: FoldOptions) -> Rewritten:

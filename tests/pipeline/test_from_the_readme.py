@@ -62,7 +62,7 @@ def residual() -> tuple[stl.SpikingGraph, torch.Tensor]:
 def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, torch.Tensor], tmp_path: Path) -> None:
     """What cannot be folded stays, with the reason; every artifact and the report follow."""
     captured, x = residual
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="keeps its thresholds") as warned:
         net = captured.fold(thresholds="weights")
     (kept,) = [str(one.message) for one in warned if "thresholds" in str(one.message)]
     assert kept == "node 'lif3' keeps its thresholds: 'lif1' (Neuron) brings it values that no weights of its own scale"
