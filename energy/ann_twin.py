@@ -1,4 +1,4 @@
-"""The ANN twin's own activity: measured on a trained network, or stated as unmeasured and bounded."""
+"""Activity of the ANN twin: measured on a trained network, or bounded and labelled unmeasured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stl_deploy.errors import InputError
 
 @dataclass(frozen=True)
 class AnnTwin:
-    """MACs of a trained ANN whose input was not zero (``macs_nonzero``), of all its MACs, summed over ``samples``.
+    """MACs of a trained ANN with a nonzero input (``macs_nonzero``), of all its MACs, summed over ``samples``.
 
     macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
     by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
@@ -36,15 +36,15 @@ class AnnTwin:
 
     @property
     def fraction(self) -> float:
-        """Share of the MACs that zero-skipping hardware would do."""
+        """Share of the MACs that zero-skipping hardware computes."""
         return self.macs_nonzero / self.macs if self.macs else 0.0
 
     def active(self, layer: str) -> float:
-        """The share of a layer's MACs that is on non-zero inputs, or over all layers where no more is known."""
+        """Return the share of a layer's MACs with nonzero input; the share of all layers if only that is known."""
         return self.by_layer[layer] if self.by_layer else self.fraction
 
     def check(self, counts: Counts) -> None:
-        """Raise InputError unless one pass of the twin has as many MACs as one pass of the network counted."""
+        """Raise InputError unless one pass of the twin has as many MACs as one pass of the counted network."""
         passes = counts.totals.ann_macs_exact // counts.batch
         if self.macs != passes * self.samples:
             raise InputError(
@@ -54,7 +54,7 @@ class AnnTwin:
 
 
 def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> dict[str, Any]:
-    """The energy JSON's ``ann_twin``: MACs per inference, dense and with zeros skipped.
+    """Return the energy JSON's ``ann_twin``: MACs per inference, dense and with zeros skipped.
 
     Unmeasured, the second is bounded: at most every MAC; at least the first layer's non-zero inputs if the
     input is the same at every step (then the twin sees that very input), else 0.

@@ -1,4 +1,4 @@
-"""The layers of an energy JSON as a table for spreadsheets."""
+"""Write the layers of an energy JSON as CSV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def layers_csv(energy: Mapping[str, Any]) -> str:
-    """CSV with one row per layer and one column per count; empty where a layer has no such count.
+    """Return a CSV table: one row per layer, one column per count; empty where a layer has no such count.
 
     A text that a spreadsheet would take for a formula gets a leading apostrophe.
     """

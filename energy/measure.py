@@ -1,4 +1,4 @@
-"""From a Program and an input to the whole energy report."""
+"""Build the energy report of a Program and an input."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ class EnergyReport:
 
     @property
     def spread(self) -> str:
-        """One sentence: the range over every dataflow, list and model, and the break-even; "" where there is none."""
+        """One sentence: the range over every dataflow, list and model, and the break-even; "" if there is none."""
         return "" if self.idle or self.each_step else spread(self._findings)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
-        """For each price list, what was counted and has no price in it, and what its scope leaves out."""
+        """For each price list: the counts without a price, and the costs outside its scope."""
         return [
             {
                 "price": e.prices.name,
@@ -134,21 +134,21 @@ class EnergyReport:
         ]
 
     def _to_quote(self, flow: Dataflow) -> dict[str, Any] | None:
-        """The cell to quote; None without one, or where the network decides nothing on this input."""
+        """The cell to quote; None without one, or if the network decides nothing on this input."""
         cell = quoted(self.comparisons, flow)
         return None if cell is None or self.idle else cell.as_dict()
 
     def _lists(self) -> list[PriceList]:
-        """Every list that something was priced with, once."""
+        """Every price list in use, once."""
         used = [*(entry.prices for entry in self.energy), *(cell.prices for cell in self.comparisons)]
         return list({prices.name: prices for prices in used}.values())
 
     def _memory(self, layer: str) -> dict[str, Any]:
-        """The memory keys of a layer; a max pool has none."""
+        """Return the memory keys of a layer; a max pool has none."""
         return self.memory[layer].as_dict() if layer in self.memory else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples.
+        """Return the energy JSON; counts are exact integers summed over the T steps and B samples.
 
         ann_zeros: whether the ANN twin of an entry computes its zeros or skips them, as measured in a trained twin.
         """
@@ -219,7 +219,7 @@ def measure_energy(
     prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time,
     in ``processes`` processes.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
-    the spread over samples is also given for each class; of each step, ``[B, T]``: no ratio is told.
+    the spread over samples is also given for each class; per-step labels ``[B, T]`` give no ratio.
     machine: what this machine used, to be reported beside.
     chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: chip to
     the seconds of one measured step, instead of the predicted one. notes: further assumptions, one sentence each.
@@ -253,7 +253,7 @@ def measure_energy(
 
 
 def _paired(right: NDArray[Any] | None, twin: AnnTwin | None, margin: float) -> Paired | None:
-    """Accuracy of the network against its twin's on the same samples, where both were measured."""
+    """Compare the network's accuracy with its twin's on the same samples, if both were measured."""
     if right is None or twin is None or twin.right is None or len(right) != len(twin.right):
         return None
     return compare(right, twin.right, margin)
@@ -276,12 +276,12 @@ def energy_report(
     accuracy: Paired | None = None,
     right: NDArray[np.bool_] | None = None,
 ) -> EnergyReport:
-    """Price counts that an `ActivityCounter` made during a run of ``program``."""
+    """Price the counts of an `ActivityCounter` that observed a run of ``program``."""
     lists = _load(prices)
     if twin is not None:
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)
-    found = models(net, of_net, lists, twin)
+    published = models(net, of_net, lists, twin)
     chip = chip or OnChip()
     messages = traffic(program, counts, chip)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
@@ -291,12 +291,12 @@ def energy_report(
         coding,
         tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
         conventions(net, of_net),
-        break_even(net, of_net, lists, found, twin),
+        break_even(net, of_net, lists, published, twin),
         (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         grid(net, of_net, lists, twin),
-        found,
+        published,
         chip_lines(net, of_net, chip, messages, step_time),
         zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
@@ -316,7 +316,7 @@ def energy_report(
 
 
 def energy_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of `EnergyReport.as_dict`."""
+    """Return the JSON Schema (draft 2020-12) of `EnergyReport.as_dict`."""
     schema: dict[str, Any] = json.loads((files(__package__) / "energy.schema.json").read_text(encoding="utf-8"))
     return schema
 
@@ -326,7 +326,7 @@ def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
 
 
 def _idle(program: Program, counts: Counts) -> Idle | None:
-    """Whether no neuron fires, or the spiking layers that feed no other one never fire, or always on all samples."""
+    """Return whether no neuron fires, or the last spiking layers fire never or always on all samples."""
     spiking = [node.name for node in program.spiking if node.name in counts.neurons]
     if not spiking:
         return None
@@ -341,7 +341,7 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
 
 
 def _behind(program: Program, name: str) -> set[str]:
-    """Names of all nodes that a node's output reaches, itself left out."""
+    """Return the names of all nodes that a node's output reaches, without the node itself."""
     reached: set[str] = set()
     waiting = [name]
     while waiting:
@@ -353,13 +353,13 @@ def _behind(program: Program, name: str) -> set[str]:
 
 
 def _sources(program: Program, name: str) -> tuple[str, ...]:
-    """What feeds a layer, in the graph's order; one that stands at or behind it closes a loop."""
-    found = feeders(program, program.by_name[name])
-    return tuple(node.name for node in program.nodes if node.name in found)
+    """Return the nodes that feed a layer, in the graph's order; a source at or behind the layer closes a loop."""
+    sources = feeders(program, program.by_name[name])
+    return tuple(node.name for node in program.nodes if node.name in sources)
 
 
 def _bare_edges(program: Program) -> list[str]:
-    """Spikes or potentials that reach a neuron node with no weight or pool between, as an identity's skip does."""
+    """Return edges into a neuron node without a weight or pool between, as in an identity skip."""
     return [
         f"{name} to {node.name}"
         for node in program.of(Neuron)
@@ -371,8 +371,8 @@ def _bare_edges(program: Program) -> list[str]:
 def _given(step_times: StepTimes | None) -> tuple[str, ...]:
     if not step_times:
         return ()
-    told = ", ".join(f"{chip} {with_unit(seconds, 's')}" for chip, seconds in step_times.items())
-    return (f"The time of a step is taken as given for {told}; the other chips' steps are predicted.",)
+    times = ", ".join(f"{chip} {with_unit(seconds, 's')}" for chip, seconds in step_times.items())
+    return (f"The time of a step is taken as given for {times}; the other chips' steps are predicted.",)
 
 
 _EACH_STEP = (

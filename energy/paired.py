@@ -55,8 +55,8 @@ class Paired:
         low, high = (100 * end for end in self.interval)
         if self.verdict == "equal":
             behind = f"at most {high:.2g} points behind" if high > 0 else f"{-high:.2g} points or more ahead"
-            found = f"(95 %; {both}, {self.samples:,} samples, measured)"
-            return f"The SNN is as accurate as its ANN twin: {behind} {found}."
+            basis = f"(95 %; {both}, {self.samples:,} samples, measured)"
+            return f"The SNN is as accurate as its ANN twin: {behind} {basis}."
         if self.verdict == "less":
             return (
                 f"The SNN is less accurate than its ANN twin by {low:.2g} to {high:.2g} points "
@@ -64,7 +64,7 @@ class Paired:
             )
         return (
             f"Whether the SNN is as accurate as its ANN twin ({both}, margin {100 * self.margin:g} points) "
-            f"cannot be told with {self.samples:,} samples; {self._would_do} would do."
+            f"is undecided with {self.samples:,} samples; {self._would_do} would do."
         )
 
     @property
@@ -72,12 +72,12 @@ class Paired:
         return f"more than {_MOST_SAMPLES:,}" if self.enough is None else f"about {self.enough:,}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return vars(self) | {"interval": list(self.interval), "label": "measured", "text": self.text}
 
 
 def check_margin(points: float) -> float:
-    """The margin as a share; raises InputError unless it is 0 to 100 percentage points."""
+    """Return the margin as a share; raise InputError unless it is 0 to 100 percentage points."""
     if not (isfinite(points) and 0 <= points <= 100):
         raise InputError(f"margin: expected 0 to 100 percentage points; found {points:g}")
     return points / 100
@@ -102,33 +102,33 @@ def compare(snn_right: Right, ann_right: Right, margin: float) -> Paired:
     if snn.shape != ann.shape or snn.ndim != 1 or not snn.size:
         raise InputError(f"paired comparison: expected the same samples; found {snn.shape} and {ann.shape}")
     n, b, c = len(snn), int((snn & ~ann).sum()), int((ann & ~snn).sum())
-    found = interval(n, b, c)
-    verdict = _verdict(found, margin)
+    bounds = interval(n, b, c)
+    verdict = _verdict(bounds, margin)
     enough = _enough(n, b, c, margin) if verdict == "cannot tell" else None
-    return Paired(n, float(snn.mean()), float(ann.mean()), b, c, margin, found, verdict, enough)
+    return Paired(n, float(snn.mean()), float(ann.mean()), b, c, margin, bounds, verdict, enough)
 
 
 def interval(n: int, snn_only: int, ann_only: int) -> tuple[float, float]:
-    """The 95 % interval of the difference in accuracy, ANN minus SNN, of ``n`` samples."""
+    """Return the 95 % interval of the difference in accuracy, ANN minus SNN, of ``n`` samples."""
     return -_upper(n, ann_only, snn_only), _upper(n, snn_only, ann_only)
 
 
 def _upper(n: int, b: int, c: int) -> float:
-    """The largest difference that is not refuted."""
+    """Return the largest difference that is not refuted."""
     share = _highest(c, b + c, _SHARE_ALPHA)
     rate = _highest(b + c, n, _RATE_ALPHA) if share > 0.5 else 1 - _highest(n - b - c, n, _RATE_ALPHA)
     return rate * (2 * share - 1)
 
 
 def _highest(count: int, of: int, alpha: float) -> float:
-    """The upper Clopper-Pearson limit of a share."""
+    """Return the upper Clopper-Pearson limit of a share."""
     from scipy.special import betaincinv
 
     return 1.0 if count == of else float(betaincinv(count + 1, of - count, 1 - alpha))
 
 
 def accuracy_interval(right: int, samples: int) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) 95 % interval of an accuracy, ``right`` of ``samples``."""
+    """Return the exact (Clopper-Pearson) 95 % interval of an accuracy, ``right`` of ``samples``."""
     return 1 - _highest(samples - right, samples, 0.025), _highest(right, samples, 0.025)
 
 
@@ -138,7 +138,7 @@ def _verdict(found: tuple[float, float], margin: float) -> Verdict:
 
 
 def _enough(n: int, b: int, c: int, margin: float) -> int | None:
-    """How many samples would tell at the rates found, to two digits."""
+    """Return the samples needed for a decision at the measured rates, to two digits."""
     size = n
     while size <= _MOST_SAMPLES:
         size = _rounded_up(1.1 * size)
@@ -153,5 +153,5 @@ def _rounded_up(value: float) -> int:
 
 
 def percent(share: float) -> str:
-    """Two digits behind the point."""
+    """Format with two digits behind the point."""
     return f"{100 * share:.2f} %"

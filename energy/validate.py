@@ -1,13 +1,13 @@
-"""The models against published measurements: prediction, measurement, error, and which were held out.
+"""Compare the models with published measurements: prediction, measurement, error, and held-out families.
 
 Measurements stand in ``measured.toml`` with their sources, each with the ``family`` that it is of: one network, or one
 series of networks by the same authors. Scores are by family. A family is held out of a model that was fitted to no
-measurement of it; rows of a family that a model was fitted to are told apart, as they repeat what it knows. Devices
+measurement of it; rows of a family that a model was fitted to are listed separately. Devices
 that run ANNs are scored by leaving one network out at a time.
 
 Predictions come from the functions that price a network: counts from `stl_deploy.energy.prices.events`, steps from
 `stl_deploy.energy.chips.time`, floor and stepping from `ChipModel.standing`. Where spikes were not published the counts
-are bounds. Errors are told from middle to middle, with both ranges, and how many times wide the predicted one is.
+are bounds. Errors are from middle to middle, with both ranges, and how many times wide the predicted one is.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class Check:
         return self.predicted[1] / self.predicted[0] if self.predicted[0] else None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         ends = {"predicted": list(self.predicted), "measured": list(self.measured)}
         return asdict(self) | ends | {"width": self.width}
 
 
 @dataclass(frozen=True)
 class Score(JsonTwin):
-    """How one model did on one family: mean and worst absolute error, and how many measurements its ranges hold.
+    """Errors of one model on one family: mean and worst absolute error, and the measurements within its ranges.
 
     fitted: measurements of the family that the model was fitted to; where there are any, the family is not held out,
     and errors are of the other rows. width: of the widest range. None without any other row.
@@ -99,7 +99,7 @@ class Score(JsonTwin):
 
     @property
     def held_out(self) -> bool:
-        """Whether the model knew nothing of this family."""
+        """Whether the model was fitted to no measurement of this family."""
         return not self.fitted
 
 
@@ -109,19 +109,19 @@ _IDENTITY = ("source", "kind", "unit", "measured", "series_x", "series_y")
 
 
 def validate() -> tuple[Check, ...]:
-    """Every measurement under every model that it is training or held-out data of; raises ConfigError for a leak."""
+    """Compare every model with every measurement of its training or held-out data; raise ConfigError for a leak."""
     data = tomllib.loads((files(__package__) / "measured.toml").read_text(encoding="utf-8"))
     return (*checks_of(data), *(check for device in devices() for check in _device(device)))
 
 
 def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
-    """The checks of a measurement file; raises ConfigError where a split leaks or names what is not there."""
+    """Return the checks of a measurement file; raise ConfigError if a split leaks or names an unknown entry."""
     known: dict[str, Mapping[str, Any]] = {}
     for entry in data["measurement"]:
         if entry["id"] in known:
             raise ConfigError(f"[[measurement]]: expected each id once; found '{entry['id']}' twice")
         known[entry["id"]] = entry
-    found, seen = list[Check](), dict[tuple[str, str], tuple[str, str]]()
+    checks, seen = list[Check](), dict[tuple[str, str], tuple[str, str]]()
     for split in data["split"]:
         model = split["model"]
         for side, label in _LABELS.items():
@@ -130,12 +130,12 @@ def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
                     raise ConfigError(f"split of '{model}': expected an id of [[measurement]]; found '{name}'")
                 if side != "shortcut":
                     _no_leak(model, side, known[name], seen)
-                found.append(_check(known[name], model, label, split.get("floor")))
-    return tuple(found)
+                checks.append(_check(known[name], model, label, split.get("floor")))
+    return tuple(checks)
 
 
 def scores(checks: Sequence[Check]) -> tuple[Score, ...]:
-    """One row per model, quantity and family: held-out families first, the worst error first."""
+    """Return one row per model, quantity and family: held-out families first, the worst error first."""
     kinds = dict.fromkeys((c.model, c.quantity, c.family) for c in checks)
     rows = [_score(*kind, [c for c in checks if (c.model, c.quantity, c.family) == kind]) for kind in kinds]
     return tuple(sorted(rows, key=lambda row: (not row.held_out, -(row.worst_error or 0.0))))
@@ -159,7 +159,7 @@ def _score(model: str, quantity: Quantity, family: str, checks: Sequence[Check])
 
 
 def _no_leak(model: str, side: str, entry: Mapping[str, Any], seen: dict[tuple[str, str], tuple[str, str]]) -> None:
-    """Raise ConfigError if ``model`` has this measurement, under whatever id, on its other side."""
+    """Raise ConfigError if ``model`` has this measurement, under any id, on its other side."""
     what = repr([entry.get(key) for key in _IDENTITY])
     name, other = seen.setdefault((model, what), (entry["id"], side))
     if other != side:
@@ -194,7 +194,7 @@ def _check(case: Mapping[str, Any], model: str, split: Split, floor: str | None)
 
 
 def _judged(*, predicted: Range, measured: Range, **rest: Any) -> Check:
-    """The check with its error and verdict."""
+    """Return the check with its error and verdict."""
     (low, high), actual = predicted, middle(measured)
     error = middle(predicted) / actual - 1
     inside = low <= actual <= high
@@ -213,7 +213,7 @@ def _verdict(low: float, high: float, error: float, inside: bool) -> Verdict:
 
 
 def _on_chip(case: Mapping[str, Any], chip: ChipModel, floor: str | None) -> Range:
-    """Floor (``total`` alone) and stepping over the measured time, events, and what a network is known to draw.
+    """Return floor (``total`` alone) and stepping over the measured time, events, and known power of the network.
 
     floor: the regime that was measured, where an inference may run in several.
     """
@@ -227,7 +227,7 @@ def _on_chip(case: Mapping[str, Any], chip: ChipModel, floor: str | None) -> Ran
 
 
 def _cores(case: Mapping[str, Any], chip: ChipModel) -> Range | None:
-    """Joules of the cores that a case names, working for the predicted part of the measured time."""
+    """Return joules of the case's cores over the predicted part of the measured time."""
     if "cores" not in case or chip.core is None:
         return None
     low, high = (min(case["seconds"], case["steps"] * seconds) for seconds in _step(case, chip))
@@ -235,7 +235,7 @@ def _cores(case: Mapping[str, Any], chip: ChipModel) -> Range | None:
 
 
 def _events(case: Mapping[str, Any], prices: PriceList) -> Range:
-    """Joules of the counts; under an arithmetic list every synop is an add and nothing else is paid."""
+    """Return joules of the counts; under an arithmetic list every synop is an add and nothing else is priced."""
     low, high = case.get("low", case.get("counts")), case.get("high", case.get("counts"))
     return _priced(low, prices)[0], _priced(high, prices)[1]
 
@@ -252,15 +252,15 @@ def _priced(counts: Mapping[str, Any], prices: PriceList) -> Range:
 
 
 def _step(case: Mapping[str, Any], chip: ChipModel) -> Range:
-    """Seconds of a step of the neurocores, as chip lines predict it; waiting for a host is not in it."""
+    """Return seconds of a step of the neurocores, as chip lines predict it, without waiting for a host."""
     low, high = (step_time([_work(layer, chip, end) for layer in case["layers"]], chip) for end in (0, 1))
     return low[0], high[1]
 
 
 def _work(layer: Mapping[str, Any], chip: ChipModel, end: int) -> Work:
     def value(key: str) -> float:
-        found = layer.get(key, 0.0)
-        return float(found[end] if isinstance(found, list) else found)
+        amount = layer.get(key, 0.0)
+        return float(amount[end] if isinstance(amount, list) else amount)
 
     cores = layer.get("cores", -(-layer["neurons"] // chip.neurons_per_core))
     return Work(
@@ -284,7 +284,7 @@ def _measured(case: Mapping[str, Any]) -> Range:
 
 
 def _device(device: Device) -> list[Check]:
-    """Every published network of a device, predicted from its others (leave one out); a single one is its training."""
+    """Predict every published network of a device from its others (leave one out); a single one is its training."""
     if len(device.rows) == 1:
         return _row(device, device.rows[0], "training")
     return [check for row in device.rows for check in _row(device.without(row), row, "held out")]

@@ -1,4 +1,4 @@
-"""Measured energy of ANNs at batch 1, everything included: what the twin would cost on hardware one can buy."""
+"""Estimate the ANN twin's energy on purchasable hardware, from measured inferences at batch 1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Device:
-    """One device and its published rows; one_architecture: whether these are one network in several sizes.
+    """One device and its published rows. one_architecture: whether the rows are one network in several sizes.
 
     hz: the clock of the published runs; None: not kept.
     """
@@ -47,23 +47,23 @@ class Device:
         return "Cortex" in self.name
 
     def without(self, row: Row) -> Device:
-        """The device as it would be known without one of its rows."""
+        """Return the device with one row left out."""
         return replace(self, rows=tuple(each for each in self.rows if each is not row))
 
     @property
     def per_mac(self) -> Range:
-        """Joules per dense MAC, the least and the most over the rows predictions rest on."""
+        """Joules per dense MAC: minimum and maximum over the rows used for predictions."""
         each = [row.joules / row.macs for row in self.rows]
         return min(each), max(each)
 
     @property
     def watts(self) -> Range:
-        """Mean power of an inference, likewise."""
+        """Mean power of an inference: minimum and maximum over the rows used for predictions."""
         each = [row.joules / row.seconds for row in self.rows]
         return min(each), max(each)
 
     def predict(self, macs: float) -> tuple[Range, Range]:
-        """Joules and seconds of an ANN of ``macs``.
+        """Predict joules and seconds of an ANN with ``macs`` MACs.
 
         One architecture in several sizes: a fixed cost of an inference and a cost per MAC, fitted to the rows. Several
         architectures, whose costs per MAC differ: that of the two next in size, of which the smallest network bounds
@@ -74,7 +74,7 @@ class Device:
 
 
 def _line(rows: tuple[Row, ...], macs: float, what: str) -> Range:
-    """Least squares of relative errors; the range is as wide as the rows stray from the line."""
+    """Fit a line by least squares of relative errors; the range covers every row."""
     sizes, costs = (np.array([getattr(row, key) for row in rows], float) for key in ("macs", what))
     slope, fixed = np.polyfit(sizes, costs, 1, w=1 / costs)
     strays = costs / (fixed + slope * sizes)
@@ -95,7 +95,7 @@ def _between(rows: tuple[Row, ...], macs: float, what: str) -> Range:
 
 @cache
 def devices() -> tuple[Device, ...]:
-    """Every device with published rows."""
+    """Return every device with published rows."""
     text = (files(__package__) / "baselines.toml").read_text(encoding="utf-8")
     return tuple(_device(entry) for entry in tomllib.loads(text)["device"])
 
@@ -106,11 +106,11 @@ def _device(entry: dict[str, Any]) -> Device:
 
 
 def baselines(macs: float) -> list[dict[str, Any]]:
-    """The energy JSON's ``ann_baselines``: the twin's MACs on every device."""
-    found = []
+    """Return the energy JSON's ``ann_baselines``: the twin's MACs priced on every device."""
+    entries = []
     for device in devices():
         joules, seconds = device.predict(macs)
-        found.append(
+        entries.append(
             {
                 "device": device.name,
                 "ann_J": list(joules),
@@ -121,4 +121,4 @@ def baselines(macs: float) -> list[dict[str, Any]]:
                 "published": [f"{row.net}: {row.macs:,} MACs" for row in device.rows],
             }
         )
-    return found
+    return entries

@@ -1,4 +1,4 @@
-"""The C target's instructions, from what an emulator counted, and the cycles that they take."""
+"""Instructions and cycles of the C target, from counts by an emulator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Core:
     cycles: Range
 
     def instructions(self, counts: Counts) -> Range:
-        """Of one inference."""
+        """Return the instructions of one inference."""
         totals = counts.totals
         fitted = (self.per_synop * totals.synops + self.per_update * totals.neuron_updates) / counts.batch
         return fitted * self.strays[0], fitted * self.strays[1]
@@ -35,7 +35,7 @@ class Core:
 
 @cache
 def cores() -> tuple[Core, ...]:
-    """Those whose instructions were counted."""
+    """Return the cores with counted instructions."""
     text = (files(__package__) / "c_code.toml").read_text(encoding="utf-8")
     return tuple(
         Core(
@@ -51,5 +51,5 @@ def cores() -> tuple[Core, ...]:
 
 
 def core_of(device: Device) -> Core:
-    """The core in a microcontroller."""
+    """Return a microcontroller's core."""
     return next(core for core in cores() if any(f"({name})" in device.name for name in core.runs))

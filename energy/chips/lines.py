@@ -88,7 +88,7 @@ class ChipLine:
 
 
 def _over(snn: Range, ann: Range | None) -> list[float] | None:
-    """The least and the most times; None without an ANN, or where it costs nothing."""
+    """Return the minimum and maximum ratio to the ANN; None without an ANN, or if it costs nothing."""
     return None if ann is None or not ann[0] else [snn[0] / ann[1], snn[1] / ann[0]]
 
 
@@ -103,7 +103,7 @@ def chip_lines(
     traffic: Sequence[Traffic],
     step_times: StepTimes | None = None,
 ) -> tuple[ChipLine, ...]:
-    """Every chip, then the microcontrollers that the C target runs on.
+    """Price one inference on every chip, then on the microcontrollers of the C target.
 
     Args:
         program: The network.
@@ -118,8 +118,8 @@ def chip_lines(
     """
     check_step_times(step_times)
     given = step_times or {}
-    told = [chip for chip in chip_models() if chip.events or chip.name in given]
-    lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in told]
+    chips = [chip for chip in chip_models() if chip.events or chip.name in given]
+    lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
     boards = [_board(counts, device, given.get(device.key)) for device in devices() if device.microcontroller]
     return (*lines, *boards)
 
@@ -176,7 +176,7 @@ def _line(
 
 
 def _cores(chip: ChipModel, active: tuple[int, int], step: Range, predicted: Range, steps: int) -> Range | None:
-    """Joules of the working cores: the fewest for the longest predicted step, or the most for the shortest.
+    """Return joules of the working cores: the fewest for the longest predicted step, or the most for the shortest.
 
     Cores work no longer than the step lasts; the rest of a given step is taken for waiting.
     """
@@ -189,7 +189,7 @@ def _cores(chip: ChipModel, active: tuple[int, int], step: Range, predicted: Ran
 def _events(
     program: Program, counts: Counts, chip: ChipModel, on_chip: OnChip, traffic: Sequence[Traffic]
 ) -> tuple[Range, float | None]:
-    """The bracket over the chip's lists, the network's placements and, of pruned weights, the forms of storage.
+    """Return the bracket over the chip's lists, the placements and, for pruned weights, the storage forms.
 
     Also the greatest deviation of a total.
     """
@@ -206,7 +206,7 @@ def _events(
 
 
 def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | None) -> float | None:
-    """Floor, stepping and events are taken to be independent."""
+    """Return the standard deviation; floor, stepping and events are assumed independent."""
     spreads = [] if events is None else [events]
     for power in (chip.floor(), chip.stepping):
         if power is not None and power.sigma is not None and latency is not None:
@@ -215,7 +215,7 @@ def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | N
 
 
 def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
-    """The network in integers on a microcontroller: counted instructions, at the power of published inferences."""
+    """Price the integer network on a microcontroller: counted instructions at the power of published inferences."""
     core, watts = core_of(device), device.watts
     assert device.hz is not None
     low, high = core.instructions(counts)

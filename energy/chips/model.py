@@ -57,26 +57,26 @@ class ChipModel:
     real_time_step: Price | None = None
 
     def floor(self, regime: str | None = None) -> Price | None:
-        """Power of one regime, or the bracket over those that an inference may run in; None without any."""
-        found = [self.floors[name] for name in ((regime,) if regime else self.running)]
-        if not found:
+        """Return the power of one regime, or the bracket over the regimes of an inference; None without any."""
+        prices = [self.floors[name] for name in ((regime,) if regime else self.running)]
+        if not prices:
             return None
-        sigmas = [price.sigma for price in found if price.sigma is not None]
-        low, high = min(price.low for price in found), max(price.high for price in found)
-        return replace(found[-1], low=low, high=high, sigma=max(sigmas, default=None))
+        sigmas = [price.sigma for price in prices if price.sigma is not None]
+        low, high = min(price.low for price in prices), max(price.high for price in prices)
+        return replace(prices[-1], low=low, high=high, sigma=max(sigmas, default=None))
 
     @property
     def regime(self) -> str | None:
-        """The regimes that an inference is priced in, as a person reads them."""
+        """Name of the regimes that an inference is priced in."""
         names = " or ".join(self.running)
         return f"{names}, stepping" if names and self.stepping is not None else names or None
 
     def standing(self, seconds: Range, chips: int, regime: str | None = None) -> tuple[Range | None, Range | None]:
-        """Joules of floor and stepping of ``chips`` that work for ``seconds``; of chip lines and `validate` alike."""
+        """Return joules of floor and stepping of ``chips`` that work for ``seconds``."""
         return _flow(self.floor(regime), seconds, chips), _flow(self.stepping, seconds, chips)
 
     def working(self, seconds: Range, cores: int) -> Range | None:
-        """Joules of ``cores`` cores that work for ``seconds``, less the first; None where no core's power is known."""
+        """Return joules of ``cores`` cores, less the first, over ``seconds``; None if no core power is known."""
         return _flow(self.core, seconds, max(cores - 1, 0))
 
 
@@ -86,14 +86,14 @@ def _flow(power: Price | None, seconds: Range, chips: int) -> Range | None:
 
 @cache
 def chip_models() -> tuple[ChipModel, ...]:
-    """Every chip that comes with stl-deploy, by name."""
+    """Return every built-in chip, by name."""
     folder = files(__package__) / "models"
-    found = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
-    return tuple(parse_chip(item.read_text(encoding="utf-8"), item.name.removesuffix(".toml")) for item in found)
+    tomls = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
+    return tuple(parse_chip(item.read_text(encoding="utf-8"), item.name.removesuffix(".toml")) for item in tomls)
 
 
 def chip_model(name: str) -> ChipModel:
-    """A built-in chip by name; raises ConfigError naming those there are."""
+    """Return a built-in chip by name; raise ConfigError with the known names if there is none."""
     for model in chip_models():
         if model.name == name:
             return model
@@ -101,7 +101,7 @@ def chip_model(name: str) -> ChipModel:
 
 
 def parse_chip(text: str, name: str) -> ChipModel:
-    """A chip from TOML; raises ConfigError for an unknown key, unit or evidence, and for missing keys."""
+    """Parse a chip from TOML; raise ConfigError for an unknown key, unit or evidence, and for missing keys."""
     where = f"chip '{name}'"
     try:
         data: dict[str, Any] = tomllib.loads(text)

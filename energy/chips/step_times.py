@@ -1,4 +1,4 @@
-"""Measured step times, one for each chip that has one."""
+"""Measured step times, at most one for each chip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ StepTimes = Mapping[str, float]
 
 
 def parse_step_times(texts: Sequence[str]) -> dict[str, float]:
-    """Read ``CHIP=TIME`` entries: seconds, or a number with its unit, as in ``loihi1=66e-6`` or ``loihi1=66us``.
+    """Parse ``CHIP=TIME`` entries: seconds, or a number with its unit, as in ``loihi1=66e-6`` or ``loihi1=66us``.
 
     Raises:
         InputError: For an entry of another form, a chip given twice, or what `check_step_times` refuses.

@@ -1,4 +1,4 @@
-"""How long a step takes on a chip whose cores all work and then wait for the slowest: predicted, not measured.
+"""Predict a step's duration on a chip that waits for its slowest core.
 
 After SANA-FE's Loihi model (Boyle et al., IEEE TCAD 44(8), 2025): each core accesses its neurons, updates those with
 input, sends their spikes and adds their synaptic events, and the cores then synchronise, tile by tile. Low end: every
@@ -26,7 +26,7 @@ _SYNC = {1: "step_sync_1_tiles", 2: "step_sync_2_tiles", 4: "step_sync_4_tiles",
 
 @dataclass(frozen=True)
 class Work:
-    """What one layer does in a mean step: neurons accessed, updates with input, spikes, synaptic events, messages in.
+    """Work of one layer in a mean step: neurons accessed, updates with input, spikes, synaptic events, messages in.
 
     cores: how many hold it at least; share: of its neurons on the fullest of them.
     """
@@ -41,7 +41,7 @@ class Work:
     share: float
 
     def seconds(self, prices: PriceList) -> float:
-        """Of one core doing all of it, messages left out."""
+        """Return the seconds of one core that does all of it, without messages."""
         each = prices.terms
         total = self.neurons * each["latency_neuron_access"].low + self.touched * each["latency_neuron_update"].low
         total += self.spikes * each["latency_spike_out"].low
@@ -50,7 +50,7 @@ class Work:
 
 
 def layer_work(program: Program, counts: Counts, name: str, chip: ChipModel, placement: Placement | None) -> Work:
-    """The work of a neuron node in a mean step."""
+    """Return the work of a neuron node in a mean step."""
     steps, counted = counts.T * counts.batch, counts.neurons[name]
     taps = {**counts.weighted, **counts.pools}
     tapped = [feeder for feeder in feeders(program, program.by_name[name]) if feeder in taps]
@@ -72,7 +72,7 @@ def layer_work(program: Program, counts: Counts, name: str, chip: ChipModel, pla
 
 
 def step_time(works: Sequence[Work], chip: ChipModel) -> Range:
-    """Seconds of a mean step, from the latency-optimal placement to one layer after the other on the fewest cores."""
+    """Return seconds of a mean step: latency-optimal placement, and one layer at a time on the fewest cores."""
     prices = chip.latencies
     assert prices is not None
     seconds, fewest = [work.seconds(prices) for work in works], sum(work.cores for work in works)
@@ -85,7 +85,7 @@ def step_time(works: Sequence[Work], chip: ChipModel) -> Range:
 
 
 def active_cores(works: Sequence[Work], chip: ChipModel) -> tuple[int, int]:
-    """Cores of the two placements of `step_time`: the fewest, and those of the shortest step."""
+    """Return the cores of `step_time`'s placements: the fewest, and those of the shortest step."""
     assert chip.latencies is not None
     _, most = fastest([work.seconds(chip.latencies) for work in works], works, chip)
     return sum(work.cores for work in works), most
@@ -111,7 +111,7 @@ def fastest(seconds: Sequence[float], works: Sequence[Work], chip: ChipModel) ->
 
 
 def chips_needed(cores: int, chip: ChipModel) -> int:
-    """Chips that have so many cores, at least one."""
+    """Return how many chips hold ``cores`` cores, at least one."""
     return max(1, ceil(cores / chip.cores))
 
 

@@ -1,4 +1,4 @@
-"""Which outputs of a node are reached by an event, step by step and by structure.
+"""Find the outputs of a node that an event reaches, per step, by structure.
 
 An event is a non-zero input; it arrives at every output it has a structural tap to, whatever the
 weight. A non-zero bias arrives at every step. Masks are bool ``[T, B, *shape]``.
@@ -19,12 +19,12 @@ Mask = NDArray[np.bool_]
 
 
 def passes_on(node: Node) -> bool:
-    """Whether what arrives at the node's output is what arrived at its sources, moved in place or time."""
+    """Return whether the node only moves its inputs in place or time."""
     return isinstance(node, Reshape | Delay | MaxPool | Gather | Concat)
 
 
 def feeders(program: Program, node: Node) -> set[str]:
-    """The nodes whose arrivals make up those at ``node``'s input: its sources, looked at through `passes_on` nodes."""
+    """Return the nodes whose arrivals make up those at ``node``'s input, looking through `passes_on` nodes."""
     found: set[str] = set()
     waiting = [source.node for source in node.sources]
     seen: set[str] = set()
@@ -42,7 +42,7 @@ def feeders(program: Program, node: Node) -> set[str]:
 
 
 def arrivals(node: Node, events: Mask) -> Mask:
-    """Where an event or a non-zero bias arrives at the output of ``node``.
+    """Mark where an event or a nonzero bias arrives at the output of ``node``.
 
     events: where its input is not zero; of a node without taps (an input, a neuron), where its output is not.
     Axes along which nothing differs are broadcast, not stored.
@@ -66,7 +66,7 @@ def arrivals(node: Node, events: Mask) -> Mask:
 
 
 def how_many(mask: Mask) -> int:
-    """How often a mask is set; broadcast axes are multiplied, not walked."""
+    """Count the set elements of a mask; broadcast axes are multiplied, not walked."""
     stored = tuple(slice(None) if stride else slice(0, 1) for stride in mask.strides)
     copies = prod(size for size, stride in zip(mask.shape, mask.strides, strict=True) if not stride)
     return int(np.count_nonzero(mask[stored]) * copies)
@@ -91,7 +91,7 @@ def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
 
 
 def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
-    """Where something arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
+    """Mark where an event arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
     masks = [_later(_out(program, source, known), source.delay) for source in node.sources]
     if len(masks) == 1:
         return masks[0]

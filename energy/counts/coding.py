@@ -1,7 +1,7 @@
-"""What values can arrive where, by structure: the input coding, and AC or MAC for each node.
+"""Decide by structure which values can arrive: the input coding, and AC or MAC for each node.
 
-Nothing here looks at one batch's values to decide a node's operation; the data are only asked
-what the whole input is coded as when neither the caller nor the graph says so.
+The values of a batch never decide a node's operation. They decide only the input coding, and only if neither the
+caller nor the graph declares it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _CODINGS: tuple[InputCoding, ...] = get_args(InputCoding)
 
 @dataclass(frozen=True)
 class Coding:
-    """The input coding and who said so (``caller``, ``metadata`` or ``data``)."""
+    """The input coding and its source (``caller``, ``metadata`` or ``data``)."""
 
     value: InputCoding
     origin: Literal["caller", "metadata", "data"]
 
     def sentence(self) -> str:
-        """The line that stands in a report's assumptions."""
+        """The coding as a line of the report's assumptions."""
         reason = {
             "caller": "as declared",
             "metadata": "as the graph's metadata declare",
@@ -39,7 +39,7 @@ class Coding:
 
 
 def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: str | None) -> Coding:
-    """The coding of the inputs ``arrays`` (each ``[T, B, *shape]``): declared, else metadata, else by the data.
+    """Return the coding of the inputs ``arrays`` (each ``[T, B, *shape]``): declared, else metadata, else by the data.
 
     Raises InputError for an unknown coding and for data that contradict the declared one.
     """
@@ -67,7 +67,7 @@ def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: s
 
 
 def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> float | None:
-    """The first value for which ``where`` holds."""
+    """Return the first value for which ``where`` holds."""
     return next((float(x[wrong][0]) for x in arrays if (wrong := where(x)).any()), None)
 
 
@@ -76,7 +76,7 @@ _THROUGH: tuple[type[Node], ...] = (Reshape, Delay, Output, MaxPool, Gather)
 
 
 def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = _THROUGH) -> Node | None:
-    """The node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
+    """Return the node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
     seen: set[str] = set()
     while len(node.sources) == 1 and node.name not in seen:
         seen.add(node.name)
@@ -87,7 +87,7 @@ def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = _T
 
 
 def op_of(program: Program, node: Node, coding: InputCoding) -> Op:
-    """AC if every value that can arrive at ``node`` is 0 or 1 by structure and coding, else MAC.
+    """Return AC if every value that can arrive at ``node`` is 0 or 1 by structure and coding, else MAC.
 
     Sums of several sources, pools, analog inputs and neurons that fire several spikes in a step make MACs.
     """

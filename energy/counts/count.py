@@ -1,7 +1,7 @@
-"""Exact counts from a Program and its activity, streaming over samples.
+"""Count operations exactly from a Program and its activity, streaming over samples.
 
-For each tapped node the non-zero inputs are counted per position over time and samples, and
-multiplied by the structural fan-out of the position: integers throughout, no second run of the net.
+Nonzero inputs of each tapped node are counted per position over time and samples, then multiplied by the position's
+structural fan-out. All counts are integers; the network runs once.
 """
 
 from __future__ import annotations
@@ -69,26 +69,26 @@ class _Firing:
 
 
 class _Events:
-    """Where the last array looked at was not zero: one node's output is the next one's input, and is looked at once."""
+    """Cache the nonzero mask of the last array: a node's output is the next node's input."""
 
     def __init__(self) -> None:
         self._last: ref[NDArray[Any]] | None = None
         self._found: tuple[Mask, NDArray[Any]] | None = None
 
     def of(self, values: NDArray[Any]) -> tuple[Mask, NDArray[Any]]:
-        """``values != 0``, and how often that is true of each position over time (`nonzero_by_sample`)."""
+        """Return ``values != 0``, and its count over time per position (`nonzero_by_sample`)."""
         if self._found is None or self._last is None or self._last() is not values:
             events = values != 0
             self._last, self._found = ref(values), (events, nonzero_by_sample(events))
         return self._found
 
     def forget(self) -> None:
-        """Let go of it."""
+        """Release the cached array."""
         self._last = self._found = None
 
 
 class ActivityCounter:
-    """Counts a Program's activity; give it to `stl_deploy.graph.run.run` as ``observe``.
+    """Count a Program's activity; pass it to `stl_deploy.graph.run.run` as ``observe``.
 
     coding: what the inputs are coded as; with the structure it decides each node's AC or MAC. labels: of all
     samples in the order they will be seen, ``[B]``; with them `samples` also holds each class.
@@ -135,21 +135,21 @@ class ActivityCounter:
             self._end_chunk(*x.shape[:2])
 
     def _count_taps(self, node: Node, taps: _Taps, x: NDArray[Any]) -> None:
-        _, found = self._events.of(x)
-        taps.positions += found.sum(axis=0, dtype=np.int64)
+        _, nonzero = self._events.of(x)
+        taps.positions += nonzero.sum(axis=0, dtype=np.int64)
         if taps.carried is not None:
             taps.carried += np.abs(x).astype(np.int64).sum(axis=(0, 1))
         if taps.binary and not taps.always_binary:
-            taps.binary = int(found.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
+            taps.binary = int(nonzero.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
         if not isinstance(node, Pool):
-            self._follow(f"synops_{taps.op}", found.reshape(len(found), -1).astype(np.int64) @ taps.fan_out.ravel())
+            self._follow(f"synops_{taps.op}", nonzero.reshape(len(nonzero), -1).astype(np.int64) @ taps.fan_out.ravel())
 
     def _follow(self, measure: str, by_sample: Ints) -> None:
         self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
 
     def _count_events(self, node: Neuron, firing: _Firing, y: NDArray[Any]) -> None:
-        _, found = self._events.of(y)
-        by_sample: Ints = found.reshape(len(found), -1).sum(axis=1, dtype=np.int64)
+        _, nonzero = self._events.of(y)
+        by_sample: Ints = nonzero.reshape(len(nonzero), -1).sum(axis=1, dtype=np.int64)
         firing.events += int(by_sample.sum())
         if node.spiking:
             if node.many:
@@ -158,7 +158,7 @@ class ActivityCounter:
             self._follow("spikes", by_sample)
 
     def merge(self, other: ActivityCounter) -> None:
-        """Add what a counter of the same Program saw on other samples; raises InputError for another T."""
+        """Add the counts of another counter of the same Program; raise InputError for another T."""
         self._same_steps(other._steps)
         for name, taps in self._taps.items():
             taps.positions += other._taps[name].positions
@@ -195,7 +195,7 @@ class ActivityCounter:
         self._batch += batch
 
     def counts(self) -> Counts:
-        """Everything counted so far; raises InputError if no whole chunk was observed."""
+        """Return all counts so far; raise InputError if no whole chunk was observed."""
         if not self._batch:
             raise InputError("no activity was recorded; run the network with this counter as its observer")
         weighted = {n.name: self._tapped(n) for n in self._program.nodes if _is_weighted(n)}
@@ -238,7 +238,7 @@ class ActivityCounter:
 
 
 def nonzero_by_sample(events: Mask) -> NDArray[Any]:
-    """How often each position is set over time, unsigned ``[B, *shape]``, for a mask ``[T, B, *shape]``."""
+    """Count set elements of a mask ``[T, B, *shape]`` over time; unsigned ``[B, *shape]``."""
     steps = np.ascontiguousarray(events).view(np.uint8)
     found: NDArray[Any] = np.add.reduce(steps, axis=0, dtype=np.uint8 if len(steps) <= _UINT8_ROWS else np.uint64)
     return found

@@ -1,8 +1,7 @@
-"""Pools folded into the addressing of the weights behind them.
+"""Fold pools into the addressing of the weights behind them.
 
-A pooling chip (DYNAP-CNN, Speck) has no pooling stage: an event that enters the pool is addressed
-straight to the synapses of the next layer. Its cost is, for each event into the pool, the fan-out
-of the next weights summed over the windows that hold the event.
+A pooling chip (DYNAP-CNN, Speck) has no pooling stage: an event into the pool is addressed straight to the synapses
+of the next layer. Each such event costs the fan-out of the next weights, summed over the windows that hold it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Folded:
 
 
 def fold_pools(program: Program, node: Weighted) -> Folded | None:
-    """Fold every pool directly before ``node`` into it; None if there is none.
+    """Fold every pool directly before ``node`` into it; return None if there is none.
 
     Between them may stand reshapes, further pools, and the threshold that makes a sum pool a max pool;
     each must be read without delay and be the only source.

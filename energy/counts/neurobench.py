@@ -1,4 +1,4 @@
-"""The counts under NeuroBench's field names, by NeuroBench's definitions, from exact integers.
+"""Report the counts under NeuroBench's field names and definitions, from exact integers.
 
 Where NeuroBench looks at the values of a batch to tell AC from MAC, the structure decides here; its
 MembraneUpdates (states whose value changed) and Footprint are not counts of the network's graph and left out.
@@ -16,7 +16,7 @@ from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_max_pool
 
 
 def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
-    """SynapticOperations per sample (zero weights left out; Dense: every tap), sparsities and parameters."""
+    """Return SynapticOperations per sample (zero weights left out; Dense: every tap), sparsities and parameters."""
     weighted, nodes = counts.weighted.values(), [n for n in program.nodes if isinstance(n, Linear | Conv | Scale)]
     arrays = [node.scale if isinstance(node, Scale) else node.weight for node in nodes]
     biases = [bias for node in nodes if (bias := bias_of(node)) is not None]

@@ -1,4 +1,4 @@
-"""What one neuron update computes, read off the equations of `stl_deploy.graph.program`, not off any code.
+"""Count the operations of one neuron update, from the equations of `stl_deploy.graph.program`.
 
 A factor that is 1 everywhere (an integrator's decay, a unit gain) costs no multiply, and a term that
 is 0 everywhere costs no add. A factor that is 2^-k everywhere is a shift on integers, 1 - 2^-k a shift and a
@@ -44,7 +44,7 @@ class NeuronOps:
 
 @dataclass(frozen=True)
 class UpdateOps:
-    """Operations of all neuron updates counted: multiplies, shifts, and adds with the comparisons among them."""
+    """Operations of all counted neuron updates: multiplies, shifts, and adds with comparisons among them."""
 
     muls: int
     shifts: int
@@ -53,7 +53,7 @@ class UpdateOps:
 
 @remembered
 def neuron_ops(node: Neuron) -> NeuronOps:
-    """The operations of one update of ``node``."""
+    """Return the operations of one update of ``node``."""
     synapse = node.synapse
     stateful = node.decay is not None
     decays = [_factor(node.decay), *([] if synapse is None else [_factor(synapse.decay)])]
@@ -71,7 +71,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
 
 
 def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numbers: Numbers = "integer") -> UpdateOps:
-    """Operations of every update of ``nodes``, clock-driven: each neuron at each step.
+    """Return the operations of every update of ``nodes``, clock-driven: each neuron at each step.
 
     On floats a factor of 2^-k is a multiply like any other.
     """
@@ -91,7 +91,7 @@ def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numb
 
 @remembered
 def leaks(node: Neuron) -> bool:
-    """Whether the state moves in a step without input, so that every update reads and writes it.
+    """Return whether the state moves in a step without input, so that every update reads and writes it.
 
     A decay, a drive offset, a synaptic current, a reset that waits for the next step, or one that can leave the
     potential above the threshold, so that the next step spikes again; another integrator without input stays as it is.
@@ -102,7 +102,7 @@ def leaks(node: Neuron) -> bool:
 
 
 def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:
-    """Extra keys of the energy JSON's layer: multiplies and shifts by decays, compares with thresholds, and resets.
+    """Return extra keys of a layer in the energy JSON: decay multiplies and shifts, comparisons, and resets.
 
     A reset is one for each output that is not 0; what keeps no potential has none to reset.
     """
@@ -116,7 +116,7 @@ def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:
 
 
 def _factor(value: Floats | None) -> Factor:
-    """What multiplying by ``value`` takes on integers."""
+    """Return the integer operations of a multiplication by ``value``."""
     if value is None or bool(np.all(value == 1)):
         return "none"
     if _powers_of_two(value):
@@ -125,7 +125,7 @@ def _factor(value: Floats | None) -> Factor:
 
 
 def _powers_of_two(value: NDArray[Any]) -> bool:
-    """Whether every element is 2^-k for some k >= 1 (1 itself is no shift, and counts where others are)."""
+    """Return whether every element is 2^-k for some k >= 1 (or 1, beside others)."""
     mantissa, exponent = np.frexp(value)
     return bool(np.all((mantissa == 0.5) & (exponent <= 1)))
 

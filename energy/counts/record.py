@@ -1,4 +1,4 @@
-"""What was counted: the exact integers of the energy JSON, per node and in total."""
+"""Count records: the exact integers of the energy JSON, per node and in total."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TapCounts:
     spikes_carried: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of the energy JSON."""
+        """Return the keys of the energy JSON."""
         data = asdict(self)
         del data["folded_nonzero_w"], data["spikes_carried"]
         if self.synops_pool_folded is None:
@@ -61,7 +61,7 @@ class NeuronCounts:
     events: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of the energy JSON; ``events`` stands there as queue_writes."""
+        """Return the keys of the energy JSON; ``events`` becomes queue_writes."""
         data = asdict(self)
         del data["events"]
         return data
@@ -121,7 +121,7 @@ class Counts:
 
     @property
     def layers(self) -> dict[str, TapCounts | NeuronCounts | MaxPoolCounts]:
-        """Every counted node, in the Program's order."""
+        """Return every counted node, in the Program's order."""
         found: dict[str, TapCounts | NeuronCounts | MaxPoolCounts] = {**self.weighted, **self.pools}
         found |= {**self.neurons, **self.maxima}
         return {name: found[name] for name in self.order}

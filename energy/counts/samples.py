@@ -1,4 +1,4 @@
-"""How much the samples differ: running sums of integers, so that any number of samples takes the same memory."""
+"""Measure the spread over samples with running integer sums, in constant memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEASURES = ("synops_AC", "synops_MAC", "spikes")
 
 @dataclass(frozen=True)
 class Spread:
-    """Count, sum, sum of squares, least and greatest of integers seen."""
+    """Count, sum, sum of squares, minimum and maximum of a series of integers."""
 
     n: int = 0
     sum: int = 0
@@ -27,25 +27,25 @@ class Spread:
     most: int = 0
 
     def add(self, values: Ints) -> Spread:
-        """These and ``values``, one at least, together."""
+        """Return the spread with ``values`` added; at least one value."""
         whole = [int(value) for value in values]
         return self.join(Spread(len(whole), sum(whole), sum(v * v for v in whole), min(whole), max(whole)))
 
     def join(self, other: Spread) -> Spread:
-        """Both together."""
+        """Return the spread of both series."""
         if not self.n or not other.n:
             return self if self.n else other
         least, most = min(self.least, other.least), max(self.most, other.most)
         return Spread(self.n + other.n, self.sum + other.sum, self.squares + other.squares, least, most)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; std: of the population seen."""
+        """Return a JSON-ready dict; std is the population's."""
         variance = (self.n * self.squares - self.sum**2) / self.n**2
         return {"mean": self.sum / self.n, "std": sqrt(variance), "min": self.least, "max": self.most}
 
 
 class Samples:
-    """Spread of each measure over all samples and over those of each class (of labels ``[B]``, not of each step)."""
+    """Spread of each measure over all samples and per class (labels ``[B]``, not per step)."""
 
     def __init__(self, labels: NDArray[Any] | None = None) -> None:
         self._labels = None if labels is None or labels.ndim > 1 else labels
@@ -54,7 +54,7 @@ class Samples:
         self.by_class: dict[int, dict[str, Spread]] = {}
 
     def add(self, values: Mapping[str, Ints]) -> None:
-        """The next samples, in order: for each measure one integer per sample."""
+        """Add the next samples, in order: one integer per sample for each measure."""
         count = len(values[MEASURES[0]])
         self.overall = {name: spread.add(values[name]) for name, spread in self.overall.items()}
         if self._labels is not None:
@@ -66,14 +66,14 @@ class Samples:
         self._seen += count
 
     def join(self, other: Samples) -> None:
-        """Add what another saw."""
+        """Add the samples of another counter."""
         self.overall = {name: spread.join(other.overall[name]) for name, spread in self.overall.items()}
         for label, spreads in other.by_class.items():
             known = self.by_class.setdefault(label, dict.fromkeys(MEASURES, Spread()))
             self.by_class[label] = {name: known[name].join(spreads[name]) for name in MEASURES}
 
     def as_dict(self) -> dict[str, Any]:
-        """The energy JSON's ``per_sample`` and, with labels, ``per_class``."""
+        """Return the energy JSON's ``per_sample`` and, with labels, ``per_class``."""
         data: dict[str, Any] = {"per_sample": {name: spread.as_dict() for name, spread in self.overall.items()}}
         if self.by_class:
             data["per_class"] = {

@@ -1,4 +1,4 @@
-"""Counting any number of samples in the memory of a few, one part after another or in several processes."""
+"""Count any number of samples in bounded memory, sequentially or in several processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Part = tuple[Arrays, NDArray[Any] | None]
 def count_stream(
     program: Program, parts: Iterable[Part], coding: InputCoding, *, processes: int = 1, chunk: int = 64
 ) -> ActivityCounter:
-    """Run and count each part; the counts are those of all samples in one run.
+    """Run and count each part; the counts equal those of one run over all samples.
 
     ``parts`` is read as it is needed: at most two parts for each process are in memory. Results do not
     depend on ``processes``. Raises InputError for parts of different T, none at all, or fewer than one process.
@@ -33,9 +33,9 @@ def count_stream(
     if processes < 1:
         raise InputError(f"expected 1 process or more; found {processes}")
     whole = ActivityCounter(program, coding)
-    found = _in_turn if processes == 1 else _at_once
+    counters = _in_turn if processes == 1 else _at_once
     seen = False
-    for counter in found(program, iter(parts), coding, processes, chunk):
+    for counter in counters(program, iter(parts), coding, processes, chunk):
         whole.merge(counter)
         seen = True
     if not seen:
@@ -44,7 +44,7 @@ def count_stream(
 
 
 def split(arrays: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None, size: int) -> Iterator[Part]:
-    """Parts of ``size`` samples."""
+    """Split the samples into parts of ``size``."""
     batch = next(iter(arrays.values())).shape[1]
     for start in range(0, batch, size):
         part = slice(start, start + size)

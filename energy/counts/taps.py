@@ -34,7 +34,7 @@ class Window:
     dilation: int
 
     def meeting(self, k: int) -> tuple[slice, slice]:
-        """The outputs at which kernel cell ``k`` lies inside the borders, and the inputs it meets there, in step."""
+        """Return the outputs whose kernel cell ``k`` lies inside the borders, and the inputs that it meets, in step."""
         shift = k * self.dilation - self.before
         first = max(0, -(shift // self.stride))
         last = min(self.outputs - 1, (self.size - 1 - shift) // self.stride)
@@ -52,7 +52,7 @@ class Window:
 
 
 def windows(node: Conv | Pool | MaxPool) -> tuple[Window, ...]:
-    """The node's windows, one per spatial axis."""
+    """Return the node's windows, one per spatial axis."""
     axes = len(node.stride)
     kernel = node.weight.shape[2:] if isinstance(node, Conv) else node.kernel
     dilation = node.dilation if isinstance(node, Conv) else (1,) * axes
@@ -71,12 +71,12 @@ def windows(node: Conv | Pool | MaxPool) -> tuple[Window, ...]:
 
 
 def input_shape(node: Tapped) -> Shape:
-    """Shape of one sample's input at one step."""
+    """Return the shape of one sample's input at one step."""
     return node.shape if isinstance(node, Scale) else node.input_shape
 
 
 def fan_out(node: Tapped) -> Ints:
-    """Structural taps that leave each input position; int64 of the node's input shape."""
+    """Return the structural taps that leave each input position; int64 of the node's input shape."""
     match node:
         case Linear():
             return np.full(node.input_shape, node.weight.shape[0], np.int64)
@@ -89,7 +89,7 @@ def fan_out(node: Tapped) -> Ints:
 
 
 def fan_out_nonzero(node: Tapped) -> Ints:
-    """The taps of `fan_out` whose weight is not zero."""
+    """Return the taps of `fan_out` with a nonzero weight."""
     match node:
         case Linear():
             return np.broadcast_to(np.count_nonzero(node.weight, axis=0), node.input_shape)
@@ -110,18 +110,18 @@ def _conv_nonzero(node: Conv) -> Ints:
 
 
 def max_compares(node: MaxPool) -> int:
-    """Comparisons of one step of one sample: one fewer than values, in each window, inside the borders."""
+    """Return the comparisons of one step of one sample: values inside the borders less one, per window."""
     met = reduce(np.multiply.outer, (w.reach().sum(axis=0) for w in windows(node)))
     return int(met.sum(dtype=np.int64)) * node.shape[0] - prod(node.shape)
 
 
 def dense_macs(node: Tapped) -> int:
-    """Structural taps of the node: the dense multiply-accumulates of one step of one sample."""
+    """Return the node's structural taps: dense multiply-accumulates of one step of one sample."""
     return int(fan_out(node).sum(dtype=np.int64))
 
 
 def nominal_macs(node: Tapped) -> int:
-    """`dense_macs` with the taps that fall on padding counted too."""
+    """Return `dense_macs` with padding taps counted too."""
     match node:
         case Linear():
             return prod(node.shape) * int(node.weight.shape[1])
@@ -134,7 +134,7 @@ def nominal_macs(node: Tapped) -> int:
 
 
 def bias_of(node: Node) -> NDArray[np.float32] | None:
-    """The bias, shaped to broadcast over the node's output, or None."""
+    """Return the bias, shaped to broadcast over the node's output, or None."""
     if isinstance(node, Linear):
         return node.bias
     if isinstance(node, Conv) and node.bias is not None:

@@ -1,4 +1,4 @@
-"""Messages between placed cores: one for each spike and each core that holds a neuron with a synapse from it.
+"""Count messages between placed cores: one per spike and destination core.
 
 Zero weights are synapses, too. Exact integers: events by position, as counted, times the structure.
 """
@@ -37,12 +37,12 @@ class Traffic:
 
     @property
     def messages(self) -> int:
-        """From core to core."""
+        """Messages from core to core."""
         return int(self.between.sum())
 
     @cached_property
     def hops(self) -> tuple[int, int] | None:
-        """Tile borders crossed east or west, and north or south; None if the cores fill more than one chip."""
+        """Return tile borders crossed east or west, and north or south; None for more than one chip."""
         count = len(self.between)
         if count > CORES:
             return None
@@ -51,7 +51,7 @@ class Traffic:
         return east, north
 
     def as_dict(self, batch: int) -> dict[str, Any]:
-        """JSON-ready; messages and hops of one inference, the mean over ``batch`` samples."""
+        """Return a JSON-ready dict; messages and hops of one inference, the mean over ``batch`` samples."""
         crossed = self.hops
         return {
             "placement": self.placement.name,
@@ -69,18 +69,18 @@ class Traffic:
 
 
 def placement_json(chip: OnChip, found: tuple[Traffic, ...], batch: int) -> dict[str, Any]:
-    """The energy JSON's ``placement``."""
+    """Return the energy JSON's ``placement``."""
     return {
         "chip": chip.chip or None,
         "reason": None if found else chip.reason,
         "limits": dict(chip.limits or {}),
         "notes": list(chip.notes),
-        "placements": [one.as_dict(batch) for one in found],
+        "placements": [placement.as_dict(batch) for placement in found],
     }
 
 
 def traffic(program: Program, counts: Counts, chip: OnChip) -> tuple[Traffic, ...]:
-    """The messages of each placement; ``counts`` as an `ActivityCounter` made them."""
+    """Count the messages of each placement; ``counts`` come from an `ActivityCounter`."""
     return tuple(_traffic(program, counts, chip, placement) for placement in chip.placements)
 
 
@@ -105,7 +105,7 @@ def _cores_of(placement: Placement, node: str) -> Iterator[tuple[int, tuple[int,
 
 
 def _reaching(node: Linear | Conv | Pool, core: PlacedCore) -> Mask:
-    """Which input positions of ``node`` (flattened) have a tap to an output on the core."""
+    """Return which input positions of ``node`` (flattened) have a tap to an output on the core."""
     held: Mask = np.zeros(node.shape, np.bool_)
     held.reshape(-1)[core.first : core.last] = True
     if isinstance(node, Linear):

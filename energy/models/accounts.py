@@ -1,4 +1,4 @@
-"""Published energy models with memory: the same exact counts under three accounts, the ANN twin under the same one.
+"""Apply published energy models with memory to the exact counts and to the ANN twin.
 
 Each layer has memories of its own, sized by what it stores; accesses cost what a memory of that size
 costs per 64 bits. Differences from the papers are named with each model.
@@ -64,14 +64,14 @@ class Model:
 def models(
     program: Program, counts: Counts, prices: Sequence[PriceList] = (), twin: AnnTwin | None = None
 ) -> tuple[Model, ...]:
-    """Every published model under the grid's lists and under each list of ``prices`` that has memory rows."""
+    """Apply every published model under the grid's lists and under each list of ``prices`` with memory rows."""
     return tuple(model for entry in memory_lists(prices) for model in _under(program, counts, entry, twin))
 
 
 def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | None) -> list[Model]:
     event_driven: Side = partial(dataflow.snn, flow=NO_REUSE)
     dampfhoffer = "Dampfhoffer et al., IEEE TETCI 7(3):731, 2023"
-    found = [
+    results = [
         Model(
             "operations, memory and addressing",
             "borders counted exactly; biases and state touched at every step; queues hold one event per input",
@@ -88,9 +88,9 @@ def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | 
     for name, source, options in _twins(dampfhoffer, counts.T, prices, twin):
         other = dataflow.ann(program, counts, prices, **options)
         zeros: Zeros = "skipped" if "active" in options else "computed"
-        told = f"operations and memory, against the {name}"
-        found.append(Model(told, text, source, prices, spiking, other, event_driven, zeros))
-    return found
+        model_name = f"operations and memory, against the {name}"
+        results.append(Model(model_name, text, source, prices, spiking, other, event_driven, zeros))
+    return results
 
 
 def _twins(
@@ -110,7 +110,7 @@ def _twins(
 
 
 def range_of(found: Sequence[Model]) -> dict[str, Any] | None:
-    """The least and the greatest ratio over all models and lists, and which said so; None if there is no ratio."""
+    """Return the minimum and maximum ratio over all models and lists, and their names; None without a ratio."""
     rated = [(ends, f"{m.name} ({m.prices.name})") for m in found if (ends := m.comparison.ends) is not None]
     if not rated:
         return None

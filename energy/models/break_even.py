@@ -1,4 +1,4 @@
-"""Where this network stops paying off: spikes per synapse, against its own ANN twin and published limits."""
+"""Find the network's break-even activity: spikes per synapse, against its ANN twin and published limits."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ PUBLISHED: tuple[Limit, ...] = (
 
 @dataclass(frozen=True)
 class ModelBreakEven:
-    """The activity at which both sides cost the same under one price list, at the prices' ends; None: at no activity.
+    """The activity at which both sides cost the same under one price list; None: at no activity.
 
     name: the account. scale: by how much the spikes inside the network may grow (below 1: must shrink). flow: of
     an account of the grid. ann_zeros: what the ANN does with its zeros. Defaults: of an account that is not solved yet.
@@ -87,15 +87,15 @@ class ModelBreakEven:
     ann_zeros: Zeros = "computed"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        found = asdict(self)
-        del found["flow"]
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+        """Return a JSON-ready dict."""
+        fields = asdict(self)
+        del fields["flow"]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
 
 @dataclass(frozen=True)
 class BreakEven:
-    """This network's activity, where it would break even, and what others found."""
+    """This network's activity, its break-even, and published limits."""
 
     spikes_per_synapse_per_inference: float
     spike_rate: float | None
@@ -103,7 +103,7 @@ class BreakEven:
     published: tuple[tuple[Limit, float | None, Verdict], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The energy JSON's ``break_even``."""
+        """Return the energy JSON's ``break_even``."""
         return {
             "spikes_per_synapse_per_inference": self.spikes_per_synapse_per_inference,
             "spike_rate": self.spike_rate,
@@ -122,7 +122,7 @@ def break_even(
     memory_models: Sequence[Model] = (),
     twin: AnnTwin | None = None,
 ) -> BreakEven:
-    """Break-even under each arithmetic list in ``prices``, each dataflow, each of ``memory_models``, and `PUBLISHED`.
+    """Solve break-even under each arithmetic list, each dataflow, each of ``memory_models``, and `PUBLISHED`.
 
     With a measured ``twin`` the dataflows' ANN skips its zeros.
 
@@ -138,10 +138,10 @@ def break_even(
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
     solve = _Solver(program, counts, per_synapse, rate, twin)
-    found = [solve.arithmetic(entry) for entry in prices if entry.scope == "arithmetic"]
-    found += [solve.dataflow(flow, entry) for entry in memory_lists(prices) for flow in DATAFLOWS]
-    found += [solve.published(model) for model in memory_models]
-    return BreakEven(per_synapse, rate, tuple(found), published)
+    solved = [solve.arithmetic(entry) for entry in prices if entry.scope == "arithmetic"]
+    solved += [solve.dataflow(flow, entry) for entry in memory_lists(prices) for flow in DATAFLOWS]
+    solved += [solve.published(model) for model in memory_models]
+    return BreakEven(per_synapse, rate, tuple(solved), published)
 
 
 def _verdict(value: float | None, limit: Limit) -> Verdict:
@@ -156,10 +156,11 @@ Spiking = Callable[[Counts], Range | None]
 
 
 class _Solver:
-    """Every account is piecewise linear in the spikes: it bends where a layer's weights are all fetched, and where
-    every neuron of a node is touched at every step. A published account moves whole states, and does neither.
+    """Solve for break-even; every account is piecewise linear in the spikes.
 
-    So it is worked out at its bends, and the break-even is found between two of them.
+    An account bends where a layer's weights are all fetched, and where every neuron of a node is touched at every step.
+    A published account moves whole states and has no bends. Costs are computed at the bends; the break-even lies
+    between two of them.
     """
 
     def __init__(
@@ -233,9 +234,9 @@ class _Solver:
 
         @cache
         def cost(place: int) -> Range:
-            found = spiking(self._counts_at(scales[place]))
-            assert found is not None  # what the dearest point has a price for, the others have
-            return found
+            joules = spiking(self._counts_at(scales[place]))
+            assert joules is not None  # what the dearest point has a price for, the others have
+            return joules
 
         def at(end: int) -> Callable[[int], float]:
             return lambda place: cost(place)[end]
@@ -256,7 +257,7 @@ class _Solver:
 
 
 def crossing(scales: Sequence[float], cost: Callable[[int], float], ann: float) -> float:
-    """The scale at which the costs, which never fall, reach ``ann``: -1 if they begin above, infinite if never."""
+    """Return the scale at which the non-decreasing costs reach ``ann``: -1 if they begin above, infinite if never."""
     places = range(len(scales))
     if cost(0) >= ann:
         above = bisect_right(places, ann, key=cost)

@@ -1,8 +1,8 @@
-"""The same counts under every accounting convention in use: the ratio SNN/ANN each would have printed.
+"""Price the same counts under every accounting convention in use.
 
-Every row is worked out from this network's counts. ``bookkeeping`` rows differ in what is counted, on the same
-hardware at the same prices: their spread is the part of a published ratio that is bookkeeping. ``physics`` rows differ
-in what is built: other widths, memories, or an ANN that runs at every time step.
+Every row is computed from this network's counts. ``bookkeeping`` rows differ in what is counted, on the same hardware
+at the same prices: their spread is the part of a published ratio due to bookkeeping. ``physics`` rows differ in the
+hardware: other widths, memories, or an ANN that runs at every time step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kind = Literal["bookkeeping", "physics"]
 
 @dataclass(frozen=True)
 class Convention:
-    """One row: both sides of one inference under one convention; comparison None where it does not apply."""
+    """One row: both sides of one inference under one convention; comparison None if it does not apply."""
 
     name: str
     text: str
@@ -37,7 +37,7 @@ class Convention:
     comparison: Comparison | None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; the comparison's keys are null where it does not apply."""
+        """Return a JSON-ready dict; the comparison's keys are null if it does not apply."""
         known = exactly(1.0, 1.0) if self.comparison is None else self.comparison
         compared = {k: v for k, v in known.as_dict().items() if "range" not in k}
         if self.comparison is None:
@@ -54,13 +54,13 @@ class Convention:
 
 
 def first_layer(program: Program, counts: Counts) -> tuple[str, ...]:
-    """The weighted nodes that the input reaches before any other weight or neuron."""
+    """Return the weighted nodes that the input reaches before any other weight or neuron."""
     through = (Reshape, Delay, Output, Pool)
     return tuple(n for n in counts.weighted if isinstance(origin_of(program, program.by_name[n], through), Input))
 
 
 def conventions(program: Program, counts: Counts) -> tuple[Convention, ...]:
-    """The table for one network: 45 nm 32-bit float first, then the same counts as 8-bit integers."""
+    """Return the table of one network: 45 nm 32-bit float first, then the same counts as 8-bit integers."""
     fp32 = load_prices("horowitz45_fp32")
     rows = _Rows(program, counts, fp32)
     full_snn, full_ann = rows.everything(fp32)
@@ -110,7 +110,7 @@ _FETCHES = {
 
 
 def _with_memory(program: Program, counts: Counts, rows: _Rows, prices: PriceList) -> Iterator[Convention]:
-    """The 8-bit row again with memory traffic, under one dataflow for both sides at a time."""
+    """Return the 8-bit row with memory traffic, under each dataflow in turn."""
     for flow in (
         Dataflow("per_event", "memory"),
         Dataflow("per_step", "registers"),
@@ -157,13 +157,13 @@ class _Rows:
         return self.row(name, "the input repeats, so its synops and biases are paid at one step", once, ann)
 
     def row(self, name: str, text: str, snn: float | None, ann: float | None = None) -> Convention:
-        """Bookkeeping, at the first list's prices; without ``ann`` its dense MACs alone."""
+        """Add a bookkeeping row at the first list's prices; the ANN defaults to its dense MACs."""
         if ann is None:
             ann = self.joules(self._counts.totals.ann_macs_exact, "mac")
         return Convention(name, text, "bookkeeping", self._prices.name, _both(snn, ann))
 
     def physics(self, name: str, text: str, prices: PriceList, snn: float | None, ann: float | None) -> Convention:
-        """Other hardware."""
+        """Add a row for other hardware."""
         return Convention(name, text, "physics", prices.name, _both(snn, ann))
 
 

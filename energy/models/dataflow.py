@@ -1,4 +1,4 @@
-"""Operations and memory of both sides under one dataflow, by the same rules.
+"""Price operations and memory of both sides under one dataflow.
 
 ``per_event``: a weight is fetched for every event that uses it (for an ANN every MAC). ``per_step``: once per time
 step, or per event where those are fewer; an ANN's step is its inference. ``per_inference``: once, all time steps
@@ -39,14 +39,14 @@ Active = float | AnnTwin
 
 @dataclass(frozen=True)
 class Dataflow:
-    """How often a weight is fetched and where sums are kept."""
+    """Frequency of weight fetches, and the place of the sums."""
 
     fetch: Fetch
     sums: Sums
 
     @property
     def text(self) -> str:
-        """As a person reads it."""
+        """The dataflow in words."""
         how = {"per_event": "for every event", "per_step": "once per step", "per_inference": "once per inference"}
         return f"weights {how[self.fetch]}, sums in {self.sums}"
 
@@ -55,7 +55,7 @@ DATAFLOWS = tuple(Dataflow(fetch, sums) for fetch in get_args(Fetch) for sums in
 
 
 def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> tuple[Item, ...]:
-    """One inference of the spiking network."""
+    """Price one inference of the spiking network."""
     ledger = Ledger(prices, counts.batch)
     accesses, in_loops = queue_accesses(program), looped(program)
     stepped = Dataflow("per_step", flow.sums) if flow.fetch == "per_inference" else flow
@@ -76,7 +76,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
 
 
 def _maxima(name: str, counted: MaxPoolCounts, passes: int, bits: int, prices: PriceList, ledger: Ledger) -> None:
-    """A max pool: each value read once, the largest written. passes: steps that the counts are divided by."""
+    """Charge a max pool: each value read once, the largest written. passes: steps that the counts are divided by."""
     read, written = counted.values_read // passes, counted.values_written // passes
     ledger.ops(name, "max pool compares", "add", counted.max_compares // passes)
     ledger.words(name, "input reads", read, bits, size_bytes(read, bits))
@@ -117,7 +117,7 @@ def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, le
 
 
 def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
-    """The arithmetic of a neuron node's updates: multiplies and shifts on the state, adds and comparisons."""
+    """Charge a neuron node's updates: multiplies and shifts on the state, adds and comparisons."""
     counted, each = counts.neurons[node.name], neuron_ops(node)
     multiplies, shifts = each.leak_muls + each.other_muls, each.leak_shifts + each.other_shifts
     adds = each.adds + each.compares
@@ -141,7 +141,7 @@ def ann(
     bits: int | None = None,
     input_reads: Literal["once", "per_mac"] = "once",
 ) -> tuple[Item, ...]:
-    """One dense pass of the twin.
+    """Price one dense pass of the twin.
 
     active: share of the MACs on non-zero inputs, or a measured twin, which also has weights of its own; the others are
     skipped: neither
@@ -196,14 +196,14 @@ def _dense_layer(
 
 
 def narrowed(prices: PriceList, bits: int) -> Price:
-    """A multiply of a weight and an activation of ``bits``: in proportion to them on integers, as it is on floats."""
+    """Return the price of a multiply of a weight and an activation of ``bits``: proportional on integers only."""
     whole = prices.terms["mul"]
     share = 1.0 if prices.numbers == "float" else bits / prices.weight_bits
     return Price(whole.low * share, whole.high * share, whole.unit, whole.note)
 
 
 def charge_relus(nodes: Iterable[Neuron], counts: Counts, prices: PriceList, ledger: Ledger) -> None:
-    """One compare for each activation, and its requantisation where it is stored narrower than it is summed."""
+    """Charge one comparison for each activation, and its requantisation if it is stored narrower than it is summed."""
     for node in nodes:
         neurons = counts.neurons[node.name].neurons
         ledger.ops(node.name, "ReLU compares", "add", neurons)

@@ -1,7 +1,7 @@
-"""Fold before pricing: equivalent graphs cost the same, however their factors are spread over nodes.
+"""Fold factors before pricing, so that equivalent graphs cost the same.
 
 A neuron's gain is a factor on its weights, or on its threshold; a scale behind weights is in the weights; an offset
-that is the same at every step is a bias. Tools write them either way, hardware is given the folded form.
+that is the same at every step is a bias. Hardware gets the folded form.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, Scal
 
 
 def folded_for_pricing(program: Program, counts: Counts) -> tuple[Program, Counts]:
-    """The same network with gains, scales and constant offsets in its weights, and the counts of what is left."""
+    """Fold gains, scales and constant offsets into the weights; return the network and its remaining counts."""
     scales = {node.name: before.name for node in program.of(Scale) if (before := _behind(program, node)) is not None}
     offsets = {n.sources[0].node: n for n in program.of(Neuron) if _is_bias(program, n)}
     nodes = []
@@ -42,7 +42,7 @@ def _through(scales: dict[str, str], source: Source) -> Source:
 
 
 def _behind(program: Program, node: Scale) -> Linear | Conv | None:
-    """The weights that a scale is folded into: its only source, which nobody else reads."""
+    """Return the weights to fold a scale into: its only source, with no other reader."""
     if len(node.sources) != 1 or node.sources[0].delay or not bool(np.all(node.scale)):
         return None
     before = program.by_name[node.sources[0].node]
@@ -52,7 +52,7 @@ def _behind(program: Program, node: Scale) -> Linear | Conv | None:
 
 
 def _is_bias(program: Program, node: Neuron) -> bool:
-    """Whether a neuron's offset is a bias of the only weights that feed it."""
+    """Return whether a neuron's offset is a bias of the only weights that feed it."""
     if node.offset is None or not bool(np.any(node.offset)) or len(node.sources) != 1 or node.synapse is not None:
         return False
     before = program.by_name[node.sources[0].node]
@@ -62,7 +62,7 @@ def _is_bias(program: Program, node: Neuron) -> bool:
 
 
 def _per_channel(values: Floats, shape: tuple[int, ...]) -> bool:
-    """Whether values are the same all over each channel."""
+    """Return whether values are constant within each channel."""
     whole = np.broadcast_to(values, shape).reshape(shape[0], -1)
     return bool(np.all(whole == whole[:, :1]))
 
@@ -78,6 +78,6 @@ def _without_gain(program: Program, node: Neuron, *, is_bias: bool) -> Neuron:
 def zeros_for(
     order: tuple[str, ...], rows: tuple[tuple[str, float, float], ...]
 ) -> tuple[tuple[str, float, float], ...]:
-    """Joules by layer in the graph's order, 0 for layers that were folded into others."""
+    """Return joules by layer in the graph's order, 0 for layers that were folded into others."""
     known = {name: (snn, ann) for name, snn, ann in rows}
     return tuple((name, *known.get(name, (0.0, 0.0))) for name in order)

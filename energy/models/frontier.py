@@ -1,4 +1,4 @@
-"""The ANN frontier: the same topology at several widths, so that an SNN is held against the cheapest equal ANN."""
+"""Build the ANN frontier: the same topology at several widths, to find the cheapest ANN of equal accuracy."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class FrontierPoint:
 
     @property
     def name(self) -> str:
-        """As in ``half width``."""
+        """Width in words, as in ``half width``."""
         return _NAMES.get(self.width, f"{self.width:g} times the width")
 
     @property
     def is_equal(self) -> bool:
-        """Whether it is shown to be no less accurate than the SNN, to within the margin."""
+        """Whether it is shown to be no less accurate than the SNN, within the margin."""
         return -self.paired.interval[0] <= self.paired.margin
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "width": self.width,
             "accuracy": self.accuracy,
@@ -73,7 +73,7 @@ class Frontier:
 
     @property
     def cheapest(self) -> FrontierPoint | None:
-        """The cheapest ANN shown to be as accurate as the SNN; where none is, the cheapest that measured no worse."""
+        """The cheapest ANN shown to be as accurate as the SNN; if none is, the cheapest measured no worse."""
         by_cost = sorted(self.points, key=lambda point: point.joules)
         shown = next((point for point in by_cost if point.is_equal), None)
         return shown or next((point for point in by_cost if point.accuracy >= self.snn), None)
@@ -99,7 +99,7 @@ class Frontier:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The energy JSON's ``frontier``."""
+        """Return the energy JSON's ``frontier``."""
         point = self.cheapest
         return {
             "points": [each.as_dict() for each in self.points],
@@ -112,7 +112,7 @@ class Frontier:
 
 
 def ann_joules(program: Program, counts: Counts, twin: AnnTwin, bits: int | None = None) -> float:
-    """Joules of one inference of an ANN of ``program``'s topology at the prices to quote, its zeros skipped.
+    """Return joules of one inference of an ANN of ``program``'s topology at the quoted prices, zeros skipped.
 
     bits: of weights and activations (default: the list's 8).
     """
@@ -122,7 +122,7 @@ def ann_joules(program: Program, counts: Counts, twin: AnnTwin, bits: int | None
 
 
 def frontier_point(width: float, program: Program, counts: Counts, twin: AnnTwin, paired: Paired) -> FrontierPoint:
-    """One trained ANN, priced."""
+    """Price one trained ANN."""
     assert twin.accuracy is not None
     narrow = ann_joules(program, counts, twin, _NARROW_BITS)
     macs = twin.macs // twin.samples

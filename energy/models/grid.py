@@ -1,4 +1,4 @@
-"""The comparison grid: both sides under every dataflow, in floats and in integers; and the two numbers to quote.
+"""Compare both sides under every dataflow, in floats and integers, and choose the two quoted numbers.
 
 They are chosen by a fixed rule, not by their value. Streaming: weights are fetched once per step, as a stream is worked
 through while it arrives. Layer by layer: once per inference, which takes memory for whole spike trains. Both: sums in
@@ -32,7 +32,7 @@ Zeros = Literal["computed", "skipped"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Both sides under one dataflow and one price list. ann_zeros: ``skipped`` only where the twin's were measured."""
+    """Both sides under one dataflow and one price list. ann_zeros: ``skipped`` only if the twin's were measured."""
 
     flow: Dataflow
     prices: PriceList
@@ -58,7 +58,7 @@ class Cell:
 
 
 def memory_lists(prices: Sequence[PriceList] = ()) -> tuple[PriceList, ...]:
-    """The grid's own lists, and those of ``prices`` that have memory rows."""
+    """Return the grid's own lists, and those of ``prices`` with memory rows."""
     chosen = {name: load_prices(name) for name in GRID_PRICES}
     return tuple((chosen | {entry.name: entry for entry in prices if has_memory(entry)}).values())
 
@@ -66,7 +66,7 @@ def memory_lists(prices: Sequence[PriceList] = ()) -> tuple[PriceList, ...]:
 def grid(
     program: Program, counts: Counts, prices: Sequence[PriceList] = (), twin: AnnTwin | None = None
 ) -> tuple[Cell, ...]:
-    """Every dataflow under every list with memory rows; with a measured ``twin`` also with the ANN's zeros skipped.
+    """Price every dataflow under every list with memory rows; a measured ``twin`` adds the ANN with zeros skipped.
 
     Empty for a network without weights, which has no ANN to compare with. A list at which the ANN costs nothing has no
     ratio and is left out.
@@ -88,7 +88,7 @@ def grid(
 
 
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
-    """Layer, and joules of the SNN and of the ANN in it, under the quoted dataflow and prices; in the graph's order."""
+    """Return layer, SNN joules and ANN joules under the quoted dataflow and prices, in the graph's order."""
     prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
     sides = snn(program, counts, prices, QUOTED), ann(program, counts, prices, QUOTED, active=active)
     sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
@@ -96,7 +96,7 @@ def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> t
 
 
 def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> dict[str, Any]:
-    """Every item of both numbers to quote, so that they can be rebuilt: ``{flow: {"snn": items, "ann": items}}``."""
+    """Return every item of both quoted numbers: ``{flow: {"snn": items, "ann": items}}``."""
     if not counts.totals.ann_macs_exact:
         return {}
     prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
@@ -110,11 +110,11 @@ def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> d
 
 
 def quoted(cells: Sequence[Cell], flow: Dataflow = QUOTED) -> Cell | None:
-    """The cell that the rule above picks, streaming or `LAYER_BY_LAYER`; None without any."""
+    """Return the cell to quote, streaming or `LAYER_BY_LAYER`; None without any."""
     kept = [cell for cell in cells if cell.flow == flow and cell.prices.name == QUOTED_PRICE]
     return next((cell for cell in kept if cell.ann_zeros == "skipped"), kept[0] if kept else None)
 
 
 def beside(cells: Sequence[Cell], cell: Cell) -> tuple[Cell, ...]:
-    """The cells that count the twin's zeros as ``cell`` does: what the verdict's range is over."""
+    """Return the cells that treat the twin's zeros as ``cell`` does: the verdict's range."""
     return tuple(each for each in cells if each.ann_zeros == cell.ann_zeros)

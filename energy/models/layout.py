@@ -1,4 +1,4 @@
-"""The network as a memory-inclusive model sees it: sizes of each layer's memories, and one dense pass of its twin."""
+"""Size each layer's memories and one dense pass of its twin, for models with memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Synapses:
     macs_nonzero: int
 
     def stored(self, bits: int) -> Stored:
-        """How its weights of ``bits`` are stored: all of them, or the non-zero ones with an index, if that is smaller.
+        """Return the storage of ``bits``-wide weights: all of them, or the nonzero ones with an index, if smaller.
 
         An index is as wide as an address of the layer's outputs that one input reaches.
         """
@@ -47,7 +47,7 @@ class Synapses:
         return Stored(self.weights, bits, compressed=False)
 
     def with_weights(self, nonzero: Mapping[str, float]) -> Synapses:
-        """The same layer with the share of non-zero weights that a trained twin has in it; {}: as it is."""
+        """Return the layer with a trained twin's share of nonzero weights; {}: unchanged."""
         if self.name not in nonzero:
             return self
         share = nonzero[self.name]
@@ -68,7 +68,7 @@ class Synapses:
 
 @dataclass(frozen=True)
 class Stored:
-    """Weights in memory: so many words of so many bits. compressed: zero weights are left out."""
+    """Weights in memory: ``words`` words of equal width. compressed: zero weights are left out."""
 
     words: int
     bits: int
@@ -81,7 +81,7 @@ class Stored:
 
 
 def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
-    """Every weighted layer."""
+    """Return every weighted layer."""
     return tuple(
         _layer(node, counts.weighted[node.name].synapses)
         for node in program.nodes
@@ -91,7 +91,7 @@ def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
 
 @remembered
 def nonzero_macs(node: Weighted) -> int:
-    """MACs of one dense pass on weights that are not zero."""
+    """Return the MACs of one dense pass with nonzero weights."""
     return int(fan_out_nonzero(node).sum(dtype=np.int64))
 
 
@@ -116,30 +116,30 @@ def _layer(node: Weighted, macs: int) -> Synapses:
 
 
 def input_words(program: Program, pool: str) -> int:
-    """Positions that a pool reads."""
+    """Return the positions that a pool reads."""
     node = program.by_name[pool]
     assert isinstance(node, Pool)
     return prod(node.input_shape)
 
 
 def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
-    """How many populations of potentials each weighted layer is the first to feed.
+    """Count the populations of potentials that each weighted layer is the first to feed.
 
     Layers whose sums meet at one neuron node share its potentials. A layer that feeds no neuron keeps sums of its own.
     """
-    found = dict.fromkeys(counts.weighted, 0)
+    populations = dict.fromkeys(counts.weighted, 0)
     fed: set[str] = set()
     for node in program.of(Neuron):
         weighted = [name for name in counts.weighted if name in feeders(program, node)]
         fed.update(weighted)
         if weighted:
-            found[weighted[0]] += 1
-    return {name: count if name in fed else 1 for name, count in found.items()}
+            populations[weighted[0]] += 1
+    return {name: count if name in fed else 1 for name, count in populations.items()}
 
 
 @remembered
 def queue_accesses(program: Program) -> Mapping[str, int]:
-    """How often each event that a weighted or pooling node reads is charged to it: read, and written by who sends it.
+    """Count the queue accesses of a weighted or pooling node per event that it reads: the read, and the sender's write.
 
     Of several readers of the same sender the first is charged the write. The network's input is there already, as the
     twin's is.
@@ -156,10 +156,10 @@ def queue_accesses(program: Program) -> Mapping[str, int]:
 
 
 def activation_bits(steps: int) -> int:
-    """Bits that hold as many levels as a neuron has spike counts in ``steps``: ceil(log2(T+1)) (Yan et al. 2024)."""
+    """Return the bits for every spike count of a neuron in ``steps``: ceil(log2(T+1)) (Yan et al. 2024)."""
     return ceil(log2(steps + 1))
 
 
 def relus(program: Program) -> tuple[Neuron, ...]:
-    """The nodes that are a ReLU in the ANN twin."""
+    """Return the nodes that are a ReLU in the ANN twin."""
     return tuple(node for node in program.of(Neuron) if node.spiking and not is_max_pool(program, node))

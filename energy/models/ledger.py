@@ -1,4 +1,4 @@
-"""Where the joules of one inference go: one entry per layer and term."""
+"""Itemise the joules of one inference: one entry per layer and term."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Item:
     joules: Range
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {"layer": self.layer, "term": self.term, "count": self.count, "joules": list(self.joules)}
 
 
@@ -42,7 +42,7 @@ class _Access:
 
 
 class Ledger:
-    """Collects the items of one side under one price list; ``batch``: samples that the counts are summed over.
+    """Collect the items of one side under one price list; ``batch``: samples that the counts are summed over.
 
     The capacity on chip, the list's ``on_chip_bytes``, is the network's: the largest transient memory and all states
     have it first, since they are used most, and weights share what is left. What does not fit is DRAM, so that a little
@@ -56,7 +56,7 @@ class Ledger:
         self._held: dict[tuple[str, str], tuple[Kind, int]] = {}
 
     def ops(self, layer: str, term: str, price: str | Price, count: float) -> None:
-        """``count`` operations at the list's price of that name, or at ``price``."""
+        """Add ``count`` operations at the list's price of that name, or at ``price``."""
         each = self._prices.terms[price] if isinstance(price, str) else price
         self._add(layer, term, count, (each.low, each.high))
 
@@ -71,7 +71,7 @@ class Ledger:
         *,
         shared: bool = False,
     ) -> None:
-        """``count`` accesses of ``bits`` each to a memory of ``size`` bytes. shared: another term counts its bytes."""
+        """Add ``count`` accesses of ``bits`` to a memory of ``size`` bytes. shared: another term counts its bytes."""
         if not shared:
             self._held[layer, term] = (kind, size)
         if count:
@@ -79,7 +79,7 @@ class Ledger:
 
     @cached_property
     def _on_chip(self) -> dict[Kind, float]:
-        """The share of each kind of memory that fits."""
+        """Return the share of each kind of memory that fits."""
         sizes: dict[Kind, list[int]] = {kind: [] for kind in get_args(Kind)}
         for kind, size in self._held.values():
             sizes[kind].append(size)
@@ -109,7 +109,7 @@ class Ledger:
         return self._item(entry.layer, entry.term, entry.count, each)
 
     def items(self) -> tuple[Item, ...]:
-        """What was collected; items of one layer and term are added up."""
+        """Return the collected items, summed by layer and term."""
         merged: dict[tuple[str, str], Item] = {}
         for item in map(self._priced, self._items):
             key = (item.layer, item.term)
@@ -122,11 +122,11 @@ def _sum(a: Item, b: Item) -> Item:
 
 
 def total(items: Iterable[Item]) -> Range:
-    """Sum of the items' joules."""
+    """Return the sum of the items' joules."""
     kept = list(items)
     return sum(item.joules[0] for item in kept), sum(item.joules[1] for item in kept)
 
 
 def dominating(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The items that cost something, dearest first (by the high end)."""
+    """Return the items with a nonzero cost, dearest first (by the high end)."""
     return tuple(sorted((i for i in items if i.joules[1]), key=lambda i: (-i.joules[1], i.layer, i.term)))

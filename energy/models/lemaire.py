@@ -1,4 +1,4 @@
-"""Operations, memory and addressing after Lemaire et al., ICONIP 2022 (arXiv 2210.13107).
+"""Price operations, memory and addressing after Lemaire et al., ICONIP 2022 (arXiv 2210.13107).
 
 Three differences, all towards exactness: a population that several layers feed has its potentials read and written once
 a step, and its activations once, not once for each layer; a convolution's synops and weight reads are those inside the
@@ -19,7 +19,7 @@ from stl_deploy.graph.program import Neuron, Program
 
 
 def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]:
-    """The spiking network: event-driven synapses, biases and leaks at every step, FIFOs between layers."""
+    """Price the spiking network: event-driven synapses, biases and leaks at every step, FIFOs between layers."""
     ledger = Ledger(prices, counts.batch)
     weight, state = prices.weight_bits, prices.accumulator_bits
     places, accesses = meeting_places(program, counts), queue_accesses(program)
@@ -57,7 +57,7 @@ def _updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) ->
 
 
 def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]:
-    """One dense pass of the formal twin: no reuse of weights, inputs read once per MAC in a convolution."""
+    """Price one dense pass of the formal twin: no reuse of weights, inputs read once per MAC in a convolution."""
     ledger = Ledger(prices)
     weight, state = prices.weight_bits, prices.accumulator_bits
     places = meeting_places(program, counts)

@@ -1,4 +1,4 @@
-"""Memory accesses, from the counts: words read and written by node, and how wide and how many they are.
+"""Derive memory accesses from the counts: words read and written by node, their number and width.
 
 Event-driven, as on a chip that keeps potentials in memory: each synop reads its weight and reads and
 writes one potential; each bias add reads the bias and touches the potential as well; each event is
@@ -57,7 +57,7 @@ class NeuronMemory(JsonTwin):
 
 
 def memory_of(program: Program, counts: Counts) -> dict[str, TapMemory | NeuronMemory]:
-    """The accesses of every counted node but max pools, by name, in the Program's order."""
+    """Return the accesses of every counted node but max pools, by name, in the Program's order."""
     counted = {name: layer for name, layer in counts.layers.items() if not isinstance(layer, MaxPoolCounts)}
     return {name: _one(program.by_name[name], layer) for name, layer in counted.items()}
 
@@ -102,22 +102,22 @@ def _neuron(node: Neuron, counted: NeuronCounts) -> NeuronMemory:
 
 
 def weight_words(node: Linear | Conv | Scale | Pool) -> int:
-    """Weights stored for the node; a pool has none."""
+    """Return the number of weights stored for the node; 0 for a pool."""
     if isinstance(node, Pool):
         return 0
     return int(node.scale.size if isinstance(node, Scale) else node.weight.size)
 
 
 def state_words(node: Neuron) -> int:
-    """Numbers each neuron keeps from step to step: potential, current, and the spike that a delayed reset waits for."""
+    """Return the numbers that each neuron keeps from step to step: potential, current, spike of a delayed reset."""
     return int(node.decay is not None) + int(node.synapse is not None) + int(node.resets_late)
 
 
 def address_bits(places: int) -> int:
-    """Bits that tell ``places`` sources apart, at least one."""
+    """Return the address width for ``places`` sources, at least one bit."""
     return max(1, (places - 1).bit_length())
 
 
 def size_bytes(words: int, bits: int) -> int:
-    """Bytes that hold ``words`` numbers of ``bits``, packed."""
+    """Return the bytes of ``words`` packed numbers of ``bits``."""
     return ceil(words * bits / 8)

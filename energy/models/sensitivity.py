@@ -1,4 +1,4 @@
-"""The two numbers to quote with one assumption moved at a time: what a reviewer would ask to see changed."""
+"""Recompute the two quoted numbers with one assumption changed at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FREE = Price(0.0, 0.0, "pJ")
 
 @dataclass(frozen=True)
 class Variant:
-    """One assumption moved: prices of both sides, and the share of the ANN's MACs that is done."""
+    """One changed assumption: prices of both sides, and the share of the ANN's MACs that is computed."""
 
     assumption: str
     snn: PriceList
@@ -41,7 +41,7 @@ class Sensitivity:
     layer_by_layer: Comparison
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "assumption": self.assumption,
             "streaming": self.streaming.as_dict(),
@@ -51,7 +51,7 @@ class Sensitivity:
 
 
 def sensitivity(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[Sensitivity, ...]:
-    """The numbers as quoted, then with one assumption moved at a time; none for a network without weights."""
+    """Return the quoted numbers, then one row per changed assumption; none for a network without weights."""
     if not counts.totals.ann_macs_exact:
         return ()
     return tuple(
@@ -91,7 +91,7 @@ def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
 
 
 def with_state_bits(prices: PriceList, bits: int) -> PriceList:
-    """States of ``bits``: memory words that wide, their multiplies in proportion to the square, adds in proportion."""
+    """Return prices for states of ``bits``: memory and adds proportional, multiplies quadratic in the width."""
     share = bits / prices.accumulator_bits
     terms = dict(prices.terms)
     terms["mul_state"] = _times(prices.terms.get("mul_state", prices.terms["mul"]), share**2)

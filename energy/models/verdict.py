@@ -1,4 +1,4 @@
-"""The verdict: two or three short sentences to quote, each of at most 32 words."""
+"""Write the verdict: two or three short sentences to quote, each of at most 32 words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IDLE: Mapping[Idle, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What the verdict rests on.
+    """Inputs of the verdict.
 
     placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
     of one pass does not decide. idle: why the network decides nothing on this input. accuracy: of the SNN against its
@@ -54,7 +54,7 @@ class Findings:
 
 
 def verdict(found: Findings) -> str:
-    """Both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
+    """Return both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
     streaming, batched = quoted(found.cells), quoted(found.cells, LAYER_BY_LAYER)
     if found.idle:
         return _IDLE[found.idle] + " Give it input that it was trained for, or look at its thresholds."
@@ -72,7 +72,7 @@ def verdict(found: Findings) -> str:
 
 
 def both_numbers(streaming: Cell, batched: Cell) -> str:
-    """The two numbers to quote, and what they rest on."""
+    """Return the two numbers to quote, and their assumptions."""
     zeros = ", the ANN's zeros skipped" if streaming.ann_zeros == "skipped" else ", the ANN dense"
     return (
         f"The SNN costs {number(streaming.ratio)} times its ANN twin streaming (weights once per step) and "
@@ -87,7 +87,7 @@ def _second(found: Findings) -> str:
 
 
 def spread(found: Findings) -> str:
-    """The range over the whole page, and the spike rate at which both sides would cost the same when streaming."""
+    """Return the range over the whole page, and the spike rate of break-even when streaming."""
     streaming = quoted(found.cells)
     if streaming is None:
         return ""
@@ -99,7 +99,7 @@ def spread(found: Findings) -> str:
 
 
 def range_of_ratios(found: Findings) -> Range:
-    """The least and the most of the grid's cells that count the twin's zeros as the quoted one, and of the models."""
+    """Return the range over the models and the grid's cells that treat the twin's zeros as the quoted one."""
     streaming = quoted(found.cells)
     assert streaming is not None
     ratios = [cell.ratio for cell in beside(found.cells, streaming)]
@@ -112,7 +112,7 @@ def _joined(*sentences: str) -> str:
 
 
 def on_chip(found: Findings) -> str:
-    """Energy and time of an inference on Loihi 1, if they can be told."""
+    """Return energy and time of an inference on Loihi 1, if known."""
     line = next((line for line in found.chips if line.chip == CHIP and line.latency is not None), None)
     if line is None or line.latency is None:
         return ""
@@ -124,14 +124,14 @@ def on_chip(found: Findings) -> str:
 
 
 def equal_at(break_even: BreakEven) -> str:
-    """Where the streaming comparison would be 1, or that there are no spikes."""
+    """Return the break-even of the streaming comparison, or that there are no spikes."""
     if not break_even.spike_rate:
         return "no neuron of it spikes" if break_even.spike_rate is None else "no neuron fires on this input"
-    found = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
-    if found is None or found.scale is None or found.spike_rate is None:
+    model = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
+    if model is None or model.scale is None or model.spike_rate is None:
         return {
             "above": "more at every spike rate",
             "below": "less at every spike rate",
-        }.get("not defined" if found is None else found.verdict, "its spikes decide nothing")
-    at = sum(found.spike_rate) / 2
+        }.get("not defined" if model is None else model.verdict, "its spikes decide nothing")
+    at = sum(model.spike_rate) / 2
     return f"equal at {percent(at)} spikes per neuron and step, here {percent(break_even.spike_rate)}"

@@ -1,4 +1,4 @@
-"""What if: the same network with other spike rates, time steps or weight bits, from the counts at hand.
+"""Estimate the same network with other spike rates, time steps or weight bits.
 
 Every count is carried over in proportion, so these are estimates: rates per step stay as counted when T
 changes, and accuracy is not looked at. Counts of another run are exact; these are not.
@@ -30,7 +30,7 @@ DEFAULT_PRICE = QUOTED_PRICE
 
 @dataclass(frozen=True)
 class WhatIf:
-    """One inference with a knob turned, operations and memory included, under the dataflow that is quoted."""
+    """One inference with one setting changed, operations and memory included, under the quoted dataflow."""
 
     knob: str
     price: str
@@ -38,7 +38,7 @@ class WhatIf:
     ann_zeros: Zeros = "computed"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {"knob": self.knob, "price": self.price, "ann_zeros": self.ann_zeros, **self.comparison.as_dict()}
 
 
@@ -52,7 +52,7 @@ def what_if(
     prices: PriceList | None = None,
     twin: AnnTwin | None = None,
 ) -> WhatIf:
-    """The energy if spikes were ``rate`` times as many, in ``steps`` time steps, with weights of ``weight_bits``.
+    """Estimate the energy with ``rate`` times as many spikes, in ``steps`` time steps, with weights of ``weight_bits``.
 
     prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators). twin: measured; its zeros are
     skipped, as in the number to quote.
@@ -74,7 +74,7 @@ def what_if(
 
 
 def what_if_table(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[WhatIf, ...]:
-    """A few knobs, each turned alone."""
+    """Return a few variants, one setting changed in each."""
     halved = [{"steps": counts.T // 2}] if counts.T > 1 else []
     knobs: list[dict[str, Any]] = [{}, {"rate": 0.5}, {"rate": 0.25}, *halved, {"steps": 2 * counts.T}]
     knobs += [{"weight_bits": 4}, {"weight_bits": 16}, {"rate": 0.5, "weight_bits": 4}]
@@ -82,7 +82,7 @@ def what_if_table(program: Program, counts: Counts, twin: AnnTwin | None = None)
 
 
 def with_bits(prices: PriceList, bits: int) -> PriceList:
-    """The list for integer weights of ``bits``: memory words that wide, multiplies in proportion, adds as they are."""
+    """Return the list for integer weights of ``bits``: memory and multiplies proportional, adds unchanged."""
     if prices.numbers == "float":
         raise ConfigError(
             f"weight bits: expected a price list of integers; found '{prices.name}', of floats; take another list"
@@ -97,7 +97,7 @@ def with_bits(prices: PriceList, bits: int) -> PriceList:
 
 
 def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | None = None) -> Counts:
-    """The counts in proportion: what spikes drive times ``rate``, everything that happens per step times steps/T.
+    """Scale the counts: spike-driven ones by ``rate``, everything per step by steps/T.
 
     The first layer sees the input, which the rate of spikes inside the network does not change; nor does it change how
     often a neuron is touched that the input alone feeds, or a bias at every step.
@@ -125,12 +125,12 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
 
 
 def highest_rate(counts: Counts) -> float:
-    """Events per update of the neuron node that sends most: at most one, however many spikes an event carries."""
+    """Return the events per update of the neuron node that sends most: at most one."""
     return max((c.events / c.neuron_updates for c in counts.neurons.values() if c.spikes), default=0.0)
 
 
 def _steady(program: Program, node: Neuron, first: Collection[str]) -> bool:
-    """Whether the input alone reaches a neuron node, or a bias reaches all of it."""
+    """Return whether the input alone reaches a neuron node, or a bias reaches all of it."""
     fed = [program.by_name[name] for name in feeders(program, node)]
     biases = (bias_of(before) for before in fed)
     return all(before.name in first or isinstance(before, Input) for before in fed) or any(

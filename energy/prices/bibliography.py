@@ -1,4 +1,4 @@
-"""BibTeX of the sources that prices and models rest on."""
+"""BibTeX entries of the sources of prices and models."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ _CITED: dict[str, tuple[str, ...]] = {
 
 
 def cited(names: Iterable[str]) -> tuple[str, ...]:
-    """Keys of the sources of price lists and chips, each once; those without an entry have none."""
+    """Return the BibTeX keys of price lists and chips, each once; those without an entry have none."""
     return tuple(dict.fromkeys(key for name in names for key in _CITED.get(name, ())))

@@ -1,4 +1,4 @@
-"""A priced list of counts: one line per term, and what has no price by name, within bounds."""
+"""Price a list of counts: one line per term; counts without a price are named, with bounds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Line:
 
     @property
     def joules(self) -> Range:
-        """Energy of one inference, from the low to the high end of the price."""
+        """Return the energy of one inference, from the low to the high end of the price."""
         return self.count * self.price.low, self.count * self.price.high
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "term": self.term,
             "what": self.what,
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Unpriced:
-    """Something counted that the list has no price for, and the joules of one inference that it lies between.
+    """A count without a price in the list, and bounds on its joules per inference.
 
     why: what the bounds rest on.
     """
@@ -49,31 +49,31 @@ class Unpriced:
     why: str
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {"what": self.what, "bounds_J": list(self.bounds), "why": self.why}
 
 
 @dataclass(frozen=True)
 class Bill:
-    """The energy of one inference under one price list. ``unpriced``: what was counted and has no price."""
+    """The energy of one inference under one price list. ``unpriced``: counts without a price."""
 
     lines: tuple[Line, ...]
     unpriced: tuple[Unpriced, ...] = ()
 
     @property
     def priced(self) -> Range:
-        """The sum of the lines alone."""
+        """Return the sum of the lines alone."""
         return sum(line.joules[0] for line in self.lines), sum(line.joules[1] for line in self.lines)
 
     @property
     def total(self) -> Range:
-        """The sum of the lines and of the bounds of what has no price."""
+        """Return the sum of the lines and of the bounds of unpriced counts."""
         low, high = self.priced
         return low + sum(u.bounds[0] for u in self.unpriced), high + sum(u.bounds[1] for u in self.unpriced)
 
     @property
     def sigma(self) -> float | None:
-        """Standard deviation of the total from those of the prices; None if no price has one.
+        """Return the total's standard deviation from those of the prices; None if no price has one.
 
         Lines at one price move together; different prices are taken to be independent.
         """
@@ -84,7 +84,7 @@ class Bill:
         return hypot(*by_price.values()) if by_price else None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``total_J`` holds the bounds of what has no price, ``at_least_J`` is its low end."""
+        """Return a JSON-ready dict; ``total_J`` includes unpriced bounds, ``at_least_J`` is its low end."""
         return {
             "lines": [line.as_dict() for line in self.lines],
             "total_J": list(self.total),
@@ -96,7 +96,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Priced:
-    """Both sides of the comparison under one price list; a side it cannot price is None.
+    """Both sides of the comparison under one price list; a side without prices is None.
 
     outside: what the list does not cover by its scope, whatever the network. placements: the network's bill under
     each placement, where the list needs one; ``snn`` is that of the first. forms: with zero weights left out of the
@@ -119,7 +119,7 @@ class Priced:
         return Comparison(self.snn.total, self.ann.total)
 
     def as_dict(self) -> dict[str, Any]:
-        """One entry of the energy JSON's ``energy`` list."""
+        """Return one entry of the energy JSON's ``energy`` list."""
         p, compared = self.prices, self.comparison
         return {
             "price": p.name,
@@ -143,7 +143,7 @@ class Priced:
 
 
 class Biller:
-    """Collects lines and unpriced terms for one price list, per inference."""
+    """Collect lines and unpriced terms for one price list, per inference."""
 
     def __init__(self, prices: PriceList, batch: int) -> None:
         self._prices = prices
@@ -152,10 +152,10 @@ class Biller:
         self._unpriced: list[Unpriced] = []
 
     def add(self, term: str, what: str, count: float, *, instead: Sequence[str] = ()) -> None:
-        """Price ``count`` of ``what`` at the first of ``term`` and ``instead`` listed, else name it within bounds."""
-        found = next((name for name in (term, *instead) if name in self._prices.terms), None)
-        if found is not None:
-            self.at(found, what, count, self._prices.terms[found])
+        """Price ``count`` of ``what`` at the first listed of ``term`` and ``instead``, else record it within bounds."""
+        listed = next((name for name in (term, *instead) if name in self._prices.terms), None)
+        if listed is not None:
+            self.at(listed, what, count, self._prices.terms[listed])
         elif count:
             bounds, why = operation(self._prices, count)
             self.miss(f"{self.mean(count):g} {what} per inference: the list has no price '{term}'", bounds, why)
@@ -165,13 +165,13 @@ class Biller:
         self._lines.append(Line(term, what, count / self._batch, price))
 
     def mean(self, count: float) -> float:
-        """Per inference."""
+        """Return ``count`` per inference."""
         return count / self._batch
 
     def miss(self, what: str, bounds: Range, why: str) -> None:
-        """Name something that cannot be priced, between ``bounds`` in joules over the whole batch."""
+        """Record an unpriced count, between ``bounds`` in joules over the whole batch."""
         self._unpriced.append(Unpriced(what, (bounds[0] / self._batch, bounds[1] / self._batch), why))
 
     def bill(self) -> Bill:
-        """What was collected."""
+        """Return the collected bill."""
         return Bill(tuple(self._lines), tuple(self._unpriced))

@@ -1,4 +1,4 @@
-"""Bounds for what was counted and a list has no price for, so that a total is a bracket and not withheld.
+"""Bound the cost of counts without a price, so that a total is a range instead of missing.
 
 Each bound says what it rests on; none is a price.
 """
@@ -19,36 +19,36 @@ _SYNOPS = ("synop", "synop_dense", "synop_sparse", "synop_conv", "synop_one_to_o
 
 
 def dearest_synop(prices: PriceList) -> float:
-    """The high end of the dearest synaptic event of a list, in joules."""
+    """Return the high end of the dearest synaptic event of a list, in joules."""
     return max(prices.terms[term].high for term in _SYNOPS if term in prices.terms)
 
 
 def graded(prices: PriceList, synops: float) -> tuple[Range, str]:
-    """Synops on values where a chip takes spikes: nothing if the host computes them, else a spike for each bit."""
+    """Bound synops on graded values on a spike-only chip: from nothing (on the host) to a spike for each bit."""
     why = f"nothing if the host computes them; at most {VALUE_BITS} synaptic events each, one for each bit of a value"
     return (0.0, synops * VALUE_BITS * dearest_synop(prices)), why
 
 
 def updates(prices: PriceList, count: float) -> tuple[Range, str]:
-    """Neuron updates under a list that prices synaptic events alone."""
+    """Bound neuron updates under a list that prices synaptic events alone."""
     ratio = dearest_update()
     why = f"from nothing to {ratio:.3g} synaptic events each, the most among the lists that price both"
     return (0.0, count * ratio * dearest_synop(prices)), why
 
 
 def messages(prices: PriceList, most: float) -> tuple[Range, str]:
-    """Messages without a placement, at most ``most`` of them."""
+    """Bound messages without a placement, at most ``most`` of them."""
     return (0.0, most * prices.terms["message_out"].high), "at most one for each synaptic event and each core of a chip"
 
 
 def hops(prices: PriceList, most: float) -> tuple[Range, str]:
-    """Hops of at most ``most`` messages: each across the mesh of its own and of another chip."""
+    """Bound the hops of at most ``most`` messages: each across the mesh of its own and of another chip."""
     far = 2 * ((COLUMNS - 1) * prices.terms["hop_ew"].high + (ROWS - 1) * prices.terms["hop_ns"].high)
     return (0.0, most * far), "at most across two chips' meshes for each message; hops between chips have no price"
 
 
 def operation(prices: PriceList, count: float) -> tuple[Range, str]:
-    """Operations that an arithmetic list lacks."""
+    """Bound operations that an arithmetic list lacks."""
     dearest = max((price.high for term, price in prices.terms.items() if "/" not in price.unit), default=0.0)
     why = f"from nothing to {MOST_ADDS} times the dearest operation that the list prices"
     return (0.0, count * MOST_ADDS * dearest), why
@@ -56,7 +56,7 @@ def operation(prices: PriceList, count: float) -> tuple[Range, str]:
 
 @cache
 def dearest_update() -> float:
-    """A neuron update over the dearest synaptic event of the same list, at most, over the built-in lists."""
+    """Return the highest ratio of a neuron update to the dearest synaptic event of the same built-in list."""
     ratios = []
     for entry in list_prices():
         neuron = [

@@ -1,4 +1,4 @@
-"""Where a network stands on a chip: plain data, so that any placement can be counted.
+"""Describe a network's placement on a chip as plain data.
 
 Loihi's mesh as SANA-FE 2.2.9 describes it (``loihi.yaml``): 32 tiles of 4 cores, 8 columns of 4 rows, tiles numbered
 down the columns. A message goes along its row, then along its column; every tile border is one hop.
@@ -33,16 +33,16 @@ class OnChip:
 
 
 def tiles(placement: Placement) -> int:
-    """How many are in use, four cores to each."""
+    """Return the number of tiles in use, four cores to each."""
     return -(-len(placement.cores) // CORES_PER_TILE)
 
 
 def tile_of(core: int) -> tuple[int, int]:
-    """Column and row of a core's tile."""
+    """Return column and row of a core's tile."""
     return divmod(core // CORES_PER_TILE, ROWS)
 
 
 def hops(a: int, b: int) -> tuple[int, int]:
-    """Tile borders between two cores: east or west, and north or south."""
+    """Count tile borders between two cores: east or west, and north or south."""
     (column_a, row_a), (column_b, row_b) = tile_of(a), tile_of(b)
     return abs(column_a - column_b), abs(row_a - row_b)

@@ -1,4 +1,4 @@
-"""One inference of the network beside one of its ANN twin: the one type that every ratio in this package is."""
+"""Energy of one SNN and one ANN inference under the same assumptions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Comparison:
 
     @property
     def snn_over_ann(self) -> float | None:
-        """How many times the ANN the SNN costs, middle over middle; None if the ANN costs nothing."""
+        """SNN cost over ANN cost, middle over middle; None if the ANN costs nothing."""
         return middle(self.snn_J) / middle(self.ann_J) if middle(self.ann_J) else None
 
     @property
     def ends(self) -> Range | None:
-        """The ratio at the low and at the high end of the prices (the same prices on both sides), smaller first."""
+        """Return the ratio at the low and at the high end of the prices (same prices on both sides), smaller first."""
         if not all(self.ann_J):
             return None
         low, high = sorted(snn / ann for snn, ann in zip(self.snn_J, self.ann_J, strict=True))
         return low, high
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready: the middles and their ratio, and the ends beside them."""
+        """Return a JSON-ready dict: the middles, their ratio, and the ends."""
         return {
             "snn_J": middle(self.snn_J),
             "ann_J": middle(self.ann_J),
@@ -46,5 +46,5 @@ class Comparison:
 
 
 def exactly(snn: float, ann: float) -> Comparison:
-    """A comparison of two single values."""
+    """Return a comparison of two single values."""
     return Comparison((snn, snn), (ann, ann))

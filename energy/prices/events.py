@@ -1,4 +1,4 @@
-"""Event-driven chips: a price for each synaptic event, neuron update, spike and message.
+"""Price event-driven chips: each synaptic event, neuron update, spike and message.
 
 Rules after Davies et al. 2018 (active and inactive updates), SANA-FE (every neuron accessed at every
 step, updated where input arrived; synapses dense, sparse or convolutional) and Ostrau et al. 2022
@@ -36,7 +36,7 @@ _WHAT = {
 
 @dataclass(frozen=True)
 class Events:
-    """What happened on an event-driven chip, summed over ``batch`` inferences (or per inference, batch 1).
+    """Events on an event-driven chip, summed over ``batch`` inferences (or per inference, batch 1).
 
     updates: neurons x steps; touched: those that input reached. messages: spike x destination core;
     hops: hop_ew and hop_ns; None where no placement is known, or it leaves the chip. unplaced: why they are None.
@@ -56,14 +56,14 @@ class Events:
 
     @property
     def at_most(self) -> float:
-        """Messages, or as many as there can be."""
+        """Messages, or their upper bound without a placement."""
         if self.messages is not None:
             return self.messages
         return self.spikes * CORES if self.messages_most is None else self.messages_most
 
 
 def placed(prices: PriceList) -> bool:
-    """Whether a list has prices that need a placement."""
+    """Return whether a list has prices that need a placement."""
     return not {"message_out", "hop_ew", "spike_in_tile"}.isdisjoint(prices.terms)
 
 
@@ -80,7 +80,7 @@ def event_bill(
     why: str = Events.unplaced,
     form: Form = "dense",
 ) -> Bill:
-    """Energy of one inference in events; without ``traffic``, messages and hops are named as unpriced, and ``why``.
+    """Price the events of one inference; without ``traffic``, messages and hops are unpriced, with the reason.
 
     With it, what the host computes is left out: it is no event of the chip. form: other than ``dense``, synapses of
     weight zero are not stored, so no event crosses them.
@@ -110,7 +110,7 @@ def event_bill(
 
 
 def price_events(events: Events, prices: PriceList, biller: Biller, form: Form = "dense") -> None:
-    """Put every event on the bill by the rules of the list; what it cannot price is named there, within bounds."""
+    """Add every event to the bill by the rules of the list; events without a price are recorded within bounds."""
     for kind, instead in _INSTEAD.items():
         if count := getattr(events, kind):
             preferred = (kind,) if form != "sparse" else (_SPARSE[kind], kind)
@@ -186,19 +186,19 @@ def _synops(
 
 
 def _folded(program: Program, counts: Counts) -> set[str]:
-    """Weighted nodes fed graded values by a sum pool of spikes alone: the chip folds that pool."""
-    found = set()
+    """Return weighted nodes behind a sum pool of spikes alone; the chip folds that pool."""
+    nodes = set()
     for name, counted in counts.weighted.items():
         node = program.by_name[name]
         if counted.op == "MAC" and isinstance(node, Linear | Conv | Scale):
             fold = fold_pools(program, node)
             if fold is not None and not fold.max_pool and counts.pools[fold.pool].op == "AC":
-                found.add(name)
-    return found
+                nodes.add(name)
+    return nodes
 
 
 def _all_readers_in(program: Program, name: str, folded: set[str]) -> bool:
-    """Whether every reader of a pool, through reshapes and further pools, is a folded node."""
+    """Return whether every reader of a pool, through reshapes and further pools, is a folded node."""
     waiting = list(program.readers[name])
     if not waiting:
         return False

@@ -1,4 +1,4 @@
-"""From counts to joules per inference, one price list at a time and by the rule of its scope."""
+"""Convert counts to joules per inference, one price list at a time, by the rule of its scope."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def price(
     traffic: Sequence[Traffic] = (),
     unplaced: str = OnChip.reason,
 ) -> Priced:
-    """Energy of one inference of the network, and of its ANN twin where the list can price one.
+    """Price one inference of the network, and of its ANN twin if the list can.
 
     arithmetic: every operation of the equations. marginal: every event (`event_bill`).
     all-in: synaptic events or MACs and nothing else. application: nothing.
@@ -63,7 +63,7 @@ def price(
 def _forms(
     program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None, unplaced: str
 ) -> dict[str, Bill]:
-    """The bill with zero weights left out, stored either way; none where every weight that was used is not zero."""
+    """Price the network with zero weights left out, in both storage forms; none if every used weight is nonzero."""
     if not counts.has_zero_weights:
         return {}
     kinds: tuple[Form, ...] = ("sparse", "compressed")
@@ -71,13 +71,13 @@ def _forms(
 
 
 def _outside(program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None) -> tuple[str, ...]:
-    """What the scope leaves out; with a placement, how much of it the host's part is."""
+    """Return the costs outside the list's scope; with a placement, with the host's part in numbers."""
     if traffic is None:
         return _OUTSIDE[prices.scope]
     synops = sum(counts.weighted[name].synops for name in traffic.host if name in counts.weighted)
     each = (traffic.from_input / counts.batch, traffic.read_out / counts.batch, synops / counts.batch)
-    told = "{:,.6g} messages from the input, {:,.6g} spikes read out, {:,.6g} synops of the readout".format(*each)
-    return tuple(f"{line}: {told} per inference" if line == _HOST else line for line in _OUTSIDE[prices.scope])
+    host = "{:,.6g} messages from the input, {:,.6g} spikes read out, {:,.6g} synops of the readout".format(*each)
+    return tuple(f"{line}: {host} per inference" if line == _HOST else line for line in _OUTSIDE[prices.scope])
 
 
 def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill:
@@ -95,7 +95,7 @@ def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill
 
 
 def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> None:
-    """Multiplies and shifts of neuron states, as wide as the accumulator."""
+    """Charge multiplies and shifts of neuron states at accumulator width."""
     if {"mul", "add"} <= set(prices.terms):
         biller.at("mul_state", "multiplies of neuron updates", updates.muls, state_multiply(prices))
         if updates.shifts:
@@ -105,7 +105,7 @@ def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> No
 
 
 def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
-    """One dense pass of the same topology; each neuron is a ReLU: one compare."""
+    """Price one dense pass of the same topology; each neuron is a ReLU: one comparison."""
     biller = Biller(prices, counts.batch)
     biller.add("mac", "dense MACs of one pass", counts.totals.ann_macs_exact)
     pooled = sum(c.synapses for c in counts.pools.values()) * counts.batch

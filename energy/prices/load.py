@@ -1,4 +1,4 @@
-"""Reading price lists: the built-in ones by name, a user's own ``.toml`` file by path; every key checked."""
+"""Read price lists: built-in ones by name, a user's ``.toml`` file by path; every key is checked."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _WITH_SIGMA = ("measured", "calibrated")
 
 
 def list_prices() -> tuple[PriceList, ...]:
-    """Every price list that comes with stl-deploy, by name."""
+    """Return every built-in price list, by name."""
     return tuple(load_prices(name) for name in _built_in())
 
 
 def load_prices(name_or_path: str | Path) -> PriceList:
-    """A built-in price list by name, or a user's ``.toml`` file by path.
+    """Load a built-in price list by name, or a user's ``.toml`` file by path.
 
     Raises InputError if there is no such list or file, ConfigError for an unknown key, a missing one,
     a negative value, or a value without the unit its term needs.
@@ -139,7 +139,7 @@ def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: 
 
 
 def read_price(entry: Any, kind: str, where: str) -> Price:
-    """A price as a TOML table: value and unit, sigma and note if there are any; ConfigError for anything else."""
+    """Parse a price from a TOML table of value, unit, optional sigma and note; raise ConfigError for others."""
     accepted = ", ".join(UNITS[kind])
     if not isinstance(entry, dict) or "value" not in entry or "unit" not in entry:
         raise ConfigError(f"{where}: expected {{ value = …, unit = … }} with unit one of {accepted}; found {entry!r}")

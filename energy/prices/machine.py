@@ -1,7 +1,7 @@
-"""Measured energy of this machine's CPU packages, from the RAPL counters that Linux shows; or why there is none.
+"""Measure the energy of this machine's CPU packages with Linux's RAPL counters.
 
-The figure is the whole package's, idle power included, over the time of the call. Never 0: a counter that
-cannot be read, or that did not move, is "not measured".
+The value is the whole package's, idle power included, over the time of the call. A counter that is unreadable or did
+not move gives "not measured" with the reason, never 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEAST_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class MachineEnergy:
-    """Joules per sample of ``samples`` samples in ``seconds``; None where not measured, and ``reason`` says why."""
+    """Joules per sample of ``samples`` samples in ``seconds``; None if not measured, with the ``reason``."""
 
     joules_per_sample: float | None
     samples: int
@@ -28,7 +28,7 @@ class MachineEnergy:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         measured = self.joules_per_sample is not None
         return {
             "label": "measured" if measured else "not measured",
@@ -73,11 +73,11 @@ def measure_machine(work: Callable[[], object], samples: int, *, root: Path = PO
 
 
 def _counters(root: Path) -> list[_Counter]:
-    """The CPU packages; their sub-domains (cores, memory) are parts of them or apart, and left out."""
-    found = []
+    """Return the CPU packages' counters; sub-domains (cores, memory) are left out."""
+    counters = []
     for folder in sorted(root.glob("intel-rapl:*")):
         name = (folder / "name").read_text().strip()
         if name.startswith("package"):
             wraps_at = int((folder / "max_energy_range_uj").read_text()) + 1
-            found.append(_Counter(name, folder / "energy_uj", wraps_at))
-    return found
+            counters.append(_Counter(name, folder / "energy_uj", wraps_at))
+    return counters

@@ -40,7 +40,7 @@ Range = tuple[float, float]
 
 
 def middle(values: Range) -> float:
-    """The arithmetic mean of a range's ends: what a single number stands for."""
+    """Return the arithmetic mean of a range's ends."""
     return (values[0] + values[1]) / 2
 
 
@@ -101,7 +101,7 @@ class Price:
 
     @property
     def text(self) -> str:
-        """The value as the source gives it, with its unit."""
+        """The value with its unit, as in the source."""
         factor = next(units[self.unit] for units in UNITS.values() if self.unit in units)
         low, high = (f"{value / factor:.6g}" for value in (self.low, self.high))
         spread = "" if self.sigma is None else f" ± {self.sigma / factor:.3g}"
@@ -128,11 +128,11 @@ class PriceList:
 
     @property
     def width(self) -> str:
-        """The operands in one word, as in ``int8`` or ``fp32``."""
+        """Operand type of one word, as in ``int8`` or ``fp32``."""
         return f"{'fp' if self.numbers == 'float' else 'int'}{self.weight_bits}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; each term's value as its source gives it, and in SI units as [low, high]."""
+        """Return a JSON-ready dict: each term's value as in the source, and in SI units as [low, high]."""
         return {
             **{key: getattr(self, key) for key in ("name", *TEXTS, "scope", "year", "evidence", "caveat", *SIZES)},
             "terms": {

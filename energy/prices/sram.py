@@ -1,4 +1,4 @@
-"""What one memory access costs: SRAM by its size, and DRAM for the share that does not fit, per 64-bit access."""
+"""Price one 64-bit memory access: SRAM by its size, DRAM for the share that does not fit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ WORD_BITS = 64
 
 
 def has_memory(prices: PriceList) -> bool:
-    """Whether a list prices everything that the memory-inclusive models need."""
+    """Return whether a list prices everything that the models with memory need."""
     needed = {"mac", "ac", "mul", "add", *(term for term, _ in _POINTS)}
     return needed <= set(prices.terms) and not prices.terms.keys().isdisjoint(_DRAM)
 
 
 def access(prices: PriceList, size: int, on_chip: float = 1.0) -> Range:
-    """Joules of one 64-bit access to a memory of ``size`` bytes, a share of which is ``on_chip`` and the rest in DRAM.
+    """Return joules of one 64-bit access to a memory of ``size`` bytes: a share ``on_chip``, the rest in DRAM.
 
     No more of it is on chip than the list's ``on_chip_bytes``.
     """
@@ -27,7 +27,7 @@ def access(prices: PriceList, size: int, on_chip: float = 1.0) -> Range:
 
 
 def sram_access(prices: PriceList, size: int) -> Range:
-    """Joules of one 64-bit access to an SRAM of ``size`` bytes, low to high.
+    """Return joules of one 64-bit access to an SRAM of ``size`` bytes, low to high.
 
     Linear between 0 bytes at 0 J and the list's 8 KB, 32 KB and 1 MB (Lemaire et al. 2022, section 3);
     between 1 MB and a list's larger ``on_chip_bytes`` the last slope goes on.
@@ -43,6 +43,6 @@ def sram_access(prices: PriceList, size: int) -> Range:
 
 
 def word_access(prices: PriceList, bits: int, size: int, on_chip: float = 1.0) -> Range:
-    """Joules to move one word of ``bits`` when words are packed into 64-bit accesses."""
+    """Return joules to move one word of ``bits``, with words packed into 64-bit accesses."""
     low, high = access(prices, size, on_chip)
     return low * bits / WORD_BITS, high * bits / WORD_BITS

@@ -63,7 +63,7 @@ class Witness:
         return None if good else f"the environment of {self.title} at {self.location} has other packages; {remedy}"
 
     def status(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         reason = self.reason()
         return {
             "name": self.name,

@@ -63,7 +63,7 @@ class Layout:
         return max(one.skew for one in self.populations)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "schema_version": VERSION,
             "device": self.device,

@@ -156,7 +156,7 @@ class Point:
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
         return row | {"range_J": list(self.range_J)}
 

@@ -55,7 +55,7 @@ class Verdict:
     paired: Paired
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "point": self.point.as_dict(),
             "ann": self.ann.as_dict(),
@@ -106,7 +106,7 @@ class Optimised:
         return f"{begin}: {told} {costs} (modelled).{test}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         front = pareto_front([*self.points, *self.anns])
         return {
             "margin": self.margin,

@@ -41,7 +41,7 @@ class Tradeoff:
     iso: IsoAccuracy | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         front = pareto_front(self.points)
         rows = [p.as_dict() | {"pareto": p in front} for p in self.points]
         iso = {} if self.iso is None else {"iso_accuracy": self.iso.as_dict()}
@@ -246,7 +246,7 @@ class IsoAccuracy:
         return f"{self.paired.text} {at}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "reached": self.reached,
             "steps": self.steps,

@@ -150,7 +150,7 @@ def test_the_input_coding_and_where_it_comes_from(
     ("x", "declared", "sentence"),
     [
         ([0, 2], "spikes", r"coding is 'spikes' \(caller\) but the input holds 2; spikes are 0 or 1"),
-        ([0, 0.5], "graded", r"coding is 'graded' \(caller\) but the input holds 0.5; graded events carry whole"),
+        ([0, 0.5], "graded", r"coding is 'graded' \(caller\) but the input holds 0.5; graded events carry integers"),
         ([0, 1], "rate", r"input coding \(caller\): expected spikes, graded, analog; found 'rate'"),
     ],
 )

@@ -28,7 +28,7 @@ def test_few_samples_tell_nothing() -> None:
     assert (found.snn, found.ann, found.verdict) == (0.85, 0.9, "cannot tell")
     assert found.enough is not None
     assert found.enough > 20
-    assert f"cannot be told with 20 samples; about {found.enough:,} would do." in found.text
+    assert f"is undecided with 20 samples; about {found.enough:,} would do." in found.text
     assert "85.00 % against 90.00 %, margin 0.5 points" in found.text
 
 

@@ -79,7 +79,7 @@ def test_few_samples_do_not_make_networks_equal() -> None:
     found = iso_accuracy([replace(few[0], right=np.arange(20) > 2), twin], 0.005)
     assert found is not None
     assert not found.reached
-    assert "cannot be told with 20 samples" in found.text
+    assert "is undecided with 20 samples" in found.text
 
 
 @pytest.mark.parametrize("most", [1, 4, 8, 9, 100, 500])

@@ -14,7 +14,7 @@ from stl_deploy.verbs.whole_way import RunResult
 ENERGY = (
     "The SNN costs 2.8 times its ANN twin streaming (weights once per step) and 1.04 times layer by layer (once per "
     "inference); modelled, int8, 45 nm, the ANN's zeros skipped. Whether the SNN is as accurate as its ANN twin (98.05 "
-    f"% against 98.89 %, margin 0.5 points) cannot be told. {'And more, ' * 24}that nobody can read at once."
+    f"% against 98.89 %, margin 0.5 points) is undecided. {'And more, ' * 24}that nobody can read at once."
 )
 
 
@@ -38,7 +38,7 @@ def test_twelve_lines_of_eighty_columns(small_run: RunResult) -> None:
 SENTENCES = (
     "The SNN costs 2.8 times its ANN twin streaming (weights once per step) and 1.04 times layer by layer (once per "
     "inference); modelled, int8, 45 nm, the ANN's zeros skipped. Whether the SNN is as accurate as its ANN twin (98.05 "
-    "% against 98.89 %, margin 0.5 points) cannot be told with 359 samples; about 1,100 would do. On Loihi 1 an "
+    "% against 98.89 %, margin 0.5 points) is undecided with 359 samples; about 1,100 would do. On Loihi 1 an "
     "inference takes 11 to 120 µJ and 19 to 900 µs (neurocores only)."
 )
 
