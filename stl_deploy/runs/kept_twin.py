@@ -76,7 +76,7 @@ def twin_frames(
     if not own:
         return None, (
             "The zeros of the kept ANN twin were not measured: of each sample it takes one frame, "
-            f"which cannot be told from this input (encoder {config.encoder})."
+            f"which cannot be decided from this input (encoder {config.encoder})."
         )
     from stl_deploy.data import load_dataset  # torch
     from stl_deploy.pipeline.ann_twin import kept_frames

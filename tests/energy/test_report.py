@@ -424,7 +424,7 @@ def test_the_page_compares_with_the_graph() -> None:
     assert "against the graph’s, or those of the run that its name says" in page
     assert "trained model" not in page
     equal = replace(full(), parity=[ParityRow("torch", 1234, 0)])
-    assert "torch: all 1 234 spikes and silences as in the graph" in render_report(equal)
+    assert "torch, all 1 234 spikes and silences as in the graph" in render_report(equal)
 
 
 def test_what_has_no_price_is_told_with_its_bounds() -> None:

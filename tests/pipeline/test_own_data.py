@@ -143,7 +143,7 @@ def test_energy_of_a_run_on_sequences_measures_the_kept_twin_as_run_does(
     assert any(line.startswith(sentence) for line in without["assumptions"]) == needs_data
     if encoder == "spikes":
         np.savez(tmp_path / "x.npz", x=np.zeros((5, 3, 6), np.float32))
-        assert "cannot be told from this input (encoder spikes)" in energy(out, tmp_path / "x.npz").assumptions[1]
+        assert "cannot be decided from this input (encoder spikes)" in energy(out, tmp_path / "x.npz").assumptions[1]
 
 
 def test_datasets_in_python_and_a_folder_that_is_moved(tmp_path):

@@ -31,8 +31,8 @@ def test_the_demo_block_is_what_a_run_prints() -> None:
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
         "done",
         "accuracy",
-        "spikes",
         "energy",
+        "parity",
         "ran",
         "next",
     ]

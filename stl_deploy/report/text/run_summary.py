@@ -1,4 +1,4 @@
-"""How a run ends: at most twelve lines of eighty columns, the rest is in its files and under -v."""
+"""Summarise a finished run in at most twelve lines of eighty columns; the rest is in its files and under -v."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABEL = 10
 
 
 def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> list[str]:
-    """Accuracy, spikes, energy, what ran on what, and where to look next.
+    """Return accuracy, energy and parity, then the simulators that ran and the next command.
 
     energy: the report's verdict, shortened where there is no room for all of it.
     """
@@ -31,11 +31,11 @@ def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> l
     ]
     after = [
         *_entry("ran on", _ran_on(table)),
-        f"{'next':<{_LABEL}}stl-deploy check {shlex.quote(str(run_dir))} --target loihi1",
+        f"{'next':<{_LABEL}}stl-deploy export {shlex.quote(str(run_dir))} --to c -o {shlex.quote(f'{run_dir}-c')}",
     ]
     room = LINES - len(before) - len(after)
-    spikes = _within(_spikes(table), room - len(_energy(energy, 0)))
-    return [*before, *spikes, *_energy(energy, room - len(spikes)), *after]
+    parity = _within(_parity(table), room - len(_energy(energy, 0)))
+    return [*before, *_energy(energy, room - len(parity)), *parity, *after]
 
 
 def _entry(label: str, text: str) -> list[str]:
@@ -44,11 +44,11 @@ def _entry(label: str, text: str) -> list[str]:
 
 
 def _within(texts: list[str], room: int) -> list[str]:
-    """The lines of as many texts as there is room for, and how many are left out."""
+    """Return the lines of as many texts as fit into room, and how many are left out."""
     lines: list[str] = []
     for left_out in range(len(texts)):
-        told = [*texts[: len(texts) - left_out], *([f"and {left_out} more, in {VERIFIED}"] if left_out else [])]
-        lines = [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
+        shown = [*texts[: len(texts) - left_out], *([f"and {left_out} more, in {VERIFIED}"] if left_out else [])]
+        lines = [line for i, text in enumerate(shown) for line in _entry("" if i else "parity", text)]
         if len(lines) <= room:
             break
     return lines
@@ -57,33 +57,33 @@ def _within(texts: list[str], room: int) -> list[str]:
 def _accuracy(table: ParityTable) -> list[str]:
     trained = [run.accuracy for run in table.report.runs if run.run == TRAINED]
     simulated = [run.accuracy for run in _simulated(table)]
-    told = [
+    measured = [
         *((accuracy, "trained") for accuracy in trained),
         (table.report.accuracy, "deployed"),
         *((accuracy, "in integers") for accuracy in simulated[:1]),
     ]
-    parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in told if accuracy is not None]
+    parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in measured if accuracy is not None]
     return _entry("accuracy", f"{', '.join(parts)} ({counted(table.samples, 'sample')})") if parts else []
 
 
-def _spikes(table: ParityTable) -> list[str]:
+def _parity(table: ParityTable) -> list[str]:
     reference = table.report.reference
     equal = [run for run in table.report.runs if run.required and run.against == reference and run.exact]
     other = [run for run in table.report.runs if run not in equal and run.against == reference and run.run != TRAINED]
     held = [run for run in table.report.runs if run.against != reference]
-    told = []
+    lines = []
     if equal:
         how = ", by proof" if all(proof.exact for proof in table.proofs) else ""
         for compared in dict.fromkeys(run.compared for run in equal):
             names = ", ".join(run.run for run in equal if run.compared == compared)
-            told.append(f"{names}: all {compared:,} as in the graph{how}")
-    told += [f"{run.run}: {_differing(run)}" for run in other if run.run not in map(_name, held)]
-    told += [f"{_simulator(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
+            lines.append(f"{names}: all {compared:,} as in the graph{how}")
+    lines += [f"{run.run}: {_differing(run)}" for run in other if run.run not in map(_name, held)]
+    lines += [f"{_simulator(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
     if as_predicted := [run for run in held if run.exact]:
         models = dict.fromkeys(run.against for run in as_predicted)
         how = f"{next(iter(models))} predicts" if len(models) == 1 else "our models of them predict"
-        told.append(f"{', '.join(_simulator(run) for run in as_predicted)}: all as {how}")
-    return told
+        lines.append(f"{', '.join(_simulator(run) for run in as_predicted)}: all as {how}")
+    return lines
 
 
 def _name(run: RunParity) -> str:
@@ -91,7 +91,7 @@ def _name(run: RunParity) -> str:
 
 
 def _simulator(run: RunParity) -> str:
-    """Of a run that is an artifact's on a simulator, the simulator alone."""
+    """Return the simulator's name alone for a run of an artifact on a simulator."""
     name = _name(run)
     return str(run.backend) if name.endswith(f" on {run.backend}") else name
 
@@ -106,7 +106,7 @@ def _differing(run: RunParity) -> str:
 
 
 def _energy(text: str, room: int) -> list[str]:
-    """The sentences in as many lines; without room, what stands in parentheses goes, then the last ones."""
+    """Return the sentences in at most room lines: parentheses are dropped first, then the last sentences."""
     shorter = list(_shorter(text))
     return next(
         (lines for each in shorter if len(lines := _entry("energy", each)) <= room), _entry("energy", shorter[-1])
@@ -114,7 +114,7 @@ def _energy(text: str, room: int) -> list[str]:
 
 
 def _shorter(text: str) -> Iterator[str]:
-    """The sentences, and what is left of them step by step; the first, with both numbers to quote, stays."""
+    """Yield the sentences, then shorter and shorter forms; the first, with both numbers to quote, stays."""
     sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
     for count in range(len(sentences), 0, -1):
         kept = " ".join(sentences[:count])
@@ -130,18 +130,18 @@ def _simulated(table: ParityTable) -> list[RunParity]:
 
 def _ran_on(table: ParityTable) -> str:
     ours, others = _simulated(table)[:1], _simulated(table)[1:]
-    told_already = {None, *(run.backend for run in others)}
+    named = {None, *(run.backend for run in others)}
     held = [run for run in table.report.runs if run.label == "simulated" and run.against != table.report.reference]
-    names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in told_already]
+    names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in named]
     simulated = ", ".join(dict.fromkeys(names or map(_short, ours)))
-    told = f"simulated: {simulated}; " if simulated else ""
+    simulators = f"simulated: {simulated}; " if simulated else ""
     further = {run.backend for run in table.report.runs if run.label == "measured"} - {None, "onnx"}
     measured = [f"torch {version('torch')}", f"ONNX Runtime {version('onnxruntime')}", *sorted(map(str, further))]
-    return f"{', '.join(measured)}; {told}no chip"
+    return f"{', '.join(measured)}; {simulators}no chip"
 
 
 def commands(run_dir: Path) -> list[str]:
-    """What can be done with a run folder next, to paste."""
+    """Return commands to paste that take a run folder further."""
     run, onnx, x = (shlex.quote(str(path)) for path in (run_dir, run_dir / "net.onnx", run_dir / TEST_INPUT))
     return [
         f"stl-deploy check {run}",
