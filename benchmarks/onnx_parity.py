@@ -26,7 +26,7 @@ from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, t
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.compare import NodeParity, Tally, compare
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.margins import Margin, NearThreshold
+from stl_deploy.graph.margins import Margin, UlpMargins
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import Result, run
 
@@ -68,7 +68,7 @@ class _File:
     form: Form
     program: Program
     model: OnnxModel
-    near: NearThreshold
+    near: UlpMargins
 
     def __post_init__(self) -> None:
         self.own, self.changed = Tally(), Tally()
@@ -103,7 +103,7 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
     print(f"{case.name}, {sums}: {x.shape[1]} samples ...", file=sys.stderr, flush=True)
     names = [node.name for node in program.spiking]
     with TemporaryDirectory() as folder:
-        near, fired = NearThreshold(), dict.fromkeys(names, 0.0)
+        near, fired = UlpMargins(), dict.fromkeys(names, 0.0)
         files = [_file(program, precision, form, Path(folder), near) for precision, form in _FILES[sums]]
         for start in range(0, x.shape[1], CHUNK):
             part = x[:, start : start + CHUNK]
@@ -125,12 +125,12 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
         ]
 
 
-def _file(program: Program, precision: Precision, form: Form, folder: Path, near: NearThreshold) -> _File:
+def _file(program: Program, precision: Precision, form: Form, folder: Path, near: UlpMargins) -> _File:
     """near: what watches the run of ``program`` as it is."""
     path = folder / f"{precision}-{form}.onnx"
     export_onnx(program, path, form=form, precision=precision)
     own = to_int8(program)[0] if precision == "int8" else program
-    near = near if precision in _AS_IT_IS else NearThreshold()
+    near = near if precision in _AS_IT_IS else UlpMargins()
     return _File(precision, form, own, OnnxModel.load(path, threads=1), near)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
-from stl_deploy.exporters.nir.detect_writer import candidates, recognise
+from stl_deploy.exporters.nir.detect_writer import candidates, detect_writer
 from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
@@ -77,7 +77,7 @@ def public_rows(folder: Path) -> Iterator[Row]:
 def _unrecorded(path: Path, origin: str) -> Row:
     try:
         graph = read_nir(path)
-        writer = recognise(graph)
+        writer = detect_writer(graph)
         lower(graph, None if writer is None else writer.dialect)
     except StlDeployError as error:
         return Row(path.name, origin, "refused", note=str(error).removeprefix(f"{path}: "))

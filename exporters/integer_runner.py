@@ -29,7 +29,7 @@ CALIBRATION = 256
 class IntegerRunner(Runner):
     """Takes real input on its grid and names spikes by NIR node.
 
-    readout: see `stl_deploy.exporters.targets.Decides`.
+    readout: see `stl_deploy.exporters.targets.HasReadout`.
     """
 
     name = "loihi"
@@ -59,7 +59,7 @@ class IntegerRunner(Runner):
 
     @property
     def input_bits(self) -> int | None:
-        """See `stl_deploy.exporters.targets.OnGrid`."""
+        """See `stl_deploy.exporters.targets.DeclaresInputGrid`."""
         return None if self._graph is None else bits_of(self._graph.input.scale)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:

@@ -143,7 +143,7 @@ class OfProgram(Protocol):
 
 
 @runtime_checkable
-class Within(Protocol):
+class HasDeadline(Protocol):
     """A Runner that waits for an outside tool, as a compiler."""
 
     def within(self, seconds: float) -> Runner:
@@ -161,7 +161,7 @@ class OfModel(Protocol):
 
 
 @runtime_checkable
-class OnGrid(Protocol):
+class DeclaresInputGrid(Protocol):
     """A Runner whose artifact may say on what grid its input is."""
 
     @property
@@ -171,7 +171,7 @@ class OnGrid(Protocol):
 
 
 @runtime_checkable
-class Decides(Protocol):
+class HasReadout(Protocol):
     """A Runner whose artifact says what decides on its outputs."""
 
     @property
@@ -192,7 +192,7 @@ class ChecksFor(Protocol):
 
 
 @runtime_checkable
-class Tabled(Protocol):
+class ListsLayers(Protocol):
     """A Format whose artifacts can be shown layer by layer."""
 
     def rows(self, path: Path) -> Sequence[Row]:

@@ -13,7 +13,7 @@ NOT_COMPARED = "not compared"
 
 
 @dataclass(frozen=True)
-class Report:
+class ParityReport:
     """All runs, most of them against one reference (each says which). warnings: where agreement proves nothing."""
 
     reference: str
@@ -38,7 +38,7 @@ class Report:
         }
 
 
-def layer_rows(report: Report) -> list[tuple[str, ...]]:
+def layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
     """One row for each run and spiking node, under `LAYER_HEADER`."""
     return [
         (
@@ -55,7 +55,7 @@ def layer_rows(report: Report) -> list[tuple[str, ...]]:
     ]
 
 
-def run_rows(report: Report) -> list[tuple[str, ...]]:
+def run_rows(report: ParityReport) -> list[tuple[str, ...]]:
     """One row for the reference and each run, under `RUN_HEADER`."""
     rows: list[tuple[str, ...]] = [(report.reference, "reference", "", "", _percent(report.accuracy))]
     for run in report.runs:

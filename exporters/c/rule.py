@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.graph.program import LATE_RESETS
+from stl_deploy.graph.program import DELAYED_RESETS
 from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
 
@@ -77,7 +77,7 @@ class Rule:
     @property
     def late(self) -> bool:
         """Whether a spike acts on the next step."""
-        return self.reset in LATE_RESETS
+        return self.reset in DELAYED_RESETS
 
 
 def drive_bounds(

@@ -50,7 +50,8 @@ class Loihi(Runner):
 
     A netx file alone takes integers and names spikes by layer; `of` its Program it takes real input on the graph's
     grid and names nodes. notes: what a file holds beside its layers, in sentences; warnings: what is not the same
-    everywhere. input_bits: see `stl_deploy.exporters.targets.OnGrid`; readout: `Decides`, a netx file says nothing.
+    everywhere. input_bits: see `stl_deploy.exporters.targets.DeclaresInputGrid`; readout: `HasReadout`, a netx file
+    says nothing.
     """
 
     name = "loihi"

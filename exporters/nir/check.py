@@ -13,12 +13,19 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy.exporters.nir.detect_writer import Writer, asked_dialect, candidates, overlooked, recognise, unsaid
+from stl_deploy.exporters.nir.detect_writer import (
+    Writer,
+    asked_dialect,
+    candidates,
+    detect_writer,
+    ignored_fields,
+    unspecified_options,
+)
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.check import TARGETS, TargetCheck, ask, check_program, report, soundness
-from stl_deploy.graph.findings import Finding, Report, from_error
+from stl_deploy.graph.findings import CheckReport, Finding, from_error
 from stl_deploy.graph.program import Delay, Neuron, Program
 
 
@@ -28,7 +35,7 @@ def check_file(
     targets: Mapping[str, TargetCheck] = TARGETS,
     declared: Mapping[str, Any] | None = None,
     seen: Mapping[str, Any] | None = None,
-) -> Report:
+) -> CheckReport:
     """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding.
 
     dialect: a Dialect, or what `load_dialect` takes. declared: what its metadata would say of the input, in place of
@@ -47,7 +54,7 @@ def check_file(
 
 def check(
     source: nir.NIRGraph | Program, dialect: Dialect | None = None, targets: Mapping[str, TargetCheck] = TARGETS
-) -> Report:
+) -> CheckReport:
     """Check a graph (or a Program already lowered) and ask each target.
 
     dialect: how the graph is meant; default: as its own metadata say, else as the framework means it that the graph's
@@ -61,8 +68,8 @@ def check(
         return report({}, [from_error(error)], targets, dialect)
 
 
-def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> Report:
-    writer = recognise(graph) if dialect is None and "dialect" not in own_metadata(graph) else None
+def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> CheckReport:
+    writer = detect_writer(graph) if dialect is None and "dialect" not in own_metadata(graph) else None
     lowering = try_lower(graph, dialect if writer is None else writer.dialect)
     found = _told(writer) if writer is not None else []
     if writer is None and dialect is None and "dialect" not in own_metadata(graph):
@@ -105,9 +112,9 @@ def _told(writer: Writer) -> list[Finding]:
 
 
 def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:
-    if said := unsaid(graph, dialect):
+    if said := unspecified_options(graph, dialect):
         yield Finding("dialect-ambiguous", "warning", None, said, "ask who trained it, or measure with --input")
-    if said := overlooked(graph, dialect):
+    if said := ignored_fields(graph, dialect):
         yield Finding("field-overlooked", "warning", None, said, "name the dialect of the framework that wrote it")
 
 

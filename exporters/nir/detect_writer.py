@@ -42,16 +42,16 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DialectChoice:
     """The dialect in which a graph is read; what told it; that in one sentence; what the file leaves unsaid in it."""
 
     dialect: Dialect
     told_by: Literal["user", "metadata", "form", "nothing"]
     reason: str
-    unsaid: str = ""
+    unspecified_options: str = ""
 
 
-def reading_of(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bool = False) -> Reading:
+def resolve_dialect(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bool = False) -> DialectChoice:
     """How a graph is meant: as ``asked``, as its own metadata say, as the writer does that its form gives away.
 
     asked: a dialect, or what `load_dialect` takes. where: what the graph is called in messages.
@@ -61,15 +61,15 @@ def reading_of(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bo
     if asked is not None:
         dialect = asked_dialect(graph, asked)
         named = asked if isinstance(asked, str | Path) else "the one given"
-        said = "; ".join(text for text in (unsaid(graph, dialect), overlooked(graph, dialect)) if text)
-        return Reading(dialect, "user", f"Dialect: {named} (as asked).", said)
+        said = "; ".join(text for text in (unspecified_options(graph, dialect), ignored_fields(graph, dialect)) if text)
+        return DialectChoice(dialect, "user", f"Dialect: {named} (as asked).", said)
     own = own_metadata(graph)
     if "dialect" in own:
-        return Reading(metadata_dialect(own), "metadata", "Dialect: as the graph's metadata declare.")
-    writer = recognise(graph)
+        return DialectChoice(metadata_dialect(own), "metadata", "Dialect: as the graph's metadata declare.")
+    writer = detect_writer(graph)
     if writer is not None:
         reason = f"Dialect: {writer.preset}, as {where} was written by it ({writer.trace})."
-        return Reading(writer.dialect, "form", reason, unsaid(graph, writer.dialect))
+        return DialectChoice(writer.dialect, "form", reason, unspecified_options(graph, writer.dialect))
     if depends(graph):
         unstated = (
             f"{where}: the file does not say how it is meant, and its form does not give away who wrote it; name the "
@@ -77,9 +77,9 @@ def reading_of(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bo
             "'stl-deploy check FILE --input X.npz' measures what the choice changes"
         )
         if or_spec:
-            return Reading(PRESETS["spec"], "nothing", "Dialect: spec.", f"dialect-unstated: {unstated}")
+            return DialectChoice(PRESETS["spec"], "nothing", "Dialect: spec.", f"dialect-unstated: {unstated}")
         raise InputError(unstated)
-    return Reading(PRESETS["spec"], "nothing", "Dialect: none needed, as nothing in the graph depends on it.")
+    return DialectChoice(PRESETS["spec"], "nothing", "Dialect: none needed, as nothing in the graph depends on it.")
 
 
 def asked_dialect(graph: nir.NIRGraph, asked: object) -> Dialect:
@@ -101,7 +101,7 @@ def depends(graph: nir.NIRGraph) -> bool:
     return any(isinstance(node, (*_NEURONS, nir.Delay)) for _, node in _flat(graph))
 
 
-def recognise(graph: nir.NIRGraph) -> Writer | None:
+def detect_writer(graph: nir.NIRGraph) -> Writer | None:
     """The framework that wrote a graph, if the graph's form is that of one alone."""
     nodes = dict(_flat(graph))
     if not any(isinstance(node, _NEURONS) for node in nodes.values()):
@@ -118,7 +118,7 @@ def candidates(graph: nir.NIRGraph) -> list[str]:
     return [name for name in PRESETS if name != "stl" and kinds <= _WRITES.get(name.split("_")[0], kinds)]
 
 
-def unsaid(graph: nir.NIRGraph, dialect: Dialect) -> str:
+def unspecified_options(graph: nir.NIRGraph, dialect: Dialect) -> str:
     """What the framework's files do not say, and which dialects say it; nothing if it does not matter to the graph."""
     nodes = [node for _, node in _flat(graph)]
     leaky = any(isinstance(node, nir.LI | nir.LIF) for node in nodes)
@@ -143,7 +143,7 @@ def unsaid(graph: nir.NIRGraph, dialect: Dialect) -> str:
     return ""
 
 
-def overlooked(graph: nir.NIRGraph, dialect: Dialect) -> str:
+def ignored_fields(graph: nir.NIRGraph, dialect: Dialect) -> str:
     """The first field that the dialect does not look at though it says something; nothing if there is none.
 
     r says nothing where it is 1, or what a framework that scales no input makes of τ and dt.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy.errors import CaptureError, UnsupportedError
-from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.readers.restate import READER_TARGETS, restate
@@ -44,7 +44,7 @@ class Reference(Runner):
 
     @property
     def input_bits(self) -> int | None:
-        """See `stl_deploy.exporters.targets.OnGrid`."""
+        """See `stl_deploy.exporters.targets.DeclaresInputGrid`."""
         return input_bits(self.program.metadata)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
@@ -56,7 +56,7 @@ class Reference(Runner):
 def _as_meant(path: Path) -> Program:
     """The Program of a file as its metadata say it is meant, or its form; raises InputError where neither does."""
     graph = read_nir(path)
-    return lower(graph, reading_of(graph, None, path).dialect)
+    return lower(graph, resolve_dialect(graph, None, path).dialect)
 
 
 def unheld(program: Program, error: CaptureError) -> UnsupportedError:

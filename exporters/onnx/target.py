@@ -56,12 +56,12 @@ class OnnxRuntime(Runner):
 
     @property
     def input_bits(self) -> int | None:
-        """See `stl_deploy.exporters.targets.OnGrid`."""
+        """See `stl_deploy.exporters.targets.DeclaresInputGrid`."""
         return input_bits(self.file.metadata)
 
     @property
     def readout(self) -> Readout | None:
-        """See `stl_deploy.exporters.targets.Decides`."""
+        """See `stl_deploy.exporters.targets.HasReadout`."""
         return readout_of(self.file.metadata)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:

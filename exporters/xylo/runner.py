@@ -47,13 +47,13 @@ class Xylo(Runner):
 
     @property
     def readout(self) -> Readout | None:
-        """See `stl_deploy.exporters.targets.Decides`."""
+        """See `stl_deploy.exporters.targets.HasReadout`."""
         layout = None if self.network is None else self.network.layout
         return None if layout is None else layout.readout
 
     @property
     def input_bits(self) -> int:
-        """See `stl_deploy.exporters.targets.OnGrid`: integers alone."""
+        """See `stl_deploy.exporters.targets.DeclaresInputGrid`: integers alone."""
         return 0
 
     def of(self, program: Program) -> Self:

@@ -28,7 +28,7 @@ from stl_deploy.config.options import CheckOptions, ExportOptions, SimulateOptio
 from stl_deploy.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
-    from stl_deploy.graph.findings import Report
+    from stl_deploy.graph.findings import CheckReport
 
 
 def register(app: typer.Typer) -> None:
@@ -193,7 +193,7 @@ def _untrained(source: str) -> bool:
     return ".py:" in source or Path(source).suffix in (".yaml", ".yml") or source in preset_names()
 
 
-def _require_sound(source: Path, report: Report) -> None:
+def _require_sound(source: Path, report: CheckReport) -> None:
     if not report.ok:
         errors = [finding.target for finding in report.findings if finding.severity == "error"]
         where = "" if None in errors else f" for {', '.join(dict.fromkeys(map(str, errors)))}; --target names others"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
+from stl_deploy.graph.findings import CheckReport, Fidelity, Finding, NodeReport, fidelities, from_error, worst
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_s
 """Targets that need no exporter to be asked; the command line adds the others."""
 
 
-def check_program(program: Program, targets: Mapping[str, TargetCheck] = TARGETS) -> Report:
+def check_program(program: Program, targets: Mapping[str, TargetCheck] = TARGETS) -> CheckReport:
     """Check a Program and ask each target; may raise what a target raises that is no refusal."""
     found = [*soundness(program.nodes, read_names(program.nodes)), *ask(program, targets)]
     return report({node.name: (node, type(node).__name__) for node in program.nodes}, found, targets)
@@ -46,7 +46,7 @@ def report(
     found: list[Finding],
     targets: Mapping[str, TargetCheck],
     dialect: Dialect | None = None,
-) -> Report:
+) -> CheckReport:
     """The report on nodes (None: one that could not be lowered, and its kind) of what was found of them."""
     broken = any(finding.severity == "error" and finding.target is None for finding in found)
     anchored = [finding for finding in found if finding.node is not None or not broken]
@@ -55,7 +55,7 @@ def report(
         for by_target in held.values():
             by_target.update({t: "unjudged" for t, fidelity in by_target.items() if fidelity != "unsupported"})
     start: Fidelity = "unsupported" if broken else "faithful"
-    return Report(
+    return CheckReport(
         tuple(
             NodeReport(name, kind, None if node is None else node.shape, held[name])
             for name, (node, kind) in nodes.items()

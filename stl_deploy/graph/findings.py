@@ -48,7 +48,7 @@ class NodeReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """All nodes and all findings; ``targets`` holds for each target the worst of its nodes."""
 
     nodes: tuple[NodeReport, ...]

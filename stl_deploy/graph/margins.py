@@ -39,7 +39,7 @@ class Margin:
         return f"potential {self.potential - self.threshold:+.3g} from the threshold of {self.threshold:g}"
 
 
-class NearThreshold:
+class UlpMargins:
     """An observer for `stl_deploy.graph.run.run`: counts potentials near the threshold, per spiking node.
 
     counts: how often (neuron, step, sample) a potential was within ``ulps`` units in the last place of its

@@ -59,7 +59,7 @@ CAPTURED = "captured"
 """The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
 DT = 1e-4
 """The time step of the Programs that we make: what snnTorch assumes, and close to every reader's default."""
-LATE_RESETS = ("subtract_delayed", "value_delayed")
+DELAYED_RESETS = ("subtract_delayed", "value_delayed")
 """Those that act on the next step's potential, so that the spike must be remembered."""
 
 
@@ -235,7 +235,7 @@ class Neuron(Node):
     @property
     def resets_late(self) -> bool:
         """Whether a spike acts on the next step's potential."""
-        return self.spiking and self.reset in LATE_RESETS
+        return self.spiking and self.reset in DELAYED_RESETS
 
 
 @dataclass(frozen=True, eq=False)

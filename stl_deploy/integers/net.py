@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.windows import output_size
-from stl_deploy.graph.program import LATE_RESETS, Reset
+from stl_deploy.graph.program import DELAYED_RESETS, Reset
 
 Ints = NDArray[np.int32]
 Shape = tuple[int, ...]
@@ -48,7 +48,7 @@ MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 
 MOST_SPIKES = 255
 """Spikes of a neuron in one step at most: they are counted in 8 bits."""
-RESETS = ("value", "subtract", *LATE_RESETS)
+RESETS = ("value", "subtract", *DELAYED_RESETS)
 """What a spike may do to v."""
 
 
@@ -75,7 +75,7 @@ class IntegerNeuron:
     @property
     def resets_late(self) -> bool:
         """Whether a spike acts on the next step's v."""
-        return self.reset in LATE_RESETS
+        return self.reset in DELAYED_RESETS
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

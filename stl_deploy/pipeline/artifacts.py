@@ -18,21 +18,21 @@ from stl_deploy.energy.counts.taps import Tapped, dense_macs
 from stl_deploy.errors import InputError, ToolError, UnavailableError, UnsupportedError
 from stl_deploy.exporters.targets import (
     Format,
+    HasDeadline,
     Network,
     OfModel,
     OfProgram,
     Runner,
-    Within,
     complete_runner,
     find_runner,
     make_options,
     registry,
     why_unavailable,
 )
-from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
+from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import RunParity, compare, rate_warnings
-from stl_deploy.graph.margins import NearThreshold
+from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.takes import require_taken
@@ -92,7 +92,7 @@ def ready(runner: Runner, program: Program, deadline: float | None = None) -> Ru
     reason = why_unavailable(runner)
     if reason is not None:
         raise UnavailableError(f"{runner.name} cannot run here: {reason}")
-    if deadline is not None and isinstance(runner, Within):
+    if deadline is not None and isinstance(runner, HasDeadline):
         runner = runner.within(deadline)
     return runner.of(program) if isinstance(runner, OfProgram) else runner
 
@@ -115,7 +115,7 @@ def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
     return reason is None
 
 
-class Bench:
+class ParityBench:
     """A network on one input, and every run that is held to its reference or to the model that it must equal.
 
     x: ``[T, B, *shape]``; labels: ``[B]``, for accuracies. name: of the reference in tables.
@@ -126,17 +126,17 @@ class Bench:
     ) -> None:
         self.program, self.x, self.labels, self.name = program, x, labels, name
         self.runs: list[RunParity] = []
-        self._near = NearThreshold()
+        self._near = UlpMargins()
         names = [node.name for node in program.spiking]
         self.expected = run(program, x, record=names, observe=self._near, chunk=CHUNK)
         rates = {name: np.count_nonzero(spikes) / spikes.size for name, spikes in self.expected.recorded.items()}
         self._warnings = rate_warnings(rates)
 
     @property
-    def report(self) -> Report:
+    def report(self) -> ParityReport:
         """Every run so far."""
         right = accuracy(self.program, self.expected, self.labels)
-        return Report(self.name, right, tuple(self.runs), self._warnings)
+        return ParityReport(self.name, right, tuple(self.runs), self._warnings)
 
     @property
     def connections(self) -> int:
@@ -168,10 +168,10 @@ class Bench:
     ) -> Runner:
         """Read an artifact back and `hold` its run; returns the Runner. deadline: see `ready`."""
         runner = ready(of.load(path), self.program, deadline)
-        self.hold(name or path.name, runner, path, **{"artifact": str(path), **about})
+        self.compare(name or path.name, runner, path, **{"artifact": str(path), **about})
         return runner
 
-    def hold(
+    def compare(
         self,
         name: str,
         runner: Runner,
@@ -196,7 +196,7 @@ class Bench:
         if own is not None:
             self._against(name, result, own, x, model, about)
 
-    def further(
+    def cross_check(
         self,
         path: Path,
         of: Format,
@@ -243,7 +243,7 @@ class Bench:
             say.say(f"running {samples} of {counted(leading(self.x)[1], 'sample')} on {kind.name}")
             try:
                 runner = open_runner(kind, self.program, self.program, **common)
-                self.hold(kind.name, runner, self.program, required=required, samples=samples)
+                self.compare(kind.name, runner, self.program, required=required, samples=samples)
             except (UnsupportedError, ToolError) as error:
                 say.warn(f"{kind.name} did not run, the table is without it: {error}")
 
@@ -263,7 +263,7 @@ class Bench:
         self.runs.append(found)
 
 
-def show_parity(report: Report, say: Console) -> None:
+def show_parity(report: ParityReport, say: Console) -> None:
     """Agreement by layer."""
     for warning in report.warnings:
         say.warn(warning)

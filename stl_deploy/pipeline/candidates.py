@@ -23,7 +23,7 @@ from stl_deploy.training.run_files import CONFIG, MODEL
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class TradeoffPoint:
     """A spiking network, labelled input for it, and where it comes from.
 
     x: ``[T, B, *shape]``; labels: ``[B]``. mode: how it was trained ("" of a .nir file). epoch: of a kept epoch.
@@ -52,7 +52,7 @@ def candidates(
     input_grid: int | None = None,
     over_checkpoints: bool = False,
     say: Console = QUIET,
-) -> Iterator[Candidate]:
+) -> Iterator[TradeoffPoint]:
     """The network of a source, and with ``over_checkpoints`` those of the epochs that its training kept.
 
     The input is the file given, else a run folder's own test samples. A run folder that was only trained is folded.
@@ -73,8 +73,10 @@ def candidates(
         kept, picked = _kept(source), _picked(source)
         for epoch, path in kept.items():
             if epoch != picked:
-                yield Candidate(name, mode, *_on_grid(_folded(source, path), given, input_grid, QUIET), labels, epoch)
-    yield Candidate(name, mode, program, x, labels, picked)
+                yield TradeoffPoint(
+                    name, mode, *_on_grid(_folded(source, path), given, input_grid, QUIET), labels, epoch
+                )
+    yield TradeoffPoint(name, mode, program, x, labels, picked)
 
 
 def _on_grid(program: Program, x: NDArray[Any], input_grid: int | None, say: Console) -> tuple[Program, NDArray[Any]]:

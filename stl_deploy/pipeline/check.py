@@ -19,7 +19,7 @@ from stl_deploy.exporters.targets import ChecksFor, findings, for_hardware, make
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.exact import Grid, on_grid
-from stl_deploy.graph.findings import Report
+from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import check_bits
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def check(
     net: SpikingGraph, targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
-) -> Report:
+) -> CheckReport:
     """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
     x: input like what will enter, for targets that take integers alone. Raises InputError for a target or an
@@ -51,7 +51,7 @@ def check_as_program(
     asked: Mapping[str, TargetCheck],
     declared: Mapping[str, Any] | None,
     seen: Mapping[str, Any] | None,
-) -> Report:
+) -> CheckReport:
     """The report on a Program that is no NIR graph; declared, seen: as `check_file` takes them."""
     said = {"input": dict(seen or {}), **program.metadata} | ({"input": dict(declared)} if declared else {})
     return check_program(replace(program, metadata=said), asked)

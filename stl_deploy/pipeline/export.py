@@ -20,7 +20,7 @@ from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.artifacts import Bench, show_parity, whole_artifact, write
+from stl_deploy.pipeline.artifacts import ParityBench, show_parity, whole_artifact, write
 from stl_deploy.pipeline.network_input import compared, drawn, on_declared_grid
 from stl_deploy.pipeline.results import Exported
 from stl_deploy.runs.manifest import manifest, require_unedited
@@ -99,7 +99,7 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if options.verified:
             say.say(f"reading {path.name} back and running it on {what}")
-            found = _verified(Bench(program, x), path, target, output, options.deadline, say)
+            found = _verified(ParityBench(program, x), path, target, output, options.deadline, say)
             facts["verified"] = found if found is None else {"input": what, **found}
         contents = manifest(program, [path], source=dict(origin), **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
@@ -110,7 +110,7 @@ def export(
 
 
 def _verified(
-    bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console
+    bench: ParityBench, path: Path, target: Format, output: Path, deadline: float, say: Console
 ) -> dict[str, Any] | None:
     """What the comparison found; None, with a warning, where the artifact cannot be run on this machine."""
     reason = why_unavailable(target.load(path))

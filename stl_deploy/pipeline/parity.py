@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from stl_deploy._util.console import Console
 from stl_deploy.energy.paired import accuracy_interval
-from stl_deploy.exporters.verify import RUN_HEADER, Report, run_rows
+from stl_deploy.exporters.verify import RUN_HEADER, ParityReport, run_rows
 from stl_deploy.graph.exact import NodeProof
 
 FILE = "verify.json"
@@ -42,7 +42,7 @@ class ParityTable:
     are of each step.
     """
 
-    report: Report
+    report: ParityReport
     proofs: tuple[NodeProof, ...]
     samples: int
     by_step: bool = False
@@ -67,7 +67,7 @@ class ParityTable:
         }
 
 
-def accuracies(report: Report, samples: int, *, by_step: bool = False) -> list[Accuracy]:
+def accuracies(report: ParityReport, samples: int, *, by_step: bool = False) -> list[Accuracy]:
     """The accuracy of the reference, then of every run that is compared with it, each with its interval.
 
     by_step: labels are of each step, which depend on one another, so that there is no interval.

@@ -9,7 +9,7 @@ from typing import Any
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_inputs
-from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -32,11 +32,11 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
     if source.kind == PROGRAM:
         return SpikingGraph(open_program(source, None if dialect is None else str(dialect)), name=name)
     graph = read_nir(source.file)
-    reading = reading_of(graph, dialect, path)
+    reading = resolve_dialect(graph, dialect, path)
     if reading.told_by == "form":
         warnings.warn(reading.reason, stacklevel=2)
-    if reading.unsaid:
-        warnings.warn(reading.unsaid, stacklevel=2)
+    if reading.unspecified_options:
+        warnings.warn(reading.unspecified_options, stacklevel=2)
     kept = source.path / TEST_INPUT
     sample = read_inputs(kept)[0] if source.kind == "run" and kept.is_file() else None
     return SpikingGraph(graph, reading.dialect, sample=sample, name=name)
@@ -47,6 +47,6 @@ def open_network(source: Source, dialect: str | None = None, *, say: Console | N
     if source.kind == PROGRAM:
         return SpikingGraph(open_program(source, dialect), name=source.file.stem)
     graph = read_nir(source.file)
-    reading = reading_of(graph, dialect, source.path)
+    reading = resolve_dialect(graph, dialect, source.path)
     tell(reading, say)
     return SpikingGraph(graph, reading.dialect, name=source.file.stem)

@@ -17,7 +17,7 @@ from stl_deploy._util.tables import columns, html_table
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
+from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
 from stl_deploy.graph.compare import RunParity
 from stl_deploy.graph.readout import Readout
 
@@ -83,7 +83,7 @@ class Exported(dict[str, Any]):
 class Verification:
     """Artifacts compared with the graph spike by spike."""
 
-    report: Report
+    report: ParityReport
 
     def __repr__(self) -> str:
         """As ``stl-deploy verify`` shows it."""

@@ -11,7 +11,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy.config.options import SimulateOptions, of_target
 from stl_deploy.errors import InputError, UnavailableError
 from stl_deploy.exporters.targets import (
-    Decides,
+    HasReadout,
     Network,
     Runner,
     complete_runner,
@@ -55,7 +55,7 @@ def simulate(
     if isinstance(network, Program):
         rule, right = readout_of(network.metadata), accuracy(network, result, labels)
     else:
-        found = runner.readout if isinstance(runner, Decides) else None
+        found = runner.readout if isinstance(runner, HasReadout) else None
         rule, right = found or Readout(), None if found is None else share_right(result, labels, found)
     return Simulation(backend, result.outputs, result.recorded, rule, result.states, right, runner.description)
 

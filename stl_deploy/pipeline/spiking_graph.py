@@ -36,7 +36,7 @@ from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, metadata_dialect
 from stl_deploy.exporters.nir.target import unheld
 from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.graph.draw import svg
-from stl_deploy.graph.findings import Report
+from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result
@@ -167,7 +167,7 @@ class SpikingGraph:
         return self.rows
 
     @named_options(CheckOptions)
-    def check(self, *targets: str, **options: Unpack[CheckKeywords]) -> Report:
+    def check(self, *targets: str, **options: Unpack[CheckKeywords]) -> CheckReport:
         """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
         Args:

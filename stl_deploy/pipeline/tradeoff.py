@@ -25,7 +25,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy, decided_right
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
-from stl_deploy.pipeline.candidates import Candidate, Point, pareto_front
+from stl_deploy.pipeline.candidates import Point, TradeoffPoint, pareto_front
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 KEPT = "ANN twin"
@@ -53,7 +53,7 @@ MOST_STEPS = 8
 
 
 def over_time(
-    candidate: Candidate, twin: AnnTwin | None, coding: str | None = None, margin: float = MARGIN
+    candidate: TradeoffPoint, twin: AnnTwin | None, coding: str | None = None, margin: float = MARGIN
 ) -> Tradeoff:
     """One network at up to `MOST_STEPS` numbers of time steps, and its twin's point where one was measured."""
     points: list[Point] = []
@@ -84,13 +84,15 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not as 'stl-deploy energy' writes it; write it again, or remove it") from None
 
 
-def points_at_steps(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
+def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | None) -> Iterator[Point]:
     """A network at all of its steps, or at 1, 2, ... of them."""
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
         yield snn_point(candidate, steps, *measured(candidate, steps, coding))
 
 
-def exit_points(candidate: Candidate, coding: str | None, margins: Sequence[float] | None = None) -> Iterator[Point]:
+def exit_points(
+    candidate: TradeoffPoint, coding: str | None, margins: Sequence[float] | None = None
+) -> Iterator[Point]:
     """Points of a network whose samples stop once sure, by each of ``margins``; counts are exact.
 
     margins: default: those that a quarter, half and three quarters of the samples stay below at the last step.
@@ -127,12 +129,12 @@ def exit_points(candidate: Candidate, coding: str | None, margins: Sequence[floa
         )
 
 
-def _coding(candidate: Candidate, declared: str | None) -> Coding:
+def _coding(candidate: TradeoffPoint, declared: str | None) -> Coding:
     """What all of the input is coded as; some of its steps may hold only 0 and 1 by chance."""
     return resolve_coding(candidate.program, match_inputs(candidate.program, candidate.x).values(), declared)
 
 
-def snn_point(candidate: Candidate, steps: int, right: Right, report: EnergyReport) -> Point:
+def snn_point(candidate: TradeoffPoint, steps: int, right: Right, report: EnergyReport) -> Point:
     """One network at so many steps: its accuracy, and joules streaming and layer by layer."""
     chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     if chosen is None or batched is None:
@@ -158,7 +160,7 @@ def samples_name(x: NDArray[Any], labels: NDArray[np.int64]) -> str:
     return f"{labels.shape[0]} x {'x'.join(map(str, x.shape[2:]))}, labels {digest}"
 
 
-def _samples(candidate: Candidate) -> str:
+def _samples(candidate: TradeoffPoint) -> str:
     return samples_name(candidate.x, candidate.labels)
 
 
@@ -167,7 +169,7 @@ Right = NDArray[np.bool_] | float
 
 
 def measured(
-    candidate: Candidate, steps: int, declared: str | None, twin: AnnTwin | None = None
+    candidate: TradeoffPoint, steps: int, declared: str | None, twin: AnnTwin | None = None
 ) -> tuple[Right, EnergyReport]:
     """Decisions and energy of the first ``steps`` steps, from one run."""
     program, x = candidate.program, candidate.x[:steps]
@@ -185,20 +187,20 @@ def _limits(ends: Sequence[Range]) -> Range:
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def twin_point(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Point:
+def twin_point(candidate: TradeoffPoint, ann: Path, name: str, coding: str | None) -> Point:
     """The ANN of a run folder, on the network's input."""
     from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
     return kept_twin_point(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
 
 
-def kept_twin_point(candidate: Candidate, twin: AnnTwin, name: str, coding: str | None) -> Point:
+def kept_twin_point(candidate: TradeoffPoint, twin: AnnTwin, name: str, coding: str | None) -> Point:
     """An ANN that was measured on the same samples."""
     _, report = measured(candidate, len(candidate.x), coding, twin)
     return _ann_point(name, candidate, twin, report)
 
 
-def _ann_point(name: str, candidate: Candidate, twin: AnnTwin, report: EnergyReport) -> Point:
+def _ann_point(name: str, candidate: TradeoffPoint, twin: AnnTwin, report: EnergyReport) -> Point:
     chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     assert twin.accuracy is not None
     assert chosen is not None

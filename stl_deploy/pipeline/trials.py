@@ -18,7 +18,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split, load_dataset
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
-from stl_deploy.pipeline.candidates import Candidate, Point
+from stl_deploy.pipeline.candidates import Point, TradeoffPoint
 from stl_deploy.pipeline.frontier import narrowed
 from stl_deploy.pipeline.tradeoff import exit_points, measured, numbers_of_steps, snn_point
 from stl_deploy.pipeline.train import fit
@@ -88,7 +88,7 @@ def points_of(run_dir: Path, name: str, split: Split, margin: float | None = Non
     with temporary_folder() as folder:
         program = fold_run(run_dir, folder / "net.nir").program
     given = encode_split(config, split)
-    candidate = Candidate(name, config.train.mode, program, given.x, given.labels)
+    candidate = TradeoffPoint(name, config.train.mode, program, given.x, given.labels)
     for steps in numbers_of_steps(len(given.x)):
         yield snn_point(candidate, steps, *measured(candidate, steps, None))
     yield from exit_points(candidate, None, None if margin is None else [margin]) if len(given.x) > 1 else ()

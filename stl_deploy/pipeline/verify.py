@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy.config.options import VerifyOptions
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Format, OnGrid, format_of, registry
-from stl_deploy.exporters.verify import Report
+from stl_deploy.exporters.targets import DeclaresInputGrid, Format, format_of, registry
+from stl_deploy.exporters.verify import ParityReport
 from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner, ready
+from stl_deploy.pipeline.artifacts import ParityBench, labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.runs.source import named
@@ -32,7 +32,7 @@ def verify(
     *,
     labels: NDArray[Any] | None = None,
     say: Console = QUIET,
-) -> Report:
+) -> ParityReport:
     """Run the program and each artifact (or the program on each backend) on ``x`` ``[T, B, *shape]`` and compare.
 
     against: an artifact's path, or the name of a backend. labels: ``[B]``, for accuracies. x is rounded to
@@ -46,23 +46,23 @@ def verify(
     names = labels_of(Path(one) for one in against if str(one) not in runners or format_of(Path(one)))
     formats = {path: _format(path) for path in names}
     loaded = {path: of.load(path) for path, of in formats.items()}
-    bits = {names[path]: one.input_bits for path, one in loaded.items() if isinstance(one, OnGrid)}
+    bits = {names[path]: one.input_bits for path, one in loaded.items() if isinstance(one, DeclaresInputGrid)}
     rounded = options.input_grid
     if not isinstance(x, Mapping):
         theirs = _their_grid(math.log2(input_scale(program)) if rounded is None else rounded, bits, say)
         rounded = theirs if rounded is None else rounded
     program, x = on_declared_grid(program, x, rounded, say)
     _require_whole(x, [name for name, found in bits.items() if found == 0])
-    bench = Bench(program, x, labels)
+    bench = ParityBench(program, x, labels)
     for one in dict.fromkeys(against):
         path = Path(one)
         if path not in names:
             kind = runners[str(one)]
-            bench.hold(kind.name, open_runner(kind, program, program, say=say, **common), program)
+            bench.compare(kind.name, open_runner(kind, program, program, say=say, **common), program)
             continue
-        bench.hold(names[path], ready(loaded[path], program, options.deadline), path, artifact=str(path))
+        bench.compare(names[path], ready(loaded[path], program, options.deadline), path, artifact=str(path))
         if options.lava:
-            bench.further(path, formats[path], names[path], {loaded[path].name}, say, **common)
+            bench.cross_check(path, formats[path], names[path], {loaded[path].name}, say, **common)
     return bench.report
 
 

@@ -19,8 +19,8 @@ from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.artifacts import Bench, open_runner
-from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.artifacts import ParityBench, open_runner
+from stl_deploy.pipeline.candidates import TradeoffPoint
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.network_input import compared, on_declared_grid
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
@@ -56,13 +56,13 @@ def report_graph(
     program, reading = open_reading(opened, dialect)
     given, labels = read_for(opened, program, input_file)
     options = EnergyOptions(input_grid=input_grid)
-    notes = [text for text in (reading.reason, reading.unsaid) if text]
+    notes = [text for text in (reading.reason, reading.unspecified_options) if text]
     bill = energy(program, given, options, labels=labels, source=source.name, notes=notes)
-    if reading.unsaid:
-        say.warn(reading.unsaid)
+    if reading.unspecified_options:
+        say.warn(reading.unspecified_options)
     x, labels, what = compared(program, given, labels, str(input_file))
     program, x = on_declared_grid(program, x, input_grid, say)
-    bench = Bench(program, x, labels)
+    bench = ParityBench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]
     proved = proof_sentence(prove_exact(program))
@@ -76,7 +76,7 @@ def report_graph(
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
             energy=bill.as_dict(),
             tradeoff=_over_time(source.stem, program, x, labels),
-            assumptions=[text for text in (reading.reason, reading.unsaid, unheld, proved) if text],
+            assumptions=[text for text in (reading.reason, reading.unspecified_options, unheld, proved) if text],
             environment=versions(),
         )
     )
@@ -93,13 +93,13 @@ def _over_time(name: str, program: Program, x: NetworkInput, labels: NDArray[np.
     shapes = [node.shape for node in program.outputs]
     if labels is None or isinstance(x, Mapping) or len(shapes) != 1 or len(shapes[0]) != 1:
         return None
-    return over_time(Candidate(name, "", program, x, labels), None).as_dict()
+    return over_time(TradeoffPoint(name, "", program, x, labels), None).as_dict()
 
 
-def _hold_onnx(bench: Bench, program: Program) -> str:
+def _hold_onnx(bench: ParityBench, program: Program) -> str:
     """Compare ONNX Runtime with the reference; says why not where that cannot be."""
     try:
-        bench.hold("ONNX Runtime", open_runner(find_runner("onnx"), program, program), program, required=False)
+        bench.compare("ONNX Runtime", open_runner(find_runner("onnx"), program, program), program, required=False)
     except StlDeployError as error:
         return f"ONNX Runtime was not compared: {error}"
     return ""

@@ -15,7 +15,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.detect_writer import Reading, reading_of
+from stl_deploy.exporters.nir.detect_writer import DialectChoice, resolve_dialect
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
@@ -102,30 +102,30 @@ def open_program(
     return program
 
 
-def tell(reading: Reading, say: Console | None) -> None:
+def tell(reading: DialectChoice, say: Console | None) -> None:
     """Say how a file was read where it does not say so, and what it leaves open."""
     if say is not None:
         if reading.told_by == "form":
             say.say(reading.reason)
-        if reading.unsaid:
-            say.warn(reading.unsaid)
+        if reading.unspecified_options:
+            say.warn(reading.unspecified_options)
 
 
-def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, Reading]:
+def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, DialectChoice]:
     """The same, and how the file was read; the metadata of a NIR graph's Program hold the dialect."""
     if source.kind == PROGRAM:
         return _open_program_file(source, dialect)
     graph = read_nir(source.file)
-    reading = reading_of(graph, dialect, source.path, or_spec=or_spec)
+    reading = resolve_dialect(graph, dialect, source.path, or_spec=or_spec)
     program = lower(graph, reading.dialect)
     return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
 
 
-def _open_program_file(source: Source, dialect: str | None) -> tuple[Program, Reading]:
+def _open_program_file(source: Source, dialect: str | None) -> tuple[Program, DialectChoice]:
     if dialect is not None:
         raise InputError(f"{source.path}: a dialect is of .nir files; a .program file leaves nothing open")
     program = read_program(source.file)
-    return program, Reading(Dialect(dt=program.dt), "metadata", "Dialect: none needed, as the file is a Program.")
+    return program, DialectChoice(Dialect(dt=program.dt), "metadata", "Dialect: none needed, as the file is a Program.")
 
 
 def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:

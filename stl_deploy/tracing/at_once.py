@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.graph.program import Reset
-from stl_deploy.tracing.coefficients import Affine, Reading, close
+from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.cores import Evaluation, Unknown
 from stl_deploy.tracing.steps import Signal
 from stl_deploy.tracing.thresholds import Threshold
@@ -23,7 +23,7 @@ from stl_deploy.tracing.thresholds import Threshold
 _PROBES = (0.7312, -1.5193, 2.2749)
 
 
-def reset_at_once(reading: Reading, off: Affine, on: Affine, start: Tensor | None) -> tuple[Reset, Tensor | None]:
+def reset_at_once(reading: FittedUpdate, off: Affine, on: Affine, start: Tensor | None) -> tuple[Reset, Tensor | None]:
     """The reset of a core with two comparisons, and the value it resets to, if it does.
 
     off, on: the potential's coefficients where what was left a step ago is not, and is, above the threshold. start:
@@ -57,7 +57,7 @@ def _fires(potential: Tensor, theta: Tensor, threshold: Threshold) -> Tensor:
     return potential > theta if threshold.compare == "gt" else potential >= theta
 
 
-def _subtracts(reading: Reading, theta: Tensor) -> bool:
+def _subtracts(reading: FittedUpdate, theta: Tensor) -> bool:
     """Whether P = h - (s - r)·θ."""
     for s, r in ((1, 0), (0, 1), (1, 1)):
         scale, constant = _left(reading, s=s, r=r)
@@ -66,7 +66,7 @@ def _subtracts(reading: Reading, theta: Tensor) -> bool:
     return True
 
 
-def _left(reading: Reading, *, s: int, r: int) -> tuple[Tensor, Tensor]:
+def _left(reading: FittedUpdate, *, s: int, r: int) -> tuple[Tensor, Tensor]:
     """What is left of a potential h, as scale·h + constant; raises CaptureError if it is no such sum."""
     constant = _left_of(reading, 0.0, s, r)
     scale = _left_of(reading, 1.0, s, r) - constant
@@ -76,7 +76,7 @@ def _left(reading: Reading, *, s: int, r: int) -> tuple[Tensor, Tensor]:
     return scale, constant
 
 
-def _left_of(reading: Reading, h: float, s: int, r: int) -> Tensor:
+def _left_of(reading: FittedUpdate, h: float, s: int, r: int) -> Tensor:
     core = reading.core
     assert core.threshold is not None
     fixed = {(reading.state, 0): reading.full(h), (core.threshold.signal, 0): reading.full(s) != 0}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.cores import Core, Evaluation, Unknown
+from stl_deploy.tracing.cores import Evaluation, Recurrence, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.remedies import CLIPS, COUNTS
@@ -46,7 +46,7 @@ class Affine:
         return replace(self, gains=tuple(g for g, out in zip(self.gains, left_out, strict=True) if not out))
 
 
-class Reading:
+class FittedUpdate:
     """What a core's potential depends on.
 
     state: the potential, as it is compared. It is read as a function of H, what ``core.carried`` (or the potential
@@ -54,7 +54,7 @@ class Reading:
     v_min, is applied to it; the potential itself where there is none. clip: the bound of what a spike leaves of it.
     """
 
-    def __init__(self, core: Core, state: Signal, foreign: Set[Signal]) -> None:
+    def __init__(self, core: Recurrence, state: Signal, foreign: Set[Signal]) -> None:
         self.core, self.state, self.foreign = core, state, foreign
         again = core.again
         self.carried = state if again is None else again.potential
@@ -70,7 +70,7 @@ class Reading:
         self.currents: tuple[Ref, ...] = tuple(dict.fromkeys(self._outer()))
         self.silent: tuple[Ref, ...] = ()
 
-    def without(self, left_out: Sequence[bool]) -> Reading:
+    def without(self, left_out: Sequence[bool]) -> FittedUpdate:
         """Without some of the currents, which do nothing."""
         self.silent += tuple(ref for ref, out in zip(self.currents, left_out, strict=True) if out)
         self.currents = tuple(ref for ref, out in zip(self.currents, left_out, strict=True) if not out)

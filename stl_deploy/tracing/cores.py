@@ -24,7 +24,7 @@ from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_element
 
 
 @dataclass(frozen=True, eq=False)
-class Core:
+class Recurrence:
     """Signals that hold one state; ``threshold`` is None for a state that makes no spikes.
 
     again: the comparison of what the reset leaves with the same threshold, where there is one.
@@ -35,7 +35,7 @@ class Core:
     again: Threshold | None = None
 
 
-def find_cores(steps: Steps) -> list[Core]:
+def find_cores(steps: Steps) -> list[Recurrence]:
     """The cores of a graph of one step, in order."""
     thresholds = find_thresholds(steps)
     number = {signal: str(i) for i, signal in enumerate(steps.signals)}
@@ -57,7 +57,7 @@ def find_cores(steps: Steps) -> list[Core]:
             cores.append(members)
     held = frozenset[Signal]().union(*cores)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
-    return [Core(members, *_thresholds_of(members, thresholds)) for members in cores]
+    return [Recurrence(members, *_thresholds_of(members, thresholds)) for members in cores]
 
 
 def _is_count(signal: Signal, thresholds: Mapping[Signal, Threshold]) -> bool:

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.at_once import reset_at_once
-from stl_deploy.tracing.coefficients import Affine, Reading, close
-from stl_deploy.tracing.cores import Core
+from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
+from stl_deploy.tracing.cores import Recurrence
 from stl_deploy.tracing.steps import Ref, Signal
 
 
@@ -36,7 +36,7 @@ from stl_deploy.tracing.steps import Ref, Signal
 class Population:
     """One core as a neuron. ``currents``: what arrives; ``recurrent``: a gain of its own spikes of the step before."""
 
-    core: Core
+    core: Recurrence
     state: Signal
     currents: tuple[Ref, ...]
     gains: tuple[Tensor, ...]
@@ -51,7 +51,7 @@ class Population:
     v_min: Tensor | None = None
 
 
-def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal]) -> Population:
+def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[Signal]) -> Population:
     """The neuron that a core is.
 
     outside: whether a member is read by what is no part of the core. foreign: states and spikes of other cores.
@@ -59,7 +59,7 @@ def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal
     Raises CaptureError, with the line, for a core that is no neuron of the Program.
     """
     state = core.threshold.potential if core.threshold is not None else _state(core, outside)
-    reading = Reading(core, state, foreign)
+    reading = FittedUpdate(core, state, foreign)
     off = reading.affine(0.0)
     reading.require_float_precision(off)
     if core.threshold is None:
@@ -74,7 +74,7 @@ def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal
     return _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
 
 
-def _require_each(reading: Reading, off: Affine, on: Affine, twice: Affine) -> None:
+def _require_each(reading: FittedUpdate, off: Affine, on: Affine, twice: Affine) -> None:
     """Raise CaptureError unless each of several spikes acts on the potential as one does."""
     pairs = [(off.decay, on.decay, twice.decay), (off.constant, on.constant, twice.constant)]
     pairs += zip(off.gains, on.gains, twice.gains, strict=True)
@@ -90,7 +90,7 @@ def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:
     return [not bool(gain.any()) for gain in gains]
 
 
-def _state(core: Core, outside: Callable[[Signal], bool]) -> Signal:
+def _state(core: Recurrence, outside: Callable[[Signal], bool]) -> Signal:
     """The member that others read; the one that carries on if nobody does."""
     read = [member for member in core.members if outside(member)]
     if len(read) > 1:
@@ -104,7 +104,7 @@ def _state(core: Core, outside: Callable[[Signal], bool]) -> Signal:
     return (read or carried)[0]
 
 
-def _with_reset(reading: Reading, off: Affine, on: Affine) -> Population:
+def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
     threshold = reading.core.threshold
     assert threshold is not None
     theta = reading.full(threshold.theta)

@@ -23,7 +23,7 @@ from stl_deploy.config.options import (
 )
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Network
-from stl_deploy.exporters.verify import Report
+from stl_deploy.exporters.verify import ParityReport
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline import export as exporting
 from stl_deploy.pipeline import simulate as simulating
@@ -100,7 +100,7 @@ def verify(
     options: VerifyOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[VerifyKeywords],
-) -> Report:
+) -> ParityReport:
     """Compare artifacts, or the network on backends, with a run folder's or .nir file's graph on one input.
 
     against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test

@@ -24,7 +24,7 @@ from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.program.file import write_program
-from stl_deploy.graph.findings import Report
+from stl_deploy.graph.findings import CheckReport
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
 from stl_deploy.pipeline.check import declared_grid, seen_coding, targets_asked
@@ -99,7 +99,7 @@ def check_untrained(
     options: CheckOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
-) -> Report:
+) -> CheckReport:
     """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
 
     input_file: x for a module. options: or their fields as keywords. Raises InputError for a bad call, CaptureError for

@@ -15,14 +15,14 @@ from stl_deploy.config.options import CheckKeywords, CheckOptions
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.ambiguity import Effect, effects
 from stl_deploy.exporters.nir.check import check_file
-from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir
-from stl_deploy.exporters.targets import Tabled, find_format
+from stl_deploy.exporters.targets import ListsLayers, find_format
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.exact import require_on_grid
-from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, from_error, worst
-from stl_deploy.graph.margins import NearThreshold
+from stl_deploy.graph.findings import CheckReport, Finding, NodeReport, fidelities, from_error, worst
+from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.graph.show import Row, table
@@ -36,7 +36,7 @@ from stl_deploy.runs.source import PROGRAM, Source, open_program, open_source, r
 class FolderCheck:
     """The reports of a folder's .nir files, by file name."""
 
-    reports: Mapping[str, Report]
+    reports: Mapping[str, CheckReport]
 
     @property
     def ok(self) -> bool:
@@ -58,7 +58,7 @@ def check(
     options: CheckOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
-) -> Report:
+) -> CheckReport:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     x: input like what will enter, for targets that take integers alone. options: or their fields as keywords.
@@ -88,19 +88,19 @@ def check(
     return report
 
 
-def _artifact(source: Source) -> Report:
+def _artifact(source: Source) -> CheckReport:
     """Whether an artifact can be read back, and its layers, held as they are by its own target."""
     of = find_format(source.kind)
     try:
         runner = of.load(source.file)
-        rows = artifact_rows(source) if isinstance(of, Tabled) else ()
+        rows = artifact_rows(source) if isinstance(of, ListsLayers) else ()
     except Exception as error:
-        return Report((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
+        return CheckReport((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
     warned = tuple(replace(found, target=of.name) for found in getattr(runner, "warnings", ()))
     notes = tuple(Finding("left-out", "info", None, note) for note in getattr(runner, "notes", ()))
     held = fidelities([row.node for row in rows], warned, [of.name])
     nodes = tuple(NodeReport(row.node, row.kind, row.shape, held[row.node]) for row in rows)
-    return Report(nodes, (*warned, *notes), {of.name: worst(*(by[of.name] for by in held.values()))}, None)
+    return CheckReport(nodes, (*warned, *notes), {of.name: worst(*(by[of.name] for by in held.values()))}, None)
 
 
 @named_options(CheckOptions)
@@ -147,7 +147,7 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
     if opened.kind == PROGRAM:
         raise InputError(f"{source}: --input measures what a .nir file leaves open; a .program file is complete")
     graph = read_nir(opened.file)
-    found = effects(graph, x, reading_of(graph, dialect, source, or_spec=True).dialect)
+    found = effects(graph, x, resolve_dialect(graph, dialect, source, or_spec=True).dialect)
     show_effects(found, f"{counted(leading(x)[1], 'sample')} of {input_file}", say)
     return found
 
@@ -160,7 +160,7 @@ def near_threshold(
     There another order of summation can move a spike. Raises as `measure` does.
     """
     opened = open_source(source)
-    program, near = open_program(opened, dialect, or_spec=True), NearThreshold()
+    program, near = open_program(opened, dialect, or_spec=True), UlpMargins()
     x, _ = read_for(opened, program, input_file)
     try:
         require_on_grid(program, x)
@@ -201,7 +201,7 @@ def show(
 def artifact_rows(source: Source) -> Sequence[Row]:
     """The layers of an artifact; raises InputError for a format that cannot tell them."""
     of = find_format(source.kind)
-    if not isinstance(of, Tabled):
+    if not isinstance(of, ListsLayers):
         raise InputError(f"{source.path}: expected a target whose layers can be shown; found {of.name}; use verify")
     return of.rows(source.file)
 

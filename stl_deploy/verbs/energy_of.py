@@ -81,7 +81,7 @@ def energy(
         twin = _twin(program, ann, x, labels, say)
     elif opened.kind == RUN:
         twin, unmeasured = kept_twin(program, source, input_file, x, labels, say, input_grid=options.input_grid)
-    notes = [text for text in (reading.reason, reading.unsaid, unmeasured, *rounded(options)) if text]
+    notes = [text for text in (reading.reason, reading.unspecified_options, unmeasured, *rounded(options)) if text]
     on_grid = replace(options, input_grid=None)
     report = count(program, x, on_grid, labels=labels, twin=twin, source=source.name, notes=notes)
     narrower = ""
@@ -93,7 +93,7 @@ def energy(
     elif frontier:
         narrower = _NO_FRONTIER
     say.say(reading.reason)
-    for warning in (reading.unsaid, unmeasured, narrower):
+    for warning in (reading.unspecified_options, unmeasured, narrower):
         if warning:
             say.warn(warning)
     show(report, say)

@@ -15,7 +15,7 @@ from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Pool
-from stl_deploy.pipeline.artifacts import Bench, show_parity
+from stl_deploy.pipeline.artifacts import ParityBench, show_parity
 from stl_deploy.pipeline.fold import fold_graph, fold_program, kept_thresholds
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.read import open_network
@@ -95,8 +95,8 @@ def fold_file(
     after = open_program(open_source(output))
     x, _, what = program_input(opened, net.program, input_file)
     before, x = on_declared_grid(net.program, x, options.input_grid, say)
-    bench = Bench(before, x)
-    bench.add(output.name, Bench(after, x).expected, required=False)
+    bench = ParityBench(before, x)
+    bench.add(output.name, ParityBench(after, x).expected, required=False)
     say.say(f"{output.name} against {source.name} on {what}:")
     show_parity(bench.report, say)
     say.say(f"written: {output}")

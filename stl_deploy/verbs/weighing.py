@@ -14,7 +14,7 @@ from stl_deploy.energy.paired import MARGIN, check_margin, percent
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline import optimise as searching
 from stl_deploy.pipeline.artifacts import labels_of
-from stl_deploy.pipeline.candidates import Candidate, Point, candidates, mode_of, pareto_front
+from stl_deploy.pipeline.candidates import Point, TradeoffPoint, candidates, mode_of, pareto_front
 from stl_deploy.pipeline.tradeoff import (
     HTML,
     JSON,
@@ -62,7 +62,7 @@ def tradeoff(
     twins += [] if ann is None else [ann]
     names = labels_of([*sources, *([] if ann is None else [ann])])
     points: list[Point] = []
-    first: Candidate | None = None
+    first: TradeoffPoint | None = None
     for source, mode in zip(sources, modes, strict=True):
         if mode == "ann":
             continue

@@ -29,8 +29,8 @@ from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
-from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
-from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.artifacts import FEW, MORE, ParityBench, open_runner, write
+from stl_deploy.pipeline.candidates import TradeoffPoint
 from stl_deploy.pipeline.energy import FILE as ENERGY
 from stl_deploy.pipeline.energy import on_loihi
 from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
@@ -154,7 +154,7 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
         energy = replace(energy, frontier=found)
     write_json(run_dir / ENERGY, energy.as_dict())
     show_energy(energy, say.details)
-    candidate = Candidate(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
+    candidate = TradeoffPoint(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
     weighed = over_time(candidate, kept)
     write_json(run_dir / TRADEOFF, weighed.as_dict())
     if weighed.iso is not None:
@@ -184,10 +184,10 @@ def keep_test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
 
 def _run_all(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
-) -> tuple[Bench, dict[str, Any], StlDeployError | None]:
+) -> tuple[ParityBench, dict[str, Any], StlDeployError | None]:
     """Every run of the network and its artifacts; what the manifest keeps of net.net, and what went wrong on Lava."""
     say.step(f"Exporting, reading back, and running {counted(test.x.shape[1], 'test sample')}")
-    bench = Bench(folded.program, test.x, test.labels, name=parity.REFERENCE)
+    bench = ParityBench(folded.program, test.x, test.labels, name=parity.REFERENCE)
     bench.add("torch, folded", _run_torch(folded.folded.network, test.x), required=folded.exact)
     onnx, path = find_format("onnx"), run_dir / "net.onnx"
     write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
@@ -210,13 +210,13 @@ def _run_all(
     problem = _run_lava(bench, path, lava, say)
     if others:
         try:
-            bench.further(path, netx, INTEGERS, {"loihi", "lava"}, say.details, values=FEW)
+            bench.cross_check(path, netx, INTEGERS, {"loihi", "lava"}, say.details, values=FEW)
         except ToolError as error:
             say.warn(f"another simulator of Loihi failed, the report is without it: {error}")
     return bench, facts, problem
 
 
-def _others_run(bench: Bench, say: Console) -> bool:
+def _others_run(bench: ParityBench, say: Console) -> bool:
     """Whether simulators that set up every connection by itself do so within seconds."""
     if bench.connections > _CONNECTIONS:
         say.details.say(
@@ -226,7 +226,7 @@ def _others_run(bench: Bench, say: Console) -> bool:
     return bench.connections <= _CONNECTIONS
 
 
-def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
+def _run_lava(bench: ParityBench, path: Path, wanted: bool, say: Console) -> ToolError | None:
     """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
     kind = find_runner("lava")
     reason = why_unavailable(kind) if wanted else "left out as asked"
@@ -237,7 +237,7 @@ def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError
     say.say(f"simulating {samples} of {counted(leading(bench.x)[1], 'sample')} on {kind.description}")
     try:
         runner = open_runner(kind, path, bench.program, progress=now_and_then(say, "steps on Lava"))
-        bench.hold(LAVA, runner, path, model=INTEGERS, samples=samples, note="lava.lib.dl.netx")
+        bench.compare(LAVA, runner, path, model=INTEGERS, samples=samples, note="lava.lib.dl.netx")
     except ToolError as error:
         say.warn(f"Lava failed, the report has our integer model alone: {error}")
         return error

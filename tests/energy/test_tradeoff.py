@@ -26,7 +26,7 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.candidates import Candidate, Point, pareto_front
+from stl_deploy.pipeline.candidates import Point, TradeoffPoint, pareto_front
 from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff
 from stl_deploy.pipeline.train import train
 from stl_deploy.report.page.pareto import render_pareto
@@ -95,7 +95,7 @@ def test_what_the_input_is_coded_as_is_asked_of_all_its_steps_and_samples(tmp_pa
 
 def test_a_twin_that_saw_every_frame_pays_for_every_frame() -> None:
     net = program(start((3,)), linear("a", "in", np.ones((2, 3))), lif("out_", "a", (2,)))
-    candidate = Candidate("net", "", net, spikes(), np.zeros(5, np.int64))
+    candidate = TradeoffPoint("net", "", net, spikes(), np.zeros(5, np.int64))
     once, each = (AnnTwin(9 * n, 30 * n, 5 * n, "twin", 0.6, frames=n) for n in (1, 4))
     one, four = (over_time(candidate, twin).points[-1] for twin in (once, each))
     assert (one.steps, four.steps) == (1, 4)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, Report, layer_rows, run_rows
+from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, ParityReport, layer_rows, run_rows
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import compare
-from stl_deploy.graph.margins import Margin, NearThreshold
+from stl_deploy.graph.margins import Margin, UlpMargins
 from stl_deploy.graph.run import Result, run
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
 
@@ -33,7 +33,7 @@ def verify(program, runs, labels=None, near=None, x=None):
         for name, run in runs.items()
         if name != "nir"
     )
-    return Report("nir", accuracy(program, runs["nir"], labels), found)
+    return ParityReport("nir", accuracy(program, runs["nir"], labels), found)
 
 
 def flipped(result, node, *places):
@@ -165,7 +165,7 @@ def test_near_threshold_counts_potentials_within_some_ulp():
     close = [0.5, 1.0, one - 3 * np.spacing(one), one + 5 * np.spacing(one)]
     program = chain((4,), neuron(decay=None))
     x = np.array(close, np.float32)[None, None].repeat(2, axis=0)
-    near, wide, chunked = NearThreshold(), NearThreshold(ulps=5), NearThreshold()
+    near, wide, chunked = UlpMargins(), UlpMargins(ulps=5), UlpMargins()
     result = run(program, x, record=["lif"], observe=near)
     run(program, x, observe=wide)
     run(program, np.concatenate([x, x], axis=1), observe=chunked, chunk=1)
@@ -176,7 +176,7 @@ def test_near_threshold_counts_potentials_within_some_ulp():
 
 def test_rows_and_json_say_the_same(net):
     program, x, result = net
-    near = NearThreshold()
+    near = UlpMargins()
     run(program, x, observe=near)
     labels = np.array([0, 1, 2, 0, 1])
     runs = {"nir": result, "onnx": result, "loihi": flipped(result, "lif1", (0, 0, 0, 0, 0))}

@@ -15,7 +15,7 @@ from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.targets import Network, Options, find_format, register_target, registry
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
-from stl_deploy.pipeline.artifacts import SAMPLES, Bench, whole_artifact
+from stl_deploy.pipeline.artifacts import SAMPLES, ParityBench, whole_artifact
 from tests.graph.nets import chain, lif
 
 C = CFormat()
@@ -82,7 +82,7 @@ def test_simulators_of_graphs_are_held_to_the_reference_on_the_first_samples(
     try:
         monkeypatch.setattr(registry(), "runners", {"witness": runners.pop("witness")})
         program = lower(chain((3,), lif((3,))))
-        bench = Bench(program, np.random.default_rng(0).random((4, SAMPLES + 5, 3)).astype(np.float32) * 3)
+        bench = ParityBench(program, np.random.default_rng(0).random((4, SAMPLES + 5, 3)).astype(np.float32) * 3)
         said = StringIO()
         bench.witnesses(Console(verbose=True, stream=said), required=True)
     finally:
@@ -119,9 +119,9 @@ def test_a_simulator_that_cannot_hold_an_artifact_is_told_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = lower(chain((3,), lif((3,))))
-    bench, said = Bench(program, np.ones((2, 1, 3), np.float32)), StringIO()
+    bench, said = ParityBench(program, np.ones((2, 1, 3), np.float32)), StringIO()
     monkeypatch.setattr(registry(), "runners", {"narrow": Narrow})
-    bench.further(tmp_path / "net.onnx", find_format("onnx"), "net.onnx", set(), Console(stream=said))
+    bench.cross_check(tmp_path / "net.onnx", find_format("onnx"), "net.onnx", set(), Console(stream=said))
     assert "narrow cannot hold net.onnx, the table is without it: its delays are too long" in " ".join(
         said.getvalue().split()
     )
@@ -131,15 +131,15 @@ def test_a_simulator_that_cannot_hold_an_artifact_is_told_and_left_out(
 def test_connections_are_counted_one_by_one() -> None:
     weight = np.ones((2, 3, 3, 3), np.float32)
     conv = nir.Conv2d((5, 5), weight, stride=1, padding=0, dilation=1, groups=1, bias=np.zeros(2, np.float32))
-    bench = Bench(lower(chain((3, 5, 5), conv, lif((2, 3, 3)))), np.ones((1, 1, 3, 5, 5), np.float32))
+    bench = ParityBench(lower(chain((3, 5, 5), conv, lif((2, 3, 3)))), np.ones((1, 1, 3, 5, 5), np.float32))
     assert bench.connections == 9 * 2 * 27
 
 
 def test_simulators_get_as_many_samples_as_keep_their_spikes_within_a_bound() -> None:
-    bench = Bench(lower(chain((3,), lif((3,)))), np.ones((2, 50, 3), np.float32), np.zeros(50, np.int64))
+    bench = ParityBench(lower(chain((3,), lif((3,)))), np.ones((2, 50, 3), np.float32), np.zeros(50, np.int64))
     assert [bench.within(10**9), bench.within(10**9, 7), bench.within(65), bench.within(1)] == [50, 7, 10, 1]
-    bench.hold("some", Reference(bench.program, Options()), bench.program, samples=10)
-    bench.hold("all", Reference(bench.program, Options()), bench.program)
+    bench.compare("some", Reference(bench.program, Options()), bench.program, samples=10)
+    bench.compare("all", Reference(bench.program, Options()), bench.program)
     some, whole = bench.runs
     assert (some.compared, whole.compared, some.differing) == (2 * 10 * 3, 2 * 50 * 3, 0)
     assert some.accuracy is None

@@ -32,7 +32,7 @@ from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
 from stl_deploy.integers.simulate import IntegerRun
-from stl_deploy.pipeline.artifacts import Bench
+from stl_deploy.pipeline.artifacts import ParityBench
 from stl_deploy.report.run_report import report
 from stl_deploy.report.text.run_summary import LINES
 from stl_deploy.runs.configure import configure
@@ -225,7 +225,7 @@ def test_an_ann_is_not_run(tmp_path: Path) -> None:
 def test_a_spike_that_differs_under_proof_is_a_failure(small_run: RunResult) -> None:
     program = lower(read_nir(small_run.run_dir / "net.nir"))
     x, labels = read_input(small_run.run_dir / "test.npz")
-    bench = Bench(program, x, labels)
+    bench = ParityBench(program, x, labels)
     spikes = bench.expected.recorded["lif2"].copy()
     spikes[2, 5, 3, 1, 1] = 1 - spikes[2, 5, 3, 1, 1]
     bench.add("torch", Result(bench.expected.outputs, {**bench.expected.recorded, "lif2": spikes}))
@@ -299,8 +299,8 @@ def test_simulators_beside_lava_never_end_a_run(
         raise ToolError("it ended without a word")
 
     _with_lava(monkeypatch, lambda found: found)
-    monkeypatch.setattr(Bench, "witnesses", lambda *_arguments, **_options: None)
-    monkeypatch.setattr(Bench, "further", fail)
+    monkeypatch.setattr(ParityBench, "witnesses", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(ParityBench, "further", fail)
     monkeypatch.setattr(run_module, "_CONNECTIONS", most)
     done = run(configure("digits", SMALL), copy, resume=True, say=Console(verbose=True, stream=stream))
     assert said in " ".join(stream.getvalue().split())

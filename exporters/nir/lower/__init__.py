@@ -26,7 +26,7 @@ from stl_deploy.exporters.nir.lower.layers import (
 )
 from stl_deploy.exporters.nir.lower.loops import place_delays
 from stl_deploy.exporters.nir.lower.neurons import lower_neuron
-from stl_deploy.exporters.nir.lower.readings import READINGS, Reading
+from stl_deploy.exporters.nir.lower.readings import SHAPE_CONVENTIONS, ShapeConvention
 from stl_deploy.exporters.nir.lower.wiring import Wiring, wire
 from stl_deploy.graph.program import Input, Node, Output, Program, Reshape, Shape, Source
 
@@ -47,7 +47,7 @@ class Lowering:
     errors: tuple[GraphError, ...]
     unreached: tuple[str, ...]
     wiring: Wiring
-    reading: Reading
+    reading: ShapeConvention
     dialect: Dialect
     metadata: Mapping[str, Any]
 
@@ -78,8 +78,8 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     dialect = dialect or metadata_dialect(metadata)
     wiring = wire(graph, into_neurons=dialect.loop_input == "neuron")
     _require_named(wiring, dialect)
-    best = _lower_as(wiring, READINGS[0], dialect, metadata)
-    for reading in READINGS[1:]:
+    best = _lower_as(wiring, SHAPE_CONVENTIONS[0], dialect, metadata)
+    for reading in SHAPE_CONVENTIONS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):
             break
         found = _lower_as(wiring, reading, dialect, metadata)
@@ -115,7 +115,7 @@ def _require_named(wiring: Wiring, dialect: Dialect) -> None:
                 )
 
 
-def _lower_as(wiring: Wiring, reading: Reading, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:
+def _lower_as(wiring: Wiring, reading: ShapeConvention, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:
     nodes: dict[str, Node] = {}
     shapes: dict[str, Shape] = {}
     arriving: dict[str, Shape] = {}
@@ -166,7 +166,7 @@ def _lower_node(
     node: nir.NIRNode,
     known: Sequence[tuple[Source, Shape]],
     sources: tuple[Source, ...],
-    reading: Reading,
+    reading: ShapeConvention,
     dialect: Dialect,
     wiring: Wiring,
 ) -> Node:
@@ -214,7 +214,7 @@ def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
     return shapes.pop()
 
 
-def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
+def _declared_shape(name: str, node: nir.Input, reading: ShapeConvention) -> Shape:
     """The sample's shape of an Input node."""
     declared = (node.input_type or {}).get("input")
     if declared is None:

@@ -18,7 +18,7 @@ from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower._fields import fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.exporters.nir.lower.layers import lower_conv, padding
 from stl_deploy.exporters.nir.lower.neurons import require_tau, require_threshold, reset_of
-from stl_deploy.exporters.nir.lower.readings import Reading
+from stl_deploy.exporters.nir.lower.readings import ShapeConvention
 from stl_deploy.graph.program import Shape
 
 _ELEMENTWISE = (
@@ -29,7 +29,7 @@ _NOT_READ = ("input_type", "output_type", "metadata", "input_shape")
 
 
 def faults(
-    name: str, node: nir.NIRNode, shape: Shape | None, reading: Reading, dialect: Dialect, looped: bool
+    name: str, node: nir.NIRNode, shape: Shape | None, reading: ShapeConvention, dialect: Dialect, looped: bool
 ) -> Iterator[GraphError]:
     """One error for each field that is wrong by itself, or does not fit the ``shape`` that arrives if that is known.
 
@@ -75,7 +75,7 @@ def _conv_shape(name: str, node: Any, weight: Any, shape: Shape) -> Shape | None
         return None
 
 
-def _read(name: str, node: Any, field: str, shape: Shape | None, reading: Reading) -> None:
+def _read(name: str, node: Any, field: str, shape: Shape | None, reading: ShapeConvention) -> None:
     match field:
         case "weight":
             weights(name, node)

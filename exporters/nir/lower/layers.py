@@ -11,7 +11,7 @@ import numpy as np
 from stl_deploy._util.windows import output_size
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
-from stl_deploy.exporters.nir.lower.readings import Reading
+from stl_deploy.exporters.nir.lower.readings import ShapeConvention
 from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
 
 Sources = tuple[Source, ...]
@@ -20,7 +20,9 @@ _MAX_POSITIONS = 2**24
 """Of a padded map of one channel; cameras have a million."""
 
 
-def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources, reading: Reading) -> Linear:
+def lower_linear(
+    name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources, reading: ShapeConvention
+) -> Linear:
     """Linear or Affine with a weight ``[out, in]`` on an input ``[in]``, or ``[..., in]`` in a lenient reading.
 
     Raises GraphError where the input does not fit.
@@ -94,7 +96,7 @@ def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sou
     )
 
 
-def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, reading: Reading) -> Reshape:
+def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, reading: ShapeConvention) -> Reshape:
     """Flatten axes start_dim…end_dim of the sample's shape (no batch axis, unless the reading says so)."""
     batch = int(reading.flatten_batch)
     start, end = (_axis(name, node, field, len(shape) + batch) - batch for field in ("start_dim", "end_dim"))
@@ -106,13 +108,15 @@ def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, 
     return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), sources=sources, input_shape=shape)
 
 
-def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, reading: Reading) -> Scale:
+def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, reading: ShapeConvention) -> Scale:
     """Elementwise scale that fits the input's shape."""
     scale = fit(name, "scale", numbers(name, node, "scale"), shape, reading.strict)
     return Scale(name=name, shape=shape, sources=sources, scale=float32(name, "field 'scale'", scale))
 
 
-def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: Reading, dt: float) -> Delay:
+def lower_delay(
+    name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: ShapeConvention, dt: float
+) -> Delay:
     """Delay of an integer number of time steps; raises GraphError for a fraction of dt or a negative delay."""
     delay = fit(name, "delay", numbers(name, node, "delay"), shape, reading.strict)
     with np.errstate(over="ignore"):

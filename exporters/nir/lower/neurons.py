@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Bound, Dialect
 from stl_deploy.exporters.nir.lower._fields import fit, float32, numbers
-from stl_deploy.exporters.nir.lower.readings import Reading
+from stl_deploy.exporters.nir.lower.readings import ShapeConvention
 from stl_deploy.graph.program import Floats, Neuron, Reset, Shape, Source, Synapse
 
 _ROUNDING = 2.0**-22
@@ -37,7 +37,7 @@ def lower_neuron(
     node: nir.NIRNode,
     shape: Shape,
     sources: tuple[Source, ...],
-    reading: Reading,
+    reading: ShapeConvention,
     dialect: Dialect,
     looped: bool,
 ) -> Neuron:

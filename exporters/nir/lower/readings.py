@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShapeConvention:
     """One way to take a file's shapes.
 
     strict: neuron parameters have the shape of what arrives (or hold one value), and Affine takes one axis; else
@@ -35,8 +35,8 @@ class Reading:
         return tuple(sentence for holds, sentence in said if holds)
 
 
-READINGS = tuple(
-    Reading(strict, leading, flatten_batch)
+SHAPE_CONVENTIONS = tuple(
+    ShapeConvention(strict, leading, flatten_batch)
     for strict in (True, False)
     for leading in (0, 1, 2)
     for flatten_batch in (False, True)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
 from stl_deploy.exporters.nir.ambiguity import Effect
-from stl_deploy.graph.findings import Report, told
+from stl_deploy.graph.findings import CheckReport, told
 from stl_deploy.pipeline.fold import kept_thresholds
 
 if TYPE_CHECKING:
     from stl_deploy.runs.folded_run import FoldedRun
 
 
-def show(report: Report, say: Console) -> None:
+def show(report: CheckReport, say: Console) -> None:
     """The nodes as a table, then the findings."""
     headers = ["node", "kind", "shape", *report.targets]
     rows = [
@@ -28,14 +28,14 @@ def show(report: Report, say: Console) -> None:
     say.say("as a whole: " + ", ".join(f"{target} {fidelity}" for target, fidelity in report.targets.items()))
 
 
-def show_folder(reports: Mapping[str, Report], targets: Sequence[str], say: Console) -> None:
+def show_folder(reports: Mapping[str, CheckReport], targets: Sequence[str], say: Console) -> None:
     """One row for each file of a folder."""
     errors = {name: sum(one.severity == "error" for one in r.findings) for name, r in reports.items()}
     rows = [[name, *r.targets.values(), str(errors[name]), _first(r)] for name, r in reports.items()]
     say.table(["file", *targets, "errors", "first finding"], rows)
 
 
-def _first(report: Report) -> str:
+def _first(report: CheckReport) -> str:
     """The gravest finding in a few words: an error before a warning before a remark."""
     for severity in ("error", "warning", "info"):
         for finding in report.findings:

@@ -9,9 +9,9 @@ import numpy as np
 
 from stl_deploy.errors import CaptureError, StlDeployError
 from stl_deploy.graph.program import DT, Input, Neuron, Output, Program, Shape, Source
-from stl_deploy.tracing.cores import Core, find_cores
+from stl_deploy.tracing.cores import Recurrence, find_cores
 from stl_deploy.tracing.first_step import require_same_first_step
-from stl_deploy.tracing.layers.draft import Draft, Terms
+from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.potentials import late_reset, left_after
@@ -40,7 +40,7 @@ _HOMOGENEOUS = ("mul", "div", "neg", "sum", "mean", "mm", "reshape", "expand", "
 """Operations that make zeros of zeros."""
 
 
-class Builder(Draft):
+class Builder(ProgramBuilder):
     """Makes the layers of one step. kinds: what makes a signal's layer, by operation (arguments as ATen has them)."""
 
     def __init__(self, steps: Steps, kinds: Mapping[str, Kind]) -> None:
@@ -50,14 +50,14 @@ class Builder(Draft):
         self.thresholds = find_thresholds(steps)
         self.signals: dict[str, Signal] = {}
         self.places: dict[str, Place] = {}
-        self._core_of: dict[Signal, Core] = {}
+        self._core_of: dict[Signal, Recurrence] = {}
         for core in self.cores:
             self._core_of.update(dict.fromkeys(core.members, core))
             if core.threshold is not None:
                 self._core_of[core.threshold.signal] = core
-        self._name_of: dict[Core, str] = {}
-        self._populations: dict[Core, Population] = {}
-        self._terms: dict[tuple[Signal, int], Terms] = {}
+        self._name_of: dict[Recurrence, str] = {}
+        self._populations: dict[Recurrence, Population] = {}
+        self._terms: dict[tuple[Signal, int], Operands] = {}
         self._path: frozenset[Signal] = frozenset()
         self._shift = 0
 
@@ -97,7 +97,7 @@ class Builder(Draft):
             )
         return shape_of(layout, {BATCH: 1})[1:]
 
-    def read(self, ref: Ref) -> Terms:
+    def read(self, ref: Ref) -> Operands:
         """What a reference stands for, as a sum of sources.
 
         A layer read late whose value before step 0 is what it makes of zeros (its bias) reads its own sources late.
@@ -112,7 +112,7 @@ class Builder(Draft):
             return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
         return self._signal(signal, lag)
 
-    def _signal(self, signal: Signal, shift: int) -> Terms:
+    def _signal(self, signal: Signal, shift: int) -> Operands:
         """The sources whose sum is a signal, ``shift`` steps ago."""
         key = (signal, shift)
         if key in self._terms:
@@ -139,7 +139,7 @@ class Builder(Draft):
             self._shift, self._path = outer
         return self._terms[key]
 
-    def _layer(self, signal: Signal) -> Terms:
+    def _layer(self, signal: Signal) -> Operands:
         counted = self.thresholds.get(signal)
         kind = self.kinds.get(signal.node.name if counted is None or counted.count is None else "count")
         if kind is None:
@@ -155,7 +155,7 @@ class Builder(Draft):
             self.places.setdefault(name, signal.node.place)
         return terms
 
-    def _potential(self, core: Core, signal: Signal) -> Terms:
+    def _potential(self, core: Recurrence, signal: Signal) -> Operands:
         """The potential of a spiking neuron: a leaky integrator of the same input, which gets its resets as input.
 
         With h[t] = a·h[t-1] + i[t] + r·s[t-1] as it is compared, and h + c·s as the signal leaves it after the spike.
@@ -188,7 +188,7 @@ class Builder(Draft):
             return (Source(twin),)
         return (Source(twin), *self.scaled((Source(name),), after, spiking.shape, name))
 
-    def _core(self, core: Core) -> None:
+    def _core(self, core: Recurrence) -> None:
         """The neuron that a core is, and what arrives at it."""
         name = self._name_of[core]
         foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
@@ -209,13 +209,13 @@ class Builder(Draft):
         if core.threshold is not None:
             self.signals[name] = core.threshold.signal
 
-    def _own(self, name: str, fitted: Fitted) -> Terms:
+    def _own(self, name: str, fitted: Fitted) -> Operands:
         """The neuron's own spikes, one step late, where they arrive at it."""
         if fitted.recurrent is None:
             return ()
         return self.scaled((Source(name, 1),), fitted.recurrent, fitted.neuron.shape, name)
 
-    def _read_outside(self, core: Core, member: Signal) -> bool:
+    def _read_outside(self, core: Recurrence, member: Signal) -> bool:
         if self.steps.output.signal is member:
             return True
         return any(
@@ -225,5 +225,5 @@ class Builder(Draft):
         )
 
 
-Kind = Callable[[Builder, Signal], Terms]
+Kind = Callable[[Builder, Signal], Operands]
 """What makes the layer of a signal."""

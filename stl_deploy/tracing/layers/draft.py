@@ -10,11 +10,11 @@ import numpy as np
 from stl_deploy.graph.program import Floats, Gather, Input, Node, Scale, Shape, Source
 from stl_deploy.graph.segments import ordered
 
-Terms = tuple[Source, ...]
+Operands = tuple[Source, ...]
 """What a layer reads: the sum of these."""
 
 
-class Draft:
+class ProgramBuilder:
     """Nodes by name, in the order in which they were found; a name may be used before its node is there."""
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class Draft:
         self._used.add(numbered)
         return numbered
 
-    def add(self, node: Node) -> Terms:
+    def add(self, node: Node) -> Operands:
         """Add a node; returns it as a source."""
         self.nodes[node.name] = node
         return (Source(node.name),)
 
-    def scaled(self, terms: Terms, gain: Floats | float | None, shape: Shape, module: str = "") -> Terms:
+    def scaled(self, terms: Operands, gain: Floats | float | None, shape: Shape, module: str = "") -> Operands:
         """Terms times a gain; themselves where it is 1 or None."""
         if gain is None or bool(np.all(gain == 1)):
             return terms
@@ -50,7 +50,7 @@ class Draft:
         self.add(Scale(name=name, shape=shape, sources=sources, scale=np.asarray(gain, np.float32)))
         return (Source(name, late),)  # late behind it, where the edge that closes a loop is
 
-    def widened(self, terms: Terms, before: Shape, shape: Shape) -> Terms:
+    def widened(self, terms: Operands, before: Shape, shape: Shape) -> Operands:
         """Terms repeated along the axes that torch would repeat them along."""
         if before == shape or self.shape_of(terms) == shape:
             return terms
@@ -58,7 +58,7 @@ class Draft:
         name = self.name("order", "")
         return self.add(Gather(name=name, shape=shape, sources=terms, indices=places, input_shape=before))
 
-    def shape_of(self, terms: Terms) -> Shape | None:
+    def shape_of(self, terms: Operands) -> Shape | None:
         """The shape that terms have, where it is known by now."""
         found = [self.nodes[source.node].shape for source in terms if source.node in self.nodes]
         return found[0] if found else None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
-from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.norms import norm
 from stl_deploy.tracing.layers.thresholds import gate, is_binary
 from stl_deploy.tracing.populations import compact
@@ -18,12 +18,12 @@ from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.steps import Ref, Signal
 
 
-def negated(build: Builder, signal: Signal) -> Terms:
+def negated(build: Builder, signal: Signal) -> Operands:
     """``-x``."""
     return build.scaled(build.read(signal.args[0]), -1, build.shape(signal))
 
 
-def turned(build: Builder, signal: Signal) -> Terms:
+def turned(build: Builder, signal: Signal) -> Operands:
     """``not s`` of spikes: 1 - s."""
     (x,) = signal.args
     if not is_binary(build, build.read(x)):
@@ -32,7 +32,7 @@ def turned(build: Builder, signal: Signal) -> Terms:
     return norm(build, signal, x, -ones, ones)
 
 
-def added(build: Builder, signal: Signal) -> Terms:
+def added(build: Builder, signal: Signal) -> Operands:
     """``left + alpha·right``, or with a minus; two signals, or one and a constant for each channel."""
     left, right = signal.args[:2]
     if signal.node.name == "rsub":
@@ -47,7 +47,7 @@ def added(build: Builder, signal: Signal) -> Terms:
     return norm(build, signal, x, np.ones(len(shift)), shift * scale, axis=axis)
 
 
-def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) -> Terms:
+def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) -> Operands:
     shape = build.shape(signal)
     first, second = (build.widened(build.read(ref), build.shape(ref.signal), shape) for ref in (left, right))
     # A source that is added twice is scaled by 2, as an edge is in a graph only once.
@@ -74,7 +74,7 @@ def _by_channel(build: Builder, signal: Signal, constant: Any) -> tuple[NDArray[
     return full[0].reshape(shape[0], -1)[:, 0].numpy(), 0
 
 
-def multiplied(build: Builder, signal: Signal) -> Terms:
+def multiplied(build: Builder, signal: Signal) -> Operands:
     """``left·right`` or ``left/right``: a signal scaled by a constant, or two spikes."""
     left, right = signal.args[:2]
     divided = signal.node.name == "div"

@@ -7,12 +7,12 @@ import numpy as np
 from stl_deploy.graph.program import Doubles, Norm
 from stl_deploy.tracing.layers.arguments import doubles
 from stl_deploy.tracing.layers.builder import Builder, refusal
-from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.steps import Ref, Signal
 
 
-def batch_norm(build: Builder, signal: Signal) -> Terms:
+def batch_norm(build: Builder, signal: Signal) -> Operands:
     """With running statistics: y = w·(x - mean) / √(var + ε) + b."""
     x, weight, bias, mean, var, *rest = signal.args
     training = rest[0] if signal.node.name in ("native_batch_norm", "_native_batch_norm_legit") else False
@@ -28,7 +28,7 @@ def batch_norm(build: Builder, signal: Signal) -> Terms:
     return norm(build, signal, x, scale, shift, axis=0 if len(signal.node.layout[0]) == 1 else -1)
 
 
-def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles, *, axis: int = 0) -> Terms:
+def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles, *, axis: int = 0) -> Operands:
     """y = scale·x + shift, ``[C]`` each."""
     return build.add(
         Norm(

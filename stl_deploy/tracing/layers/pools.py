@@ -12,7 +12,7 @@ from stl_deploy.graph.convolutions import line_sum
 from stl_deploy.graph.program import MaxPool, Neuron, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
-from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node, reshaped
 from stl_deploy.tracing.layers.thresholds import is_binary
 from stl_deploy.tracing.layers.weights import dense
@@ -29,7 +29,7 @@ class _Windows:
     pads: Shape = (0, 0)
 
 
-def maximum(build: Builder, signal: Signal) -> Terms:
+def maximum(build: Builder, signal: Signal) -> Operands:
     """A max pool; whether what it reads are spikes is found later, by the fold."""
     x, kernel, stride, padding, dilation, ceil = with_defaults(signal.args, (None, None, [], 0, 1, False))
     if set(pair(dilation)) != {1} or ceil:
@@ -41,11 +41,11 @@ def maximum(build: Builder, signal: Signal) -> Terms:
     return _largest(build, signal, x, _Windows(pair(kernel), pair(stride or kernel), 1, pair(padding)))
 
 
-def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
+def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operands:
     terms, before = _pooled_shape(build, signal, x, windows)
     if len(terms) == 1 or not all(is_binary(build, (term,)) for term in terms):
         return _largest_of(build, signal, terms, before, windows)
-    found: Terms = ()
+    found: Operands = ()
     for level in range(1, len(terms) + 1):  # the maximum of sums of spikes counts the levels that any of them reaches
         name = build.name("gate", "")
         threshold = np.asarray(level - 0.5, np.float32)
@@ -54,7 +54,7 @@ def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms
     return found
 
 
-def _largest_of(build: Builder, signal: Signal, terms: Terms, before: Shape, windows: _Windows) -> Terms:
+def _largest_of(build: Builder, signal: Signal, terms: Operands, before: Shape, windows: _Windows) -> Operands:
     axes = slice(3 - len(before), None)
     node = MaxPool(
         name=build.name("pool", signal.node.place.module),
@@ -68,7 +68,7 @@ def _largest_of(build: Builder, signal: Signal, terms: Terms, before: Shape, win
     return reshaped(build, signal, build.add(node), node.shape)
 
 
-def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> tuple[Terms, Shape]:
+def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> tuple[Operands, Shape]:
     """What a pool reads: ``[C, H, W]``, or ``[C, L]`` where torch pools that as ``[C, 1, L]``.
 
     An image without channels, ``[B, H, W]``, whose samples torch takes for channels, is one of one channel; where each
@@ -93,7 +93,7 @@ def _made(before: Shape, windows: _Windows) -> Shape:
     return (before[0], *(output_size(n, k, s, 2 * p) for n, k, s, p in rules))
 
 
-def adaptive_maximum(build: Builder, signal: Signal) -> Terms:
+def adaptive_maximum(build: Builder, signal: Signal) -> Operands:
     """A max pool whose windows make a given size."""
     x, size = signal.args[:2]
     before = build.shape(x.signal)
@@ -103,7 +103,7 @@ def adaptive_maximum(build: Builder, signal: Signal) -> Terms:
     return _largest(build, signal, x, _Windows(window, window, 1))
 
 
-def largest_over_axes(build: Builder, signal: Signal) -> Terms:
+def largest_over_axes(build: Builder, signal: Signal) -> Operands:
     """The maximum over both spatial axes."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
@@ -112,7 +112,7 @@ def largest_over_axes(build: Builder, signal: Signal) -> Terms:
     return _largest(build, signal, x, _Windows(before[1:], before[1:], 1))
 
 
-def average(build: Builder, signal: Signal) -> Terms:
+def average(build: Builder, signal: Signal) -> Operands:
     """An average pool, or with ``divisor_override=1`` a sum pool."""
     defaults: tuple[Any, ...] = (None, None, [], 0, False, True, None)
     x, kernel, stride, padding, ceil, counts, divisor = with_defaults(signal.args, defaults)
@@ -123,7 +123,7 @@ def average(build: Builder, signal: Signal) -> Terms:
     return _pooled(build, signal, x, _Windows(size, pair(stride or kernel), 1 if divisor == 1 else area, pads))
 
 
-def adaptive(build: Builder, signal: Signal) -> Terms:
+def adaptive(build: Builder, signal: Signal) -> Operands:
     """An average pool whose windows make a given size."""
     x, size = signal.args[:2]
     before = build.shape(x.signal)
@@ -135,7 +135,7 @@ def adaptive(build: Builder, signal: Signal) -> Terms:
     return _pooled(build, signal, x, _Windows(window, window, window[0] * window[1]))
 
 
-def over_axes(build: Builder, signal: Signal) -> Terms:
+def over_axes(build: Builder, signal: Signal) -> Operands:
     """The mean or sum over whole axes."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
@@ -145,7 +145,7 @@ def over_axes(build: Builder, signal: Signal) -> Terms:
     return _pooled(build, signal, x, _Windows(before[1:], before[1:], divisor))
 
 
-def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
+def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operands:
     terms, before = _pooled_shape(build, signal, x, windows)
     if len(before) == 2:
         return _along_a_line(build, signal, terms, before, windows)
@@ -162,7 +162,7 @@ def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
     return reshaped(build, signal, build.add(node), node.shape)
 
 
-def _along_a_line(build: Builder, signal: Signal, terms: Terms, before: Shape, windows: _Windows) -> Terms:
+def _along_a_line(build: Builder, signal: Signal, terms: Operands, before: Shape, windows: _Windows) -> Operands:
     """Over one axis, for which NIR has no pool: a convolution of each channel alone."""
     name = build.name("pool", signal.node.place.module)
     node = line_sum(name, terms, before, windows.size[1], windows.stride[1], windows.pads[1], windows.divisor)

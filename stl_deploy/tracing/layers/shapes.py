@@ -12,25 +12,25 @@ from torch import Tensor
 from stl_deploy.graph.program import Concat, Gather, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
-from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
 
-def same(build: Builder, signal: Signal) -> Terms:
+def same(build: Builder, signal: Signal) -> Operands:
     """A copy, or another type of number."""
     return build.read(signal.args[0])
 
 
-def reshape(build: Builder, signal: Signal) -> Terms:
+def reshape(build: Builder, signal: Signal) -> Operands:
     """The same values in another shape."""
     (x,) = signal.args
     return reshaped(build, signal, build.read(x), build.shape(x.signal))
 
 
-def reshaped(build: Builder, signal: Signal, terms: Terms, before: Shape) -> Terms:
+def reshaped(build: Builder, signal: Signal, terms: Operands, before: Shape) -> Operands:
     """Terms in the shape of a signal; what is flat already, or was before it got another shape, stays so."""
     shape = build.shape(signal)
     known = build.shape_of(terms) or before
@@ -45,7 +45,7 @@ def reshaped(build: Builder, signal: Signal, terms: Terms, before: Shape) -> Ter
     return reshape_node(build, signal, terms, known, shape)
 
 
-def flat(build: Builder, signal: Signal, x: Ref) -> Terms:
+def flat(build: Builder, signal: Signal, x: Ref) -> Operands:
     """What ``x`` is, as one axis."""
     if x.signal.node.name == "reshape":
         inner = x.signal.args[0]
@@ -57,13 +57,13 @@ def flat(build: Builder, signal: Signal, x: Ref) -> Terms:
     return reshape_node(build, signal, terms, known, (prod(known),))
 
 
-def reshape_node(build: Builder, signal: Signal, terms: Terms, before: Shape, shape: Shape) -> Terms:
+def reshape_node(build: Builder, signal: Signal, terms: Operands, before: Shape, shape: Shape) -> Operands:
     """Terms of one shape in another, named after the module that made a signal."""
     name = build.name("flatten", signal.node.place.module)
     return build.add(Reshape(name=name, shape=shape, sources=terms, input_shape=before))
 
 
-def rearranged(build: Builder, signal: Signal) -> Terms:
+def rearranged(build: Builder, signal: Signal) -> Operands:
     """Values in other places: what the operation makes of the numbers of the places."""
     x = signal.args[0]
     before = build.shape(x.signal)
@@ -82,7 +82,7 @@ def _moved(signal: Signal, values: Tensor) -> Tensor:
     return signal.node.run(args, kwargs, {BATCH: 1})
 
 
-def _gather(build: Builder, signal: Signal, terms: Terms, before: Shape, indices: NDArray[np.int64]) -> Terms:
+def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indices: NDArray[np.int64]) -> Operands:
     shape = build.shape(signal)
     return build.add(
         Gather(
@@ -95,13 +95,13 @@ def _gather(build: Builder, signal: Signal, terms: Terms, before: Shape, indices
     )
 
 
-def concatenated(build: Builder, signal: Signal) -> Terms:
+def concatenated(build: Builder, signal: Signal) -> Operands:
     """Channels of several signals, one after another; zeros among them."""
     parts, axis = signal.args
     if any(isinstance(part, Node) and bool(number(part).any()) for part in parts):
         raise refusal(signal, "expected signals or zeros to be concatenated; found other constants; add them as a bias")
     refs = [part for part in parts if isinstance(part, Ref)]
-    sources: list[Terms] = [_one_source(build, ref) for ref in refs]
+    sources: list[Operands] = [_one_source(build, ref) for ref in refs]
     shapes = [build.shape(ref.signal) for ref in refs]
     if axis == 1 and len(signal.node.layout[0]) == 1 and len(refs) == len(parts):
         return _concat(build, signal, sources, [shape[0] for shape in shapes], build.shape(signal))
@@ -127,7 +127,7 @@ def _places(signal: Signal) -> list[Tensor]:
     return found
 
 
-def _concat(build: Builder, signal: Signal, sources: list[Terms], sizes: list[int], shape: Shape) -> Terms:
+def _concat(build: Builder, signal: Signal, sources: list[Operands], sizes: list[int], shape: Shape) -> Operands:
     return build.add(
         Concat(
             name=build.name("concat", signal.node.place.module),
@@ -138,7 +138,7 @@ def _concat(build: Builder, signal: Signal, sources: list[Terms], sizes: list[in
     )
 
 
-def _one_source(build: Builder, part: Ref) -> Terms:
+def _one_source(build: Builder, part: Ref) -> Operands:
     """A signal as one source, for a Concat's sources are not summed."""
     terms = build.read(part)
     if len(terms) == 1:

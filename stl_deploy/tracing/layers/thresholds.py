@@ -9,13 +9,13 @@ import numpy as np
 from stl_deploy.graph.program import Gather, MaxPool, Neuron, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
-from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.populations import compact, counting
 from stl_deploy.tracing.steps import Ref, Signal
 
 
-def compared(build: Builder, signal: Signal) -> Terms:
+def compared(build: Builder, signal: Signal) -> Operands:
     """A comparison of something that holds no state."""
     threshold = build.thresholds.get(signal)
     if threshold is None:
@@ -38,7 +38,7 @@ def compared(build: Builder, signal: Signal) -> Terms:
     return build.add(node)
 
 
-def rectified(build: Builder, signal: Signal) -> Terms:
+def rectified(build: Builder, signal: Signal) -> Operands:
     """What clips spikes to a range that they are within: the spikes."""
     x, *bounds = signal.args
     low, high = (*bounds, None, None)[:2]
@@ -57,10 +57,10 @@ def rectified(build: Builder, signal: Signal) -> Terms:
     )
 
 
-def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
+def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
     """The product of two spikes (AND), or of a spike and what is left of another (AND NOT), as a threshold."""
     shape = build.shape(signal)
-    terms: Terms = ()
+    terms: Operands = ()
     turned = [_turned(ref) for ref in operands]
     if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
         return build.read(operands[0])
@@ -81,16 +81,16 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     return _added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
 
 
-def both(build: Builder, signal: Signal) -> Terms:
+def both(build: Builder, signal: Signal) -> Operands:
     """The smaller of two spikes, and both of them (AND)."""
     return gate(build, signal, _two(signal))
 
 
-def either(build: Builder, signal: Signal) -> Terms:
+def either(build: Builder, signal: Signal) -> Operands:
     """The larger of two spikes, and one or both of them (OR)."""
     shape = build.shape(signal)
     operands = _two(signal)
-    terms: Terms = ()
+    terms: Operands = ()
     for ref in dict.fromkeys(operands):
         found = build.read(ref)
         if not is_binary(build, found):
@@ -99,7 +99,7 @@ def either(build: Builder, signal: Signal) -> Terms:
     return _added_and_compared(build, signal, terms, 0.5) if len(set(operands)) > 1 else terms
 
 
-def _spread(build: Builder, terms: Terms, ref: Ref, shape: Shape) -> Terms:
+def _spread(build: Builder, terms: Operands, ref: Ref, shape: Shape) -> Operands:
     """Spikes repeated along the axes that torch would repeat them along; as they are, if only their shape differs."""
     before = build.shape(ref.signal)
     return terms if prod(before) == prod(shape) else build.widened(terms, before, shape)
@@ -115,7 +115,7 @@ def _two(signal: Signal) -> tuple[Ref, Ref]:
     return left, right
 
 
-def _added_and_compared(build: Builder, signal: Signal, terms: Terms, threshold: float) -> Terms:
+def _added_and_compared(build: Builder, signal: Signal, terms: Operands, threshold: float) -> Operands:
     node = Neuron(
         name=build.name("gate", ""),
         shape=build.shape(signal),
@@ -140,7 +140,7 @@ def _turned(ref: Ref) -> tuple[Ref, bool]:
     return ref, False
 
 
-def is_binary(build: Builder, terms: Terms) -> bool:
+def is_binary(build: Builder, terms: Operands) -> bool:
     """Whether terms are 0 or 1."""
     if len(terms) != 1:
         return False

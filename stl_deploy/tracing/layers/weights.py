@@ -11,7 +11,7 @@ from stl_deploy.graph.convolutions import MAX_DENSE
 from stl_deploy.graph.program import Conv, Floats, Linear
 from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
-from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import flat, reshaped
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import replace_nodes
@@ -19,7 +19,7 @@ from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
 
-def convolution(build: Builder, signal: Signal) -> Terms:
+def convolution(build: Builder, signal: Signal) -> Operands:
     """Over one or two axes; a third, of time alone, is none of a step."""
     x, weight, bias, stride, padding, dilation, transposed, _, groups = signal.args
     if signal.node.axis:
@@ -49,14 +49,14 @@ def convolution(build: Builder, signal: Signal) -> Terms:
     )
 
 
-def over_time(build: Builder, signal: Signal) -> Terms:
+def over_time(build: Builder, signal: Signal) -> Operands:
     """A causal convolution over time: each tap is a layer of its own, which reads its input so many steps late."""
     taps, weight, bias, stride, padding, dilation, groups, axis = signal.args
     kernel = array(weight)
     stride, padding, dilation = ([*sizes[: axis - 2], *sizes[axis - 1 :]] for sizes in (stride, padding, dilation))
     if len(stride) > 2:
         raise refusal(signal, "expected a convolution over time and at most 2 other axes; found 3 others")
-    terms: Terms = ()
+    terms: Operands = ()
     for i, tap in enumerate(taps):
         part: Floats = np.asarray(kernel.take(i, axis), np.float32)
         last = i == len(taps) - 1
@@ -83,7 +83,7 @@ def over_time(build: Builder, signal: Signal) -> Terms:
     return terms
 
 
-def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: Any, groups: int) -> Terms:
+def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: Any, groups: int) -> Operands:
     """A convolution over time alone, of kernel 1: a linear layer, of blocks where it has groups."""
     parts = np.split(weight, groups)
     blocks = [[part if i == j else np.zeros_like(part) for j in range(groups)] for i, part in enumerate(parts)]
@@ -99,7 +99,7 @@ def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: A
     )
 
 
-def linear(build: Builder, signal: Signal) -> Terms:
+def linear(build: Builder, signal: Signal) -> Operands:
     """``addmm``, which is beta·bias + alpha·x·weight, or ``mm``."""
     bias, x, weight = signal.args if signal.node.name == "addmm" else (None, *signal.args)
     alpha, beta = (np.float32(signal.kwargs.get(name, 1)) for name in ("alpha", "beta"))
@@ -116,12 +116,12 @@ def linear(build: Builder, signal: Signal) -> Terms:
     )
 
 
-def as_matrix(build: Builder, signal: Signal) -> Terms:
+def as_matrix(build: Builder, signal: Signal) -> Operands:
     """An operation that is linear in its first argument, and has no node of its own."""
     return dense(build, signal, signal.args[0])
 
 
-def dense(build: Builder, signal: Signal, x: Ref) -> Terms:
+def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
     """A linear operation that NIR has no node for, as weights on the flat values: what it makes of unit vectors."""
     before, after = build.shape(x.signal), build.shape(signal)
     count, made = int(np.prod(before)), int(np.prod(after))

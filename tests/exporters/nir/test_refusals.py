@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.exporters.nir.detect_writer import reading_of
+from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect, load_dialect
 from stl_deploy.exporters.nir.lower import all_errors, lower, try_lower
 from stl_deploy.graph.run import run
@@ -361,14 +361,14 @@ def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
 def test_a_time_step_that_neither_the_dialect_nor_its_preset_names_is_that_of_the_file(metadata, asked, dt):
     net = chain([2], lif((2,)))
     net.metadata = metadata
-    assert reading_of(net, asked, "net.nir").dialect.dt == dt
+    assert resolve_dialect(net, asked, "net.nir").dialect.dt == dt
 
 
 @pytest.mark.parametrize("dt", [0, -1, "x", float("nan"), None, [1], True])
 def test_a_file_whose_time_step_is_none_is_read_with_that_of_spec(dt):
     net = chain([2], lif((2,)))
     net.metadata = {"dt": dt}
-    assert reading_of(net, {"compare": "ge"}, "net.nir").dialect == Dialect(compare="ge")
+    assert resolve_dialect(net, {"compare": "ge"}, "net.nir").dialect == Dialect(compare="ge")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.detect_writer import candidates, overlooked, reading_of, recognise, unsaid
+from stl_deploy.exporters.nir.detect_writer import (
+    candidates,
+    detect_writer,
+    ignored_fields,
+    resolve_dialect,
+    unspecified_options,
+)
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from tests.conformance.golden import GOLDEN
@@ -29,8 +35,8 @@ def golden(path, folder):
 def test_a_writer_is_never_mistaken(path, tmp_path):
     framework, net = path.stem.split("-")[0], path.stem
     graph = golden(path, tmp_path)
-    found = recognise(graph)
-    assert not any(overlooked(graph, d) for preset, d in PRESETS.items() if preset.split("_")[0] == framework)
+    found = detect_writer(graph)
+    assert not any(ignored_fields(graph, d) for preset, d in PRESETS.items() if preset.split("_")[0] == framework)
     told = (framework in ALONE and not ("-if" in net and framework in ("norse", "spyx"))) or (
         framework == "snntorch" and "recurrent" in net
     )
@@ -51,9 +57,9 @@ def test_a_writer_is_never_mistaken(path, tmp_path):
     ],
 )
 def test_a_graph_that_anyone_could_have_written_is_not_told(net):
-    assert recognise(net) is None
+    assert detect_writer(net) is None
     with pytest.raises(InputError, match=r"net\.nir: the file does not say how it is meant.*dialect=\): spec, "):
-        reading_of(net, None, "net.nir")
+        resolve_dialect(net, None, "net.nir")
 
 
 def _line(first, **nodes):
@@ -80,9 +86,9 @@ def _doubles(tau, r):
 )
 def test_time_constants_that_no_dt_explains_are_not_their_writers(alike, another, writer):
     """Names alone tell nothing: one neuron layer of another dt, or of another r, and it was somebody else."""
-    assert recognise(alike).preset == writer
+    assert detect_writer(alike).preset == writer
     last = list(alike.nodes)[-1]
-    assert recognise(nir.NIRGraph({**alike.nodes, last: another}, alike.edges, type_check=False)) is None
+    assert detect_writer(nir.NIRGraph({**alike.nodes, last: another}, alike.edges, type_check=False)) is None
 
 
 def test_the_dt_of_rockpool_and_spikingjelly_is_in_their_files():
@@ -94,14 +100,14 @@ def test_the_dt_of_rockpool_and_spikingjelly_is_in_their_files():
         [("input", "0_LIFTorch"), ("0_LIFTorch", "output")],
         type_check=False,
     )
-    assert recognise(net).dialect.dt == pytest.approx(dt)
+    assert detect_writer(net).dialect.dt == pytest.approx(dt)
     doubles = {name: np.full(2, value) for name, value in dict(tau=4e-3, r=4.0, v_leak=0.0, v_threshold=1.0).items()}
     net = nir.NIRGraph(
         {"input_1": nir.Input(np.array([2])), "_0": nir.LIF(**doubles), "output": nir.Output(np.array([2]))},
         [("input_1", "_0"), ("_0", "output")],
         type_check=False,
     )
-    assert recognise(net).dialect == Dialect(dt=1e-3, compare="ge", start="v_reset")
+    assert detect_writer(net).dialect == Dialect(dt=1e-3, compare="ge", start="v_reset")
 
 
 def test_candidates_are_those_who_write_such_nodes():
@@ -111,33 +117,35 @@ def test_candidates_are_those_who_write_such_nodes():
 
 
 def test_what_no_dialect_changes_needs_none():
-    assert reading_of(chain([2], nir.Scale(a(1, 2))), None, "net.nir").dialect == PRESETS["spec"]
+    assert resolve_dialect(chain([2], nir.Scale(a(1, 2))), None, "net.nir").dialect == PRESETS["spec"]
 
 
 def test_what_sinabs_leaves_unsaid_is_told():
-    assert "norm_input=True" in unsaid(chain([1], lif((1,), tau=20)), PRESETS["sinabs"])
-    assert "sinabs_reader" in unsaid(chain([1], iff((1,), r=1)), PRESETS["sinabs"])
-    assert not unsaid(chain([1], lif((1,), tau=20)), PRESETS["sinabs_norm"])
-    assert not unsaid(chain([1], iff((1,), r=1)), PRESETS["sinabs_reader"])
-    assert not unsaid(chain([1], lif((1,))), PRESETS["spec"])
-    assert "(v_reset); read as 0" in unsaid(chain([1], lif((1,))), PRESETS["norse"])
-    assert not unsaid(chain([1], lif((1,), v_reset=-0.5)), PRESETS["norse"])
-    assert "the neurons' bias; read as 0" in unsaid(chain([1], lif((1,))), PRESETS["rockpool"])
-    assert "the reset; read as snntorch_zero; others: snntorch," in unsaid(chain([1], lif()), PRESETS["snntorch_zero"])
+    assert "norm_input=True" in unspecified_options(chain([1], lif((1,), tau=20)), PRESETS["sinabs"])
+    assert "sinabs_reader" in unspecified_options(chain([1], iff((1,), r=1)), PRESETS["sinabs"])
+    assert not unspecified_options(chain([1], lif((1,), tau=20)), PRESETS["sinabs_norm"])
+    assert not unspecified_options(chain([1], iff((1,), r=1)), PRESETS["sinabs_reader"])
+    assert not unspecified_options(chain([1], lif((1,))), PRESETS["spec"])
+    assert "(v_reset); read as 0" in unspecified_options(chain([1], lif((1,))), PRESETS["norse"])
+    assert not unspecified_options(chain([1], lif((1,), v_reset=-0.5)), PRESETS["norse"])
+    assert "the neurons' bias; read as 0" in unspecified_options(chain([1], lif((1,))), PRESETS["rockpool"])
+    assert "the reset; read as snntorch_zero; others: snntorch," in unspecified_options(
+        chain([1], lif()), PRESETS["snntorch_zero"]
+    )
 
 
 def test_fields_that_a_named_dialect_does_not_look_at_are_told():
     scaled, lifted = chain([1], lif((1,), tau=20, r=5)), chain([1], lif((1,), v_reset=-0.5))
-    assert reading_of(scaled, "sinabs_norm", "net.nir").unsaid == (
+    assert resolve_dialect(scaled, "sinabs_norm", "net.nir").unspecified_options == (
         "this dialect does not look at r, which is not 1 at 'n0'; if it scales input, name another"
     )
-    assert "r, which is not 1" in overlooked(scaled, PRESETS["rockpool"])
-    assert "r, which is not 1" in overlooked(scaled, PRESETS["spyx"])
-    assert not overlooked(scaled, PRESETS["spec"])
-    assert reading_of(lifted, "snntorch", "net.nir").unsaid.endswith(
+    assert "r, which is not 1" in ignored_fields(scaled, PRESETS["rockpool"])
+    assert "r, which is not 1" in ignored_fields(scaled, PRESETS["spyx"])
+    assert not ignored_fields(scaled, PRESETS["spec"])
+    assert resolve_dialect(lifted, "snntorch", "net.nir").unspecified_options.endswith(
         "; the reset of this dialect, subtract_delayed, does not look at v_reset, which is not 0 at 'n0'"
     )
-    assert not overlooked(lifted, PRESETS["snntorch_zero"])
+    assert not ignored_fields(lifted, PRESETS["snntorch_zero"])
     own = replace(PRESETS["spec"], nodes={"n0": {"reset": "none"}})
-    assert "reset of this dialect, none" in overlooked(lifted, own)
-    assert not overlooked(chain([1], bare(nir.LIF)), PRESETS["sinabs"])
+    assert "reset of this dialect, none" in ignored_fields(lifted, own)
+    assert not ignored_fields(chain([1], bare(nir.LIF)), PRESETS["sinabs"])

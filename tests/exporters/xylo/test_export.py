@@ -24,7 +24,7 @@ from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
 from stl_deploy.exporters.xylo.structure import structure
 from stl_deploy.graph.program import Program, Synapse
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.artifacts import Bench
+from stl_deploy.pipeline.artifacts import ParityBench
 from stl_deploy.verbs.artifacts import export, simulate
 from stl_deploy.verbs.checking import check as check_source
 from tests.exporters.xylo.nets import F, chain, changed, counts, graph_of
@@ -229,8 +229,8 @@ def test_states_that_differ_fail_the_comparison() -> None:
             found.v[3, 0, 1] += 1
             return found
 
-    bench = Bench(program, x)
-    bench.hold("off", Off(program, XyloOptions(x=x)), program)
+    bench = ParityBench(program, x)
+    bench.compare("off", Off(program, XyloOptions(x=x)), program)
     against = bench.runs[-1]
     assert against.required
     assert against.differing == 0
@@ -244,8 +244,8 @@ def test_states_that_differ_fail_the_comparison() -> None:
 def test_xylosim_has_every_spike_and_state(readout: bool) -> None:
     program = chain(seed=3, readout=readout)
     x = counts(program)
-    bench = Bench(program, x)
-    bench.hold("xylosim", XyloSim(program, XyloOptions(x=x)), program)
+    bench = ParityBench(program, x)
+    bench.compare("xylosim", XyloSim(program, XyloOptions(x=x)), program)
     assert bench.runs[-1].exact
     assert bench.runs[-1].states
     bench.runs[-1].require()
