@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from stl_deploy.exporters.xylo.choose import fitting
 from stl_deploy.exporters.xylo.decays import decay_findings
 from stl_deploy.exporters.xylo.devices import DEVICES, excesses, find_device
 from stl_deploy.exporters.xylo.specification import INPUT_CAP
-from stl_deploy.exporters.xylo.structure import Structure, refusals, structure
+from stl_deploy.exporters.xylo.structure import Structure, outline, refusals
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Neuron, Program
 
@@ -26,13 +24,14 @@ def check(program: Program, device: str | None = None, round_decays: bool = Fals
     yield from _input(program)
     for node in program.of(Neuron):
         yield from decay_findings(node, round_decays)
-    if refused:
+    net = outline(program)
+    if net is None:
         return
-    net = structure(program)
     chip = chip or fitting(net)
     yield from excesses(net, chip)
-    yield _placement(net, chip.title)
-    yield from _rounded(net)
+    if not refused:
+        yield _placement(net, chip.title)
+        yield from _rounded(net)
 
 
 def _input(program: Program) -> Iterator[Finding]:
@@ -57,8 +56,8 @@ def _placement(net: Structure, title: str) -> Finding:
         "placement",
         "info",
         None,
-        f"asked of {title}: {hidden} hidden and {outputs} output neurons; {holders} would hold them. Steps late on the "
-        f"chip, which simulate takes out: {late}",
+        f"{hidden} hidden and {outputs} output neurons, checked for {title}; {holders} can hold them. Steps late on "
+        f"the chip, which simulate takes out: {late}",
     )
 
 
@@ -72,12 +71,11 @@ def _rounded(net: Structure) -> Iterator[Finding]:
                 f"its bias acts {one.depth} steps before its input arrives on the chip",
                 "train without v_leak behind the first layer, or compare the agreement that export reports",
             )
-        count = 1 if one.neuron.threshold is None else int(np.unique(one.neuron.threshold).size)
-        held = f"{count} thresholds become integers" if one.neuron.spiking else "its potential is an integer"
+        held = "thresholds and states to 16" if one.neuron.spiking else "states to 16"
         yield Finding(
             "quantisation",
             "warning",
             one.name,
-            f"weights are rounded to 8 bits, {held}, and what decays is rounded down in each step",
-            "export reports how many spikes differ on its input; states in 16 bits saturate where its margin is passed",
+            f"weights are rounded to 8 bits and {held}; decays are rounded in each step",
+            "export reports how many spikes differ on its input, and how many states leave 16 bits",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,11 +85,13 @@ def choose(
     expected = run(program, counts, record=names, observe=extremes, chunk=CHUNK)
     made = rows(net, extremes.largest)
     placed = order(net)
+    if chip.heard == chip.hidden:  # the maker's function for such a chip takes a row of output weights for each neuron
+        placed = replace(placed, heard=sum(one.size for one in net.hidden))
     build = _Builder(program, net, made, placed, chip, source)
     shifts = build.best(counts[:, :TRIED], _first(expected, TRIED))
     network = build.network(shifts)
     found, chip_run = evolve(network, counts, True, _ours)
-    most = {net.input.name: int(counts.max())} | {one.name: HIDDEN_CAP for one in net.hidden}
+    most = {net.input.name: INPUT_CAP} | {one.name: HIDDEN_CAP for one in net.hidden}
     fits = tuple(
         _fit(row, network.spec, placed, expected, found, chip_run, most, net.input.name, shifts)
         for row in made.values()

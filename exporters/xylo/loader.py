@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stl_deploy.exporters.xylo.devices import Device
 from stl_deploy.exporters.xylo.layout import Layout
+from stl_deploy.exporters.xylo.specification import INPUT_CAP
 
 FILE = "load_on_board.py"
 
@@ -11,13 +12,12 @@ FILE = "load_on_board.py"
 def script(device: Device, layout: Layout) -> str:
     """Python for Rockpool 3.1.0 with samna, in an environment of the board owner's own."""
     mode = "Spike" if all(one.spikes for one in layout.populations if one.output) else "Vmem"
-    second = ' | {"dash_syn_2": spec["dash_syn_2"]}' if device.name == "audio2" else ""
     return f'''"""Load specification.npz on {device.title} and run an input. UNTESTED: it was never run on a board.
 
 It needs Rockpool 3.1.0 with samna (pip install "rockpool[xylo]", AGPL-3; samna downloads its binaries from SynSense),
 and a {device.title} development kit. Written by stl-deploy; manifest and neurons.json say from what.
 
-    python {FILE} X.npz Y.npz        x [T, B, ...], spike counts 0 to 15; y [T + {layout.skew}, B, outputs]
+    python {FILE} X.npz Y.npz        x [T, B, ...], spike counts 0 to {INPUT_CAP}; y [T + {layout.skew}, B, outputs]
 
 The outputs are {layout.skew} steps late (neurons.json: skew). Each sample is given a network of its own, so that it
 starts from rest: Rockpool's reset_state does nothing on some boards.
@@ -40,9 +40,10 @@ def configuration():
     with np.load(HERE / "specification.npz", allow_pickle=False) as arrays:
         spec = dict(arrays)
     weights = {{name: spec[name] for name in ("weights_in", "weights_rec", "weights_out")}}
-    rows = {{name: spec[name] for name in ROWS}}{second}
+    rows = {{name: spec[name] for name in ROWS}}
     shifts = {{name: int(spec[name]) for name in SHIFTS}}
-    aliases = [[int(target)] if target >= 0 else [] for target in spec["aliases"]]
+    targets = spec["aliases"].tolist()
+    aliases = [[target] if target >= 0 else [] for target in targets] if max(targets) >= 0 else None
     config, valid, message = config_from_specification(**weights, **rows, **shifts, aliases=aliases)
     if not valid:
         raise SystemExit(f"samna refuses the configuration: {{message}}")
@@ -55,6 +56,8 @@ def main(source, target):
     if not boards:
         raise SystemExit("no {device.title} development kit found; connect one")
     x = np.load(source, allow_pickle=False)["x"]
+    if not np.isin(x, range({INPUT_CAP + 1})).all():
+        raise SystemExit("expected spike counts 0 to {INPUT_CAP} in x; found other values")
     x = x.reshape(*x.shape[:2], -1)
     late = np.zeros(({layout.skew}, *x.shape[1:]), x.dtype)
     samples = []

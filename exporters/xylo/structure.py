@@ -85,6 +85,15 @@ def refusals(program: Program) -> list[UnsupportedError]:
     return list(_Reader(program).refusals())
 
 
+def outline(program: Program) -> Structure | None:
+    """The populations and what they read, of a Program that may be refused; None if they cannot be taken apart."""
+    reader = _Reader(program)
+    try:
+        return None if any(reader.refusals_of_ends()) else reader.structure
+    except UnsupportedError:
+        return None
+
+
 def _refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
     return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
 
@@ -99,7 +108,7 @@ class _Reader:
 
     def refusals(self) -> Iterator[UnsupportedError]:
         """What is wrong, the coarse before the fine: later checks need the earlier ones to pass."""
-        found = list(self._ends())
+        found = list(self.refusals_of_ends())
         yield from found
         for neuron in self._neurons:
             yield from _neuron_refusals(neuron, neuron.name in self._output_names)
@@ -115,17 +124,18 @@ class _Reader:
 
     @cached_property
     def structure(self) -> Structure:
-        """The network, once nothing refuses it."""
+        """The network; depths are right once nothing refuses it."""
         depths, _ = self._depths()
         populations = [
-            ChipPopulation(neuron, neuron.name in self._output_names, depths[neuron.name], self._edges(neuron))
+            ChipPopulation(neuron, neuron.name in self._output_names, depths.get(neuron.name, 0), self._edges(neuron))
             for neuron in self._neurons
         ]
         hidden = sorted((one for one in populations if not one.output), key=lambda one: one.depth)
         outputs = tuple(one for one in populations if one.output)
         (output,) = self.program.outputs
         sums, _ = self._arriving(output)
-        host = np.concatenate([sums[one.name, 0] for one in outputs], axis=1)
+        none = [np.zeros((math.prod(output.shape), one.size)) for one in outputs]
+        host = np.concatenate([sums.get((one.name, 0), zero) for one, zero in zip(outputs, none, strict=True)], axis=1)
         return Structure(self.program.inputs[0], tuple(hidden), outputs, output, host)
 
     @cached_property
@@ -144,7 +154,7 @@ class _Reader:
                 waiting += [source.node for source in node.sources]
         return frozenset(found)
 
-    def _ends(self) -> Iterator[UnsupportedError]:
+    def refusals_of_ends(self) -> Iterator[UnsupportedError]:
         """Sizes that nothing may be taken apart beyond, and what has no place on the chip by its kind."""
         for what, nodes in (("input", self.program.inputs), ("output", self.program.outputs)):
             if len(nodes) != 1:

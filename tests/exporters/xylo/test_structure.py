@@ -166,6 +166,31 @@ def test_limits(sizes: tuple[int, ...], device: str, expected: list[str]) -> Non
     assert slugs(chain(sizes, recurrent=False), device=device) == expected
 
 
+def test_everything_is_said_at_once() -> None:
+    """Neurons, decays, biases, input and sizes, of one network on one chip."""
+    program = chain((17, 65, 65, 9), recurrent=False)
+    program = changed(program, "lif1", reset="value", decay=F(0.9))
+    program = changed(program, "linear2", bias=np.ones(65, F))
+    program = changed(program, "lif3", many=True)
+    program = Program(program.nodes, program.dt, {"input": {"coding": "analog"}})
+    assert slugs(program, device="audio2") == [
+        "no-hard-reset",
+        "several-spikes-out",
+        "bias-before-a-synapse",
+        "analog-input",
+        "decay-is-no-shift",
+        "too-many-input-channels",
+        "too-many-output-neurons",
+        "too-many-targets-of-one-hidden-neuron",
+    ]
+
+
+def test_an_output_that_is_late_is_one_refusal() -> None:
+    program = chain()
+    late = changed(program, "output", sources=(Source("lif3", 1),))
+    assert slugs(late) == ["host-is-not-linear"]
+
+
 def test_whether_outputs_count_is_told() -> None:
     assert slugs(chain((4, 64, 8)), device="audio2") == ["fan-out-with-outputs"]
 
