@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,19 @@ def demo(run_dir: Path) -> list[str]:
     return done.stderr.rpartition("\n\n")[2].splitlines()
 
 
+def gallery(run_dir: Path) -> None:
+    """Write the graph's drawing and the report's raster as pictures of their own."""
+    assets = ROOT / "docs" / "assets"
+    show = [sys.executable, "-m", "stl_deploy", "show", str(run_dir), "-o", str(assets / "digits-graph.svg")]
+    subprocess.run(show, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    page = (run_dir / "report.html").read_text(encoding="utf-8")
+    drawings = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    raster = next(drawing for drawing in drawings if "Spikes of one sample" in drawing.partition(">")[0])
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    alone = raster.replace("<svg ", f"<svg {names} ", 1).replace("currentColor", "#777").replace("var(--s1)", "#1a6fb3")
+    (assets / "digits-raster.svg").write_text(f"{alone}\n", encoding="utf-8")
+
+
 def main() -> None:
     """Rewrite the README's block and, with a Chromium on the machine, docs/report.png."""
     run_dir = ROOT / "runs" / "digits"
@@ -31,6 +45,7 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     readme.write_text(f"{before}{BEGIN}\n```text\n{shown}\n```\n{END}{after}", encoding="utf-8")
+    gallery(run_dir)
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         print("no chromium: docs/report.png is left as it is", file=sys.stderr)

@@ -54,7 +54,7 @@ class LayerProof:
     rate: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Proof:
     """What was proved of a capture.
 
@@ -87,7 +87,8 @@ class Proof:
         head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
         return f"<p>{html.escape(str(self))}</p>{html_table([head, *rows])}"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """Return the counts of values and spikes that were compared, in one line."""
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
