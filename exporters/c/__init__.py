@@ -1,1 +1,1 @@
-"""The C target: integers of any Program as C99 without floating point or allocation, for microcontrollers."""
+"""C target: any Program in integers as C99 without floating point or allocation, for microcontrollers."""

@@ -1,4 +1,4 @@
-"""Bytes of instructions of a network's C on a Cortex-M4, where its compiler is on this machine."""
+"""Measure the code size of a network's C on a Cortex-M4, if its compiler is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAGS = ("-std=c99", "-O3", "-mcpu=cortex-m4", "-mthumb")
 
 
 def code_size(files: Mapping[str, str], prefix: str, deadline: float = DEADLINE) -> int | None:
-    """Of the network at -O3; None where the compiler is not installed, fails or hangs for ``deadline`` seconds."""
+    """Return bytes of instructions at -O3; None if the compiler is missing, fails or exceeds ``deadline`` seconds."""
     if shutil.which(COMPILER) is None or shutil.which(SIZES) is None:
         return None
     with temporary_folder() as folder:

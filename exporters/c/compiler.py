@@ -1,4 +1,4 @@
-"""The C compiler of this machine, and programs made with it, both under a deadline in a process group of their own."""
+"""Run the host's C compiler and its programs, each with a deadline and in its own process group."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MISSING = "no C compiler found (tried cc, gcc, clang); install one, for example 
 
 
 def find_compiler() -> str | None:
-    """The compiler that $CC names; if that is not set, cc, gcc or clang; None if it is not there (see `why_none`)."""
+    """Return the compiler in $CC; if that is not set, cc, gcc or clang; None if it is missing (see `why_none`)."""
     named = os.environ.get("CC")
-    found = (shutil.which(name) for name in ([named] if named else ["cc", "gcc", "clang"]))
-    return next((path for path in found if path is not None), None)
+    paths = (shutil.which(name) for name in ([named] if named else ["cc", "gcc", "clang"]))
+    return next((path for path in paths if path is not None), None)
 
 
 def why_none() -> str:
-    """Why `find_compiler` found none, and what to do."""
+    """Explain why `find_compiler` returned None, with a remedy."""
     named = os.environ.get("CC")
     return f"$CC: expected a C compiler, without options; found no program '{named}'; unset CC" if named else MISSING
 
 
 def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE) -> None:
-    """Compile the C files of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
+    """Compile the C files of ``folder``; raise ToolError if there is no compiler, or it fails or hangs."""
     compiler = find_compiler()
     if compiler is None:
         raise ToolError(why_none())
@@ -44,7 +44,7 @@ def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), 
 def run_program(
     command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE, folder: Path | None = None
 ) -> bytes:
-    """What a program, run in ``folder``, writes to stdout; raises ToolError with stderr's last line if it fails."""
+    """Run a program in ``folder`` and return its stdout; raise ToolError with stderr's last line if it fails."""
     try:
         process = subprocess.Popen(
             command,
@@ -57,7 +57,7 @@ def run_program(
     except OSError as error:
         raise ToolError(f"{what} cannot be run: {error.strerror or error}") from None
     try:
-        found, said = process.communicate(given, timeout=deadline)
+        output, errors = process.communicate(given, timeout=deadline)
     except subprocess.TimeoutExpired:
         _end(process)
         raise ToolError(f"{what} did not end within {deadline:g} s and was stopped") from None
@@ -65,8 +65,8 @@ def run_program(
         _end(process)
         raise
     if process.returncode != 0:
-        raise ToolError(f"{what} failed with exit code {process.returncode}: {_last_line(said)}")
-    return found
+        raise ToolError(f"{what} failed with exit code {process.returncode}: {_last_line(errors)}")
+    return output
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""A C folder: written from integers, and read back only if its C is what those integers make."""
+"""Write a C folder from integers, and read one back only if its C matches its integers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def write_folder(
     ram: int | None,
     deadline: float = DEADLINE,
 ) -> Plan:
-    """Write every file of a C folder; returns how the memory is laid out.
+    """Write every file of a C folder; return the memory layout.
 
-    flash, ram: bytes there are. deadline: seconds for the compiler that is asked for the code's size.
+    flash, ram: available bytes. deadline: seconds for the compiler that measures the code's size.
     Raises UnsupportedError where the network takes more, or its sums do not fit.
     """
     plan = make_plan(graph)
@@ -47,9 +47,9 @@ def write_folder(
 
 
 def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, Program]:
-    """The integers, and the program that they make; its text is compared with the folder's.
+    """Read the integers and regenerate their program; the folder's text must equal it.
 
-    trust: take the folder's text as it stands. Raises InputError for files that are missing, damaged or not what we
+    trust: accept other text, too. Raises InputError for files that are missing, damaged or not what we
     would write.
     """
     graph, about = read_integers(folder / NAME)
@@ -59,14 +59,14 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, Pro
     except (UnsupportedError, InputError) as error:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render_plan(plan, about)
-    found = {name: _text(folder / name, files) for name in files}
+    texts = {name: _text(folder / name, files) for name in files}
     for name in files:
-        if found[name] != files[name] and not trust:
+        if texts[name] != files[name] and not trust:
             raise InputError(
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or, if you know it, take simulate --trust"
             )
-    return graph, Program(found, plan, about.prefix)
+    return graph, Program(texts, plan, about.prefix)
 
 
 def _text(path: Path, names: Iterable[str]) -> str:

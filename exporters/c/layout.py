@@ -1,4 +1,4 @@
-"""From an `IntegerGraph` to a `Plan`, node by node."""
+"""Lay an `IntegerGraph` out as a `Plan`, node by node."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from stl_deploy.integers.graph import (
 
 
 def make_plan(graph: IntegerGraph) -> Plan:
-    """Lay a graph out; raises UnsupportedError (node, reason) where sums do not fit in 32 bits."""
+    """Lay a graph out; raise UnsupportedError (node, reason) if sums do not fit in 32 bits."""
     return _Layout(_with_sums(graph)).plan()
 
 
 def _with_sums(graph: IntegerGraph) -> IntegerGraph:
-    """Nodes that read several sources, other than those that add anyway, read one that adds them."""
+    """Insert an adding node before nodes that read several sources and do not add them."""
     nodes: list[Node] = []
     for node in graph.nodes:
         if len(node.sources) > 1 and not isinstance(node, PopulationNode | IntegratorNode | IntegerOutput):
@@ -45,7 +45,7 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
 
 
 class _Layout(Populations):
-    """Every node in order."""
+    """Lay out every node in order."""
 
     def plan(self) -> Plan:
         """Lay every node out."""

@@ -1,4 +1,4 @@
-"""What stands in flash and in RAM: constant tables and buffers, with the narrowest types that hold them."""
+"""Contents of flash and RAM: constant tables and buffers, with the narrowest types that hold them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES = {"uint8_t": 1, "int8_t": 1, "uint16_t": 2, "int16_t": 2, "int32_t": 4}
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """``static const``: one-dimensional values and what they are, for the comment."""
+    """``static const``: one-dimensional values and their comment."""
 
     name: str
     ctype: str
@@ -40,7 +40,7 @@ class Buffer:
 
     @property
     def at(self) -> str:
-        """The member as an expression where ``s`` is the state."""
+        """The member as an expression with ``s`` as the state."""
         return f"s->{self.name}"
 
     @property
@@ -51,7 +51,7 @@ class Buffer:
 
 @dataclass
 class Share:
-    """What one layer takes: its tables and buffers, and synaptic operations in one step (worst case)."""
+    """Memory of one layer: its tables and buffers, and synaptic operations in one step (worst case)."""
 
     node: str
     what: str
@@ -62,17 +62,17 @@ class Share:
 
     @property
     def flash(self) -> int:
-        """Bytes."""
+        """Bytes of flash."""
         return sum(table.size for table in self.tables)
 
     @property
     def ram(self) -> int:
-        """Bytes."""
+        """Bytes of RAM."""
         return sum(buffer.size for buffer in self.buffers)
 
 
 def narrowest(interval: Interval, *accepted: str) -> str:
-    """The first of the types (default: uint8_t, int16_t, int32_t) that holds an interval."""
+    """Return the first of the types (default: uint8_t, int16_t, int32_t) that holds an interval."""
     for ctype in accepted or ("uint8_t", "int16_t", "int32_t"):
         limits = np.iinfo(ctype.removesuffix("_t"))
         if limits.min <= interval[0] and interval[1] <= limits.max:
@@ -81,7 +81,7 @@ def narrowest(interval: Interval, *accepted: str) -> str:
 
 
 def table_type(values: NDArray[Any]) -> str:
-    """The narrowest signed type, or uint8_t, that holds a table."""
+    """Return the narrowest signed type, or uint8_t, that holds a table."""
     return narrowest(
         (int(values.min(initial=0)), int(values.max(initial=0))), "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t"
     )

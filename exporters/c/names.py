@@ -1,4 +1,4 @@
-"""Names of nodes as they may stand in C: identifiers, and text in comments."""
+"""Make node names valid in C: identifiers, and text in comments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def require_prefix(prefix: str) -> str:
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
-    """For each name a C identifier of its own; every use adds a suffix to it, so keywords need no care."""
+    """Return a unique C identifier for each name; every use adds a suffix, so keywords need no care."""
     taken: set[str] = set(OURS)
     found: dict[str, str] = {}
     for name in names:
@@ -52,6 +52,6 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
 
 
 def in_comment(text: str) -> str:
-    """Text that ends no comment and holds one line of ASCII."""
+    """Return text that ends no comment, as one line of ASCII."""
     plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     return plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").replace("\\", "/")[:80]

@@ -82,7 +82,7 @@ LAYOUTS: Mapping[Package, Layout] = {
 
 
 def require_package(kind: str) -> None:
-    """Raise InputError for a kind of package that is not known."""
+    """Raise InputError for an unknown kind of package."""
     if kind not in LAYOUTS:
         raise InputError(
             f"--package: expected one of {', '.join(LAYOUTS)}; found '{kind}'{did_you_mean(kind, LAYOUTS)}"
@@ -92,13 +92,13 @@ def require_package(kind: str) -> None:
 def package_files(
     kind: Package, plan: Plan, about: About, sources: Mapping[str, str], x: NDArray[Any]
 ) -> dict[str, str]:
-    """The files of a package by their paths within it.
+    """Return the files of a package by their paths within it.
 
     Args:
-        kind: Which ecosystem's.
+        kind: Build system or registry.
         plan: The network laid out.
         about: As the C folder keeps it.
-        sources: The C folder's files by name.
+        sources: Files of the C folder by name.
         x: Integers ``[T, B, *shape]``, the first of which are recorded.
     """
     layout, prefix = LAYOUTS[kind], about.prefix
@@ -128,7 +128,7 @@ def package_files(
 
 
 def recorded(plan: Plan, x: NDArray[Any]) -> dict[str, Any]:
-    """Sequences in the narrowest form that a step takes, and a hash of what the integer model makes of each."""
+    """Return sequences in the narrowest form that a step takes, and a hash of the integer model's output for each."""
     node = plan.graph.input
     ctype, suffix = _form(node)
     flat = x.swapaxes(0, 1).reshape(x.shape[1], x.shape[0], -1)
@@ -145,7 +145,7 @@ def recorded(plan: Plan, x: NDArray[Any]) -> dict[str, Any]:
         "steps": steps,
         "step_values": flat.shape[2],
         "values": flat[:samples, :steps].reshape(-1),
-        "expected": np.array([_hash(one.astype("<i4").tobytes()) for one in y], np.int64),
+        "expected": np.array([_hash(sample.astype("<i4").tobytes()) for sample in y], np.int64),
     }
 
 

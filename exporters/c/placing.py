@@ -1,4 +1,4 @@
-"""Where the values of an `IntegerGraph` stand in C: tables, buffers, and who reads what."""
+"""Assign C storage to the values of an `IntegerGraph`: tables, buffers, and readers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _KINDS: dict[type[Node], str] = {
 
 
 class Placing:
-    """A graph, and what of it has its place already."""
+    """A graph, and the values already placed."""
 
     def __init__(self, graph: IntegerGraph) -> None:
         require_sums(graph)
@@ -61,19 +61,19 @@ class Placing:
         self.fused: set[str] = set()
 
     def _delayed(self, name: str) -> bool:
-        """Whether a node's values are read a step later, be it in another shape."""
+        """Return whether a node's values are read a step later, possibly in another shape."""
         return any(
             source.delay or (isinstance(reader, Reshape) and len(reader.sources) == 1 and self._delayed(reader.name))
             for reader, source in self.readers[name]
         )
 
     def _only_reader(self, node: Node) -> Node | None:
-        """Who alone reads a node in the same step."""
+        """Return the only reader of a node in the same step, or None."""
         readers = self.readers[node.name]
         return readers[0][0] if len(readers) == 1 and not readers[0][1].delay else None
 
     def _waits(self, node: Node) -> bool:
-        """Whether a layer of weights is added up by its only reader."""
+        """Return whether the only reader of a layer of weights adds it up."""
         reader = self._only_reader(node)
         return isinstance(node, Weighted) and isinstance(reader, PopulationNode | IntegratorNode | IntegerOutput)
 
@@ -104,7 +104,7 @@ class Placing:
         return buffer.at
 
     def _at(self, node: Node, what: str) -> str:
-        """A buffer of a node's, be it there already or not."""
+        """Return a node's buffer; create it if need be."""
         return f"s->{self.ids[node.name]}_{what}"
 
     def _spikes_of(self, node: PopulationNode, count: int) -> str:
@@ -112,12 +112,12 @@ class Placing:
         return self._buffer(node, "spikes", "uint8_t", count, comment)
 
     def _record(self, node: Node, order: Order) -> int:
-        offset = sum(math.prod(one.shape) for one in self.made.recorded)
+        offset = sum(math.prod(population.shape) for population in self.made.recorded)
         self.made.recorded.append(Recorded(node.name, node.shape, offset, tuple(int(i) for i in order)))
         return offset
 
     def _read(self, reader: Node, source: Source) -> Value:
-        """A source's values, of this step or of the one before."""
+        """Return a source's values, of this step or of the one before."""
         if not source.delay:
             return self.values[source.node]
         node = self.graph.by_name[source.node]
@@ -133,7 +133,7 @@ class Placing:
         return self._promised(node)
 
     def _promised(self, node: Node) -> Value:
-        """Where a node that comes later in the step will stand; until then it holds the step before."""
+        """Return the storage of a node later in the step; until then it holds the previous step."""
         if isinstance(node, PopulationNode):
             return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, channels_last(node.shape))
         if isinstance(node, Reshape):
@@ -151,7 +151,7 @@ class Placing:
         return narrowest(self.known[node.name].values)
 
     def _in_order(self, node: Node, value: Value, order: Order) -> Value:
-        """The values in another order, moved if need be."""
+        """Return the values in another order, copied if need be."""
         if np.array_equal(value.order, order):
             return value
         inverse = np.empty(len(order), np.int64)

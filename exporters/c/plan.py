@@ -1,4 +1,4 @@
-"""What the C program does in one step, in order, and the memory it takes.
+"""Steps of the C program in order, and their memory.
 
 Values stand channels last: an image (C, H, W) as H·W rows of C. ``order`` of a buffer says which torch position each of
 its places holds; a flatten then moves nothing, for the weights behind it are put in that order.
@@ -24,7 +24,7 @@ Order = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """Where a node's values stand: a C expression, its type, whether they are all 0 or 1, and their order."""
+    """A node's values: a C expression, its type, whether they are all 0 or 1, and their order."""
 
     at: str
     ctype: str
@@ -34,7 +34,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One statement (or loop) of a step: its kind, which the template knows, and what it needs."""
+    """One statement (or loop) of a step: its kind, known to the template, and its fields."""
 
     kind: str
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ByRows:
-    """A convolution whose neurons are at work row by row, ``lag`` rows after the input; slots: rows of sums kept."""
+    """A convolution whose neurons run row by row, ``lag`` rows after the input; slots: rows of sums kept."""
 
     start: Step
     conv: Step
@@ -59,13 +59,13 @@ class ByRows:
 
     @property
     def parts(self) -> tuple[Step, Step]:
-        """What begins the sums, and what adds to them."""
+        """Steps that begin the sums, and steps that add to them."""
         return self.start, self.conv
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Where a population's spikes stand in a recording build's ``recorded``, and in which order."""
+    """Place and order of a population's spikes in a recording build's ``recorded``."""
 
     node: str
     shape: Shape
@@ -75,7 +75,7 @@ class Recorded:
 
 @dataclass
 class Plan:
-    """Everything the templates read."""
+    """All data of the templates."""
 
     graph: IntegerGraph
     steps: list[Step] = field(default_factory=list)
@@ -97,13 +97,13 @@ class Plan:
 
     @property
     def statements(self) -> list[Step]:
-        """All steps, those within others too."""
-        found = [*self.steps, *self.last]
-        return found + [step for one in found if one.fields.get("by_rows") for step in one.by_rows.parts]
+        """All steps, nested ones included."""
+        steps = [*self.steps, *self.last]
+        return steps + [step for outer in steps if outer.fields.get("by_rows") for step in outer.by_rows.parts]
 
     @property
     def marks(self) -> list[tuple[str, ...]]:
-        """Nodes at work after each mark of the generated code, by the mark's number."""
+        """Active nodes after each mark of the generated code, by the mark's number."""
         heads = [step.node for step in self.steps if step.kind == "head"]
         found: list[tuple[str, ...]] = []
         for share in self.shares.values():
@@ -114,25 +114,25 @@ class Plan:
 
     @property
     def buffers(self) -> list[Buffer]:
-        """All of RAM but what layers share, in order."""
+        """All RAM except the shared part, in order."""
         return [buffer for share in self.shares.values() for buffer in share.buffers]
 
     @property
     def scratch(self) -> int:
-        """Bytes of the union in which the sums of the layer at work stand."""
+        """Bytes of the union that holds the current layer's sums."""
         sizes = [BYTES[ctype] * (count + self.padding) for ctype, count in self.sums.items()]
         return _rounded_up(max(sizes, default=0), max(map(BYTES.__getitem__, self.sums), default=1))
 
     @property
     def members(self) -> list[Buffer]:
-        """All members of the state but scratch, the widest types first, so that nothing lies between them."""
+        """All members of the state but scratch, widest types first, so that there is no padding."""
         shared = [
             Buffer("spike_list", "uint16_t", self.listed, "places of spikes, in rising order"),
             Buffer("spike_starts", "uint16_t", self.starts, "where the columns of a row begin in spike_list"),
             Buffer("row_spikes", "uint8_t", self.rows, "spikes of the row of neurons at work"),
         ]
-        found = [*self.buffers, *(buffer for buffer in shared if buffer.count)]
-        return sorted(found, key=lambda buffer: -BYTES[buffer.ctype])
+        members = [*self.buffers, *(buffer for buffer in shared if buffer.count)]
+        return sorted(members, key=lambda buffer: -BYTES[buffer.ctype])
 
     @property
     def shared_ram(self) -> int:
@@ -151,7 +151,7 @@ class Plan:
 
     @property
     def ram(self) -> int:
-        """Bytes of the state, as sizeof tells them; the stack and the caller's input and output come on top."""
+        """Bytes of the state, equal to sizeof; the stack and the caller's input and output come on top."""
         widest = max([BYTES[buffer.ctype] for buffer in self.members] + [BYTES[ctype] for ctype in self.sums])
         return _rounded_up(sum(share.ram for share in self.shares.values()) + self.shared_ram, widest)
 
@@ -161,6 +161,6 @@ def _rounded_up(size: int, multiple: int) -> int:
 
 
 def channels_last(shape: Shape) -> Order:
-    """Torch position of each place of an image stored channels last."""
+    """Return the torch position of each place of an image stored channels last."""
     positions = np.arange(math.prod(shape)).reshape(shape)
     return np.moveaxis(positions, 0, -1).reshape(-1)

@@ -1,4 +1,4 @@
-"""Pooling in C: sums over windows, and max pooling as OR, alone or with the neurons before it."""
+"""Pool in C: sums over windows, and max pooling as OR, alone or with the neurons before it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stl_deploy.integers.graph import MaxPoolNode, PopulationNode, SumPoolNode
 
 
 class Pools(Weights):
-    """Adds pools."""
+    """Add pools."""
 
     def _or_pooled(self, node: SumPoolNode) -> bool:
-        """Whether the only reader fires at the first spike of a window, which needs no sums."""
+        """Return whether the only reader fires at the first spike of a window, which needs no sums."""
         reader = self._only_reader(node)
         return reader is not None and is_or(reader) and self._spikes_arrive(node)
 
@@ -85,7 +85,7 @@ class Pools(Weights):
         self.values[node.name] = Value(name, "uint8_t", True, order)
 
     def _fusable(self, node: PopulationNode) -> tuple[SumPoolNode, PopulationNode] | None:
-        """The max pooling that alone reads a population, over windows that share no neuron and lie inside."""
+        """Return the max pool that alone reads a population, with disjoint windows inside the borders."""
         pool = self._only_reader(node)
         if not isinstance(pool, SumPoolNode) or not self._or_pooled(pool):
             return None
@@ -128,7 +128,7 @@ class Pools(Weights):
 
 
 def is_or(node: Node) -> bool:
-    """Whether a population fires wherever anything above 0 arrives, and remembers nothing."""
+    """Return whether a population fires on any positive input and keeps no state."""
     return (
         isinstance(node, PopulationNode)
         and node.bias is None

@@ -1,4 +1,4 @@
-"""Neurons in C: what drives a population, the form of its row function, and the tables that this reads."""
+"""Emit neurons in C: their input, the form of their row function, and its tables."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ _ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value")
 
 @dataclass(frozen=True, eq=False)
 class Drive:
-    """Where sums stand and in which C type and order, the bias still to be added to v, and what u does past
-    its limit (see `Rule`).
+    """A neuron's input: place, C type and order of the sums, the bias still to be added to v, and `Rule.passes`.
 
-    rows: what makes the sums row by row; None: they are all there.
+    rows: steps that compute the sums row by row; None: all sums are there.
     """
 
     sums: str
@@ -41,10 +40,10 @@ class Drive:
 
 
 class Populations(Pools):
-    """Adds neurons."""
+    """Add neurons."""
 
     def _drive(self, node: PopulationNode | IntegratorNode) -> Drive:
-        """Add up what arrives; the bias goes with it where u keeps nothing and stays within its limit."""
+        """Add up the input; the bias goes with it if u keeps nothing and stays within its limit."""
         order = channels_last(node.shape)
         known = self.known[node.name]
         decay = node.neuron.i_decay if isinstance(node, PopulationNode) else node.i_decay
@@ -65,7 +64,7 @@ class Populations(Pools):
         return Drive(sums, ctype, order, None if early is not None else node.bias, passes, rows)
 
     def _by_rows(self, node: PopulationNode | IntegratorNode, begun: int) -> ByRows | None:
-        """Take the convolution laid out since step ``begun`` into the step of its neurons, if it alone reaches them.
+        """Merge the convolution laid out since step ``begun`` into its neurons' step, if it alone reaches them.
 
         Not where it reads what is yet to be written, by these neurons perhaps: the spikes of the step before.
         """
@@ -108,7 +107,7 @@ class Populations(Pools):
     def _neurons(
         self, node: PopulationNode | IntegratorNode, neuron: IntegerNeuron, drive: Drive, pooled: int = 0
     ) -> dict[str, Any]:
-        """The row function, its rows, and the states and tables that it works on."""
+        """Return the row function, its rows, and its states and tables."""
         spikes = isinstance(node, PopulationNode)
         if kept(neuron.v_decay) == 0 and not neuron.resets_late and neuron.cap == 1:
             neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
@@ -150,7 +149,7 @@ class Populations(Pools):
     def _row_table(
         self, node: Node, what: str, values: Ints, comment: str, order: Order, row: int
     ) -> tuple[Table, bool]:
-        """A table for a row of neurons if all rows are alike, else for every neuron (then True)."""
+        """Return a table for one row of neurons if all rows are alike, else for every neuron (then True)."""
         flat = np.broadcast_to(values, node.shape).reshape(-1)[order]
         by_neuron = not (flat.reshape(-1, row) == flat[:row]).all()
         ctype = "int16_t" if what in ("keeps", "filter") else ""
@@ -166,7 +165,7 @@ class Populations(Pools):
 
 
 def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Iterator[tuple[str, Ints, str]]:
-    """The constants of a row of neurons that stand in tables: name, values, comment."""
+    """Return the constants of a row of neurons that are tables: name, values, comment."""
     named: tuple[tuple[str, Ints | None, str], ...] = (
         ("threshold", neuron.threshold if spikes else None, "a neuron fires above it"),
         ("offset", bias, "added to v in every step"),

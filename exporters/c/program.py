@@ -1,4 +1,4 @@
-"""A C folder compiled and run: the same arrays as the integer model's."""
+"""Compile and run a C folder; it returns the same arrays as the integer model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Program:
-    """The text of a folder's files, and the plan that tells where recorded spikes stand."""
+    """The text of a folder's files, and the plan with the places of recorded spikes."""
 
     files: Mapping[str, str]
     plan: Plan
@@ -46,7 +46,7 @@ class Program:
         """
         graph = self.plan.graph
         x = check_input(graph.input, x)
-        spikes = sum(math.prod(one.shape) for one in self.plan.recorded) if record else 0
+        spikes = sum(math.prod(population.shape) for population in self.plan.recorded) if record else 0
         outputs = math.prod(graph.output.shape)
         steps, samples = x.shape[:2]
         at_once = max(1, AT_ONCE // (4 * steps * math.prod(graph.input.shape)))
@@ -60,7 +60,7 @@ class Program:
     def decide(
         self, x: NDArray[Any], margin: int, *, deadline: float = DEADLINE
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The class of each sample, and the steps after which it was sure by ``margin``, both ``[B]``.
+        """Return the class of each sample, and the steps until it was sure by ``margin``, both ``[B]``.
 
         margin: in the C's own integers (see the header). Raises as `run` does, ToolError where the folder decides
         nothing.
@@ -70,8 +70,8 @@ class Program:
             raise ToolError("expected outputs that are scores of classes; this network has none to decide on")
         with self._compiled((), deadline) as program:
             command = [str(program), "--decide", str(margin)]
-            found = run_program(command, _given(x), what="the compiled network", deadline=deadline)
-        classes, steps = np.frombuffer(found, "<i4").reshape(x.shape[1], 2).T.astype(np.int32)
+            decisions = run_program(command, _given(x), what="the compiled network", deadline=deadline)
+        classes, steps = np.frombuffer(decisions, "<i4").reshape(x.shape[1], 2).T.astype(np.int32)
         return classes, steps
 
     @contextmanager
@@ -83,24 +83,24 @@ class Program:
             yield folder / "net"
 
     def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> IntegerRun:
-        """A run from what the program wrote: bytes ``[B, T, 4·outputs + spikes]``, spikes if it was built to record."""
+        """Unpack the program's output: bytes ``[B, T, 4·outputs + spikes]``, spikes only in a recording build."""
         graph, rows = self.plan.graph, written.swapaxes(0, 1)
         outputs, (steps, samples) = math.prod(graph.output.shape), rows.shape[:2]
         recorded = self.plan.recorded if record else []
         y = np.ascontiguousarray(rows[..., : 4 * outputs]).view("<i4").astype(np.int32)
-        found = {one.node: _spikes(rows[..., 4 * outputs :], one) for one in recorded}
-        return IntegerRun(y.reshape(steps, samples, *graph.output.shape), found)
+        spikes = {population.node: _spikes(rows[..., 4 * outputs :], population) for population in recorded}
+        return IntegerRun(y.reshape(steps, samples, *graph.output.shape), spikes)
 
     def _batch(
         self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float
     ) -> NDArray[np.uint8]:
-        """Bytes ``[B, T, 4·outputs + spikes]``."""
+        """Run one batch; return bytes ``[B, T, 4·outputs + spikes]``."""
         steps, samples = x.shape[:2]
-        found = run_program([str(program)], _given(x), what="the compiled network", deadline=deadline)
+        output = run_program([str(program)], _given(x), what="the compiled network", deadline=deadline)
         wanted = samples * steps * (4 * outputs + spikes)
-        if len(found) != wanted:
-            raise ToolError(f"the compiled network: expected {wanted:,} bytes of output; found {len(found):,}")
-        return np.frombuffer(found, np.uint8).reshape(samples, steps, -1)
+        if len(output) != wanted:
+            raise ToolError(f"the compiled network: expected {wanted:,} bytes of output; found {len(output):,}")
+        return np.frombuffer(output, np.uint8).reshape(samples, steps, -1)
 
 
 def _given(x: NDArray[np.int32]) -> bytes:
@@ -108,8 +108,8 @@ def _given(x: NDArray[np.int32]) -> bytes:
     return np.array([samples, steps], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
 
 
-def _spikes(rows: NDArray[np.uint8], one: Recorded) -> NDArray[np.uint8]:
-    """``[T, B, *shape]`` in torch's order."""
-    found = np.empty((*rows.shape[:2], len(one.order)), np.uint8)
-    found[..., np.array(one.order)] = rows[..., one.offset : one.offset + len(one.order)]
-    return found.reshape(*rows.shape[:2], *one.shape)
+def _spikes(rows: NDArray[np.uint8], population: Recorded) -> NDArray[np.uint8]:
+    """Return ``[T, B, *shape]`` in torch's order."""
+    spikes = np.empty((*rows.shape[:2], len(population.order)), np.uint8)
+    spikes[..., np.array(population.order)] = rows[..., population.offset : population.offset + len(population.order)]
+    return spikes.reshape(*rows.shape[:2], *population.shape)

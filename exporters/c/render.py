@@ -1,4 +1,4 @@
-"""The files of a C folder as text: the same integers always give the same bytes."""
+"""Render the files of a C folder as text: the same integers always give the same bytes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MOST_NAMES = 1000
 
 
 def render(graph: IntegerGraph, about: About) -> dict[str, str]:
-    """Each file's text by its name; raises UnsupportedError as `make_plan` does."""
+    """Return each file's text by its name; raise UnsupportedError as `make_plan` does."""
     return render_plan(make_plan(graph), about)
 
 
 def render_plan(plan: Plan, about: About) -> dict[str, str]:
-    """As `render`, of a plan."""
+    """Render a plan, as `render` does."""
     decision = _decision(plan, about)
     context = _context(plan, about) | {"decision": decision} | (decision or {})
     names = _FILES | (_DECISION_FILES if decision else {})
@@ -45,7 +45,7 @@ def render_plan(plan: Plan, about: About) -> dict[str, str]:
 
 
 def _wrapped(text: str) -> str:
-    """Long lines of C broken at the last comma that fits, what follows standing below the first argument."""
+    """Break long lines of C at the last comma that fits, aligned below the first argument."""
     return "\n".join(part for line in text.split("\n") for part in _broken(line))
 
 
@@ -58,7 +58,7 @@ def _broken(line: str) -> Iterator[str]:
 
 
 def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
-    """Fields of the decision's template; None where the outputs are no list of classes."""
+    """Return fields of the decision's template; None if the outputs are no list of classes."""
     shape, readout = plan.graph.output.shape, about.readout
     if about.per_step:
         readout = Readout("last", readout.population)
@@ -91,7 +91,7 @@ def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
 
 @cache
 def templates() -> Environment:
-    """Where the templates are."""
+    """Return the folder of the templates."""
     return Environment(
         loader=PackageLoader("stl_deploy.exporters.c", "templates"),
         undefined=StrictUndefined,
@@ -146,7 +146,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "shape_fields": _shape_fields(shapes),
         "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},
         "rows": plan.rows,
-        "recorded": sum(math.prod(one.shape) for one in plan.recorded),
+        "recorded": sum(math.prod(population.shape) for population in plan.recorded),
         "rules": plan.rules,
         "passes": {rule.passes for rule in plan.rules},
         "u_top": graph.accumulator.u_top,
@@ -167,7 +167,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
 
 
 def _class_names(about: About) -> list[str]:
-    """Lines of a comment: the name of each class, cut to 40 characters."""
+    """Return lines of a comment: the name of each class, cut to 40 characters."""
     names = ", ".join(f"{i} {in_comment(name[:40])}" for i, name in enumerate(about.classes[:MOST_NAMES]))
     if len(about.classes) > MOST_NAMES:
         names += ", ..."
@@ -175,7 +175,7 @@ def _class_names(about: About) -> list[str]:
 
 
 def _of_a_step(plan: Plan) -> list[Step]:
-    """The statements of a step but its input, which each form of it takes in its own way."""
+    """Return the statements of a step without its input, which each form handles itself."""
     taken = next(i for i, step in enumerate(plan.steps) if step.kind == "input")
     return [*plan.steps[: taken - 1], *plan.steps[taken + 1 :], *plan.last]
 
@@ -188,12 +188,12 @@ BLOCKS = (32, 16, 8)
 
 
 def _tiles(block: int, pairs: int) -> bool:
-    """Whether a row is made up of this block, too: of as many of the largest as fit, and at most one of each other."""
+    """Return whether a row uses this block: as many of the largest as fit, and at most one of each other."""
     return pairs >= block if block == BLOCKS[0] else bool(pairs & block)
 
 
 def _ones(number: int) -> list[int]:
-    """Which of eight bits are 1, filled up with 0, and how many."""
+    """Return the positions of the 1 bits of a byte, padded with 0, and their number."""
     places = [bit for bit in range(8) if number >> bit & 1]
     return [*places, *[0] * (8 - len(places)), len(places)]
 
@@ -206,7 +206,7 @@ def _shape_fields(shapes: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def memory_map(plan: Plan, shares: list[Share]) -> str:
-    """The lines of the header's table."""
+    """Return the lines of the header's table."""
     lines = [f" *   {'layer':<24}{'flash':>9}{'RAM':>9}{'synops, at most':>17}{'measured':>12}  what"]
     for share in shares:
         seen = "" if share.measured is None else f"{share.measured:,.0f}"
@@ -229,6 +229,6 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def literals(values: NDArray[Any]) -> str:
-    """Lines of numbers with commas between them, as an array's initialiser has them."""
+    """Return lines of comma-separated numbers for an array initialiser."""
     text = ", ".join(str(int(value)) for value in values)
     return textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)

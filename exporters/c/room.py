@@ -1,4 +1,4 @@
-"""Whether a chip's flash and RAM can hold a network, before its integers are chosen."""
+"""Estimate whether a chip's flash and RAM can hold a network, before its integers are chosen."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SURE = 1.1
 
 
 def estimate(program: Program) -> Plan:
-    """Lay out the network with integers chosen by one silent step, which takes a second or so.
+    """Lay out the network with integers from one silent step, which takes about a second.
 
-    Weights, neurons and buffers are as they will be; the types of some tables and sums may differ.
+    Weights, neurons and buffers are final; the types of some tables and sums may differ.
     """
     return make_plan(choose(program, np.zeros((1, 1, *program.inputs[0].shape), np.float32)).graph)
 
 
 def require_estimated_room(program: Program, flash: int | None, ram: int | None, deadline: float) -> None:
-    """Raise UnsupportedError where what is estimated is larger than there is by more than a tenth.
+    """Raise UnsupportedError if the estimate exceeds the memory by more than a tenth.
 
     deadline: seconds for the compiler that is asked for the code's size, where the rest fits into the flash.
     """
@@ -41,7 +41,7 @@ def require_estimated_room(program: Program, flash: int | None, ram: int | None,
 
 
 def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | None = None, sure: float = 1.0) -> None:
-    """Raise UnsupportedError, naming the layer that takes most, where a plan takes more than there is.
+    """Raise UnsupportedError with the largest layer if a plan exceeds the memory.
 
     Args:
         plan: Laid out network.

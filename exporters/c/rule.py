@@ -1,4 +1,4 @@
-"""One neuron's step as C: which form the row function takes, decided by what the bounds prove."""
+"""Choose the C form of a neuron's step from proved bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NARROW = 2**31 // DECAY_ONE
 
 @dataclass(frozen=True)
 class Rule:
-    """What a row function does; equal rules share one function.
+    """Form of a row function; equal rules share one function.
 
     sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
     product fits in 32 bits. passes: what u does past its limit, ``wrap`` or ``stop``, or '' where it stays within it.
@@ -49,29 +49,29 @@ class Rule:
 
     @property
     def parameters(self) -> list[str]:
-        """As C declares them."""
+        """Parameters as C declares them."""
         tables: tuple[tuple[str, str | None], ...] = (
             ("keeps", "int16_t" if self.keeps is None else None),
             ("filter", "int16_t" if self.filtered and self.filter_keeps is None else None),
             *((name, getattr(self, name)) for name in ("threshold", "bias", "drop", "value")),
         )
-        found = [f"{self.v} *STL_RESTRICT v"] if self.has_state or not self.spikes else []
-        found += ["int32_t *STL_RESTRICT u"] if self.filtered else []
-        found += [f"const {self.sums} *STL_RESTRICT sums"]
-        found += [f"const {ctype} *STL_RESTRICT {name}" for name, ctype in tables if ctype]
-        found += ["uint8_t *STL_RESTRICT spikes"] if self.spikes else []
-        found += ["uint8_t *STL_RESTRICT pooled"] if self.pooled else []
-        return found + (["int32_t rows"] if self.rows else [])
+        declarations = [f"{self.v} *STL_RESTRICT v"] if self.has_state or not self.spikes else []
+        declarations += ["int32_t *STL_RESTRICT u"] if self.filtered else []
+        declarations += [f"const {self.sums} *STL_RESTRICT sums"]
+        declarations += [f"const {ctype} *STL_RESTRICT {name}" for name, ctype in tables if ctype]
+        declarations += ["uint8_t *STL_RESTRICT spikes"] if self.spikes else []
+        declarations += ["uint8_t *STL_RESTRICT pooled"] if self.pooled else []
+        return declarations + (["int32_t rows"] if self.rows else [])
 
     @property
     def moving(self) -> list[str]:
-        """The parameters that go on from row to row."""
+        """Parameters that advance from row to row."""
         names = [parameter.split("*STL_RESTRICT ")[1] for parameter in self.parameters if "*STL_RESTRICT " in parameter]
         return [name for name in names if name in (*self.by_neuron, "v", "u", "sums", "spikes")]
 
     @property
     def has_state(self) -> bool:
-        """Whether v outlives the step."""
+        """Whether v persists after the step."""
         return self.keeps != 0
 
     @property
@@ -83,7 +83,7 @@ class Rule:
 def drive_bounds(
     sums: Interval, bias: Ints | None, i_decay: int | Ints, accumulator: Accumulator
 ) -> tuple[Interval, str]:
-    """Bounds of u + 64·bias, and what u does past its limit: ``wrap``, ``stop``, or '' where it stays within it."""
+    """Return bounds of u + 64·bias, and `Rule.passes`: ``wrap``, ``stop``, or '' if u stays within its limit."""
     low, high = float(sums[0] << STATE_SHIFT), float(sums[1] << STATE_SHIFT)
     slowest = int(np.min(i_decay))
     if slowest < DECAY_ONE:
@@ -97,7 +97,7 @@ def drive_bounds(
 
 
 def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
-    """Bounds of v before its limit, or None if it has none: for neurons that reset to 0 at once."""
+    """Return bounds of v before its limit; None without bounds. For neurons that reset to 0 at once."""
     slowest = int(np.min(neuron.v_decay))
     if slowest == DECAY_ONE and not neuron.resets_late:
         return drive
@@ -111,7 +111,7 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
 
 
 def _kept_type(neuron: IntegerNeuron, reach: Interval | None) -> str:
-    """The C type of v after its reset to 0, for what is above the threshold is not kept. reach: bounds before it."""
+    """Return the C type of v after its reset to 0; values above the threshold are not kept. reach: bounds before it."""
     if reach is None:
         return "int32_t"
     low, high = reach[0], min(reach[1], int(neuron.threshold.max()) << STATE_SHIFT)
@@ -119,12 +119,12 @@ def _kept_type(neuron: IntegerNeuron, reach: Interval | None) -> str:
 
 
 def kept(decay: int | Ints) -> int | None:
-    """What of 4096 is kept if it is one number."""
+    """Return the kept fraction, of 4096, if it is one number."""
     return DECAY_ONE - decay if isinstance(decay, int) else None
 
 
 def kept_table(decay: int | Ints) -> Ints | None:
-    """What of 4096 each neuron keeps, if that is not one number."""
+    """Return each neuron's kept fraction, of 4096, if they differ."""
     return None if isinstance(decay, int) else np.asarray(DECAY_ONE - decay, np.int32)
 
 
@@ -141,7 +141,7 @@ def make_rule(
     by_neuron: Iterable[str],
     pooled: int,
 ) -> Rule:
-    """The form of a row function. types: of the tables there are; reach: bounds of v, None: it stops at its limit."""
+    """Choose the form of a row function. types: of the tables; reach: bounds of v, None: it stops at its limit."""
     farthest = accumulator.v_top if reach is None else max(-reach[0], reach[1])
     filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
     return Rule(

@@ -42,9 +42,11 @@ from stl_deploy.integers.store import NAME, About
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class COptions(Options):
-    """flash, ram: what the chip has, as ``256K``. name: what all names begin with, a C identifier. package: also write
-    a package for this build system or registry, into the folder ``NAME_PACKAGE``.
-    trust: run a folder whose C is not what its integers make.
+    """Options of the C target.
+
+    flash, ram: the chip's memory, as ``256K``. name: prefix of all names, a C identifier. package: also write a package
+    for this build system or registry, into the folder ``NAME_PACKAGE``. trust: run a folder whose C differs from what
+    its integers make.
     """
 
     flash: str | int | None = None
@@ -54,7 +56,7 @@ class COptions(Options):
     trust: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InputError for sizes, a name or a package that are none."""
+        """Raise InputError for invalid sizes, names or packages."""
         bytes_of(self.flash, "flash")
         bytes_of(self.ram, "ram")
         if self.name is not None:
@@ -86,17 +88,17 @@ class C(IntegerRunner):
 
     @classmethod
     def available(cls) -> str | None:
-        """None if there is a C compiler."""
+        """Return None if there is a C compiler, else the reason."""
         return None if find_compiler() else why_none()
 
     def within(self, seconds: float) -> Self:
-        """The same, with so many seconds for compiler and program each."""
+        """Return the same runner with a deadline in seconds for compiler and program each."""
         same = copy.copy(self)
         same._options = replace(self._options, deadline=seconds)
         return same
 
     def model(self, program: Program) -> IntegerRunner:
-        """The integer model of the same integers, which every spike must equal."""
+        """Return the integer model of the same integers; every spike must equal it."""
         return IntegerRunner(program, self._options, graph=self._graph)
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
@@ -117,20 +119,20 @@ class CFormat(Format):
     takes = TAKES
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps integers from holding the network, node by node, and what they round."""
+        """Return everything that keeps integers from holding the network, node by node, and their rounding."""
         return [*(from_error(error) for error in refusals(program)), *rounded(program)]
 
     def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
-        """As `check`, and whether flash and RAM hold it, by an estimate that takes seconds."""
-        found = list(self.check(program))
-        if any(one.severity == "error" for one in found):
-            return found
+        """Check as `check`, and estimate in seconds whether flash and RAM suffice."""
+        findings = list(self.check(program))
+        if any(finding.severity == "error" for finding in findings):
+            return findings
         try:
             flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
             require_estimated_room(program, flash, ram, options.deadline)
         except UnsupportedError as error:
-            found.append(from_error(error))
-        return found
+            findings.append(from_error(error))
+        return findings
 
     def write(self, program: Program, path: Path, options: COptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
@@ -178,17 +180,17 @@ class CFormat(Format):
         }
 
     def rows(self, path: Path) -> list[Row]:
-        """Its layers, and the memory that each takes, by its integers: nothing is compiled or run."""
+        """Return its layers and their memory, from its integers: nothing is compiled or run."""
         graph, program = read_folder(path, trust=True)
         return [_row(node, program.plan) for node in graph.nodes]
 
     def load(self, path: Path) -> C:
-        """The folder's program; raises InputError if its C is not what its integers make."""
+        """Load the folder's program; raise InputError if its C does not match its integers."""
         return C(path, COptions())
 
 
 def _trained_with(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """T and class names as a run's graph declares them; a file's metadata are not trusted."""
+    """Return T and class names as a run's graph declares them; a file's metadata are not trusted."""
     steps, classes = metadata.get("steps"), metadata.get("classes")
     found: dict[str, Any] = {}
     if isinstance(steps, int) and not isinstance(steps, bool) and 0 < steps < 2**31:

@@ -1,4 +1,4 @@
-"""Layers of weights in C: rows in the order in which events add them, and what sums begin with."""
+"""Emit layers of weights in C: rows in the order in which events add them, and initial sums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEW_CHANNELS = 8
 
 
 class Weights(Placing):
-    """Adds up what arrives."""
+    """Add up inputs."""
 
     def _accumulate(self, consumer: Node, sums: str, ctype: str, order: Order, into: Node) -> None:
         """Add every source of ``consumer`` to ``sums``, which hold their start already."""
@@ -37,7 +37,7 @@ class Weights(Placing):
                 self._do("add", sums=sums, from_=value.at, count=len(order), form=(value.ctype, ctype))
 
     def _weights(self, node: Weighted, sums: str, ctype: str, order: Order) -> None:
-        """Add what a layer of weights makes of its source."""
+        """Add the output of a layer of weights."""
         value = self._read(node, node.sources[0])
         share = self._share(node)
         shape = " x ".join(str(n) for n in node.weight.shape)
@@ -75,7 +75,7 @@ class Weights(Placing):
             self._conv(node, value, sums, ctype, order)
 
     def _pairs(self, outs: int, listed: int) -> int:
-        """Words in a row of pairs; the places that a list of spikes takes are set aside."""
+        """Return the words in a row of pairs; reserve room for a list of spikes."""
         self.made.pairs.add(pairs_of(outs))
         self.made.padding = max(self.made.padding, 2 * pairs_of(outs) - outs)
         self.made.listed = max(self.made.listed, listed)
@@ -142,14 +142,14 @@ class Weights(Placing):
         )
 
     def _takes_levels(self, node: ConvNode, ctype: str) -> bool:
-        """Whether every output adds the inputs that it sees from one list of places and values, exactly in 16 bits."""
+        """Return whether every output adds its inputs from one list of places and values, exactly in 16 bits."""
         low, high = self.known[node.sources[0].node].values
         _, channels, height, width = node.weight.shape
         exact = ctype == "int16_t" or channels * height * width * high <= LISTED
         return low == 0 and high <= 255 and not node.sources[0].delay and exact and _windowed(node, 2)
 
     def _start(self, node: Node, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
-        """Put what is there before anything arrives into ``sums``: the biases, or 0."""
+        """Initialise ``sums``: the biases, or 0."""
         total = None if bias is None else np.broadcast_to(bias, node.shape).astype(np.int64)
         for source in node.sources:
             inner = self.graph.by_name[source.node]
@@ -169,11 +169,11 @@ class Weights(Placing):
         self._do("fill", to=sums, bias=table.name, row=len(flat), rows=rows, lines=lines, form=(ctype,), ctype=ctype)
 
     def _set_aside(self, ctype: str, count: int) -> None:
-        """Sums of the layer at work."""
+        """Reserve the current layer's sums."""
         self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count)
 
     def _own_sums(self, node: Weighted) -> None:
-        """A layer of weights whose sums somebody else than a population reads: in a buffer of its own."""
+        """Place a layer's sums in a buffer of its own, if a reader is no population."""
         self._head(node)
         value = self._own(node)
         order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
@@ -191,7 +191,7 @@ def _image(shape: Shape) -> tuple[int, int, int]:
 
 
 def conv_fan_out(node: ConvNode) -> NDArray[np.int64]:
-    """Taps inside the output that each input position ``(H, W)`` reaches, of one channel."""
+    """Return the taps inside the output from each input position ``(H, W)``, of one channel."""
     _, out_height, out_width = _image(node.shape)
     ways = []
     for axis, size in ((0, out_height), (1, out_width)):
@@ -204,12 +204,12 @@ def conv_fan_out(node: ConvNode) -> NDArray[np.int64]:
 
 
 def _gathers(node: ConvNode) -> bool:
-    """Whether every output adds the spikes that it sees from one list: several channels, windows without holes."""
+    """Return whether every output adds its spikes from one list: several channels, windows without holes."""
     return node.weight.shape[1] >= FEW_CHANNELS and _windowed(node, 1)
 
 
 def _windowed(node: ConvNode, each: int) -> bool:
-    """Whether windows have no holes and no groups, and a list of ``each`` words of what a row sees is not too long."""
+    """Return whether windows have no holes and no groups, and a list of ``each`` words per row is short enough."""
     _, channels, height, width = node.weight.shape
     inside = all(max(padding) < size for padding, size in zip(node.padding, (height, width), strict=True))
     places = _image(node.input_shape)[2] * channels * height
@@ -219,23 +219,23 @@ def _windowed(node: ConvNode, each: int) -> bool:
 
 
 def pairs_of(outs: int) -> int:
-    """Words of two weights in a row, which blocks of 8 words make up."""
+    """Return the words of two weights in a row, in blocks of 8 words."""
     return -(-outs // 16) * 8
 
 
 def _padding(node: Weighted) -> int:
-    """Places after its sums that the last row of a layer's weights may add 0 to."""
+    """Return the places after its sums that the last row of a layer's weights may add 0 to."""
     outs = 0 if isinstance(node, GainNode) else len(node.weight)
     return 2 * pairs_of(outs) - outs if in_pairs(outs) else 0
 
 
 def in_pairs(outs: int) -> bool:
-    """Whether rows stand in pairs: not where more than three eighths of a row would be padding."""
+    """Return whether rows are stored in pairs: not if more than three eighths of a row would be padding."""
     return 5 * 2 * pairs_of(outs) <= 8 * outs
 
 
 def paired(weight: Ints) -> NDArray[np.uint16]:
-    """Rows ``[..., outs]`` as words: weight i + 128 and 256 times weight pairs + i + 128; padding weighs 0."""
+    """Return rows ``[..., outs]`` as words: weight i + 128 and 256 times weight pairs + i + 128; padding weighs 0."""
     pairs = pairs_of(weight.shape[-1])
     rows = np.zeros((*weight.shape[:-1], 2 * pairs), np.int64)
     rows[..., : weight.shape[-1]] = weight
@@ -244,5 +244,5 @@ def paired(weight: Ints) -> NDArray[np.uint16]:
 
 
 def scratch(ctype: str) -> str:
-    """Where the sums of the layer at work stand."""
+    """Return the place of the current layer's sums."""
     return "s->scratch.s16" if ctype == "int16_t" else "s->scratch.s32"

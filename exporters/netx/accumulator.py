@@ -1,7 +1,7 @@
-"""Weighted sums that another model of Loihi would wrap.
+"""Warn of weighted sums that another model of Loihi would wrap.
 
 nengo-loihi's emulator wraps the synaptic accumulator (64 times the weighted sum) at 2^21; Lava's models and ours do
-not. Which of them the chip follows was not established, so whoever has sums that reach it is told.
+not. The chip's own behaviour is not established, so sums that reach the limit give a warning.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _WHY = (
 _REMEDY = "fewer inputs a neuron, smaller weights or fewer input levels keep clear of it"
 
 
-def told_of_ranges(ranges: Iterable[LayerRange]) -> Iterator[str]:
-    """A sentence for each layer whose sums could reach 2^15 for some input."""
-    for found in ranges:
-        reach = max(-found.u_worst[0], found.u_worst[1]) >> STATE_SHIFT
+def range_warnings(ranges: Iterable[LayerRange]) -> Iterator[str]:
+    """Yield a sentence for each layer whose sums could reach 2^15 for some input."""
+    for layer in ranges:
+        reach = max(-layer.u_worst[0], layer.u_worst[1]) >> STATE_SHIFT
         if reach >= WIDE:
-            yield f"'{found.node}': some input brings a weighted sum to {reach:,}; {_WHY}; {_REMEDY}"
+            yield f"'{layer.node}': some input brings a weighted sum to {reach:,}; {_WHY}; {_REMEDY}"
 
 
 def wide_layers(net: NetxFile) -> Iterator[Finding]:
-    """The same of a file's integers, for every input up to the scale it was exported for (1 where it says none)."""
+    """Yield findings for a file's integers and every input up to its scale (1 if it has none)."""
     graph = to_graph(net)
     known = bounds(entered_by(graph, np.array([0, 2 ** (net.fraction_bits or 0)])))
     for key, layer in net.spiking:
@@ -51,7 +51,7 @@ def wide_layers(net: NetxFile) -> Iterator[Finding]:
 
 
 def wide_findings(program: Program) -> Iterator[Finding]:
-    """The same before integers are chosen: with every row's largest weight at 127. structure must read the Program."""
+    """Yield findings before integers are chosen: every row's largest weight is 127. Needs a readable chain."""
     grid = input_grid(program.metadata)
     bound = 1.0 if grid is None else grid.bound * 2.0**grid.fraction_bits
     for stage in read_chain(program).layers:

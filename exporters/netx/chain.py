@@ -1,4 +1,4 @@
-"""Which Programs Loihi's integers can hold: a chain of synapses with neurons, and what the host computes after it."""
+"""Read a Program as a chain for Loihi: synapses with neurons, and a readout on the host."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Stage = SynapseStage | PoolStage | FlattenStage
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """layers: what runs on Loihi; readout: the memoryless nodes after the last spikes (voting), run in float32."""
+    """layers: on Loihi; readout: the memoryless nodes after the last spikes (voting), run in float32 on the host."""
 
     input: Input
     layers: tuple[Stage, ...]
@@ -59,7 +59,7 @@ class Chain:
 
 
 def read_chain(program: Program) -> Chain:
-    """Read a Program as a chain; raises UnsupportedError (node, slug, reason, remedy) for what netx cannot hold."""
+    """Read a Program as a chain; raise UnsupportedError (node, slug, reason, remedy) for unsupported parts."""
     nodes = _chain(program)
     last = max((i for i, node in enumerate(nodes) if isinstance(node, Neuron)), default=0)
     if last == 0:
@@ -100,7 +100,7 @@ def read_chain(program: Program) -> Chain:
 
 
 def refusals(program: Program) -> list[UnsupportedError]:
-    """Everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
+    """Return everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
     found: list[UnsupportedError] = []
     for node in program.nodes:
         for check in (_check_links, _check_alone):
@@ -117,7 +117,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
 
 
 def _check_alone(program: Program, node: Node) -> None:
-    """What can be said of a node without the whole chain."""
+    """Check a node without the whole chain."""
     if isinstance(node, Input | Output):
         return
     if isinstance(node, Neuron):
@@ -131,7 +131,7 @@ def _check_alone(program: Program, node: Node) -> None:
 
 
 def _chain(program: Program) -> list[Node]:
-    """The nodes from the only input to the only output, each with one source and one reader."""
+    """Return the nodes from the only input to the only output, each with one source and one reader."""
     for node in program.nodes:
         _check_links(program, node)
     if len(program.inputs) != 1 or len(program.outputs) != 1:

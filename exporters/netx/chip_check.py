@@ -1,4 +1,4 @@
-"""What check asks of a chip."""
+"""Check a Program against a chip."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from stl_deploy.integers.rounding import rounded
 
 
 def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
-    """Whether a chip has room: what netx refuses, else what each layer takes, what does not fit by how much, and what
-    its integers round.
+    """Return whether a chip has room.
+
+    Findings: netx's refusals; else each layer's resources, each excess over a limit, and the rounding of its integers.
     """
     refused = refusals(program)
     yield from (from_error(error) for error in refused)

@@ -1,4 +1,4 @@
-"""Limits of chips and cores, with the source and the grade of evidence of each number (``chips.toml``)."""
+"""Limits of chips and cores, with source and grade of evidence of each number (``chips.toml``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FILE = Path(__file__).with_name("chips.toml")
 
 @dataclass(frozen=True)
 class Limit:
-    """A number, where it was found, and how good the evidence is (A best, D unverified; see the file)."""
+    """A number, its source, and its grade of evidence (A best, D unverified; see the file)."""
 
     value: int
     source: str
@@ -24,19 +24,19 @@ class Limit:
 
 @dataclass(frozen=True)
 class Chip:
-    """limits: by name, as in the file; a limit that is not there is not known."""
+    """limits: by name, as in the file; a missing limit is unknown."""
 
     key: str
     name: str
     limits: Mapping[str, Limit]
 
     def value(self, limit: str) -> int | None:
-        """The number, or None if it is not known."""
+        """Return the number, or None if it is unknown."""
         return self.limits[limit].value if limit in self.limits else None
 
 
 def load_chips() -> dict[str, Chip]:
-    """Every chip by its key."""
+    """Return every chip by its key."""
     data = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     return {
         key: Chip(key, entry["name"], {name: Limit(**limit) for name, limit in entry["limits"].items()})

@@ -1,6 +1,7 @@
-"""A netx file as an `IntegerGraph`, and back: the chain view of the one integer model.
+"""Convert a netx file to an `IntegerGraph`, and back.
 
-netx and Lava store a dense layer's weights in 8 bits and a sign, enlarged; `as_stored` says what is summed then.
+netx and Lava store a dense layer's weights in 8 bits and a sign, enlarged; `as_stored` gives the weights that are
+summed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _require_bias(x: NDArray[Any], entry: InputLayer) -> None:
 
 
 def to_graph(file: NetxFile) -> IntegerGraph:
-    """The network that netx runs; populations are named ``layer<i>``, their weights ``layer<i>.weights``."""
+    """Return the network that netx runs; populations are named ``layer<i>``, their weights ``layer<i>.weights``."""
     nodes: list[Node] = [
         IntegerInput(
             name="input",
@@ -89,7 +90,7 @@ def to_graph(file: NetxFile) -> IntegerGraph:
 
 
 def _nodes(layer: Layer, key: str, arriving: Shape) -> tuple[Node, ...]:
-    """The nodes of a layer, their sources left open."""
+    """Return the nodes of a layer, their sources left open."""
     if isinstance(layer, InputLayer):
         if layer.neuron is None:
             return ()
@@ -120,7 +121,7 @@ def _weights(layer: SpikingLayer, name: str) -> Node:
 
 
 def to_file(graph: IntegerGraph) -> NetxFile:
-    """The netx file of a chain, its layers named by its populations; raises UnsupportedError for any other graph."""
+    """Return the netx file of a chain, layers named by its populations; raise UnsupportedError for other graphs."""
     entry = graph.input
     layers: list[Layer] = [InputLayer(shape=entry.shape, fraction_bits=bits_of(entry.scale))]
     for before, node in zip(graph.nodes, graph.nodes[1:], strict=False):
@@ -178,7 +179,7 @@ def _padding(node: Node, padding: tuple[tuple[int, int], tuple[int, int]]) -> tu
 
 
 def as_stored(node: Node) -> Node:
-    """A dense layer with the weights that Lava sums; other nodes as they are."""
+    """Return a dense layer with the weights that Lava sums; other nodes unchanged."""
     if not isinstance(node, DenseNode):
         return node
     stored, bits = stored_weights(node.weight)
@@ -188,7 +189,7 @@ def as_stored(node: Node) -> Node:
 
 
 def stored_weights(weight: Ints) -> tuple[Ints, int]:
-    """What netx makes of a dense layer's weights: (weights in the synapse, bits its sums are shifted right).
+    """Return netx's form of a dense layer's weights: (weights in the synapse, right shift of its sums in bits).
 
     Weights are doubled as often as they fit; Lava sums the enlarged weights and shifts the sum right, rounding
     down. Where no weight is above 0, -256 becomes -255 and then loses the low bits that are 0 in all the others
@@ -209,18 +210,18 @@ def stored_weights(weight: Ints) -> tuple[Ints, int]:
 
 
 def truncate(magnitude: Ints, bits: int) -> Ints:
-    """Lava sets the low bits of a weight's magnitude to 0 that netx says are unused."""
+    """Clear the low bits of a weight's magnitude that netx declares unused, as Lava does."""
     return (magnitude >> bits) << bits
 
 
 def _unused_bits(weight: Ints) -> int:
-    """How many low bits are 0 in every weight, at most 8."""
+    """Return the number of low bits that are 0 in every weight, at most 8."""
     together = int(np.bitwise_or.reduce(np.abs(weight), axis=None))
     return min(8, (together & -together).bit_length() - 1)
 
 
 def _whole_log2(top: int, bottom: int) -> int:
-    """floor(log2(top / bottom)) for positive integers, without rounding."""
+    """Return floor(log2(top / bottom)) for positive integers, without rounding."""
     bits = top.bit_length() - bottom.bit_length()
     fits = (top << max(0, -bits)) >= (bottom << max(0, bits))
     return bits if fits else bits - 1

@@ -1,4 +1,4 @@
-"""Lava-dl's network exchange files (``.net``, HDF5), written and read through h5py alone.
+"""Read and write lava-dl's network exchange files (``.net``, HDF5) through h5py alone.
 
 Inside the file: weights in torch order, per-neuron conv thresholds and biases in Lava's
 ``(W, H, C)`` order, everything else as `stl_deploy.exporters.netx.layers` has it. The NIR name of
@@ -83,12 +83,12 @@ def _write_layer(group: Any, layer: Layer) -> None:
 
 
 def to_lava(values: NDArray[Any]) -> NDArray[Any]:
-    """(C, H, W) to (W, H, C), and back; arrays of other ranks pass."""
+    """Convert (C, H, W) to (W, H, C), and back; arrays of other ranks pass."""
     return values.transpose(2, 1, 0) if values.ndim == 3 else values
 
 
 def read_netx(path: Path) -> NetxFile:
-    """Read a netx file; nothing in it is trusted.
+    """Read an untrusted netx file.
 
     Raises InputError naming the layer and key for what is missing, not integers, too large,
     linked to elsewhere or of a kind netx cannot run; UnsupportedError for values netx cannot hold.
@@ -119,7 +119,7 @@ def read_netx(path: Path) -> NetxFile:
 
 
 def _run_by_netx(records: list[Record]) -> list[Record]:
-    """The layers without the averages at the end, which lava-dl writes for voting and netx cannot run."""
+    """Return the layers without the final averages, which lava-dl writes for voting and netx cannot run."""
     count = len(records)
     while count > 1 and records[count - 1].text("type") == "average":
         count -= 1
@@ -171,7 +171,7 @@ def _read_dense(record: Record) -> DenseLayer:
 
 
 def _delay(record: Record, weight: Ints) -> Ints:
-    """netx spreads one delay, one per output, or (if the counts differ) one per input over the synapses.
+    """Spread one delay, one per output, or (if the counts differ) one per input over the synapses, as netx does.
 
     Where one is longer than it can hold, it clamps all of them.
     """

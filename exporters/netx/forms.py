@@ -1,4 +1,4 @@
-"""What each way of holding thresholds on Loihi costs in spikes and accuracy: measured, then shown as a table."""
+"""Measure the cost of each threshold form on Loihi in spikes and accuracy, and print a table."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class FormRow:
-    """One way: its accuracy on labelled input (None without labels), and spikes that differ from the graph's.
+    """One threshold form: its accuracy (None without labels), and the spikes that differ from the graph's.
 
-    refused: why this network cannot be held so, else None.
+    refused: why this form cannot hold the network, else None.
     """
 
     stage: str
@@ -60,9 +60,9 @@ Models = Mapping[ThresholdForm, NetxModel | IntegerModel | UnsupportedError]
 def quantise_forms(
     program: Program, calibration: NDArray[Any], forms: Sequence[ThresholdForm] = get_args(ThresholdForm)
 ) -> Models:
-    """Post-training quantisation in each form that makes a difference, or why the network cannot be held so.
+    """Quantise in each threshold form that differs, or return why it cannot hold the network.
 
-    Where netx cannot hold it, as C does it: with each neuron's own threshold.
+    A network that netx cannot hold is quantised as for C, with each neuron's own threshold.
     """
     if refusals(program):
         return {"per-neuron": choose(program, calibration)}
@@ -85,7 +85,7 @@ def compare_forms(
     labels: NDArray[Any] | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FormRow]:
-    """The graph, then each model, on ``x`` ``[T, B, *shape]``, some samples at a time (told to ``progress``)."""
+    """Run the graph, then each model, on ``x`` ``[T, B, *shape]``, in chunks reported to ``progress``."""
     names = [node.name for node in program.spiking]
     held = {form: model for form, model in models.items() if not isinstance(model, UnsupportedError)}
     outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
@@ -96,9 +96,9 @@ def compare_forms(
         if len(program.outputs) == 1:
             outputs["graph"].append(reference.y)
         for form, model in held.items():
-            found = run_integers(model, part)
-            outputs[form].append(found.y)
-            tallies[form].add(reference.recorded, found.spikes)
+            result = run_integers(model, part)
+            outputs[form].append(result.y)
+            tallies[form].add(reference.recorded, result.spikes)
         if progress is not None:
             progress(start + part.shape[1], x.shape[1])
     right = {
@@ -118,16 +118,16 @@ def compare_forms(
 
 
 def run_integers(model: NetxModel | IntegerModel, x: NDArray[Any]) -> NetxRun:
-    """The integers on real input, every spike recorded."""
+    """Run the integers on real input, every spike recorded."""
     if isinstance(model, NetxModel):
         return run_model(model, x, record=True)
     graph = model.graph
-    found = simulate(graph, to_integers(x, graph.input.scale), record=True)
-    return NetxRun((found.y * graph.output.unit).astype(np.float32), found.spikes)
+    result = simulate(graph, to_integers(x, graph.input.scale), record=True)
+    return NetxRun((result.y * graph.output.unit).astype(np.float32), result.spikes)
 
 
 def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> None:
-    """The table, measured on the first ``samples`` of ``of``."""
+    """Print the table, measured on the first ``samples`` of ``of``."""
     say.say(f"threshold forms on {'all' if samples == of else f'the first {samples:,} of'} {of:,} samples:")
     shown = []
     for row in rows:
@@ -142,7 +142,7 @@ def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> 
 def tell_forms(
     program: Program, calibration: NDArray[Any], x: NDArray[Any], labels: NDArray[Any] | None, say: Console, of: int
 ) -> list[dict[str, Any]]:
-    """Quantise in each form, show the table, and return its rows (JSON-ready); of: samples there are beyond x's."""
+    """Quantise in each form, print the table, and return its rows (JSON-ready); of: number of available samples."""
     rows = compare_forms(program, quantise_forms(program, calibration), x, labels)
     show_forms(rows, say, x.shape[1], of)
     return [asdict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""The integer network as netx holds it, and the widths it must keep.
+"""The integer network in netx's terms, and its width limits.
 
 Everything is in torch's order: shapes ``(C, H, W)``, dense weights ``[out, in]``, kernels
 ``[C_out, C_in/groups, kh, kw]``. Lava's own ``(W, H, C)`` order exists only inside the file
@@ -45,7 +45,7 @@ MAX_CONV_WEIGHT = 2**15 - 1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InputLayer:
-    """Where events or integers enter.
+    """Layer that takes events or integers.
 
     neuron: the input becomes the bias of these neurons at each step, and their spikes go on (netx's ``bias_mant``;
     lava-dl trains them on ``scale``·image + ``offset``, which netx leaves to its user).
@@ -101,7 +101,7 @@ Layer = InputLayer | FlattenLayer | SpikingLayer
 class NetxFile:
     """A chain of layers, the first an input or dense. Raises InputError or UnsupportedError if netx would not run it.
 
-    notes: what a file holds beside them, in sentences.
+    notes: further contents of the file, in sentences.
     """
 
     layers: tuple[Layer, ...]
@@ -118,7 +118,7 @@ class NetxFile:
 
     @property
     def fraction_bits(self) -> int | None:
-        """Of the grid of real input, see `InputLayer`; None: nothing says so."""
+        """Grid of real input, see `InputLayer`; None: unknown."""
         first = self.layers[0]
         return first.fraction_bits if isinstance(first, InputLayer) else None
 
@@ -131,17 +131,17 @@ class NetxFile:
 
 
 def layer_key(index: int) -> str:
-    """How a layer is called in messages and in output files."""
+    """Return a layer's key in messages and in output files."""
     return f"layer{index}"
 
 
 def shape_behind(layer: Layer, arriving: Shape) -> Shape:
-    """Shape of what goes on behind a layer."""
+    """Return the shape of a layer's output."""
     return (int(np.prod(arriving)),) if isinstance(layer, FlattenLayer) else layer.shape
 
 
 def same_file(a: NetxFile, b: NetxFile) -> bool:
-    """Whether two networks are equal in every number and name."""
+    """Return whether two networks are equal in every number and name."""
     return same(a.layers, b.layers)
 
 
@@ -246,9 +246,9 @@ def _check_shape(key: str, what: str, values: Ints | None, accepted: list[Shape]
 def _check_range(key: str, what: str, values: NDArray[Any], low: int, high: int, remedy: str) -> None:
     if values.dtype.kind not in "iu":
         raise InputError(f"{key}: expected {what} in integers; found {values.dtype}; round them first")
-    found = int(values.min()), int(values.max())
-    if found[0] < low or found[1] > high:
-        runs = f"runs from {found[0]} to {found[1]}" if found[0] < found[1] else f"is {found[0]}"
+    extremes = int(values.min()), int(values.max())
+    if extremes[0] < low or extremes[1] > high:
+        runs = f"runs from {extremes[0]} to {extremes[1]}" if extremes[0] < extremes[1] else f"is {extremes[0]}"
         raise UnsupportedError(
             f"{what} {runs}, netx holds {low} to {high}",
             node=key,

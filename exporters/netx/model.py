@@ -1,4 +1,4 @@
-"""A Program as netx holds it: its integers, their file, and how a run of the file is read by the Program's names."""
+"""A Program in netx's form: its integers, their file, and runs of the file by the Program's names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PREPARED: Mapping[str, Callable[[Program], Program]] = {
 
 @dataclass(frozen=True, eq=False)
 class NetxModel:
-    """A netx file, and what stands beside it.
+    """A netx file and its context.
 
     Attributes:
         file: The layers, by the names of the Program's populations.
@@ -58,7 +58,7 @@ class NetxModel:
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """The layer ``layer<i>`` of each population of the Program, in order."""
+        """Key ``layer<i>`` of each population of the Program, in order."""
         return {layer.node: key for key, layer in self.file.spiking if layer.node is not None}
 
 
@@ -82,12 +82,12 @@ def quantise(
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
     read_chain(prepared)
     hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)
-    found = choose_integers(
+    chosen = choose_integers(
         prepared, calibration, input_scale=input_scale, hardware=hardware, host=True, reference=program
     )
     shapes = {node.name: node.shape for node in program.spiking}
-    file = to_file(found.graph)
-    return NetxModel(file, found.host, input_scale, thresholds, shapes, found)
+    file = to_file(chosen.graph)
+    return NetxModel(file, chosen.host, input_scale, thresholds, shapes, chosen)
 
 
 def export_netx(
@@ -113,7 +113,7 @@ def export_netx(
 def checked_model(
     program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
 ) -> NetxModel:
-    """Quantise ``program`` and measure u and v; raises as `export_netx`, and writes nothing."""
+    """Quantise ``program`` and measure u and v; raise as `export_netx`, and write nothing."""
     model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
     names = {key: node for node, key in model.keys.items()}
     measured = ranges(to_graph(model.file), np.asarray(to_integers(calibration, input_scale), np.int32))
@@ -128,7 +128,7 @@ def run_model(model: NetxModel, x: NDArray[Any], *, record: bool = False) -> Net
 
 
 def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
-    """A run of the file (ours, or Lava's) with the host's readout, by the Program's populations."""
+    """Return a run of the file (ours, or Lava's) with the host's readout, by the Program's populations."""
     steps, samples = run.y.shape[:2]
     y: Floats = run.y.reshape(steps * samples, *run.y.shape[2:]).astype(np.float32)
     for node in model.host:
@@ -142,8 +142,8 @@ def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
 
 
 def layer_facts(model: NetxModel, program: Program) -> list[dict[str, Any]]:
-    """How each layer came out, JSON-ready; ``beta`` is the decay asked for, ``beta_held`` the one that 12 bits hold."""
-    layers, found = dict(model.file.spiking), []
+    """Return facts of each layer, JSON-ready; ``beta`` is the requested decay, ``beta_held`` its value in 12 bits."""
+    layers, facts_by_layer = dict(model.file.spiking), []
     for fit in () if model.integers is None else model.integers.fits:
         key, neuron = model.keys[fit.node], program.by_name[fit.node]
         assert isinstance(neuron, Neuron)
@@ -159,5 +159,5 @@ def layer_facts(model: NetxModel, program: Program) -> list[dict[str, Any]]:
             "spikes_compared": fit.spikes_compared,
             "spikes_differing": fit.spikes_differing,
         }
-        found.append(facts)
-    return found
+        facts_by_layer.append(facts)
+    return facts_by_layer

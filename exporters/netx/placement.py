@@ -1,4 +1,4 @@
-"""Neurons onto cores: what each core would hold, and what does not fit by how much.
+"""Place neurons onto cores, and report every excess over a limit.
 
 **Model.** A core holds consecutive neurons of one layer, in (C, H, W) order. One byte per synapse (the 8-bit weight
 alone: indices and headers come on top, so memory is a lower bound); convolutions unrolled, kernels not shared. One
@@ -30,7 +30,7 @@ AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class Excess:
-    """Something that does not fit: what is needed and what the limit is.
+    """A resource over its limit: needed and allowed.
 
     kind: ``neuron``, where not even one fits on a core; ``thresholds``, which take no room once they are folded;
     else ``core`` or ``chip``.
@@ -47,7 +47,7 @@ class Excess:
 
 @dataclass(frozen=True)
 class Placed:
-    """A placement of a Program on a chip, and what does not fit, by node (None: the chip as a whole)."""
+    """A placement of a Program on a chip, and its excesses by node (None: the chip as a whole)."""
 
     chip: str
     placement: Placement
@@ -63,37 +63,37 @@ class _Layer:
     theta: NDArray[Any]
 
     def in_axons(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Distinct neurons (or inputs) that reach the neurons from each cut to the next."""
+        """Return distinct neurons (or inputs) that reach the neurons from each cut to the next."""
         if isinstance(self.synapse, Linear):
             return np.full(len(cuts) - 1, self.fan_in)
         shared = self.synapse.input_shape[0] // _groups(self.synapse)
         return np.concatenate([part.sum(axis=(1, 2, 3)) for part in _reached(self.synapse, cuts)]) * shared
 
     def fed(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of each neuron (or input) before the layer: how many of its cores, from each cut to the next, it reaches."""
+        """Return how many cores, from each cut to the next, each neuron (or input) before the layer reaches."""
         if isinstance(self.synapse, Linear):
             return np.full(self.fan_in, len(cuts) - 1)
         by_group = sum(part.sum(axis=0) for part in _reached(self.synapse, cuts))
         return np.repeat(by_group, self.synapse.input_shape[0] // _groups(self.synapse), axis=0).reshape(-1)
 
     def simple(self, size: int) -> NDArray[np.int64]:
-        """Cuts after every ``size`` neurons."""
+        """Cut after every ``size`` neurons."""
         return np.append(np.arange(0, self.neurons, size), self.neurons)
 
 
 def place(program: Program, chip: Chip, way: Way = "simple") -> Placed:
-    """Place a Program; raises UnsupportedError if Loihi cannot hold its structure at all."""
+    """Place a Program; raise UnsupportedError if Loihi cannot hold its structure at all."""
     layers = list(_layers(program))
     excess: list[tuple[str | None, Excess]] = []
     cuts = []
     for layer in layers:
         size, over = _block(layer, chip)
-        excess += [(layer.node, one) for one in over]
-        found = layer.simple(size)
-        cuts.append(np.linspace(0, layer.neurons, len(found)).astype(int) if way == "balanced" else found)
-    feeds = [layer.fed(found) for layer, found in zip(layers[1:], cuts[1:], strict=True)]
+        excess += [(layer.node, item) for item in over]
+        cut = layer.simple(size)
+        cuts.append(np.linspace(0, layer.neurons, len(cut)).astype(int) if way == "balanced" else cut)
+    feeds = [layer.fed(cut) for layer, cut in zip(layers[1:], cuts[1:], strict=True)]
     feeds.append(np.ones(layers[-1].neurons, int))
-    cores = [core for layer, found, fed in zip(layers, cuts, feeds, strict=True) for core in _cores(layer, found, fed)]
+    cores = [core for layer, cut, fed in zip(layers, cuts, feeds, strict=True) for core in _cores(layer, cut, fed)]
     excess += list(_over(chip, cores, layers))
     return Placed(chip.key, Placement(way, tuple(cores)), tuple(excess))
 
@@ -112,7 +112,7 @@ def _layers(program: Program) -> Iterator[_Layer]:
 
 
 def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
-    """The most neurons that a core takes of a layer, at least 1, and what even one neuron exceeds."""
+    """Return the most neurons of a layer on one core, at least 1, and the limits that even one neuron exceeds."""
     over = []
     size = layer.neurons
     per_core, memory, axons = (
@@ -136,7 +136,7 @@ def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
 
 
 def _cores(layer: _Layer, cuts: NDArray[np.int64], fed: NDArray[np.int64]) -> Iterator[PlacedCore]:
-    """fed: of each neuron, how many cores of the next layer it reaches."""
+    """Yield the cores. fed: of each neuron, how many cores of the next layer it reaches."""
     for first, last, in_axons in zip(cuts[:-1].tolist(), cuts[1:].tolist(), layer.in_axons(cuts).tolist(), strict=True):
         neurons = last - first
         thresholds = len(np.unique(layer.theta[first:last]))
@@ -145,7 +145,7 @@ def _cores(layer: _Layer, cuts: NDArray[np.int64], fed: NDArray[np.int64]) -> It
 
 
 def _over(chip: Chip, cores: list[PlacedCore], layers: list[_Layer]) -> Iterator[tuple[str | None, Excess]]:
-    """What the cores found exceed, worst core of each layer, and what the chip as a whole does."""
+    """Yield the excesses of the cores, worst core of each layer, and of the chip as a whole."""
     for layer in layers:
         own = [core for core in cores if core.node == layer.node]
         outputs, thresholds = max(core.used["out_axons"] for core in own), max(core.thresholds for core in own)
@@ -172,14 +172,14 @@ def _groups(node: Conv | Pool) -> int:
 
 
 def _reached(node: Conv | Pool, cuts: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
-    """Which places of the image the outputs from each cut to the next of a conv or pool read, some cuts at a time."""
+    """Yield the image places that a conv's or pool's outputs from each cut to the next read, some cuts at a time."""
     groups = _groups(node)
     step = max(1, AT_ONCE // (groups * node.input_shape[1] * node.input_shape[2]))
     return (_read(node, groups, cuts[i : i + step + 1]) for i in range(0, len(cuts) - 1, step))
 
 
 def _read(node: Conv | Pool, groups: int, cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """``[cores, groups, H, W]``; the channels of a group are read together."""
+    """Return ``[cores, groups, H, W]``; the channels of a group are read together."""
     out_c, out_h, out_w = node.shape
     _, in_h, in_w = node.input_shape
     kernel = node.weight.shape[2:] if isinstance(node, Conv) else node.kernel

@@ -1,4 +1,7 @@
-"""Untrusted HDF5: the layers of a netx file, read key by key. `open_hdf5` has looked at every link and size before."""
+"""Read the layers of an untrusted netx file key by key.
+
+`open_hdf5` has checked every link and size before.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,15 @@ class Record:
         self.path, self._group, self.name = path, group, name
 
     def error(self, key: str, problem: str) -> InputError:
-        """An InputError that says where: file, layer, key."""
+        """Return an InputError with file, layer and key."""
         return InputError(f"{self.path}: {self.name}/{key}: {problem}")
 
     def has(self, key: str) -> bool:
-        """Whether the key is there."""
+        """Return whether the key exists."""
         return _member(self._group, key) is not None
 
     def text(self, key: str) -> str:
-        """A short ASCII string, plain or as the only entry of an array."""
+        """Read a short ASCII string, plain or as the only entry of an array."""
         dataset = self._dataset(key)
         if dataset.dtype.kind not in "SO" or dataset.size != 1 or dataset.dtype.itemsize > 64:
             raise self.error(key, f"expected a short text; found {dataset.dtype} {list(dataset.shape)}")
@@ -42,7 +45,7 @@ class Record:
         return text[:40]
 
     def whole(self, key: str) -> Ints:
-        """An array of integers within 32 bits (floats are read if they are whole, as lava-dl writes them)."""
+        """Read an array of integers within 32 bits (integral floats are accepted, as lava-dl writes them)."""
         dataset = self._dataset(key)
         if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
             raise self.error(key, f"expected integers; found {dataset.dtype}")
@@ -54,14 +57,14 @@ class Record:
         return values.astype(np.int32)
 
     def number(self, key: str) -> int:
-        """One integer."""
+        """Read one integer."""
         values = self.whole(key)
         if values.size != 1:
             raise self.error(key, f"expected one number; found shape {list(values.shape)}")
         return int(values.reshape(()))
 
     def attribute(self, key: str) -> str | None:
-        """A short text attribute of the layer, or None."""
+        """Read a short text attribute of the layer, or None."""
         value = self._group.attrs.get(key) if key in self._group.attrs else None
         if not isinstance(value, str):
             return None
@@ -70,7 +73,7 @@ class Record:
         return value
 
     def whole_attribute(self, key: str, least: int, most: int) -> int | None:
-        """An integer from least to most that is an attribute of the layer, or None."""
+        """Read an integer attribute of the layer from least to most, or None."""
         if key not in self._group.attrs:
             return None
         value = np.asarray(self._group.attrs[key])
@@ -79,12 +82,12 @@ class Record:
         return int(value)
 
     def _dataset(self, key: str) -> Any:
-        found = _member(self._group, key)
-        if found is None:
+        member = _member(self._group, key)
+        if member is None:
             raise self.error(key, "missing; netx needs it")
-        if not isinstance(found, h5py.Dataset) or found.shape is None:
+        if not isinstance(member, h5py.Dataset) or member.shape is None:
             raise self.error(key, "is not an array of numbers or a text")
-        return found
+        return member
 
 
 def _member(group: Any, key: str) -> Any:
@@ -97,7 +100,7 @@ def _member(group: Any, key: str) -> Any:
 
 @contextmanager
 def open_layers(path: Path) -> Iterator[list[Record]]:
-    """The layers of a netx file in order; raises InputError for a missing, foreign, damaged or truncated file."""
+    """Open the layers of a netx file in order; raise InputError for a missing, foreign, damaged or truncated file."""
     with open_hdf5(path, "a netx .net file") as (file, _):
         yield _layers(path, file)
 

@@ -1,4 +1,4 @@
-"""Netx as a Format, Loihi's integers as a Runner, and the chips as targets to check."""
+"""Netx as a Format, Loihi's integers as a Runner, and the chips as check targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
-from stl_deploy.exporters.netx.accumulator import told_of_ranges, wide_findings, wide_layers
+from stl_deploy.exporters.netx.accumulator import range_warnings, wide_findings, wide_layers
 from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.chip_check import check_chip
 from stl_deploy.exporters.netx.chips import load_chips
@@ -40,18 +40,18 @@ from stl_deploy.integers.simulate import IntegerRun
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NetxOptions(Options):
-    """thresholds: how the chip holds them."""
+    """thresholds: threshold form on the chip."""
 
     thresholds: ThresholdForm = "folded"
 
 
 class Loihi(Runner):
-    """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
+    """Run the integers of a Program, of a netx file or of a C folder in our model of Lava's fixed point.
 
     A netx file alone takes integers and names spikes by layer; `of` its Program it takes real input on the graph's
-    grid and names nodes. notes: what a file holds beside its layers, in sentences; warnings: what is not the same
-    everywhere. input_bits: see `stl_deploy.exporters.targets.DeclaresInputGrid`; readout: `HasReadout`, a netx file
-    says nothing.
+    grid and names nodes. notes: further contents of a file, in sentences; warnings: differences
+    between models of the chip. input_bits: see `stl_deploy.exporters.targets.DeclaresInputGrid`; readout:
+    `HasReadout`, none for a bare netx file.
     """
 
     name = "loihi"
@@ -78,7 +78,7 @@ class Loihi(Runner):
             self.warnings = tuple(wide_layers(net))
 
     def of(self, program: Program) -> Self:
-        """The same file as what ``program`` became; raises InputError on the run if it is not made from it."""
+        """Return the file as the form of ``program``; the run raises InputError if it was not made from it."""
         made = copy.copy(self)
         if self._graph is not None:
             made._graph = self._graph.of(program)
@@ -96,11 +96,11 @@ class Loihi(Runner):
             self._require_multiplied(self._path, x)
             return _result(self.integers(read_netx(self._path), x, record), record)
         model = self._model(self._program, x)
-        found = self.integers(model.file, to_integers(x, model.input_scale), record)
-        return _result(by_node(model, found), record)
+        result = self.integers(model.file, to_integers(x, model.input_scale), record)
+        return _result(by_node(model, result), record)
 
     def _require_multiplied(self, path: Path, x: NDArray[Any]) -> None:
-        """Raise InputError for fractions in what a file alone takes as it is; warn of what looks like real input."""
+        """Raise InputError for fractions in a bare file's input; warn of apparently real input."""
         factor = 2 ** (self.input_bits or 0)
         if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
             how = "give integers" if factor == 1 else f"this one says: real input times {factor}, rounded"
@@ -131,7 +131,7 @@ class Netx(Format):
     options = NetxOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps Loihi's integers from holding the network, node by node, and what they round."""
+        """Return everything that keeps Loihi's integers from holding the network, node by node, and their rounding."""
         refused = [from_error(error) for error in refusals(program)]
         if refused:
             last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
@@ -140,7 +140,7 @@ class Netx(Format):
         return [*rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
-        """Tell what each threshold form costs on ``options.x`` (if given), then write the one chosen.
+        """Report the cost of each threshold form on ``options.x`` (if given), then write the chosen one.
 
         calibration: default: the first of x. Raises as `export_netx` does.
         """
@@ -156,7 +156,7 @@ class Netx(Format):
         scale, form = input_scale(program), options.thresholds
         model = export_netx(program, path, calibration=given, input_scale=scale, thresholds=form)
         options.say.say(f"chosen: {options.thresholds}")
-        for sentence in told_of_ranges(model.ranges):
+        for sentence in range_warnings(model.ranges):
             options.say.warn(sentence)
         for found in model.ranges:
             if not found.holds:
@@ -167,11 +167,11 @@ class Netx(Format):
         return {"target": self.name, **netx_facts(model, program), **forms}
 
     def rows(self, path: Path) -> list[Row]:
-        """Its layers, as `stl_deploy.graph.show` counts those of a graph."""
+        """Return its layers, as `stl_deploy.graph.show` counts those of a graph."""
         return [_row(f"layer{index}", layer) for index, layer in enumerate(read_netx(path).layers)]
 
     def load(self, path: Path) -> Loihi:
-        """Our integer model of the file."""
+        """Return our integer model of the file."""
         return Loihi(path, NetxOptions())
 
 
@@ -191,7 +191,7 @@ def _row(name: str, layer: Layer) -> Row:
 
 
 def netx_facts(model: NetxModel, program: Program) -> dict[str, Any]:
-    """What a manifest keeps of a netx file: scales, how each layer came out, ranges of u and v (JSON-ready)."""
+    """Return a manifest's facts of a netx file: scales, each layer's result, ranges of u and v (JSON-ready)."""
     return {
         "thresholds": model.thresholds,
         "input_scale": model.input_scale,
@@ -205,7 +205,7 @@ def netx_facts(model: NetxModel, program: Program) -> dict[str, Any]:
 
 
 def model_of_file(path: Path, program: Program) -> NetxModel:
-    """A .net file as the Loihi form of ``program``: its layers matched to spiking nodes by the names in the file.
+    """Return a .net file as the Loihi form of ``program``: its layers matched to spiking nodes by name.
 
     Raises InputError if the file is not made from this graph, UnsupportedError if the graph has no Loihi form.
     """
@@ -214,9 +214,9 @@ def model_of_file(path: Path, program: Program) -> NetxModel:
     shapes = {node.name: node.shape for node in program.spiking}
     model = NetxModel(file, read_chain(program).readout, scale, "folded", shapes)
     if tuple(model.keys) != tuple(shapes):
-        found = ", ".join(model.keys) or "none with names"
+        keys = ", ".join(model.keys) or "none with names"
         raise InputError(
-            f"{path}: expected layers {', '.join(shapes)}; found {found}; name the graph that it was made from"
+            f"{path}: expected layers {', '.join(shapes)}; found {keys}; name the graph that it was made from"
         )
     return model
 

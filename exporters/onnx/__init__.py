@@ -1,4 +1,4 @@
-"""Program to ONNX in standard operators, and such files back in ONNX Runtime, spike for spike."""
+"""Export a Program to ONNX in standard operators, and run such files in ONNX Runtime, spike for spike."""
 
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8

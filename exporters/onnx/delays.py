@@ -1,4 +1,4 @@
-"""Values that arrive later: edges with a delay and Delay nodes."""
+"""Delay values: edges with a delay and Delay nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stl_deploy.graph.program import Delay
 
 
 def shift(scope: Scope, x: str, steps: int, label: str) -> str:
-    """``x`` ``[T, ...]`` moved ``steps`` steps later, zeros before; any T, and any number of steps."""
+    """Delay ``x`` ``[T, ...]`` by ``steps`` steps, zeros before; any T, and any number of steps."""
     if not steps:
         return x
     zero, axis = scope.integers(0), scope.integers(0)
@@ -23,7 +23,7 @@ def shift(scope: Scope, x: str, steps: int, label: str) -> str:
 
 
 def choose(scope: Scope, node: Delay, value_at: Callable[[int], str]) -> str:
-    """Each element of a Delay's output from the value that many steps ago, which ``value_at`` names."""
+    """Select each element of a Delay's output from its past value, which ``value_at`` names."""
     first, *others = (int(d) for d in np.unique(node.steps))
     y = value_at(first)
     for delay in others:

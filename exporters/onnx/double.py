@@ -1,4 +1,4 @@
-"""Synapses and pools that add up in float64 and round once, for weights that lie on no grid.
+"""Sum synapses and pools in float64 and round once, for weights that lie on no grid.
 
 ONNX Runtime multiplies float64 matrices but does not convolve them, so a convolution is one matrix product for each
 place of its kernel, on the input's values under that place, added up. Weights stay float32 in the file.
@@ -73,7 +73,7 @@ def _pool(scope: Scope, node: Pool, x: str) -> str:
 def _windows(
     scope: Scope, name: str, x: str, kernel: Shape, sizes: Shape, stride: Shape, dilation: Shape
 ) -> Iterator[str]:
-    """For each place of the kernel, the padded input's values under it, ``[N, C, *sizes]``."""
+    """Return the padded input's values under each place of the kernel, ``[N, C, *sizes]``."""
     axes, steps = scope.integers(*range(2, 2 + len(kernel))), scope.integers(*stride)
     for place in itertools.product(*map(range, kernel)):
         first = [i * step for i, step in zip(place, dilation, strict=True)]

@@ -1,4 +1,4 @@
-"""Program to ONNX.
+"""Export a Program to ONNX.
 
 Opset 18 and IR 8 (ONNX 1.13): the oldest that have every operator used in its present form (GreaterOrEqual on
 floats, Shape of some axes, Clip and Scan without their early quirks), so ONNX Runtime from 1.14 on, its web build and
@@ -38,7 +38,7 @@ def export_onnx(
     provenance: Mapping[str, str] | None = None,
     external_above: int = MAX_MODEL_BYTES,
 ) -> tuple[Path, ...]:
-    """Write ``program`` as ONNX, checked by onnx.checker in full mode; returns the files written.
+    """Write ``program`` as ONNX, checked by onnx.checker in full mode; return the files written.
 
     form: ``sequence`` takes ``[T, B, *shape]`` for each Input node and gives ``[T, B, *shape]`` for each Output
     node, T and B free; ``step`` takes and gives one time step ``[B, *shape]``, with every state an input
@@ -103,7 +103,7 @@ def _model(
 
 
 def _reserve(scope: Scope, program: Program) -> dict[str, str]:
-    """The tensors that users meet, named after their nodes before anything else takes a name."""
+    """Reserve the public tensor names, those of nodes, before anything else takes one."""
     names = {node.name: scope.values.fresh(node.name) for node in (*program.inputs, *program.outputs)}
     return names | {node.name: scope.values.fresh(f"spikes__{node.name}") for node in program.spiking}
 
@@ -111,7 +111,7 @@ def _reserve(scope: Scope, program: Program) -> dict[str, str]:
 def _between(
     nodes: tuple[Node, ...], values: Mapping[str, str], lead: Dims, declared: set[str]
 ) -> list[ValueInfoProto]:
-    """Shapes of the nodes' outputs that are not the graph's, for viewers and shape inference."""
+    """Return shapes of the nodes' outputs that are not the graph's, for viewers and shape inference."""
     shown = (node for node in nodes if node.name in values)
-    found = {values[node.name]: node.shape for node in shown if values[node.name] not in declared}
-    return [floats(name, (*lead, *shape)) for name, shape in found.items()]
+    shapes = {values[node.name]: node.shape for node in shown if values[node.name] not in declared}
+    return [floats(name, (*lead, *shape)) for name, shape in shapes.items()]

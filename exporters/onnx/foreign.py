@@ -1,4 +1,4 @@
-"""Reading an ONNX file that a stranger may have written."""
+"""Read an untrusted ONNX file."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ _OPERATORS = frozenset(
 
 
 def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:
-    """What the file says about itself, the shape of one sample at one step for each input, and how many numbers all
-    values of it are.
+    """Return the file's metadata, each input's shape of one sample and step, and the size of all values.
 
     Raises InputError in one sentence if the file is missing, too large, damaged, not ours, holds operators that we
     do not write, or names weights outside its folder.
@@ -116,7 +115,7 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
 
 
 def _check_finite(model: ModelProto, path: Path) -> None:
-    """What `stl_deploy.exporters.nir.lower` refuses in a NIR file: NaN and infinity never spike."""
+    """Refuse NaN and infinity, as `stl_deploy.exporters.nir.lower` does: they never spike."""
     for graph in graphs(model.graph):
         for tensor in _tensors(graph):
             values = _floats(tensor, path)
@@ -127,7 +126,7 @@ def _check_finite(model: ModelProto, path: Path) -> None:
 
 
 def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
-    """The real numbers that a tensor holds, those of a file beside the model mapped; none of integers."""
+    """Return the float values of a tensor, memory-mapped if external; none for integers."""
     kinds: dict[int, np.dtype[Any]] = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.DOUBLE: np.dtype("<f8")}
     kind = kinds.get(tensor.data_type)
     if kind is None:
@@ -142,18 +141,18 @@ def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
 
 
 def _check_ports(graph: GraphProto, interface: Interface, path: Path) -> None:
-    """The metadata's tensors must be the graph's."""
+    """Require that the metadata's tensors are the graph's."""
     before = [state.tensor for state in interface.states]
     after = [state.next_tensor for state in interface.states]
     inputs = sorted([*interface.inputs.values(), *before])
     outputs = sorted([*interface.outputs.values(), *interface.spikes.values(), *after])
-    found = [sorted(str(value.name) for value in values) for values in (graph.input, graph.output)]
-    if [inputs, outputs] != found:
+    ports = [sorted(str(value.name) for value in values) for values in (graph.input, graph.output)]
+    if [inputs, outputs] != ports:
         raise InputError(f"{path}: its metadata does not name the graph's inputs and outputs; export it again")
 
 
 def _input_shapes(graph: GraphProto, interface: Interface, path: Path) -> dict[str, Shape]:
-    """The shape of one sample, by input tensor."""
+    """Return the shape of one sample, by input tensor."""
     shapes = {}
     ports = set(interface.inputs.values())
     for value in graph.input:

@@ -1,4 +1,4 @@
-"""Weights of 8 bits: how they are chosen, and how they stand in the file.
+"""Choose 8-bit weights, and store them in the file.
 
 Each output of a layer has a scale of its own, the least power of two that fits its largest weight into -127…127. Then
 the rounded weights lie on a grid (`stl_deploy.graph.exact`), and every runtime computes the same bits whether it
@@ -29,7 +29,7 @@ _MIN_EXPONENT = -100
 
 
 def to_int8(program: Program) -> tuple[Program, dict[str, Int8Weight]]:
-    """``program`` with every weight rounded to 8 bits (and biases to the finest grid that keeps sums exact).
+    """Round every weight of ``program`` to 8 bits (and biases to the finest grid that keeps sums exact).
 
     Returns the rounded Program, which is what the int8 file computes, and the int8 weights by node.
     Raises InputError for a graph without weights.
@@ -50,7 +50,7 @@ def to_int8(program: Program) -> tuple[Program, dict[str, Int8Weight]]:
 
 
 def quantise(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """int8 values of ``weight``'s shape, and for each output (first axis) the power of two that they are multiples of.
+    """Return int8 values of ``weight``'s shape, and the power of two of each output (first axis).
 
     Halves are rounded to even.
     """
@@ -66,13 +66,13 @@ def quantise(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 
 def dequantise(values: NDArray[np.int8], scale: Floats) -> Floats:
-    """The float32 numbers that int8 ``values`` stand for."""
+    """Return the float32 numbers of int8 ``values``."""
     product: Floats = values.astype(np.float32) * _by_output(scale, values.ndim)
     return product
 
 
 def int8_conv_inputs(scope: Scope, node: Conv, x: str, kept: Int8Weight) -> list[str]:
-    """Names of the input and the weight of a convolution."""
+    """Return the names of the input and the weight of a convolution."""
     arriving = _as_uint8(scope, node.name, x) if kept.spikes else x
     return [arriving, _weight(scope, node.name, kept.values, kept.scale, axis=0)]
 
@@ -106,7 +106,7 @@ def _as_uint8(scope: Scope, name: str, x: str) -> str:
 
 
 def spikes_arrive(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
-    """Whether what arrives are spikes, or sums of them, of at most 127 by the graph's structure alone."""
+    """Return whether the input is spikes, or sums of at most 127 of them, by the graph's structure alone."""
     if not all(_from_spikes(program, source) for source in node.sources):
         return False
     bounds = [known.get(source.node) for source in node.sources]
@@ -122,7 +122,7 @@ def _from_spikes(program: Program, source: Source) -> bool:
 
 
 def _bias(node: Linear | Conv, weight: Floats, known: Mapping[str, Grid | None]) -> Floats | None:
-    """On the finest grid on which the sums stay exact, if what arrives is on a grid."""
+    """Return the bias on the finest grid with exact sums, if the input is on a grid."""
     arriving = [known.get(source.node) for source in node.sources]
     if node.bias is None or None in arriving:
         return node.bias

@@ -1,4 +1,4 @@
-"""What an ONNX file of ours says about itself, in its metadata: which tensor is which node, and where it came from.
+"""Metadata of our ONNX files: the tensors of each node, and the file's provenance.
 
 Every value is JSON text under a key that starts with ``stl_deploy.``, so that viewers show it.
 """
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 class StateTensor(BaseModel):
-    """A state of the step form: the tensor that takes it, the one that gives its next value, and its value at rest.
+    """A state of the step form: its input tensor, its output tensor, and its value at rest.
 
     start: a number, or nested lists that broadcast to the shape ``[B, *shape]``.
     """
@@ -41,7 +41,7 @@ class StateTensor(BaseModel):
 
     @property
     def rest(self) -> Floats:
-        """The value at rest as an array; raises ValueError if it is no array of numbers."""
+        """Return the value at rest as an array; raise ValueError if it is no array of numbers."""
         return np.asarray(self.start, np.float32)
 
 
@@ -69,17 +69,17 @@ class Interface(BaseModel):
 
     @classmethod
     def now(cls, **fields: Any) -> Interface:
-        """One written by this version."""
+        """Return the interface of this version."""
         return cls(format=FORMAT, version=stl_deploy.__version__, **fields)
 
     def properties(self, graph: Mapping[str, Any]) -> dict[str, str]:
-        """ONNX metadata; ``graph``: what the network's author wrote beside it (dialect, input coding, grids)."""
-        found = {PREFIX + key: _json(value) for key, value in self.model_dump().items()}
-        return found | {f"{PREFIX}graph.{key}": _json(value) for key, value in graph.items()}
+        """Return ONNX metadata; ``graph``: the source network's metadata (dialect, input coding, grids)."""
+        properties = {PREFIX + key: _json(value) for key, value in self.model_dump().items()}
+        return properties | {f"{PREFIX}graph.{key}": _json(value) for key, value in graph.items()}
 
     @classmethod
     def read(cls, properties: Mapping[str, str], where: str) -> Interface:
-        """From ONNX metadata; raises InputError naming ``where`` if it is not ours or a later format."""
+        """Parse ONNX metadata; raise InputError naming ``where`` if it is not ours or a later format."""
         own = {key.removeprefix(PREFIX): text for key, text in properties.items() if key.startswith(PREFIX)}
         fields = {key: text for key, text in own.items() if not key.startswith("graph.")}
         if "format" not in fields:
@@ -90,11 +90,11 @@ class Interface(BaseModel):
             values = {key: json.loads(text) for key, text in fields.items()}
             if isinstance(values["format"], int) and values["format"] > FORMAT:
                 raise InputError(f"{where}: written by a later stl-deploy ({values.get('version')}); update stl-deploy")
-            found = cls.model_validate(values)
-            for name in (*found.inputs, *found.outputs, *found.spikes, *found.spiking):
+            interface = cls.model_validate(values)
+            for name in (*interface.inputs, *interface.outputs, *interface.spikes, *interface.spiking):
                 if not is_plain_name(name):  # it becomes the name of an array in an npz
                     raise InputError(f"{where}: expected printable names, no paths; found a node {name[:60]!a}")
-            return found
+            return interface
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
@@ -106,7 +106,7 @@ class Interface(BaseModel):
 
 
 def graph_metadata(properties: Mapping[str, str], where: str) -> dict[str, Any]:
-    """What the network's author wrote beside it (see `Interface.properties`); raises InputError naming ``where``."""
+    """Parse the source network's metadata (see `Interface.properties`); raise InputError naming ``where``."""
     start = PREFIX + "graph."
     try:
         return {key.removeprefix(start): json.loads(text) for key, text in properties.items() if key.startswith(start)}

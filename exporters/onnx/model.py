@@ -1,4 +1,4 @@
-"""Running an ONNX file of ours in ONNX Runtime: a whole sequence, or step by step."""
+"""Run our ONNX files in ONNX Runtime: a whole sequence, or step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_BYTES = 2**35
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """An ONNX file of ours, open in ONNX Runtime.
+    """One of our ONNX files, open in ONNX Runtime.
 
     shapes: of one sample at one time step, by tensor. elements: of all values of it.
     """
@@ -60,11 +60,11 @@ class OnnxModel:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the network's author wrote beside it: dialect, input coding, grids."""
+        """The source network's metadata: dialect, input coding, grids."""
         return graph_metadata(self.session.get_modelmeta().custom_metadata_map, str(self.path))
 
     def shape_of(self, tensor: str) -> Shape:
-        """Of one sample at one step of an input or output tensor."""
+        """Return the shape of one sample at one step of an input or output tensor."""
         (found,) = (port for port in (*self.session.get_inputs(), *self.session.get_outputs()) if port.name == tensor)
         return tuple(size for size in found.shape if isinstance(size, int))
 
@@ -92,7 +92,7 @@ class OnnxModel:
         return parts[0] if len(parts) == 1 else _combine(parts, lambda arrays: np.concatenate(arrays, axis=1))
 
     def _at_once(self, steps: int) -> int:
-        """Samples that fit into `_RUN_BYTES`; raises InputError if one alone takes more than `_MOST_BYTES`."""
+        """Return the samples that fit into `_RUN_BYTES`; raise InputError if one takes more than `_MOST_BYTES`."""
         needed = 4 * self.elements * (steps if self.interface.form == "sequence" else 1)
         if needed > _MOST_BYTES:
             size = f"{needed / 2**30:.0f} GiB"
@@ -100,7 +100,7 @@ class OnnxModel:
         return max(1, _RUN_BYTES // max(1, needed))
 
     def call(self, feeds: Mapping[str, Floats], spikes: Mapping[str, str]) -> tuple[Result, dict[str, Floats]]:
-        """One call of the session. feeds: by tensor. spikes: tensors to record, by node.
+        """Call the session once. feeds: by tensor. spikes: tensors to record, by node.
 
         Returns the result and the next states, by the tensor that takes them.
         Raises InputError where ONNX Runtime fails.
@@ -115,7 +115,7 @@ class OnnxModel:
         return result, {state.tensor: next(values) for state in states}
 
     def spike_tensors(self, record: Collection[str]) -> dict[str, str]:
-        """The tensors of the spiking nodes ``record``; raises InputError for one that the file does not put out."""
+        """Return the tensors of the spiking nodes ``record``; raise InputError for one without an output."""
         spikes = self.interface.spikes
         missing = sorted(set(record) - set(spikes))
         if missing:
@@ -124,14 +124,14 @@ class OnnxModel:
         return {name: tensor for name, tensor in spikes.items() if name in record}
 
     def rest(self, batch: int) -> dict[str, Floats]:
-        """The states of the step form at rest, by tensor, each ``[B, *shape]``."""
+        """Return the step form's states at rest, by tensor, each ``[B, *shape]``."""
         return {
             state.tensor: np.broadcast_to(state.rest, (batch, *self.shapes[state.tensor])).copy()
             for state in self.interface.states
         }
 
     def match(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """``x`` ``[T, B, *shape]`` as `match_inputs` returns it; raises InputError where it does not fit."""
+        """Return ``x`` ``[T, B, *shape]`` as `match_inputs` does; raise InputError if it does not fit."""
         inputs = self.interface.inputs.items()
         ports = [Input(name=name, shape=self.shapes[tensor], sources=()) for name, tensor in inputs]
         return match_inputs(Program(tuple(ports), self.interface.dt), x)
@@ -148,10 +148,10 @@ class OnnxModel:
 
 
 class OnnxStream:
-    """A net fed one time step at a time, with the states kept here. Needs a file in the step form."""
+    """Feed a network one time step at a time and keep its states. Needs a file in the step form."""
 
     def __init__(self, model: OnnxModel, *, record: Collection[str] = ()) -> None:
-        """record: names of spiking nodes whose spikes each step returns.
+        """Open a stream. record: names of spiking nodes whose spikes each step returns.
 
         Raises InputError for a file in the sequence form, or one that does not put out a recorded node.
         """

@@ -1,4 +1,4 @@
-"""One time step of a neuron population, operator by operator in the order that the Program prescribes."""
+"""Emit one time step of a neuron population, in the Program's order of operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stl_deploy.graph.program import Floats, Neuron, Synapse
 
 
 def has_state(node: Neuron) -> bool:
-    """Whether anything of one time step reaches the next."""
+    """Return whether any state persists from one time step to the next."""
     return node.decay is not None or node.synapse is not None or node.resets_late
 
 
@@ -54,7 +54,7 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
 
 
 def _over(scope: Scope, name: str, before: str, theta: str) -> str:
-    """1 where the potential was above the threshold as the step began."""
+    """Return 1 where the potential was above the threshold at the start of the step."""
     return scope.op("Cast", [scope.op("Greater", [before, theta], f"{name}/over")], f"{name}/was_over", to=1)
 
 
@@ -83,7 +83,7 @@ def _bounded(scope: Scope, node: Neuron, v: str) -> str:
 
 
 def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) -> tuple[str | None, str]:
-    """Names of (a bool where the neuron fired, if there is one; its spikes)."""
+    """Return names of (a bool where the neuron fired, if there is one; its spikes)."""
     name = node.name
     if not node.many:
         compare = "Greater" if node.compare == "gt" else "GreaterOrEqual"

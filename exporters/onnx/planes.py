@@ -1,13 +1,13 @@
-"""Sums in integers: the float network's own bits, from faster products and half the bytes.
+"""Sum in integers: the float network's own bits, from faster products and half the bytes.
 
-Where spikes arrive and sums are proven exact (`stl_deploy.graph.exact`), a weight is 2^-f times an integer of up to 24
-bits, w = Σ 256^p·plane[p] with planes of 8 bits, -128…127. One MatMulInteger multiplies the spikes, as uint8, with all
-planes side by side; the planes' sums, put together in int32, scaled by 2^-f and with the bias added in float32, are
-bit for bit what the float form computes, for both are the exact sum. Processors multiply 8-bit integers several times
+For spike inputs and sums that are proven exact (`stl_deploy.graph.exact`), a weight is 2^-f times an integer of up to
+24 bits, w = Σ 256^p·plane[p] with planes of 8 bits, -128…127. One MatMulInteger multiplies the spikes, as uint8, with
+all planes side by side. The planes' sums are combined in int32, scaled by 2^-f, and the bias is added in float32. The
+result equals the float form bit for bit, since both are the exact sum. Processors multiply 8-bit integers several times
 as fast as float32, and two planes are half the bytes.
 
-A convolution becomes such a product over its windows (slices, side by side). Gathering them costs more than it
-brings below `_MANY_TAPS` weights an output (measured, docs/onnx.md); those convolutions stay as they are.
+A convolution becomes such a product over its windows (slices, side by side). Gathering them is slower below
+`_MANY_TAPS` weights an output (measured, docs/onnx.md); those convolutions are not converted.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MOST_TAPS = 2**15
 
 
 def to_planes(program: Program) -> dict[str, Planes]:
-    """The weights that can be summed in integers, by node.
+    """Return the weights that can be summed in integers, by node.
 
     Raises InputError where there is none, with a reason.
     """
     known = grids(program)
     nodes = [node for node in program.nodes if isinstance(node, Linear | Conv)]
-    found = {node.name: split(node.weight) for node in nodes if _suits(program, node, known)}
-    kept = {name: weight for name, weight in found.items() if len(weight.values) <= _MOST_PLANES}
+    weights = {node.name: split(node.weight) for node in nodes if _suits(program, node, known)}
+    kept = {name: weight for name, weight in weights.items() if len(weight.values) <= _MOST_PLANES}
     if not kept:
         raise InputError(
             "no layer's sums can be made in integers: spikes must arrive, and weights lie on the exact grid that "
@@ -53,7 +53,7 @@ def to_planes(program: Program) -> dict[str, Planes]:
 
 
 def split(weight: NDArray[np.float32]) -> Planes:
-    """A weight on a grid as planes, the highest first."""
+    """Split a weight on a grid into planes, the highest first."""
     bits = fraction_bits(weight)
     rest = np.rint(weight.astype(np.float64) * 2.0**bits).astype(np.int64)
     planes: list[NDArray[np.int8]] = []
@@ -95,7 +95,7 @@ def integer_conv(scope: Scope, node: Conv, x: str, kept: Planes) -> str:
 
 
 def _product(scope: Scope, node: Linear | Conv, spikes: str, kept: Planes) -> str:
-    """``[M, taps]`` uint8 times all planes, put together: float32 ``[M, outputs]``."""
+    """Multiply ``[M, taps]`` uint8 by all planes and combine them: float32 ``[M, outputs]``."""
     name, count = node.name, len(kept.values)
     by_tap = np.moveaxis(kept.values, 2, -1)  # [planes, outputs, *kernel, channels], as windows are laid out
     side_by_side = by_tap.reshape(count * kept.values.shape[1], -1).T

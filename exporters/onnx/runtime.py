@@ -1,4 +1,4 @@
-"""The one place that imports ONNX Runtime, with its telemetry off.
+"""Import ONNX Runtime, in this one place, with its telemetry off.
 
 The official Linux builds from 1.29 on report models and machine to their maker unless ``ORT_DISABLE_TELEMETRY`` stands
 in the environment when the library is loaded: a device id and a database go into the user's cache, and ``.ses`` into

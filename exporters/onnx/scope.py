@@ -1,4 +1,4 @@
-"""A graph under construction: unique names, nodes, constants."""
+"""Build a graph: unique names, nodes, constants."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Planes:
 
 
 class Names:
-    """Hands out names that nobody else has."""
+    """Hand out unique names."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def fresh(self, wish: str) -> str:
-        """``wish``, or ``wish`` with a number behind it if that is taken."""
+        """Return ``wish``, or ``wish`` with a number appended if that is taken."""
         name, count = wish, 0
         while name in self._taken:
             count += 1
@@ -97,7 +97,7 @@ class Scope:
         self.nodes.append(helper.make_node(kind, inputs, outputs, name=self.labels.fresh(label), **attributes))
 
     def weight(self, label: str, array: Array | np.float32) -> str:
-        """A constant array, or a number as one; returns its name."""
+        """Add a constant array, or a number as one; return its name."""
         name = self.values.fresh(label)
         values = array if isinstance(array, np.ndarray) else np.array(array, np.float32)
         kept = self.weights if self._small is None or values.nbytes > SMALL else self._small
@@ -105,7 +105,7 @@ class Scope:
         return name
 
     def integers(self, *values: int) -> str:
-        """A vector of int64 constants; returns its name."""
+        """Add a vector of int64 constants; return its name."""
         if values not in self._integers:
             self._integers[values] = self.values.fresh("_".join(map(str, ("shape", *values))))
         return self._integers[values]
@@ -113,12 +113,12 @@ class Scope:
     def graph(
         self, name: str, inputs: Iterable[ValueInfoProto], outputs: Iterable[ValueInfoProto], **extra: Any
     ) -> GraphProto:
-        """The finished graph, without its weights but for the small ones of a body that keeps them."""
+        """Return the finished graph, without its weights but for the small ones of a body that keeps them."""
         constants = [numpy_helper.from_array(np.array(v, np.int64), n) for v, n in self._integers.items()]
         constants += [numpy_helper.from_array(np.asarray(v), n) for n, v in (self._small or {}).items()]
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs), initializer=constants, **extra)
 
 
 def floats(name: str, dims: Dims) -> ValueInfoProto:
-    """Declares a float32 value; text in ``dims`` names a dimension known only when it runs."""
+    """Declare a float32 value; text in ``dims`` names a dimension known only at run time."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims))

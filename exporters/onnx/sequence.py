@@ -1,4 +1,4 @@
-"""All time steps in one call: synapses on the whole sequence, neurons and loops in a Scan over time."""
+"""Emit all time steps in one call: synapses on the whole sequence, neurons and loops in a Scan over time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_SCANS = 256
 
 
 def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> dict[str, str]:
-    """Add ``program`` over a whole sequence; returns the name of each node's output ``[T, B, *shape]``.
+    """Add ``program`` over a whole sequence; return the name of each node's output ``[T, B, *shape]``.
 
     names: how outputs shall be called, for inputs, spikes and Output nodes.
     """
@@ -134,7 +134,7 @@ class _Sequence:
 
 
 def _as_outputs(body: Scope, leaving: Sequence[tuple[Node, str]]) -> list[tuple[Node, str]]:
-    """Names that may be the body's outputs: each made in the body, none twice; a copy where the value is not so."""
+    """Return unique output names made in the body; a copy for any other value."""
     free = {output for operator in body.nodes for output in operator.output}
     kept = []
     for node, value in leaving:

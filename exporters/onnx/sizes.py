@@ -1,6 +1,6 @@
-"""How much memory a stranger's ONNX file asks for, found before anything runs.
+"""Bound the memory of an untrusted ONNX file before anything runs.
 
-A kilobyte of operators can double a constant forty times. ONNX's own shape inference tells every value's size for given
+A kilobyte of operators can double a constant forty times. ONNX's own shape inference gives every value's size for given
 T and B, without computing any; a file of ours leaves none open.
 """
 
@@ -25,9 +25,9 @@ _MANY = 2**15
 
 
 def elements_per_step(model: ModelProto, path: Path) -> int:
-    """How many numbers all values of one sample at one step are, the weights left out.
+    """Return the number of elements of all values of one sample at one step, weights left out.
 
-    Raises InputError if that is more than weights and input can account for, grows faster than T·B, or cannot be told;
+    Raises InputError if that is more than weights and input can account for, grows faster than T·B, or is unknown;
     and for weights that declare more numbers than they hold.
     """
     given = sum(_numbers(tensor, path) for graph in graphs(model.graph) for tensor in graph.initializer)
@@ -53,7 +53,7 @@ def elements_per_step(model: ModelProto, path: Path) -> int:
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and those in its operators."""
+    """Yield a graph and those in its operators."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -78,7 +78,7 @@ def _numbers(tensor: TensorProto, path: Path) -> int:
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
-    """The model with large weights as names and shapes alone."""
+    """Return the model with large weights as names and shapes alone."""
     lean = ModelProto(ir_version=model.ir_version)
     lean.opset_import.extend(model.opset_import)
     graph = lean.graph
@@ -95,7 +95,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
 
 
 def _sized(model: ModelProto, size: int) -> ModelProto:
-    """The model for inputs whose open axes, T and B, are ``size``."""
+    """Return the model for inputs whose open axes, T and B, are ``size``."""
     sized = ModelProto()
     sized.CopyFrom(model)
     for value in sized.graph.input:
@@ -106,7 +106,7 @@ def _sized(model: ModelProto, size: int) -> ModelProto:
 
 
 def _check_shapes_of_shapes(model: ModelProto, path: Path) -> None:
-    """Inference follows the values of shapes, rows of numbers, and so must not meet long ones."""
+    """Refuse long rows of numbers as shapes: inference follows their values."""
     known = _shapes(model)
     for graph in graphs(model.graph):
         for node in graph.node:
@@ -117,19 +117,19 @@ def _check_shapes_of_shapes(model: ModelProto, path: Path) -> None:
 
 
 def _total(model: ModelProto, path: Path) -> int:
-    """The numbers of all values together."""
+    """Return the number of elements of all values together."""
     known, total = _shapes(model), 0
     for graph in graphs(model.graph):
         for node in graph.node:
             for name in filter(None, node.output):
                 if name not in known:
-                    raise InputError(f"{path}: the size of value '{name}' cannot be told; export it again")
+                    raise InputError(f"{path}: the size of value '{name}' is unknown; export it again")
                 total += math.prod(known[name])
     return total
 
 
 def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    """The shape of every value of which it is known."""
+    """Return the shape of every value with a known one."""
     found: dict[str, tuple[int, ...]] = {}
     for graph in graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):

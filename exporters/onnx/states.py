@@ -1,4 +1,4 @@
-"""What one time step hands to the next: potentials, currents, spikes, and values still under way."""
+"""State between time steps: potentials, currents, spikes, and delayed values."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class States:
         return iter(self._opened.values())
 
     def open(self, node: str, kind: str, shape: Shape, start: Floats | None = None) -> str:
-        """Name of the state as the step begins; ``start`` broadcasts to ``shape``."""
+        """Return the state's name at the start of the step; ``start`` broadcasts to ``shape``."""
         before, after = (self._scope.values.fresh(name(node, kind)) for name in self._names)
         rest = np.zeros((), np.float32) if start is None else start
         self._opened[node, kind] = State(node, before, after, shape, rest)
         return before
 
     def close(self, node: str, kind: str, value: str) -> None:
-        """Say what the state is as the step ends."""
+        """Set the state at the end of the step."""
         after = self._opened[node, kind].after
         self._scope.op("Identity", [value], f"{node}/{kind}_next", output=after)
 
@@ -70,7 +70,7 @@ class Past:
         self._before = states.open(node, kind, shape if depth == 1 else (depth, *shape))
 
     def read(self, delay: int) -> str:
-        """Name of the value ``delay`` steps ago, 1 to depth."""
+        """Return the name of the value ``delay`` steps ago, 1 to depth."""
         if self._depth == 1:
             return self._before
         index = self._scope.integers(self._depth - delay)
@@ -79,7 +79,7 @@ class Past:
         return self._scope.op("Squeeze", [kept, self._scope.integers(1)], label)
 
     def write(self, value: str) -> None:
-        """Say what the value is in this step."""
+        """Set the value of this step."""
         if self._depth > 1:
             scope, label = self._scope, f"{self._node}/{self._kind}"
             one = scope.integers(1)

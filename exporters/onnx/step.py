@@ -1,4 +1,4 @@
-"""Nodes one time step at a time: the step form of a Program, and the body of a Scan over a loop."""
+"""Emit nodes one time step at a time: the step form of a Program, and the body of a Scan over a loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def step_nodes(
     given: Mapping[Source, str],
     names: Mapping[str, str],
 ) -> dict[str, str]:
-    """Add one step of ``nodes``; returns the name of each node's output ``[B, *shape]``.
+    """Add one step of ``nodes``; return the name of each node's output ``[B, *shape]``.
 
     given: values that come from outside, by edge. names: how outputs shall be called, for
     inputs, spikes and Output nodes.
@@ -48,7 +48,7 @@ def step_nodes(
 
 
 def together(scope: Scope, node: Node, values: Sequence[str], *, axis: int) -> str:
-    """What arrives at a node: the sum of its sources, left to right; of a concatenation, all of them along ``axis``."""
+    """Combine a node's sources: their sum, left to right, or their concatenation along ``axis``."""
     if node.combine == "each":
         return scope.op("Concat", values, f"{node.name}/together", axis=axis)
     total, *others = values
@@ -58,7 +58,7 @@ def together(scope: Scope, node: Node, values: Sequence[str], *, axis: int) -> s
 
 
 def _depths(nodes: Sequence[Node], given: Mapping[Source, str]) -> dict[str, int]:
-    """How many past values of each node its readers need."""
+    """Return the number of past values of each node that its readers need."""
     depths: dict[str, int] = {}
     for node in nodes:
         for source in node.sources:

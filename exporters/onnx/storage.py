@@ -1,4 +1,4 @@
-"""Writing a model whole, with large weights in a file beside it."""
+"""Write a model whole, with large weights in a file beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIGITS = 12
 
 
 def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, external_above: int) -> tuple[Path, ...]:
-    """Add ``weights`` to ``model``, check it, write it whole; returns the files written.
+    """Add ``weights`` to ``model``, check it, write it whole; return the files written.
 
     Weights of more than ``external_above`` bytes together go to one file beside it, named by its digest, so
     that a model never meets another's weights; the file of an earlier model of this name is removed.
@@ -62,7 +62,7 @@ def _write_checked(model: ModelProto, path: Path, weights: Mapping[str, Array]) 
 
 
 def _message(model: ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
-    """The bytes of ``model`` with ``weights`` in its graph, piece by piece.
+    """Yield the bytes of ``model`` with ``weights`` in its graph, piece by piece.
 
     Protobuf's own writer holds the weights three times over. A message is its fields one after another, and one that
     holds another gives that one's length, so weights can be written straight from their arrays.
@@ -84,7 +84,7 @@ def _message(model: ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes 
 
 
 def _key(field: int, length: int) -> bytes:
-    """What stands before a field of ``length`` bytes: number and wire type, then the length, in 7-bit groups."""
+    """Return the prefix of a field of ``length`` bytes: number and wire type, then the length, in 7-bit groups."""
     return _varint(field << 3 | 2) + _varint(length)
 
 
@@ -101,7 +101,7 @@ def _bytes(array: Array) -> memoryview:
 
 
 def _aligned(weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
-    """The bytes of the arrays one after another, each padded to the alignment that memory mapping wants."""
+    """Yield the bytes of the arrays one after another, each padded for memory mapping."""
     for array in weights.values():
         yield _bytes(array)
         yield bytes(-array.nbytes % _ALIGNMENT)

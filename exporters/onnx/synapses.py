@@ -1,4 +1,4 @@
-"""What each memoryless node becomes. Sums see T·B samples at once.
+"""Emit memoryless nodes. Sums see T·B samples at once.
 
 A runtime may carry what follows a convolution or matrix product into it: a scale into the weights, an
 addition into the sum. That rounds differently (ONNX Runtime 1.32 merges Conv and Mul, and then a seventh of the
@@ -27,7 +27,7 @@ _LOWEST = np.float32(np.finfo(np.float32).min)
 
 
 def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str | None = None) -> str:
-    """Add ``node`` on the value ``x``; returns the output's name.
+    """Add ``node`` on the value ``x``; return the output's name.
 
     lead: name of the int64 vector [T, B] if values are ``[T, B, *shape]``; None if they are ``[B, *shape]``.
     """
@@ -135,7 +135,7 @@ def _max_pool(scope: Scope, node: MaxPool, x: str, lead: str | None, output: str
 
 
 def _gather(scope: Scope, node: Gather, x: str, lead: str | None, output: str | None) -> str:
-    """Values by their places; places that hold none are read from one more value, 0, behind all others."""
+    """Gather values by their places; empty places read one extra value, 0, behind all others."""
     kept = (0,) if lead is None else (0, 0)
     axis, size = len(kept), math.prod(node.input_shape)
     x = scope.op("Reshape", [x, scope.integers(*kept, size)], f"{node.name}/flat")

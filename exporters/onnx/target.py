@@ -1,4 +1,4 @@
-"""ONNX as a Format, and ONNX Runtime as the Runner of it."""
+"""ONNX as a Format, and ONNX Runtime as its Runner."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OnnxOptions(Options):
 
 
 class OnnxRuntime(Runner):
-    """A file of ours in ONNX Runtime; a Program is exported for it."""
+    """Run one of our files in ONNX Runtime; a Program is exported first."""
 
     name = "onnx"
     description = "ONNX Runtime"
@@ -69,7 +69,7 @@ class OnnxRuntime(Runner):
         return self.file.run(x, record=tuple(self.file.interface.spikes) if record else (), chunk=CHUNK)
 
     def model(self, program: Program) -> Reference | None:
-        """A file that adds up in float64 must equal a reference that does too, int8 one with those weights."""
+        """Return the reference: one with float64 sums for such a file, or with the weights of an int8 one."""
         match self.file.interface.precision:
             case "exact":
                 return Reference(program, Options(), double=True, name="sums in float64")
@@ -88,7 +88,7 @@ class Onnx(Format):
     takes = TAKES
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything is held; sums off an exact grid may be added up in another order."""
+        """Return findings: every node is held; sums off an exact grid may be added up in another order."""
         return check_sums(program)
 
     def write(self, program: Program, path: Path, options: OnnxOptions) -> Mapping[str, Any]:
@@ -97,7 +97,7 @@ class Onnx(Format):
         return {"target": self.name, "form": options.form, "precision": options.precision}
 
     def rows(self, path: Path) -> list[Row]:
-        """The tensors that it takes and gives: inputs, outputs, and spikes by node."""
+        """Return the tensors of the file: inputs, outputs, and spikes by node."""
         model = OnnxModel.load(path)
         about = f"{model.interface.form} form, {model.interface.precision}"
         kinds = {"Input": model.interface.inputs, "Output": model.interface.outputs, "Spikes": model.interface.spikes}
@@ -108,7 +108,7 @@ class Onnx(Format):
         ]
 
     def load(self, path: Path) -> OnnxRuntime:
-        """Open it in ONNX Runtime."""
+        """Open the file in ONNX Runtime."""
         return OnnxRuntime(path, Options())
 
 

@@ -58,7 +58,7 @@ def write_program(program: Program, path: Path) -> None:
 
 
 def read_program(path: Path) -> Program:
-    """Read a Program; raises InputError for a file that is damaged, or none of ours."""
+    """Read a Program; raise InputError for a file that is damaged, or not ours."""
     arrays = read_npz(path)
     text = arrays.pop(_HEADER, None)
     if text is None or text.dtype != np.uint8 or text.ndim != 1:
@@ -74,7 +74,7 @@ def read_program(path: Path) -> Program:
 
 
 def _metadata(metadata: Mapping[str, Any]) -> Any:
-    """Metadata as JSON has them; what JSON has no word for is left out."""
+    """Return the metadata as JSON; values without a JSON form are left out."""
     return json.loads(json.dumps(dict(metadata), default=lambda value: getattr(value, "tolist", lambda: None)()))
 
 
@@ -86,7 +86,7 @@ def _written(value: Any, arrays: Arrays) -> Any:
     if type(value).__name__ in {**_KINDS, **_PARTS}:
         contents = {f.name: _written(getattr(value, f.name), arrays) for f in fields(value)}
         return {"kind": type(value).__name__, **contents}
-    return [_written(one, arrays) for one in value] if isinstance(value, tuple) else value
+    return [_written(item, arrays) for item in value] if isinstance(value, tuple) else value
 
 
 def _program(header: Any, arrays: Arrays) -> Program:
@@ -107,7 +107,7 @@ def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
     if level > _MOST_LEVELS:
         raise InputError("its nodes are nested too deep")
     if isinstance(value, list):
-        return tuple(_read(one, arrays, level + 1) for one in value)
+        return tuple(_read(item, arrays, level + 1) for item in value)
     if not isinstance(value, dict):
         return value
     if "array" in value:

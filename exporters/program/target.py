@@ -1,4 +1,4 @@
-"""The Program itself as a Format: every node that there is, read back to the bit."""
+"""The Program itself as a Format: every node, read back to the bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stl_deploy.graph.takes import ALL_NODES
 
 
 class ProgramFormat(Format):
-    """What NIR cannot hold, kept for the commands of this package."""
+    """Keep networks that NIR cannot hold, for the commands of this package."""
 
     name = "program"
     description = "the network as this package holds it, for what NIR has no node for; read by stl-deploy alone"
@@ -25,7 +25,7 @@ class ProgramFormat(Format):
     takes = ALL_NODES
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Nothing is lost."""
+        """Return no findings: nothing is lost."""
         return ()
 
     def write(self, program: Program, path: Path, options: Options) -> Mapping[str, Any]:
@@ -34,11 +34,11 @@ class ProgramFormat(Format):
         return {"target": self.name}
 
     def load(self, path: Path) -> Reference:
-        """The reference run of it."""
+        """Load the file as a reference run."""
         return Reference(read_program(path), Options())
 
     def rows(self, path: Path) -> tuple[Row, ...]:
-        """One row for each node."""
+        """Return one row for each node."""
         return table(read_program(path))
 
 

@@ -20,7 +20,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv, Delay, Doubles, Input, Linear, Neuron, Node, Output, Program, Source
-from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.fields import describe_field, unread
 
 INPUT_DEPTH = -1
 MOST = 4096
@@ -377,5 +377,5 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             f'than once, say so in the dialect: "nodes": {{{json.dumps(neuron.name)}: {{"spikes_per_step": "one"}}}}',
         )
     for field in unread(neuron, _READ):
-        slug, what = said(field)
+        slug, what = describe_field(field)
         yield _refusal(neuron, slug, f"{what}, which Xylo has not", "train without it")

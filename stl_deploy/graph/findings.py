@@ -34,7 +34,7 @@ class Finding:
     target: str | None = None
 
     def __str__(self) -> str:
-        return told([self])[0]
+        return to_lines([self])[0]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class CheckReport:
     def __str__(self) -> str:
         """What was found, and the verdict for each target."""
         verdicts = (f"{target}: {fidelity}" for target, fidelity in self.targets.items())
-        return "\n".join([*told(self.findings), *verdicts])
+        return "\n".join([*to_lines(self.findings), *verdicts])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
@@ -90,19 +90,19 @@ class CheckReport:
         }
 
 
-def told(findings: Iterable[Finding]) -> list[str]:
-    """Lines for people: what holds for several nodes or targets is said once, where it is first found."""
+def to_lines(findings: Iterable[Finding]) -> list[str]:
+    """Return the findings as lines of text; a reason shared by several nodes or targets appears once."""
     targets: dict[tuple[Finding, bool], list[str]] = {}
-    for found in findings:
-        names = targets.setdefault((replace(found, target=None), found.target is None), [])
-        if found.target is not None and found.target not in names:
-            names.append(found.target)
+    for finding in findings:
+        names = targets.setdefault((replace(finding, target=None), finding.target is None), [])
+        if finding.target is not None and finding.target not in names:
+            names.append(finding.target)
     alike: dict[tuple[str, str, str, bool], dict[str, list[str]]] = {}
-    for (found, _), names in targets.items():
-        what, where = f"{found.severity}: {found.slug}", f" for {_listed(names)}" if names else ""
-        nodes = alike.setdefault((what, where, found.remedy, found.node is None), {}).setdefault(found.reason, [])
-        if found.node is not None:
-            nodes.append(f"'{found.node}'")
+    for (finding, _), names in targets.items():
+        what, where = f"{finding.severity}: {finding.slug}", f" for {_listed(names)}" if names else ""
+        nodes = alike.setdefault((what, where, finding.remedy, finding.node is None), {}).setdefault(finding.reason, [])
+        if finding.node is not None:
+            nodes.append(f"'{finding.node}'")
     paragraphs = (_paragraph(*subject[:3], reasons) for subject, reasons in alike.items())
     return [line for paragraph in paragraphs for line in paragraph]
 

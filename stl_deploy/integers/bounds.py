@@ -1,4 +1,4 @@
-"""What no value of an `IntegerGraph` can exceed, whatever the input: interval arithmetic over weights."""
+"""Bound the values of an `IntegerGraph` for any input: interval arithmetic over weights."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SUM_LIMIT = 2**24
 CONV_LIMIT = 2**23
 """Lava's convolutions wrap past it."""
 _MOST_LATER = 100
-"""So many nodes that are yet to come are followed: files of strangers can hold any number."""
+"""Limit on later nodes that are followed; untrusted files can hold any number."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """sums: least and greatest sum of what arrives; values: of what the node puts out. Both hold 0.
+    """sums: least and greatest sum of the inputs; values: of the outputs. Both include 0.
 
-    Every partial sum of what arrives lies within ``sums`` too, for inputs may be 0.
+    Every partial sum of the inputs lies within ``sums`` too, since inputs may be 0.
     """
 
     sums: Interval
@@ -47,7 +47,7 @@ class Bounds:
 
 
 def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
-    """Bounds of every node."""
+    """Return bounds of every node."""
     known: dict[str, Bounds] = {}
     for node in graph.nodes:
         known[node.name] = bounds_of(node, known, graph.by_name)
@@ -55,7 +55,7 @@ def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
 
 
 def require_sums(graph: IntegerGraph) -> None:
-    """Raise UnsupportedError by node where 64 times a sum could leave 32 bits, or a convolution wrap as Lava's do."""
+    """Raise UnsupportedError by node if 64 times a sum could leave 32 bits, or a convolution wrap as Lava's do."""
     known, potentials = bounds(graph), set[str]()
     for node in graph.nodes:
         reaches = [*known[node.name].sums, *known[node.name].values]
@@ -81,8 +81,9 @@ def require_sums(graph: IntegerGraph) -> None:
 def bounds_of(
     node: Node, known: Mapping[str, Bounds], by_name: Mapping[str, Node], later: dict[str, Interval] | None = None
 ) -> Bounds:
-    """Bounds of a node, given those of the nodes before it. by_name: nodes that it may read a step late; those that are
-    not in it are populations. later: what is known of their values.
+    """Return a node's bounds from those of the nodes before it.
+
+    by_name: nodes that it may read a step late; those that are not in it are populations. later: known bounds of them.
     """
     later = {} if later is None else later
     arriving = [_arriving(source.node, known, by_name, later) for source in node.sources]
@@ -93,7 +94,7 @@ def bounds_of(
 def _arriving(
     name: str, known: Mapping[str, Bounds], by_name: Mapping[str, Node], later: dict[str, Interval]
 ) -> Interval:
-    """Values of a node, be it yet to come: a loop has a population in it, behind which weights bound everything."""
+    """Return bounds of a source, possibly a later node: every loop has a population, so bounds exist."""
     if name in known:
         return known[name].values
     node = by_name.get(name)
@@ -132,7 +133,7 @@ def _values(node: Node, sums: Interval) -> Interval:
 
 
 def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:
-    """Bounds of ``rows · x + bias`` for every x within an interval that holds 0, and of every partial sum."""
+    """Return bounds of ``rows · x + bias`` and of every partial sum, for every x within an interval that holds 0."""
     wide = rows.astype(np.int64)
     positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
     offset: NDArray[np.int64] = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The nodes of an `IntegerGraph`, one after the other, each chosen by what it spikes on calibration data."""
+"""Build the nodes of an `IntegerGraph` in order, choosing each by its spikes on calibration data."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ Spikes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Hardware:
-    """What integers are chosen for.
+    """Properties of the hardware that integers are chosen for.
 
-    thresholds: how they are held; the forms that `stl_deploy.integers.per_pixel` prepares are folded ones.
-    pixels: whether a threshold and a bias of each pixel's own can be held. as_run: what the hardware makes of a node.
+    thresholds: their form; the forms that `stl_deploy.integers.per_pixel` prepares are folded ones.
+    pixels: whether each pixel can have its own threshold and bias. as_run: maps a node to the hardware's version.
     """
 
     thresholds: ThresholdForm = "per-neuron"
@@ -81,7 +81,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class LayerFidelity:
-    """How one population came out: spikes on calibration data that differ from the reference."""
+    """Result of one population: spikes on calibration data that differ from the reference."""
 
     node: str
     weight_top: int
@@ -91,7 +91,7 @@ class LayerFidelity:
 
 
 class LayerwiseQuantiser:
-    """The integer nodes so far, and their values on calibration data."""
+    """Integer nodes so far, and their values on calibration data."""
 
     def __init__(
         self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], hardware: Hardware
@@ -114,7 +114,7 @@ class LayerwiseQuantiser:
         """Bounds of the populations, which a loop may read before they are there."""
 
     def input(self, x: Ints, scale: float, largest: float | None) -> None:
-        """The input, and the range that it may have."""
+        """Add the input with its range."""
         (node,) = self.program.inputs
         top = max(1, int(x.max())) if largest is None else round(largest * scale)
         made = IntegerInput(
@@ -125,7 +125,7 @@ class LayerwiseQuantiser:
         self._bounds[node.name] = bounds_of(made, {}, {})
 
     def add(self, node: Node) -> None:
-        """The integer nodes that one more node needs, once all before it are there."""
+        """Add the integer nodes of one more node, after all nodes before it."""
         value = self.known[node.name]
         if isinstance(node, Neuron) and node.spiking:
             self._population(node)
@@ -137,7 +137,7 @@ class LayerwiseQuantiser:
             self._take(self._plain(node, node.name, node.sources))
 
     def _take(self, *nodes: Node) -> None:
-        """Add nodes; later ones may read the last of them."""
+        """Append nodes; later ones may read the last of them."""
         last, (steps, samples) = nodes[-1], self._values[self.program.inputs[0].name].shape[:2]
         widest = max(math.prod(node.shape) for node in nodes)
         parts = map_samples(lambda part: self._run(nodes, part), samples, widest * steps, VALUES_AT_ONCE)
@@ -147,7 +147,7 @@ class LayerwiseQuantiser:
         self.nodes.extend(nodes)
 
     def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
-        """A node without weights."""
+        """Add a node without weights."""
         common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": sources}
         if isinstance(node, Pool):
             (top, bottom), (left, right) = node.padding
@@ -173,9 +173,9 @@ class LayerwiseQuantiser:
         if is_max_pool(self.program, node):
             self._max_pool(node)
             return
-        found = fan_in(self.program, node, self.known)
-        direct, apart = split_biases(found, node)
-        weights = real_weights(found, node)
+        paths = fan_in(self.program, node, self.known)
+        direct, apart = split_biases(paths, node)
+        weights = real_weights(paths, node)
         real = real_population(
             node, weights, direct, [bias for bias in apart if bias is not None], pixels=self._hardware.pixels
         )
@@ -183,7 +183,7 @@ class LayerwiseQuantiser:
 
         def built(chosen: Candidate) -> list[Node]:
             biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
-            nodes, sources = self._weighted(found, node, chosen.weights, biases)
+            nodes, sources = self._weighted(paths, node, chosen.weights, biases)
             shape = node.shape
             bias = chosen.bias
             if bias is not None and bias.ndim == 1:
@@ -194,14 +194,14 @@ class LayerwiseQuantiser:
         def differing(chosen: Candidate, part: slice) -> int:
             return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
 
-        layer = found.leaves[0].node or node
+        layer = paths.leaves[0].node or node
         best = best_candidate(candidates(real, self._hardware.thresholds), wanted.shape[1], differing, layer)
         self._take(*built(best))
         self.scales[node.name] = best.scale
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
 
     def _max_pool(self, node: Neuron) -> None:
-        """Fires at the first spike in its window."""
+        """Add a max pool of spikes: it fires at the first spike in its window."""
         neuron = IntegerNeuron(v_decay=DECAY_ONE, threshold=np.zeros((), np.int32))
         self._take(PopulationNode(name=node.name, shape=node.shape, sources=node.sources, neuron=neuron, bias=None))
         self._fit(node, 1, neuron)
@@ -220,7 +220,7 @@ class LayerwiseQuantiser:
         )
 
     def _run(self, nodes: Sequence[Node], part: slice) -> NDArray[Any]:
-        """Values of the last of more nodes on some of the samples."""
+        """Return the values of the last of more nodes on some of the samples."""
         accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
         found: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
@@ -254,7 +254,7 @@ class LayerwiseQuantiser:
     def _weighted(
         self, found: FanIn, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
     ) -> tuple[list[Node], tuple[Source, ...]]:
-        """The weighted nodes and those between, and the sources of their consumer."""
+        """Return the weighted nodes and those between, and the sources of their consumer."""
         names: dict[str, str] = {}
         made: list[Node] = []
         straight: list[str] = []
@@ -279,19 +279,19 @@ class LayerwiseQuantiser:
         return made, sources
 
     def _own_name(self, node: Node, consumer: Node) -> str:
-        """A node's name; with its consumer's where several read it, for each has a scale of its own."""
+        """Return a unique name: with several consumers each has its own scale, so the consumer's name is appended."""
         return node.name if node.name not in self._bounds else f"{node.name}.for.{consumer.name}"
 
     def _integrator(self, node: Neuron) -> None:
-        found = fan_in(self.program, node, self.known)
+        paths = fan_in(self.program, node, self.known)
         gain = row_gain(node)
-        weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(found, node)]
+        weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(paths, node)]
         offset = None if node.offset is None else node.offset.astype(np.float64)
-        scale = one_scale(weights, [offset, *(real_bias(leaf, gain * leaf.factor) for leaf in found.leaves)])
+        scale = one_scale(weights, [offset, *(real_bias(leaf, gain * leaf.factor) for leaf in paths.leaves)])
         biases = [
-            None if leaf.node is None else rounded_bias(leaf, scale * gain * leaf.factor) for leaf in found.leaves
+            None if leaf.node is None else rounded_bias(leaf, scale * gain * leaf.factor) for leaf in paths.leaves
         ]
-        nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
+        nodes, sources = self._weighted(paths, node, [whole_weight(weight, scale) for weight in weights], biases)
         bias = None
         if offset is not None and offset.any():
             bias = np.asarray(np.round(offset * scale), np.int32)
@@ -314,16 +314,16 @@ class LayerwiseQuantiser:
         if isinstance(arriving[0], float) and len(set(arriving)) == 1:
             self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=arriving[0]))
             return
-        found = fan_in(self.program, node, self.known)
-        weights = real_weights(found, node)
-        scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in found.leaves))
-        biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in found.leaves]
-        nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
+        paths = fan_in(self.program, node, self.known)
+        weights = real_weights(paths, node)
+        scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in paths.leaves))
+        biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in paths.leaves]
+        nodes, sources = self._weighted(paths, node, [whole_weight(weight, scale) for weight in weights], biases)
         self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, sources=sources, unit=1 / scale))
 
 
 def _max_pool_node(node: MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:
-    """A max pool; over one axis it gets a height of 1."""
+    """Return a max pool; over one axis it gets a height of 1."""
     (kernel, stride, padding), before = (node.kernel, node.stride, node.padding), node.input_shape
     if len(kernel) == 1:
         kernel, stride, padding, before = (1, *kernel), (1, *stride), ((0, 0), *padding), (before[0], 1, before[1])

@@ -1,4 +1,4 @@
-"""Convolution as a matrix product over unfolded frames, some at a time so that they stay in the cache."""
+"""Convolve by matrix products over unfolded frames, in cache-sized chunks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Convolution:
         self._rows = self._weight.transpose(0, 2, 3, 1).reshape(len(self._weight), -1)
 
     def __call__(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """``[N, C, H, W]`` to ``[N, C_out, H', W']``."""
+        """Convolve ``[N, C, H, W]`` to ``[N, C_out, H', W']``."""
         shape = self._layer.shape
         total = np.empty((len(frames), shape[0], shape[1] * shape[2]), self._rows.dtype)
         at_once = len(self._padded)
@@ -44,7 +44,7 @@ class Convolution:
         return total.reshape(-1, *shape)
 
     def _unfold(self, padded: NDArray[Any], patches: NDArray[Any]) -> None:
-        """What each output reads, tap by tap: ``[N, kh, kw, C, H', W']``."""
+        """Copy the inputs of each output, tap by tap: ``[N, kh, kw, C, H', W']``."""
         (dil_h, dil_w), (step_h, step_w) = self._layer.dilation, self._layer.stride
         taps_h, taps_w, _, height, width = patches.shape[1:]
         for i in range(taps_h):
@@ -65,7 +65,7 @@ class Convolution:
 
 
 def _depthwise(weight: NDArray[Any], patches: NDArray[Any], total: NDArray[Any]) -> None:
-    """One input channel per group: tap by tap, elementwise."""
+    """Convolve with one input channel per group: tap by tap, elementwise."""
     n, kernel_h, kernel_w, channels = patches.shape[:4]
     by_channel = total.reshape(n, channels, -1, total.shape[2])
     by_channel[...] = 0

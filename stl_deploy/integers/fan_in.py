@@ -1,4 +1,4 @@
-"""Which Programs integers can hold: what reaches each population, with at most one layer of weights on the way.
+"""Find the Programs that integers can hold: at most one layer of weights before each population.
 
 A node's values are *whole* (spikes, input, and sums of these: an integer times a unit), *weighted* (behind a layer
 of weights: whole once their rows have a scale), or *potentials* (of neurons without threshold; only outputs read them).
@@ -27,14 +27,14 @@ from stl_deploy.graph.program import (
     Scale,
     Source,
 )
-from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.fields import describe_field, unread
 from stl_deploy.integers.net import MOST_SPIKES, RESETS
 from stl_deploy.integers.scales import refuse, require_gain, total_gain
 
 READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse", "many", "cap")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
 
-SEVERAL, _SEVERAL = said("many")
+SEVERAL, _SEVERAL = describe_field("many")
 """The slug of a refusal of several spikes a step, and its words."""
 
 _REMEDIES = {
@@ -48,8 +48,10 @@ Value = float | str
 
 @dataclass(frozen=True, eq=False)
 class WeightedPath:
-    """A layer of weights that reaches a population: the node (None: spikes themselves), the edge of the population
-    that it enters by if nothing lies between, and what its values are multiplied by on the way.
+    """A layer of weights that reaches a population.
+
+    The node (None: spikes themselves), the edge by which it enters the population if nothing lies between, and the
+    factor on its values on the way.
     """
 
     node: Linear | Conv | Scale | None
@@ -60,14 +62,14 @@ class WeightedPath:
 
 @dataclass(frozen=True, eq=False)
 class FanIn:
-    """What reaches a consumer: the leaves, and the memoryless nodes between (in order)."""
+    """Inputs of a consumer: the leaves, and the memoryless nodes between (in order)."""
 
     leaves: tuple[WeightedPath, ...]
     between: tuple[Pool | MaxPool | Delay | Reshape | Scale, ...]
 
 
 def values(program: Program, input_scale: float) -> dict[str, Value]:
-    """What each node's values are; raises UnsupportedError for what integers cannot hold."""
+    """Classify each node's values; raise UnsupportedError for networks that integers cannot hold."""
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         extra = (*program.inputs, *program.outputs)[-1]
         refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
@@ -91,7 +93,7 @@ def values(program: Program, input_scale: float) -> dict[str, Value]:
 
 
 def refusals(program: Program) -> list[UnsupportedError]:
-    """Everything that keeps a Program from integers, node by node; empty if it can be quantised."""
+    """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
     found: list[UnsupportedError] = []
     for neuron in program.of(Neuron):
         try:
@@ -105,7 +107,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
             if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
                 fan_in(program, node, known)
     except UnsupportedError as error:
-        if (error.node, error.slug) not in {(one.node, one.slug) for one in found}:
+        if (error.node, error.slug) not in {(refusal.node, refusal.slug) for refusal in found}:
             found.append(error)
     return found
 
@@ -161,7 +163,7 @@ def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
 
 def _check_neuron(neuron: Neuron) -> None:
     for name in unread(neuron, READ):
-        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))
+        refuse(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
         held = ", ".join(RESETS)
         refuse(neuron, "reset", f"its reset is '{neuron.reset}', which integers do not hold", f"use one of {held}")
@@ -194,7 +196,7 @@ def _check_several(neuron: Neuron) -> None:
 
 
 def one_spike_only(program: Program, target: str) -> list[UnsupportedError]:
-    """A refusal for each neuron that fires several spikes a step, for targets that hold one."""
+    """Refuse each neuron that fires several spikes a step, for targets that hold one."""
     return [
         UnsupportedError(
             f"{_SEVERAL}; {target} holds one",
@@ -208,7 +210,7 @@ def one_spike_only(program: Program, target: str) -> list[UnsupportedError]:
 
 
 def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
-    """What reaches ``consumer``; raises UnsupportedError where two ways from one layer differ in scale."""
+    """Return the inputs of ``consumer``; raise UnsupportedError if two paths from one layer differ in scale."""
     rows = consumer.shape[0]
     factors: dict[str, Doubles] = {}
     leaves: list[WeightedPath] = []
@@ -254,7 +256,7 @@ def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
 
 
 def keeps_sign(program: Program, node: Scale) -> bool:
-    """Whether the signs of a scale stay where it is, for a max pool is before it; its magnitude goes into weights."""
+    """Return whether a scale's signs stay in place, since a max pool precedes it; its magnitude goes into weights."""
     return any(isinstance(program.by_name[source.node], MaxPool) for source in node.sources)
 
 

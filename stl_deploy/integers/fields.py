@@ -1,4 +1,4 @@
-"""Which fields of a Program's neuron a target reads: what it does not read must be as if it were not there."""
+"""Find neuron fields that a target does not support; they must have their neutral value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stl_deploy.graph.program import Neuron
 ZERO_IS_NONE = frozenset({"v_reset", "v_start"})
 """Fields in which zeros say the same as None."""
 
-_SAID = {
+_DESCRIPTIONS = {
     "many": ("several-spikes", "it fires several spikes per step"),
     "cap": ("several-spikes", "it fires several spikes per step"),
     "v_reset": ("v-reset", "its v_reset is not 0"),
@@ -23,22 +23,22 @@ _SAID = {
 }
 
 
-def said(field: str) -> tuple[str, str]:
-    """The slug of a field that a target does not read, and what the neuron does, in words."""
-    return _SAID.get(field, (field.replace("_", "-"), f"it has {field}, which this target does not compute"))
+def describe_field(field: str) -> tuple[str, str]:
+    """Return the slug of an unsupported field, and the neuron's behaviour in words."""
+    return _DESCRIPTIONS.get(field, (field.replace("_", "-"), f"it has {field}, which this target does not compute"))
 
 
 def unread(neuron: Neuron, read: Collection[str]) -> Iterator[str]:
-    """Names of the fields outside ``read`` that say something; a field that is added to Neuron is among them."""
+    """Yield the fields outside ``read`` without their neutral value, fields added to Neuron later included."""
     for field in fields(neuron):
         if field.name in read or field.name in ("name", "shape", "sources"):
             continue
         value = getattr(neuron, field.name)
-        if not _says_nothing(field.name, value, field.default):
+        if not _is_neutral(field.name, value, field.default):
             yield field.name
 
 
-def _says_nothing(name: str, value: Any, default: Any) -> bool:
+def _is_neutral(name: str, value: Any, default: Any) -> bool:
     if value is None:
         return default is None or default is MISSING
     if isinstance(value, np.ndarray):

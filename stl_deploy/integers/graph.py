@@ -1,4 +1,4 @@
-"""A network in integers: the nodes of a Program, each with integers for what was float.
+"""A network in integers: the nodes of a Program, with integers in place of floats.
 
 Values are integers: spikes, sums of spikes, input multiplied by its scale, synaptic sums. A node's input is the
 sum of its sources; a source with delay 1 carries the step before (0 at first). Shapes are a Program's, torch's order.
@@ -20,7 +20,7 @@ Padding = tuple[Pair, Pair]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerInput(Node):
-    """Where integers from low to high enter: real input times ``scale``."""
+    """Input of integers from low to high: real input times ``scale``."""
 
     low: int
     high: int
@@ -113,7 +113,7 @@ class IntegratorNode(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerOutput(Node):
-    """Where integers leave; each stands for ``unit`` times itself."""
+    """Output of integers; each stands for ``unit`` times itself."""
 
     unit: float
 
@@ -137,25 +137,25 @@ class IntegerGraph:
 
     @property
     def input(self) -> IntegerInput:
-        """Where samples enter."""
+        """The input node."""
         return next(node for node in self.nodes if isinstance(node, IntegerInput))
 
     @property
     def output(self) -> IntegerOutput:
-        """Where results leave."""
+        """The output node."""
         return next(node for node in self.nodes if isinstance(node, IntegerOutput))
 
     @property
     def populations(self) -> tuple[PopulationNode, ...]:
-        """The nodes that spike, in order."""
+        """The spiking nodes, in order."""
         return tuple(node for node in self.nodes if isinstance(node, PopulationNode))
 
     @cached_property
     def readers(self) -> dict[str, int]:
-        """How many edges leave each node."""
+        """Return the number of edges that leave each node."""
         return Counter(source.node for node in self.nodes for source in node.sources)
 
     @cached_property
     def delayed(self) -> frozenset[str]:
-        """Names of the nodes that somebody reads a step later."""
+        """Return the names of the nodes with a delayed reader."""
         return frozenset(source.node for node in self.nodes for source in node.sources if source.delay)

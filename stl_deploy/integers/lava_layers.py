@@ -1,11 +1,11 @@
-"""Layers and neurons that Lava's fixed-point model has: what netx holds, and what trains in integers."""
+"""Check layers and neurons against Lava's fixed-point model: for netx, and for training in integers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Scale
-from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.fields import describe_field, unread
 from stl_deploy.integers.scales import refuse
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 def check_kind(node: Node) -> None:
-    """Raise UnsupportedError for a node that no layer of netx is."""
+    """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
         refuse(node, "scale", "Loihi's layers have no scale of their own", "fold it into the weights before it")
     if isinstance(node, Delay):
@@ -36,7 +36,7 @@ def check_kind(node: Node) -> None:
 
 
 def check_neuron(neuron: Neuron) -> None:
-    """Raise UnsupportedError for neurons that netx's are not."""
+    """Raise UnsupportedError for neurons that netx lacks."""
     theta = neuron.threshold
     if theta is None:
         refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")
@@ -49,10 +49,10 @@ def check_neuron(neuron: Neuron) -> None:
 
 
 def check_fields(neuron: Neuron, read: Collection[str]) -> None:
-    """Refuse a neuron that has anything that netx's neurons have not."""
+    """Refuse a neuron with any field that netx's neurons lack."""
     for name in unread(neuron, read):
         if name == "reset" and neuron.reset == "value_delayed":
             refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
         if name == "reset":
             refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
-        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))
+        refuse(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))

@@ -54,7 +54,7 @@ RESETS = ("value", "subtract", *DELAYED_RESETS)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerNeuron:
-    """Lava's LIF (netx type CUBA), and the resets that Lava's has not.
+    """Lava's LIF (netx type CUBA), with resets beyond Lava's.
 
     ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
     a neuron fires where ``v > threshold·64``. Arrays broadcast to the population's shape; Lava's CPU simulation takes
@@ -121,7 +121,7 @@ Synapse = Dense | Conv
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two dataclasses, or what stands in their fields, are equal in every number and name."""
+    """Return whether two dataclasses, or field values, are equal in every number and name."""
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray):

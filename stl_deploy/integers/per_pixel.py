@@ -1,4 +1,4 @@
-"""Thresholds that differ between the pixels of a channel, which shared kernels cannot absorb.
+"""Handle thresholds that differ between the pixels of a channel, which shared kernels cannot absorb.
 
 Three ways: arrays of thresholds (form ``per-neuron``, Lava's CPU simulation only), and the two here: projected to one
 per channel (an approximation), or the convolution unrolled into a dense layer, whose rows absorb any threshold.
@@ -21,7 +21,7 @@ MAX_SYNAPSES = 2**26
 
 
 def average_thresholds(program: Program) -> Program:
-    """``program`` with each convolutional neuron's thresholds replaced by their mean over the channel's pixels.
+    """Replace each convolutional neuron's thresholds by their mean over the channel's pixels.
 
     Nodes whose thresholds are one per channel already are left as they are.
     """
@@ -29,7 +29,7 @@ def average_thresholds(program: Program) -> Program:
 
 
 def per_pixel(program: Program) -> tuple[str, ...]:
-    """Names of the neurons behind a convolution whose thresholds differ within a channel."""
+    """Return the neurons behind a convolution whose thresholds differ within a channel."""
     return tuple(node.name for node in program.spiking if _mean(program, node) is not None)
 
 
@@ -41,7 +41,7 @@ def _projected(program: Program, node: Node) -> Node:
 
 
 def _mean(program: Program, node: Neuron) -> Floats | None:
-    """One threshold per channel ``(C, 1, 1)``, or None if there is nothing to project."""
+    """Return one threshold per channel ``(C, 1, 1)``, or None if nothing changes."""
     behind = program.by_name[node.sources[0].node]
     if node.threshold is None or not isinstance(behind, Conv) or len(node.shape) != 3:
         return None
@@ -53,13 +53,13 @@ def _mean(program: Program, node: Neuron) -> Floats | None:
 
 
 def unroll_all(program: Program) -> Program:
-    """``program`` with every convolution and pool as a dense layer; see `unroll_convolutions`."""
+    """Turn every convolution and pool into a dense layer; see `unroll_convolutions`."""
     first = next((node.name for node in program.nodes if isinstance(node, Conv | Pool)), None)
     return program if first is None else _unroll_from(program, first)
 
 
 def unroll_convolutions(program: Program) -> Program:
-    """``program`` with the first convolution that has thresholds per pixel, and all after it, as dense layers.
+    """Turn the first convolution with thresholds per pixel, and all layers after it, into dense layers.
 
     netx goes from images to vectors and never back, so what follows is unrolled too. Names stay; shapes become flat
     in (C, H, W) order. Raises UnsupportedError for a layer of more than `MAX_SYNAPSES` synapses.
@@ -110,7 +110,7 @@ def _flat_values(values: Floats | None, shape: tuple[int, ...]) -> Floats | None
 
 
 def _dense(node: Conv | Pool) -> Linear:
-    """The matrix of a convolution or pool, column by column: what it makes of each input alone."""
+    """Return the matrix of a convolution or pool, column by column: its output for each unit input."""
     inputs, outputs = math.prod(node.input_shape), math.prod(node.shape)
     if inputs * outputs > MAX_SYNAPSES:
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""Post-training quantisation of any Program that integers hold: layer by layer, by spike agreement with the reference.
+"""Quantise any Program after training: layer by layer, by spike agreement with the reference.
 
 Each population sees the integer network's own spikes, so it makes up for errors before it; a loop's edge carries the
 reference's spikes while integers are chosen. Rows are as large as 8 bits hold, thresholds stay each neuron's own.
@@ -27,13 +27,13 @@ from stl_deploy.integers.scales import ThresholdForm
 
 @dataclass(frozen=True, eq=False)
 class IntegerModel:
-    """The integers of a Program, and how each population came out.
+    """The integers of a Program, and the result for each population.
 
     Attributes:
         graph: The network in integers.
         fits: One for each population, in order.
-        row_scales: By population, what each row's weights, bias and threshold were multiplied by before rounding.
-        host: Nodes behind the last spikes that the host computes in float32; empty where integers hold them.
+        row_scales: By population, the factor on each row's weights, bias and threshold before rounding.
+        host: Nodes behind the last spikes that the host computes in float32; empty if integers hold them.
     """
 
     graph: IntegerGraph
@@ -58,13 +58,13 @@ def quantise(
         program: The network to quantise.
         calibration: Real input ``[T, B, *shape]`` on the grid of 1/input_scale; some hundred samples are enough.
         input_scale: Real input times this is integers.
-        largest: Magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
-        hardware: What the integers are for (default: thresholds of each neuron's own in sums that do not wrap).
+        largest: Magnitude that the input never exceeds (None: calibration's, at least 1/input_scale).
+        hardware: Target hardware (default: thresholds of each neuron's own in sums that do not wrap).
         host: Leave the nodes behind the last spikes to the host (`split_host`).
-        reference: The network whose spikes are aimed at, of the same populations (default: ``program``).
+        reference: The network whose spikes are the goal, of the same populations (default: ``program``).
 
     Raises:
-        UnsupportedError: For what integers cannot hold, by node.
+        UnsupportedError: For nodes that integers cannot hold.
         InputError: For input off the grid.
     """
     hardware, reference = hardware or Hardware(), reference or program
@@ -98,7 +98,7 @@ def split_host(program: Program) -> tuple[Program, tuple[Node, ...]]:
 def choose(
     program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron", accumulator: Accumulator = WIDE
 ) -> IntegerModel:
-    """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
+    """Choose integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the declared grid."""
     grid, hardware = input_grid(program.metadata), Hardware(thresholds, accumulator=accumulator)
     if grid is None:
         return quantise(program, x, hardware=hardware)
@@ -106,7 +106,7 @@ def choose(
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Every node behind its undelayed sources, the output last."""
+    """Return every node behind its undelayed sources, the output last."""
     waiting, done = list(nodes), dict[str, Node]()
     while waiting:
         later = []

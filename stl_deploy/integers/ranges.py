@@ -1,4 +1,4 @@
-"""How far u and v go, against the 24 bits that hold them: in the worst case, and on calibration data."""
+"""Measure and bound u and v against their 24 bits: in the worst case, and on calibration data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LayerRange:
     v_seen: Interval
 
     def joined(self, other: LayerRange) -> LayerRange:
-        """Of the samples of both."""
+        """Return the range over the samples of both."""
         return replace(self, u_seen=_hull(self.u_seen, other.u_seen), v_seen=_hull(self.v_seen, other.v_seen))
 
     @property
@@ -66,7 +66,7 @@ def _within(interval: Interval) -> bool:
 
 
 def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
-    """Ranges of u and v of every population, in order.
+    """Return ranges of u and v of every population, in order.
 
     Args:
         graph: The integers.
@@ -84,7 +84,7 @@ def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
 
 
 def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) -> LayerRange:
-    """worst: bounds of any synaptic sum, 0 included."""
+    """Return a layer's range. worst: bounds of any synaptic sum, 0 included."""
     neuron = node.neuron
     sums = sum_of_sources(node, values)
     steps = len(sums)
@@ -102,20 +102,20 @@ def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) 
 
 
 def sum_of_sources(node: Node, values: Mapping[str, Values]) -> NDArray[np.int64]:
-    """What arrives at a node in each step, from its sources' values ``[T, B, ...]``."""
+    """Sum a node's input in each step, from its sources' values ``[T, B, ...]``."""
     wide = [values[source.node].astype(np.int64) for source in node.sources]
     return sum(late(one) if source.delay else one for source, one in zip(node.sources, wide, strict=True))  # type: ignore[return-value]
 
 
 def _series(step: int, decay: int, steps: int) -> int:
-    """What the same step comes to after ``steps`` of them, with this decay (its magnitude is never rounded down)."""
+    """Return the sum of a constant input after ``steps`` steps with this decay (magnitudes are never rounded down)."""
     kept = (DECAY_ONE - decay) / DECAY_ONE
     factor = steps if kept == 1 else (1 - kept**steps) / (1 - kept)
     return int(np.sign(step)) * int(np.ceil(abs(step) * factor))
 
 
 def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: NDArray[np.int64]) -> tuple[Interval, Interval]:
-    """Extremes of u and v, where neither wraps nor saturates."""
+    """Return extremes of u and v, without wrap and saturation."""
     extremes = [0.0, 0.0]
 
     def seen(v: NDArray[Any]) -> None:

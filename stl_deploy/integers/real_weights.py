@@ -1,4 +1,4 @@
-"""Weights and biases of one layer before rounding, its scale where rows share one, and its node once they are whole."""
+"""Prepare one layer's weights and biases for rounding: its scale, and its integer node."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stl_deploy.integers.scales import WEIGHT_TOP
 
 
 def late(values: NDArray[Any]) -> NDArray[Any]:
-    """``[T, ...]`` one step later, 0 at first."""
+    """Delay ``[T, ...]`` by one step, 0 at first."""
     moved = np.zeros_like(values)
     moved[1:] = values[:-1]
     return moved
 
 
 def real_weights(found: FanIn, consumer: Node) -> list[Doubles]:
-    """Of every layer of weights that reaches ``consumer``."""
+    """Return the weights of every layer that reaches ``consumer``."""
     return [real_weight(leaf, consumer) for leaf in found.leaves]
 
 
 def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
-    """Weights for integer input, rows first."""
+    """Return weights for integer input, rows first."""
     rows = consumer.shape[0]
     if leaf.node is None:
         weight = np.ones((rows, *(1,) * (len(consumer.shape) - 1)))
@@ -41,7 +41,7 @@ def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
 
 
 def split_biases(found: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
-    """What is added to v at once, and what stays with a layer of weights: behind a filter, a pool or a delay."""
+    """Split biases: those added to v at once, and those kept with weights (behind a filter, a pool or a delay)."""
     direct: Doubles | None = None
     apart: list[Doubles | None] = []
     for leaf in found.leaves:
@@ -59,19 +59,19 @@ def split_biases(found: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Dou
 
 
 def real_bias(leaf: WeightedPath, scale: Doubles) -> Doubles | None:
-    """A layer's biases times ``scale``; None where there is none."""
+    """Return a layer's biases times ``scale``; None without biases."""
     bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
     return None if bias is None or not bias.any() else np.asarray(bias * scale, np.float64)
 
 
 def rounded_bias(leaf: WeightedPath, scale: Doubles) -> Ints | None:
-    """As `real_bias`, whole."""
+    """Return `real_bias`, rounded to integers."""
     bias = real_bias(leaf, scale)
     return None if bias is None else np.round(bias).astype(np.int32)
 
 
 def one_scale(weights: list[Doubles], biases: Iterable[Doubles | None] = ()) -> float:
-    """One scale for all rows, so that outputs can be compared: whole multiples of the least weight stay exact.
+    """Return one scale for all rows, so that outputs can be compared: multiples of the least weight stay exact.
 
     biases: what is added to the sums. Where they are no such multiples, the least scale that makes them whole, too, or
     the greatest that 8 bits hold.
@@ -90,17 +90,17 @@ def one_scale(weights: list[Doubles], biases: Iterable[Doubles | None] = ()) -> 
 
 
 def _whole(biases: Iterable[Doubles], times: int) -> bool:
-    """Whether all are integers when multiplied, but for what float32 cannot hold."""
+    """Return whether all are integers when multiplied, up to float32 precision."""
     return all(np.allclose(times * bias, np.round(times * bias), rtol=1e-6, atol=1e-6) for bias in biases)
 
 
 def whole_weight(weight: Doubles, scale: float) -> Ints:
-    """Rounded to the nearest."""
+    """Round to the nearest integer."""
     return np.round(weight * scale).astype(np.int32)
 
 
 def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: Ints | None) -> Node:
-    """A layer of weights in integers; a convolution over one axis gets a height of 1."""
+    """Return a layer of weights in integers; a convolution over one axis gets a height of 1."""
     common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": node.sources}
     if isinstance(node, Linear):
         return DenseNode(weight=weight, bias=bias, **common)
@@ -131,21 +131,21 @@ def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: In
 
 
 def bits_of(input_scale: float) -> int | None:
-    """The b of a scale 2^b, b at least 0; None for another scale."""
+    """Return the b of a scale 2^b, b at least 0; None for another scale."""
     mantissa, exponent = np.frexp(input_scale)
     return int(exponent) - 1 if mantissa == 0.5 and exponent > 0 else None
 
 
 def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
-    """``x·input_scale`` in integers; raises InputError if x is not on that grid.
+    """Return ``x·input_scale`` in integers; raise InputError if x is not on that grid.
 
     int32, but bool and 8-bit integers stay as they are at a scale of 1. Steps are converted one after the other, since
     float64 takes eight times the memory of spikes.
     """
     if x.dtype.kind in "iub" and x.dtype.itemsize == 1 and input_scale == 1:
         return x
-    found = np.empty(x.shape, np.int32)
-    for step, to in zip(np.atleast_2d(x), np.atleast_2d(found), strict=True):
+    integers = np.empty(x.shape, np.int32)
+    for step, to in zip(np.atleast_2d(x), np.atleast_2d(integers), strict=True):
         scaled = np.asarray(step, np.float64) * input_scale
         whole = np.round(scaled)
         if not np.array_equal(scaled, whole):
@@ -153,7 +153,7 @@ def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
         if np.abs(whole).max(initial=0) >= 2**31:
             raise InputError("expected integer input within 32 bits; found larger values; use a coarser grid")
         to[...] = whole
-    return found
+    return integers
 
 
 def _off_grid(input_scale: float) -> InputError:

@@ -1,4 +1,4 @@
-"""What check says of a network in integers: where they stand for real numbers, so that spikes can differ."""
+"""Report where integers replace real numbers, so that spikes can differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REMEDY = (
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
-    """One finding for each node that integers round; host: names of nodes that stay in float32.
+    """Return one finding for each node that integers round; host: names of nodes that stay in float32.
 
     Nothing is rounded in flattening and in max pooling of spikes. The integers of every other layer are those that
     agree best on calibration data, so nothing makes them agree on all.
@@ -35,7 +35,7 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
 
 
 def _input(program: Program) -> Iterator[Finding]:
-    """Integer targets take integers, or real numbers on a grid."""
+    """Return the finding on the input: integer targets take integers, or real numbers on a grid."""
     declared = program.metadata.get("input", {})
     if not program.inputs or not isinstance(declared, Mapping) or input_grid(program.metadata) is not None:
         return

@@ -1,4 +1,4 @@
-"""One layer in integers: candidates that scale weights, bias and threshold together.
+"""Generate candidates for one layer in integers, scaling weights, bias and threshold together.
 
 A row (a neuron of a dense layer, a channel of a conv layer) may be multiplied by any s > 0 if its threshold
 is too: spikes stay the same but for rounding. The three forms choose the rows' scales:
@@ -55,8 +55,8 @@ class RealPopulation:
         theta: Thresholds, broadcast to the population's shape.
         theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
         v_reset: Where a spike puts v, broadcast to the population's shape; None: 0.
-        gain: What each row's weights were multiplied by.
-        also_whole: What else must be integers for nothing to be rounded, ``[rows]`` each.
+        gain: Factor on each row's weights.
+        also_whole: Further values that must be integers for an exact result, ``[rows]`` each.
     """
 
     neuron: Neuron
@@ -117,12 +117,12 @@ def real_population(
 
 
 def _added(bias: Doubles | None, offset: Doubles) -> Doubles:
-    """``[rows]``, or the population's shape where the offset has it."""
+    """Return ``[rows]``, or the population's shape if the offset has it."""
     return offset if bias is None else _by_row(bias, offset.ndim) + offset
 
 
 def total_gain(neuron: Neuron) -> Doubles:
-    """What multiplies the input of each neuron: its gain and its synapse's."""
+    """Return the factor on the input of each neuron: its gain and its synapse's."""
     gain = np.ones(neuron.shape)
     if neuron.gain is not None:
         gain = gain * neuron.gain
@@ -135,7 +135,7 @@ def total_gain(neuron: Neuron) -> Doubles:
 
 
 def row_gain(neuron: Neuron) -> Doubles:
-    """What multiplies the input of each row; refuses gains that differ between the pixels of a channel."""
+    """Return the factor on the input of each row; refuse gains that differ between the pixels of a channel."""
     gain = _rows(total_gain(neuron))
     if gain is None:
         _refuse_pixels(neuron, "gain")
@@ -165,7 +165,7 @@ def _refuse_pixels(neuron: Neuron, what: str) -> NoReturn:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A population in integers, and what its rows were multiplied by before rounding."""
+    """A population in integers, and its rows' factors before rounding."""
 
     weights: tuple[Ints, ...]
     bias: Ints | None
@@ -174,7 +174,7 @@ class Candidate:
 
 
 def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
-    """The layer in integers at many scales, the largest first; every one is within netx's widths.
+    """Yield the layer in integers at many scales, the largest first; every one is within netx's widths.
 
     A layer that needs no rounding is the only candidate itself.
     """
@@ -199,7 +199,7 @@ def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
 
 
 def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
-    """The layer at scales at which weights, biases and resets are integers.
+    """Yield the layer at scales at which weights, biases and resets are integers.
 
     Without a leak v is whole, so ``v > ceil(s·θ) - 1`` is ``v >= θ``, and ``v > floor(s·θ)`` is ``v > θ``: exact for
     any θ. A leaking v has fractions: "above" is exact for a whole s·θ, and for "at or above" either s·θ - 1 or s·θ is
@@ -221,14 +221,14 @@ def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
 
 
 def _is_trained(real: RealPopulation) -> bool:
-    """Whether `stl_deploy.integers.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
+    """Return whether `stl_deploy.integers.qat.fake_quant` may have trained the layer: its leak is the integers'."""
     theta = real.theta.flat[0]
     whole = _whole_scale(real)
     return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)
 
 
 def _held(real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
-    """A candidate whose scale leaves nothing to round, if it is within the widths and its form holds the thresholds."""
+    """Return a candidate without rounding, if it is within the widths and its form holds the thresholds."""
     same = (threshold == threshold.flat[0]).all()
     if (scale > _row_limits(real)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
         return
@@ -236,13 +236,13 @@ def _held(real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: 
 
 
 def _leaks(neuron: Neuron) -> bool:
-    """Whether v or u can have fractions although integers arrive."""
+    """Return whether v or u can have fractions with integer input."""
     decays = [neuron.decay, None if neuron.synapse is None else neuron.synapse.decay]
     return any(decay is not None and not np.isin(decay, (0, 1)).all() for decay in decays)
 
 
 def _whole_scale(real: RealPopulation) -> Doubles | None:
-    """For each row the least power of two, from 1, that makes all of it whole; None if 8 bits hold none.
+    """Return for each row the least power of two, from 1, that makes all of it whole; None if 8 bits hold none.
 
     With a leak it is 1 or none: v is rounded in units that depend on the scale.
     """
@@ -264,7 +264,7 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
 def best_candidate(
     tried: Iterable[Candidate], samples: int, differing: Callable[[Candidate, slice], int], node: Node
 ) -> Candidate:
-    """The candidate with the fewest differing spikes (of equals the first, which has the largest scale).
+    """Return the candidate with the fewest differing spikes (of equals the first, which has the largest scale).
 
     All are tried on about `FEW` of the ``samples``, and the best of those on all. differing: spikes of a candidate that
     differ on some of the samples. Refuses ``node`` if there is no candidate.
@@ -285,7 +285,7 @@ def _counted(differing: Callable[[Candidate, slice], int], part: slice, candidat
 
 
 def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
-    """The row thresholds that rows are divided by."""
+    """Return the row thresholds that rows are divided by."""
     if form == "per-layer":
         return np.full(len(real.theta), real.theta.mean())
     if real.theta_rows is None:
@@ -300,7 +300,7 @@ def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
 
 
 def _row_limits(real: RealPopulation, theta_rows: Doubles | None = None) -> Doubles:
-    """For each row the largest scale at which weights, bias and threshold all fit."""
+    """Return for each row the largest scale at which weights, bias and threshold all fit."""
     rows = len(real.theta)
     theta = real.theta.reshape(rows, -1).max(axis=1) if theta_rows is None else theta_rows
     largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
@@ -318,9 +318,9 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
 
 
 def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
-    """The layer at one scale, or nothing if no weight is left, or what a reset takes off or sets is too wide.
+    """Return the layer at one scale; None if no weight is left, or a reset's amount or value is too wide.
 
-    Neither where one of several spikes would take nothing off v.
+    Also None if one of several spikes would take nothing off v.
     """
     weights = tuple(_rounded(weight, scale) for weight in real.weights)
     if not any(weight.any() for weight in weights):
@@ -356,7 +356,7 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
 
 
 def _compact(values: Doubles) -> Ints:
-    """As integers; 0-dimensional if they are all the same."""
+    """Return integers; 0-dimensional if they are all the same."""
     return np.asarray(values.flat[0] if (values == values.flat[0]).all() else values, np.int32)
 
 
@@ -366,11 +366,11 @@ def _rounded(weight: Doubles, scale: Doubles) -> Ints:
 
 
 def v_decay(neuron: Neuron) -> int | Ints:
-    """β in 12 bits: v keeps (4096 − v_decay)/4096."""
+    """Return β in 12 bits: v keeps (4096 − v_decay)/4096."""
     return DECAY_ONE if neuron.decay is None else twelve_bits(neuron.decay)
 
 
 def twelve_bits(beta: Floats) -> int | Ints:
-    """What of 4096 is lost, where β is kept: one number if β is the same everywhere."""
+    """Return the lost fraction, of 4096, for a kept β: one number if β is the same everywhere."""
     lost = np.round(DECAY_ONE * (1 - beta.astype(np.float64))).astype(np.int32)
     return int(lost.flat[0]) if (lost == lost.flat[0]).all() else lost

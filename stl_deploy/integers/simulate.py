@@ -1,4 +1,4 @@
-"""The integer model: an `IntegerGraph` in numpy, every sample from rest.
+"""Simulate an `IntegerGraph` in numpy, every sample from rest.
 
 Feed-forward graphs take all time steps at once; a graph with loops goes step by step.
 """
@@ -57,12 +57,12 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
     UnsupportedError if sums could leave 32 bits.
     """
     names = [node.name for node in graph.populations] if record else []
-    found = values_of(graph, x, [*names, graph.output.name])
-    return IntegerRun(found[graph.output.name].astype(np.int32), {name: found[name] for name in names})
+    outputs = values_of(graph, x, [*names, graph.output.name])
+    return IntegerRun(outputs[graph.output.name].astype(np.int32), {name: outputs[name] for name in names})
 
 
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
-    """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
+    """Return some nodes' outputs, ``[T, B, *shape]``; raise as `simulate`."""
     x = as_integers(x, graph.input.shape)
     _check_range(graph.input, x)
     if not graph.accumulator.wraps:
@@ -80,13 +80,13 @@ def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str
 
 
 def entered_by(graph: IntegerGraph, x: Values) -> IntegerGraph:
-    """The graph with an input as narrow as ``x``, whose bounds are those of this input."""
+    """Return the graph with an input as narrow as ``x``, so that bounds are those of this input."""
     entry = replace(graph.input, low=min(0, int(x.min())), high=max(0, int(x.max())))
     return IntegerGraph(tuple(entry if node is graph.input else node for node in graph.nodes))
 
 
 def check_input(node: IntegerInput, x: Values) -> Ints:
-    """``x`` as int32; raises InputError if it is not integers within the input's range and shape."""
+    """Return ``x`` as int32; raise InputError if it is not integers within the input's range and shape."""
     x = as_integers(x, node.shape)
     _check_range(node, x)
     return x.astype(np.int32)
@@ -102,7 +102,7 @@ def _check_range(node: IntegerInput, x: Values) -> None:
 
 
 def as_integers(x: Values, shape: Shape) -> Values:
-    """``x`` ``[T, B, *shape]`` as integers or bool; raises InputError for fractions and other types."""
+    """Return ``x`` ``[T, B, *shape]`` as integers or bool; raise InputError for fractions and other types."""
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
         raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
     if x.dtype.kind not in "fiub":
@@ -135,7 +135,7 @@ def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping
 
 
 def _stands_alone(graph: IntegerGraph, node: PopulationNode, keep: Collection[str]) -> bool:
-    """Whether a population's only source is a layer of weights whose sums nobody else reads."""
+    """Return whether a population's only source is a layer of weights with no other reader."""
     before = graph.by_name[node.sources[0].node]
     return (
         len(node.sources) == 1
@@ -152,7 +152,7 @@ def sum_and_step(
     known: Mapping[str, Bounds],
     accumulator: Accumulator,
 ) -> Values:
-    """Spikes of a population for what arrives at the layer of weights before it, its only source.
+    """Return spikes of a population from the input of the layer of weights before it, its only source.
 
     Sums are formed for some samples at a time, so that they stay in the cache.
     """
@@ -192,7 +192,7 @@ def evaluate(
     accumulator: Accumulator,
     state: State | None = None,
 ) -> Values:
-    """A node's values from its sources' ``[T, B, ...]``; state: what it keeps from the steps before (None: rest)."""
+    """Return a node's values from its sources' ``[T, B, ...]``; state: carried from step to step (None: rest)."""
     x = _together(arriving)
     match node:
         case DenseNode() if state is not None and node.delay is not None:
@@ -236,14 +236,14 @@ def _fire(
     spikes: NDArray[np.uint8],
     state: State | None = None,
 ) -> None:
-    """Write the spikes that ``sums``, which are overwritten, make."""
+    """Write the spikes of ``sums``, which are overwritten."""
     low, high = known[node.name].sums
     bound = max(-low, high)
     step_through(node.neuron, sums, node.bias, spikes, bound=bound, state=state, accumulator=accumulator)
 
 
 def _summing(node: DenseNode | ConvNode, x: Values, accumulator: Accumulator) -> Callable[[Values], Values]:
-    """What gives a layer's sums ``[T, b, *shape]`` for some of the samples of ``x`` ``[T, B, ...]``."""
+    """Return a function that sums a layer's input ``[T, b, *shape]`` for some samples of ``x`` ``[T, B, ...]``."""
     if isinstance(node, DenseNode):
         dense = Dense(weight=node.weight, delay=node.delay, shift=node.shift, enlarged=node.enlarged)
         add_up = adder(dense, x)
@@ -306,7 +306,7 @@ def _delay(node: DelayNode, x: Values, state: State | None) -> Values:
 
 
 def _remembered(x: Values, steps: int, state: State) -> Values:
-    """``x`` behind the values of so many steps before it, which the state keeps (0 at rest)."""
+    """Prepend the last steps from the state to ``x`` (0 at rest)."""
     past = np.zeros((steps, *x.shape[1:]), x.dtype) if state.past is None else state.past
     line = np.concatenate([past, x])
     state.past = line[len(line) - steps :]

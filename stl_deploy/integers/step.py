@@ -32,7 +32,7 @@ Floats = NDArray[Any]
 
 @dataclass
 class State:
-    """What a node keeps from one step to the next; all None at rest."""
+    """State of a node between steps; all None at rest."""
 
     u: Floats | None = None
     v: Floats | None = None
@@ -53,7 +53,7 @@ def step_through(
 ) -> None:
     """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest or ``state``; bias broadcasts.
 
-    sums: as `stl_deploy.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
+    sums: as `stl_deploy.integers.sums` gives them; they are overwritten. bound: on their magnitude.
     """
     reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
     least = int(np.min(neuron.i_decay))
@@ -77,10 +77,10 @@ def integrate(
     observe: Callable[[Floats], None] | None = None,
     state: State | None = None,
 ) -> None:
-    """Write the spikes that ``drive`` (u + 64·bias, ``[T, B, *shape]``) makes, from rest or from ``state``.
+    """Write the spikes of ``drive`` (u + 64·bias, ``[T, B, *shape]``), from rest or from ``state``.
 
-    limit: |v| stops below it; None: it cannot get there. observe: is shown v ``[B, *shape]`` of every step, before its
-    reset.
+    limit: |v| stops below it; None: out of reach. observe: is called with v ``[B, *shape]`` of every step, before
+    its reset.
     """
     threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
     put_back = _reset_of(neuron, drive.dtype)
@@ -109,7 +109,7 @@ def integrate(
 
 
 def _reset_of(neuron: IntegerNeuron, kind: np.dtype[Any]) -> Callable[[Floats, NDArray[np.bool_]], Floats]:
-    """What a spike does to v."""
+    """Return a spike's effect on v."""
     if neuron.reset in ("subtract", "subtract_delayed"):
         assert neuron.drop is not None
         drop = (neuron.drop << STATE_SHIFT).astype(kind)
@@ -121,7 +121,7 @@ def _reset_of(neuron: IntegerNeuron, kind: np.dtype[Any]) -> Callable[[Floats, N
 
 
 def potentials(v_decay: int | Ints, drive: Floats, state: State | None = None, *, limit: int = STATE_TOP) -> Floats:
-    """v ``[T, B, *shape]`` of neurons without threshold, from rest or ``state``; overwrites ``drive`` (float64)."""
+    """Return v ``[T, B, *shape]`` of neurons without threshold, from rest or ``state``; overwrites ``drive``."""
     state = state or State()
     v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
     for now in drive:
@@ -139,7 +139,7 @@ def currents(
     *,
     state: State | None = None,
 ) -> Floats:
-    """u in every step, as floats of ``kind``; may overwrite ``sums``. accumulator: None where u stays within it."""
+    """Return u in every step, as floats of ``kind``; may overwrite ``sums``. accumulator: None if u stays within it."""
     arriving: Floats
     if sums.dtype.kind == "f":
         arriving = sums.astype(kind, copy=False)
@@ -161,7 +161,7 @@ def currents(
 
 
 def exact_type(neuron: IntegerNeuron, farthest: float = 0) -> type[np.float32] | type[np.float64]:
-    """The narrowest type for a neuron's states; see the module. farthest: |v| stays within it."""
+    """Return the narrowest type for a neuron's states; see the module. farthest: |v| stays within it."""
     if farthest >= 2**24:
         return np.float64
     if not isinstance(neuron.v_decay, int) or not isinstance(neuron.i_decay, int) or neuron.reset != "value":
@@ -171,40 +171,40 @@ def exact_type(neuron: IntegerNeuron, farthest: float = 0) -> type[np.float32] |
 
 
 def _summed(reach: int, decay: int, steps: int) -> float:
-    """What a state cannot exceed that gets ``reach`` in each of the steps and is never reset."""
+    """Bound a state that gets ``reach`` in each of the steps and is never reset."""
     return reach * min(DECAY_ONE / decay if decay else steps, steps)
 
 
 def leak(state: Floats, decay: int | Ints) -> Floats:
-    """What is left of u or v after one step."""
+    """Return the decayed u or v after one step."""
     state *= np.asarray((DECAY_ONE - decay) / DECAY_ONE, state.dtype)
     return toward_zero(state)
 
 
 def toward_zero(product: Floats) -> Floats:
-    """Rounded toward zero."""
+    """Round toward zero."""
     return np.trunc(product, out=product)
 
 
 def _within(u: Floats, accumulator: Accumulator) -> Floats:
-    """u past its limits wraps, or stops there."""
+    """Wrap u at its limits, or stop it there."""
     return wrap(u) if accumulator.wraps else saturate(u, accumulator.u_top + 1)
 
 
 def wrap(u: Floats) -> Floats:
-    """Past 2^23, u comes out at the other end (once, as in Lava's model)."""
+    """Wrap u at 2^23 (once, as in Lava's model)."""
     u -= u.dtype.type(2 * STATE_TOP) * (u > STATE_TOP)
     u += u.dtype.type(2 * STATE_TOP) * (u <= -STATE_TOP)
     return u
 
 
 def saturate(v: Floats, limit: int = STATE_TOP) -> Floats:
-    """v stays within ±(limit − 1)."""
+    """Clip v to ±(limit − 1)."""
     return np.clip(v, 1 - limit, limit - 1, out=v)
 
 
 def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:
-    """A neuron fires strictly above its threshold; written to ``fired``."""
+    """Write spikes to ``fired``: a neuron fires strictly above its threshold."""
     np.greater(v, threshold, out=fired)
 
 
@@ -220,6 +220,6 @@ def fire_several(v: Floats, threshold: Floats, neuron: IntegerNeuron, spikes: ND
 
 
 def reset(v: Floats, fired: NDArray[np.bool_]) -> Floats:
-    """v is 0 after a spike; u is left alone."""
+    """Set v to 0 after a spike; u is unchanged."""
     v *= ~fired
     return v

@@ -1,4 +1,7 @@
-"""An `IntegerGraph` as data: ``integers.npz``, arrays of integers and a JSON text. What is read is not trusted."""
+"""Store an `IntegerGraph` as data: ``integers.npz``, arrays of integers and a JSON text.
+
+Files that are read are untrusted.
+"""
 
 from __future__ import annotations
 
@@ -50,10 +53,12 @@ MAX_NODES, MAX_VALUES = 25_000, 2**28
 
 @dataclass(frozen=True)
 class About:
-    """What else is kept: the network's name, the file it was made from, synops measured by node (a step), the version
-    of stl-deploy that chose the integers, and what decides on the outputs.
+    """Context of a stored graph: names, provenance and decision.
 
-    prefix: what names in generated code begin with. per_step: whether labels are of each step. steps: T of the input
+    The network's name, its source file, synops measured by node (a step), the version of stl-deploy that chose the
+    integers, and the readout.
+
+    prefix: start of names in generated code. per_step: whether labels are of each step. steps: T of the input
     that the export was made with, 0 if unknown. dt: of a step, in the unit of the network's time constants.
     trained: T of the training sequences, 0 if unknown. classes: their names, empty if unknown.
     """
@@ -91,7 +96,7 @@ _OF_NETX = ("delay", "shift", "enlarged")
 
 
 def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
-    """Write the file, whole or not at all; raises UnsupportedError for dense layers as a netx file holds them."""
+    """Write the file, whole or not at all; raise UnsupportedError for dense layers as a netx file holds them."""
     for node in graph.nodes:
         if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
             raise UnsupportedError(
@@ -125,7 +130,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
 
 
 def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """A dataclass's fields as JSON; arrays go into ``arrays`` under the key that stands in their place."""
+    """Return a dataclass's fields as JSON; arrays go into ``arrays`` under the key that replaces them."""
     found: dict[str, Any] = {}
     for each in fields(value):
         if each.name in _OF_NETX:
@@ -143,7 +148,7 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
 
 
 def read_integers(path: Path) -> tuple[IntegerGraph, About]:
-    """Read the file; raises InputError that names the node for anything that was not written by `write_integers`."""
+    """Read the file; raise InputError naming the node for anything that `write_integers` does not write."""
     arrays = read_npz(path)
     try:
         structure = json.loads(arrays[_STRUCTURE].astype(np.uint8).tobytes().decode())
@@ -217,7 +222,7 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
             raise ValueError(f"reset {value!r}")
         return value
     if isinstance(value, list):
-        return tuple(_value(name, one, arrays) for one in value)
+        return tuple(_value(name, item, arrays) for item in value)
     if isinstance(value, int) and not isinstance(value, bool):
         return _whole(value)
     if value is None or isinstance(value, Source | IntegerNeuron | tuple):
@@ -232,7 +237,7 @@ def _whole(value: Any) -> int:
 
 
 def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
-    """Raises ValueError where shapes, orders or ranges do not fit."""
+    """Raise ValueError if shapes, orders or ranges do not fit."""
     known: dict[str, Node] = {}
     names = {node.name for node in nodes}
     if len(names) != len(nodes):

@@ -1,7 +1,7 @@
-"""Exact synaptic sums of integers, through the BLAS.
+"""Sum integers exactly, through the BLAS.
 
 Sums are formed in float32 where every partial sum stays below 2^24, in float64 where it stays
-below 2^53, so they are exact whatever the order of summation. Time is folded into the batch.
+below 2^53, so they are exact in any order of summation. Time is folded into the batch.
 Sums come in float32 (integers below 2^24) or, where they may be larger, in int32.
 """
 
@@ -26,19 +26,19 @@ _BLOCK_IN, _BLOCK_OUT = 2**21, 2**19
 
 
 def shift_right(total: Ints, bits: int) -> Ints:
-    """Division by 2^bits, rounding down."""
+    """Divide by 2^bits, rounding down."""
     return total >> bits if bits else total
 
 
 def blocks(shape: Shape, x: NDArray[Any]) -> Iterator[slice]:
-    """Samples of ``x`` ``[T, B, ...]`` to sum at a time; shape: of the sums, without time."""
+    """Yield samples of ``x`` ``[T, B, ...]`` to sum at a time; shape: of the sums, without time."""
     steps = x.shape[0]
     at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(shape))))
     return (slice(start, start + at_once) for start in range(0, x.shape[1], at_once))
 
 
 def adder(layer: Synapse, x: NDArray[Any], *, wraps: bool = True) -> DenseSums | ConvSums:
-    """What sums a layer's input, for some of the samples of ``x`` at a time. wraps: sums of convolutions, as Lava's."""
+    """Return a layer's summing function for some of the samples of ``x``. wraps: sums of convolutions, as Lava's."""
     return DenseSums(layer, x) if isinstance(layer, Dense) else ConvSums(layer, x, wraps=wraps)
 
 
@@ -82,7 +82,7 @@ class DenseSums:
 
 
 def _require_32_bits(total: NDArray[Any], bits: int) -> None:
-    """Lava sums weights enlarged by ``bits``, in 32 bits."""
+    """Refuse sums beyond 32 bits: Lava sums weights enlarged by ``bits``."""
     largest = float(np.abs(total).max(initial=0)) * 2**bits
     if largest >= 2**31:
         raise InputError(
@@ -104,25 +104,25 @@ class ConvSums:
         self._shape = layer.shape
 
     def __call__(self, x: NDArray[Any]) -> Sums:
-        """``[T, b, ...]`` to ``[T, b, *layer.shape]``."""
+        """Sum ``[T, b, ...]`` to ``[T, b, *layer.shape]``."""
         total = self._convolve(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], *self._shape)
         return wrap24(total.astype(np.int64)) if self._wraps else total
 
 
 def wrap24(total: NDArray[np.int64]) -> Ints:
-    """Lava's conv keeps the lowest 24 bits of a sum, with sign."""
+    """Keep the lowest 24 bits of a sum, with sign, as Lava's convolution does."""
     return ((total + 2**23) % 2**24 - 2**23).astype(np.int32)
 
 
 def _bound(x: NDArray[Any], weight: Ints) -> int:
-    """What no partial sum of products exceeds: weights ``[out, in]``, any values between the extremes of ``x``."""
+    """Bound every partial sum of products: weights ``[out, in]``, any values between the extremes of ``x``."""
     low, high = (0, 1) if x.dtype == bool or not x.size else (min(0, int(x.min())), max(1, int(x.max())))
     least, greatest = weighted(weight, None, (low, high))
     return max(-least, greatest)
 
 
 def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:
-    """The narrowest float type that holds every integer up to ``bound``."""
+    """Return the narrowest float type that holds every integer up to ``bound``."""
     if bound < 2**24:
         return np.float32
     if bound < 2**53:

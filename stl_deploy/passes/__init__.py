@@ -1,9 +1,9 @@
-"""Passes rewrite a Program: one a file, each with its algebra, its refusals and its exactness.
+"""Passes rewrite a Program: one per file, each with its algebra, its refusals and its exactness.
 
     folded = apply(program, OWN, FoldOptions(thresholds="weights"))
 
-They work in float64 and round once: to a grid on which float32 sums are exact, else to float32. `apply` runs every pass
-against what it was given (see `equivalence`).
+They work in float64 and round once: to a grid on which float32 sums are exact, else to float32. `apply` checks each
+pass by running the Program before and after it (see `equivalence`).
 """
 
 from __future__ import annotations
@@ -75,28 +75,28 @@ CAPTURED: tuple[Pass, ...] = (
 def apply(
     program: Program, recipe: Sequence[Pass], options: FoldOptions | None = None, *, check: bool = True
 ) -> Rewritten:
-    """Run the passes of a recipe that the options ask for, one after the other.
+    """Run the passes of a recipe that the options request, in order.
 
-    check: run each against what it was given, on drawn spikes. Returns the Program in running order.
+    check: run the Program before and after each pass, on drawn spikes. Returns the Program in running order.
     Raises the first refusal of a pass (UnsupportedError, InputError or CaptureError, naming the node), or ParityError
     where a pass changed more than its exactness explains.
     """
-    wanted = [one for one in recipe if one.wanted(options or FoldOptions())]
+    wanted = [rewriting for rewriting in recipe if rewriting.wanted(options or FoldOptions())]
     places: Permutations = {}
     grids: tuple[LayerGrid, ...] = ()
     removed: tuple[str, ...] = ()
     kept: dict[str, str] = {}
     known: Arrived | None = None
-    for one in wanted:
-        for error in one.refusals(program):
+    for rewriting in wanted:
+        for error in rewriting.refusals(program):
             raise error
-        made = one.run(program)
+        made = rewriting.run(program)
         kept |= made.kept
         if made.program is program:
             continue
         if check:
-            how: dict[str, Any] = {"exactness": one.exactness, "places": made.places, "grids": made.grids}
-            known = require_equivalent(program, made.program, by=one.name, known=known, **how)
+            how: dict[str, Any] = {"exactness": rewriting.exactness, "places": made.places, "grids": made.grids}
+            known = require_equivalent(program, made.program, by=rewriting.name, known=known, **how)
         program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
-        grids += () if one is narrow.PASS else made.grids
+        grids += () if rewriting is narrow.PASS else made.grids
     return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed, kept)

@@ -54,7 +54,7 @@ _ROUNDS = 64
 
 
 def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
-    """The layers without rearrangements; for each neuron and input in another order, where its values were before.
+    """Remove rearrangements; return the layers, and each reordered neuron's and input's former places.
 
     Raises CaptureError, naming the layer, where weights in a rearrangement's place would be too many.
     """
@@ -100,7 +100,7 @@ class _Work:
         return [node for node in self.layers.values() if any(source.node == name for source in node.sources)]
 
     def _bypass(self, name: str, sources: tuple[Source, ...]) -> None:
-        """Who reads ``name`` reads ``sources`` from now on."""
+        """Let readers of ``name`` read ``sources``."""
         for reader in self._readers(name):
             self._read(reader, name, sources)
         self.layers.pop(name, None)
@@ -118,7 +118,7 @@ class _Work:
         return True
 
     def _nothing(self, gather: Gather) -> bool:
-        """Values that stay in their order: nothing, or a flattening."""
+        """Handle values that stay in their order: nothing, or a flattening."""
         if not keeps_order(gather):
             return False
         if gather.shape == gather.input_shape:
@@ -132,7 +132,7 @@ class _Work:
         return True
 
     def _behind_another(self, gather: Gather) -> bool:
-        """Two that follow one another are one."""
+        """Merge two consecutive rearrangements."""
         if len(gather.sources) != 1:
             return False
         (source,) = gather.sources
@@ -155,7 +155,7 @@ class _Work:
         return True
 
     def _into_input(self, gather: Gather) -> bool:
-        """An input that is read in one other order only is given in that."""
+        """Reorder an input that is read in one other order only."""
         (source, *others) = gather.sources
         given = self.layers[source.node]
         readers = self._readers(given.name)
@@ -171,7 +171,7 @@ class _Work:
         return True
 
     def _before_a_reshape(self, gather: Gather) -> bool:
-        """What is rearranged and flattened is rearranged into a line."""
+        """Merge a rearrangement and the flattening behind it."""
         readers = [r for r in self._readers(gather.name) if isinstance(r, Reshape) and len(r.sources) == 1]
         for reader in readers:
             self.layers[reader.name] = replace(
@@ -188,7 +188,7 @@ class _Work:
         self.arranged[name] = indices if before is None else before.reshape(-1)[indices]
 
     def _into_weights(self, gather: Gather) -> bool:
-        """Weights on its values become weights on what it reads."""
+        """Replace weights on the rearranged values by weights on its source."""
         if repeats(gather.indices):
             return False
         moved = False
@@ -211,7 +211,7 @@ class _Work:
         return moved
 
     def _flat(self, gather: Gather) -> tuple[Source, ...]:
-        """What a rearrangement reads, as one axis."""
+        """Return a rearrangement's source as one axis."""
         shape = gather.input_shape
         if len(shape) == 1:
             return gather.sources
@@ -225,7 +225,7 @@ class _Work:
         return name
 
     def _pointwise(self, gather: Gather) -> bool:
-        """A linear layer on channels that were moved to the last axis is a convolution of size 1 where they were."""
+        """Turn a linear layer on channels moved to the last axis into a 1x1 convolution in their place."""
         before = gather.input_shape
         if len(before) not in (2, 3) or not np.array_equal(gather.indices.reshape(-1), _last(before).reshape(-1)):
             return False
@@ -246,7 +246,7 @@ class _Work:
         return False
 
     def _reader_axes(self, node: Node, before: tuple[int, ...], indices: Indices) -> None:
-        """Who reads ``node``, which is to put out ``before``, reads it in the order that it had."""
+        """Let readers of ``node``, whose output becomes ``before``, read the former order."""
         name = self._free(f"{node.name}_axes")
         for later in self._readers(node.name):
             self._read(later, node.name, (Source(name),))
@@ -259,7 +259,7 @@ class _Work:
         )
 
     def _behind_a_neuron(self, gather: Gather) -> bool:
-        """n(P·x) = P·n'(x) for what works on each value alone; in a loop of the two, P would only go round."""
+        """Apply n(P·x) = P·n'(x) to elementwise nodes; in a loop of the two, P would only go round."""
         if not bijective(gather):
             return False
         before = {source.node for source in gather.sources}
@@ -280,7 +280,7 @@ class _Work:
         return True
 
     def _sources_in(self, node: Node, gather: Gather, back: Indices, late: str, name: str) -> tuple[Source, ...]:
-        """What a reader of ``gather`` reads, in the order of what that reads."""
+        """Return the sources of a reader of ``gather``, in the order of its source."""
         found: list[Source] = []
         for s in node.sources:
             if s.node == gather.name:
@@ -290,7 +290,7 @@ class _Work:
         return tuple(found)
 
     def _order(self, source: str, gather: Gather, back: Indices, late: str, node: str) -> str:
-        """A source of the neuron in the order that the neuron gets."""
+        """Return a source of the neuron in the neuron's new order."""
         if source == late:
             return node
         name = self._free(f"{source}_{gather.name}")
@@ -300,7 +300,7 @@ class _Work:
         return name
 
     def _out_of_output(self, gather: Gather) -> bool:
-        """An output whose values keep their order is put out without the axes that NIR cannot make."""
+        """Output values in their order without the axes that NIR cannot make."""
         for reader in self._readers(gather.name):
             if isinstance(reader, Output) and len(reader.sources) == 1 and keeps_order(gather):
                 self.layers[reader.name] = replace(reader, shape=gather.input_shape)
@@ -309,7 +309,7 @@ class _Work:
         return False
 
     def _into_rows(self, gather: Gather) -> bool:
-        """Rows of a linear layer that nobody else reads are taken, repeated, or put in another order."""
+        """Take, repeat, or reorder rows of a linear layer with no other reader."""
         before = self.layers[gather.sources[0].node]
         alone = len(gather.sources) == 1 and not gather.sources[0].delay and len(self._readers(before.name)) == 1
         if not alone or not isinstance(before, Linear) or before.shape != gather.input_shape or len(before.shape) != 1:
@@ -325,7 +325,7 @@ class _Work:
         return True
 
     def _matrix(self, gather: Gather) -> bool:
-        """A layer that works on axes which its input does not have becomes its matrix."""
+        """Turn a layer on axes that its input lacks into its matrix."""
         for reader in self._readers(gather.name):
             if not keeps_order(gather) or not isinstance(reader, Conv | Pool | Linear):
                 continue
@@ -339,18 +339,18 @@ class _Work:
         return False
 
     def _split(self, reader: Conv | Pool | Linear, gather: Gather) -> None:
-        """A layer that reads a sum reads one sum in the order of the rearrangement's input."""
+        """Let a layer that reads a sum read one sum in the order of the rearrangement's input."""
         sources = self._sources_in(reader, gather, inverse(gather), "", "")
         name = self._free(f"{reader.name}_sum")
         self.layers[name] = replace(gather, name=name, sources=sources)
         self.layers[reader.name] = replace(reader, sources=(Source(name),))
 
     def is_pooled(self, gather: Gather) -> bool:
-        """Whether a max pool reads it."""
+        """Return whether a max pool reads it."""
         return any(isinstance(reader, MaxPool) for reader in self._readers(gather.name))
 
     def keep(self, gather: Gather) -> None:
-        """Leave it where it is; as a reshape, if it is no more than that."""
+        """Leave it in place; as a reshape, if it is no more than that."""
         self.kept.add(gather.name)
         if keeps_order(gather):
             self.layers[gather.name] = Reshape(
@@ -358,7 +358,7 @@ class _Work:
             )
 
     def select(self, gather: Gather) -> None:
-        """Weights of 0 and 1 do its work."""
+        """Replace it by weights of 0 and 1."""
         node = selection(gather)
         if node.shape == gather.shape:
             sources = gather.sources if isinstance(node, Conv) else self._flat(gather)
@@ -383,12 +383,12 @@ def _later(sources: tuple[Source, ...], delay: int) -> tuple[Source, ...]:
 
 
 def _last(shape: tuple[int, ...]) -> Indices:
-    """The places of values whose first axis was moved to the end."""
+    """Return the places of values after moving the first axis to the end."""
     return np.moveaxis(np.arange(prod(shape)).reshape(shape), 0, -1)
 
 
 def _ordered(values: Any, shape: tuple[int, ...], back: Indices) -> Any:
-    """A parameter in another order; what is the same for all stays as it is."""
+    """Reorder a parameter; a uniform one stays as it is."""
     if values is None or not isinstance(values, np.ndarray | np.generic) or np.ndim(values) == 0:
         return values
     return np.broadcast_to(values, shape).reshape(-1)[back]

@@ -1,4 +1,4 @@
-"""A pass: one rewrite of a Program, what it cannot rewrite, and how exact it is."""
+"""A pass: one rewrite of a Program, its refusals, and its exactness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Nodes = dict[str, Node]
 
 @dataclass(frozen=True)
 class LayerGrid(JsonTwin):
-    """The grid of one layer, and what rounding to it did.
+    """The grid of one layer, and the effect of rounding to it.
 
     fraction_bits: weights and bias are multiples of 2^-fraction_bits. bits: what the largest partial sum needs, of 24.
     largest_change: the largest absolute change of a weight or bias.
@@ -33,9 +33,9 @@ class LayerGrid(JsonTwin):
 
 @dataclass(frozen=True, eq=False)
 class Rewritten:
-    """What a pass, or a recipe of passes, made of a Program.
+    """Result of a pass, or of a recipe of passes, on a Program.
 
-    places: for each neuron and input whose values stand in another order than before, the flat place that each had.
+    places: for each reordered neuron and input, the flat place that each value had before.
     grids: how far the weights of layers were rounded on purpose. removed: the nodes that went into others.
     kept: why a neuron keeps its thresholds though they were to go into weights, by its name.
     """
@@ -61,7 +61,7 @@ class Pass:
 
     run: shares the nodes that it leaves as they are; returns the very Program where there is nothing to do.
     exactness: see `Exactness`; `stl_deploy.passes.apply` checks it by running before and after.
-    refusals: why it cannot be run, node by node. removes: the kinds of nodes that it leaves none of.
+    refusals: reasons against running it, node by node. removes: the kinds of nodes that it leaves none of.
     wanted: whether options ask for it.
     """
 
@@ -74,19 +74,19 @@ class Pass:
 
 
 def with_nodes(program: Program, nodes: Nodes) -> Program:
-    """The Program with other nodes; the very Program where they are the same."""
+    """Return the Program with other nodes; the same object if they are equal."""
     made = tuple(nodes.values())
     same = len(made) == len(program.nodes) and all(a is b for a, b in zip(made, program.nodes, strict=True))
     return program if same else replace(program, nodes=made)
 
 
 def readers_of(nodes: Mapping[str, Node], name: str) -> list[Node]:
-    """The nodes that read ``name``."""
+    """Return the nodes that read ``name``."""
     return [node for node in nodes.values() if any(source.node == name for source in node.sources)]
 
 
 def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
-    """The nodes without ``names``, each of one source: what read one of them reads what that read."""
+    """Remove the nodes ``names``, each of one source; their readers read that source."""
 
     def through(source: Source) -> Source:
         while source.node in names:
@@ -104,7 +104,7 @@ def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
 
 
 def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:
-    """A pass's ``run`` of a function from nodes by name to nodes by name."""
+    """Make a pass's ``run`` from a function on nodes by name."""
 
     def run(program: Program) -> Rewritten:
         return Rewritten(with_nodes(program, change(dict(program.by_name))))

@@ -1,9 +1,8 @@
 """Check a pass by running the Program before and after it, cut at the neurons.
 
-Every spiking population is given drawn spikes by those before it, on both sides the same, so that each is judged by
-itself: a deep network that is silent on drawn input proves nothing as a whole, nor does a neuron that never spikes of
-the weights behind it. Compared are each neuron's potential, in
-units of its threshold, its spikes, and the outputs.
+Every spiking population gets drawn spikes from those before it, the same on both sides, so each is judged alone. A
+whole deep network that is silent on drawn input would prove nothing, nor would a silent neuron about the weights behind
+it. The check compares each neuron's potential, in units of its threshold, its spikes, and the outputs.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ _STEPS, _MOST_STEPS, _RATE = 3, 12, 0.3
 
 @dataclass(frozen=True, eq=False)
 class Arrived:
-    """A Program cut at its neurons, run. currents: what arrived at each spiking neuron; outputs: by name.
+    """A run of a Program cut at its neurons. currents: input of each spiking neuron; outputs: by name.
 
-    of, cut: the Program, and what it was run on.
+    of, cut: the Program, and its drawn input.
     """
 
     currents: Mapping[str, Floats]
@@ -69,7 +68,7 @@ class Cut:
                 self.given[node.name] = _none_silent(spikes, 1.0, rng)
 
     def run(self, program: Program, places: Permutations | None = None, *, known: Arrived | None = None) -> Arrived:
-        """Run a Program with the populations replaced by what was drawn.
+        """Run a Program with the populations replaced by the drawn spikes.
 
         places: of values in another order. known: a run of another Program, whose equal parts are kept.
         """
@@ -92,21 +91,21 @@ class Cut:
         for name, neuron in names.items():
             nodes[name] = replace(neuron, name=name)
         part = Program(tuple(nodes.values()), program.dt, {})
-        found: dict[str, Floats] = {}
+        arrived_at: dict[str, Floats] = {}
 
         def observe(node: Node, arrived: Floats, _: Floats) -> None:
             if node.name in names:
-                found[names[node.name].name] = arrived
+                arrived_at[names[node.name].name] = arrived
 
         x = {node.name: given[node.name] for node in part.inputs}
         outputs = run(part, x, observe=observe, double=True).outputs if nodes else {}
         if known is not None and not places:
-            found = {name: values for name, values in known.currents.items() if name in given} | found
+            arrived_at = {name: values for name, values in known.currents.items() if name in given} | arrived_at
             outputs = {**known.outputs, **outputs}
-        return Arrived(found, outputs, program, self)
+        return Arrived(arrived_at, outputs, program, self)
 
     def _reached(self, known: Arrived, program: Program) -> set[str]:
-        """The nodes at which something else arrives than in the run that is known, or that compute something else."""
+        """Return the nodes with another input or computation than in the known run."""
         was, before = known.cut.given, known.of.by_name
         moved, waiting = set(), []
         for node in program.nodes:
@@ -126,19 +125,19 @@ class Cut:
         return moved
 
     def _before(self, program: Program, ends: set[str]) -> set[str]:
-        """What the nodes in ``ends`` are computed from, back to what is given."""
-        found = {name for name in ends if name not in self.given}
+        """Return the nodes that ``ends`` are computed from, back to the given values."""
+        needed = {name for name in ends if name not in self.given}
         waiting = list(ends)
         while waiting:
             for source in program.by_name[waiting.pop()].sources:
-                if source.node not in found:
-                    found.add(source.node)
+                if source.node not in needed:
+                    needed.add(source.node)
                     waiting += [] if source.node in self.given else [source.node]
-        return found
+        return needed
 
 
 def _none_silent(values: Floats, most: float, rng: np.random.Generator) -> Floats:
-    """``[T, B, *shape]`` with ``most`` at a drawn step and sample of what is 0 at all of them."""
+    """Return ``[T, B, *shape]`` with ``most`` at a drawn step and sample of each all-zero element."""
     flat = values.reshape(values.shape[0] * values.shape[1], -1)
     silent = np.flatnonzero(~flat.any(axis=0))
     flat[rng.integers(len(flat), size=silent.size), silent] = most
@@ -158,7 +157,7 @@ def _free(name: str, program: Program) -> str:
 
 
 def cut_at(before: Program, after: Program) -> set[str]:
-    """The spiking populations of both."""
+    """Return the spiking populations of both."""
     return {node.name for node in before.spiking} & {node.name for node in after.spiking}
 
 
@@ -172,9 +171,9 @@ def require_equivalent(
     grids: Sequence[LayerGrid] = (),
     known: Arrived | None = None,
 ) -> Arrived | None:
-    """Raise ParityError, naming pass, neuron and step, where a pass changed more than its exactness explains.
+    """Raise ParityError (pass, neuron, step) if a pass changed more than its exactness explains.
 
-    places: of values that stand in another order after it. grids: how far weights were rounded on purpose. known: a run
+    places: of values reordered by it. grids: how far weights were rounded on purpose. known: a run
     of ``before`` from the check of the pass before this one. Returns the run of ``after`` for the next.
     """
     places, at = places or {}, cut_at(before, after)
@@ -182,18 +181,18 @@ def require_equivalent(
         expected = Cut(before, at, None if known is None else known.cut).run(before, known=known)
     except GraphError:  # it diverges on drawn spikes, whatever the pass did
         return None
-    found = expected.cut.run(after, places, known=expected)
+    actual = expected.cut.run(after, places, known=expected)
     judged = _Judge(before, by, TOLERANCES[exactness], {grid.node: grid for grid in grids})
     for name, current in expected.currents.items():
         neuron, same = before.by_name[name], after.by_name[name]
         assert isinstance(neuron, Neuron)
         assert isinstance(same, Neuron)
-        if neuron is same and current is found.currents[name]:
+        if neuron is same and current is actual.currents[name]:
             continue
-        judged.neuron(neuron, same, current, found.currents[name], places.get(name))
+        judged.neuron(neuron, same, current, actual.currents[name], places.get(name))
     for name, values in expected.outputs.items():
-        judged.output(name, values, found.outputs[name].reshape(values.shape))
-    return None if places else found
+        judged.output(name, values, actual.outputs[name].reshape(values.shape))
+    return None if places else actual
 
 
 class _Judge:
@@ -214,7 +213,7 @@ class _Judge:
     def neuron(
         self, before: Neuron, after: Neuron, expected: Floats, found: Floats, place: NDArray[np.int64] | None
     ) -> None:
-        """Step both populations side by side until their spikes part where rounding explains it."""
+        """Step both populations side by side until their spikes part as rounding explains."""
         states = neurons.NeuronState(before, expected.shape[1]), neurons.NeuronState(after, found.shape[1])
         moved = _moved(self.before, before, self.grids, frozenset())
         parted = np.zeros(found.shape[1:], bool)
@@ -254,7 +253,7 @@ def _unit(node: Neuron) -> float:
 
 
 def _released(state: neurons.NeuronState, in_units: bool) -> tuple[NDArray[np.float64], Floats]:
-    """Potentials, and spikes; the state then goes on. in_units: of the threshold (of 1 where that is 0)."""
+    """Return potentials and spikes, and advance the state. in_units: of the threshold (of 1 if that is 0)."""
     theta = state.node.threshold
     assert theta is not None
     potentials = state.v.astype(np.float64)
@@ -271,7 +270,7 @@ def _ordered(values: Any, place: NDArray[np.int64] | None) -> Any:
 
 
 def _moved(program: Program, neuron: Neuron, grids: Mapping[str, LayerGrid], path: frozenset[str]) -> float:
-    """How far rounded weights can move a potential whose inputs are as before."""
+    """Bound the change of a potential by rounded weights, with equal inputs."""
     steps = _steps(program)
     arriving = sum(_error(program, source.node, grids, path) for source in neuron.sources)
     decay = 0.0 if neuron.decay is None else float(np.max(neuron.decay))
@@ -282,7 +281,7 @@ def _moved(program: Program, neuron: Neuron, grids: Mapping[str, LayerGrid], pat
 
 
 def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: frozenset[str] = frozenset()) -> float:
-    """The largest difference of a node's output that the rounded weights before it make, spikes being equal.
+    """Return the largest difference of a node's output due to rounded weights before it, with equal spikes.
 
     path: nodes that the search came through; in a loop without spikes there is no bound.
     """

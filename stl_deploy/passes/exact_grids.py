@@ -45,7 +45,7 @@ _FINEST = 100
 def finest_exact_grid(
     node: str, weight: Doubles, bias: Doubles, arriving: Grid, mantissa: int = MANTISSA_BITS
 ) -> tuple[Floats, Floats, LayerGrid]:
-    """Round a layer's weight and bias to the finest grid on which its sums are exact, if they are not as they are.
+    """Round a layer's weight and bias to the finest grid with exact sums, unless their sums are exact already.
 
     mantissa: bits that sums may take. Returns the rounded float32 weight and bias, and the grid. Raises InputError if
     the weights are so uneven that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
@@ -91,7 +91,7 @@ def _is_bounded(node: Neuron) -> bool:
 
 
 def _spikes(node: Neuron) -> Grid:
-    """What a population with a cap puts out."""
+    """Return the grid of a population with a cap."""
     return Grid(0, node.cap) if node.many and node.cap is not None else SPIKES
 
 
@@ -105,7 +105,7 @@ def _rounded(nodes: Nodes, name: str, arriving: Grid) -> LayerGrid:
 
 
 def _back(program: Program, nodes: Nodes, name: str) -> str | None:
-    """The dense weights through which the spikes of the one population that reads ``name`` come back to it."""
+    """Return the dense weights through which the spikes of the only population that reads ``name`` return to it."""
     readers = program.readers[name]
     if len(readers) != 1 or not isinstance(readers[0], Neuron) or not isinstance(nodes[name], Linear):
         return None

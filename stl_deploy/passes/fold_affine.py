@@ -1,9 +1,8 @@
 """Fold a scale and an offset of each value into the weights right behind them: W·(s·x + t) + b = (W·s)·x + (b + W·t).
 
-So goes an input's normalisation, ``(x - mean) / std``, into the first layer. It holds in real arithmetic. In float32
-W·t brings back the cancellation that a subtracted mean avoids, so an offset goes in only where the grid of what arrives
-is known, and with it how large that is. A convolution that pads its input with zeros does not take an offset in, for
-what it pads with has none.
+An input's normalisation, ``(x - mean) / std``, goes into the first layer this way. The rule holds in real arithmetic.
+In float32 W·t brings back the cancellation that a subtracted mean avoids, so an offset is folded only if the input's
+grid, and so its magnitude, is known. A convolution that pads its input with zeros takes no offset: padding has none.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
 class _Affine(NamedTuple):
-    """A node as s·x + t, each of one value's own, ``[*shape]``."""
+    """A node as s·x + t, elementwise, ``[*shape]``."""
 
     scale: Doubles
     offset: Doubles
@@ -59,7 +58,7 @@ def _reads_one(node: Node) -> bool:
 
 
 def _affine(node: Node) -> _Affine | None:
-    """Scales, depthwise convolutions of size 1 and diagonal weights; None for what mixes values."""
+    """Return the affine form of scales, 1x1 depthwise convolutions and diagonal weights; None for other nodes."""
     scale: Floats
     if isinstance(node, Scale):
         return _Affine(np.broadcast_to(node.scale.astype(np.float64), node.shape), np.zeros(node.shape))
@@ -85,7 +84,7 @@ def _pads(node: Conv) -> bool:
 
 
 def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[Linear | Conv] | None:
-    """All that read a node, in other shapes too; None where one is no weights, or reads something else besides.
+    """Return all readers of a node, through reshapes; None if one is no weights, or reads another node besides.
 
     gone: nodes that what is behind them has taken in.
     """
@@ -106,7 +105,7 @@ def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[
 
 
 def _merged(reader: Linear | Conv, affine: _Affine, merged: Mapping[str, _Weights]) -> _Weights | None:
-    """A reader's weights with what is before it; None where they are shared by values, or float32 cannot hold them.
+    """Merge a reader's weights with the node before it; None if values share them, or float32 cannot hold them.
 
     merged: the weights of readers that took something in already.
     """

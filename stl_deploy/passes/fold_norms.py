@@ -22,21 +22,21 @@ from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 
 
 def _fold(nodes: Nodes) -> Nodes:
-    """A norm goes into the weights of the synapse before it, if that serves nobody else; else into weights of its own.
+    """Fold each norm into the weights before it if they have no other reader, else into weights of its own.
 
     With y = W·x + b and scale s, shift t for each channel: s·y + t = (s·W)·x + (s·b + t). A norm behind anything else
     is the same with W = 1: a depthwise 1x1 convolution, or a diagonal linear layer.
     """
     pending: dict[str, tuple[Doubles, Doubles]] = {}
     renamed: dict[str, str] = {}
-    found = dict(nodes)
+    folded = dict(nodes)
     for name, layer in nodes.items():
         if not isinstance(layer, Norm):
             continue
         sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
-        before = found.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
+        before = folded.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
         pool = before if isinstance(before, MaxPool) or (isinstance(before, Pool) and _averages(before)) else None
-        before = before if pool is None else _behind(found, pool)
+        before = before if pool is None else _behind(folded, pool)
         alone = len(readers_of(nodes, layer.sources[0].node)) == 1
         if alone and isinstance(before, Conv | Linear) and _same_rows(before, layer):
             weight, bias = pending.get(before.name) or _doubles(before)
@@ -49,31 +49,31 @@ def _fold(nodes: Nodes) -> Nodes:
                 scale * (bias if layer.mean is None else bias - layer.mean) + shift,
             )
             if (sign < 0).any():
-                found[name] = _own_weights(replace(layer, scale=sign, shift=np.zeros_like(shift), mean=None))
+                folded[name] = _own_weights(replace(layer, scale=sign, shift=np.zeros_like(shift), mean=None))
                 continue
             renamed[name] = layer.sources[0].node
-            del found[name]
+            del folded[name]
         else:
-            found[name] = _own_weights(layer)
+            folded[name] = _own_weights(layer)
     for name, (weight, bias) in pending.items():
-        found[name] = replace(found[name], weight=weight, bias=bias)  # type: ignore[call-arg]
-    return _renamed(found, renamed)
+        folded[name] = replace(folded[name], weight=weight, bias=bias)  # type: ignore[call-arg]
+    return _renamed(folded, renamed)
 
 
 def _averages(pool: Pool) -> bool:
-    """Whether a constant is the same behind a pool."""
+    """Return whether a constant passes a pool unchanged."""
     return pool.divisor == pool.kernel[0] * pool.kernel[1] and not any(map(any, pool.padding))
 
 
 def _behind(nodes: Nodes, pool: MaxPool | Pool) -> Node | None:
-    """The one node that a pool reads, and alone reads; None if there are others."""
+    """Return the node that a pool alone reads; None if there are others."""
     source, *others = pool.sources
     alone = not others and not source.delay and len(readers_of(nodes, source.node)) == 1
     return nodes.get(source.node) if alone else None
 
 
 def _same_rows(before: Node | None, norm: Norm) -> bool:
-    """Whether each channel of a norm is a row of the weights before it."""
+    """Return whether each channel of a norm is a row of the weights before it."""
     if isinstance(before, Linear):
         return len(before.shape) == 1 or norm.axis == -1
     return isinstance(before, Conv) and norm.axis == 0

@@ -28,7 +28,7 @@ def _fold(program: Program) -> Rewritten:
 
 
 def _rows(program: Program, scale: Scale) -> Doubles | None:
-    """One factor for each row of the weights before a scale; None where it cannot go into them."""
+    """Return one factor for each row of the weights before a scale; None if it cannot go into them."""
     if len(scale.sources) != 1 or scale.sources[0].delay:
         return None
     before = program.by_name[scale.sources[0].node]

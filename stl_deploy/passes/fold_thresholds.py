@@ -35,7 +35,7 @@ def _refusals(program: Program) -> Iterator[UnsupportedError]:
 
 
 def _unfoldable(program: Program) -> dict[str, UnsupportedError]:
-    """Why the thresholds of a neuron cannot go into weights, by its name."""
+    """Return, by neuron, why its thresholds cannot go into weights."""
     kept: dict[str, UnsupportedError] = {}
     for neuron in _changed(program):
         try:
@@ -48,7 +48,7 @@ def _unfoldable(program: Program) -> dict[str, UnsupportedError]:
 
 
 def _changed(program: Program) -> list[Neuron]:
-    """The spiking neurons whose thresholds are not 1 already; a max pool keeps its own."""
+    """Return the spiking neurons with thresholds other than 1; a max pool keeps its own."""
     spiking = [neuron for neuron in program.spiking if not is_max_pool(program, neuron)]
     return [neuron for neuron in spiking if not (divisor_of(neuron)[0] == 1).all()]
 
@@ -80,7 +80,7 @@ def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
 
 
 def divisor_of(neuron: Neuron) -> tuple[Doubles, np.float32]:
-    """What the weights are divided by, and the threshold that is stored then: 1, or the float just below it."""
+    """Return the divisor of the weights and the stored threshold: 1, or the float just below it."""
     assert neuron.threshold is not None
     stored = np.asarray(neuron.threshold, np.float32)
     if neuron.compare == "gt":
@@ -91,7 +91,7 @@ def divisor_of(neuron: Neuron) -> tuple[Doubles, np.float32]:
 
 
 def _bits(values: NDArray[np.float32]) -> int:
-    """Significant bits that all of ``values`` together need, added up."""
+    """Return the significant bits that all of ``values`` together need, added up."""
     mantissa = np.abs(np.frexp(values.astype(np.float64))[0] * 2.0**24).astype(np.int64)
     lowest = np.where(mantissa == 0, 1, mantissa & -mantissa)
     return int((24 - np.log2(lowest)).sum())
@@ -108,7 +108,7 @@ def _require_scalable(neuron: Neuron) -> None:
 
 
 def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
-    """What each output of the weights ``source`` is divided by."""
+    """Return the divisor of each output of the weights ``source``."""
     node = program.by_name[source]
     if not isinstance(node, Linear | Conv):
         raise _refused(

@@ -1,4 +1,4 @@
-"""Fuse a leaky current that feeds one neuron alone with that neuron, as its synapse (CubaLIF)."""
+"""Fuse a leaky current that feeds one neuron alone into that neuron, as its synapse (CubaLIF)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 
 def _fuse(nodes: Nodes) -> Nodes:
-    """A leaky current that feeds one neuron only is that neuron's synapse (CubaLIF)."""
-    found = dict(nodes)
+    """Turn a leaky current that feeds one neuron only into its synapse (CubaLIF)."""
+    fused = dict(nodes)
     for name, node in nodes.items():
         if not isinstance(node, Neuron) or node.decay is None or node.synapse is not None or len(node.sources) != 1:
             continue
         (source,) = node.sources
-        current = found.get(source.node)
+        current = fused.get(source.node)
         if not isinstance(current, Neuron) or current.spiking or source.delay or current.decay is None:
             continue
         plain = current.offset is None and current.v_start is None and current.synapse is None
         readers = sum(s.node == current.name for other in nodes.values() for s in other.sources)
         if plain and readers == 1 and "output" in nodes:
             synapse = Synapse("euler", current.decay, current.gain)
-            found[name] = replace(node, sources=current.sources, synapse=synapse)
-            del found[current.name]
-    return found
+            fused[name] = replace(node, sources=current.sources, synapse=synapse)
+            del fused[current.name]
+    return fused
 
 
 PASS = Pass("fuse_synapses", rewrite(_fuse), "bits")

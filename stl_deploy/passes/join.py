@@ -1,8 +1,8 @@
-"""The joint decision, in our reading: members vote together with weights, and become one network.
+"""Join decisions: members vote together with weights, and become one network.
 
 The STL-SNN paper's "generalized joint decision framework" is not public. Our reading: a decision is a weighted mean
-over populations of neurons (the vote inside a member), time steps (the mean of its votes) and members, networks that
-were trained apart - with other seeds, or other modes.
+over populations of neurons (the vote inside a member), time steps (the mean of its votes) and members. Members are
+networks that were trained separately, with other seeds or modes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENDS = ("input", "output")
 
 
 def merge(members: Sequence[Program], weights: Sequence[float] | None = None) -> Program:
-    """One Program of folded members: one input, each member's nodes as ``m1_<name>``, the weighted sum of their votes.
+    """Merge folded members: one input, each member's nodes as ``m1_<name>``, the weighted sum of their votes.
 
     weights: one per member, positive; they are divided by their sum (None: equal). Raises InputError for members that
     read another input, mean another dialect, or do not end in a vote over the same classes.
@@ -59,19 +59,19 @@ def _shares(members: int, weights: Sequence[float] | None) -> list[float]:
 
 
 def check_members(members: Sequence[Program]) -> None:
-    """Raises InputError as `merge` does, without merging."""
+    """Raise InputError as `merge` does, without merging."""
     for number, member in enumerate(members, start=1):
         _check_member(number, member, members[0])
 
 
 def _check_member(number: int, member: Program, first: Program) -> None:
     for key in ("input", "dialect", "decision"):
-        found, wanted = member.metadata.get(key), first.metadata.get(key)
-        if found != wanted:
-            if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-                differ = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
-                found, wanted = ({name: side.get(name) for name in differ} for side in (found, wanted))
-            raise InputError(f"member {number}: expected {key} {wanted} as the first member has; found {found}")
+        stated, wanted = member.metadata.get(key), first.metadata.get(key)
+        if stated != wanted:
+            if isinstance(stated, Mapping) and isinstance(wanted, Mapping):
+                differ = [name for name in {**wanted, **stated} if stated.get(name) != wanted.get(name)]
+                stated, wanted = ({name: side.get(name) for name in differ} for side in (stated, wanted))
+            raise InputError(f"member {number}: expected {key} {wanted} as the first member has; found {stated}")
     if not isinstance(member.by_name.get("vote"), Linear):
         raise InputError(f"member {number}: expected a network that ends in a vote; found none")
     for end in (Input, Output):

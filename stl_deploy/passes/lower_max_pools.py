@@ -1,6 +1,6 @@
 """Replace max pooling of spikes by sum pooling and a threshold: max(s) = [Σs > 1/2] for s in {0, 1}.
 
-Max pools of currents stay as they are: NIR has no node for them, ONNX, C and the energy counts take them.
+Max pools of currents stay: NIR has no node for them; ONNX, C and the energy counts support them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 
 def _lower(program: Program) -> Rewritten:
-    """Max pooling of spikes as sum pooling and a threshold of 1/2."""
+    """Replace max pools of spikes by a sum pool and a threshold of 1/2."""
     found: Nodes = {}
     for name, layer in program.by_name.items():
         if not isinstance(layer, MaxPool) or len(layer.sources) != 1 or not is_binary(program, layer.sources[0].node):

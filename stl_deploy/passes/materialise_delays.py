@@ -1,4 +1,4 @@
-"""Make Delay nodes of the delays that no loop makes; one step of each loop stays on the edge that closes it."""
+"""Make Delay nodes of delays outside loops; one step of each loop stays on the edge that closes it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 
 def _materialise(nodes: Nodes) -> Nodes:
-    """Delays that no loop makes become Delay nodes; one step of each loop is made by the edge that closes it."""
-    found = dict(nodes)
+    """Turn delays outside loops into Delay nodes; one step of each loop stays on its closing edge."""
+    replaced = dict(nodes)
     for name, node in nodes.items():
         sources = []
         for source in node.sources:
@@ -24,16 +24,16 @@ def _materialise(nodes: Nodes) -> Nodes:
                 late = f"{source.node}_late{more}" + f"_to_{name}" * closing
                 delayed = (Source(source.node, closing),)
                 shape = nodes[source.node].shape
-                found[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
+                replaced[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
                 sources.append(Source(late))
             else:
                 sources.append(source)
-        found[name] = replace(found[name], sources=tuple(sources))
-    return found
+        replaced[name] = replace(replaced[name], sources=tuple(sources))
+    return replaced
 
 
 def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:
-    """Whether ``end`` depends on ``start`` (or is it)."""
+    """Return whether ``end`` depends on ``start`` (or equals it)."""
     waiting, seen = [end], {end}
     while waiting:
         name = waiting.pop()

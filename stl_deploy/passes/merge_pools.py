@@ -55,7 +55,7 @@ def _refusals(program: Program) -> Iterator[UnsupportedError]:
 
 
 def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
-    """The nodes from behind a pool to the weights that it can go into; None if it leads elsewhere."""
+    """Return the nodes from behind a pool to the weights that it can merge into; None without such weights."""
     chain: list[Node] = []
     node: Node = pool
     while True:
@@ -71,7 +71,7 @@ def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
 
 
 def _weights_before(program: Program, pool: Pool) -> Conv | None:
-    """The convolution whose sums, and nobody else's, a pool without padding pools; None if there is none."""
+    """Return the convolution that a pool without padding alone reads; None if there is none."""
     (source, *others) = pool.sources
     node = program.by_name[source.node]
     alone = not others and not source.delay and len(program.readers[node.name]) == 1
@@ -80,7 +80,7 @@ def _weights_before(program: Program, pool: Pool) -> Conv | None:
 
 
 def _strided(conv: Conv, pool: Pool) -> Conv:
-    """A convolution and the pool behind it as one convolution."""
+    """Return a convolution and the pool behind it as one convolution."""
     kernel = conv.weight.shape[2:]
     places = zip(kernel, conv.dilation, pool.kernel, conv.stride, strict=True)
     weight = np.zeros((*conv.weight.shape[:2], *((n - 1) * d + (k - 1) * s + 1 for n, d, k, s in places)))
@@ -102,7 +102,7 @@ def _strided(conv: Conv, pool: Pool) -> Conv:
 
 
 def _merge(nodes: Nodes, pool: Pool, chain: list[Node]) -> None:
-    """Replace the nodes from behind a pool to its weights, in place; the pool is left to be bypassed."""
+    """Replace the nodes from behind a pool to its weights, in place; the caller bypasses the pool."""
     target = nodes[chain[-1].name]
     if any(len(node.sources) != 1 or node.sources[0].delay for node in chain) or len(pool.sources) != 1:
         _refuse(pool, f"'{target.name}' adds up other values, too, or takes them a step late", "merge it by hand")
@@ -137,7 +137,7 @@ def _conv(pool: Pool, conv: Conv) -> Conv:
 
 
 def _spread(pool: Pool, conv: Conv) -> Doubles:
-    """The convolution's weights over the pool's input."""
+    """Return the convolution's weights over the pool's input."""
     kernel = conv.weight.shape[2:]
     sizes = [(n - 1) * d * t + k for n, d, t, k in zip(kernel, conv.dilation, pool.stride, pool.kernel, strict=True)]
     weight = np.zeros((*conv.weight.shape[:2], *sizes))
@@ -149,7 +149,7 @@ def _spread(pool: Pool, conv: Conv) -> Doubles:
 
 
 def _dense(pool: Pool, dense: Linear) -> Any:
-    """The dense weights over the pool's input, flattened; padding takes none."""
+    """Return the dense weights over the pool's input, flattened; padding has none."""
     before = [low for low, _ in pool.padding]
     sizes = [n + low + high for n, (low, high) in zip(pool.input_shape[1:], pool.padding, strict=True)]
     over = dense.weight.astype(np.float64).reshape(len(dense.weight), *pool.shape) / pool.divisor

@@ -1,4 +1,4 @@
-"""Round every array to float32: the one rounding that folding makes where no grid was chosen."""
+"""Round every array to float32: folding's only rounding if no grid was chosen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stl_deploy.passes.base import Pass, Rewritten, with_nodes
 
 
 class NotFiniteError(InputError):
-    """Numbers of the layer ``node`` leave float32's range."""
+    """Values of the layer ``node`` leave float32's range."""
 
     def __init__(self, node: str) -> None:
         super().__init__(f"layer '{node}': weights are not finite after folding; was the training diverging?")

@@ -1,4 +1,4 @@
-"""Permutations of values: what a Gather does to weights, and the weights that do what a Gather does."""
+"""Permute values: the effect of a Gather on weights, and weights equal to a Gather."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Indices = NDArray[np.int64]
 
 
 def as_gather(node: Node) -> Gather | None:
-    """A rearrangement, or a reshape that is no flattening, as a Gather; None for other nodes."""
+    """Return a rearrangement, or a reshape that is no flattening, as a Gather; None for other nodes."""
     if isinstance(node, Gather):
         return node
     if not isinstance(node, Reshape) or flattens(node.input_shape, node.shape):
@@ -28,7 +28,7 @@ def as_gather(node: Node) -> Gather | None:
 
 
 def gather_of(node: Reshape, indices: Indices) -> Gather:
-    """A reshape as a rearrangement."""
+    """Return a reshape as a rearrangement."""
     return Gather(
         name=node.name,
         shape=node.shape,
@@ -39,7 +39,7 @@ def gather_of(node: Reshape, indices: Indices) -> Gather:
 
 
 def flattens(before: Shape, after: Shape) -> tuple[int, int] | None:
-    """The first and last of the neighbouring axes that a reshape merges, as NIR's Flatten does; None for another."""
+    """Return the first and last of the neighbouring axes that a reshape merges, as NIR's Flatten does; else None."""
     for start in range(len(before)):
         for end in range(start + 1, len(before)):
             if after == (*before[:start], prod(before[start : end + 1]), *before[end + 1 :]):
@@ -48,22 +48,22 @@ def flattens(before: Shape, after: Shape) -> tuple[int, int] | None:
 
 
 def bijective(gather: Gather) -> bool:
-    """Whether every value of the input stands at one place of the output."""
+    """Return whether every value of the input has exactly one place in the output."""
     return bool(np.array_equal(np.sort(gather.indices.reshape(-1)), np.arange(prod(gather.input_shape))))
 
 
 def keeps_order(gather: Gather) -> bool:
-    """Whether every value of the input stands in its order."""
+    """Return whether every value of the input keeps its order."""
     return bool(np.array_equal(gather.indices.reshape(-1), np.arange(prod(gather.input_shape))))
 
 
 def inverse(gather: Gather) -> Indices:
-    """The index map back."""
+    """Return the inverse index map."""
     return np.argsort(gather.indices.reshape(-1)).reshape(gather.input_shape)
 
 
 def channel_map(gather: Gather) -> Indices | None:
-    """The input channel of each output channel (-1: none), where nothing else is moved; else None."""
+    """Return the input channel of each output channel (-1: none), if nothing else moves; else None."""
     before, after = gather.input_shape, gather.shape
     if len(before) not in (2, 3) or before[1:] != after[1:]:
         return None
@@ -75,21 +75,21 @@ def channel_map(gather: Gather) -> Indices | None:
 
 
 def columns(weight: NDArray[Any], indices: Indices, size: int) -> NDArray[Any]:
-    """The weights on what a rearrangement reads, of weights ``[out, in, ...]`` on what it puts out."""
-    found = np.zeros((weight.shape[0], size, *weight.shape[2:]), weight.dtype)
+    """Return weights on a rearrangement's input from weights ``[out, in, ...]`` on its output."""
+    moved = np.zeros((weight.shape[0], size, *weight.shape[2:]), weight.dtype)
     flat = indices.reshape(-1)
-    found[:, flat[flat >= 0]] = weight[:, flat >= 0]
-    return found
+    moved[:, flat[flat >= 0]] = weight[:, flat >= 0]
+    return moved
 
 
 def repeats(indices: Indices) -> bool:
-    """Whether a value of the input stands at several places."""
+    """Return whether a value of the input has several places."""
     used = indices[indices >= 0]
     return len(np.unique(used)) < used.size
 
 
 def selection(gather: Gather) -> Node:
-    """Weights of 0 and 1 that do what a rearrangement does: of channels, or of all values as one axis."""
+    """Return weights of 0 and 1 equal to a rearrangement: of channels, or of all values as one axis."""
     channels = channel_map(gather)
     count = len(channels) if channels is not None else prod(gather.shape)
     size = gather.input_shape[0] if channels is not None else prod(gather.input_shape)
@@ -105,7 +105,7 @@ def selection(gather: Gather) -> Node:
 
 
 def dense(node: Conv | Linear | Pool) -> Linear:
-    """A linear operation as weights on the flat values: what it makes of unit vectors."""
+    """Return a linear operation as weights on the flat values: its outputs for unit vectors."""
     count, made = prod(node.input_shape), prod(node.shape)
     _require_size(node, count * made)
     alone = replace(node, sources=(Source("x"),))
@@ -137,7 +137,7 @@ def _require_size(node: Node, size: int) -> None:
 
 
 def arrange(values: NDArray[Any], indices: Indices | None) -> NDArray[Any]:
-    """Values ``[T, B, *shape]`` of the module in the order and shape of the graph's layer."""
+    """Reorder the module's values ``[T, B, *shape]`` to the graph layer's order and shape."""
     if indices is None:
         return values
     flat = values.reshape(*values.shape[:2], -1)
@@ -149,6 +149,6 @@ Permutations = Mapping[str, Indices]
 
 
 def composed(first: Permutations, then: Permutations) -> Permutations:
-    """One permutation for two that follow one another."""
+    """Return one permutation for two consecutive ones."""
     both = {n: first[n].reshape(-1)[at] for n, at in then.items() if n in first}
     return {**first, **then, **both}

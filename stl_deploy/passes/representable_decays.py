@@ -1,4 +1,4 @@
-"""Decay factors as NIR time constants, so that a graph is read back with the very decay that the network has.
+"""Express decay factors as NIR time constants that read back as the same decay.
 
 NIR's LIF in one Euler step is v ← (1−k)·v + k·r·x with k = dt/τ. For v ← β·v + x we need 1−k = β and k·r = 1, both in
 float32. Not every β has such τ and r, so `representable_decay` gives the one that is used in its place; with float64
@@ -21,14 +21,14 @@ _NEIGHBOURS = 64
 
 
 class TimeConstants(NamedTuple):
-    """τ and r of a node: float32, or float64 where no float32 ones give the decay back."""
+    """τ and r of a node: float32, or float64 if no float32 ones give the decay back."""
 
     tau: np.floating[Any]
     r: np.floating[Any]
 
 
 def representable_decay(beta: float) -> float:
-    """The decay nearest to ``beta`` in [0, 1] that float32 time constants hold; 1 (no leak) stays 1.
+    """Return the decay nearest to ``beta`` in [0, 1] that float32 time constants hold; 1 (no leak) stays 1.
 
     Raises InputError for a beta outside [0, 1].
     """
@@ -41,7 +41,7 @@ def representable_decay(beta: float) -> float:
 
 
 def time_constants(decay: float) -> TimeConstants:
-    """τ and r that `lower` reads back as ``decay``, a float32 in [0, 1), and a gain of 1.
+    """Return τ and r that `lower` reads back as ``decay``, a float32 in [0, 1), and a gain of 1.
 
     Raises InputError for a decay outside [0, 1): no leak (1) is an IF neuron, which has no τ.
     """
@@ -61,14 +61,14 @@ _FASTEST, _SLOWEST = 200.0, 1e-12
 
 
 def exponential_tau(decay: NDArray[Any]) -> NDArray[np.float64]:
-    """τ whose e^(-dt/τ), rounded to float32, is ``decay``, numbers from 0 to 1."""
+    """Return τ whose e^(-dt/τ), rounded to float32, is ``decay``, numbers from 0 to 1."""
     with np.errstate(divide="ignore"):
         rate = np.clip(-np.log(decay.astype(np.float64)), _SLOWEST, _FASTEST)
     return np.asarray(DT / rate)
 
 
 def _nearest(beta: float) -> float:
-    """The decay of the τ nearest to that of ``beta`` for which some r keeps a gain of 1."""
+    """Return the decay of the τ nearest to that of ``beta`` with an r that keeps a gain of 1."""
     nearest = np.float32(DT / (1 - beta))
     for tau in _around(nearest):
         k = np.float32(DT) / tau
@@ -78,18 +78,18 @@ def _nearest(beta: float) -> float:
 
 
 def _reciprocal(k: np.float32) -> np.float32 | None:
-    """The r for which r·k is 1; None if there is none."""
+    """Return the r for which r·k is 1; None if there is none."""
     return next((r for r in _around(np.float32(1) / k, 4) if r * k == 1), None)
 
 
 def _around(x: np.float32, count: int = _NEIGHBOURS) -> list[np.float32]:
-    """``x`` and its float32 neighbours, nearest first."""
-    found = [x]
+    """Return ``x`` and its float32 neighbours, nearest first."""
+    neighbours = [x]
     up = down = x
     for _ in range(count):
         up, down = np.nextafter(up, np.float32(np.inf)), np.nextafter(down, np.float32(0))
-        found += [up, down]
-    return found
+        neighbours += [up, down]
+    return neighbours
 
 
 def _represent(nodes: Nodes) -> Nodes:

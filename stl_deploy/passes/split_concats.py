@@ -13,23 +13,23 @@ from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 
 def _split_all(nodes: Nodes) -> Nodes:
-    """A concatenation goes into its readers' weights, W·[a; b] = Wa·a + Wb·b; else weights of 0 and 1 do its work."""
-    found = {name: _flat(nodes, layer) if isinstance(layer, Concat) else layer for name, layer in nodes.items()}
+    """Split each concatenation into its readers' weights, W·[a; b] = Wa·a + Wb·b; else use weights of 0 and 1."""
+    layers = {name: _flat(nodes, layer) if isinstance(layer, Concat) else layer for name, layer in nodes.items()}
     for name in nodes:
-        layer = found[name]
+        layer = layers[name]
         if isinstance(layer, Concat):
-            readers = [r for r in found.values() if any(s.node == name for s in r.sources)]
-            if all(_splits(found, reader) for reader in readers):
+            readers = [r for r in layers.values() if any(s.node == name for s in r.sources)]
+            if all(_splits(layers, reader) for reader in readers):
                 for reader in readers:
-                    _split(found, layer, reader)
-                del found[name]
+                    _split(layers, layer, reader)
+                del layers[name]
             else:
-                _scatter(found, layer)
-    return found
+                _scatter(layers, layer)
+    return layers
 
 
 def _flat(nodes: Nodes, concat: Concat) -> Concat:
-    """A concatenation whose parts are no concatenations."""
+    """Flatten nested concatenations."""
     sources: list[Source] = []
     sizes: list[int] = []
     for source, size in zip(concat.sources, concat.sizes, strict=True):
@@ -45,7 +45,7 @@ def _flat(nodes: Nodes, concat: Concat) -> Concat:
 
 
 def _splits(nodes: Nodes, reader: Node) -> bool:
-    """Whether a concatenation goes into the weights of ``reader``, which then is a sum, that no other can read."""
+    """Return whether a concatenation can go into the weights of ``reader``, which becomes a sum with one reader."""
     summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.sources) for r in nodes.values())
     return (
         summed
@@ -58,7 +58,7 @@ def _splits(nodes: Nodes, reader: Node) -> bool:
 
 
 def _split(nodes: Nodes, concat: Concat, reader: Node) -> None:
-    """Synapses for each part; what read the reader reads all of them."""
+    """Make synapses for each part; readers of ``reader`` read all of them."""
     assert isinstance(reader, Conv | Linear)
     start, parts = 0, []
     for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
@@ -78,7 +78,7 @@ def _split(nodes: Nodes, concat: Concat, reader: Node) -> None:
 
 
 def _scatter(nodes: Nodes, concat: Concat) -> None:
-    """Each part led to its place by weights of 0 and 1."""
+    """Place each part by weights of 0 and 1."""
     start, channels = 0, concat.shape[0]
     ends = []
     for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
@@ -99,7 +99,7 @@ def _scatter(nodes: Nodes, concat: Concat) -> None:
 
 
 def _read_all(nodes: Nodes, name: str, parts: Sequence[str]) -> None:
-    """What read ``name`` reads the sum of ``parts``."""
+    """Let readers of ``name`` read the sum of ``parts``."""
     for reader, layer in list(nodes.items()):
         if any(s.node == name for s in layer.sources):
             wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == name else [s.node])]

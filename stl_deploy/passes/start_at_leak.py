@@ -1,4 +1,4 @@
-"""Let a potential that starts where it leaks to, but for rounding, do so to the bit: o = (1 - β)·v₀."""
+"""Let a potential that starts at its leak's end, up to rounding, start there exactly: o = (1 - β)·v₀."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _start(nodes: Nodes) -> Nodes:
 
 
 def _from_leak(node: Neuron) -> Neuron:
-    """A potential that starts where it leaks to, but for rounding, does so to the bit: its offset comes from there."""
+    """Derive the offset from the start if they agree up to rounding."""
     if node.v_start is None or node.offset is None or node.decay is None:
         return node
     start = full(node, node.v_start)

@@ -1,6 +1,6 @@
 """Compare with the float just below the threshold: v >= θ is v > θ⁻, as NIR has it.
 
-Where a spike subtracts the threshold it must be θ itself; such neurons stay as they are.
+Neurons that subtract the threshold at a spike need θ itself and stay as they are.
 """
 
 from __future__ import annotations

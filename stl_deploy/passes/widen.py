@@ -1,4 +1,4 @@
-"""Hold weights and biases in float64, so that every pass after it rounds nothing."""
+"""Convert weights and biases to float64, so that later passes round nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reports: `page` draws one HTML page, `text` tables and sentences for terminals; the rest gathers what they show."""
+"""Reports: `page` renders one HTML page, `text` renders tables and sentences for terminals."""

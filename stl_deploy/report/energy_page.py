@@ -1,4 +1,4 @@
-"""The page of an energy report alone."""
+"""Render an energy report as one HTML page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from stl_deploy.report.page import ReportData, render_report
 
 
 def page(report: EnergyReport) -> str:
-    """The report as one HTML page that opens offline."""
+    """Return the report as one HTML page that opens offline."""
     title = f"Energy of {report.source}"
     return render_report(ReportData(title, summary=summary_of(report), energy=report.as_dict()))
 
 
 def summary_of(report: EnergyReport) -> dict[str, str]:
-    """The network and its input in a few lines, label to text."""
+    """Summarise the network and its input, label to text."""
     counts = report.counts
     return {
         "network": " - ".join(counts.order),

@@ -1,4 +1,4 @@
-"""The verb report for a network alone: a .nir file and input for it, without a run around them."""
+"""Report on a .nir file and input, without a run folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def report_graph(
 ) -> dict[str, Any]:
     """Write report.html and report.json of a .nir file, run on ``input_file``; returns the JSON.
 
-    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
+    input_grid: round the input to multiples of 2^-input_grid, and declare the grid.
     output: the folder; default: the file's own. Raises InputError for a file that is no .nir file, without input, or
     that cannot be read.
     """
@@ -89,7 +89,7 @@ def report_graph(
 
 
 def _over_time(name: str, program: Program, x: NetworkInput, labels: NDArray[np.int64] | None) -> dict[str, Any] | None:
-    """Accuracy against energy, where there are labels and one output that votes for classes."""
+    """Return accuracy against energy, for labelled input and one output that votes for classes."""
     shapes = [node.shape for node in program.outputs]
     if labels is None or isinstance(x, Mapping) or len(shapes) != 1 or len(shapes[0]) != 1:
         return None
@@ -97,7 +97,7 @@ def _over_time(name: str, program: Program, x: NetworkInput, labels: NDArray[np.
 
 
 def _hold_onnx(bench: ParityBench, program: Program) -> str:
-    """Compare ONNX Runtime with the reference; says why not where that cannot be."""
+    """Compare ONNX Runtime with the reference, or say why that is impossible."""
     try:
         bench.compare("ONNX Runtime", open_runner(find_runner("onnx"), program, program), program, required=False)
     except StlDeployError as error:

@@ -1,4 +1,4 @@
-"""Tables for papers: several runs side by side as LaTeX, CSV and BibTeX, and a sentence to cite."""
+"""Tables for papers: several runs as LaTeX, CSV and BibTeX, and a sentence to cite."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def papers(
     output: Path | None = None,
     say: Console = QUIET,
 ) -> list[dict[str, Any]]:
-    """Write the asked files about finished runs into ``output``; returns a row for each run.
+    """Write the requested files about finished runs into ``output``; return a row for each run.
 
     Args:
         runs: Finished run folders.
@@ -69,7 +69,7 @@ def papers(
 
 
 def sentence(keys: Sequence[str]) -> str:
-    """How to state the method in a paper."""
+    """Return a sentence that states the method in a paper."""
     sources = ",".join(("stl_deploy", *keys))
     return (
         f"Energy is modelled by stl-deploy {version('stl-deploy')} from exact operation counts, in 8-bit integers at "
@@ -133,7 +133,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula."""
+    """Escape a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 

@@ -1,4 +1,4 @@
-"""The verb report: from what a run folder holds to one HTML page and its JSON twin."""
+"""Report on a run folder: one HTML page and its JSON twin."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LOADED = ("config.yaml", "model.safetensors")
 
 
 def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
-    """Write report.html and report.json into a finished run folder; returns the JSON.
+    """Write report.html and report.json into a finished run folder; return the JSON.
 
     Raises InputError if a file that the report is made of is missing or damaged.
     """
@@ -92,7 +92,7 @@ def _gather(run_dir: Path) -> ReportData:
 
 
 def _energy(run_dir: Path) -> dict[str, Any]:
-    """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
+    """Read the run's energy.json; raise InputError if an earlier version wrote it."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
     missing = sorted(
         {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement", "sensitivity"}
@@ -125,7 +125,7 @@ def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> d
 
 
 def _data(dataset: DatasetConfig) -> dict[str, str]:
-    """Which data: a name, and of own data where they were, their hash and their classes."""
+    """Describe the data: the name, and for own data path, hash and classes."""
     if dataset.sha256 is None:
         return {"data set": dataset.name}
     names = dataset.classes or ()
@@ -148,7 +148,7 @@ def _thresholds(network: Network) -> Iterator[Thresholds]:
 
 
 def rasters(program: Program, x: NetworkInput) -> Iterator[Raster]:
-    """Spikes of the first sample of ``x`` in every population; pools of spikes are none."""
+    """Return the spikes of the first sample of ``x`` in every population; pools of spikes have none."""
     names = [node.name for node in program.spiking if node.decay is not None]
     for name, recorded in run(program, x, record=names).recorded.items():
         yield Raster(name, recorded[:, 0].reshape(len(recorded), -1).astype(int))

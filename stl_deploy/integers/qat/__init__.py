@@ -1,1 +1,1 @@
-"""Training with Loihi's integers in the loop (quantisation-aware training)."""
+"""Quantisation-aware training: train with Loihi's integers in the loop."""

@@ -48,7 +48,7 @@ _JUST_ABOVE = 2 ** -(STATE_SHIFT + 1)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The quantised value forward, the gradient of the real one backward."""
+    """Pass the quantised value forward, the gradient of the real one backward."""
 
     @staticmethod
     def forward(ctx: Any, real: Tensor, quantised: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def whole(real: Tensor, low: float, high: float) -> Tensor:
-    """``real`` rounded and kept within bounds; gradients pass except where a bound holds it."""
+    """Round ``real`` within bounds; gradients pass except at a bound."""
     kept = real.clamp(low, high)
     return _through(kept, kept.round())
 
@@ -90,8 +90,9 @@ class _Weights(Synapse):
 
 
 class WholeReadout(_Weights):
-    """A layer that no threshold follows, ``[N, *shape]`` to ``[N, *shape]``: 8 bits and one scale for all its rows, as
-    `stl_deploy.integers.real_weights.one_scale` has it.
+    """A layer without a threshold behind it, ``[N, *shape]`` to ``[N, *shape]``.
+
+    8 bits and one scale for all its rows, as `stl_deploy.integers.real_weights.one_scale` has it.
     """
 
     def __init__(self, like: nn.Linear | nn.Conv2d) -> None:
@@ -99,13 +100,13 @@ class WholeReadout(_Weights):
         self.weight, self.bias = like.weight, like.bias
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
-        """Weights and biases on their grid, with gradients."""
+        """Return weights and biases on their grid, with gradients."""
         scale = one_scale([_array(self.weight)], [None if self.bias is None else _array(self.bias)])
         weight, bias = _through(self.weight, torch.round(self.weight * scale) / scale), self.bias
         return weight, None if bias is None else _through(bias, torch.round(bias * scale) / scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums and biases, in real numbers."""
+        """Return sums and biases, in real numbers."""
         return self._products(x, *self.numbers())
 
 
@@ -141,11 +142,11 @@ class WholeSynapse(_Weights):
         self.register_buffer("bias_scale", torch.tensor(bias_scale))
 
     def beside(self, other: WholeSynapse) -> None:
-        """Reach the population of another layer: rows have one threshold."""
+        """Return a layer that reaches the population of another layer: rows have one threshold."""
         self.log_threshold = other.log_threshold
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
-        """Whole weights and biases, with gradients."""
+        """Return integer weights and biases, with gradients."""
         gain = torch.exp(-self.log_threshold)
         rows = gain.reshape(-1, *(1,) * (self.weight.dim() - 1))
         weight = whole(self.weight * rows * self.scale, -WEIGHT_TOP, WEIGHT_TOP)
@@ -154,7 +155,7 @@ class WholeSynapse(_Weights):
         return weight, whole(self.bias * gain * self.bias_scale, -MAX_BIAS, MAX_BIAS)
 
     def forward(self, x: Tensor, *others: tuple[WholeSynapse, Tensor]) -> Tensor:
-        """Sums, wrapped as u is, and the bias, over the unit; others: layers beside this one, and what reaches them."""
+        """Return wrapped sums and the bias, over the unit; others: layers beside this one, with their inputs."""
         weight, bias = self.numbers()
         x = self._whole(x)
         largest = float(x.detach().abs().max()) * float(weight.detach().abs().flatten(1).sum(1).max())
@@ -177,7 +178,7 @@ class WholeSynapse(_Weights):
 
 
 def wrap(total: Tensor, top: float) -> Tensor:
-    """Sums past ±top come out at the other end, once."""
+    """Wrap sums past ±top, once."""
     moved = total - 2 * top * (total > top) + 2 * top * (total <= -top)
     return _through(total, moved)
 
@@ -208,17 +209,17 @@ class LoihiLIF(LIF):
 
     @property
     def threshold(self) -> Tensor:
-        """The least of what fires, over the unit: K and half a step of v."""
+        """The least potential that fires, over the unit: K and half a step of v."""
         above: Tensor = (self.whole_threshold + _JUST_ABOVE) / self.unit
         return above
 
     @property
     def plain(self) -> bool:
-        """In training."""
+        """Whether the fast training path runs."""
         return self.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums ``[T, B, *shape]`` to spikes (0 or 1) of the same shape; in evaluation without gradients."""
+        """Map sums ``[T, B, *shape]`` to spikes (0 or 1) of the same shape; in evaluation without gradients."""
         return super().forward(x) if self.training else self._on_loihi(wide(x))
 
     @torch.no_grad()

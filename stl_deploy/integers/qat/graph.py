@@ -57,7 +57,7 @@ class QuantisedGraph(nn.Module):
         self.layers = nn.ModuleList(self._layers.values())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output at every step."""
+        """Return the output at every step."""
         (entry,) = self._program.inputs
         if x.dim() != len(entry.shape) + 2 or tuple(x.shape[2:]) != entry.shape:
             raise InputError(f"expected input [T, B, {', '.join(map(str, entry.shape))}]; found {list(x.shape)}")
@@ -68,7 +68,7 @@ class QuantisedGraph(nn.Module):
         return values[self._program.outputs[0].name]
 
     def _run(self, node: Node, values: Mapping[str, Tensor]) -> Tensor:
-        """What a node puts out; of a layer that reaches neurons, what arrives at it: they add up all their layers'."""
+        """Return a node's output; of a layer that reaches neurons, its input, as neurons sum all their layers."""
         layer, sources = self._layers.get(node.name), [self._program.by_name[source.node] for source in node.sources]
         x, *others = (values[source.name] for source in sources)
         if isinstance(layer, LoihiLIF):
@@ -94,7 +94,7 @@ class QuantisedGraph(nn.Module):
 
     @torch.no_grad()
     def whole(self, metadata: Mapping[str, Any]) -> Program:
-        """The layers with the integers that were trained; ``metadata``: of the graph."""
+        """Return the layers with the trained integers; ``metadata``: of the graph."""
         nodes = (self._whole(node, self._layers.get(node.name)) for node in self._program.nodes)
         return Program(tuple(nodes), DT, dict(metadata))
 
@@ -123,7 +123,7 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def _like(node: Linear | Conv) -> nn.Linear | nn.Conv2d:
-    """torch's layer of a node, with its weights."""
+    """Return torch's layer of a node, with its weights."""
     if isinstance(node, Linear):
         made: nn.Linear | nn.Conv2d = nn.Linear(node.weight.shape[1], node.weight.shape[0])
     else:

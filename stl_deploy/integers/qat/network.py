@@ -1,4 +1,4 @@
-"""From a folded network to a fake-quantised one, and from that to a plain network of integers.
+"""Convert a folded network to a fake-quantised one, and that to a plain network of integers.
 
 The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
 so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is
@@ -45,7 +45,7 @@ Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
 
 
 def quantised_network(folded: Network, program: Program, start: IntegerModel, *, host: bool) -> Network:
-    """``folded``, its layers replaced in place as `quantise_layers` does; program: the graph of ``folded``."""
+    """Replace the layers of ``folded`` in place, as `quantise_layers` does; program: the graph of ``folded``."""
     quantise_layers(folded.layers, program, start, host=host)
     return folded
 
@@ -77,7 +77,7 @@ def quantise_layers(layers: Layers, program: Program, start: IntegerModel, *, ho
 
 
 def require_same_integers(layers: Layers, graph: IntegerGraph) -> None:
-    """Raise ParityError for a population of ``graph`` whose integers are not those that ``layers`` trained.
+    """Raise ParityError if a population of ``graph`` lacks the integers that ``layers`` trained.
 
     layers: by the names of the graph's nodes, as `quantise_layers` leaves them.
     """
@@ -93,7 +93,7 @@ def require_same_integers(layers: Layers, graph: IntegerGraph) -> None:
 
 
 def _compared(layers: Layers, graph: IntegerGraph, node: PopulationNode, lif: LoihiLIF) -> Iterator[tuple[str, bool]]:
-    """What a population has, and whether it is what was trained."""
+    """Yield a population's properties, and whether each equals the trained one."""
     synapses = [layers[source.node] for source in node.sources]
     bias: NDArray[Any] | None = None
     for source, synapse in zip(node.sources, synapses, strict=True):
@@ -118,14 +118,14 @@ def _quantise_population(
     layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel
 ) -> None:
     check_neuron(neuron)
-    found = fan_in(program, neuron, known)
-    synapses = _synapses(program, neuron, found)
-    real = real_population(neuron, real_weights(found, neuron), split_biases(found, neuron)[0])
+    paths = fan_in(program, neuron, known)
+    synapses = _synapses(program, neuron, paths)
+    real = real_population(neuron, real_weights(paths, neuron), split_biases(paths, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
     assert isinstance(population, PopulationNode)
     threshold = max(1, int(population.neuron.threshold))
     unit, first = 2.0 ** round(math.log2(threshold)), None
-    for node, leaf, weight in zip(synapses, found.leaves, real.weights, strict=True):
+    for node, leaf, weight in zip(synapses, paths.leaves, real.weights, strict=True):
         like = layers[node.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
@@ -152,7 +152,7 @@ def _quantise_population(
 
 
 def _synapses(program: Program, neuron: Neuron, found: FanIn) -> list[Linear | Conv]:
-    """The layers of weights that reach a population; raises UnsupportedError for other ways to reach it."""
+    """Return the layers of weights that reach a population; raise UnsupportedError for other inputs."""
     if found.between:
         between = found.between[0]
         refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", "put it behind the neurons")
@@ -174,7 +174,10 @@ def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | C
 
 def _reads_input(program: Program, node: Node) -> bool:
     before = [program.by_name[source.node] for source in node.sources]
-    return any(isinstance(one, Input) or (not isinstance(one, Neuron) and _reads_input(program, one)) for one in before)
+    return any(
+        isinstance(source, Input) or (not isinstance(source, Neuron) and _reads_input(program, source))
+        for source in before
+    )
 
 
 def _integrator_decay(node: Neuron) -> int:
@@ -191,7 +194,7 @@ def _tensor(numbers: Doubles) -> Tensor:
 
 
 def whole_config(config: RunConfig, network: Network) -> RunConfig:
-    """The configuration of the plain network: no norms, no dropout, biases, one threshold per layer, β in 12 bits."""
+    """Return the plain network's configuration: no norms, no dropout, biases, one threshold per layer, 12-bit β."""
     decays = [float(layer.decay.detach()) for layer in network.layers.values() if isinstance(layer, Population)]
     specs = _whole_specs([spec for _, spec in config.layers], decays)
     neuron = config.neuron.model_copy(
@@ -201,7 +204,7 @@ def whole_config(config: RunConfig, network: Network) -> RunConfig:
 
 
 def _whole_specs(specs: Iterable[LayerSpec], decays: list[float]) -> tuple[LayerSpec, ...]:
-    """decays: of the populations to come, in order; those of ``specs`` are taken off."""
+    """Return the plain specs. decays: of the populations to come, in order; those of ``specs`` are taken off."""
     found: list[LayerSpec] = []
     for spec in specs:
         if isinstance(spec, NormSpec | DropoutSpec):
@@ -221,7 +224,7 @@ def _whole_specs(specs: Iterable[LayerSpec], decays: list[float]) -> tuple[Layer
 
 
 def plain_numbers(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of the plain layer, whose input is not scaled."""
+    """Return weights and biases of the plain layer, whose input is not scaled."""
     if isinstance(layer, WholeSynapse):
         weight, bias = layer.numbers()
         return weight * (layer.input_scale or 1), bias
@@ -233,7 +236,7 @@ def plain_numbers(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 @torch.no_grad()
 def whole_state(network: Network) -> dict[str, Tensor]:
-    """The plain network's state: whole weights (for real input and averages scaled), biases and thresholds."""
+    """Return the plain network's state: integer weights (scaled for real input and averages), biases, thresholds."""
     state: dict[str, Tensor] = {}
     for name, layer in network.layers.items():
         if isinstance(layer, WholeSynapse | WholeReadout):

@@ -1,4 +1,4 @@
-"""One HTML page and its JSON twin: what was trained, whether it survived export, and what it costs."""
+"""One HTML page and its JSON twin: training, verification of exports, and energy."""
 
 from stl_deploy.graph.compare import ParityRow
 from stl_deploy.pipeline.parity import Accuracy

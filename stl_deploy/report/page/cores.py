@@ -1,4 +1,4 @@
-"""How full the cores of a chip are: one cell for each core and resource, under each placement."""
+"""Draw the occupancy of a chip's cores: one cell per core and resource, under each placement."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _WIDTH, _MOST, _NUMBERED, _LEVELS = 10.4, 256, 24, 20
 
 
 def heat_map(placement: Mapping[str, Any]) -> str:
-    """One panel for each placement, from the energy JSON's ``placement``. Fuller is
-    stronger; over the limit, the other colour."""
+    """Draw one panel per placement, from the energy JSON's ``placement``.
+
+    Fuller cells are stronger; cells over the limit have the other colour.
+    """
     known = {key: name for key, name in RESOURCES.items() if key in placement["limits"]}
     shown = placement["placements"]
     figure, axes = panels(len(shown), _WIDTH, 0.75 + 0.24 * len(known), columns=1)
@@ -60,7 +62,7 @@ def _panel(ax: Axes, cores: Sequence[Mapping[str, Any]], known: Mapping[str, str
 
 
 def _boxes(where: Sequence[tuple[int, int]]) -> Path:
-    """One path of a box in each cell."""
+    """Return one path of a box in each cell."""
     box = np.array([(0.04, 0.06), (0.96, 0.06), (0.96, 0.94), (0.04, 0.94), (0.04, 0.06)])
     corners = (np.array(where, float)[:, None] + box).reshape(-1, 2)
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]

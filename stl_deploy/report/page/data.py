@@ -1,4 +1,4 @@
-"""What a report is made of: plain data, so that any pipeline can fill it."""
+"""Report contents as plain data, so that any pipeline can fill them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Raster:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything on the page. ``energy`` is an energy JSON (`EnergyReport.as_dict`), or None.
+    """Contents of the page. ``energy`` is an energy JSON (`EnergyReport.as_dict`), or None.
 
     summary: run settings, label to text. curves: one record per epoch (``epoch``, ``loss``,
     ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``rates`` {layer: rate}; others are kept).
@@ -60,7 +60,7 @@ class ReportData:
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
-    """The report's JSON twin; the page shows these numbers and no others.
+    """Return the report's JSON twin; the page shows these numbers and no others.
 
     Raises InputError for a number that is not finite, naming where it stands.
     """

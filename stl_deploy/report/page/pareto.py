@@ -1,4 +1,4 @@
-"""Accuracy against energy: which points no other beats in both, drawn for a page."""
+"""Plot accuracy against energy with the Pareto front."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 12
 
 
 def render_pareto(points: Sequence[Point]) -> str:
-    """One self-contained page: the plot and its table. Names are escaped."""
+    """Return one self-contained page: the plot and its table. Names are escaped."""
     front = pareto_front(points)
     rows = [p.as_dict() | {"pareto": p in front} for p in points]
     with style():
@@ -27,7 +27,7 @@ def render_pareto(points: Sequence[Point]) -> str:
 
 
 def draw(points: Sequence[Mapping[str, Any]]) -> str:
-    """The plot, from the rows of a trade-off's JSON."""
+    """Draw the plot from the rows of a trade-off's JSON."""
     figure, (ax,) = panels(1, 6.6, 3.6)
     front = sorted((p for p in points if p["pareto"]), key=lambda p: float(p["joules"]))
     ax.plot([p["joules"] for p in front], [p["accuracy"] for p in front], color=FAINT, lw=2, drawstyle="steps-post")

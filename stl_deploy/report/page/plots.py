@@ -1,4 +1,4 @@
-"""The page's drawings, each from the report's JSON and nothing else."""
+"""Draw the page's figures from the report's JSON alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RASTER_HEIGHT = 2.0
 
 
 def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
-    """Inline SVG by section; None without data."""
+    """Return inline SVG by section; None without data."""
     energy = report["energy"] or {}
     with style():
         return {
@@ -111,7 +111,7 @@ def _raster(rasters: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rows_of(spikes: NDArray[Any]) -> int:
-    """So many neurons, from the first, that their dots stay few enough to load."""
+    """Return the first neurons, as many as keep the number of dots small."""
     fired = np.cumsum((spikes != 0).sum(axis=0))
     return max(1, int(np.searchsorted(fired, _MAX_DOTS, side="right")))
 
@@ -146,7 +146,7 @@ def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Operations that happened against dense MACs of one pass, for each weighted or pooling node."""
+    """Plot operations against dense MACs of one pass, for each weighted or pooling node."""
     tapped = {name: layer for name, layer in layers.items() if "synops" in layer}
     figure, (ax,) = panels(1, _WIDTH, 0.9 + 0.26 * max(1, len(tapped)))
     places = np.arange(len(tapped))
@@ -166,7 +166,7 @@ _MOST = 14
 
 
 def dominating(items: Sequence[Mapping[str, Any]]) -> str:
-    """The dearest items (dearest first in ``items``) as shares of the sum; the others as one bar."""
+    """Plot the dearest items (dearest first in ``items``) as shares of the sum; the others as one bar."""
     costs = [float(item["joules"][1]) for item in items]
     names = [f"{short(item['layer'])}: {item['term']}" for item in items]
     if len(items) > _MOST:
@@ -194,7 +194,7 @@ _LEAST_RATE = 1e-3
 
 
 def by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Joules of one inference by layer, SNN above ANN; the cheapest layers of a long network as one bar."""
+    """Plot joules of one inference by layer, SNN above ANN; the cheapest layers of a long network as one bar."""
     kept = [dict(layer) for layer in layers if layer["snn_J"] or layer["ann_J"]]
     if len(kept) > _MOST_LAYERS_SHOWN:
         ranked = sorted(kept, key=lambda layer: -max(layer["snn_J"], layer["ann_J"]))
@@ -220,7 +220,7 @@ def by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def region(break_even: Mapping[str, Any], price: str) -> str | None:
-    """For each dataflow the spike rates at which the SNN costs less, and where this network lies; None without any.
+    """Plot for each dataflow the spike rates at which the SNN costs less, and this network's; None without any.
 
     break_even: as the energy JSON has it; price: the list to show.
     """

@@ -1,4 +1,4 @@
-"""The page: a Jinja template over the report's JSON, the network drawn, terms explained, everything in one file."""
+"""Render the page: a Jinja template over the report's JSON, in one file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stl_deploy.report.page.templates import count, template
 
 
 def render_report(data: ReportData) -> str:
-    """One self-contained HTML page: inline style, SVG and one script that sorts tables; nothing loaded from elsewhere.
+    """Return one self-contained HTML page: inline style, SVG and one script that sorts tables.
 
     The page's own policy admits that script by its hash and no other; without scripts nothing is missing but sorting.
     Every name is escaped. Numbers are those of `report_json`; each number in a table carries its exact
@@ -41,7 +41,7 @@ def render_report(data: ReportData) -> str:
 
 
 def _missing(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[str]:
-    """What a whole report holds and this one does not."""
+    """Return the contents of a complete report that this one lacks."""
     parts = {
         "Accuracy": bool(report["accuracy"]),
         "Parity": bool(report["parity"]),
@@ -56,7 +56,7 @@ def _missing(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[str]:
 
 
 def _grid(energy: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the comparison grid: a dataflow, and the ratio under each price list, in the lists' order."""
+    """Return the rows of the comparison grid: a dataflow, and the ratio under each price list, in the lists' order."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in energy["comparisons"]:
         key = (cell["dataflow"], cell["sums"], cell["ann_zeros"])
@@ -66,7 +66,7 @@ def _grid(energy: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _bookkeeping(energy: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """The conventions that say least and most although the hardware is the same."""
+    """Return the conventions with the lowest and highest ratio on the same hardware."""
     rows = [row for row in energy["conventions"] if row["kind"] == "bookkeeping" and row["snn_over_ann"] is not None]
     rows.sort(key=lambda row: float(row["snn_over_ann"]))
     return (rows[0], rows[-1]) if rows else None
@@ -105,9 +105,9 @@ _MOST = 24
 
 @dataclass(frozen=True)
 class Box:
-    """One layer. share: of the SNN's energy; rate: spikes per neuron and step, None where nothing fires.
+    """One layer. share: of the SNN's energy; rate: spikes per neuron and step, None for a layer without spikes.
 
-    follows: whether the box before it feeds it; others: what else does, with what closes a loop marked.
+    follows: whether the previous box feeds it; others: its other sources, those that close a loop marked.
     """
 
     name: str
@@ -122,22 +122,22 @@ class Box:
 
 
 def boxes(energy: Mapping[str, Any]) -> tuple[list[Box], int]:
-    """The boxes of an energy JSON, per inference, and how many layers were left out."""
+    """Return the boxes of an energy JSON, per inference, and the number of layers left out."""
     cost = {entry["layer"]: entry["snn_J"] for entry in energy["by_layer"]}
     whole, batch = sum(cost.values()) or 1.0, energy["batch"]
-    found = [_box(name, layer, cost.get(name, 0.0), whole, batch) for name, layer in energy["layers"].items()]
-    kept = {box.name for box in sorted(found, key=lambda box: -box.joules)[:_MOST]}
-    shown = [box for box in found if box.name in kept]
+    all_boxes = [_box(name, layer, cost.get(name, 0.0), whole, batch) for name, layer in energy["layers"].items()]
+    kept = {box.name for box in sorted(all_boxes, key=lambda box: -box.joules)[:_MOST]}
+    shown = [box for box in all_boxes if box.name in kept]
     order = {name: place for place, name in enumerate(energy["edges"])}
     linked = [
         _linked(box, energy["edges"][box.name], before, order)
         for before, box in zip((None, *shown), shown, strict=False)
     ]
-    return linked, len(found) - len(kept)
+    return linked, len(all_boxes) - len(kept)
 
 
 def _linked(box: Box, sources: Sequence[str], before: Box | None, order: Mapping[str, int]) -> Box:
-    """The box with its edges; an input is said only where a box stands before it."""
+    """Return the box with its edges; the input is named only if a box stands before it."""
     named = [name for name in sources if before is None or name != before.name]
     follows = len(named) < len(sources)
     others = [

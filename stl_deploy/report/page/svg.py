@@ -52,13 +52,13 @@ _STYLE: Any = {
 
 
 def style() -> AbstractContextManager[None]:
-    """A context in which figures are drawn in the page's style alone; the user's settings come back after it."""
+    """Return a context in which figures use the page's style alone; the user's settings are restored after it."""
     found: AbstractContextManager[None] = context(["default", _STYLE])
     return found
 
 
 def panels(count: int, width: float, height: float, columns: int | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` axes, ``columns`` to a row, each row ``height`` inches tall."""
+    """Create a figure of ``count`` axes, ``columns`` to a row, each row ``height`` inches tall."""
     columns = min(count, columns or count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
@@ -70,14 +70,14 @@ def panels(count: int, width: float, height: float, columns: int | None = None) 
 
 
 def short(name: str) -> str:
-    """A name from a file as one short line that matplotlib neither hides (leading ``_``) nor lets push axes away."""
+    """Shorten an untrusted name to one line, without a leading ``_`` (matplotlib hides those)."""
     line = " ".join(name.split()) or "(blank)"
     line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
     return f" {line}" if line.startswith("_") else line
 
 
 def inline(figure: Figure, name: str, label: str) -> str:
-    """The figure as an ``<svg>`` element; ``name`` keeps its ids apart from other figures', ``label`` describes it."""
+    """Return the figure as an ``<svg>`` element; ``name`` makes its ids unique, ``label`` describes it."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # Text stays text, so the reader's fonts draw it; matplotlib's own only measures it.

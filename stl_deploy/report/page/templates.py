@@ -1,4 +1,4 @@
-"""The pages' templates: everything in one file, every name escaped, a missing value an error."""
+"""Load the page templates: one file, every name escaped, a missing value is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stl_deploy._util.units import between, plain, with_unit
 
 @cache
 def template(name: str) -> Template:
-    """A page by the name of its file, with the style and the one script in it."""
+    """Load a page by its file name, with the style and the script inlined."""
     folder = files(__package__)
 
     def load(file: str) -> str:
@@ -46,22 +46,22 @@ _WHOLE = 1000
 
 
 def joules(value: float | None) -> str:
-    """Three digits with the prefix that fits; a dash for None."""
+    """Format with three digits and an SI prefix; a dash for None."""
     return "–" if value is None else with_unit(value, "J").replace(" ", "\u00a0")
 
 
 def ends(values: Sequence[float], unit: str) -> str:
-    """A [low, high] range with a unit as one text."""
+    """Format a [low, high] range with a unit."""
     return between(*(with_unit(value, unit).replace(" ", "\u00a0") for value in values))
 
 
 def span(values: Sequence[float] | None) -> str:
-    """A [low, high] range of joules as one text; a dash for None."""
+    """Format a [low, high] range of joules; a dash for None."""
     return "–" if values is None else ends(values, "J")
 
 
 def count(value: float | None) -> str:
-    """Digits in groups of three; a dash for None."""
+    """Format with digits in groups of three; a dash for None."""
     if value is None:
         return "–"
     whole = value == int(value) or abs(value) >= _WHOLE
@@ -69,27 +69,27 @@ def count(value: float | None) -> str:
 
 
 def counts(values: Sequence[float]) -> str:
-    """A [low, high] range of numbers, three digits each."""
+    """Format a [low, high] range of numbers, three digits each."""
     return between(*(count(float(f"{value:.3g}")) for value in values))
 
 
 def percent(value: float | None) -> str:
-    """A fraction as a percentage with two digits; a dash for None."""
+    """Format a fraction as a percentage with two digits; a dash for None."""
     return "–" if value is None else f"{100 * value:.2f}\u00a0%"
 
 
 def percents(values: Sequence[float]) -> str:
-    """A [low, high] range of fractions as percentages."""
+    """Format a [low, high] range of fractions as percentages."""
     return between(*(percent(value) for value in values))
 
 
 def ratio(value: float | None) -> str:
-    """Three digits and a times sign; a dash for None."""
+    """Format with three digits and a times sign; a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.0f}×" if value >= _WHOLE else f"{value:#.3g}".rstrip(".") + "×"
 
 
 def ratios(values: Sequence[float] | None) -> str:
-    """A [low, high] range of ratios as one text; a dash for None."""
+    """Format a [low, high] range of ratios; a dash for None."""
     return "–" if values is None else between(*(ratio(value) for value in values))

@@ -1,4 +1,4 @@
-"""What check and fold found, as tables and sentences."""
+"""Print the results of check and fold as tables and sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
 from stl_deploy.exporters.nir.ambiguity import Effect
-from stl_deploy.graph.findings import CheckReport, told
+from stl_deploy.graph.findings import CheckReport, to_lines
 from stl_deploy.pipeline.fold import kept_thresholds
 
 if TYPE_CHECKING:
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 def show(report: CheckReport, say: Console) -> None:
-    """The nodes as a table, then the findings."""
+    """Print the nodes as a table, then the findings."""
     headers = ["node", "kind", "shape", *report.targets]
     rows = [
         [n.node, n.kind, "?" if n.shape is None else "x".join(map(str, n.shape)), *n.targets.values()]
         for n in report.nodes
     ]
     say.table(headers, rows)
-    for line in told(report.findings):
+    for line in to_lines(report.findings):
         say.say(line)
     say.say("as a whole: " + ", ".join(f"{target} {fidelity}" for target, fidelity in report.targets.items()))
 
 
 def show_folder(reports: Mapping[str, CheckReport], targets: Sequence[str], say: Console) -> None:
-    """One row for each file of a folder."""
-    errors = {name: sum(one.severity == "error" for one in r.findings) for name, r in reports.items()}
+    """Print one row for each file of a folder."""
+    errors = {name: sum(finding.severity == "error" for finding in r.findings) for name, r in reports.items()}
     rows = [[name, *r.targets.values(), str(errors[name]), _first(r)] for name, r in reports.items()]
     say.table(["file", *targets, "errors", "first finding"], rows)
 
 
 def _first(report: CheckReport) -> str:
-    """The gravest finding in a few words: an error before a warning before a remark."""
+    """Summarise the most severe finding: an error before a warning before a remark."""
     for severity in ("error", "warning", "info"):
         for finding in report.findings:
             if finding.severity == severity:
@@ -46,7 +46,7 @@ def _first(report: CheckReport) -> str:
 
 
 def show_effects(found: Sequence[Effect], what: str, say: Console) -> None:
-    """What other choices in the dialect would change on ``what``."""
+    """Print the effects of other dialect choices on ``what``."""
     rows = [
         [effect.option, str(effect.assumed), str(effect.instead), _share(effect)]
         for effect in found
@@ -69,7 +69,7 @@ def _share(effect: Effect) -> str:
 
 
 def show_fold(done: FoldedRun, say: Console) -> None:
-    """The grids, and whether every sum is proved exact."""
+    """Print the grids, and whether every sum is proved exact."""
     for grid in done.folded.grids:
         say.say(
             f"{grid.node}: weights on multiples of 2^-{grid.fraction_bits}, sums need {grid.bits:.1f} of 24 bits, "

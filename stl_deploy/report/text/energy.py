@@ -1,4 +1,4 @@
-"""An energy report as tables and sentences, and the models against published measurements."""
+"""Print an energy report, and the models against published measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def show(report: EnergyReport, say: Console) -> None:
-    """Counts, the comparison grid, prices side by side, what dominates, and last the verdict."""
+    """Print counts, the comparison grid, prices side by side, dominating items, and last the verdict."""
     totals = report.counts.totals
     say.say(
         f"{report.counts.batch} samples, T = {report.counts.T}: {totals.synops_AC:,} synops AC + "
@@ -66,7 +66,7 @@ def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
 
 
 def summary(report: EnergyReport) -> list[str]:
-    """In a few lines: what dominates, the twin's zeros, static power, and where it would break even."""
+    """Return a few lines: dominating items, the twin's zeros, static power, and the break-even."""
     data = report.as_dict()
     lines, twin = [], data["ann_twin"]
     items = data["models"][0]["snn"][:3]
@@ -80,11 +80,11 @@ def summary(report: EnergyReport) -> list[str]:
     lines += [report.spread] if report.spread else []
     lines += _placed(data["placement"])
     if report.machine is not None:
-        found = report.machine.joules_per_sample
+        measured = report.machine.joules_per_sample
         shown = (
             f"not measured: {report.machine.reason}"
-            if found is None
-            else f"{with_unit(found, 'J')} per sample (measured)"
+            if measured is None
+            else f"{with_unit(measured, 'J')} per sample (measured)"
         )
         lines += [f"this machine's CPU, ONNX Runtime: {shown}"]
     return [*lines, *_limits(data["break_even"])]
@@ -98,26 +98,26 @@ _WHERE = {"below": "below the limit of", "within": "between the limits of", "abo
 
 
 def _limits(break_even: dict[str, Any]) -> list[str]:
-    """Where the network stands to published limits, one line for each measure that they are of."""
-    told: dict[str, list[str]] = {}
+    """Compare the network with published limits, one line per measure."""
+    limits_by_measure: dict[str, list[str]] = {}
     for limit in break_even["published"]:
         value = limit["this_network"]
         if value is not None:
             shown = _MEASURES[limit["measure"]].format(100 * value if limit["measure"] == "spike rate" else value)
-            told.setdefault(shown, []).append(f"{_WHERE[limit['verdict']]} {limit['study'].split(',')[0]}")
-    return [f"{shown}: {'; '.join(limits)}" for shown, limits in told.items()]
+            limits_by_measure.setdefault(shown, []).append(f"{_WHERE[limit['verdict']]} {limit['study'].split(',')[0]}")
+    return [f"{shown}: {'; '.join(limits)}" for shown, limits in limits_by_measure.items()]
 
 
 def _placed(placement: dict[str, Any]) -> list[str]:
     if placement["reason"] is not None:
         return [f"messages and hops between cores are not counted: {placement['reason']}"]
     parts = []
-    for one in placement["placements"]:
+    for row in placement["placements"]:
         crossed = "hops unknown"
-        if one["hops_ew"] is not None:
-            crossed = f"{one['hops_ew'] + one['hops_ns']:,.0f} hops"
+        if row["hops_ew"] is not None:
+            crossed = f"{row['hops_ew'] + row['hops_ns']:,.0f} hops"
         parts.append(
-            f"{one['placement']}: {counted(len(one['cores']), 'core')}, {one['messages']:,.0f} messages, {crossed}"
+            f"{row['placement']}: {counted(len(row['cores']), 'core')}, {row['messages']:,.0f} messages, {crossed}"
         )
     notes = "; ".join(["per inference", *placement["notes"]])
     return [f"on {placement['chip']}, {'; '.join(parts)} ({notes})"]
@@ -141,7 +141,7 @@ def _times(ratio: float) -> str:
 
 
 def show_checks(checks: Sequence[Check], say: Console) -> None:
-    """Scores of each model on training and held-out data, then each check."""
+    """Print scores of each model on training and held-out data, then each check."""
     rows = [
         [
             score.model,
@@ -184,7 +184,7 @@ def show_checks(checks: Sequence[Check], say: Console) -> None:
 
 
 def show_tradeoff(result: Tradeoff, say: Console) -> None:
-    """Every point as a row, and the comparison at equal accuracy."""
+    """Print every point as a row, and the comparison at equal accuracy."""
     front = pareto_front(result.points)
     rows = []
     for p in result.points:

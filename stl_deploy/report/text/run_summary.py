@@ -1,4 +1,4 @@
-"""Summarise a finished run in at most twelve lines of eighty columns; the rest is in its files and under -v."""
+"""Print the run summary: at most 12 lines of 80 columns; details with -v and in the run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABEL = 10
 
 
 def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> list[str]:
-    """Return accuracy, energy and parity, then the simulators that ran and the next command.
+    """Return accuracy, spikes, energy, backends, and the next commands.
 
     energy: the report's verdict, shortened where there is no room for all of it.
     """
@@ -44,7 +44,7 @@ def _entry(label: str, text: str) -> list[str]:
 
 
 def _within(texts: list[str], room: int) -> list[str]:
-    """Return the lines of as many texts as fit into room, and how many are left out."""
+    """Return the lines of as many texts as fit, and the number left out."""
     lines: list[str] = []
     for left_out in range(len(texts)):
         shown = [*texts[: len(texts) - left_out], *([f"and {left_out} more, in {VERIFIED}"] if left_out else [])]
@@ -91,7 +91,7 @@ def _name(run: RunParity) -> str:
 
 
 def _simulator(run: RunParity) -> str:
-    """Return the simulator's name alone for a run of an artifact on a simulator."""
+    """Return the simulator's name of a run of an artifact."""
     name = _name(run)
     return str(run.backend) if name.endswith(f" on {run.backend}") else name
 
@@ -106,7 +106,7 @@ def _differing(run: RunParity) -> str:
 
 
 def _energy(text: str, room: int) -> list[str]:
-    """Return the sentences in at most room lines: parentheses are dropped first, then the last sentences."""
+    """Fit the sentences into lines; drop parentheses first, then the last sentences."""
     shorter = list(_shorter(text))
     return next(
         (lines for each in shorter if len(lines := _entry("energy", each)) <= room), _entry("energy", shorter[-1])
@@ -114,7 +114,7 @@ def _energy(text: str, room: int) -> list[str]:
 
 
 def _shorter(text: str) -> Iterator[str]:
-    """Yield the sentences, then shorter and shorter forms; the first, with both numbers to quote, stays."""
+    """Return the sentences, shortened step by step; the first, with both quoted numbers, stays."""
     sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
     for count in range(len(sentences), 0, -1):
         kept = " ".join(sentences[:count])
@@ -141,7 +141,7 @@ def _ran_on(table: ParityTable) -> str:
 
 
 def commands(run_dir: Path) -> list[str]:
-    """Return commands to paste that take a run folder further."""
+    """Return the next commands for a run folder, to paste."""
     run, onnx, x = (shlex.quote(str(path)) for path in (run_dir, run_dir / "net.onnx", run_dir / TEST_INPUT))
     return [
         f"stl-deploy check {run}",

@@ -13,7 +13,7 @@ from stl_deploy.exporters.nir.check import check, check_file
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.file import ForeignNode, write_nir
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.findings import Finding, told
+from stl_deploy.graph.findings import Finding, to_lines
 from tests.graph.nets import a, bare, chain, iff, lif
 from tests.graph.oracle import nets
 
@@ -266,7 +266,7 @@ def test_what_holds_for_several_nodes_and_targets_is_told_once():
         Finding("slow", "info", "n2", "is slow there"),
         Finding("slow", "info", "n3", "is slow there"),
     ]
-    assert told(found) == [
+    assert to_lines(found) == [
         "error: bare: nothing there",
         "warning: rounds for netx and c:",
         "  each of 'n0' and 'n2': 13 bits become 8",
@@ -280,7 +280,7 @@ def test_what_holds_for_several_nodes_and_targets_is_told_once():
 
 def test_what_holds_for_the_whole_graph_or_every_target_stays_so() -> None:
     of = [("n0", "netx"), (None, "netx"), ("n0", None), ("n0", "netx")]
-    assert told([Finding("slow", "info", node, "is slow", target=target) for node, target in of]) == [
+    assert to_lines([Finding("slow", "info", node, "is slow", target=target) for node, target in of]) == [
         "info: slow at 'n0' for netx: is slow",
         "info: slow for netx: is slow",
         "info: slow at 'n0': is slow",
