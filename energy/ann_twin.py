@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.errors import InputError
 
@@ -49,7 +50,7 @@ class AnnTwin:
         if self.macs != passes * self.samples:
             raise InputError(
                 f"{self.source}: one pass has {self.macs // self.samples:,} MACs, the spiking network {passes:,}; "
-                "train the twin with the same configuration and --mode ann"
+                f"train the twin with the same configuration and {option('mode', 'ann')}"
             )
 
 
@@ -66,7 +67,7 @@ def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> 
         return data | {
             "label": "unmeasured",
             "macs_zero_skipping": [least, dense],
-            "text": "the twin's own zero activations were not measured: between these bounds (train one: --mode ann)",
+            "text": "the twin's own zero activations were not measured: between these bounds (train one: mode ann)",
         }
     frames = f": of each of the {twin.frames} frames that its accuracy is of" if twin.frames > 1 else ""
     return data | {

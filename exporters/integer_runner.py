@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, round_to_grid
@@ -85,7 +86,9 @@ def calibration(program: Program, options: Options, x: NetworkInput | None) -> N
     elif x is not None:
         given = one_input(x)[:, :CALIBRATION]
     else:
-        raise InputError("expected input to choose integers by; found none; give --input")
+        raise InputError(
+            "expected input to choose integers by; found none; give " + remedy(cli="--input X.npz", python="x=")
+        )
     return on_grid(program, given)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -354,15 +354,24 @@ def _belongs(path: Path, to: Format) -> bool:
 
 
 def findings(target: Format | Check, program: Program, options: Any = None) -> Iterable[Finding]:
-    """Findings of a target for a Program; if it has nodes that the target does not take, only those.
+    """Everything that a target says of a Program: nodes of kinds that it does not take, and its own findings.
 
-    options: of the target's class, for one that `ChecksFor` them.
+    options: of the target's class, for one that `ChecksFor` them. Where there are nodes that it does not take, its
+    findings on these are left out, and all of them if it cannot judge the rest.
     """
     takes = NIR_NODES if isinstance(target, Check) else target.takes
     untaken = [from_error(error) for error in refused(program, takes, target.name)]
+    tell = target.check
     if options is not None and isinstance(target, ChecksFor):
-        return untaken or target.check_for(program, options)
-    return untaken or target.check(program)
+        tell = partial(target.check_for, options=options)
+    if not untaken:
+        return tell(program)
+    try:
+        further = list(tell(program))
+    except Exception:  # a target's check may rely on what it takes
+        further = []
+    strange = {error.node for error in untaken}
+    return [*untaken, *(one for one in further if one.node is not None and one.node not in strange)]
 
 
 def settings(kind: type[Options]) -> list[str]:

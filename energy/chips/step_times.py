@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
+from stl_deploy._util.remedies import named
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.energy.chips.baselines import devices
 from stl_deploy.energy.chips.model import chip_models
@@ -29,10 +30,11 @@ def parse_step_times(texts: Sequence[str]) -> dict[str, float]:
         chip, equals, time = text.partition("=")
         if not equals:
             raise InputError(
-                f"--step-time: expected CHIP=SECONDS, as in loihi1=66e-6; found '{text}'; a step time is of one chip"
+                f"{named('step_time')}: expected CHIP=SECONDS, as in loihi1=66e-6; found '{text}'; a step time is of "
+                "one chip"
             )
         if chip in times:
-            raise InputError(f"--step-time: expected each chip once; found '{chip}' twice")
+            raise InputError(f"{named('step_time')}: expected each chip once; found '{chip}' twice")
         times[chip] = _seconds(chip, time)
     check_step_times(times)
     return times
@@ -44,7 +46,7 @@ def _seconds(chip: str, time: str) -> float:
         return float(parts[1] if parts else time) * _UNITS[(parts and parts[2]) or "s"]
     except ValueError:
         raise InputError(
-            f"--step-time: expected seconds after '{chip}=', or a time with its unit (66us); found '{time}'"
+            f"{named('step_time')}: expected seconds after '{chip}=', or a time with its unit (66us); found '{time}'"
         ) from None
 
 

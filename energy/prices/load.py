@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from stl_deploy._util.remedies import verb
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.energy.counts.neuron_ops import Numbers
@@ -54,7 +55,7 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     if path.suffix != ".toml":
         close = did_you_mean(str(name_or_path), _built_in(), most=3)
         raise InputError(
-            f"expected one of {len(_built_in())} price lists ('stl-deploy prices') or the path of a .toml file; found "
+            f"expected one of {len(_built_in())} price lists ({verb('prices')}) or the path of a .toml file; found "
             f"'{name_or_path}'{close}"
         )
     text = read_text(path, "a price list's TOML file", _MOST_BYTES)

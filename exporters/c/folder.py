@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stl_deploy._util.files import write_text
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.code_size import code_size
 from stl_deploy.exporters.c.compiler import DEADLINE
@@ -64,7 +65,8 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, Pro
         if texts[name] != files[name] and not trust:
             raise InputError(
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
-                "and run; export it again, or, if you know it, take simulate --trust"
+                "and run; export it again, or, if you know it, take "
+                + remedy(cli="simulate --trust", python="simulate(..., trust=True)")
             )
     return graph, Program(texts, plan, about.prefix)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import InputError
 
 LONGEST = 40
@@ -27,11 +28,15 @@ def require_prefix(prefix: str) -> str:
     """Return ``prefix``; raise InputError unless it is an identifier of C and C++, letter first, and no keyword."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
         raise InputError(
-            f"--name: expected a C identifier (a letter, then letters, digits, _; at most {LONGEST_PREFIX}); found "
-            f"'{prefix[:60]}'; choose another name, as --name kws"
+            f"{named('name')}: expected a C identifier (a letter, then letters, digits, _; at most {LONGEST_PREFIX}); "
+            "found "
+            f"'{prefix[:60]}'; choose another name, as {option('name', 'kws')}"
         )
     if prefix in _RESERVED.split():
-        raise InputError(f"--name: '{prefix}' is reserved in C or C++; choose another name, as --name {prefix}_net")
+        raise InputError(
+            f"{named('name')}: '{prefix}' is reserved in C or C++; choose another name, as "
+            f"{option('name', prefix + '_net')}"
+        )
     return prefix
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import named
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.c.names import in_comment
@@ -85,7 +86,7 @@ def require_package(kind: str) -> None:
     """Raise InputError for an unknown kind of package."""
     if kind not in LAYOUTS:
         raise InputError(
-            f"--package: expected one of {', '.join(LAYOUTS)}; found '{kind}'{did_you_mean(kind, LAYOUTS)}"
+            f"{named('package')}: expected one of {', '.join(LAYOUTS)}; found '{kind}'{did_you_mean(kind, LAYOUTS)}"
         )
 
 

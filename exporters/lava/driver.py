@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
@@ -29,7 +30,7 @@ def run_lava(
     if isinstance(first, InputLayer) and first.neuron is not None:
         raise InputError(
             f"{net_path}: x is the bias of its input layer's neurons, which is not set on real Lava here; use our "
-            "integer model (--backend loihi)"
+            f"integer model ({option('backend', 'loihi')})"
         )
     x = as_integers(x, net.input_shape)
     python = environment.require()

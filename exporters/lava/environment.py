@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stl_deploy._util import system
 from stl_deploy._util.files import cache_dir, read_json, write_json
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.sizes import folder_bytes
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.pythons import find_python, python_version
@@ -49,6 +50,11 @@ class LavaStatus:
     reason: str | None
 
 
+def _install() -> str:
+    """The call that builds it."""
+    return remedy(cli="stl-deploy lava install", python="stl_deploy.verbs.lava_install()")
+
+
 def location() -> Path:
     """Where the side environment is, or would be built."""
     return folder_from("STL_DEPLOY_LAVA") or (cache_dir() / "lava-0.6.0").absolute()
@@ -65,16 +71,16 @@ def status() -> LavaStatus:
     place = location()
     python = place / "bin" / "python"
     if not python.exists():
-        return LavaStatus(False, place, python, None, f"no Lava environment at {place}; run: stl-deploy lava install")
+        return LavaStatus(False, place, python, None, f"no Lava environment at {place}; run: {_install()}")
     try:
         stamp = read_json(place / STAMP)
         good = stamp["requirements"] == pins_hash(REQUIREMENTS)
         version = str(stamp["lava-dl"])
     except (InputError, KeyError, TypeError):
-        reason = f"the Lava environment at {place} was not finished or checked; run: stl-deploy lava install"
+        reason = f"the Lava environment at {place} was not finished or checked; run: {_install()}"
         return LavaStatus(False, place, python, None, reason)
     if not good:
-        reason = f"the Lava environment at {place} has other packages than ours; run: stl-deploy lava install"
+        reason = f"the Lava environment at {place} has other packages than ours; run: {_install()}"
         return LavaStatus(False, place, python, version, reason)
     return LavaStatus(True, place, python, version, None)
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from stl_deploy._util.remedies import named
 from stl_deploy.errors import ToolError
 
 Version = tuple[int, int]
@@ -22,19 +23,19 @@ def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path
     variable = f"STL_DEPLOY_PYTHON{version[0]}{version[1]}"
     named_there = os.environ.get(variable)
     there = Path(os.path.expanduser(named_there)) if named_there else None
-    for named, where in ((chosen, "--python"), (there, variable)):
-        if named is not None:
-            seen = python_version(named)
+    for path, where in ((chosen, named("python")), (there, variable)):
+        if path is not None:
+            seen = python_version(path)
             if seen != version:
                 described = f"Python {seen[0]}.{seen[1]}" if seen else "no Python"
-                raise ToolError(f"{named} ({where}): expected Python {dotted} for {tool}; found {described}")
-            return named
+                raise ToolError(f"{path} ({where}): expected Python {dotted} for {tool}; found {described}")
+            return path
     for candidate in _candidates(dotted):
         if python_version(candidate) == version:
             return candidate
     raise ToolError(
         f"no Python {dotted} found on PATH, under pyenv or uv; install one (pyenv install {dotted}, or uv python "
-        f"install {dotted}) or name it with --python or {variable}"
+        f"install {dotted}) or name it with {named('python')} or {variable}"
     )
 
 

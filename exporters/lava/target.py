@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
@@ -44,7 +45,9 @@ class Lava(Loihi):
         if options.numeric == "float":
             self.agrees_with = None
             if isinstance(network, Path):
-                raise InputError(f"{network}: expected a run folder or a .nir file for --numeric float; found integers")
+                raise InputError(
+                    f"{network}: expected a run folder or a .nir file for {option('numeric', 'float')}; found integers"
+                )
 
     @classmethod
     def available(cls) -> str | None:

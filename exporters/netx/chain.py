@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import (
     Conv,
@@ -17,10 +20,12 @@ from stl_deploy.graph.program import (
     Reshape,
     is_max_pool,
 )
-from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron
-from stl_deploy.integers.scales import refuse
+from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
+from stl_deploy.integers.scales import refusal, refuse
 
-_MERGE_POOLS = "stl-deploy fold NET.nir --merge-pools -o MERGED.nir; in Python net.fold(merge_pools=True)"
+
+def _merge_pools() -> str:
+    return remedy(cli="stl-deploy fold NET.nir --merge-pools -o MERGED.nir", python="net.fold(merge_pools=True)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,41 +78,49 @@ def read_chain(program: Program) -> Chain:
             continue
         check_kind(node)
         if waiting is not None:
-            merge = "merge the two into one layer, W₂·W₁"
-            if isinstance(waiting, Conv) and isinstance(node, Pool):
-                merge = f"compose the two into one strided convolution ({_MERGE_POOLS})"
-            if isinstance(waiting, Pool):
-                merge = f"put it into the weights behind it ({_MERGE_POOLS})"
-            refuse(
-                waiting,
-                "no-neuron",
-                f"its output goes to '{node.name}' without a neuron between",
-                f"{merge}, or put a spiking neuron between them",
-            )
+            _refuse_without_neuron(waiting, node)
         if isinstance(node, Reshape):
             layers.extend(_flatten(node))
         else:
             waiting = node
     readout = tuple(nodes[last + 1 : -1])
     for node in readout:
-        if not isinstance(node, Linear | Reshape):
-            refuse(
-                node, "host-readout", f"a {type(node).__name__} follows the last spikes", "end in one Linear readout"
-            )
+        _check_host(node)
     entry = nodes[0]
     assert isinstance(entry, Input)
     return Chain(entry, tuple(layers), readout)
 
 
+def _refuse_without_neuron(before: Node, node: Node) -> NoReturn:
+    merge = "merge the two into one layer, W₂·W₁"
+    if isinstance(before, Conv) and isinstance(node, Pool):
+        merge = f"compose the two into one strided convolution ({_merge_pools()})"
+    if isinstance(before, Pool):
+        merge = f"put it into the weights behind it ({_merge_pools()})"
+    reason = f"its output goes to '{node.name}' without a neuron between"
+    refuse(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
+
+
+def _check_host(node: Node) -> None:
+    """Refuse what the host does not compute behind the last spikes."""
+    if not isinstance(node, Linear | Reshape | Output | Input):
+        refuse(node, "host-readout", f"a {type(node).__name__} follows the last spikes", "end in one Linear readout")
+
+
+def _check_synapse(before: Node | None, neuron: Neuron) -> None:
+    """Refuse a neuron that reads no layer of weights and no pool."""
+    if not isinstance(before, Linear | Conv | Pool):
+        refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
+
+
 def refusals(program: Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
     found: list[UnsupportedError] = []
+    on_chip = _before_neurons(program)
     for node in program.nodes:
-        for check in (_check_links, _check_alone):
-            try:
-                check(program, node)
-            except UnsupportedError as error:
-                found.append(error)
+        found += _link_refusals(program, node)
+        found += _own_refusals(program, node)
+        found += _place_refusals(program, node, on_chip)
     try:
         read_chain(program)
     except UnsupportedError as error:
@@ -116,24 +129,60 @@ def refusals(program: Program) -> list[UnsupportedError]:
     return found
 
 
-def _check_alone(program: Program, node: Node) -> None:
-    """Check a node without the whole chain."""
+def _own_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
+    """What can be said of a node without the whole chain."""
     if isinstance(node, Input | Output):
         return
-    if isinstance(node, Neuron):
-        behind = program.by_name[node.sources[0].node]
-        if isinstance(behind, Pool):
+    behind = program.by_name[node.sources[0].node]
+    if isinstance(node, Neuron) and not isinstance(behind, Pool):
+        yield from neuron_refusals(node)
+        return
+    try:
+        if isinstance(node, Neuron):
+            assert isinstance(behind, Pool)
             _check_pool(program, behind, node)
         else:
-            check_neuron(node)
-    else:
-        check_kind(node)
+            check_kind(node)
+    except UnsupportedError as error:
+        yield error
+
+
+def _before_neurons(program: Program) -> set[str]:
+    """The nodes that a neuron lies behind, and the neurons: what must run on Loihi."""
+    found: set[str] = set()
+    waiting: list[str] = [node.name for node in program.of(Neuron)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [source.node for source in program.by_name[name].sources]
+    return found
+
+
+def _place_refusals(program: Program, node: Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:
+    """What a node may not stand beside."""
+    try:
+        if node.name not in on_chip:
+            _check_host(node)
+        elif isinstance(node, Linear | Conv | Pool):
+            for reader in program.readers[node.name]:
+                if not isinstance(reader, Neuron) and reader.name in on_chip:
+                    _refuse_without_neuron(node, reader)
+        elif isinstance(node, Reshape):
+            _flatten(node)
+        elif isinstance(node, Neuron):
+            for source in node.sources:
+                if not source.delay:
+                    _check_synapse(program.by_name[source.node], node)
+    except UnsupportedError as error:
+        yield error
 
 
 def _chain(program: Program) -> list[Node]:
     """Return the nodes from the only input to the only output, each with one source and one reader."""
     for node in program.nodes:
-        _check_links(program, node)
+        for error in _link_refusals(program, node):
+            raise error
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         extra = (*program.inputs, *program.outputs)[-1]
         refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
@@ -143,11 +192,13 @@ def _chain(program: Program) -> list[Node]:
     return nodes
 
 
-def _check_links(program: Program, node: Node) -> None:
+def _link_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
+    """A chain has one source and one reader for each node."""
     if any(source.delay for source in node.sources):
-        refuse(node, "recurrent", "it closes a loop", "netx 0.6 runs feed-forward networks; remove the recurrence")
-    if len(node.sources) > 1:
-        refuse(
+        remedy = "netx 0.6 runs feed-forward networks; remove the recurrence"
+        yield refusal(node, "recurrent", "it closes a loop", remedy)
+    elif len(node.sources) > 1:
+        yield refusal(
             node,
             "skip-connection",
             f"it adds up {len(node.sources)} sources",
@@ -155,7 +206,8 @@ def _check_links(program: Program, node: Node) -> None:
         )
     if len(program.readers[node.name]) > 1:
         readers = ", ".join(f"'{reader.name}'" for reader in program.readers[node.name])
-        refuse(node, "skip-connection", f"it is read by {readers}", "netx holds plain chains; give it one reader")
+        remedy = "netx holds plain chains; give it one reader"
+        yield refusal(node, "skip-connection", f"it is read by {readers}", remedy)
 
 
 def _flatten(node: Reshape) -> list[Stage]:
@@ -170,8 +222,8 @@ def _with_neuron(program: Program, before: Node | None, neuron: Neuron) -> Stage
     if isinstance(before, Pool):
         _check_pool(program, before, neuron)
         return PoolStage(before, neuron)
-    if not isinstance(before, Linear | Conv):
-        refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
+    _check_synapse(before, neuron)
+    assert isinstance(before, Linear | Conv)
     check_neuron(neuron)
     return SynapseStage(before, neuron)
 
@@ -183,7 +235,7 @@ def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
             "graded-pool",
             "its sums are not binary spikes",
             "use max pooling of spikes (sum pool and a threshold below 1) or a strided convolution, or merge average "
-            "pools into the weights behind them: " + _MERGE_POOLS,
+            "pools into the weights behind them: " + _merge_pools(),
         )
     check_fields(neuron, (*READ, "reset", "v_reset", "v_start"))
     if any(low != high for low, high in before.padding):

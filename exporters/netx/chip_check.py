@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from stl_deploy.exporters.netx.accumulator import wide_findings
@@ -21,6 +22,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
     refused = refusals(program)
     yield from (from_error(error) for error in refused)
     if refused:
+        yield from _too_many(program, chip)
         return
     simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
     for node in dict.fromkeys(core.node for core in simple.placement.cores):
@@ -38,6 +40,17 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
     yield from rounded(program, [node.name for node in read_chain(program).readout])
     yield from wide_findings(program)
+
+
+def _too_many(program: Program, chip: Chip) -> Iterator[Finding]:
+    """An error for more neurons than the whole chip has, whatever the network's structure."""
+    of_cores = [chip.value("cores"), chip.value("neurons_per_core")]
+    most = math.prod(limit for limit in of_cores if limit is not None) if None not in of_cores else None
+    most = min((limit for limit in (most, chip.value("neurons_per_chip")) if limit is not None), default=None)
+    neurons = sum(math.prod(node.shape) for node in program.spiking)
+    if most is not None and neurons > most:
+        reason = f"{neurons:,} neurons; {chip.name} has {most:,}"
+        yield Finding("does-not-fit", "error", None, reason, "use fewer neurons, or several chips")
 
 
 def _taken(placed: Placed, node: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import nir
 import numpy as np
 
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy.exporters.nir.detect_writer import (
     Writer,
     asked_dialect,
@@ -108,12 +109,22 @@ def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
 
 def _told(writer: Writer) -> list[Finding]:
     said = f"the file does not say how it is stepped; {writer.preset} wrote it by its form ({writer.trace})"
-    return [Finding("dialect-recognised", "info", None, said, "name another with --dialect if that is wrong")]
+    return [
+        Finding(
+            "dialect-recognised", "info", None, said, f"name another with {option('dialect', 'NAME')} if that is wrong"
+        )
+    ]
 
 
 def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:
     if said := unspecified_options(graph, dialect):
-        yield Finding("dialect-ambiguous", "warning", None, said, "ask who trained it, or measure with --input")
+        yield Finding(
+            "dialect-ambiguous",
+            "warning",
+            None,
+            said,
+            "ask who trained it, or measure with " + remedy(cli="--input X.npz", python="stl_deploy.verbs.measure"),
+        )
     if said := ignored_fields(graph, dialect):
         yield Finding("field-overlooked", "warning", None, said, "name the dialect of the framework that wrote it")
 

@@ -16,6 +16,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect, load_dialect
 from stl_deploy.exporters.nir.lower import metadata_dialect, own_metadata
@@ -73,8 +74,9 @@ def resolve_dialect(graph: nir.NIRGraph, asked: object, where: object, *, or_spe
     if depends(graph):
         unstated = (
             f"{where}: the file does not say how it is meant, and its form does not give away who wrote it; name the "
-            f"framework (--dialect NAME, in Python dialect=): {', '.join(candidates(graph))}, or a .json file; "
-            "'stl-deploy check FILE --input X.npz' measures what the choice changes"
+            f"framework ({option('dialect', 'NAME')}): {', '.join(candidates(graph))}, or a .json file; "
+            + remedy(cli="'stl-deploy check FILE --input X.npz'", python="stl_deploy.verbs.measure(FILE, X.npz)")
+            + " measures what the choice changes"
         )
         if or_spec:
             return DialectChoice(PRESETS["spec"], "nothing", "Dialect: spec.", f"dialect-unstated: {unstated}")

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.interface import Interface, StateTensor
@@ -59,7 +60,8 @@ def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:
             model = onnx.load_model_from_string(path.read_bytes())
         except DecodeError:
             raise InputError(
-                f"{path}: not an ONNX file (or truncated); write one with 'stl-deploy export --to onnx'"
+                f"{path}: not an ONNX file (or truncated); write one with "
+                + remedy(cli="'stl-deploy export --to onnx'", python="net.export")
             ) from None
         return _read(model, path)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.scope import Int8Weight, Scope
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, grids, round_to_grid
@@ -45,7 +46,10 @@ def to_int8(program: Program) -> tuple[Program, dict[str, Int8Weight]]:
             node = replace(node, weight=rounded, bias=_bias(node, rounded, known))
         nodes.append(node)
     if not weights:
-        raise InputError("the graph has no weights, so there is no int8 form; export it without --int8")
+        raise InputError(
+            "the graph has no weights, so there is no int8 form; export it without "
+            + remedy(cli="--int8", python="precision='int8'")
+        )
     return Program(tuple(nodes), program.dt, program.metadata), weights
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import stl_deploy
 from stl_deploy._util.npz import is_plain_name
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
@@ -84,7 +85,9 @@ class Interface(BaseModel):
         fields = {key: text for key, text in own.items() if not key.startswith("graph.")}
         if "format" not in fields:
             raise InputError(
-                f"{where}: expected what 'stl-deploy export --to onnx' wrote; found an ONNX model of another writer"
+                f"{where}: expected what "
+                + remedy(cli="'stl-deploy export --to onnx'", python="net.export")
+                + " wrote; found an ONNX model of another writer"
             )
         try:
             values = {key: json.loads(text) for key, text in fields.items()}

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.int8 import spikes_arrive
 from stl_deploy.exporters.onnx.scope import Planes, Scope
@@ -47,7 +48,8 @@ def to_planes(program: Program) -> dict[str, Planes]:
         raise InputError(
             "no layer's sums can be made in integers: spikes must arrive, and weights lie on the exact grid that "
             f"'fold' rounds to, in a linear layer or a convolution of at least {_MANY_TAPS} weights an output; "
-            "export it without --integer"
+            + "export it without "
+            + remedy(cli="--integer", python="precision='integer'")
         )
     return kept
 

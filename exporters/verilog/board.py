@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.integers.simulate import check_input
@@ -65,7 +66,7 @@ def run_on_board(
 def _open(port: Path, baud: int) -> int:
     rate = getattr(termios, f"B{baud}", None)
     if rate is None:
-        raise InputError(f"--baud: expected a rate of serial lines, as 115200; found {baud}")
+        raise InputError(f"{named('baud')}: expected a rate of serial lines, as 115200; found {baud}")
     try:
         line = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stl_deploy._util.remedies import named
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 
@@ -71,5 +72,5 @@ def device_of(name: str | None) -> Device:
         return GENERIC
     if name not in DEVICES:
         known = ", ".join([*DEVICES, GENERIC.name])
-        raise InputError(f"--device: expected one of {known}; found '{name}'{did_you_mean(name, DEVICES)}")
+        raise InputError(f"{named('device')}: expected one of {known}; found '{name}'{did_you_mean(name, DEVICES)}")
     return DEVICES[name]

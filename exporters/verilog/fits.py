@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
 from stl_deploy.exporters.verilog.memories import memories_of, parameters_of
@@ -98,5 +99,5 @@ def require_fits(plan: Plan, device: Device) -> None:
         f"({memory_bits(plan):,} bits; the device has {device.bits:,})",
         node=layer.name,
         slug="device-too-small",
-        remedy=f"use --device {large[0]}" if large else "make the network smaller; no device here holds it",
+        remedy=f"use {option('device', large[0])}" if large else "make the network smaller; no device here holds it",
     )

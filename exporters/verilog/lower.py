@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.verilog.devices import GENERIC, Device
 from stl_deploy.exporters.verilog.maps import constant, max_pool, separable, unrolled, words_of
@@ -99,7 +100,7 @@ def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
         return int(min(8, 2 ** (largest.bit_length() - 1)))
     top = min(MOST_LANES, largest)
     if not 1 <= lanes <= top or lanes & (lanes - 1):
-        raise InputError(f"--lanes: expected a power of two up to {top}, the largest layer; found {lanes}")
+        raise InputError(f"{named('lanes')}: expected a power of two up to {top}, the largest layer; found {lanes}")
     return lanes
 
 

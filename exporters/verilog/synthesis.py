@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.remedies import named, option
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program
@@ -132,14 +133,16 @@ def synthesise(
     """
     chosen = device_of(device)
     if chosen.name not in FLOWS:
-        raise InputError(f"--device: expected one of {', '.join(FLOWS)} to place and route; found '{device}'")
+        raise InputError(f"{named('device')}: expected one of {', '.join(FLOWS)} to place and route; found '{device}'")
     flow = FLOWS[chosen.name]
     _, design = read_folder(folder)
     made_for = design.plan.device
     if made_for not in (GENERIC, chosen):
-        raise InputError(f"{folder}: was exported for {made_for.name}; export it with --device {chosen.name}")
+        raise InputError(f"{folder}: was exported for {made_for.name}; export it with {option('device', chosen.name)}")
     if chosen.loaded and made_for is GENERIC:
-        raise InputError(f"{folder}: {chosen.title} takes its weights from a flash; export it with --device {device}")
+        raise InputError(
+            f"{folder}: {chosen.title} takes its weights from a flash; export it with {option('device', device)}"
+        )
     require_fits(design.plan, chosen)
     programs = {name: tool(name) for name in ("yosys", flow.place[0], flow.pack)}
     target = output or folder / ("snn.bin" if flow.pack == "icepack" else "snn.bit")

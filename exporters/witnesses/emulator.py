@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_npz
+from stl_deploy._util.remedies import option
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.process import run_worker
@@ -38,7 +39,7 @@ class Emulator(Loihi):
         """Run the layers of a netx file on integers, none below 0."""
         x = as_integers(x, file.input_shape)
         if x.size and x.min() < 0:
-            raise InputError(f"expected counts of spikes, 0 or more; found {x.min()}; use --backend loihi")
+            raise InputError(f"expected counts of spikes, 0 or more; found {x.min()}; use {option('backend', 'loihi')}")
         arrays = net_arrays(file)
         self.check(arrays)
         with temporary_folder() as folder:

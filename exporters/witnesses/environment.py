@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.files import cache_dir, read_json, write_json
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.environment import create, discard, fill, folder_from, lock, pins_hash, step
@@ -53,14 +54,16 @@ class Witness:
 
     def reason(self) -> str | None:
         """None if it can be used now, else why not and what to do."""
-        remedy = f"run: stl-deploy witness install {self.name}"
+        what = "run: " + remedy(
+            cli=f"stl-deploy witness install {self.name}", python=f"stl_deploy.verbs.witness_install({self.name!r})"
+        )
         if not self.python.exists():
-            return f"no environment of {self.title} at {self.location}; {remedy}"
+            return f"no environment of {self.title} at {self.location}; {what}"
         try:
             good = read_json(self.location / STAMP)["requirements"] == pins_hash(self.requirements)
         except (InputError, KeyError, TypeError):
-            return f"the environment of {self.title} at {self.location} was not finished; {remedy}"
-        return None if good else f"the environment of {self.title} at {self.location} has other packages; {remedy}"
+            return f"the environment of {self.title} at {self.location} was not finished; {what}"
+        return None if good else f"the environment of {self.title} at {self.location} has other packages; {what}"
 
     def status(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 from stl_deploy.graph.program import (
@@ -84,7 +85,9 @@ def equations(program: Program) -> tuple[list[dict[str, Any]], Arrays]:
 
 
 def _not_here(node: Node, slug: str, reason: str) -> UnsupportedError:
-    return UnsupportedError(reason, node=node.name, slug=slug, remedy="use the reference (--backend reference)")
+    return UnsupportedError(
+        reason, node=node.name, slug=slug, remedy=f"use the reference ({option('backend', 'reference')})"
+    )
 
 
 def _with_sums(program: Program) -> Iterator[Node]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.convert import to_graph
 from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
@@ -26,7 +27,8 @@ def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {"keys": np.array(keys)}
     if isinstance(net.layers[0], InputLayer) and net.layers[0].neuron is not None:
         raise InputError(
-            "its input layer has neurons, whose bias is the input; use our integer model (--backend loihi)"
+            "its input layer has neurons, whose bias is the input; use our integer model "
+            f"({option('backend', 'loihi')})"
         )
     graph = to_graph(net)
     for key, layer in net.spiking:
@@ -36,7 +38,8 @@ def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
         plain = isinstance(synapse, ConvNode) or (synapse.delay is None and synapse.shift == 0)
         if not plain or neuron.reset != "value" or neuron.v_reset is not None:
             raise InputError(
-                f"'{key}': expected no delays, no shift and a reset to 0; use our integer model (--backend loihi)"
+                f"'{key}': expected no delays, no shift and a reset to 0; use our integer model "
+                f"({option('backend', 'loihi')})"
             )
         if isinstance(synapse, ConvNode):
             starts, targets, weights = conv_rows(synapse)

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy._util.units import with_unit
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.witnesses.emulator import Emulator
@@ -31,7 +32,9 @@ class SanaFe(Emulator):
         """Raise InputError for currents that decay, which it keeps in floating point."""
         for key in (str(key) for key in arrays["keys"]):
             if (arrays[f"{key}.i_decay"] != DECAY_ONE).any():
-                raise InputError(f"'{key}': expected neurons whose current lasts one step; use --backend loihi")
+                raise InputError(
+                    f"'{key}': expected neurons whose current lasts one step; use {option('backend', 'loihi')}"
+                )
 
     def tell(self, found: dict[str, NDArray[Any]], samples: int) -> None:
         """Say an inference's energy and its terms."""

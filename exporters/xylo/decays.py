@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.exporters.xylo.specification import DASH_TOP, Ints
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Neuron
@@ -63,7 +64,7 @@ def decay_findings(neuron: Neuron, rounds: bool) -> Iterator[Finding]:
         f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, {nearest}, move a decay by up "
         f"to {found.moved:.3g}"
     )
-    remedy = "train with decay_form shift, or take the nearest with export --round-decays (round_decays=True)"
+    remedy = f"train with decay_form shift, or export with the nearest, {option('round_decays')}"
     if rounds:
         yield Finding("decays-rounded", "warning", neuron.name, reason, "compare the agreement that export reports")
     else:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import ToolError
 
 
@@ -49,5 +50,5 @@ def lost(why: str) -> ToolError:
     """Error of the remaining processes when another one has ended."""
     return ToolError(
         f"one of the {world_size()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
-        "go on with --resume"
+        f"go on with {option('resume')}"
     )

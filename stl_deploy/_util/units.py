@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
@@ -50,5 +51,5 @@ def bytes_of(size: str | int | None, option: str) -> int | None:
     units = {"K": 1024, "M": 1024**2}
     digits, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
     if not digits.isdecimal() or not int(digits):
-        raise InputError(f"--{option}: expected bytes, as 262144, 256K or 1M; found '{text}'")
+        raise InputError(f"{named(option)}: expected bytes, as 262144, 256K or 1M; found '{text}'")
     return int(digits) * unit

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from stl_deploy._util import install, processes
 from stl_deploy._util.printable import continued
+from stl_deploy._util.remedies import command_line
 from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
 from stl_deploy.cli.streams_and_signals import (
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with (
         output.warnings_as_lines(),
         output.prints_beside_data(),
+        command_line(),
         ended_like_interrupted(last=argv is None) as endings,
     ):
         code = _run(arguments, endings)

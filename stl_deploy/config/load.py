@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from stl_deploy._util.files import write_text
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import one_line, read_text
 from stl_deploy.config.messages import sentences
@@ -50,6 +51,11 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _changes() -> str:
+    """What changes of a configuration are called where they are given."""
+    return remedy(cli="--set", python="changes")
+
+
 def preset_names() -> tuple[str, ...]:
     """The presets that ship with the package."""
     folder = resources.files("stl_deploy.config") / "presets"
@@ -84,7 +90,7 @@ def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
     Raises ConfigError for a malformed override, an unknown key or a wrong value.
     """
     data = config.model_dump(mode="json", exclude_unset=True)
-    return _anchored(_build(_override(data, overrides), "--set"), Path())
+    return _anchored(_build(_override(data, overrides), _changes()), Path())
 
 
 def dump_config(config: RunConfig) -> str:
@@ -147,8 +153,8 @@ def _override(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set: expected key=value, as train.epochs=3; found '{item}'")
-        _assign(data, key.strip(), _yaml(text, f"--set '{item}'"))
+            raise ConfigError(f"{_changes()}: expected key=value, as train.epochs=3; found '{item}'")
+        _assign(data, key.strip(), _yaml(text, f"{_changes()} '{item}'"))
     return data
 
 
@@ -165,7 +171,7 @@ def _assign(data: Any, key: str, value: Any) -> None:
 def _entry(data: Any, part: str, key: str) -> list[Any]:
     """``data`` if it is a list that has the entry ``part``."""
     if not isinstance(data, list):
-        raise ConfigError(f"--set '{key}': expected keys or a list to go into; found a {type(data).__name__}")
+        raise ConfigError(f"{_changes()} '{key}': expected keys or a list to go into; found a {type(data).__name__}")
     if not part.isdecimal() or int(part) >= len(data):
-        raise ConfigError(f"--set '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'")
+        raise ConfigError(f"{_changes()} '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'")
     return data

@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
+from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError
 
 FoldThresholds = Literal["keep", "weights"]
@@ -71,7 +72,7 @@ def of_target(options: Any) -> dict[str, Any]:
 
 def _deadline(seconds: float) -> None:
     if not 0 < seconds <= LONGEST:
-        raise InputError(f"--deadline: expected seconds above 0, at most {LONGEST:,.0f}; found {seconds:g}")
+        raise InputError(f"{named('deadline')}: expected seconds above 0, at most {LONGEST:,.0f}; found {seconds:g}")
 
 
 def _input_grid() -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import CheckReport, Fidelity, Finding, NodeReport, fidelities, from_error, worst
@@ -26,8 +27,12 @@ def check_sums(program: Program) -> Iterator[Finding]:
                 "warning",
                 proof.node,
                 f"float32 sums can depend on their order here ({proof.reason})",
-                "put it on an exact grid (stl-deploy fold FILE --exact-grid, --input-grid BITS for real input), or "
-                "measure the agreement with verify",
+                "put it on an exact grid ("
+                + remedy(
+                    cli="stl-deploy fold FILE --exact-grid, --input-grid BITS for real input",
+                    python="net.fold(), for real input net.fold(input_grid=BITS)",
+                )
+                + "), or measure the agreement with verify",
             )
 
 

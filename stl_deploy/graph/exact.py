@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.json_twin import JsonTwin
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import (
     Concat,
@@ -173,9 +174,9 @@ def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any
         if array.dtype.kind in "fiub" and not on_grid(array, grid):
             raise InputError(
                 f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
-                f"{grid.bound:g}, and what is proved of the graph's sums holds there only; --input-grid "
-                f"{grid.fraction_bits} (in Python input_grid={grid.fraction_bits}) rounds it to that grid, another "
-                "number of bits declares another"
+                f"{grid.bound:g}, and what is proved of the graph's sums holds there only; "
+                f"{option('input_grid', grid.fraction_bits)} rounds it to that grid, another number of bits declares "
+                "another"
             )
 
 

@@ -6,6 +6,8 @@ of weights: whole once their rows have a scale), or *potentials* (of neurons wit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +31,7 @@ from stl_deploy.graph.program import (
 )
 from stl_deploy.integers.fields import describe_field, unread
 from stl_deploy.integers.net import MOST_SPIKES, RESETS
-from stl_deploy.integers.scales import refuse, require_gain, total_gain
+from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain
 
 READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse", "many", "cap")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
@@ -69,7 +71,21 @@ class FanIn:
 
 
 def values(program: Program, input_scale: float) -> dict[str, Value]:
-    """Classify each node's values; raise UnsupportedError for networks that integers cannot hold."""
+    """What each node's values are; raises UnsupportedError for the first thing that integers cannot hold."""
+    found: list[UnsupportedError] = []
+    known = _values(program, input_scale, found)
+    for error in found:
+        raise error
+    for node in program.nodes:
+        _check(node, known)
+    return known
+
+
+def _values(program: Program, input_scale: float, found: list[UnsupportedError]) -> dict[str, Value]:
+    """What each node's values are, or would be: refusals of nodes are added to ``found``.
+
+    Raises UnsupportedError where the graph has no order or no spikes.
+    """
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         extra = (*program.inputs, *program.outputs)[-1]
         refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
@@ -85,10 +101,11 @@ def values(program: Program, input_scale: float) -> dict[str, Value]:
         if not ready:
             refuse(waiting[0], "loop", "it lies in a loop without neurons", "put a spiking neuron into the loop")
         for node in ready:
-            known[node.name] = _value(node, [known[source.node] for source in node.sources])
+            arriving = [known[source.node] for source in node.sources]
+            known[node.name] = _instead(node, arriving)
+            with _kept(found):
+                known[node.name] = _value(node, arriving)
         waiting = [node for node in waiting if node.name not in known]
-    for node in program.nodes:
-        _check(node, known)
     return known
 
 
@@ -96,20 +113,35 @@ def refusals(program: Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
     found: list[UnsupportedError] = []
     for neuron in program.of(Neuron):
-        try:
-            _check_neuron(neuron)
+        found += _neuron_refusals(neuron)
+        with _kept(found):
             require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
-        except UnsupportedError as error:
-            found.append(error)
-    try:
-        known = values(program, 1.0)
-        for node in program.nodes:
-            if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
+    known: dict[str, Value] = {}
+    with _kept(found):
+        known = _values(program, 1.0, found)
+    for node in program.nodes if known else ():
+        with _kept(found):
+            _check(node, known)
+        if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
+            with _kept(found), suppress(AssertionError):  # of a layer that is refused already
                 fan_in(program, node, known)
+    return list({(one.node, one.slug): one for one in reversed(found)}.values())[::-1]
+
+
+@contextmanager
+def _kept(found: list[UnsupportedError]) -> Iterator[None]:
+    """Inside, an UnsupportedError is added to ``found``, and ends the block."""
+    try:
+        yield
     except UnsupportedError as error:
-        if (error.node, error.slug) not in {(refusal.node, refusal.slug) for refusal in found}:
-            found.append(error)
-    return found
+        found.append(error)
+
+
+def _instead(node: Node, arriving: list[Value]) -> Value:
+    """What a node's values would be, were it not refused."""
+    if isinstance(node, Linear | Conv) or "weighted" in arriving:
+        return "weighted"
+    return next((value for value in arriving if isinstance(value, float)), 1.0)
 
 
 def _value(node: Node, arriving: list[Value]) -> Value:
@@ -146,7 +178,8 @@ def _check(node: Node, known: dict[str, Value]) -> None:
         refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
     if isinstance(node, Neuron):
         _check_potentials(node, known)
-        _check_neuron(node)
+        for error in _neuron_refusals(node):
+            raise error
 
 
 def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
@@ -161,33 +194,35 @@ def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
             )
 
 
-def _check_neuron(neuron: Neuron) -> None:
+def _neuron_refusals(neuron: Neuron) -> Iterator[UnsupportedError]:
+    """Everything of a neuron that integers do not hold."""
     for name in unread(neuron, READ):
-        refuse(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
+        yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
-        held = ", ".join(RESETS)
-        refuse(neuron, "reset", f"its reset is '{neuron.reset}', which integers do not hold", f"use one of {held}")
+        reason = f"its reset is '{neuron.reset}', which integers do not hold"
+        yield refusal(neuron, "reset", reason, f"use one of {', '.join(RESETS)}")
     if neuron.many:
-        _check_several(neuron)
+        yield from _several(neuron)
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
-        refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
+        reason = "its threshold is not above 0"
+        yield refusal(neuron, "threshold-not-positive", reason, "train with positive thresholds")
     decays: list[tuple[str, Any]] = [("decay", neuron.decay)]
     if neuron.synapse is not None:
         decays.append(("synaptic decay", neuron.synapse.decay))
     for what, decay in decays:
         if decay is not None and not ((decay >= 0) & (decay <= 1)).all():
-            refuse(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
+            yield refusal(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
 
 
-def _check_several(neuron: Neuron) -> None:
+def _several(neuron: Neuron) -> Iterator[UnsupportedError]:
     """Refuse several spikes a step that are not counted in 8 bits, or do not each take a threshold off v."""
     if neuron.cap is None or neuron.cap > MOST_SPIKES:
         most = "any number" if neuron.cap is None else f"up to {neuron.cap:,}"
         remedy = f"state a cap: spikes_per_step: {MOST_SPIKES} in the dialect, or multi_spike of stl.LIF"
-        refuse(neuron, SEVERAL, f"{_SEVERAL}, {most} of them; integers count up to {MOST_SPIKES}", remedy)
+        yield refusal(neuron, SEVERAL, f"{_SEVERAL}, {most} of them; integers count up to {MOST_SPIKES}", remedy)
     if neuron.reset != "subtract":
-        refuse(
+        yield refusal(
             neuron,
             SEVERAL,
             f"{_SEVERAL} and its reset is '{neuron.reset}'",

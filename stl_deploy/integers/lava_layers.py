@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Scale
 from stl_deploy.integers.fields import describe_field, unread
-from stl_deploy.integers.scales import refuse
+from stl_deploy.integers.scales import refusal, refuse
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
 _REMEDIES = {
@@ -36,23 +37,41 @@ def check_kind(node: Node) -> None:
 
 
 def check_neuron(neuron: Neuron) -> None:
-    """Raise UnsupportedError for neurons that netx lacks."""
+    """Raise UnsupportedError for neurons that netx's are not."""
+    for error in neuron_refusals(neuron):
+        raise error
+
+
+def neuron_refusals(neuron: Neuron) -> Iterator[UnsupportedError]:
+    """Everything that netx's neurons do not do."""
     theta = neuron.threshold
     if theta is None:
-        refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")
-    if (theta <= 0).any():
-        refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
-    check_fields(neuron, READ)
+        remedy = "Loihi passes spikes on; give it a threshold"
+        yield refusal(neuron, "no-threshold", "it puts out its potential", remedy)
+    elif (theta <= 0).any():
+        reason = "its threshold is not above 0"
+        yield refusal(neuron, "threshold-not-positive", reason, "train with positive thresholds")
+    yield from field_refusals(neuron, READ)
     decay = neuron.decay
     if decay is not None and ((decay != decay.flat[0]).any() or not 0 <= float(decay.flat[0]) <= 1):
-        refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
+        reason = "its decay differs between neurons or is outside 0 to 1"
+        yield refusal(neuron, "decay", reason, "use one decay per layer")
 
 
 def check_fields(neuron: Neuron, read: Collection[str]) -> None:
-    """Refuse a neuron with any field that netx's neurons lack."""
+    """Raise UnsupportedError for a neuron that has anything that netx's neurons have not."""
+    for error in field_refusals(neuron, read):
+        raise error
+
+
+def field_refusals(neuron: Neuron, read: Collection[str]) -> Iterator[UnsupportedError]:
+    """A refusal for each field that netx's neurons have not."""
     for name in unread(neuron, read):
         if name == "reset" and neuron.reset == "value_delayed":
-            refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
-        if name == "reset":
-            refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
-        refuse(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
+            remedy = "Loihi resets at once; train with such a reset"
+            yield refusal(neuron, "delayed-reset", "it resets one step late", remedy)
+        elif name == "reset":
+            reason = f"its reset is '{neuron.reset}'"
+            yield refusal(neuron, "soft-reset", reason, "Loihi resets to 0; train with hard reset")
+        else:
+            yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))

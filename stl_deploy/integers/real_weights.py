@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
 from stl_deploy.integers.fan_in import FanIn, WeightedPath
@@ -159,10 +160,10 @@ def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
 def _off_grid(input_scale: float) -> InputError:
     if input_scale == 1:
         return InputError(
-            "expected integers as input, as no grid is declared for it; found fractions; give --input-grid "
-            "BITS, which rounds to multiples of 2^-BITS and declares that"
+            "expected integers as input, as no grid is declared for it; found fractions; give "
+            f"{option('input_grid', 'BITS')}, which rounds to multiples of 2^-BITS and declares that"
         )
     return InputError(
         f"expected input on the grid of 1/{input_scale:g} that the network was exported with; found values beside "
-        "it; round them, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
+        f"it; round them, or give {option('input_grid', 'BITS')}, which rounds to multiples of 2^-BITS"
     )

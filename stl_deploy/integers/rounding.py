@@ -6,16 +6,21 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
 from stl_deploy.integers.scales import WEIGHT_TOP
 
-_REMEDY = (
-    "export tells how many spikes differ; training with the rounding takes them away: stl-deploy quantise RUN for a "
-    "run, net.quantised() of a captured module"
-)
+
+def _trained() -> str:
+    """What takes rounding away."""
+    how = remedy(
+        cli="stl-deploy quantise RUN for a run",
+        python="stl_deploy.verbs.quantise of a run, net.quantised() of a module",
+    )
+    return f"export tells how many spikes differ; training with the rounding takes them away: {how}"
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
@@ -29,9 +34,9 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
         if node.name in host:
             continue
         if isinstance(node, Linear | Conv):
-            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _REMEDY)
+            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _trained())
         elif isinstance(node, Neuron) and node.threshold is not None and not is_max_pool(program, node):
-            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _REMEDY)
+            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _trained())
 
 
 def _input(program: Program) -> Iterator[Finding]:
@@ -42,10 +47,14 @@ def _input(program: Program) -> Iterator[Finding]:
     name = program.inputs[0].name
     if declared.get("coding") == "analog":
         refused = "real numbers enter on no declared grid, and export refuses them"
-        yield Finding("analog-input", "warning", name, refused, "give --input-grid BITS here and to export")
+        yield Finding(
+            "analog-input", "warning", name, refused, f"give {option('input_grid', 'BITS')} here and to export"
+        )
     elif "coding" not in declared:
         taken = "nothing says what enters: integers are taken as they are, and export refuses others"
-        yield Finding("input-unstated", "info", name, taken, "give real numbers a grid with --input-grid BITS")
+        yield Finding(
+            "input-unstated", "info", name, taken, f"give real numbers a grid with {option('input_grid', 'BITS')}"
+        )
 
 
 def _weights(weight: Floats) -> str:

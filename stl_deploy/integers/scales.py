@@ -42,7 +42,12 @@ RATIOS = np.geomspace(1.5, 0.2, 18)
 
 def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
     """Raise UnsupportedError for a node."""
-    raise UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
+    raise refusal(node, slug, reason, remedy)
+
+
+def refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
+    """The error for a node."""
+    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split
@@ -39,7 +40,9 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     """
     network, config = load_network(run_dir)
     if config.train.mode != "ann":
-        raise InputError(f"{run_dir}: expected an ANN, trained with --mode ann; found mode {config.train.mode}")
+        raise InputError(
+            f"{run_dir}: expected an ANN, trained with {option('mode', 'ann')}; found mode {config.train.mode}"
+        )
     nodes = {node.name: node for node in program.nodes if isinstance(node, Linear | Conv)}
     before = {name: sources[0] for name, sources in network.sources.items()}  # of a sum, which is a layer, its first
     back = {recurrence(name) for name in before}
@@ -96,7 +99,7 @@ def keep_ann(config: RunConfig, folder: Path, say: Console) -> None:
         if (found.network, found.dataset) != (twin.network, twin.dataset):
             raise InputError(
                 f"{folder}: expected the ANN twin of this network, on its data; found another, without a checkpoint; "
-                "move it elsewhere, and one is trained, or say --no-twin"
+                "move it elsewhere, and one is trained, or say " + remedy(cli="--no-twin", python="twin=False")
             )
     elif not (trained and found == twin):
         resume = begun and found == twin

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_input
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
@@ -91,7 +92,8 @@ def _kept(source: Path) -> dict[int, Path]:
     kept = snapshots(source)
     if not kept:
         raise InputError(
-            f"{source}: expected a run folder with kept epochs; found none; train with --set train.keep_every=5"
+            f"{source}: expected a run folder with kept epochs; found none; train with "
+            + remedy(cli="--set train.keep_every=5", python="train.keep_every: 5 in its configuration")
         )
     return kept
 
@@ -117,7 +119,9 @@ def _input(source: Path, given: Path | None) -> tuple[NDArray[Any], NDArray[np.i
     file = given or source / TEST_INPUT
     if given is None and not file.is_file():
         if not source.is_dir():
-            raise InputError(f"{source}: energy depends on activity; give the input with --input X.npz")
+            raise InputError(
+                f"{source}: energy depends on activity; give the input with {option('input_file', 'X.npz')}"
+            )
         return _test_images(source)
     x, labels = read_input(file)
     if labels is None:

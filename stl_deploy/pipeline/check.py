@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stl_deploy._util.remedies import named
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.config.options import CheckOptions, of_target
 from stl_deploy.errors import InputError
@@ -96,17 +97,18 @@ def targets_asked(
 def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInput | None) -> dict[str, TargetCheck]:
     """The checks that these options change; raises InputError for an option that none of those asked has."""
     able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
-    for option in given:
+    for key in given:
         takers = [
             name
             for name, one in registry().formats.items()
-            if isinstance(one, ChecksFor) and option in option_names(one.options)
+            if isinstance(one, ChecksFor) and key in option_names(one.options)
         ]
         if not able & {*takers}:
             raise InputError(
-                f"expected --target {' or '.join(takers)} for option '{option}'; found {', '.join(asked)}; name it"
+                f"expected {named('targets')} {' or '.join(takers)} for option '{key}'; found {', '.join(asked)}; "
+                "name it"
                 if takers
-                else f"expected options of check; found '{option}'"
+                else f"expected options of check; found '{key}'"
             )
     made: dict[str, TargetCheck] = {}
     for name in able:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading
+from stl_deploy._util.remedies import named, remedy
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
@@ -73,7 +74,10 @@ def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> 
         return
     check_margin(options.margin)
     if labels is None:
-        raise InputError("--margin: expected labels 'y' in the input, for accuracy; found none; leave --margin out")
+        raise InputError(
+            f"{named('margin')}: expected labels, for accuracy; found none; leave it out, or give "
+            + remedy(cli="'y' in the input file", python="labels=")
+        )
 
 
 def rounded(options: EnergyOptions) -> list[str]:

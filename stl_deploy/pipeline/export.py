@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix, write_json
+from stl_deploy._util.remedies import option
 from stl_deploy.config.options import ExportOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.edit import with_metadata
@@ -35,7 +36,7 @@ def target_of(output: Path) -> str:
     if told is None:
         known = ", ".join(f"{one.suffix} ({one.name})" for one in registry().formats.values() if one.suffix)
         raise InputError(
-            f"{output}: expected a name that ends in {known}; or name the target, as --to c (in Python to='c') for a "
+            f"{output}: expected a name that ends in {known}; or name the target, as {option('to', 'c')} for a "
             "folder of C"
         )
     return told.name

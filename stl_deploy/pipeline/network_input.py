@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading
+from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
@@ -28,7 +29,10 @@ def drawn(program: Program) -> tuple[NetworkInput, str]:
         node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))
         for node in program.inputs
     }
-    what = f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with --input)"
+    what = (
+        f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with "
+        f"{remedy(cli='--input X.npz', python='x=')})"
+    )
     return (next(iter(made.values())) if len(made) == 1 else made), what
 
 
@@ -55,12 +59,12 @@ def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: C
         require_on_grid(program, x)
         return program, x
     if isinstance(x, Mapping):
-        raise InputError(f"--input-grid is of networks with one input; the graph has {', '.join(x)}")
+        raise InputError(f"{named('input_grid')} is of networks with one input; the graph has {', '.join(x)}")
     check_bits(bits)
     rounded = round_to_grid(x, bits)
     bound = float(np.abs(rounded).max(initial=0))
     if not bound:
-        raise InputError(f"--input-grid {bits}: every value of the input rounds to 0; use more bits")
+        raise InputError(f"{option('input_grid', bits)}: every value of the input rounds to 0; use more bits")
     moved = float(np.abs(rounded - np.asarray(x, np.float32)).max(initial=0))
     say.say(f"input rounded to multiples of 2^-{bits}; no value moved by more than {moved:.3g}")
     declared = {"fraction_bits": bits, "max": max(bound, 1.0)}
@@ -70,4 +74,4 @@ def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: C
 def check_bits(bits: int) -> None:
     """Raise InputError for bits outside 0…24."""
     if not 0 <= bits <= MANTISSA_BITS:
-        raise InputError(f"--input-grid {bits}: expected 0 to {MANTISSA_BITS} fraction bits")
+        raise InputError(f"{option('input_grid', bits)}: expected 0 to {MANTISSA_BITS} fraction bits")

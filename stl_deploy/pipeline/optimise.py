@@ -17,6 +17,7 @@ import numpy as np
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.remedies import named, verb
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, load_dataset
@@ -90,7 +91,7 @@ class Optimised:
         """What to do, in a few sentences."""
         if self.best is None:
             return f"None found: no point is within {100 * self.margin:g} points of the ANN twin on validation data."
-        told = f"{named(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
+        told = f"{in_words(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
         costs = (
             f"costs {number(self.best.ratio)} times the cheapest ANN of its accuracy ({self.best.ann.name}) streaming"
         )
@@ -174,13 +175,13 @@ def search(
 
 def _checked(run_dir: Path, goal: str, minutes: float, processes: int) -> RunConfig:
     if goal != "energy":
-        raise InputError(f"--for: expected energy; found '{goal}'")
+        raise InputError(f"{named('goal')}: expected energy; found '{goal}'")
     if not minutes >= 0:
-        raise InputError(f"--minutes: expected a number from 0 up; found {minutes:g}")
+        raise InputError(f"{named('minutes')}: expected a number from 0 up; found {minutes:g}")
     if processes < 1:
-        raise InputError(f"--processes: expected 1 or more; found {processes}")
+        raise InputError(f"{named('processes')}: expected 1 or more; found {processes}")
     if not all((run_dir / name).is_file() for name in (CONFIG, MODEL)):
-        raise InputError(f"{run_dir}: expected a run folder with a trained network; train one with 'stl-deploy run'")
+        raise InputError(f"{run_dir}: expected a run folder with a trained network; train one with {verb('run')}")
     check_network(run_dir)
     config = load_config(run_dir / CONFIG)
     if config.train.mode == "ann":
@@ -307,7 +308,7 @@ def _tested(run_dir: Path, config: RunConfig, best: Verdict, data: Dataset) -> V
     return judged(point, anns, best.paired.margin)
 
 
-def named(point: Point) -> str:
+def in_words(point: Point) -> str:
     """A point in words."""
     sure = "" if point.margin is None else f", stopped once sure by {point.margin:.3g}"
     return f"{point.name} at {point.steps:g} steps{sure}"

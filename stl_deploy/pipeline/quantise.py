@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_npz
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.remedies import named
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
@@ -98,7 +99,7 @@ def quantise(
         raise InputError(f"expected a learning rate above 0; found {options.lr:g}")
     if options.epochs < 0:
         raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
-    pick_device(options.device, "--device")
+    pick_device(options.device, named("device"))
     with alone_in(output), temporary_folder(output) as made:
         table = _quantise(run_dir, made, options, known, say, output)
         forget_results(output)
@@ -175,7 +176,7 @@ def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: C
     say.step(f"Quantisation-aware training, {counted(options.epochs, 'epoch')}, learning rate {lr:g}")
     if options.epochs:
         torch.manual_seed(config.train.seed)
-        network.to(pick_device(options.device, "--device"))
+        network.to(pick_device(options.device, named("device")))
         checkpoints.mkdir(exist_ok=True)
         kept: dict[str, Any] = {"checkpoints": checkpoints, "resume": options.resume}
         with say.training() as batch:

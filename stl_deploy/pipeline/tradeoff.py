@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_json
+from stl_deploy._util.remedies import verb
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
@@ -81,7 +82,7 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
         iso = {"iso_accuracy": data["iso_accuracy"]} if "iso_accuracy" in data else {}
         return Tradeoff(tuple(Point(**row) for row in rows)).as_dict() | iso
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not as 'stl-deploy energy' writes it; write it again, or remove it") from None
+        raise InputError(f"{path}: not as {verb('energy')} writes it; write it again, or remove it") from None
 
 
 def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | None) -> Iterator[Point]:

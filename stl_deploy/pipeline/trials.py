@@ -12,6 +12,7 @@ import torch
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_json, write_json
+from stl_deploy._util.remedies import verb
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
@@ -127,6 +128,4 @@ def read_points(file: Path) -> list[Point]:
             for row in rows
         ]
     except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{file}: not as 'stl-deploy optimise' writes it; remove it, and it is measured again"
-        ) from None
+        raise InputError(f"{file}: not as {verb('optimise')} writes it; remove it, and it is measured again") from None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.remedies import option
 from stl_deploy.config.options import VerifyOptions
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import DeclaresInputGrid, Format, format_of, registry
@@ -80,8 +81,8 @@ def _require_whole(x: NetworkInput, names: Sequence[str]) -> None:
     """Raise InputError for fractions in the input of artifacts that take integers alone."""
     if names and not isinstance(x, Mapping) and not on_grid(x, Grid(0, np.inf)):
         raise InputError(
-            f"{names[0]} was exported for integers as input; found fractions; export it again with --input-grid "
-            "BITS, which rounds to multiples of 2^-BITS"
+            f"{names[0]} was exported for integers as input; found fractions; export it again with "
+            f"{option('input_grid', 'BITS')}, which rounds to multiples of 2^-BITS"
         )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import first_samples, leading, require_folder, write_json, write_text
 from stl_deploy._util.install import versions
+from stl_deploy._util.remedies import named, option
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
@@ -48,9 +49,11 @@ def report_graph(
     """
     opened = open_source(source)
     if opened.kind not in (GRAPH, PROGRAM):
-        raise InputError(f"{source}: expected a .nir or .program file; a run folder is reported without --input")
+        raise InputError(
+            f"{source}: expected a .nir or .program file; a run folder is reported without {named('input_file')}"
+        )
     if input_file is None:
-        raise InputError(f"{source}: expected input to run the network on; give --input X.npz")
+        raise InputError(f"{source}: expected input to run the network on; give {option('input_file', 'X.npz')}")
     folder = output or source.parent
     require_folder(folder)
     program, reading = open_reading(opened, dialect)

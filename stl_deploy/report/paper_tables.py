@@ -11,6 +11,7 @@ from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, require_folder, write_text
+from stl_deploy._util.remedies import energy_again, option, verb
 from stl_deploy.energy.models.wording import number, si
 from stl_deploy.energy.prices.bibliography import ENTRIES, cited
 from stl_deploy.errors import InputError
@@ -51,7 +52,7 @@ def papers(
         InputError: For a folder that is no finished run, or several runs without ``output``.
     """
     if output is None and len(runs) != 1:
-        raise InputError("several runs: expected a folder for their table; found none; give -o DIR")
+        raise InputError(f"several runs: expected a folder for their table; found none; give {option('output', 'DIR')}")
     folder = output or runs[0]
     require_folder(folder)
     names = labels_of(list(runs))
@@ -80,13 +81,13 @@ def sentence(keys: Sequence[str]) -> str:
 def _row(run_dir: Path, name: str) -> dict[str, Any]:
     for needed in _NEEDED:
         if not (run_dir / needed).is_file():
-            raise InputError(f"{run_dir}: expected a folder that 'stl-deploy run' has finished; found no {needed}")
+            raise InputError(f"{run_dir}: expected a folder that {verb('run')} has finished; found no {needed}")
     check_unchanged(run_dir, list(_NEEDED))
     energy, verified = read_json(run_dir / "energy.json"), read_json(run_dir / "verify.json")
     try:
         return _numbers(name, energy, verified)
     except (KeyError, TypeError, IndexError, StopIteration):
-        again = f"make it again: stl-deploy energy {run_dir} -o {run_dir}"
+        again = "make it again: " + energy_again(run_dir)
         raise InputError(f"{run_dir}: energy.json is of an earlier version, or damaged; {again}") from None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_input, read_json, write_json, write_text
+from stl_deploy._util.remedies import energy_again, verb
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.energy.layers_csv import layers_csv
@@ -42,12 +43,12 @@ def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     """
     for name in _NEEDED:
         if not (run_dir / name).is_file():
-            raise InputError(f"{run_dir}: expected a folder that 'stl-deploy run' has finished; found no {name}")
+            raise InputError(f"{run_dir}: expected a folder that {verb('run')} has finished; found no {name}")
     as_written = check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
     with (
         nullcontext()
         if as_written
-        else parse_errors_as_input_errors(run_dir, "a folder as 'stl-deploy run' writes it", ours=True)
+        else parse_errors_as_input_errors(run_dir, f"a folder as {verb('run')} writes it", ours=True)
     ):
         data = _gather(run_dir)
         twin = report_json(data)
@@ -72,7 +73,7 @@ def _gather(run_dir: Path) -> ReportData:
             raise TypeError("versions")
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(
-            f"{run_dir}: verify.json or manifest.json is not as 'stl-deploy run' writes it ({error})"
+            f"{run_dir}: verify.json or manifest.json is not as {verb('run')} writes it ({error})"
         ) from None
     dataset, folder = config.dataset.name, run_dir.resolve().name
     return ReportData(
@@ -99,7 +100,7 @@ def _energy(run_dir: Path) -> dict[str, Any]:
         - set(energy)
     )
     if missing:
-        again = f"stl-deploy energy {run_dir} -o {run_dir}"
+        again = energy_again(run_dir)
         raise InputError(
             f"{run_dir}: energy.json has no '{missing[0]}'; an earlier version wrote it, make it again: {again}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from stl_deploy._util.files import read_json, sha256, write_json
 from stl_deploy._util.install import versions
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.graph.program import Program
@@ -94,14 +95,14 @@ def require_unedited(folder: Path) -> None:
     except (InputError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
-            "be read; give --overwrite (in Python overwrite=True) to replace them, or another folder"
+            f"be read; give {option('overwrite')} to replace them, or another folder"
         ) from None
     for name, wanted in hashes.items():
         file = folder.parent / name
         if file.is_file() and sha256(file) != wanted:
             raise InputError(
-                f"{file}: was edited since stl-deploy wrote it; give --overwrite (in Python overwrite=True) to replace "
-                "it, or another folder"
+                f"{file}: was edited since stl-deploy wrote it; give {option('overwrite')} to replace it, or "
+                "another folder"
             )
 
 
@@ -139,4 +140,7 @@ def _again(run_dir: Path) -> str:
     config = run_dir / "config.yaml"
     if not config.is_file():
         return "make it again"
-    return f"make it whole with: stl-deploy run {shlex.quote(str(config))} -o {shlex.quote(str(run_dir))} --resume"
+    return "make it whole with: " + remedy(
+        cli=f"stl-deploy run {shlex.quote(str(config))} -o {shlex.quote(str(run_dir))} --resume",
+        python=f"verbs.run(verbs.configure({str(config)!r}), Path({str(run_dir)!r}), resume=True) of stl_deploy.verbs",
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.detect_writer import DialectChoice, resolve_dialect
@@ -67,7 +68,10 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
         if path.is_dir() and told is None:
             found = "a folder without net.nir"
             if (path / "model.safetensors").is_file():
-                found = f"a trained run without its graph; make it with stl-deploy fold {path}"
+                found = "a trained run without its graph; make it with " + remedy(
+                    cli=f"stl-deploy fold {path}",
+                    python=f"stl_deploy.verbs.fold(Path({str(path)!r}), Path({str(path / 'net.nir')!r}))",
+                )
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found {found}")
     return Source(told.name, path, path)
 
@@ -185,5 +189,7 @@ def input_of(source: Source, given: Path | None) -> Path:
         return given
     kept = source.path / TEST_INPUT
     if source.kind != RUN or not kept.is_file():
-        raise InputError(f"{source.path}: energy depends on activity; give the input with --input X.npz")
+        raise InputError(
+            f"{source.path}: energy depends on activity; give the input with {option('input_file', 'X.npz')}"
+        )
     return kept

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stl_deploy._util.remedies import option
 from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
 from stl_deploy.tracing.pieces import joined, slice_of_join, sliced
@@ -127,7 +128,7 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
     if any(isinstance(factor, str) for factor in found):
         raise refuse(
             "one sample is taken out of the batch; a model must treat all samples alike, and where forward takes "
-            "[B, T, ...], say so by time='second' (--time second)",
+            f"[B, T, ...], say so by {option('time', 'second')}",
             op,
         )
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])

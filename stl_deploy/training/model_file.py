@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stl_deploy._util.remedies import remedy, verb
 from stl_deploy._util.tensor_file import check_fit, read_tensors, write_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
@@ -34,13 +35,16 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """
     if not (run_dir / CONFIG).is_file():
-        raise InputError(f"{run_dir}: expected a run folder written by 'stl-deploy train'; found no {CONFIG}")
+        raise InputError(f"{run_dir}: expected a run folder written by {verb('train')}; found no {CONFIG}")
     config = load_config(run_dir / CONFIG)
     file = snapshot or run_dir / MODEL
     if snapshot is None and not file.is_file():
         raise InputError(
-            f"{run_dir}: no {MODEL}, the training has not ended; go on with it: stl-deploy train --resume -o "
-            f"{shlex.quote(str(run_dir))}"
+            f"{run_dir}: no {MODEL}, the training has not ended; go on with it: "
+            + remedy(
+                cli=f"stl-deploy train --resume -o {shlex.quote(str(run_dir))}",
+                python=f"stl_deploy.train({str(run_dir / CONFIG)!r}, output={str(run_dir)!r}, resume=True)",
+            )
         )
     tensors, _ = read_tensors(file)
     classes = class_count(config.dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import InputError
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL, is_finished
 
@@ -83,15 +84,15 @@ def require_resumable(run_dir: Path) -> None:
     require_begun(run_dir)
     if (run_dir / MODEL).is_file() and not (run_dir / CHECKPOINT).is_file():
         raise InputError(
-            f"{run_dir}: expected a checkpoint to go on from; found a model without it; --overwrite trains anew, "
-            "-o names another folder"
+            f"{run_dir}: expected a checkpoint to go on from; found a model without it; "
+            f"{option('overwrite')} trains anew, {named('output')} names another folder"
         )
 
 
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise InputError where a training would be lost that nobody said may be, or none is there to resume."""
     if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other; give one")
+        raise InputError(f"{named('resume')} and {named('overwrite')} exclude each other; give one")
     if resume:
         require_begun(run_dir)
     if resume or overwrite:
@@ -102,5 +103,8 @@ def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
             what = "a finished run" if is_finished(run_dir) else "a run that has not ended"
         else:
             what = "a finished training" if MODEL in kept else "a training that has not ended"
-        resumed = "--resume goes on from it, " if CHECKPOINT in kept else ""
-        raise InputError(f"{run_dir}: holds {what}; {resumed}--overwrite replaces it, -o names another folder")
+        resumed = f"{option('resume')} goes on from it, " if CHECKPOINT in kept else ""
+        raise InputError(
+            f"{run_dir}: holds {what}; {resumed}{option('overwrite')} replaces it, {named('output')} names another "
+            "folder"
+        )

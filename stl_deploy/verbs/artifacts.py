@@ -12,6 +12,7 @@ from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, sha256, write_npz
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.remedies import named
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import (
     ExportKeywords,
@@ -148,7 +149,7 @@ def simulate(
         network = open_program(opened, dialect, say=say)
         x, labels = read_for(opened, network, input_file)
     elif options.input_grid is not None:
-        raise InputError(f"{source}: --input-grid is of graphs; an artifact of {opened.kind} has its own grid")
+        raise InputError(f"{source}: {named('input_grid')} is of graphs; an artifact of {opened.kind} has its own grid")
     else:
         x, labels = read_inputs(input_file)
     result = simulating.simulate(network, x, backend, options, labels=labels, say=say)

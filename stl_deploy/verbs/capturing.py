@@ -14,6 +14,7 @@ import torch
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy.config.options import CheckKeywords, CheckOptions
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
@@ -69,7 +70,8 @@ def capture(
     if net.proof.left_aside:
         count = net.proof.left_aside + 1
         say.say(
-            f"the module returns {count} tensors; the graph's output is the first (--pick INDEX|NAME names another)"
+            f"the module returns {count} tensors; the graph's output is the first "
+            f"({remedy(cli='--pick INDEX|NAME', python='pick=')} names another)"
         )
     for warning in net.proof.warnings:
         say.warn(warning)
@@ -85,7 +87,10 @@ def _write(net: SpikingGraph, output: Path) -> None:
     try:
         graph = net.graph
     except UnsupportedError as error:
-        other = f"write it as a Program, -o {output.with_suffix(PROGRAM_SUFFIX)}, which the other commands take"
+        other = (
+            f"write it as a Program, {option('output', str(output.with_suffix(PROGRAM_SUFFIX)))}, which the other "
+            "commands take"
+        )
         raise UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=other) from None
     write_nir(graph, output)
 
@@ -125,12 +130,16 @@ def untrained_graph(
     """
     if ".py:" in what:
         if input_file is None:
-            raise InputError(f"{what}: expected --input X.npz with x as the module's forward takes it; found none")
+            raise InputError(
+                f"{what}: expected {option('input_file', 'X.npz')} with x as the module's forward takes it; found none"
+            )
         net = capture_module(load_module(what, None), module_input(input_file), verify=False)
         own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
         return with_metadata(net.graph, own), net.dialect
     if input_file is not None:
-        raise InputError(f"{what}: --input is of a module's check (FILE.py:NAME); a configuration tells its input")
+        raise InputError(
+            f"{what}: {named('input_file')} is of a module's check (FILE.py:NAME); a configuration tells its input"
+        )
     config = configure(what, [] if declared is None else [f"dataset.input_bits={declared['fraction_bits']}"])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_suffix, write_text
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.remedies import named
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import CheckKeywords, CheckOptions
 from stl_deploy.errors import InputError
@@ -72,7 +73,7 @@ def check(
         if targets or options != CheckOptions():
             raise InputError(
                 f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}; "
-                "leave --target and its options out, or give the graph it was made from"
+                f"leave {named('targets')} and its options out, or give the graph it was made from"
             )
         report = _artifact(opened)
         tell(report, say)
@@ -145,7 +146,9 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
     x, _ = read_inputs(input_file)
     opened = open_source(source)
     if opened.kind == PROGRAM:
-        raise InputError(f"{source}: --input measures what a .nir file leaves open; a .program file is complete")
+        raise InputError(
+            f"{source}: {named('input_file')} measures what a .nir file leaves open; a .program file is complete"
+        )
     graph = read_nir(opened.file)
     found = effects(graph, x, resolve_dialect(graph, dialect, source, or_spec=True).dialect)
     show_effects(found, f"{counted(leading(x)[1], 'sample')} of {input_file}", say)

@@ -12,6 +12,7 @@ from typing import Any
 from stl_deploy._util.atomic import make_folder, write_json, write_text
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.printable import printable
+from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
@@ -63,7 +64,7 @@ def nir_conformance(
     _require_known("dialect", [dialect], PRESETS)
     _require_known("level", levels, LEVELS)
     if dt <= 0:
-        raise InputError(f"--dt: expected a positive number; found {dt:g}")
+        raise InputError(f"{named('dt')}: expected a positive number; found {dt:g}")
     chosen = [case for case in cases(dt) if not levels or case.level in levels]
     if reader is None:
         return _write_only(chosen, output, dt, say)
@@ -82,9 +83,12 @@ def _command(reader: str) -> list[str]:
     try:
         command = shlex.split(reader)
     except ValueError as error:
-        raise InputError(f"--reader: expected a command as a shell splits it; found {reader!r} ({error})") from None
+        raise InputError(
+            f"{remedy(cli='--reader', python='reader')}: expected a command as a shell splits it; found {reader!r} "
+            f"({error})"
+        ) from None
     if not command:
-        raise InputError("--reader: expected a command; found nothing")
+        raise InputError(f"{remedy(cli='--reader', python='reader')}: expected a command; found nothing")
     return command
 
 
@@ -92,12 +96,15 @@ def _require_known(what: str, names: Sequence[str], known: Any) -> None:
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise InputError(f"--{what}: expected one of {', '.join(known)}; found '{name}'{hint}")
+            raise InputError(f"{named(what)}: expected one of {', '.join(known)}; found '{name}'{hint}")
 
 
 def _write_only(chosen: Sequence[Case], output: Path | None, dt: float, say: Console) -> dict[str, Any]:
     if output is None:
-        raise InputError("nir-conformance: expected --reader 'COMMAND', or -o DIR to write the kit's files to")
+        raise InputError(
+            f"nir-conformance: expected {remedy(cli='--reader COMMAND', python='reader=COMMAND')}, or "
+            f"{option('output', 'DIR')} to write to"
+        )
     make_folder(output)
     for case in chosen:
         write_case(case, output, dt)

@@ -14,6 +14,7 @@ from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_folder, write_json, write_text
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.remedies import named
 from stl_deploy.config.load import load_config
 from stl_deploy.config.options import EnergyKeywords, EnergyOptions
 from stl_deploy.energy.ann_twin import AnnTwin
@@ -114,7 +115,7 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
     from stl_deploy.pipeline.fast_path import announce
 
     if isinstance(x, Mapping):
-        raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave --ann out")
+        raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave {named('ann')} out")
     announce("cpu", say)
     say.say(f"counting what the ANN twin in {ann} does on the same input")
     return measure_twin(program, ann, x, labels)

@@ -145,7 +145,7 @@ def optimise(
 def _show(found: searching.Optimised, say: Console) -> None:
     front = [p for p in pareto_front([*found.points, *found.anns])]
     rows = [
-        [searching.named(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
+        [searching.in_words(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
         for p in sorted(front, key=lambda p: p.joules)
     ]
     say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)

@@ -14,6 +14,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.remedies import verb
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
 from stl_deploy.config.options import RunKeywords, RunOptions
@@ -220,7 +221,7 @@ def _others_run(bench: ParityBench, say: Console) -> bool:
     """Whether simulators that set up every connection by itself do so within seconds."""
     if bench.connections > _CONNECTIONS:
         say.details.say(
-            f"simulators besides Lava are left to 'stl-deploy verify RUN --against NAME': they set up each of "
+            f"simulators besides Lava are left to {verb('verify')}: they set up each of "
             f"{bench.connections:,} connections; a run takes at most {_CONNECTIONS:,}"
         )
     return bench.connections <= _CONNECTIONS

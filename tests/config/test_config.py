@@ -74,41 +74,44 @@ def test_overrides_reach_sections_and_layers():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=0", "--set: key 'train.epochs': expected a number >= 1; found 0"),
-        ("dataset.T=100000", "--set: key 'dataset.T': expected a number <= 10000; found 100000"),
-        ("train.epochs=10000000", "--set: key 'train.epochs': expected a number <= 1e+06; found 10000000"),
-        ("train.seed=99999999999999999999", "--set: key 'train.seed': expected a number < "),
-        ("network.0.channels=2000000", "--set: key 'network.0.channels': expected a number <= 1e+06; found 2000000"),
-        ("train.epochs=2.5", "--set: key 'train.epochs': expected an integer; found 2.5"),
-        ("train.epochs=true", "--set: key 'train.epochs': expected an integer; found True"),
-        ("train.lr=.nan", "--set: key 'train.lr': expected a finite number; found nan"),
-        ("neuron.reset=value", "--set: key 'neuron.reset': expected 'zero' or 'subtract'; found 'value'"),
-        ("train.mode=xx", "--set: key 'train.mode': expected 'stl', 'sl', 'tl' or 'ann'; found 'xx'"),
-        ("train.device=gpu", "--set: key 'train.device': expected auto, cpu, cuda, or cuda: and a number; found 'gpu'"),
-        ("fold.grid=1", "--set: key 'fold.grid': expected exact_grid, weight_bits"),
-        ("speed=1", "--set: key 'speed': expected dataset, network, neuron, train, fold"),
+        ("train.epochs=0", "changes: key 'train.epochs': expected a number >= 1; found 0"),
+        ("dataset.T=100000", "changes: key 'dataset.T': expected a number <= 10000; found 100000"),
+        ("train.epochs=10000000", "changes: key 'train.epochs': expected a number <= 1e+06; found 10000000"),
+        ("train.seed=99999999999999999999", "changes: key 'train.seed': expected a number < "),
+        ("network.0.channels=2000000", "changes: key 'network.0.channels': expected a number <= 1e+06; found 2000000"),
+        ("train.epochs=2.5", "changes: key 'train.epochs': expected an integer; found 2.5"),
+        ("train.epochs=true", "changes: key 'train.epochs': expected an integer; found True"),
+        ("train.lr=.nan", "changes: key 'train.lr': expected a finite number; found nan"),
+        ("neuron.reset=value", "changes: key 'neuron.reset': expected 'zero' or 'subtract'; found 'value'"),
+        ("train.mode=xx", "changes: key 'train.mode': expected 'stl', 'sl', 'tl' or 'ann'; found 'xx'"),
+        (
+            "train.device=gpu",
+            "changes: key 'train.device': expected auto, cpu, cuda, or cuda: and a number; found 'gpu'",
+        ),
+        ("fold.grid=1", "changes: key 'fold.grid': expected exact_grid, weight_bits"),
+        ("speed=1", "changes: key 'speed': expected dataset, network, neuron, train, fold"),
         (
             "network.0.knl=2",
-            "--set: key 'network.0.knl': expected kind, channels, ",
+            "changes: key 'network.0.knl': expected kind, channels, ",
         ),
-        ("network.0.kind=lstm", "--set: key 'network.0.kind': expected conv, linear, norm, lif, "),
-        ("network=[{features: 3}]", "--set: key 'network.0.kind': expected conv, linear"),
-        ("network=[{kind: conv}]", "--set: key 'network.0.channels' is missing; it has no default"),
-        ("network=[]", "--set: key 'network': expected a list of at least 1 layer; found []"),
-        ("network.99.p=1", "--set 'network.99.p': expected an entry of the list, 0 to 11; found '99'"),
-        ("train.lr.x=1", "--set 'train.lr.x': expected keys or a list to go into; found a float"),
-        ("train=3", "--set: key 'train': expected a mapping of keys to values; found 3"),
+        ("network.0.kind=lstm", "changes: key 'network.0.kind': expected conv, linear, norm, lif, "),
+        ("network=[{features: 3}]", "changes: key 'network.0.kind': expected conv, linear"),
+        ("network=[{kind: conv}]", "changes: key 'network.0.channels' is missing; it has no default"),
+        ("network=[]", "changes: key 'network': expected a list of at least 1 layer; found []"),
+        ("network.99.p=1", "changes 'network.99.p': expected an entry of the list, 0 to 11; found '99'"),
+        ("train.lr.x=1", "changes 'train.lr.x': expected keys or a list to go into; found a float"),
+        ("train=3", "changes: key 'train': expected a mapping of keys to values; found 3"),
         (
             "dataset.test_fraction=0.95",
-            "--set: key 'dataset': expected validation_fraction and test_fraction that leave samples to train on",
+            "changes: key 'dataset': expected validation_fraction and test_fraction that leave samples to train on",
         ),
         (
             "epochs=3",
-            "--set: key 'epochs': expected dataset, network, neuron, train, fold; found 'epochs' (it belongs to train: "
-            "train.epochs)",
+            "changes: key 'epochs': expected dataset, network, neuron, train, fold; found 'epochs' (it belongs to "
+            "train: train.epochs)",
         ),
-        ("epochs", "--set: expected key=value, as train.epochs=3; found 'epochs'"),
-        ("train.lr=[1", "--set 'train.lr=[1': not YAML"),
+        ("epochs", "changes: expected key=value, as train.epochs=3; found 'epochs'"),
+        ("train.lr=[1", "changes 'train.lr=[1': not YAML"),
     ],
 )
 def test_wrong_keys_and_values_are_named(override, message):
@@ -123,8 +126,8 @@ def test_every_problem_gets_its_sentence():
     with pytest.raises(ConfigError) as caught:
         apply_overrides(load_config("digits"), ["train.epochs=0", "neuron.decay=2"])
     assert sorted(str(caught.value).splitlines()) == [
-        "--set: key 'neuron.decay': expected a number <= 1; found 2",
-        "--set: key 'train.epochs': expected a number >= 1; found 0",
+        "changes: key 'neuron.decay': expected a number <= 1; found 2",
+        "changes: key 'train.epochs': expected a number >= 1; found 0",
     ]
 
 

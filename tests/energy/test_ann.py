@@ -117,5 +117,5 @@ def test_spikes_that_would_come_back_meet_nothing_in_the_twin(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_spiking_run_is_no_ann_twin(tmp_path: Path) -> None:
     train(configure("digits", ("train.epochs=1", NETWORK)), tmp_path / "snn")
-    with pytest.raises(InputError, match="expected an ANN, trained with --mode ann; found mode stl"):
+    with pytest.raises(InputError, match="expected an ANN, trained with mode='ann'; found mode stl"):
         measure_twin(spiking(), tmp_path / "snn", image())

@@ -254,10 +254,10 @@ def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: 
         tradeoff([ann])
     net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
     with pytest.raises(
-        InputError, match=r"expected a run folder with kept epochs; found none; train with --set train\.keep_every=5"
+        InputError, match=r"expected a run folder with kept epochs; found none; train with train\.keep_every: 5 in its"
     ):
         tradeoff([Path(net)], Path(x), points_at=TradeoffOptions(over_checkpoints=True))
     assert main(["energy", str(spiking), net, "--prices", "odin"]) == 2
     (tmp_path / "tradeoff.json").write_text('{"points": [{"name": "x"}]}')
-    with pytest.raises(InputError, match="not as 'stl-deploy energy' writes it"):
+    with pytest.raises(InputError, match=r"not as stl_deploy\.verbs\.energy writes it"):
         read_tradeoff(tmp_path / "tradeoff.json")

@@ -94,7 +94,7 @@ def test_sums_that_overflow_are_not_proved():
 def test_input_off_the_declared_grid_is_refused(x):
     program = _dense([[1, 1]], 2)
     require_on_grid(program, np.array([[[0.25, 0.75]]], F))
-    with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1.*--input-grid"):
+    with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1.*input_grid=2 rounds"):
         require_on_grid(program, np.array([[x]], F))
 
 

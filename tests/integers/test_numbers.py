@@ -121,7 +121,7 @@ def test_what_nothing_bounds_may_be_anything() -> None:
 
 def test_integers_are_chosen_by_input_and_for_one_network() -> None:
     program = Builder((2,)).linear("fc", np.eye(2)).lif("a", 1.0).program()
-    with pytest.raises(InputError, match="expected input to choose integers by; found none; give --input"):
+    with pytest.raises(InputError, match="expected input to choose integers by; found none; give x="):
         calibration(program, Options(), None)
     graph = choose(program, np.ones((1, 1, 2), F)).graph
     other = Builder((2,)).linear("fc", np.eye(2)).lif("b", 1.0).program()

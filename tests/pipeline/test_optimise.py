@@ -89,10 +89,10 @@ def test_a_search_without_time_measures_the_run_and_goes_on_later(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"goal": "speed"}, "--for: expected energy; found 'speed'"),
+        ({"goal": "speed"}, "goal: expected energy; found 'speed'"),
         ({"margin": -1}, "margin: expected 0 to 100 percentage points"),
-        ({"minutes": -1}, "--minutes: expected a number from 0 up"),
-        ({"processes": 0}, "--processes: expected 1 or more; found 0"),
+        ({"minutes": -1}, "minutes: expected a number from 0 up"),
+        ({"processes": 0}, "processes: expected 1 or more; found 0"),
         ({}, "expected a run folder with a trained network"),
     ],
 )

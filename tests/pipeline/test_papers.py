@@ -49,7 +49,7 @@ def test_several_runs_side_by_side(small_run: RunResult, tmp_path: Path, cli: Ca
 def test_a_table_is_of_finished_runs(small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]) -> None:
     assert cli("report", small_run.run_dir, small_run.run_dir).code == 2
     assert cli("report", small_run.run_dir, small_run.run_dir, "--csv").code == 2
-    with pytest.raises(InputError, match=r"that 'stl-deploy run' has finished; found no energy\.json"):
+    with pytest.raises(InputError, match=r"that stl_deploy\.verbs\.run has finished; found no energy\.json"):
         papers([tmp_path], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

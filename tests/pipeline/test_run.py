@@ -211,7 +211,7 @@ def test_report_refuses_an_unfinished_folder(run_dir: Path, tmp_path: Path) -> N
     shutil.copytree(run_dir, copy)
     (copy / "verify.json").unlink()
     with pytest.raises(
-        InputError, match=r"expected a folder that 'stl-deploy run' has finished; found no verify\.json"
+        InputError, match=r"expected a folder that stl_deploy\.verbs\.run has finished; found no verify\.json"
     ):
         report(copy)
 

@@ -99,7 +99,7 @@ def test_in_python_each_input_is_given_by_its_name(source: Path, tmp_path: Path)
         ),
         (
             lambda net, x: verbs.energy(net, x, ann=net.parent),
-            "an ANN of the same topology has one input, not a, b; leave --ann out",
+            "an ANN of the same topology has one input, not a, b; leave ann out",
         ),
     ],
 )

@@ -157,7 +157,7 @@ def test_artifacts_are_shown_and_checked(
     report = verbs.check(damaged)
     assert not report.ok
     assert report.targets == {target: "unsupported"}
-    with pytest.raises(InputError, match=f"found an artifact of {target}; leave --target and its options out, or give"):
+    with pytest.raises(InputError, match=f"found an artifact of {target}; leave targets and its options out, or give"):
         verbs.check(run_dir / name, targets=["onnx"])
     with pytest.raises(InputError, match=f"to draw; found an artifact of {target}"):
         verbs.show(run_dir / name, drawing=tmp_path / "a.svg")

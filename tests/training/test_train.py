@@ -171,7 +171,7 @@ def test_the_first_epochs_may_show_one_step(tiny, tmp_path):
     train(apply_overrides(config, ["train.epochs=1"]), tmp_path / "cut")
     train(apply_overrides(config, ["train.epochs=2"]), tmp_path / "cut", resume=True)
     assert _same(_last(tmp_path / "cut"), _last(tmp_path / "mixed"))
-    with pytest.raises(ConfigError, match=r"^--set: key 'train.one_step_epochs': expected 0 for encoder 'bernoulli'"):
+    with pytest.raises(ConfigError, match=r"^changes: key 'train.one_step_epochs': expected 0 for encoder 'bernoulli'"):
         apply_overrides(config, ["dataset.encoder=bernoulli"])
 
 
@@ -512,9 +512,9 @@ def test_a_model_without_its_checkpoint_is_not_trained_over_by_resume(tiny, tmp_
     (tmp_path / CHECKPOINT).unlink()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for config in (tiny, apply_overrides(tiny, ["train.epochs=4"])):
-        with pytest.raises(InputError, match=r"expected a checkpoint to go on from; .* --overwrite trains anew, -o"):
+        with pytest.raises(InputError, match=r"expected a checkpoint .* overwrite=True trains anew, output"):
             train(config, tmp_path, resume=True)
-    with pytest.raises(InputError, match="holds a finished training; --overwrite replaces it, -o names another"):
+    with pytest.raises(InputError, match="holds a finished training; overwrite=True replaces it, output names another"):
         refuse_replacing(tmp_path, resume=False, overwrite=False)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "model.safetensors").unlink()
@@ -535,10 +535,12 @@ def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypat
 
 
 def test_load_network_needs_a_finished_run(tmp_path, tiny):
-    with pytest.raises(InputError, match=r"expected a run folder written by 'stl-deploy train'; found no config\.yaml"):
+    with pytest.raises(
+        InputError, match=r"expected a run folder written by stl_deploy\.verbs\.train; .* no config\.yaml"
+    ):
         load_network(tmp_path)
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
-    with pytest.raises(InputError, match=r"no model\.safetensors, the training has not ended; .* train --resume"):
+    with pytest.raises(InputError, match=r"no model\.safetensors, the training has not ended; .* resume=True"):
         load_network(tmp_path)
 
 

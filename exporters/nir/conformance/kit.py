@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_npz
 from stl_deploy._util.npz import read_npz
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
@@ -105,7 +106,9 @@ def run_case(case: Case, command: Sequence[str], folder: Path, *, dialect: str, 
     except subprocess.TimeoutExpired:
         return replace(base, reason=f"no answer within {deadline:g} s")
     except OSError as error:
-        raise InputError(f"--reader {command[0]}: cannot be started: {error.strerror or error}") from None
+        raise InputError(
+            f"{remedy(cli='--reader', python='reader')} {command[0]}: cannot be started: {error.strerror or error}"
+        ) from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200]
         return replace(base, status="unsupported" if done.returncode == UNSUPPORTED else "failed", reason=last)

@@ -15,6 +15,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.readers.execution_order import Edge, queued, traced
@@ -22,7 +23,14 @@ from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 
 _RATE_ROUNDED = 2.0**-23
 """What 1 - dt/τ, and so dt/τ, may have lost to float32."""
-_INTO_WEIGHTS = "fold thresholds into the weights (stl-deploy fold RUN --thresholds weights)"
+
+
+def _into_weights() -> str:
+    """That thresholds can go into weights."""
+    how = remedy(
+        cli="stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir", python="net.fold(thresholds='weights')"
+    )
+    return f"fold thresholds into the weights ({how})"
 
 
 def refusal(name: str, slug: str, reader: Reader, reason: str, remedy: str) -> UnsupportedError:
@@ -103,7 +111,7 @@ class Reader(ABC):
         for what, array in arrays.items():
             if array is not None and array.ndim:
                 count = np.unique(array).size
-                remedy = _INTO_WEIGHTS if what == "threshold" else "train one value per layer"
+                remedy = _into_weights() if what == "threshold" else "train one value per layer"
                 refuse(node, f"{what}-nonuniform", self, f"reads one {what} per layer, not {count}", remedy)
 
     def threshold(self, node: Neuron) -> Floats:
@@ -167,7 +175,7 @@ class SnnTorch(Reader):
         theta = self.threshold(node)
         if np.unique(theta).size > 1:
             count = np.unique(theta).size
-            refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", _INTO_WEIGHTS)
+            refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", _into_weights())
         if node.synapse is not None:
             return _unscaled_cuba(node, self)
         # A decay of 1 (IF) is a LIF whose 1 - dt/tau rounds to 1.

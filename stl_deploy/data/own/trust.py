@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.private import require_private
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 
 _KEPT = "trusted.json"
@@ -40,7 +41,7 @@ def require(file: Path) -> None:
         return
     raise InputError(
         f"{file}: a Python file named by a run folder, and none that you have trained from before; its code would run: "
-        "read it, and say --trust"
+        f"read it, and say {option('trust')}"
     )
 
 

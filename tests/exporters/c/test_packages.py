@@ -183,9 +183,7 @@ def test_long_recordings_are_cut() -> None:
 
 
 def test_a_package_that_is_not_known() -> None:
-    with pytest.raises(
-        InputError, match=r"--package: expected one of cmake, arduino, .*; found 'arduin' \(did you mean"
-    ):
+    with pytest.raises(InputError, match=r"package: expected one of cmake, arduino, .*; found 'arduin' \(did you mean"):
         require_package("arduin")
     with pytest.raises(InputError, match="found 'mbed'"):
         CFormat().write(small().lif("a", 0.7).program(), Path("/nonexistent/x"), COptions(package="mbed"))  # type: ignore[arg-type]

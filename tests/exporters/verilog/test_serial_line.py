@@ -110,7 +110,7 @@ def test_a_silent_board_and_what_is_no_port(tmp_path: Path, monkeypatch: pytest.
     ours, theirs = os.openpty()
     with pytest.raises(ToolError, match=r"expected \d+ bytes from the board; found 0; load the bitstream"):
         run_on_board(design.plan, Path(os.ttyname(theirs)), x)
-    with pytest.raises(InputError, match="--baud: expected a rate of serial lines"):
+    with pytest.raises(InputError, match="baud: expected a rate of serial lines"):
         run_on_board(design.plan, Path(os.ttyname(theirs)), x, baud=12345)
     os.close(ours)
     os.close(theirs)

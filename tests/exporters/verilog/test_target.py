@@ -101,22 +101,20 @@ def test_a_folder_without_its_files(folder: Path) -> None:
 @pytest.mark.parametrize("lanes", [0, 3, 128, 512, -4])
 def test_lanes_that_no_layer_fills(lanes: int, tmp_path: Path) -> None:
     program, x = network()
-    with pytest.raises(
-        InputError, match=rf"--lanes: expected a power of two up to 64, the largest layer; found {lanes}"
-    ):
+    with pytest.raises(InputError, match=rf"lanes: expected a power of two up to 64, the largest layer; found {lanes}"):
         VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, lanes=lanes))
     assert not (tmp_path / "v").exists()
 
 
 def test_devices_that_are_unknown_or_too_small(tmp_path: Path) -> None:
     program, x = network()
-    with pytest.raises(InputError, match=r"--device: expected one of up5k, .*found 'up5'.*up5k"):
+    with pytest.raises(InputError, match=r"device: expected one of up5k, .*found 'up5'.*up5k"):
         VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5"))
     wide = Builder((2000,)).linear("fc", RNG(0).normal(0, 1, (100, 2000))).lif("a", 1.0).program()
     x = (RNG(1).random((1, 1, 2000)) < 0.5).astype(F)
     with pytest.raises(
         UnsupportedError,
-        match=r"HX8K is too small: with 8 lanes the network takes \d+ RAM blocks, \d+ more than its 32 .*use --device",
+        match=r"HX8K is too small: with 8 lanes the network takes \d+ RAM blocks, \d+ more than its 32 .*use device=",
     ):
         VerilogFormat().write(wide, tmp_path / "v", VerilogOptions(x=x, device="hx8k"))
 
@@ -214,9 +212,9 @@ def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "u" / "weights.bin").read_bytes() == bytes.fromhex("".join(words))
     found, _ = design.run(to_integers(x, graph.input.scale), simulator="iverilog")
     np.testing.assert_array_equal(found.y, simulate(graph, to_integers(x, graph.input.scale)).y)
-    with pytest.raises(InputError, match="was exported for up5k; export it with --device hx8k"):
+    with pytest.raises(InputError, match="was exported for up5k; export it with device='hx8k'"):
         synthesise(tmp_path / "u", "hx8k")
-    with pytest.raises(InputError, match="UP5K takes its weights from a flash; export it with --device up5k"):
+    with pytest.raises(InputError, match="UP5K takes its weights from a flash; export it with device='up5k'"):
         synthesise(folder, "up5k")
     (tmp_path / "u" / "weights.bin").write_bytes(b"0")
     with pytest.raises(InputError, match=r"weights.bin: expected the weights of integers.npz; found other bytes"):

@@ -59,7 +59,7 @@ def test_what_it_keeps_in_floating_point_is_refused() -> None:
     arrays = net_arrays(net)
     arrays["layer1.i_decay"] = arrays["layer1.i_decay"] * 0 + 100
     with pytest.raises(
-        InputError, match="'layer1': expected neurons whose current lasts one step; use --backend loihi"
+        InputError, match="'layer1': expected neurons whose current lasts one step; use backend='loihi'"
     ):
         sanafe().check(arrays)
 

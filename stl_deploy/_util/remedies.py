@@ -1,0 +1,74 @@
+"""Phrase what to do in the interface that the reader uses: the command line's options, or Python's keywords.
+
+A message of both faces asks here for every option, command and call that it names; nothing else writes ``--option``
+into a sentence. `tests.remedies` reaches each of these sentences and follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NAMES = {
+    "goal": "--for",
+    "input_file": "--input",
+    "output": "-o",
+    "reader": "--for",
+    "targets": "--target",
+}
+"""Options whose name on the command line is not that of the keyword with two dashes."""
+_on_command_line = False
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Inside, sentences name options of the command line; outside, keywords and calls of Python."""
+    global _on_command_line
+    before, _on_command_line = _on_command_line, True
+    try:
+        yield
+    finally:
+        _on_command_line = before
+
+
+def remedy(*, cli: str, python: str) -> str:
+    """The one of two ways to say what to do that the reader can follow."""
+    return cli if _on_command_line else python
+
+
+def option(name: str, value: object = None) -> str:
+    """An option with its value: ``--input-grid BITS``, or ``input_grid=BITS`` in Python.
+
+    name: of the keyword. value: None for a flag; a placeholder in capitals stays as it is.
+    """
+    text = "" if value is None else str(value)
+    return remedy(
+        cli=f"{_NAMES.get(name, '--' + name.replace('_', '-'))} {text}".rstrip(),
+        python=f"{name}={_literal(value)}",
+    )
+
+
+def named(name: str) -> str:
+    """An option without its value: ``--input-grid``, or ``input_grid``."""
+    return remedy(cli=option(name), python=name)
+
+
+def verb(name: str) -> str:
+    """A command, in quotes, or its function in Python: ``'stl-deploy run'``, or ``stl_deploy.verbs.run``."""
+    return remedy(cli=f"'stl-deploy {name}'", python=f"stl_deploy.verbs.{name.replace('-', '_')}")
+
+
+def energy_again(run_dir: object) -> str:
+    """How a run folder's energy.json is made again."""
+    return remedy(
+        cli=f"stl-deploy energy {run_dir} -o {run_dir}",
+        python=f"stl_deploy.verbs.energy(Path({str(run_dir)!r}), None, output=Path({str(run_dir)!r}))",
+    )
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "True"
+    if isinstance(value, str) and not value.isupper() and not value.startswith(("[", "(", "{")):
+        return repr(value)
+    return str(value)
