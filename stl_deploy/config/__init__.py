@@ -1,1 +1,1 @@
-"""The configuration of a run: its schema, YAML files and presets, and sentences for what is wrong in them."""
+"""The configuration of a run: its schema, YAML files, presets, and error messages."""

@@ -1,4 +1,4 @@
-"""Configurations as YAML files, presets, and ``key=value`` overrides."""
+"""Load and save configurations: YAML files, presets, and ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_PROBLEMS = 5
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases (with them a small file can grow without bound) or repeated keys; 1e-3 is a number.
+    """YAML without aliases (they let a small file grow without bound) or repeated keys; 1e-3 is a number.
 
     As PyYAML's safe loader, it makes plain values alone: tags that would build objects or call anything are refused.
     """
@@ -57,13 +57,13 @@ def _changes() -> str:
 
 
 def preset_names() -> tuple[str, ...]:
-    """The presets that ship with the package."""
+    """Return the presets that ship with the package."""
     folder = resources.files("stl_deploy.config") / "presets"
     return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
 def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """A preset by name or a YAML file by path, with ``key.sub=value`` overrides applied.
+    """Load a preset by name or a YAML file by path, with ``key.sub=value`` overrides applied.
 
     Raises ConfigError with one sentence per problem, InputError if an override's file cannot be read.
     """
@@ -80,12 +80,12 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def config_of(data: Mapping[str, Any]) -> RunConfig:
-    """A configuration from a mapping of its keys; raises ConfigError with one sentence per problem."""
+    """Return a configuration from a mapping of its keys; raise ConfigError with one sentence per problem."""
     return _anchored(_build(dict(data), "configuration"), Path())
 
 
 def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """``config`` with overrides such as ``train.epochs=3`` or ``network.0.channels=8``; values are YAML.
+    """Apply overrides such as ``train.epochs=3`` or ``network.0.channels=8``; values are YAML.
 
     Raises ConfigError for a malformed override, an unknown key or a wrong value.
     """
@@ -94,12 +94,12 @@ def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The configuration as YAML, every key written out; reads back as the same configuration."""
+    """Return the configuration as YAML, every key written out; it reads back as the same configuration."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write the configuration as YAML, whole or not at all; data beside it are named from there."""
+    """Write the configuration as YAML, whole or not at all; data beside it get a relative path."""
     data = config.dataset.path
     if data is not None and Path(data).is_absolute() and Path(data).is_relative_to(path.parent.resolve()):
         beside = str(Path(data).relative_to(path.parent.resolve()))
@@ -108,7 +108,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:
-    """The configuration with its data's path absolute: from ``folder``, or from where we are if it is there alone."""
+    """Make the data's path absolute: from ``folder``, or from the working directory if it exists only there."""
     given = config.dataset.path
     if given is None or Path(given).is_absolute():
         return config
@@ -169,7 +169,7 @@ def _assign(data: Any, key: str, value: Any) -> None:
 
 
 def _entry(data: Any, part: str, key: str) -> list[Any]:
-    """``data`` if it is a list that has the entry ``part``."""
+    """Return ``data`` if it is a list with the entry ``part``."""
     if not isinstance(data, list):
         raise ConfigError(f"{_changes()} '{key}': expected keys or a list to go into; found a {type(data).__name__}")
     if not part.isdecimal() or int(part) >= len(data):

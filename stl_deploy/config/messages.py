@@ -36,7 +36,7 @@ _ACCEPTED = {
 
 
 def sentences(error: ValidationError, most: int) -> list[str]:
-    """One sentence for each of the first ``most`` problems."""
+    """Return one sentence for each of the first ``most`` problems."""
     return [_sentence(problem) for problem in error.errors(include_url=False)[:most]]
 
 
@@ -60,7 +60,7 @@ def _sentence(problem: ErrorDetails) -> str:
 
 
 def _kinds(loc: Sequence[int | str]) -> str:
-    """The kinds of layer accepted at ``loc``: of the network, or inside a block."""
+    """Return the layer kinds accepted at ``loc``: of the network, or inside a block."""
     specs = get_args(get_args(LayerSpec if len(loc) <= 2 else InnerSpec)[0])
     return ", ".join(kind for kind, spec in _LAYERS.items() if spec in specs)
 
@@ -70,14 +70,14 @@ def _key(loc: Sequence[int | str]) -> str:
 
 
 def _without_tags(loc: Sequence[int | str]) -> Iterator[int | str]:
-    """A layer's location without the kind that pydantic puts after its index."""
+    """Return a layer's location without the kind that pydantic puts after its index."""
     for place, part in enumerate(loc):
         if not (place and isinstance(loc[place - 1], int) and loc[0] == "network"):
             yield part
 
 
 def _fields(loc: Sequence[int | str]) -> list[str]:
-    """The keys of the section at ``loc``."""
+    """Return the keys of the section at ``loc``."""
     if len(loc) >= 3 and loc[0] == "network":
         return list(_LAYERS[str(loc[-1])].model_fields)
     section: type[BaseModel] = RunConfig
@@ -89,7 +89,7 @@ def _fields(loc: Sequence[int | str]) -> list[str]:
 
 
 def _in_a_section(key: str) -> str:
-    """Where a key belongs that stands at the top, for a message."""
+    """Return the section that a top-level key belongs to, for a message."""
     for section, field in RunConfig.model_fields.items():
         if key in getattr(field.annotation, "model_fields", {}):
             return f" (it belongs to {section}: {section}.{key})"

@@ -1,4 +1,4 @@
-"""Options of the verbs, one dataclass each: keywords of methods, options of the command line and docs come from them.
+"""Options of the verbs, one dataclass each: source of method keywords, command-line options and docs.
 
 An options class has a twin, a TypedDict, that names its fields for ``**options: Unpack[...]``; a test holds them equal.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """How a field stands on the command line.
+    """Presentation of a field on the command line.
 
     names: default: ``--`` and the field's name. of_target: an option that one target or backend has. choices: the shell
     completes these names (of a list in `stl_deploy.cli.options`). switches: one flag for each value but the default.
@@ -47,26 +47,26 @@ class Shown:
 
 
 def option(default: T, help: str, *names: str, **shown: Any) -> T:
-    """A field with its default and its help; see `Shown`."""
+    """Return a field with its default and its help; see `Shown`."""
     made: Any = field(default=default, metadata={"shown": Shown(help=help, names=names, **shown)})
     return made  # type: ignore[no-any-return]
 
 
 def mapping(help: str, *names: str, **shown: Any) -> Any:
-    """As `option`, for a mapping that is empty by default."""
+    """Return an `option` for a mapping that is empty by default."""
     return field(default_factory=dict, metadata={"shown": Shown(help=help, names=names, **shown)})
 
 
 def shown(one: Field[Any]) -> Shown:
-    """How a field stands on the command line."""
+    """Return a field's presentation on the command line."""
     found: Shown = one.metadata["shown"]
     return found
 
 
 def of_target(options: Any) -> dict[str, Any]:
-    """What was given of the options that single targets have, those of plug-ins among them."""
-    own = [one for one in fields(options) if shown(one).of_target]
-    given = {one.name: value for one in own if (value := getattr(options, one.name)) != one.default}
+    """Return the set options of single targets, plug-ins included."""
+    own = [field for field in fields(options) if shown(field).of_target]
+    given = {field.name: value for field in own if (value := getattr(options, field.name)) != field.default}
     return given | dict(options.target_options)
 
 
@@ -105,7 +105,7 @@ _DEVICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions:
-    """How a network is folded.
+    """Options of fold.
 
     thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
     float32 sums are exact; None: yes, but for a run as its configuration says, and not for a .nir file.
@@ -135,7 +135,7 @@ class FoldKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How an artifact is written and verified. Raises InputError for a deadline that is no time."""
+    """Options of export and its verification. Raises InputError for an invalid deadline."""
 
     thresholds: NetxThresholds | None = option(
         None,
@@ -212,7 +212,7 @@ class ExportKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """What targets are asked about."""
+    """Options of check."""
 
     input_grid: int | None = _input_grid()
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
@@ -237,7 +237,7 @@ class CheckKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """How artifacts are compared with the graph. Raises InputError for a deadline that is no time.
+    """Options of verify. Raises InputError for an invalid deadline.
 
     lava: artifacts also run on every other backend that reads them and must equal one of our models, Lava above all.
     """
@@ -260,7 +260,7 @@ class VerifyKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateOptions:
-    """How a backend runs a network. Raises InputError for a deadline that is no time."""
+    """Options of simulate. Raises InputError for an invalid deadline."""
 
     record: bool = option(False, "Also every spiking node's spikes.", "--record")
     input_grid: int | None = _input_grid()
@@ -294,7 +294,7 @@ class SimulateKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyOptions:
-    """How activity is counted, priced and compared.
+    """Options of energy: counting, prices and comparison.
 
     step_time: a chip's name, as ``loihi1``, to the seconds of one measured time step, in place of the predicted one.
     margin: of accuracy, in percentage points; None: 0.5, and no labels are needed.
@@ -339,7 +339,7 @@ class EnergyKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffOptions:
-    """Which points accuracy is weighed against energy at, besides each network as it is.
+    """Points of the trade-off between accuracy and energy, besides each network as it is.
 
     early_exit: samples stop once their decision is sure by a margin, which a quarter, half and three quarters of them
     stay below at the end.
@@ -352,13 +352,13 @@ class TradeoffOptions:
     early_exit: bool = option(False, "Accuracy against energy if each sample stops once it is decided.", "--early-exit")
 
     def __bool__(self) -> bool:
-        """Whether any is asked for."""
+        """Return whether any point is requested."""
         return self.over_steps or self.over_checkpoints or self.early_exit
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseOptions:
-    """How a trained network is trained on in integers.
+    """Options of quantise: training on in integers.
 
     lr: None: 0.3 of the run's, 0.03 of a one-cycle's. samples: None: all. resume: go on with what a call that did not
     end has trained.
@@ -374,7 +374,7 @@ class QuantiseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Changes to a configuration that have a name of their own; `changes` has them all as ``key=value``."""
+    """Named changes to a configuration; `changes` has them all as ``key=value``."""
 
     mode: LearningMode | None = option(None, "stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
     seed: int | None = option(None, "Seed of weights, order, encoding and dropout.")
@@ -398,12 +398,12 @@ class TrainOptions:
     )
 
     def __bool__(self) -> bool:
-        """Whether anything is changed."""
+        """Return whether anything is changed."""
         return bool(self.changes)
 
     @property
     def changes(self) -> list[str]:
-        """As ``--set`` takes them, named ones first."""
+        """Return the changes as ``--set`` takes them, named ones first."""
         from json import dumps
 
         named = {
@@ -418,7 +418,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the whole way includes.
+    """Steps of the whole run.
 
     lava: simulate on Lava where it is installed. twin: train the ANN of the same topology, once, to compare with.
     frontier: train narrower ANNs, once, for the cheapest that is as accurate.

@@ -1,4 +1,4 @@
-"""The configuration of a run: what is trained, on what, and how. Unknown keys are errors."""
+"""The configuration of a run: network, data, training, folding. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class LinearSpec(_Section):
 
 
 class NormSpec(_Section):
-    """Batch norm over what a conv or linear layer puts out.
+    """Batch norm behind a conv or linear layer.
 
     per_step: batch statistics of each time step apart, as the paper's code does; else of all T·B together (faster).
     """
@@ -191,7 +191,7 @@ class LifSpec(_Renamed):
 
 
 class RlifSpec(_Renamed):
-    """A LIF population behind a linear layer, whose spikes come back to it a step later through weights of its own."""
+    """A recurrent LIF population behind a linear layer: its spikes return one step later through its own weights."""
 
     kind: Literal["rlif"]
     threshold: float | None = None
@@ -218,7 +218,7 @@ class DropoutSpec(_Section):
 
 
 class FlattenSpec(_Section):
-    """All axes of a sample into one."""
+    """Flatten all axes of a sample into one."""
 
     kind: Literal["flatten"]
 
@@ -391,7 +391,7 @@ class FoldConfig(_Section):
 
 
 class RunConfig(_Section):
-    """Everything that decides a run; see `stl_deploy.config.load` for reading and writing it."""
+    """Complete configuration of a run; see `stl_deploy.config.load` for reading and writing it."""
 
     dataset: DatasetConfig
     network: Annotated[tuple[LayerSpec, ...], Field(min_length=1, max_length=MAX_LAYERS, strict=False)]
@@ -424,7 +424,7 @@ class RunConfig(_Section):
 
     @property
     def encoder(self) -> Encoder:
-        """Encoder of the input; in mode ``ann`` ``direct``, or ``counts`` of events."""
+        """Encoder of the input; ``direct`` in mode ``ann``, or ``counts`` for events."""
         if self.train.mode != "ann":
             return self.dataset.encoder
         return "counts" if self.dataset.encoder not in ("direct", "bernoulli", "latency") else "direct"

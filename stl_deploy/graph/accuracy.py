@@ -1,4 +1,4 @@
-"""Share of samples whose class is right, by the decision that a graph's metadata name."""
+"""Accuracy of outputs, by the readout in a graph's metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stl_deploy.graph.run import Result
 
 
 def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> float | None:
-    """Share of samples whose class is right; None without labels, or unless there is one output ``[T, B, classes]``.
+    """Return the share of samples decided right; None without labels, or without one output ``[T, B, classes]``.
 
     Raises InputError for a label that is no class of the output.
     """
@@ -24,7 +24,7 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
 
 
 def decided_right(program: Program, result: Result, labels: NDArray[Any] | None) -> NDArray[np.bool_] | None:
-    """Whether each sample's class is right, ``[B]``; None without labels ``[B]``, or where `accuracy` has none."""
+    """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None."""
     scores = list(result.outputs.values())
     if labels is None or labels.ndim != 1 or len(scores) != 1 or scores[0].ndim != 3:
         return None
@@ -32,7 +32,7 @@ def decided_right(program: Program, result: Result, labels: NDArray[Any] | None)
 
 
 def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:
-    """As `accuracy`, where no Program is at hand; readout: what decides (default: the greatest sum over time).
+    """Return `accuracy` without a Program; readout: decides (default: the greatest sum over time).
 
     With labels of each step, ``[B, T]``: share of steps whose class is right.
     """

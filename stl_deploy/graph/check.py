@@ -1,4 +1,4 @@
-"""Is this Program sound, and which targets can hold it?"""
+"""Check that a Program is sound, and which targets can hold it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TargetCheck = Callable[[Program], Iterable[Finding]]
 
 
 def check_sums(program: Program) -> Iterator[Finding]:
-    """Where another library may add the same float32 terms in another order, a spike at a tie can move."""
+    """Yield findings for inexact float32 sums: another order of summation can move a spike at a tie."""
     for proof in prove_exact(program):
         if not proof.exact:
             yield Finding(
@@ -41,9 +41,9 @@ TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_s
 
 
 def check_program(program: Program, targets: Mapping[str, TargetCheck] = TARGETS) -> CheckReport:
-    """Check a Program and ask each target; may raise what a target raises that is no refusal."""
-    found = [*soundness(program.nodes, read_names(program.nodes)), *ask(program, targets)]
-    return report({node.name: (node, type(node).__name__) for node in program.nodes}, found, targets)
+    """Check a Program against each target; may raise errors of a target other than refusals."""
+    findings = [*soundness(program.nodes, read_names(program.nodes)), *ask(program, targets)]
+    return report({node.name: (node, type(node).__name__) for node in program.nodes}, findings, targets)
 
 
 def report(
@@ -52,7 +52,7 @@ def report(
     targets: Mapping[str, TargetCheck],
     dialect: Dialect | None = None,
 ) -> CheckReport:
-    """The report on nodes (None: one that could not be lowered, and its kind) of what was found of them."""
+    """Build the report on nodes (None: not lowered, with its kind) from the findings."""
     broken = any(finding.severity == "error" and finding.target is None for finding in found)
     anchored = [finding for finding in found if finding.node is not None or not broken]
     held = fidelities(nodes, anchored, targets)
@@ -72,7 +72,7 @@ def report(
 
 
 def ask(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Finding]:
-    """What each target says of a Program."""
+    """Yield each target's findings on a Program."""
     for target, says in targets.items():
         try:
             for said in says(program):
@@ -82,12 +82,12 @@ def ask(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Findin
 
 
 def read_names(nodes: Iterable[Node]) -> set[str]:
-    """The names of the nodes that others read."""
+    """Return the names of the nodes that others read."""
     return {source.node for node in nodes for source in node.sources}
 
 
 def soundness(nodes: Iterable[Node], read: Collection[str]) -> Iterator[Finding]:
-    """Numbers that can be run, and structure that can be lowered, but that hardly anyone means."""
+    """Yield findings on legal numbers and structure that are rarely intended."""
     for node in nodes:
         if node.name not in read and not isinstance(node, Output):
             yield Finding("unread", "warning", node.name, "nothing reads it", "remove it, or lead it to an Output")

@@ -1,7 +1,7 @@
-"""The one comparer of spikes: where two runs of a network part, node by node.
+"""Compare spikes of two runs, node by node: the only comparer.
 
-Spiking nets are judged by their spikes. A tolerance on numbers says nothing: one unit in the last place moves a spike,
-and the rest follows.
+Spiking nets are judged by their spikes. A tolerance on numbers is meaningless: one unit in the last place moves a
+spike, and all later ones follow.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class NodeParity:
         return 1 - self.differing / self.compared if self.compared else None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return asdict(self) | {"agreement": self.agreement}
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One line of a table for people: an artifact's spikes against the model's, and how its numbers came about."""
+    """One line of a parity table: an artifact's spikes against the model's, and the claim's label."""
 
     artifact: str
     compared: int
@@ -85,10 +85,10 @@ class ParityRow:
 
 @dataclass(frozen=True)
 class RunParity:
-    """One run against another, ``against``: its spiking nodes in graph order, and what it puts out.
+    """One run against another, ``against``: its spiking nodes in graph order, and its outputs.
 
-    states: potentials and currents that both runs told. required: every spike, and every state, must agree.
-    artifact: the path of what ran, as it was given; backend: what ran it.
+    states: potentials and currents of both runs. required: every spike, and every state, must agree.
+    artifact: its path, as it was given; backend: the runner.
     """
 
     run: str
@@ -110,29 +110,31 @@ class RunParity:
 
     @property
     def differing(self) -> int:
-        """How many of them differ."""
+        """Differing spikes (and silences)."""
         return sum(node.differing for node in self.nodes)
 
     @property
     def agreement(self) -> float | None:
-        """Share that is equal; None if nothing was compared."""
+        """Share of equal spikes; None if nothing was compared."""
         return 1 - self.differing / self.compared if self.compared else None
 
     @property
     def exact(self) -> bool:
-        """Every spiking node was compared and spikes alike; without spiking nodes, every output is equal. No state
-        differs."""
+        """Whether every spiking node was compared and spikes alike.
+
+        Without spiking nodes, every output must be equal. No state differs.
+        """
         return all(node.compared and not node.differing for node in (*(self.nodes or self.outputs), *self.states))
 
     @property
     def first(self) -> Divergence | None:
         """The root of the differences: the earliest step, in it the first layer in graph order."""
-        found = [node.first for node in (*(self.nodes or self.outputs), *self.states) if node.first is not None]
-        return min(found, key=lambda divergence: divergence.step, default=None)
+        differences = [node.first for node in (*(self.nodes or self.outputs), *self.states) if node.first is not None]
+        return min(differences, key=lambda divergence: divergence.step, default=None)
 
     @property
     def row(self) -> ParityRow:
-        """For the parity table."""
+        """Return its row of the parity table."""
         first = "" if self.first is None else str(self.first)
         numbers = (self.compared, self.differing, self.accuracy)
         return ParityRow(self.run, *numbers, self.required, first, self.label, self.note)
@@ -150,7 +152,7 @@ class RunParity:
         raise ParityError(f"{self.run}: {count} from {self.against}, first in {self.first}")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return {
             "run": self.run,
             "artifact": self.artifact,
@@ -203,19 +205,19 @@ def _both(expected: Result, found: Result) -> Iterator[str]:
 
 
 class Tally:
-    """Arrays ``[T, B, *shape]`` by name, compared part after part of the samples. ``nodes``: what was found so far."""
+    """Compare arrays ``[T, B, *shape]`` by name, part after part of the samples. ``nodes``: results so far."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeParity] = {}
         self._samples = 0
 
     def add(self, expected: Arrays, found: Arrays) -> None:
-        """Take in the next samples: every array of ``found``, which ``expected`` has, too."""
+        """Add the next samples: every array of ``found``, with its twin in ``expected``."""
         samples = next((array.shape[1] for array in found.values()), 0)
         self.add_nodes([compare_node(name, expected[name], found[name]) for name in found], samples)
 
     def add_nodes(self, nodes: Iterable[NodeParity], samples: int) -> None:
-        """Take in the next ``samples``, compared already."""
+        """Add the next ``samples``, compared already."""
         for node in nodes:
             first = None if node.first is None else replace(node.first, sample=node.first.sample + self._samples)
             part, before = replace(node, first=first), self.nodes.get(node.node)
@@ -229,12 +231,12 @@ class Tally:
 
     @property
     def differing(self) -> int:
-        """How many of them differ."""
+        """Differing values."""
         return sum(node.differing for node in self.nodes.values())
 
 
 def compare_node(node: str, expected: NDArray[Any], found: NDArray[Any], run: str = "") -> NodeParity:
-    """Two arrays ``[T, B, *shape]`` of one node; raises InputError if their shapes differ."""
+    """Compare two arrays ``[T, B, *shape]`` of one node; raise InputError if their shapes differ."""
     if expected.shape != found.shape:
         raise InputError(
             f"run '{run}' has shape {list(found.shape)} for node '{node}', the reference {list(expected.shape)}; "
@@ -279,11 +281,15 @@ def _with_margin(node: NodeParity, program: Program, x: NetworkInput) -> NodePar
 
 
 def rate_warnings(rates: Mapping[str, float]) -> tuple[str, ...]:
-    """Layers whose spikes prove nothing, by their spikes per neuron and step: silent or saturated ones."""
+    """Warn of layers whose spikes prove nothing: silent or saturated ones, by spikes per neuron and step."""
     silent, full = ([name for name, rate in rates.items() if rate == bound] for bound in (0, 1))
-    found = []
+    warnings = []
     if silent:
-        found.append(f"no spike in {', '.join(silent)} on x: a silent layer proves nothing; give input that drives it")
+        warnings.append(
+            f"no spike in {', '.join(silent)} on x: a silent layer proves nothing; give input that drives it"
+        )
     if full:
-        found.append(f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing")
-    return tuple(found)
+        warnings.append(
+            f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing"
+        )
+    return tuple(warnings)

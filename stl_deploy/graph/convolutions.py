@@ -1,4 +1,4 @@
-"""Convolutions that do the work of other layers."""
+"""Express other layers as convolutions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DENSE = 2**25
 
 
 def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: int, pad: int, divisor: int) -> Conv:
-    """Windows of one spatial axis added up and divided, as a convolution of each channel alone."""
+    """Return a pool over one spatial axis as a depthwise convolution."""
     return Conv(
         name=name,
         shape=(before[0], output_size(before[1], kernel, stride, 2 * pad)),
@@ -38,7 +38,7 @@ def pointwise(
     bias: Floats | None = None,
     groups: int = 1,
 ) -> Conv:
-    """Weights ``[C_out, C_in/groups]`` at each place of 1 or 2 spatial axes, as a convolution of size 1."""
+    """Return weights ``[C_out, C_in/groups]`` at each place of 1 or 2 spatial axes as a convolution of size 1."""
     ones = (1,) * (len(before) - 1)
     return Conv(
         name=name,

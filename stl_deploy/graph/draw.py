@@ -1,4 +1,7 @@
-"""A network as a small SVG drawing: boxes from top to bottom, loops dashed at the side. Needs nothing but this file."""
+"""Draw a network as a small SVG: boxes from top to bottom, loops dashed at the side.
+
+Needs no other module.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _OTHER = "#f3f3f3"
 
 
 def svg(program: Program) -> str:
-    """The network as SVG text; solid arrows carry this step's values, dashed ones an earlier step's."""
+    """Return the network as SVG text; solid arrows carry this step's values, dashed ones an earlier step's."""
     places = _places(program)
     right = max(x for x, _ in places.values()) + _WIDTH + _MARGIN
     loops = sum(source.delay > 0 for node in program.nodes for source in node.sources)
@@ -36,7 +39,7 @@ def svg(program: Program) -> str:
 
 
 def _places(program: Program) -> dict[str, tuple[int, int]]:
-    """Top left corner of each box: a row is the longest way from an input, its boxes stand side by side."""
+    """Return the top left corner of each box; the row is the longest path from an input."""
     rows: dict[int, list[str]] = {}
     depth: dict[str, int] = {}
     for node in program.nodes:

@@ -1,4 +1,4 @@
-"""Early exit: a decision is taken at the first step at which it is sure."""
+"""Exit early: decide at the first step that is sure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stl_deploy.graph.readout import readout_of
 
 
 def sureness(program: Program, outputs: NDArray[Any]) -> NDArray[np.float64]:
-    """How far the leading class is ahead of the next at each step, ``[T, B]``, of outputs ``[T, B, classes]``.
+    """Return the lead of the first class over the next at each step, ``[T, B]``, of outputs ``[T, B, classes]``.
 
-    Of scores so far: means over the steps seen, maxima or the last step's, whichever decides at the end. Where the
-    first spike decides, 1 from its step on, for nothing changes the decision then, and 0 before.
+    Scores are those so far: means over the steps, maxima or the last step's, as the readout decides. If the first spike
+    decides, 1 from its step on, since nothing changes the decision then, and 0 before.
     """
     readout = readout_of(program.metadata)
     scores = readout.votes(outputs).astype(np.float64)
@@ -31,6 +31,6 @@ def sureness(program: Program, outputs: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def exit_steps(sure: NDArray[np.float64], margin: float) -> NDArray[np.int64]:
-    """After how many steps each sample is sure by ``margin``, ``[B]``; all of them if it never is."""
+    """Return the steps until each sample is sure by ``margin``, ``[B]``; all of them if it never is."""
     reached = sure >= margin
     return np.where(reached.any(axis=0), reached.argmax(axis=0) + 1, len(sure)).astype(np.int64)

@@ -87,7 +87,7 @@ SPIKES = Grid(0, 1.0)
 
 
 def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
-    """The grid that the graph's metadata declares for its input; None if it declares none.
+    """Return the grid that the graph's metadata declares for its input; None if it declares none.
 
     Raises InputError for a declaration that is not a number of bits and a bound.
     """
@@ -102,19 +102,19 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
 
 
 def input_bits(metadata: Mapping[str, Any]) -> int | None:
-    """Bits after the point of the grid that metadata declare for real input; None where they declare none."""
+    """Return the declared fraction bits of real input; None if the metadata declare none."""
     grid = input_grid(metadata)
     return None if grid is None else grid.fraction_bits or None
 
 
 def input_scale(program: Program) -> float:
-    """Real input times this is integers: the input grid that the graph's metadata declares, else 1."""
+    """Return the factor from real input to integers: the declared input grid, else 1."""
     grid = input_grid(program.metadata)
     return 2.0**grid.fraction_bits if grid is not None else 1.0
 
 
 def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, ...]:
-    """One proof for each node that adds or multiplies, in order; inputs as the program's metadata declares.
+    """Return one proof for each node that adds or multiplies, in order; inputs as the metadata declare.
 
     double: for synapses and pools that add up in float64 and round once, which is a function of the exact sum alone;
     other nodes then need no proof, for they add their sources up in the order of their edges.
@@ -130,7 +130,7 @@ def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, .
 
 
 def grids(program: Program) -> dict[str, Grid | None]:
-    """The grid of each node's output; a node in a loop without spikes has no entry, for what arrives is unbounded."""
+    """Return the grid of each node's output; nodes in a loop without spikes have none, as their input is unbounded."""
     known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
     known |= {node.name: Grid(0, node.cap) for node in program.spiking if node.many and node.cap is not None}
     waiting = [node for node in program.nodes if node.name not in known]
@@ -160,13 +160,13 @@ def _arriving(node: Node, known: Mapping[str, Grid | None]) -> Grid | None:
 
 
 def on_grid(x: NDArray[Any], grid: Grid) -> bool:
-    """Whether every value of ``x`` lies on the grid and within its bound."""
+    """Return whether every value of ``x`` lies on the grid and within its bound."""
     scaled = np.asarray(x, np.float64) * 2.0**grid.fraction_bits
     return bool((scaled == np.round(scaled)).all() and np.abs(x).max(initial=0) <= grid.bound)
 
 
 def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
-    """Raise InputError unless every input value lies on the grid that the program's metadata declare, if they do."""
+    """Raise InputError unless every input value lies on the declared grid, if there is one."""
     grid = input_grid(program.metadata)
     if grid is None:
         return
@@ -181,7 +181,7 @@ def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any
 
 
 def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
-    """Nearest multiples of 2^-fraction_bits, as float32 (halves to even)."""
+    """Return the nearest multiples of 2^-fraction_bits, as float32 (halves to even)."""
     given = np.asarray(x)
     rounded = np.empty(given.shape, np.float32)
     for part, to in zip(_parts(given), _parts(rounded), strict=True):
@@ -190,12 +190,12 @@ def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
 
 
 def largest_difference(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """The largest magnitude of the differences of two arrays of one shape."""
+    """Return the largest magnitude of the differences of two arrays of one shape."""
     return max((float(np.abs(a - b).max()) for a, b in zip(_parts(x), _parts(y), strict=True)), default=0.0)
 
 
 def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Sequence[int]) -> Floats:
-    """Values on the grid that metadata declare; where that holds 0 and 1 alone, or there is none, 1 with rate 0.3."""
+    """Draw values on the declared grid; for a grid of 0 and 1 alone, or none, 1 with rate 0.3."""
     grid = input_grid(metadata)
     if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
         return (rng.random(size) < 0.3).astype(np.float32)
@@ -203,7 +203,7 @@ def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Se
 
 
 def fraction_bits(values: NDArray[Any]) -> int:
-    """The least f so that all values are multiples of 2^-f (negative for multiples of larger powers of two)."""
+    """Return the least f so that all values are multiples of 2^-f (negative for larger powers of two)."""
     given = np.asarray(values)
     if given.dtype not in _MANTISSAS:
         given = given.astype(np.float64)
@@ -212,13 +212,13 @@ def fraction_bits(values: NDArray[Any]) -> int:
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The array's values in parts that a processor's cache holds; parts of the array itself where it is contiguous."""
+    """Yield the array's values in cache-sized parts; views if it is contiguous."""
     flat = array.reshape(-1)
     return (flat[i : i + _AT_ONCE] for i in range(0, flat.size, _AT_ONCE))
 
 
 def _finest(values: NDArray[Any]) -> float:
-    """The smallest of the powers of two that the values' lowest bits stand for; infinity if all are 0."""
+    """Return the smallest power of two of the values' lowest bits; infinity if all are 0."""
     whole, mantissa = _MANTISSAS[values.dtype]
     word = values.view(whole)
     rest = (word & (word - whole(1))).view(values.dtype)  # without the lowest bit
@@ -244,7 +244,7 @@ def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
 
 
 def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> Grid | None:
-    """The grid of a node's output, but for spikes, given that of what arrives; None where it is not known."""
+    """Return the grid of a node's output other than spikes, from the grid of its input; None if unknown."""
     match node:
         case Input():
             return input_grid(metadata)
@@ -259,7 +259,7 @@ def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) 
 
 
 def synaptic(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid) -> Grid:
-    """The grid of a layer's partial sums; weight ``[outputs, ...]``, bias ``[outputs]``."""
+    """Return the grid of a layer's partial sums; weight ``[outputs, ...]``, bias ``[outputs]``."""
     bits = fraction_bits(weight) + arriving.fraction_bits
     if bias is not None:
         bits = max(bits, fraction_bits(bias))
@@ -267,7 +267,7 @@ def synaptic(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid) ->
 
 
 def largest_sum(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid) -> float:
-    """What no partial sum of a layer exceeds: the largest, over its outputs, of Σ|w|·bound + |b|."""
+    """Bound every partial sum of a layer: the largest, over its outputs, of Σ|w|·bound + |b|."""
     rows = weight.reshape(len(weight), -1)
     at_once = max(_AT_ONCE // max(rows.shape[1], 1), 1)
     parts = (rows[i : i + at_once].astype(np.float64) for i in range(0, len(rows), at_once))
@@ -278,7 +278,7 @@ def largest_sum(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid)
 
 
 def sum_grids(grids: Sequence[Grid | None]) -> Grid | None:
-    """The grid of a sum of one value from each; None if one of them is not known."""
+    """Return the grid of a sum of one value from each; None if one of them is unknown."""
     known = [grid for grid in grids if grid is not None]
     if len(known) < len(grids) or not known:
         return None

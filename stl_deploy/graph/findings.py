@@ -1,4 +1,4 @@
-"""What a check says: findings anchored to nodes, and one report with a JSON twin."""
+"""Findings of a check, anchored to nodes, and one report with a JSON twin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fidelity = Literal["faithful", "approximate", "unsupported", "unjudged"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check has to say.
+    """One finding of a check.
 
     slug: short stable name for scripts. node: the node's name, None for the graph as a whole.
     target: the target it concerns, None if it holds whatever the target. An ``error`` makes the node unsupported
@@ -58,16 +58,16 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the graph is sound and every target asked for can hold it."""
+        """Whether the graph is sound and every requested target can hold it."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
     def runs(self) -> bool:
-        """Whether the graph itself is sound, whatever its targets say."""
+        """Whether the graph itself is sound, regardless of targets."""
         return not any(finding.severity == "error" and finding.target is None for finding in self.findings)
 
     def raise_if_unsupported(self) -> None:
-        """Raise UnsupportedError with the first error, if the graph is unsound or a target asked for cannot hold it."""
+        """Raise UnsupportedError with the first error, if the graph is unsound or a requested target cannot hold it."""
         for finding in self.findings:
             if finding.severity == "error":
                 where = f"{finding.target}: {finding.reason}" if finding.target is not None else finding.reason
@@ -75,12 +75,12 @@ class CheckReport:
                 raise UnsupportedError(where, node=finding.node or "graph", slug=finding.slug, remedy=remedy)
 
     def __str__(self) -> str:
-        """What was found, and the verdict for each target."""
+        """Return the findings, and the verdict for each target."""
         verdicts = (f"{target}: {fidelity}" for target, fidelity in self.targets.items())
         return "\n".join([*to_lines(self.findings), *verdicts])
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return {
             "ok": self.ok,
             "dialect": None if self.dialect is None else self.dialect.as_dict(),
@@ -108,7 +108,7 @@ def to_lines(findings: Iterable[Finding]) -> list[str]:
 
 
 def _paragraph(what: str, target: str, remedy: str, reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """One line for one reason; several have a line each between what they share."""
+    """Return one line for one reason; several have a line each between their shared parts."""
     arrow = [f" -> {remedy}"] if remedy else []
     if len(reasons) == 1:
         ((reason, nodes),) = reasons.items()
@@ -127,7 +127,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def from_error(error: Exception, target: str | None = None) -> Finding:
-    """An exception as a finding; node, slug and remedy are kept where it has them."""
+    """Return an exception as a finding, with its node, slug and remedy if it has them."""
     match error:
         case UnsupportedError():
             return Finding(error.slug, "error", error.node, error.reason, error.remedy, target)
@@ -159,7 +159,7 @@ REMEDIES: Mapping[str, str] = {
 def fidelities(
     nodes: Iterable[str], findings: Iterable[Finding], targets: Iterable[str]
 ) -> dict[str, dict[str, Fidelity]]:
-    """For each node, how each target holds it."""
+    """Return each target's fidelity for each node."""
     held: dict[str, dict[str, Fidelity]] = {node: dict.fromkeys(targets, "faithful") for node in nodes}
     for finding in findings:
         for by_target in held.values() if finding.node is None else [held.get(finding.node, {})]:
@@ -170,7 +170,7 @@ def fidelities(
 
 
 def worst(*found: Fidelity) -> Fidelity:
-    """The least faithful; faithful if nothing was found."""
+    """Return the least faithful; faithful without findings."""
     order: tuple[Fidelity, ...] = ("faithful", "approximate", "unjudged", "unsupported")
     return max(found, key=order.index, default="faithful")
 

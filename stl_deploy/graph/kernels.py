@@ -1,6 +1,6 @@
-"""What each memoryless node computes, on arrays ``[N, *shape]`` with time folded into N.
+"""Compute memoryless nodes on arrays ``[N, *shape]`` with time folded into N.
 
-Sums are made in float32, or, where asked, in float64 from the float32 terms and then rounded once. Products of two
+Sums are in float32, or, with ``double``, in float64 from the float32 terms and then rounded once. Products of two
 float32 numbers are exact in float64, and so are sums of them that need no more than 53 bits.
 """
 
@@ -41,14 +41,14 @@ _MOST_PATCH_BYTES = 256 * 2**20
 
 @singledispatch
 def apply(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
-    """The output ``[N, *node.shape]`` of a memoryless node for input ``x`` ``[N, *input shape]``, float32."""
+    """Return the output ``[N, *node.shape]`` of a memoryless node for input ``x`` ``[N, *input shape]``, float32."""
     raise TypeError(f"{type(node).__name__} is not memoryless")
 
 
 def combined(node: Node, parts: Sequence[Floats], *, leading: int) -> Floats:
-    """What a node's sources bring it: their sum from left to right, or for a `Concat` all of them behind each other.
+    """Combine a node's sources: their sum from left to right, or for a `Concat` their concatenation.
 
-    leading: how many axes are before those of one sample.
+    leading: number of axes before those of one sample.
     """
     first, *others = parts
     if not others:
@@ -153,7 +153,7 @@ def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 def pad(x: Floats, padding: tuple[tuple[int, int], ...]) -> Floats:
-    """Zeros before and after each of the trailing axes."""
+    """Add zeros before and after each of the trailing axes."""
     if not any(before or after for before, after in padding):
         return x
     return np.pad(x, [(0, 0)] * (x.ndim - len(padding)) + list(padding))
@@ -162,7 +162,7 @@ def pad(x: Floats, padding: tuple[tuple[int, int], ...]) -> Floats:
 def unfold(
     x: Floats, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Patches ``[N, C, *kernel, *out]`` of a padded ``x`` ``[N, C, *spatial]``, as a view."""
+    """Return patches ``[N, C, *kernel, *out]`` of a padded ``x`` ``[N, C, *spatial]``, as a view."""
     rank = len(kernel)
     axes = tuple(range(2, 2 + rank))
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))

@@ -1,4 +1,4 @@
-"""How close potentials come to the threshold: where another order of summation could move a spike."""
+"""Measure the distance of potentials to the threshold: near it, another order of summation could move a spike."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NEAR_ULPS = 4
 
 
 _TELLING_ULPS = 1000
-"""Up to here a distance is told in units in the last place: it may be rounding. Beyond, it is a number like another."""
+"""Up to this distance units in the last place are printed, since rounding may explain it; beyond it plain numbers."""
 
 
 @dataclass(frozen=True)
 class Margin:
-    """A neuron's potential in one step, before its reset, and the threshold it is compared with.
+    """A neuron's potential in one step, before its reset, and its threshold.
 
     threshold: for a neuron that fires several times at once, the multiple of θ nearest to the potential.
     ulps: potential minus threshold, in float32 units in the last place of the threshold.
@@ -40,7 +40,7 @@ class Margin:
 
 
 class UlpMargins:
-    """An observer for `stl_deploy.graph.run.run`: counts potentials near the threshold, per spiking node.
+    """Count potentials near the threshold, per spiking node: an observer for `stl_deploy.graph.run.run`.
 
     counts: how often (neuron, step, sample) a potential was within ``ulps`` units in the last place of its
     threshold, ties included.
@@ -51,7 +51,7 @@ class UlpMargins:
         self.counts: dict[str, int] = {}
 
     def __call__(self, node: Node, x: Floats, output: Floats) -> None:
-        """Take in one node's summed input ``[T, B, *shape]``."""
+        """Count one node's summed input ``[T, B, *shape]``."""
         if not isinstance(node, Neuron) or not node.spiking:
             return
         near = 0
@@ -62,7 +62,7 @@ class UlpMargins:
 
 
 def potentials(node: Neuron, x: Floats) -> Iterator[Floats]:
-    """For each step of input ``x`` ``[T, B, *shape]``, the potential ``[B, *shape]`` that meets the threshold."""
+    """Yield the potential ``[B, *shape]`` before comparison, for each step of input ``x`` ``[T, B, *shape]``."""
     state = NeuronState(node, x.shape[1])
     output = np.empty_like(x[0])
     for arriving in x:
@@ -79,7 +79,7 @@ def margin_at(
     sample: int,
     neuron: tuple[int, ...],
 ) -> Margin:
-    """The margin of one neuron of a spiking node in one step; the reference is run on that sample alone."""
+    """Return the margin of one neuron of a spiking node in one step; the reference runs on that sample alone."""
     found: list[Margin] = []
 
     def observe(seen: Node, arrived: Floats, output: Floats) -> None:
@@ -96,7 +96,7 @@ def margin_at(
 
 
 def nearest_level(node: Neuron, v: Floats) -> Floats:
-    """What each potential ``[B, *shape]`` is compared with; of a neuron of several spikes, the nearest such level."""
+    """Return the level that each potential ``[B, *shape]`` is compared with; with several spikes, the nearest."""
     assert node.threshold is not None
     theta = np.broadcast_to(node.threshold, v.shape)
     if not node.many:

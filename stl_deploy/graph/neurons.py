@@ -1,4 +1,4 @@
-"""The neuron's step in numpy: the equations of `stl_deploy.graph.program`, line by line, in float32."""
+"""Step neurons in numpy: the equations of `stl_deploy.graph.program`, line by line, in float32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = 2**16
 
 
 class NeuronState:
-    """The state of one population for a batch: potential, and where the node has them, current and last spikes."""
+    """The state of one population for a batch: potential, and if the node has them, current and last spikes."""
 
     def __init__(self, node: Neuron, batch: int) -> None:
         shape = (batch, *node.shape)
@@ -26,12 +26,12 @@ class NeuronState:
         self._over = np.zeros(shape, np.float32) if over else None
 
     def step(self, x: Floats, out: Floats) -> None:
-        """Advance one time step with input ``x`` ``[B, *shape]``; writes the output into ``out``."""
+        """Advance one time step with input ``x`` ``[B, *shape]``; write the output into ``out``."""
         self.charge(x)
         self.release(out)
 
     def charge(self, x: Floats) -> None:
-        """Take the input in: after this ``v`` is what is compared with the threshold."""
+        """Add the input; ``v`` is then ready for comparison with the threshold."""
         node, v = self.node, self.v
         drive = self._drive(x)
         if self._over is not None and node.threshold is not None:
@@ -115,7 +115,7 @@ def fire(node: Neuron, v: Floats, out: Floats) -> None:
 
 
 def rounded(node: Neuron, ratio: Floats) -> None:
-    """Round how many thresholds potentials hold to numbers of spikes, in place."""
+    """Round potentials in units of thresholds to numbers of spikes, in place."""
     if node.rounding == "half_even":
         np.rint(ratio, out=ratio)
     elif node.rounding == "half_up":
@@ -126,7 +126,7 @@ def rounded(node: Neuron, ratio: Floats) -> None:
 
 
 def sequence(node: Neuron, x: Floats) -> Floats:
-    """The output ``[T, B, *shape]`` for input ``x`` of the same shape, from rest."""
+    """Return the output ``[T, B, *shape]`` for input ``x`` of the same shape, from rest."""
     out = np.empty_like(x)
     at_once = max(1, _BLOCK // max(1, int(np.prod(node.shape))))
     for start in range(0, x.shape[1], at_once):

@@ -1,4 +1,4 @@
-"""Where a network's neurons stand on the cores of a chip: plain data, which exporters make and energy counts."""
+"""Placement of a network's neurons on a chip's cores: plain data for exporters and energy counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PlacedCore:
 
     @property
     def neurons(self) -> int:
-        """How many."""
+        """Number of neurons."""
         return self.last - self.first
 
 

@@ -8,8 +8,8 @@ are ``[T, B, *shape]``.
 **What a node computes.** Its input ``x`` is the sum of its sources, added left to right in float32; a `Concat` takes
 each source by itself. A source with ``delay`` d carries the value of d steps ago (0 before that).
 
-A Program holds more than NIR: `Norm`, `MaxPool`, `Concat` and `Gather` have no NIR node. What a target has no node for,
-a pass removes; a Format says which nodes it ``takes``. While passes run, weights and biases may be float64.
+A Program holds more than NIR: `Norm`, `MaxPool`, `Concat` and `Gather` have no NIR node. A pass removes nodes that a
+target lacks; a Format says which nodes it ``takes``. While passes run, weights and biases may be float64.
 
 **What a neuron computes**, each line one float32 operation per element, lines left out
 where the field is None (this order is the contract that every backend keeps)::
@@ -73,7 +73,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Node:
-    """Common to all: the NIR node's name, the shape of its output, and its incoming edges.
+    """Common fields: the NIR node's name, the shape of its output, and its incoming edges.
 
     combine: ``add``: its input is the sum of its sources; ``each``: it takes each of them by itself.
     """
@@ -86,12 +86,12 @@ class Node:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Input(Node):
-    """Where samples enter; has no sources."""
+    """Input of samples; has no sources."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Output(Node):
-    """Where results leave; passes its input through."""
+    """Output of results; passes its input through."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,7 +180,7 @@ class MaxPool(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Concat(Node):
-    """The values of its sources behind each other on the first axis, ``sizes[i]`` of source i."""
+    """Its sources concatenated on the first axis, ``sizes[i]`` of source i."""
 
     combine: ClassVar[Literal["add", "each"]] = "each"
     sizes: tuple[int, ...]
@@ -188,7 +188,7 @@ class Concat(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Gather(Node):
-    """Values of its input in other places: ``indices`` has the shape of the output and holds flat places, -1 for 0."""
+    """Rearranged input: ``indices`` has the shape of the output and holds flat places, -1 for 0."""
 
     indices: NDArray[np.int64]
     input_shape: Shape
@@ -256,57 +256,57 @@ class Program:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """Where samples enter."""
+        """The Input nodes."""
         return tuple(self.of(Input))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Where results leave."""
+        """The Output nodes."""
         return tuple(self.of(Output))
 
     @property
     def spiking(self) -> tuple[Neuron, ...]:
-        """The nodes that put out spikes, in order."""
+        """The spiking nodes, in order."""
         return tuple(node for node in self.of(Neuron) if node.spiking)
 
     def samples_within(self, values: int, steps: int) -> int:
-        """How many samples of so many steps have at most ``values`` spikes and silences in all layers; at least one."""
+        """Return how many samples of ``steps`` steps have at most ``values`` spikes and silences, at least one."""
         return max(1, values // max(1, steps * sum(math.prod(node.shape) for node in self.spiking)))
 
     @cached_property
     def readers(self) -> dict[str, tuple[Node, ...]]:
         """For each node's name, the nodes that read its output."""
-        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        by_source: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
             for name in dict.fromkeys(source.node for source in node.sources):
-                found[name].append(node)
-        return {name: tuple(nodes) for name, nodes in found.items()}
+                by_source[name].append(node)
+        return {name: tuple(nodes) for name, nodes in by_source.items()}
 
     def digest(self) -> str:
-        """SHA-256 of the nodes, their arrays and dt: the name of what was exported where there is no file."""
-        found = hashlib.sha256(repr(self.dt).encode())
+        """SHA-256 of the nodes, their arrays and dt: identifies an export's source without a file."""
+        digest = hashlib.sha256(repr(self.dt).encode())
         for node in self.nodes:
-            _add(found, node)
-        return found.hexdigest()
+            _add(digest, node)
+        return digest.hexdigest()
 
     def of(self, kind: type[N]) -> Iterator[N]:
-        """The nodes of one kind, in order."""
+        """Return the nodes of one kind, in order."""
         return (node for node in self.nodes if isinstance(node, kind))
 
 
-def _add(found: hashlib._Hash, value: Any) -> None:
-    """Hash a node's field: dataclasses by field, arrays by type, shape and bytes, all else by what is printed."""
+def _add(digest: hashlib._Hash, value: Any) -> None:
+    """Hash a node's field: dataclasses by field, arrays by type, shape and bytes, others by repr."""
     if is_dataclass(value):
-        found.update(type(value).__name__.encode())
-        for one in fields(value):
-            _add(found, getattr(value, one.name))
+        digest.update(type(value).__name__.encode())
+        for field in fields(value):
+            _add(digest, getattr(value, field.name))
     elif isinstance(value, tuple):
         for part in value:
-            _add(found, part)
+            _add(digest, part)
     elif isinstance(value, np.ndarray):
-        found.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+        digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
     else:
-        found.update(repr(value).encode() + b";")
+        digest.update(repr(value).encode() + b";")
 
 
 InputCoding = Literal["spikes", "graded", "analog"]
@@ -314,7 +314,7 @@ InputCoding = Literal["spikes", "graded", "analog"]
 
 
 def is_max_pool(program: Program, node: Node) -> bool:
-    """Whether ``node`` is a Threshold that, with the sum pool before it, is max pooling of spikes.
+    """Return whether ``node`` is a Threshold that, with the sum pool before it, is max pooling of spikes.
 
     True for a memoryless neuron with a uniform threshold in [0, 1) (compare ``gt``) or
     (0, 1] (``ge``), reading only a sum pool of binary spikes.
@@ -338,7 +338,7 @@ def is_max_pool(program: Program, node: Node) -> bool:
 
 
 def is_binary(program: Program, name: str) -> bool:
-    """Whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
+    """Return whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
     waiting, seen = [name], {name}
     while waiting:
         node = program.by_name[waiting.pop()]

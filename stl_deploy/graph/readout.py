@@ -1,4 +1,4 @@
-"""What is made of a network's outputs over time: the decision that a classifier takes from ``[T, B, ...]``."""
+"""Read out a network's outputs over time: a classifier's decision from ``[T, B, ...]``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KEY = "readout"
 
 @dataclass(frozen=True)
 class Readout:
-    """How outputs ``[T, B, features]`` become scores.
+    """Rule from outputs ``[T, B, features]`` to scores.
 
     over_time: mean, sum, maximum or last of the T steps, or ``first``: T less the step of the first output above 0,
     and of those in one step the greater scores higher (0 where none is); None: every step is put out as it is.
-    population: the mean of so many neighbouring outputs is one score (a vote); 1: none is taken.
-    then: what is done over the classes at the end; None: nothing.
+    population: number of neighbouring outputs whose mean is one score (a vote); 1: no vote.
+    then: operation over the classes at the end; None: nothing.
 
         Readout("mean", population=10)(y)  # [T, B, 100] -> [B, 10]
     """
@@ -44,7 +44,7 @@ class Readout:
             raise InputError(f"readout: expected an integer population from 1; found {self.population!r}")
 
     def __call__(self, y: NDArray[Any]) -> Floats:
-        """Scores of outputs ``[T, B, ..., features]``; sums and means are added up in float64.
+        """Return scores of outputs ``[T, B, ..., features]``; sums and means are added up in float64.
 
         Raises InputError where the features are no multiple of ``population``.
         """
@@ -56,12 +56,12 @@ class Readout:
         return np.asarray(scores, np.float32)
 
     def decide(self, y: NDArray[Any]) -> NDArray[np.int64]:
-        """The class of each sample ``[B]``; without a rule over time the steps' scores are added up."""
+        """Return the class of each sample ``[B]``; without a rule over time the steps' scores are added up."""
         rule = "sum" if self.over_time in (None, "mean") else self.over_time
         return np.asarray(_over_time(self.votes(y), rule).argmax(axis=-1), np.int64)
 
     def votes(self, y: NDArray[Any]) -> NDArray[Any]:
-        """The score of each step ``[T, B, ..., classes]``: means over ``population`` neighbouring outputs.
+        """Return the score of each step ``[T, B, ..., classes]``: means over ``population`` neighbouring outputs.
 
         Raises InputError where the features are no multiple of ``population``.
         """
@@ -76,7 +76,7 @@ class Readout:
         return np.asarray(votes.reshape(*votes.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64))
 
     def as_dict(self) -> dict[str, Any]:
-        """For the graph's metadata; a rule that is None is left out."""
+        """Return the form for the graph's metadata; a rule that is None is left out."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ def _earliest(votes: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def readout_of(metadata: Mapping[str, Any]) -> Readout:
-    """The readout that a graph's metadata declares: ``readout``, or our networks' ``decision`` (mean, max or first).
+    """Return the readout of a graph's metadata: ``readout``, or our networks' ``decision`` (mean, max or first).
 
     Raises InputError for a declaration that is none.
     """

@@ -1,7 +1,7 @@
-"""The reference run: a Program in numpy, float32, node by node.
+"""Run a Program in numpy, float32, node by node: the reference.
 
-Feed-forward parts take all time steps at once; loops are stepped. An array is let go as soon
-as its last reader has run, unless it is recorded.
+Feed-forward parts take all time steps at once; loops are stepped. An array is freed as soon as its last reader has
+run, unless it is recorded.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ per node when the run is chunked over samples. The arrays must not be written to
 
 @dataclass(frozen=True)
 class Result:
-    """What a run put out.
+    """Outputs of a run.
 
-    outputs: one ``[T, B, *shape]`` array per Output node; recorded: the same for each node asked for.
-    states: of targets that tell them, potentials and currents as ``v__NODE`` and ``i__NODE``, in the target's numbers.
+    outputs: one ``[T, B, *shape]`` array per Output node; recorded: the same for each requested node.
+    states: potentials and currents as ``v__NODE`` and ``i__NODE``, in the target's numbers, if the target returns them.
     """
 
     outputs: Mapping[str, Floats]
@@ -87,7 +87,7 @@ def run(
 
 
 def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
-    """``x`` as one array per Input node; raises InputError where names, shapes, T or B do not fit.
+    """Return ``x`` as one array per Input node; raise InputError if names, shapes, T or B do not fit.
 
     Arrays are float32, but for bool and 8-bit integers: these stay as they are, for `as_floats` of a few samples.
     """
@@ -101,11 +101,11 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
         raise InputError(f"expected inputs {', '.join(sorted(names))}; found {', '.join(sorted(x))}")
     leading = {array.shape[:2] for array in x.values()}
     for node in program.inputs:
-        found = x[node.name].shape
-        if found[2:] != node.shape or len(found) < 2 or 0 in found[:2]:
+        shape = x[node.name].shape
+        if shape[2:] != node.shape or len(shape) < 2 or 0 in shape[:2]:
             raise InputError(
                 f"input '{node.name}': expected shape [T, B, {', '.join(map(str, node.shape))}] with T, B >= 1; found "
-                f"{list(found)}{_steps_inside(program, found, node.shape)}"
+                f"{list(shape)}{_steps_inside(program, shape, node.shape)}"
             )
     if len(leading) > 1:
         raise InputError(f"expected one T and B for all inputs; found {sorted(leading)}")
@@ -113,7 +113,7 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
 
 
 def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
-    """What to do with an input without steps of a graph whose module makes its steps itself."""
+    """Return a hint for input without steps, if the graph's module makes its steps itself."""
     captured = program.metadata.get(CAPTURED)
     if found[1:] != shape or not isinstance(captured, Mapping) or captured.get("time") != "inside":
         return ""
@@ -126,7 +126,7 @@ def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
 
 
 def as_floats(x: NDArray[Any]) -> Floats:
-    """A part of what `match_inputs` returns, in float32."""
+    """Return a part of `match_inputs`'s result, in float32."""
     return np.asarray(x, np.float32)
 
 
@@ -182,8 +182,8 @@ def _run_part(
                 waiting[name] -= 1
         for name in [name for name in values if not waiting[name]]:
             del values[name]
-    found = {node.name: results[node.name] for node in program.outputs}
-    return Result(found, {k: results[k] for k in results if k in record})
+    by_output = {node.name: results[node.name] for node in program.outputs}
+    return Result(by_output, {k: results[k] for k in results if k in record})
 
 
 def _arriving(node: Node, values: Mapping[str, Floats]) -> Floats:
@@ -221,7 +221,7 @@ def _delay(node: Delay, x: Floats) -> Floats:
 def _run_loop(
     segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int, observed: bool, sums: Sums
 ) -> dict[str, _Cell]:
-    """Step a loop through time; returns what each node put out, and what arrived at it if that is observed."""
+    """Step a loop through time; return each node's output, and its input if that is observed."""
     cells = {node.name: _Cell(node, steps, batch, observed or isinstance(node, Delay), sums) for node in segment}
     for t in range(steps):
         for node in segment:
@@ -240,7 +240,7 @@ def _at(x: Floats, t: int) -> Floats:
 
 
 class _Cell:
-    """One node of a loop, with what has arrived and what it has put out so far."""
+    """One node of a loop, with its inputs and outputs so far."""
 
     def __init__(self, node: Node, steps: int, batch: int, remember: bool, sums: Sums) -> None:
         self.node, self._remember, self._sums = node, remember, sums

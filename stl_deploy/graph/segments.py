@@ -1,4 +1,4 @@
-"""Which parts of a Program can take all time steps at once, and which must go step by step."""
+"""Split a Program into parts that take all time steps at once, and parts that go step by step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stl_deploy.graph.program import Node, Program, Source
 
 
 def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
-    """The program's strongly connected components, each after all it reads from.
+    """Return the program's strongly connected components, each after its sources.
 
     A component of one node without a self-edge is feed-forward and can be run over the whole
     sequence; any other is a loop and must be stepped (see `is_loop`). Nodes inside a component keep the
@@ -25,17 +25,17 @@ def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
 
 
 def is_loop(segment: Sequence[Node]) -> bool:
-    """Whether a segment feeds back into itself."""
+    """Return whether a segment feeds back into itself."""
     return len(segment) > 1 or any(source.node == segment[0].name for source in segment[0].sources)
 
 
 def looped(program: Program) -> frozenset[str]:
-    """The names of the nodes in loops, each of whose time steps needs the one before."""
+    """Return the names of the nodes in loops, which need the previous time step."""
     return frozenset(node.name for segment in segments(program) if is_loop(segment) for node in segment)
 
 
 def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Strongly connected components, each after those it can reach, its nodes last met first (Kosaraju and Sharir)."""
+    """Return strongly connected components, each after those it can reach (Kosaraju and Sharir)."""
     _, met, finished = walk(names, successors)
     place = {name: i for i, name in enumerate(met)}
     before: dict[str, list[str]] = defaultdict(list)
@@ -59,7 +59,7 @@ def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[s
 def walk(
     roots: Iterable[str], successors: Mapping[str, Sequence[str]]
 ) -> tuple[set[tuple[str, str]], list[str], list[str]]:
-    """Depth-first, without recursion: the edges that lead back to the path, and the nodes as met and as finished."""
+    """Walk depth-first without recursion: return back edges, and the nodes in order of visit and of completion."""
     back: set[tuple[str, str]] = set()
     met: dict[str, None] = {}
     finished: list[str] = []
@@ -84,7 +84,7 @@ def walk(
 
 
 def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The second of each pair under the first, in order."""
+    """Group the second of each pair under the first, in order."""
     found: dict[str, list[str]] = {}
     for key, value in pairs:
         found.setdefault(key, []).append(value)
@@ -92,7 +92,7 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
-    """Every undelayed source before its reader; otherwise the order given."""
+    """Order every undelayed source before its reader; otherwise keep the given order."""
     done: dict[str, Node] = {}
     for root in nodes:
         path = {root: None}

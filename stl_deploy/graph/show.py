@@ -1,4 +1,4 @@
-"""A network as a table: what each node is, how large, and the constants of its neurons."""
+"""Show a network as a table: kind, size and neuron constants of each node."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from stl_deploy.graph.program import (
 
 @dataclass(frozen=True)
 class Row(JsonTwin):
-    """One node. shape: of its output; parameters: stored weights and biases; synapses: connections of one sample and
-    step, those into padding left out (None: not known of an artifact); constants: of neurons and pools, in words.
+    """One node.
+
+    shape: of its output; parameters: stored weights and biases; synapses: connections of one sample and step, without
+    those into padding (None: unknown for an artifact); constants: of neurons and pools, in words.
     """
 
     node: str
@@ -44,7 +46,7 @@ class Row(JsonTwin):
 
 
 def table(program: Program) -> tuple[Row, ...]:
-    """One row for each node, in running order."""
+    """Return one row for each node, in running order."""
     return tuple(
         Row(
             node.name,
@@ -90,7 +92,7 @@ def _synapses(node: Node) -> int:
 def taps(
     inputs: Shape, outputs: Shape, kernel: Shape, stride: Shape, padding: Sequence[tuple[int, int]], dilation: Shape
 ) -> int:
-    """Pairs of output and kernel position whose input lies inside; the axes are independent, so they multiply."""
+    """Count pairs of output and kernel position whose input lies inside; the axes are independent, so they multiply."""
     axes = zip(inputs, outputs, kernel, stride, padding, dilation, strict=True)
     return prod(
         sum(0 <= out * s + k * d - before < size for out in range(count) for k in range(taps))

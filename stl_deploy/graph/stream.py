@@ -1,4 +1,4 @@
-"""A Program one time step at a time, for as long as its user likes: the reference run without a horizon."""
+"""Run a Program one time step at a time, without a horizon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stl_deploy.graph.run import as_floats, match_inputs
 
 
 class Stream:
-    """A session: it keeps every population's state, and what delayed edges still have to bring.
+    """A session: it keeps every population's state and the values on delayed edges.
 
         session = Stream(program)
         for x_t in frames:          # [B, *input shape]
@@ -37,7 +37,7 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Back to rest; the next step may bring another number of samples."""
+        """Return to rest; the next step may bring another number of samples."""
         self._batch: int | None = None
         self._states: dict[str, neurons.NeuronState] = {}
         self._past = {name: deque[Floats](maxlen=steps) for name, steps in self._reach.items() if steps}
@@ -46,7 +46,7 @@ class Stream:
         }
 
     def step(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Floats:
-        """The output ``[B, *shape]`` of one step's input ``[B, *input shape]``, or one array for each input.
+        """Return the output ``[B, *shape]`` of one step's input ``[B, *input shape]``, or one array for each input.
 
         Raises InputError where the input does not fit, the number of samples changes without a `reset`, or the
         network has several outputs (see `step_all`); GraphError where a potential leaves float32's range.
@@ -57,7 +57,7 @@ class Stream:
         return next(iter(outputs.values()))
 
     def step_all(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
-        """As `step`, with every Output node's array by name."""
+        """Step as `step` does, with every Output node's array by name."""
         single = {name: a[None] for name, a in x.items()} if isinstance(x, Mapping) else np.asarray(x)[None]
         arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
         self._begin(len(next(iter(arrays.values()))))

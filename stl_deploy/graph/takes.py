@@ -1,4 +1,4 @@
-"""Which kinds of nodes a target takes, and what to do about the others."""
+"""Refuse nodes of kinds that a target does not take, with the pass that removes them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REMEDIES: dict[type[Node], str] = {
 
 
 def refused(program: Program, takes: Kinds, target: str) -> Iterator[UnsupportedError]:
-    """One error for each node of a kind that ``target`` does not take, with the pass that removes it."""
+    """Return one error for each node of a kind that ``target`` does not take, with the pass that removes it."""
     for node in program.nodes:
         if type(node) not in takes:
             kind = _NAMES.get(type(node), type(node).__name__)

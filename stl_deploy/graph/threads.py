@@ -1,4 +1,4 @@
-"""Samples spread over threads."""
+"""Spread samples over threads."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def _blas() -> ThreadpoolController:
 
 
 def threads() -> int:
-    """How many threads BLAS would use: the cores, or what OMP_NUM_THREADS and its like say."""
+    """Return the number of BLAS threads: the cores, or OMP_NUM_THREADS and its like."""
     return max((library["num_threads"] for library in _blas().info()), default=1)
 
 
 def map_samples(work: Callable[[slice], T], samples: int, values: int, at_once: int) -> list[T]:
-    """`map_parts` over groups of samples of ``values`` values each, of which all threads together hold ``at_once``."""
+    """Run `map_parts` over groups of samples of ``values`` values each, at most ``at_once`` values in all threads."""
     workers = threads()
     size = max(1, min(at_once // (values * workers), -(-samples // workers)))
     return map_parts(work, [slice(start, start + size) for start in range(0, samples, size)])
 
 
 def map_parts(work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
-    """``work`` of each part, in order, on threads, while BLAS uses one itself.
+    """Run ``work`` on each part, in order, on threads, with single-threaded BLAS.
 
     BLAS's own threads help less with products this small, and wait for each other at full speed, which takes the cores
     from whatever else runs.

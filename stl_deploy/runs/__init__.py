@@ -1,1 +1,1 @@
-"""Run folders, sources of a network, manifests: what verbs read and keep on disk."""
+"""Run folders, network sources, and manifests."""

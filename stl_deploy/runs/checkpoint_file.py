@@ -1,4 +1,7 @@
-"""Read state dicts that ``torch.save`` wrote: a reader for `isolated`, without running what a pickle may hold."""
+"""Read state dicts that ``torch.save`` wrote, without running pickled code.
+
+A reader for `isolated`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from stl_deploy.errors import InputError
 
 
 def read_checkpoint(path: Path) -> Answer:
-    """Name, type and shape of every tensor, and their bytes.
+    """Return name, type and shape of every tensor, and their bytes.
 
     Raises InputError for a file that holds more than tensors, or no state dict.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles, which are refused
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # torch has errors of many types for files that are damaged or hold more than tensors
@@ -30,15 +33,15 @@ def read_checkpoint(path: Path) -> Answer:
         raise InputError(
             f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict()"
         ) from None
-    if isinstance(found, dict) and not _is_state(found):
-        states = [value for value in found.values() if _is_state(value)]  # a training's checkpoint: one is the model's
-        found = states[0] if len(states) == 1 else found
-    if not _is_state(found):
+    if isinstance(loaded, dict) and not _is_state(loaded):
+        states = [value for value in loaded.values() if _is_state(value)]  # a training's checkpoint: one is the model's
+        loaded = states[0] if len(states) == 1 else loaded
+    if not _is_state(loaded):
         raise InputError(
-            f"{path}: expected a state dict of tensors; found a {type(found).__name__}; save model.state_dict()"
+            f"{path}: expected a state dict of tensors; found a {type(loaded).__name__}; save model.state_dict()"
         )
     forms, contents = [], []
-    for name, tensor in found.items():
+    for name, tensor in loaded.items():
         content = _content(path, name, tensor)
         forms.append((name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)))
         contents.append(content.numpy())
@@ -46,7 +49,7 @@ def read_checkpoint(path: Path) -> Answer:
 
 
 def _content(path: Path, name: Any, tensor: Tensor) -> Tensor:
-    """A tensor's bytes, uint8."""
+    """Return a tensor's bytes, uint8."""
     if not isinstance(name, str) or tensor.is_complex():
         raise InputError(f"{path}: expected tensors of real numbers by name; found {str(name)!a} of {tensor.dtype}")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""From a preset's name or a file, and changes to it, to a configuration."""
+"""Load a preset or a file, with changes, as a configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_A_RUN = (MANIFEST, CHECKPOINT, MODEL)
 
 
 def configure(preset_or_file: str, changes: Sequence[str] = ()) -> RunConfig:
-    """The configuration with ``changes`` (``key.sub=value``) applied, checked as far as it can be without data.
+    """Return the configuration with ``changes`` (``key.sub=value``) applied, checked as far as possible without data.
 
     Raises ConfigError naming the key, or the layer that does not fit.
     """
@@ -27,9 +27,9 @@ def configure(preset_or_file: str, changes: Sequence[str] = ()) -> RunConfig:
 
 
 def is_own(config: object) -> bool:
-    """Whether a configuration is the user's own: any but the one that lies in a run folder, which may be a stranger's.
+    """Return whether a configuration is trusted: any but the one in a run folder, which may be another user's.
 
-    That one is named in what we advise, so a user may well take it without a look.
+    Our advice names that one, so a user may well take it without a look.
     """
     if not isinstance(config, str | Path) or Path(config).name != CONFIG:
         return True
@@ -37,9 +37,9 @@ def is_own(config: object) -> bool:
 
 
 def checked(config: RunConfig, *, own: bool = True) -> RunConfig:
-    """A configuration completed by what its data tell.
+    """Complete a configuration from its data.
 
-    own: the user's own, so it may run the Python file it names, if it names one; any other may only as a run folder's.
+    own: a trusted configuration may run the Python file that it names; any other may only as a run folder's.
     Raises ConfigError naming the key, or the layer that does not fit, InputError for a file that may not run.
     """
     if own and config.dataset.name == "python":

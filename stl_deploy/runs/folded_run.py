@@ -1,4 +1,4 @@
-"""The trained network of a run folder, folded and written as a NIR graph."""
+"""Fold a run folder's trained network and write it as a NIR graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stl_deploy.training.model_file import load_network
 
 @dataclass(frozen=True, eq=False)
 class FoldedRun:
-    """A run's trained network, what it was folded to, and the Program as read back from the file written."""
+    """A run's trained network, its fold, and the Program as read back from the written file."""
 
     config: RunConfig
     data: Dataset
@@ -49,7 +49,7 @@ def fold_run(
     data: Dataset | None = None,
     say: Console | None = None,
 ) -> FoldedRun:
-    """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
+    """Fold the trained network of a run folder, write the graph to ``output``, and read it back.
 
     options: exact_grid, input_grid: None as the run's configuration says. snapshot: other weights of the same training.
     data: the configuration's dataset, where it is loaded already.
@@ -79,7 +79,7 @@ def fold_run(
 
 
 def _about(config: RunConfig, data: Dataset) -> dict[str, Any]:
-    """Metadata for readers of the graph: steps T of a training sequence, and class names of own data."""
+    """Return metadata for readers of the graph: steps T of a training sequence, and class names of own data."""
     about: dict[str, Any] = {"steps": config.dataset.T}
     if data.class_names:
         about["classes"] = list(data.class_names)

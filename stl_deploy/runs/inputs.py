@@ -1,4 +1,4 @@
-"""The test samples of a run as network input: encoded, and on the grid that the fold was told of."""
+"""Encode a run's test samples as network input, on the fold's grid."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE_BITS = 8
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the input is: its coding, and the grid of its values (multiples of 2^-fraction_bits, at most ``bound``)."""
+    """The input's coding, and the grid of its values (multiples of 2^-fraction_bits, at most ``bound``)."""
 
     coding: InputCoding
     fraction_bits: int
@@ -33,7 +33,7 @@ class InputSpec:
 
 
 def split_spec(config: RunConfig, split: Split) -> InputSpec:
-    """`input_spec` of a split; of own data with a grid of their own: what they hold, 0 and 1, whole or real numbers."""
+    """Return `input_spec` of a split; own data with their own grid decide it: 0 and 1, integers or real numbers."""
     coding = input_coding(config.encoder)
     if split.grid is None or coding == "spikes":
         return input_spec(config, split.levels)
@@ -53,7 +53,7 @@ class LabelledInput:
 
 
 def input_spec(config: RunConfig, levels: int) -> InputSpec:
-    """The grid of a dataset with pixel values 0…levels: exact for powers of two, else `IMAGE_BITS`."""
+    """Return the grid of a dataset with pixel values 0…levels: exact for powers of two, else `IMAGE_BITS`."""
     coding = input_coding(config.encoder)
     if coding == "spikes":
         return InputSpec(coding, 0)
@@ -64,12 +64,12 @@ def input_spec(config: RunConfig, levels: int) -> InputSpec:
 
 
 def analog_bits(config: DatasetConfig) -> int:
-    """Fraction bits of real-valued input: as the configuration says, else `IMAGE_BITS`."""
+    """Return fraction bits of real-valued input: the configuration's, else `IMAGE_BITS`."""
     return IMAGE_BITS if config.input_bits is None else config.input_bits
 
 
 def encode_split(config: RunConfig, split: Split, count: int | None = None) -> LabelledInput:
-    """The first ``count`` samples of a split (None: all), encoded as the configuration says, on the grid.
+    """Encode the first ``count`` samples of a split (None: all) as the configuration says, on the grid.
 
     Bernoulli draws come from the run's seed, the same at every call.
     """
@@ -88,6 +88,6 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
 
 
 def training_input(run_dir: Path, count: int) -> Floats:
-    """The first ``count`` training samples of a run folder, encoded: what quantisation is calibrated on."""
+    """Encode the first ``count`` training samples of a run folder: calibration data for quantisation."""
     config = load_config(run_dir / "config.yaml")
     return encode_split(config, load_dataset(config.dataset).train, count).x

@@ -1,4 +1,4 @@
-"""The ANN twin that a run keeps, measured on the input of a verb: one frame for each sample, as it was trained on."""
+"""Measure a run's kept ANN twin on the input of a verb: one frame for each sample, as in training."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def kept_twin(
     *,
     input_grid: int | None = None,
 ) -> tuple[AnnTwin | None, str]:
-    """The kept twin's zeros and accuracy; else None, and why in one sentence ("" where no twin is kept).
+    """Return the kept twin's zeros and accuracy; else None, and why in one sentence ("" without a kept twin).
 
     Arguments as of `twin_frames`. Raises InputError for a twin of another topology.
     """
-    found, why = twin_frames(program, run_dir, input_file, x, labels, input_grid=input_grid)
-    if found is None:
+    frames, why = twin_frames(program, run_dir, input_file, x, labels, input_grid=input_grid)
+    if frames is None:
         return None, why
     from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
     _tell(run_dir / TWIN, say)
-    return measure_twin(program, run_dir / TWIN, *found), ""
+    return measure_twin(program, run_dir / TWIN, *frames), ""
 
 
 Frames = tuple[NDArray[Any], NDArray[np.int64] | None]
@@ -57,12 +57,12 @@ def twin_frames(
     *,
     input_grid: int | None = None,
 ) -> tuple[Frames | None, str]:
-    """What a run's kept ANNs take of each sample; else None, and why in one sentence ("" where no twin is kept).
+    """Return the input of a run's kept ANNs; else None, and why in one sentence ("" without a kept twin).
 
     x: ``[T, B, *shape]``, of ``input_file`` (None: the run's own test samples), rounded if ``input_grid`` is given. The
-    twin takes what ``x`` was made of: the image that is shown at every step, or the sum of the frames. Where the run's
-    own ``x`` does not tell it (drawn or timed spikes, frames that say only whether there were events, rounded numbers),
-    it is encoded anew from the run's data.
+    twin takes the source of ``x``: the image that is shown at every step, or the sum of the frames. If the run's own
+    ``x`` does not determine it (drawn or timed spikes, binary event frames, rounded numbers), it is encoded anew from
+    the run's data.
     """
     folder = run_dir / TWIN
     if not isinstance(x, np.ndarray) or not all((each / CONFIG).is_file() for each in (run_dir, folder)):
@@ -105,7 +105,7 @@ def _is_own(run_dir: Path, given: Path | None) -> bool:
 
 
 def _frame(config: RunConfig, program: Program, x: NDArray[Any], *, own: bool) -> NDArray[Any] | None:
-    """What the twin takes of ``x``, ``[1, B, *shape]``; None where ``x`` does not tell it.
+    """Return the twin's input for ``x``, ``[1, B, *shape]``; None if ``x`` does not determine it.
 
     The run's own frames of numbers that were rounded are not added up: the twin was measured on their rounded sum.
     """

@@ -1,4 +1,4 @@
-"""What an artifact was made from and with: hashes, versions, dialect, grids, scales."""
+"""Write manifests: an artifact's source and tools, as hashes, versions, dialect, grids, scales."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 
 
 def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
-    """A manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready).
+    """Return a manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready).
 
     Of a folder every file in it is named, as ``<folder>/<file>``.
     """
@@ -40,7 +40,7 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
 
 
 def _threads() -> int | None:
-    """How many threads torch computes on here, which trained weights can depend on; None where torch is not loaded."""
+    """Return torch's number of threads, which trained weights can depend on; None if torch is not loaded."""
     torch = sys.modules.get("torch")
     return None if torch is None else int(torch.get_num_threads())
 
@@ -59,15 +59,15 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def mark_under_way(run_dir: Path) -> None:
-    """Say that a run into the folder has begun: until it has ended, its files may be of two trainings."""
+    """Mark a folder's run as begun: until it ends, its files may be of two trainings."""
     write_json(run_dir / MANIFEST, {"schema_version": SCHEMA_VERSION, "state": UNDER_WAY})
 
 
 def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
-    """Whether a run folder's manifest knows ``names`` (itself and absent files aside) by the hashes that they have.
+    """Return whether a run folder's manifest lists ``names`` (itself and absent files aside) with their current hashes.
 
-    Raises InputError if it knows one of them by another hash. A folder without a manifest, and files that it does not
-    know, pass.
+    Raises InputError if it lists one of them with another hash. A folder without a manifest, and files that it does not
+    list, pass.
     """
     files, asked = _files(run_dir), list(names)
     for name in asked:
@@ -82,9 +82,9 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
 
 
 def require_unedited(folder: Path) -> None:
-    """Raise InputError if a file of an artifact's folder is not as the manifest beside it says.
+    """Raise InputError if a file of an artifact's folder differs from the manifest beside it.
 
-    What the user has put into the folder stays, and is not looked at.
+    Files that the user has added are ignored.
     """
     path = folder.with_name(f"{folder.name}.{MANIFEST}")
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -107,13 +107,13 @@ def require_unedited(folder: Path) -> None:
 
 
 def check_network(run_dir: Path) -> None:
-    """`check_unchanged` of a run's graph and test input, and of the weights that the graph was made of, if there."""
+    """Check a run's graph and test input, and the weights of the graph, if present, by `check_unchanged`."""
     weights = [name for name in ("model.safetensors",) if (run_dir / name).is_file()]
     check_unchanged(run_dir, ("net.nir", TEST_INPUT, *weights))
 
 
 def record_files(run_dir: Path, names: Iterable[str]) -> None:
-    """Take files that a verb has written into a run folder on purpose into its manifest, if it has one."""
+    """Add files that a verb has written into a run folder to its manifest, if it has one."""
     path = run_dir / MANIFEST
     if not path.is_file() or not _files(run_dir):
         return
@@ -123,7 +123,7 @@ def record_files(run_dir: Path, names: Iterable[str]) -> None:
 
 
 def _files(run_dir: Path) -> dict[str, str]:
-    """The hash of each file that the manifest knows; raises InputError if the run has not ended, or it is damaged."""
+    """Return the hash of each file in the manifest; raise InputError if the run has not ended, or it is damaged."""
     path = run_dir / MANIFEST
     if not path.exists():
         return {}

@@ -1,4 +1,4 @@
-"""What a verb works on: a run folder, a .nir file, or an artifact of another format."""
+"""Open a verb's SOURCE: a run folder, a .nir file, or an artifact of another format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEST_INPUT = "test.npz"
 
 @dataclass(frozen=True)
 class Source:
-    """A SOURCE as given: its kind (``run``, or the name of a format), the path given, and what holds the network."""
+    """A SOURCE: its kind (``run``, or the name of a format), its path, and the file that holds the network."""
 
     kind: str
     path: Path
@@ -46,7 +46,7 @@ class Source:
 
 
 def is_network_file(path: Path) -> bool:
-    """Whether this is, by its name, a .nir or .program file: what verbs of run folders take instead of one.
+    """Return whether the name is a .nir or .program file, which verbs take instead of a run folder.
 
     Raises InputError for an artifact of another format.
     """
@@ -54,30 +54,30 @@ def is_network_file(path: Path) -> bool:
 
 
 def open_source(path: Path, *, artifacts: bool = False) -> Source:
-    """Tell what ``path`` is; artifacts: the verb takes every format's, not only graphs.
+    """Identify ``path``; artifacts: the verb takes every format's, not only graphs.
 
-    Raises InputError if it does not exist, or is nothing that the verb takes.
+    Raises InputError if it does not exist, or the verb does not take its kind.
     """
     if (path / "net.nir").is_file():
         return Source(RUN, path, path / "net.nir")
     if not path.exists():
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
-    told = format_of(path)
-    if told is None or not (artifacts or told.name in (GRAPH, PROGRAM)):
-        found = named(path) if told is None else f"an artifact of {told.name}"
-        if path.is_dir() and told is None:
-            found = "a folder without net.nir"
+    artifact = format_of(path)
+    if artifact is None or not (artifacts or artifact.name in (GRAPH, PROGRAM)):
+        actual = named(path) if artifact is None else f"an artifact of {artifact.name}"
+        if path.is_dir() and artifact is None:
+            actual = "a folder without net.nir"
             if (path / "model.safetensors").is_file():
-                found = "a trained run without its graph; make it with " + remedy(
+                actual = "a trained run without its graph; make it with " + remedy(
                     cli=f"stl-deploy fold {path}",
                     python=f"stl_deploy.verbs.fold(Path({str(path)!r}), Path({str(path / 'net.nir')!r}))",
                 )
-        raise InputError(f"{path}: expected {_accepted(artifacts)}; found {found}")
-    return Source(told.name, path, path)
+        raise InputError(f"{path}: expected {_accepted(artifacts)}; found {actual}")
+    return Source(artifact.name, path, path)
 
 
 def named(path: Path) -> str:
-    """What stands at a path that is of no kind we know, for messages."""
+    """Describe a path of no known kind, for messages."""
     if path.is_dir():
         return "another folder"
     if not path.is_file():
@@ -95,11 +95,11 @@ def _accepted(artifacts: bool) -> str:
 def open_program(
     source: Source, dialect: str | None = None, *, say: Console | None = None, or_spec: bool = False
 ) -> Program:
-    """The Program of a run folder or .nir file; ``dialect``: a preset's name or a .json file.
+    """Read the Program of a run folder or .nir file; ``dialect``: a preset's name or a .json file.
 
-    Where none is given and the file's metadata hold none, the writer's, if the file's form gives it away: ``say`` is
-    told so, and what the file cannot say. or_spec: go on under ``spec`` where nothing says how the file is meant.
-    Raises InputError or GraphError where the file or the dialect cannot be read, or nothing says what it is.
+    Without a dialect here or in the metadata, the writer's applies if the file's form gives it away: ``say`` prints it,
+    and the open points. or_spec: use ``spec`` if nothing determines the dialect.
+    Raises InputError or GraphError if the file or the dialect cannot be read, or nothing determines the dialect.
     """
     program, reading = open_reading(source, dialect, or_spec=or_spec)
     tell(reading, say)
@@ -107,7 +107,7 @@ def open_program(
 
 
 def tell(reading: DialectChoice, say: Console | None) -> None:
-    """Say how a file was read where it does not say so, and what it leaves open."""
+    """Print how a file was read if it does not declare that, and its open points."""
     if say is not None:
         if reading.told_by == "form":
             say.say(reading.reason)
@@ -116,7 +116,7 @@ def tell(reading: DialectChoice, say: Console | None) -> None:
 
 
 def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, DialectChoice]:
-    """The same, and how the file was read; the metadata of a NIR graph's Program hold the dialect."""
+    """Read as `open_program`, and return the reading; the metadata of a NIR graph's Program hold the dialect."""
     if source.kind == PROGRAM:
         return _open_program_file(source, dialect)
     graph = read_nir(source.file)
@@ -133,7 +133,7 @@ def _open_program_file(source: Source, dialect: str | None) -> tuple[Program, Di
 
 
 def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
-    """Input and labels of an npz file (see `read_inputs`); warns where its steps seem to stand where its samples do.
+    """Read input and labels of an npz file (see `read_inputs`); warn if time and batch axes seem swapped.
 
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
@@ -151,7 +151,7 @@ def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput
 
 
 def _usual_steps(source: Source, program: Program) -> tuple[int | None, str]:
-    """On how many steps the network was captured or trained, where that is known, and which of them, in words."""
+    """Return the steps of capture or training, if known, and which of them, in words."""
     captured = program.metadata.get(CAPTURED)
     if isinstance(captured, Mapping):
         return captured.get("steps"), "this graph was captured from a module"
@@ -164,14 +164,14 @@ def _usual_steps(source: Source, program: Program) -> tuple[int | None, str]:
 
 
 def swapped(steps: int, samples: int, usual: Any) -> bool:
-    """Whether so many steps of so many samples look like axes that have changed places; usual: steps of the capture."""
+    """Return whether the numbers of steps and samples look swapped; usual: steps of the capture."""
     return bool(steps != usual and samples == usual)
 
 
 def program_input(
     source: Source, program: Program, file: Path | None
 ) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
-    """What to run a network on, its labels if there are any, and what that is in words.
+    """Return a network's input, its labels if there are any, and its description in words.
 
     The npz file given; else a run folder's test samples; else `drawn`. Of a file as many samples as `compared` allows.
     """
@@ -184,7 +184,7 @@ def program_input(
 
 
 def input_of(source: Source, given: Path | None) -> Path:
-    """The input file given, else a run folder's own test samples; raises InputError if there are none."""
+    """Return the given input file, else a run folder's own test samples; raise InputError if there are none."""
     if given is not None:
         return given
     kept = source.path / TEST_INPUT

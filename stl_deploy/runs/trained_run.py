@@ -1,4 +1,4 @@
-"""`stl_deploy.train`: a training from Python, with built-in or own data, and the run that comes of it."""
+"""`stl_deploy.train`: train from Python, with built-in or own data, and return the run."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class TrainedRun:
 
     @property
     def accuracy(self) -> float:
-        """On the test split."""
+        """Accuracy on the test split."""
         return float(self.results["test"]["accuracy"])
 
     @property
     def network(self) -> Network:
-        """The trained network, a torch module in evaluation mode: ``[T, B, *input_shape]`` to votes."""
+        """Return the trained network, a torch module in evaluation mode: ``[T, B, *input_shape]`` to votes."""
         return load_network(self.folder)[0]
 
     @named_options(FoldOptions)
     def graph(self, **options: Unpack[FoldKeywords]) -> SpikingGraph:
-        """The network folded into a graph, also written as ``net.nir``; its sample is encoded test data."""
+        """Fold the network into a graph, also written as ``net.nir``; its sample is encoded test data."""
         done = fold_run(self.folder, self.folder / "net.nir", FoldOptions(**options))
         net = read(self.folder)
         net.sample = encode_split(done.config, done.data.test, _SAMPLES).x
@@ -111,7 +111,7 @@ def train(
 def _train_on(
     arrays: ArrayData, config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, say: Console
 ) -> dict[str, Any]:
-    """Train on ``arrays``, which become the folder's data.npz when the training opens, not where it is refused."""
+    """Train on ``arrays``, which become the folder's data.npz only once the training opens."""
     check_arrays(arrays)
     kept, first = folder / DATA_FILE, processes.rank() == 0
     with alone_in(folder) if first else nullcontext(), temporary_folder(folder if first else None) as place:
@@ -136,7 +136,7 @@ def _name(config: str | Path | Mapping[str, Any] | RunConfig) -> str:
 
 
 def _for_classes(config: RunConfig) -> RunConfig:
-    """A preset whose last linear layer has as many features as the readout needs for these data's classes."""
+    """Return a preset whose last linear layer has the features that the readout needs for these data's classes."""
     *layers, last = config.network
     if isinstance(last, VoteSpec | LiSpec):
         needed = len(config.dataset.classes or ()) * (last.population if isinstance(last, VoteSpec) else 1)
@@ -149,7 +149,7 @@ def _for_classes(config: RunConfig) -> RunConfig:
 
 
 def _with_data(config: RunConfig, data: ArrayData, path: Path, *, own_encoder: bool) -> RunConfig:
-    """The configuration with its dataset replaced by ``data``, as an npz file at ``path`` will hold them.
+    """Return the configuration with its dataset replaced by ``data``, as an npz file at ``path`` will hold them.
 
     own_encoder: the configuration's encoder was meant for these data; a preset's was meant for others.
     """
@@ -158,10 +158,10 @@ def _with_data(config: RunConfig, data: ArrayData, path: Path, *, own_encoder: b
     own = (*_KEPT, *(("encoder",) * own_encoder), *(("sensor", "T") if own_encoder and counted else ()))
     kept = {key: value for key, value in given.items() if key in own}
     dataset = DatasetConfig.model_validate({**kept, "name": "npz", "path": str(path)})
-    found = look(data, dataset)
-    changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}
-    if found.steps is not None:
-        changes |= {"T": found.steps, "encoder": dataset.encoder if "encoder" in kept else "sequence"}
+    properties = look(data, dataset)
+    changes: dict[str, Any] = {"input_shape": properties.shape, "classes": properties.classes}
+    if properties.steps is not None:
+        changes |= {"T": properties.steps, "encoder": dataset.encoder if "encoder" in kept else "sequence"}
     elif "T" in given:
         changes["T"] = config.dataset.T
     return config.model_copy(update={"dataset": dataset.model_copy(update=changes)})

@@ -1,4 +1,4 @@
-"""A torch module of the user's own: their Python file is run, their weights are read without running anything."""
+"""Load a user's torch module: run their Python file, and read their weights without running anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stl_deploy.runs.checkpoint_file import read_checkpoint
 
 
 def load_module(source: str, weights: Path | None = None) -> nn.Module:
-    """The module that ``FILE.py:NAME`` makes: NAME is a module, or a class or function to be called without arguments.
+    """Return the module of ``FILE.py:NAME``: a module, or a class or function called without arguments.
 
     Runs the user's file. weights: a state dict as ``.safetensors``, or ``.pt`` (read with ``weights_only``).
     Raises InputError for a file that cannot be run, a name that is not in it, and weights that do not fit.
@@ -38,7 +38,7 @@ def load_module(source: str, weights: Path | None = None) -> nn.Module:
 
 
 def name_in_file(source: str) -> tuple[str, str]:
-    """The file and the name of ``FILE.py:NAME``; raises InputError for another form, and if there is no such file."""
+    """Return the file and the name of ``FILE.py:NAME``; raise InputError for another form or a missing file."""
     file, separator, name = source.rpartition(":")
     if not separator or not file.endswith(".py") or not name.isidentifier():
         raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
@@ -48,7 +48,7 @@ def name_in_file(source: str) -> tuple[str, str]:
 
 
 def _run(file: Path) -> ModuleType:
-    """The user's file as a module; modules beside it can be imported while it runs."""
+    """Run the user's file as a module; modules beside it can be imported meanwhile."""
     name = f"captured_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "its name ends in .py"
@@ -66,14 +66,14 @@ def _run(file: Path) -> ModuleType:
 
 
 def _named(module: ModuleType, file: str, name: str) -> Any:
-    found = getattr(module, name, None)
-    if found is None:
+    target = getattr(module, name, None)
+    if target is None:
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         raise InputError(f"{file}: expected a name in it ({', '.join(own[:20]) or 'nothing to call'}); found '{name}'")
-    if isinstance(found, nn.Module) or not callable(found):
-        return found
+    if isinstance(target, nn.Module) or not callable(target):
+        return target
     try:
-        return found()
+        return target()
     except (Exception, SystemExit) as error:
         raise InputError(
             f"{file}:{name}: {error_location(error, Path(file))}; it is called without arguments"
@@ -81,7 +81,7 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
 
 
 def module_input(path: Path) -> NDArray[Any]:
-    """``x`` of an npz file, as a module's forward takes it; raises InputError where it holds none."""
+    """Return ``x`` of an npz file for a module's forward; raise InputError if there is none."""
     arrays = read_npz(path, lambda name: name == "x")
     if "x" not in arrays:
         raise InputError(f"{path}: expected an array 'x'; found {', '.join(names_in(path)) or 'nothing'}")
