@@ -130,7 +130,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
 
 
 def _own_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
-    """What can be said of a node without the whole chain."""
+    """Yield refusals of a node that do not depend on the chain."""
     if isinstance(node, Input | Output):
         return
     behind = program.by_name[node.sources[0].node]
@@ -160,7 +160,7 @@ def _before_neurons(program: Program) -> set[str]:
 
 
 def _place_refusals(program: Program, node: Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:
-    """What a node may not stand beside."""
+    """Yield refusals of a node for its neighbours."""
     try:
         if node.name not in on_chip:
             _check_host(node)

@@ -52,7 +52,7 @@ _Loader.add_implicit_resolver(
 
 
 def _changes() -> str:
-    """What changes of a configuration are called where they are given."""
+    """Return the name of configuration changes in the reader's interface."""
     return remedy(cli="--set", python="changes")
 
 

@@ -71,7 +71,7 @@ class FanIn:
 
 
 def values(program: Program, input_scale: float) -> dict[str, Value]:
-    """What each node's values are; raises UnsupportedError for the first thing that integers cannot hold."""
+    """Classify each node's values; raise UnsupportedError for the first node that integers cannot hold."""
     found: list[UnsupportedError] = []
     known = _values(program, input_scale, found)
     for error in found:
@@ -82,7 +82,7 @@ def values(program: Program, input_scale: float) -> dict[str, Value]:
 
 
 def _values(program: Program, input_scale: float, found: list[UnsupportedError]) -> dict[str, Value]:
-    """What each node's values are, or would be: refusals of nodes are added to ``found``.
+    """Classify each node's real or intended values; append refusals of nodes to ``found``.
 
     Raises UnsupportedError where the graph has no order or no spikes.
     """
@@ -125,7 +125,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
         if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
             with _kept(found), suppress(AssertionError):  # of a layer that is refused already
                 fan_in(program, node, known)
-    return list({(one.node, one.slug): one for one in reversed(found)}.values())[::-1]
+    return list({(refusal.node, refusal.slug): refusal for refusal in reversed(found)}.values())[::-1]
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _kept(found: list[UnsupportedError]) -> Iterator[None]:
 
 
 def _instead(node: Node, arriving: list[Value]) -> Value:
-    """What a node's values would be, were it not refused."""
+    """Return a refused node's intended values."""
     if isinstance(node, Linear | Conv) or "weighted" in arriving:
         return "weighted"
     return next((value for value in arriving if isinstance(value, float)), 1.0)

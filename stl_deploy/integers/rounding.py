@@ -15,7 +15,7 @@ from stl_deploy.integers.scales import WEIGHT_TOP
 
 
 def _trained() -> str:
-    """What takes rounding away."""
+    """Return the remedy against rounding."""
     how = remedy(
         cli="stl-deploy quantise RUN for a run",
         python="stl_deploy.verbs.quantise of a run, net.quantised() of a module",

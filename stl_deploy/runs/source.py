@@ -88,7 +88,7 @@ def named(path: Path) -> str:
 def _accepted(artifacts: bool) -> str:
     if not artifacts:
         return "a run folder, a .nir or a .program file"
-    names = (one.suffix or f"a folder with {one.folder}" for one in registry().formats.values())
+    names = (kind.suffix or f"a folder with {kind.folder}" for kind in registry().formats.values())
     return f"a run folder, {', '.join(names)}"
 
 
