@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stl_deploy._util.remedies import option
+from stl_deploy.exporters.chips import speck
 from stl_deploy.exporters.targets import Check
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Neuron, Program
@@ -24,7 +26,7 @@ class Rule:
     slug: str
     refuses: Callable[[Neuron], bool]
     reason: str
-    remedy: str
+    remedy: str | Callable[[], str]
     source: str
 
 
@@ -46,7 +48,8 @@ class Other:
 
 
 def _finding(rule: Rule, node: str | None) -> Finding:
-    return Finding(rule.slug, "error", node, f"{rule.reason} ({rule.source})", rule.remedy)
+    remedy = rule.remedy if isinstance(rule.remedy, str) else rule.remedy()
+    return Finding(rule.slug, "error", node, f"{rule.reason} ({rule.source})", remedy)
 
 
 def remembers(node: Neuron) -> bool:
@@ -55,40 +58,9 @@ def remembers(node: Neuron) -> bool:
     return filtered or (node.decay is not None and bool(np.any(node.decay)))
 
 
-def leaks(node: Neuron) -> bool:
-    """Whether v keeps less than all of itself."""
-    return remembers(node) and node.decay is not None and bool(np.any(node.decay != 1))
-
-
-def several_thresholds(node: Neuron) -> bool:
-    """Whether thresholds differ within the population."""
-    return node.threshold is not None and bool(np.ptp(node.threshold) > 0)
-
-
-_SPECK = "sinabs and its chip description; its driver was not run; evidence C"
 _AKIDA = "akida 2.19, software backend; evidence B"
 
 OTHERS = (
-    Other(
-        "speck",
-        "SynSense Speck and DYNAP-CNN: IF neurons, one threshold a core",
-        (
-            Rule(
-                "no-leak",
-                leaks,
-                "Speck's neurons do not leak",
-                "train IF neurons (NIR IF: the potential keeps all of itself)",
-                _SPECK,
-            ),
-            Rule(
-                "one-threshold-a-core",
-                several_thresholds,
-                "Speck has one threshold for each core; these differ",
-                "fold them into the weights first: stl-deploy fold SOURCE --thresholds weights",
-                _SPECK,
-            ),
-        ),
-    ),
     Other(
         "akida",
         "BrainChip Akida: layers without memory",
@@ -97,7 +69,7 @@ OTHERS = (
                 "no-memory",
                 remembers,
                 "Akida's layers remember nothing from step to step; its licence forbids publishing benchmarks",
-                "train the ANN twin (train --mode ann) and quantise that with its own tools",
+                lambda: f"train the ANN twin ({option('mode', 'ann')} of train) and quantise that with its own tools",
                 _AKIDA,
             ),
         ),
@@ -111,7 +83,7 @@ OTHERS = (
             lambda node: True,
             "its neurons could hold this (a threshold each, hard or soft reset), but its tool py-spinnaker2 is not on "
             "the package registry: nothing was run, so nothing is written",
-            "export --to nir and give that to its tool",
+            lambda: f"export with {option('to', 'nir')} and give that to its tool",
             "the registry, looked up; evidence D",
         ),
     ),
@@ -124,10 +96,13 @@ OTHERS = (
             lambda node: True,
             "spiking layers are on its main branch since June 2026 and in no release; they have a threshold for each "
             "layer or neuron, and their reset to zero is this neuron's; not tried",
-            "export --to c for a microcontroller now, and watch for its release",
+            lambda: f"export with {option('to', 'c')} for a microcontroller now, and watch for its release",
             "hls4ml's main branch, read; evidence B",
         ),
     ),
 )
 
-TARGETS: Iterable[Check] = tuple(Check(chip.name, chip.description, chip.check) for chip in OTHERS)
+TARGETS: Iterable[Check] = (
+    Check("speck", "SynSense Speck and DYNAP-CNN: IF neurons, one threshold a core, nine cores", speck.check),
+    *(Check(chip.name, chip.description, chip.check) for chip in OTHERS),
+)
