@@ -1,7 +1,7 @@
-"""Which options of a dialect matter for this graph, measured: run it under each other choice and count changed outputs.
+"""Measure which dialect options matter for a graph: run it under each other choice and count changed outputs.
 
-A file without a dialect leaves the options open. Most make no difference to a given graph and input (an IF net knows no
-leak, potentials off the threshold know no ``>=``); the ones that do are what its user has to find out.
+A file without a dialect leaves the options open. Most make no difference to a given graph and input (an IF net has no
+leak; potentials off the threshold do not depend on ``>=``). The user has to decide those that do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stl_deploy.graph.run import run
 
 @dataclass(frozen=True)
 class Effect(JsonTwin):
-    """What another choice for one option does.
+    """Effect of another choice for one option.
 
     differ: of ``compared`` outputs of spiking neurons (of Output nodes, if nothing spikes), how many change; None if
     the graph cannot be run that way, and ``reason`` says why.
@@ -42,16 +42,16 @@ class Effect(JsonTwin):
 def effects(
     graph: nir.NIRGraph, x: NDArray[Any] | Mapping[str, NDArray[Any]], dialect: Dialect | None = None
 ) -> tuple[Effect, ...]:
-    """The effect of each other choice, those that change most first; options that change nothing are kept, with 0.
+    """Return the effect of each other choice, largest first; choices without an effect are kept, with 0.
 
-    x: input as for `run`. dialect: what is assumed; default: the graph's own, else spec.
+    x: input as for `run`. dialect: the assumption; default: the graph's own, else spec.
     Raises GraphError or InputError if the graph cannot be run as assumed.
     """
     assumed = dialect or metadata_dialect(own_metadata(graph))
     program = lower(graph, assumed)
     expected = _outputs(program, x)
-    found = [_effect(graph, x, assumed, option, value, expected) for option, value in _alternatives(assumed)]
-    return tuple(sorted(found, key=lambda effect: -(effect.differ or 0)))
+    results = [_effect(graph, x, assumed, option, value, expected) for option, value in _alternatives(assumed)]
+    return tuple(sorted(results, key=lambda effect: -(effect.differ or 0)))
 
 
 def _alternatives(assumed: Dialect) -> list[tuple[str, Any]]:
@@ -69,11 +69,11 @@ def _effect(
 ) -> Effect:
     compared = sum(array.size for array in expected.values())
     try:
-        found = _outputs(lower(graph, replace(assumed, **{option: value})), x)
+        outputs = _outputs(lower(graph, replace(assumed, **{option: value})), x)
     except StlDeployError as error:
         return Effect(option, getattr(assumed, option), value, None, compared, str(error))
     tally = Tally()
-    tally.add(expected, found)
+    tally.add(expected, outputs)
     return Effect(option, getattr(assumed, option), value, tally.differing, compared)
 
 

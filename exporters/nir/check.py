@@ -1,4 +1,4 @@
-"""Is this graph sound, what was assumed in reading it, and which targets can hold it?
+"""Check that a graph is sound, list the assumptions in reading it, and find the targets that can hold it.
 
 A check is total (it never raises), complete (every node has a report) and anchored (a finding names its node). It uses
 the lowering itself, so rules exist once.
@@ -37,7 +37,7 @@ def check_file(
     declared: Mapping[str, Any] | None = None,
     seen: Mapping[str, Any] | None = None,
 ) -> CheckReport:
-    """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding.
+    """Check a NIR file; see `check`. An unreadable file gives a report with that one finding.
 
     dialect: a Dialect, or what `load_dialect` takes. declared: what its metadata would say of the input, in place of
     what they say. seen: where they say nothing.
@@ -56,7 +56,7 @@ def check_file(
 def check(
     source: nir.NIRGraph | Program, dialect: Dialect | None = None, targets: Mapping[str, TargetCheck] = TARGETS
 ) -> CheckReport:
-    """Check a graph (or a Program already lowered) and ask each target.
+    """Check a graph (or a Program already lowered) against each target.
 
     dialect: how the graph is meant; default: as its own metadata say, else as the framework means it that the graph's
     form gives away, else spec; the first finding then says so. Never raises.
@@ -72,13 +72,13 @@ def check(
 def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> CheckReport:
     writer = detect_writer(graph) if dialect is None and "dialect" not in own_metadata(graph) else None
     lowering = try_lower(graph, dialect if writer is None else writer.dialect)
-    found = _told(writer) if writer is not None else []
+    findings = _writer_findings(writer) if writer is not None else []
     if writer is None and dialect is None and "dialect" not in own_metadata(graph):
-        found += _unstated(graph, lowering)
+        findings += _unstated(graph, lowering)
     if "dialect" not in own_metadata(graph):
-        found += _unsaid(graph, lowering.dialect)
-    found += [from_error(error) for error in all_errors(lowering)]
-    found += [
+        findings += _unsaid(graph, lowering.dialect)
+    findings += [from_error(error) for error in all_errors(lowering)]
+    findings += [
         Finding(
             "not-reached",
             "info",
@@ -88,14 +88,14 @@ def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[
         )
         for name in lowering.unreached
     ]
-    found += [Finding("shapes-assumed", "info", None, said) for said in lowering.reading.assumptions()]
+    findings += [Finding("shapes-assumed", "info", None, said) for said in lowering.reading.assumptions()]
     read = {source.node for sources in lowering.wiring.sources.values() for source in sources}
-    found += soundness(lowering.nodes.values(), read)
-    found += _shapes_declared(lowering)
+    findings += soundness(lowering.nodes.values(), read)
+    findings += _shapes_declared(lowering)
     if not lowering.errors:
-        found += ask(lowering.program, targets)
+        findings += ask(lowering.program, targets)
     nodes = {name: (lowering.nodes.get(name), type(node).__name__) for name, node in lowering.wiring.nodes.items()}
-    return report(nodes, found, targets, lowering.dialect)
+    return report(nodes, findings, targets, lowering.dialect)
 
 
 def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
                 yield Finding("output-shape", "info", name, f"declares {declared[:9]}, but {shape} arrives")
 
 
-def _told(writer: Writer) -> list[Finding]:
+def _writer_findings(writer: Writer) -> list[Finding]:
     said = f"the file does not say how it is stepped; {writer.preset} wrote it by its form ({writer.trace})"
     return [
         Finding(
@@ -130,7 +130,7 @@ def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:
 
 
 def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:
-    """Which of the dialect's options this graph leaves open and does depend on."""
+    """Yield findings for dialect options that this graph leaves open and depends on."""
     neurons = [node for node in lowering.nodes.values() if isinstance(node, Neuron)]
     kinds = {type(lowering.wiring.nodes[node.name]) for node in neurons}
     dialect = lowering.dialect

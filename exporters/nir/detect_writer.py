@@ -1,7 +1,7 @@
-"""Who wrote a NIR file that does not say how it is meant, and what the file cannot say even then.
+"""Detect the writer of a NIR file without a dialect, and the options that the file leaves open even then.
 
-Frameworks leave traces: how they name nodes, the precision of their numbers, what they make r from. A writer is named
-only where the traces are its own; every other file needs its dialect from whoever reads it.
+Frameworks leave traces: node names, number precision, and the formula of r. A writer is named only if the traces are
+its own; every other file needs its dialect from its user.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NORSE_LONGEST = 1e-4
 
 @dataclass(frozen=True)
 class Writer:
-    """A framework that a file's form gives away: the preset's name, the dialect, and by what it is told."""
+    """A framework recognised by a file's form: the preset's name, the dialect, and the traces."""
 
     preset: str
     dialect: Dialect
@@ -44,7 +44,7 @@ class Writer:
 
 @dataclass(frozen=True)
 class DialectChoice:
-    """The dialect in which a graph is read; what told it; that in one sentence; what the file leaves unsaid in it."""
+    """The dialect in which a graph is read; its source; that in one sentence; options left open."""
 
     dialect: Dialect
     told_by: Literal["user", "metadata", "form", "nothing"]
@@ -53,11 +53,11 @@ class DialectChoice:
 
 
 def resolve_dialect(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bool = False) -> DialectChoice:
-    """How a graph is meant: as ``asked``, as its own metadata say, as the writer does that its form gives away.
+    """Choose a graph's dialect: ``asked``, else its own metadata, else the writer's by its form.
 
-    asked: a dialect, or what `load_dialect` takes. where: what the graph is called in messages.
-    or_spec: where nothing tells, go on under ``spec``. Raises InputError, with the candidates, where nothing tells and
-    it matters, unless ``or_spec``.
+    asked: a dialect, or what `load_dialect` takes. where: name of the graph in messages.
+    or_spec: use ``spec`` if nothing determines it. Raises InputError, with the candidates, if nothing determines it
+    and it matters, unless ``or_spec``.
     """
     if asked is not None:
         dialect = asked_dialect(graph, asked)
@@ -85,12 +85,12 @@ def resolve_dialect(graph: nir.NIRGraph, asked: object, where: object, *, or_spe
 
 
 def asked_dialect(graph: nir.NIRGraph, asked: object) -> Dialect:
-    """A dialect, or what `load_dialect` takes; a time step that it leaves open is that of the graph's metadata."""
+    """Return a dialect, loading it if need be; a missing time step is that of the graph's metadata."""
     if isinstance(asked, Dialect):
         return asked
     written = own_metadata(graph).get("dialect")
-    told = written if isinstance(written, Mapping) else graph.metadata
-    dt: Any = told.get("dt") if isinstance(told, Mapping) else None
+    metadata = written if isinstance(written, Mapping) else graph.metadata
+    dt: Any = metadata.get("dt") if isinstance(metadata, Mapping) else None
     try:
         base = Dialect(dt=dt.tolist() if isinstance(dt, np.ndarray | np.generic) else dt)
     except InputError:
@@ -99,12 +99,12 @@ def asked_dialect(graph: nir.NIRGraph, asked: object) -> Dialect:
 
 
 def depends(graph: nir.NIRGraph) -> bool:
-    """Whether a graph computes anything that a dialect decides."""
+    """Return whether a graph computes anything that a dialect decides."""
     return any(isinstance(node, (*_NEURONS, nir.Delay)) for _, node in _flat(graph))
 
 
 def detect_writer(graph: nir.NIRGraph) -> Writer | None:
-    """The framework that wrote a graph, if the graph's form is that of one alone."""
+    """Return the framework that wrote a graph, if the graph's form is that of one alone."""
     nodes = dict(_flat(graph))
     if not any(isinstance(node, _NEURONS) for node in nodes.values()):
         return None
@@ -115,13 +115,13 @@ def detect_writer(graph: nir.NIRGraph) -> Writer | None:
 
 
 def candidates(graph: nir.NIRGraph) -> list[str]:
-    """The presets of the frameworks that write all kinds of nodes in a graph, and ``spec``."""
+    """Return the presets of the frameworks that write all kinds of nodes in a graph, and ``spec``."""
     kinds = {type(node) for _, node in _flat(graph)} - {nir.Input, nir.Output}
     return [name for name in PRESETS if name != "stl" and kinds <= _WRITES.get(name.split("_")[0], kinds)]
 
 
 def unspecified_options(graph: nir.NIRGraph, dialect: Dialect) -> str:
-    """What the framework's files do not say, and which dialects say it; nothing if it does not matter to the graph."""
+    """List options that the framework's files leave open, with their dialects; none if they do not matter."""
     nodes = [node for _, node in _flat(graph)]
     leaky = any(isinstance(node, nir.LI | nir.LIF) for node in nodes)
     if dialect in (PRESETS["sinabs"], PRESETS["sinabs_hard"], PRESETS["sinabs_reader"]) and leaky:
@@ -146,9 +146,9 @@ def unspecified_options(graph: nir.NIRGraph, dialect: Dialect) -> str:
 
 
 def ignored_fields(graph: nir.NIRGraph, dialect: Dialect) -> str:
-    """The first field that the dialect does not look at though it says something; nothing if there is none.
+    """Return the first field with a meaningful value that the dialect ignores, or nothing.
 
-    r says nothing where it is 1, or what a framework that scales no input makes of τ and dt.
+    r is meaningless if it is 1, or a framework's function of τ and dt that scales no input.
     """
     for name, node in _flat(graph):
         own = dialect.of_node(name)
@@ -204,7 +204,7 @@ def _close(found: NDArray[np.float64], expected: NDArray[np.float64] | float) ->
 
 
 def _snntorch(nodes: dict[str, nir.NIRNode]) -> Writer | None:
-    """Recurrent layers as ``x.lif`` and ``x.w_rec``, and r = τ/1e-4 everywhere."""
+    """Match snnTorch: recurrent layers as ``x.lif`` and ``x.w_rec``, and r = τ/1e-4 everywhere."""
     recurrent = [name for name in nodes if name.endswith(".w_rec")]
     paired = all(name.removesuffix("w_rec") + "lif" in nodes for name in recurrent)
     if not recurrent or not paired or not all(isinstance(node, _LEAKY) for node in _neurons(nodes)):
@@ -216,7 +216,7 @@ def _snntorch(nodes: dict[str, nir.NIRNode]) -> Writer | None:
 
 
 def _spikingjelly(nodes: dict[str, nir.NIRNode]) -> Writer | None:
-    """torch.fx's names, and neurons in float64."""
+    """Match SpikingJelly: torch.fx's names, and neurons in float64."""
     fx = "input_1" in nodes and all(re.fullmatch(r"_\d+", name) for name in _inner(nodes))
     if not fx or any(np.asarray(node.v_threshold).dtype != np.float64 for node in _neurons(nodes)):
         return None
@@ -231,7 +231,7 @@ def _spikingjelly(nodes: dict[str, nir.NIRNode]) -> Writer | None:
 
 
 def _rockpool(nodes: dict[str, nir.NIRNode]) -> Writer | None:
-    """Names that end in Rockpool's classes, and r = τ·exp(-dt/τ)/dt."""
+    """Match Rockpool: names that end in its classes, and r = τ·exp(-dt/τ)/dt."""
     if not all(re.search(r"_\w*(LIF|Linear|ExpSyn)\w*Torch$", name) for name in _inner(nodes)):
         return None
     steps = [_rockpool_dt(_tau(node), _r(node)) for node in _neurons(nodes)]
@@ -242,7 +242,7 @@ def _rockpool(nodes: dict[str, nir.NIRNode]) -> Writer | None:
 
 
 def _rockpool_dt(tau: NDArray[np.float64], r: NDArray[np.float64]) -> NDArray[np.float64]:
-    """dt of r = e^-u/u, u = dt/τ, by Newton's method on ln r + u + ln u = 0, which is concave and rises."""
+    """Solve r = e^-u/u, u = dt/τ, by Newton's method on ln r + u + ln u = 0, which is concave and rises."""
     u = np.full_like(r, 1e-9)
     for _ in range(100):
         u = u - (np.log(r) + u + np.log(u)) / (1 + 1 / u)
@@ -250,7 +250,7 @@ def _rockpool_dt(tau: NDArray[np.float64], r: NDArray[np.float64]) -> NDArray[np
 
 
 def _norse(nodes: dict[str, nir.NIRNode]) -> Writer | None:
-    """Names by number, r = 1, and time constants that have been multiplied by a dt too many."""
+    """Match Norse: names by number, r = 1, and time constants that have been multiplied by a dt too many."""
     if not all(name.isdigit() for name in _inner(nodes)) or not any(isinstance(n, _LEAKY) for n in _neurons(nodes)):
         return None
     leaky = [node for node in _neurons(nodes) if isinstance(node, _LEAKY)]
@@ -260,7 +260,7 @@ def _norse(nodes: dict[str, nir.NIRNode]) -> Writer | None:
 
 
 def _spyx(nodes: dict[str, nir.NIRNode]) -> Writer | None:
-    """Names layer_0 and on, and r = 1/τ = 1 - β."""
+    """Match Spyx: names layer_0 and on, and r = 1/τ = 1 - β."""
     leaky = [node for node in _neurons(nodes) if isinstance(node, _LEAKY)]
     if not leaky or not all(re.fullmatch(r"layer_\d+(\.layer_\d+)?(\.\w+)?", name) for name in _inner(nodes)):
         return None

@@ -1,8 +1,7 @@
-"""What a NIR file leaves open, and what each framework means by it.
+"""Dialects: options that a NIR file leaves open, and each framework's choices.
 
-A NIR graph names time constants and thresholds but neither the time step nor how
-a continuous equation becomes a discrete one. A `Dialect` answers those questions.
-It is consumed by `lower` and by nobody after it.
+A NIR graph names time constants and thresholds but neither the time step nor the discrete form of a continuous
+equation. A `Dialect` answers those questions. Only `lower` uses it.
 
 The presets and their sources: NIR 1.0.8 (spec), and the reader and writer code of
 snnTorch 1.0, Norse 1.1, Sinabs 3.1, SpikingJelly 2.0, Rockpool 3.1 and Spyx 1.0.
@@ -54,13 +53,13 @@ OF_NODES = frozenset({"leak", "compare", "reset", "spikes_per_step", "start", "s
 
 
 def _is_finite(value: object) -> bool:
-    """Whether it is a number, of which a float can hold the value."""
+    """Return whether it is a number that a float can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a NIR graph is stepped in discrete time.
+    """Discrete-time semantics of a NIR graph.
 
     dt: time step, in the unit of the graph's time constants.
     leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = v_leak + e^(−dt/τ)·(v − v_leak) + x (input gain 1).
@@ -127,7 +126,7 @@ class Dialect:
         self._check_nodes()
 
     def _check_nodes(self) -> None:
-        """Raise InputError for options of single nodes that are none."""
+        """Raise InputError for invalid options of single nodes."""
         if not isinstance(self.nodes, Mapping) or not all(isinstance(own, Mapping) for own in self.nodes.values()):
             raise InputError(f"dialect key 'nodes': expected an object of options by node; found {self.nodes!r}")
         for node, own in self.nodes.items():
@@ -140,24 +139,24 @@ class Dialect:
             replace(self, nodes={}, **own)
 
     def bound(self, node: str, leaky: bool) -> Bound:
-        """The lower bound of the potential of the neurons of one node. leaky: they are not IF."""
+        """Return the lower bound of the potential of one node's neurons. leaky: they are not IF."""
         if isinstance(self.v_min, Mapping):
             return self.v_min.get(node)
         return None if leaky and self.bounded == "if" else self.v_min
 
     def of_node(self, name: str) -> Dialect:
-        """The dialect of one node: its own options before the graph's."""
+        """Return the dialect of one node: its own options before the graph's."""
         own = self.nodes.get(name)
         return replace(self, nodes={}, **own) if own else self
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin: every key, in order; ``nodes`` only where a node has options of its own."""
+        """Return the JSON twin: every key, in order; ``nodes`` only if a node has options of its own."""
         return {key: value for key, value in asdict(self).items() if key != "nodes" or value}
 
     def written(self) -> dict[str, Any]:
-        """What a file keeps; a key that is not there has the value of ``spec``.
+        """Return the form for files; a missing key has the value of ``spec``.
 
-        Options that earlier files do not know are left out at their default, so that such files stay as they were.
+        Options unknown to earlier versions are left out at their default, so that such files are unchanged.
         """
         default = Dialect().as_dict()
         return {
@@ -177,8 +176,8 @@ class Dialect:
         known = {"preset", *(f.name for f in fields(cls))}
         unknown = sorted(set(given) - known)
         if unknown:
-            found = f"'{unknown[0]}'{did_you_mean(unknown[0], known)}"
-            raise InputError(f"{where}: expected dialect keys {', '.join(sorted(known))}; found {found}")
+            wrong = f"'{unknown[0]}'{did_you_mean(unknown[0], known)}"
+            raise InputError(f"{where}: expected dialect keys {', '.join(sorted(known))}; found {wrong}")
         named = given.pop("preset", None)
         try:
             return replace(base or cls() if named is None else preset(named), **given)
@@ -234,16 +233,16 @@ PRESETS: dict[str, Dialect] = {
 
 
 def preset(name: object) -> Dialect:
-    """A preset by name, without regard to case; raises InputError, with a suggestion, if there is none."""
-    found = PRESETS.get(name.strip().lower()) if isinstance(name, str) else None
-    if found is None:
+    """Return a preset by name, without regard to case; raise InputError, with a suggestion, if there is none."""
+    dialect = PRESETS.get(name.strip().lower()) if isinstance(name, str) else None
+    if dialect is None:
         close = did_you_mean(name.lower(), PRESETS) if isinstance(name, str) else ""
         raise InputError(f"expected a dialect preset: {', '.join(PRESETS)}; found {name!r}{close}")
-    return found
+    return dialect
 
 
 def load_dialect(asked: object, base: Dialect | None = None) -> Dialect:
-    """A preset by name (see `preset`), a JSON file (`.json`) with the keys of `Dialect`, or a mapping of these.
+    """Load a preset by name (see `preset`), a JSON file (`.json`) with the keys of `Dialect`, or a mapping of these.
 
     base: where a file or mapping takes the keys that it leaves out (see `Dialect.from_mapping`).
     Raises InputError if there is no such preset, or the file or the mapping cannot be read as a dialect.

@@ -1,4 +1,4 @@
-"""Nodes of a NIR graph by the names that its Program has, and graphs with other nodes in their place."""
+"""Edit NIR graphs: find nodes by their Program's names, and replace them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stl_deploy.exporters.nir.lower import METADATA_KEY
 
 
 def with_metadata(graph: nir.NIRGraph, own: Mapping[str, Any]) -> nir.NIRGraph:
-    """The same graph with our metadata replaced; nodes are shared."""
+    """Return the same graph with our metadata replaced; nodes are shared."""
     metadata = {**graph.metadata, METADATA_KEY: dict(own)}
     return nir.NIRGraph(graph.nodes, graph.edges, metadata=metadata, type_check=False)
 
 
 def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -> nir.NIRGraph:
-    """A graph in which the nodes named (``inner.node`` inside graphs) have other fields; the rest is shared."""
+    """Return a graph with other fields in the named nodes (``inner.node`` inside graphs); the rest is shared."""
     nodes = {}
     for name, node in graph.nodes.items():
         if isinstance(node, nir.NIRGraph):
@@ -34,12 +34,12 @@ def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -
 
 
 def with_node(graph: nir.NIRGraph, name: str, node: nir.NIRNode) -> nir.NIRGraph:
-    """The graph with another node in the place of one of its own."""
+    """Return the graph with one of its nodes replaced."""
     return nir.NIRGraph({**graph.nodes, name: node}, graph.edges, metadata=graph.metadata, type_check=False)
 
 
 def without_nodes(graph: nir.NIRGraph, names: Collection[str]) -> nir.NIRGraph:
-    """The graph in which what read one of these nodes, each of one source, reads what that read."""
+    """Return the graph without these nodes, each of one source; their readers read that source."""
     before = {end: start for start, end in graph.edges if end in names}
 
     def source(name: str) -> str:
@@ -53,7 +53,7 @@ def without_nodes(graph: nir.NIRGraph, names: Collection[str]) -> nir.NIRGraph:
 
 
 def find(graph: nir.NIRGraph, name: str) -> nir.NIRNode:
-    """The node of that name, ``inner.node`` inside graphs."""
+    """Return the node of that name, ``inner.node`` inside graphs."""
     if name in graph.nodes:
         return graph.nodes[name]
     parts = (key for key, node in graph.nodes.items() if isinstance(node, nir.NIRGraph))

@@ -1,8 +1,9 @@
-"""NIR files in and out: HDF5 from strangers, read without trust and without nir's type check.
+"""Read untrusted NIR files (HDF5), and write NIR files.
 
-The layout is nir's own: ``version`` and ``node/{type, edges, metadata, nodes/<name>/<field>}``. `read_nir` takes
-files of every nir release from 1.0 on, and graphs that nir refuses to build (batch sizes in shapes, scalar neuron
-parameters beside arrays); whether the graph makes sense is for `lower` to say.
+Reading does not use nir's type check. The layout is nir's own: ``version`` and
+``node/{type, edges, metadata, nodes/<name>/<field>}``. `read_nir` takes files of every nir release from 1.0 on, and
+graphs that nir refuses to build (batch sizes in shapes, scalar neuron parameters beside arrays). `lower` decides
+whether the graph makes sense.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _KINDS: dict[str, type[nir.NIRNode]] = {
 
 @dataclass(eq=False)
 class ForeignNode(nir.NIRNode):  # type: ignore[misc]
-    """A node that is in the file but is nothing NIR 1.0.8 defines; ``reason`` and ``slug`` say why."""
+    """A node in the file that NIR 1.0.8 does not define; ``reason`` and ``slug`` say why."""
 
     reason: str
     slug: str
@@ -72,7 +73,7 @@ def read_nir(path: Path) -> nir.NIRGraph:
 
 
 class _Reader:
-    """Builds nodes from groups of a file; ``count`` nodes so far."""
+    """Build nodes from groups of a file; ``count`` nodes so far."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -139,12 +140,12 @@ class _Reader:
         return [(str(source), str(target)) for source, target in array]
 
     def _metadata(self, group: Group) -> dict[str, Any]:
-        found = group.group("metadata")
-        return {} if found is None else found.tree()
+        metadata = group.group("metadata")
+        return {} if metadata is None else metadata.tree()
 
 
 def _bare(kind: type[nir.NIRNode], values: dict[str, Any], metadata: dict[str, Any]) -> nir.NIRNode:
-    """A node with its fields set; nir's own shapes where nir accepts the fields, else undefined shapes."""
+    """Return a node with its fields set; nir's own shapes if nir accepts the fields, else undefined shapes."""
     node: nir.NIRNode = object.__new__(kind)
     node.input_type, node.output_type, node.metadata = {"input": None}, {"output": None}, metadata
     for key, value in values.items():
@@ -197,11 +198,11 @@ def _fields(node: nir.NIRNode) -> dict[str, Any]:
         return {"shape": node.input_type["input"]}
     if isinstance(node, nir.Output):
         return {"shape": node.output_type["output"]}
-    found = {f.name: getattr(node, f.name, None) for f in fields(node) if not f.name.endswith("_type")}
-    found.pop("metadata")
+    values = {f.name: getattr(node, f.name, None) for f in fields(node) if not f.name.endswith("_type")}
+    values.pop("metadata")
     if isinstance(node, nir.Flatten):
-        found["input_type"] = node.input_type["input"]
-    return {key: value for key, value in found.items() if value is not None}
+        values["input_type"] = node.input_type["input"]
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _write_tree(group: h5py.Group, tree: Mapping[str, Any], name: str | None) -> None:

@@ -1,7 +1,7 @@
-"""Write a folded Program back into the NIR graph that it was read from: only what changed, where the graph can hold it.
+"""Write a folded Program back into its NIR graph, changing as little as possible.
 
-Foreign metadata, nested graphs, time constants and the dialect stay as they were given. Where nodes or edges changed
-beyond what the graph's own nodes hold, the graph is restated canonically.
+Foreign metadata, nested graphs, time constants and the dialect are unchanged. If nodes or edges changed beyond what the
+graph's own nodes hold, the graph is restated canonically.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stl_deploy.passes.fold_thresholds import divisor_of
 
 
 class Rewrote(NamedTuple):
-    """A NIR graph, the dialect that it is meant in, what it is read back as, and whether it had to be restated."""
+    """A NIR graph, its dialect, the Program that it reads back as, and whether it was restated."""
 
     graph: nir.NIRGraph
     dialect: Dialect
@@ -33,11 +33,11 @@ class Rewrote(NamedTuple):
 
 
 class _NotHeldError(Exception):
-    """The graph's own nodes cannot hold the change."""
+    """Raised if the graph's own nodes cannot hold the change."""
 
 
 def write_back(graph: nir.NIRGraph, dialect: Dialect, before: Program, after: Program) -> Rewrote:
-    """The graph of ``after``, which passes made of ``before``, which ``graph`` was read as.
+    """Return the graph of ``after``, made by passes from ``before``, which was read from ``graph``.
 
     Raises ParityError if what is read back does not spike as ``after`` does, CaptureError where a graph that must be
     restated holds what NIR cannot.
@@ -97,7 +97,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _patch(held: Any, before: Node, after: Node, changed: set[str]) -> dict[str, Any] | None:
-    """The fields of the graph's node that change; None where it takes another node."""
+    """Return the changed fields of the graph's node; None if it needs another node."""
     if isinstance(after, Linear | Conv) and changed <= {"weight", "bias"}:
         return _weights(held, after)
     if isinstance(before, Neuron) and isinstance(after, Neuron) and "threshold" in changed:
@@ -106,20 +106,20 @@ def _patch(held: Any, before: Node, after: Node, changed: set[str]) -> dict[str,
 
 
 def _weights(held: Any, node: Linear | Conv) -> dict[str, Any] | None:
-    """In the shapes that the graph holds them in."""
+    """Return the weights in the graph's own shapes."""
     if np.size(held.weight) != node.weight.size:
         return None
-    found = {"weight": node.weight.reshape(np.shape(held.weight))}
+    fields = {"weight": node.weight.reshape(np.shape(held.weight))}
     if node.bias is not None:
         if isinstance(held, nir.Linear):
             return None
         given = getattr(held, "bias", None)
-        found["bias"] = node.bias if given is None else node.bias.reshape(np.shape(given))
-    return found
+        fields["bias"] = node.bias if given is None else node.bias.reshape(np.shape(given))
+    return fields
 
 
 def _thresholds(held: Any, before: Neuron, after: Neuron) -> dict[str, Any]:
-    """Thresholds that went into weights, and with them all that a potential is compared with or set to."""
+    """Return the fields for folded thresholds: all potentials that they are compared with or set to."""
     assert after.threshold is not None
     field = "threshold" if isinstance(held, nir.Threshold) else "v_threshold"
     found: dict[str, Any] = {field: np.full(np.shape(getattr(held, field)), after.threshold, np.float32)}

@@ -1,4 +1,4 @@
-"""NIR as a Format, the reference as a Runner, and the frameworks' readers as targets to check."""
+"""NIR as a Format, the reference as a Runner, and the frameworks' readers as check targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stl_deploy.graph.takes import ALL_NODES
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NirOptions(Options):
-    """reader: the framework that the graph is restated for; None: the graph as it is."""
+    """reader: the framework that the graph is restated for; None: the graph unchanged."""
 
     reader: str | None = None
 
@@ -54,20 +54,20 @@ class Reference(Runner):
 
 
 def _as_meant(path: Path) -> Program:
-    """The Program of a file as its metadata say it is meant, or its form; raises InputError where neither does."""
+    """Return the Program of a file by its metadata, or its form; raise InputError if neither determines it."""
     graph = read_nir(path)
     return lower(graph, resolve_dialect(graph, None, path).dialect)
 
 
 def unheld(program: Program, error: CaptureError) -> UnsupportedError:
-    """Why a Program that NIR has the nodes for is no NIR graph all the same."""
+    """Return why a Program of NIR's own nodes is no NIR graph all the same."""
     name = error.layer or program.nodes[0].name
     remedy = "or keep it as a .program file, and export that to another target"
     return UnsupportedError(error.reason, node=name, slug="not-in-nir", remedy=remedy)
 
 
 class Nir(Format):
-    """The graph with the dialect it is meant in written beside it, or restated for a framework's reader."""
+    """The graph with its dialect in the metadata, or restated for a framework's reader."""
 
     name = "nir"
     description = "the graph itself, canonical: thresholds per neuron, float32, dialect in its metadata"
@@ -75,7 +75,7 @@ class Nir(Format):
     options = NirOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Nothing is lost of a Program that was read from NIR; another is written and read back, to find out."""
+        """Check by writing and reading back, unless the Program was read from NIR."""
         if "dialect" in program.metadata:
             return ()
         try:
@@ -87,9 +87,9 @@ class Nir(Format):
         return ()
 
     def write(self, program: Program, path: Path, options: NirOptions) -> Mapping[str, Any]:
-        """Write ``options.graph``, the Program where there is none, or for ``options.reader`` what it must read.
+        """Write ``options.graph``, else the Program, or the restatement for ``options.reader``.
 
-        Raises UnsupportedError for what NIR cannot hold, or as `restate` does.
+        Raises UnsupportedError for nodes that NIR cannot hold, or as `restate` does.
         """
         if options.reader is not None:
             restated = restate(program, options.reader)
@@ -102,7 +102,7 @@ class Nir(Format):
         return {"target": self.name}
 
     def load(self, path: Path) -> Reference:
-        """The reference of the graph as its metadata say it is meant."""
+        """Load the reference of the graph, by its metadata."""
         return Reference(path, Options())
 
 

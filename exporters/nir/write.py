@@ -1,4 +1,4 @@
-"""Write a Program as a NIR graph and the dialect it is meant in, so that it is read back as the very same nodes.
+"""Write a Program as a NIR graph with its dialect, so that it reads back as the same nodes.
 
 Time constants are written in float64, in which every float32 decay and gain has ones that give it back.
 """
@@ -43,7 +43,7 @@ from stl_deploy.passes.representable_decays import exponential_tau, time_constan
 
 
 class Written(NamedTuple):
-    """A NIR graph, its dialect, and the Program that they are read back as."""
+    """A NIR graph, its dialect, and the Program that they read back as."""
 
     graph: nir.NIRGraph
     dialect: Dialect
@@ -51,7 +51,7 @@ class Written(NamedTuple):
 
 
 def to_graph(program: Program) -> Written:
-    """The NIR graph of a Program, and what it is read back as: the same nodes, in the file's order.
+    """Return the NIR graph of a Program, and its reading: the same nodes, in the file's order.
 
     Raises UnsupportedError for a node that NIR has none for, CaptureError for a number or an edge that it cannot hold.
     """
@@ -74,7 +74,7 @@ def to_graph(program: Program) -> Written:
 
 
 def to_own_graph(program: Program) -> Written:
-    """The NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
+    """Return the NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
 
     Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises as `to_graph`.
     """
@@ -106,7 +106,7 @@ def to_own_graph(program: Program) -> Written:
 
 
 def _in_dialect(node: Node, dialect: Dialect) -> Node:
-    """A threshold without memory between two values that are compared may be compared either way."""
+    """Choose the comparison of a memoryless threshold whose inputs never equal it."""
     if isinstance(node, Neuron) and node.spiking and node.decay is None:
         return replace(node, compare=dialect.compare)
     return node
@@ -118,35 +118,35 @@ def _read_back(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str,
 
 
 def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
-    """The same network with its late edges as far on as can be: behind layers that make zeros of zeros.
+    """Move late edges as far on as possible: behind layers that map zeros to zeros.
 
     Every loop must go through another kind of layer, or an edge would go round it for ever.
     A layer that reads all its sources a step late does what one does that reads them at once and is read a step late,
     but for the first step, where the one makes something of zeros and the other is not there yet.
     """
-    found = {node.name: node for node in nodes}
+    moved_nodes = {node.name: node for node in nodes}
     while True:
-        moved = next((n for n in found.values() if _of_zeros(n) and min(s.delay for s in n.sources)), None)
+        moved = next((n for n in moved_nodes.values() if _of_zeros(n) and min(s.delay for s in n.sources)), None)
         if moved is None:
-            return found
+            return moved_nodes
         late = min(source.delay for source in moved.sources)
-        for name, node in found.items():
+        for name, node in moved_nodes.items():
             sources = (
                 replace(s, delay=s.delay + (late if s.node == moved.name else 0) - (late if node is moved else 0))
                 for s in node.sources
             )
-            found[name] = replace(node, sources=tuple(sources))
+            moved_nodes[name] = replace(node, sources=tuple(sources))
 
 
 def _of_zeros(node: Node) -> bool:
-    """Whether a layer without memory makes zeros of zeros."""
+    """Return whether a memoryless layer maps zeros to zeros."""
     if isinstance(node, Linear | Conv):
         return node.bias is None or not node.bias.any()
     return isinstance(node, Scale | Pool | Reshape)
 
 
 def _dialect(nodes: tuple[Node, ...]) -> Dialect:
-    """One dialect for the graph: what most neurons need; each that needs another has its own options."""
+    """Choose one dialect for the graph: that of most neurons; others get options of their own."""
     wanted = {node.name: _options(node) for node in nodes if isinstance(node, Neuron)}
     base = Dialect(dt=DT)
     if not wanted:
@@ -162,7 +162,7 @@ def _dialect(nodes: tuple[Node, ...]) -> Dialect:
 
 
 def _bound(node: Neuron) -> float:
-    """The lower bound of a neuron's potential, one number in a dialect."""
+    """Return the lower bound of a neuron's potential, one number in a dialect."""
     assert node.v_min is not None
     if node.v_min.min() != node.v_min.max():
         raise CaptureError(
@@ -208,7 +208,7 @@ def _spikes_per_step(node: Neuron) -> SpikesPerStep:
 
 
 def _adds_first(node: Neuron) -> bool:
-    """Whether its synaptic current takes its input in before it decays."""
+    """Return whether its synaptic current takes its input in before it decays."""
     return node.synapse is not None and node.synapse.rule == "exp_add"
 
 
@@ -218,7 +218,7 @@ def _range(values: Floats) -> str:
 
 
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
-    """The graph of nodes, under ``dialect``."""
+    """Return the graph of nodes, under ``dialect``."""
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
     own = {"version": __version__, "dialect": dialect.written(), **metadata}
     return nir.NIRGraph(
@@ -227,7 +227,7 @@ def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any
 
 
 def node_of(node: Node, *, narrow: bool = False) -> nir.NIRNode:
-    """A node of NIR; narrow: with float32 time constants, where they give the decay back."""
+    """Return a node of NIR; narrow: with float32 time constants, if they give the decay back."""
     match node:
         case Input():
             return nir.Input({"input": np.array(node.shape)})
@@ -255,7 +255,7 @@ def node_of(node: Node, *, narrow: bool = False) -> nir.NIRNode:
 
 
 def _narrowed(made: nir.NIRNode, node: Neuron) -> nir.NIRNode:
-    """The same neuron with the float32 time constants of its decay; float64 ones where there are none."""
+    """Return the neuron with the float32 time constants of its decay; float64 ones if there are none."""
     if isinstance(made, nir.IF | nir.I):
         made.r = made.r.astype(np.float32)
     elif isinstance(made, nir.LIF | nir.LI) and node.decay is not None and not node.decay.ndim and node.gain is None:
@@ -335,7 +335,7 @@ def _neuron(node: Neuron) -> nir.NIRNode:
 
 
 def _two_currents(node: Neuron, synapse: Synapse, threshold: Any, v_reset: Any) -> nir.NIRNode:
-    """A neuron whose decays are e^(-dt/τ): its current takes input in before it decays (``exp_add``)."""
+    """Return a neuron whose decays are e^(-dt/τ): its current takes input in before it decays (``exp_add``)."""
     if node.gain is not None or node.offset is not None:
         raise CaptureError(
             f"layer '{node.name}' has a gain or a constant behind a synapse of the rule exp_add, for which NIR has no "
@@ -367,40 +367,40 @@ def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_
 
 
 def require_same(meant: tuple[Node, ...], program: Program) -> None:
-    """Raise CaptureError unless the Program that was read back has the very numbers and edges that were meant."""
+    """Raise CaptureError unless the Program that was read back has the same numbers and edges."""
     read = program.by_name
     for node in meant:
-        found = read.get(node.name)
-        if found is None or type(found) is not type(node):
+        actual = read.get(node.name)
+        if actual is None or type(actual) is not type(node):
             raise CaptureError(f"layer '{node.name}' is read back from NIR as another one", layer=node.name)
         for name in (f.name for f in fields(node)):
-            if not _same(node, getattr(node, name), getattr(found, name)):
+            if not _same(node, getattr(node, name), getattr(actual, name)):
                 if name == "sources":
                     raise CaptureError(
                         f"layer '{node.name}' reads spikes of several steps in a loop, which NIR's edges do not hold; "
                         "let weights of their own read those of each step",
                         layer=node.name,
                     )
-                is_read, is_meant = _shown(getattr(found, name)), _shown(getattr(node, name))
+                is_read, is_meant = _shown(getattr(actual, name)), _shown(getattr(node, name))
                 raise CaptureError(
                     f"layer '{node.name}': its {name} is read back from NIR as {is_read}, meant is {is_meant}",
                     layer=node.name,
                 )
 
 
-def _same(node: Node, meant: Any, found: Any) -> bool:
-    if isinstance(meant, Synapse) and isinstance(found, Synapse):
-        return all(_same(node, getattr(meant, f.name), getattr(found, f.name)) for f in fields(Synapse))
+def _same(node: Node, meant: Any, actual: Any) -> bool:
+    if isinstance(meant, Synapse) and isinstance(actual, Synapse):
+        return all(_same(node, getattr(meant, f.name), getattr(actual, f.name)) for f in fields(Synapse))
     arrays = (np.ndarray, np.generic)
-    if isinstance(meant, arrays) and isinstance(found, arrays):
-        if meant.shape != found.shape:
-            meant, found = np.broadcast_to(meant, node.shape), np.broadcast_to(found, node.shape)
-        return bool(np.array_equal(meant, found))
-    if isinstance(meant, arrays) or isinstance(found, arrays):
-        return not np.any(meant if found is None else found)
+    if isinstance(meant, arrays) and isinstance(actual, arrays):
+        if meant.shape != actual.shape:
+            meant, actual = np.broadcast_to(meant, node.shape), np.broadcast_to(actual, node.shape)
+        return bool(np.array_equal(meant, actual))
+    if isinstance(meant, arrays) or isinstance(actual, arrays):
+        return not np.any(meant if actual is None else actual)
     if isinstance(meant, tuple) and meant and isinstance(meant[0], Source):
-        return sorted(map(repr, meant)) == sorted(map(repr, found))
-    return bool(meant == found)
+        return sorted(map(repr, meant)) == sorted(map(repr, actual))
+    return bool(meant == actual)
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""From layer specifications to modules, with shapes resolved and order checked."""
+"""Build modules from layer specifications, with shapes resolved and order checked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_NUMBERS = 2**29
 
 @dataclass
 class Build:
-    """What building has come to: the shape so far, the layer before, and whether values are spikes.
+    """State of building: the shape so far, the last layer, and whether values are spikes.
 
     count: layers in all. counted: whether values are spikes or integer sums of spikes.
     """
@@ -52,7 +52,7 @@ class Build:
     where: str = field(default="", init=False)
 
     def fail(self, reason: str) -> ConfigError:
-        """The error for the layer being built."""
+        """Return the error for the layer being built."""
         return ConfigError(f"{self.where}: {reason}")
 
     def finish(self) -> None:
@@ -65,7 +65,7 @@ class Build:
 
 
 def build_layer(build: Build, place: str, spec: BuiltSpec) -> nn.Module:
-    """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes.
+    """Return the module of one layer and advance ``build``. Raises ConfigError naming the layer and the shapes.
 
     place: of the layer, as in ``network.3``. A residual block gives the sum of its branches (see `Branches`).
     """
@@ -99,7 +99,7 @@ def build_layer(build: Build, place: str, spec: BuiltSpec) -> nn.Module:
 
 
 def _note_values(build: Build, spec: BuiltSpec) -> None:
-    """Whether the layer puts out 0 or 1, or sums of these, in evaluation (dropout scales them only in training)."""
+    """Record whether the layer's outputs are 0 or 1, or sums of these, in evaluation mode."""
     fires = several = False
     if isinstance(spec, LifSpec | RlifSpec):
         fires, several = True, (spec.multi_spike or build.neuron.multi_spike) > 1
@@ -124,7 +124,7 @@ class Branches:
         self._shapes: list[tuple[int, ...]] = []
 
     def enter(self) -> None:
-        """Go back to the block's input."""
+        """Return to the block's input."""
         self._build.shape, self._build.previous, self._build.spikes, self._build.counted = self._start
 
     def leave(self, branch: Sequence[InnerSpec]) -> None:
@@ -242,7 +242,7 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
 
 
 def _check_size(build: Build, count: int, what: str) -> None:
-    """Refuse what no machine here could hold before it is asked for."""
+    """Refuse sizes beyond any machine's memory before allocation."""
     if count > _MOST_NUMBERS:
         raise build.fail(f"expected at most {_MOST_NUMBERS:,} {what}; found {count:,}")
 

@@ -1,4 +1,4 @@
-"""Put the numbers of a folded Program back into the layers of the network that it came from."""
+"""Copy the numbers of a folded Program into the layers of its source network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def with_numbers(network: Network, program: Program) -> Network:
-    """A copy of ``network`` with a folded Program's numbers, without norms and dropout, in evaluation mode."""
+    """Return a copy of ``network`` with a folded Program's numbers, without norms and dropout, in evaluation mode."""
     folded = copy.deepcopy(network).cpu().eval()
     for name, layer in list(folded.layers.items()):
         node = program.by_name.get(name)
@@ -58,7 +58,7 @@ P = TypeVar("P", bound=Population)
 
 
 def _held(made: P, node: Neuron) -> P:
-    """With the node's decays."""
+    """Fix the node's decays in the layer."""
     assert node.decay is not None
     made.hold_decays(_tensor(node.decay), None if node.synapse is None else _tensor(node.synapse.decay))
     return made

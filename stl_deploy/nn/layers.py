@@ -12,12 +12,12 @@ from stl_deploy.errors import InputError
 
 
 def wide(x: Tensor) -> Tensor:
-    """bfloat16 and float16 as float32, anything else as it is: for sums that so few bits would lose."""
+    """Return bfloat16 and float16 as float32, others unchanged: for sums that lose precision in few bits."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class Synapse(nn.Module):
-    """Weights of some other kind than torch's `Linear` and `Conv2d`: no memory, ``[N, *shape]`` to ``[N, *shape]``."""
+    """Weights other than torch's `Linear` and `Conv2d`: no memory, ``[N, *shape]`` to ``[N, *shape]``."""
 
 
 class SumPool2d(nn.Module):
@@ -29,15 +29,15 @@ class SumPool2d(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums of the windows inside the input."""
+        """Sum the windows inside the input."""
         return functional.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1)
 
 
 class Sum(nn.Module):
-    """The sum of what several layers put out, all of one shape."""
+    """Sum the outputs of several layers, all of one shape."""
 
     def forward(self, *branches: Tensor) -> Tensor:
-        """Added up from left to right."""
+        """Add up from left to right."""
         first, *others = branches
         for other in others:
             first = first + other
@@ -52,7 +52,7 @@ class Vote(nn.Module):
         self.population = population
 
     def forward(self, x: Tensor) -> Tensor:
-        """Votes ``[N, classes]``; of bfloat16 spikes in float32."""
+        """Return votes ``[N, classes]``; of bfloat16 spikes in float32."""
         if self.population == 1:
             return wide(x)
         return wide(x).reshape(*x.shape[:-1], -1, self.population).mean(-1)
@@ -62,7 +62,7 @@ class StepNorm1d(nn.BatchNorm1d):
     """Batch norm with the statistics of each time step apart, ``[T, B, C]``; affine and running ones are shared."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised, same shape; the running statistics move T times."""
+        """Normalise, same shape; the running statistics move T times."""
         return _norm_by_step(self, super().forward, x)
 
 
@@ -70,7 +70,7 @@ class StepNorm2d(nn.BatchNorm2d):
     """Batch norm with the statistics of each time step apart, ``[T, B, C, H, W]`` (the STL-SNN authors' code)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised, same shape; the running statistics move T times."""
+        """Normalise, same shape; the running statistics move T times."""
         return _norm_by_step(self, super().forward, x)
 
 
@@ -79,7 +79,7 @@ _LEAST_VALUES = 2
 
 
 def is_by_step(norm: nn.Module | None) -> bool:
-    """Whether a norm's statistics are those of each time step."""
+    """Return whether a norm's statistics are those of each time step."""
     return isinstance(norm, StepNorm1d | StepNorm2d)
 
 
@@ -94,7 +94,7 @@ def require_values(number: float) -> None:
 
 @torch.no_grad()
 def follow(norm: Norm, mean: Tensor, squares: Tensor, number: Tensor | float) -> None:
-    """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch.
+    """Update the running statistics, once for each row; by a mean over all so far if momentum is None, as torch.
 
     Mean and sum of squared deviations by channel, ``[S, C]``, of so many values each, ``[S, 1]`` or one for all.
     Raises InputError where that is one.
@@ -109,7 +109,7 @@ def follow(norm: Norm, mean: Tensor, squares: Tensor, number: Tensor | float) ->
 
 
 def running(norm: Norm) -> tuple[Tensor, Tensor]:
-    """A norm's running mean and variance."""
+    """Return a norm's running mean and variance."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var

@@ -1,8 +1,8 @@
-"""Fixed thresholds of a framework's neurons become parameters that training moves.
+"""Turn fixed thresholds of a framework's neurons into trained parameters.
 
-Where a framework allows it: snnTorch holds its threshold in a buffer that broadcasts, Norse in a tuple of tensors.
-SpikingJelly's operators take one float, and would drop a parameter's gradient without a word. Neurons are known by
-their class, so that no framework is imported here.
+snnTorch holds its threshold in a buffer that broadcasts, Norse in a tuple of tensors. SpikingJelly's operators take one
+float, and would drop a parameter's gradient silently. Neurons are recognised by their class, so that no framework is
+imported here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stl_deploy.nn.neuron import LIF, expand_threshold, threshold_shape
 
 @dataclass(frozen=True)
 class _Kind:
-    """A framework's neurons: how a threshold is read and replaced, and where the first axis of a neuron's shape is."""
+    """A framework's neurons: reading and replacing a threshold, and the first axis of a neuron's shape."""
 
     read: Callable[[nn.Module], Tensor]
     replace: Callable[[nn.Module, nn.Parameter], None]
@@ -30,7 +30,7 @@ class _Kind:
 
 
 def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> tuple[str, ...]:
-    """Make every spiking layer's threshold a parameter of its own, in place; returns the layers' names.
+    """Make every spiking layer's threshold a parameter, in place; return the layers' names.
 
     granularity: one threshold per neuron, per channel (first axis of a neuron's shape) or for the whole layer. They
     begin at the values that they had. Where the shape of a layer is not known before it has run, its parameter gets
@@ -47,8 +47,8 @@ def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> t
         raise InputError(f"expected a torch.nn.Module; found a {type(model).__name__}")
     if granularity not in get_args(Granularity):
         raise InputError(f"expected {', '.join(get_args(Granularity))} as granularity; found {granularity!r}")
-    found = [(name or "model", module, _kind(name or "model", module)) for name, module in model.named_modules()]
-    neurons = [(name, module, kind) for name, module, kind in found if kind is not None]
+    modules = [(name or "model", module, _kind(name or "model", module)) for name, module in model.named_modules()]
+    neurons = [(name, module, kind) for name, module, kind in modules if kind is not None]
     if not neurons:
         raise InputError("expected spiking neurons of stl.LIF, snnTorch or Norse in the model; found none")
     for _, module, kind in neurons:

@@ -1,4 +1,4 @@
-"""The LIF scan over time and its gradient, by hand.
+"""Scan LIF neurons over time, with a hand-written gradient.
 
 Forward, with u the membrane before and r after the reset, per step t::
 
@@ -35,7 +35,7 @@ from stl_deploy.nn.surrogate import Derivative
 def lif_scan(
     x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, soft_reset: bool, detach_reset: bool
 ) -> Tensor:
-    """Spikes ``[T, B, *shape]`` of a LIF population at rest before step 0.
+    """Return spikes ``[T, B, *shape]`` of a LIF population at rest before step 0.
 
     x: input current ``[T, B, *shape]``; theta: threshold, broadcastable to shape; decay: β, 0-dimensional.
     Differentiable in x, theta and decay; without gradients the trace is not kept. Of the currents' type, but float32
@@ -52,7 +52,7 @@ def lif_scan(
 
 
 def spike(u: Tensor, theta: Tensor, derivative: Derivative) -> Tensor:
-    """1 where ``u >= theta``, else 0, with the surrogate's gradient in both; theta broadcasts to ``u``'s last axes."""
+    """Return 1 where ``u >= theta``, else 0, with the surrogate's gradient; theta broadcasts to ``u``'s last axes."""
     spikes: Tensor = _Spike.apply(u, theta, derivative)  # type: ignore[no-untyped-call]
     return spikes
 

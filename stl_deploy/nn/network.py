@@ -91,18 +91,18 @@ class Network(nn.Module):
         return name
 
     def remove(self, name: str) -> None:
-        """Take out a layer that has one source; what read it reads its source."""
+        """Remove a layer that has one source; its readers read that source."""
         (source,) = self.sources.pop(name)
         del self.layers[name], self.shapes[name]
         for reader, sources in self.sources.items():
-            self.sources[reader] = tuple(source if one == name else one for one in sources)
+            self.sources[reader] = tuple(source if other == name else other for other in sources)
 
     def readers(self, name: str) -> tuple[str, ...]:
-        """The layers that read ``name``."""
+        """Return the layers that read ``name``."""
         return tuple(reader for reader, sources in self.sources.items() if name in sources)
 
     def forward(self, x: Tensor, observe: Observer | None = None, *, every_layer: bool = False) -> Tensor:
-        """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
+        """Return votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
 
         observe: sees the output of every layer, but of norms, and of convolutions of the input, that run as one with
         their LIF (see `stl_deploy.nn.fused` and `stl_deploy.nn.cuda`); with ``every_layer``, or where a layer has
@@ -137,17 +137,17 @@ class Network(nn.Module):
         return any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers.values())
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """What training's loss is of: outputs ``[T, B, classes]`` as their mean over time, or maximum."""
+        """Return the loss's input: outputs ``[T, B, classes]`` as their mean over time, or maximum."""
         return outputs.amax(0) if self.decision == "max" else outputs.mean(0)
 
     def decide(self, outputs: Tensor) -> Tensor:
-        """The class ``[B]`` of each sample by the greatest score, or by the first output above 0."""
+        """Return the class ``[B]`` of each sample by the greatest score, or by the first output above 0."""
         if self.decision != "first":
             return self.scores(outputs).argmax(1)
         return torch.from_numpy(Readout("first").decide(outputs.detach().cpu().float().numpy())).to(outputs.device)
 
     def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """Votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``.
+        """Return votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``.
 
         every_layer: as for `forward`.
         """
@@ -161,7 +161,7 @@ class Network(nn.Module):
         return self(x, keep, every_layer=every_layer), recorded
 
     def program(self, *, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> Program:
-        """The network in evaluation mode as a Program, unfolded and in float64.
+        """Return the network in evaluation mode as a Program, unfolded and in float64.
 
         coding, fraction_bits, bound: what the input will be: its kind, multiples of 2^-fraction_bits, and its largest
         magnitude. Raises InputError in mode ``ann``, for a norm without running statistics or weights before it, for a
@@ -171,17 +171,17 @@ class Network(nn.Module):
 
     @property
     def lifs(self) -> Iterator[tuple[str, LIF]]:
-        """The LIF layers by name, in order."""
+        """Return the LIF layers by name, in order."""
         return ((name, layer) for name, layer in self.layers.items() if isinstance(layer, LIF))
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """Names of the LIF layers, or of the ReLUs that stand in for them (not the linear readout)."""
+        """Return names of the LIF layers, or of the ReLUs that replace them (not the linear readout)."""
         return tuple(name for name, layer in self.layers.items() if isinstance(layer, LIF | nn.ReLU))
 
     @torch.no_grad()
     def thresholds(self) -> dict[str, Tensor]:
-        """Each LIF's effective threshold, as far as it is distinct (see `LIF.threshold`), on the CPU."""
+        """Return each LIF's distinct effective thresholds (see `LIF.threshold`), on the CPU."""
         return {name: lif.threshold.detach().cpu().clone() for name, lif in self.lifs}
 
 

@@ -75,7 +75,7 @@ class LI(Population):
         return v, v
 
     def extra_repr(self) -> str:
-        """Shape and decay, for ``print(network)``."""
+        """Return shape and decay, for ``print(network)``."""
         beta = float(self.decay.detach().mean())
         return f"{self._shape}, β {beta:.4g}" + " learned" * (self.decay_parameter is not None)
 
@@ -171,12 +171,12 @@ class LIF(Population):
 
     @property
     def plain(self) -> bool:
-        """Whether threshold, decay, surrogate and reset say all, so that it may run as one with a norm before it."""
+        """Whether threshold, decay, surrogate and reset define it, so that a norm before it can be fused with it."""
         return self.surrogate in SURROGATES and not self.stateful and self.shape_known and not self._scanned_apart
 
     @property
     def _scanned_apart(self) -> bool:
-        """Whether `stl_deploy.nn.synaptic_scan` runs it: it has a current, several spikes, or decays of each neuron."""
+        """Whether `stl_deploy.nn.synaptic_scan` runs it: it has a current, several spikes, or decays per neuron."""
         return self.synaptic or self.multi_spike > 1 or self.decay.dim() > 0
 
     @property
@@ -184,7 +184,7 @@ class LIF(Population):
         return Rule(self.multi_spike, self.soft_reset, self.detach_reset, self._derivative)
 
     def learn_thresholds(self, granularity: Granularity) -> None:
-        """From now on thresholds learn, one per ``granularity``; they begin at the values that they have.
+        """Make thresholds learn from now on, one per ``granularity``, from their present values.
 
         Raises InputError where there are more of them now than there would be.
         """
@@ -199,7 +199,7 @@ class LIF(Population):
         self.threshold_parameter.requires_grad = True
 
     def _hold(self, initial: Tensor | None) -> None:
-        """Begin with these thresholds; None: with those of the constructor, as many as the first input has neurons."""
+        """Start with these thresholds; None: the constructor's, one for each neuron of the first input."""
         if initial is None:
             before = getattr(self, "threshold_init", None)
             like = {} if before is None else {"device": before.device, "dtype": before.dtype}
@@ -225,7 +225,7 @@ class LIF(Population):
         return spikes, u - (theta if self.soft_reset else u) * (spikes.detach() if self.detach_reset else spikes)
 
     def _initial(self, size: Shape) -> Tensor:
-        """The first thresholds; raises InputError where one is not allowed."""
+        """Return the first thresholds; raise InputError for an invalid one."""
         threshold, jitter = self._first
         try:
             given = torch.as_tensor(threshold, dtype=torch.get_default_dtype()).detach().expand(size)
@@ -252,7 +252,7 @@ class LIF(Population):
 
     @torch.no_grad()
     def _materialise(self, size: Shape) -> None:
-        """Give thresholds whose number was not known their size and first values, in place."""
+        """Size and initialise deferred thresholds, in place."""
         initial = self._initial(size)
         for holder in (self.threshold_init, self.threshold_parameter):
             assert isinstance(holder, UninitializedBuffer | UninitializedParameter)
@@ -266,7 +266,7 @@ class LIF(Population):
         super()._save_to_state_dict(*where, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """A state that knows the thresholds' number tells it to a population that does not yet."""
+        """Load a state; a population with deferred thresholds takes their number from it."""
         held = state_dict.get(f"{prefix}threshold_parameter")
         if isinstance(self.threshold_parameter, UninitializedParameter) and isinstance(held, Tensor):
             self._materialise(tuple(held.shape))
@@ -275,14 +275,14 @@ class LIF(Population):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """Shape, granularity, parametrisation, surrogate and a soft reset, for ``print(network)``."""
+        """Return shape, granularity, parametrisation, surrogate and a soft reset, for ``print(network)``."""
         shown = f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
         shown += ", soft reset" * self.soft_reset + ", synapse" * self.synaptic
         return shown + f", up to {self.multi_spike} spikes" * (self.multi_spike > 1)
 
 
 class RLIF(LIF):
-    """A LIF population whose spikes come back a step later, through learned weights R from all neurons to all.
+    """A recurrent LIF population: spikes return one step later, through learned weights R from all neurons to all.
 
     v[t] = β·v[t−1] + x[t] + R·s[t−1]. shape: ``(features,)``; options as `LIF` takes them. Whole sequences only.
     """
@@ -294,11 +294,11 @@ class RLIF(LIF):
 
     @property
     def plain(self) -> bool:
-        """No: each step needs the spikes of the one before."""
+        """False: each step needs the spikes of the one before."""
         return False
 
     def _sequence(self, x: Tensor) -> Tensor:
-        found, back = [], None
+        outputs, back = [], None
         held = v = torch.zeros_like(x[0])
         for current in x.unbind(0):
             arriving = current if back is None else current + wide(self.recurrent(back))
@@ -307,16 +307,16 @@ class RLIF(LIF):
                 back, held, v = advance(arriving, held, v, *own)
             else:
                 back, v = self._one_step(arriving, v)
-            found.append(back)
-        return torch.stack(found)
+            outputs.append(back)
+        return torch.stack(outputs)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Refused: the state would have to hold spikes, too."""
+        """Raise InputError: the state would have to hold spikes, too."""
         raise InputError("a recurrent population takes whole sequences [T, B, features]; call the layer itself")
 
 
 def expand_threshold(before: Tensor, size: Sequence[int]) -> Tensor:
-    """Thresholds as many as ``size`` has, each what it was; raises InputError where there are more now."""
+    """Expand thresholds to ``size``, values kept; raise InputError if there are more now."""
     if before.numel() == 1:
         return before.reshape(()).expand(size).clone()
     try:
@@ -329,7 +329,7 @@ def expand_threshold(before: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def threshold_shape(shape: Shape, granularity: Granularity) -> Shape:
-    """The shape of the threshold tensor of a population."""
+    """Return the shape of a population's threshold tensor."""
     if granularity == "neuron":
         return shape
     if granularity == "channel":

@@ -1,4 +1,4 @@
-"""What populations of neurons share: their shape, given or inferred; sequences from rest, or one step and a state.
+"""Common parts of neuron populations: shape, given or inferred; sequences from rest, or one step and a state.
 
 lif = LIF((64,))
 spikes = lif(currents)                     # [T, B, 64], from rest
@@ -29,7 +29,7 @@ _LEAST_AXES, _UNCLEAR_AXES = 3, 4
 
 
 class Population(nn.Module):
-    """Neurons with a decay β in [0, 1], fixed or learned as σ(a), and maybe a synaptic current with a decay of its own.
+    """Neurons with a decay β in [0, 1], fixed or learned as σ(a), and optionally a decaying synaptic current.
 
     shape: of one sample at one step, ``(features,)`` or ``(channels, height, width)``; None: that of the first input.
     stateful: forward takes one step ``[B, *shape]`` and goes on from the step before, until `reset`.
@@ -78,7 +78,7 @@ class Population(nn.Module):
 
     @property
     def shape(self) -> Shape:
-        """Of one sample at one step; raises InputError as long as it is neither given nor inferred."""
+        """Shape of one sample at one step; raises InputError as long as it is neither given nor inferred."""
         if self._shape is None:
             raise InputError(f"the shape of this {type(self).__name__} is not known before its first input; give it")
         return self._shape
@@ -99,7 +99,7 @@ class Population(nn.Module):
         return self._effective(self.synapse_parameter, "_fixed_synapse") if self.synaptic else None
 
     def hold_decays(self, decay: Tensor, synapse: Tensor | None) -> None:
-        """From now on these decays are fixed; each broadcasts to the shape. synapse: None where there is no current."""
+        """Fix these decays; each broadcasts to the shape. synapse: None without a current."""
         for buffer, parameter, value in (
             ("_fixed_decay", "decay_parameter", decay),
             ("_fixed_synapse", "synapse_parameter", synapse),
@@ -114,7 +114,7 @@ class Population(nn.Module):
         return shift_decay(parameter) if self.decay_form == "shift" else torch.sigmoid(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Currents ``[T, B, *shape]`` to outputs of the same shape, every call from rest.
+        """Map currents ``[T, B, *shape]`` to outputs of the same shape, every call from rest.
 
         A stateful population takes one step ``[B, *shape]`` and goes on where the last one ended.
         Outputs have the currents' type, but are float32 where those are bfloat16. Raises InputError for other shapes.
@@ -126,7 +126,7 @@ class Population(nn.Module):
         return self._sequence(wide(x))
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step: currents ``[B, *shape]`` and the potential left by the step before to outputs and potential.
+        """Map one step's currents ``[B, *shape]`` and the last potential to outputs and potential.
 
         With a synapse the state is ``[2, B, *shape]``, the synaptic current before the potential.
 
@@ -142,7 +142,7 @@ class Population(nn.Module):
         return self._one_step(x, rest(x, self.synaptic) if state is None else state)
 
     def reset(self) -> None:
-        """Back to rest, where the state is kept inside."""
+        """Return to rest, if the state is kept inside."""
         self._state = None
 
     def _sequence(self, x: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ class Population(nn.Module):
         return tuple(x.shape[2:])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles begin at rest."""
+        """Return the state without potentials: copies and pickles begin at rest."""
         return {**self.__dict__, "_state": None}
 
 

@@ -1,4 +1,4 @@
-"""Any Program as a torch module: it spikes as the Program does, and trains.
+"""Run any Program as a torch module: it spikes as the Program does, and trains.
 
     module = ProgramModule(program)
     y = module(x)                # [T, B, *shape]
@@ -69,17 +69,17 @@ class ProgramModule(nn.Module):
                 self.layers[_key(node.name)] = _LAYERS[type(node)](node)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output at every step; raises InputError for input of another shape."""
+        """Return the output at every step; raise InputError for input of another shape."""
         return self._values(x, {})
 
     def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """The output, and the spikes of every spiking population by name; every_layer: has no effect."""
+        """Return the output, and the spikes of every spiking population by name; every_layer: has no effect."""
         kept: dict[str, Tensor] = {node.name: x for node in self._program.spiking}
         return self._values(x, kept), kept
 
     @torch.no_grad()
     def program(self) -> Program:
-        """The Program with the numbers as they are now."""
+        """Return the Program with the present numbers."""
         nodes = (self._restored(node) for node in self._program.nodes)
         return replace(self._program, nodes=tuple(nodes))
 
@@ -168,7 +168,7 @@ class _Layer(nn.Module):
         self.node: Any = node
 
     def hold(self, **arrays: Any) -> None:
-        """Keep the arrays under their names; None where there is none."""
+        """Keep the arrays under their names; None for missing ones."""
         for name, array in arrays.items():
             tensor = None if array is None else torch.from_numpy(np.array(array))
             if name in self.learned:
@@ -177,9 +177,9 @@ class _Layer(nn.Module):
                 self.register_buffer(name, tensor)
 
     def restored(self) -> Node:
-        """The node with the numbers as they are now."""
-        found = {name: _array(getattr(self, name)) for name in self.learned}
-        return cast(Node, replace(self.node, **found))
+        """Return the node with the present numbers."""
+        arrays = {name: _array(getattr(self, name)) for name in self.learned}
+        return cast(Node, replace(self.node, **arrays))
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -208,7 +208,7 @@ class _Weights(_Layer):
 
 
 def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:
-    """As torch has them: those of the last axis first."""
+    """Return the pads in torch's order: those of the last axis first."""
     return [size for sides in reversed(padding) for size in sides]
 
 
@@ -257,8 +257,8 @@ class _Gather(_Layer):
         self.hold(places=np.where(places < 0, 0, places), none=places < 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        found = x.flatten(1)[:, self.get_buffer("places")]
-        return found.masked_fill(self.get_buffer("none"), 0.0)
+        gathered = x.flatten(1)[:, self.get_buffer("places")]
+        return gathered.masked_fill(self.get_buffer("none"), 0.0)
 
 
 class _Concat(_Layer):
@@ -267,7 +267,7 @@ class _Concat(_Layer):
 
 
 class _Delay(_Layer):
-    """Takes ``[T, B, *shape]``."""
+    """Delay values ``[T, B, *shape]``."""
 
     def forward(self, x: Tensor) -> Tensor:
         steps = np.broadcast_to(self.node.steps, self.node.shape)
@@ -301,23 +301,23 @@ class Population(_Layer):
         self.hold(i_decay=None if synapse is None else synapse.decay, i_gain=None if synapse is None else synapse.gain)
         self._derivative = surrogate_of(surrogate)
         extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse)
-        alike = node.decay is not None and not node.decay.ndim and all(one is None for one in extra)
+        alike = node.decay is not None and not node.decay.ndim and all(field is None for field in extra)
         self._plain = alike and theta is not None and not node.many and node.reset in ("value", "subtract")
 
     def restored(self) -> Node:
-        """The node with the thresholds as they are now."""
+        """Return the node with the present thresholds."""
         theta = _array(self.threshold)
         if theta is not None and self.node.compare == "gt" and not self.node.many:
             theta = np.nextafter(theta, np.float32(-np.inf))
         return replace(cast(Neuron, self.node), threshold=theta)
 
     def rest(self, x: Tensor) -> State:
-        """The state before the first step, for currents ``[B, *shape]``."""
+        """Return the state before the first step, for currents ``[B, *shape]``."""
         start = self._get("v_start")
         return State(torch.zeros_like(x) if start is None else torch.zeros_like(x) + start)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes, or potentials, ``[T, B, *shape]`` of currents of the same shape, from rest."""
+        """Return spikes, or potentials, ``[T, B, *shape]`` of currents of the same shape, from rest."""
         if self._plain and self.threshold is not None:
             soft = self.node.reset == "subtract"
             decay = self.get_buffer("decay")
@@ -329,7 +329,7 @@ class Population(_Layer):
         return cast("Tensor | None", getattr(self, name))
 
     def step(self, x: Tensor, state: State) -> Tensor:
-        """One step: currents ``[B, *shape]`` to outputs; changes ``state``."""
+        """Step currents ``[B, *shape]`` to outputs; changes ``state``."""
         node, theta = self.node, self.stored()
         over = None
         if theta is not None and node.decay is not None and node.reset == "snntorch_subtract_now":

@@ -1,4 +1,4 @@
-"""A network's forward pass as a list of calls."""
+"""Schedule a network's forward pass as a list of calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INPUT = "input"
 
 
 class Stage(NamedTuple):
-    """``run`` takes what the layers ``reads`` put out, ``[T, B, *shape]`` each, and gives what layer ``name`` does."""
+    """``run`` maps the outputs of ``reads``, ``[T, B, *shape]`` each, to the output of layer ``name``."""
 
     name: str
     reads: tuple[str, ...]
@@ -32,17 +32,17 @@ class Stage(NamedTuple):
 
 
 def layerwise(layers: nn.ModuleDict, sources: Sources) -> list[Stage]:
-    """Each layer by itself."""
+    """Schedule each layer by itself."""
     return [Stage(name, sources[name], partial(over_time, layer)) for name, layer in layers.items()]
 
 
 def readers(name: str, sources: Sources) -> list[str]:
-    """The layers that read one, as often as they do."""
-    return [reader for reader, names in sources.items() for one in names if one == name]
+    """Return the layers that read ``name``, once per read."""
+    return [reader for reader, names in sources.items() for source in names if source == name]
 
 
 def norm_before(name: str, layers: nn.ModuleDict, sources: Sources) -> str | None:
-    """The batch norm in front of a layer that nothing else reads and that can run as one with it, if there is one.
+    """Return the batch norm before a layer that can be fused with it (no other reader), if there is one.
 
     None where it is in evaluation mode and gradients are wanted: they would not pass.
     """
@@ -55,7 +55,7 @@ def norm_before(name: str, layers: nn.ModuleDict, sources: Sources) -> str | Non
 
 
 def over_time(layer: nn.Module, *arrived: Tensor) -> Tensor:
-    """A layer's output ``[T, B, *shape]``; what has no memory sees time folded into the batch."""
+    """Return a layer's output ``[T, B, *shape]``; memoryless layers see time folded into the batch."""
     x, *_ = arrived
     if type(layer) in _NORMS and layer.training:
         require_values(x[:, :, 0].numel() / (len(x) if is_by_step(layer) else 1))

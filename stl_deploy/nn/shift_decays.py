@@ -18,14 +18,14 @@ MOST = 15
 
 
 def nearest_shift(decay: float) -> int:
-    """The k of the decay 1 - 2^-k nearest to ``decay`` in the logarithm of what is lost; raises InputError for 1."""
+    """Return the k of the decay 1 - 2^-k nearest to ``decay`` in the logarithm of the loss; raise InputError for 1."""
     if not 0 <= decay < 1:
         raise InputError(f"expected a decay from 0 to below 1, of the form 1 - 2^-k; found {decay:g}")
     return min(MOST, round(-math.log2(1 - decay)))
 
 
 def shift_decay(k: Tensor) -> Tensor:
-    """1 - 2^-round(k), exact, with the gradient of 1 - 2^-k in k; k is kept within 0 and 15."""
+    """Return 1 - 2^-round(k), exact, with the gradient of 1 - 2^-k in k; k is kept within 0 and 15."""
     whole = k.detach().round().clamp(0, MOST).long()
     lost = torch.tensor([2.0**-shift for shift in range(MOST + 1)], dtype=k.dtype, device=k.device)[whole]
     if not k.requires_grad:

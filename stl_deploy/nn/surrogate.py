@@ -1,4 +1,4 @@
-"""Surrogate gradients: what stands in for the derivative of the spike in the backward pass.
+"""Surrogate gradients: replacements for the spike's derivative in the backward pass.
 
 Each function gives ds/dv at distance ``x = v − θ`` from the threshold, elementwise, and can
 write into ``out`` (which may be ``x`` itself) to save memory.
@@ -22,7 +22,7 @@ class Derivative(Protocol):
     """An elementwise derivative; ``out`` may alias ``x``."""
 
     def __call__(self, x: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """ds/dv at ``x = v − θ``."""
+        """Return ds/dv at ``x = v − θ``."""
         ...
 
 
@@ -60,7 +60,7 @@ _PROBES = (-2.0, -0.25, 0.25, 2.0)
 
 
 def surrogate_of(given: str | Surrogate) -> Derivative:
-    """A derivative by its name, or of a user's callable.
+    """Return a derivative by its name, or of a user's callable.
 
     A callable that puts out 0 below and 1 above the threshold is a spike function with a gradient of its own, as
     snnTorch's and SpikingJelly's are: its gradient is the derivative. Any other is the derivative itself.
@@ -73,16 +73,16 @@ def surrogate_of(given: str | Surrogate) -> Derivative:
     probes = torch.tensor(_PROBES, requires_grad=True)
     try:
         with torch.enable_grad():
-            found = given(probes)
+            values = given(probes)
     except Exception as error:  # a user's own code may raise anything
         raise InputError(f"surrogate {_called(given)} fails on four numbers: {type(error).__name__}: {error}") from None
-    if not isinstance(found, Tensor) or found.shape != probes.shape:
+    if not isinstance(values, Tensor) or values.shape != probes.shape:
         raise InputError(
             f"expected a surrogate that gives a tensor of its input's shape; found {_called(given)}, which does not"
         )
-    if found.detach().tolist() != [0, 0, 1, 1]:
+    if values.detach().tolist() != [0, 0, 1, 1]:
         return _Own(given, spikes=False)
-    if not found.requires_grad:
+    if not values.requires_grad:
         raise InputError(f"expected a surrogate with a gradient; found {_called(given)}, whose spikes have none")
     return _Own(given, spikes=True)
 
@@ -108,7 +108,7 @@ class _Own:
 
 
 def surrogate(name: str) -> Derivative:
-    """The derivative of that name; raises InputError if there is none."""
+    """Return the derivative of that name; raise InputError if there is none."""
     if name not in SURROGATES:
         raise InputError(f"expected a surrogate gradient: {', '.join(SURROGATES)}; found '{name}'")
     return SURROGATES[name]

@@ -1,4 +1,4 @@
-"""Neurons with a synaptic current, and neurons that fire several spikes a step: scan over time, and its gradient.
+"""Scan neurons with a synaptic current or several spikes a step over time, and its gradient.
 
 Forward, per step t, with i the current and v the membrane (without a synapse i is x)::
 
@@ -37,7 +37,7 @@ _NAMES = {derivative: name for name, derivative in SURROGATES.items()}
 
 @dataclass(frozen=True)
 class Rule:
-    """What a step does. cap: spikes at most. spiking: False: the membrane itself is put out, never reset."""
+    """Rule of a step. cap: spikes at most. spiking: False: the membrane itself is the output, never reset."""
 
     cap: int = 1
     soft_reset: bool = True
@@ -47,7 +47,7 @@ class Rule:
 
 
 def synaptic_scan(x: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor | None, rule: Rule) -> Tensor:
-    """Spikes (or membranes) ``[T, B, *shape]`` of a population at rest before step 0.
+    """Return spikes (or membranes) ``[T, B, *shape]`` of a population at rest before step 0.
 
     x: input ``[T, B, *shape]``. theta, decay, synapse_decay: broadcast to shape; None: no synapse. Differentiable in
     all four. float32 for bfloat16 input.
@@ -61,22 +61,22 @@ def synaptic_scan(x: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor
         y: Tensor = _Scan.apply(flat, rows[0], rows[1], synapse, rule)  # type: ignore[no-untyped-call]
         return y.reshape(x.shape)
     current = v = torch.zeros_like(x[0])
-    found = []
+    outputs = []
     for arriving in x.unbind(0):
         y, current, v = advance(arriving, current, v, theta, decay, synapse_decay, rule)
-        found.append(y)
-    return torch.stack(found)
+        outputs.append(y)
+    return torch.stack(outputs)
 
 
 def rest(like: Tensor, synaptic: bool) -> Tensor:
-    """The state before step 0: the membrane ``[B, *shape]``, or ``[2, B, *shape]``, the current before it."""
+    """Return the state before step 0: the membrane ``[B, *shape]``, or ``[2, B, *shape]``, the current before it."""
     return torch.zeros_like(like.unsqueeze(0).expand(2, *like.shape) if synaptic else like)
 
 
 def step(
     x: Tensor, state: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor | None, rule: Rule
 ) -> tuple[Tensor, Tensor]:
-    """One step ``[B, *shape]``: output and state, as `rest` has it."""
+    """Step ``[B, *shape]``: return output and state, in the form of `rest`."""
     if synapse_decay is None:
         y, _, v = advance(x, x, state, theta, decay, None, rule)
         return y, v
@@ -87,7 +87,7 @@ def step(
 def advance(
     x: Tensor, current: Tensor, v: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor | None, rule: Rule
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step ``[B, *shape]``: output, synaptic current (x itself without a synapse) and membrane."""
+    """Step ``[B, *shape]``: return output, synaptic current (x itself without a synapse) and membrane."""
     current = x if synapse_decay is None else (current + x) * synapse_decay
     u = v * decay + current
     if not rule.spiking:
@@ -98,7 +98,7 @@ def advance(
 
 
 def staircase(u: Tensor, theta: Tensor, cap: int) -> Tensor:
-    """Spikes min(max(trunc(u/θ), 0), cap), with the slope of u/θ near the steps in both."""
+    """Return min(max(trunc(u/θ), 0), cap), with the slope of u/θ near the steps in both."""
     spikes: Tensor = _Staircase.apply(u, theta, cap)  # type: ignore[no-untyped-call]
     return spikes
 
@@ -137,13 +137,13 @@ class _Scan(torch.autograd.Function):
         from stl_deploy.nn.fused import synaptic_kernels as kernels
 
         arrays = [tensor.numpy() for tensor in ctx.given]
-        found = kernels.backward(grad.contiguous().numpy(), arrays, ctx.trace, _numbers(ctx.rule))
-        grads = [torch.from_numpy(array) for array in found]
+        gradients = kernels.backward(grad.contiguous().numpy(), arrays, ctx.trace, _numbers(ctx.rule))
+        grads = [torch.from_numpy(array) for array in gradients]
         return *(one if need else None for one, need in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
 def _numbers(rule: Rule) -> tuple[int, int, bool, bool]:
-    """As the kernels know it: the cap (0: no spikes), the surrogate's number, soft and detached resets."""
+    """Return the rule for the kernels: cap (0: no spikes), surrogate's number, soft and detached resets."""
     names = list(SURROGATES)
     number = names.index(_NAMES[rule.derivative]) if rule.derivative in _NAMES else 0
     return rule.cap if rule.spiking else 0, number, rule.soft_reset, rule.detach_reset

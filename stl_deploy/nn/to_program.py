@@ -49,12 +49,12 @@ _Norms = nn.modules.batchnorm._BatchNorm
 
 
 def recurrence(name: str) -> str:
-    """The name of the weights through which the spikes of layer ``name`` come back to it."""
+    """Return the name of the recurrent weights of layer ``name``."""
     return f"{name}_recurrent"
 
 
 def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> Program:
-    """The Program of a network in evaluation mode; see `stl_deploy.nn.network.Network.program`."""
+    """Return the Program of a network in evaluation mode; see `stl_deploy.nn.network.Network.program`."""
     _require_spiking(network)
     made = _Nodes(network)
     for name, layer in network.layers.items():
@@ -72,7 +72,7 @@ class _Nodes:
         self.nodes: dict[str, Node] = {INPUT: Input(name=INPUT, shape=network.input_shape, sources=())}
 
     def sources_of(self, *names: str) -> tuple[Source, ...]:
-        """The nodes whose outputs add up to what these layers put out: a sum's terms, what dropout reads."""
+        """Return the nodes whose outputs sum to these layers' output: a sum's terms, dropout's source."""
         return tuple(Source(node) for name in names for node in self._terms(name))
 
     def _terms(self, name: str) -> Iterator[str]:
@@ -146,7 +146,7 @@ def _plain(layer: nn.Module, common: dict[str, Any], before: Shape, name: str) -
 
 
 def vote_weight(population: int) -> np.float32:
-    """1/population on the finest grid on which the sum of all votes is exact."""
+    """Return 1/population on the finest grid on which the sum of all votes is exact."""
     weight, _, _ = finest_exact_grid("vote", np.full((1, population), 1 / population), np.zeros(1), SPIKES)
     return np.float32(weight[0, 0])
 
@@ -168,8 +168,10 @@ def _require_spiking(network: Network) -> None:
 
 @torch.no_grad()
 def unsound(network: Network) -> str | None:
-    """What no training gives, in words: a norm's negative variance, a threshold that is not finite, or one that is not
-    above 0 under parametrisation ``positive``; None if all is well.
+    """Return, in words, values that no training gives; None if all is well.
+
+    A norm's negative variance, a threshold that is not finite, or one that is not above 0 under parametrisation
+    ``positive``.
     """
     for name, layer in network.layers.items():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -234,10 +236,10 @@ def _norm(name: str, layer: _Norms) -> dict[str, Any]:
 
 def _weights(layer: nn.Conv2d | nn.Linear, name: str) -> dict[str, Any]:
     weight = _doubles(layer.weight)
-    found = {"weight": weight, "bias": np.zeros(len(weight)) if layer.bias is None else _doubles(layer.bias)}
-    if not all(np.isfinite(array).all() for array in found.values()):
+    arrays = {"weight": weight, "bias": np.zeros(len(weight)) if layer.bias is None else _doubles(layer.bias)}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"layer '{name}': weights are not finite after folding; was the training diverging?")
-    return found
+    return arrays
 
 
 def _doubles(tensor: Tensor) -> Doubles:

@@ -10,6 +10,8 @@ import pytest
 from tests.style import ROOT, problems
 
 CLEAN: tuple[str, ...] = (
+    "stl_deploy/nn",
+    "exporters/nir",
     "stl_deploy/graph",
     "stl_deploy/runs",
     "stl_deploy/config",

@@ -50,17 +50,17 @@ class Builder:
         self.rng = np.random.default_rng(zlib.crc32(name.encode()))
 
     def weight(self, *shape: int, scale: float = 1.0) -> Array:
-        """Multiples of 1/8, mostly positive so that neurons fire."""
+        """Return multiples of 1/8, mostly positive so that neurons fire."""
         fan_in = int(np.prod(shape[1:])) or 1
         drawn = self.rng.normal(0.4 * scale / np.sqrt(fan_in), 1.5 * scale / np.sqrt(fan_in), shape)
         return np.asarray(np.round(drawn * 8) / 8, np.float32)
 
     def bias(self, size: int) -> Array:
-        """Multiples of 1/8 between 0 and 1/2."""
+        """Return multiples of 1/8 between 0 and 1/2."""
         return np.asarray(self.rng.integers(0, 5, size) / 8, np.float32)
 
     def x(self, *shape: int, rate: float = 0.4, steps: int = STEPS) -> Array:
-        """Spikes `[T, B, *shape]`."""
+        """Return spikes `[T, B, *shape]`."""
         return np.asarray(self.rng.random((steps, BATCH, *shape)) < rate, np.float32)
 
     def affine(self, inputs: int, outputs: int, scale: float = 1.0) -> nir.Affine:
@@ -130,7 +130,7 @@ class Level:
         self.cases: list[Case] = []
 
     def builder(self, name: str) -> Builder:
-        """Where the parts of the case `name` come from."""
+        """Return the builder of the case `name`."""
         return Builder(name, self.dt)
 
     def add(

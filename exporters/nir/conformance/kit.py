@@ -84,7 +84,7 @@ def with_dt(dialect: Dialect, dt: float) -> Dialect:
 
 
 def run_case(case: Case, command: Sequence[str], folder: Path, *, dialect: str, dt: float, deadline: float) -> Outcome:
-    """Give one graph to a reader and compare what it puts out.
+    """Give one graph to a reader and compare its output.
 
     command: is called with the paths of the graph, the input npz and the output npz to write; see `UNSUPPORTED`.
     Raises InputError if the command cannot be started.
@@ -142,13 +142,13 @@ def judge(case: Case, y: NDArray[Any], expected: Expected, dialect: str) -> Outc
 
 
 def agreement(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Dialect -> how many graphs the reader runs as that dialect says, most first."""
+    """Return, by dialect, how many graphs the reader runs as that dialect says, most first."""
     counts = Counter(name for outcome in outcomes for name in outcome.dialects)
     return dict(counts.most_common())
 
 
 def markdown(outcomes: Sequence[Outcome], title: str, dialect: str) -> str:
-    """A table of every graph, for a reader's documentation."""
+    """Return a table of every graph, for a reader's documentation."""
     return "\n".join(_markdown(outcomes, title, dialect)) + "\n"
 
 

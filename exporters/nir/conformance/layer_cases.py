@@ -12,7 +12,7 @@ from stl_deploy.exporters.nir.conformance.builder import Builder, Case, Level
 
 
 def nodes(dt: float) -> Iterator[Case]:
-    """Each primitive of NIR between an input and spiking neurons."""
+    """Add each primitive of NIR between an input and spiking neurons."""
     level = Level("nodes", dt)
     b = level.builder("affine-lif")
     level.add(b, "Affine, LIF", {"fc": b.affine(12, 6), "lif": b.lif(6)})

@@ -125,7 +125,7 @@ def _chain(names: str) -> list[tuple[str, str]]:
 
 
 def time(dt: float) -> Iterator[Case]:
-    """When values arrive, and what many at once do."""
+    """Add cases on the arrival time of values, and on several values at once."""
     level = Level("time", dt)
     for steps in (1, 3):
         b = level.builder(f"delay-{steps}")

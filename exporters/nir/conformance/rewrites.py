@@ -88,7 +88,7 @@ def compressed(path: Path) -> None:
 
 
 def more_metadata(path: Path) -> None:
-    """Add metadata of somebody else's to the graph and to a node."""
+    """Add another tool's metadata to the graph and to a node."""
     with h5py.File(path, "r+") as file:
         for group in (file["node"], next(_neurons(file))):
             notes = group.require_group("metadata").create_group("somebody_elses_tool")
@@ -104,7 +104,7 @@ def fixed_length_type(path: Path) -> None:
 
 
 def without_input_shape(path: Path) -> None:
-    """Leave out `input_shape` of convolutions: it follows from what arrives."""
+    """Leave out `input_shape` of convolutions: it follows from the input."""
     with h5py.File(path, "r+") as file:
         for group in file["node/nodes"].values():
             if "input_shape" in group:

@@ -1,4 +1,4 @@
-"""Lowering: a NIR graph and a dialect become a Program. This is the only place that knows τ and dt."""
+"""Lower a NIR graph and a dialect to a Program. This is the only place that knows τ and dt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ METADATA_KEY = "stl_deploy"
 
 @dataclass(frozen=True)
 class Lowering:
-    """What came of lowering a graph: the nodes that could be lowered, and the errors of those that could not.
+    """Result of lowering a graph: the lowered nodes, and the errors of the others.
 
     ``unreached``: nodes whose input's shape is unknown because of an error before them. ``arriving``: the shape that
     arrives at each other node.
@@ -82,25 +82,25 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     for reading in SHAPE_CONVENTIONS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):
             break
-        found = _lower_as(wiring, reading, dialect, metadata)
-        best = found if len(found.errors) < len(best.errors) else best
+        lowering = _lower_as(wiring, reading, dialect, metadata)
+        best = lowering if len(lowering.errors) < len(best.errors) else best
     return best
 
 
 def all_errors(lowering: Lowering) -> list[GraphError]:
-    """The errors of a lowering and, for each node that could not be lowered, those of its other fields."""
-    found = {str(error): error for error in lowering.errors}
+    """Return the errors of a lowering and, for each node that could not be lowered, those of its other fields."""
+    errors = {str(error): error for error in lowering.errors}
     for name in dict.fromkeys([*(error.node for error in lowering.errors), *lowering.unreached]):
         if name in lowering.wiring.nodes and name not in lowering.nodes:
             node, shape = lowering.wiring.nodes[name], lowering.arriving.get(name)
             looped = name in lowering.wiring.looped
             for error in faults(name, node, shape, lowering.reading, lowering.dialect, looped):
-                found.setdefault(str(error), error)
-    return list(found.values())
+                errors.setdefault(str(error), error)
+    return list(errors.values())
 
 
 def _require_named(wiring: Wiring, dialect: Dialect) -> None:
-    """Raise InputError if the dialect says something of a node that is not there or, in v_min, has no potential."""
+    """Raise InputError if the dialect names a missing node or, in v_min, one without a potential."""
     spiking = [name for name, node in wiring.nodes.items() if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)]
     bounded = dialect.v_min if isinstance(dialect.v_min, Mapping) else {}
     for key, what, named, known in (
@@ -142,13 +142,13 @@ def _lower_as(wiring: Wiring, reading: ShapeConvention, dialect: Dialect, metada
 
 
 def own_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """What stl-deploy wrote beside the graph, in plain Python values; empty for a foreign graph."""
-    found = graph.metadata.get(METADATA_KEY, {}) if isinstance(graph.metadata, Mapping) else {}
-    return _plain(found) if isinstance(found, Mapping) else {}
+    """Return stl-deploy's metadata of the graph, in plain Python values; empty for a foreign graph."""
+    metadata = graph.metadata.get(METADATA_KEY, {}) if isinstance(graph.metadata, Mapping) else {}
+    return _plain(metadata) if isinstance(metadata, Mapping) else {}
 
 
 def metadata_dialect(metadata: Mapping[str, Any]) -> Dialect:
-    """The dialect written in the graph's metadata, or the spec preset."""
+    """Return the dialect in the graph's metadata, or the spec preset."""
     written = metadata.get("dialect")
     return Dialect.from_mapping(written, where="graph metadata") if isinstance(written, Mapping) else Dialect()
 
@@ -199,7 +199,7 @@ def _lower_node(
 
 
 def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
-    """The shape that arrives at a node: that of its sources already lowered, which must agree."""
+    """Return the shape of a node's input: that of its lowered sources, which must agree."""
     shapes = {shape for _, shape in known}
     if len(shapes) > 1:
         raise bad_shape(
@@ -215,7 +215,7 @@ def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
 
 
 def _declared_shape(name: str, node: nir.Input, reading: ShapeConvention) -> Shape:
-    """The sample's shape of an Input node."""
+    """Return the sample's shape of an Input node."""
     declared = (node.input_type or {}).get("input")
     if declared is None:
         raise GraphError("expected a shape; found none", node=name, slug="no-shape")
@@ -237,7 +237,7 @@ def _declared_shape(name: str, node: nir.Input, reading: ShapeConvention) -> Sha
 
 
 def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:
-    """The edges that close loops were not there to agree with when their target was lowered."""
+    """Yield errors of edges that close loops: their sources were not lowered when their target was."""
     for node in nodes.values():
         for source in node.sources:
             expected = getattr(node, "input_shape", node.shape)

@@ -1,4 +1,4 @@
-"""Reading the fields of a NIR node: types, sizes and values checked, errors naming node and field."""
+"""Read the fields of a NIR node: types, sizes and values checked, errors naming node and field."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAY_BE_INFINITE = frozenset({"tau", "tau_mem", "tau_syn", "r", "w_in"})
 
 
 def bad_shape(name: str, message: str) -> GraphError:
-    """Sizes that do not fit together, at a node."""
+    """Return the error for sizes that do not fit together, at a node."""
     return GraphError(message, node=name, slug="bad-shape")
 
 
 def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
-    """A field as a finite float32 or float64 array, in the file's precision (integers become float64).
+    """Return a field as a finite float32 or float64 array, in the file's precision (integers become float64).
 
     Raises GraphError if the field is missing, not numeric, or holds NaN or infinity (`MAY_BE_INFINITE` has exceptions).
     """
@@ -57,7 +57,7 @@ def _kind(value: Any, array: NDArray[Any]) -> str:
 
 
 def float32(name: str, what: str, array: NDArray[Any]) -> Floats:
-    """Rounded to float32; raises GraphError if a value is not finite there."""
+    """Round to float32; raise GraphError if a value is not finite there."""
     with np.errstate(over="ignore"):
         rounded = np.asarray(array).astype(np.float32, copy=False)
     _require_finite(name, f"{what} in float32", rounded)
@@ -65,13 +65,13 @@ def float32(name: str, what: str, array: NDArray[Any]) -> Floats:
 
 
 def weights(name: str, node: Any, field: str = "weight") -> Floats:
-    """A weight array as float32, without a copy if it is float32 already."""
+    """Return a weight array as float32, without a copy if it is float32 already."""
     array = numbers(name, node, field)
     return array if array.dtype == np.float32 else float32(name, f"field '{field}'", array)
 
 
 def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
-    """The bias as float32 ``[channels]``; None if absent or all zero. Raises GraphError on a wrong size."""
+    """Return the bias as float32 ``[channels]``; None if absent or all zero. Raises GraphError on a wrong size."""
     if getattr(node, "bias", None) is None:
         return None
     bias = weights(name, node, "bias").reshape(-1)
@@ -81,7 +81,7 @@ def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
 
 
 def whole(name: str, node: Any, field: str, count: int, least: int) -> Shape:
-    """A field as ``count`` integers from ``least`` to 2^31 (one number is used for all). Raises GraphError."""
+    """Return a field as ``count`` integers from ``least`` to 2^31 (one number is used for all). Raises GraphError."""
     array = numbers(name, node, field).reshape(-1)
     held = (array == np.round(array)) & (array >= least) & (array < 2**31)
     if array.size not in (1, count) or not held.all():
@@ -94,7 +94,7 @@ def whole(name: str, node: Any, field: str, count: int, least: int) -> Shape:
 
 
 def fit(name: str, field: str, array: NDArray[Any], shape: Shape, strict: bool) -> NDArray[Any]:
-    """``array`` made broadcastable to ``shape``, 0-dimensional if it holds one value only.
+    """Make ``array`` broadcastable to ``shape``, 0-dimensional if it holds one value only.
 
     Accepts the shape itself, one value, and a broadcastable array of the same rank; if not ``strict``, also
     the same number of values in another arrangement, and ``[C]`` for a shape ``[C, ...]``.

@@ -1,4 +1,4 @@
-"""A node that cannot be lowered: everything that is wrong with its fields, and the shape that it would put out.
+"""Find every fault of a node that cannot be lowered, and its output's shape.
 
 Lowering stops at the first error of a node. A check goes on: to the node's other fields, and to the nodes behind it.
 """
@@ -31,7 +31,7 @@ _NOT_READ = ("input_type", "output_type", "metadata", "input_shape")
 def faults(
     name: str, node: nir.NIRNode, shape: Shape | None, reading: ShapeConvention, dialect: Dialect, looped: bool
 ) -> Iterator[GraphError]:
-    """One error for each field that is wrong by itself, or does not fit the ``shape`` that arrives if that is known.
+    """Return one error for each field that is wrong by itself, or does not fit the input's ``shape`` if that is known.
 
     looped: whether the node is in a loop.
     """
@@ -50,7 +50,7 @@ def faults(
 
 
 def shape_despite(name: str, node: nir.NIRNode, shape: Shape | None) -> Shape | None:
-    """The shape that a node would put out, were it not for its faults; None if that cannot be told."""
+    """Return a faulty node's intended output shape; None if it is unknown."""
     if isinstance(node, _ELEMENTWISE):
         return shape
     weight = getattr(node, "weight", None)

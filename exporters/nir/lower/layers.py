@@ -1,4 +1,4 @@
-"""NIR's memoryless nodes to Program nodes, with shapes worked out from the input's shape."""
+"""Lower NIR's memoryless nodes to Program nodes, with shapes derived from the input's shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_POSITIONS = 2**24
 def lower_linear(
     name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources, reading: ShapeConvention
 ) -> Linear:
-    """Linear or Affine with a weight ``[out, in]`` on an input ``[in]``, or ``[..., in]`` in a lenient reading.
+    """Lower Linear or Affine with a weight ``[out, in]`` on an input ``[in]``, or ``[..., in]`` in a lenient reading.
 
     Raises GraphError where the input does not fit.
     """
@@ -45,7 +45,7 @@ def lower_linear(
 
 
 def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: Sources) -> Conv:
-    """Conv1d or Conv2d on an input ``[C, *spatial]``; raises GraphError where channels or sizes do not fit."""
+    """Lower Conv1d or Conv2d on an input ``[C, *spatial]``; raise GraphError if channels or sizes do not fit."""
     rank = 1 if isinstance(node, nir.Conv1d) else 2
     weight = weights(name, node)
     if weight.ndim != rank + 2 or 0 in weight.shape:
@@ -78,7 +78,7 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
 
 
 def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sources: Sources) -> Pool:
-    """Sum or average pooling over the last 2 axes of ``[C, H, W]``."""
+    """Lower sum or average pooling over the last 2 axes of ``[C, H, W]``."""
     if len(shape) != 3:
         raise bad_shape(name, f"expected an input [C, H, W]; found shape {list(shape)}")
     kernel = whole(name, node, "kernel_size", 2, 1)
@@ -109,7 +109,7 @@ def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, 
 
 
 def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, reading: ShapeConvention) -> Scale:
-    """Elementwise scale that fits the input's shape."""
+    """Lower an elementwise scale that fits the input's shape."""
     scale = fit(name, "scale", numbers(name, node, "scale"), shape, reading.strict)
     return Scale(name=name, shape=shape, sources=sources, scale=float32(name, "field 'scale'", scale))
 
@@ -117,7 +117,7 @@ def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, read
 def lower_delay(
     name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: ShapeConvention, dt: float
 ) -> Delay:
-    """Delay of an integer number of time steps; raises GraphError for a fraction of dt or a negative delay."""
+    """Lower a delay of an integer number of time steps; raise GraphError for a fraction of dt or a negative delay."""
     delay = fit(name, "delay", numbers(name, node, "delay"), shape, reading.strict)
     with np.errstate(over="ignore"):
         steps = np.asarray(delay.astype(np.float64) / dt)
@@ -141,7 +141,7 @@ def _axis(name: str, node: Any, field: str, rank: int) -> int:
 
 
 def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[int, int], ...]:
-    """What a convolution pads (before, after) each axis, for a window of ``reach``; raises GraphError.
+    """Return a convolution's padding (before, after) of each axis, for a window of ``reach``; raise GraphError.
 
     NIR has a word, a number for all axes, or one for each; a pair for each is taken for before and after.
     """
@@ -167,7 +167,7 @@ def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[in
 def _slide(
     name: str, spatial: Shape, reach: Shape, stride: Shape, pads: tuple[tuple[int, int], ...]
 ) -> tuple[int, ...]:
-    """Output size of a window of ``reach`` moved in steps of ``stride``."""
+    """Return the output size of a window of ``reach`` moved in steps of ``stride``."""
     padded = [n + lo + hi for n, (lo, hi) in zip(spatial, pads, strict=True)]
     if prod(padded) > _MAX_POSITIONS:
         raise GraphError(

@@ -1,4 +1,4 @@
-"""Where a spike is one step late: moves the delay of a loop, and delays what neurons put out.
+"""Place the delay of a loop, and delay neurons' outputs, as the dialect says.
 
 Lowering delays the edge that closes a loop. Some frameworks delay the neuron's spikes instead, before they pass
 through the loop's weights, which differs at t = 0 if there is a bias on the way.
@@ -17,7 +17,7 @@ from stl_deploy.graph.segments import ordered
 
 
 def place_delays(nodes: Mapping[str, Node], dialect: Dialect) -> tuple[Node, ...]:
-    """The nodes with delays where the dialect has them, in running order."""
+    """Return the nodes with delays at the dialect's places, in running order."""
     if dialect.loop == "closing_edge" and dialect.emit == "now":
         return tuple(nodes.values())
     moved = _to_neuron_outputs(dict(nodes))
@@ -52,7 +52,7 @@ def _redelay(nodes: dict[str, Node], reader: str, edge: Source, by: int) -> Sour
 
 
 def _emit_late(nodes: dict[str, Node]) -> dict[str, Node]:
-    """A Delay of one step after each spiking neuron with memory, except on edges that are late already."""
+    """Insert a Delay of one step after each spiking neuron with memory, except on edges that are late already."""
     spiking = [node for node in nodes.values() if isinstance(node, Neuron) and node.spiking and node.decay is not None]
     late = {node.name: _unused(nodes, node.name) for node in spiking}
     found: dict[str, Node] = {}

@@ -1,4 +1,4 @@
-"""NIR neurons to Program neurons: from time constants to one step.
+"""Lower NIR neurons to Program neurons: from time constants to one step.
 
 With k = dt/τ, computed in the precision the file stores τ in (as the frameworks do):
 
@@ -11,8 +11,8 @@ With k = dt/τ, computed in the precision the file stores τ in (as the framewor
                       i ← (i + w_in·x)·a_syn, v ← a_mem·v + i (``exp_add``)
 
 A gain within two units in the last place of 1 is taken for 1: writers store r = τ/dt to make it 1, and the product of
-the rounded numbers misses it by a unit. Where τ and r are both infinite (snnTorch writes β = 1 so), their quotient is
-taken for what the writer computed it from: no leak, and a gain of 1.
+the rounded numbers misses it by a unit. If τ and r are both infinite (snnTorch writes β = 1 this way), there is no leak
+and the gain is 1, as the writer meant.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def lower_neuron(
 
 
 def require_threshold(name: str, threshold: Floats, reset: Reset, bound: Bound, dialect: Dialect) -> None:
-    """Raise GraphError for θ of 0 or less (as files in mV have it) where the dialect gives it no sense."""
+    """Raise GraphError for θ of 0 or less (as files in mV have it) if the dialect gives it no sense."""
     if (threshold > 0).all():
         return
     reason = ""
@@ -105,7 +105,7 @@ def require_tau(name: str, field: str, tau: NDArray[Any]) -> None:
 
 
 class _Reader:
-    """Reads a field of one node, checked and fitted to the node's shape."""
+    """Read a field of one node, checked and fitted to the node's shape."""
 
     def __init__(self, name: str, node: Any, shape: Shape, strict: bool) -> None:
         self.name, self.node, self.shape, self.strict = name, node, shape, strict
@@ -117,25 +117,25 @@ class _Reader:
         return float32(self.name, f"field '{field}'", self.raw(field))
 
     def f32(self, what: str, array: NDArray[Any]) -> Floats:
-        """Rounded to float32; raises GraphError if ``what`` overflows."""
+        """Round to float32; raise GraphError if ``what`` overflows."""
         return float32(self.name, what, np.asarray(array))
 
     def unless(self, what: str, array: NDArray[Any], neutral: float) -> Floats | None:
-        """The same, or None where every value is the neutral one and the operation does nothing."""
+        """Return the field, or None if every value is neutral and the operation does nothing."""
         values = self.f32(what, array)
         return None if (values == neutral).all() else values
 
     def optional(self, field: str) -> Floats | None:
-        """A field that the node need not have, as float32; None if it has none, or only zeros."""
+        """Return an optional field as float32; None if it is missing, or all zeros."""
         return None if getattr(self.node, field, None) is None else self.unless(field, self(field), 0)
 
     def gain(self, what: str, array: NDArray[Any]) -> Floats | None:
-        """The same, with 1 where a value is 1 up to rounding, and None if all are."""
+        """Return the gain, with 1 where a value is 1 up to rounding, and None if all are."""
         values = self.f32(what, array)
         return self.unless(what, np.where(np.abs(values - 1) <= _ROUNDING, np.float32(1), values), 1)
 
     def rate(self, field: str, dialect: Dialect) -> NDArray[Any]:
-        """dt/τ, computed as the dialect says; raises GraphError unless τ > 0."""
+        """Return dt/τ, computed as the dialect says; raise GraphError unless τ > 0."""
         tau = self.raw(field)
         require_tau(self.name, field, tau)
         dt = tau.dtype.type(dialect.dt)
@@ -147,14 +147,14 @@ class _Reader:
         return np.asarray(dt / tau)
 
     def scaled(self, field: str, rate: NDArray[Any]) -> NDArray[Any]:
-        """``rate`` times r or w_in; 1 where the one is 0 because τ is infinite, and the other is infinite with it."""
+        """Return ``rate`` times r or w_in; 1 where τ is infinite and r or w_in is, too."""
         factor = self.raw(field)
         lossless = (rate == 0) & np.isinf(factor)
         return np.asarray(np.where(lossless, np.float32(1), rate * np.where(lossless, np.float32(1), factor)))
 
 
 def _membrane(read: _Reader, dialect: Dialect, synapse: Synapse | None) -> tuple[Floats, Floats | None, Floats | None]:
-    """Decay, gain and drive offset of the potential."""
+    """Return decay, gain and drive offset of the potential."""
     if isinstance(read.node, nir.I | nir.IF):
         r = read.raw("r")
         step = r * r.dtype.type(dialect.dt) if dialect.integrate == "dt_r" else r
@@ -188,7 +188,7 @@ def _synapse(read: _Reader, dialect: Dialect) -> Synapse:
 
 
 def reset_of(dialect: Dialect, cuba: bool, looped: bool) -> Reset:
-    """The reset of one neuron: some dialects have several, by what the neuron is."""
+    """Return the reset of one neuron; in some dialects it depends on the neuron's kind."""
     match dialect.reset:
         case "snntorch_zero":
             return "value_delayed" if cuba or looped else "value"

@@ -1,6 +1,6 @@
-"""How the shapes of a file may be meant, where its writer did not follow NIR to the letter.
+"""Interpret the shapes of files whose writer did not follow NIR to the letter.
 
-NIR's shapes have no batch axis. Real files have: a batch size written into Input's shape (sample data was traced),
+NIR's shapes have no batch axis. Real files have: a batch size written into Input's shape (from traced sample data),
 and Flatten axes counted as in torch, with the batch first. A graph is lowered under the readings in turn until one
 fits every node, so a file that follows NIR is always read as NIR says.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShapeConvention:
-    """One way to take a file's shapes.
+    """One interpretation of a file's shapes.
 
     strict: neuron parameters have the shape of what arrives (or hold one value), and Affine takes one axis; else
         any arrangement of the same number of values will do, and ``[C]`` stands for channels.
@@ -25,7 +25,7 @@ class ShapeConvention:
     flatten_batch: bool = False
 
     def assumptions(self) -> tuple[str, ...]:
-        """What was assumed beyond NIR's definition, one sentence each."""
+        """Return assumptions beyond NIR's definition, one sentence each."""
         said = (
             (self.leading == 1, "the first axis of the Input shape is taken for a batch size"),
             (self.leading == 2, "the first two axes of the Input shape are taken for batch and steps"),

@@ -1,4 +1,4 @@
-"""The edges of a NIR graph: nested graphs opened, loops found and closed with one step of delay, nodes put in order."""
+"""Wire a NIR graph: open nested graphs, close loops with one step of delay, order nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Edge = tuple[str, str]
 
 @dataclass(frozen=True)
 class Wiring:
-    """A flat graph: nodes by name in running order, what each reads, and what is wrong with the edges.
+    """A flat graph: nodes by name in running order, their sources, and the errors of the edges.
 
     ``ports``: Input and Output nodes of nested graphs, which only pass on what arrives. ``looped``: nodes in a loop.
     """
@@ -72,17 +72,17 @@ class _Opened:
 
     @property
     def ports(self) -> list[str]:
-        """Input and Output nodes of nested graphs."""
+        """Return Input and Output nodes of nested graphs."""
         return [name for ends in (self._entries, self._exits) for names in ends.values() for name in names]
 
     def joined(self) -> list[Edge]:
-        """The edges, with those that name a nested graph led to its Input or from its Output."""
-        found = []
+        """Return the edges, with those that name a nested graph led to its Input or from its Output."""
+        edges = []
         for source, target in self._edges:
             start, end = self._port(source, self._exits, "Output"), self._port(target, self._entries, "Input")
             if start is not None and end is not None:
-                found.append((start, end))
-        return found
+                edges.append((start, end))
+        return edges
 
     def _add_nodes(self, prefix: str, part: nir.NIRGraph) -> None:
         if prefix:
@@ -139,7 +139,7 @@ def _graphs(
 
 
 def _past_weights(part: nir.NIRGraph) -> Iterator[Edge]:
-    """The edges; those from an Input into weights between a neuron and itself lead to the neuron."""
+    """Return the edges; those from an Input into weights between a neuron and itself lead to the neuron."""
     edges, reads = set(part.edges), grouped(part.edges)
     inputs = {name for name, node in part.nodes.items() if isinstance(node, nir.Input)}
     neurons = {name for name, node in part.nodes.items() if isinstance(node, _NEURONS)}
@@ -173,7 +173,7 @@ def _unfed(
 
 
 def _loops(nodes: Mapping[str, nir.NIRNode], outgoing: Mapping[str, list[str]]) -> list[list[str]]:
-    """The groups of nodes that lead back to themselves."""
+    """Return the groups of nodes that lead back to themselves."""
     components = strongly_connected(nodes, outgoing)
     return [group for group in components if len(group) > 1 or group[0] in outgoing.get(group[0], [])]
 

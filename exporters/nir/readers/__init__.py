@@ -1,1 +1,1 @@
-"""How other frameworks read a NIR file, and Programs exported for one of them."""
+"""Model other frameworks' readers of NIR files, and export Programs for one of them."""

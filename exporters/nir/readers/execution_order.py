@@ -1,4 +1,4 @@
-"""In which order the readers run the nodes of a graph, and so which edges carry the value of the step before.
+"""Model the order in which readers run a graph's nodes, and so the edges that carry the previous step.
 
 Both ways are those of nirtorch 2.6, found by reading and running it; the conformance run proves them again. Each takes
 the nodes, the edges in the file's order and the input, and gives the late edges and the node whose value is taken for
@@ -59,7 +59,7 @@ def queued(names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set
 
 
 def loops(names: Sequence[str], edges: Sequence[Edge]) -> Mapping[str, int]:
-    """For each node in a loop, a number that the nodes of that loop share."""
+    """Return, for each node in a loop, a number that the nodes of that loop share."""
     groups = strongly_connected(names, grouped(edges))
     return {
         name: number

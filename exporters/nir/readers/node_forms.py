@@ -1,7 +1,7 @@
-"""Node by node, what a reader is given for a Program, and what it cannot be given.
+"""Restate a Program's nodes for a reader, one by one, and collect refusals.
 
-Some nodes vanish (scales, reshapes that change nothing), and what reaches a node may still have to be multiplied by a
-factor that is owed: for an average pool written as a sum, a scale, a gain of the neuron that the reader ignores.
+Some nodes vanish (scales, reshapes that change nothing). A value may still have to be multiplied by an owed factor: for
+an average pool written as a sum, a scale, or a gain that the reader ignores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST = 2048
 
 @dataclass(frozen=True)
 class _Arrival:
-    """A value on its way to a node: where it comes from, what it must still be multiplied by, how late it is."""
+    """A value on its way to a node: its source, the owed factor, and its delay."""
 
     node: str
     owed: float
@@ -34,7 +34,7 @@ class _Arrival:
 
 
 class Restating:
-    """Restates ``given`` (nodes in running order) for a reader.
+    """Restate ``given`` (nodes in running order) for a reader.
 
     nodes, edges: the graph, with the steps by which each edge is late. places: the nodes' order. stands_for: nodes that
     were put in, and the given node that needs them. refused: one error for each node that the reader cannot hold; what
@@ -78,7 +78,7 @@ class Restating:
         return isinstance(node, Scale) and node.scale.ndim == 0
 
     def _arrivals(self, node: Node) -> list[_Arrival]:
-        """What reaches a node, past those that vanish."""
+        """Return the inputs of a node, past nodes that vanish."""
         if node.name not in self._arriving:
             found: list[_Arrival] = []
             for source in node.sources:
@@ -93,7 +93,7 @@ class Restating:
         return self._arriving[node.name]
 
     def _owed_by(self, node: Node) -> float:
-        """What the values that leave a node must still be multiplied by."""
+        """Return the owed factor on a node's outputs."""
         if not isinstance(node, Pool | Reshape):
             return 1.0
         divisor = node.divisor if isinstance(node, Pool) and not self.reader.average_pool else 1
@@ -162,7 +162,7 @@ class Restating:
                 self._weigh(arrival.node, node, owed)
 
     def _weigh(self, name: str, node: Neuron, factor: NDArray[Any]) -> None:
-        """Multiply what node ``name`` gives a neuron by ``factor``: in its weights, or in new ones between the two."""
+        """Multiply node ``name``'s input to a neuron by ``factor``: in its weights, or in new ones between the two."""
         synapse = self._synapses.get(name)
         if synapse is None or self._readers[name] > 1:
             synapse = _one_to_one(node)
@@ -182,7 +182,7 @@ class Restating:
         self._synapses[name] = replace(synapse, name=name, weight=weight.astype(np.float32), bias=bias)
 
     def _put_between(self, source: str, target: str) -> str:
-        """Lead an edge through a new node; returns its name."""
+        """Insert a node into an edge; return its name."""
         name = f"{source}_to_{target}"
         while name in self._given or name in self.nodes or name in self._synapses:
             name += "_"
@@ -192,7 +192,7 @@ class Restating:
         return name
 
     def _disguise_loops(self) -> None:
-        """A Flatten that changes nothing in each loop of neurons and one dense layer, which the reader would rewire."""
+        """Insert a no-op Flatten into each loop of neurons and one dense layer, which the reader would rewire."""
         for source, target in list(self.edges):
             dense = self._synapses.get(target)
             if isinstance(dense, Linear) and (target, source) in self.edges:
@@ -215,7 +215,7 @@ class Restating:
 
 
 def _ungrouped(node: Conv) -> Floats:
-    """The weights of a convolution without groups, 0 between the groups.
+    """Return the weights of a convolution without groups, 0 between the groups.
 
     nir 1.0.8 infers wrong shapes for grouped convolutions, and the readers take the channels of one group for all.
     """
@@ -228,7 +228,7 @@ def _ungrouped(node: Conv) -> Floats:
 
 
 def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | None:
-    """The factor as one value per output (channel) of a synapse; None if it differs within one."""
+    """Return the factor as one value per output (channel) of a synapse; None if it differs within one."""
     outputs = synapse.weight.shape[0]
     full = np.broadcast_to(factor, synapse.shape).reshape(outputs, -1) if synapse.shape[0] == outputs else None
     if full is None or (full != full[:, :1]).any():
@@ -237,7 +237,7 @@ def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | N
 
 
 def _one_to_one(node: Neuron) -> Linear | Conv | None:
-    """Weights of 1 from each value to the neuron in its place, under the neurons' name; None for a shape without."""
+    """Return weights of 1 from each value to its neuron, named after the neurons; None for other shapes."""
     common: dict[str, Any] = dict(name=node.name, shape=node.shape, sources=(), bias=None, input_shape=node.shape)
     if len(node.shape) == 1 and node.shape[0] <= _LARGEST:
         return Linear(weight=np.eye(node.shape[0], dtype=np.float32), **common)

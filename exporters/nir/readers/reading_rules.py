@@ -1,4 +1,4 @@
-"""What each framework makes of a NIR file: which fields it looks at, and how it steps the neurons.
+"""Model each framework's reading of a NIR file: the fields that it uses, and its neuron steps.
 
 Found by reading and running snnTorch 1.0.0, Norse 1.1.0, SpikingJelly 2.0.0 and Sinabs 3.1.3; the conformance run
 (`python -m tests.conformance`) proves it again.
@@ -26,7 +26,7 @@ _RATE_ROUNDED = 2.0**-23
 
 
 def _into_weights() -> str:
-    """That thresholds can go into weights."""
+    """Return the remedy that folds thresholds into the weights."""
     how = remedy(
         cli="stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir", python="net.fold(thresholds='weights')"
     )
@@ -34,7 +34,7 @@ def _into_weights() -> str:
 
 
 def refusal(name: str, slug: str, reader: Reader, reason: str, remedy: str) -> UnsupportedError:
-    """The error for a node that a reader cannot hold."""
+    """Return the error for a node that a reader cannot hold."""
     return UnsupportedError(f"{reader.name} {reason}", node=name, slug=slug, remedy=remedy)
 
 
@@ -47,8 +47,9 @@ _STEP = "\nout, state = net(x[t], state)  # in each step; state is None in the f
 
 
 class Reader(ABC):
-    """One framework as a reader. dialect: how it steps what it reads; load: how to load and run a file there,
-    ``{graph}`` for the graph that nir has read.
+    """One framework as a reader.
+
+    dialect: its steps; load: Python lines that load and run a file there, ``{graph}`` for the graph that nir has read.
 
     walks: runs the nodes as it meets them; mistakes_loops: rewires loops of neurons and one dense layer, wrongly.
     """
@@ -64,12 +65,14 @@ class Reader(ABC):
     mistakes_loops: ClassVar[bool] = False
 
     def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
-        """Which edges it takes a step late, and which node for the output; see
-        `stl_deploy.exporters.nir.readers.execution_order`."""
+        """Return the edges that it takes a step late, and the node of its output.
+
+        See `stl_deploy.exporters.nir.readers.execution_order`.
+        """
         return (traced if self.walks else queued)(names, edges, start)
 
     def neuron(self, node: Neuron) -> tuple[nir.NIRNode, Floats]:
-        """The NIR node, and the factor by which its input must be multiplied before it arrives.
+        """Return the NIR node, and the factor on its input.
 
         Raises UnsupportedError.
         """
@@ -82,12 +85,12 @@ class Reader(ABC):
             refuse(node, "v-min", self, "has no lower bound of the potential", "drop v_min from the dialect")
         if self.uniform:
             self._require_uniform(node)
-        found, factor = self._restate(node)
-        return found, np.broadcast_to(np.asarray(factor, np.float32), node.shape)
+        neuron, factor = self._restate(node)
+        return neuron, np.broadcast_to(np.asarray(factor, np.float32), node.shape)
 
     @abstractmethod
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
-        """The NIR node and the input's factor of a spiking neuron with memory that has passed the checks."""
+        """Return the NIR node and the input's factor of a checked spiking neuron with memory."""
 
     def _require_reset(self, node: Neuron) -> None:
         if node.reset != "value" or node.many or node.v_reset is not None:
@@ -115,7 +118,7 @@ class Reader(ABC):
                 refuse(node, f"{what}-nonuniform", self, f"reads one {what} per layer, not {count}", remedy)
 
     def threshold(self, node: Neuron) -> Floats:
-        """θ of full shape, moved to its neighbour where program and reader differ in > and >=."""
+        """Return θ of full shape, moved to its neighbour if program and reader differ in > and >=."""
         assert node.threshold is not None
         theta = np.broadcast_to(node.threshold, node.shape)
         if node.compare == self.dialect.compare:
@@ -134,13 +137,13 @@ def _refuse_leak(node: Neuron, reader: Reader) -> None:
 
 
 def _leaks_to(node: Neuron, rate: Doubles, potential: Doubles) -> bool:
-    """Whether ``potential`` is where v goes without input, up to rounding; rate: 1 minus the decay."""
+    """Return whether ``potential`` is the leak's end, up to rounding; rate: 1 minus the decay."""
     error = np.abs(_full(node, node.offset, 0) - rate * potential)
     return bool((error <= _RATE_ROUNDED * np.abs(potential)).all())
 
 
 def _current_rate(node: Neuron, reader: Reader) -> Doubles:
-    """dt/τ_syn of a current that decays by itself before it takes the input in; above 0."""
+    """Return dt/τ_syn of a current that decays before it takes the input in; above 0."""
     assert node.synapse is not None
     rate = 1 - _full(node, node.synapse.decay, 1)
     if node.synapse.rule != "euler" or (rate <= 0).any():
@@ -149,14 +152,14 @@ def _current_rate(node: Neuron, reader: Reader) -> Doubles:
 
 
 def _unscaled_cuba(node: Neuron, reader: Reader) -> tuple[nir.NIRNode, Doubles]:
-    """CubaLIF for readers that take r for τ_mem/dt and w_in for τ_syn/dt, and what they leave out."""
+    """Return CubaLIF for readers that take r for τ_mem/dt and w_in for τ_syn/dt, and the factor that they leave out."""
     dt, zero, theta = reader.dialect.dt, np.zeros(node.shape), reader.threshold(node).astype(np.float64)
     syn, mem = 1 / _current_rate(node, reader), 1 / np.maximum(1 - _full(node, node.decay, 1), 2.0**-40)
-    found = nir.CubaLIF(
+    neuron = nir.CubaLIF(
         tau_syn=dt * syn, tau_mem=dt * mem, r=mem, v_leak=zero, v_threshold=theta, w_in=syn, v_reset=zero.copy()
     )
     assert node.synapse is not None
-    return found, _full(node, node.gain, 1) * _full(node, node.synapse.gain, 1)
+    return neuron, _full(node, node.gain, 1) * _full(node, node.synapse.gain, 1)
 
 
 class SnnTorch(Reader):
@@ -185,8 +188,7 @@ class SnnTorch(Reader):
 
 
 class Norse(Reader):
-    """Ignores r and v_reset, steps v += dt/τ·(v_leak + x − v) from v_leak, skips average pools, flattens with the
-    batch axis."""
+    """Ignores r and v_reset, steps v += dt/τ·(v_leak + x − v) from v_leak, skips average pools, flattens the batch."""
 
     name = "norse"
     dialect = Dialect(dt=2.0**-10, integrate="r", start="v_leak")
@@ -209,17 +211,17 @@ class Norse(Reader):
         return nir.LIF(tau, one, self._v_leak(node, rate), theta, 0 * one), gain / rate
 
     def _require_start(self, node: Neuron) -> None:
-        """See `_v_leak`."""
+        """Require the start that `_v_leak` gives."""
 
     def _v_leak(self, node: Neuron, rate: Doubles) -> Floats:
-        """Where the potential goes without input, at which it must start, too."""
+        """Return the leak's end, which must also be the start."""
         start = _full(node, node.v_start, 0)
         if not _leaks_to(node, rate, start):
             refuse(node, "start", self, "starts at v_leak", "use a v_leak of 0, or start at it (start v_leak)")
         return start.astype(np.float32)
 
     def _cuba(self, node: Neuron, theta: Floats, rate: Doubles) -> tuple[nir.NIRNode, Doubles]:
-        """It reads r and w_in here, and takes v_leak for the current's rest too."""
+        """Return CubaLIF; Norse reads r and w_in here, and takes v_leak for the current's rest too."""
         assert node.synapse is not None
         if node.v_start is not None:
             reason = "takes v_leak, at which it starts, for the rest of the current, too"
@@ -228,7 +230,7 @@ class Norse(Reader):
         if (rate <= 0).any():
             refuse(node, "no-leak", self, "needs a leak in current-based neurons", "use IF or LIF")
         syn, zero, dt = _current_rate(node, self), np.zeros(node.shape, np.float32), self.dialect.dt
-        found = nir.CubaLIF(
+        neuron = nir.CubaLIF(
             tau_syn=(dt / syn).astype(np.float32),
             tau_mem=(dt / rate).astype(np.float32),
             r=(_full(node, node.gain, 1) / rate).astype(np.float32),
@@ -237,7 +239,7 @@ class Norse(Reader):
             w_in=(_full(node, node.synapse.gain, 1) / syn).astype(np.float32),
             v_reset=zero.copy(),
         )
-        return found, np.ones(node.shape)
+        return neuron, np.ones(node.shape)
 
 
 class SpikingJelly(Reader):
@@ -258,8 +260,8 @@ class SpikingJelly(Reader):
         v_reset, gain = _full(node, node.v_reset, 0), _full(node, node.gain, 1)
         if node.synapse is not None:
             _refuse_leak(node, self)
-            found, gain = _unscaled_cuba(node, self)
-            return replace(found, v_reset=v_reset), gain
+            neuron, gain = _unscaled_cuba(node, self)
+            return replace(neuron, v_reset=v_reset), gain
         theta, rate, dt = self.threshold(node).astype(np.float64), 1 - _full(node, node.decay, 1), self.dialect.dt
         if (rate == 0).all():
             _refuse_leak(node, self)
@@ -272,7 +274,7 @@ class SpikingJelly(Reader):
 
 
 class Sinabs(Reader):
-    """Steps with exp(−1/τ) and input gain 1; several spikes in a step, reset by subtraction, unless told otherwise."""
+    """Steps with exp(−1/τ) and input gain 1; several spikes in a step, reset by subtraction, by default."""
 
     name = "sinabs"
     dialect = Dialect(dt=1.0, leak="exp", compare="ge")
@@ -302,7 +304,7 @@ class Sinabs(Reader):
         return _without_v_reset(nir.LIF(tau, np.ones_like(tau), np.zeros_like(tau), theta)), gain
 
     def _by_channel(self, node: Neuron, array: Floats) -> Floats:
-        """``[C, 1, ...]`` of ``[C, ...]``: its reader fails on a LIF with more than one value in a channel."""
+        """Return ``[C, 1, ...]`` of ``[C, ...]``: its reader fails on a LIF with several values in a channel."""
         first = array.reshape(len(array), -1)[:, :1].reshape(-1, *(1,) * (array.ndim - 1))
         if (array != first).any():
             refuse(

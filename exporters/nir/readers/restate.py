@@ -1,4 +1,4 @@
-"""A network restated for one reader: the NIR file that a framework reads as what the network is.
+"""Restate a network for one reader: a NIR file that the framework reads faithfully.
 
 Readers differ in time step, comparison, reset, in which fields they use at all (see the classes in
 `stl_deploy.exporters.nir.readers.reading_rules`), and in which edges they take a step late
@@ -40,7 +40,7 @@ class Restated:
 
 
 def restate(program: Program, reader: str) -> Restated:
-    """The network as a NIR graph that ``reader`` (a name in `READERS`) reads faithfully.
+    """Return a NIR graph that ``reader`` (a name in `READERS`) reads faithfully.
 
     The graph's metadata hold the dialect in which it is meant, so reading it back here gives the same spikes.
     Raises InputError for an unknown reader, UnsupportedError naming the first node it cannot hold.
@@ -60,7 +60,7 @@ def restate(program: Program, reader: str) -> Restated:
 
 
 def _nir_agrees(graph: nir.NIRGraph) -> bool:
-    """Whether nir's own inference of shapes takes the graph."""
+    """Return whether nir's own inference of shapes accepts the graph."""
     nodes = {name: copy(node) for name, node in graph.nodes.items()}
     for node in nodes.values():
         node.input_type, node.output_type = dict(node.input_type or {}), dict(node.output_type or {})
@@ -72,7 +72,7 @@ def _nir_agrees(graph: nir.NIRGraph) -> bool:
 
 
 def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[UnsupportedError]]:
-    """The graph, and why it is not what the network is: one error for each node that the reader cannot hold."""
+    """Return the graph, and one error for each node that the reader cannot hold."""
     nodes = _delayed_at_neurons(
         {node.name: _remembering(node) if is_max_pool(program, node) else node for node in program.nodes}
     )
@@ -82,13 +82,13 @@ def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[U
 
 
 def _remembering(node: Node) -> Node:
-    """Max pooling's threshold as integrate-and-fire neurons. Integers arrive, so any threshold below 1 will do."""
+    """Return max pooling's threshold as integrate-and-fire neurons; input is integral, so below 1 will do."""
     assert isinstance(node, Neuron)
     return replace(node, decay=np.array(1, np.float32), threshold=np.array(0.5, np.float32), reset="value")
 
 
 def _delayed_at_neurons(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Delays moved from before a layer without state to behind it, towards the neuron, where all readers have them.
+    """Move delays from before a stateless layer to behind it, towards the neuron, where all readers support them.
 
     The same values come a step later; with a bias in the layer they would not at t = 0.
     """
@@ -108,7 +108,7 @@ def _delayed_at_neurons(nodes: dict[str, Node]) -> dict[str, Node]:
 
 
 def _arranged(made: Restating) -> list[Edge]:
-    """The edges so that a walk in their order goes round a loop before it leaves it, and the long way first."""
+    """Order the edges so that a walk in their order goes round a loop before it leaves it, and the long way first."""
     looped = loops(list(made.places), list(made.edges))
 
     def key(edge: Edge) -> tuple[float, bool, float]:
@@ -120,7 +120,7 @@ def _arranged(made: Restating) -> list[Edge]:
 
 
 def _mistimed(graph: nir.NIRGraph, made: Restating) -> Iterator[UnsupportedError]:
-    """Edges that the reader, or stl-deploy itself as it reads the file, takes a step later or earlier than meant."""
+    """Return edges that the reader, or stl-deploy itself as it reads the file, takes at another step than meant."""
     (start,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
     (end,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Output))
     late, last = made.reader.runs(list(graph.nodes), graph.edges, start)

@@ -25,13 +25,13 @@ SWITCH = "STL_DEPLOY_TRITON"
 
 
 def ready(x: Tensor) -> bool:
-    """Whether what is on this tensor's device can take the kernels."""
+    """Return whether this tensor's device can run the kernels."""
     return x.is_cuda and os.environ.get(SWITCH) != "0" and installed() and works(x.device)
 
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether Triton compiles for this card and starts kernels there; warns if not, the first time.
+    """Return whether Triton compiles for this card and starts kernels; warn if not, the first time.
 
     Raises torch.OutOfMemoryError where the card is full, which says nothing of Triton.
     """
@@ -53,20 +53,20 @@ def works(device: torch.device) -> bool:
 
 
 def knows(derivative: Derivative) -> bool:
-    """Whether the kernels have this surrogate."""
+    """Return whether the kernels have this surrogate."""
     return derivative in SURROGATES.values()
 
 
 @cache
 def installed() -> bool:
-    """Whether Triton is there (CUDA builds of torch bring it)."""
+    """Return whether Triton is installed (CUDA builds of torch bring it)."""
     return importlib.util.find_spec("triton") is not None
 
 
 def lif_scan(
     x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, soft_reset: bool, detach_reset: bool
 ) -> Tensor:
-    """Spikes ``[T, B, *shape]`` as `stl_deploy.nn.lif_scan.lif_scan`, of the currents' type; loads Triton."""
+    """Return spikes ``[T, B, *shape]`` as `stl_deploy.nn.lif_scan.lif_scan`, in the currents' type; loads Triton."""
     from stl_deploy.nn.cuda import scan
 
     return scan.lif_scan(x, theta, decay, derivative, soft_reset=soft_reset, detach_reset=detach_reset)

@@ -1,7 +1,7 @@
 """Batch norm and the LIF scan (`stl_deploy.nn.lif_scan`) as Triton kernels: a program takes a block of neurons.
 
 Arrays are contiguous ``[T, B, M]``, one step ``step`` = B·M numbers from the next; thresholds ``[M]``; a norm's numbers
-``[S, C]``, S = T where each step has its own, else 1, for M = C·``positions`` neurons. What is computed has the type
+``[S, C]``, S = T where each step has its own, else 1, for M = C·``positions`` neurons. Computations have the type
 ``wide``, float32 or float64. ``u = r·β + x`` must not be contracted to one operation, so kernels are launched with
 ``enable_fp_fusion=False``.
 
@@ -19,7 +19,7 @@ def forward(
     x, scale, shift, theta, decay, spikes, steps, step, size, positions, own,
     normed: tl.constexpr, soft: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Spikes; one program per sample and block. own: C where each step has its own norm, else 0."""
+    """Compute spikes; one program per sample and block. own: C where each step has its own norm, else 0."""
     program, blocks = tl.program_id(0), tl.cdiv(size, block)
     neurons = program % blocks * block + tl.arange(0, block)
     inside = neurons < size
@@ -43,7 +43,7 @@ def backward(
     normed: tl.constexpr, surrogate: tl.constexpr, soft: tl.constexpr, detach: tl.constexpr,
     learns_decay: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """∂ of every current behind the norm; sums of ∂θ and ∂β over the program's ``samples`` samples, ``[parts, M]``.
+    """Compute ∂ of every current behind the norm; sums of ∂θ and ∂β over ``samples`` samples, ``[parts, M]``.
 
     Potentials are computed anew, into the memory of their gradients.
     """
@@ -102,7 +102,7 @@ def sums(
     grad, x, center, of_one, of_x, rows, size, positions, each,
     squares: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Σ g and Σ g·(x - center) over rows ``[S, rows, M]`` in parts of ``each``, ``[S, parts, M]``.
+    """Compute Σ g and Σ g·(x - center) over rows ``[S, rows, M]`` in parts of ``each``, ``[S, parts, M]``.
 
     squares: g is x - center itself.
     """
@@ -130,7 +130,7 @@ def norm_backward(
     grad, x, center, of_grad, of_x, rest, grad_x, rows, size, positions, each,
     wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """∂x = of_grad·g + of_x·(x - center) + rest, over the rows of `sums`; ``grad_x`` may be ``grad``."""
+    """Compute ∂x = of_grad·g + of_x·(x - center) + rest, over the rows of `sums`; ``grad_x`` may be ``grad``."""
     neurons = tl.program_id(0) * block + tl.arange(0, block)
     inside = neurons < size
     own = tl.program_id(2)
@@ -150,7 +150,7 @@ def norm_backward(
 
 @triton.jit
 def current(x, scale, shift, inside, normed: tl.constexpr, wide: tl.constexpr):
-    """What arrives at neurons in a step: ``x``, behind a norm x·scale + shift."""
+    """Return the neurons' input in a step: ``x``, behind a norm x·scale + shift."""
     arrived = tl.load(x, mask=inside, other=0.0).to(wide)
     if normed:
         arrived = arrived * tl.load(scale, mask=inside, other=0.0) + tl.load(shift, mask=inside, other=0.0)
@@ -159,13 +159,13 @@ def current(x, scale, shift, inside, normed: tl.constexpr, wide: tl.constexpr):
 
 @triton.jit
 def left(u, level, soft: tl.constexpr):
-    """What the reset leaves of potentials."""
+    """Return potentials after the reset."""
     return tl.where(u >= level, u - level if soft else 0.0, u)
 
 
 @triton.jit
 def slope(away, surrogate: tl.constexpr):
-    """The surrogate derivative at u − θ (`stl_deploy.nn.surrogate`, by position in ``SURROGATES``)."""
+    """Return the surrogate derivative at u − θ (`stl_deploy.nn.surrogate`, by position in ``SURROGATES``)."""
     distance = tl.abs(away)
     if surrogate == 0:  # arctan
         y = away * 3.141592653589793

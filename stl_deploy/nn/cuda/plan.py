@@ -1,4 +1,4 @@
-"""Which layers of a network run as one on CUDA."""
+"""Plan the layers of a network that run as one on CUDA."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stl_deploy.nn.surrogate import SURROGATES
 
 
 def stages(layers: nn.ModuleDict, sources: Sources) -> list[Stage]:
-    """The forward pass of a network, each LIF as one with the norm before it; tensors are ``[T, B, *shape]``."""
+    """Return the forward pass of a network, each LIF fused with the norm before it; tensors are ``[T, B, *shape]``."""
     lifs = {name: layer for name, layer in layers.items() if isinstance(layer, LIF) and layer.plain}
     norms = {name: norm_before(name, layers, sources) for name in lifs}
     order = []

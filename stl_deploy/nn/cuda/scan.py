@@ -36,7 +36,7 @@ def lif_scan(
     detach_reset: bool,
     norm: Norm | None = None,
 ) -> Tensor:
-    """Spikes ``[T, B, *shape]``, of the type of ``x``, of a LIF population at rest before step 0, behind a norm.
+    """Return spikes ``[T, B, *shape]``, in the type of ``x``, of a LIF population at rest before step 0, behind a norm.
 
     x: currents ``[T, B, *shape]``, float32, bfloat16 or float64, all that is kept for gradients; theta broadcasts to
     shape; decay is 0-dimensional. Differentiable in all three and the norm's weight and bias. A norm in training mode
@@ -58,7 +58,7 @@ def lif_scan(
 
 
 class _Normed(NamedTuple):
-    """What a norm does to currents: of how many rows each, mean, deviation and its affine, ``[S, C]`` each.
+    """A norm's effect on currents: rows per statistic, mean, deviation and its affine, ``[S, C]`` each.
 
     S = T where each step has its own, else 1.
     """
@@ -115,7 +115,7 @@ class _Scan(torch.autograd.Function):
         if normed is None:
             return grad_z.to(x.dtype), *rest, *(None,) * 6
         of_one, of_x = _sums(grad_z, x, normed.mean, normed.rows)
-        of_gain, of_bias = ((one.sum(0)).to(level.dtype) for one in (of_x / normed.deviation, of_one))
+        of_gain, of_bias = ((part.sum(0)).to(level.dtype) for part in (of_x / normed.deviation, of_one))
         share = normed.scale / (normed.rows * (size // channels))
         coefficients = (normed.scale, -share * of_x / normed.deviation**2, -share * of_one)
         return _norm_backward(grad_z, x, normed, coefficients), *rest, of_gain, of_bias, *(None,) * 4
@@ -134,7 +134,7 @@ def _spikes(x: Tensor, level: Tensor, decay: Tensor, normed: _Normed | None, sof
 
 
 def _normed(x: Tensor, norm: Norm) -> _Normed:
-    """The norm of a batch, whose running statistics move."""
+    """Return the norm of a batch, and update its running statistics."""
     steps, batch, size, channels = _sizes(x)
     own = steps if is_by_step(norm) else 1
     rows = steps * batch // own
@@ -149,38 +149,38 @@ def _normed(x: Tensor, norm: Norm) -> _Normed:
 
 
 def _evaluated(norm: Norm) -> _Normed:
-    mean, variance = (one.double()[None] for one in running(norm))
+    mean, variance = (statistic.double()[None] for statistic in running(norm))
     return _Normed(0, mean, *_coefficients(norm, mean, variance))
 
 
 def _coefficients(norm: Norm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Deviation, scale and shift, float64."""
+    """Return deviation, scale and shift, float64."""
     deviation = torch.sqrt(variance + norm.eps)
     scale = norm.weight.detach().double() / deviation
     return deviation, scale, norm.bias.detach().double() - mean * scale
 
 
 def _sums(grad: Tensor | None, x: Tensor, center: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Σ g and Σ g·(x - center) of each channel, ``[S, C]``, float64; g is x - center where grad is None."""
+    """Return Σ g and Σ g·(x - center) of each channel, ``[S, C]``, float64; g is x - center if grad is None."""
     _, _, size, channels = _sizes(x)
     wide = _computed(x)
     each = max(triton.cdiv(rows, _PARTS), _EACH)
     parts, own = triton.cdiv(rows, each), len(center)
-    found = x.new_empty((2, own, parts, size), dtype=wide)
+    totals = x.new_empty((2, own, parts, size), dtype=wide)
     kernels.sums[(triton.cdiv(size, _BLOCK), parts, own)](
-        x if grad is None else grad, x, center.to(wide), *found, rows, size, size // channels, each,
+        x if grad is None else grad, x, center.to(wide), *totals, rows, size, size // channels, each,
         squares=grad is None, wide=_wide(wide), block=_BLOCK,
     )  # fmt: skip
-    of_one, of_x = found.view(2, own, parts, channels, -1).sum((2, 4), dtype=torch.float64)
+    of_one, of_x = totals.view(2, own, parts, channels, -1).sum((2, 4), dtype=torch.float64)
     return of_one, of_x
 
 
 def _norm_backward(grad: Tensor, x: Tensor, normed: _Normed, coefficients: tuple[Tensor, ...]) -> Tensor:
-    """∂x of ∂ behind the norm, whose memory is used again where types allow."""
+    """Return ∂x of ∂ behind the norm, reusing its memory if types allow."""
     _, _, size, channels = _sizes(x)
     each = triton.cdiv(normed.rows, _PARTS)
     grad_x = grad if grad.dtype == x.dtype else torch.empty_like(x)
-    numbers = (one.to(grad.dtype) for one in (normed.mean, *coefficients))
+    numbers = (coefficient.to(grad.dtype) for coefficient in (normed.mean, *coefficients))
     kernels.norm_backward[(triton.cdiv(size, _BLOCK), triton.cdiv(normed.rows, each), len(normed.mean))](
         grad, x, *numbers, grad_x, normed.rows, size, size // channels, each,
         wide=_wide(grad.dtype), block=_BLOCK,
@@ -189,22 +189,22 @@ def _norm_backward(grad: Tensor, x: Tensor, normed: _Normed, coefficients: tuple
 
 
 def _affine(normed: _Normed | None, level: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift as the kernels take them; without a norm anything, which they do not read."""
+    """Return scale and shift as the kernels take them; without a norm any tensor, which they do not read."""
     return (level, level) if normed is None else (normed.scale.to(level.dtype), normed.shift.to(level.dtype))
 
 
 def _own(normed: _Normed | None, channels: int) -> int:
-    """How far one step's norm lies from the next's."""
+    """Return the distance between the norms of consecutive steps."""
     return channels if normed is not None and len(normed.mean) > 1 else 0
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, int]:
-    """T, B, neurons and, of these, channels."""
+    """Return T, B, neurons and, of these, channels."""
     return x.shape[0], x.shape[1], x.shape[2:].numel(), x.shape[2] if x.dim() > 2 else 1
 
 
 def _computed(x: Tensor) -> torch.dtype:
-    """The type in which potentials and sums of such currents are computed."""
+    """Return the type of potentials and sums for such currents."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 

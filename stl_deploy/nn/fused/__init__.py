@@ -1,5 +1,6 @@
-"""The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba; in the first
-block also the convolution of the network's input, from its events; a dense layer of the input from its events, too.
+"""The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba.
+
+The first block also convolves the network's input from its events, as does a dense layer of the input.
 
 `stl_deploy.nn.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the
 other in torch, and so do neurons with a soft reset, which the blocks do not have. Spikes and gradients are the same but
@@ -37,7 +38,7 @@ _WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)
 
 @contextmanager
 def winograd_allowed(allowed: bool) -> Iterator[None]:
-    """Whether, inside, the fast path may compute convolutions as `stl_deploy.nn.fused.winograd.convolution` does."""
+    """Return a context in which the fast path may use `stl_deploy.nn.fused.winograd.convolution`."""
     token = _WINOGRAD.set(allowed)
     try:
         yield
@@ -46,14 +47,14 @@ def winograd_allowed(allowed: bool) -> Iterator[None]:
 
 
 def is_warm(kernels: Kernels = "blocks") -> bool:
-    """Whether compiled code for float32 is kept on disk: the first step that takes it then waits for no compiler."""
+    """Return whether compiled code for float32 is kept on disk, so that the first step needs no compiler."""
     from stl_deploy.nn.fused.warm import is_kept
 
     return is_kept(torch.float32, kernels)
 
 
 def path() -> str:
-    """What neurons run on here, for people."""
+    """Name of the active kernel path."""
     if os.environ.get(SWITCH) == "0":
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
     if not install.is_there("numba"):
@@ -66,7 +67,7 @@ def path() -> str:
 
 
 def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
-    """The forward pass in blocks (see `stl_deploy.nn.fused.plan.stages`); loads numba."""
+    """Return the forward pass in blocks (see `stl_deploy.nn.fused.plan.stages`); loads numba."""
     from stl_deploy.nn.fused import plan
 
     return plan.stages(layers, sources, steps, pools=pools, by_tiles=_WINOGRAD.get())

@@ -30,7 +30,7 @@ from stl_deploy.nn.layers import Norm, follow, running
 
 
 def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:
-    """Spikes ``[T, B, *pooled]`` of norm, LIF and pool, one after the other; feature maps come back channels-last.
+    """Return spikes ``[T, B, *pooled]`` of norm, LIF and pool in sequence; feature maps come back channels-last.
 
     x: currents ``[T or 1, B, *shape]``, float32, float64 or bfloat16; a single step is shown at every step. theta
     broadcasts to shape; decay is 0-dimensional. Potentials are float32 at least. A norm in training mode moves its
@@ -47,14 +47,14 @@ def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form
 
 
 def evaluation_affine(norm: Norm) -> tuple[Array, Array]:
-    """Scale and shift of a norm in evaluation mode, ``[1, C]``, float64."""
-    mean, variance = (double(one) for one in running(norm))
+    """Return scale and shift of a norm in evaluation mode, ``[1, C]``, float64."""
+    mean, variance = (double(statistic) for statistic in running(norm))
     scale = double(norm.weight) / np.sqrt(variance + norm.eps)
     return scale[None], (double(norm.bias) - mean * scale)[None]
 
 
 class _Normed(NamedTuple):
-    """What a norm did to a batch, float64: how many numbers ``[S]``, mean, deviation and its affine, ``[S, C]``.
+    """A norm's effect on a batch, float64: numbers per statistic ``[S]``, mean, deviation and its affine, ``[S, C]``.
 
     S = 0: there is none.
     """
@@ -70,7 +70,7 @@ _NO_NORM = _Normed(np.empty(0), *(np.empty((0, 1)) for _ in range(4)))
 
 
 def double(tensor: Tensor) -> Array:
-    """Its numbers as float64."""
+    """Return its numbers as float64."""
     return array(tensor).astype(np.float64)
 
 
@@ -93,7 +93,7 @@ class _Block(torch.autograd.Function):
             assert gain is not None
             assert bias is not None
             count, mean, squares = _moments(rows, form, layout)
-            follow(norm, *(torch.from_numpy(one) for one in (mean, squares, count[:, None])))
+            follow(norm, *(torch.from_numpy(moment) for moment in (mean, squares, count[:, None])))
             deviation = np.sqrt(squares / count[:, None] + norm.eps)
             scale = double(gain) / deviation
             ctx.norm = _Normed(count, mean, deviation, scale, double(bias) - mean * scale)
@@ -151,7 +151,7 @@ def _spikes(
     *,
     keep_trace: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pooled spikes ``[T, B, *pooled]``, the trace of u, ``[T, B', M]`` (``[0, B', M]`` if it is not kept), thresholds.
+    """Return pooled spikes ``[T, B, *pooled]``, the trace of u, ``[T, B', M]`` (or ``[0, B', M]``), thresholds.
 
     affine: scale and shift of a norm, ``[S, C]``, float64; S = 0: there is none.
     """
@@ -169,7 +169,7 @@ def _spikes(
 
 
 def _moments(x: Tensor, form: Form, layout: Layout) -> tuple[Array, Array, Array]:
-    """Number, mean and sum of squared deviations by channel, ``[S]``, ``[S, C]``, ``[S, C]``, float64."""
+    """Return number, mean and sum of squared deviations by channel, ``[S]``, ``[S, C]``, ``[S, C]``, float64."""
     parts, steps, maps = split(x.shape[1]), form.steps if form.by_step else 1, array(_by_rows(x, layout))
     count, mean, squares = (np.zeros((len(parts), steps, *more)) for more in ((), (form.channels,), (form.channels,)))
     computed = array(torch.empty(0, dtype=wide(x.dtype)))
@@ -187,7 +187,7 @@ def _moments(x: Tensor, form: Form, layout: Layout) -> tuple[Array, Array, Array
 
 def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: tuple[Array, ...], layout: Layout) -> Tensor:
     grad_x = grad_z if grad_z.dtype == x.dtype else torch.empty_like(x)
-    g, z, out = (array(_by_rows(one, layout)) for one in (grad_z, x, grad_x))
+    g, z, out = (array(_by_rows(tensor, layout)) for tensor in (grad_z, x, grad_x))
     center, of_grad, of_x, rest = coefficients
 
     def part(_: int, first: int, last: int) -> None:
@@ -198,6 +198,6 @@ def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: tuple[Array, ...], l
 
 
 def _by_rows(x: Tensor, layout: Layout) -> Tensor:
-    """``[T, B, M]`` as ``[T, B, R, L]``, as long rows as strips are if they are of equal length."""
+    """Return ``[T, B, M]`` as ``[T, B, R, L]``, with rows as long as strips if these have equal length."""
     size = layout.strip if x.shape[2] % layout.strip == 0 else layout.row
     return x.reshape(*x.shape[:2], -1, size)

@@ -1,8 +1,8 @@
-"""How kernels are compiled: without Python's lock, and kept on disk under a key of all their sources.
+"""Compile kernels without Python's lock, and keep them on disk under a key of all their sources.
 
-Numba renews a kept function when its own file changes, not when a file changes that it calls into. The key makes any
-change to this package a new place, so nothing stale is ever loaded. Numba compiles anew for another clone, another
-release of its own or another processor; the key covers these, too, so that a mark of what is compiled is never stale.
+Numba renews a kept function when its own file changes, not when a called file changes. With the key any change to this
+package gives a new place, so nothing stale is loaded. Numba compiles anew for another clone, another release of its own
+or another processor; the key covers these, too, so that a mark of compiled code is never stale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wra
 
 @cache
 def sources_key() -> str:
-    """A key of every source file of this package, by path and time of change, and of what compiles it."""
+    """Return a key of every source file of this package, by path and time of change, and of the compiler."""
     compiler = (numba.__version__, sys.version, llvmlite.binding.get_host_cpu_name())
     digest = hashlib.sha256(repr(compiler).encode())
     for path in sorted(SOURCES.rglob("*.py")):
@@ -40,7 +40,7 @@ def sources_key() -> str:
 
 @cache
 def cache_folder() -> Path | None:
-    """Folder of compiled code: below ``NUMBA_CACHE_DIR``, else the user's cache, else a temporary folder.
+    """Return the folder of compiled code: below ``NUMBA_CACHE_DIR``, else the user's cache, else a temporary folder.
 
     None if none of them can be written by this user alone: then each process compiles anew. Warns if it is not the
     first of them.
@@ -62,7 +62,7 @@ def cache_folder() -> Path | None:
 
 
 def _kernels_below(base: Path) -> Path | None:
-    """Numba's index is unpickled, so a file that another user has put there would run that user's code."""
+    """Return the private folder: numba unpickles its index, so another user's file there would run their code."""
     try:
         folder = private_folder(base, "numba", sources_key())
         with tempfile.TemporaryFile(dir=folder):
@@ -76,7 +76,7 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """A kernel, called from Python. It is kept on disk together with its parts."""
+    """Compile a kernel that Python calls. It is kept on disk together with its parts."""
     folder = cache_folder()
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     try:
@@ -87,10 +87,10 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def part(function: Callable[..., Any]) -> Any:
-    """A part of kernels; Python cannot call it."""
+    """Compile a part of kernels; Python cannot call it."""
     return _compile(function, no_cpython_wrapper=True)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A part of kernels that takes or gives vectors: they stay in registers."""
+    """Inline a part of kernels that takes or returns vectors: they stay in registers."""
     return _compile(function, no_cpython_wrapper=True, forceinline=True)

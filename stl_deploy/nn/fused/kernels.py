@@ -60,7 +60,7 @@ def forward(
     trace: Array,
     out: Array,
 ) -> None:
-    """Spikes, max-pooled over pool·pool windows, into ``out[T, B, M']``; u before the reset into ``trace``.
+    """Write spikes, max-pooled over pool·pool windows, into ``out[T, B, M']``; u before the reset into ``trace``.
 
     x: currents ``[T or 1, B, M]``; a single step is shown at every step. Where ``entry`` makes the currents, x is of
     size 0. scale, shift: batch norm's affine ``[S, C]``, S = T or 1, or 0: there is none. theta: ``[M]``, or
@@ -120,7 +120,7 @@ def backward(
     grad_z: Array,
     sums: Sums,
 ) -> None:
-    """Through time, by hand (see `stl_deploy.nn.lif_scan`): the gradient of the LIF's input into ``grad_z``.
+    """Backpropagate through time (see `stl_deploy.nn.lif_scan`): write the gradient of the LIF's input into ``grad_z``.
 
     grad: of the pooled spikes, ``[T, B, M']``. grad_z: ``[T, B, M]``, trace itself if it has the type, or ``[1, B, M]``
     for the sum over the steps where x has a single one, or, where there is an entry, of size 0. mean: of a norm,

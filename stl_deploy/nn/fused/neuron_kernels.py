@@ -1,4 +1,4 @@
-"""One time step of LIF neurons and the max pooling behind them, forwards and backwards, by vectors; compiled by numba.
+"""Step LIF neurons and the max pooling behind them, forwards and backwards, by vectors; compiled by numba.
 
 The equations are those of `stl_deploy.nn.lif_scan`.
 """
@@ -15,8 +15,10 @@ from stl_deploy.nn.fused.vectors import LANES, at_least, choose, either, exp, fi
 
 
 class Neurons(NamedTuple):
-    """What the backward pass knows of a population: θ ``[M]`` or, repeating, ``[strip]``; β; the surrogate's number;
-    whether no gradient flows through the reset."""
+    """A population's parameters for the backward pass.
+
+    θ ``[M]`` or, repeating, ``[strip]``; β; the surrogate's number; whether the reset passes no gradient.
+    """
 
     theta: Array
     beta: Any
@@ -39,14 +41,14 @@ class Layout(NamedTuple):
 
 @inlined
 def pooled(size: int, layout: Layout) -> int:
-    """How many numbers windows make of so many, whole rows of windows."""
+    """Return the number of outputs of windows over a row's numbers, in whole rows of windows."""
     across = layout.row // layout.channels // layout.pool
     return size // (layout.pool * layout.row) * across * layout.channels
 
 
 @inlined
 def _corner(window: int, layout: Layout) -> int:
-    """Where in a strip a pooling window begins."""
+    """Return the first place of a pooling window in a strip."""
     across = layout.row // layout.channels // layout.pool
     return (window // across * layout.row + window % across * layout.channels) * layout.pool
 
@@ -65,7 +67,7 @@ def fire(
     rest: Any,
     out: Any,
 ) -> None:
-    """One step of a strip: potentials into ``u``, those after the reset into ``rest``, pooled spikes into ``out``."""
+    """Step a strip: potentials into ``u``, those after the reset into ``rest``, pooled spikes into ``out``."""
     channels, pool = layout.channels, layout.pool
     zero, one = fill(type(beta)(0)), fill(type(beta)(1))
     if pool == 1:
@@ -91,7 +93,7 @@ def fire(
 def _advance(
     currents: Any, u: Any, normed: bool, scale: Any, shift: Any, level: Any, beta: Any, rest: Any, i: int, count: int
 ) -> Any:
-    """Which of ``count`` neurons from i on fire."""
+    """Return which of ``count`` neurons from i on fire."""
     current = load(currents, i, count)
     if normed:
         current = current * load(scale, i, count) + load(shift, i, count)
@@ -117,7 +119,7 @@ def descend(
     of_decay: Any,
     out: Any,
 ) -> None:
-    """One step of a strip, backwards: from ∂(pooled spikes) and ∂r in ``carried`` to ∂u in ``out`` and the ∂r before.
+    """Step a strip backwards: from ∂(pooled spikes) and ∂r in ``carried`` to ∂u in ``out`` and the ∂r before.
 
     decaying: the gradient of the decay is wanted; before: potentials of the step before. Where no window is, nothing
     is written.
@@ -174,7 +176,7 @@ def _retreat(
     i: int,
     count: int,
 ) -> None:
-    """``count`` neurons from i on; reset: 0 where it is detached, else 1."""
+    """Step ``count`` neurons from i on backwards; reset: 0 if it is detached, else 1."""
     potential, theta, of_rest = load(u, i, count), load(level, i, count), load(carried, i, count)
     zero = fill(type(beta)(0))
     through_spike = (of_spike - potential * of_rest * reset) * _slope(surrogate, potential - theta, type(beta)(1))
@@ -190,7 +192,7 @@ def _retreat(
 
 @inlined
 def _slope(surrogate: int, away: Any, unit: Any) -> Any:
-    """The surrogate derivative at u − θ; unit: the 1 of its type."""
+    """Return the surrogate derivative at u − θ; unit: the 1 of its type."""
     one, zero = fill(unit), fill(unit - unit)
     if surrogate == 0:
         y = away * fill(type(unit)(np.pi))

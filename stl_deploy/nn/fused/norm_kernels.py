@@ -1,4 +1,4 @@
-"""Batch norm over channels-last maps: its statistics, and its gradient; compiled by numba."""
+"""Batch norm over channels-last maps: statistics and gradient; compiled by numba."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stl_deploy.nn.fused.rows import Array, add_by_channel, convert, multiply, t
 
 @compiled
 def moments(x: Array, first: int, last: int, count: Array, mean: Array, spread: Array, wide: Array) -> None:
-    """Number, mean and sum of squared deviations of each channel of the samples, ``[S]``, ``[S, C]`` twice; S = T or 1.
+    """Return number, mean and sum of squared deviations of each channel, ``[S]``, ``[S, C]`` twice; S = T or 1.
 
     x: ``[T, B, R, L]``, a map as R equal rows of whole pixels. Each map's deviations are summed about its own mean,
     by place in a row, and combined as Chan, Golub and LeVeque (1983, eq. 2.1) do. ``wide`` is any array of the type to
@@ -57,7 +57,7 @@ def moments(x: Array, first: int, last: int, count: Array, mean: Array, spread: 
 def norm_backward(
     grad_z: Array, x: Array, first: int, last: int, mean: Array, of_grad: Array, of_x: Array, rest: Array, grad_x: Array
 ) -> None:
-    """Batch norm's input gradient, of_grad·grad_z + of_x·(x − mean) + rest.
+    """Compute batch norm's input gradient, of_grad·grad_z + of_x·(x − mean) + rest.
 
     grad_z, x, grad_x: ``[T, B, R, L]``, as in `moments`; coefficients: ``[S, C]``.
     """

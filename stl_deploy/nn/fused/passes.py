@@ -1,4 +1,4 @@
-"""The forward and the backward pass of a block over all its samples."""
+"""Run the forward and the backward pass of a block over all its samples."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FEW = 4
 
 
 class Form(NamedTuple):
-    """How a block computes.
+    """Parameters of a block's computation.
 
     steps: T. channels: of the feature map; features of a vector. pool: side of the max-pooling windows; 1: none.
     by_step: batch norm takes the statistics of each step apart. surrogate: its name. detach: no gradient by the reset.
-    reuse: the currents are nobody else's, and their memory may become that of the potentials or spikes.
+    reuse: the currents have no other reader, and their memory may hold the potentials or spikes.
     """
 
     steps: int
@@ -40,7 +40,7 @@ class Form(NamedTuple):
 
 @cache
 def no_entry(dtype: np.dtype) -> Entry:
-    """The currents are there."""
+    """Return an empty entry: the currents are there."""
     return Entry(np.empty((0,) * 5, dtype), np.empty((0,) * 4, dtype), np.empty((0, 0)), Kernel(0, 0, 0, 0))
 
 
@@ -64,11 +64,11 @@ def forward_pass(
     trace: Tensor,
     out: Tensor,
 ) -> None:
-    """Pooled spikes into ``out[T, B, M']``, potentials into ``trace``: `kernels.forward`, of all samples.
+    """Write pooled spikes into ``out[T, B, M']``, potentials into ``trace``: `kernels.forward`, of all samples.
 
     affine: scale and shift of a norm, ``[S, C]``, float64; S = 0: there is none.
     """
-    currents, theta, u, spikes = (array(one) for one in (x, level, trace, out))
+    currents, theta, u, spikes = (array(tensor) for tensor in (x, level, trace, out))
     beta = scalar(decay, trace)
 
     def part(_: int, first: int, last: int) -> None:
@@ -92,7 +92,7 @@ def backward_pass(
     *,
     of_decay: bool,
 ) -> Gradients:
-    """The gradient of the LIF's input into ``grad_z`` (see `kernels.backward`); the sums come back.
+    """Write the gradient of the LIF's input into ``grad_z`` (see `kernels.backward`) and return the sums.
 
     mean: of a norm, ``[S, C]``, float64; S = 0: there is none.
     """
@@ -100,21 +100,21 @@ def backward_pass(
     grad_level = torch.zeros((len(parts), *level.shape), dtype=trace.dtype)
     shapes = ((int(of_decay),), (2, *mean.shape), entry.taps.shape, entry.bias.shape)
     others = [np.zeros((len(parts), *shape)) for shape in shapes]
-    g, u, currents, theta, of_z, of_level = (array(one) for one in (grad, trace, x, level, grad_z, grad_level))
+    g, u, currents, theta, of_z, of_level = (array(tensor) for tensor in (grad, trace, x, level, grad_z, grad_level))
     neurons = Neurons(theta, scalar(decay, trace), SURROGATES.index(form.surrogate), form.detach)
 
     def part(index: int, first: int, last: int) -> None:
-        sums = kernels.Sums(of_level[index], *(one[index] for one in others))
+        sums = kernels.Sums(of_level[index], *(total[index] for total in others))
         kernels.backward(g, u, currents, entry, first, last, mean, neurons, layout, of_z, sums)
 
     run(part, parts, trace.numel())
-    of_beta, *sums = (one.sum(0) for one in others)
+    of_beta, *sums = (total.sum(0) for total in others)
     return Gradients(grad_level.sum(0), decay.new_tensor(of_beta[0]) if of_decay else None, *sums)
 
 
 @cache
 def of_map(channels: int, pool: int, height: int, width: int) -> Layout:
-    """The layout of a feature map."""
+    """Return the layout of a feature map."""
     row = width * channels
     strip = min(max(_STRIP // (pool * row), 1) * pool * row, height * row)
     return Layout(row, channels, pool, strip)
@@ -122,7 +122,7 @@ def of_map(channels: int, pool: int, height: int, width: int) -> Layout:
 
 @cache
 def of_vectors(batch: int, features: int) -> Layout:
-    """The layout of vectors: several samples' stand side by side, as the columns of a one-row map.
+    """Return the layout of vectors: several samples' stand side by side, as the columns of a one-row map.
 
     Short strips cost more than they hold; but threads need some to share out.
     """
@@ -132,12 +132,12 @@ def of_vectors(batch: int, features: int) -> Layout:
 
 
 def pooled_size(size: int, layout: Layout) -> int:
-    """Of the numbers in a map, those that are left behind the pooling."""
+    """Return the numbers left of a map after the pooling."""
     return size // layout.row // layout.pool * (layout.row // layout.channels // layout.pool) * layout.channels
 
 
 def spread(theta: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
-    """A threshold that broadcasts to ``shape`` as ``[M]``, channels-last, or, repeating, ``[strip]``."""
+    """Return a threshold that broadcasts to ``shape`` as ``[M]``, channels-last, or, repeating, ``[strip]``."""
     if theta.shape[1:].numel() == 1:
         level = theta.new_empty((layout.strip // shape[0], shape[0]))
         array(level)[:] = array(theta).reshape(-1)  # a few numbers: numpy takes a tenth of torch's time
@@ -146,7 +146,7 @@ def spread(theta: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
 
 
 def gathered(grad_level: Tensor, theta: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The gradient of ``theta`` from that of what `spread` makes of it."""
+    """Return the gradient of ``theta`` from that of `spread`'s result."""
     if theta.shape[1:].numel() == 1:
         by_channel = grad_level.reshape(-1, shape[0]).sum(0)
         return by_channel.reshape(theta.shape) if theta.numel() > 1 else by_channel.sum().reshape(theta.shape)
@@ -154,14 +154,14 @@ def gathered(grad_level: Tensor, theta: Tensor, shape: tuple[int, ...]) -> Tenso
 
 
 def as_map(out: Tensor, batch: int, shape: tuple[int, ...]) -> Tensor:
-    """``[T, B', M]`` as ``[T, B, *shape]``, feature maps still channels-last in memory."""
+    """Return ``[T, B', M]`` as ``[T, B, *shape]``, feature maps still channels-last in memory."""
     if len(shape) == 1:
         return out.view(len(out), batch, *shape)
     return out.view(len(out), batch, *shape[1:], shape[0]).permute(0, 1, 4, 2, 3)
 
 
 def as_rows(x: Tensor, layout: Layout) -> Tensor:
-    """``[T, B, *shape]`` as ``[T, B', M]``, contiguous, channels-last. No copy where x is laid out so."""
+    """Return ``[T, B, *shape]`` as ``[T, B', M]``, contiguous, channels-last. No copy if x is laid out that way."""
     if x.dim() == 3:
         return x.reshape(len(x), -1, layout.row)
     return x.permute(0, 1, 3, 4, 2).flatten(2).contiguous()

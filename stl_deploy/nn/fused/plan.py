@@ -1,4 +1,4 @@
-"""Which layers of a network run as one block, and the synapses that feed them channels-last."""
+"""Plan the layers of a network that run as one block, and the synapses that feed them channels-last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WEIGHTS = (nn.Conv2d, nn.Linear, Synapse)
 
 
 class _Unit(NamedTuple):
-    """A LIF with the norm before it and the max pooling behind it, where there are any; ``names`` of them, in order.
+    """A LIF with its norm before and max pooling behind, if there are any; ``names`` of them, in order.
 
     entry: the convolution of the network's input in front of them, if a block can hold it.
     """
@@ -35,16 +35,16 @@ class _Unit(NamedTuple):
 
 
 def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, by_tiles: bool) -> list[Stage]:
-    """The forward pass of a network in blocks.
+    """Return the forward pass of a network in blocks.
 
-    pools: poolings belong to them, and nobody looks at what is inside. by_tiles: convolutions may be Winograd's.
+    pools: poolings belong to them, and nothing reads their inner values. by_tiles: convolutions may be Winograd's.
 
     Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
     """
     plain = [name for name, lif in layers.items() if isinstance(lif, LIF) and lif.plain and not lif.soft_reset]
-    found = [_unit(name, layers, sources, pools) for name in plain]
-    units = {unit.names[-1]: unit for unit in found}
-    inside = {name for unit in found for name in unit.names[:-1]}
+    lif_units = [_unit(name, layers, sources, pools) for name in plain]
+    units = {unit.names[-1]: unit for unit in lif_units}
+    inside = {name for unit in lif_units for name in unit.names[:-1]}
     order = []
     for name, layer in layers.items():
         if name in units:
@@ -58,7 +58,7 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
 
 
 def _is_private(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
-    """Whether a layer's output is memory of its own that one layer reads."""
+    """Return whether a layer's output is its own memory with one reader."""
     return name in layers and isinstance(layers[name], _WEIGHTS) and len(readers(name, sources)) == 1
 
 
@@ -81,17 +81,17 @@ def _unit(name: str, layers: nn.ModuleDict, sources: Sources, pools: bool) -> _U
 
 
 def _enters(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
-    """Whether a layer is a convolution of the network's input that a block can hold."""
+    """Return whether a layer is a convolution of the network's input that a block can hold."""
     return all(source not in layers for source in sources[name]) and enters(layers[name])
 
 
 def _is_input(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
-    """Whether this is the network's input, or what flattens it."""
+    """Return whether this is the network's input, or its flattening."""
     return name not in layers or (type(layers[name]) is nn.Flatten and sources[name][0] not in layers)
 
 
 def _side(layer: nn.Module) -> int:
-    """The side of a max pooling's windows if they tile the map, else 0."""
+    """Return the side of a max pooling's windows if they tile the map, else 0."""
     if type(layer) is not nn.MaxPool2d or layer.kernel_size != layer.stride or not isinstance(layer.stride, int):
         return 0
     return layer.stride

@@ -1,4 +1,4 @@
-"""Rows of numbers in memory: copied, converted from bfloat16 and back, scaled, added up; compiled by numba."""
+"""Copy, convert (bfloat16), scale and add rows of numbers in memory; compiled by numba."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def multiply(row: Array, factor: Any) -> None:
 
 @part
 def tiled(by_channel: Array, size: int, like: Array) -> Array:
-    """``[S, C]`` as ``[S, size]``."""
+    """Return ``[S, C]`` as ``[S, size]``."""
     out = np.empty((by_channel.shape[0], size), like.dtype)
     for s in range(out.shape[0]):
         for i in range(size):
@@ -71,7 +71,7 @@ def add_both(gradient: Array, x: Array, mean: Array, total: Array, of_x: Array) 
 
 @part
 def put_by(z: Array, size: int, out: Any, far: bool) -> None:
-    """``z[:size]`` to ``out``; far: by the time it is read no cache would hold it."""
+    """Copy ``z[:size]`` to ``out``; far: no cache would hold it until it is read."""
     source, whole = row_at(z, 0), size // LANES * LANES if far and is_aligned(out) else 0
     for i in range(0, whole, LANES):
         stream(out, i, load(source, i, LANES))

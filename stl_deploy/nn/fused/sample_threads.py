@@ -1,4 +1,4 @@
-"""What all kernels need: samples shared out to threads, tensors as arrays, and which convolutions they know."""
+"""Shared parts of all kernels: samples on threads, tensors as arrays, supported convolutions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _WORTH_A_THREAD = 1 << 15
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type to compute potentials in."""
+    """Return the type to compute potentials in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def array(tensor: Tensor) -> Array:
-    """The memory of a contiguous tensor; bfloat16 as uint16."""
+    """Return the memory of a contiguous tensor; bfloat16 as uint16."""
     tensor = tensor.detach()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is torch's own convolution of stride 1, zeros around the input: all that kernels compute."""
+    """Return whether a layer is torch's own convolution of stride 1 with zero padding: the only kind for kernels."""
     return (
         type(layer) is nn.Conv2d
         and (layer.groups, layer.stride, layer.dilation) == (1, (1, 1), (1, 1))
@@ -43,13 +43,13 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def scalar(value: Tensor, like: Tensor) -> Any:
-    """A 0-dimensional tensor as a number of ``like``'s type."""
+    """Return a 0-dimensional tensor as a number of ``like``'s type."""
     return array(value.detach().to(like.dtype).reshape(1))[0]
 
 
 @cache
 def split(samples: int, most: int = MOST_PARTS) -> tuple[range, ...]:
-    """The samples in at most ``most`` runs of nearly equal length."""
+    """Split the samples into at most ``most`` runs of nearly equal length."""
     edges = [samples * i // min(samples, most) for i in range(min(samples, most) + 1)] if samples else []
     return tuple(range(first, last) for first, last in pairwise(edges))
 
@@ -76,5 +76,5 @@ def run(part: Callable[[int, int, int], None], parts: Sequence[range], work: int
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked one needs its own."""
+    """Return the threads of this process: a forked one needs its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix=f"fused-{process}")

@@ -1,4 +1,4 @@
-"""Whether compiled kernels may run at all: numba is there, the processor is the CPU, and nobody has turned them off."""
+"""Decide whether compiled kernels may run: numba installed, on the CPU, not switched off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Inside, neurons run in torch's own operations, so that these can be recorded."""
+    """Return a context in which neurons run in torch's own operations, so that these can be recorded."""
     token = _PAUSED.set(True)
     try:
         yield
@@ -31,7 +31,7 @@ def paused() -> Iterator[None]:
 
 
 def ready(x: Tensor) -> bool:
-    """Whether this input can take the fast path; warns, once, where numba is missing for it or cannot compile it."""
+    """Return whether this input can take the fast path; warn once if numba is missing or cannot compile it."""
     if x.device.type != "cpu" or os.environ.get(SWITCH) == "0" or not installed():
         return False
     autocast = torch.is_autocast_enabled("cpu")
@@ -39,13 +39,13 @@ def ready(x: Tensor) -> bool:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether kernels may run on this input, of whatever kind; warns, once, where numba is missing."""
+    """Return whether kernels may run on this input; warn once if numba is missing."""
     return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and not _PAUSED.get() and installed()
 
 
 @cache
 def installed() -> bool:
-    """Whether numba is there; warns if not, the first time."""
+    """Return whether numba is installed; warn if not, the first time."""
     if install.is_there("numba"):
         return True
     warnings.warn(

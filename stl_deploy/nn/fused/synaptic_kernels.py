@@ -19,7 +19,7 @@ LOW, BEYOND = 0.3, 0.7
 
 
 def forward(given: Sequence[Array], rule: tuple[int, int, bool, bool], learning: bool) -> tuple[Array, Array, Array]:
-    """Output ``[T, B, N]``, and for the backward pass u before the reset and the current, empty unless learning.
+    """Return the output ``[T, B, N]``, u before the reset, and the current (both empty unless learning).
 
     given: x, θ, decay, synapse decay. rule: cap (0: no spikes), surrogate, soft reset, detached reset.
     """
@@ -35,24 +35,24 @@ def forward(given: Sequence[Array], rule: tuple[int, int, bool, bool], learning:
 def backward(
     grad: Array, given: Sequence[Array], trace: tuple[Array, Array, Array], rule: tuple[int, int, bool, bool]
 ) -> tuple[Array, Array, Array, Array]:
-    """Gradients of x, θ, decay and synapse decay. trace: what `forward` returned."""
+    """Return gradients of x, θ, decay and synapse decay. trace: `forward`'s result."""
     x, theta, decay, synapse = given
-    found = (np.empty_like(x), np.zeros_like(theta), np.zeros_like(decay), np.zeros_like(synapse))
+    gradients = (np.empty_like(x), np.zeros_like(theta), np.zeros_like(decay), np.zeros_like(synapse))
     if synapse.size and rule[0] > 1 and not rule[3]:
-        _backward_staircase(grad, x, theta, decay, synapse, *trace, _constants(rule[0], x), *found)
+        _backward_staircase(grad, x, theta, decay, synapse, *trace, _constants(rule[0], x), *gradients)
     else:
-        _backward(grad, x, theta, decay, synapse, *trace, *rule, *found)
-    return found
+        _backward(grad, x, theta, decay, synapse, *trace, *rule, *gradients)
+    return gradients
 
 
 def _constants(cap: int, like: Array) -> Array:
-    """0, 1, the cap and the staircase's ends, in the numbers' own type, so that no operation widens them."""
+    """Return 0, 1, the cap and the staircase's ends, in the numbers' own type, so that no operation widens them."""
     return np.array([0, 1, cap, LOW, cap + BEYOND], like.dtype)
 
 
 @inlined
 def _slope(u: Any, theta: Any, cap: int, surrogate: int) -> Any:
-    """ds/du."""
+    """Return ds/du."""
     if cap > 1:
         ratio = u / theta
         return 1 / theta if LOW < ratio < cap + BEYOND else 0 * theta
@@ -127,7 +127,7 @@ def _backward_staircase(
     of_decay: Array,
     of_synapse: Array,
 ) -> None:
-    """What `_backward` does for a synapse and several spikes a step: no branches, so that it runs in vectors."""
+    """Compute `_backward` for a synapse and several spikes a step, without branches, so that it vectorises."""
     steps, batch, neurons = grad.shape
     zero, one, low, high = constants[0], constants[1], constants[3], constants[4]
     inverse = one / theta

@@ -1,4 +1,4 @@
-"""Vectors of a fixed width for numba, which by itself vectorises none but long, simple loops.
+"""Fixed-width vectors for numba, which vectorises only long, simple loops itself.
 
 `load`, `fill`, arithmetic and comparison make `Lanes` and `Mask` values that live in registers; LLVM splits them where
 the processor's are shorter. Each step is an operation of its own: nothing is contracted or reordered. Memory is named
@@ -22,7 +22,7 @@ _INDEX = ir.IntType(32)
 
 
 def operation(build: Callable[..., Any]) -> Any:
-    """An operation on vectors or rows, as numba calls it in compiled code."""
+    """Register an operation on vectors or rows for compiled code."""
     return intrinsic(build)
 
 
@@ -73,7 +73,7 @@ def _every(value: ir.Constant | float) -> ir.Constant:
 
 @operation
 def row_at(_: Any, array: Any, place: Any) -> Any:
-    """Where ``array[place]`` of a contiguous one-dimensional array lies."""
+    """Return the row at ``array[place]`` of a contiguous one-dimensional array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -84,7 +84,7 @@ def row_at(_: Any, array: Any, place: Any) -> Any:
 
 @operation
 def beyond(_: Any, row: Any, places: Any) -> Any:
-    """A row that begins so many places later."""
+    """Return a row that begins the given number of places later."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.gep(arguments[0], [arguments[1]])
@@ -94,7 +94,7 @@ def beyond(_: Any, row: Any, places: Any) -> Any:
 
 @operation
 def load(_: Any, row: Any, place: Any, count: Any) -> Any:
-    """The ``count`` numbers from ``place`` on, 0 in the lanes from count on.
+    """Load the ``count`` numbers from ``place`` on, 0 in the lanes from count on.
 
     A row of uint16 holds the bits of bfloat16 and is read as float32.
     """
@@ -153,7 +153,7 @@ def store(_: Any, row: Any, place: Any, count: Any, lanes: Any) -> Any:
 
 @operation
 def is_aligned(_: Any, row: Any) -> Any:
-    """Whether a row begins where `stream` can write."""
+    """Return whether `stream` can write at a row's begin."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = builder.ptrtoint(arguments[0], ir.IntType(64))
@@ -184,7 +184,7 @@ def stream(_: Any, row: Any, place: Any, lanes: Any) -> Any:
 
 
 def _rounded(builder: Any, value: Any) -> Any:
-    """float32 to the bits of bfloat16."""
+    """Round float32 to the bits of bfloat16."""
     words = builder.bitcast(value, ir.VectorType(ir.IntType(32), LANES))
     tie = builder.and_(builder.lshr(words, _every(16)), _every(1))
     rounded = builder.lshr(builder.add(builder.add(words, _every(0x7FFF)), tie), _every(16))
@@ -198,21 +198,21 @@ def _copy(builder: Any, source: Any, target: Any, count: Any) -> None:
 
 
 def broadcast(builder: Any, number: Any) -> Any:
-    """A vector of `LANES` times the same number, in LLVM's terms."""
+    """Return a vector of `LANES` times the same number, in LLVM's terms."""
     kind = ir.VectorType(number.type, LANES)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_INDEX, 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES))
 
 
 def size_of(context: Any, element: Any) -> int:
-    """Bytes of a number."""
+    """Return the bytes of a number."""
     size: int = context.get_abi_sizeof(element)
     return size
 
 
 @operation
 def fill(_: Any, number: Any) -> Any:
-    """A number in every lane."""
+    """Return a number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return broadcast(builder, arguments[0])
@@ -222,7 +222,7 @@ def fill(_: Any, number: Any) -> Any:
 
 @operation
 def at_least(_: Any, a: Any, b: Any) -> Any:
-    """Where ``a >= b``; nowhere for NaN."""
+    """Return where ``a >= b``; false for NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fcmp_ordered(">=", *arguments)
@@ -232,7 +232,7 @@ def at_least(_: Any, a: Any, b: Any) -> Any:
 
 @operation
 def either(_: Any, a: Any, b: Any) -> Any:
-    """Where one mask or the other holds."""
+    """Return where one mask or the other holds."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.or_(*arguments)
@@ -242,7 +242,7 @@ def either(_: Any, a: Any, b: Any) -> Any:
 
 @operation
 def choose(_: Any, mask: Any, yes: Any, no: Any) -> Any:
-    """``yes`` where the mask holds, ``no`` elsewhere."""
+    """Return ``yes`` where the mask holds, ``no`` elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(*arguments)
@@ -252,7 +252,7 @@ def choose(_: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 @operation
 def exp(_: Any, x: Any) -> Any:
-    """e to each lane."""
+    """Return e to each lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
@@ -264,7 +264,7 @@ def exp(_: Any, x: Any) -> Any:
 
 
 def _arithmetic(name: str, symbol: Any) -> None:
-    """Both sides are `Lanes`. Not by ``overload``: what it inlines is typed anew in every place."""
+    """Register arithmetic on two `Lanes`. Not by ``overload``: numba would type the inlined code anew everywhere."""
 
     @type_callable(symbol)
     def typed(_: Any) -> Callable[[Any, Any], Any]:

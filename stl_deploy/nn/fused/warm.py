@@ -1,4 +1,4 @@
-"""Compiles, or loads, and runs kernels once on a few numbers, so that no failure comes in the middle of a step."""
+"""Compile (or load) and run kernels once on small input, so that no failure comes in the middle of a step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blocks(dtype: torch.dtype) -> None:
 
 
 def everything(dtype: torch.dtype) -> None:
-    """All that this module compiles: `blocks`, then the kernels that only some networks have."""
+    """Compile all of this module: `blocks`, then the kernels that only some networks have."""
     blocks(dtype)
     with _elsewhere(dtype, () if is_kept(dtype, "everything") else ("winograd_3",)):
         winograd_5(dtype)
@@ -57,14 +57,14 @@ def _run_blocks(dtype: torch.dtype, *, learning: bool) -> None:
         norm, conv = nn.BatchNorm2d(2, dtype=wide(dtype)), nn.Conv2d(1, 2, 3, padding=1, dtype=wide(dtype))
         x = torch.zeros(2, 2, 2, 4, 4, dtype=dtype, requires_grad=True)
         image = torch.ones(1, 2, 1, 4, 4, dtype=wide(dtype))
-        found = [block(x, theta, decay, one, _FORM) for one in (None, norm)]
-        for spikes in (*found, entry_block(image, conv, theta, decay, norm, _FORM)):
+        plain_blocks = [block(x, theta, decay, maybe_norm, _FORM) for maybe_norm in (None, norm)]
+        for spikes in (*plain_blocks, entry_block(image, conv, theta, decay, norm, _FORM)):
             if learning:
                 spikes.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def backward(dtype: torch.dtype) -> None:
-    """The backward pass alone, called as `blocks` does."""
+    """Run the backward pass alone, called as `blocks` does."""
     layout, size = of_map(2, 2, 4, 4), 32
     grad, x = torch.zeros(2, 2, size // 4, dtype=dtype), torch.zeros(2, 2, size, dtype=dtype)
     trace, level = torch.zeros(2, 2, size, dtype=wide(dtype)), torch.ones(size, dtype=wide(dtype))
@@ -74,9 +74,9 @@ def backward(dtype: torch.dtype) -> None:
 
 @contextmanager
 def _elsewhere(dtype: torch.dtype, kernels: Sequence[str]) -> Iterator[None]:
-    """Meanwhile another process compiles these, where code can be kept and there are two processors.
+    """Compile these in another process meanwhile, if code can be kept and there are two processors.
 
-    What goes wrong there is left to this process, which compiles what it does not find.
+    If that fails, this process compiles the missing kernels itself.
     """
     if not kernels or cache_folder() is None or _processors() < 2:
         yield
@@ -103,13 +103,13 @@ def _processors() -> int:
 
 
 def input_dense(dtype: torch.dtype) -> None:
-    """As `blocks`, for a dense layer of the input."""
+    """Warm the dense layer of the input, as `blocks` does."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         product(torch.eye(2, 4, dtype=dtype), nn.Linear(4, 2, dtype=dtype)).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def synaptic(dtype: torch.dtype) -> None:
-    """As `blocks`, for neurons with a synaptic current."""
+    """Warm neurons with a synaptic current, as `blocks` does."""
     x, row = (np.ones(shape, array(torch.zeros(0, dtype=wide(dtype))).dtype) for shape in ((2, 1, 2), (2,)))
     given = [x, row, row, row]
     for cap in (1, 2):
@@ -119,12 +119,12 @@ def synaptic(dtype: torch.dtype) -> None:
 
 
 def winograd_3(dtype: torch.dtype) -> None:
-    """As `blocks`, for convolutions of fewer multiplications with kernels of 3 by 3."""
+    """Warm Winograd convolutions with kernels of 3 by 3, as `blocks` does."""
     _winograd(dtype, 3)
 
 
 def winograd_5(dtype: torch.dtype) -> None:
-    """As `winograd_3`, for kernels of 5 by 5."""
+    """Warm Winograd convolutions with kernels of 5 by 5, as `blocks` does."""
     _winograd(dtype, 5)
 
 
@@ -136,7 +136,7 @@ def _winograd(dtype: torch.dtype, side: int) -> None:
 
 
 def is_kept(dtype: torch.dtype, kernels: str = "blocks") -> bool:
-    """Whether `blocks` (or `everything`) has kept its code for ``dtype`` on disk."""
+    """Return whether `blocks` (or `everything`) has kept its code for ``dtype`` on disk."""
     mark = _mark_of(dtype, kernels)
     return mark is not None and mark.exists()
 

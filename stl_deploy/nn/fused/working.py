@@ -1,4 +1,4 @@
-"""Whether the compiled kernels work on this machine: asked once per process, before the first step with them."""
+"""Test once per process whether the compiled kernels work on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ current or several spikes a step; of convolutions by tiles, kernels of 3 by 3 or
 
 @cache
 def works(dtype: torch.dtype, kernels: Kernels = "blocks") -> bool:
-    """Whether these kernels compile and run for numbers of this type; warns if not."""
+    """Return whether these kernels compile and run for numbers of this type; warn if not."""
     try:
         from stl_deploy.nn.fused import warm
 

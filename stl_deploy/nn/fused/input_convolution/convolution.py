@@ -1,4 +1,4 @@
-"""The convolution of a network's input, norm, LIF and max pooling as one differentiable function on the CPU.
+"""Run the input's convolution, norm, LIF and max pooling as one differentiable function on the CPU.
 
 Batch norm behind a linear map of few numbers needs no pass over what it norms: the mean and the variance of w·x are
 w·E[x] and w·Cov[x]·w, so that they, and by autograd their gradients, follow from the moments of the convolution's
@@ -40,12 +40,12 @@ _FEW_TAPS = 32
 
 
 def enters(conv: nn.Module) -> bool:
-    """Whether this convolution can be part of a block."""
+    """Return whether this convolution can be part of a block."""
     return is_plain(conv) and conv.weight[0].numel() <= _FEW_TAPS
 
 
 def entry_block(x: Tensor, conv: nn.Conv2d, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:
-    """Spikes ``[T, B, *pooled]``, channels-last, of a convolution that `enters` and a `block` behind it.
+    """Return spikes ``[T, B, *pooled]``, channels-last, of a convolution that `enters` and a `block` behind it.
 
     x: ``[T or 1, B, C_in, H, W]``, without a gradient. Under autocast spikes are of its type; all that leads to them is
     computed in float32 at least.
@@ -96,12 +96,12 @@ class _Entry(torch.autograd.Function):
             grads, trace, none, entry, _NOTHING, level, decay, ctx.form, ctx.layout, none, of_decay=wanted
         )
         grad_theta = gathered(of.level, theta, ctx.shape) if ctx.needs_input_grad[3] else None
-        of_taps, of_bias = (torch.from_numpy(one).to(trace.dtype) for one in (of.taps, of.bias))
+        of_taps, of_bias = (torch.from_numpy(gradient).to(trace.dtype) for gradient in (of.taps, of.bias))
         return None, of_taps, of_bias, grad_theta, of.decay, None, None, None
 
 
 def _folded(image: Tensor, conv: nn.Conv2d, norm: Norm | None, form: Form) -> tuple[Tensor, Tensor]:
-    """Weights ``[S, C, C_in, *kernel]`` and biases ``[S, C]`` of convolution and norm; with a norm in float64."""
+    """Return weights ``[S, C, C_in, *kernel]`` and biases ``[S, C]`` of convolution and norm."""
     bias = torch.zeros(form.channels) if conv.bias is None else conv.bias
     if norm is None:
         return conv.weight[None], bias[None]
@@ -114,13 +114,13 @@ def _folded(image: Tensor, conv: nn.Conv2d, norm: Norm | None, form: Form) -> tu
         number = torch.from_numpy(count * shown)[:, None]
         follow(norm, center.detach(), variance.detach() * number, number)
     else:
-        center, variance = (one[None].double() for one in running(norm))
+        center, variance = (statistic[None].double() for statistic in running(norm))
     scale = norm.weight / torch.sqrt(variance + norm.eps)
     return conv.weight * scale[:, :, None, None, None], norm.bias + (bias - center) * scale
 
 
 def window_moments(image: Tensor, conv: nn.Conv2d, form: Form) -> tuple[Array, Tensor, Tensor]:
-    """Number, mean and covariance of a convolution's windows, ``[S]``, ``[S, taps]``, ``[S, taps, taps]``, float64."""
+    """Return number, mean and covariance of a convolution's windows, ``[S]``, ``[S, taps]``, ``[S, taps, taps]``."""
     kernel = _kernel(conv)
     steps, parts = form.steps if form.by_step else 1, split(image.shape[1])
     taps = image.shape[2] * kernel.height * kernel.width
@@ -136,7 +136,7 @@ def window_moments(image: Tensor, conv: nn.Conv2d, form: Form) -> tuple[Array, T
     total = products.sum(0) / count
     mean = total[:, :, taps]
     covariance = total[:, :, :taps] - mean[:, :, None] * mean[:, None, :]
-    means, covariances = (torch.from_numpy(one).expand(steps, *one.shape[1:]) for one in (mean, covariance))
+    means, covariances = (torch.from_numpy(moment).expand(steps, *moment.shape[1:]) for moment in (mean, covariance))
     return np.full(steps, float(count)), means, covariances
 
 
@@ -146,6 +146,6 @@ def _kernel(conv: nn.Conv2d) -> Kernel:
 
 
 def _sides(image: Tensor, kernel: Kernel) -> tuple[int, int]:
-    """Height and width of the convolution's output."""
+    """Return height and width of the convolution's output."""
     height, width = image.shape[3:]
     return height + 2 * kernel.high - kernel.height + 1, width + 2 * kernel.wide - kernel.width + 1

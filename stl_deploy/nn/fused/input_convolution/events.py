@@ -1,4 +1,4 @@
-"""The convolution of the input from its events, its numbers other than 0; compiled by numba."""
+"""Convolve the input from its events, its nonzero numbers; compiled by numba."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Kernel(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """The convolution of a network's input that feeds a block; with arrays of size 0: there is none.
+    """The convolution of a network's input that feeds a block; arrays of size 0: there is none.
 
     image: ``[T or 1, B, C_in, H, W]``. taps: ``[S, C_in, kernel height, L]``, S = T or 1; a row of them is the weights
     ``[kernel width, C]``, the last column first, and zeros up to a multiple of `LANES`: what an event adds to
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 class Events(NamedTuple):
-    """The numbers other than 0 in some rows of an image: columns and values, ``[C_in, rows, W]``, from the left.
+    """The nonzero numbers in some rows of an image: columns and values, ``[C_in, rows, W]``, from the left.
 
     number: how many a row has, ``[C_in, rows]``.
     """
@@ -57,25 +57,25 @@ def event_scratch(image: Array, kernel: Kernel, rows: int, channels: int, like: 
 
 @part
 def find_events(image: Array, top: int, events: Events) -> None:
-    """The events of the rows from ``top`` on of ``image[C_in, H, W]``; rows outside have none."""
+    """Return the events of the rows from ``top`` on of ``image[C_in, H, W]``; rows outside have none."""
     number = events.number
     for c in range(number.shape[0]):
         for r in range(number.shape[1]):
-            found = 0
+            count = 0
             if 0 <= top + r < image.shape[1]:
                 row, columns, values = image[c, top + r], events.columns[c, r], events.values[c, r]
                 for j in range(row.size):
-                    columns[found] = j
-                    values[found] = row[j]
-                    found += 1 if row[j] != 0 else 0
-            number[c, r] = found
+                    columns[count] = j
+                    values[count] = row[j]
+                    count += 1 if row[j] != 0 else 0
+            number[c, r] = count
 
 
 @part
 def convolve_events(
     events: Events, taps: Array, kernel: Kernel, channels: int, bias: Array, line: Array, out: Array
 ) -> None:
-    """Whole output rows into ``out``; bias: ``[row]``."""
+    """Compute whole output rows into ``out``; bias: ``[row]``."""
     size, before, whole = taps.shape[2], (kernel.width - 1) * channels, row_at(line, 0)
     for r in range(out.size // bias.size):
         copy(bias, line[before : before + bias.size])
@@ -109,7 +109,7 @@ def to_taps(
 
 @inlined
 def add_scaled(factor: Any, source: Any, start: int, total: Any, place: int, size: int) -> None:
-    """``total[place + i] += factor·source[start + i]`` for ``i < size``, a multiple of `LANES`."""
+    """Add ``factor·source[start + i]`` to ``total[place + i]`` for ``i < size``, a multiple of `LANES`."""
     factors = fill(factor)
     for i in range(0, size, LANES):
         summed = load(total, place + i, LANES) + load(source, start + i, LANES) * factors

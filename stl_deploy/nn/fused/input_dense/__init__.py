@@ -1,6 +1,6 @@
-"""The dense layer behind a network's input, computed from the input's events.
+"""Compute the dense layer behind a network's input from the input's events.
 
-Contract: `dense.suits` says whether a layer can be computed so and whether it is worth looking at its input;
-`dense.product` then counts the events, and gives what the layer does: from the events alone where they are few, as
-torch does elsewhere. Sums are taken in an order that no number of threads changes. The kernels are in `events`.
+Contract: `dense.suits` returns whether a layer can be computed this way and its input is worth a look;
+`dense.product` then counts the events and returns the layer's output: from the events alone if they are few, else with
+torch. The order of summation does not depend on the number of threads. The kernels are in `events`.
 """

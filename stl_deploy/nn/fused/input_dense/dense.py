@@ -1,4 +1,4 @@
-"""A dense layer and the gradient of its weights from the events of its input, on the CPU.
+"""Compute a dense layer and the gradient of its weights from the events of its input, on the CPU.
 
 Both are products of a sparse matrix with a dense one: the outputs of the input's rows with the weights, the gradient of
 its columns with the gradient of the outputs. One pass finds the events by row; they are then sorted by column, for the
@@ -29,7 +29,7 @@ _NO_BIAS = np.empty(0, np.float32)
 
 
 class _Found(NamedTuple):
-    """The events of an input by row, and by column where a backward pass needs them."""
+    """The events of an input by row, and by column if a backward pass needs them."""
 
     rows: int
     by_row: Events
@@ -37,7 +37,7 @@ class _Found(NamedTuple):
 
 
 def suits(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
-    """Whether `product` can compute this layer of ``x[N, inputs]``, and may be worth it."""
+    """Return whether `product` can compute this layer of ``x[N, inputs]``, and may be worth it."""
     return (
         type(layer) is nn.Linear
         and x.dtype == layer.weight.dtype == torch.float32
@@ -49,12 +49,12 @@ def suits(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
 
 
 def product(x: Tensor, linear: nn.Linear) -> Tensor:
-    """What ``linear``, one that `suits`, makes of ``x[N, inputs]``: ``[N, outputs]``."""
+    """Return the output ``[N, outputs]`` of ``linear``, which `suits`, for ``x[N, inputs]``."""
     weight, bias = linear.weight, linear.bias
-    found = _events(x.contiguous(), for_backward=torch.is_grad_enabled() and weight.requires_grad)
-    if found is None:
+    events = _events(x.contiguous(), for_backward=torch.is_grad_enabled() and weight.requires_grad)
+    if events is None:
         return linear(x)  # type: ignore[no-any-return]
-    y: Tensor = _Product.apply(weight, bias, found)  # type: ignore[no-untyped-call]
+    y: Tensor = _Product.apply(weight, bias, events)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -64,7 +64,7 @@ class _Product(torch.autograd.Function):
         ctx.inputs = weight.shape[1]
         if found.by_column is not None:
             *arrays, ctx.apart = found.by_column
-            ctx.save_for_backward(*(torch.from_numpy(one) for one in arrays))
+            ctx.save_for_backward(*(torch.from_numpy(array) for array in arrays))
         offset = _NO_BIAS if bias is None else array(bias)
         return _multiply(found.by_row, found.rows, array(weight.t().contiguous()), offset)
 
@@ -73,7 +73,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            place, value, start = (array(one) for one in ctx.saved_tensors)
+            place, value, start = (array(tensor) for tensor in ctx.saved_tensors)
             by_column = Events(place, value, start, ctx.apart)
             of_weight = _multiply(by_column, ctx.inputs, array(grad.contiguous()), _NO_BIAS).t()
         if ctx.needs_input_grad[1]:
@@ -82,7 +82,7 @@ class _Product(torch.autograd.Function):
 
 
 def _multiply(events: Events, rows: int, dense: Array, bias: Array) -> Tensor:
-    """``[rows, outputs]``: so many rows of events times ``dense[columns, outputs]``, and the bias."""
+    """Return ``[rows, outputs]``: rows of events times ``dense[columns, outputs]``, and the bias."""
     out = torch.empty(rows, dense.shape[1])
     into = array(out)
     pieces = -(-rows // ROWS) * -(-dense.shape[1] // WIDTH)
@@ -95,16 +95,16 @@ def _multiply(events: Events, rows: int, dense: Array, bias: Array) -> Tensor:
 
 
 def _events(x: Tensor, *, for_backward: bool) -> _Found | None:
-    """The events of ``x[N, inputs]``; None where they are not few."""
+    """Return the events of ``x[N, inputs]``; None if they are not few."""
     numbers, (rows, columns) = array(x), x.shape
-    found, parts = np.empty(rows, np.int64), split(rows)
-    run(lambda _, first, last: kernels.count(numbers, first, last, found), parts, x.numel())
-    total = int(found.sum())
+    counts, parts = np.empty(rows, np.int64), split(rows)
+    run(lambda _, first, last: kernels.count(numbers, first, last, counts), parts, x.numel())
+    total = int(counts.sum())
     if total > _SPARSE * x.numel():
         return None
     tiles = -(-columns // TILE)
     by_row = _empty(total, rows, tiles, (tiles, 1))
-    by_row.start[:-1:tiles] = np.cumsum(found) - found
+    by_row.start[:-1:tiles] = np.cumsum(counts) - counts
     run(lambda _, first, last: kernels.find(numbers, first, last, by_row), parts, x.numel())
     if not for_backward:
         return _Found(rows, by_row, None)
@@ -115,7 +115,7 @@ def _events(x: Tensor, *, for_backward: bool) -> _Found | None:
 
 
 def _empty(total: int, rows: int, tiles: int, apart: tuple[int, int]) -> Events:
-    """Room for so many events, of which the last end is known."""
+    """Return room for the given number of events, with the last end known."""
     start = np.empty(rows * tiles + 1, np.int64)
     start[-1] = total
     return Events(np.empty(total, np.uint8), np.empty(total, np.float32), start, apart)

@@ -1,4 +1,4 @@
-"""Products of a sparse matrix with a dense one from the sparse one's events, its numbers other than 0; by numba.
+"""Multiply a sparse matrix by a dense one from the sparse one's events, its nonzero numbers; compiled by numba.
 
 A tile of the dense matrix, `TILE` rows of `WIDTH` numbers, stays in a processor's first cache while all events that
 meet it are added up: the events of a row of the sparse matrix lie together by tile.
@@ -37,37 +37,37 @@ class Events(NamedTuple):
 
 @compiled
 def count(x: Array, first: int, last: int, number: Array) -> None:
-    """How many events the rows from first to last of ``x`` have."""
+    """Count the events of rows first to last of ``x``."""
     for r in range(first, last):
-        row, found = x[r], 0
+        row, events = x[r], 0
         for i in range(row.size):
-            found += row[i] != 0
-        number[r] = found
+            events += row[i] != 0
+        number[r] = events
 
 
 @compiled
 def find(x: Array, first: int, last: int, events: Events) -> None:
-    """The events of the rows from first to last of ``x``, whose first starts are known."""
+    """Write the events of rows first to last of ``x``, whose first starts are known."""
     tiles = events.apart[0]
     places, values = np.empty(TILE, events.place.dtype), np.empty(TILE, x.dtype)
     for r in range(first, last):
         row, start = x[r], events.start[r * tiles]
         for t in range(tiles):
-            found, edge = 0, t * TILE
+            count, edge = 0, t * TILE
             for i in range(min(TILE, row.size - edge)):
                 number = row[edge + i]
-                places[found] = i
-                values[found] = number
-                found += number != 0
+                places[count] = i
+                values[count] = number
+                count += number != 0
             events.start[r * tiles + t] = start
-            copy(places[:found], events.place[start:])
-            copy(values[:found], events.value[start:])
-            start += found
+            copy(places[:count], events.place[start:])
+            copy(values[:count], events.value[start:])
+            start += count
 
 
 @compiled
 def turn(events: Events, rows: int, first: int, last: int, turned: Events) -> None:
-    """The events of ``rows`` rows by column, for the tiles of rows from first to last."""
+    """Sort the events of ``rows`` rows by column, for the tiles of rows from first to last."""
     tiles, columns = events.apart[0], turned.apart[1]
     after = np.empty(columns, np.int64)
     for tile in range(first, last):
@@ -76,10 +76,10 @@ def turn(events: Events, rows: int, first: int, last: int, turned: Events) -> No
         for segment in range(top * tiles, bottom * tiles):
             for event in range(events.start[segment], events.start[segment + 1]):
                 after[segment % tiles * TILE + events.place[event]] += 1
-        found = events.start[top * tiles]
+        place = events.start[top * tiles]
         for i in range(columns):
-            turned.start[tile * columns + i] = found
-            found, after[i] = found + after[i], found
+            turned.start[tile * columns + i] = place
+            place, after[i] = place + after[i], place
         for segment in range(top * tiles, bottom * tiles):
             for event in range(events.start[segment], events.start[segment + 1]):
                 i = segment % tiles * TILE + events.place[event]
@@ -90,7 +90,7 @@ def turn(events: Events, rows: int, first: int, last: int, turned: Events) -> No
 
 @compiled
 def multiply(events: Events, dense: Array, bias: Array, first: int, last: int, out: Array) -> None:
-    """Pieces of ``out`` from first to last: events times ``dense``, and bias.
+    """Compute pieces of ``out`` from first to last: events times ``dense``, and bias.
 
     Pieces are `ROWS` rows by `WIDTH` columns, from left to right, then down. bias: ``[columns]``; of size 0: there is
     none.
@@ -119,7 +119,7 @@ def multiply(events: Events, dense: Array, bias: Array, first: int, last: int, o
 
 @part
 def _aligned(size: int, like: Array) -> Array:
-    """Zeros from where a vector does not cross a line of the cache."""
+    """Return zeros from a place where a vector does not cross a cache line."""
     numbers, first = np.zeros(size + LANES, like.dtype), 0
     while first < LANES and not is_aligned(row_at(numbers, first)):
         first += 1

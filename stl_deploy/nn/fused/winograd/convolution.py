@@ -1,4 +1,4 @@
-"""Convolutions with fewer multiplications (Winograd 1980; Lavin and Gray 2016, section 4).
+"""Convolve with fewer multiplications (Winograd 1980; Lavin and Gray 2016, section 4).
 
 Windows of 6 by 6 numbers give a tile of outputs: 4 by 4 for kernels of 3, 2 by 2 for kernels of 5. With the window d,
 the kernel g and their transforms ``V = Bᵀ d B`` and ``U = G g Gᵀ``, the outputs are ``Aᵀ (U ∘ V) A``: 36 products where
@@ -40,7 +40,7 @@ _SUMS = 1 << 25
 
 
 def suits(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether `convolve` can compute this convolution, and is worth it."""
+    """Return whether `convolve` can compute this convolution, and is worth it."""
     out, into, height, width = conv.weight.shape
     return (
         tiles.FAST
@@ -57,7 +57,7 @@ def suits(conv: nn.Conv2d, x: Tensor) -> bool:
 
 
 def _fewer(shape: Sequence[int], side: int, padding: Sequence[int]) -> float:
-    """How many times fewer multiplications it takes; tiles that reach beyond the outputs are for nothing."""
+    """Return the ratio of multiplications saved; tiles beyond the outputs count as waste."""
     sides = _output(shape, side, padding)
     down, across = _tiles(sides, side)
     return math.prod(sides) * side**2 / (down * across * _WINDOW**2)
@@ -68,13 +68,13 @@ def _output(shape: Sequence[int], side: int, padding: Sequence[int]) -> list[int
 
 
 def _tiles(outputs: Sequence[int], side: int) -> tuple[int, int]:
-    """Down and across."""
+    """Return the numbers of tiles down and across."""
     down, across = (-(-n // (_WINDOW - side + 1)) for n in outputs)
     return down, across
 
 
 def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """What ``conv``, one that `suits`, makes of ``x[N, C, H, W]``: ``[N, K, H', W']``, channels-last in memory."""
+    """Return ``conv``, which `suits`, of ``x[N, C, H, W]``: ``[N, K, H', W']``, channels-last in memory."""
     padding = conv.padding
     assert not isinstance(padding, str)
     maps = x.permute(0, 2, 3, 1).contiguous()
@@ -113,7 +113,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def _through(kernel: Any, maps: Tensor, factors: Tensor, grid: Grid, out: Tensor) -> None:
-    """A kernel, ``convolve`` or ``of_maps``, of all maps."""
+    """Run a kernel, ``convolve`` or ``of_maps``, over all maps."""
     source, by, target, f = array(maps), array(factors), array(out), _factors(maps.dtype)
     rows = _rows(maps.shape[3])
 
@@ -124,7 +124,7 @@ def _through(kernel: Any, maps: Tensor, factors: Tensor, grid: Grid, out: Tensor
 
 
 def _of_kernel(maps: Tensor, grad: Tensor, grid: Grid, side: int) -> Tensor:
-    """The gradient of the transformed kernel, ``[36, K / LANES, C, LANES]``."""
+    """Return the gradient of the transformed kernel, ``[36, K / LANES, C, LANES]``."""
     channels, outputs = maps.shape[3], grad.shape[3]
     shape = (_WINDOW**2, outputs // LANES, channels, LANES)
     parts = split(len(maps), min(max(_SUMS // math.prod(shape), 2), MOST_PARTS))
@@ -145,7 +145,7 @@ def _rows(channels: int) -> int:
 
 @cache
 def _kernel_transform(side: int) -> Tensor:
-    """G ⊗ G, ``[36, k·k]``, float64; G takes a polynomial's k coefficients to its values and the highest of them.
+    """Return G ⊗ G, ``[36, k·k]``, float64; G maps a polynomial's k coefficients to its values and the highest of them.
 
     A value is divided by the product of its point's distances to the others, which `tiles` leaves out.
     """
@@ -157,14 +157,14 @@ def _kernel_transform(side: int) -> Tensor:
 
 
 def _transformed(weight: Tensor) -> Tensor:
-    """``[K, C, k, k]`` -> ``[36, K / LANES, C, LANES]``; rounded once."""
+    """Transform ``[K, C, k, k]`` -> ``[36, K / LANES, C, LANES]``; rounded once."""
     channels, side = weight.shape[1:3]
     taps = weight.reshape(-1, LANES, channels, side * side).permute(3, 0, 2, 1).double()
     return (_kernel_transform(side) @ taps.flatten(1)).to(weight.dtype).view(-1, *taps.shape[1:])
 
 
 def _of_weight(of_kernel: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of ``weight`` from that of what `_transformed` makes of it."""
+    """Return the gradient of ``weight`` from that of `_transformed`'s result."""
     taps = _kernel_transform(weight.shape[2]).T @ of_kernel.flatten(1).double()
     by_tap = taps.to(weight.dtype).view(-1, *of_kernel.shape[1:])
     return by_tap.permute(1, 3, 2, 0).reshape(weight.shape)

@@ -1,4 +1,4 @@
-"""Sums of outer products in registers, the matrix products of Winograd's convolutions; an intrinsic for numba."""
+"""Sum outer products in registers, for Winograd's convolutions; an intrinsic for numba."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stl_deploy.nn.fused.vectors import LANES, broadcast, operation, size_of
 
 
 def outer_products(rows: int, of_row: int, of_step: int) -> Any:
-    """A function that adds up outer products of ``rows`` numbers with two vectors, all in registers.
+    """Return a function that adds up outer products of ``rows`` numbers with two vectors, all in registers.
 
     ``add(a, jump, b, b_apart, c, c_apart, groups, steps, onto)``: for group g and step k, in order, number r is
     ``a[g·jump + k·of_step + r·of_row]``, vector w begins at ``b[(g·steps + k)·LANES + w·b_apart]``, and their products

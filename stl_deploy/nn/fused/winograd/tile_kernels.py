@@ -1,4 +1,4 @@
-"""Convolutions of channels-last maps by tiles, compiled by numba; `convolution` explains them.
+"""Convolve channels-last maps by tiles, compiled by numba; `convolution` explains them.
 
 Some tiles at a time are cut out and transformed, multiplied by the kernel's transform and put back, so that all but the
 kernel stays in a processor's own cache. Arrays in between hold vectors of channels, ``[36, C / LANES, tiles, LANES]``.
@@ -34,8 +34,11 @@ _by_channel = outer_products(_CHANNELS, 1, LANES)
 
 
 class Grid(NamedTuple):
-    """How maps are cut: a tile of ``side`` by ``side`` outputs every ``side`` rows and columns, ``down`` by ``across``;
-    the window of the first begins ``high`` rows above the input and ``wide`` columns left of it."""
+    """Tiling of maps.
+
+    A tile of ``side`` by ``side`` outputs every ``side`` rows and columns, ``down`` by ``across``; the window of the
+    first begins ``high`` rows above the input and ``wide`` columns left of it.
+    """
 
     side: int
     down: int
@@ -129,7 +132,7 @@ def _cut(
     to_six: Any, size: int, high: int, wide: int, maps: Array, tile: int, count: int, grid: Grid, f: Array,
     edge: Array, half: Array, windows: Array,
 ) -> None:  # fmt: skip
-    """Squares of ``maps[N, H, W, C]`` from tile number ``tile`` on, transformed, zeros around a map."""
+    """Cut squares of ``maps[N, H, W, C]`` from tile number ``tile`` on, transformed, zeros around a map."""
     height, width, channels = maps.shape[1:]
     flat, groups, rows = maps.reshape(-1), windows.shape[1], windows.shape[2]
     target, plane = windows.reshape(-1), groups * rows * LANES
@@ -157,7 +160,7 @@ def _join(
     from_six: Any, size: int, high: int, wide: int, panel: Array, tile: int, count: int, grid: Grid, f: Array,
     half: Array, sums: Array, first_channel: int, maps: Array,
 ) -> None:  # fmt: skip
-    """The adjoint of `_cut`: squares, transformed back, are added to some channels of ``maps``."""
+    """Add squares, transformed back, to some channels of ``maps``: the adjoint of `_cut`."""
     height, width = maps.shape[1:3]
     source, groups, rows = panel.reshape(-1), panel.shape[1], panel.shape[2]
     plane, square = groups * rows * LANES, row_at(sums, 0)
@@ -180,7 +183,7 @@ def _join(
 
 @inlined
 def _multiply(windows: Array, kernel: Array, panel: Array, group: int, count: int) -> None:
-    """Windows times the kernel, for the outputs of two groups of channels from ``group`` on, into ``panel``."""
+    """Multiply windows by the kernel, for the outputs of two groups of channels from ``group`` on, into ``panel``."""
     groups, rows = windows.shape[1:3]
     into, outof, size = windows.reshape(-1), panel.reshape(-1), kernel.shape[2] * LANES
     factors = kernel.reshape(-1)
@@ -243,7 +246,7 @@ def _products(
 
 @compiled
 def convolve_3(maps: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """Outputs ``out[N, H', W', K]`` of the maps first <= n < last of ``maps[N, H, W, C]``, for a kernel of 3 by 3.
+    """Convolve maps first <= n < last of ``maps[N, H, W, C]`` into ``out[N, H', W', K]``, kernel 3 by 3.
 
     kernel: ``[36, K / LANES, C, LANES]``, transformed. rows: tiles at a time, a multiple of `ROWS`. C and K are
     multiples of two `LANES`.
@@ -253,36 +256,36 @@ def convolve_3(maps: Array, kernel: Array, first: int, last: int, grid: Grid, ro
 
 @compiled
 def convolve_5(maps: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """As `convolve_3`, for a kernel of 5 by 5."""
+    """Compute `convolve_3` for a kernel of 5 by 5."""
     _through(_input, _two, 6, 2, maps, kernel, first, last, grid, rows, f, out)
 
 
 @compiled
 def of_maps_3(grad: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """The gradient ``out[N, H, W, C]`` of the maps from that of the outputs; kernel: ``[36, C / LANES, K, LANES]``."""
+    """Compute the maps' gradient ``out[N, H, W, C]`` from the outputs'; kernel: ``[36, C / LANES, K, LANES]``."""
     _through(_of_four, _of_input, 4, 6, grad, kernel, first, last, grid, rows, f, out)
 
 
 @compiled
 def of_maps_5(grad: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """As `of_maps_3`, for a kernel of 5 by 5."""
+    """Compute `of_maps_3` for a kernel of 5 by 5."""
     _through(_of_two, _of_input, 2, 6, grad, kernel, first, last, grid, rows, f, out)
 
 
 @compiled
 def of_kernel_3(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """The gradient of the transformed kernel, of these maps, into ``out[36, K / LANES, C, LANES]``."""
+    """Compute the gradient of the transformed kernel, of these maps, into ``out[36, K / LANES, C, LANES]``."""
     _products(_of_four, 4, maps, grad, first, last, grid, rows, f, out)
 
 
 @compiled
 def of_kernel_5(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """As `of_kernel_3`, for a kernel of 5 by 5."""
+    """Compute `of_kernel_3` for a kernel of 5 by 5."""
     _products(_of_two, 2, maps, grad, first, last, grid, rows, f, out)
 
 
 class Kernels(NamedTuple):
-    """Of a convolution: the outputs, and both gradients."""
+    """Kernels of a convolution: the outputs, and both gradients."""
 
     convolve: Any
     of_maps: Any
