@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
+from stl_deploy._util.units import between
 from stl_deploy.exporters.xylo.specification import DASH_TOP, Ints
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Neuron
@@ -55,17 +56,18 @@ def decay_findings(neuron: Neuron, rounds: bool) -> Iterator[Finding]:
     found = dashes(neuron)
     if not found.moved:
         return
-    kept = ", ".join(
-        f"{name} {np.min(values):.4g} to {np.max(values):.4g}"
-        for name, values in (("membrane", neuron.decay), ("synapse", neuron.synapse.decay))
-    )
-    nearest = f"shifts {found.mem.min()} to {found.mem.max()} and {found.syn.min()} to {found.syn.max()}"
+    kept = f"membrane {_range(neuron.decay)}, synapse {_range(neuron.synapse.decay)}"
+    nearest = f"k of {_range(found.mem)} and {_range(found.syn)}"
     reason = (
-        f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, {nearest}, move a decay by up "
-        f"to {found.moved:.3g}"
+        f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, {nearest}, move a decay by "
+        f"up to {found.moved:.3g}"
     )
     remedy = f"train with decay_form shift, or export with the nearest, {option('round_decays')}"
     if rounds:
         yield Finding("decays-rounded", "warning", neuron.name, reason, "compare the agreement that export reports")
     else:
         yield Finding("decay-is-no-shift", "error", neuron.name, reason, remedy)
+
+
+def _range(values: NDArray[np.float32] | Ints) -> str:
+    return between(f"{np.min(values):.4g}", f"{np.max(values):.4g}")

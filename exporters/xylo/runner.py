@@ -14,6 +14,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.exporters.xylo.choose import choose
+from stl_deploy.exporters.xylo.devices import find_device
 from stl_deploy.exporters.xylo.network import HIDDEN, OUTPUT, evolve, load, whole_counts
 from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
 from stl_deploy.exporters.xylo.specification import INPUT_CAP, Specification
@@ -25,11 +26,15 @@ from stl_deploy.graph.run import NetworkInput, Result
 @dataclass(frozen=True, kw_only=True, eq=False)
 class XyloOptions(Options):
     """device: ``audio2``, ``audio3`` or ``imu``; None: the first that holds the network. round_decays: take the nearest
-    shift for decays that are none.
+    shift for decays that are none. Raises InputError for another device.
     """
 
     device: str | None = None
     round_decays: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device is not None:
+            find_device(self.device)
 
 
 class Xylo(Runner):

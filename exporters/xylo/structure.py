@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.units import counted
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
 from stl_deploy.graph.kernels import apply
@@ -365,7 +366,8 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         yield _refusal(
             neuron,
             "one-spike-hidden",
-            f"it fires at most {neuron.cap or 1} spikes a step; Xylo's hidden neurons fire up to {HIDDEN_CAP}",
+            f"it fires at most {counted(neuron.cap or 1, 'spike')} a step; Xylo's hidden neurons fire up to "
+            f"{HIDDEN_CAP}",
             f"train hidden layers with multi_spike {HIDDEN_CAP}",
         )
     if output and neuron.many and neuron.cap != 1:

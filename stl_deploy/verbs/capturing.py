@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 import nir
 import torch
+from torch import nn
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
@@ -144,6 +145,14 @@ def untrained_graph(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)
         network = Network(config, *check_dataset(config.dataset)).eval()
+        _draw_shifts(network)
     coding = input_coding(config.encoder)
     bits = analog_bits(config.dataset) if coding == "analog" else 0
     return fold(network, coding=coding, fraction_bits=bits, exact_grid=config.fold.exact_grid).graph, None
+
+
+def _draw_shifts(network: Network) -> None:
+    """Draw the shift of each norm, which training moves from 0: a check of the graph must see that there is one."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.1)

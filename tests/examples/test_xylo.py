@@ -63,3 +63,14 @@ def test_the_configurations_fit(name: str, shape: list[int], device: str, tmp_pa
     path = tmp_path / "net.yaml"
     path.write_text(yaml.safe_dump(config))
     assert check_untrained(str(path), targets=["xylo"], device=device).targets == {"xylo": "approximate"}
+
+
+def test_a_norm_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    """Training moves its shift from 0, which Xylo cannot hold before a synapse."""
+    config = yaml.safe_load(motion.CONFIG.read_text())
+    config["dataset"] |= {"input_shape": [12], "classes": list("abcd")}
+    config["network"].insert(1, {"kind": "norm"})
+    path = tmp_path / "net.yaml"
+    path.write_text(yaml.safe_dump(config))
+    report = check_untrained(str(path), targets=["xylo"])
+    assert [found.slug for found in report.findings if found.severity == "error"] == ["bias-before-a-synapse"]

@@ -93,7 +93,7 @@ def test_a_bare_file_has_the_chips_names(bare: Path) -> None:
         (np.full((3, 1, 5), np.nan), "found fractions"),
         (np.zeros((3, 1, 4)), r"found [3, 1, 4]"),
         (np.zeros((0, 1, 5)), r"found [0, 1, 5]"),
-        (np.full((3, 1, 5), "a"), "integers"),
+        (np.full((3, 1, 5), "a"), "integer input"),
         ({"a": np.zeros((3, 1, 5))}, "expected one input"),
     ],
 )

@@ -11,6 +11,7 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.xylo.check import check
 from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.quantise import order
+from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.exporters.xylo.structure import refusals, structure
 from stl_deploy.graph.program import Input, Linear, Node, Output, Pool, Program, Reshape, Scale, Source, Synapse
 from tests.exporters.xylo.nets import F, chain, changed, counts, linear, neuron
@@ -203,6 +204,8 @@ def test_the_first_chip_that_holds_it_is_chosen() -> None:
         choose(program, counts(program), device="audio2")
     with pytest.raises(InputError, match="expected a device of xylo"):
         list(check(program, device="audio4"))
+    with pytest.raises(InputError, match=r"found 'imuu' \(did you mean 'imu'\?\)"):
+        XyloOptions(device="imuu")
 
 
 def test_those_that_read_the_input_come_first_and_those_that_are_read_last() -> None:
