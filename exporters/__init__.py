@@ -1,1 +1,1 @@
-"""Program to artifacts: ONNX, Loihi integers, netx, Lava; and verify."""
+"""Export Programs as artifacts: ONNX, Loihi integers, netx, Lava; and verify them."""

@@ -1,4 +1,4 @@
-"""The integer model of a Program, or of a folder that keeps its integers, as a Runner."""
+"""Run the integer model of a Program, or of a folder that keeps its integers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class IntegerRunner(Runner):
             self._graph, self.readout = graph or own, about.readout
 
     def of(self, program: Program) -> Self:
-        """The same; raises InputError if its integers were not made from a network of these nodes."""
+        """Return the Runner; raise InputError if its integers were not made from a network of these nodes."""
         if self._graph is not None:
             names = {node.name for node in program.spiking}
             own = {node.name for node in self._graph.populations}
@@ -80,7 +80,7 @@ class IntegerRunner(Runner):
 
 
 def calibration(program: Program, options: Options, x: NetworkInput | None) -> NDArray[Any]:
-    """The samples that integers are chosen by, on the input's grid; raises InputError where there are none."""
+    """Return the calibration samples, on the input's grid; raise InputError if there are none."""
     if options.calibration is not None:
         given = options.calibration()
     elif x is not None:
@@ -93,13 +93,13 @@ def calibration(program: Program, options: Options, x: NetworkInput | None) -> N
 
 
 def on_grid(program: Program, x: NDArray[Any]) -> NDArray[Any]:
-    """``x`` rounded to the input grid that the graph declares, if it declares one."""
+    """Round ``x`` to the input grid that the graph declares, if it declares one."""
     grid = input_grid(program.metadata)
     return x if grid is None else round_to_grid(x, grid.fraction_bits)
 
 
 def one_input(x: NetworkInput, name: str = "integers") -> NDArray[Any]:
-    """The only input; raises InputError if there are several."""
+    """Return the only input; raise InputError if there are several."""
     if isinstance(x, Mapping):
         raise InputError(f"expected one input for {name}; found {', '.join(x)}; use another backend or target")
     return np.asarray(x)

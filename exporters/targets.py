@@ -1,4 +1,4 @@
-"""Targets: two protocols, and the one registry that every list of formats and backends is read from.
+"""Targets: two protocols, and the one registry behind every list of formats and backends.
 
 A *Format* writes a Program as an artifact (a file, or a folder) and loads it again; a *Runner* runs a network. Ours are
 in the folders of `_OURS`; another package's come in through the entry point group ``stl_deploy.targets``:
@@ -48,13 +48,13 @@ Network = Program | Path
 class Options:
     """Options that the pipeline passes to every target; the user's options are fields of a target's subclass.
 
-    origin: what the Program was read from (``source``, ``sha256``), for the artifact's metadata.
-    graph: as it was read, the dialect it is meant in among its metadata.
+    origin: source of the Program (``source``, ``sha256``), for the artifact's metadata.
+    graph: as it was read, with its dialect in the metadata.
     calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
     x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
     progress: called with (done, total) steps by long work; deadline: seconds that an outside tool may take
     without showing progress.
-    say: takes what a person should read.
+    say: prints messages for the user.
     """
 
     origin: Mapping[str, str] = field(default_factory=dict)
@@ -68,9 +68,9 @@ class Options:
 
 
 class Runner(Protocol):
-    """A network, ready to run. The class is what is registered, the class of a `Format`'s Runner need not be.
+    """A network, ready to run. The class is registered; the class of a `Format`'s Runner need not be.
 
-    name: as ``--backend`` takes it. label: how its numbers come about. reads: names of the formats whose artifacts
+    name: as ``--backend`` takes it. label: modelled, simulated or measured. reads: names of the formats whose artifacts
     it runs as they are. options: a subclass of `Options`. agrees_with: our model that it must equal on every spike,
     given the same network; None: agreement is reported, not required. takes: the kinds of nodes that it runs.
     """
@@ -84,11 +84,11 @@ class Runner(Protocol):
     takes: Kinds = NIR_NODES
 
     def __init__(self, network: Network, options: Any) -> None:
-        """Raises InputError or UnsupportedError for a network that cannot be run so."""
+        """Prepare a network. Raises InputError or UnsupportedError for one that cannot run this way."""
 
     @classmethod
     def available(cls) -> str | None:
-        """None if it can run on this machine, else the reason and what to do, in one sentence."""
+        """Return None if it can run on this machine, else the reason and the remedy, in one sentence."""
         return None
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
@@ -100,11 +100,11 @@ class Runner(Protocol):
 
 
 class Format(Protocol):
-    """An artifact: how it is written, and how it is read back.
+    """An artifact: its writer and its reader.
 
-    suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
-    of these; None for files. bare: whether that file is one of these without its folder, too. by_default: whether
-    ``check`` asks it by default. options: a subclass of `Options`.
+    suffix: ending of its files' names; None for a folder. folder: the file that identifies a folder of this kind; None
+    for files. bare: whether that file is an artifact without its folder, too. by_default: whether ``check`` includes it
+    by default. options: a subclass of `Options`.
     takes: the kinds of nodes that it holds; a Program with another is refused before the Format sees it.
     """
 
@@ -118,27 +118,27 @@ class Format(Protocol):
     takes: Kinds = NIR_NODES
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Findings, node by node; may raise an UnsupportedError for the first node that it cannot hold."""
+        """Return findings, node by node; may raise an UnsupportedError for the first node that it cannot hold."""
         ...
 
     def write(self, program: Program, path: Path, options: Any) -> Mapping[str, Any]:
-        """Write the artifact (a folder's path does not exist yet); returns what its manifest should keep, JSON-ready.
+        """Write the artifact (a folder's path does not exist yet); return facts for its manifest, JSON-ready.
 
         Raises UnsupportedError for a Program that it cannot hold.
         """
         ...
 
     def load(self, path: Path) -> Runner:
-        """Read an artifact back, nothing in it trusted; raises InputError for one that is damaged or not of ours."""
+        """Read an untrusted artifact back; raise InputError for one that is damaged or not ours."""
         ...
 
 
 @runtime_checkable
 class OfProgram(Protocol):
-    """A Runner whose artifact does not hold all that its Program says: the input's grid, names of nodes, a readout."""
+    """A Runner whose artifact lacks parts of its Program: the input's grid, names of nodes, a readout."""
 
     def of(self, program: Program) -> Runner:
-        """The same, as a run of ``program``; raises InputError if it was not made from it."""
+        """Return the Runner as a run of ``program``; raise InputError if it was not made from it."""
         ...
 
 
@@ -147,32 +147,32 @@ class HasDeadline(Protocol):
     """A Runner that waits for an outside tool, as a compiler."""
 
     def within(self, seconds: float) -> Runner:
-        """The same, with so many seconds for the tool."""
+        """Return the Runner with a deadline in seconds for the tool."""
         ...
 
 
 @runtime_checkable
 class OfModel(Protocol):
-    """A Runner that must equal a model of its own, not the one that ``agrees_with`` names as it stands."""
+    """A Runner that must equal a model of its own instead of the one in ``agrees_with``."""
 
     def model(self, program: Program) -> Runner | None:
-        """The model; None: the one named."""
+        """Return the model; None: the one named."""
         ...
 
 
 @runtime_checkable
 class DeclaresInputGrid(Protocol):
-    """A Runner whose artifact may say on what grid its input is."""
+    """A Runner whose artifact may declare its input's grid."""
 
     @property
     def input_bits(self) -> int | None:
-        """Input is multiples of 2^-input_bits; 0: it takes integers alone; None: nothing is said."""
+        """Fraction bits of the input's grid; 0: integers alone; None: not declared."""
         ...
 
 
 @runtime_checkable
 class HasReadout(Protocol):
-    """A Runner whose artifact says what decides on its outputs."""
+    """A Runner whose artifact may declare its readout."""
 
     @property
     def readout(self) -> Readout | None:
@@ -182,27 +182,27 @@ class HasReadout(Protocol):
 
 @runtime_checkable
 class ChecksFor(Protocol):
-    """A Format whose check depends on the user's options, as the chip that is meant."""
+    """A Format whose check depends on the user's options, such as the chip."""
 
     options: type[Options]
 
     def check_for(self, program: Program, options: Any) -> Iterable[Finding]:
-        """As `Format.check`, with options of the Format's class."""
+        """Check as `Format.check`, with options of the Format's class."""
         ...
 
 
 @runtime_checkable
 class ListsLayers(Protocol):
-    """A Format whose artifacts can be shown layer by layer."""
+    """A Format whose artifacts list their layers."""
 
     def rows(self, path: Path) -> Sequence[Row]:
-        """One row for each layer, in order; raises as `Format.load`."""
+        """Return one row for each layer, in order; raise as `Format.load`."""
         ...
 
 
 @dataclass(frozen=True)
 class Check:
-    """A target that is only asked whether it can hold a network: a chip, or a framework's reader."""
+    """A target for `check` alone: a chip, or a framework's reader."""
 
     name: str
     description: str
@@ -227,7 +227,7 @@ class Registry:
         """Why an installed package's target could not be taken, by its entry point's name."""
 
     def add(self, target: Target) -> None:
-        """Raises InputError for a name that is taken, or something that is no target."""
+        """Add a target; raise InputError for a name that is taken, or an object that is no target."""
         if isinstance(target, Check):
             _put(self.checks, target.name, target)
         elif isinstance(target, type) and hasattr(target, "run"):
@@ -243,7 +243,7 @@ class Registry:
 
 
 def complete_runner(kind: type[Any]) -> None:
-    """Give a Runner's class what it leaves out; raises InputError for what is wrong or only it can say."""
+    """Complete a Runner's class with defaults; raise InputError for wrong or missing attributes."""
     _complete(kind, kind, ("name", "description", "run", "available"), Runner)
     if kind.agrees_with not in (None, *get_args(Model)):
         models = ", ".join(f'"{model}"' for model in get_args(Model))
@@ -251,7 +251,7 @@ def complete_runner(kind: type[Any]) -> None:
 
 
 def _complete(target: Any, kind: type, required: Sequence[str], protocol: type) -> None:
-    """Give a target's class what it leaves out, as the protocol has it; raise InputError for what only it can say."""
+    """Complete a target's class with the protocol's defaults; raise InputError for missing attributes."""
     missing = [name for name in required if not hasattr(target, name)]
     if missing:
         raise InputError(f"{target!r}: expected {', '.join(required)}; found no {', '.join(missing)}; add them")
@@ -267,7 +267,7 @@ def _put(known: dict[str, T], name: str, target: T) -> None:
 
 @cache
 def registry() -> Registry:
-    """Every target there is: ours, and those of installed packages."""
+    """Return all targets: ours, and those of installed packages."""
     made = Registry()
     for folder in _OURS:
         _add_all(made, import_module(f"stl_deploy.exporters.{folder}.target").TARGETS)
@@ -280,7 +280,7 @@ def registry() -> Registry:
 
 
 def why_unavailable(runner: Runner | type[Runner]) -> str | None:
-    """Why a Runner cannot run on this machine, or None; an ``available`` that raises is a reason."""
+    """Return why a Runner cannot run on this machine, or None; an ``available`` that raises is a reason."""
     try:
         return runner.available()
     except (Exception, SystemExit) as error:  # another package's code may raise anything
@@ -302,12 +302,12 @@ def register_target(target: Format | type[Runner]) -> None:
 
 
 def find_format(name: str) -> Format:
-    """The Format of that name; raises InputError naming those there are."""
+    """Return the Format of that name; raise InputError with the known names."""
     return _find(registry().formats, name, "format")
 
 
 def find_runner(name: str) -> type[Runner]:
-    """The Runner of that name; raises InputError naming those there are."""
+    """Return the Runner of that name; raise InputError with the known names."""
     return _find(registry().runners, name, "backend")
 
 
@@ -330,20 +330,20 @@ _HARDWARE = (
 
 
 def for_hardware(name: str) -> str:
-    """`` (for cortex-m4: 'c')`` if the name is a board's or a chip's that a format is for, else nothing."""
+    """Return `` (for cortex-m4: 'c')`` if the name is a board's or a chip's with a format, else nothing."""
     to = next((to for pattern, to in _HARDWARE if re.search(pattern, name, re.I)), None)
     return "" if to is None else f" (for {name}: '{to}')"
 
 
 def _described_by(known: Mapping[str, Any], word: str) -> str:
-    """The first target whose description has this word, for a message."""
+    """Return the first target whose description has this word, for a message."""
     pattern = re.compile(rf"\b{re.escape(word)}\b", re.I)
     target = next((each for each in known.values() if pattern.search(each.description)), None)
     return "" if target is None else f" ({target.name} is {target.description})"
 
 
 def format_of(path: Path) -> Format | None:
-    """The Format of an artifact, by its suffix, or by the file in a folder that tells it; None if it is of none."""
+    """Return the Format of an artifact, by its suffix, or by a folder's identifying file; None if there is none."""
     return next((each for each in registry().formats.values() if _belongs(path, each)), None)
 
 
@@ -354,7 +354,7 @@ def _belongs(path: Path, to: Format) -> bool:
 
 
 def findings(target: Format | Check, program: Program, options: Any = None) -> Iterable[Finding]:
-    """Everything that a target says of a Program: nodes of kinds that it does not take, and its own findings.
+    """Return all findings of a target on a Program: nodes of kinds that it does not take, and its own findings.
 
     options: of the target's class, for one that `ChecksFor` them. Where there are nodes that it does not take, its
     findings on these are left out, and all of them if it cannot judge the rest.
@@ -371,17 +371,17 @@ def findings(target: Format | Check, program: Program, options: Any = None) -> I
     except Exception:  # a target's check may rely on what it takes
         further = []
     strange = {error.node for error in untaken}
-    return [*untaken, *(one for one in further if one.node is not None and one.node not in strange)]
+    return [*untaken, *(finding for finding in further if finding.node is not None and finding.node not in strange)]
 
 
 def settings(kind: type[Options]) -> list[str]:
-    """Names of the user's options for a target."""
+    """Return the names of the user's options for a target."""
     common = {field.name for field in fields(Options)}
     return [field.name for field in fields(kind) if field.name not in common]
 
 
 def make_options(target: Format | type[Runner], given: Mapping[str, Any], **common: Any) -> Any:
-    """A target's options from what the user gave, None for what was not given.
+    """Return a target's options from the user's values, None for unset ones.
 
     Raises InputError for an option that is not of this target.
     """

@@ -1,4 +1,4 @@
-"""What runs of a network and of its artifacts gave, held to the reference or to the model that they must equal."""
+"""Compare runs of a network and its artifacts with the reference, or with the model that they must equal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_COMPARED = "not compared"
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All runs, most of them against one reference (each says which). warnings: where agreement proves nothing."""
+    """All runs, most of them against one reference (each says which). warnings: agreement that proves nothing."""
 
     reference: str
     accuracy: float | None
@@ -28,7 +28,7 @@ class ParityReport:
                 run.require()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin, for verify.json."""
+        """Return the JSON twin, for verify.json."""
         return {
             "schema_version": 1,
             "reference": self.reference,
@@ -39,7 +39,7 @@ class ParityReport:
 
 
 def layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """One row for each run and spiking node, under `LAYER_HEADER`."""
+    """Return one row for each run and spiking node, under `LAYER_HEADER`."""
     return [
         (
             run.run,
@@ -56,7 +56,7 @@ def layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
 
 
 def run_rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """One row for the reference and each run, under `RUN_HEADER`."""
+    """Return one row for the reference and each run, under `RUN_HEADER`."""
     rows: list[tuple[str, ...]] = [(report.reference, "reference", "", "", _percent(report.accuracy))]
     for run in report.runs:
         compared = f"{run.compared:,}" if run.compared else NOT_COMPARED
@@ -66,7 +66,7 @@ def run_rows(report: ParityReport) -> list[tuple[str, ...]]:
 
 
 def _percent(share: float | None) -> str:
-    """At most 100 %, and never 100 % for less than all."""
+    """Format a share: at most 100 %, and never 100 % for less than all."""
     if share is None:
         return ""
     text = f"{100 * share:.2f} %"

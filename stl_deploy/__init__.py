@@ -7,7 +7,7 @@
     net.export("net.onnx")
     bill = net.energy(x)
 
-What stands here is imported when it is first asked for, so that ``import stl_deploy`` waits for nothing.
+Names are imported at first use, so that ``import stl_deploy`` is fast.
 The command line's verbs are functions in `stl_deploy.verbs`; ``stl-deploy`` is a thin layer over these.
 """
 
@@ -83,15 +83,15 @@ def __getattr__(name: str) -> _Any:
     from importlib import import_module
 
     if name == "__version__":
-        found: _Any = _version()
+        value: _Any = _version()
     elif name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
     elif not _HOME[name]:
         return import_module(f"stl_deploy.{name}")
     else:
-        found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), name)
-    globals()[name] = found
-    return found
+        value = getattr(import_module(f"stl_deploy.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Everything stl-deploy raises on purpose.
+"""Errors that stl-deploy raises on purpose.
 
     StlDeployError
     ├── InputError           a file, array or option is not what was asked for

@@ -11,7 +11,7 @@ from stl_deploy.errors import InputError
 
 
 def as_array(x: Any) -> NDArray[Any]:
-    """An array of a numpy array, a torch tensor on any device, or nested lists of numbers; raises InputError."""
+    """Return an array of a numpy array, a torch tensor on any device, or nested lists of numbers; raise InputError."""
     if hasattr(x, "detach"):
         tensor = x.detach().cpu()
         return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())

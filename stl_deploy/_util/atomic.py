@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_place(path: Path) -> None:
 
 
 def require_folder(path: Path) -> None:
-    """Raise InputError where something that is no folder stands in a folder's place."""
+    """Raise InputError if a folder's path is taken by another kind of file."""
     with _as_input_errors(path):
         there = path.exists() and not path.is_dir()
     if there:
@@ -49,7 +49,7 @@ def require_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, if they are not there; raises InputError where none can be."""
+    """Make a folder and those above it, if missing; raise InputError if that fails."""
     require_folder(path)
     with _as_input_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def _as_input_errors(path: Path) -> Iterator[None]:
-    """The operating system's refusal to write, as a sentence."""
+    """Turn the operating system's refusal to write into a sentence."""
     try:
         yield
     except OSError as error:

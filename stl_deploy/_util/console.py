@@ -1,4 +1,4 @@
-"""Progress and messages on the error stream: rich on a terminal, plain lines elsewhere."""
+"""Print progress and messages on the error stream: rich on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stl_deploy._util.training_progress import Bar, Batch, Lines, epoch_line
 
 
 class Console:
-    """Human text on ``stream`` (default: stderr); ``quiet`` leaves only warnings, ``verbose`` adds `details`."""
+    """Print human text on ``stream`` (default: stderr); ``quiet`` leaves only warnings, ``verbose`` adds `details`."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
         self.quiet, self.verbose = quiet, verbose
@@ -27,27 +27,27 @@ class Console:
 
     @property
     def details(self) -> Console:
-        """The same console for what only ``verbose`` shows."""
+        """The same console for lines that only ``verbose`` shows."""
         details = copy(self)
         details.quiet = self.quiet or not self.verbose
         return details
 
     def say(self, text: str = "") -> None:
-        """One line."""
+        """Print one line."""
         if not self.quiet:
             self._line(text)
 
     def step(self, title: str) -> None:
-        """The heading of a stage of work."""
+        """Print the heading of a stage of work."""
         if not self.quiet:
             self._line(title, style="bold cyan")
 
     def warn(self, text: str) -> None:
-        """A warning, shown even when quiet."""
+        """Print a warning, even when quiet."""
         self._line(f"warning: {continued(text)}", style="yellow")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; plain: columns parted by two blanks."""
+        """Print a table; plain: columns separated by two blanks."""
         if self.quiet:
             return
         rows = [[printable(cell) for cell in row] for row in rows]
@@ -60,7 +60,7 @@ class Console:
 
     @contextmanager
     def training(self) -> Iterator[Batch]:
-        """Inside, what is yielded is called after every batch: a bar on a terminal, a line now and then elsewhere."""
+        """Yield a function to call after every batch: a bar on a terminal, occasional lines elsewhere."""
         if self.quiet:
             yield lambda *_: None
         elif self._rich is None:
@@ -70,7 +70,7 @@ class Console:
                 yield bar
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """One epoch of training (a record of `stl_deploy.training.loop`)."""
+        """Print one epoch of training (a record of `stl_deploy.training.loop`)."""
         self.say(epoch_line(record, None if self._rich is None else self._rich.width))
 
     def _line(self, text: str, style: str | None = None) -> None:
@@ -82,13 +82,13 @@ class Console:
 
 
 class _Quiet(Console):
-    """Prints warnings only, on the current standard error."""
+    """Print warnings only, on the current standard error."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True, stream=StringIO())
 
     def warn(self, text: str) -> None:
-        """A warning."""
+        """Print a warning."""
         Console(quiet=True).warn(text)
 
 

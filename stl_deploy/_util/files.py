@@ -1,4 +1,4 @@
-"""Validated reads of untrusted files; atomic writes."""
+"""Read untrusted files with validation; write files atomically."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ _MAX_JSON_BYTES = 2**24
 
 
 def require_suffix(path: Path, suffix: str, why: str = "") -> None:
-    """Raise InputError unless the file's name ends in ``suffix``; why: for what it must, as in " for onnx"."""
+    """Raise InputError unless the file's name ends in ``suffix``; why: the reason, as in " for onnx"."""
     if path.suffix != suffix:
         raise InputError(f"{path}: expected a name that ends in {suffix}{why}; found '{path.suffix}'")
 
 
 def require_other(path: Path, *read: Path) -> None:
-    """Raise InputError if the file to be written is one of those that are read."""
+    """Raise InputError if an output file is also an input."""
     for source in read:
         if path.exists() and source.exists() and path.samefile(source):
             raise InputError(f"{path}: expected a file to write; found {source}, which is read; name another")
 
 
 def user_cache() -> Path:
-    """``$XDG_CACHE_HOME``, by default ``~/.cache``; for a user without a home a folder in ``$TMPDIR``."""
+    """Return ``$XDG_CACHE_HOME``, by default ``~/.cache``; for a user without a home a folder in ``$TMPDIR``."""
     chosen = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if chosen.startswith("~"):
         return Path(tempfile.gettempdir()) / f"stl-deploy-{os.geteuid() if hasattr(os, 'geteuid') else 'cache'}"
@@ -67,19 +67,19 @@ def user_cache() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where downloads go: ``stl-deploy`` in the user's cache."""
+    """Return the folder of downloads: ``stl-deploy`` in the user's cache."""
     return user_cache() / "stl-deploy"
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises InputError in one sentence."""
+    """Read a JSON file; raise InputError in one sentence."""
     plain_file(path, "a JSON file", _MAX_JSON_BYTES)
     with parse_errors_as_input_errors(path, "a JSON file"):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Return the hex digest of a file's bytes."""
     plain_file(path, "a file")
     with parse_errors_as_input_errors(path, "a file"), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -92,7 +92,7 @@ _NAMED = "x__"
 
 
 def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """The input npz of INTERFACES: ``x`` ``[T, B, *shape]``, optional labels ``y`` ``[B]``.
+    """Read an input npz: ``x`` ``[T, B, *shape]``, optional labels ``y`` ``[B]``.
 
     ``x`` keeps its type: float32 (other floats are cast, with a warning where a value moves), integers or bool.
     Raises InputError if ``x`` is missing, empty, not numeric, has fewer than 2 axes, holds NaN, infinity or a whole
@@ -105,7 +105,7 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
 
 
 def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
-    """As `read_input`; for a network of several inputs, instead of ``x`` an array ``x__<input>`` for each."""
+    """Read as `read_input`; a network of several inputs needs an array ``x__<input>`` for each instead of ``x``."""
     arrays = read_npz(path, lambda name: name in ("x", "y") or name.startswith(_NAMED))
     named = {name: values for name, values in arrays.items() if name.startswith(_NAMED)}
     if "x" in arrays and named:
@@ -127,13 +127,13 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
 
 
 def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
-    """T and B of a network's input."""
+    """Return T and B of a network's input."""
     steps, samples = (next(iter(x.values())) if isinstance(x, Mapping) else x).shape[:2]
     return steps, samples
 
 
 def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
-    """The first ``count`` samples of a network's input."""
+    """Return the first ``count`` samples of a network's input."""
     return {name: array[:, :count] for name, array in x.items()} if isinstance(x, Mapping) else x[:, :count]
 
 
@@ -159,7 +159,7 @@ def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def checked_labels(labels: NDArray[Any], steps: int, samples: int, where: str) -> NDArray[np.int64]:
-    """Labels ``[B]``, or ``[B, T]``; raises InputError for others, as of ``where``."""
+    """Return labels ``[B]``, or ``[B, T]``; raise InputError naming ``where`` for others."""
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         swapped = labels.shape in ((steps,), (steps, samples))
         remedy = "if it is [B, T, ...], swap its first two axes" if swapped else "leave labels out if there are none"

@@ -1,4 +1,4 @@
-"""Packages that may be missing, and the command that brings them where the user is: a clone, a wheel, an index."""
+"""Optional packages, and the command that installs them for this installation: a clone, a wheel, an index."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LISTED = (
 
 
 def versions() -> dict[str, str | None]:
-    """The version of this package, of Python, and of every package of `LISTED`; None where there is none."""
+    """Return the version of this package, of Python, and of every package of `LISTED`; None for missing ones."""
     from stl_deploy import __version__
 
     found: dict[str, str | None] = {NAME: __version__, "python": platform.python_version()}
@@ -60,7 +60,7 @@ _IMPORTED = {"scikit-learn": "sklearn"}
 
 
 def is_there(package: str) -> bool:
-    """Whether a package can be imported; it is not imported for that."""
+    """Return whether a package can be imported, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ModuleNotFoundError, ValueError):
@@ -68,7 +68,7 @@ def is_there(package: str) -> bool:
 
 
 def require(*packages: str, purpose: str | None = None) -> None:
-    """Raise ToolError, with the command that helps, unless all of these (keys of `PACKAGES`) are installed.
+    """Raise ToolError, with the install command, unless all of these (keys of `PACKAGES`) are installed.
 
     purpose: what they are needed for, where `PACKAGES` says it too broadly.
     """
@@ -78,13 +78,13 @@ def require(*packages: str, purpose: str | None = None) -> None:
 
 
 def missing(package: str, purpose: str | None = None) -> ToolError:
-    """The error for a package (a key of `PACKAGES`) that is not installed."""
+    """Return the error for a package (a key of `PACKAGES`) that is not installed."""
     extra, does = PACKAGES[package]
     return ToolError(f"{package} is not installed; it {purpose or does}: {command(extra)}")
 
 
 def command(extra: str | None = None) -> str:
-    """The shell command that installs stl-deploy with an extra, from where this installation came."""
+    """Return the shell command that installs stl-deploy with an extra, from this installation's origin."""
     return shlex.join([_python(), "-m", "pip", "install", *_requirement(installed_from(), extra)])
 
 
@@ -93,7 +93,7 @@ def _python() -> str:
 
 
 def installed_from() -> dict[str, object]:
-    """Where pip got this installation from (PEP 610); empty for an index, and for a tree that was never installed."""
+    """Return pip's origin of this installation (PEP 610); empty for an index, and without an installation."""
     for found in distributions(name=NAME):  # a source tree on the path has one, too, that tells nothing
         try:
             origin = json.loads(found.read_text("direct_url.json") or "{}")

@@ -1,4 +1,4 @@
-"""Answer signals while a library works in C++ for long."""
+"""Handle signals during long C++ calls of a library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def interruptible(work: Callable[[], T]) -> T:
-    """Run ``work`` so that a signal is answered at once, although the call may spend minutes outside Python.
+    """Run ``work`` so that a signal is handled at once, although the call may spend minutes outside Python.
 
     Python runs signal handlers in its main thread between two of its own instructions only. So another thread does the
     work, and this one waits. After an interrupt the other thread goes on until its call returns or the process ends.
@@ -19,7 +19,7 @@ def interruptible(work: Callable[[], T]) -> T:
         work: Must release Python's global lock while it works, or nothing is gained.
 
     Returns:
-        What ``work`` returns; what it raises is raised here.
+        The result of ``work``; its exceptions are raised here.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()

@@ -1,4 +1,4 @@
-"""Parse untrusted files in a worker process, so that a parser that crashes, hangs or allocates without end ends alone.
+"""Parse untrusted files in a worker process, which contains crashes, hangs and unbounded allocation.
 
 The worker is started at the first file and kept for the next ones: a quarter of a second once, then about a
 millisecond a file. Platforms without processes (a browser) parse in place, without the limits.
@@ -49,12 +49,12 @@ def isolated(
         reader: A function of a module, found again by name.
         path: The untrusted file.
         arguments: Further arguments, as JSON can hold them.
-        what: What the file should be, as in "an AEDAT 4 file".
+        what: Expected kind of file, as in "an AEDAT 4 file".
         memory: Bytes that the reader may allocate beyond what is there when it starts.
         seconds: Processor time that it may take, counted anew after each call of `progress`.
 
     Returns:
-        What the reader returns. Arrays are read-only.
+        The reader's result. Arrays are read-only.
 
     Raises:
         InputError: If the reader raises one, crashes, or exceeds a limit.
@@ -88,7 +88,7 @@ def isolated(
 
 
 def progress() -> None:
-    """Tell that a reader goes on, which renews its time; does nothing outside of the worker."""
+    """Report a reader's progress, which renews its time; does nothing outside of the worker."""
     if _serving is not None:
         _serving.renew()
 
@@ -106,7 +106,7 @@ def _arrays(forms: Sequence[tuple[str, list[int]]], content: bytearray) -> list[
 
 
 class Worker:
-    """The process and what it has written; a thread reads that, since not every system waits for pipes."""
+    """The process and its output; a thread reads that, since not every system waits for pipes."""
 
     def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that cannot start would end it
@@ -128,7 +128,7 @@ class Worker:
         self._thread.start()
 
     def ask(self, question: Sequence[Any]) -> None:
-        """Name a reader and a file; raises OSError if the process is gone."""
+        """Send a reader's name and a file; raise OSError if the process is gone."""
         self._stdin.write(json.dumps(question).encode() + b"\n")
         self._stdin.flush()
 
@@ -143,7 +143,7 @@ class Worker:
         return part
 
     def exit_status(self) -> int | None:
-        """Of a process that has closed its output."""
+        """Return the exit status of a process that has closed its output."""
         try:
             return self.popen.wait(_STALL_SECONDS)
         except subprocess.TimeoutExpired:
@@ -197,7 +197,7 @@ def _stop() -> None:
 
 
 def _forget() -> None:
-    """In a forked child: the process belongs to the parent."""
+    """Drop the worker in a forked child: the process belongs to the parent."""
     global _worker, _lock
     _worker, _lock = None, threading.Lock()
 
@@ -208,7 +208,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Serving:
-    """The worker's side: limits, and the stream of answers, which no reader's own output may reach."""
+    """The worker's side: limits, and the stream of answers, kept apart from a reader's own output."""
 
     def __init__(self) -> None:
         self.stream = os.fdopen(os.dup(1), "wb")
@@ -222,7 +222,7 @@ class _Serving:
         self.renew()
 
     def renew(self) -> None:
-        """Say that there is progress, and wind the clock again, unless that was a moment ago."""
+        """Report progress, and restart the clock, unless that was a moment ago."""
         now = time.monotonic()
         if now - self._reported > _TELL_SECONDS:
             self._reported = now
@@ -240,7 +240,7 @@ _serving: _Serving | None = None
 
 
 def serve() -> None:
-    """Answer questions on standard input until it ends: the worker's main function.
+    """Answer requests on standard input until it ends: the worker's main function.
 
     A question is a line of JSON. Dots go out while there is progress, then a line of JSON: ``refusal``,
     ``defect`` (a traceback of ours), or ``about``, ``arrays`` and ``size``, followed by the arrays' bytes.

@@ -1,4 +1,4 @@
-"""Dataclasses that JSON holds as they are."""
+"""Dataclasses with a JSON form of the same fields."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ class JsonTwin:
     """A dataclass whose JSON twin has its fields, under their names."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin: every field under its name."""
+        """Return the JSON twin: every field under its name."""
         return asdict(self)

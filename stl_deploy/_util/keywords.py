@@ -1,4 +1,4 @@
-"""Keyword arguments that come from an options class, and errors that name the right keyword."""
+"""Take keyword arguments from an options class, and name the right keyword in errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLUG_INS = "target_options"
 
 
 def named_options(options: type, **renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For a function that takes ``**options``: its signature names the fields of the class, errors the right keyword.
+    """Give a function with ``**options`` the class's fields as its signature, and errors that name the right keyword.
 
     renamed: keywords that are often meant, to those that are taken. Where the class has a field ``target_options``, a
     keyword that is close to none goes there: its target judges it.
@@ -27,14 +27,14 @@ def named_options(options: type, **renamed: str) -> Callable[[Callable[P, R]], C
         own = [p for p in signature(function).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
         named = [
             Parameter(
-                one.name,
+                field.name,
                 Parameter.KEYWORD_ONLY,
-                default={} if one.default is MISSING else one.default,
-                annotation=one.type,
+                default={} if field.default is MISSING else field.default,
+                annotation=field.type,
             )
-            for one in fields(options)
+            for field in fields(options)
         ]
-        checked: Any = right_keywords(renamed, [one.name for one in (*own, *named)])(function)
+        checked: Any = right_keywords(renamed, [parameter.name for parameter in (*own, *named)])(function)
         checked.__signature__ = Signature([*own, *named], return_annotation=signature(function).return_annotation)
         made: Callable[P, R] = checked
         return made
@@ -43,7 +43,7 @@ def named_options(options: type, **renamed: str) -> Callable[[Callable[P, R]], C
 
 
 def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A wrong keyword's TypeError names the right one; known: default: as the function's signature has them."""
+    """Name the right keyword in a wrong keyword's TypeError; known: default: the function's signature."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         names = list(known) or [*signature(function).parameters]
@@ -57,7 +57,7 @@ def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callab
                 if renamed.get(name) in names:
                     hint = f"; use {renamed[name]}="
                 if hint or PLUG_INS not in names:
-                    takes = ", ".join(one for one in names if one != "self")
+                    takes = ", ".join(name for name in names if name != "self")
                     raise TypeError(f"{title}() has no keyword '{name}'{hint}; it takes {takes}")
                 others[name] = kwargs.pop(name)
             if others:

@@ -1,4 +1,4 @@
-"""One writer at a time in a run folder: a lock that says who holds it, and that no killed process leaves held."""
+"""Lock a run folder for one writer: the lock names its holder, and ends with the process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _held: dict[Path, int] = {}
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make ``folder`` and let nobody else write into it; inside, the same thread may ask again.
+    """Make ``folder`` and lock out other writers; inside, the same thread may lock again.
 
     Raises InputError, naming process, machine and time, where another one is at work in it. The lock is flock's: it
     goes with the process, however that ends. A file system that has no locks is used without.

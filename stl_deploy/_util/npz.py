@@ -1,4 +1,4 @@
-"""Arrays by name in one file (npz): read without pickle, with sizes checked before anything is allocated."""
+"""Arrays by name in one file (npz): read without pickle, sizes checked before allocation."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can be a file's anywhere: printable, no path, of 1 to 255 characters."""
+    """Return whether a name can be a file's anywhere: printable, no path, of 1 to 255 characters."""
     return 0 < len(name) <= 255 and name.isprintable() and not set(name) & {"/", "\\"} and name not in (".", "..")
 
 
 def names_in(path: Path) -> list[str]:
-    """The names of the arrays, sorted."""
+    """Return the names of the arrays, sorted."""
     with _open(path) as archive:
         return sorted(_stem(info.filename) for info in archive.infolist())
 
 
 def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz whose names are ``wanted``, without pickle and with the declared sizes checked first.
+    """Read the arrays ``wanted`` of an npz, without pickle and with the declared sizes checked first.
 
     Raises InputError for a missing, damaged or foreign file, an object array, one larger than `MAX_ARRAY_BYTES`, or
     arrays that take more together than a file of this size can account for.
@@ -84,7 +84,7 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> int:
-    """The bytes of an array, from its header."""
+    """Return the bytes of an array, from its header."""
     with archive.open(info) as stream:
         shape, dtype = read_npy_header(stream)
     if dtype.hasobject:
@@ -100,7 +100,7 @@ def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> in
 
 
 def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array in numpy's format; raises what numpy does on damage, ValueError for sizes below 0."""
+    """Read shape and type of an array in numpy's format; raise numpy's errors, or ValueError for sizes below 0."""
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(stream)

@@ -9,10 +9,10 @@ _OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 
 def printable(text: str) -> str:
-    """``text`` with every such character written out, as in ``\\x1b``."""
+    """Return ``text`` with control characters escaped, as in ``\\x1b``."""
     return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def continued(message: str) -> str:
-    """A message whose further lines are set in: a name that breaks the line cannot pass for a line of ours."""
+    """Indent a message's further lines, so that a name with a line break cannot pass for a line of ours."""
     return message.replace("\n", "\n  ")

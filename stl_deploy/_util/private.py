@@ -1,4 +1,4 @@
-"""Files that decide what runs as this user, such as compiled kernels: no other user may write or replace them."""
+"""Protect files that run code as this user, such as compiled kernels, from other users."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def require_private(place: Path) -> None:
 
 
 def _is_shared(found: os.stat_result) -> bool:
-    """Whether users other than the owner may write."""
+    """Return whether users other than the owner may write."""
     by_group = bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid, found.st_uid)
     return by_group or bool(found.st_mode & stat.S_IWOTH)
 
 
 def _is_own_group(group: int, user: int) -> bool:
-    """Whether a group is the user's own: of the same number, and no other account is in it (as may be in group 0)."""
+    """Return whether a group is the user's own: same number, and no other account in it (as may be in group 0)."""
     import grp
     import pwd
 

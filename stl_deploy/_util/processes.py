@@ -11,24 +11,24 @@ from stl_deploy.errors import ToolError
 
 
 def world_size() -> int:
-    """Number of processes that torchrun started; 1 without it, or if its variables are incomplete."""
+    """Return the number of processes that torchrun started; 1 without it, or if its variables are incomplete."""
     numbers = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")]
     started = "MASTER_ADDR" in os.environ and all(number.isdecimal() for number in numbers)
     return int(os.environ["WORLD_SIZE"]) if started else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return int(os.environ["RANK"]) if world_size() > 1 else 0
 
 
 def local_rank() -> int:
-    """Its number among those on the same machine."""
+    """Return its number among those on the same machine."""
     return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
 
 
 def on_this_machine() -> int:
-    """Number of processes on this machine."""
+    """Return the number of processes on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1) if world_size() > 1 else 1
 
 
@@ -39,7 +39,7 @@ def _number(name: str, default: int) -> int:
 
 @contextmanager
 def others_here(what: str) -> Iterator[None]:
-    """Around what all processes do together: raises ToolError where it fails, for then one of them is gone."""
+    """Guard work of all processes together: raise ToolError if it fails, as one of them is then gone."""
     try:
         yield
     except RuntimeError as error:
@@ -47,7 +47,7 @@ def others_here(what: str) -> Iterator[None]:
 
 
 def lost(why: str) -> ToolError:
-    """Error of the remaining processes when another one has ended."""
+    """Return the error of the remaining processes when another one has ended."""
     return ToolError(
         f"one of the {world_size()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
         f"go on with {option('resume')}"

@@ -1,4 +1,7 @@
-"""Readers for `isolated`: files that foreign parsers in C decode, as plain arrays. Only numpy is imported at once."""
+"""Readers for `isolated`: files that foreign parsers in C decode, as plain arrays.
+
+Only numpy is imported at once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
 def read_image(path: Path, colour: str | None) -> Answer:
-    """An image as uint8 ``[channels, height, width]``; colour: "grey", "rgb", or None for the image's own.
+    """Read an image as uint8 ``[channels, height, width]``; colour: "grey", "rgb", or None for the image's own.
 
     Raises InputError for damage, decompression bombs, and images of more than 8 bits a channel.
     """
@@ -52,7 +55,7 @@ _MOST_MAT_VALUES = 2**25
 
 
 def read_mat(path: Path) -> Answer:
-    """The arrays x and y of a MATLAB file: a reader for `isolated`, since scipy's can crash on nested cells."""
+    """Read the arrays x and y of a MATLAB file for `isolated`: scipy's reader can crash on nested cells."""
     from scipy.io import loadmat, whosmat
 
     try:
@@ -70,7 +73,7 @@ def read_mat(path: Path) -> Answer:
 
 
 def read_aedat4(path: Path) -> Answer:
-    """Events of a file's first stream of events, int64 ``[4, n]`` of polarity, y, x, time in µs: for `isolated`."""
+    """Read events of a file's first stream, int64 ``[4, n]`` of polarity, y, x, time in µs, for `isolated`."""
     try:
         import aedat
     except ImportError:

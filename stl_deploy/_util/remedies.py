@@ -1,4 +1,4 @@
-"""Phrase what to do in the interface that the reader uses: the command line's options, or Python's keywords.
+"""Phrase remedies in the reader's interface: the command line's options, or Python's keywords.
 
 A message of both faces asks here for every option, command and call that it names; nothing else writes ``--option``
 into a sentence. `tests.remedies` reaches each of these sentences and follows it.
@@ -22,7 +22,7 @@ _on_command_line = False
 
 @contextmanager
 def command_line() -> Iterator[None]:
-    """Inside, sentences name options of the command line; outside, keywords and calls of Python."""
+    """Use the command line's options in sentences inside; outside, Python's keywords and calls."""
     global _on_command_line
     before, _on_command_line = _on_command_line, True
     try:
@@ -32,12 +32,12 @@ def command_line() -> Iterator[None]:
 
 
 def remedy(*, cli: str, python: str) -> str:
-    """The one of two ways to say what to do that the reader can follow."""
+    """Return the remedy for the reader's interface."""
     return cli if _on_command_line else python
 
 
 def option(name: str, value: object = None) -> str:
-    """An option with its value: ``--input-grid BITS``, or ``input_grid=BITS`` in Python.
+    """Return an option with its value: ``--input-grid BITS``, or ``input_grid=BITS`` in Python.
 
     name: of the keyword. value: None for a flag; a placeholder in capitals stays as it is.
     """
@@ -49,17 +49,17 @@ def option(name: str, value: object = None) -> str:
 
 
 def named(name: str) -> str:
-    """An option without its value: ``--input-grid``, or ``input_grid``."""
+    """Return an option without its value: ``--input-grid``, or ``input_grid``."""
     return remedy(cli=option(name), python=name)
 
 
 def verb(name: str) -> str:
-    """A command, in quotes, or its function in Python: ``'stl-deploy run'``, or ``stl_deploy.verbs.run``."""
+    """Return a command, in quotes, or its function in Python: ``'stl-deploy run'``, or ``stl_deploy.verbs.run``."""
     return remedy(cli=f"'stl-deploy {name}'", python=f"stl_deploy.verbs.{name.replace('-', '_')}")
 
 
 def energy_again(run_dir: object) -> str:
-    """How a run folder's energy.json is made again."""
+    """Return the call that recomputes a run folder's energy.json."""
     return remedy(
         cli=f"stl-deploy energy {run_dir} -o {run_dir}",
         python=f"stl_deploy.verbs.energy(Path({str(run_dir)!r}), None, output=Path({str(run_dir)!r}))",

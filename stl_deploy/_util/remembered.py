@@ -1,4 +1,4 @@
-"""Results that are worked out once for an object, as long as it lives."""
+"""Cache results per object, for the object's lifetime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 def remembered(function: Callable[[K], V]) -> Callable[[K], V]:
-    """``function`` of an object that never changes and is equal to itself alone; the result is not to be changed."""
+    """Cache ``function`` of an immutable object with identity equality; the result must not be changed."""
     known: WeakKeyDictionary[K, V] = WeakKeyDictionary()
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Human-readable file sizes."""
+"""Format file sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def folder_bytes(folder: Path) -> int | None:
-    """The sizes of all files in a folder, links not followed; None if there is no such folder."""
+    """Return the sizes of all files in a folder, links not followed; None if there is no such folder."""
     if not folder.is_dir():
         return None
     total = 0
@@ -21,7 +21,7 @@ def folder_bytes(folder: Path) -> int | None:
 
 
 def in_words(size: int) -> str:
-    """``512 kB``, ``1.3 GB``; decimal units, as disks are sold."""
+    """Format as ``512 kB``, ``1.3 GB``; decimal units, as for disks."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"

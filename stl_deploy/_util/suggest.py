@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
-    """`` (did you mean 'mnist'?)`` if ``known`` has something close to ``name``, else nothing.
+    """Return `` (did you mean 'mnist'?)`` if ``known`` has a name close to ``name``, else nothing.
 
     most: names suggested. With more than one, those that contain ``name`` count as close, too.
     """

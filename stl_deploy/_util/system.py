@@ -1,7 +1,7 @@
 """Operating-system differences: process limits, file locks, process groups.
 
-Linux and macOS have all of it. Windows locks files in another way and has none of the rest; Python in a browser
-(Emscripten, WASI) starts no processes either. Where a safeguard is missing, the work goes on without it.
+Linux and macOS have all of them. Windows locks files in another way and has none of the rest; Python in a browser
+(Emscripten, WASI) starts no processes either. If a safeguard is missing, the work goes on without it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _BEYOND = 2**30
 
 
 def starts_processes() -> bool:
-    """Whether this platform can start another process at all."""
+    """Return whether this platform can start another process at all."""
     return sys.platform not in ("emscripten", "wasi")
 
 
 def limit_memory(most: int) -> bool:
-    """Limit this process's address space to ``most`` bytes; False where that cannot be done."""
+    """Limit this process's address space to ``most`` bytes; return False if that is impossible."""
     try:
         import resource
     except ImportError:
@@ -36,7 +36,7 @@ def limit_memory(most: int) -> bool:
 
 
 def memory_in_use() -> int:
-    """Bytes of this process's address space; 0 where that is not known."""
+    """Return the bytes of this process's address space; 0 if unknown."""
     try:
         with open("/proc/self/statm") as stream:
             return int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -45,7 +45,7 @@ def memory_in_use() -> int:
 
 
 def end_after(seconds: float) -> bool:
-    """End this process once it has used ``seconds`` more of processor time (0: never); False where that cannot be."""
+    """End this process after ``seconds`` more of processor time (0: never); return False if that is impossible."""
     if not hasattr(signal, "setitimer"):
         return False
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -53,13 +53,13 @@ def end_after(seconds: float) -> bool:
 
 
 def ran_out_of_time(exit_status: int | None) -> bool:
-    """Whether a process with this exit status was ended by its own `end_after`."""
+    """Return whether a process with this exit status was ended by its own `end_after`."""
     alarm = getattr(signal, "SIGPROF", None)
     return alarm is not None and exit_status == -alarm
 
 
 def lock(descriptor: int) -> None:
-    """Lock an open file for this process, until it closes it or ends; raises OSError if another one holds the lock."""
+    """Lock an open file for this process, until it closes it or ends; raise OSError if another one holds the lock."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -74,9 +74,9 @@ def lock(descriptor: int) -> None:
 
 
 def signal_group(leader: Popen[bytes], number: int) -> None:
-    """Send a signal to a process and all of its group; raises ProcessLookupError when none of them is left.
+    """Send a signal to a process and all of its group; raise ProcessLookupError when none of them is left.
 
-    Where there are no groups, to the process alone.
+    Without groups, to the process alone.
     """
     if hasattr(os, "killpg"):
         os.killpg(leader.pid, number)

@@ -1,4 +1,4 @@
-"""Tables in plain text: as wide as they need, or fitted to a terminal without a break inside a word."""
+"""Plain-text tables: as wide as needed, or fitted to a terminal without a break inside a word."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _GAP = 2
 
 
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """Rows of equal length as lines, columns parted by two blanks; the first row is the header.
+    """Return rows of equal length as lines, columns separated by two blanks; the first row is the header.
 
     width: columns that a terminal has; None: as wide as needed. Cells are wrapped between words; where even the longest
     words do not fit side by side, each row becomes a block of its own, a line for each cell, below the first header.
@@ -27,7 +27,7 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str
 
 
 def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """Rows of equal length as an HTML table, for notebooks; the first row is the header."""
+    """Return rows of equal length as an HTML table, for notebooks; the first row is the header."""
     head, *body = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
     lines = "".join(f"<tr>{row}</tr>" for row in body)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
@@ -43,7 +43,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths that fit: the widest column that can still give is narrowed, a character at a time."""
+    """Return widths that fit: the widest column that can shrink is narrowed, a character at a time."""
     widths = list(natural)
     while sum(widths) > room:
         widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=lambda i: widths[i])
@@ -58,7 +58,7 @@ def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of up to ``width`` characters, broken between words alone; a longer word stands out."""
+    """Wrap into lines of up to ``width`` characters, between words only; a longer word sticks out."""
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 

@@ -1,6 +1,6 @@
-"""Temporary files and folders that are swept when the process that made them was killed.
+"""Temporary files and folders that are swept if their process was killed.
 
-Their names hold machine and process; whoever makes the next one beside them removes those of processes that are gone.
+Their names hold machine and process; the next maker beside them removes those of dead processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _swept: set[tuple[int, str]] = set()
 
 @contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder, by default in ``$TMPDIR``, that goes at the end of the block.
+    """Yield a folder, by default in ``$TMPDIR``, that is removed at the end of the block.
 
     Raises OSError, of ``parent``, where none can be made.
     """
@@ -39,7 +39,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new, empty file in ``path``'s folder with its suffix; raises OSError where none can be made."""
+    """Return a new, empty file in ``path``'s folder with its suffix; raise OSError if that fails."""
     sweep(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(), suffix=path.suffix[:20])
     os.close(handle)
@@ -47,7 +47,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 def sweep(place: Path) -> None:
-    """Remove what killed processes of this machine and user left in a folder; once for each folder and process."""
+    """Remove leftovers of killed processes of this machine and user from a folder; once per folder and process."""
     key = (os.getpid(), str(place))
     if key in _swept or sys.platform == "win32":  # there a process cannot be asked whether it lives
         return
@@ -71,7 +71,7 @@ def _prefix() -> str:
 
 
 def _machine() -> str:
-    """Where process numbers mean what they mean here: the machine, and on Linux the namespace (a container's)."""
+    """Identify the scope of process numbers: the machine, and on Linux the namespace (a container's)."""
     where = platform.node()
     with contextlib.suppress(OSError):
         where += f" {os.stat('/proc/self/ns/pid').st_ino}"
@@ -79,7 +79,7 @@ def _machine() -> str:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number."""
+    """Return whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""Safetensors files that carry a JSON object beside their tensors: one file, whole or absent, no pickle."""
+"""Safetensors files with a JSON object beside their tensors: one file, whole or absent, no pickle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the JSON object; raises InputError for a missing, damaged or foreign file."""
+    """Read the tensors (on the CPU) and the JSON object; raise InputError for a missing, damaged or foreign file."""
     plain_file(path, "a safetensors file", MAX_ARRAY_BYTES)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise InputError where ``found`` has not the names, shapes and types of ``expected``, or holds NaN."""
+    """Raise InputError if ``found`` lacks the names, shapes and types of ``expected``, or holds NaN."""
     for name in (*expected, *found):
         if name not in found:
             raise InputError(f"{path}: no tensor '{name}'; the file is of another architecture than the configuration")

@@ -11,9 +11,9 @@ import sys
 
 
 def sleep_when_idle() -> bool:
-    """Ask OpenMP for passive waiting; True if that was done.
+    """Ask OpenMP for passive waiting; return True if that was done.
 
-    It must come before torch is imported, for OpenMP reads its settings once; a setting of the user's is kept.
+    Call it before torch is imported, since OpenMP reads its settings once; the user's own setting is kept.
     """
     if "torch" in sys.modules or any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         return False

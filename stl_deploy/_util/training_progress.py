@@ -1,4 +1,4 @@
-"""Training progress: a bar or occasional lines within an epoch, and one line per epoch."""
+"""Show training progress: a bar or occasional lines within an epoch, and one line per epoch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LINE_SECONDS = 10.0
 
 
 class Pace:
-    """Samples per second, and the time left of all epochs, from when it was first asked."""
+    """Samples per second, and the time left of all epochs, since the first call."""
 
     def __init__(self) -> None:
         self._start: float | None = None
         self._first = 0
 
     def __call__(self, epoch: int, epochs: int, done: int, total: int) -> tuple[float, float]:
-        """(samples per second, seconds left); zeros until there is something to tell."""
+        """Return (samples per second, seconds left); zeros until they are known."""
         now, seen = time.perf_counter(), (epoch - 1) * total + done
         if self._start is None:
             self._start, self._first = now, seen
@@ -35,13 +35,13 @@ class Pace:
 
 
 class Lines:
-    """For files and pipes: a plain line, where an epoch takes long."""
+    """For files and pipes: a plain line during long epochs."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._pace, self._reported = say, Pace(), time.perf_counter()
 
     def __call__(self, epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
-        """A batch is done."""
+        """Count a batch."""
         rate, left = self._pace(epoch, epochs, done, total)
         now = time.perf_counter()
         if rate == 0:  # the first batch, which compiles and loads
@@ -57,7 +57,7 @@ class Lines:
 
 
 class Bar:
-    """For terminals: a bar that fills once an epoch, and is gone at the end."""
+    """For terminals: a bar that fills once an epoch, and vanishes at the end."""
 
     def __init__(self, console: RichConsole) -> None:
         fields = ("{task.fields[rate]:>9} samples/s", "loss {task.fields[loss]}", "{task.fields[left]:>7} left")
@@ -74,7 +74,7 @@ class Bar:
         self._progress.stop()
 
     def __call__(self, epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
-        """A batch is done."""
+        """Count a batch."""
         rate, left = self._pace(epoch, epochs, done, total)
         self._progress.update(
             self._task,
@@ -89,7 +89,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """``42 s``, ``3:05 min``, ``2:10 h``."""
+    """Format as ``42 s``, ``3:05 min``, ``2:10 h``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
 
 
 def epoch_line(record: Mapping[str, Any], width: int | None = None) -> str:
-    """Loss, accuracies, spike rates by layer and the range of all thresholds, in one line.
+    """Return loss, accuracies, spike rates by layer and the range of all thresholds, in one line.
 
     width: where the line would be longer, rates are given as a range, then the training accuracy is left out.
     """

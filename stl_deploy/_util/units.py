@@ -1,4 +1,4 @@
-"""Quantities with the unit's prefix that fits."""
+"""Format quantities with a fitting SI prefix."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1
 
 
 def prefix_of(value: float) -> tuple[float, str]:
-    """The factor and the prefix under which ``value`` has one to three digits before the point."""
+    """Return the factor and the prefix under which ``value`` has one to three digits before the point."""
     fitting = (p for p in _PREFIXES if abs(value) >= p[0])
     return next(fitting, _PREFIXES[-1] if value else _PREFIXES[0])
 
 
 def with_unit(value: float, unit: str) -> str:
-    """Three digits: ``1.25 µJ``."""
+    """Format with three digits: ``1.25 µJ``."""
     factor, prefix = prefix_of(value)
     shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
     return f"{shown} {prefix}{unit}"
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 sample``, ``1,200 samples``."""
+    """Format a count: ``1 sample``, ``1,200 samples``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def between(low: str, high: str) -> str:
-    """``1.25 µJ to 3 mJ``, or one value where both are shown alike."""
+    """Format a range: ``1.25 µJ to 3 mJ``, or one value if both look alike."""
     return low if low == high else f"{low} to {high}"
 
 
 def plain(ends: Sequence[float]) -> str:
-    """A [low, high] range of bare numbers."""
+    """Format a [low, high] range of bare numbers."""
     return between(*(f"{end:.4g}" for end in ends))
 
 
 def range_with_unit(ends: tuple[float, float], unit: str) -> str:
-    """A range whose ends each have the prefix that fits."""
+    """Format a range whose ends each have the prefix that fits."""
     return between(*(with_unit(end, unit) for end in ends))
 
 
 def bytes_of(size: str | int | None, option: str) -> int | None:
-    """``256K``, ``1M`` or plain bytes; raises InputError for anything else."""
+    """Parse ``256K``, ``1M`` or plain bytes; raise InputError for other text."""
     if size is None:
         return None
     text = str(size)

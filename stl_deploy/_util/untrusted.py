@@ -15,11 +15,11 @@ _DEFECTS = (AssertionError, AttributeError, LookupError, NameError, NotImplement
 
 @contextmanager
 def parse_errors_as_input_errors(path: Path | str, what: str, *, ours: bool = False) -> Iterator[None]:
-    """Whatever a parser raises inside becomes an InputError that says ``path`` is no ``what``: the file is at fault.
+    """Turn a parser's exceptions inside into an InputError that says ``path`` is no ``what``.
 
-    For calls of foreign parsers, whose errors have no common base. What only a mistake in a line of ours raises
-    (a missing key or attribute, a wrong type) passes through as the defect that it is; ours: but where our lines take
-    apart what nobody has checked, such an error is the file's, too.
+    For calls of foreign parsers, whose errors have no common base. Exceptions that only a mistake in our own lines
+    raises (a missing key or attribute, a wrong type) pass through as defects. ours: our lines take unchecked contents
+    apart, so such an exception is the file's fault, too.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def parse_errors_as_input_errors(path: Path | str, what: str, *, ours: bool = Fa
 
 
 def _is_defect(error: Exception) -> bool:
-    """Whether a line of this package raised it, and of a kind that damage does not raise."""
+    """Return whether a line of this package raised it, of a kind that damage does not raise."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -46,22 +46,22 @@ def _is_defect(error: Exception) -> bool:
 
 
 def error_location(error: BaseException, file: Path) -> str:
-    """An error that a user's own code in ``file`` raised, in one line that says where."""
+    """Describe an error of a user's own code in ``file``, in one line with its location."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     line = f"line {frames[-1].lineno}: " if frames else ""
     return f"{line}{type(error).__name__}: {one_line(error, 300)}"
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """An error's text without line breaks, its type's name if it has none; ``most`` characters of it."""
+    """Return an error's text without line breaks, its type's name if it has none; at most ``most`` characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 def plain_file(path: Path, what: str, most: int | None = None) -> int:
-    """The size of a regular file in bytes.
+    """Return the size of a regular file in bytes.
 
-    Raises InputError where ``path`` is none (a pipe or device would be waited for), cannot be looked at, or is larger
-    than ``most`` bytes; ``what`` is expected there, as in "an .npz".
+    Raises InputError if ``path`` is none (a pipe or device would block), is unreadable, or is larger than ``most``
+    bytes; ``what`` is the expected kind, as in "an .npz".
     """
     try:
         status = path.stat()
@@ -78,7 +78,7 @@ def plain_file(path: Path, what: str, most: int | None = None) -> int:
 
 
 def read_text(path: Path, what: str, most: int = 2**24) -> str:
-    """A text file's content in UTF-8; raises InputError where there is none, or it is larger than ``most`` bytes."""
+    """Read a text file in UTF-8; raise InputError if there is none, or it is larger than ``most`` bytes."""
     plain_file(path, what, most)
     with parse_errors_as_input_errors(path, what):
         return path.read_text(encoding="utf-8")

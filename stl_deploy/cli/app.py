@@ -1,4 +1,4 @@
-"""The verbs and their options. Each imports what it needs when it is called: `--help` waits for nothing."""
+"""The verbs and their options. Each imports its needs when it is called, so that `--help` is fast."""
 
 from __future__ import annotations
 

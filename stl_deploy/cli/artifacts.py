@@ -175,17 +175,17 @@ def check(
         return
     x = None if input_file is None else read_inputs(input_file)[0]
     report = verbs.check(source, targets=target, dialect=dialect, x=x, options=options, say=console())
-    found = report.as_dict()
+    result = report.as_dict()
     if input_file is not None and report.runs:
         effects = verbs.measure(source, input_file, dialect=dialect, say=console())
-        found["effects"] = [effect.as_dict() for effect in effects]
-        found["near_threshold"] = verbs.near_threshold(source, input_file, dialect=dialect, say=console())
-    emit_json(found, json)
+        result["effects"] = [effect.as_dict() for effect in effects]
+        result["near_threshold"] = verbs.near_threshold(source, input_file, dialect=dialect, say=console())
+    emit_json(result, json)
     _require_sound(source, report)
 
 
 def _untrained(source: str) -> bool:
-    """Whether it may name a network before training; only then is torch loaded."""
+    """Return whether it may name a network before training; only then is torch loaded."""
     if Path(source).suffix not in (".yaml", ".yml") and ".py:" not in source and Path(source).exists():
         return False
     from stl_deploy.config.load import preset_names

@@ -1,4 +1,4 @@
-"""Commands from functions: a parameter that is an options class becomes one option for each of its fields."""
+"""Build commands from functions: a parameter that is an options class becomes one option per field."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from stl_deploy.errors import InputError
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """The function as typer takes it: an options class among its parameters is spread into options."""
+    """Return the function in typer's form: an options class among its parameters is spread into options."""
     hints = get_type_hints(function, include_extras=True)
     classes: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[Parameter] = []
-    for one in signature(function).parameters.values():
-        if one.name in classes:
-            parameters += _spread(hints[one.name])
+    for parameter in signature(function).parameters.values():
+        if parameter.name in classes:
+            parameters += _spread(hints[parameter.name])
         else:
-            parameters.append(one.replace(annotation=hints[one.name], kind=Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=Parameter.KEYWORD_ONLY))
 
     @wraps(function)
     def call(**given: Any) -> None:
@@ -32,14 +32,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     made: Any = call
     made.__signature__ = Signature(parameters)
-    made.__annotations__ = {one.name: one.annotation for one in parameters}
+    made.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
 
 
 def _spread(options: type) -> Iterator[Parameter]:
     hints = get_type_hints(options)
-    for one in fields(options):
-        how = shown(one)
+    for field in fields(options):
+        how = shown(field)
         if how.hidden:
             continue
         if how.switches is not None:
@@ -47,13 +47,13 @@ def _spread(options: type) -> Iterator[Parameter]:
                 yield _parameter(value, bool, typer.Option(f"--{value}", help=text), False)
             continue
         completed = None if how.choices is None else lists.completed(getattr(lists, how.choices))
-        kind, default = how.kind or hints[one.name], None if one.default is MISSING else one.default
+        kind, default = how.kind or hints[field.name], None if field.default is MISSING else field.default
         if how.parse is not None:
             default = None
-        if _is_off(one):
+        if _is_off(field):
             default = False
         option = typer.Option(*how.names, metavar=how.metavar, help=how.help, autocompletion=completed)
-        yield _parameter(one.name, kind, option, default)
+        yield _parameter(field.name, kind, option, default)
 
 
 def _parameter(name: str, kind: Any, option: Any, default: Any) -> Parameter:
@@ -61,15 +61,15 @@ def _parameter(name: str, kind: Any, option: Any, default: Any) -> Parameter:
 
 
 def _is_off(one: Field[Any]) -> bool:
-    """Whether a flag turns the option off."""
+    """Return whether a flag turns the option off."""
     return one.default is True and len(shown(one).names) == 1 and "/" not in shown(one).names[0]
 
 
 def _gathered(options: type, given: dict[str, Any]) -> Any:
-    """The options class of what typer has parsed, which is taken out of ``given``."""
+    """Build the options class from typer's parsed values, which are removed from ``given``."""
     values: dict[str, Any] = {}
-    for one in fields(options):
-        how = shown(one)
+    for field in fields(options):
+        how = shown(field)
         if how.hidden:
             continue
         if how.switches is not None:
@@ -77,10 +77,10 @@ def _gathered(options: type, given: dict[str, Any]) -> Any:
             if len(chosen) > 1:
                 *some, last = (f"--{value}" for value in how.switches)
                 raise InputError(f"{', '.join(some)} and {last} exclude each other; give one")
-            values[one.name] = chosen[0] if chosen else one.default
+            values[field.name] = chosen[0] if chosen else field.default
             continue
-        value = given.pop(one.name)
+        value = given.pop(field.name)
         if how.parse is not None:
             value = getattr(lists, how.parse)(value)
-        values[one.name] = not value if _is_off(one) else value
+        values[field.name] = not value if _is_off(field) else value
     return options(**values)

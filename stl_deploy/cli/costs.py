@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _folder(path: Path | None) -> Path | None:
-    """Raise InputError for the name of a page where the folder that it goes into is asked for."""
+    """Raise InputError for a page's file name in place of its folder."""
     if path is not None and path.suffix in (".html", ".json") and not path.is_dir():
         raise InputError(f"-o: expected a folder to write into; found '{path}'; give a folder")
     return path
@@ -81,10 +81,10 @@ def energy(
             raise InputError(
                 f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
             )
-        found = tradeoff(
+        sweep = tradeoff(
             sources, input_file, points_at, options, dialect=dialect, ann=ann, output=output, say=console()
         )
-        emit_json(found.as_dict(), json)
+        emit_json(sweep.as_dict(), json)
         return
     result = verbs.energy(
         sources[0],
@@ -115,8 +115,8 @@ def optimise(
     console().step(f"{source}: looking for a cheaper network")  # torch takes its time to load
     from stl_deploy.verbs import optimise as search
 
-    found = search(source, goal=goal, margin=margin, minutes=minutes, processes=processes, say=console())
-    emit_json(found.as_dict(), json)
+    sweep = search(source, goal=goal, margin=margin, minutes=minutes, processes=processes, say=console())
+    emit_json(sweep.as_dict(), json)
 
 
 def report(
@@ -151,8 +151,8 @@ def report(
 
         if given:
             raise InputError("--latex, --bib and --csv are of finished runs; leave out the options of a .nir file")
-        found = papers(sources, latex=latex, bib=bib, csv_file=csv, output=output, say=console())
-        emit_json(found, json)
+        rows = papers(sources, latex=latex, bib=bib, csv_file=csv, output=output, say=console())
+        emit_json(rows, json)
         return
     if len(sources) > 1:
         raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a page is of one run")

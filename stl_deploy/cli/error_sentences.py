@@ -1,4 +1,4 @@
-"""One sentence for exceptions that are not ours: a wrong call, and what the machine refuses."""
+"""Phrase foreign exceptions as one sentence: wrong calls, and refusals of the machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _POSSIBILITIES = r" \(did you mean .*"
 
 
 def usage_sentence(error: BaseException, arguments: Sequence[str] = ()) -> str | None:
-    """What typer found wrong with the call, and where to read on; None if ``error`` is no such finding.
+    """Return typer's finding on a wrong call, and where to read on; None if ``error`` is no such finding.
 
     arguments: of the call, to answer a guess with.
 
-    Known by what it can do: typer's exceptions live in another module from release to release.
+    Recognised by its attributes: typer's exceptions move between modules from release to release.
     """
     tell = getattr(error, "format_message", None)
     if tell is None:
@@ -47,7 +47,7 @@ def usage_sentence(error: BaseException, arguments: Sequence[str] = ()) -> str |
 
 
 def is_help(error: BaseException) -> bool:
-    """Whether ``error`` is the help itself, asked for by a call without arguments."""
+    """Return whether ``error`` is the help itself, requested by a call without arguments."""
     return type(error).__name__ == "NoArgsIsHelpError"
 
 
@@ -58,7 +58,7 @@ _ALLOCATIONS = re.compile(
 
 
 def machines_refusal(error: BaseException) -> str | None:
-    """The sentence for what the machine refuses (a file, memory, a thread); None for any other error."""
+    """Return the sentence for a refusal by the machine (a file, memory, a thread); None for any other error."""
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError | OSError) and _ALLOCATIONS.search(str(error))
     ):
@@ -127,7 +127,7 @@ _OPTIONS = {
     **dict.fromkeys(_HURRY, "--pretrained for a ready-made model without training, or --set train.epochs=1"),
     **dict.fromkeys(_AT_ONCE, "--processes"),
 }
-"""By the option that was guessed, what to say instead; it is told only where the verb knows it."""
+"""Replacements for guessed options, used only if the verb has them."""
 
 _OTHERWISE = {
     "target": "--against",
@@ -135,10 +135,10 @@ _OTHERWISE = {
     **dict.fromkeys(_HURRY, "--set train.epochs=1"),
     **dict.fromkeys(_AT_ONCE, "OMP_NUM_THREADS=N in front of the call for N threads"),
 }
-"""The second thing to say, where the verb does not know the first."""
+"""Second replacements, if the verb lacks the first."""
 
 _LISTING = ("models", "targets", "datasets", "prices")
-"""Verbs that list without being told to."""
+"""Verbs that list by default."""
 
 _VERBS = {
     "convert": "export",
@@ -163,21 +163,21 @@ _VERBS = {
 
 
 def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
-    """What a call probably meant, as an ending to the sentence ``message``; None where nothing is known.
+    """Return the call's probable meaning, as an ending to the sentence ``message``; None if unknown.
 
-    options: that the verb has; arguments: the call's.
+    options: the verb's; arguments: the call's.
     """
-    found = re.match(r"no such option:? '?(--?[\w-]+)", message, re.I)
-    if found is not None:
-        return _option(found[1], options, arguments)
-    found = re.match(r"no such command '([\w-]+)'", message, re.I)
-    if found is not None and found[1] in _VERBS:
-        return f"it is called: stl-deploy {_VERBS[found[1]]}"
-    found = re.match(r"missing option '--(backend|to)'", message, re.I)
-    if found is not None:
-        return f"give one: {', '.join(_choices(found[1]))}"
-    found = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
-    if found is not None and arguments and arguments[0] in _LISTING:
+    match = re.match(r"no such option:? '?(--?[\w-]+)", message, re.I)
+    if match is not None:
+        return _option(match[1], options, arguments)
+    match = re.match(r"no such command '([\w-]+)'", message, re.I)
+    if match is not None and match[1] in _VERBS:
+        return f"it is called: stl-deploy {_VERBS[match[1]]}"
+    match = re.match(r"missing option '--(backend|to)'", message, re.I)
+    if match is not None:
+        return f"give one: {', '.join(_choices(match[1]))}"
+    match = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
+    if match is not None and arguments and arguments[0] in _LISTING:
         return f"say stl-deploy {arguments[0]} alone"
     return None
 
@@ -201,7 +201,7 @@ def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str
 
 
 def _key(name: str) -> str | None:
-    """The configuration's key of that name, with its section."""
+    """Return the configuration's key of that name, with its section."""
     from stl_deploy.config.schema import RunConfig
 
     for section, field in RunConfig.model_fields.items():
@@ -211,7 +211,7 @@ def _key(name: str) -> str | None:
 
 
 def _value(given: str, arguments: Sequence[str]) -> str:
-    """What was given for an option, quoted for the shell; VALUE if nothing was."""
+    """Return an option's value, quoted for the shell; VALUE if there was none."""
     for place, argument in enumerate(arguments):
         if argument.startswith(f"{given}="):
             return shlex.quote(argument.partition("=")[2])

@@ -1,4 +1,4 @@
-"""The entry point: turns expected errors into one sentence and an exit code."""
+"""Entry point: turn expected errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _take(arguments: list[str], *flags: str) -> bool:
-    """Remove a flag that may stand anywhere on the line; whether it was there."""
-    found = any(flag in arguments for flag in flags)
+    """Remove a flag from anywhere on the line; return whether it was there."""
+    is_given = any(flag in arguments for flag in flags)
     arguments[:] = [argument for argument in arguments if argument not in flags]
-    return found
+    return is_given
 
 
 def _run(arguments: list[str], endings: Endings) -> int:
@@ -83,7 +83,7 @@ def _done(arguments: list[str]) -> int:
 
 
 def _failed(error: BaseException, arguments: list[str]) -> int:
-    """Say what went wrong; the exit code."""
+    """Print the error; return the exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, StlDeployError):
@@ -115,9 +115,9 @@ def _not_installed(error: ModuleNotFoundError) -> int:
 
 
 def _interrupted() -> int:
-    told = output.settings.kept
+    kept = output.settings.kept
     if processes.rank() == 0:  # the others are interrupted because of what the first one, or torchrun, has said
-        _show(f"interrupted; {'nothing half-written is left' if told is None else told()}")
+        _show(f"interrupted; {'nothing half-written is left' if kept is None else kept()}")
     return _INTERRUPTED
 
 

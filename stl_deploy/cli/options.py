@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share."""
+"""Arguments and options shared by several verbs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ JointWeights = Literal["equal", "learned"]
 
 
 class Verbs(TyperGroup):
-    """Verbs whose descriptions are wrapped in the help, where they would be cut."""
+    """Wrap verbs' descriptions in the help, where they would be cut."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Name and first sentence of each."""
+        """Write name and first sentence of each."""
         rows = [(name, self.commands[name].get_short_help_str(10_000)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
 
 class ListsTargets(TyperCommand):
-    """A verb whose help ends with the names that its options take: every target that is registered."""
+    """End a verb's help with the names that its options take: every registered target."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Read the registry only now: help of other verbs waits for nothing."""
@@ -38,7 +38,7 @@ class ListsTargets(TyperCommand):
 
 
 def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """For the shell: those of ``names``, which are looked up only then, that begin as what is typed."""
+    """Complete for the shell: those of ``names``, looked up only now, that begin as typed."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]
@@ -53,21 +53,21 @@ def _dialects() -> Iterable[str]:
 
 
 def formats() -> Iterable[str]:
-    """What can be exported."""
+    """Formats for export."""
     from stl_deploy.exporters.targets import registry
 
     return registry().formats
 
 
 def backends() -> Iterable[str]:
-    """What runs networks."""
+    """Backends for simulation."""
     from stl_deploy.exporters.targets import registry
 
     return registry().runners
 
 
 def checks() -> Iterable[str]:
-    """What a network can be checked for."""
+    """Targets for check."""
     from stl_deploy.exporters.targets import registry
 
     return [*registry().formats, *registry().checks]
@@ -77,11 +77,11 @@ def price_lists() -> Iterable[str]:
     """Price lists by name."""
     from stl_deploy.energy.prices.load import list_prices
 
-    return [one.name for one in list_prices()]
+    return [prices.name for prices in list_prices()]
 
 
 def codings() -> Iterable[str]:
-    """What input values are."""
+    """Codings of input values."""
     from stl_deploy.graph.program import InputCoding
 
     return get_args(InputCoding)
@@ -97,7 +97,7 @@ def chips() -> Iterable[str]:
 
 
 def devices() -> Iterable[str]:
-    """What training runs on."""
+    """Devices for training."""
     return ("auto", "cpu", "cuda")
 
 
@@ -107,12 +107,12 @@ def texts(given: list[str] | None) -> tuple[str, ...]:
 
 
 def path_text(given: Path | None) -> str | None:
-    """A path as a configuration holds it."""
+    """Return a path in its form for a configuration."""
     return None if given is None else str(given)
 
 
 def step_times(given: list[str] | None) -> dict[str, float]:
-    """``CHIP=S`` entries."""
+    """Parse ``CHIP=S`` entries."""
     from stl_deploy.energy.chips.step_times import parse_step_times
 
     return parse_step_times(given or ())

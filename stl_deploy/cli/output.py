@@ -1,4 +1,4 @@
-"""Where verbs put what they have to say: tables and lines on stderr, JSON on stdout."""
+"""Output of verbs: tables and lines on stderr, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stl_deploy.training.run_files import CHECKPOINT, METRICS, MODEL, is_finishe
 
 @dataclass
 class Settings:
-    """Options that may stand anywhere on the command line."""
+    """Options that are accepted anywhere on the command line."""
 
     debug: bool = False
     quiet: bool = False
@@ -41,12 +41,12 @@ settings = Settings()
 
 
 def tell_if_interrupted(run_dir: Path) -> None:
-    """From here on, Ctrl-C tells what this run folder keeps and how to go on."""
+    """From here on, Ctrl-C prints this run folder's kept files and the command to go on."""
     settings.kept = partial(kept, run_dir, settings.arguments)
 
 
 def console() -> Console:
-    """The console of this call: rich on a terminal, plain elsewhere; silent with -q, and but for the first process."""
+    """Return this call's console: rich on a terminal, plain elsewhere; silent with -q and in further processes."""
     if processes.rank() > 0:
         return Console(quiet=True, stream=StringIO())
     return Console(quiet=settings.quiet, verbose=settings.verbose)
@@ -54,7 +54,7 @@ def console() -> Console:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Inside, what Python warns its users of is a line like our own warnings: once, and without a place in the code."""
+    """Print Python's warnings as lines like our own inside: once, and without their place in the code."""
     before, said = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -73,7 +73,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 @contextmanager
 def prints_beside_data() -> Iterator[None]:
-    """Inside, what a user's own code prints goes to stderr if --json asks for data on stdout."""
+    """Send prints of a user's own code to stderr inside, if --json asks for data on stdout."""
     if sys.stdout is None or "--json" not in settings.arguments or {"--help", "-h"} & set(settings.arguments):
         yield
         return
@@ -86,7 +86,7 @@ def prints_beside_data() -> Iterator[None]:
 
 
 def emit_json(data: Any, wanted: bool) -> None:
-    """Data for scripts, on stdout, if it is wanted."""
+    """Write JSON for scripts to stdout, if it is wanted."""
     if not wanted or processes.rank() > 0:
         return
     stdout = settings.data or sys.stdout
@@ -103,7 +103,7 @@ def emit_json(data: Any, wanted: bool) -> None:
 
 
 def kept(run_dir: Path, arguments: Sequence[str]) -> str:
-    """What is there now, and the command that goes on from it. arguments: of the interrupted call."""
+    """Return the kept files, and the command that goes on from them. arguments: of the interrupted call."""
     same = [each for each in arguments if each not in ("--overwrite", "--resume")]
     again = shlex.join(["stl-deploy", *same, "--overwrite" if "--pretrained" in same else "--resume"])
     if is_finished(run_dir):

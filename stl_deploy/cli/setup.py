@@ -1,4 +1,4 @@
-"""Verbs about what is there: lava, witness, doctor, targets, datasets, models."""
+"""Verbs about the installation: lava, witness, doctor, targets, datasets, models."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def _show_lava(json: bool) -> bool:
     from stl_deploy.verbs.listings import lava_sentence
     from stl_deploy.verbs.listings import lava_status as examine
 
-    found = examine()
-    console().say(lava_sentence(found))
-    emit_json(found, json)
-    return bool(found["ready"])
+    state = examine()
+    console().say(lava_sentence(state))
+    emit_json(state, json)
+    return bool(state["ready"])
 
 
 def _witnesses() -> Iterable[str]:
@@ -145,7 +145,7 @@ def doctor(
 
 
 def targets(json: Json = False) -> None:
-    """What can be exported and simulated, and the dialects of NIR that are known."""
+    """List what can be exported and simulated, and the known NIR dialects."""
     from stl_deploy.verbs.listings import targets as list_them
 
     emit_json(list_them(say=console()), json)

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, broken or full, and signals that end the process."""
+"""Handle closed, broken or full standard streams, and signals that end the process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from stl_deploy._util.threads import sleep_when_idle
 
 
 def open_closed_streams() -> None:
-    """Put /dev/null where standard streams are closed, so that no file of ours takes their numbers.
+    """Open /dev/null for closed standard streams, so that no file of ours takes their numbers.
 
-    Libraries write to 1 and 2 whatever those are. ``sys.stdout`` stays None: who needs it finds out.
+    Libraries write to 1 and 2 without a check. ``sys.stdout`` stays None, so that its users notice.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
@@ -34,7 +34,7 @@ def open_closed_streams() -> None:
 
 
 class Endings:
-    """Signals that end the process: an interrupt while a verb works; nothing new once its exit code is settled."""
+    """Signals that end the process: an interrupt during a verb; ignored once its exit code is settled."""
 
     def __init__(self) -> None:
         self.came = False
@@ -43,7 +43,7 @@ class Endings:
         self._unraisable = sys.unraisablehook
 
     def watch(self) -> None:
-        """Answer SIGINT, SIGTERM and SIGHUP, but for those that are ignored or answered by others."""
+        """Handle SIGINT, SIGTERM and SIGHUP, except those that are ignored or handled by others."""
         for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
             with contextlib.suppress(ValueError):  # not the main thread
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -51,13 +51,13 @@ class Endings:
         sys.unraisablehook = self._again
 
     def settle(self, code: int) -> None:
-        """From here on a signal ends the process at once, with ``code``: nothing is left but to say and to clean up."""
+        """From here on a signal ends the process at once, with ``code``: only messages and clean-up are left."""
         self._code = code
         for number in self._before:
             signal.signal(number, self._answer)
 
     def restore(self) -> None:
-        """Answer signals as before."""
+        """Restore the former handlers."""
         sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -73,7 +73,7 @@ class Endings:
         raise KeyboardInterrupt
 
     def _again(self, ignored: sys.UnraisableHookArgs) -> None:
-        """An interrupt where Python can only ignore it, as in a weak reference's callback, comes once more, outside."""
+        """Repeat an interrupt outside, where Python can only ignore it, as in a weak reference's callback."""
         if not (self.came and issubclass(ignored.exc_type, KeyboardInterrupt)):
             self._unraisable(ignored)
             return
@@ -83,7 +83,7 @@ class Endings:
 
 
 def _loads_extension(frame: FrameType | None) -> bool:
-    """Whether an extension module is being loaded: in C++ an exception there ends in abort, or in an ImportError."""
+    """Return whether an extension module is loading: in C++ an exception there ends in abort, or in an ImportError."""
     while frame is not None:
         by_importlib = frame.f_code.co_name == "_call_with_frames_removed"
         if by_importlib and frame.f_locals.get("f") in (_imp.create_dynamic, _imp.exec_dynamic):
@@ -93,7 +93,7 @@ def _loads_extension(frame: FrameType | None) -> bool:
 
 
 def _comes_again(number: int) -> bool:
-    """Send a signal to the main thread once more, a moment later; whether it will come."""
+    """Send a signal to the main thread again, a moment later; return whether it will come."""
     timer = threading.Timer(0.02, _signal_main_thread, [number])
     timer.daemon = True
     try:
@@ -142,9 +142,9 @@ def end_at_once(code: int) -> NoReturn:
 
 
 def flush_streams() -> str | None:
-    """Write out what the standard streams hold; why standard output could not be, or None.
+    """Flush the standard streams; return why standard output could not be written, or None.
 
-    A stream that fails is led to /dev/null, for Python would try again at its end, and end with 120.
+    A stream that fails is redirected to /dev/null, since Python would try again at exit, and exit with 120.
     """
     reason = _flush(sys.stdout)
     _flush(sys.stderr)
@@ -173,7 +173,7 @@ def _lead_away(stream: TextIO | None) -> None:
 
 
 def say(message: str) -> None:
-    """One line on standard error, if that can be written."""
+    """Write one line on standard error, if possible."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(printable(message), file=sys.stderr)
@@ -203,7 +203,7 @@ def prepare_libraries() -> None:
 
 @contextmanager
 def _elsewhere() -> Iterator[None]:
-    """Inside, the current folder is this package's."""
+    """Set the current folder to this package's inside."""
     before = os.open(".", os.O_RDONLY) if hasattr(os, "fchdir") else os.getcwd()
     os.chdir(Path(__file__).parent)
     try:

@@ -1,4 +1,4 @@
-"""Datasets with fixed splits, own data among them, and how their samples become sequences."""
+"""Datasets with fixed splits, own data included, and the encoding of samples as sequences."""
 
 from stl_deploy.data.augment import augment, transformed
 from stl_deploy.data.complete import check_dataset, class_count, complete, sample_shape

@@ -1,4 +1,4 @@
-"""Training images changed at random."""
+"""Augment training images at random."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def augment(
     images: Tensor, generator: torch.Generator, *, shift: int = 0, flip: bool = False, cutout: int = 0
 ) -> Tensor:
-    """Images ``[B, ..., H, W]``, each moved by up to ``shift`` pixels along both axes and half of them mirrored.
+    """Move images ``[B, ..., H, W]`` by up to ``shift`` pixels along both axes, and mirror half of them.
 
     What moves in is 0, as is a square of ``cutout`` pixels a side, its middle anywhere in the image. All frames or
     channels of a sample change alike.
@@ -43,7 +43,7 @@ def augment(
 
 
 def transformed(images: Tensor, names: Sequence[Augmentation], generator: torch.Generator) -> Tensor:
-    """Images ``[B, ..., C, H, W]``, each changed by torchvision's transforms of these names; same shape.
+    """Apply torchvision's transforms of these names to images ``[B, ..., C, H, W]``; same shape.
 
     crop: a random part of 70 % to 100 % of the area, resized; flip and flip_vertical: mirrored half of the time;
     rotate: by up to 15 degrees; colour: brightness, contrast and saturation by up to 20 %; erase: a rectangle is

@@ -20,7 +20,7 @@ _MOVES = ("shift", "flip", "cutout")
 
 
 def complete_run(config: RunConfig) -> RunConfig:
-    """The run's configuration with its dataset's `complete`; ConfigError also where ``train`` changes no images."""
+    """Return the run's configuration with its `complete` dataset; raise ConfigError if ``train`` changes non-images."""
     dataset = complete(config.dataset)
     for key in _MOVES:
         if getattr(config.train, key) and len(shape := sample_shape(dataset)) != 3:
@@ -29,7 +29,7 @@ def complete_run(config: RunConfig) -> RunConfig:
 
 
 def complete(config: DatasetConfig) -> DatasetConfig:
-    """The configuration with what its own data tell: shape, class names, and of sequences T and the encoder.
+    """Complete the configuration from its own data: shape, class names, and of sequences T and the encoder.
 
     A dataset that knows its shape by itself stays as it is. Raises ConfigError where settings do not fit, InputError
     for data that cannot be looked at, ToolError where a package is missing.
@@ -68,7 +68,7 @@ def complete(config: DatasetConfig) -> DatasetConfig:
 
 
 def sample_shape(config: DatasetConfig) -> Shape:
-    """Return a sample's shape at one step without loading all; raises ConfigError if too little of it would be left."""
+    """Return a sample's shape at one step without loading all; raise ConfigError if too little of it would be left."""
     entry = source(config.name)
     if entry.look is not None:
         shape = complete(config).input_shape
@@ -86,13 +86,13 @@ def sample_shape(config: DatasetConfig) -> Shape:
 
 
 def class_count(config: DatasetConfig) -> int:
-    """Number of classes, without loading all data."""
+    """Return the number of classes, without loading all data."""
     entry = source(config.name)
     return entry.classes if entry.classes is not None else len(complete(config).classes or ())
 
 
 def check_dataset(config: DatasetConfig) -> tuple[Shape, int]:
-    """Shape of a sample and number of classes, without loading all; raises as `complete` does."""
+    """Return a sample's shape and the number of classes, without loading all; raise as `complete` does."""
     settled = complete(config)
     return sample_shape(settled), class_count(settled)
 

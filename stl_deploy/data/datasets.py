@@ -38,11 +38,11 @@ class Split:
         return len(self.labels)
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The images at ``index`` (all by default) in [0, 1], or the frames' counts, float32 ``[B, ...]``."""
+        """Return the images at ``index`` (all by default) in [0, 1], or the frames' counts, float32 ``[B, ...]``."""
         return self.pixels[index].float() / self.levels
 
     def first(self, count: int) -> Split:
-        """The first ``count`` images alone (all, if there are fewer)."""
+        """Return the first ``count`` images alone (all, if there are fewer)."""
         return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
 
 
@@ -64,22 +64,22 @@ class Dataset:
 
 
 def present(name: str) -> bool:
-    """Whether the dataset's files are there already: shipped, or in the cache of downloads."""
+    """Return whether the dataset's files are there already: shipped, or in the cache of downloads."""
     return source(name).present()
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The datasets there are."""
+    """Return the known datasets."""
     return tuple(sources())
 
 
 def whole_size(name: str) -> int | None:
-    """Number of samples of a dataset; None where releases differ. Raises ConfigError if it is unknown."""
+    """Return the number of samples of a dataset; None if releases differ. Raises ConfigError if it is unknown."""
     return source(name).samples
 
 
 def describe(name: str) -> tuple[str, Shape | None, int | None]:
-    """A dataset's summary, input shape and number of classes, without loading it; None where its data decide.
+    """Return a dataset's summary, input shape and number of classes, without loading it; None if its data decide.
 
     Raises ConfigError if it is unknown.
     """
@@ -90,7 +90,7 @@ def describe(name: str) -> tuple[str, Shape | None, int | None]:
 def load_dataset(config: DatasetConfig, raw: Raw | None = None) -> Dataset:
     """Load and split. Datasets with splits of their own keep them; those drawn are stratified by class.
 
-    raw: what the configuration names, where it is in memory already.
+    raw: the configuration's data, if they are in memory already.
     Raises ConfigError for an unknown name, InputError for absent or damaged files, own data that have changed since
     the training that ``config`` is of, labels or values out of range or an empty split, ToolError where a package is
     missing.
@@ -119,7 +119,7 @@ Part = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
-    """Samples and labels of each split; test, then validation are drawn from train where there are none."""
+    """Return samples and labels of each split; missing test, then validation splits are drawn from train."""
     rng = np.random.default_rng(config.seed)
     labels, rest = raw.train_labels, np.arange(len(raw.train_labels))
     parts: dict[str, Part] = {}
@@ -144,7 +144,7 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
 
 
 def _check_levels(config: DatasetConfig, raw: Raw) -> None:
-    """Raise InputError where the input's grid follows from ``levels``, but samples are no integers up to it."""
+    """Raise InputError if the input's grid follows from ``levels``, but samples are no integers up to it."""
     if config.levels is None or raw.grid is not None:
         return
     for x in (raw.train, raw.validation, raw.test):
@@ -161,7 +161,7 @@ def _check_levels(config: DatasetConfig, raw: Raw) -> None:
 
 
 def _check_colours(config: DatasetConfig, split: Split) -> None:
-    """Raise InputError where values would be lost, as what changes colours clips at 0 and 1."""
+    """Raise InputError if values would be lost, as colour changes clip at 0 and 1."""
     if "colour" not in (config.augment or ()):
         return
     low, high = float(split.pixels.min()) / split.levels, float(split.pixels.max()) / split.levels
@@ -179,7 +179,7 @@ def _drawn(
     fraction: float,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Samples of a split, stratified by class; of groups whole ones alone, each counted under its commonest label."""
+    """Draw samples of a split, stratified by class; groups stay whole, each counted under its commonest label."""
     if groups is None:
         return _stratified(labels, among, fraction, rng)
     names, members = np.unique(groups, return_inverse=True)
@@ -196,7 +196,7 @@ def _commonest(labels: NDArray[Any]) -> Any:
 def _stratified(
     labels: NDArray[Any], among: NDArray[np.int64], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Of each class in ``among``, ``fraction`` of all images of that class, drawn at random; sorted."""
+    """Draw ``fraction`` of all images of each class in ``among``; sorted."""
     picked = []
     for label in np.unique(labels[among]):
         members = among[labels[among] == label]

@@ -1,4 +1,4 @@
-"""Encoders: images become sequences ``[T, B, *shape]``."""
+"""Encode images as sequences ``[T, B, *shape]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMED_ENCODERS: tuple[Encoder, ...] = (*EVENT_ENCODERS, "sequence", "axes", "ban
 
 
 def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator | None = None) -> Tensor:
-    """Images ``[B, *shape]`` with values in [0, 1], or frames of events, as a sequence ``[T, B, *shape]``.
+    """Encode images ``[B, *shape]`` with values in [0, 1], or frames of events, as a sequence ``[T, B, *shape]``.
 
     ``direct`` shows the image itself at every step (a view, no copy). ``bernoulli`` spikes where the pixel is at
     least a number drawn uniformly from [0, 1), anew each step, as in the STL-SNN authors' code; the draws come
@@ -44,7 +44,7 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
 
 
 def input_coding(encoder: Encoder) -> InputCoding:
-    """Input coding that an encoder produces: 0/1 events (AC), integers or reals (MAC)."""
+    """Return the input coding of an encoder: 0/1 events (AC), integers or reals (MAC)."""
     codings: dict[Encoder, InputCoding] = {"direct": "analog", "sequence": "analog"}
     codings |= dict.fromkeys(("counts", "axes", "bands"), "graded")
     return codings.get(encoder, "spikes")

@@ -1,4 +1,4 @@
-"""Readers of event datasets' file formats: untrusted input, sizes and ranges checked."""
+"""Read event datasets' file formats: untrusted input, sizes and ranges checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OVERFLOW_TIME = 2**13
 
 
 def aer40(data: bytes, shape: Shape, where: str) -> Events:
-    """N-MNIST's records of 40 bits: x, y, then polarity (bit 7) and 23 bits of time in µs; row 240: the clock wrapped.
+    """Read N-MNIST's records of 40 bits: x, y, then polarity (bit 7) and 23 bits of time in µs; row 240: clock wrap.
 
     Raises InputError, naming ``where``, for a size that is no multiple of 5 and for events outside ``shape`` (C, H, W).
     """
@@ -42,7 +42,7 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
 
 
 def gesture_npy(path: Path, shape: Shape) -> Events:
-    """A recording of DVS128 Gesture as tonic distributes it: an array ``[N, 4]`` of x, y, polarity and time in ms."""
+    """Read a recording of DVS128 Gesture in tonic's form: an array ``[N, 4]`` of x, y, polarity and time in ms."""
     size = plain_file(path, "a .npy file", _MOST_BYTES)
     with parse_errors_as_input_errors(path, "a whole .npy file"), path.open("rb") as stream:
         extent, kind = read_npy_header(stream)
@@ -61,7 +61,7 @@ def _whole(path: Path, values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def aedat4(path: Path, shape: Shape) -> Events:
-    """A recording of CIFAR10-DVS, decoded by the package aedat in a worker process.
+    """Read a recording of CIFAR10-DVS, decoded by the package aedat in a worker process.
 
     Raises ToolError if that package is missing, InputError for a file that cannot be decoded.
     """
@@ -74,7 +74,7 @@ def aedat4(path: Path, shape: Shape) -> Events:
 
 
 def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Events]]:
-    """Labels and recordings of an SHD file: HDF5 with spikes/times (seconds), spikes/units and labels."""
+    """Read labels and recordings of an SHD file: HDF5 with spikes/times (seconds), spikes/units and labels."""
     with open_hdf5(path, "an SHD file", lists=True) as (_, root):
         labels, times, units = (_row(path, root, name) for name in ("labels", "spikes/times", "spikes/units"))
     if labels.dtype.kind not in "iu":

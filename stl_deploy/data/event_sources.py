@@ -1,4 +1,4 @@
-"""Event datasets: where their files lie, how they are fetched, and their frames, kept from call to call."""
+"""Event datasets: their files, download, and frames cached between calls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DIGITS = tuple("0123456789")
 class EventSource:
     """One dataset. parts: of train and of test the files below a folder; a lone part has no test split of its own.
 
-    tonic: the class of tonic that fetches it. layout: what lies where, in words.
+    tonic: the class of tonic that fetches it. layout: its folders, in words.
     """
 
     tonic: str
@@ -49,7 +49,7 @@ class EventSource:
     layout: str
 
     def files(self, root: Path) -> list[list[Path]] | None:
-        """The files of each part below ``root`` or ``root/<tonic>``; None where a part has none."""
+        """Return the files of each part below ``root`` or ``root/<tonic>``; None for a part without files."""
         for folder in (root, root / self.tonic):
             files = [part(folder) for part in self.parts]
             if all(files):
@@ -57,7 +57,7 @@ class EventSource:
         return None
 
     def load(self, config: DatasetConfig) -> Raw:
-        """Frames uint8 ``[N, T, *shape]`` and labels; raises InputError where files are absent or damaged."""
+        """Load frames uint8 ``[N, T, *shape]`` and labels; raise InputError if files are absent or damaged."""
         root = Path(config.data_dir) if config.data_dir is not None else cache_dir()
         parts = self.files(root)
         if parts is None and config.data_dir is None:
@@ -106,7 +106,7 @@ class EventSource:
 
 
 def _fingerprint(files: list[Path], config: DatasetConfig) -> str:
-    """Changes with the files and with everything that decides the frames."""
+    """Hash the files and every setting that decides the frames."""
     seen = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     about = [_LAYOUT_VERSION, config.T, config.binning, config.downscale, seen]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]

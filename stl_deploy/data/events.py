@@ -1,4 +1,4 @@
-"""Events - where, when, which polarity - gathered into frames."""
+"""Gather events (place, time, polarity) into frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Events:
 
 
 def place(shape: tuple[int, ...], *axes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Coordinates, one array per axis of ``shape``, as places in the flattened sample; raises InputError outside it."""
+    """Return coordinates, one array per axis of ``shape``, as flat places; raise InputError outside the shape."""
     for axis, (size, values) in enumerate(zip(shape, axes, strict=True)):
         if len(values) and not 0 <= values.min() <= values.max() < size:
             raise InputError(
@@ -35,7 +35,7 @@ def place(shape: tuple[int, ...], *axes: NDArray[np.integer]) -> NDArray[np.int6
 
 
 def gather(events: Events, steps: int, shape: tuple[int, ...], binning: Binning, downscale: int = 1) -> Frames:
-    """Counts of events, uint8 ``[steps, *shrunk(shape, downscale)]``, at most `MOST` each.
+    """Count events, uint8 ``[steps, *shrunk(shape, downscale)]``, at most `MOST` each.
 
     ``count``: the events in order of time, in ``steps`` runs of equal length (the last ones shorter by at most one
     event). ``time``: the span from the first event to the last in ``steps`` equal pieces; the last event belongs to
@@ -57,7 +57,7 @@ def gather(events: Events, steps: int, shape: tuple[int, ...], binning: Binning,
 
 
 def shrunk(shape: tuple[int, ...], downscale: int) -> tuple[int, ...]:
-    """The shape after downscaling: every axis but the polarity's of a camera; what does not fill a block is cut off."""
+    """Return the shape after downscaling: every axis but a camera's polarity; incomplete blocks are cut off."""
     kept = shape[:1] if len(shape) == 3 else ()
     return (*kept, *(size // downscale for size in shape[len(kept) :]))
 

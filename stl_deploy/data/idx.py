@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST files: a magic number, the sizes, then bytes."""
+"""Read the IDX format of the MNIST files: a magic number, the sizes, then bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_BYTES = 2**27
 
 
 def read_idx(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes (gzipped if it ends in ``.gz``) whose sizes are ``shape`` (None: any).
+    """Read an IDX file of unsigned bytes (gzipped if it ends in ``.gz``) whose sizes are ``shape`` (None: any).
 
     Raises InputError if it is missing, truncated, too long, damaged, of another kind or of another shape.
     """

@@ -1,4 +1,4 @@
-"""The datasets by name: those that ship, own data, and those of other packages.
+"""Datasets by name: built-in ones, own data, and those of other packages.
 
 Another package adds one through the entry point group ``stl_deploy.datasets``: a name, and a `Source`.
 """
@@ -102,7 +102,7 @@ _SHIPPED: Mapping[str, Source] = {
 
 @cache
 def sources() -> Mapping[str, Source]:
-    """Every dataset by name, those of other packages last; a name that ships is not replaced.
+    """Return every dataset by name, those of other packages last; built-in names cannot be replaced.
 
     Raises InputError, naming the package, where an entry point gives no `Source` or cannot be imported.
     """
@@ -120,7 +120,7 @@ def sources() -> Mapping[str, Source]:
 
 
 def source(name: str) -> Source:
-    """The dataset of that name; raises ConfigError if there is none."""
+    """Return the dataset of that name; raise ConfigError if there is none."""
     known = sources()
     if name not in known:
         raise ConfigError(f"key 'dataset.name': expected {', '.join(known)}; found {name!r}{did_you_mean(name, known)}")

@@ -27,12 +27,12 @@ Counts = NDArray[np.uint8]
 
 
 def encode_axes(x: NDArray[Any], unit: float, *, most: int = MOST) -> Counts:
-    """Rising and falling values as spike counts: a spike for each ``unit`` that a value has moved since the last one.
+    """Encode changes of values as spike counts: a spike for each ``unit`` that a value moves.
 
     Args:
         x: Signal ``[..., T, axes]``. The first step is the level that changes are counted from.
         unit: Change that one spike stands for, in the unit of x.
-        most: Spikes of a channel in a step; what is beyond comes in later steps.
+        most: Spikes of a channel in a step; the excess comes in later steps.
 
     Returns:
         ``[..., T, 2·axes]``: channel 2a counts the rises of axis a, channel 2a + 1 its falls. The first value plus
@@ -48,12 +48,12 @@ def encode_axes(x: NDArray[Any], unit: float, *, most: int = MOST) -> Counts:
     signal = _signal(x, 2, "[..., T, axes]")
     _require_unit(unit, most)
     steps = np.moveaxis(signal, -2, 0)
-    level, found = steps[0].copy(), np.zeros((*signal.shape, 2), np.uint8)
-    for now, to in zip(steps, np.moveaxis(found, -3, 0), strict=True):
+    level, counts = steps[0].copy(), np.zeros((*signal.shape, 2), np.uint8)
+    for now, to in zip(steps, np.moveaxis(counts, -3, 0), strict=True):
         moved = np.clip(np.trunc((now - level) / unit), -most, most)
         level += moved * unit
         to[..., 0], to[..., 1] = np.maximum(moved, 0), np.maximum(-moved, 0)
-    return found.reshape(*signal.shape[:-1], -1)
+    return counts.reshape(*signal.shape[:-1], -1)
 
 
 def encode_bands(
@@ -67,17 +67,17 @@ def encode_bands(
     high: float | None = None,
     most: int = MOST,
 ) -> Counts:
-    """Sound as spike counts of its bands: band-pass filters, rectified, integrate and fire.
+    """Encode sound as spike counts of its bands: band-pass filters, rectified, integrate and fire.
 
     Args:
         x: Waveform ``[..., samples]``; samples beyond a multiple of ``steps`` are left out.
         rate: Samples a second.
         steps: T, how many steps the waveform is cut into.
-        unit: Mean rectified signal of a step that one spike stands for; what is left over counts in later steps.
+        unit: Mean rectified signal of a step that one spike stands for; the remainder counts in later steps.
         bands: Channels; Butterworth filters of second order between edges spaced evenly in their logarithm.
         low: Lowest edge in Hz.
         high: Highest edge in Hz, below half of the rate (default: 0.4 of the rate).
-        most: Spikes of a channel in a step; what is beyond is lost, as a counter that is full loses it.
+        most: Spikes of a channel in a step; the excess is lost, as in a full counter.
 
     Returns:
         ``[..., T, bands]``.
@@ -99,7 +99,7 @@ def encode_bands(
             f"{signal.shape[-1]} samples"
         )
     edges = np.geomspace(low, high, bands + 1)
-    found = np.empty((*signal.shape[:-1], steps, bands), np.uint8)
+    counts = np.empty((*signal.shape[:-1], steps, bands), np.uint8)
     for band in range(bands):
         sections = butter(1, edges[band : band + 2], "bandpass", fs=rate, output="sos")
         passed = np.abs(sosfilt(sections, signal)[..., : length * steps])
@@ -108,17 +108,17 @@ def encode_bands(
         for step in range(steps):
             total = left + drive[..., step]
             whole = np.floor(total)
-            found[..., step, band], left = np.minimum(whole, most), total - whole
-    return found
+            counts[..., step, band], left = np.minimum(whole, most), total - whole
+    return counts
 
 
 def unit_missing(config: DatasetConfig) -> bool:
-    """Whether the encoder counts in a unit that is not given."""
+    """Return whether the encoder needs a unit that is not given."""
     return config.encoder in SENSOR_ENCODERS and (config.sensor is None or config.sensor.unit is None)
 
 
 def sensed(x: NDArray[Any], config: DatasetConfig, where: str) -> NDArray[Any]:
-    """Samples ``[N, ...]`` as the configuration's encoder of sensors makes them; as they are for another encoder.
+    """Encode samples ``[N, ...]`` by the configuration's encoder of sensors; unchanged for another encoder.
 
     Raises ConfigError where ``dataset.sensor`` or the samples' axes do not fit the encoder.
     """
@@ -148,7 +148,7 @@ def _counted(x: NDArray[Any], config: DatasetConfig, sensor: SensorConfig, unit:
 
 
 def _proposed_unit(x: NDArray[Any], config: DatasetConfig, sensor: SensorConfig) -> float:
-    """A unit at which no count is held back by `MOST`."""
+    """Return a unit at which `MOST` limits no count."""
     if config.encoder == "axes":
         return float(np.abs(np.diff(x.astype(np.float64), axis=1)).max(initial=0)) / MOST or 1.0
     unit = float(np.abs(x.astype(np.float64)).max()) or 1.0

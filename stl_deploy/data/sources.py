@@ -1,4 +1,4 @@
-"""Where the images come from: scikit-learn's own, IDX files, or torchvision's download."""
+"""Load images: scikit-learn's own, IDX files, or torchvision's download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 def digits(_data_dir: Path | None) -> Raw:
-    """scikit-learn's 8x8 digits: integers from 0 to 16, no files needed."""
+    """Load scikit-learn's 8x8 digits: integers from 0 to 16, no files needed."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -31,17 +31,17 @@ def digits(_data_dir: Path | None) -> Raw:
 
 
 def mnist(data_dir: Path | None) -> Raw:
-    """MNIST from its four IDX files, plain or gzipped."""
+    """Load MNIST from its four IDX files, plain or gzipped."""
     return _idx("MNIST", data_dir)
 
 
 def fashion_mnist(data_dir: Path | None) -> Raw:
-    """Fashion-MNIST from its four IDX files, plain or gzipped."""
+    """Load Fashion-MNIST from its four IDX files, plain or gzipped."""
     return _idx("FashionMNIST", data_dir)
 
 
 def cifar10(data_dir: Path | None) -> Raw:
-    """CIFAR-10 through torchvision, which checks the files' hashes before it reads them.
+    """Load CIFAR-10 through torchvision, which checks the files' hashes before it reads them.
 
     Or from folders of images, ``train`` and ``test`` with one of each class in them, as copies on the web have it.
     """
@@ -72,7 +72,7 @@ def _check_classes(folder: Path) -> None:
 
 
 def cifar100(data_dir: Path | None) -> Raw:
-    """CIFAR-100 and its hundred fine labels, as CIFAR-10."""
+    """Load CIFAR-100 and its hundred fine labels, as CIFAR-10."""
     return _cifar("CIFAR100", "cifar-100-python", data_dir)
 
 
@@ -104,7 +104,7 @@ def _idx(name: str, data_dir: Path | None) -> Raw:
 
 
 def _find(name: str, data_dir: Path) -> Path:
-    """The folder under ``data_dir`` that holds the files, as torchvision lays them out or directly."""
+    """Return the folder under ``data_dir`` that holds the files, in torchvision's layout or directly."""
     for folder in (data_dir, data_dir / "raw", data_dir / name / "raw", data_dir / name):
         if any(folder.glob("train-images-idx3-ubyte*")):
             return folder
@@ -134,7 +134,7 @@ def _download(name: str) -> Path:
 
 
 def torchvision_datasets() -> ModuleType:
-    """Its module of datasets; raises ToolError where it is missing."""
+    """Return torchvision's module of datasets; raise ToolError if it is missing."""
     try:
         from torchvision import datasets
     except ImportError:

@@ -1,1 +1,1 @@
-"""Validated reads of untrusted HDF5 files, and atomic writes; NIR, netx and event recordings share it."""
+"""Read untrusted HDF5 files with validation, and write them atomically, for NIR, netx and event recordings."""

@@ -1,7 +1,7 @@
-"""Write HDF5 files whole; read untrusted ones as a worker process has found them to be (see `scan`).
+"""Write HDF5 files whole; read untrusted ones after a worker process has scanned them (see `scan`).
 
-Small arrays and all text come from that process. HDF5 is used here only for larger arrays, each of which is affordable
-and of plain numbers.
+Small arrays and all text come from that process. HDF5 is used here only for larger arrays of plain numbers, whose size
+is known to be affordable.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Found = Mapping[str, Any] | list[Any]
 
 @contextmanager
 def whole_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A file to be filled, written whole or not at all; raises InputError if it cannot be written.
+    """Yield a file to be filled, written whole or not at all; raise InputError if it cannot be written.
 
     It is made in memory: where the disk under an open file is full, HDF5 takes the process down. Its name there is the
     temporary file's, because HDF5 takes two files of one name in different threads for the same one.
@@ -46,7 +46,7 @@ def whole_hdf5(path: Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def open_hdf5(path: Path, kind: str, *, lists: bool = False) -> Iterator[tuple[h5py.File, Group]]:
-    """The open file and all that is in it. Everything that goes wrong inside becomes an InputError in one sentence.
+    """Yield the open file and its contents; every error inside becomes an InputError in one sentence.
 
     lists: also take arrays whose entries are lists of numbers, each of its own length.
     """
@@ -68,21 +68,21 @@ class Group:
 
     @property
     def names(self) -> list[str]:
-        """The names in the group, in the file's order."""
+        """Return the names in the group, in the file's order."""
         return list(self.members)
 
     def group(self, name: str) -> Group | None:
-        """A group in it, or None if there is none of that name."""
+        """Return a group in it, or None if there is none of that name."""
         member = self.members.get(name)
         return Group(f"{self.where}/{name}", member, self.content, self.file) if isinstance(member, Mapping) else None
 
     def text(self, name: str) -> str | None:
-        """A single string, or None if there is none of that name."""
+        """Return a single string, or None if there is none of that name."""
         value = self.value(name) if self._is_text(name) else None
         return value if isinstance(value, str) else None
 
     def value(self, name: str) -> Any:
-        """A dataset as numpy array or scalar, str, or object array of str; None if there is none of that name."""
+        """Return a dataset as numpy array or scalar, str, or object array of str; None if it is missing."""
         member = self.members.get(name)
         if not isinstance(member, list):
             return None
@@ -94,7 +94,7 @@ class Group:
         return np.frombuffer(self.content, kind, prod(shape), value).copy().reshape(shape)[()]
 
     def tree(self) -> dict[str, Any]:
-        """All of it as nested dicts of plain Python values."""
+        """Return all of it as nested dicts of plain Python values."""
         result: dict[str, Any] = {}
         for name in self.names:
             inner = self.group(name)
@@ -114,6 +114,6 @@ class Group:
 
 
 def _form(data: h5py.Dataset) -> str:
-    """The type as `_scan` names it: of a list, ``lists of`` and its numbers' type."""
+    """Return the type as `_scan` names it: of a list, ``lists of`` and its numbers' type."""
     inner = h5py.check_vlen_dtype(data.dtype)
     return str(data.dtype.str) if inner is None else f"{LISTS}{np.dtype(inner).str}"

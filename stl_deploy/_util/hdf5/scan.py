@@ -49,7 +49,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 
 
 def look_through(path: Path, kind: str, lists: bool) -> Answer:
-    """All that is in a file, and the bytes of its small arrays: a reader for `isolated`.
+    """Return a file's contents, and the bytes of its small arrays: a reader for `isolated`.
 
     Raises InputError if it is refused or damaged.
     """
@@ -61,7 +61,7 @@ def look_through(path: Path, kind: str, lists: bool) -> Answer:
 
 
 class Scan:
-    """Looks through one open file, with a budget for objects and bytes; tells `progress` of every object."""
+    """Scan one open file, with a budget for objects and bytes; report every object to `progress`."""
 
     def __init__(self, path: Path, lists: bool = False) -> None:
         self.content = bytearray()
@@ -72,7 +72,7 @@ class Scan:
         self._seen: dict[int, str] = {}
 
     def group(self, group: h5g.GroupID, where: str = "") -> dict[str, Any]:
-        """All that is below ``group``. Raises InputError for what is refused, and whatever HDF5 raises."""
+        """Return the contents of ``group``. Raises InputError for refused objects, and whatever HDF5 raises."""
         members = group.get_num_objs()
         if members > MAX_MEMBERS:
             raise self._error(f"{where or '/'!a}: expected up to {MAX_MEMBERS} members; found {members}")
@@ -143,7 +143,7 @@ class Scan:
         return [dtype.str, shape, len(self.content) - array.nbytes]
 
     def _read_lists(self, data: h5d.DatasetID, where: str, inner: np.dtype[Any], shape: tuple[int, ...]) -> list[Any]:
-        """Read a row of lists in parts, so that damage is met here; what they hold is taken from the budget."""
+        """Read a row of lists in parts, so that damage shows here; their size is taken from the budget."""
         self._afford(data, where, np.dtype("V16"), shape)
         if len(shape) != 1 or shape[0] > _MAX_LISTS:
             raise self._error(f"{where!a}: expected a row of up to {_MAX_LISTS} lists; found shape {list(shape)}")
@@ -177,7 +177,7 @@ class Scan:
             raise self._error(f"{where!a} and others hold over {_size(_MAX_TEXT_BYTES)} of text")
 
     def _afford(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-        """Refuse a dataset that is not plain, or costs more than the budget left; whether it is stored in chunks."""
+        """Refuse a dataset that is not plain, or exceeds the budget; return whether it is stored in chunks."""
         plist = data.get_create_plist()
         layout = plist.get_layout()
         if plist.get_external_count() or layout == h5d.VIRTUAL:

@@ -1,4 +1,4 @@
-"""Arrays with labels: how an npz file or a user's own arrays become data, and what is wrong with them."""
+"""Turn labelled arrays, from an npz file or Python, into data, and report their faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ArrayData:
     """Arrays by name: ``x`` ``[N, *shape]`` or ``[N, T, *shape]`` and ``y`` ``[N]``, with ``_val`` and ``_test``.
 
     Of sequences ``y`` may be ``[N, T]``: a label for each step. ``group`` ``[N]``: samples of ``x`` that stay together.
-    where: what they came from, for messages. classes: names in order of the labels, if they have names.
+    where: their origin, for messages. classes: names in order of the labels, if they have names.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -40,7 +40,7 @@ class ArrayData:
     classes: tuple[str, ...] | None = None
 
     def write(self, path: Path) -> None:
-        """As an npz file that ``dataset: {name: npz, path: ...}`` reads, whole or not at all."""
+        """Write an npz file that ``dataset: {name: npz, path: ...}`` reads, whole or not at all."""
         names = {} if self.classes is None else {CLASSES: np.array(self.classes, np.str_)}
         write_npz(path, {**self.arrays, **names})
 
@@ -56,7 +56,7 @@ def from_arrays(
     group: Any = None,
     classes: Sequence[str] | None = None,
 ) -> ArrayData:
-    """Own arrays as data for `stl_deploy.train`; numpy or torch.
+    """Return own arrays as data for `stl_deploy.train`; numpy or torch.
 
     x: static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit numbers are images from 0 to 255, other
     numbers are taken as they are. y: integers ``[N]``, or of sequences ``[N, T]``, one for each step. Splits that
@@ -85,7 +85,7 @@ def _numpy(name: str, value: Any) -> NDArray[Any]:
 
 
 def check_arrays(data: ArrayData) -> None:
-    """Raise InputError where arrays are missing, of wrong types or sizes, or hold NaN or infinity."""
+    """Raise InputError if arrays are missing, of wrong types or sizes, or hold NaN or infinity."""
     for ending, split in SPLITS.items():
         x, y = data.arrays.get(f"x{ending}"), data.arrays.get(f"y{ending}")
         if x is None and y is None and ending:
@@ -115,7 +115,7 @@ def check_arrays(data: ArrayData) -> None:
 
 
 def _label_remedy(x: NDArray[Any], y: NDArray[Any]) -> str:
-    """The likely mistake behind labels that do not fit: one-hot rows, floats, or time in front."""
+    """Name the likely mistake behind labels that do not fit: one-hot rows, floats, or time first."""
     if y.ndim == 2 and len(y) == len(x) and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
         return "; these rows are one-hot: give y.argmax(axis=1)"
     if y.ndim == 1 and x.ndim > 2 and len(y) == x.shape[1]:
@@ -164,7 +164,7 @@ def _check_classes(data: ArrayData) -> None:
 
 
 def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
-    """Names by the configuration, else by the data, else the labels themselves."""
+    """Return names by the configuration, else by the data, else the labels themselves."""
     most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
     named = config.classes or data.classes or tuple(str(label) for label in range(most + 1))
     if most >= len(named):
@@ -175,7 +175,7 @@ def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
 
 
 def look(data: ArrayData, config: DatasetConfig) -> Look:
-    """Shape of a sample at one step, classes, and steps; raises ConfigError where the axes could mean two things."""
+    """Return shape of a sample at one step, classes, and steps; raise ConfigError if the axes are ambiguous."""
     x = sensed(data.arrays["x"] if unit_missing(config) else data.arrays["x"][:1], config, data.where)
     shape, steps = sample_axes(x.shape[1:], config, data.where)
     if steps is None and data.arrays["y"].ndim == 2:
@@ -187,10 +187,10 @@ def look(data: ArrayData, config: DatasetConfig) -> Look:
 
 
 def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tuple[tuple[int, ...], int | None]:
-    """The shape of one step, and how many steps there are (None: static), of samples with these axes.
+    """Return the shape of one step, and the number of steps (None: static), of samples with these axes.
 
-    The encoder tells, if the configuration names one; else four axes are [T, C, H, W] and one is [features]; three are
-    an image [C, H, W], and two are unclear. An image without channels gets one.
+    The encoder decides, if the configuration names one; else four axes are [T, C, H, W] and one is [features]; three
+    are an image [C, H, W], and two are unclear. An image without channels gets one.
     """
     named = config.encoder if "encoder" in config.model_fields_set else None
     timed = named in TIMED_ENCODERS if named is not None else len(axes) > _MOST_AXES
@@ -210,7 +210,7 @@ def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tup
 
 
 def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
-    """Arrays as they are trained on: 8-bit images and integers as stored, everything else in float32."""
+    """Return arrays for training: 8-bit images and integers as stored, everything else in float32."""
     samples = {name: sensed(x, config, data.where) for name, x in data.arrays.items() if name.startswith("x")}
     shape, steps = sample_axes(samples["x"].shape[1:], config, data.where)
     levels = config.levels or (255 if samples["x"].dtype == np.uint8 and steps is None else 1)
@@ -230,7 +230,7 @@ def _stored(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, where: str) -> None:
-    """Raise ConfigError where an encoder of values from 0 to 1 is given others."""
+    """Raise ConfigError if an encoder of values from 0 to 1 gets others."""
     low, high = min(float(x.min()) for x in xs) / levels, max(float(x.max()) for x in xs) / levels
     if config.encoder in ("bernoulli", "latency") and not 0 <= low <= high <= 1:
         raise ConfigError(
@@ -240,7 +240,7 @@ def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, 
 
 
 def input_grid(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig) -> Grid | None:
-    """The grid that the network's input lies on, or is rounded to; None: that of images with ``levels``."""
+    """Return the grid of the network's input, or the grid to round it to; None: that of images with ``levels``."""
     if config.input_bits is None and levels != 1:
         return None
     bound = max(float(np.abs(x).max()) for x in xs) / levels

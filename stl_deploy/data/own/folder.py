@@ -35,7 +35,7 @@ Files = dict[str, list[tuple[Path, int]]]
 
 
 def look(config: DatasetConfig) -> Look:
-    """Classes, and the shape that images are read in, from their names and the first image."""
+    """Return classes, and the images' shape, from their names and the first image."""
     require("torchvision", purpose="reads a folder of images")
     _, classes, files = _listed(config)
     first = files["train"][0][0]
@@ -44,7 +44,7 @@ def look(config: DatasetConfig) -> Look:
 
 
 def load(config: DatasetConfig) -> Raw:
-    """All images as uint8 ``[N, channels, height, width]``, in order of their paths.
+    """Load all images as uint8 ``[N, channels, height, width]``, in order of their paths.
 
     Raises InputError for images that cannot be read, or whose sizes differ where no ``size`` is given.
     """
@@ -96,7 +96,7 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """The splits' folders; ``root`` alone, to be split by the seed, unless one for training is beside others."""
+    """Return the splits' folders; ``root`` alone, to be split by the seed, unless it has training and other folders."""
     splits = {
         split: [root / name for name in subfolders(root) if name.casefold() in names]
         for split, names in _SPLITS.items()
@@ -111,7 +111,7 @@ def _parts(root: Path) -> dict[str, Path]:
 
 
 def _no_images(folder: Path) -> InputError:
-    """Says what lies there instead, for recordings of events are kept in such folders, too."""
+    """Return a message with the folder's real contents, since event recordings are kept in such folders, too."""
     suffixes = sorted({path.suffix for path in folder.rglob("*") if path.suffix and path.is_file()})
     instead = f"; found {', '.join(suffixes[:5])}: what is no image enters by dataset.name npz or python" * bool(
         suffixes
@@ -122,12 +122,12 @@ def _no_images(folder: Path) -> InputError:
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """The names of those that are not hidden, sorted."""
+    """Return the names of visible subfolders, sorted."""
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
 
 
 def _images(folder: Path) -> list[Path]:
-    """A class's images, those of folders below it among them; raises InputError where there are no others."""
+    """Return a class's images, those of folders below it included; raise InputError if there are none."""
     if not folder.is_dir():
         return []
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
@@ -141,7 +141,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArray[np.uint8]:
-    """One image as uint8 ``[channels, height, width]``."""
+    """Return one image as uint8 ``[channels, height, width]``."""
     array = _opened(path, config)
     channels, height, width = shape
     if array.shape[0] != channels:
@@ -167,7 +167,7 @@ def _resized(array: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 
 def _opened(path: Path, config: DatasetConfig) -> NDArray[np.uint8]:
-    """An untrusted image, decoded in a worker process: uint8 ``[channels, height, width]``."""
+    """Decode an untrusted image in a worker process: uint8 ``[channels, height, width]``."""
     plain_file(path, "an image", _MOST_BYTES)
     _, (array,) = isolated(read_image, path, config.colour, what="an image", memory=_MEMORY, seconds=_SECONDS)
     return array

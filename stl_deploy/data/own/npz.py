@@ -14,12 +14,12 @@ from stl_deploy.errors import InputError
 
 
 def look(config: DatasetConfig) -> Look:
-    """Shape, classes and steps."""
+    """Return shape, classes and steps."""
     return arrays.look(_read(config), config)
 
 
 def load(config: DatasetConfig) -> Raw:
-    """All of it; raises InputError for a file that is missing, damaged, no npz, or whose arrays do not fit."""
+    """Load all arrays; raise InputError for a file that is missing, damaged, no npz, or whose arrays do not fit."""
     return arrays.to_raw(_read(config), config, sha256(Path(config.path or "")))
 
 
@@ -33,7 +33,7 @@ def _read(config: DatasetConfig) -> ArrayData:
 
 @lru_cache(maxsize=1)
 def _cached(path: Path, _when: int, _size: int) -> ArrayData:
-    """Read once although it is looked at before it is loaded."""
+    """Read once for both look and load."""
     content = read_npz(path)
     known = {f"{letter}{ending}" for letter in "xy" for ending in SPLITS} | {GROUP}
     names = content.pop(CLASSES, None)

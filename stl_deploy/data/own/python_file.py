@@ -29,7 +29,7 @@ _cache: dict[tuple[str, int], ArrayData] = {}
 
 
 def split_path(path: str | None) -> tuple[Path, str]:
-    """FILE.py and NAME; raises InputError for anything else."""
+    """Return FILE.py and NAME; raise InputError for other text."""
     file, colon, name = (path or "").rpartition(":")
     if not colon or not file.endswith(".py") or not name.isidentifier():
         raise InputError(f"key 'dataset.path': expected FILE.py:NAME, a file and a function in it; found {path!r}")
@@ -37,12 +37,12 @@ def split_path(path: str | None) -> tuple[Path, str]:
 
 
 def look(config: DatasetConfig) -> Look:
-    """Shape, classes and steps; runs the function."""
+    """Return shape, classes and steps; runs the function."""
     return arrays.look(_read(config), config)
 
 
 def load(config: DatasetConfig) -> Raw:
-    """All of it. Raises InputError for a file that may not run, fails, or returns no Datasets of one shape."""
+    """Load all data. Raises InputError for a file that may not run, fails, or returns no Datasets of one shape."""
     data = _read(config)
     digest = hashlib.sha256()
     for name, array in sorted(data.arrays.items()):
@@ -83,7 +83,7 @@ def _run(file: Path, name: str) -> Any:
 
 
 def from_datasets(found: Any, where: str = "data") -> ArrayData:
-    """torch Datasets - one, ``(train, test)``, ``(train, validation, test)`` or a dict - as arrays in memory.
+    """Return torch Datasets (one, ``(train, test)``, ``(train, validation, test)`` or a dict) as arrays in memory.
 
     Raises InputError for what is none, is empty, or whose samples are not ``(x, label)`` of one shape.
     """

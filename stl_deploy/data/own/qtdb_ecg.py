@@ -27,12 +27,12 @@ _SECONDS = 60.0
 
 
 def look(config: DatasetConfig) -> Look:
-    """Shape, classes and steps."""
+    """Return shape, classes and steps."""
     return arrays.look(_read(Path(config.path or "")), config)
 
 
 def load(config: DatasetConfig) -> Raw:
-    """Both parts; raises InputError for files that are missing, damaged or of another form."""
+    """Load both parts; raise InputError for files that are missing, damaged or of another form."""
     if config.path is None:
         raise ConfigError(f"key 'dataset.path': expected {SUMMARY} for {config.name}; found none")
     folder = Path(config.path)

@@ -1,8 +1,8 @@
-"""Record of the user's Python files that may be run for their data.
+"""Record the user's Python files that may run for their data.
 
-A configuration that the user names is the user's own, and so is what it points at: `allow` is called for it. A run
-folder may come from someone else: what its configuration points at runs only if this user has trained from the very
-file before (a hash of it is kept in the cache), or says ``--trust``.
+A configuration that the user names is trusted, and so are its files: `allow` is called for them. A run folder may come
+from another user: its configuration's files run only if this user has trained from the very file before (a hash of it
+is kept in the cache), or passes ``--trust``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EVERYTHING = "*"
 
 
 def allow(file: Path) -> None:
-    """The user named ``file`` in a configuration of their own: it may run, now and when its run folder is read."""
+    """Allow ``file``, named in a user's own configuration, to run now and whenever its run folder is read."""
     mark = _mark(file)
     kept = _kept()
     allowed.add(mark)
@@ -31,7 +31,7 @@ def allow(file: Path) -> None:
 
 
 def allow_everything() -> None:
-    """``--trust``: whatever a configuration names may run in this process."""
+    """Apply ``--trust``: any file of a configuration may run in this process."""
     allowed.add(_EVERYTHING)
 
 
@@ -46,7 +46,7 @@ def require(file: Path) -> None:
 
 
 def _mark(file: Path) -> str:
-    """Of the file's place and content, so that another file, or a changed one, is another."""
+    """Return a mark of the file's place and content, so that another file, or a changed one, differs."""
     try:
         return hashlib.sha256(f"{file.resolve()}\0".encode() + file.read_bytes()).hexdigest()
     except OSError as error:
