@@ -1,1 +1,1 @@
-"""What the verbs do, one module each; `stl_deploy.verbs` gathers the functions under the verbs' names."""
+"""Implement the verbs, one module each; `stl_deploy.verbs` gathers the functions under the verbs' names."""

@@ -1,4 +1,4 @@
-"""The ANN twin of a network: trained once by the same recipe and kept, its zeros and accuracy measured."""
+"""Train the ANN twin of a network once by the same recipe, keep it, and measure its zeros and accuracy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from stl_deploy.training.run_folder import TWIN
 
 @torch.no_grad()
 def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArray[np.int64] | None = None) -> AnnTwin:
-    """MACs on non-zero inputs of the ANN trained in ``run_dir``, over the samples of ``x`` ``[T, B, *shape]``.
+    """Count MACs on nonzero inputs of the ANN trained in ``run_dir``, over the samples of ``x`` ``[T, B, *shape]``.
 
     An input that repeats itself is one frame; else the ANN sees all T. Layers are matched to the program's weighted
     nodes by name; weights that bring a layer's own spikes back meet nothing in the ANN, as no step comes before its
@@ -80,7 +80,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
 
 
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
-    """The twin's folder below ``run_dir``, trained if it is not there or of another configuration.
+    """Return the twin's folder below ``run_dir``; train it if it is missing or of another configuration.
 
     A training of it that was cut off goes on. A model without a checkpoint came ready-made and is taken whatever its
     recipe; raises InputError if it is of another network or of other data.
@@ -91,29 +91,29 @@ def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
 
 
 def keep_ann(config: RunConfig, folder: Path, say: Console) -> None:
-    """Train an ANN of this configuration into ``folder``, unless it is there; as `keep_twin`."""
+    """Train an ANN of this configuration into ``folder``, unless it is there; see `keep_twin`."""
     twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
-    found = load_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    kept = load_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
     trained, begun = ((folder / name).is_file() for name in (MODEL, CHECKPOINT))
-    if found is not None and trained and not begun:
-        if (found.network, found.dataset) != (twin.network, twin.dataset):
+    if kept is not None and trained and not begun:
+        if (kept.network, kept.dataset) != (twin.network, twin.dataset):
             raise InputError(
                 f"{folder}: expected the ANN twin of this network, on its data; found another, without a checkpoint; "
                 "move it elsewhere, and one is trained, or say " + remedy(cli="--no-twin", python="twin=False")
             )
-    elif not (trained and found == twin):
-        resume = begun and found == twin
+    elif not (trained and kept == twin):
+        resume = begun and kept == twin
         fit(twin, folder, resume=resume, overwrite=not resume, say=say)
 
 
 def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
-    """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
+    """Measure the twin's zeros and accuracy on the first ``count`` test samples, encoded for the twin."""
     own = kept_frames(folder, test, count)
     return measure_twin(program, folder, own.x, own.labels)
 
 
 def kept_frames(folder: Path, test: Split, count: int) -> LabelledInput:
-    """The first ``count`` test samples as a kept ANN takes them, ``[1, B, *shape]``."""
+    """Return the first ``count`` test samples in a kept ANN's form, ``[1, B, *shape]``."""
     return encode_split(load_config(folder / CONFIG), test, count)
 
 

@@ -1,4 +1,4 @@
-"""Export, read back, run, compare: the one way, which run, export and verify all take."""
+"""Export, read back, run and compare artifacts, for run, export and verify alike."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FEW, MORE = 1_000_000, 6_000_000
 
 
 def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:
-    """Write an artifact; returns what its manifest keeps of how. given: the user's options; common: see `Options`.
+    """Write an artifact; return the manifest's facts on it. given: the user's options; common: see `Options`.
 
     Raises UnsupportedError for a node of a kind that the target does not take.
     """
@@ -54,11 +54,11 @@ def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | N
 
 @contextmanager
 def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
-    """A path to write an artifact at; all beside it is moved to ``output``'s place if the block ends well.
+    """Yield a path to write an artifact at; it and its companions move to ``output`` if the block ends well.
 
-    What the user has put into a folder that is written again stays.
+    The user's own files in a folder that is written again stay.
 
-    Raises InputError if something else is in that place.
+    Raises InputError if another kind of file is in that place.
     """
     if to.folder is None:
         make_place(output)
@@ -76,7 +76,7 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
 
 
 def open_runner(kind: type[Runner], network: Network, program: Program, **common: Any) -> Runner:
-    """A backend's run of a Program, or of an artifact that was made from it; raises ToolError as `ready`."""
+    """Return a backend's run of a Program, or of an artifact that was made from it; raise ToolError as `ready`."""
     complete_runner(kind)
     if isinstance(network, Program):
         require_taken(network, kind.takes, kind.name)
@@ -84,7 +84,7 @@ def open_runner(kind: type[Runner], network: Network, program: Program, **common
 
 
 def ready(runner: Runner, program: Program, deadline: float | None = None) -> Runner:
-    """A runner as a run of ``program``; raises ToolError if it cannot run on this machine.
+    """Return a runner as a run of ``program``; raise ToolError if it cannot run on this machine.
 
     deadline: seconds that an outside tool may take; None: the runner's own.
     """
@@ -98,7 +98,7 @@ def ready(runner: Runner, program: Program, deadline: float | None = None) -> Ru
 
 
 def labels_of(paths: Iterable[Path]) -> dict[Path, str]:
-    """What tables call files and folders: their names, and where two share one their paths as given."""
+    """Return tables' labels of files and folders: their names, or for duplicates their paths as given."""
     names = {path: path.name or path.resolve().name for path in paths}
     given = list(names.values())
     return {path: name if given.count(name) == 1 else str(path) for path, name in names.items()}
@@ -116,7 +116,7 @@ def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
 
 
 class ParityBench:
-    """A network on one input, and every run that is held to its reference or to the model that it must equal.
+    """A network on one input, and every run compared with its reference or with the model that it must equal.
 
     x: ``[T, B, *shape]``; labels: ``[B]``, for accuracies. name: of the reference in tables.
     """
@@ -134,39 +134,39 @@ class ParityBench:
 
     @property
     def report(self) -> ParityReport:
-        """Every run so far."""
+        """Return every run so far."""
         right = accuracy(self.program, self.expected, self.labels)
         return ParityReport(self.name, right, tuple(self.runs), self._warnings)
 
     @property
     def connections(self) -> int:
-        """Of the network, counted one by one."""
+        """Number of the network's connections, counted one by one."""
         return sum(dense_macs(node) for node in self.program.nodes if isinstance(node, Tapped))
 
     def within(self, values: int, most: int | None = None) -> int:
-        """How many samples keep the spikes and silences of all layers within ``values``: one to ``most``, or all."""
+        """Return how many samples keep all layers' spikes and silences within ``values``: one to ``most``, or all."""
         steps, samples = leading(self.x)
         return min(samples, most or samples, self.program.samples_within(values, steps))
 
     def add(self, name: str, result: Result, *, samples: int | None = None, **about: Any) -> None:
         """Compare a run on ``x``, or on its first ``samples``, with the reference; about: fields of `RunParity`.
 
-        Fewer samples give no accuracy: it could not be set beside the others'.
+        Fewer samples give no accuracy: it would not be comparable with the others'.
         """
         x, expected, labels = self.x, self.expected, self.labels
         near: dict[str, int] | None = self._near.counts
         if samples is not None and samples < leading(x)[1]:
             x, expected, labels, near = first_samples(x, samples), _first(expected, samples), None, None
         right = accuracy(self.program, result, labels)
-        found = compare(
+        parity = compare(
             self.program, expected, result, name, x=x, near=near, against=self.name, accuracy=right, **about
         )
-        self.runs.append(found)
+        self.runs.append(parity)
 
     def artifact(
         self, path: Path, of: Format, name: str | None = None, *, deadline: float | None = None, **about: Any
     ) -> Runner:
-        """Read an artifact back and `hold` its run; returns the Runner. deadline: see `ready`."""
+        """Read an artifact back and compare its run; return the Runner. deadline: see `ready`."""
         runner = ready(of.load(path), self.program, deadline)
         self.compare(name or path.name, runner, path, **{"artifact": str(path), **about})
         return runner
@@ -182,10 +182,10 @@ class ParityBench:
         samples: int | None = None,
         **about: Any,
     ) -> None:
-        """Run and compare with the reference, and with the runner's model where that is another.
+        """Run and compare with the reference, and with the runner's model if that is another.
 
-        required: false where the sums are not proved exact, so that differences are told. model: of a model in tables.
-        samples: how many of the first to take.
+        required: false if the sums are not proved exact, so that differences are reported only. model: of a model in
+        tables. samples: number of first samples to take.
         """
         x = self.x if samples is None else first_samples(self.x, samples)
         result = runner.run(x, record=True)
@@ -209,7 +209,7 @@ class ParityBench:
     ) -> None:
         """Run an artifact on every other Runner that reads it and has a model to equal.
 
-        besides: names of Runners to leave out. One that cannot run on this machine, or cannot hold it, is said.
+        besides: names of Runners to leave out. A Runner that cannot run here, or cannot hold it, is reported.
         values: see `within`; `SAMPLES` at most. common: see `Options`.
         """
         for kind in registry().runners.values():
@@ -224,17 +224,17 @@ class ParityBench:
             x = first_samples(self.x, samples)
             say.say(f"running {samples} of {leading(self.x)[1]:,} samples through {name} on {kind.name}")
             try:
-                found = runner.run(x, record=True)
+                result = runner.run(x, record=True)
             except InputError as error:
                 say.warn(f"{kind.name} cannot hold {name}, the table is without it: {error}")
                 continue
             about = {"backend": kind.name, "label": kind.label, "artifact": str(path)}
-            self._against(f"{name} on {kind.name}", found, own, x, "", about)
+            self._against(f"{name} on {kind.name}", result, own, x, "", about)
 
     def witnesses(self, say: Console, *, required: bool, **common: Any) -> None:
         """Run the network on every simulator that takes no artifact and must equal the reference, on `FEW` spikes.
 
-        required: as for `hold`. One that cannot run the network is said. common: see `Options`.
+        required: as for `hold`. A simulator that cannot run the network is reported. common: see `Options`.
         """
         samples = self.within(FEW, SAMPLES)
         for kind in registry().runners.values():
@@ -248,7 +248,7 @@ class ParityBench:
                 say.warn(f"{kind.name} did not run, the table is without it: {error}")
 
     def _model(self, runner: Runner, network: Network) -> Runner | None:
-        """What the runner must equal, where that is not the reference as it stands."""
+        """Return the model that the runner must equal, if that is not the plain reference."""
         own = runner.model(self.program) if isinstance(runner, OfModel) else None
         if own is not None or runner.agrees_with in (None, REFERENCE):
             return own
@@ -259,12 +259,12 @@ class ParityBench:
     ) -> None:
         title = title or model.name
         expected = model.run(x, record=True)
-        found = compare(self.program, expected, result, f"{name} (against {title})", against=title, **about)
-        self.runs.append(found)
+        parity = compare(self.program, expected, result, f"{name} (against {title})", against=title, **about)
+        self.runs.append(parity)
 
 
 def show_parity(report: ParityReport, say: Console) -> None:
-    """Agreement by layer."""
+    """Print agreement by layer."""
     for warning in report.warnings:
         say.warn(warning)
     say.table(list(LAYER_HEADER), [list(row) for row in layer_rows(report)])

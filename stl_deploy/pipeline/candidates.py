@@ -1,4 +1,4 @@
-"""Networks to weigh against each other, from run folders, .nir files and kept epochs, and the points they make."""
+"""Collect networks to compare: run folders, .nir files and kept epochs, and their points."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stl_deploy.training.run_files import CONFIG, MODEL
 
 @dataclass(frozen=True, eq=False)
 class TradeoffPoint:
-    """A spiking network, labelled input for it, and where it comes from.
+    """A spiking network, labelled input for it, and its source.
 
     x: ``[T, B, *shape]``; labels: ``[B]``. mode: how it was trained ("" of a .nir file). epoch: of a kept epoch.
     """
@@ -39,7 +39,7 @@ class TradeoffPoint:
 
 
 def mode_of(source: Path) -> str:
-    """The learning mode of a run folder, "" for anything else."""
+    """Return the learning mode of a run folder, "" for anything else."""
     file = source / CONFIG
     return load_config(file).train.mode if file.is_file() else ""
 
@@ -54,11 +54,11 @@ def candidates(
     over_checkpoints: bool = False,
     say: Console = QUIET,
 ) -> Iterator[TradeoffPoint]:
-    """The network of a source, and with ``over_checkpoints`` those of the epochs that its training kept.
+    """Return the network of a source, and with ``over_checkpoints`` those of its training's kept epochs.
 
     The input is the file given, else a run folder's own test samples. A run folder that was only trained is folded.
-    The network comes last, as the epoch whose weights it has, which is not told twice.
-    input_grid: it is rounded to multiples of 2^-input_grid, and that is declared.
+    The network comes last, in place of the epoch with its weights.
+    input_grid: round it to multiples of 2^-input_grid, and declare the grid.
     Raises InputError without labels, for input off the grid that the graph declares, if no epochs were kept, or for a
     run folder whose network, weights or test samples have changed since its manifest was written.
     """
@@ -99,7 +99,7 @@ def _kept(source: Path) -> dict[int, Path]:
 
 
 def _picked(source: Path) -> int:
-    """The epoch whose weights the run's network has."""
+    """Return the epoch whose weights the run's network has."""
     from stl_deploy.training.model_file import model_facts  # torch
 
     epoch = model_facts(source).get("epoch")
@@ -143,7 +143,7 @@ class Point:
     """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
 
     joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
-    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept
+    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" if unknown). epoch: of a kept
     epoch of a training. samples: names those that it was measured on; points of other samples are not compared.
     right: ``[B]``, whether each sample was decided right, for paired comparisons; not in `as_dict`.
     """
@@ -168,7 +168,7 @@ class Point:
 
 
 def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points that no other of the same samples equals or beats in both accuracy and energy, beating it in one."""
+    """Return the points that no other point of the same samples dominates in accuracy and energy."""
     return tuple(p for p in points if not any(_beats(other, p) for other in points))
 
 

@@ -1,4 +1,4 @@
-"""`capture`: any torch module becomes a `SpikingGraph`, proved to spike as the module does."""
+"""`capture`: turn any torch module into a `SpikingGraph`, proved to spike as the module does."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def capture(
 
 
 def _noted(folded: FoldedLayers, metadata: Mapping[str, Any]) -> FoldedLayers:
-    """The same with more metadata."""
+    """Return the same with more metadata."""
     if folded.graph is None:
         program = replace(folded.program, metadata={**folded.program.metadata, **metadata})
         return folded._replace(program=program)
@@ -136,7 +136,7 @@ class Captured:
 
     @property
     def time(self) -> Time:
-        """Where the module has time."""
+        """Position of time in the module."""
         return self.traced.call.time
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
@@ -254,7 +254,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
 
 
 def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
-    """Run a model once whose learned thresholds wait for a first batch, from which they get their sizes.
+    """Run a model once if its learned thresholds take their sizes from a first batch.
 
     Layers of torch's own that do so, as `nn.LazyLinear`, would draw their weights then: nobody has trained them.
     """
@@ -264,7 +264,7 @@ def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
 
 
 def _require_on_cpu(model: nn.Module) -> None:
-    """Raise CaptureError for weights on a card: a kernel of one's own, as Triton's, is not seen there."""
+    """Raise CaptureError for weights on a GPU: own kernels there, as Triton's, are not seen."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device.type not in ("cpu", "meta"):
             raise CaptureError(
@@ -273,7 +273,7 @@ def _require_on_cpu(model: nn.Module) -> None:
 
 
 def _several(x: Tensor, call: Call) -> Tensor:
-    """A few samples to trace with: at least 2, of a number that is not that of the steps."""
+    """Return a few samples to trace with: at least 2, another number than that of the steps."""
     axis = batch_axis(call)
     wanted = 2 if call.time != "inside" and x.shape[1 - axis] == _TRACED_SAMPLES else _TRACED_SAMPLES
     index = torch.arange(wanted) % x.shape[axis]
@@ -281,7 +281,7 @@ def _several(x: Tensor, call: Call) -> Tensor:
 
 
 def _at_least_two(x: Tensor, call: Call) -> Tensor:
-    """One sample twice: an axis of one sample beside one of one channel is told from it by nothing."""
+    """Duplicate a single sample: a batch axis of size 1 looks like a channel axis of size 1."""
     axis = batch_axis(call)
     return x if x.shape[axis] > 1 else torch.cat([x, x], axis)
 
@@ -303,7 +303,7 @@ def _require_whole(traced: Traced, x: Tensor) -> None:
 
 
 def _fold(traced: Traced) -> FoldedLayers:
-    """Fold the layers; a refusal says where the layer stands in the user's code."""
+    """Fold the layers; a refusal names the layer's line in the user's code."""
     try:
         return fold_layers(traced.graph)
     except (CaptureError, GraphError) as error:
@@ -327,8 +327,8 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         try:
             compared += prove_replay(model, traced, given, what)
         except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            found = isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None
-            if not what.startswith("another") or found:
+            differs = isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None
+            if not what.startswith("another") or differs:
                 raise
             continue
         done.append(what)
@@ -440,14 +440,14 @@ def _casts_of_input(traced: Traced) -> set[torch.dtype]:
 
 
 def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
-    """Fresh input with another batch size, and another number of steps where the caller decides that."""
+    """Return fresh input with another batch size, and another number of steps if the caller decides that."""
     axis = batch_axis(call)
     size = x.shape[axis]
     index = torch.arange(size + 1) % size
-    found = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
+    variants = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
     if call.time != "inside":
         steps = x.shape[1 - axis]
         index = torch.arange(steps + 2) % steps
         longer = permuted(x.index_select(1 - axis, index), 2)
-        found.append((f"another number of steps ({steps + 2})", longer))
-    return found
+        variants.append((f"another number of steps ({steps + 2})", longer))
+    return variants

@@ -1,4 +1,4 @@
-"""Check in memory: what keeps a network off each target, node by node."""
+"""Check in memory: find everything that keeps a network off each target, node by node."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def check(
     net: SpikingGraph, targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
 ) -> CheckReport:
-    """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
+    """Check each node for each target (default: every format's): faithful, approximate or unsupported, and why.
 
-    x: input like what will enter, for targets that take integers alone. Raises InputError for a target or an
+    x: representative input, for targets that take integers alone. Raises InputError for a target or an
     option that is not known.
     """
     asked = targets_asked(targets, options, x)
@@ -53,13 +53,13 @@ def check_as_program(
     declared: Mapping[str, Any] | None,
     seen: Mapping[str, Any] | None,
 ) -> CheckReport:
-    """The report on a Program that is no NIR graph; declared, seen: as `check_file` takes them."""
+    """Return the report on a Program that is no NIR graph; declared, seen: as `check_file` takes them."""
     said = {"input": dict(seen or {}), **program.metadata} | ({"input": dict(declared)} if declared else {})
     return check_program(replace(program, metadata=said), asked)
 
 
 def declared_grid(bits: int | None) -> dict[str, Any] | None:
-    """What metadata say of an input of multiples of 2^-bits up to 1; raises InputError for bits outside 0…24."""
+    """Return metadata of an input of multiples of 2^-bits up to 1; raise InputError for bits outside 0…24."""
     if bits is None:
         return None
     check_bits(bits)
@@ -67,7 +67,7 @@ def declared_grid(bits: int | None) -> dict[str, Any] | None:
 
 
 def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
-    """What ``x`` shows of the input, as metadata say it; None without x."""
+    """Return metadata of the input as ``x`` shows it; None without x."""
     if x is None:
         return None
     arrays = list(x.values()) if isinstance(x, Mapping) else [np.asarray(x)]
@@ -77,7 +77,7 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
 def targets_asked(
     targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
 ) -> dict[str, TargetCheck]:
-    """What each target is asked; without names, of every format but those that are asked by name alone.
+    """Return each target's check; by default of every format except those checked by name only.
 
     options: of the targets that are named. x: input that those may count by.
     Raises InputError for a name or an option that is none of theirs.

@@ -1,4 +1,4 @@
-"""Energy in memory: exact counts, joules, and the network beside its ANN twin."""
+"""Compute energy in memory: exact counts, joules, and the ANN twin."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def energy(
 ) -> EnergyReport:
     """Count a network's activity on ``x`` ``[T, B, *shape]`` exactly and price the counts.
 
-    labels: ``[B]``, for accuracy and the spread by class. twin: what a trained ANN of the same topology did. source:
-    what was counted. notes: assumptions, one sentence each.
+    labels: ``[B]``, for accuracy and the spread by class. twin: activity of a trained ANN of the same topology. source:
+    name of the counted network. notes: assumptions, one sentence each.
     Raises InputError or ConfigError for input, coding, price list or margin that do not fit, for a margin without
     labels, and for input off the grid that the graph declares.
     """
@@ -69,7 +69,7 @@ def energy(
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> None:
-    """Raise InputError for a margin of accuracy that is none, or is given without labels."""
+    """Raise InputError for an invalid margin of accuracy, or one without labels."""
     if options.margin is None:
         return
     check_margin(options.margin)
@@ -81,7 +81,7 @@ def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> 
 
 
 def rounded(options: EnergyOptions) -> list[str]:
-    """The note that the input was rounded, if it was."""
+    """Return the note that the input was rounded, if it was."""
     bits = options.input_grid
     return [] if bits is None else [f"The input was rounded to multiples of 2^-{bits}, as asked."]
 
@@ -98,7 +98,7 @@ MOST = 8 * CORES
 
 
 def on_loihi(program: Program) -> OnChip:
-    """The ``simple`` and the ``balanced`` placement, or why there is none.
+    """Return the ``simple`` and the ``balanced`` placement, or why there is none.
 
     Thresholds are folded into the weights, one per core, so they take no room.
     """

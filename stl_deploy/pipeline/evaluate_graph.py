@@ -1,4 +1,4 @@
-"""A whole labelled data set through a graph, the module that it was captured from, and the backends that run it."""
+"""Run a whole labelled data set through a graph, its captured module, and backends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def evaluate_graph(
     input_grid: int | None = None,
     backend: str | Path | Sequence[str | Path] = (),
 ) -> GraphEvaluation:
-    """Run all of ``data`` and tell accuracy and differing spikes.
+    """Run all of ``data`` and return accuracy and differing spikes.
 
     data: a torch DataLoader or any iterable of batches ``(x, labels)``, or a torch Dataset of samples ``(x, label)``,
     which is batched. A batch is read as ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
@@ -58,14 +58,14 @@ def evaluate_graph(
     for given, labels in _batches(data):
         rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
         batch, x = _arranged(net, rounded, len(labels), steps, time)
-        found = net.simulate(x, input_grid=input_grid)
-        right += _right(found, labels)
+        result = net.simulate(x, input_grid=input_grid)
+        right += _right(result, labels)
         samples += len(labels)
-        backends.add(x if net.original is None else net.original.given(x), found, labels)
+        backends.add(x if net.original is None else net.original.given(x), result, labels)
         if net.original is not None:
             scores, own = net.original.run(batch)
             module_right += int((np.asarray(scores).argmax(-1) == labels).sum())
-            tally.add(own.recorded, {name: spikes for name, spikes in found.spikes.items() if name in own.recorded})
+            tally.add(own.recorded, {name: spikes for name, spikes in result.spikes.items() if name in own.recorded})
     if not samples:
         raise InputError("expected a labelled data set; found no batch in it")
     layers = {name: (node.compared, node.differing) for name, node in tally.nodes.items()}
@@ -94,12 +94,14 @@ class _Backends:
             if isinstance(kind, type) and name not in self.runners:
                 self.runners[name] = self._opened(kind, x)
             result = self.runners[name].run(given, record=True)
-            found = Simulation(name, result.outputs, result.recorded, self.net.readout)
-            self.right[name] += _right(found, labels)
-            self.tallies[name].add({n: s for n, s in expected.spikes.items() if n in found.spikes}, found.spikes)
+            simulation = Simulation(name, result.outputs, result.recorded, self.net.readout)
+            self.right[name] += _right(simulation, labels)
+            self.tallies[name].add(
+                {n: s for n, s in expected.spikes.items() if n in simulation.spikes}, simulation.spikes
+            )
 
     def _opened(self, kind: type[Runner], x: NetworkInput) -> Runner:
-        """A backend; its integers are chosen on the graph's sample, on ``x`` where there is none."""
+        """Open a backend; its integers are chosen on the graph's sample, or else on ``x``."""
         chosen_on = x if self.net.sample is None else self.net.sample
         declared, _ = on_declared_grid(self.net.program, chosen_on, self.input_grid, QUIET)
         if isinstance(chosen_on, Mapping):
@@ -107,7 +109,7 @@ class _Backends:
         return open_runner(kind, declared, declared, calibration=lambda: chosen_on)
 
     def results(self, samples: int) -> dict[str, BackendEvaluation]:
-        """What was found, by name."""
+        """Return the results by name."""
         return {
             name: BackendEvaluation(
                 name,
@@ -122,12 +124,12 @@ class _Backends:
 
 
 def _is_artifact(backend: str | Path) -> bool:
-    """Whether this is an artifact's path rather than a backend's name."""
+    """Return whether this is an artifact's path rather than a backend's name."""
     return isinstance(backend, Path) or (backend not in registry().runners and format_of(Path(backend)) is not None)
 
 
 def _loaded(path: Path) -> Runner:
-    """The run of an artifact; raises InputError where there is none."""
+    """Return the run of an artifact; raise InputError if there is none."""
     to = format_of(path)
     if to is None or not path.exists():
         what = named(path) if path.exists() else "no such file"
@@ -136,7 +138,7 @@ def _loaded(path: Path) -> Runner:
 
 
 def _right(found: Simulation, labels: NDArray[np.int64]) -> int:
-    """How many samples are decided as labelled."""
+    """Count the samples decided as labelled."""
     decided = found.readout
     if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
         decided = decided.sum(axis=0, dtype=np.float64)
@@ -152,7 +154,7 @@ def _right(found: Simulation, labels: NDArray[np.int64]) -> int:
 def _arranged(
     net: SpikingGraph, batch: Any, count: int, steps: int | None, time: str | None
 ) -> tuple[Any, NDArray[Any]]:
-    """A batch as the module takes it, and as the graph's input ``[T, B, *shape]``."""
+    """Return a batch in the module's form, and as the graph's input ``[T, B, *shape]``."""
     if net.original is not None and net.original.time == "inside":
         if len(batch) != count:
             raise InputError(f"expected batches [B, ...] with B labels; found {list(np.shape(batch))} with {count}")

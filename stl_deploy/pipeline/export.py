@@ -1,4 +1,4 @@
-"""Export in memory: one artifact and its manifest, read back and run against the graph unless told not to."""
+"""Export in memory: write one artifact and its manifest, read it back and run it against the graph."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 
 def target_of(output: Path) -> str:
-    """The target that a file's suffix tells; raises InputError where it tells none."""
-    told = format_of(output)
-    if told is None:
-        known = ", ".join(f"{one.suffix} ({one.name})" for one in registry().formats.values() if one.suffix)
+    """Return the target of a file's suffix; raise InputError if there is none."""
+    target = format_of(output)
+    if target is None:
+        known = ", ".join(f"{kind.suffix} ({kind.name})" for kind in registry().formats.values() if kind.suffix)
         raise InputError(
             f"{output}: expected a name that ends in {known}; or name the target, as {option('to', 'c')} for a "
             "folder of C"
         )
-    return told.name
+    return target.name
 
 
 def check_place(to: str, output: Path, options: ExportOptions) -> Format:
-    """The target; raises InputError if it is not known, or its artifact cannot stand at ``output``."""
+    """Return the target; raise InputError if it is unknown, or its artifact cannot be written at ``output``."""
     target = find_format(to)
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
@@ -67,10 +67,10 @@ def export(
 ) -> Exported:
     """Write one artifact and ``<output>.manifest.json``.
 
-    x: what it is verified on, and integers are calibrated by unless ``calibration`` loads better; None: random input on
-    the graph's grid, which is said. labels: of x. what: x in words; None: as many of its samples as `compared` allows
+    x: input for verification, and for calibration unless ``calibration`` loads better; None: random input on the
+    graph's grid, with a message. labels: of x. what: x in words; None: as many of its samples as `compared` allows
     are taken. origin: of the network; default: its name and hash.
-    Nothing is left behind if the artifact fails its verification.
+    An artifact that fails its verification is removed.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
@@ -100,8 +100,8 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if options.verified:
             say.say(f"reading {path.name} back and running it on {what}")
-            found = _verified(ParityBench(program, x), path, target, output, options.deadline, say)
-            facts["verified"] = found if found is None else {"input": what, **found}
+            comparison = _verified(ParityBench(program, x), path, target, output, options.deadline, say)
+            facts["verified"] = comparison if comparison is None else {"input": what, **comparison}
         contents = manifest(program, [path], source=dict(origin), **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
@@ -113,7 +113,7 @@ def export(
 def _verified(
     bench: ParityBench, path: Path, target: Format, output: Path, deadline: float, say: Console
 ) -> dict[str, Any] | None:
-    """What the comparison found; None, with a warning, where the artifact cannot be run on this machine."""
+    """Return the comparison's results; None, with a warning, if the artifact cannot run on this machine."""
     reason = why_unavailable(target.load(path))
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
@@ -125,7 +125,7 @@ def _verified(
 
 
 def _graph(net: SpikingGraph, program: Program) -> nir.NIRGraph | None:
-    """The graph with the dialect that it is meant in, and the grid of its input, written there; None of a Program."""
+    """Return the graph with its dialect and input grid in the metadata; None for a Program."""
     if not net.is_nir:
         return None
     declared = {"input": program.metadata["input"]} if "input" in program.metadata else {}

@@ -1,4 +1,4 @@
-"""The compiled fast path, said and done before anyone waits for it."""
+"""Compile the fast path ahead of time, with a message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stl_deploy.errors import ToolError
 
 
 def announce(device: str, say: Console) -> None:
-    """Compile the fast path now, and say so, if this device takes it and its code is not kept from another time."""
+    """Compile the fast path now, with a message, if this device takes it and its code is not cached."""
     import torch
 
     from stl_deploy.nn import fused
@@ -26,7 +26,7 @@ def announce(device: str, say: Console) -> None:
 def warm(*, say: Console = QUIET) -> dict[str, Any]:
     """Compile all of the fast path for float32 and keep it for later processes.
 
-    Returns what it took (JSON-ready): ``first_seconds`` until what every training needs was there, ``seconds`` in all.
+    Returns the time (JSON-ready): ``first_seconds`` until the common kernels were there, ``seconds`` in all.
 
     Raises ToolError if numba is missing, or its code cannot be kept on this disk.
     """

@@ -1,4 +1,4 @@
-"""Fold in memory: a NIR graph that came without a torch network, or the Program of a captured module."""
+"""Fold in memory: a NIR graph without a torch network, or the Program of a captured module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stl_deploy.passes.permutations import Permutations
 
 @dataclass(frozen=True, eq=False)
 class FoldedGraph:
-    """A folded graph, the dialect it is meant in, and its Program.
+    """A folded graph, its dialect, and its Program.
 
     merged: the pools that went into weights. restated: whether its nodes had to be written anew, because those of the
     graph given could not hold the change. kept: why neurons keep their thresholds (see `Rewritten`).
@@ -41,7 +41,7 @@ class FoldedGraph:
 
 
 def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> FoldedGraph:
-    """A new graph of the same spikes but for rounding: pools and thresholds into weights, weights onto exact grids.
+    """Fold into a new graph, equal up to rounding: pools and thresholds into weights, weights onto exact grids.
 
     options: exact_grid (None: yes) rounds weights and biases where the grid of what arrives is known. input_grid: the
     input is multiples of 2^-input_grid up to 1; default: as the graph's metadata declare.
@@ -62,7 +62,7 @@ def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> F
 
 
 def fold_program(program: Program, options: FoldOptions) -> Rewritten:
-    """The same for a Program that NIR cannot hold. Raises as `fold_graph`."""
+    """Fold a Program that NIR cannot hold. Raises as `fold_graph`."""
     declared = replace(program, metadata=_declared(program.metadata, options.input_grid))
     folded = apply(declared, FOREIGN, options)
     made = replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
@@ -70,7 +70,7 @@ def fold_program(program: Program, options: FoldOptions) -> Rewritten:
 
 
 def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
-    """Metadata that declare the input's grid, if there is one; raises InputError for one that is none."""
+    """Return metadata that declare the input's grid, if there is one; raise InputError for an invalid one."""
     kept = dict(metadata)
     if input_grid is not None:
         coding = "spikes" if input_grid == 0 else "analog"
@@ -80,7 +80,7 @@ def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, 
 
 
 def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
-    """What metadata say of a fold."""
+    """Return the metadata of a fold."""
     done: dict[str, Any] = {"thresholds": "weights"} if options.thresholds == "weights" else {}
     if folded.kept:
         done["thresholds_kept"] = sorted(folded.kept)
@@ -90,12 +90,12 @@ def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
 
 
 def kept_thresholds(kept: Mapping[str, str]) -> list[str]:
-    """One sentence for each neuron that keeps its thresholds."""
+    """Return one sentence for each neuron that keeps its thresholds."""
     return [f"node '{name}' keeps its thresholds: {why.partition(': ')[2]}" for name, why in kept.items()]
 
 
 class FoldedLayers(NamedTuple):
-    """A NIR graph, its dialect, and the Program that they are read back as; of what NIR cannot hold the Program alone.
+    """A NIR graph, its dialect, and the Program that they read back as; the Program alone if NIR cannot hold it.
 
     arranged: for each neuron and input whose values stand in another order than the module's, the module's flat place
     of each value.
@@ -108,12 +108,12 @@ class FoldedLayers(NamedTuple):
 
     @property
     def network(self) -> nir.NIRGraph | Program:
-        """The graph, or the Program where there is none."""
+        """The graph, or the Program without one."""
         return self.program if self.graph is None else self.graph
 
 
 def fold_layers(layers: Program) -> FoldedLayers:
-    """The NIR graph of a captured module's layers, and what it is read back as.
+    """Return the NIR graph of a captured module's layers, and the Program that it reads back as.
 
     Raises CaptureError for a layer that a pass cannot take apart, or numbers that NIR cannot hold; ParityError where a
     pass changes what it must not.
@@ -135,5 +135,5 @@ def fold_layers(layers: Program) -> FoldedLayers:
 
 
 def _is_beyond_nir(neuron: Neuron) -> bool:
-    """Whether a neuron counts spikes as no dialect of NIR does."""
+    """Return whether a neuron counts spikes as no dialect of NIR does."""
     return neuron.many and (neuron.rounding != "down" or neuron.decay is None)

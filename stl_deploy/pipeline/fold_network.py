@@ -1,4 +1,4 @@
-"""Fold a trained network: its Program, the passes, the NIR graph, and the same numbers as a torch module."""
+"""Fold a trained network into a Program, a NIR graph, and a torch module of the same numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ threshold or of the layer's largest potential."""
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """A folded network as a NIR graph and the Program that this is read back as.
+    """A folded network as a NIR graph and the Program that it reads back as.
 
     grids: those of its numbers. kept: why neurons keep their thresholds (see `Rewritten`).
     """
@@ -46,7 +46,7 @@ class Folded:
 
     @cached_property
     def network(self) -> ProgramModule:
-        """The folded numbers as a torch module."""
+        """Return the folded numbers as a torch module."""
         return ProgramModule(self.program).eval().requires_grad_(False)
 
 
@@ -91,9 +91,9 @@ def fold(
 
 @torch.no_grad()
 def require_forward(network: Network, program: Program) -> None:
-    """Raise ParityError where a network's own ``forward`` does not spike as the Program of its layers does.
+    """Raise ParityError if a network's own ``forward`` does not spike as the Program of its layers does.
 
-    Each population is judged on what the forward's own spikes bring it.
+    Each population gets the input that the forward's own spikes cause.
     """
     (entry,) = program.inputs
     x = random_input(np.random.default_rng(0), program.metadata, (_STEPS, _SAMPLES, *entry.shape))

@@ -1,4 +1,4 @@
-"""The ANN frontier of a run: its topology at several widths, trained once by the same recipe and kept."""
+"""Build a run's ANN frontier: its topology at several widths, trained once by the same recipe and kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stl_deploy.training.run_folder import FRONTIER
 
 
 def narrowed(config: RunConfig, width: float) -> RunConfig:
-    """The configuration with so many times the hidden channels and features; the last linear layer stays as it is."""
+    """Return the configuration with hidden channels and features scaled; the last linear layer is unchanged."""
     sections = config.model_dump(mode="json")["network"]
     last = max((i for i, layer in enumerate(sections) if layer["kind"] in ("conv", "linear")), default=-1)
     layers = [layer if i == last else _scaled(layer, width) for i, layer in enumerate(sections)]
@@ -38,28 +38,28 @@ def narrowed(config: RunConfig, width: float) -> RunConfig:
 
 
 def _scaled(layer: dict[str, Any], width: float) -> dict[str, Any]:
-    found = dict(layer)
+    layer_config = dict(layer)
     for key in ("channels", "features"):
-        if key in found:
-            found[key] = max(1, round(width * found[key]))
+        if key in layer_config:
+            layer_config[key] = max(1, round(width * layer_config[key]))
     for key in ("layers", "shortcut"):
-        if key in found:
-            found[key] = [_scaled(inner, width) for inner in found[key]]
-    return found
+        if key in layer_config:
+            layer_config[key] = [_scaled(inner, width) for inner in layer_config[key]]
+    return layer_config
 
 
 def folder_of(run_dir: Path, width: float) -> Path:
-    """The run folder of one of the ANNs."""
+    """Return the run folder of one of the ANNs."""
     return run_dir / FRONTIER / f"{width:g}"
 
 
 def is_kept(run_dir: Path) -> bool:
-    """Whether a run has the ANNs of every width below 1."""
+    """Return whether a run has the ANNs of every width below 1."""
     return all((folder_of(run_dir, width) / MODEL).is_file() for width in WIDTHS if width < 1)
 
 
 def keep_frontier(config: RunConfig, run_dir: Path, say: Console) -> None:
-    """Train the ANNs that are not there, each below ``run_dir``; one that was cut off goes on."""
+    """Train the missing ANNs, each below ``run_dir``; an interrupted one is resumed."""
     for width in WIDTHS:
         if width < 1:
             say.step(f"Training the ANN of {width:g} times the width (kept in {folder_of(run_dir, width)})")
@@ -75,7 +75,7 @@ def frontier_of(
     labels: NDArray[np.int64],
     margin: float,
 ) -> Frontier | None:
-    """Every kept ANN priced and compared with the SNN on the same samples; None without any, or without decisions.
+    """Price every kept ANN and compare it with the SNN on the same samples; None without any, or without decisions.
 
     twin: measured on ``frames`` ``[1, B, *shape]``, which the others take, too. margin: a share.
     """
@@ -108,7 +108,7 @@ def _point(
 
 
 def structure_of(config: RunConfig, shape: tuple[int, ...], classes: int) -> Program:
-    """The graph of a configuration's network, with weights as drawn: what an ANN of it is priced by."""
+    """Return the graph of a configuration's network with initial weights, for pricing an ANN."""
     spiking = config.model_copy(update={"train": config.train.model_copy(update={"mode": "stl"})})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

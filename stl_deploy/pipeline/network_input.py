@@ -1,4 +1,4 @@
-"""What a network is run on: input on the grid that it declares, random input where there is none, no more than fits."""
+"""Prepare a network's input: on the declared grid, random by default, limited in size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_COMPARED = 250_000_000
 
 
 def drawn(program: Program) -> tuple[NetworkInput, str]:
-    """Random values from a fixed seed on the grid that the Program declares (0 or 1 if it declares none), in words."""
+    """Draw random values from a fixed seed on the Program's declared grid (0 or 1 by default), with a description."""
     rng = np.random.default_rng(0)
     made = {
         node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))
@@ -39,7 +39,7 @@ def drawn(program: Program) -> tuple[NetworkInput, str]:
 def compared(
     program: Program, x: NetworkInput, labels: NDArray[np.int64] | None, name: str
 ) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
-    """As many of the first samples as `MOST_COMPARED` allows, one at least; in words, as of ``name``."""
+    """Return as many of the first samples as `MOST_COMPARED` allows, one at least; in words, as of ``name``."""
     steps, samples = leading(x)
     count = program.samples_within(MOST_COMPARED, steps)
     if count >= samples:
@@ -50,7 +50,7 @@ def compared(
 
 
 def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: Console) -> tuple[Program, NetworkInput]:
-    """The Program with its input declared as multiples of 2^-bits up to the largest in ``x``, and ``x`` rounded to it.
+    """Declare the Program's input as multiples of 2^-bits up to the largest in ``x``, and round ``x`` to them.
 
     bits None: both as they are; raises InputError where ``x`` is off the grid that the Program declares.
     Raises InputError for bits outside 0…24, for several inputs, or if nothing but zeros is left.

@@ -1,4 +1,4 @@
-"""The verb optimise: search for a network that costs less than the cheapest ANN of its accuracy, or answer none."""
+"""Search for a network that costs less than the cheapest ANN of its accuracy."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Optimised:
-    """What a search found. best: the point of least ratio within the margin, on validation data; None without any.
+    """Result of a search. best: the point of least ratio within the margin, on validation data; None without any.
 
-    tested: the same network on the test data, looked at once. missing: trials that there was no time for.
+    tested: the same network on the test data, evaluated once. missing: trials without time left.
     """
 
     points: tuple[Point, ...]
@@ -83,15 +83,15 @@ class Optimised:
     @property
     def recommended(self) -> bool:
         """Whether the best point costs less than the cheapest equal ANN, on validation and on test data."""
-        found = (self.best, self.tested)
-        return all(each is not None and each.ratio < 1 and each.gap <= self.margin + _ROUNDING for each in found)
+        points = (self.best, self.tested)
+        return all(each is not None and each.ratio < 1 and each.gap <= self.margin + _ROUNDING for each in points)
 
     @property
     def text(self) -> str:
-        """What to do, in a few sentences."""
+        """The recommendation, in a few sentences."""
         if self.best is None:
             return f"None found: no point is within {100 * self.margin:g} points of the ANN twin on validation data."
-        told = f"{in_words(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
+        point = f"{in_words(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
         costs = (
             f"costs {number(self.best.ratio)} times the cheapest ANN of its accuracy ({self.best.ann.name}) streaming"
         )
@@ -104,7 +104,7 @@ class Optimised:
             )
         )
         begin = "Recommended" if self.recommended else "None found; the closest"
-        return f"{begin}: {told} {costs} (modelled).{test}"
+        return f"{begin}: {point} {costs} (modelled).{test}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -140,11 +140,11 @@ def search(
         run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
         goal: ``energy``.
         margin: Percentage points that a point may be behind the ANN twin, as measured.
-        minutes: No training begins after so long.
+        minutes: No training begins after this time.
         processes: Networks trained at a time.
-        executor: Where to train instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
+        executor: Trains instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
             Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
-        say: Where progress goes.
+        say: Prints progress.
 
     Raises:
         InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
@@ -168,9 +168,9 @@ def search(
             points += read_points(file)
         best = pick(points, anns, share)
         tested = None if best is None else _tested(run_dir, config, best, data)
-        found = Optimised(tuple(points), tuple(anns), share, best, tested, tuple(missing))
-        write_json(run_dir / FOLDER / JSON, found.as_dict())
-    return found
+        result = Optimised(tuple(points), tuple(anns), share, best, tested, tuple(missing))
+        write_json(run_dir / FOLDER / JSON, result.as_dict())
+    return result
 
 
 def _checked(run_dir: Path, goal: str, minutes: float, processes: int) -> RunConfig:
@@ -190,7 +190,7 @@ def _checked(run_dir: Path, goal: str, minutes: float, processes: int) -> RunCon
 
 
 def plan(config: RunConfig, synops: float) -> Iterator[Trial]:
-    """The networks to try, the most promising first: fewer steps, then narrower, then with fewer synops.
+    """Return the networks to try, the most promising first: fewer steps, then narrower, then with fewer synops.
 
     synops: of one sample of the run as it is.
     """
@@ -207,13 +207,15 @@ def plan(config: RunConfig, synops: float) -> Iterator[Trial]:
 
 
 def pick(points: Sequence[Point], anns: Sequence[Point], margin: float) -> Verdict | None:
-    """The point of least ratio among those within the margin of the twin; None without any."""
-    found = [judged(point, anns, margin) for point in points]
-    return min((each for each in found if each.gap <= margin + _ROUNDING), key=lambda each: each.ratio, default=None)
+    """Return the point of least ratio among those within the margin of the twin; None without any."""
+    candidates = [judged(point, anns, margin) for point in points]
+    return min(
+        (each for each in candidates if each.gap <= margin + _ROUNDING), key=lambda each: each.ratio, default=None
+    )
 
 
 def judged(point: Point, anns: Sequence[Point], margin: float) -> Verdict:
-    """One point against the ANNs, of which the first is the twin."""
+    """Compare one point with the ANNs, of which the first is the twin."""
     twin = anns[0]
     assert point.right is not None
     assert twin.right is not None
@@ -224,8 +226,8 @@ def judged(point: Point, anns: Sequence[Point], margin: float) -> Verdict:
 
 
 def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list[Point]:
-    """Every kept ANN on the samples of a split, the twin first."""
-    found = []
+    """Return every kept ANN on the samples of a split, the twin first."""
+    anns = []
     for width in WIDTHS:
         folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
         given = kept_frames(folder, split, len(split))
@@ -236,7 +238,7 @@ def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list
         joules = ann_joules(structure, counter.counts(), twin)
         name = "ANN twin" if width == 1 else f"ANN, {width:g} of the width"
         assert twin.accuracy is not None
-        found.append(
+        anns.append(
             Point(
                 name,
                 "ANN",
@@ -251,11 +253,11 @@ def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list
                 right=twin.right,
             )
         )
-    return found
+    return anns
 
 
 def _synops(run_dir: Path, split: Split) -> float:
-    """Synops of one validation sample of the run as it is."""
+    """Return synops of one validation sample of the run as it is."""
     from stl_deploy._util.temporary import temporary_folder
     from stl_deploy.runs.folded_run import fold_run
     from stl_deploy.runs.inputs import encode_split
@@ -271,7 +273,7 @@ def _synops(run_dir: Path, split: Split) -> float:
 def _train_all(
     run_dir: Path, trials: Sequence[Trial], end: float, processes: int, executor: Executor | None, say: Console
 ) -> tuple[list[Path], list[str]]:
-    """The files of trials that were carried out, and the names of those that there was no time for."""
+    """Return the files of finished trials, and the names of those without time left."""
     cores = max(1, (cpu_count() or 1) // processes)
     done, missing, waiting = list[Path](), list[str](), list[Trial](trials)
     pool = nullcontext(executor) if executor else ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
@@ -298,7 +300,7 @@ def _train_all(
 
 
 def _tested(run_dir: Path, config: RunConfig, best: Verdict, data: Dataset) -> Verdict:
-    """The picked point on the test data."""
+    """Return the picked point on the test data."""
     trained = best.point.name.partition(",")[0]
     folder = run_dir if trained == "as it is" else run_dir / FOLDER / trained
     anns = _anns(config, run_dir, data.test, data)
@@ -309,6 +311,6 @@ def _tested(run_dir: Path, config: RunConfig, best: Verdict, data: Dataset) -> V
 
 
 def in_words(point: Point) -> str:
-    """A point in words."""
+    """Describe a point in words."""
     sure = "" if point.margin is None else f", stopped once sure by {point.margin:.3g}"
     return f"{point.name} at {point.steps:g} steps{sure}"

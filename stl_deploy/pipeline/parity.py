@@ -1,4 +1,4 @@
-"""The parity table of a run: every run of the network against the reference run of its graph."""
+"""Build the parity table of a run: every run of the network against the reference run of its graph."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ class Accuracy:
 
 @dataclass(frozen=True, eq=False)
 class ParityTable:
-    """What was compared: the report, and the proofs of the graph's sums. samples: that were run. by_step: labels
-    are of each step.
+    """Result of a comparison: the report, and the proofs of the graph's sums.
+
+    samples: number run. by_step: labels are per step.
     """
 
     report: ParityReport
@@ -48,7 +49,7 @@ class ParityTable:
     by_step: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """verify.json: the comparison in full, and the rows that the report shows."""
+        """Return verify.json: the comparison in full, and the report's rows."""
         return {
             **self.report.as_dict(),
             "samples": self.samples,
@@ -68,7 +69,7 @@ class ParityTable:
 
 
 def accuracies(report: ParityReport, samples: int, *, by_step: bool = False) -> list[Accuracy]:
-    """The accuracy of the reference, then of every run that is compared with it, each with its interval.
+    """Return the accuracy of the reference, then of every compared run, each with its interval.
 
     by_step: labels are of each step, which depend on one another, so that there is no interval.
     """
@@ -96,7 +97,7 @@ def accuracies(report: ParityReport, samples: int, *, by_step: bool = False) -> 
 
 
 def proof_sentence(proofs: Sequence[NodeProof]) -> str:
-    """Whether the order of summation can matter."""
+    """Say whether the order of summation can matter."""
     unproved = [proof.node for proof in proofs if not proof.exact]
     if unproved:
         return f"Exact grid: not proved for {', '.join(unproved)}; spikes that differ were counted."
@@ -108,7 +109,7 @@ def proof_sentence(proofs: Sequence[NodeProof]) -> str:
 
 
 def show(table: ParityTable, say: Console) -> None:
-    """The table for people, and where each run first parts from what it is compared with."""
+    """Print the table, and the first divergence of each run."""
     intervals = {
         row.backend: "" if row.interval is None else "{:.1%} to {:.1%}".format(*row.interval)
         for row in accuracies(table.report, table.samples, by_step=table.by_step)

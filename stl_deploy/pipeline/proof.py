@@ -1,4 +1,4 @@
-"""The proof of a capture, in three parts: the step's graph replayed, each layer on its own, and end to end."""
+"""Prove a capture in three parts: the step's graph replayed, each layer on its own, and end to end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
 
 
 class ComputesOtherwiseError(CaptureError):
-    """The model runs, and its step is another one than that captured."""
+    """The model runs, but its step differs from the captured one."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class LayerProof:
 
 @dataclass(frozen=True, repr=False)
 class Proof:
-    """What was proved of a capture.
+    """Result of proving a capture.
 
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
-    inputs included. runs: what was run, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
+    inputs included. runs: the runs, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
     the reference run against the module's. steps, samples: as which x was read. left_aside: tensors that the module
     returns besides the graph's output, the first of them, because ``output`` named none. states: forward's arguments
     that got what it returned in the step before.
@@ -77,13 +77,16 @@ class Proof:
     states: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
         return asdict(self) | lists | {"warnings": list(self.warnings), "states": list(self.states)}
 
     def _repr_html_(self) -> str:
-        """The summary and a row for each layer, for notebooks."""
-        rows = [(one.layer, f"{one.compared:,}", f"{one.differing:,}", f"{one.nearest_ulp:g}") for one in self.layers]
+        """Return the summary and a row for each layer, for notebooks."""
+        rows = [
+            (layer.layer, f"{layer.compared:,}", f"{layer.differing:,}", f"{layer.nearest_ulp:g}")
+            for layer in self.layers
+        ]
         head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
         return f"<p>{html.escape(str(self))}</p>{html_table([head, *rows])}"
 
@@ -103,7 +106,7 @@ class Proof:
 
 
 def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
-    """Hold the step's graph against the module on ``x``; returns how many values were compared.
+    """Compare the step's graph with the module on ``x``; return the number of compared values.
 
     Raises CaptureError naming layer, step and neuron where one differs.
     """
@@ -137,7 +140,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
 
 
 def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> None:
-    """Hold the outputs of the step's graph against the module's on ``x``, of which nothing is recorded.
+    """Compare the outputs of the step's graph with the module's on ``x``, without a record of its operations.
 
     Raises ComputesOtherwiseError where they differ.
     """
@@ -158,11 +161,11 @@ def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> Non
 
 
 def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:
-    """The readout of the outputs is what the module returns, but for the order in which sums are added up."""
-    found = traced.readout(torch.stack(outputs).double().numpy())
+    """Require that the readout of the outputs equals the module's result, up to the order of sums."""
+    scores = traced.readout(torch.stack(outputs).double().numpy())
     expected = (own if axis is None else own.movedim(axis, 0)).double().numpy()
     atol = 1e-5 * float(np.abs(expected).max(initial=1.0))
-    if found.size != expected.size or not np.allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=atol):
+    if scores.size != expected.size or not np.allclose(scores.reshape(expected.shape), expected, rtol=1e-4, atol=atol):
         raise CaptureError(
             f"what the model makes of its outputs over time was read as '{traced.readout}', which does not give what "
             f"it returns on {what}; return every step, [T, B, ...], and apply the readout to that",
@@ -171,12 +174,12 @@ def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: i
 
 
 def _outputs(output: Ref, values: Mapping[Signal, list[Tensor]], steps: int) -> list[Tensor]:
-    """The output at every step."""
+    """Return the output at every step."""
     return list(torch.broadcast_tensors(*(_output_at(output, values, step) for step in range(steps))))  # type: ignore[no-untyped-call]
 
 
 def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) -> Tensor:
-    """The output at a step; before the first one it is what the signal was then."""
+    """Return the output at a step; before the first one it is the signal's initial value."""
     if step >= output.lag:
         return values[output.signal][step - output.lag]
     before = output.signal.before[output.lag - step - 1].tensor
@@ -205,10 +208,10 @@ def _alike(a: Steps, b: Steps) -> bool:
     )
 
 
-def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) -> int:
-    found = found.expand_as(expected) if found.dim() == expected.dim() else found.reshape(expected.shape)
-    unequal = found != expected
-    both_nan = (found != found) & (expected != expected)
+def _compare(actual: Tensor, expected: Tensor, layer: str, step: int, what: str) -> int:
+    actual = actual.expand_as(expected) if actual.dim() == expected.dim() else actual.reshape(expected.shape)
+    unequal = actual != expected
+    both_nan = (actual != actual) & (expected != expected)
     unequal &= ~both_nan
     if bool(unequal.any()):
         index = tuple(int(i) for i in unequal.nonzero()[0])
@@ -224,7 +227,7 @@ def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) 
 
 
 def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
-    """The module's spikes of every spiking layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
+    """Return the module's spikes by layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
     values = replay(traced.steps, x, list(traced.signals.values()))
     spikes = {name: arrange(_stacked(values[s]), arranged.get(name)) for name, s in traced.signals.items()}
     return spikes, _stacked(_outputs(traced.steps.output, values, len(x)))
@@ -237,7 +240,7 @@ def _stacked(values: list[Tensor]) -> Floats:
 
 
 def prove_layers(program: Program, spikes: Mapping[str, Floats], x: Floats) -> tuple[LayerProof, ...]:
-    """Each spiking layer of the folded graph, given what the module's own layer was given.
+    """Run each spiking layer of the folded graph on the module's own layer inputs.
 
     Raises CaptureError for a difference farther than `MAX_ULP` from the threshold.
     """
@@ -287,20 +290,20 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> Capture
 def prove_output(
     program: Program, spikes: Mapping[str, Floats], x: Floats, y: Floats, most: float = MAX_ROUNDING
 ) -> None:
-    """The folded graph's output, where its spiking layers spike as the module's, is the module's but for rounding.
+    """Compare the folded graph's output with the module's, up to rounding, if its layers spike alike.
 
     Raises CaptureError where it differs by more than ``most`` of the largest output, as in a first step that is made
     otherwise than the steps after it.
     """
     output = program.outputs[0]
-    found = _arriving(program, output, {**spikes, **{node.name: x for node in program.inputs}})
-    expected = y.reshape(found.shape)
-    unequal = np.abs(found - expected) > most * np.abs(expected).max(initial=np.finfo(np.float32).tiny)
+    actual = _arriving(program, output, {**spikes, **{node.name: x for node in program.inputs}})
+    expected = y.reshape(actual.shape)
+    unequal = np.abs(actual - expected) > most * np.abs(expected).max(initial=np.finfo(np.float32).tiny)
     if unequal.any():
         step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
         raise CaptureError(
             f"the graph's output is not the model's: step {step}, sample {sample}, neuron {at} is "
-            f"{float(found[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
+            f"{float(actual[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
             "every step, the first one, too",
             layer=output.name,
             step=step,
@@ -309,7 +312,7 @@ def prove_output(
 
 
 def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
-    """What arrives at a layer when every spiking layer before it spikes as ``given``."""
+    """Return a layer's input when every spiking layer before it spikes as ``given``."""
     needed: dict[str, Node] = {}
     waiting = [source.node for source in layer.sources]
     while waiting:
@@ -329,7 +332,7 @@ def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Flo
 
 
 def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dict[str, int]:
-    """The folded graph's spikes on the reference run against the module's."""
+    """Compare the folded graph's spikes on the reference run with the module's."""
     tally = Tally()
     tally.add(spikes, run(program, x, record=list(spikes)).recorded)
     return {"compared": tally.compared, "differing": tally.differing}
@@ -340,13 +343,13 @@ _FACTORS = (-1.25, 0.6, 1.15)
 
 
 def permuted(x: Tensor, seed: int) -> Tensor:
-    """The values of ``x`` in other places."""
+    """Return the values of ``x`` in other places."""
     order = torch.randperm(x.numel(), generator=_generator(seed))
     return x.reshape(-1)[order].reshape(x.shape)
 
 
 def within(x: Tensor, axis: int) -> Tensor:
-    """Values of ``x`` other than its largest ones, in two samples along ``axis``; two values: fewer of the larger."""
+    """Return values of ``x`` below its largest, in two samples along ``axis``; of two values fewer of the larger."""
     few, generator = _few(x, axis), _generator(3)
     values: Tensor = torch.unique(x)
     if len(values) > 2:
@@ -356,7 +359,7 @@ def within(x: Tensor, axis: int) -> Tensor:
 
 
 def beyond(x: Tensor, axis: int) -> Tensor:
-    """Numbers off the grid and the range of ``x``, of both signs, in two samples along ``axis``."""
+    """Return numbers off the grid and the range of ``x``, of both signs, in two samples along ``axis``."""
     few, generator = permuted(_few(x, axis), 4), _generator(5)
     factors = torch.tensor(_FACTORS, dtype=x.dtype)[torch.randint(len(_FACTORS), few.shape, generator=generator)]
     shifted = (torch.rand(few.shape, generator=generator) < 0.125).to(x.dtype) * (0.05 * x.abs().max())

@@ -1,4 +1,4 @@
-"""The verb quantise: a trained run becomes a run of integers for Loihi or C, trained through the rounding."""
+"""The verb quantise: train a run on through rounding into integers for Loihi or C."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def quantise(
     (JSON-ready).
     known: the rows of the table up to post-training, where `before_training` has made them already.
     Raises InputError for a run that cannot be read, ConfigError for a device that is not there, UnsupportedError for
-    what integers cannot hold, ParityError if the integer model of what was written differs in one spike from the
+    nodes that integers cannot hold, ParityError if the integer model of what was written differs in one spike from the
     network that was trained.
     """
     options = options or QuantiseOptions()
@@ -116,7 +116,7 @@ def quantise(
 def _quantise(
     run_dir: Path, made: Path, options: QuantiseOptions, known: Sequence[FormRow] | None, say: Console, output: Path
 ) -> dict[str, Any]:
-    """All files of the new run, in the folder ``made``; ``output`` is where they go once they are whole."""
+    """Write all files of the new run to the folder ``made``; they move to ``output`` once complete."""
     folded = fold_run(run_dir, made / "net.nir", FoldOptions(input_grid=options.input_grid))
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
@@ -155,14 +155,14 @@ def _quantise(
 def before_training(
     folded: FoldedRun, models: Models, test: LabelledInput, progress: Callable[[int, int], None] | None = None
 ) -> list[FormRow]:
-    """Rows of the trained network, its graph, and its integers in each threshold form, on the test samples."""
+    """Return rows of the trained network, its graph, and its integers in each threshold form, on the test samples."""
     floats = evaluate(folded.trained, folded.data.test.first(len(test.labels)), folded.config).accuracy
     rows = compare_forms(folded.program, models, test.x, test.labels, progress)
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 
 
 def _begin(folded: FoldedRun, calibration: NDArray[Any]) -> Network:
-    """The folded network with layers that round, which take its place; before all long work, for it may be refused."""
+    """Replace layers of the folded network by rounding ones; done before all long work, since it may be refused."""
     program = average_thresholds(folded.program)
     host = not refusals(program)
     start = choose(program, calibration, "folded", LOIHI if host else WIDE)
@@ -191,9 +191,9 @@ def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: C
 def _write(
     config: RunConfig, network: Network, output: Path, test: LabelledInput, calibration: NDArray[Any]
 ) -> tuple[NetxModel | IntegerModel, list[dict[str, Any]]]:
-    """The run folder of integers: its graph, and the integers of its netx file, or of C where netx has none.
+    """Write the run folder of integers: its graph, and the integers of its netx file, or of C if netx has none.
 
-    Returns them and how each layer came out.
+    Returns them and each layer's result.
     """
     plain = whole_config(config, network)
     state = whole_state(network)
@@ -202,9 +202,9 @@ def _write(
     program = fold_run(output, output / "net.nir").program
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     if refusals(program):
-        found = choose(program, calibration)
-        require_same_integers(network.layers, found.graph)
-        return found, [asdict(fit) for fit in found.fits]
+        chosen = choose(program, calibration)
+        require_same_integers(network.layers, chosen.graph)
+        return chosen, [asdict(fit) for fit in chosen.fits]
     scale = input_scale(program)
     model = export_netx(program, output / "net.net", calibration=calibration, input_scale=scale)
     assert model.integers is not None
@@ -216,8 +216,9 @@ def _write(
 def compare_spikes(
     network: Network, model: NetxModel | IntegerModel, x: NDArray[np.float32]
 ) -> tuple[int, int, NDArray[np.float32]]:
-    """(differing, compared) spikes of the fake-quantised network and the integer model on ``x`` ``[T, B, *shape]``, and
-    what the model puts out, ``[T, B, *shape]``.
+    """Return (differing, compared) spikes of the fake-quantised network and the integer model, and the model's output.
+
+    x: ``[T, B, *shape]``; the output has the same form.
     """
     tally, outputs = Tally(), []
     for start in range(0, x.shape[1], 256):

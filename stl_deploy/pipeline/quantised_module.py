@@ -1,4 +1,4 @@
-"""Quantisation-aware training of any feed-forward graph that integers hold, captured ones above all."""
+"""Train any feed-forward graph that integers hold quantisation-aware, captured ones above all."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class QuantisedModule(QuantisedGraph):
     """A graph as a torch module of integers: ``module(x)``, ``[T, B, *shape]`` to ``[T, B, *shape]``.
 
     It trains as any module does, its weights and thresholds through the rounding, and in eval mode spikes as the
-    integers do. `graph` hands the integers out. net: what netx or C can hold, with its thresholds in weights or not; x:
-    input that the first integers are chosen on, rounded to the grid that the graph declares.
+    integers do. `graph` returns the integers. net: a graph that netx or C can hold, with its thresholds in weights or
+    not; x: input that the first integers are chosen on, rounded to the grid that the graph declares.
     """
 
     def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
@@ -33,7 +33,7 @@ class QuantisedModule(QuantisedGraph):
         self._net = net
 
     def graph(self) -> SpikingGraph:
-        """The trained integers as a graph; exported to netx or C it is exact."""
+        """Return the trained integers as a graph; exported to netx or C it is exact."""
         net = self._net
         kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
         folded = fold_layers(self.whole(kept))

@@ -1,4 +1,4 @@
-"""`stl_deploy.read`: a .nir file or a run folder as a `SpikingGraph`."""
+"""`stl_deploy.read`: read a .nir file or a run folder as a `SpikingGraph`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
 
 
 def open_network(source: Source, dialect: str | None = None, *, say: Console | None = None) -> SpikingGraph:
-    """The network of a run folder or a file for verbs in memory; as `stl_deploy.runs.source.open_program`."""
+    """Open the network of a run folder or a file for verbs in memory; see `stl_deploy.runs.source.open_program`."""
     if source.kind == PROGRAM:
         return SpikingGraph(open_program(source, dialect), name=source.file.stem)
     graph = read_nir(source.file)

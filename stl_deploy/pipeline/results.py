@@ -1,4 +1,4 @@
-"""What a `SpikingGraph`'s methods hand back."""
+"""Results of a `SpikingGraph`'s methods."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stl_deploy.graph.readout import Readout
 class Simulation:
     """A run on one backend.
 
-    outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: what ran, described
+    outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: its name, described
     in ``what``. accuracy: with labels, where the readout decides. states: see `stl_deploy.graph.run.Result`.
     """
 
@@ -47,20 +47,20 @@ class Simulation:
 
     @property
     def readout(self) -> NDArray[np.float32]:
-        """What the network's readout makes of ``y``: scores ``[B, ...]``, or ``y`` itself if it has none."""
+        """The readout of ``y``: scores ``[B, ...]``, or ``y`` itself without a readout."""
         return self.rule(self.y)
 
 
 class Exported(dict[str, Any]):
-    """An artifact's manifest as a mapping, and its path; printed in three lines."""
+    """An artifact's manifest as a mapping, and its path; its repr has three lines."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         super().__init__(manifest)
         self.path = path
 
     def __repr__(self) -> str:
-        """What was written, how it was verified, and where to read on."""
-        size = sum(int(one["bytes"]) for one in self["files"].values())
+        """Return the artifact, its verification, and where to read on."""
+        size = sum(int(file["bytes"]) for file in self["files"].values())
         return "\n".join(
             [
                 f"{self.path}: {self['target']}, {in_words(size)}",
@@ -70,13 +70,14 @@ class Exported(dict[str, Any]):
         )
 
     def _verified(self) -> str:
-        found = self.get("verified")
-        if found is None:
+        verified = self.get("verified")
+        if verified is None:
             return "not verified"
         results = [
-            f"{run['differing']:,} of {run['compared']:,} spikes differ from {run['against']}" for run in found["runs"]
+            f"{run['differing']:,} of {run['compared']:,} spikes differ from {run['against']}"
+            for run in verified["runs"]
         ]
-        return f"run on {found['input']}: {'; '.join([*results, *found['warnings']])}"
+        return f"run on {verified['input']}: {'; '.join([*results, *verified['warnings']])}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +87,11 @@ class Verification:
     report: ParityReport
 
     def __repr__(self) -> str:
-        """As ``stl-deploy verify`` shows it."""
+        """Return the table of ``stl-deploy verify``."""
         return "\n".join([*self.report.warnings, *columns([LAYER_HEADER, *layer_rows(self.report)])])
 
     def _repr_html_(self) -> str:
-        """The same table, for notebooks."""
+        """Return the same table, for notebooks."""
         return html_table([LAYER_HEADER, *layer_rows(self.report)])
 
     @property
@@ -99,12 +100,12 @@ class Verification:
         return self.report.runs
 
     def require(self) -> Verification:
-        """Itself; raises ParityError if an artifact that must spike like the graph does not."""
+        """Return itself; raise ParityError if an artifact that must spike like the graph does not."""
         self.report.require()
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin, as ``stl-deploy verify --json``."""
+        """Return the JSON twin, as ``stl-deploy verify --json``."""
         return self.report.as_dict()
 
 
@@ -115,11 +116,11 @@ class Bill:
     report: EnergyReport
 
     def __repr__(self) -> str:
-        """The verdict."""
+        """Return the verdict."""
         return self.report.verdict
 
     def _repr_html_(self) -> str:
-        """The verdict and the exact counts behind it, for notebooks."""
+        """Return the verdict and the exact counts behind it, for notebooks."""
         rows = [(name.replace("_", " "), f"{value:,}") for name, value in self.totals.items()]
         return f"<p>{html.escape(self.report.verdict)}</p>{html_table([('counted exactly', 'in all'), *rows])}"
 
@@ -129,11 +130,11 @@ class Bill:
         return self.report.counts.totals.as_dict()
 
     def as_dict(self) -> dict[str, Any]:
-        """The energy JSON, as ``stl-deploy energy --json``."""
+        """Return the energy JSON, as ``stl-deploy energy --json``."""
         return self.report.as_dict()
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one page that opens offline; returns its path."""
+        """Write one page that opens offline; return its path."""
         from stl_deploy.report.energy_page import page  # matplotlib
 
         write_text(Path(path), page(self.report))
@@ -160,13 +161,13 @@ class BackendEvaluation:
         return accuracy_interval(round(self.accuracy * self.samples), self.samples)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return asdict(self) | {"interval": list(self.interval)}
 
 
 @dataclass(frozen=True)
 class GraphEvaluation:
-    """A whole labelled data set through the graph, the module where it was captured, and backends that were named.
+    """A whole labelled data set through the graph, the captured module, and named backends.
 
     accuracy: the graph's; module_accuracy: the module's, None without one. layers: spikes (and silences) of both that
     were compared and that differ, by layer. backends: by name. Its text is a table of all of them.
@@ -179,7 +180,7 @@ class GraphEvaluation:
     backends: Mapping[str, BackendEvaluation] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """A table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
+        """Return a table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
         rows = [["", "label", "accuracy", "95 % interval", "spikes compared", "differing"]]
         rows.append(_row("graph", "measured", self.accuracy, self.interval, "", ""))
         if self.module_accuracy is not None:
@@ -202,11 +203,11 @@ class GraphEvaluation:
 
     @property
     def differing(self) -> int:
-        """How many of them differ."""
+        """Differing spikes and silences."""
         return sum(differing for _, differing in self.layers.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return {
             "samples": self.samples,
             "accuracy": self.accuracy,

@@ -1,4 +1,4 @@
-"""Simulate in memory: a network, or an artifact, on a backend."""
+"""Simulate a network, or an artifact, on a backend, in memory."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def simulate(
     if isinstance(network, Program):
         rule, right = readout_of(network.metadata), accuracy(network, result, labels)
     else:
-        found = runner.readout if isinstance(runner, HasReadout) else None
-        rule, right = found or Readout(), None if found is None else share_right(result, labels, found)
+        readout = runner.readout if isinstance(runner, HasReadout) else None
+        rule, right = readout or Readout(), None if readout is None else share_right(result, labels, readout)
     return Simulation(backend, result.outputs, result.recorded, rule, result.states, right, runner.description)
 
 
 def open_backend(network: Network, backend: str, options: SimulateOptions, say: Console = QUIET) -> Runner:
-    """A Program or an artifact on a backend, ready to run; raises as `simulate`."""
+    """Open a Program or an artifact on a backend, ready to run; raise as `simulate`."""
     kind = find_runner(backend)
     complete_runner(kind)
     common = {"deadline": options.deadline, "progress": now_and_then(say, f"steps on {backend}"), "say": say}
@@ -79,5 +79,5 @@ def open_backend(network: Network, backend: str, options: SimulateOptions, say: 
 def _require_read(artifact: Path, kind: type[Runner]) -> None:
     of = format_of(artifact)
     if of is not None and of.name not in kind.reads:
-        able = [one.name for one in registry().runners.values() if of.name in one.reads]
+        able = [runner.name for runner in registry().runners.values() if of.name in runner.reads]
         raise InputError(f"{artifact}: expected a backend that reads {of.name} ({', '.join(able)}); found {kind.name}")

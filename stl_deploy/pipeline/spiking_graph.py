@@ -1,4 +1,4 @@
-"""`SpikingGraph`: what the Python face hands out, with the verbs as methods."""
+"""`SpikingGraph`: the central object of the Python API, with the verbs as methods."""
 
 from __future__ import annotations
 
@@ -49,43 +49,42 @@ if TYPE_CHECKING:
 
 
 class Original(Protocol):
-    """The module that a graph was captured from, as far as `SpikingGraph.evaluate` needs it."""
+    """The module that a graph was captured from, for `SpikingGraph.evaluate`."""
 
     @property
     def time(self) -> str:
-        """Where the module has time: first, second, step or inside (see `stl_deploy.capture`)."""
+        """Position of time in the module: first, second, step or inside (see `stl_deploy.capture`)."""
         ...
 
     @property
     def takes(self) -> tuple[int, ...]:
-        """The shape of one step of one sample as the module takes it."""
+        """Shape of one step of one sample in the module's form."""
         ...
 
     def given(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Input as the module takes it, or its steps in the graph's order of axes, as the graph's own."""
+        """Return input in the module's form, or its steps in the graph's order of axes, as the graph's own."""
         ...
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
-        """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
+        """Return a batch in the forward's form as the graph's input ``[T, B, *shape]``."""
         ...
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
-        """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
+        """Return the module's scores ``[B, classes]`` of a batch, and outputs and spikes under the graph's names."""
         ...
 
 
 class SpikingGraph:
-    """A spiking network: the Program that every target reads, as a NIR graph and the dialect it is meant in.
+    """A spiking network: the Program that every target reads, or a NIR graph with its dialect.
 
-    graph: as `nir` has it, or a Program, for what NIR cannot hold. dialect: of a NIR graph; default: the graph's own
-    metadata, else ``spec``. proof: what a capture proved.
-    readout: what is made of the outputs over time; default: as the graph's metadata say. original: the module that it
-    was captured from. sample: input ``[T, B, *shape]`` that artifacts are verified and calibrated on where none is
-    given. name: of the network, in reports.
+    graph: a `nir` graph, or a Program, for networks that NIR cannot hold. dialect: of a NIR graph; default: the graph's
+    own metadata, else ``spec``. proof: of its capture.
+    readout: decision over time; default: the graph's metadata. original: the module that it was captured from. sample:
+    default input ``[T, B, *shape]`` for verification and calibration. name: of the network, in reports.
 
     Every method that takes ``x`` takes ``[T, B, *shape]``, as a numpy array or a torch tensor, or for several inputs
     one by name; of a captured module, as the module takes it: ``[B, T, *shape]`` under ``time="second"``.
-    A graph never changes: `fold` gives a new one.
+    Graphs are immutable: `fold` returns a new one.
 
     Raises GraphError where the graph cannot be read as a network.
 
@@ -122,12 +121,12 @@ class SpikingGraph:
 
     @property
     def graph(self) -> nir.NIRGraph:
-        """The network as `nir` has it; raises UnsupportedError, naming the node, where NIR cannot hold it."""
+        """The network as a `nir` graph; raises UnsupportedError, naming the node, if NIR cannot hold it."""
         return self._as_nir()[0]
 
     @property
     def dialect(self) -> Dialect:
-        """What `graph` is meant in; raises as `graph`."""
+        """The dialect of `graph`; raises as `graph`."""
         return self._as_nir()[1]
 
     def _as_nir(self) -> tuple[nir.NIRGraph, Dialect]:
@@ -139,11 +138,11 @@ class SpikingGraph:
         return self._written
 
     def __str__(self) -> str:
-        """The layers as a table."""
+        """Return the layers as a table."""
         return "\n".join(columns(self._table()))
 
     def _repr_html_(self) -> str:
-        """The layers as a table, for notebooks."""
+        """Return the layers as a table, for notebooks."""
         return html_table(self._table(), repr(self).strip("<>"))
 
     def _table(self) -> list[list[str]]:
@@ -156,11 +155,11 @@ class SpikingGraph:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """One row for each node: kind, shape, sources, parameters, synapses, constants."""
+        """Return one row for each node: kind, shape, sources, parameters, synapses, constants."""
         return table(self.program)
 
     def show(self, path: str | Path | None = None) -> tuple[Row, ...]:
-        """The rows of the layer table; with ``path`` (``.svg``) also a drawing of the graph, written there."""
+        """Return the rows of the layer table; with ``path`` (``.svg``) also write a drawing of the graph."""
         if path is not None:
             require_suffix(Path(path), ".svg")
             write_text(Path(path), svg(self.program))
@@ -168,7 +167,7 @@ class SpikingGraph:
 
     @named_options(CheckOptions)
     def check(self, *targets: str, **options: Unpack[CheckKeywords]) -> CheckReport:
-        """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
+        """Check each node for each target (default: every format's): faithful, approximate or unsupported, and why.
 
         Args:
             targets: Names of targets, as ``check("netx")``.
@@ -218,11 +217,11 @@ class SpikingGraph:
     def export(
         self, path: str | Path, to: str | None = None, *, x: Any = None, **options: Unpack[ExportKeywords]
     ) -> Exported:
-        """Write one artifact and its manifest, read it back and run it. Nothing is left behind if that fails.
+        """Write one artifact and its manifest, read it back and run it. A failed one is removed.
 
         Args:
             path: The file, or the folder, to write.
-            to: The target; default: told from the suffix of ``path``.
+            to: The target; default: by the suffix of ``path``.
             x: Input ``[T, B, *shape]`` to calibrate and verify on; default: ``sample``, else random input on the
                 graph's grid.
             options: Fields of `ExportOptions`, as in ``export("net.onnx", form="step")``.
@@ -257,8 +256,8 @@ class SpikingGraph:
         from stl_deploy.pipeline.simulate import simulate
 
         options.setdefault("record", True)
-        found = simulate(self.program, self._given(x), backend, SimulateOptions(**options))
-        return replace(found, rule=self.readout)
+        simulation = simulate(self.program, self._given(x), backend, SimulateOptions(**options))
+        return replace(simulation, rule=self.readout)
 
     @named_options(VerifyOptions)
     def verify(
@@ -304,7 +303,7 @@ class SpikingGraph:
         return Bill(energy(self.program, given, EnergyOptions(**options), labels=checked, source=self.name))
 
     def quantised(self, x: Any = None) -> QuantisedModule:
-        """A torch module of this graph in Loihi's integers, to be trained on as any other; see `QuantisedModule`.
+        """Return a torch module of this graph in Loihi's integers, for further training; see `QuantisedModule`.
 
         x: input that the first integers are chosen on (default: ``sample``). Raises UnsupportedError where integers
         cannot hold the graph, or where it has loops.
@@ -321,7 +320,7 @@ class SpikingGraph:
         return QuantisedModule(self, given)
 
     def stream(self) -> Stream:
-        """A session for use step by step: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` goes back to rest."""
+        """Return a session for use step by step: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest."""
         return Stream(self.program)
 
     def evaluate(
@@ -334,9 +333,9 @@ class SpikingGraph:
         input_grid: int | None = None,
         backend: str | Path | Sequence[str | Path] = (),
     ) -> GraphEvaluation:
-        """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
+        """Run a labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
 
-        steps: of static samples, shown so often. time: ``first`` or ``second`` where batches of a loader could be read
+        steps: repetitions of static samples. time: ``first`` or ``second`` where batches of a loader could be read
         as ``[T, B, ...]`` and as ``[B, T, ...]``. input_grid: graph and module are given multiples of 2^-input_grid.
         backend: one or several, as `simulate` takes them, or paths of artifacts. See
         `stl_deploy.pipeline.evaluate_graph`.
@@ -350,7 +349,7 @@ class SpikingGraph:
         )
 
     def _given(self, x: Any) -> NetworkInput:
-        """Input as numpy, in the graph's order of axes, of a captured module from that of the module."""
+        """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
         arrays = {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
         return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.given(arrays)
 

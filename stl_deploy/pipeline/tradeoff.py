@@ -1,4 +1,4 @@
-"""Accuracy against energy, over time steps, epochs of a training and networks: a table and a Pareto plot."""
+"""Plot accuracy against energy, over time steps, epochs and networks: a table and a Pareto plot."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ MOST_STEPS = 8
 def over_time(
     candidate: TradeoffPoint, twin: AnnTwin | None, coding: str | None = None, margin: float = MARGIN
 ) -> Tradeoff:
-    """One network at up to `MOST_STEPS` numbers of time steps, and its twin's point where one was measured."""
+    """Return one network at up to `MOST_STEPS` numbers of time steps, and its twin's point if measured."""
     points: list[Point] = []
     report: EnergyReport | None = None
     for steps in numbers_of_steps(len(candidate.x)):
@@ -68,14 +68,14 @@ def over_time(
 
 
 def numbers_of_steps(most: int) -> list[int]:
-    """1 to ``most``, evenly apart in their logarithm where they are many."""
+    """Return 1 to ``most``, evenly spaced in their logarithm if they are many."""
     if most <= MOST_STEPS:
         return list(range(1, most + 1))
     return sorted({round(most ** (i / (MOST_STEPS - 1))) for i in range(MOST_STEPS)})
 
 
 def read_tradeoff(path: Path) -> dict[str, Any]:
-    """What `tradeoff` wrote; raises InputError for a file that is not of that form."""
+    """Read `tradeoff`'s file; raise InputError for a file of another form."""
     try:
         data = read_json(path)
         rows = [{key: value for key, value in row.items() if key != "pareto"} for row in data["points"]]
@@ -86,7 +86,7 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
 
 
 def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | None) -> Iterator[Point]:
-    """A network at all of its steps, or at 1, 2, ... of them."""
+    """Return a network's points at all of its steps, or at 1, 2, ... of them."""
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
         yield snn_point(candidate, steps, *measured(candidate, steps, coding))
 
@@ -94,7 +94,7 @@ def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | No
 def exit_points(
     candidate: TradeoffPoint, coding: str | None, margins: Sequence[float] | None = None
 ) -> Iterator[Point]:
-    """Points of a network whose samples stop once sure, by each of ``margins``; counts are exact.
+    """Return points of a network whose samples stop once sure, by each of ``margins``; counts are exact.
 
     margins: default: those that a quarter, half and three quarters of the samples stay below at the last step.
     """
@@ -105,20 +105,20 @@ def exit_points(
     sure = sureness(candidate.program, next(iter(outputs.values())))
     chosen = sorted(set(np.quantile(sure[-1], _EXITS)) - {0.0}) if margins is None else margins
     for margin in chosen:
-        after, found = exit_steps(sure, margin), []
+        after, parts = exit_steps(sure, margin), []
         right = np.zeros(len(candidate.labels), bool)
         for steps in np.unique(after):
             stopped = after == steps
             part = replace(candidate, x=candidate.x[:, stopped], labels=candidate.labels[stopped])
             point = snn_point(part, int(steps), *measured(part, int(steps), coding))
-            found.append((stopped.mean(), point))
+            parts.append((stopped.mean(), point))
             right[stopped] = point.right
 
-        def mean(of: Callable[[Point], float], found: list[tuple[float, Point]] = found) -> float:
-            return float(sum(share * of(point) for share, point in found))
+        def mean(of: Callable[[Point], float], parts: list[tuple[float, Point]] = parts) -> float:
+            return float(sum(share * of(point) for share, point in parts))
 
         yield replace(
-            found[0][1],
+            parts[0][1],
             steps=round(float(after.mean()), 3),
             accuracy=mean(lambda p: p.accuracy),
             joules=mean(lambda p: p.joules),
@@ -131,12 +131,12 @@ def exit_points(
 
 
 def _coding(candidate: TradeoffPoint, declared: str | None) -> Coding:
-    """What all of the input is coded as; some of its steps may hold only 0 and 1 by chance."""
+    """Return the coding of the whole input; some of its steps may hold only 0 and 1 by chance."""
     return resolve_coding(candidate.program, match_inputs(candidate.program, candidate.x).values(), declared)
 
 
 def snn_point(candidate: TradeoffPoint, steps: int, right: Right, report: EnergyReport) -> Point:
-    """One network at so many steps: its accuracy, and joules streaming and layer by layer."""
+    """Return one network at the given number of steps: accuracy, and joules streaming and layer by layer."""
     chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     if chosen is None or batched is None:
         raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
@@ -156,7 +156,7 @@ def snn_point(candidate: TradeoffPoint, steps: int, right: Right, report: Energy
 
 
 def samples_name(x: NDArray[Any], labels: NDArray[np.int64]) -> str:
-    """Names the samples ``x`` ``[T, B, *shape]``: how many, their shape, and a hash of their labels."""
+    """Name the samples ``x`` ``[T, B, *shape]``: number, shape, and a hash of their labels."""
     digest = sha256(np.ascontiguousarray(labels, np.int64).tobytes()).hexdigest()[:8]
     return f"{labels.shape[0]} x {'x'.join(map(str, x.shape[2:]))}, labels {digest}"
 
@@ -172,7 +172,7 @@ Right = NDArray[np.bool_] | float
 def measured(
     candidate: TradeoffPoint, steps: int, declared: str | None, twin: AnnTwin | None = None
 ) -> tuple[Right, EnergyReport]:
-    """Decisions and energy of the first ``steps`` steps, from one run."""
+    """Return decisions and energy of the first ``steps`` steps, from one run."""
     program, x = candidate.program, candidate.x[:steps]
     coding = _coding(candidate, declared)
     counter = ActivityCounter(program, coding.value)
@@ -189,14 +189,14 @@ def _limits(ends: Sequence[Range]) -> Range:
 
 
 def twin_point(candidate: TradeoffPoint, ann: Path, name: str, coding: str | None) -> Point:
-    """The ANN of a run folder, on the network's input."""
+    """Return the point of a run folder's ANN, on the network's input."""
     from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
     return kept_twin_point(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
 
 
 def kept_twin_point(candidate: TradeoffPoint, twin: AnnTwin, name: str, coding: str | None) -> Point:
-    """An ANN that was measured on the same samples."""
+    """Return the point of an ANN that was measured on the same samples."""
     _, report = measured(candidate, len(candidate.x), coding, twin)
     return _ann_point(name, candidate, twin, report)
 
@@ -224,7 +224,7 @@ def _ann_point(name: str, candidate: TradeoffPoint, twin: AnnTwin, report: Energ
 
 @dataclass(frozen=True)
 class IsoAccuracy:
-    """The fewest steps at which the SNN is as accurate as its twin; all of them if it is not, or if nobody can tell.
+    """The fewest steps at which the SNN is as accurate as its twin; all of them if it is not, or undecided.
 
     Steps are tested from the most down to the first that is not equal (a fixed sequence, so that no correction for
     several tests is needed). ratio: SNN over ANN at these steps when streaming; layer_by_layer_ratio: with weights
@@ -238,7 +238,7 @@ class IsoAccuracy:
 
     @property
     def reached(self) -> bool:
-        """Whether it is as accurate, to within the margin."""
+        """Whether it is as accurate, within the margin."""
         return self.paired.verdict == "equal"
 
     @property
@@ -261,21 +261,21 @@ class IsoAccuracy:
 
 
 def iso_accuracy(points: Sequence[Point], margin: float) -> IsoAccuracy | None:
-    """Where the SNN's points meet the ANN's, to within ``margin``, a share; None without a twin on these samples."""
+    """Return where the SNN's points meet the ANN's, within ``margin``, a share; None without a twin."""
     twin = next((p for p in points if p.kind == "ANN" and p.right is not None), None)
     spiking = [p for p in points if p.kind == "SNN" and p.margin is None and p.right is not None]
     if twin is None or twin.right is None or not spiking:
         return None
-    found: IsoAccuracy | None = None
+    reached: IsoAccuracy | None = None
     for point in sorted(spiking, key=lambda p: -p.steps):
         assert point.right is not None
         here = _at(point, twin, compare(point.right, twin.right, margin))
-        if found is not None and not here.reached:
+        if reached is not None and not here.reached:
             break
-        found = here
+        reached = here
         if not here.reached:
             break
-    return found
+    return reached
 
 
 def _at(point: Point, twin: Point, paired: Paired) -> IsoAccuracy:

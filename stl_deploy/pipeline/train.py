@@ -43,11 +43,11 @@ def train(
     opened: Callable[[], None] | None = None,
     say: Console = QUIET,
 ) -> dict[str, Any]:
-    """Train one model into ``run_dir``; returns the picked epoch and its results (JSON-ready).
+    """Train one model into ``run_dir``; return the picked epoch and its results (JSON-ready).
 
     data, opened: as of `stl_deploy.training.loop.train`.
     Raises ToolError if a package is missing, InputError if the folder holds a training and neither resume (go on with
-    it) nor overwrite is said.
+    it) nor overwrite is set.
     """
     done = fit(config, run_dir, resume=resume, overwrite=overwrite, data=data, opened=opened, say=say)
     quoted = shlex.quote(str(run_dir))
@@ -66,7 +66,7 @@ def fit(
     data: Dataset | None = None,
     opened: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """`train`, without a word on what comes next."""
+    """Train as `train` does, without a message on the next step."""
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
     _allocator.keep_large_buffers()
@@ -104,7 +104,7 @@ def fit(
 
 
 def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
-    """Accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
+    """Return accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
 
     Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
     """
@@ -122,7 +122,7 @@ def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
 
 
 def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> GraphEvaluation | None:
-    """The graph and every artifact of the folder on the same samples; None where labels are of each step."""
+    """Evaluate the graph and every artifact of the folder on the same samples; None for per-step labels."""
     if test.labels.ndim != 1:
         return None
     check_network(run_dir)
@@ -148,7 +148,7 @@ def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> Gra
 
 
 def size_sentence(data: Dataset) -> str:
-    """How many samples each split has, and whether that is only a part of the dataset."""
+    """Return the number of samples in each split, and whether that is only a part of the dataset."""
     sizes = [len(split) for split in (data.train, data.validation, data.test)]
     whole = whole_size(data.name)
     subset = "" if whole is None or sum(sizes) >= whole else f"; a subset of {data.name}, which has {whole:,}"

@@ -1,4 +1,4 @@
-"""One network of a search for less energy: trained once, measured on validation data, kept."""
+"""Train one network of a search for less energy, measure it on validation data, and keep it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PRUNED = (0.5, 0.8)
 
 @dataclass(frozen=True)
 class Trial:
-    """What is changed of a run. budget: synops per sample that training charges above; None: as the run has it."""
+    """Changes to a run. budget: synops per sample that training charges above; None: the run's own."""
 
     steps: int
     width: float
@@ -42,7 +42,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Also that of its folder."""
+        """Its name, and that of its folder."""
         budget = "" if self.budget is None else f"-budget{self.budget:.3g}"
         return f"T{self.steps}-width{self.width:g}{budget}"
 
@@ -54,7 +54,7 @@ class Trial:
 
 
 def carry_out(base: Path, trial: Trial, folder: Path, cores: int) -> Path:
-    """Train a trial of the run ``base`` into ``folder``, unless it is there, and measure it; returns its points' file.
+    """Train a trial of the run ``base`` into ``folder``, unless it is there, and measure it; return its points' file.
 
     Runs in a process of its own, on this machine or another that sees the same files.
     """
@@ -81,9 +81,9 @@ def measure_into(run_dir: Path, name: str, target: Path | None = None) -> None:
 
 
 def points_of(run_dir: Path, name: str, split: Split, margin: float | None = None) -> Iterator[Point]:
-    """Every point of a trained run on the samples of ``split``.
+    """Return every point of a trained run on the samples of ``split``.
 
-    margin: how sure a sample must be to stop early (default: several margins).
+    margin: lead of a sample that stops early (default: several margins).
     """
     config = load_config(run_dir / CONFIG)
     with temporary_folder() as folder:
@@ -99,7 +99,7 @@ def points_of(run_dir: Path, name: str, split: Split, margin: float | None = Non
 
 
 def pruned(program: Program, share: float) -> Program:
-    """The smallest ``share`` of each layer's weights set to 0."""
+    """Return weights with the smallest ``share`` of each layer set to 0."""
     nodes = [
         replace(node, weight=_without_smallest(node.weight, share)) if isinstance(node, Linear | Conv) else node
         for node in program.nodes
@@ -120,7 +120,7 @@ def _row(point: Point) -> dict[str, Any]:
 
 
 def read_points(file: Path) -> list[Point]:
-    """What `measure_into` wrote; raises InputError for a file of another form."""
+    """Read `measure_into`'s file; raise InputError for a file of another form."""
     try:
         rows = read_json(file)["points"]
         return [

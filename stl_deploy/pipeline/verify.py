@@ -1,4 +1,4 @@
-"""Verify in memory: artifacts and backends against the graph, spike by spike."""
+"""Verify artifacts and backends against the graph, spike by spike, in memory."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def verify(
     against: an artifact's path, or the name of a backend. labels: ``[B]``, for accuracies. x is rounded to
     ``options.input_grid``; None: to the grid that an artifact was exported for, where that is another than the
     program's. A file that computes something else on purpose, as an ONNX file with int8 weights, must equal the
-    reference of that, and its difference from the program is told.
+    reference of that, and its difference from the program is reported.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """
     runners = registry().runners
     common: dict[str, Any] = {"deadline": options.deadline, "progress": now_and_then(say, "steps")}
-    names = labels_of(Path(one) for one in against if str(one) not in runners or format_of(Path(one)))
+    names = labels_of(Path(item) for item in against if str(item) not in runners or format_of(Path(item)))
     formats = {path: _format(path) for path in names}
     loaded = {path: of.load(path) for path, of in formats.items()}
-    bits = {names[path]: one.input_bits for path, one in loaded.items() if isinstance(one, DeclaresInputGrid)}
+    bits = {names[path]: runner.input_bits for path, runner in loaded.items() if isinstance(runner, DeclaresInputGrid)}
     rounded = options.input_grid
     if not isinstance(x, Mapping):
         theirs = _their_grid(math.log2(input_scale(program)) if rounded is None else rounded, bits, say)
@@ -55,10 +55,10 @@ def verify(
     program, x = on_declared_grid(program, x, rounded, say)
     _require_whole(x, [name for name, found in bits.items() if found == 0])
     bench = ParityBench(program, x, labels)
-    for one in dict.fromkeys(against):
-        path = Path(one)
+    for item in dict.fromkeys(against):
+        path = Path(item)
         if path not in names:
-            kind = runners[str(one)]
+            kind = runners[str(item)]
             bench.compare(kind.name, open_runner(kind, program, program, say=say, **common), program)
             continue
         bench.compare(names[path], ready(loaded[path], program, options.deadline), path, artifact=str(path))
@@ -68,11 +68,11 @@ def verify(
 
 
 def _their_grid(own: float, bits: Mapping[str, int | None], say: Console) -> int | None:
-    """The coarsest input grid that artifacts were exported for, in bits; None if it is ``own``."""
-    told = {name: found for name, found in bits.items() if found}
-    if not told or min(told.values()) == own:
+    """Return the coarsest input grid of the artifacts, in bits; None if it is ``own``."""
+    declared = {name: found for name, found in bits.items() if found}
+    if not declared or min(declared.values()) == own:
         return None
-    name, coarsest = min(told.items(), key=lambda one: one[1])
+    name, coarsest = min(declared.items(), key=lambda entry: entry[1])
     say.say(f"{name} was exported for input in multiples of 2^-{coarsest}")
     return coarsest
 
@@ -90,6 +90,6 @@ def _format(path: Path) -> Format:
     of = format_of(path)
     if of is not None and path.exists():
         return of
-    found = named(path) if path.exists() else "no such file or folder"
-    formats = ", ".join(one.suffix or f"a folder with {one.folder}" for one in registry().formats.values())
-    raise InputError(f"{path}: expected {formats} or a backend ({', '.join(registry().runners)}); found {found}")
+    actual = named(path) if path.exists() else "no such file or folder"
+    formats = ", ".join(kind.suffix or f"a folder with {kind.folder}" for kind in registry().formats.values())
+    raise InputError(f"{path}: expected {formats} or a backend ({', '.join(registry().runners)}); found {actual}")

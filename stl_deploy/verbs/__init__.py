@@ -3,7 +3,7 @@
     from stl_deploy import verbs
     verbs.export(Path("runs/digits"), "onnx", Path("net.onnx"))
 
-Each is imported when it is first asked for, so a conversion does not wait for torch. ``eval`` is `evaluate`, since
+Each is imported at first use, so a conversion does not load torch. ``eval`` is `evaluate`, since
 Python has an ``eval`` of its own. What ``check`` does on a folder is `check_folder`; what it does with ``--input`` is
 `measure` (which options of the dialect matter) and `near_threshold` (which spikes rounding could move), and of a
 network before its training `check_untrained`. ``fold`` and ``report`` of a .nir file are `fold_file` and
@@ -105,6 +105,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_HOME)}")
-    found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), _ELSEWHERE.get(name, name))
-    globals()[name] = found
-    return found
+    function = getattr(import_module(f"stl_deploy.{_HOME[name]}"), _ELSEWHERE.get(name, name))
+    globals()[name] = function
+    return function

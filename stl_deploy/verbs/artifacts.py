@@ -51,11 +51,11 @@ def export(
     say: Console = QUIET,
     **keywords: Unpack[ExportKeywords],
 ) -> Exported:
-    """Write one artifact of a run folder or .nir file and ``<output>.manifest.json``; returns the manifest.
+    """Write one artifact of a run folder or .nir file and ``<output>.manifest.json``; return the manifest.
 
-    input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
-    random input on the graph's grid (which is said). options: or their fields as keywords.
-    Nothing is left behind if the artifact fails its verification.
+    input_file: input for calibration and verification; default: the run folder's images, else random input on the
+    graph's grid (with a message). options: or their fields as keywords.
+    An artifact that fails its verification is removed.
     Raises as `stl_deploy.pipeline.export.export`.
     """
     options = options or ExportOptions(**keywords)
@@ -79,7 +79,7 @@ def export(
 
 
 def _calibration(source: Source, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
-    """A run folder's training images, where no input was given."""
+    """Return a run folder's training images, if no input was given."""
     if source.kind != RUN or input_file is not None or not (source.path / "config.yaml").is_file():
         return None
 
@@ -106,7 +106,7 @@ def verify(
 
     against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
     images, else random input on the graph's grid. options: or their fields as keywords.
-    ``report.require()`` raises ParityError where spikes differ that must not.
+    ``report.require()`` raises ParityError for differing spikes that must agree.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """
     options = options or VerifyOptions(**keywords)
@@ -133,7 +133,7 @@ def simulate(
     say: Console = QUIET,
     **keywords: Unpack[SimulateKeywords],
 ) -> dict[str, Any]:
-    """Run a network on an input npz and write ``y`` (and spikes) as npz; returns what was done (JSON-ready).
+    """Run a network on an input npz and write ``y`` (and spikes) as npz; return a summary (JSON-ready).
 
     options: or their fields as keywords. Raises InputError for a bad source or input, and for input off the grid that
     the graph declares, UnsupportedError where the target cannot hold the network.

@@ -1,4 +1,4 @@
-"""Torch modules in the user's Python file: capture as a NIR file, proved on their input; check before training."""
+"""Capture torch modules of the user's Python file as NIR files, and check them before training."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def capture(
     pick: int | str | None = None,
     say: Console = QUIET,
 ) -> dict[str, Any]:
-    """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; returns the proof, JSON-ready.
+    """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; return the proof, JSON-ready.
 
-    output: ``.nir``, or ``.program`` for what NIR cannot hold.
+    output: ``.nir``, or ``.program`` for networks that NIR cannot hold.
 
     Runs the user's file, and says so. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as `capture`'s
     ``time`` and ``output``. Raises InputError for files that do not fit, CaptureError as `capture` does.
@@ -64,7 +64,7 @@ def capture(
     say.say(f"running {name_in_file(module)[0]}, which is your code")
     model = load_module(module, weights)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # those of the proof are said below
+        warnings.simplefilter("ignore", UserWarning)  # those of the proof are printed below
         net = capture_module(model, x, time=time, output=pick)
     _write(net, output)
     say.say(str(replace(net.proof, left_aside=0)))
@@ -81,7 +81,7 @@ def capture(
 
 
 def _write(net: SpikingGraph, output: Path) -> None:
-    """Write a .program or a .nir file; raises UnsupportedError, with the name to use, where NIR cannot hold it."""
+    """Write a .program or a .nir file; raise UnsupportedError with a usable name if NIR cannot hold the network."""
     if output.suffix == PROGRAM_SUFFIX:
         write_program(net.program, output)
         return
@@ -106,7 +106,7 @@ def check_untrained(
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
 ) -> CheckReport:
-    """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
+    """Check a network before training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
 
     input_file: x for a module. options: or their fields as keywords. Raises InputError for a bad call, CaptureError for
     a module without a form as a graph.
@@ -123,9 +123,9 @@ def check_untrained(
 def untrained_graph(
     what: str, input_file: Path | None = None, declared: Mapping[str, Any] | None = None
 ) -> tuple[nir.NIRGraph, Dialect | None]:
-    """The graph of a preset's or configuration's network with weights as drawn, or of the torch module FILE.py:NAME.
+    """Return the graph of an untrained network: a preset, a configuration, or the torch module FILE.py:NAME.
 
-    input_file: an npz with ``x`` as the forward takes it. declared: what metadata say of the input. FILE.py:NAME needs
+    input_file: an npz with ``x`` as the forward takes it. declared: the input's metadata. FILE.py:NAME needs
     one, and is run; others take none.
     Raises InputError for a wrong call, CaptureError for a module that has no form as a graph.
     """

@@ -1,4 +1,4 @@
-"""The verbs check and show on paths: a network, an artifact, a folder; what a dialect's open options would change."""
+"""Check and show networks, artifacts and folders by path; measure a dialect's open options."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class FolderCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether every file is sound and every target asked for can hold it."""
+        """Whether every file is sound and every requested target can hold it."""
         return all(report.ok for report in self.reports.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return {"ok": self.ok, "files": {name: report.as_dict() for name, report in self.reports.items()}}
 
 
@@ -62,7 +62,7 @@ def check(
 ) -> CheckReport:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
-    x: input like what will enter, for targets that take integers alone. options: or their fields as keywords.
+    x: representative input, for targets that take integers alone. options: or their fields as keywords.
 
     Raises InputError for a bad call.
     """
@@ -90,7 +90,7 @@ def check(
 
 
 def _artifact(source: Source) -> CheckReport:
-    """Whether an artifact can be read back, and its layers, held as they are by its own target."""
+    """Return whether an artifact can be read back, and its layers, held by its own target."""
     of = find_format(source.kind)
     try:
         runner = of.load(source.file)
@@ -114,7 +114,7 @@ def check_folder(
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
 ) -> FolderCheck:
-    """Check every .nir file of a folder; one table for all; options: as in `check`.
+    """Check every .nir file of a folder; one table for all; options as in `check`.
 
     Raises InputError for a bad call or if there is none.
     """
@@ -126,13 +126,13 @@ def check_folder(
     if not files:
         raise InputError(f"{folder}: expected .nir files in it; found none")
     grid = declared_grid(options.input_grid)
-    found = FolderCheck({file.name: check_file(file, dialect, asked, grid) for file in files})
-    show_folder(found.reports, list(asked), say)
-    return found
+    result = FolderCheck({file.name: check_file(file, dialect, asked, grid) for file in files})
+    show_folder(result.reports, list(asked), say)
+    return result
 
 
 def nir_files(source: Path) -> list[Path]:
-    """The .nir files of a folder that is no run folder, in order of name."""
+    """Return the .nir files of a folder that is no run folder, in order of name."""
     if not source.is_dir() or (source / "net.nir").is_file():
         return []
     return sorted(file for file in source.glob("*.nir") if file.is_file())
@@ -150,15 +150,15 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
             f"{source}: {named('input_file')} measures what a .nir file leaves open; a .program file is complete"
         )
     graph = read_nir(opened.file)
-    found = effects(graph, x, resolve_dialect(graph, dialect, source, or_spec=True).dialect)
-    show_effects(found, f"{counted(leading(x)[1], 'sample')} of {input_file}", say)
-    return found
+    changes = effects(graph, x, resolve_dialect(graph, dialect, source, or_spec=True).dialect)
+    show_effects(changes, f"{counted(leading(x)[1], 'sample')} of {input_file}", say)
+    return changes
 
 
 def near_threshold(
     source: Path, input_file: Path, *, dialect: str | None = None, say: Console = QUIET
 ) -> dict[str, int]:
-    """How often each spiking node's potential came within a few units in the last place of its threshold.
+    """Count, per spiking node, potentials within a few units in the last place of the threshold.
 
     There another order of summation can move a spike. Raises as `measure` does.
     """
@@ -179,7 +179,7 @@ def near_threshold(
 def show(
     source: Path, *, dialect: str | None = None, drawing: Path | None = None, say: Console = QUIET
 ) -> list[dict[str, Any]]:
-    """The rows of a network's layer table, or of an artifact's (JSON-ready); ``drawing``: also an SVG of the graph."""
+    """Return the rows of a network's layer table, or of an artifact's (JSON-ready); ``drawing``: also write an SVG."""
     if drawing is not None:
         require_suffix(drawing, ".svg")
     opened = open_source(source, artifacts=True)
@@ -202,7 +202,7 @@ def show(
 
 
 def artifact_rows(source: Source) -> Sequence[Row]:
-    """The layers of an artifact; raises InputError for a format that cannot tell them."""
+    """Return the layers of an artifact; raise InputError for a format without layers."""
     of = find_format(source.kind)
     if not isinstance(of, ListsLayers):
         raise InputError(f"{source.path}: expected a target whose layers can be shown; found {of.name}; use verify")

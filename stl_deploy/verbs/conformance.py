@@ -1,4 +1,4 @@
-"""The verb nir-conformance: does a program read NIR files as one of the known dialects?"""
+"""The verb nir-conformance: test whether a program reads NIR files as one of the known dialects."""
 
 from __future__ import annotations
 

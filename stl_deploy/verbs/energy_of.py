@@ -52,13 +52,15 @@ def energy(
     say: Console = QUIET,
     **keywords: Unpack[EnergyKeywords],
 ) -> EnergyReport:
-    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json,
-    layers.csv and neurobench.json (NeuroBench's metrics alone) in that folder.
+    """Count a network's activity on an input npz and price it.
+
+    With ``output`` write energy.html, energy.json, layers.csv and neurobench.json (NeuroBench's metrics alone) to that
+    folder.
 
     input_file: None takes a run folder's own test samples. ann: the run folder of an ANN of the same topology; default:
-    the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
-    a note says so. frontier: train the narrower ANNs that a run does not have yet, each once, and keep them in it;
-    those that it has are compared in any case. options: or their fields as keywords.
+    the one that a run kept, on one frame of each sample, as in training; a note says so if the input does not determine
+    it. frontier: train the narrower ANNs that a run lacks, each once, and keep them in it; existing ones are compared
+    in any case. options: or their fields as keywords.
 
     Raises InputError or ConfigError for a bad source, input, coding, price list or margin, for a margin without labels,
     and for input off the grid that the graph declares.
@@ -104,7 +106,7 @@ def energy(
 
 
 def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
-    """The models against published measurements: scores of each on training and held-out data, then each check."""
+    """Compare the models with published measurements: scores on training and held-out data, then each check."""
     checks = check_all()
     show_checks(checks, say)
     return checks
@@ -122,7 +124,7 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
 
 
 def _train_narrower(run_dir: Path, twin: AnnTwin | None, say: Console) -> str:
-    """Train the ANNs that are not there; where that makes no sense, why in one sentence."""
+    """Train the missing ANNs; return the reason in one sentence if that is pointless."""
     if twin is None or twin.right is None:
         return "No narrower ANNs are compared: that takes labels and the run's kept ANN twin on the same samples."
     from stl_deploy.pipeline.frontier import is_kept, keep_frontier  # torch
@@ -135,7 +137,7 @@ def _train_narrower(run_dir: Path, twin: AnnTwin | None, say: Console) -> str:
 def _with_frontier(
     report: EnergyReport, run_dir: Path, program: Program, twin: AnnTwin, frames: Frames, margin: float | None
 ) -> EnergyReport:
-    """The report with the kept ANNs compared on the same samples."""
+    """Return the report with the kept ANNs compared on the same samples."""
     from stl_deploy.pipeline.frontier import frontier_of, is_kept  # torch
 
     images, labels = frames

@@ -1,4 +1,4 @@
-"""The verb fold on paths: a trained run, or a .nir file, into a folded graph."""
+"""The verb fold on paths: fold a trained run, or a .nir file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fold(
     say: Console = QUIET,
     **keywords: Unpack[FoldKeywords],
 ) -> dict[str, Any]:
-    """Fold the trained network of a run folder into a NIR graph; returns its grids and proofs (JSON-ready).
+    """Fold the trained network of a run folder into a NIR graph; return its grids and proofs (JSON-ready).
 
     options: or their fields as keywords. Raises InputError where the run or the network does not allow it.
     """
@@ -64,7 +64,7 @@ def fold_file(
     say: Console = QUIET,
     **keywords: Unpack[FoldKeywords],
 ) -> dict[str, Any]:
-    """Fold a .nir or .program file into another; tell on ``input_file`` (or random input) how many spikes differ.
+    """Fold a .nir or .program file into another; report the differing spikes on ``input_file`` (or random input).
 
     options: or their fields as keywords; exact_grid None: no. Raises InputError for a bad source, UnsupportedError
     where a pool, or no threshold at all, can go into weights.

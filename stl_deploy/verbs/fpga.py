@@ -1,4 +1,4 @@
-"""The verbs synthesise and fpga-run: a Verilog folder placed and routed, and run on a board."""
+"""The verbs synthesise and fpga-run: place and route a Verilog folder, and run it on a board."""
 
 from __future__ import annotations
 
@@ -34,17 +34,21 @@ def synthesise(
     deadline: float = 3600.0,
     say: Console = QUIET,
 ) -> dict[str, Any]:
-    """Place and route a Verilog folder on a device; writes the bitstream and ``<folder>.DEVICE.json``.
+    """Place and route a Verilog folder on a device; write the bitstream and ``<folder>.DEVICE.json``.
 
-    input_file: input whose first samples are simulated, so that the latency (clocks over the routed clock) can be told.
+    input_file: input whose first samples are simulated, for the latency (clocks over the routed clock).
     Raises InputError, UnsupportedError and ToolError as `stl_deploy.exporters.verilog.synthesis.synthesise`.
     """
-    found = place_and_route(folder, device, seeds=seeds, output=output, deadline=deadline, say=say)
-    result: dict[str, Any] = {"folder": str(folder), **found.as_dict(), **_latency(folder, found.clock_hz, input_file)}
-    rows = [[name, f"{used:,}", f"{found.available[name]:,}"] for name, used in found.used.items()]
+    routed = place_and_route(folder, device, seeds=seeds, output=output, deadline=deadline, say=say)
+    result: dict[str, Any] = {
+        "folder": str(folder),
+        **routed.as_dict(),
+        **_latency(folder, routed.clock_hz, input_file),
+    }
+    rows = [[name, f"{used:,}", f"{routed.available[name]:,}"] for name, used in routed.used.items()]
     say.table(["placed and routed", "used", "there are"], rows)
-    clocks = ", ".join(f"{seed.clock_hz / 1e6:.1f}" for seed in found.seeds)
-    best = f"{found.clock_hz / 1e6:.1f} MHz"
+    clocks = ", ".join(f"{seed.clock_hz / 1e6:.1f}" for seed in routed.seeds)
+    best = f"{routed.clock_hz / 1e6:.1f} MHz"
     say.say(f"clock: {best} (seeds: {clocks}), by timing analysis of the routed design")
     if result["latency_s"] is not None:
         say.say(
@@ -54,13 +58,13 @@ def synthesise(
     if result["energy_J"] is not None:
         least, most = result["energy_J"]
         say.say(f"energy: {1e6 * least:.1f} to {1e6 * most:.1f} µJ an inference ({SOURCE})")
-    say.say(f"bitstream: {found.bitstream}; not run on a board")
+    say.say(f"bitstream: {routed.bitstream}; not run on a board")
     write_json(folder.with_name(f"{folder.name}.{device}.json"), result)
     return result
 
 
 def _latency(folder: Path, clock_hz: float, input_file: Path | None) -> dict[str, Any]:
-    """Simulated clocks of an inference and its time, None where there is no input or no simulator."""
+    """Return simulated clocks of an inference and its time, None without input or simulator."""
     if input_file is None or not simulators():
         return {"clocks_per_inference": None, "latency_s": None, "energy_J": None}
     _, design = read_folder(folder)
@@ -70,7 +74,7 @@ def _latency(folder: Path, clock_hz: float, input_file: Path | None) -> dict[str
 
 
 def clocks_per_inference(design: Simulation, input_file: Path) -> float:
-    """Simulated, on the first samples of a file."""
+    """Simulate the first samples of a file and return the clocks of an inference."""
     x, _ = read_inputs(input_file)
     whole = to_integers(one_input(x, "verilog")[:, :SAMPLES], design.plan.graph.input.scale)
     _, clocks = design.run(whole)
@@ -82,7 +86,7 @@ def fpga_run(
 ) -> dict[str, Any]:
     """Send an input to a board step by step, and compare its outputs with the integer model's.
 
-    output: where ``y`` goes. Raises InputError for a wrong call, ToolError for a board that does not answer.
+    output: file for ``y``. Raises InputError for a wrong call, ToolError for a board that does not answer.
     """
     say.warn("fpga-run is untested on hardware: the serial line was simulated, no board has run it")
     graph, design = read_folder(folder)

@@ -1,4 +1,4 @@
-"""The verb join: several trained runs decide together, as one graph (our reading of the paper's joint decision)."""
+"""The verb join: merge several trained runs into one graph (our reading of the paper's joint decision)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LEARNING_STEPS = 500
 
 @dataclass(frozen=True)
 class Member:
-    """One run that takes part: its mode and seed, its weight, and how often it alone is right."""
+    """One member run: its mode and seed, its weight, and its own accuracy."""
 
     run: str
     mode: str
@@ -55,7 +55,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Joint(JsonTwin):
-    """The members, the joint decision's accuracies, and how many samples they are of (all measured on the graphs)."""
+    """The members, the joint decision's accuracies, and their number of samples (all measured on the graphs)."""
 
     output: str
     weights: Weights
@@ -134,22 +134,22 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
 
 
 def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None:
-    """Another split would let one member's training samples judge another; where data have a hash, it tells them."""
+    """Refuse other data or splits, in which one member's training samples could judge another."""
     hashed = members[0].config.dataset.sha256 is not None
     elsewhere = {"data_dir", "path"} if hashed else {"data_dir"}
     wanted = members[0].config.dataset.model_dump(exclude=elsewhere)
     for path, member in zip(runs, members, strict=True):
-        found = member.config.dataset.model_dump(exclude=elsewhere)
-        differ = [key for key, value in wanted.items() if found[key] != value]
+        other = member.config.dataset.model_dump(exclude=elsewhere)
+        differ = [key for key, value in wanted.items() if other[key] != value]
         if differ:
             raise InputError(
                 f"{path}: expected dataset.{differ[0]} {wanted[differ[0]]!r}, as {runs[0]} has it; found "
-                f"{found[differ[0]]!r}; join runs of the same data, split and encoding"
+                f"{other[differ[0]]!r}; join runs of the same data, split and encoding"
             )
 
 
 def _learned(results: Sequence[Result], labels: NDArray[np.int64]) -> list[float]:
-    """Weights from the votes ``[T, B, classes]`` of members."""
+    """Learn weights from the members' votes ``[T, B, classes]``."""
     if labels.ndim == 2:  # of each step
         votes = [result.y.swapaxes(0, 1).reshape(labels.size, -1) for result in results]
     else:
@@ -184,10 +184,10 @@ def _show(joint: Joint, say: Console) -> None:
 
 
 def learn_weights(scores: Tensor, labels: Tensor) -> list[float]:
-    """Weights of members, none negative, that add up to 1, from their scores ``[members, N, classes]``.
+    """Learn members' weights, nonnegative with sum 1, from their scores ``[members, N, classes]``.
 
-    They make the mean squared error between joint scores and one-hot labels ``[N]`` least (the paper's loss), found by
-    gradient descent on a softmax from equal weights; the same input gives the same weights.
+    They minimise the mean squared error between joint scores and one-hot labels ``[N]`` (the paper's loss), by gradient
+    descent on a softmax from equal weights; the same input gives the same weights.
     """
     targets = functional.one_hot(labels, scores.shape[2]).to(torch.float64)
     logits = torch.zeros(len(scores), dtype=torch.float64, requires_grad=True)

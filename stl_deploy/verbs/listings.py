@@ -1,4 +1,4 @@
-"""The verbs that look around: targets, datasets, models, prices, lava status, doctor."""
+"""List targets, datasets, models, prices, the state of Lava, and the environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stl_deploy.training import pretrained
 
 
 def lava_status() -> dict[str, Any]:
-    """Whether Lava's side environment can be used, and why not (JSON-ready)."""
+    """Return whether Lava's side environment can be used, and why not (JSON-ready)."""
     now = environment.status()
     return {
         "ready": now.ready,
@@ -36,18 +36,20 @@ def lava_status() -> dict[str, Any]:
 
 
 def lava_sentence(status: dict[str, Any]) -> str:
-    """`lava_status` for people."""
+    """Return `lava_status` as a sentence."""
     if status["ready"]:
         return f"Lava is ready: lava-dl {status['lava-dl']} at {status['location']}"
     return f"Lava is not ready: {status['reason']}"
 
 
 def targets(*, say: Console = QUIET) -> dict[str, Any]:
-    """What can be exported, run and checked, and the dialects (JSON-ready)."""
+    """List formats, backends, checks and dialects (JSON-ready)."""
     known = registry()
-    formats = [(one.name, one.suffix or f"folder with {one.folder}", one.description) for one in known.formats.values()]
-    backends = [(one.name, one.agrees_with or "", one.description) for one in known.runners.values()]
-    checks = [(one.name, one.description) for one in known.checks.values()]
+    formats = [
+        (kind.name, kind.suffix or f"folder with {kind.folder}", kind.description) for kind in known.formats.values()
+    ]
+    backends = [(runner.name, runner.agrees_with or "", runner.description) for runner in known.runners.values()]
+    checks = [(asked.name, asked.description) for asked in known.checks.values()]
     say.table(["target", "file", "what it is"], [list(row) for row in formats])
     say.say()
     say.table(["backend", "must equal", "what runs"], [list(row) for row in backends])
@@ -69,7 +71,7 @@ def targets(*, say: Console = QUIET) -> dict[str, Any]:
 
 
 def datasets(*, say: Console = QUIET) -> list[dict[str, Any]]:
-    """The datasets that a configuration can name (JSON-ready)."""
+    """List the datasets that a configuration can name (JSON-ready)."""
     from stl_deploy.data import dataset_names, describe, present, whole_size
 
     rows: list[dict[str, Any]] = []
@@ -103,7 +105,7 @@ def datasets(*, say: Console = QUIET) -> list[dict[str, Any]]:
 
 
 def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
-    """The ready-made models and what their cards say (JSON-ready)."""
+    """List the ready-made models with their cards' data (JSON-ready)."""
     cards = [pretrained.card(name) for name in pretrained.names()]
     heads = ["model", "T", "parameters", "weights", "test accuracy (95 %)", "ANN twin", "the SNN costs, modelled"]
     say.table(
@@ -137,14 +139,14 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
 
 
 def costs(energy: pretrained.Energy) -> str:
-    """How many times its twin a ready-made model costs, by both numbers to quote, and over the grid."""
+    """Return a ready-made model's energy ratio to its twin: both quoted numbers, and the grid's range."""
     low, high = map(number, energy.snn_over_ann)
     streaming, batched = energy.quoted.snn_over_ann, energy.quoted_layer_by_layer.snn_over_ann
     return f"{number(streaming)} times streaming, {number(batched)} layer by layer ({between(low, high)})"
 
 
 def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
-    """The price lists there are (JSON-ready)."""
+    """List the price lists (JSON-ready)."""
     lists = list_prices()
     say.table(
         ["price list", "scope", "evidence", "year", "source"],
@@ -154,7 +156,7 @@ def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
 
 
 def doctor(*, say: Console = QUIET) -> dict[str, Any]:
-    """Versions, sizes, devices and Lava (JSON-ready); what only torch can tell is None where torch is missing."""
+    """Report versions, sizes, devices and Lava (JSON-ready); torch's part is None if torch is missing."""
     facts, sentences = _of_torch() if install.is_there("torch") else _without_torch()
     found: dict[str, Any] = {
         "versions": install.versions(),
@@ -202,7 +204,7 @@ def _without_torch() -> tuple[dict[str, Any], list[str]]:
 
 
 def _sizes() -> dict[str, int | None]:
-    """Bytes on disk: this Python's packages, Lava's environment, what else is cached (datasets); None: not there."""
+    """Return bytes on disk: this Python's packages, Lava's environment, other caches (datasets); None: not there."""
     lava, cache = environment.location(), cache_dir()
     others = [folder_bytes(each) or 0 for each in cache.glob("*") if each != lava]
     return {

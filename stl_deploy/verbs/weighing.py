@@ -1,4 +1,4 @@
-"""The verbs that weigh accuracy against energy: several networks and steps, and the search for a cheaper network."""
+"""Weigh accuracy against energy: several networks and steps, and the search for a cheaper network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
-    points_at: at which points, besides each network as it is. options: coding, grid and margin. Accuracy needs labels
+    points_at: further points besides each network as it is. options: coding, grid and margin. Accuracy needs labels
     ``y`` in the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are
     weighed on the first spiking network's input. Without them a run alone is weighed against the twin that it keeps.
     One network and one twin are also compared at equal accuracy, at the steps looked at. Networks measured on different
@@ -123,23 +123,23 @@ def optimise(
         run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
         goal: ``energy``.
         margin: Percentage points that a point may be behind the ANN twin, as measured.
-        minutes: No training begins after so long.
+        minutes: No training begins after this time.
         processes: Networks trained at a time.
-        executor: Where to train instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
+        executor: Trains instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
             Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
-        say: Where progress goes.
+        say: Prints progress.
 
     Raises:
         InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
     """
-    found = searching.search(
+    searched = searching.search(
         run_dir, goal=goal, margin=margin, minutes=minutes, processes=processes, executor=executor, say=say
     )
     folder = run_dir / searching.FOLDER
-    write_text(folder / searching.HTML, render_pareto([*found.points, *found.anns]))
-    _show(found, say)
+    write_text(folder / searching.HTML, render_pareto([*searched.points, *searched.anns]))
+    _show(searched, say)
     say.say(f"written: {folder / searching.HTML} and {folder / searching.JSON}")
-    return found
+    return searched
 
 
 def _show(found: searching.Optimised, say: Console) -> None:

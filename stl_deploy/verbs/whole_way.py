@@ -61,14 +61,14 @@ _CONNECTIONS = 2_000_000
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the run folder is, and what was found on the way."""
+    """The run folder, and its results."""
 
     run_dir: Path
     parity: parity.ParityTable
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return {"run": str(self.run_dir), "verified": self.parity.as_dict(), "seconds": self.seconds}
 
 
@@ -82,7 +82,7 @@ def run(
     say: Console = QUIET,
     **keywords: Unpack[RunKeywords],
 ) -> RunResult:
-    """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
+    """Run all steps into ``run_dir``; with ``resume`` a finished training is not repeated.
 
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
     options: or their fields as keywords. twin: also train the ANN of the same topology, once, into ``run_dir/twin``, to
@@ -134,7 +134,7 @@ def _run(config: RunConfig, run_dir: Path, options: RunOptions, data: Dataset | 
 
 
 def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunOptions, say: Console) -> EnergyReport:
-    """Counts, joules, the twin's zeros, and accuracy against energy over T: where the SNN is as accurate as it."""
+    """Compute counts, joules, the twin's zeros, and accuracy against energy over T."""
     program, count = folded.program, test.x.shape[1]
     kept, folder = None, run_dir / TWIN
     if options.twin and test.labels.ndim == 2:
@@ -151,8 +151,8 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
     if kept is not None:
         frames = kept_frames(folder, folded.data.test, count)
-        found = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))
-        energy = replace(energy, frontier=found)
+        anns = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))
+        energy = replace(energy, frontier=anns)
     write_json(run_dir / ENERGY, energy.as_dict())
     show_energy(energy, say.details)
     candidate = TradeoffPoint(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
@@ -164,19 +164,19 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
 
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:
-    """Whether the folder holds the finished training of this very configuration, whole as far as it can be made so."""
+    """Return whether the folder holds the finished training of this very configuration, complete or completable."""
     kept, model, checkpoint, metrics = ((run_dir / name).is_file() for name in (CONFIG, MODEL, CHECKPOINT, METRICS))
     return kept and model and (metrics or not checkpoint) and _same(load_config(run_dir / CONFIG), config)
 
 
 def _same(kept: RunConfig, config: RunConfig) -> bool:
-    """Whether a run folder's configuration is this one; it knows its own data's hash, too."""
+    """Return whether a run folder's configuration equals this one; it also holds its own data's hash."""
     dataset = config.dataset.model_copy(update={"sha256": kept.dataset.sha256, "path": kept.dataset.path})
     return kept == config.model_copy(update={"dataset": dataset})
 
 
 def keep_test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
-    """The test samples, as many as fit, kept in the run folder for the commands that follow."""
+    """Keep the test samples, as many as fit, in the run folder for later commands."""
     count = min(len(folded.data.test), folded.program.samples_within(_RECORDED_VALUES, folded.config.time_steps))
     test = encode_split(folded.config, folded.data.test, count)
     write_npz(run_dir / TEST_INPUT, {"x": test.x, "y": test.labels})
@@ -186,7 +186,7 @@ def keep_test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
 def _run_all(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
 ) -> tuple[ParityBench, dict[str, Any], StlDeployError | None]:
-    """Every run of the network and its artifacts; what the manifest keeps of net.net, and what went wrong on Lava."""
+    """Run the network and its artifacts; return the manifest's facts of net.net, and Lava's error."""
     say.step(f"Exporting, reading back, and running {counted(test.x.shape[1], 'test sample')}")
     bench = ParityBench(folded.program, test.x, test.labels, name=parity.REFERENCE)
     bench.add("torch, folded", _run_torch(folded.folded.network, test.x), required=folded.exact)
@@ -218,7 +218,7 @@ def _run_all(
 
 
 def _others_run(bench: ParityBench, say: Console) -> bool:
-    """Whether simulators that set up every connection by itself do so within seconds."""
+    """Return whether simulators that set up every connection separately finish within seconds."""
     if bench.connections > _CONNECTIONS:
         say.details.say(
             f"simulators besides Lava are left to {verb('verify')}: they set up each of "
@@ -228,7 +228,7 @@ def _others_run(bench: ParityBench, say: Console) -> bool:
 
 
 def _run_lava(bench: ParityBench, path: Path, wanted: bool, say: Console) -> ToolError | None:
-    """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
+    """Run the .net file on real Lava, if installed; print which backend ran, and return any error."""
     kind = find_runner("lava")
     reason = why_unavailable(kind) if wanted else "left out as asked"
     if reason is not None:
@@ -275,7 +275,7 @@ def run_pretrained(
     twin: bool = True,
     say: Console = QUIET,
 ) -> RunResult:
-    """The whole way but training: the model ``name`` is unpacked into ``run_dir``, then `run` goes on from there.
+    """Unpack the model ``name`` into ``run_dir``, then continue as `run` does.
 
     data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
     Raises InputError if there is no such model, and as `run`.

@@ -10,6 +10,8 @@ import pytest
 from tests.style import ROOT, problems
 
 CLEAN: tuple[str, ...] = (
+    "stl_deploy/verbs",
+    "stl_deploy/pipeline",
     "stl_deploy/_util",
     "stl_deploy/cli",
     "stl_deploy/data",
