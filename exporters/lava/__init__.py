@@ -1,1 +1,1 @@
-"""Real Lava, in a Python 3.10 of its own: the side environment, and runs of netx files in a process apart."""
+"""Real Lava, in its own Python 3.10: the side environment, and runs of netx files in a separate process."""

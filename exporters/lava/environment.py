@@ -41,7 +41,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LavaStatus:
-    """State of the environment. ``reason`` says in one sentence why it is not ready."""
+    """State of the environment. ``reason``: one sentence if it is not ready."""
 
     ready: bool
     location: Path
@@ -51,23 +51,23 @@ class LavaStatus:
 
 
 def _install() -> str:
-    """The call that builds it."""
+    """Return the call that builds it."""
     return remedy(cli="stl-deploy lava install", python="stl_deploy.verbs.lava_install()")
 
 
 def location() -> Path:
-    """Where the side environment is, or would be built."""
+    """Return the side environment's folder, built or not."""
     return folder_from("STL_DEPLOY_LAVA") or (cache_dir() / "lava-0.6.0").absolute()
 
 
 def folder_from(variable: str) -> Path | None:
-    """The folder that an environment variable names, or None; ``~nobody`` stays as it is, as in a shell."""
+    """Return the folder that an environment variable names, or None; ``~nobody`` is kept as it is, as in a shell."""
     chosen = os.environ.get(variable)
     return Path(os.path.expanduser(chosen)).absolute() if chosen else None
 
 
 def status() -> LavaStatus:
-    """Whether Lava can be used now; starts nothing."""
+    """Return whether Lava can be used now; starts nothing."""
     place = location()
     python = place / "bin" / "python"
     if not python.exists():
@@ -86,7 +86,7 @@ def status() -> LavaStatus:
 
 
 def require() -> Path:
-    """The side environment's Python; raises ToolError with the remedy if it is not ready."""
+    """Return the side environment's Python; raise ToolError with the remedy if it is not ready."""
     now = status()
     if not now.ready:
         raise ToolError(now.reason or "Lava is not ready")
@@ -112,7 +112,7 @@ def install(python: Path | None = None, progress: Report | None = None) -> LavaS
 
 
 def remove() -> tuple[Path, int]:
-    """Remove the side environment; where it was, and how many bytes that gave back.
+    """Remove the side environment; return its folder and the freed bytes.
 
     Raises ToolError if there is none, if `install` did not make it, or if another install is under way.
     """
@@ -136,7 +136,7 @@ def _build(place: Path, python: Path | None, say: Report) -> None:
 
 
 def is_ours(place: Path) -> bool:
-    """Whether `create` made this folder: by its marker, or by what older releases left in a virtual environment."""
+    """Return whether `create` made this folder: by its marker, or by older releases' files in a virtual environment."""
     older = place.is_relative_to(cache_dir().absolute()) or any((place / name).is_file() for name in _OLDER_MARKERS)
     return (place / MARKER).is_file() or (older and (place / "pyvenv.cfg").is_file())
 
@@ -172,18 +172,18 @@ def create(place: Path, base: Path, variable: str, say: Report) -> None:
 
 
 def fill(python: Path, requirements: Path, tool: str) -> None:
-    """Install the packages of a tool, each checked against its hash; raises ToolError where pip fails."""
+    """Install the packages of a tool, each checked against its hash; raise ToolError if pip fails."""
     pip: list[Path | str] = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     step([*pip, "--require-hashes", "-r", requirements], f"installing {tool}")
 
 
 def pins(requirements: Path) -> str:
-    """The text of a requirements file without its hashes."""
+    """Return the text of a requirements file without its hashes."""
     return _HASH.sub("", requirements.read_text(encoding="utf-8"))
 
 
 def pins_hash(requirements: Path) -> str:
-    """SHA-256 of `pins`: an environment of these versions stays ready when hashes of further files are added."""
+    """Return SHA-256 of `pins`: an environment of these versions stays ready when hashes of further files are added."""
     return hashlib.sha256(pins(requirements).encode()).hexdigest()
 
 
@@ -220,7 +220,7 @@ def _delete(place: Path) -> None:
 
 @contextmanager
 def lock(place: Path, tool: str) -> Iterator[None]:
-    """One install of a tool at a time; the lock dies with the process that holds it."""
+    """Allow one install of a tool at a time; the lock ends with its process."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         stream = (place.parent / f".{place.name}.lock").open("w")
@@ -235,7 +235,7 @@ def lock(place: Path, tool: str) -> Iterator[None]:
 
 
 def step(command: list[Path | str], doing: str) -> None:
-    """Run one command of the install; its last line of complaint becomes the error."""
+    """Run one command of the install; its last error line becomes the message."""
     try:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     except OSError as error:

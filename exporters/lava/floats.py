@@ -1,4 +1,4 @@
-"""A Program in floating point on raw Lava processes (Dense, LIFReset): no integers, no netx."""
+"""Run a Program in floating point on raw Lava processes (Dense, LIFReset): no integers, no netx."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def run_lava_float(
     """Run ``x`` ``[T, B, *shape]`` on Lava's floating-point processes, convolutions and pools as dense layers.
 
     Lava computes in float64: on an exact grid every spike is the reference's. Spikes are keyed by NIR node name.
-    Raises UnsupportedError for what Lava's LIF cannot hold or is too large as dense layers, InputError for an input
-    that does not fit, ToolError if Lava is missing, fails or takes too long.
+    Raises UnsupportedError for nodes that Lava's LIF cannot hold or that are too large as dense layers, InputError for
+    an input that does not fit, ToolError if Lava is missing, fails or takes too long.
     """
     shape = program.inputs[0].shape
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
@@ -44,7 +44,7 @@ def run_lava_float(
 
 
 def _layers(parts: Chain) -> tuple[list[str], dict[str, NDArray[Any]]]:
-    """Names of the spiking nodes, and what the worker needs of each: weights, bias, threshold, decay."""
+    """Return names of the spiking nodes, and the worker's data of each: weights, bias, threshold, decay."""
     names: list[str] = []
     layers: dict[str, NDArray[Any]] = {}
     for stage in parts.layers:

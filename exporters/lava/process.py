@@ -1,4 +1,4 @@
-"""One Lava worker process: started in a group of its own, watched, timed, and cleaned up after."""
+"""Run one Lava worker process: started in a group of its own, watched, timed, and cleaned up after."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def run_worker(
     script: Path | None = None,
     tool: str = "Lava",
 ) -> dict[str, NDArray[np.uint8]]:
-    """Each layer's spikes from one worker process; whatever happens, none of its processes is left.
+    """Return each layer's spikes from one worker process; all its processes are ended in any case.
 
     deadline: seconds without progress after which the run is ended; script: the worker, by default the one for netx
-    files; net_path: what it takes as its network; tool: what it is called in messages.
+    files; net_path: its network; tool: its name in messages.
     """
     with temporary_folder() as folder:
         write_npz(folder / "input.npz", {"x": x})
@@ -71,7 +71,7 @@ def run_worker(
 
 
 def start_worker(python: Path, script: Path, folder: Path, errors: int, tool: str = "Lava") -> subprocess.Popen[bytes]:
-    """The worker, at the head of a process group of its own; raises ToolError if it cannot be started."""
+    """Start the worker at the head of a process group of its own; raise ToolError if that fails."""
     try:
         return subprocess.Popen(
             [str(python), "-I", str(script), str(folder / "job.json")],

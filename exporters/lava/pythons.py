@@ -1,4 +1,4 @@
-"""Finding the one version of Python that a side environment runs on."""
+"""Find the Python version that a side environment needs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Version = tuple[int, int]
 
 
 def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path:
-    """The first Python of that version among: ``chosen``, $STL_DEPLOY_PYTHON<version>, PATH, pyenv's versions, uv's.
+    """Return the first fitting Python: ``chosen``, $STL_DEPLOY_PYTHON<version>, PATH, pyenv's versions, uv's.
 
-    Raises ToolError if ``chosen`` (or the variable's) is not one, or none is found. tool: what needs it.
+    Raises ToolError if ``chosen`` (or the variable's) is not one, or none is found. tool: name in messages.
     """
     dotted = f"{version[0]}.{version[1]}"
     variable = f"STL_DEPLOY_PYTHON{version[0]}{version[1]}"
@@ -40,7 +40,7 @@ def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path
 
 
 def python_version(python: Path) -> Version | None:
-    """(major, minor) of an interpreter, or None if it is none."""
+    """Return (major, minor) of an interpreter, or None if it is none."""
     try:
         done = subprocess.run(
             [str(python), "-I", "-c", "import sys; print(*sys.version_info[:2])"],

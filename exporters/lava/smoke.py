@@ -1,4 +1,4 @@
-"""The check of a fresh side environment: three neurons whose spikes are known."""
+"""Check a fresh side environment with three neurons of known spikes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)
 
 
 def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
-    """Raises ToolError unless Lava under ``python`` gives the expected spikes."""
+    """Raise ToolError unless Lava under ``python`` gives the expected spikes."""
     neuron = IntegerNeuron(v_decay=2048, threshold=np.array(10, np.int32))
     layer = DenseLayer(weight=np.array([[12], [8], [6]], np.int32), neuron=neuron)
     net = NetxFile((InputLayer(shape=(1,)), layer))

@@ -31,7 +31,7 @@ class LavaOptions(NetxOptions):
 
 
 class Lava(Loihi):
-    """The integers of a Program, or of a netx file, on Lava's CPU simulation in its side environment."""
+    """Run the integers of a Program, or of a netx file, on Lava's CPU simulation in its side environment."""
 
     name = "lava"
     description = "Lava's CPU simulation in its side environment (simulated; not the chip)"
@@ -51,7 +51,7 @@ class Lava(Loihi):
 
     @classmethod
     def available(cls) -> str | None:
-        """Why its side environment cannot be used, if so."""
+        """Return why its side environment cannot be used, or None."""
         status = environment.status()
         return None if status.ready else status.reason
 

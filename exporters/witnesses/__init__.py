@@ -1,1 +1,1 @@
-"""Independent simulators that a network's integers are run on, each in an environment of its own."""
+"""Independent simulators that run a network's integers, each in an environment of its own."""

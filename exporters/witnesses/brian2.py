@@ -37,7 +37,7 @@ class Brian2(Runner):
 
     @classmethod
     def available(cls) -> str | None:
-        """Why its side environment cannot be used, if so."""
+        """Return why its side environment cannot be used, or None."""
         return BRIAN2.reason()
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:

@@ -1,4 +1,4 @@
-"""Layers of weights as single synapses, which simulators of connections take."""
+"""Expand layers of weights into single synapses, for simulators of connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Connections(NamedTuple):
 
 
 def dense_connections(weight: NDArray[Any]) -> Connections:
-    """Every input reaches every output; weight ``[out, in]``."""
+    """Expand a dense layer: every input reaches every output; weight ``[out, in]``."""
     target, source = np.indices(weight.shape, np.int32).reshape(2, -1)
     return Connections(source, target, weight.reshape(-1))
 
@@ -33,7 +33,7 @@ def conv_connections(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Connections:
-    """Cross-correlation as in torch, taps in the padding left out; weight ``[C_out, C_in/groups, *kernel]``."""
+    """Expand a cross-correlation as in torch, padding taps left out; weight ``[C_out, C_in/groups, *kernel]``."""
     outs, per_group, *kernel = weight.shape
     pixels = np.arange(np.prod(input_shape[1:]), dtype=np.int32).reshape(input_shape[1:])
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))

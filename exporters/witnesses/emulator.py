@@ -1,4 +1,4 @@
-"""Simulators of Loihi's integers that are not ours: what all of them need to be Runners."""
+"""Common Runner for independent simulators of Loihi's integers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stl_deploy.integers.simulate import IntegerRun, as_integers
 
 
 class Emulator(Loihi):
-    """The integers of a Program, or of a netx file, on a witness in its side environment.
+    """Run the integers of a Program, or of a netx file, on a witness in its side environment.
 
     script: of `SIDE`, given the network's rows; it returns each layer's spikes, and may return more.
     """
@@ -32,7 +32,7 @@ class Emulator(Loihi):
 
     @classmethod
     def available(cls) -> str | None:
-        """Why its side environment cannot be used, if so."""
+        """Return why its side environment cannot be used, or None."""
         return cls.witness.reason()
 
     def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
@@ -68,4 +68,4 @@ class Emulator(Loihi):
         """Raise InputError for rows that it cannot hold."""
 
     def tell(self, found: dict[str, NDArray[Any]], samples: int) -> None:
-        """Take out of what was returned all that is no spikes, and say it."""
+        """Remove everything but spikes from the result, and print it."""

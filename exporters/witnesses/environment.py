@@ -44,16 +44,16 @@ class Witness:
 
     @property
     def location(self) -> Path:
-        """Where its environment is, or would be built."""
+        """Return its environment's folder, built or not."""
         return (folder_from("STL_DEPLOY_WITNESSES") or cache_dir().absolute() / "witnesses") / self.name
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """Return its interpreter."""
         return self.location / "bin" / "python"
 
     def reason(self) -> str | None:
-        """None if it can be used now, else why not and what to do."""
+        """Return None if it can be used now, else the reason and the remedy."""
         what = "run: " + remedy(
             cli=f"stl-deploy witness install {self.name}", python=f"stl_deploy.verbs.witness_install({self.name!r})"
         )
@@ -78,14 +78,14 @@ class Witness:
         }
 
     def require(self) -> Path:
-        """Its interpreter; raises ToolError with the remedy if it is not ready."""
+        """Return its interpreter; raise ToolError with the remedy if it is not ready."""
         reason = self.reason()
         if reason is not None:
             raise ToolError(reason)
         return self.python
 
     def install(self, python: Path | None = None, say: Callable[[str], None] = lambda line: None) -> None:
-        """Build the environment unless it is ready; raises ToolError if no Python fits or a step fails."""
+        """Build the environment unless it is ready; raise ToolError if no Python fits or a step fails."""
         place = self.location
         with lock(place, self.title):
             if self.reason() is None:
@@ -102,7 +102,7 @@ class Witness:
             write_json(place / STAMP, {"requirements": pins_hash(self.requirements)})
 
     def remove(self) -> int:
-        """Remove the environment; returns how many bytes that gave back. Raises as `discard` does."""
+        """Remove the environment; return the freed bytes. Raises as `discard` does."""
         return discard(self.location, self.title, "witness install")
 
 
@@ -131,7 +131,7 @@ WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE, 
 
 
 def find_witness(name: str) -> Witness:
-    """By its backend's name or its own (``nengo-loihi``, ``SANA-FE``); raises InputError naming those there are."""
+    """Find by its backend's name or its own (``nengo-loihi``, ``SANA-FE``); raise InputError with the known names."""
     for witness in WITNESSES.values():
         if name.lower() in (witness.name, witness.title.lower()):
             return witness
@@ -141,18 +141,21 @@ def find_witness(name: str) -> Witness:
 def witness_install(
     name: str, python: Path | None = None, progress: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Build a witness's environment unless it is ready; its status. Raises as `Witness.install` and `find_witness`."""
+    """Build a witness's environment unless it is ready; return its status.
+
+    Raises as `Witness.install` and `find_witness`.
+    """
     witness = find_witness(name)
     witness.install(python, progress or (lambda line: None))
     return witness.status()
 
 
 def witness_status(name: str) -> dict[str, Any]:
-    """Whether a witness can be used, and why not (JSON-ready); raises InputError naming those there are."""
+    """Return whether a witness can be used, and why not (JSON-ready); raise InputError with the known names."""
     return find_witness(name).status()
 
 
 def witness_remove(name: str) -> tuple[Path, int]:
-    """Remove a witness's environment: where it was, and how many bytes that gave back; raises as `Witness.remove`."""
+    """Remove a witness's environment; return its folder and the freed bytes; raise as `Witness.remove`."""
     witness = find_witness(name)
     return witness.location, witness.remove()

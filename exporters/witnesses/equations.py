@@ -1,4 +1,4 @@
-"""A Program as groups of equations, which Brian2 steps one after the other within a time step of length 1.
+"""Express a Program as groups of equations, which Brian2 steps in order within a time step of length 1.
 
 Every node is a group with a variable ``out``; each line of ``code`` is one of the equations of
 `stl_deploy.graph.program`, each string of lines a block that is run for the whole group before the next.
@@ -42,7 +42,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass
 class Group:
-    """A node, or what it adds up. reads: (place of the group, steps ago) of x0, x1, ...
+    """A node, or its summed input. reads: (place of the group, steps ago) of x0, x1, ...
 
     synapses: whether these come through weights. constants: names of arrays with one value a neuron; state: variables,
     which start at 0 (v at a constant ``v_start``). keep: whether its output is recorded; binary: is that 0 or 1.
@@ -60,7 +60,7 @@ class Group:
 
 
 def equations(program: Program) -> tuple[list[dict[str, Any]], Arrays]:
-    """Groups in order (JSON-ready), and their arrays as ``PLACE.name``.
+    """Return groups in order (JSON-ready), and their arrays as ``PLACE.name``.
 
     Raises UnsupportedError where delays or synapses are more than Brian2 should be given.
     """
@@ -91,7 +91,7 @@ def _not_here(node: Node, slug: str, reason: str) -> UnsupportedError:
 
 
 def _with_sums(program: Program) -> Iterator[Node]:
-    """Weights that read several nodes read one that adds these, as the reference does."""
+    """Insert an adding group before weights that read several nodes, as the reference sums first."""
     for node in program.nodes:
         if isinstance(node, Linear | Conv | Pool) and len(node.sources) > 1:
             total, shape = f"{node.name}, in", node.input_shape
@@ -101,7 +101,7 @@ def _with_sums(program: Program) -> Iterator[Node]:
 
 
 def _fill(node: Node, group: Group) -> Arrays:
-    """The group's code and names; returns its arrays."""
+    """Write the group's code and names; return its arrays."""
     x = " + ".join(f"x{k}" for k in range(len(group.reads)))
     constants: dict[str, NDArray[Any]] = {}
     match node:
@@ -161,7 +161,7 @@ def _connections(node: Linear | Conv | Pool) -> Connections:
 
 
 def _delay(node: Delay, group: Group) -> dict[str, NDArray[Any]]:
-    """Each element takes the value of as many steps ago as it says: others are multiplied by 0."""
+    """Take each element's value of the given number of steps ago: others are multiplied by 0."""
     steps = np.unique(node.steps).tolist()
     each, count = group.reads, len(group.reads)
     group.reads = [(place, ago + step) for step in steps for place, ago in each]

@@ -26,11 +26,11 @@ class NengoLoihi(Emulator):
     script = "nengo_loihi_worker.py"
 
     def model(self, program: Program) -> Wrapped:
-        """Our model with its registers."""
+        """Return our model with its registers."""
         return Wrapped(program if self._path is None else self._path, self._options).of(program)
 
     def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
-        """As `Emulator.integers`; prints where its registers make it differ from Lava."""
+        """Run as `Emulator.integers`; print where its registers make it differ from Lava."""
         result = super().integers(file, x, record)
         why = parting(file, x)
         if why is not None:

@@ -1,4 +1,4 @@
-"""A netx network as rows of synapses, input by input, which simulators of single connections take."""
+"""Expand a netx network into rows of synapses, input by input, for simulators of single connections."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from stl_deploy.integers.net import Ints, Shape
 
 
 def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
-    """Arrays by name: ``keys`` of the layers with neurons, and for each ``KEY.starts`` and so on.
+    """Return arrays by name: ``keys`` of the layers with neurons, and for each ``KEY.starts`` and so on.
 
     The synapses of input i are those from ``starts[i]`` to ``starts[i + 1]``: ``targets`` and ``weights``. threshold,
-    bias, v_decay, i_decay: one for each neuron. Raises InputError for what single connections in one step cannot be.
+    bias, v_decay, i_decay: one for each neuron. Raises InputError for other layers.
     """
     keys = [key for key, _ in net.spiking]
     found: dict[str, NDArray[Any]] = {"keys": np.array(keys)}
@@ -59,7 +59,7 @@ def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
 
 
 def shapes(net: NetxFile) -> dict[str, Shape]:
-    """Of each layer with neurons."""
+    """Return the shape of each layer with neurons."""
     return {key: layer.shape for key, layer in net.spiking}
 
 
@@ -67,7 +67,7 @@ Rows = tuple[Ints, Ints, Ints]
 
 
 def conv_rows(layer: ConvNode) -> Rows:
-    """The outputs that read an input inside."""
+    """Return the outputs that read each input."""
     connections = conv_connections(
         layer.weight,
         layer.input_shape,

@@ -37,7 +37,7 @@ class SanaFe(Emulator):
                 )
 
     def tell(self, found: dict[str, NDArray[Any]], samples: int) -> None:
-        """Say an inference's energy and its terms."""
+        """Print an inference's energy and its terms."""
         joules = found.pop("energy", None)
         if joules is None or joules.shape != (len(TERMS),):
             raise ToolError("SANA-FE returned no energy")

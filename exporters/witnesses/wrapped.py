@@ -1,4 +1,4 @@
-"""The integer model with nengo-loihi's registers: what arrives in a step wraps at 21 bits and a sign, u + bias at 23.
+"""The integer model with nengo-loihi's registers: a step's input wraps at 21 bits and a sign, u + bias at 23.
 
 Lava and our model wrap u alone, at 24 bits. Where no register is passed, both are the same.
 """
@@ -33,14 +33,14 @@ class Wrapped(Loihi):
 
 
 def simulate_wrapped(net: NetxFile, x: NDArray[Any]) -> IntegerRun:
-    """As `stl_deploy.exporters.netx.convert.run_file`, with these registers; every layer is recorded."""
+    """Run as `stl_deploy.exporters.netx.convert.run_file`, with these registers; every layer is recorded."""
     values = _values(to_graph(net), as_integers(x, net.input_shape))
     spikes = {key: values[key] for key, _ in net.spiking}
     return IntegerRun(values["output"], spikes)
 
 
 def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Output of every node."""
+    """Return the output of every node."""
     values: dict[str, NDArray[Any]] = {graph.input.name: x}
     for node in graph.nodes:
         if isinstance(node, IntegerInput):
@@ -54,7 +54,7 @@ def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 
 def parting(net: NetxFile, x: NDArray[Any]) -> str | None:
-    """Spikes that these registers change: count, first spike, and the register that overflowed; None if none."""
+    """Return the spikes that these registers change: count, first spike, and the overflowing register; None if none."""
     graph, ours = to_graph(net), run_file(net, x, record=True).spikes
     theirs = _values(graph, as_integers(x, net.input_shape))
     differ = {key: theirs[key] != spikes for key, spikes in ours.items()}
@@ -94,7 +94,7 @@ def _spikes(node: PopulationNode, arriving: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def wrap(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Into [-2^bits, 2^bits), as two's complement does."""
+    """Wrap into [-2^bits, 2^bits), as two's complement does."""
     wrapped: NDArray[np.int64] = (values + 2**bits) % 2 ** (bits + 1) - 2**bits
     return wrapped
 

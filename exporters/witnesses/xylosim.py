@@ -27,17 +27,17 @@ class XyloSim(Xylo):
 
     @classmethod
     def available(cls) -> str | None:
-        """Why its side environment cannot be used, if so."""
+        """Return why its side environment cannot be used, or None."""
         return XYLOSIM.reason()
 
     def model(self, program: Program) -> Xylo:
-        """Our model of the same integers."""
+        """Return our model of the same integers."""
         own = Xylo(program, self._options)
         own.network = self.network
         return own
 
     def integers(self, spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:
-        """Run the chip's integers; raises ToolError if xylosim is missing, fails or takes too long."""
+        """Run the chip's integers; raise ToolError if xylosim is missing, fails or takes too long."""
         with temporary_folder() as folder:
             write_npz(folder / "net.npz", spec.arrays())
             found: dict[str, NDArray[Any]] = dict(

@@ -23,7 +23,7 @@ _LEAST = 1e-9
 
 
 class Regulariser:
-    """The charge for one forward pass: give `observe` to the network, then ask for `penalty`.
+    """Charge for one forward pass: pass `observe` to the network, then call `penalty`.
 
     rate: rate_weight · mean over LIF layers of (spikes per neuron and step − rate_target)².
     synops: synop_weight · loss · max(0, log(synops per sample / synop_budget)), the loss taken as a number. So the
@@ -70,11 +70,11 @@ class Regulariser:
 
     @property
     def synops(self) -> Tensor:
-        """Synops per sample of the pass, 0-dimensional float64."""
+        """Return synops per sample of the pass, 0-dimensional float64."""
         return torch.stack(self._synops).sum() / self._samples
 
     def penalty(self, loss: float | Tensor = 1.0) -> Tensor:
-        """The charge for the pass, 0-dimensional float32. loss: classification loss of the pass, without gradient."""
+        """Return the charge for the pass, 0-dimensional float32. loss: its classification loss, without gradient."""
         config = self._config
         total = torch.zeros(())
         if config.rate_target is not None and self._rates:
@@ -87,7 +87,7 @@ class Regulariser:
 
 
 def _fan_out(layer: nn.Conv2d | nn.Linear | Vote, shape: tuple[int, ...], classes: int) -> Tensor:
-    """For each input position the outputs that it reaches, float64 ``[*shape]`` (broadcast)."""
+    """Return for each input position the number of outputs that it reaches, float64 ``[*shape]`` (broadcast)."""
     if isinstance(layer, Vote):
         return torch.tensor(float(classes), dtype=torch.float64)
     if isinstance(layer, nn.Linear):

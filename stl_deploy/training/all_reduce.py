@@ -1,4 +1,4 @@
-"""A sum over processes that gradients pass through."""
+"""Sum over processes with gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a training run at the end of an epoch, in one file.
+"""Save the state of a training run at the end of an epoch, in one file.
 
 Everything random in an epoch follows from the seed and the epoch's number (`stl_deploy.training.seeds`), so weights,
 optimiser state and counters are all that a bit-identical continuation needs.
@@ -50,7 +50,7 @@ class State:
 
 
 def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
-    """Replace the run's checkpoint by ``state``, whole or not at all; keep its weights where ``keep_every`` says so."""
+    """Replace the run's checkpoint by ``state``, whole or not at all; keep its weights if ``keep_every`` says so."""
     keep(run_dir, state.epoch, config.train.keep_every, state.network.state_dict())
     tensors = {f"model/{name}": tensor for name, tensor in state.network.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
@@ -65,7 +65,7 @@ def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
 
 
 def read_checkpoint(run_dir: Path, state: State, config: RunConfig, *, start_counts: bool = False) -> None:
-    """Put the run's checkpoint into ``state``, which was made for ``config``; start_counts: epoch 0 may be the best.
+    """Load the run's checkpoint into ``state``, made for ``config``; start_counts: epoch 0 may be the best.
 
     Raises InputError for a damaged file or one of another architecture, ConfigError naming the key where the
     run was made with another configuration (``fold``, epochs, device, keep_every and data_dir may change).
@@ -102,7 +102,7 @@ _MOST = 1e300
 
 
 def _is_record(record: Any, number: int, first: Any) -> bool:
-    """Whether this is what training writes of epoch ``number``, of the layers of the ``first`` record."""
+    """Return whether this is a record of training for epoch ``number``, of the layers of the ``first`` record."""
     if not isinstance(record, dict) or record.get("epoch") != number:
         return False
     if not isinstance(record.get("matmul", ""), str) or not all(_is_number(record.get(key)) for key in _NUMBERS):
@@ -130,7 +130,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _completed(found: Any) -> Any:
-    """A configuration that an older version wrote, with the keys that it did not know at their defaults."""
+    """Return an older version's configuration with keys unknown to it at their defaults."""
     try:
         return config_of(found).model_dump(mode="json")
     except (ConfigError, TypeError, ValueError):
@@ -138,7 +138,7 @@ def _completed(found: Any) -> Any:
 
 
 def check_same_run(path: Path, found: Any, config: RunConfig) -> None:
-    """Raise ConfigError at the first key in which ``found`` differs from ``config`` and may not."""
+    """Raise ConfigError at the first fixed key in which ``found`` differs from ``config``."""
     wanted = config.model_dump(mode="json")
     sections, keys = _FREE_TO_CHANGE
     for section, values in wanted.items():

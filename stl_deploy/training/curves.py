@@ -1,4 +1,4 @@
-"""The run in pictures: how loss, accuracy, spike rates and thresholds went, and which neurons never or always fire."""
+"""Plot a run: loss, accuracy, spike rates and thresholds over epochs, and silent or saturated neurons."""
 
 from __future__ import annotations
 

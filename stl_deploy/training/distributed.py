@@ -1,4 +1,4 @@
-"""Several processes that train one network together: data parallel, started by torchrun.
+"""Train one network in several processes: data parallel, started by torchrun.
 
     torchrun --nproc_per_node 2 -m stl_deploy train digits
 
@@ -29,13 +29,13 @@ Loaded = TypeVar("Loaded")
 
 
 def speaks() -> bool:
-    """Whether this process says what went wrong: the first one that asks."""
+    """Return whether this process prints errors: the first one that asks."""
     return processes.world_size() == 1 or _first_to_ask()
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Inside, the processes can add up; nothing happens where there is one.
+    """Join the processes inside, so that they can add up; nothing happens for a single one.
 
     Raises ToolError where they cannot meet, and in every process that goes on when another one ended.
     """
@@ -60,7 +60,7 @@ def together() -> Iterator[None]:
 
 
 def _backend(store: Any, rank: int, count: int, cards: int) -> str:
-    """gloo, and NCCL for cards where every process of every machine has one of its own, which NCCL asks for."""
+    """Return gloo, or NCCL if every process of every machine has a GPU of its own, as NCCL requires."""
     store.set(f"stl-deploy/card/{rank}", str(int(processes.on_this_machine() <= cards)))
     own = all(store.get(f"stl-deploy/card/{other}") == b"1" for other in range(count))
     return "cpu:gloo,cuda:nccl" if own else "gloo"
@@ -68,7 +68,7 @@ def _backend(store: Any, rank: int, count: int, cards: int) -> str:
 
 @cache
 def _met() -> tuple[Any, int, int]:
-    """Shared store, rank and world size."""
+    """Return shared store, rank and world size."""
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, count = next(rendezvous("env://"))
@@ -85,7 +85,7 @@ def _first_to_ask() -> bool:
 
 @contextmanager
 def _ended_by_others() -> Iterator[None]:
-    """torchrun ends the rest when one process ended: as an exception, not a silent death."""
+    """Turn torchrun's signal after another process's end into an exception."""
 
     def stop(*_: object) -> None:
         raise processes.lost("stopped by torchrun")
@@ -110,7 +110,7 @@ def in_turn(load: Callable[[], Loaded]) -> Loaded:
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait for all processes."""
     if processes.world_size() > 1:
         import torch
 
@@ -118,14 +118,14 @@ def wait() -> None:
 
 
 def mine(count: int) -> slice:
-    """Slice of ``count`` samples that this process takes; sizes differ by at most one."""
+    """Return this process's slice of ``count`` samples; sizes differ by at most one."""
     size, rest = divmod(count, processes.world_size())
     start = processes.rank() * size + min(processes.rank(), rest)
     return slice(start, start + size + (processes.rank() < rest))
 
 
 def total(x: torch.Tensor) -> torch.Tensor:
-    """The sum of ``x`` over all processes, differentiable; ``x`` itself where there is one."""
+    """Return the sum of ``x`` over all processes, differentiable; ``x`` itself for a single one."""
     if processes.world_size() == 1:
         return x
     from stl_deploy.training.all_reduce import Total

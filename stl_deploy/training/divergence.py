@@ -1,4 +1,4 @@
-"""Where a training run met NaN or infinity."""
+"""Locate NaN or infinity in a training run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_finite(network: Network, epoch: int) -> None:
 
 @torch.no_grad()
 def diverged(network: Network, epoch: int, x: Tensor) -> DivergedError:
-    """The error for a loss that is not finite on the batch ``x``: names the first layer where that shows."""
+    """Return the error for a loss that is not finite on the batch ``x``, naming the first affected layer."""
     layer = _layer_with_bad_state(network)
     if layer is None:
         bad: list[str] = []

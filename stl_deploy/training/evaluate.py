@@ -1,4 +1,4 @@
-"""Evaluation: accuracy, spike rates, thresholds."""
+"""Evaluate a network: accuracy, spike rates, thresholds."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
 
 
 def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Loss of a network's outputs ``[T, B, classes]`` and the scores ``[B, classes]`` decided from them.
+    """Return the loss of a network's outputs ``[T, B, classes]`` and their scores ``[B, classes]``.
 
     ``mse`` of the scores to the one-hot labels (the paper), ``ce`` of scores·ce_scale, or ``tet``: cross-entropy of
     outputs·ce_scale, averaged over the steps (see `TrainConfig`).
@@ -107,14 +107,14 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
 
 
 def right(outputs: Tensor, decided: Tensor, labels: Tensor) -> Tensor:
-    """Number of correct samples ``[B]``; with labels per step, ``[B, T]``, each counts by its share of steps."""
+    """Return the number of correct samples ``[B]``; labels per step, ``[B, T]``, count by the share of steps."""
     if labels.dim() == 2:
         return (labels == outputs.argmax(2).T).double().mean(1).sum()
     return (decided == labels).sum()
 
 
 def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:
-    """The range of each LIF layer's effective thresholds."""
+    """Return the range of each LIF layer's effective thresholds."""
     return {
         name: ThresholdRange(float(theta.min()), float(theta.mean()), float(theta.max()))
         for name, theta in network.thresholds().items()
@@ -122,7 +122,7 @@ def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:
 
 
 class Rates:
-    """Adds up how often each neuron was active."""
+    """Count how often each neuron was active."""
 
     def __init__(self, network: Network) -> None:
         self._shapes = {name: network.shapes[name] for name in network.activations}
@@ -130,25 +130,25 @@ class Rates:
         self._slots: defaultdict[str, int] = defaultdict(int)
 
     def observe(self, name: str, output: Tensor) -> None:
-        """Take in a layer's output ``[T, B, *shape]``."""
+        """Count a layer's output ``[T, B, *shape]``."""
         if name in self._shapes:
             active = (output != 0).sum((0, 1))
             self._active[name] = active + self._active[name] if name in self._active else active
             self._slots[name] += output.shape[0] * output.shape[1]
 
     def gather(self) -> None:
-        """Add up what all processes counted."""
+        """Add up the counts of all processes."""
         for name, shape in self._shapes.items():
             active = self._active[name] if name in self._active else torch.zeros(shape, dtype=torch.int64)
             self._active[name] = distributed.total(active.cpu())
             self._slots[name] = int(distributed.total(torch.tensor(self._slots[name])))
 
     def means(self) -> dict[str, float]:
-        """Spikes per neuron and step, by layer."""
+        """Return spikes per neuron and step, by layer."""
         return {name: int(active.sum()) / (self._slots[name] * active.numel()) for name, active in self._active.items()}
 
     def shares(self, rate: float) -> dict[str, float]:
-        """The share of each layer's neurons whose rate is just that."""
+        """Return the share of each layer's neurons with exactly that rate."""
         return {
             name: int((active == rate * self._slots[name]).sum()) / active.numel()
             for name, active in self._active.items()

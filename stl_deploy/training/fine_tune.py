@@ -1,4 +1,4 @@
-"""A short training of a network that is already good, with the loss and the data of its own run."""
+"""Fine-tune a trained network briefly, with the loss and the data of its own run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ _START = 0.04
 
 
 def learning_rate(settings: TrainConfig, epochs: float) -> float:
-    """The rate after so many epochs of training; of ``one_cycle`` a fraction of an epoch counts.
+    """Return the rate after the given number of epochs; for ``one_cycle`` fractions of an epoch count.
 
     One cycle (Smith and Topin, 2018) rises linearly from a 25th of ``lr`` and falls linearly to 0.
     """

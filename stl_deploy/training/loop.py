@@ -1,4 +1,4 @@
-"""Training: STBP with learned thresholds, resumable to the bit.
+"""Train by STBP with learned thresholds, resumable to the bit.
 
 `train` leaves in the run folder config.yaml, metrics.jsonl (one line per epoch), checkpoint.safetensors (after
 each epoch) and, at the end, curves.svg, and model.safetensors with the weights of the epoch of lowest validation loss.
@@ -77,9 +77,9 @@ def train(
     batch: Batch | None = None,
     curves: bool = True,
 ) -> TrainResult:
-    """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
+    """Train ``config`` in ``run_dir``; with ``resume`` continue from its checkpoint (or the start without one).
 
-    data: what the configuration names, where it is loaded already. loaded: called with the dataset before training
+    data: the configuration's dataset, if it is loaded already. loaded: called with the dataset before training
     begins; opened: when nothing can refuse the run any more and what an older one left is gone, in the first process
     alone; progress: with each epoch's record; batch: see `stl_deploy._util.training_progress`; curves: whether
     curves.svg is drawn, which may take longer than a small net's training.
@@ -158,7 +158,7 @@ def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
 
 
 def pick_device(name: str, asked_by: str = "key 'train.device'") -> torch.device:
-    """``auto``: CUDA where there is one, else the CPU.
+    """Resolve ``auto``: CUDA if there is one, else the CPU.
 
     Of several processes on one machine each takes a CUDA device of its own, as far as there are enough.
     Raises ConfigError, which begins with ``asked_by``, for a device that is not there, and for one card that all of
@@ -191,7 +191,7 @@ def _seed(seed: int, device: torch.device) -> None:
 
 
 def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer:
-    """Adam over everything that learns, thresholds in a group of their own with their learning rate's multiplier."""
+    """Return Adam over all learned tensors, thresholds in a group with their learning rate's multiplier."""
     settings = config.train
     thresholds = [lif.threshold_parameter for _, lif in network.lifs]
     theirs = {id(parameter) for parameter in thresholds}
@@ -212,7 +212,7 @@ def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer
 
 
 def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool, opened: Callable[[], None]) -> None:
-    """Make the folder a run of ``config``: continue its checkpoint, or begin with nothing of an older run left."""
+    """Make the folder a run of ``config``: continue its checkpoint, or remove the older run."""
     kept = run_dir / CONFIG
     if resume and (run_dir / CHECKPOINT).is_file():
         checkpoint.read_checkpoint(run_dir, state, config)
@@ -239,7 +239,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool, open
 
 
 def _is_whole(run_dir: Path, config: RunConfig, weights: Mapping[str, Tensor]) -> bool:
-    """Whether the folder holds this configuration and a model of these weights."""
+    """Return whether the folder holds this configuration and a model of these weights."""
     if not (run_dir / CONFIG).is_file() or load_config(run_dir / CONFIG) != config:
         return False
     try:
@@ -263,7 +263,7 @@ def train_epoch(
     start: float = math.inf,
     batch: Batch = no_batches,
 ) -> Record:
-    """Train one epoch of ``epochs``, validate, keep the best weights; returns the record, added to the state's.
+    """Train one epoch of ``epochs``, validate, keep the best weights; return the record, added to the state's.
 
     Those of lower validation loss are better: it tells epochs apart that get the same few images wrong. start: the loss
     of the weights that training began with, if they may be kept. rate: of learning, where so much of the epoch is done;
@@ -307,7 +307,7 @@ def train_epoch(
 
 
 def weights_of(network: Network) -> dict[str, Tensor]:
-    """A copy of its parameters and buffers."""
+    """Return a copy of its parameters and buffers."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -318,7 +318,7 @@ def one_pass(
     rate: Callable[[float], float],
     tell: Callable[[int, int, float], None],
 ) -> tuple[float, float]:
-    """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way.
+    """Run one pass over the training split in batches of nearly equal size; return mean loss and accuracy on the way.
 
     tell: called after each batch with samples done, samples in all, and the mean loss so far.
     """
@@ -374,7 +374,7 @@ def _forward(network: Network, x: Tensor, regulariser: Regulariser) -> Tensor:
 
 
 def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curves: bool) -> TrainResult:
-    """Load the picked weights, look at the test split once, write the metrics, and model and curves if absent."""
+    """Load the picked weights, evaluate the test split once, write the metrics, and model and curves if absent."""
     state.network.load_state_dict(state.best)
     test = evaluate(state.network, data.test, config)
     picked = state.records[state.best_epoch - 1]

@@ -1,4 +1,4 @@
-"""Speed and error of torch's float32 matrix products on this processor, measured for each setting.
+"""Measure speed and error of torch's float32 matrix products on this processor, for each setting.
 
 What ``medium`` means differs by processor: float32 products of another library on some, faster, with a few times the
 rounding error; bfloat16 on others. So `settle` measures before it takes anything but ``highest``.
@@ -38,13 +38,13 @@ class Measured(JsonTwin):
     error: float
 
     def as_accurate_as(self, base: Measured) -> bool:
-        """Whether the error is rounding of the same kind as that of ``base``, not of shortened operands."""
+        """Return whether the error is rounding of the same kind as that of ``base``, not of shortened operands."""
         return self.error <= _SAME_KIND * base.error
 
 
 @contextmanager
 def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
-    """torch's float32 products at ``precision`` inside, as before outside.
+    """Set torch's float32 products to ``precision`` inside, and restore the setting outside.
 
     ``highest`` holds for a CUDA card's convolutions, too, which torch computes in TF32 by default.
     """
@@ -69,7 +69,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def measure() -> tuple[Measured, ...]:
-    """Every setting on one thread of the CPU, in turn, on one pair of random matrices (well under a second).
+    """Measure every setting on one CPU thread, in turn, on one pair of random matrices (well under a second).
 
     On several, other work on the machine would decide: the libraries behind the settings wait for threads differently.
     """
@@ -90,7 +90,7 @@ def measure() -> tuple[Measured, ...]:
 
 
 def bfloat16_gain() -> float:
-    """Speed of bfloat16 products relative to float32 on the CPU; medians of alternating runs."""
+    """Return the speed of bfloat16 products relative to float32 on the CPU; medians of alternating runs."""
     draws = torch.Generator().manual_seed(0)
     wide = torch.randn(2, _SIZE, _SIZE, generator=draws)
     operands = {torch.float32: wide.unbind(), torch.bfloat16: wide.bfloat16().unbind()}
@@ -105,7 +105,7 @@ def bfloat16_gain() -> float:
 
 
 def fastest(found: Iterable[Measured]) -> Measured:
-    """The fastest setting whose error is of the kind of ``highest``'s, which it is unless another is clearly faster."""
+    """Return the fastest setting with ``highest``'s kind of error; ``highest`` unless another is clearly faster."""
     base, *others = sorted(found, key=lambda one: one.precision != "highest")
     accurate = (setting for setting in others if setting.as_accurate_as(base))
     best = min(accurate, key=lambda one: one.seconds, default=base)
@@ -130,7 +130,7 @@ def settle(asked: MatmulChoice, before: MatmulPrecision | None = None, *, device
 
 @cache
 def measured_once() -> tuple[Measured, ...]:
-    """`measure`, once in each process."""
+    """Return `measure`, cached per process."""
     return measure()
 
 

@@ -1,4 +1,4 @@
-"""model.safetensors: the weights that validation picked, and what is known of them."""
+"""model.safetensors: the weights picked by validation, and their facts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str,
 
 
 def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, RunConfig]:
-    """The trained network of a run folder, in evaluation mode on the CPU, and its configuration.
+    """Load the trained network of a run folder, in evaluation mode on the CPU, and its configuration.
 
     snapshot: a file of other weights of the same training (`stl_deploy.training.snapshots`).
 
@@ -56,9 +56,9 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
 
 
 def load_weights(path: Path, network: Network, weights: Mapping[str, Tensor]) -> None:
-    """Put the weights of a file into a network that they fit.
+    """Load the weights of a file into a network that they fit.
 
-    Raises InputError for numbers that no training gives (`unsound`), and decays other than the configuration's.
+    Raises InputError for impossible numbers (`unsound`), and decays other than the configuration's.
     """
     configured = _fixed_decays(network)
     network.load_state_dict(weights)
@@ -81,5 +81,5 @@ def _fixed_decays(network: Network) -> dict[str, float]:
 
 
 def model_facts(run_dir: Path) -> dict[str, Any]:
-    """Read what `train` wrote beside the weights: the picked epoch, validation and test results (see `TrainResult`)."""
+    """Read `train`'s facts beside the weights: the picked epoch, validation and test results (see `TrainResult`)."""
     return read_tensors(run_dir / MODEL)[1]

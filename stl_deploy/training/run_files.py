@@ -18,7 +18,7 @@ UNDER_WAY = "under way"
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Whether the folder holds a run that has ended."""
+    """Return whether the folder holds a run that has ended."""
     try:
         manifest = json.loads(read_text(run_dir / MANIFEST, "a manifest"))
     except (InputError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A run folder: what in it follows from the weights, and so goes when they do."""
+"""A run folder's files that depend on the weights, and their removal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TRAINED = (MODEL, CONFIG, CHECKPOINT, METRICS, "curves.svg")
 
 
 def forget_results(run_dir: Path) -> None:
-    """Remove what an earlier run made of its weights, the manifest first: without it no verb believes the rest."""
+    """Remove an earlier run's results from its weights, the manifest first: without it no verb trusts the rest."""
     for name in _RESULTS:
         (run_dir / name).unlink(missing_ok=True)
     for data in run_dir.glob(f"{glob.escape('net.onnx')}.*.data"):
@@ -46,7 +46,7 @@ def forget_results(run_dir: Path) -> None:
 
 
 def forget_training(run_dir: Path) -> None:
-    """Remove a training, what was made of it, and its ANN twin; other files stay."""
+    """Remove a training, its results, and its ANN twin; other files stay."""
     _forget(run_dir)
     forget_twin(run_dir)
 
@@ -74,7 +74,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def require_begun(run_dir: Path) -> None:
-    """Raise InputError where there is nothing to resume."""
+    """Raise InputError if there is nothing to resume."""
     if not any((run_dir / name).is_file() for name in (CONFIG, CHECKPOINT)):
         raise InputError(f"{run_dir}: expected a folder in which 'train' began; found nothing to resume")
 
@@ -90,7 +90,7 @@ def require_resumable(run_dir: Path) -> None:
 
 
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise InputError where a training would be lost that nobody said may be, or none is there to resume."""
+    """Raise InputError if a training would be overwritten without permission, or there is none to resume."""
     if resume and overwrite:
         raise InputError(f"{named('resume')} and {named('overwrite')} exclude each other; give one")
     if resume:

@@ -12,11 +12,11 @@ _CODES: dict[Purpose, int] = {"weights": 1, "order": 2, "encoder": 3, "dropout":
 
 
 def derived_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:
-    """A 63-bit seed for one purpose in one epoch."""
+    """Return a 63-bit seed for one purpose in one epoch."""
     state = np.random.SeedSequence([seed, _CODES[purpose], epoch]).generate_state(1, np.uint64)
     return int(state[0]) >> 1
 
 
 def generator(seed: int, purpose: Purpose, epoch: int = 0) -> torch.Generator:
-    """A CPU generator for one purpose in one epoch."""
+    """Return a CPU generator for one purpose in one epoch."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, epoch))

@@ -29,7 +29,7 @@ def keep(run_dir: Path, epoch: int, every: int | None, weights: Mapping[str, Ten
 
 
 def snapshots(run_dir: Path) -> dict[int, Path]:
-    """The file of each epoch kept, in order."""
+    """Return the file of each kept epoch, in order."""
     files = (run_dir / FOLDER).glob("epoch-*.safetensors")
     numbered = {path.stem.removeprefix("epoch-"): path for path in files}
     return {int(epoch): path for epoch, path in sorted(numbered.items()) if epoch.isdecimal()}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SharedNorm(StepNorm2d):
-    """Stands for any norm of a network, ``[T, B, C, ...]``, with its parameters and buffers.
+    """Replacement for any norm of a network, ``[T, B, C, ...]``, with its parameters and buffers.
 
     In training its statistics are those of the whole batch, added up over the processes (torch's SyncBatchNorm needs
     CUDA), and gradients pass through the sums: the same as one process's norm but for the order of summation.
@@ -33,7 +33,7 @@ class SharedNorm(StepNorm2d):
         self._by_step = is_by_step(norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised, same shape; in training of bfloat16 in float32."""
+        """Normalise, same shape; in training of bfloat16 in float32."""
         if not self.training:
             flat = x.flatten(0, 1)
             normed = functional.batch_norm(
@@ -54,7 +54,7 @@ class SharedNorm(StepNorm2d):
 
 
 def share_norms(network: Network) -> None:
-    """Put a `SharedNorm` in the place of every norm, where several processes train."""
+    """Replace every norm by a `SharedNorm`, if several processes train."""
     if processes.world_size() == 1:
         return
     for name, layer in network.layers.items():

@@ -16,7 +16,7 @@ FOLDER = "tensorboard"
 
 
 class Board:
-    """Event files in the run folder's ``tensorboard``, where ``train.tensorboard`` asks for them; else it does nothing.
+    """Event files in the run folder's ``tensorboard``, if ``train.tensorboard`` is set; else it does nothing.
 
     Of several processes the first writes. Raises ToolError where tensorboard is asked for and not installed.
     """
@@ -27,8 +27,9 @@ class Board:
         self._writer: Any = None
 
     def add(self, record: Mapping[str, Any], network: Network) -> None:
-        """One epoch (a record of `stl_deploy.training.loop`). The first one after a resume leaves out what is written
-        again.
+        """Add one epoch (a record of `stl_deploy.training.loop`).
+
+        The first one after a resume skips epochs that will be written again.
         """
         if self._kind is None:
             return
@@ -44,13 +45,13 @@ class Board:
         self._writer.flush()
 
     def close(self) -> None:
-        """No more epochs."""
+        """Close the files."""
         if self._writer is not None:
             self._writer.close()
 
 
 def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a record but the counters, named by its path."""
+    """Return every number of a record but the counters, named by its path."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{key}/")

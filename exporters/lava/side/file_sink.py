@@ -1,4 +1,4 @@
-"""A Lava process that appends what it receives to a file (reading a Lava variable back goes value by value)."""
+"""A Lava process that appends its input to a file (reading a Lava variable back goes value by value)."""
 
 import os
 from typing import Any
@@ -15,7 +15,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 
 class FileSink(AbstractProcess):
-    """Receives spikes of ``shape`` and appends them to the file ``path``, one byte per neuron and step."""
+    """Receive spikes of ``shape`` and append them to the file ``path``, one byte per neuron and step."""
 
     def __init__(self, *, shape: Any, path: str) -> None:
         super().__init__(shape=shape, path=path)

@@ -16,7 +16,7 @@ from typing import Any
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Spikes of every layer for every sample, each from rest."""
+    """Return spikes of every layer for every sample, each from rest."""
     import numpy as np
     from file_sink import FileSink
     from lava.magma.core.run_conditions import RunSteps
@@ -78,7 +78,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def collect(sink: Any, latency: int, steps: int, samples: int) -> Any:
-    """One layer's spikes [T, B, out] in the input's time frame."""
+    """Return one layer's spikes [T, B, out] in the input's time frame."""
     import numpy as np
 
     recorded = np.fromfile(sink.path, np.uint8).reshape(-1, *sink.shape)

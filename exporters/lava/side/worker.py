@@ -31,9 +31,9 @@ SHARED_MEMORY = "stl-{}-"
 
 
 def end_with_parent() -> None:
-    """On Linux: the kernel kills this process, and all that it will fork, when the process that started it ends.
+    """Let Linux's kernel kill this process, and all its later forks, when its parent ends.
 
-    Even one that is stopped. Elsewhere `watch_parent` alone looks after that.
+    Even a stopped one. Elsewhere `watch_parent` alone does that.
     """
     import ctypes
 
@@ -89,7 +89,7 @@ def main(job_path: str, run: Callable[[dict[str, Any], str], dict[str, Any]]) ->
 
 
 def give_up(folder: str, error: BaseException, where: str = "") -> None:
-    """End at once, with the reason in failure.json; on a full disk there is no room for it, and the exit code tells."""
+    """End at once, with the reason in failure.json; a full disk has no room for it, so the exit code says it."""
     try:
         write_json(os.path.join(folder, "failure.json"), {"reason": f"{where}{type(error).__name__}: {error}"})
     except OSError as full:
@@ -98,7 +98,7 @@ def give_up(folder: str, error: BaseException, where: str = "") -> None:
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Spikes of every layer for every sample, each from rest."""
+    """Return spikes of every layer for every sample, each from rest."""
     import numpy as np
 
     with np.load(job["input"], allow_pickle=False) as arrays:
@@ -121,7 +121,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def has_delays(net_path: str) -> bool:
-    """Spikes under way in a delay line outlive a reset, so such networks run one sample at a time."""
+    """Return whether spikes in a delay line outlive a reset, so that samples must run one at a time."""
     import h5py
 
     with h5py.File(net_path, "r") as file:
@@ -131,7 +131,7 @@ def has_delays(net_path: str) -> bool:
 def run_concatenated(
     net_path: str, x: Any, folder: str, alone: bool, report: Callable[[float], None]
 ) -> dict[str, Any]:
-    """All samples one after the other in time; every layer's u and v are set to 0 where a sample reaches it.
+    """Run all samples one after the other in time; set every layer's u and v to 0 when a sample reaches it.
 
     alone: there is one sample, and biases wait until it reaches their layer.
     """
@@ -226,7 +226,7 @@ def hold_biases(net: Any) -> dict[int, Any]:
 
 
 def layers_to_run(net_path: str) -> int:
-    """All but the averages at the end, which netx cannot run."""
+    """Return all layers but the final averages, which netx cannot run."""
     import h5py
     import numpy as np
 
@@ -238,7 +238,7 @@ def layers_to_run(net_path: str) -> int:
 
 
 def spiking_places(net_path: str) -> list[int]:
-    """Indices of the file's entries that are layers with neurons."""
+    """Return indices of the file's entries that are layers with neurons."""
     import h5py
 
     with h5py.File(net_path, "r") as file:
@@ -247,7 +247,7 @@ def spiking_places(net_path: str) -> list[int]:
 
 
 def collect(path: str, shape: Any, latency: int, steps: int, samples: int) -> Any:
-    """One layer's spikes [T, B, *shape] in torch order and in the input's time frame."""
+    """Return one layer's spikes [T, B, *shape] in torch order and in the input's time frame."""
     import numpy as np
 
     recorded = np.fromfile(path, np.uint8).reshape(-1, *shape)

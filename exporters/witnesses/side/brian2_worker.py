@@ -13,7 +13,7 @@ from typing import Any
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Outputs of the kept groups, ``[T, B, n]`` under ``out<place>``."""
+    """Return outputs of the kept groups, ``[T, B, n]`` under ``out<place>``."""
     import brian2
     import numpy as np
 
@@ -65,7 +65,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def build(brian2: Any, described: list[dict[str, Any]], arrays: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Groups by place, and every object of the network, ordered within a step by place and block."""
+    """Return groups by place, and every object of the network, ordered within a step by place and block."""
     longest = [0] * len(described)
     for group in described:
         for place, ago in group["reads"]:
@@ -104,7 +104,7 @@ def build(brian2: Any, described: list[dict[str, Any]], arrays: dict[str, Any]) 
 
 
 def rest(described: list[dict[str, Any]], groups: list[Any], arrays: dict[str, Any]) -> None:
-    """Every variable as before the first step of a sample."""
+    """Reset every variable to its value before the first step of a sample."""
     for place, (group, made) in enumerate(zip(described, groups, strict=True)):
         past = [name for name in made.variables if name.startswith("past")]
         for name in ["out", *group["state"], *past]:

@@ -18,7 +18,7 @@ TOP = 2**23 - 1
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Spikes ``[T, B, n]`` of every layer, for integers ``[T, B, n]`` that are not negative."""
+    """Return spikes ``[T, B, n]`` of every layer, for integers ``[T, B, n]`` that are not negative."""
     import numpy as np
 
     with np.load(job["input"], allow_pickle=False) as arrays:
@@ -39,7 +39,7 @@ NAMES = ("starts", "targets", "weights", "threshold", "bias", "v_decay", "i_deca
 
 
 def run_layer(layer: dict[str, Any], x: Any) -> Any:
-    """One layer's spikes, every sample from rest."""
+    """Return one layer's spikes, every sample from rest."""
     import numpy as np
     from nengo_loihi.block import Axon, LoihiBlock, Synapse
     from nengo_loihi.emulator import EmulatorInterface

@@ -19,7 +19,7 @@ TERMS = ("synapse", "dendrite", "soma", "network")
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Spikes ``[T, B, n]`` of every layer for integers ``[T, B, n]`` that are not negative, and ``energy``, J."""
+    """Return spikes ``[T, B, n]`` of every layer for nonnegative integers ``[T, B, n]``, and ``energy``, J."""
     import numpy as np
 
     with np.load(job["input"], allow_pickle=False) as arrays:
@@ -43,7 +43,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def run_layer(layer: dict[str, Any], x: Any, report: Any) -> tuple[Any, Any]:
-    """One layer's spikes, every sample from rest, and its joules by term."""
+    """Return one layer's spikes, every sample from rest, and its joules by term."""
     import numpy as np
     import sanafe
 

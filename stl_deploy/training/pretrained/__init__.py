@@ -80,9 +80,9 @@ class Energy:
 class Card:
     """Card of a ready-made model; every number was measured on the weights that ship.
 
-    data: what they are, and behind a colon where those of this training came from. licence: of the data; share_alike:
-    whether it asks for models and derived works to carry the same. command, twin_command: what trained both, DIR being
-    the folder of the data; commit: of the code that did. weights: how they were rounded after training. accuracy,
+    data: their name, and behind a colon the source of those of this training. licence: of the data; share_alike:
+    whether it requires the same licence for models and derived works. command, twin_command: the training commands, DIR
+    being the folder of the data; commit: of the code. weights: how they were rounded after training. accuracy,
     twin_accuracy: correct test samples, of how many, and the 95 % interval (Wilson).
     """
 
@@ -109,12 +109,12 @@ class Card:
 
 
 def names() -> tuple[str, ...]:
-    """The models that ship with the package."""
+    """Return the models that ship with the package."""
     return tuple(sorted(entry.name for entry in models_folder().iterdir() if (entry / "card.json").is_file()))
 
 
 def card(name: str) -> Card:
-    """The card of a model; raises InputError if there is none of that name, or it is not as it ships."""
+    """Return the card of a model; raise InputError for an unknown name, or a modified card."""
     known = names()
     if name not in known:
         raise InputError(
@@ -130,7 +130,7 @@ def card(name: str) -> Card:
 
 
 def read_card(data: Any, where: str) -> Card:
-    """A card from its JSON form; raises InputError where a key is missing, is none of a card's, or of another type."""
+    """Parse a card from its JSON form; raise InputError for a missing or unknown key, or a wrong type."""
     keys = _keys(Card, data, where)
     for name in ("accuracy", "twin_accuracy"):
         keys[name] = Accuracy(**_keys(Accuracy, keys[name], f"{where}: {name}"))
@@ -142,7 +142,7 @@ def read_card(data: Any, where: str) -> Card:
 
 
 def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
-    """The keys of ``data``, which are ``kind``'s fields and no others."""
+    """Return the values of ``data``, whose keys must be exactly ``kind``'s fields."""
     wanted = [field.name for field in fields(kind)]
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected the keys {', '.join(wanted)}; found {data!r}; install stl-deploy again")
@@ -161,7 +161,7 @@ def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a JSON text is of a field's type; what a nested card holds is for its own call to say."""
+    """Return whether a JSON value has a field's type; nested cards check their own fields."""
     if isinstance(hint, UnionType):
         return any(_fits(value, member) for member in get_args(hint))
     if hint in (Accuracy, Energy, Quoted):
@@ -178,5 +178,5 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def models_folder() -> Any:
-    """Where the ready-made models are."""
+    """Return the folder of the ready-made models."""
     return resources.files(__name__)

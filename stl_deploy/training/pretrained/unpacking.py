@@ -1,4 +1,4 @@
-"""A ready-made model becomes a run folder, as if it had been trained here."""
+"""Unpack a ready-made model as a run folder, as if it had been trained here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCALE = ".scale"
 
 
 def configuration(name: str, data_dir: str | None = None) -> RunConfig:
-    """Configuration a model was trained with, and the folder that holds the dataset's files; raises as `unpack`."""
+    """Return a model's training configuration, and the folder of the dataset's files; raise as `unpack`."""
     pretrained.card(name)
     with resources.as_file(pretrained.models_folder() / name) as folder:
         return _configuration(folder / _PARTS[0][0], data_dir)
@@ -55,7 +55,7 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
 
 
 def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_dir: str | None = None) -> None:
-    """`unpack` of a model's folder whose weights have these SHA-256, by file name; an older training goes."""
+    """Unpack a model's folder whose weights have these SHA-256, by file name; an older training is removed."""
     configs = [_configuration(folder / config_file, data_dir) for config_file, _, _ in _PARTS]
     weights = [_weights(folder / file, hashes.get(file)) for _, file, _ in _PARTS]
     metrics = (folder / METRICS).read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def _weights(path: Path, expected: str | None) -> tuple[dict[str, Tensor], dict[
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As float32 weights of int8 ``[outputs, ...]``, times their scales ``[outputs]``, and float16; others as given."""
+    """Return float32 weights from float16, and from int8 ``[outputs, ...]`` times scales; others as given."""
     wide: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.dtype == torch.int8:
@@ -89,5 +89,5 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def by_output(scale: Tensor, weights: Tensor) -> Tensor:
-    """A number for each output ``[outputs]`` in the shape that broadcasts over ``weights`` ``[outputs, ...]``."""
+    """Return one number per output ``[outputs]`` in a shape that broadcasts over ``weights`` ``[outputs, ...]``."""
     return scale.reshape(-1, *(1,) * (weights.dim() - 1))
