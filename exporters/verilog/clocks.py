@@ -26,9 +26,9 @@ def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
     words[plan.graph.input.name] = (x.reshape(*x.shape[:2], -1) != 0).astype(np.int64)
     total = np.full(x.shape[1], plan.state_words, np.int64)
     for step in range(len(x)):
-        total += inputs + 2  # the program's end, and the step's
+        total += inputs + 3  # the program's end, and the step's
         for index, entry in enumerate(plan.entries):
-            total += 1
+            total += 2  # an entry is read
             if isinstance(entry, Pass):
                 total += _pass(plan, entry, made, index)
             elif isinstance(entry, Pool):
@@ -68,7 +68,7 @@ def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stag
         taken = max(handed + place - last, free) + (int(counts[place]) - 1) * pace
         handed, last, free = taken, place, taken + (pace if always else int(taps[place]))
     read = handed + len(counts) - last - 2
-    return max(read + 1, free + stages if last >= 0 else 0) + 1
+    return max(read + 2, free + stages + 1 if last >= 0 else 0) + 1
 
 
 def _reaches_one_place(how: Map) -> bool:
@@ -78,7 +78,7 @@ def _reaches_one_place(how: Map) -> bool:
 
 def _pass(plan: Plan, one: Pass, made: Memories, index: int) -> int:
     fields, loads, words = made.entries[index], plan.widths.loads, one.layout.words
-    body = 2 + 13 - fields.get("keep_from", 0) + (one.soft and one.late)
+    body = 2 + (plan.widths.value > 0) + 13 - fields.get("keep_from", 0) + (one.soft and one.late)
     if one.filtered:
         body += 1 + 13 - fields.get("filter_from", 0)
     outputs = one.layout.channels * one.layout.height * one.layout.width if one.emits else 0

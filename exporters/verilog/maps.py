@@ -257,14 +257,29 @@ def constant(values: NDArray[np.int64], to: Layout, weight_bits: int) -> Iterato
 
 
 def chunks(values: NDArray[np.int64], width: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(shift, part) of numbers with sign, each part within ``width`` bits, so that they sum to ``values``."""
-    shift, left, half = 0, values.astype(np.int64), 1 << (width - 1)
-    while left.any():
+    """(shift, part) of numbers with sign, each part within ``width`` bits, so that they sum to ``values``.
+
+    As few parts as that takes, with the smallest shifts: these decide how wide the engine multiplies.
+    """
+    parts: list[tuple[int, NDArray[np.int64]]] | None = None
+    count = 0
+    while parts is None:
+        count += 1
+        tried = (_split(values.astype(np.int64), count, step, width) for step in range(1, width + 1))
+        parts = next((one for one in tried if one is not None), None)
+    yield from ((shift, part) for shift, part in parts if part.any())
+
+
+def _split(values: NDArray[np.int64], count: int, step: int, width: int) -> list[tuple[int, NDArray[np.int64]]] | None:
+    """``count`` parts, each ``step`` bits above the one before; None if the last takes more than ``width`` bits."""
+    found, left, half = [], values, 1 << (step - 1)
+    for index in range(count - 1):
         part = (left + half) % (2 * half) - half
-        if part.any():
-            yield shift, part
-        left = (left - part) >> width
-        shift += width
+        found.append((index * step, part))
+        left = (left - part) >> step
+    if left.size and not -(1 << (width - 1)) <= left.min() <= left.max() < 1 << (width - 1):
+        return None
+    return [*found, ((count - 1) * step, left)]
 
 
 def words_of(numbers: Lanes, width: int, count: int) -> Lanes:

@@ -136,6 +136,7 @@ def _pool(plan: Plan, pool: Pool, made: Memories, layers: dict[str, int]) -> dic
 def _pass(plan: Plan, one: Pass, made: Memories, layers: dict[str, int]) -> dict[str, int]:
     layout = one.layout
     last = layout.channels - (layout.groups - 1) * layout.lanes
+    keep_from, filter_from = (0 if one.by_neuron else _lowest_bit(keep) for keep in (one.keep, one.filter_keep))
     return {
         "op": 2,
         "state_base": plan.states[one.name],
@@ -151,10 +152,10 @@ def _pass(plan: Plan, one: Pass, made: Memories, layers: dict[str, int]) -> dict
         "emits": int(one.emits),
         "subtracts": int(one.soft),
         "late": int(one.late),
-        "keep": one.keep,
-        "keep_from": 0 if one.by_neuron else _lowest_bit(one.keep),
-        "filter_keep": one.filter_keep,
-        "filter_from": 0 if one.by_neuron else _lowest_bit(one.filter_keep),
+        "keep": one.keep >> keep_from,
+        "keep_from": keep_from,
+        "filter_keep": one.filter_keep >> filter_from,
+        "filter_from": filter_from,
         "last_lanes": (1 << last) - 1,
     }
 

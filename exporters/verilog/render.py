@@ -146,7 +146,7 @@ module snn (
     wire [LANES*WEIGHT_BITS-1:0] weight_data;
 {wires}
     snn_tables tables (
-        .entry(entry),
+        .clk(clk), .entry(entry),
         {joined}
     );
 
@@ -184,11 +184,11 @@ def _bits(width: str, sizes: Mapping[str, int]) -> int:
 
 def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) -> str:
     ports = ",\n".join(f"    output reg  {_range(width, sizes)}{name}" for name, width in _FIELDS)
-    defaults = "".join(f"        {name} = {_number(0, width, sizes)};\n" for name, width in _FIELDS)
+    defaults = "".join(f"        {name} <= {_number(0, width, sizes)};\n" for name, width in _FIELDS)
     known = dict(_FIELDS)
     cases = []
     for index, (entry, fields) in enumerate(zip(plan.entries, made.entries, strict=True)):
-        lines = [f"{name} = {_number(value, known[name], sizes)};" for name, value in fields.items()]
+        lines = [f"{name} <= {_number(value, known[name], sizes)};" for name, value in fields.items()]
         text = "\n".join(f"                {line}" for line in lines)
         if isinstance(entry, Pass):
             what = f"pass: {_plain(entry.name)}"
@@ -203,12 +203,13 @@ def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) 
 `default_nettype none
 
 module snn_tables (
+    input  wire clk,
     input  wire [{sizes["ENTRY_BITS"] - 1}:0] entry,
 {ports}
 );
-    always @* begin
+    always @(posedge clk) begin
 {defaults}        case (entry)
-{"".join(cases)}            default: op = 2'd0;
+{"".join(cases)}            default: op <= 2'd0;
         endcase
     end
 endmodule

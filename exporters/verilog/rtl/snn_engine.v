@@ -78,7 +78,7 @@ module snn_engine #(
     output wire [WEIGHT_ADDR-1:0]           weight_addr,
     input  wire [LANES*WEIGHT_BITS-1:0]     weight_data,
 
-    // The program's entry, from snn_tables.v.
+    // The program's entry, from snn_tables.v: one clock after its number.
     output reg  [ENTRY_BITS-1:0]            entry,
     input  wire [1:0]                       op,           // 0: the last entry has been, 1: scan, 2: pass, 3: pool
     input  wire [STATE_ADDR-1:0]            state_base,   // potentials (currents, if filtered) that it reaches
@@ -108,8 +108,8 @@ module snn_engine #(
     input  wire                             emits,
     input  wire                             subtracts,         // a spike subtracts
     input  wire                             late,         //   in the next step
-    input  wire [12:0]                      keep,         // of 4096, what a potential keeps,
-    input  wire [3:0]                       keep_from,    //   and its lowest bit that is 1
+    input  wire [12:0]                      keep,         // of 4096, what a potential keeps, from its lowest bit
+    input  wire [3:0]                       keep_from,    //   that is 1, which stands here
     input  wire [12:0]                      filter_keep,
     input  wire [3:0]                       filter_from,
     input  wire [LANES-1:0]                 last_lanes    // neurons in a layer's last word
@@ -125,7 +125,7 @@ module snn_engine #(
     localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
 
     localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7,
-                     POTENTIAL = 8, FIRE = 9, EMIT = 10, LEAK = 11, LATE = 12, ADVANCE = 13;
+                     POTENTIAL = 8, FIRE = 9, EMIT = 10, LEAK = 11, LATE = 12, ADVANCE = 13, LOOK = 14, RESET = 15;
     reg [3:0] state;
     wire pooling = op == 2'd3;
 
@@ -157,8 +157,8 @@ module snn_engine #(
     wire [INPUT_ADDR-1:0] input_index = in_first ? {INPUT_ADDR{1'b0}} : input_count;
     wire last_input = input_index == INPUT_STEP - 1'b1;
 
-    // ---- Scan: the source's places in order. What a place holds follows one clock later, and stands in registers for
-    // the walk after that.
+    // ---- Scan: the source's places in order. What a place holds follows one clock later; registers see it, and hold it
+    // for the walk if there is an event.
     reg                    scanning;    // there are places left
     reg  [OUTER_BITS-1:0]  outer;
     reg  [ROW_BITS-1:0]    row;
@@ -169,8 +169,15 @@ module snn_engine #(
     reg  [WEIGHT_ADDR-1:0] outer_at, word_at;
     reg                    read_valid;  // the memories' outputs are of a place
     reg  [WEIGHT_ADDR-1:0] read_weight;
+    reg                    seen_valid;
+    reg  [LANES-1:0]       seen_events;
+    reg  signed [IN_BITS-1:0] seen_input;
+    reg  [WEIGHT_ADDR-1:0] seen_weight;
+    reg  [FAN_BITS-1:0]    seen_row_fan, seen_col_fan;
+    reg  [ROW_TAP_ADDR-1:0] seen_row_tap;
+    reg  [COL_TAP_ADDR-1:0] seen_col_tap;
     reg                    held_valid;  // events of a place are left
-    reg  [LANES-1:0]       held_events;
+    reg  [LANES-1:0]       held_events, held_rest;  // and those behind the first of them
     reg  signed [FACTOR_BITS-1:0] held_factor;
     reg  [WEIGHT_ADDR-1:0] held_weight;
     reg  [FAN_BITS:0]      held_row_left, held_col_left;  // less two: below 0 at the last, here and below
@@ -190,13 +197,14 @@ module snn_engine #(
 
     wire always_one = from_one || pooling;
     wire [LANES-1:0] found = always_one || from_input ? one_event(always_one || input_q != 0) : spike_q;
-    wire [LANES-1:0] rest  = held_events & (held_events - 1'b1);
-    wire [WEIGHT_ADDR-1:0] which = lowest(held_events);
+    wire [LANES-1:0] seen_rest = seen_events & (seen_events - 1'b1);
+    wire [LANES-1:0] next_rest = held_rest & (held_rest - 1'b1);
+    wire [WEIGHT_ADDR-1:0] which = place_of(held_events & ~held_rest);
     wire [GROUP_BITS:0] group_first = {1'b0, group_last} - 1'b1;
     wire walker_free;
     wire take_event = held_valid && walker_free;
-    wire scan_step  = state == SCAN && (!held_valid || (held_one && walker_free));
-    wire scan_read  = scan_step && scanning;
+    wire scan_step  = !held_valid || (held_one && walker_free);
+    wire scan_read  = scan_step && scanning && state == SCAN;
 
     function [LANES-1:0] one_event(input bit_0);
         begin
@@ -214,12 +222,13 @@ module snn_engine #(
         end
     endfunction
 
-    function [WEIGHT_ADDR-1:0] lowest(input [LANES-1:0] bits);
+    // Where the one bit stands.
+    function [WEIGHT_ADDR-1:0] place_of(input [LANES-1:0] bits);
         integer i;
         begin
-            lowest = 0;
-            for (i = LANES - 1; i >= 0; i = i - 1)
-                if (bits[i]) lowest = i[WEIGHT_ADDR-1:0];
+            place_of = 0;
+            for (i = 0; i < LANES; i = i + 1)
+                if (bits[i]) place_of = place_of | i[WEIGHT_ADDR-1:0];
         end
     endfunction
 
@@ -246,7 +255,7 @@ module snn_engine #(
     reg  [WEIGHT_ADDR-1:0] a_weight, b_weight, c_weight;
     reg  signed [FACTOR_BITS-1:0] a_factor, b_factor, c_factor, d_factor;
     reg  [LANES*WEIGHT_BITS-1:0]  d_weights;
-    reg  [LANES*PRODUCT_BITS-1:0] e_products;
+    reg  [LANES*PRODUCT_BITS-1:0] e_products, e_halves;  // without a multiplier: two sums, not added yet
     reg  [LANES*WHOLE_BITS-1:0]   e_words, f_sums;
     reg  [LANES-1:0]       pooled;
     wire [LANES-1:0]       pooled_next = pooled | spike_q;
@@ -255,7 +264,7 @@ module snn_engine #(
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
     reg  [1:0]             c_wait;  // clocks until the word is written that c reads
     assign stall = c_wait != 0;
-    wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
+    wire idle = !read_valid && !seen_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
                 && !f_valid && !d_pools;
 
     snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .FILE("rows.hex")) rows (
@@ -285,6 +294,7 @@ module snn_engine #(
     reg  [PASS_BITS-1:0]   pass_word, repeat_word;
     reg  [STATE_ADDR-1:0]  pass_state, pass_value, ahead_state, write_at;
     reg                    write_kept;
+    reg                    pass_end;        // the word at work is the last; known one clock after it begins
     reg  [SPIKE_ADDR-1:0]  pass_spike, ahead_spike;
     reg  [WEIGHT_ADDR-1:0] load_at;
     reg                    loading;         // more parameters of the word after this one are to be read
@@ -300,11 +310,11 @@ module snn_engine #(
     wire last_bit    = bit_at == 4'd12;
     wire filter_done = state == FILTER && last_bit;
     wire word_done   = state == LATE || (state == LEAK && last_bit && !(subtracts && late));
-    wire pass_end    = pass_word == pass_last;
     wire turn        = (state == LOAD || (word_done && !pass_end)) && !loading;  // a word begins in the next clock
     wire load_issue  = state == READ || turn || loading;
     wire load_last   = loading ? load == LAST_LOAD : LOADS == 1;
     wire leaking_current = state == FILTER;
+    reg  [12:0] factor;           // what is left of keep or filter_keep, its next bit the lowest
     wire [3:0] leak_from = state == CURRENT ? filter_from : keep_from;
 
     // ---- Memories that are written. Potentials stand in two: events change whole weights, a pass changes 64ths, too.
@@ -343,7 +353,7 @@ module snn_engine #(
         .write_addr(inputs_at + input_index),
         .write_data(in_data));
 
-    assign weight_en   = (b_valid && !stall && !pooling) || load_issue;
+    assign weight_en   = state == SCAN ? !stall : load_issue;
     assign weight_addr = b_valid ? b_weight : load_at;
 
     // ---- Lanes.
@@ -360,9 +370,14 @@ module snn_engine #(
             wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
             wire signed [WHOLE_BITS-1:0]  whole    = e_words[n*WHOLE_BITS+:WHOLE_BITS];
             wire signed [WHOLE_BITS-1:0]  term     = term_of(e_products[n*PRODUCT_BITS+:PRODUCT_BITS]);
+            wire signed [WHOLE_BITS-1:0]  half     = term_of(e_halves[n*PRODUCT_BITS+:PRODUCT_BITS]);
             always @(posedge clk) begin
-                e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= n < MULTIPLIERS ? factor_a * d_factor : added_up(factor_a, d_factor);
-                f_sums[n*WHOLE_BITS+:WHOLE_BITS]         <= whole + term;
+                if (n < MULTIPLIERS) e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= factor_a * d_factor;
+                else begin
+                    e_products[n*PRODUCT_BITS+:PRODUCT_BITS] <= added_up(factor_a, d_factor, 1'b0);
+                    e_halves[n*PRODUCT_BITS+:PRODUCT_BITS]   <= added_up(factor_a, d_factor, 1'b1);
+                end
+                f_sums[n*WHOLE_BITS+:WHOLE_BITS] <= n < MULTIPLIERS ? whole + term : whole + (term + half);
             end
 
             // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work. The last stays
@@ -374,7 +389,7 @@ module snn_engine #(
             end
             wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
             wire signed [STATE_BITS-1:0] value;
-            wire [12:0] keeps, filter_keeps;
+            wire keeps;
             if (VALUE_BITS > 0) begin : has_value
                 wire [VALUE_BITS-1:0] bits = parameters[THRESH_BITS+:VALUE_BITS];
                 assign value = {{STATE_BITS - VALUE_BITS - 6{bits[VALUE_BITS-1]}}, bits, 6'd0};
@@ -382,30 +397,34 @@ module snn_engine #(
                 assign value = {STATE_BITS{1'b0}};
             end
             if (KEEP_BITS > 0) begin : has_keeps
-                assign keeps        = parameters[THRESH_BITS+VALUE_BITS+:13];
-                assign filter_keeps = parameters[THRESH_BITS+VALUE_BITS+13+:13];
+                wire [12:0] of_neuron = leaking_current ? parameters[THRESH_BITS+VALUE_BITS+13+:13]
+                                                        : parameters[THRESH_BITS+VALUE_BITS+:13];
+                assign keeps = of_neuron[bit_at];
             end else begin : no_keeps
-                assign keeps        = keep;
-                assign filter_keeps = filter_keep;
+                assign keeps = factor[0];
             end
 
-            // The potential of this step, and what a spike makes of it.
+            // The potential of this step, and what a spike makes of it: nothing is left of it to leak, or 'value' is
+            // set or taken off, in one more clock.
             wire signed [STATE_BITS-1:0] potential = filtered ? read + own : read;
             wire put_back = late && !subtracts && was_fired_known && spike_q[n];
             wire signed [STATE_BITS-1:0] now = clip(put_back ? value : potential, 1'b0);
             assign fired_next[n] = spiking && above(own, threshold);
-            wire signed [STATE_BITS-1:0] after =
-                !fired_next[n] || late ? own : subtracts ? own - value : value;
-            assign base_next[n*STATE_BITS+:STATE_BITS] =
-                state == CURRENT ? clip(read, 1'b1) : state == POTENTIAL ? now : after;
+            wire dropped = VALUE_BITS == 0 && fired[n] && !late && !subtracts;
+            if (VALUE_BITS > 0) begin : has_reset
+                wire signed [STATE_BITS-1:0] after = !fired[n] || late ? own : subtracts ? own - value : value;
+                assign base_next[n*STATE_BITS+:STATE_BITS] =
+                    state == CURRENT ? clip(read, 1'b1) : state == POTENTIAL ? now : after;
+            end else begin : no_reset
+                assign base_next[n*STATE_BITS+:STATE_BITS] = state == CURRENT ? clip(read, 1'b1) : now;
+            end
 
-            // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'. A late
+            // Leak: 'own' times what it keeps of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'. A late
             // reset takes 'value' off in one more clock.
-            wire [12:0] factor = leaking_current ? filter_keeps : keeps;
             wire lose = lost[n] || part[0];
             wire round_up = last_bit && own[STATE_BITS-1] && lose;
             wire signed [STATE_BITS:0] halved = part >>> 1;
-            wire signed [STATE_BITS:0] addend = factor[bit_at] ? {own[STATE_BITS-1], own} : {STATE_BITS + 1{1'b0}};
+            wire signed [STATE_BITS:0] addend = keeps && !dropped ? {own[STATE_BITS-1], own} : {STATE_BITS + 1{1'b0}};
             wire signed [STATE_BITS:0] leaked = halved + addend + {{STATE_BITS{1'b0}}, round_up};
             assign lost_next[n] = lose;
             if (VALUE_BITS > 0) begin : has_late
@@ -418,16 +437,22 @@ module snn_engine #(
         end
     endgenerate
 
-    // A product without a multiplier.
+    // A half of a product without a multiplier: every other of the shifted weights, added in pairs.
     function signed [PRODUCT_BITS-1:0] added_up(
-        input signed [WEIGHT_BITS-1:0] a, input signed [FACTOR_BITS-1:0] b);
+        input signed [WEIGHT_BITS-1:0] a, input signed [FACTOR_BITS-1:0] b, input odd);
+        reg [FACTOR_BITS*PRODUCT_BITS-1:0] terms;
         reg signed [PRODUCT_BITS-1:0] wide;
-        integer i;
+        integer i, apart;
         begin
-            wide     = {{FACTOR_BITS{a[WEIGHT_BITS-1]}}, a};
-            added_up = b[FACTOR_BITS-1] ? -(wide <<< (FACTOR_BITS - 1)) : 0;
-            for (i = 0; i < FACTOR_BITS - 1; i = i + 1)
-                if (b[i]) added_up = added_up + (wide <<< i);
+            wide = {{FACTOR_BITS{a[WEIGHT_BITS-1]}}, a};
+            for (i = 0; i < FACTOR_BITS; i = i + 1)
+                terms[i*PRODUCT_BITS+:PRODUCT_BITS] = !b[i] || i[0] != odd ? 0 : i == FACTOR_BITS - 1 ? -(wide <<< i) : wide <<< i;
+            for (apart = 2; apart < FACTOR_BITS; apart = 2 * apart)
+                for (i = 0; i + apart < FACTOR_BITS; i = i + 1)
+                    if (i % (2 * apart) < 2)
+                        terms[i*PRODUCT_BITS+:PRODUCT_BITS] =
+                            terms[i*PRODUCT_BITS+:PRODUCT_BITS] + terms[(i+apart)*PRODUCT_BITS+:PRODUCT_BITS];
+            added_up = odd ? terms[PRODUCT_BITS+:PRODUCT_BITS] : terms[0+:PRODUCT_BITS];
         end
     endfunction
 
@@ -517,18 +542,27 @@ module snn_engine #(
 
         // Scan.
         if (scan_step) begin
-            read_valid    <= scanning;
+            read_valid    <= scanning && state == SCAN;
             read_weight   <= weight_base + outer_at + word_at;
-            held_valid    <= read_valid && found != 0 && row_fan != 0 && col_fan != 0;
-            held_events   <= found;
-            held_factor   <= factor_of(from_input ? input_q : IN_ONE);
-            held_weight   <= read_weight;
-            held_row_tap  <= row_first;
-            held_col_tap  <= col_first;
-            held_row_left <= {1'b0, row_fan} - TWO_TAPS;
-            held_col_left <= {1'b0, col_fan} - TWO_TAPS;
-            held_one      <= (found & (found - 1'b1)) == 0;
-            if (scanning) begin
+            seen_valid    <= read_valid;
+            seen_weight   <= read_weight;
+            seen_events   <= found;
+            seen_input    <= from_input ? input_q : IN_ONE;
+            seen_row_fan  <= row_fan;
+            seen_col_fan  <= col_fan;
+            seen_row_tap  <= row_first;
+            seen_col_tap  <= col_first;
+            held_valid    <= seen_valid && seen_events != 0 && seen_row_fan != 0 && seen_col_fan != 0;
+            held_events   <= seen_events;
+            held_rest     <= seen_rest;
+            held_one      <= seen_rest == 0;
+            held_weight   <= seen_weight;
+            held_factor   <= factor_of(seen_input);
+            held_row_tap  <= seen_row_tap;
+            held_col_tap  <= seen_col_tap;
+            held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS;
+            held_col_left <= {1'b0, seen_col_fan} - TWO_TAPS;
+            if (scanning && state == SCAN) begin
                 spike_at <= spike_at + 1'b1;
                 input_at <= input_at + 1'b1;
                 word     <= word_end ? {WORD_BITS{1'b0}} : word + 1'b1;
@@ -542,8 +576,9 @@ module snn_engine #(
                 end
             end
         end else if (take_event) begin
-            held_events <= rest;
-            held_one    <= (rest & (rest - 1'b1)) == 0;
+            held_events <= held_rest;
+            held_rest   <= next_rest;
+            held_one    <= next_rest == 0;
         end
 
         // Walk.
@@ -628,6 +663,7 @@ module snn_engine #(
             if (load_last) repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
         end
 
+        pass_end   <= pass_word == pass_last;
         write_kept <= filter_done || word_done;
         write_at   <= filtered && word_done ? pass_value : pass_state;
 
@@ -649,14 +685,16 @@ module snn_engine #(
                 input_count <= last_input ? {INPUT_ADDR{1'b0}} : input_index + 1'b1;
                 ahead_state <= 0;
                 entry       <= 0;
-                if (last_input) state <= rested || in_first ? CLEAR : FETCH;
+                if (last_input) state <= rested || in_first ? CLEAR : LOOK;
             end
 
             CLEAR: begin
                 ahead_state <= ahead_state + 1'b1;
                 rested      <= 1'b0;
-                if (ahead_state == STATE_LAST) state <= FETCH;
+                if (ahead_state == STATE_LAST) state <= LOOK;
             end
+
+            LOOK: state <= FETCH;  // the entry is read
 
             FETCH: begin
                 scanning    <= 1'b1;
@@ -677,14 +715,16 @@ module snn_engine #(
                 load_at     <= weight_base;
                 loading     <= 1'b0;
                 pooled      <= 0;
-                if (op == 2'd1 && back_steps > steps) entry <= entry + 1'b1;  // a sample's beginning: nothing was there
-                else state <= op == 2'd0 ? ADVANCE : op == 2'd2 ? READ : SCAN;
+                if (op == 2'd1 && back_steps > steps) begin  // a sample's beginning: nothing was there
+                    entry <= entry + 1'b1;
+                    state <= LOOK;
+                end else state <= op == 2'd0 ? ADVANCE : op == 2'd2 ? READ : SCAN;
             end
 
             SCAN:
             if (!scanning && idle) begin
                 entry <= entry + 1'b1;
-                state <= FETCH;
+                state <= LOOK;
             end
 
             READ: state <= LOAD;
@@ -696,6 +736,8 @@ module snn_engine #(
                 kept   <= 0;
                 lost   <= 0;
                 bit_at <= leak_from;
+                factor <= filter_keep;
+                fired  <= 0;
                 state  <= FILTER;
             end
 
@@ -703,6 +745,7 @@ module snn_engine #(
                 kept   <= kept_next;
                 lost   <= lost_next;
                 bit_at <= bit_at + 1'b1;
+                factor <= factor >> 1;
                 if (filter_done) state <= POTENTIAL;  // what is left of the current is written, the potential read
                 else if (last_bit) state <= LATE;
             end
@@ -713,21 +756,26 @@ module snn_engine #(
             end
 
             FIRE: begin
-                base      <= base_next;
                 fired     <= fired_next;
                 kept      <= 0;
                 lost      <= 0;
                 bit_at    <= leak_from;
+                factor    <= keep;
                 emitted   <= 0;
                 emit_left <= pass_end ? last_lanes : {LANES{1'b1}};
-                state     <= emits ? EMIT : LEAK;
+                state     <= emits ? EMIT : VALUE_BITS > 0 ? RESET : LEAK;
             end
 
             EMIT:
             if (out_ready) begin
                 emit_left <= emit_left >> 1;
                 emitted   <= emitted + 1'b1;
-                if (emit_left == LAST_EMIT) state <= LEAK;
+                if (emit_left == LAST_EMIT) state <= VALUE_BITS > 0 ? RESET : LEAK;
+            end
+
+            RESET: begin
+                base  <= base_next;
+                state <= LEAK;
             end
 
             LATE: kept <= kept_next;
@@ -744,7 +792,7 @@ module snn_engine #(
             pass_value <= pass_value + 1'b1;
             pass_word  <= pass_word + 1'b1;
             if (pass_end) entry <= entry + 1'b1;
-            state <= pass_end ? FETCH : loading ? LOAD : filtered ? CURRENT : POTENTIAL;
+            state <= pass_end ? LOOK : loading ? LOAD : filtered ? CURRENT : POTENTIAL;
         end
 
         if (rst) begin
@@ -754,6 +802,7 @@ module snn_engine #(
             frame       <= 0;
             inputs_at   <= 0;
             read_valid  <= 1'b0;
+            seen_valid  <= 1'b0;
             held_valid  <= 1'b0;
             walking     <= 1'b0;
             a_valid     <= 1'b0;

@@ -128,14 +128,15 @@ BROKEN = {
     "fires at its threshold": ("x[5:0] == 6'd0}", "1'b0}"),
     "rounds down": ("own[STATE_BITS-1] && lose;", "1'b0;"),
     "reads what is still to be written": ("assign stall = c_wait != 0;", "assign stall = 1'b0;"),
-    "no reset": ("!fired_next[n] || late ? own", "1'b1 ? own"),
+    "no reset": ("!fired[n] || late ? own", "1'b1 ? own"),
+    "no reset to 0": ("&& fired[n] && !late && !subtracts", "&& 1'b0"),
     "one tap too few": (
-        "held_row_left <= {1'b0, row_fan} - TWO_TAPS;",
-        "held_row_left <= {1'b0, row_fan} - TWO_TAPS - 1;",
+        "held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS;",
+        "held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS - 1;",
     ),
     "a pool of its window's last word": ("pooled_next = pooled | spike_q", "pooled_next = spike_q"),
-    "every input counts as 1": ("factor_of(from_input ? input_q : IN_ONE)", "factor_of(IN_ONE)"),
-    "no rest between samples": ("state <= rested || in_first ? CLEAR : FETCH;", "state <= FETCH;"),
+    "every input counts as 1": ("from_input ? input_q : IN_ONE", "IN_ONE"),
+    "no rest between samples": ("state <= rested || in_first ? CLEAR : LOOK;", "state <= LOOK;"),
 }
 
 
