@@ -1,1 +1,1 @@
-"""Chips and tools that nothing is written for: what they could not hold of a network, and what to train instead."""
+"""Check chips and tools without an exporter: their obstacles, and alternatives for training."""

@@ -1,4 +1,4 @@
-"""What keeps a network off SynSense Speck (DYNAP-CNN): its nine cores, what each computes and what it has room for.
+"""Check a network against SynSense Speck (DYNAP-CNN): its nine cores, their operations and memory.
 
 A core is a convolution (or a linear layer, as one over the whole picture), integrate-and-fire neurons, and a sum pool.
 Source: Sinabs's pages on Speck, "Overview" and "Available network architecture", and `validate_memory_speck` of its
@@ -23,7 +23,7 @@ _SOURCE = "Sinabs's pages on Speck; evidence A"
 
 
 def check(program: Program) -> Iterator[Finding]:
-    """Everything that keeps a network off Speck, node by node, and what the chip holds only roughly."""
+    """Return everything that keeps a network off Speck, node by node, and its approximations on the chip."""
     yield from _input(program)
     for node in program.nodes:
         yield from _RULES.get(type(node), _other)(program, node)
@@ -143,7 +143,7 @@ _RULES: Mapping[type[Node], Callable[[Program, Node], Iterator[Finding]]] = {
 
 
 def _cores_behind(program: Program, node: Node) -> set[str]:
-    """The layers of weights that read a node, also through pools and reshapes."""
+    """Return the layers of weights that read a node, also through pools and reshapes."""
     found: set[str] = set()
     for reader in program.readers[node.name]:
         found |= _cores_behind(program, reader) if isinstance(reader, Pool | Reshape) else {reader.name}
@@ -151,7 +151,7 @@ def _cores_behind(program: Program, node: Node) -> set[str]:
 
 
 def _room(program: Program) -> Iterator[Finding]:
-    """Errors for more layers than cores, and for layers that no core, or no set of cores, has memory for."""
+    """Yield errors for more layers than cores, and for layers that no core, or no set of cores, has memory for."""
     wanted = {node.name: _words(node, program) for node in program.nodes if isinstance(node, Conv | Linear)}
     if len(wanted) > len(CORES):
         reason = f"{len(wanted)} layers of weights; Speck has {len(CORES)} cores"
@@ -171,7 +171,7 @@ def _room(program: Program) -> Iterator[Finding]:
 
 
 def _words(node: Conv | Linear, program: Program) -> tuple[int, int]:
-    """Words of kernel and neuron memory: sizes are rounded up to powers of two, as the chip addresses them."""
+    """Return words of kernel and neuron memory: sizes are rounded up to powers of two, as the chip addresses them."""
     if isinstance(node, Conv):
         inputs, window, picture = node.weight.shape[1], math.prod(node.weight.shape[2:]), node.shape[1:]
     else:
@@ -181,7 +181,7 @@ def _words(node: Conv | Linear, program: Program) -> tuple[int, int]:
 
 
 def _before_flatten(node: Linear, program: Program) -> tuple[int, int, tuple[int, ...]]:
-    """Channels and pixels that a linear layer reads, as one kernel over the whole picture."""
+    """Return channels and pixels of a linear layer's input, as one kernel over the whole picture."""
     before = program.by_name[node.sources[0].node]
     shape = before.input_shape if isinstance(before, Reshape) else before.shape
     return (shape[0], math.prod(shape[1:]), ()) if len(shape) == 3 else (math.prod(shape), 1, ())
@@ -196,7 +196,7 @@ def _holds(core: tuple[int, int], words: tuple[int, int]) -> bool:
 
 
 def _assigned(fitting: Mapping[str, list[int]]) -> bool:
-    """Whether every layer gets a core of its own (augmenting paths)."""
+    """Return whether every layer gets a core of its own (augmenting paths)."""
     holder: dict[int, str] = {}
 
     def place(name: str, tried: set[int]) -> bool:

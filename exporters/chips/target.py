@@ -40,7 +40,7 @@ class Other:
     whole: Rule | None = None
 
     def check(self, program: Program) -> Iterator[Finding]:
-        """An error for each population and rule that refuses it."""
+        """Return an error for each population and rule that refuses it."""
         for node in program.spiking:
             yield from (_finding(rule, node.name) for rule in self.rules if rule.refuses(node))
         if self.whole is not None:
@@ -53,7 +53,7 @@ def _finding(rule: Rule, node: str | None) -> Finding:
 
 
 def remembers(node: Neuron) -> bool:
-    """Whether anything outlives a step."""
+    """Return whether any state outlives a step."""
     filtered = node.synapse is not None
     return filtered or (node.decay is not None and bool(np.any(node.decay)))
 

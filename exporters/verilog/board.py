@@ -1,4 +1,7 @@
-"""A board on a serial line that runs snn_serial.v: bytes of a step out, its outputs back. Untested on hardware."""
+"""Run a board with snn_serial.v on a serial line: send a step's bytes, receive its outputs.
+
+Untested on hardware.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ SECONDS_A_STEP = 5.0
 
 
 def step_bytes(values: NDArray[np.int32], bits: int, *, first: bool) -> bytes:
-    """What the host sends for a step: whether it is a sample's first, then every value, the lowest byte first."""
+    """Return the bytes of a step for the board: whether it is a sample's first, then every value, lowest byte first."""
     size = -(-bits // 8)
     parts = values.reshape(-1).astype("<i8").view(np.uint8).reshape(-1, 8)[:, :size]
     return bytes([int(first)]) + parts.tobytes()
 
 
 def values_of(answer: bytes, bits: int) -> NDArray[np.int32]:
-    """Values with sign from a step's answer."""
+    """Return the signed values of a step's answer."""
     size = -(-bits // 8)
     parts = np.frombuffer(answer, np.uint8).reshape(-1, size).astype(np.int64)
     total = (parts << (8 * np.arange(size))).sum(axis=1)
@@ -42,7 +45,7 @@ def values_of(answer: bytes, bits: int) -> NDArray[np.int32]:
 def run_on_board(
     plan: Plan, port: Path, x: NDArray[Any], *, baud: int = 115200, on_sample: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.int32]:
-    """Outputs ``[T, B, *shape]`` of a board for integers ``x`` ``[T, B, *shape]``.
+    """Return a board's outputs ``[T, B, *shape]`` for integers ``x`` ``[T, B, *shape]``.
 
     Raises InputError for a port that cannot be opened or a wrong input, ToolError where the board stays silent.
     """
@@ -94,12 +97,12 @@ def _send(line: int, data: bytes) -> None:
 
 
 def _receive(line: int, count: int, port: Path) -> bytes:
-    found, ends = b"", time.monotonic() + SECONDS_A_STEP + count / 1000
-    while len(found) < count:
+    data, ends = b"", time.monotonic() + SECONDS_A_STEP + count / 1000
+    while len(data) < count:
         if not select.select([line], [], [], max(0.0, ends - time.monotonic()))[0]:
             raise ToolError(
-                f"{port}: expected {count} bytes from the board; found {len(found)}; load the bitstream, and check the "
+                f"{port}: expected {count} bytes from the board; found {len(data)}; load the bitstream, and check the "
                 "port and the baud rate (CLOCKS_PER_BIT of snn_serial.v)"
             )
-        found += os.read(line, count - len(found))
-    return found
+        data += os.read(line, count - len(data))
+    return data

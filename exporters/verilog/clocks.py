@@ -1,4 +1,4 @@
-"""Clocks that the engine takes, computed from the integer model's spikes: no Verilog is run."""
+"""Compute the engine's clocks from the integer model's spikes, without running Verilog."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ADD_STAGES, POOL_STAGES = 7, 5
 
 
 def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Clocks of each sample ``[B]`` of integer inputs ``x`` ``[T, B, *shape]``, if neither end waits."""
+    """Return clocks of each sample ``[B]`` of integer inputs ``x`` ``[T, B, *shape]``, if neither end waits."""
     spikes = simulate(plan.graph, x, record=True).spikes
     made, inputs = memories_of(plan), math.prod(plan.graph.input.shape)
-    words = {one.name: _words(one.layout, spikes[one.name]) for one in plan.layers if one.spiking}
+    words = {layer.name: _words(layer.layout, spikes[layer.name]) for layer in plan.layers if layer.spiking}
     words[plan.graph.input.name] = (x.reshape(*x.shape[:2], -1) != 0).astype(np.int64)
     total = np.full(x.shape[1], plan.state_words, np.int64)
     for step in range(len(x)):
@@ -39,7 +39,7 @@ def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _words(layout: Layout, spikes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Spikes in each word of a layer ``[T, B, words]``."""
+    """Return spikes in each word of a layer ``[T, B, words]``."""
     spread = np.zeros((*spikes.shape[:2], layout.words * layout.lanes), np.int64)
     spread[..., layout.place()] = spikes.reshape(*spikes.shape[:2], -1)
     return np.asarray(spread.reshape(*spikes.shape[:2], layout.words, layout.lanes).sum(-1))
@@ -57,7 +57,7 @@ def _scan(scan: Scan, words: dict[str, NDArray[np.int64]], step: int) -> NDArray
 
 
 def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stages: int) -> int:
-    """Clocks of a scan or a pool: a place is read while the one before is walked."""
+    """Return the clocks of a scan or a pool: a place is read during the walk of the one before."""
     fans = np.outer([len(taps) for taps in how.rows], [len(taps) for taps in how.columns]).reshape(-1)
     taps = np.tile(np.repeat(fans, how.words), how.outers) * how.groups
     counts = np.where(taps > 0, events, 0)
@@ -72,7 +72,7 @@ def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stag
 
 
 def _reaches_one_place(how: Map) -> bool:
-    """Whether every event adds to the same words."""
+    """Return whether every event adds to the same words."""
     return all(len({tuple(to for to, _ in taps) for taps in axis}) == 1 for axis in (how.rows, how.columns))
 
 

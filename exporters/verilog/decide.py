@@ -1,4 +1,4 @@
-"""The class in hardware: snn_decide.v behind the network, set up by the readout."""
+"""Decide the class in hardware: snn_decide.v behind the network, configured by the readout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Decision:
 
     @property
     def parameters(self) -> dict[str, int]:
-        """By name, the output's width left out."""
+        """Return them by name, without the output's width."""
         return {
             "CLASSES": self.classes,
             "POPULATION": self.population,
@@ -37,7 +37,7 @@ class Decision:
 
 
 def decision_of(plan: Plan, about: About) -> Decision | None:
-    """How the network's outputs are decided on; None where they are no list of classes."""
+    """Return the decision on the network's outputs; None if they are no list of classes."""
     shape, readout = plan.graph.output.shape, about.readout
     if about.per_step:
         readout = Readout("last", readout.population)
@@ -48,7 +48,7 @@ def decision_of(plan: Plan, about: About) -> Decision | None:
 
 
 def wrapper(plan: Plan, sizes: dict[str, int], decision: Decision) -> str:
-    """snn_class.v: the network and its decision."""
+    """Return snn_class.v: the network and its decision."""
     named = ", ".join(f".{name}({value})" for name, value in decision.parameters.items())
     load = load_joined = ""
     if plan.loaded:

@@ -42,7 +42,7 @@ class Device:
 
     @property
     def bits(self) -> int:
-        """RAM, all in all."""
+        """Bits of all its RAM."""
         if self.family is None:
             return 0
         count, width, words = self.family.loaded or (0, 0, 0)
@@ -67,7 +67,7 @@ DEVICES = {
 
 
 def device_of(name: str | None) -> Device:
-    """The device of that name, by default `GENERIC`; raises InputError naming those there are."""
+    """Return the device of that name, by default `GENERIC`; raise InputError with the known names."""
     if name is None or name == GENERIC.name:
         return GENERIC
     if name not in DEVICES:

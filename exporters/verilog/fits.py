@@ -1,4 +1,4 @@
-"""Whether a device's RAM holds a network: blocks of every memory, counted as yosys lays them out."""
+"""Check whether a device's RAM holds a network: blocks of every memory, counted as yosys lays them out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Memory:
 
 
 def memories(plan: Plan) -> list[Memory]:
-    """The engine's memories."""
+    """Return the engine's memories."""
     sizes = parameters_of(plan, memories_of(plan))
     tap = sizes["STATE_ADDR"] + sizes["WEIGHT_ADDR"]
     return [
@@ -41,12 +41,12 @@ def memories(plan: Plan) -> list[Memory]:
 
 
 def memory_bits(plan: Plan) -> int:
-    """Bits of all memories together."""
+    """Return the bits of all memories together."""
     return sum(memory.width * memory.words for memory in memories(plan))
 
 
 def blocks_of(memory: Memory, family: Family) -> int:
-    """RAM blocks for a memory; 0 where logic cells are cheaper.
+    """Return RAM blocks for a memory; 0 if logic cells are cheaper.
 
     yosys's memory_libmap takes the cheapest: a bit of a ROM in logic costs 1/16, one of a RAM 1, a LUT RAM of 16 x 4
     bits 4, a block what its library says.
@@ -61,7 +61,7 @@ def blocks_of(memory: Memory, family: Family) -> int:
 
 
 def loaded_blocks(plan: Plan, device: Device) -> tuple[int, int]:
-    """The single-port RAMs that weights take, and those there are."""
+    """Return the single-port RAMs that weights take, and the available ones."""
     if device.family is None or device.family.loaded is None:
         return 0, 0
     weights = memories(plan)[0]
@@ -70,21 +70,21 @@ def loaded_blocks(plan: Plan, device: Device) -> tuple[int, int]:
 
 
 def ram_blocks(plan: Plan, device: Device) -> int:
-    """RAM blocks of all memories on a device."""
+    """Return RAM blocks of all memories on a device."""
     if device.family is None:
         return 0
-    found = memories(plan)
-    return sum(blocks_of(one, device.family) for one in (found[1:] if device.loaded else found))
+    engine = memories(plan)
+    return sum(blocks_of(memory, device.family) for memory in (engine[1:] if device.loaded else engine))
 
 
 def holds(plan: Plan, device: Device) -> bool:
-    """Whether the device's RAM holds the network."""
+    """Return whether the device's RAM holds the network."""
     used, there = loaded_blocks(plan, device)
     return device.family is None or (used <= there and ram_blocks(plan, device) <= device.blocks)
 
 
 def require_fits(plan: Plan, device: Device) -> None:
-    """Raise UnsupportedError where a device has too few RAM blocks, naming the largest layer and a device that has."""
+    """Raise UnsupportedError if a device has too few RAM blocks, with the largest layer and a device that fits."""
     if holds(plan, device):
         return
     used, there = loaded_blocks(plan, device)
@@ -92,7 +92,7 @@ def require_fits(plan: Plan, device: Device) -> None:
     parts = [f"{taken} RAM blocks, {max(0, taken - device.blocks)} more than its {device.blocks}"]
     if used > there:
         parts.append(f"{used} single-port RAMs, {used - there} more than its {there}")
-    large = [one.name for one in DEVICES.values() if holds(plan, one)]
+    large = [device_type.name for device_type in DEVICES.values() if holds(plan, device_type)]
     layer = max(plan.layers, key=lambda one: one.layout.words)
     raise UnsupportedError(
         f"{device.title} is too small: with {plan.lanes} lanes the network takes {', and '.join(parts)} "

@@ -1,4 +1,4 @@
-"""A Verilog folder: written from integers, and read back only if its text is what those integers make."""
+"""Write a Verilog folder from integers, and read one back only if its text matches its integers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_folder(
 
     device: what it is made for; UP5K's weights come from a serial flash, as a bitstream cannot fill its large memories.
 
-    Raises UnsupportedError for what the engine cannot hold, InputError for wrong lanes.
+    Raises UnsupportedError for networks that the engine cannot hold, InputError for wrong lanes.
     """
     plan = make_plan(graph, lanes, device)
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
@@ -60,7 +60,7 @@ def write_folder(
 
 
 def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
-    """What goes in, and what the testbench must write: the integer model's outputs and spikes."""
+    """Return the testbench's input, and its expected result: the integer model's outputs and spikes."""
     steps, samples = x.shape[:2]
     count = math.prod(plan.graph.output.shape)
     y = run.y.swapaxes(0, 1).reshape(-1, count)
@@ -81,7 +81,7 @@ def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
 
 
 def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
-    """The integers, and the design that they make; raises InputError for files that are missing, damaged or edited."""
+    """Read the integers and regenerate their design; raise InputError for files that are missing, damaged or edited."""
     graph, about = read_integers(folder / NAME)
     lanes = _lanes(folder / "snn_ports.vh")
     try:
@@ -131,7 +131,7 @@ def _text(path: Path) -> str:
 
 
 def manifest_facts(plan: Plan) -> dict[str, Any]:
-    """What a manifest keeps of a plan."""
+    """Return a manifest's facts of a plan."""
     return {
         "device": plan.device.name,
         "lanes": plan.lanes,

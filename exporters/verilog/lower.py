@@ -1,4 +1,4 @@
-"""An IntegerGraph as a Plan: every linear way from a population, the input or a bias to a layer becomes a scan."""
+"""Lower an IntegerGraph to a Plan: each linear path from a population, the input or a bias becomes a scan."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Way:
 def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GENERIC) -> Plan:
     """Lower a graph for a device.
 
-    Raises UnsupportedError by node for what the engine cannot hold, InputError for wrong lanes.
+    Raises UnsupportedError for nodes that the engine cannot hold, InputError for wrong lanes.
     """
     if graph.accumulator is not WIDE:
         raise InputError(
@@ -94,7 +94,7 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
 
 
 def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
-    """Lanes, by default the largest power of two up to 8 that the largest layer fills; raises InputError."""
+    """Return the lanes, by default the largest power of two up to 8 that the largest layer fills; raise InputError."""
     largest = max(math.prod(node.shape) for node in graph.nodes if isinstance(node, PopulationNode | IntegratorNode))
     if lanes is None:
         return int(min(8, 2 ** (largest.bit_length() - 1)))
@@ -114,7 +114,7 @@ class _Lowering:
         self.weight_bits = self._weight_bits()
 
     def _output(self) -> Node:
-        """The layer that emits: potentials themselves, or a layer of sums of its own."""
+        """Return the layer that emits: potentials themselves, or a layer of sums of its own."""
         out = self.graph.output
         node: Node = out
         while isinstance(node, IntegerOutput | Reshape) and len(node.sources) == 1 and not node.sources[0].delay:
@@ -131,7 +131,7 @@ class _Lowering:
         return layout_of(node.shape, self.lanes, flat=not isinstance(node, PopulationNode))
 
     def _pool(self, node: Node) -> Pool | None:
-        """The max pool that a population is, if it is one of another population's spikes of the same step."""
+        """Return a population's max pool, if it pools another population's spikes of the same step."""
         if not isinstance(node, PopulationNode) or not _ors(node):
             return None
         source, pools = node.sources, list[SumPoolNode]()
@@ -187,7 +187,7 @@ class _Lowering:
         return max(LOWEST_WEIGHT_BITS, *(signed_bits(weight.astype(np.int64)) for weight in weights), 2)
 
     def plan(self) -> Plan:
-        """Everything in order, and the widths that it needs."""
+        """Return everything in order, and the widths that it needs."""
         scans = {node.name: [] if node.name in self.pools else self._scans(node) for node in self._layers()}
         reaches = {node.name: reach_of(node, self.known) for node in self._layers()}
         every = [scan for found in scans.values() for scan in found]
@@ -213,16 +213,16 @@ class _Lowering:
     def _placed(self, plan: Plan) -> Plan:
         at = frame = 0
         states, values, spikes = dict[str, int](), dict[str, int](), dict[str, int]()
-        for one in plan.layers:
-            if isinstance(one, Pass):
-                states[one.name] = at
-                at += one.layout.words
-                if one.filtered:
-                    values[one.name] = at
-                    at += one.layout.words
-            if one.spiking:
-                spikes[one.name] = frame
-                frame += one.layout.words
+        for layer in plan.layers:
+            if isinstance(layer, Pass):
+                states[layer.name] = at
+                at += layer.layout.words
+                if layer.filtered:
+                    values[layer.name] = at
+                    at += layer.layout.words
+            if layer.spiking:
+                spikes[layer.name] = frame
+                frame += layer.layout.words
         return replace(plan, states=states, values=values, spikes=spikes, state_words=at, frame=max(1, frame))
 
     def _scans(self, layer: Node) -> list[Scan]:
@@ -265,7 +265,7 @@ class _Lowering:
                 yield way.delay + late, part
 
     def _response(self, nodes: Sequence[Node], given: NDArray[np.int64], layer: Node) -> list[NDArray[np.int64]]:
-        """What arrives ``[B, to]`` 0, 1, … steps after ``given`` ``[B, from]`` enters the first of the nodes."""
+        """Return a layer's input ``[B, to]`` 0, 1, … steps after ``given`` ``[B, from]`` enters the first node."""
         steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
         size = steps * len(given) * max(math.prod(node.shape) for node in (*nodes, layer))
         if size > MOST_UNROLLED:
@@ -292,15 +292,15 @@ class _Lowering:
             v for node in populations for v in (node.neuron.drop, node.neuron.v_reset) if v is not None and v.any()
         ]
         value = max((signed_bits(v.astype(np.int64)) for v in values), default=0)
-        keeps = any(not isinstance(one, int) for node in self._layers() for one in _decays(node))
+        keeps = any(not isinstance(decay, int) for node in self._layers() for decay in _decays(node))
         source = self.graph.input
         magnitude = max(-source.low, source.high)
         shift = max((scan.map.shift for scan in scans), default=0)
         factor = max(
             (scan.map.shift + (bits(magnitude) if scan.source == source.name else 1) for scan in scans), default=1
         )
-        clip = any(one.clips for one in reaches.values())
-        farthest = max(one.farthest for one in reaches.values())
+        clip = any(reach.clips for reach in reaches.values())
+        farthest = max(reach.farthest for reach in reaches.values())
         state = 32 if clip else 1 + bits(farthest)
         potentials = isinstance(self.output, IntegratorNode)
         state = max(state, threshold + STATE_SHIFT + 1, value + STATE_SHIFT + 1, self.weight_bits + STATE_SHIFT + 1)
@@ -348,7 +348,7 @@ class _Lowering:
         )
 
     def _parameters(self, node: Node, neuron: IntegerNeuron | None, layout: Layout, widths: Widths) -> Lanes:
-        """Threshold, reset value and what states keep, of each neuron, in words of weights."""
+        """Return threshold, reset value and kept fractions of each neuron, in words of weights."""
 
         def spread(values: int | Ints | None) -> Lanes:
             whole = np.broadcast_to(0 if values is None else values, node.shape)
@@ -368,7 +368,7 @@ class _Lowering:
 
 
 def _ors(node: PopulationNode) -> bool:
-    """Whether a neuron fires exactly at any spike that it hears in a step, whatever was before."""
+    """Return whether a neuron fires exactly at any input spike of a step, regardless of earlier ones."""
     neuron = node.neuron
     puts = neuron.drop is not None or neuron.v_reset is not None or neuron.resets_late or neuron.threshold.any()
     return node.bias is None and not puts and all(_forgets(decay) for decay in (neuron.v_decay, neuron.i_decay))
@@ -379,12 +379,12 @@ def _kept(decay: int | Ints) -> int:
 
 
 def _forgets(decay: int | Ints) -> bool:
-    """Whether nothing is kept, so that there is no state to filter with."""
+    """Return whether nothing is kept, so that there is no state to filter with."""
     return isinstance(decay, int) and decay == DECAY_ONE
 
 
 def _decays(node: Node) -> tuple[int | Ints, int | Ints]:
-    """v's and u's; an output's sums begin anew in every step."""
+    """Return v's and u's decays; an output's sums begin anew in every step."""
     if isinstance(node, PopulationNode):
         return node.neuron.v_decay, node.neuron.i_decay
     if isinstance(node, IntegratorNode):
@@ -393,7 +393,7 @@ def _decays(node: Node) -> tuple[int | Ints, int | Ints]:
 
 
 def _same_delay(node: Node) -> int | None:
-    """Steps of a delay that is the same for all; None for another node."""
+    """Return the steps of a uniform delay; None for another node."""
     if isinstance(node, DelayNode) and (node.steps == node.steps.flat[0]).all():
         return int(node.steps.flat[0])
     return None

@@ -1,4 +1,4 @@
-"""Linear ways from a source to a layer, as taps: convolutions, dense layers and pools by rows and columns.
+"""Map linear paths from a source to a layer to taps: convolutions, dense layers and pools by rows and columns.
 
 Everything between two populations is linear. What has the form of a product of rows and columns is read from its
 layers (`separable`); everything else is taken apart into blocks of weights, word by word, from the response to one
@@ -23,7 +23,7 @@ Reaches = list[list[tuple[int, int]]]
 
 
 def separable(ways: Sequence[Node], source: Layout, to: Layout, *, spikes: bool) -> Map | None:
-    """The map of layers ``ways`` between two layouts, or None if it has not this form. spikes: not the input."""
+    """Return the map of layers ``ways`` between two layouts, or None if it has not this form. spikes: not the input."""
     nodes = [node for node in ways if not (isinstance(node, Reshape) and node.shape == node.input_shape)]
     pools: list[SumPoolNode] = []
     while nodes and isinstance(nodes[0], SumPoolNode):
@@ -61,7 +61,7 @@ def _axes(node: ConvNode) -> tuple[_Axis, _Axis]:
 
 
 def _by_channel(node: Node, to: Layout) -> NDArray[np.int64] | None:
-    """A gain's weights by channel, or None if they differ over an image."""
+    """Return a gain's weights by channel, or None if they differ over an image."""
     assert isinstance(node, GainNode)
     weight = np.broadcast_to(node.weight, node.shape).astype(np.int64).reshape(node.shape[0], -1)
     if to.channels != node.shape[0] or not (weight == weight[:, :1]).all():
@@ -70,7 +70,7 @@ def _by_channel(node: Node, to: Layout) -> NDArray[np.int64] | None:
 
 
 def _pooled(size: int, pools: Sequence[SumPoolNode], axis: int) -> list[list[int]]:
-    """Places behind the pools that each place of an axis reaches, as often as it does."""
+    """Return the places behind the pools that each place of an axis reaches, with repetitions."""
     reached = [[place] for place in range(size)]
     for pool in pools:
         kernel, stride, before = pool.kernel[axis], pool.stride[axis], pool.padding[axis][0]
@@ -83,7 +83,7 @@ def _pooled(size: int, pools: Sequence[SumPoolNode], axis: int) -> list[list[int
 
 
 def max_pool(pools: Sequence[SumPoolNode], source: Layout, to: Layout) -> Map | None:
-    """The windows of a max pool, as words of the source; None if one has no place at all in it."""
+    """Return the windows of a max pool, as words of the source; None if a window has no place in it."""
     rows, columns = (
         _windows(_pooled(size, pools, axis), outputs)
         for axis, (size, outputs) in enumerate(((source.height, to.height), (source.width, to.width)))
@@ -100,12 +100,12 @@ def max_pool(pools: Sequence[SumPoolNode], source: Layout, to: Layout) -> Map | 
 
 
 def _windows(reached: list[list[int]], outputs: int) -> list[list[int]]:
-    """Places that each output of a pool reads."""
+    """Return the places that each output of a pool reads."""
     return [[place for place, outs in enumerate(reached) if output in outs] for output in range(outputs)]
 
 
 def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
-    """What each place of an axis reaches behind pools and a convolution."""
+    """Return the places that each place of an axis reaches behind pools and a convolution."""
     found: Reaches = []
     for places in pooled:
         taps = []
@@ -119,7 +119,7 @@ def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
 
 
 def _dense(node: DenseNode, pools: Sequence[SumPoolNode], source: Layout, to: Layout, *, spikes: bool) -> Map:
-    """A dense layer: a convolution whose kernel is as large as its image."""
+    """Map a dense layer: a convolution whose kernel is as large as its image."""
     height, width = pools[-1].shape[1:] if pools else (source.height, source.width)
     kernel = node.weight.astype(np.int64).reshape(to.channels, source.channels, height, width)
     rows = [[(place, 0) for place in places] for places in _pooled(source.height, pools, 0)]
@@ -147,7 +147,7 @@ def _conv(
 def _whole(
     kernel: NDArray[np.int64], rows: Reaches, columns: Reaches, source: Layout, to: Layout, *, spikes: bool
 ) -> Map:
-    """Every channel reaches every channel; kernel ``[out, in, height, width]``."""
+    """Map every channel to every channel; kernel ``[out, in, height, width]``."""
     outs, ins, height, width = kernel.shape
     lanes, words = to.lanes, source.groups
     inner = words * lanes if spikes else 1
@@ -173,7 +173,7 @@ def _whole(
 def _grouped(
     kernel: NDArray[np.int64], groups: int, rows: Reaches, columns: Reaches, source: Layout, to: Layout
 ) -> Map:
-    """Each word of the source reaches some words of the layer: its columns are words, not places."""
+    """Map each word of the source to some words of the layer: its columns are words, not places."""
     outs, ins, height, width = kernel.shape
     lanes, words = to.lanes, source.groups
     full = np.zeros((to.groups * lanes, words * lanes, height, width), np.int64)
@@ -204,7 +204,7 @@ def _grouped(
 
 
 def unrolled(matrix: NDArray[np.int64], source: Layout | None, to: Layout, weight_bits: int) -> Iterator[Map]:
-    """Maps whose sum is ``matrix`` ``[from, to]``, both in torch's order. source: None: the input, value by value."""
+    """Return maps whose sum is ``matrix`` ``[from, to]``, in torch's order. source: None: the input, value by value."""
     lanes = to.lanes
     for shift, part in chunks(matrix, weight_bits):
         wide = np.zeros((len(matrix), to.words * lanes), np.int64)
@@ -219,7 +219,7 @@ def unrolled(matrix: NDArray[np.int64], source: Layout | None, to: Layout, weigh
 
 
 def _blocks(rows: NDArray[np.int64], shift: int) -> Map:
-    """Words of the source ``[N, lanes of the source, words, lanes]`` as columns; equal blocks are kept once."""
+    """Return words of the source ``[N, lanes of the source, words, lanes]`` as columns; equal blocks are kept once."""
     known: dict[bytes, int] = {}
     kept: list[Lanes] = []
     columns = []
@@ -238,7 +238,7 @@ def _blocks(rows: NDArray[np.int64], shift: int) -> Map:
 
 
 def constant(values: NDArray[np.int64], to: Layout, weight_bits: int) -> Iterator[Map]:
-    """Maps of a source that always fires, whose weights' sum is ``values`` in torch's order."""
+    """Return maps of a source that always fires, whose weights' sum is ``values`` in torch's order."""
     for shift, part in chunks(values, weight_bits):
         words = to.spread(part)
         places = words.reshape(to.height * to.width, to.groups, to.lanes)
@@ -257,7 +257,7 @@ def constant(values: NDArray[np.int64], to: Layout, weight_bits: int) -> Iterato
 
 
 def chunks(values: NDArray[np.int64], width: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(shift, part) of numbers with sign, each part within ``width`` bits, so that they sum to ``values``.
+    """Split signed numbers into (shift, part), each part within ``width`` bits, that sum to ``values``.
 
     As few parts as that takes, with the smallest shifts: these decide how wide the engine multiplies.
     """
@@ -266,23 +266,23 @@ def chunks(values: NDArray[np.int64], width: int) -> Iterator[tuple[int, NDArray
     while parts is None:
         count += 1
         tried = (_split(values.astype(np.int64), count, step, width) for step in range(1, width + 1))
-        parts = next((one for one in tried if one is not None), None)
+        parts = next((split for split in tried if split is not None), None)
     yield from ((shift, part) for shift, part in parts if part.any())
 
 
 def _split(values: NDArray[np.int64], count: int, step: int, width: int) -> list[tuple[int, NDArray[np.int64]]] | None:
     """``count`` parts, each ``step`` bits above the one before; None if the last takes more than ``width`` bits."""
-    found, left, half = [], values, 1 << (step - 1)
+    parts, left, half = [], values, 1 << (step - 1)
     for index in range(count - 1):
         part = (left + half) % (2 * half) - half
-        found.append((index * step, part))
+        parts.append((index * step, part))
         left = (left - part) >> step
     if left.size and not -(1 << (width - 1)) <= left.min() <= left.max() < 1 << (width - 1):
         return None
-    return [*found, ((count - 1) * step, left)]
+    return [*parts, ((count - 1) * step, left)]
 
 
 def words_of(numbers: Lanes, width: int, count: int) -> Lanes:
-    """Numbers ``[N, lanes]`` as ``count`` words each of ``width`` bits, the lowest first: ``[N·count, lanes]``."""
+    """Split numbers ``[N, lanes]`` into ``count`` words of ``width`` bits, the lowest first: ``[N·count, lanes]``."""
     parts = [(numbers >> (width * i)) & ((1 << width) - 1) for i in range(count)]
     return np.stack(parts, 1).reshape(-1, numbers.shape[1])

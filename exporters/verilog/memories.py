@@ -1,4 +1,4 @@
-"""The engine's memories and program: what stands in the .hex files and in snn_tables.v."""
+"""Lay out the engine's memories and program: the .hex files and snn_tables.v."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class TapTable:
     _lists: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
 
     def add(self, taps: Taps) -> int:
-        """Where the places of a scan begin; equal ones are kept once."""
+        """Return the start of a scan's places; equal ones are kept once."""
         if taps not in self._known:
             self._known[taps] = len(self.places)
-            self.places += [(len(one), self._list(one)) for one in taps]
+            self.places += [(len(axis_taps), self._list(axis_taps)) for axis_taps in taps]
         return self._known[taps]
 
     def _list(self, one: tuple[tuple[int, int], ...]) -> int:
@@ -52,7 +52,7 @@ class Memories:
     _known: dict[bytes, int] = field(default_factory=dict)
 
     def add_weights(self, words: Lanes) -> int:
-        """Where words of weights begin; equal ones are kept once."""
+        """Return the start of words of weights; equal ones are kept once."""
         key = words.tobytes()
         if key not in self._known:
             self._known[key] = self.weight_words
@@ -69,7 +69,7 @@ class Memories:
 
     @property
     def all_weights(self) -> Lanes:
-        """``[N, lanes]``."""
+        """Return all weights ``[N, lanes]``."""
         return np.concatenate(self.weights)
 
 
@@ -161,12 +161,12 @@ def _pass(plan: Plan, one: Pass, made: Memories, layers: dict[str, int]) -> dict
 
 
 def _lowest_bit(keep: int) -> int:
-    """Where the multiplication by ``keep`` of 4096 begins."""
+    """Return the lowest bit of the multiplication by ``keep`` of 4096."""
     return 12 if keep in (0, DECAY_ONE) else (keep & -keep).bit_length() - 1
 
 
 def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
-    """The parameters of snn_engine.v, each derived from what it counts."""
+    """Return the parameters of snn_engine.v, each derived from its counts."""
 
     def most(name: str) -> int:
         return max((entry.get(name, 0) for entry in made.entries), default=0)
@@ -221,7 +221,7 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
 
 
 def hex_files(plan: Plan, made: Memories, sizes: dict[str, int]) -> dict[str, str]:
-    """The memories as $readmemh reads them."""
+    """Return the memories as $readmemh reads them."""
     state, weight = sizes["STATE_ADDR"], sizes["WEIGHT_ADDR"]
 
     def places(table: TapTable, address: int) -> str:
@@ -241,7 +241,7 @@ def hex_files(plan: Plan, made: Memories, sizes: dict[str, int]) -> dict[str, st
 
 
 def flash_image(plan: Plan, made: Memories) -> bytes:
-    """weights.bin: the words of weights.hex as snn_flash.v reads them, the highest byte first."""
+    """Return weights.bin: the words of weights.hex as snn_flash.v reads them, the highest byte first."""
     digits = 2 * -(-plan.lanes * plan.widths.weight // 8)
     text = _weights(made.all_weights, plan.widths.weight)
     return b"".join(bytes.fromhex(line.zfill(digits)) for line in text.split())

@@ -1,4 +1,4 @@
-"""What the engine runs: scans and passes in order, and the words of every memory."""
+"""Plan of the engine: scans and passes in order, and the words of every memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Lanes = NDArray[np.int64]
 
 
 def groups_of(count: int, lanes: int) -> int:
-    """Words that so many neurons take."""
+    """Return the number of words for the given number of neurons."""
     return -(-count // lanes)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a layer's neurons stand: row, column, and channel last, in words of ``lanes``; channels are padded."""
+    """Positions of a layer's neurons: row, column, and channel last, in words of ``lanes``; channels are padded."""
 
     channels: int
     height: int
@@ -58,7 +58,7 @@ class Layout:
 
 
 def layout_of(shape: Shape, lanes: int, *, flat: bool = False) -> Layout:
-    """Layout of a population. flat: in torch's order, as outputs leave."""
+    """Return the layout of a population. flat: in torch's order, as outputs leave."""
     if flat or len(shape) == 1:
         return Layout(int(np.prod(shape)), 1, 1, lanes)
     if len(shape) == 2:
@@ -68,7 +68,7 @@ def layout_of(shape: Shape, lanes: int, *, flat: bool = False) -> Layout:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Where the events of one source go, and the weights that they add.
+    """Targets of the events of one source, and their weights.
 
     outers: input channels, each with ``outer_step`` words of weights. words: of spikes at a place, each with
     ``word_step`` words of weights. groups: words of potentials that a tap reaches.
@@ -193,7 +193,7 @@ class Plan:
 
     @property
     def layers(self) -> list[Pass | Pool]:
-        """What spikes or emits, in order."""
+        """Layers that spike or emit, in order."""
         return [entry for entry in self.entries if not isinstance(entry, Scan)]
 
     @property
@@ -203,16 +203,16 @@ class Plan:
 
     @property
     def scans(self) -> list[Scan]:
-        """What adds events, in order."""
+        """Scans that add events, in order."""
         return [entry for entry in self.entries if isinstance(entry, Scan)]
 
 
 def bits(largest: int) -> int:
-    """Bits of a counter or an address that reaches ``largest``, at least 1."""
+    """Return the bits of a counter or an address that reaches ``largest``, at least 1."""
     return max(1, int(largest).bit_length())
 
 
 def signed_bits(values: Sequence[int] | NDArray[np.int64]) -> int:
-    """Bits of numbers with sign that hold all ``values``."""
+    """Return the bits of signed numbers that hold all ``values``."""
     low, high = int(np.min(values, initial=0)), int(np.max(values, initial=0))
     return 1 + max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0)

@@ -1,4 +1,7 @@
-"""Energy of an inference on UP5K, from currents that others measured: modelled, nothing was measured here."""
+"""Model the energy of an inference on UP5K from published currents.
+
+Modelled: nothing was measured here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SOURCE = (
 
 
 def energy_range(device: Device, clocks: float, clock_hz: float) -> tuple[float, float] | None:
-    """Joules of so many clocks, least and most; None for a device without a source, or a design slower than 24 MHz."""
+    """Return joules of a number of clocks, least and most; None for a device without a source, or below 24 MHz."""
     if device.name != "up5k" or clock_hz < CLOCK_HZ:
         return None
     seconds = clocks / CLOCK_HZ

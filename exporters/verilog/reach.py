@@ -1,4 +1,4 @@
-"""How far potentials and currents go, whatever the input: the width of the engine's states."""
+"""Bound potentials and currents for any input: the width of the engine's states."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reach:
 
 
 def reach_of(node: Node, known: Mapping[str, Bounds]) -> Reach:
-    """Of a layer, or of the output's sums."""
+    """Return the reach of a layer, or of the output's sums."""
     low, high = (value << STATE_SHIFT for value in known[node.name].sums)
     arriving = max(-low, high)
     if not isinstance(node, PopulationNode | IntegratorNode):
@@ -49,7 +49,7 @@ def reach_of(node: Node, known: Mapping[str, Bounds]) -> Reach:
 
 
 def _series(most: int, decay: int | Ints) -> int | None:
-    """What ``most`` in every step comes to; None if it grows without end."""
+    """Return the sum of ``most`` in every step; None if it grows without end."""
     slowest = int(np.min(decay))
     if most == 0:
         return 0

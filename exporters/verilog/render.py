@@ -1,4 +1,4 @@
-"""The text of a Verilog folder, and nothing else than what its integers make."""
+"""Render the text of a Verilog folder from its integers alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _IN_SNN_ONLY = ("WEIGHT_WORDS",)
 
 
 def render(plan: Plan, about: About) -> dict[str, str]:
-    """Every text file of a folder by name."""
+    """Return every text file of a folder by name."""
     made = memories_of(plan)
     sizes = parameters_of(plan, made)
     decision = decision_of(plan, about)
@@ -77,13 +77,13 @@ def render(plan: Plan, about: About) -> dict[str, str]:
 
 
 def engine_text(name: str) -> str:
-    """A file that is the same for every network."""
+    """Return a file that is the same for every network."""
     return (files("stl_deploy.exporters.verilog") / "rtl" / name).read_text(encoding="ascii")
 
 
 def _plain(text: str) -> str:
-    """As a comment may hold it."""
-    return "".join(one if " " <= one <= "~" else "?" for one in text)[:100]
+    """Return text that a comment can hold."""
+    return "".join(character if " " <= character <= "~" else "?" for character in text)[:100]
 
 
 def _ports(sizes: Mapping[str, int]) -> str:

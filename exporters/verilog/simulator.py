@@ -1,4 +1,4 @@
-"""A Verilog folder run by Verilator or Icarus: the same arrays as the integer model's."""
+"""Simulate a Verilog folder in Verilator or Icarus; it returns the same arrays as the integer model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEW_CLOCKS = 150_000
 
 @dataclass(frozen=True)
 class Traces:
-    """What the testbench wrote, and the clocks that it took."""
+    """The testbench's output, and its clocks."""
 
     outputs: str
     spikes: str
@@ -38,25 +38,25 @@ class Traces:
 
 
 def simulators() -> list[str]:
-    """Of verilator and iverilog those that are on the PATH; verilator needs a C++ compiler, too."""
-    found = []
+    """Return verilator and iverilog if on the PATH; verilator needs a C++ compiler, too."""
+    names = []
     if shutil.which("verilator") and any(shutil.which(name) for name in ("g++", "clang++")):
-        found.append("verilator")
+        names.append("verilator")
     if shutil.which("iverilog") and shutil.which("vvp"):
-        found.append("iverilog")
-    return found
+        names.append("iverilog")
+    return names
 
 
 def choose_simulator(clocks: int) -> str:
-    """The quicker one for so many clocks of those there are; raises ToolError where there is none."""
-    found = simulators()
-    if not found:
+    """Return the quicker available simulator for the number of clocks; raise ToolError if there is none."""
+    names = simulators()
+    if not names:
         raise ToolError(MISSING)
-    return found[-1] if clocks <= FEW_CLOCKS else found[0]
+    return names[-1] if clocks <= FEW_CLOCKS else names[0]
 
 
 def input_text(x: NDArray[np.int32], outputs: int) -> str:
-    """input.txt for the testbench: ``x`` ``[T, B, *shape]``, sample after sample."""
+    """Return input.txt for the testbench: ``x`` ``[T, B, *shape]``, sample after sample."""
     steps, samples = x.shape[:2]
     values = x.swapaxes(0, 1).reshape(samples, -1)
     lines = [f"{steps * samples * outputs}"]
@@ -68,7 +68,7 @@ def input_text(x: NDArray[np.int32], outputs: int) -> str:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The text of a folder's files, and the plan that says where neurons stand."""
+    """The text of a folder's files, and the plan with the neurons' positions."""
 
     files: Mapping[str, str]
     plan: Plan
@@ -83,7 +83,7 @@ class Simulation:
         deadline: float = DEADLINE,
         design: Sequence[str] = DESIGN,
     ) -> tuple[IntegerRun, int]:
-        """Run integers ``x`` ``[T, B, *shape]``; returns outputs and spikes, and clocks.
+        """Run integers ``x`` ``[T, B, *shape]``; return outputs and spikes, and clocks.
 
         pressure: a seed for stops at both ends, at random. reset: a clock at which all begins anew.
         Raises InputError as the integer model does, ToolError where there is no simulator, or it fails or hangs.
@@ -102,7 +102,7 @@ class Simulation:
         deadline: float = DEADLINE,
         design: Sequence[str] = DESIGN,
     ) -> Traces:
-        """What the testbench writes."""
+        """Run the testbench and return its output."""
         steps, samples = x.shape[:2]
         clocks = steps * samples * self.clocks_at_most
         chosen = choose_simulator(clocks) if simulator is None else simulator
@@ -125,7 +125,7 @@ class Simulation:
 
     @property
     def clocks_at_most(self) -> int:
-        """A generous bound of the clocks that a step takes."""
+        """Return a generous bound of a step's clocks."""
         plan, total = self.plan, 64 + math.prod(self.plan.graph.input.shape) + self.plan.state_words
         for scan in plan.scans:
             fan_rows = sum(len(taps) for taps in scan.map.rows)
@@ -138,12 +138,12 @@ class Simulation:
         for pool in plan.pools:
             total += pool.map.words * sum(map(len, pool.map.rows)) * sum(map(len, pool.map.columns))
             total += 20 + 4 * pool.layout.words
-        for one in plan.passes:
-            total += one.layout.words * (40 + plan.widths.loads + plan.lanes)
+        for layer in plan.passes:
+            total += layer.layout.words * (40 + plan.widths.loads + plan.lanes)
         return total
 
     def unpack(self, x: NDArray[np.int32], traces: Traces) -> IntegerRun:
-        """Arrays from the testbench's text."""
+        """Parse the testbench's text into arrays."""
         (steps, samples), plan = x.shape[:2], self.plan
         shape = plan.graph.output.shape
         values = np.array([line.split() for line in traces.outputs.splitlines()], np.int64).reshape(-1, 2)
@@ -157,26 +157,26 @@ class Simulation:
     def _spikes(self, text: str, steps: int, samples: int) -> dict[str, NDArray[np.uint8]]:
         plan = self.plan
         lines = text.split("\n")[:-1]
-        words = [one.layout.words for one in plan.layers if one.spiking]
+        words = [layer.layout.words for layer in plan.layers if layer.spiking]
         if len(lines) != sum(words) * steps * samples:
             raise ToolError(
                 f"the simulation: expected {sum(words) * steps * samples:,} words of spikes; found {len(lines):,}"
             )
         bits = np.frombuffer("".join(line.rsplit(" ", 1)[1] for line in lines).encode(), np.uint8) - ord("0")
         frames = bits.reshape(samples, steps, sum(words), plan.lanes)[..., ::-1]  # the text begins with the last lane
-        found, at = {}, 0
-        for one in plan.layers:
-            if not one.spiking:
+        spikes, at = {}, 0
+        for layer in plan.layers:
+            if not layer.spiking:
                 continue
-            frame = frames[:, :, at : at + one.layout.words].reshape(samples, steps, -1)
-            shape = plan.graph.by_name[one.name].shape
-            found[one.name] = frame[..., one.layout.place()].swapaxes(0, 1).reshape(steps, samples, *shape)
-            at += one.layout.words
-        return found
+            frame = frames[:, :, at : at + layer.layout.words].reshape(samples, steps, -1)
+            shape = plan.graph.by_name[layer.name].shape
+            spikes[layer.name] = frame[..., layer.layout.place()].swapaxes(0, 1).reshape(steps, samples, *shape)
+            at += layer.layout.words
+        return spikes
 
 
 def _built(folder: Path, simulator: str, design: Sequence[str], deadline: float) -> list[str]:
-    """The command that runs a simulation built in ``folder``."""
+    """Build a simulation in ``folder`` and return the command that runs it."""
     if simulator == "iverilog":
         language = "-g2005" if design == DESIGN else "-g2012"  # yosys's models of cells are SystemVerilog
         command = ["iverilog", language, "-o", "sim.vvp", "-s", "tb", "tb.v", *design]

@@ -1,4 +1,4 @@
-"""A Verilog folder placed and routed with open tools: cells, RAM blocks, clock over seeds, bitstream."""
+"""Place and route a Verilog folder with open tools: cells, RAM blocks, clock over seeds, bitstream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOP = "snn_serial"
 
 @dataclass(frozen=True)
 class Flow:
-    """A device's tools. synth: yosys's pass; place: nextpnr and its options; pack: what makes the bitstream.
+    """A device's tools. synth: yosys's pass; place: nextpnr and its options; pack: writes the bitstream.
 
     used: the names in nextpnr's report of logic cells, RAM blocks and multipliers.
     """
@@ -94,26 +94,26 @@ class Synthesis:
     clock_hz: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
+        """Return the JSON twin."""
         return {"label": "placed and routed", **asdict(self)}
 
 
 def tool(name: str) -> str:
-    """The program ``name`` on the PATH, or pip's yowasp-NAME; raises ToolError if neither is there."""
-    found = shutil.which(name) or shutil.which(f"yowasp-{name}")
-    if found is None:
+    """Return the program ``name`` on the PATH, or pip's yowasp-NAME; raise ToolError if neither is there."""
+    program = shutil.which(name) or shutil.which(f"yowasp-{name}")
+    if program is None:
         raise ToolError(
             f"{name} is not installed; install it: apt install yosys nextpnr-ice40 nextpnr-ecp5 fpga-icestorm "
             "fpga-trellis, or pip install 'stl-deploy[fpga]' (its first call compiles for minutes)"
         )
-    return found
+    return program
 
 
 TOOLS = ("verilator", "iverilog", "yosys", "nextpnr-ice40", "nextpnr-ecp5", "icepack", "ecppack")
 
 
 def tool_versions() -> dict[str, str | None]:
-    """The path of each tool that simulates or synthesises; None where it is not there."""
+    """Return the path of each tool that simulates or synthesises; None for missing ones."""
     return {name: shutil.which(name) or shutil.which(f"yowasp-{name}") for name in TOOLS}
 
 
@@ -152,11 +152,11 @@ def synthesise(
                 (work / name).write_text(text, encoding="ascii")
         say.say(f"yosys: {flow.synth}")
         _synthesised(programs["yosys"], flow, work, deadline)
-        found = [_placed(programs[flow.place[0]], flow, work, seed, deadline, say) for seed in seeds]
-        best = max(found, key=lambda one: one[0].clock_hz)
+        placements = [_placed(programs[flow.place[0]], flow, work, seed, deadline, say) for seed in seeds]
+        best = max(placements, key=lambda one: one[0].clock_hz)
         _call([programs[flow.pack], f"{best[0].seed}.cfg", "snn.bit"], work, flow.pack, deadline)
         target.write_bytes((work / "snn.bit").read_bytes())
-        return _result(chosen, flow, found, best, target, programs, work)
+        return _result(chosen, flow, placements, best, target, programs, work)
 
 
 NETLIST = ("cells_sim.v", "cells_more.v", "netlist.v")
@@ -169,7 +169,7 @@ _NO_EXTRAS = {"ice40": "NO_ICE40_DEFAULT_ASSIGNMENTS", "ecp5": "NO_INCLUDES"}
 
 
 def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: float = DEADLINE) -> Simulation:
-    """The design as cells of a family (`FAMILIES`), to be run with ``design=NETLIST``.
+    """Return the design as cells of a family (`FAMILIES`), to be run with ``design=NETLIST``.
 
     Cells are yosys's models; those of ECP5's block RAM and multiplier are ours (``ecp5_cells.v``), as yosys has none.
     Raises ToolError if yosys is missing or fails.
@@ -190,7 +190,7 @@ def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: floa
 
 
 def _cells(yosys: str, family: str) -> str:
-    """Yosys's own models of a family's cells."""
+    """Return yosys's own models of a family's cells."""
     places = [Path(yosys).resolve().parent.parent / "share" / "yosys", Path("/usr/share/yosys")]
     for place in places:
         if (place / family / "cells_sim.v").is_file():
@@ -214,7 +214,7 @@ def _placed(
     command = [program, *flow.place[1:], "--json", "snn.json", flow.output, f"{seed}.cfg"]
     _call([*command, "--seed", str(seed), "--report", report, "--quiet"], work, flow.place[0], deadline)
     facts = json.loads((work / report).read_text(encoding="utf-8"))
-    clock = min(float(one["achieved"]) for one in facts["fmax"].values()) * 1e6
+    clock = min(float(entry["achieved"]) for entry in facts["fmax"].values()) * 1e6
     say.say(f"{flow.place[0]}, seed {seed}: {clock / 1e6:.1f} MHz")
     return Seed(seed, clock), facts["utilization"]
 

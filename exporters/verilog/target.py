@@ -40,14 +40,14 @@ COUNTED = 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VerilogOptions(Options):
-    """lanes: neurons at work at a time. device: the FPGA that must hold it."""
+    """lanes: neurons processed in parallel. device: the FPGA that must hold it."""
 
     lanes: int | None = None
     device: str | None = None
 
 
 class Verilog(IntegerRunner):
-    """The Verilog of a folder, or of a Program, in Verilator or Icarus."""
+    """Simulate the Verilog of a folder, or of a Program, in Verilator or Icarus."""
 
     name = "verilog"
     description = "the Verilog in Verilator or Icarus (simulated, clock by clock)"
@@ -66,17 +66,17 @@ class Verilog(IntegerRunner):
 
     @classmethod
     def available(cls) -> str | None:
-        """None if there is a simulator."""
+        """Return None if there is a simulator, else the reason."""
         return None if simulators() else MISSING
 
     def within(self, seconds: float) -> Self:
-        """The same, with so many seconds for building the simulation and running it."""
+        """Return the same runner with a deadline in seconds for the build and the simulation."""
         same = copy.copy(self)
         same._options = replace(self._options, deadline=seconds)
         return same
 
     def model(self, program: Program) -> IntegerRunner:
-        """The integer model of the same integers, which every spike must equal."""
+        """Return the integer model of the same integers; every spike must equal it."""
         return IntegerRunner(program, self._options, graph=self._graph)
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
@@ -97,34 +97,35 @@ class VerilogFormat(Format):
     options = VerilogOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps integers from holding the network, node by node, and what they round."""
+        """Return everything that keeps integers from holding the network, node by node, and their rounding."""
         several = one_spike_only(program, "the engine")
         errors = [error for error in refusals(program) if error.slug != SEVERAL] + several
         return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
-        """The same, whether the device's memory holds it, and the clocks that x takes."""
+        """Check as `check`, and whether the device's memory holds it, and the clocks that x takes."""
         device = device_of(options.device)
-        found = list(self.check(program))
-        if any(one.severity == "error" for one in found):
-            return found
+        findings = list(self.check(program))
+        if any(finding.severity == "error" for finding in findings):
+            return findings
         x = np.zeros((1, 1, *program.inputs[0].shape), np.float32) if options.x is None else options.x
         given = calibration(program, options, x)
         try:
             plan = make_plan(choose(program, given).graph, options.lanes, device)
             require_fits(plan, device)
         except UnsupportedError as error:
-            return [*found, from_error(error)]
-        found.append(_memory(plan, device))
+            return [*findings, from_error(error)]
+        findings.append(_memory(plan, device))
         if options.x is not None:
             whole = np.asarray(to_integers(given[:, :COUNTED], plan.graph.input.scale), np.int32)
-            found.append(_clocks(plan, whole))
-        return found
+            findings.append(_clocks(plan, whole))
+        return findings
 
     def write(self, program: Program, path: Path, options: VerilogOptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
 
-        Raises UnsupportedError for what integers, the engine or the device cannot hold, InputError for wrong options.
+        Raises UnsupportedError for networks that integers, the engine or the device cannot hold, InputError for wrong
+        options.
         """
         device = device_of(options.device)
         for error in one_spike_only(program, "the engine"):
@@ -153,24 +154,24 @@ class VerilogFormat(Format):
         }
 
     def rows(self, path: Path) -> list[Row]:
-        """Its layers by its integers: nothing is run."""
+        """Return its layers by its integers: nothing is run."""
         _, design = read_folder(path)
         by_name = design.plan.graph.by_name
         return [
             Row(
-                one.name,
-                type(by_name[one.name]).__name__.removesuffix("Node").removeprefix("Integer"),
-                by_name[one.name].shape,
-                tuple(str(scan.source) for scan in design.plan.scans if scan.to == one.name and scan.source),
-                sum(scan.map.weights.size for scan in design.plan.scans if scan.to == one.name),
+                layer.name,
+                type(by_name[layer.name]).__name__.removesuffix("Node").removeprefix("Integer"),
+                by_name[layer.name].shape,
+                tuple(str(scan.source) for scan in design.plan.scans if scan.to == layer.name and scan.source),
+                sum(scan.map.weights.size for scan in design.plan.scans if scan.to == layer.name),
                 0,
-                f"{one.layout.words} words of {design.plan.lanes} neurons",
+                f"{layer.layout.words} words of {design.plan.lanes} neurons",
             )
-            for one in design.plan.passes
+            for layer in design.plan.passes
         ]
 
     def load(self, path: Path) -> Verilog:
-        """The folder's design; raises InputError if its text is not what its integers make."""
+        """Load the folder's design; raise InputError if its text does not match its integers."""
         return Verilog(path, VerilogOptions())
 
 

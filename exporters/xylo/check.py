@@ -1,4 +1,4 @@
-"""What check says of a network on Xylo, before any input is at hand."""
+"""Check a network against Xylo, before any input is at hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stl_deploy.graph.program import Neuron, Program
 
 
 def check(program: Program, device: str | None = None, round_decays: bool = False) -> Iterator[Finding]:
-    """Everything that keeps a network off a Xylo, in one go, and what the chip holds only roughly.
+    """Return everything that keeps a network off a Xylo, and its approximations on the chip.
 
     device: a name of `DEVICES`; None: the first that holds the network. Raises InputError for another name.
     """
@@ -35,7 +35,7 @@ def check(program: Program, device: str | None = None, round_decays: bool = Fals
 
 
 def _input(program: Program) -> Iterator[Finding]:
-    """The chip takes spike counts alone."""
+    """Return the finding that the chip takes spike counts alone."""
     declared = program.metadata.get("input", {})
     coding = declared.get("coding") if isinstance(declared, dict) else None
     remedy = f"encode it as spike counts 0 to {INPUT_CAP}: values that rise and that fall on a channel each"
@@ -48,9 +48,9 @@ def _input(program: Program) -> Iterator[Finding]:
 
 
 def _placement(net: Structure, title: str) -> Finding:
-    late = ", ".join(f"'{one.name}' {one.depth}" for one in net.populations)
-    hidden, outputs = (sum(one.size for one in part) for part in (net.hidden, net.outputs))
-    others = [one.title for one in DEVICES.values() if not any(f.severity == "error" for f in excesses(net, one))]
+    late = ", ".join(f"'{population.name}' {population.depth}" for population in net.populations)
+    hidden, outputs = (sum(population.size for population in part) for part in (net.hidden, net.outputs))
+    others = [chip.title for chip in DEVICES.values() if not any(f.severity == "error" for f in excesses(net, chip))]
     holders = ", ".join(others) or "no Xylo"
     return Finding(
         "placement",
@@ -62,20 +62,20 @@ def _placement(net: Structure, title: str) -> Finding:
 
 
 def _rounded(net: Structure) -> Iterator[Finding]:
-    for one in net.populations:
-        if one.depth > 0 and one.neuron.offset is not None and one.neuron.offset.any():
+    for population in net.populations:
+        if population.depth > 0 and population.neuron.offset is not None and population.neuron.offset.any():
             yield Finding(
                 "early-bias",
                 "warning",
-                one.name,
-                f"its bias acts {one.depth} steps before its input arrives on the chip",
+                population.name,
+                f"its bias acts {population.depth} steps before its input arrives on the chip",
                 "train without v_leak behind the first layer, or compare the agreement that export reports",
             )
-        held = "thresholds and states to 16" if one.neuron.spiking else "states to 16"
+        held = "thresholds and states to 16" if population.neuron.spiking else "states to 16"
         yield Finding(
             "quantisation",
             "warning",
-            one.name,
+            population.name,
             f"weights are rounded to 8 bits and {held}; decays are rounded in each step",
             "export reports how many spikes differ on its input, and how many states leave 16 bits",
         )

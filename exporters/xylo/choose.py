@@ -31,7 +31,7 @@ TRIED = 16
 
 @dataclass(frozen=True)
 class Fit:
-    """How one population came out on the calibration input.
+    """Result of one population on the calibration input.
 
     scale: least and greatest of its neurons'. differing: spikes (None of a population without) unlike the reference's,
     of compared. proved: no input can take its states out of 16 bits. saturated: neuron-steps in which they were cut.
@@ -47,7 +47,7 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The network on a chip, and how it came out."""
+    """The network on a chip, and its fit."""
 
     network: ChipNetwork
     device: Device
@@ -65,12 +65,12 @@ def choose(
 ) -> Chosen:
     """Choose integers. x: real calibration input ``[T, B, *shape]``, spike counts 0 to 15.
 
-    device: a name of `DEVICES`; None: the first that holds the network. Raises UnsupportedError where the chip cannot
+    device: a name of `DEVICES`; None: the first that holds the network. Raises UnsupportedError if the chip cannot
     hold it, or a decay is no shift and round_decays is False; InputError for input that is no spike counts.
     """
     net = structure(program)
-    for one in net.populations:
-        for finding in decay_findings(one.neuron, round_decays):
+    for population in net.populations:
+        for finding in decay_findings(population.neuron, round_decays):
             _raise(finding)
     chip = fitting(net) if device is None else find_device(device)
     for finding in excesses(net, chip):
@@ -86,22 +86,22 @@ def choose(
     made = rows(net, extremes.largest)
     placed = order(net)
     if chip.heard == chip.hidden:  # the maker's function for such a chip takes a row of output weights for each neuron
-        placed = replace(placed, heard=sum(one.size for one in net.hidden))
+        placed = replace(placed, heard=sum(population.size for population in net.hidden))
     build = _Builder(program, net, made, placed, chip, source)
     shifts = build.best(counts[:, :TRIED], _first(expected, TRIED))
     network = build.network(shifts)
-    found, chip_run = evolve(network, counts, True, _ours)
-    most = {net.input.name: INPUT_CAP} | {one.name: HIDDEN_CAP for one in net.hidden}
+    result, chip_run = evolve(network, counts, True, _ours)
+    most = {net.input.name: INPUT_CAP} | {population.name: HIDDEN_CAP for population in net.hidden}
     fits = tuple(
-        _fit(row, network.spec, placed, expected, found, chip_run, most, net.input.name, shifts)
+        _fit(row, network.spec, placed, expected, result, chip_run, most, net.input.name, shifts)
         for row in made.values()
     )
     return Chosen(network, chip, shifts, fits)
 
 
 def fitting(net: Structure) -> Device:
-    """The first chip that holds the network, or the one that lacks least."""
-    lacking = {one.name: sum(f.severity == "error" for f in excesses(net, one)) for one in DEVICES.values()}
+    """Return the first chip that holds the network, or the one with the fewest excesses."""
+    lacking = {chip.name: sum(f.severity == "error" for f in excesses(net, chip)) for chip in DEVICES.values()}
     return DEVICES[min(lacking, key=lambda name: lacking[name])]
 
 
@@ -120,7 +120,7 @@ def _first(result: Result, samples: int) -> Result:
 
 
 class _Builder:
-    """Makes the network on the chip at given shifts, and compares shifts."""
+    """Build the network on the chip at given shifts, and compare shifts."""
 
     def __init__(
         self, program: Program, net: Structure, made: Mapping[str, Row], placed: Order, chip: Device, source: str
@@ -132,15 +132,15 @@ class _Builder:
         spec = make_specification(self._net, self._made, self._placed, shifts)
         populations = tuple(
             PlacedPopulation(
-                one.name,
-                one.neuron.shape,
-                one.output,
-                self._placed.numbers[one.name],
-                one.depth,
-                scales(self._made[one.name], self._net.input.name, shifts),
-                one.neuron.spiking,
+                population.name,
+                population.neuron.shape,
+                population.output,
+                self._placed.numbers[population.name],
+                population.depth,
+                scales(self._made[population.name], self._net.input.name, shifts),
+                population.neuron.spiking,
             )
-            for one in self._net.populations
+            for population in self._net.populations
         )
         layout = Layout(
             self._chip.name,
@@ -156,7 +156,7 @@ class _Builder:
         return ChipNetwork(spec, layout)
 
     def best(self, x: NDArray[Any], expected: Result) -> Shifts:
-        """The shifts with the least error on ``x``: input and recurrent together first, then each."""
+        """Return the shifts with the least error on ``x``: input and recurrent together first, then each."""
         best, least = Shifts(0, 0, 0), math.inf
         for which in ("both", "recurrent", "output"):
             for shifts in candidates(best, which):
@@ -166,14 +166,14 @@ class _Builder:
         return best
 
     def _error(self, shifts: Shifts, x: NDArray[Any], expected: Result) -> float:
-        """Shares of spikes that differ, and the error of potentials that are read; infinite where a state is cut."""
-        found, chip = evolve(self.network(shifts), x, True, _ours)
+        """Return the share of differing spikes, plus the error of read potentials; infinite if a state is cut."""
+        result, chip = evolve(self.network(shifts), x, True, _ours)
         if chip.saturated.any() or chip.saturated_out.any():
             return math.inf
-        error = sum(float((found.recorded[name] != spikes).mean()) for name, spikes in expected.recorded.items())
-        if not all(one.neuron.spiking for one in self._net.outputs):
+        error = sum(float((result.recorded[name] != spikes).mean()) for name, spikes in expected.recorded.items())
+        if not all(population.neuron.spiking for population in self._net.outputs):
             y = expected.y
-            error += float(np.abs(found.y - y).mean() / max(float(np.abs(y).mean()), 1e-12))
+            error += float(np.abs(result.y - y).mean() / max(float(np.abs(y).mean()), 1e-12))
         return error
 
 

@@ -1,4 +1,4 @@
-"""Decays as shifts: Xylo's states keep 1 - 2^-dash of themselves in a step."""
+"""Express decays as shifts: Xylo's states keep 1 - 2^-dash of themselves in a step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Dashes:
 
 
 def dashes(neuron: Neuron) -> Dashes:
-    """The nearest shifts of a population with a synapse; nearest in the logarithm of 1 - decay."""
+    """Return the nearest shifts of a population with a synapse; nearest in the logarithm of 1 - decay."""
     assert neuron.decay is not None
     assert neuron.synapse is not None
     (mem, moved_mem), (syn, moved_syn) = (
@@ -47,20 +47,20 @@ def _nearest(decay: NDArray[np.float32]) -> tuple[Ints, float]:
 
 
 def decay_findings(neuron: Neuron, rounds: bool) -> Iterator[Finding]:
-    """What keeps a population's decays off the chip: an error, or a warning where they may be rounded.
+    """Yield an error for decays that the chip lacks, or a warning if they may be rounded.
 
     rounds: whether the user took the nearest shifts.
     """
     if neuron.decay is None or neuron.synapse is None:
         return
-    found = dashes(neuron)
-    if not found.moved:
+    nearest_shifts = dashes(neuron)
+    if not nearest_shifts.moved:
         return
     kept = f"membrane {_range(neuron.decay)}, synapse {_range(neuron.synapse.decay)}"
-    nearest = f"k of {_range(found.mem)} and {_range(found.syn)}"
+    nearest = f"k of {_range(nearest_shifts.mem)} and {_range(nearest_shifts.syn)}"
     reason = (
         f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, {nearest}, move a decay by "
-        f"up to {found.moved:.3g}"
+        f"up to {nearest_shifts.moved:.3g}"
     )
     remedy = f"train with decay_form shift, or export with the nearest, {option('round_decays')}"
     if rounds:

@@ -1,4 +1,4 @@
-"""The three Xylo chips: what each one holds.
+"""Limits of the three Xylo chips.
 
 Sources: Rockpool's pages "xylo-overview", "deploy_to_xylo", "xylo-imu-intro" and "xylo-audio3-intro" (evidence A), and
 the mappers of Rockpool 3.1.0 (B). Whether readout weights count as fan-out is known to samna's validator alone (D).
@@ -40,8 +40,8 @@ class Device:
 
 
 DEVICES = {
-    one.name: one
-    for one in (
+    chip.name: chip
+    for chip in (
         Device("audio2", "Xylo Audio 2", "syns61201", "find_xylo_a2_boards", 1000, 1000, 1000, 8, 64, 32_000),
         Device("audio3", "Xylo Audio 3", "syns65302", "find_xylo_a3_boards", 992, 128, 128, 16, 1024, 31_744),
         Device("imu", "Xylo IMU", "syns63300", "find_xylo_imu_boards", 496, 128, 128, 16, 512, 31_744),
@@ -51,7 +51,7 @@ DEVICES = {
 
 
 def find_device(name: str) -> Device:
-    """The chip of that name; raises InputError naming those there are."""
+    """Return the chip of that name; raise InputError with the known names."""
     if name not in DEVICES:
         close = did_you_mean(name, DEVICES)
         raise InputError(f"expected a device of xylo: {', '.join(DEVICES)}; found '{name}'{close}")
@@ -59,29 +59,37 @@ def find_device(name: str) -> Device:
 
 
 def excesses(structure: Structure, device: Device) -> Iterator[Finding]:
-    """An error for each limit of the chip that the network passes, by how much."""
+    """Yield an error for each limit of the chip that the network exceeds, with the excess."""
     hidden, outputs = structure.hidden, structure.outputs
-    hears = [one for one in hidden if any(edge.source == structure.input.name for edge in one.edges)]
-    read = {edge.source for one in outputs for edge in one.edges}
-    heard = [one for one in hidden if one.name in read]
+    hears = [
+        population for population in hidden if any(edge.source == structure.input.name for edge in population.edges)
+    ]
+    read = {edge.source for population in outputs for edge in population.edges}
+    heard = [population for population in hidden if population.name in read]
     yield from _over(device, "input channels", math.prod(structure.input.shape), device.channels, structure.input.name)
     for what, count, most in (
-        ("hidden neurons", sum(one.size for one in hidden), device.hidden),
-        ("output neurons", sum(one.size for one in outputs), device.outputs),
-        ("hidden neurons that read the input", sum(one.size for one in hears), device.hear),
-        ("hidden neurons that outputs read", sum(one.size for one in heard), device.heard),
-        ("recurrent weights", sum(int(targets(structure, one.name).sum()) for one in hidden), device.synapses),
+        ("hidden neurons", sum(population.size for population in hidden), device.hidden),
+        ("output neurons", sum(population.size for population in outputs), device.outputs),
+        ("hidden neurons that read the input", sum(population.size for population in hears), device.hear),
+        ("hidden neurons that outputs read", sum(population.size for population in heard), device.heard),
+        (
+            "recurrent weights",
+            sum(int(targets(structure, population.name).sum()) for population in hidden),
+            device.synapses,
+        ),
     ):
         yield from _over(device, what, count, most, None)
-    for one in hidden:
-        recurrent = int(targets(structure, one.name).max(initial=0))
-        yield from _over(device, "targets of one hidden neuron", recurrent, device.fan_out, one.name)
-        both = int((targets(structure, one.name) + targets(structure, one.name, outputs=True)).max(initial=0))
+    for population in hidden:
+        recurrent = int(targets(structure, population.name).max(initial=0))
+        yield from _over(device, "targets of one hidden neuron", recurrent, device.fan_out, population.name)
+        both = int(
+            (targets(structure, population.name) + targets(structure, population.name, outputs=True)).max(initial=0)
+        )
         if recurrent <= device.fan_out < both:
             yield Finding(
                 "fan-out-with-outputs",
                 "warning",
-                one.name,
+                population.name,
                 f"{both} targets of one hidden neuron with the outputs; {device.title} has {device.fan_out}, and "
                 "whether outputs count is not documented",
                 "let the maker's tool validate the configuration",
@@ -89,10 +97,15 @@ def excesses(structure: Structure, device: Device) -> Iterator[Finding]:
 
 
 def targets(structure: Structure, name: str, *, outputs: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """How many hidden (or output) neurons each neuron of a population reaches, ``[neurons]``."""
+    """Count the hidden (or output) neurons that each neuron of a population reaches, ``[neurons]``."""
     readers = structure.outputs if outputs else structure.hidden
-    counts = [np.count_nonzero(edge.weight, axis=0) for one in readers for edge in one.edges if edge.source == name]
-    size = next(one.size for one in structure.hidden if one.name == name)
+    counts = [
+        np.count_nonzero(edge.weight, axis=0)
+        for population in readers
+        for edge in population.edges
+        if edge.source == name
+    ]
+    size = next(population.size for population in structure.hidden if population.name == name)
     return np.sum(counts, axis=0, dtype=np.int64) if counts else np.zeros(size, np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Where each neuron of a graph lies on the chip: ``neurons.json`` beside a specification."""
+"""Positions of a graph's neurons on the chip: ``neurons.json`` beside a specification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PlacedPopulation:
     """A population of the graph on the chip.
 
     output: whether these are output neurons. neurons: chip numbers, flattened in the graph's order. skew: how many
-    steps later than in the graph they act. scale: what one unit of the graph's potential is on the chip, per neuron.
+    steps later than in the graph they act. scale: the chip's value of one unit of the graph's potential, per neuron.
     spikes: whether it spikes; else its potential is the value.
     """
 
@@ -43,7 +43,7 @@ class PlacedPopulation:
 class Layout:
     """A graph's names on the chip.
 
-    weights: ``[outputs of the graph, output neurons]``, what the host makes of the output neurons' values (spikes, or
+    weights: ``[outputs of the graph, output neurons]``, applied by the host to the output neurons' values (spikes, or
     potentials divided by their scale); the graph's output has ``output_shape``. source: the file it was made from.
     """
 
@@ -60,7 +60,7 @@ class Layout:
     @property
     def skew(self) -> int:
         """Steps that the chip needs after the last one of the input."""
-        return max(one.skew for one in self.populations)
+        return max(population.skew for population in self.populations)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -71,15 +71,15 @@ class Layout:
             "input": {"node": self.input, "shape": list(self.input_shape)},
             "populations": [
                 {
-                    "node": one.node,
-                    "shape": list(one.shape),
-                    "where": "output" if one.output else "hidden",
-                    "neurons": list(one.neurons),
-                    "skew": one.skew,
-                    "scale": one.scale.tolist(),
-                    "spikes": one.spikes,
+                    "node": population.node,
+                    "shape": list(population.shape),
+                    "where": "output" if population.output else "hidden",
+                    "neurons": list(population.neurons),
+                    "skew": population.skew,
+                    "scale": population.scale.tolist(),
+                    "spikes": population.spikes,
                 }
-                for one in self.populations
+                for population in self.populations
             ],
             "output": {"node": self.output, "shape": list(self.output_shape), "weights": self.weights.tolist()},
             "readout": self.readout.as_dict(),
@@ -109,15 +109,15 @@ def read_layout(path: Path, spec: Specification) -> Layout:
 def _layout(data: Mapping[str, Any]) -> Layout:
     populations = tuple(
         PlacedPopulation(
-            str(one["node"]),
-            _shape(one["shape"]),
-            {"output": True, "hidden": False}[one["where"]],
-            tuple(int(number) for number in one["neurons"]),
-            int(one["skew"]),
-            np.array(one["scale"], np.float64),
-            bool(one["spikes"]),
+            str(entry["node"]),
+            _shape(entry["shape"]),
+            {"output": True, "hidden": False}[entry["where"]],
+            tuple(int(number) for number in entry["neurons"]),
+            int(entry["skew"]),
+            np.array(entry["scale"], np.float64),
+            bool(entry["spikes"]),
         )
-        for one in data["populations"]
+        for entry in data["populations"]
     )
     return Layout(
         str(data["device"]),
@@ -140,19 +140,21 @@ def _shape(sizes: Any) -> Shape:
 
 
 def _misfit(layout: Layout, spec: Specification) -> str | None:
-    """How a layout does not belong to a specification, in words."""
+    """Return why a layout does not belong to a specification, in words."""
     if math.prod(layout.input_shape) != spec.channels:
         return f"expected an input of {spec.channels} channels; found {list(layout.input_shape)}"
     for output, size in ((False, spec.hidden), (True, spec.outputs)):
-        numbers = sorted(number for one in layout.populations if one.output == output for number in one.neurons)
+        numbers = sorted(
+            number for population in layout.populations if population.output == output for number in population.neurons
+        )
         if numbers != list(range(size)):
             return f"expected each of {size} {'output' if output else 'hidden'} neurons once; found others"
-    for one in layout.populations:
-        count = math.prod(one.shape)
-        if len(one.neurons) != count or one.scale.shape != (count,) or not (one.scale > 0).all():
-            return f"'{one.node}': expected {count} neurons with scales above 0; found others"
-        if not 0 <= one.skew <= spec.hidden + 1:
-            return f"'{one.node}': expected a skew of 0 to {spec.hidden + 1} steps; found {one.skew}"
+    for population in layout.populations:
+        count = math.prod(population.shape)
+        if len(population.neurons) != count or population.scale.shape != (count,) or not (population.scale > 0).all():
+            return f"'{population.node}': expected {count} neurons with scales above 0; found others"
+        if not 0 <= population.skew <= spec.hidden + 1:
+            return f"'{population.node}': expected a skew of 0 to {spec.hidden + 1} steps; found {population.skew}"
     if layout.weights.shape != (math.prod(layout.output_shape), spec.outputs) or not np.isfinite(layout.weights).all():
         return f"expected weights of the outputs [{math.prod(layout.output_shape)}, {spec.outputs}]; found others"
     return None

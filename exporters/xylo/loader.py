@@ -1,4 +1,4 @@
-"""The script beside a specification with which the owner of a board loads it. It was not run on a board."""
+"""Write a script beside a specification that loads it on a board. It was not run on a board."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ FILE = "load_on_board.py"
 
 
 def script(device: Device, layout: Layout) -> str:
-    """Python for Rockpool 3.1.0 with samna, in an environment of the board owner's own."""
-    mode = "Spike" if all(one.spikes for one in layout.populations if one.output) else "Vmem"
+    """Return Python for Rockpool 3.1.0 with samna, for the board owner's own environment."""
+    mode = "Spike" if all(population.spikes for population in layout.populations if population.output) else "Vmem"
     return f'''"""Load specification.npz on {device.title} and run an input. UNTESTED: it was never run on a board.
 
 It needs Rockpool 3.1.0 with samna (pip install "rockpool[xylo]", AGPL-3; samna downloads its binaries from SynSense),

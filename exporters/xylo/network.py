@@ -1,4 +1,4 @@
-"""A network on the chip: its integers, and where a graph's neurons lie, run in the graph's names and time frame."""
+"""Run a network on the chip's integers, in the graph's names and time frame."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ HIDDEN, OUTPUT = "hidden", "output"
 
 @dataclass(frozen=True, eq=False)
 class ChipNetwork:
-    """A specification, and where a graph's neurons lie on it; layout None: nobody told."""
+    """A specification, and the positions of a graph's neurons on it; layout None: unknown."""
 
     spec: Specification
     layout: Layout | None = None
 
 
 def load(path: Path) -> ChipNetwork:
-    """Read a folder that export wrote, or a bare specification; raises InputError for a damaged file."""
+    """Read a folder that export wrote, or a bare specification; raise InputError for a damaged file."""
     folder = path.parent if path.is_file() else path
     spec = read_specification(folder / NAME)
     if path.is_file() or not (folder / placed.NAME).exists():
@@ -49,13 +49,13 @@ def evolve(network: ChipNetwork, x: NDArray[Any], record: bool, integers: Intege
     steps, batch = x.shape[:2]
     late = 0 if layout is None else layout.skew
     entering = np.concatenate([x.reshape(steps, batch, -1), np.zeros((late, batch, network.spec.channels), x.dtype)])
-    states = record or (layout is not None and not all(one.spikes for one in layout.populations))
-    found = integers(network.spec, entering, states)
-    return (_bare(found, record) if layout is None else _named(layout, found, steps, record)), found
+    states = record or (layout is not None and not all(population.spikes for population in layout.populations))
+    chip_run = integers(network.spec, entering, states)
+    return (_bare(chip_run, record) if layout is None else _named(layout, chip_run, steps, record)), chip_run
 
 
 def whole_counts(x: NetworkInput, shape: tuple[int, ...]) -> NDArray[Any]:
-    """``x`` ``[T, B, *shape]`` as integers from 0; raises InputError for anything else."""
+    """Return ``x`` ``[T, B, *shape]`` as integers from 0; raise InputError for other values."""
     if isinstance(x, Mapping):
         raise InputError(f"expected one input for xylo; found {', '.join(x)}; use another target")
     x = np.asarray(x)
@@ -93,21 +93,27 @@ def _bare(found: ChipRun, record: bool) -> Result:
 
 
 def _named(layout: Layout, found: ChipRun, steps: int, record: bool) -> Result:
-    """The run under the graph's names, in its time frame."""
+    """Return the run under the graph's names, in its time frame."""
     values = np.zeros((steps, found.outputs.shape[1], found.outputs.shape[2]), np.float32)
     recorded, states = {}, {}
-    for one in layout.populations:
-        spikes = _of(one, found.outputs if one.output else found.spikes, steps)
-        potentials = found.v_out if one.output else found.v
-        if one.output:
-            values[..., list(one.neurons)] = spikes if one.spikes else _of(one, potentials, steps) / one.scale
+    for population in layout.populations:
+        spikes = _of(population, found.outputs if population.output else found.spikes, steps)
+        potentials = found.v_out if population.output else found.v
+        if population.output:
+            values[..., list(population.neurons)] = (
+                spikes if population.spikes else _of(population, potentials, steps) / population.scale
+            )
         if record:
-            currents = found.i_out if one.output else found.i
-            currents = None if currents is None else currents if one.output else currents[..., 0]
-            states[f"v__{one.node}"] = _of(one, potentials, steps).reshape(*values.shape[:2], *one.shape)
-            states[f"i__{one.node}"] = _of(one, currents, steps).reshape(*values.shape[:2], *one.shape)
-            if one.spikes:
-                recorded[one.node] = spikes.astype(np.float32).reshape(*values.shape[:2], *one.shape)
+            currents = found.i_out if population.output else found.i
+            currents = None if currents is None else currents if population.output else currents[..., 0]
+            states[f"v__{population.node}"] = _of(population, potentials, steps).reshape(
+                *values.shape[:2], *population.shape
+            )
+            states[f"i__{population.node}"] = _of(population, currents, steps).reshape(
+                *values.shape[:2], *population.shape
+            )
+            if population.spikes:
+                recorded[population.node] = spikes.astype(np.float32).reshape(*values.shape[:2], *population.shape)
     y = (values @ layout.weights.T).reshape(*values.shape[:2], *layout.output_shape)
     return Result({layout.output: y.astype(np.float32)}, recorded, states)
 

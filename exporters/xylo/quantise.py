@@ -1,4 +1,4 @@
-"""Integers of a network on Xylo: each neuron has a scale of its own, and thresholds stay one per neuron.
+"""Quantise a network for Xylo: each neuron has a scale of its own, and thresholds stay one per neuron.
 
 Under a soft reset, ``(w, θ, bias, i, v) -> s·(w, θ, bias, i, v)`` leaves every spike as it is, so each neuron's row may
 have the largest s at which its weights fit in 8 bits and its threshold, bias and states in 16. States are bounded by
@@ -57,7 +57,7 @@ class Row:
 
 
 class Extremes:
-    """Largest currents and potentials of each population, seen before spikes are subtracted; an observer of a run."""
+    """Observe a run: largest currents and potentials of each population, seen before spikes are subtracted."""
 
     def __init__(self) -> None:
         self.largest: dict[str, Doubles] = {}
@@ -80,7 +80,7 @@ class Extremes:
 
 
 def _filter_gain(node: Neuron) -> NDArray[np.float32]:
-    """What input is multiplied by so that the chip's rule, which lets the current decay before it acts, is the node's.
+    """Return the gain on the input that makes the chip's rule, decay before input, equal to the node's.
 
     ``exp_add`` is that rule. ``euler`` adds the input after the decay: dividing by the decay makes them equal.
     """
@@ -91,8 +91,8 @@ def _filter_gain(node: Neuron) -> NDArray[np.float32]:
 
 
 def rows(structure: Structure, largest: Mapping[str, Doubles]) -> dict[str, Row]:
-    """Every population before rounding; largest: as `Extremes` finds it."""
-    return {one.name: _row(one, largest[one.name]) for one in structure.populations}
+    """Return every population before rounding; largest: as `Extremes` finds it."""
+    return {population.name: _row(population, largest[population.name]) for population in structure.populations}
 
 
 def _row(one: ChipPopulation, largest: Doubles) -> Row:
@@ -109,7 +109,7 @@ def _row(one: ChipPopulation, largest: Doubles) -> Row:
 
 
 def scales(row: Row, source_input: str, shifts: Shifts) -> Doubles:
-    """The scale of each neuron, ``[neurons]``: the largest at which nothing leaves its width."""
+    """Return the scale of each neuron, ``[neurons]``: the largest at which nothing leaves its width."""
     limit = np.full(row.population.size, np.inf)
     with np.errstate(divide="ignore"):
         for edge in row.edges:
@@ -139,35 +139,39 @@ def order(structure: Structure) -> Order:
     A population that does both lies between; one that does neither lies on the side where it makes the larger of the
     two windows smaller.
     """
-    hears = {one.name for one in structure.hidden if any(edge.source == structure.input.name for edge in one.edges)}
-    heard = {edge.source for one in structure.outputs for edge in one.edges}
-    kinds = {one.name: (one.name in hears, one.name in heard) for one in structure.hidden}
-    found = []
+    hears = {
+        population.name
+        for population in structure.hidden
+        if any(edge.source == structure.input.name for edge in population.edges)
+    }
+    heard = {edge.source for population in structure.outputs for edge in population.edges}
+    kinds = {population.name: (population.name in hears, population.name in heard) for population in structure.hidden}
+    orders = []
     for ranks in (
         ((True, False), (True, True), (False, False), (False, True)),
         ((True, False), (False, False), (True, True), (False, True)),
     ):
-        hidden = sorted(structure.hidden, key=lambda one: ranks.index(kinds[one.name]))
+        hidden = sorted(structure.hidden, key=lambda population: ranks.index(kinds[population.name]))
         numbers, total = _numbered(hidden)
         last = max((max(numbers[name]) + 1 for name in hears), default=0)
         first = min((min(numbers[name]) for name in heard), default=total)
-        found.append(Order(numbers | _numbered(structure.outputs)[0], last, total - first))
-    return min(found, key=lambda one: max(one.hear, one.heard))
+        orders.append(Order(numbers | _numbered(structure.outputs)[0], last, total - first))
+    return min(orders, key=lambda one: max(one.hear, one.heard))
 
 
 def _numbered(populations: tuple[ChipPopulation, ...] | list[ChipPopulation]) -> tuple[Numbers, int]:
     numbers, total = Numbers(), 0
-    for one in populations:
-        numbers[one.name] = tuple(range(total, total + one.size))
-        total += one.size
+    for population in populations:
+        numbers[population.name] = tuple(range(total, total + population.size))
+        total += population.size
     return numbers, total
 
 
 def specification(structure: Structure, made: Mapping[str, Row], placed: Order, shifts: Shifts) -> Specification:
-    """The chip's integers at these shifts."""
+    """Return the chip's integers at these shifts."""
     entry = structure.input.name
-    hidden = sum(one.size for one in structure.hidden)
-    outputs = sum(one.size for one in structure.outputs)
+    hidden = sum(population.size for population in structure.hidden)
+    outputs = sum(population.size for population in structure.outputs)
     channels = int(np.prod(structure.input.shape))
     weights_in = np.zeros((channels, hidden), np.int32)
     weights_rec, weights_out = np.zeros((hidden, hidden), np.int32), np.zeros((hidden, outputs), np.int32)
@@ -202,7 +206,7 @@ def specification(structure: Structure, made: Mapping[str, Row], placed: Order, 
 
 
 def _thresholds(row: Row, scale: Doubles) -> Ints:
-    """Rounded, at least 1; out of reach where the population does not spike. ``v > θ`` fires from the next integer."""
+    """Return integer thresholds, at least 1; out of reach without spikes. ``v > θ`` fires from the next integer."""
     if not row.population.neuron.spiking:
         return np.full(len(scale), STATE_TOP, np.int32)
     whole = np.floor(row.theta * scale) + 1 if row.population.neuron.compare == "gt" else np.round(row.theta * scale)
@@ -210,7 +214,7 @@ def _thresholds(row: Row, scale: Doubles) -> Ints:
 
 
 def candidates(best: Shifts, which: str) -> Iterator[Shifts]:
-    """Other values of one shift, or of the first two together (``both``)."""
+    """Yield other values of one shift, or of the first two together (``both``)."""
     for shift in range(SHIFT_TOP):
         if which == "both":
             yield replace(best, input=shift, recurrent=shift)
@@ -219,7 +223,7 @@ def candidates(best: Shifts, which: str) -> Iterator[Shifts]:
 
 
 def proved(row: Row, spec: Specification, placed: Order, most: Mapping[str, int], entry: str) -> bool:
-    """Whether no input can take a population's states out of 16 bits.
+    """Return whether no input can take a population's states out of 16 bits.
 
     With at most n spikes of each source a step, a current stays within ``Σ n·|w|·2^dash_syn`` before it decays, and a
     potential within ``i·2^dash_mem`` plus what is left of the threshold.

@@ -1,4 +1,4 @@
-"""Xylo's integers as a Runner: of a folder that export wrote, of anyone's specification, or of a Program."""
+"""Run Xylo's integers: of a folder that export wrote, of a bare specification, or of a Program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from stl_deploy.graph.run import NetworkInput, Result
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class XyloOptions(Options):
-    """device: ``audio2``, ``audio3`` or ``imu``; None: the first that holds the network. round_decays: take the nearest
+    """Options of Xylo.
+
+    device: ``audio2``, ``audio3`` or ``imu``; None: the first that holds the network. round_decays: take the nearest
     shift for decays that are none. Raises InputError for another device.
     """
 
@@ -62,10 +64,14 @@ class Xylo(Runner):
         return 0
 
     def of(self, program: Program) -> Self:
-        """The same; raises InputError if its neurons are not those of ``program``."""
+        """Return the runner; raise InputError if its neurons are not those of ``program``."""
         layout = None if self.network is None else self.network.layout
         if self.network is not None:
-            own = {one.node for one in layout.populations if one.spikes} if layout is not None else {HIDDEN, OUTPUT}
+            own = (
+                {population.node for population in layout.populations if population.spikes}
+                if layout is not None
+                else {HIDDEN, OUTPUT}
+            )
             names = {node.name for node in program.spiking}
             if names != own:
                 raise InputError(
@@ -93,8 +99,8 @@ class Xylo(Runner):
                 f"{float((entering > INPUT_CAP).mean()):.2%} of the input is above {INPUT_CAP}, the most spikes of a "
                 f"channel in one step of Xylo; these count as {INPUT_CAP}"
             )
-        result, found = evolve(self.network, entering, record, self.integers)
-        self._tell(found)
+        result, chip_run = evolve(self.network, entering, record, self.integers)
+        self._tell(chip_run)
         return result
 
     def integers(self, spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:

@@ -1,4 +1,4 @@
-"""The chip in integers, bit for bit: SynSense Xylo Audio 2, Audio 3 and IMU.
+"""Simulate the chip in integers, bit for bit: SynSense Xylo Audio 2, Audio 3 and IMU.
 
 Each state has 16 bits and is 0 at first. ``sat`` keeps a value within them; ``decay(a, k)`` is ``a >> k`` rounded down,
 but 1 where that is 0 and a > 0, so that both signs end at 0. One step of a hidden neuron::
@@ -148,7 +148,7 @@ class _Population:
         self._cut = np.zeros((batch, neurons), np.bool_)
 
     def step(self, arriving: Doubles) -> NDArray[np.int64]:
-        """Spikes ``[B, N]`` for the spikes ``[B, sources]`` that arrive."""
+        """Return spikes ``[B, N]`` for the input spikes ``[B, sources]``."""
         self._cut[:] = False
         i = self._charged(arriving)
         i -= decayed(i, self._dash_syn)
@@ -160,7 +160,7 @@ class _Population:
         return self._fired()
 
     def _charged(self, arriving: Doubles) -> NDArray[np.int64]:
-        """The currents with what arrives; added spike by spike only where a partial sum could leave 16 bits."""
+        """Add the input to the currents; spike by spike only if a partial sum could leave 16 bits."""
         flat = self.i.reshape(len(self.i), -1)
         total, size = arriving @ self._weights, arriving @ self._sizes
         summed = flat + total.astype(np.int64)
@@ -210,11 +210,11 @@ class _Population:
 
 
 def decayed(values: NDArray[np.int64], dash: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What a state loses in a step; dash broadcasts to values."""
+    """Return a state's loss in a step; dash broadcasts to values."""
     lost = values >> dash
     return np.where((lost == 0) & (values > 0), 1, lost)
 
 
 def wrapped(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As 16-bit numbers, which wrap."""
+    """Wrap to 16-bit numbers."""
     return (values - STATE_LOW) % _WRAP + STATE_LOW

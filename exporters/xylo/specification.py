@@ -1,7 +1,7 @@
 """A Xylo network as data: the arguments of the maker's ``config_from_specification``, by name, in one npz file.
 
 Sources: Rockpool 3.1.0, ``rockpool.devices.xylo`` (argument names and shapes), and the chip's widths from its
-"xylo-overview" page. Files are read without trust: shapes, ranges and sizes are checked.
+"xylo-overview" page. Files are untrusted: shapes, ranges and sizes are checked.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ MAX_CHANNELS, MAX_HIDDEN, MAX_OUTPUTS, MAX_SYNAPSES = 1024, 4096, 1024, 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Specification:
-    """The integers of one chip. ``N`` hidden neurons, of which the first ``hear`` read the input and the last ``heard``
-    are read by the outputs; ``S`` synaptic currents for each hidden neuron (1 or 2), 1 for each output neuron.
+    """The integers of one chip.
+
+    ``N`` hidden neurons, of which the first ``hear`` read the input and the last ``heard`` are read by the outputs;
+    ``S`` synaptic currents for each hidden neuron (1 or 2), 1 for each output neuron.
 
     weights_in: ``[channels, hear, S]``. weights_rec: ``[N, N, S]``, from row to column, one step late.
     weights_out: ``[heard, outputs]``, one step late. dash_mem, dash_syn, dash_syn_2: ``[N]``, decays of
@@ -82,17 +84,17 @@ class Specification:
 
     @property
     def hear(self) -> int:
-        """How many hidden neurons, from the first, may read the input."""
+        """Number of hidden neurons, from the first, that may read the input."""
         return int(self.weights_in.shape[1])
 
     @property
     def heard(self) -> int:
-        """How many hidden neurons, up to the last, the outputs may read."""
+        """Number of hidden neurons, up to the last, that the outputs may read."""
         return len(self.weights_out)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Every argument by name, numbers as 0-dimensional arrays; those that are None are left out."""
-        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        """Return every argument by name, numbers as 0-dimensional arrays; those that are None are left out."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: np.asarray(value, np.int32) for name, value in given.items() if value is not None}
 
 
@@ -106,18 +108,18 @@ def write_specification(spec: Specification, path: Path) -> None:
 
 
 def read_specification(path: Path) -> Specification:
-    """Read anyone's specification.
+    """Read an untrusted specification.
 
     A two-dimensional ``weights_in`` or ``weights_rec`` has one synapse, as the maker's function reads it. Missing
     weight shifts and biases are 0, missing aliases none. Raises InputError naming the array that does not fit.
     """
-    known = {one.name for one in fields(Specification)}
+    known = {field.name for field in fields(Specification)}
     arrays = read_npz(path, known.__contains__)
     return checked(arrays, str(path))
 
 
 def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
-    """A Specification of these arrays; raises InputError naming ``where`` and the array that does not fit."""
+    """Return a Specification of these arrays; raise InputError naming ``where`` and the array that does not fit."""
     read = _Reader(arrays, where)
     weights_in = read.weights("weights_in")
     weights_rec = read.weights("weights_rec", shape=lambda found: found[0] == found[1])
@@ -152,7 +154,7 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
 
 
 class _Reader:
-    """Reads one array after the other, each as integers within its range."""
+    """Read one array after the other, each as integers within its range."""
 
     def __init__(self, arrays: dict[str, NDArray[Any]], where: str) -> None:
         self._arrays, self._where = arrays, where
@@ -190,7 +192,7 @@ class _Reader:
         return array
 
     def aliases(self, hidden: int) -> Ints:
-        found = self.row("aliases", hidden, -1, hidden - 1, default=-1)
-        if (found == np.arange(hidden)).any():
+        aliases = self.row("aliases", hidden, -1, hidden - 1, default=-1)
+        if (aliases == np.arange(hidden)).any():
             raise InputError(f"{self._where}: aliases: expected other neurons; found a neuron that is its own alias")
-        return found
+        return aliases

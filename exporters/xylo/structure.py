@@ -1,4 +1,4 @@
-"""A Program as Xylo sees it: populations, the dense weights between them, and how many steps late each one is.
+"""Split a Program for Xylo: populations, the dense weights between them, and their delays in steps.
 
 Every hidden connection of the chip takes one step; the input reaches a neuron in its own step. Let a population at
 depth q act q steps later than in the graph. An edge from depth p that the graph delays by d steps fits if
@@ -39,7 +39,7 @@ class Edge:
 
 @dataclass(frozen=True, eq=False)
 class ChipPopulation:
-    """A population and what it reads. output: whether it lies on output neurons. depth: steps that it is late."""
+    """A population and its sources. output: whether it lies on output neurons. depth: steps that it is late."""
 
     neuron: Neuron
     output: bool
@@ -74,7 +74,7 @@ class Structure:
 
 
 def structure(program: Program) -> Structure:
-    """Take a Program apart; raises UnsupportedError for the first thing that Xylo cannot hold."""
+    """Split a Program; raise UnsupportedError for the first part that Xylo cannot hold."""
     reader = _Reader(program)
     for error in reader.refusals():
         raise error
@@ -82,12 +82,12 @@ def structure(program: Program) -> Structure:
 
 
 def refusals(program: Program) -> list[UnsupportedError]:
-    """Everything that keeps a Program off every Xylo, but for decays and sizes."""
+    """Return everything that keeps a Program off every Xylo, but for decays and sizes."""
     return list(_Reader(program).refusals())
 
 
 def outline(program: Program) -> Structure | None:
-    """The populations and what they read, of a Program that may be refused; None if they cannot be taken apart."""
+    """Return the populations and their sources, even of a refused Program; None if it cannot be split."""
     reader = _Reader(program)
     try:
         return None if any(reader.refusals_of_ends()) else reader.structure
@@ -108,12 +108,12 @@ class _Reader:
         self.program = program
 
     def refusals(self) -> Iterator[UnsupportedError]:
-        """What is wrong, the coarse before the fine: later checks need the earlier ones to pass."""
-        found = list(self.refusals_of_ends())
-        yield from found
+        """Yield refusals, coarse before fine: later checks need the earlier ones to pass."""
+        coarse = list(self.refusals_of_ends())
+        yield from coarse
         for neuron in self._neurons:
             yield from _neuron_refusals(neuron, neuron.name in self._output_names)
-        if found:
+        if coarse:
             return
         try:
             connected = list(self._connections())
@@ -125,18 +125,22 @@ class _Reader:
 
     @cached_property
     def structure(self) -> Structure:
-        """The network; depths are right once nothing refuses it."""
+        """Return the network; depths are right once nothing refuses it."""
         depths, _ = self._depths()
         populations = [
             ChipPopulation(neuron, neuron.name in self._output_names, depths.get(neuron.name, 0), self._edges(neuron))
             for neuron in self._neurons
         ]
-        hidden = sorted((one for one in populations if not one.output), key=lambda one: one.depth)
-        outputs = tuple(one for one in populations if one.output)
+        hidden = sorted(
+            (population for population in populations if not population.output), key=lambda population: population.depth
+        )
+        outputs = tuple(population for population in populations if population.output)
         (output,) = self.program.outputs
         sums, _ = self._arriving(output)
-        none = [np.zeros((math.prod(output.shape), one.size)) for one in outputs]
-        host = np.concatenate([sums.get((one.name, 0), zero) for one, zero in zip(outputs, none, strict=True)], axis=1)
+        none = [np.zeros((math.prod(output.shape), population.size)) for population in outputs]
+        host = np.concatenate(
+            [sums.get((population.name, 0), zero) for population, zero in zip(outputs, none, strict=True)], axis=1
+        )
         return Structure(self.program.inputs[0], tuple(hidden), outputs, output, host)
 
     @cached_property
@@ -145,18 +149,18 @@ class _Reader:
 
     @cached_property
     def _output_names(self) -> frozenset[str]:
-        """Populations that reach the graph's output through nothing but weights."""
-        found, waiting = set(), [source.node for node in self.program.outputs for source in node.sources]
+        """Names of populations that reach the graph's output through nothing but weights."""
+        names, waiting = set(), [source.node for node in self.program.outputs for source in node.sources]
         while waiting:
             node = self.program.by_name[waiting.pop()]
             if isinstance(node, Neuron):
-                found.add(node.name)
+                names.add(node.name)
             else:
                 waiting += [source.node for source in node.sources]
-        return frozenset(found)
+        return frozenset(names)
 
     def refusals_of_ends(self) -> Iterator[UnsupportedError]:
-        """Sizes that nothing may be taken apart beyond, and what has no place on the chip by its kind."""
+        """Yield refusals of sizes that stop the analysis, and of nodes with no place on the chip by their kind."""
         for what, nodes in (("input", self.program.inputs), ("output", self.program.outputs)):
             if len(nodes) != 1:
                 names = ", ".join(node.name for node in nodes)
@@ -171,7 +175,7 @@ class _Reader:
                     f"{math.prod(node.shape):,} values; no Xylo holds more than 1,000 neurons",
                     "shrink it",
                 )
-        if not self._neurons or self._output_names >= {one.name for one in self._neurons}:
+        if not self._neurons or self._output_names >= {population.name for population in self._neurons}:
             yield _refusal(
                 self.program.outputs[0],
                 "no-hidden-neurons",
@@ -185,7 +189,7 @@ class _Reader:
                 )
 
     def _connections(self) -> Iterator[UnsupportedError]:
-        """What a population or the output reads that no connection of Xylo is."""
+        """Yield refusals of inputs to a population or the output that are no connection of Xylo."""
         for neuron in self._neurons:
             sums, constant = self._arriving(neuron)
             for (source, _), _weight in sums.items():
@@ -232,7 +236,7 @@ class _Reader:
                 yield _refusal(neuron, "not-reached", "the input does not reach it", "remove it")
 
     def _depths(self) -> tuple[dict[str, int], list[UnsupportedError]]:
-        """How late each population is, and the edges that contradict it."""
+        """Return the delay of each population, and the edges that contradict it."""
         (entry,) = self.program.inputs
         depths, late = {entry.name: INPUT_DEPTH}, list[UnsupportedError]()
         edges = [(edge.source, edge.delay, neuron) for neuron in self._neurons for edge in self._edges(neuron)]
@@ -271,7 +275,7 @@ class _Reader:
         return tuple(Edge(source, delay, weight) for (source, delay), weight in sums.items())
 
     def _biased(self, node: Node) -> Node:
-        """The nearest node before ``node`` whose bias reaches it."""
+        """Return the nearest node before ``node`` whose bias reaches it."""
         waiting = [source.node for source in node.sources]
         while waiting:
             before = self.program.by_name[waiting.pop(0)]
@@ -282,7 +286,7 @@ class _Reader:
         return node
 
     def _arriving(self, node: Node) -> tuple[Sums, Doubles]:
-        """What a node's sources add up to: weights by source, and a constant."""
+        """Return the sum of a node's sources: weights by source, and a constant."""
         total: Sums = {}
         constants = []
         for source in node.sources:
@@ -298,7 +302,7 @@ class _Reader:
 
     @cached_property
     def _values(self) -> dict[str, tuple[Sums, Doubles]]:
-        """What each node puts out, in weights on what populations and the input put out, and a constant."""
+        """Return each node's output as weights on populations and the input, and a constant."""
         found: dict[str, tuple[Sums, Doubles]] = {}
         self.__dict__["_values"] = found
         waiting = list(self.program.nodes)
@@ -337,7 +341,7 @@ _SOURCE = "(xylosim 0.1.3, run here; evidence B)"
 
 
 def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]:
-    """What of a neuron Xylo's have not."""
+    """Yield refusals of a neuron's fields that Xylo's neurons lack."""
     if neuron.decay is None:
         yield _refusal(
             neuron,

@@ -37,17 +37,17 @@ class XyloFormat(Format):
     options = XyloOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps the network off the chip, and what it rounds, on the first Xylo that holds it."""
+        """Return everything that keeps the network off the chip, and its rounding, on the first Xylo that holds it."""
         return list(check(program))
 
     def check_for(self, program: Program, options: XyloOptions) -> Iterable[Finding]:
-        """The same for one chip."""
+        """Check as `check`, for one chip."""
         return list(check(program, options.device, options.round_decays))
 
     def write(self, program: Program, path: Path, options: XyloOptions) -> Mapping[str, Any]:
         """Choose integers by the calibration input (default: the first of x) and write the folder.
 
-        Raises UnsupportedError for what the chip cannot hold, InputError for input that is no spike counts.
+        Raises UnsupportedError for networks that the chip cannot hold, InputError for input that is no spike counts.
         """
         chosen = choose(
             program,
@@ -72,7 +72,7 @@ class XyloFormat(Format):
         }
 
     def rows(self, path: Path) -> list[Row]:
-        """Its populations: where they lie, and their synapses."""
+        """Return its populations: their positions and synapses."""
         network = load(path)
         spec = network.spec
         weights = int(np.count_nonzero(spec.weights_in) + np.count_nonzero(spec.weights_rec))
@@ -81,17 +81,17 @@ class XyloFormat(Format):
                 Row("hidden", "Xylo", (spec.hidden,), (), weights, weights, ""),
                 Row("output", "Xylo", (spec.outputs,), ("hidden",), spec.weights_out.size, spec.weights_out.size, ""),
             ]
-        found = []
-        for one in network.layout.populations:
-            at = list(one.neurons)
-            into = [spec.weights_out] if one.output else [spec.weights_in[..., 0], spec.weights_rec[..., 0]]
+        rows = []
+        for group in network.layout.populations:
+            at = list(group.neurons)
+            into = [spec.weights_out] if group.output else [spec.weights_in[..., 0], spec.weights_rec[..., 0]]
             count = sum(int(np.count_nonzero(array[:, [n for n in at if n < array.shape[1]]])) for array in into)
-            where = f"{'output' if one.output else 'hidden'} neurons {min(at)} to {max(at)}, {one.skew} steps late"
-            found.append(Row(one.node, "Xylo", one.shape, (), count, count, where))
-        return found
+            where = f"{'output' if group.output else 'hidden'} neurons {min(at)} to {max(at)}, {group.skew} steps late"
+            rows.append(Row(group.node, "Xylo", group.shape, (), count, count, where))
+        return rows
 
     def load(self, path: Path) -> Xylo:
-        """A folder, or anyone's specification, as a run on our model; raises InputError for damaged files."""
+        """Load a folder, or a bare specification, as a run on our model; raise InputError for damaged files."""
         return Xylo(path, XyloOptions())
 
 

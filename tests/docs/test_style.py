@@ -10,6 +10,8 @@ import pytest
 from tests.style import ROOT, problems
 
 CLEAN: tuple[str, ...] = (
+    "exporters/verilog",
+    "exporters/xylo",
     "stl_deploy/training",
     "exporters/lava",
     "exporters/witnesses",
