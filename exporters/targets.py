@@ -18,7 +18,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,6 @@ from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
 from stl_deploy.graph.takes import NIR_NODES, Kinds, refused
 
-if TYPE_CHECKING:
-    import nir
-
 GROUP = "stl_deploy.targets"
 Model = Literal["reference", "loihi", "xylo"]
 """Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
@@ -49,7 +46,6 @@ class Options:
     """Options that the pipeline passes to every target; the user's options are fields of a target's subclass.
 
     origin: source of the Program (``source``, ``sha256``), for the artifact's metadata.
-    graph: as it was read, with its dialect in the metadata.
     calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
     x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
     progress: called with (done, total) steps by long work; deadline: seconds that an outside tool may take
@@ -58,7 +54,6 @@ class Options:
     """
 
     origin: Mapping[str, str] = field(default_factory=dict)
-    graph: nir.NIRGraph | None = None
     calibration: Callable[[], NDArray[Any]] | None = None
     x: NetworkInput | None = None
     labels: NDArray[np.int64] | None = None

@@ -1,86 +1,125 @@
-"""Write a folded Program back into its NIR graph, changing as little as possible.
+"""Write a Program as a NIR graph: patch the graph that it was read from, or write its nodes anew.
 
-Foreign metadata, nested graphs, time constants and the dialect are unchanged. If nodes or edges changed beyond what the
-graph's own nodes hold, the graph is restated canonically.
+A patch keeps foreign metadata, nested graphs, time constants and the dialect. Where nodes or edges changed beyond what
+the graph's own nodes hold, the graph is written anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, NamedTuple
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.edit import find, with_fields, with_node, without_nodes
+from stl_deploy.exporters.nir.edit import find, with_fields, with_metadata, with_node, without_nodes
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.exporters.nir.write import node_of, to_graph
-from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Program
+from stl_deploy.exporters.nir.write import Written, node_of, write_anew
+from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Origin, Program
 from stl_deploy.passes.base import bypassed
 from stl_deploy.passes.equivalence import require_equivalent
 from stl_deploy.passes.fold_thresholds import divisor_of
 
-
-class Rewrote(NamedTuple):
-    """A NIR graph, its dialect, the Program that it reads back as, and whether it was restated."""
-
-    graph: nir.NIRGraph
-    dialect: Dialect
-    program: Program
-    restated: bool
+_ROUNDING = 2.0**-20
+"""Tolerance of a patched graph's numbers, relative to the largest value of the field."""
 
 
 class _NotHeldError(Exception):
     """Raised if the graph's own nodes cannot hold the change."""
 
 
-def write_back(graph: nir.NIRGraph, dialect: Dialect, before: Program, after: Program) -> Rewrote:
-    """Return the graph of ``after``, made by passes from ``before``, which was read from ``graph``.
+def to_graph(program: Program) -> Written:
+    """Return the NIR graph of a Program, its dialect, and the Program that they read back as.
 
-    Raises ParityError if what is read back does not spike as ``after`` does, CaptureError where a graph that must be
-    restated holds what NIR cannot.
+    Raises UnsupportedError for a node that NIR has none for, CaptureError for a number or an edge that it cannot hold,
+    ParityError if what is read back does not spike as ``program`` does.
     """
+    if program.origin is None:
+        return write_anew(program)
+    origin = program.origin
+    given: nir.NIRGraph = origin.graph
     try:
-        made, meant, restated = _patched(graph, dialect, before, after), dialect, False
+        made = _patched(origin, program)
+        own = {**program.metadata, "dialect": origin.dialect.written()}
+        if made is given:
+            return Written(with_metadata(given, own), origin.dialect, program, "as read")
+        written = Written(with_metadata(made, own), origin.dialect, program, "patched")
+        read = lower(written.graph, written.dialect)
+        if not _is_same_network(read, program):
+            raise _NotHeldError
     except _NotHeldError:
-        written = to_graph(after)
-        metadata = {**graph.metadata, **written.graph.metadata}
-        made = nir.NIRGraph(written.graph.nodes, written.graph.edges, metadata=metadata, type_check=False)
-        meant, restated = written.dialect, True
-    read = lower(made, meant)
-    require_equivalent(after, read, by="write_back")
-    return Rewrote(made, meant, read, restated)
+        anew = write_anew(program)
+        metadata = {**given.metadata, **anew.graph.metadata}
+        graph = nir.NIRGraph(anew.graph.nodes, anew.graph.edges, metadata=metadata, type_check=False)
+        written = Written(graph, anew.dialect, program, "restated")
+        read = lower(written.graph, written.dialect)
+    require_equivalent(program, read, by="to_graph")
+    return written._replace(program=read)
 
 
-def _patched(graph: nir.NIRGraph, dialect: Dialect, before: Program, after: Program) -> nir.NIRGraph:
-    gone = before.by_name.keys() - after.by_name.keys()
-    alone = all(len(before.by_name[name].sources) == 1 for name in gone)
-    if after.by_name.keys() - before.by_name.keys() or not gone <= graph.nodes.keys() or not alone:
+def _patched(origin: Origin, after: Program) -> nir.NIRGraph:
+    """Return the graph with the changes in its nodes; the very graph if nothing changed."""
+    before = {node.name: node for node in origin.nodes}
+    graph: nir.NIRGraph = origin.graph
+    dialect: Dialect = origin.dialect
+    gone = before.keys() - after.by_name.keys()
+    alone = all(len(before[name].sources) == 1 for name in gone)
+    if after.dt != dialect.dt or after.by_name.keys() - before.keys() or not gone <= graph.nodes.keys() or not alone:
         raise _NotHeldError
-    expected = bypassed(before.by_name, gone)
+    expected = bypassed(before, gone)
     changes: dict[str, Mapping[str, Any]] = {}
     replaced: dict[str, nir.NIRNode] = {}
     for name, node in after.by_name.items():
         if sorted(map(repr, node.sources)) != sorted(map(repr, expected[name].sources)):
             raise _NotHeldError
-        changed = _changed(before.by_name[name], node)
+        changed = _changed(before[name], node)
         if not changed:
             continue
         if "v_min" in changed and dialect.v_min != "-threshold":
             raise _NotHeldError
-        patch = _patch(find(graph, name), before.by_name[name], node, changed)
+        patch = _patch(find(graph, name), before[name], node, changed)
         if patch is not None:
             changes[name] = patch
         elif name in graph.nodes:
             replaced[name] = node_of(node)
         else:
             raise _NotHeldError
+    if not (gone or changes or replaced):
+        return graph
     made = without_nodes(with_fields(graph, changes), gone)
     for name, new in replaced.items():
         made = with_node(made, name, new)
     return made
+
+
+def _is_same_network(read: Program, program: Program) -> bool:
+    """Return whether all fields of all nodes are equal but for rounding."""
+    if read.by_name.keys() != program.by_name.keys():
+        return False
+    return all(_is_near(node, read.by_name[name]) for name, node in program.by_name.items())
+
+
+def _is_near(a: Any, b: Any, neutral: float = 0.0) -> bool:
+    if is_dataclass(a) and type(a) is type(b):
+        values: dict[str, tuple[Any, Any]] = {
+            field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(a)
+        }
+        if "sources" in values:
+            before, after = values["sources"]
+            values["sources"] = sorted(map(repr, before)), sorted(map(repr, after))
+        return all(_is_near(*pair, neutral=float(name == "gain")) for name, pair in values.items())
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        left, right = (np.asarray(neutral if x is None else x, np.float64) for x in (a, b))
+        scale = max(np.abs(left).max(initial=0), np.abs(right).max(initial=0))
+        return bool((np.abs(left - right) <= _ROUNDING * scale).all()) if _fit(left, right) else False
+    return bool(a == b)
+
+
+def _fit(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.ndim == 0 or b.ndim == 0 or a.shape == b.shape or a.size == 1 or b.size == 1
 
 
 def _changed(before: Node, after: Node) -> set[str]:

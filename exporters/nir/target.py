@@ -11,8 +11,8 @@ from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.readers.restate import READER_TARGETS, restate
-from stl_deploy.exporters.nir.write import to_graph
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding, from_error
@@ -59,6 +59,9 @@ def _as_meant(path: Path) -> Program:
     return lower(graph, resolve_dialect(graph, None, path).dialect)
 
 
+RESTATED = "the graph is written anew, flat and canonical: its own nodes cannot hold what changed"
+
+
 def unheld(program: Program, error: CaptureError) -> UnsupportedError:
     """Return why a Program of NIR's own nodes is no NIR graph all the same."""
     name = error.layer or program.nodes[0].name
@@ -75,9 +78,7 @@ class Nir(Format):
     options = NirOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Check by writing and reading back, unless the Program was read from NIR."""
-        if "dialect" in program.metadata:
-            return ()
+        """Check by writing the Program and reading it back."""
         try:
             to_graph(program)
         except UnsupportedError as error:
@@ -87,7 +88,7 @@ class Nir(Format):
         return ()
 
     def write(self, program: Program, path: Path, options: NirOptions) -> Mapping[str, Any]:
-        """Write ``options.graph``, else the Program, or the restatement for ``options.reader``.
+        """Write the Program, patching the graph that it was read from, or its restatement for ``options.reader``.
 
         Raises UnsupportedError for nodes that NIR cannot hold, or as `restate` does.
         """
@@ -96,10 +97,14 @@ class Nir(Format):
             write_nir(restated.graph, path)
             return {"target": self.name, "reader": options.reader, "load": restated.load}
         try:
-            write_nir(options.graph if options.graph is not None else to_graph(program).graph, path)
+            written = to_graph(program)
         except CaptureError as error:
             raise unheld(program, error) from None
-        return {"target": self.name}
+        write_nir(written.graph, path)
+        if written.how != "restated":
+            return {"target": self.name}
+        options.say.say(RESTATED)
+        return {"target": self.name, "restated": True}
 
     def load(self, path: Path) -> Reference:
         """Load the reference of the graph, by its metadata."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import nir
 import numpy as np
@@ -43,15 +43,21 @@ from stl_deploy.passes.representable_decays import exponential_tau, time_constan
 
 
 class Written(NamedTuple):
-    """A NIR graph, its dialect, and the Program that they read back as."""
+    """A NIR graph, its dialect, and the Program that they read back as.
+
+    how: ``new``: the Program was read from no graph; ``as read``: the graph that it was read from; ``patched``: that
+    graph with other values in its nodes, or without some nodes; ``restated``: written anew, because that graph's nodes
+    cannot hold the changes.
+    """
 
     graph: nir.NIRGraph
     dialect: Dialect
     program: Program
+    how: Literal["new", "as read", "patched", "restated"] = "new"
 
 
-def to_graph(program: Program) -> Written:
-    """Return the NIR graph of a Program, and its reading: the same nodes, in the file's order.
+def write_anew(program: Program) -> Written:
+    """Return the canonical NIR graph of a Program, and its reading: the same nodes, in the file's order.
 
     Raises UnsupportedError for a node that NIR has none for, CaptureError for a number or an edge that it cannot hold.
     """
@@ -76,7 +82,7 @@ def to_graph(program: Program) -> Written:
 def to_own_graph(program: Program) -> Written:
     """Return the NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
 
-    Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises as `to_graph`.
+    Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises as `write_anew`.
     """
     require_taken(program, NIR_NODES, "nir")
     soft = any(node.reset == "subtract" and node.decay is not None for node in program.spiking)
@@ -97,7 +103,7 @@ def to_own_graph(program: Program) -> Written:
         edges += [(source.node, node.name) for source in node.sources if source.node in listed]
         others = (other for other in listed.values() if other is not node)
         edges += [(node.name, other.name) for other in others for source in other.sources if source.node == node.name]
-    own = {"version": __version__, "dialect": dialect.written(), **program.metadata}
+    own = {"version": __version__, "dialect": None, **program.metadata} | {"dialect": dialect.written()}
     nodes = {node.name: node_of(_in_dialect(node, dialect), narrow=True) for node in program.nodes}
     graph = nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: own}, type_check=False)
     read = lower(graph, dialect)
@@ -220,7 +226,7 @@ def _range(values: Floats) -> str:
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """Return the graph of nodes, under ``dialect``."""
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
-    own = {"version": __version__, "dialect": dialect.written(), **metadata}
+    own = {"version": __version__, "dialect": None, **metadata} | {"dialect": dialect.written()}
     return nir.NIRGraph(
         {node.name: node_of(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
     )

@@ -239,15 +239,26 @@ class Neuron(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """What a Program was read from: the graph as its Format holds it, its dialect, and the nodes it was read as."""
+
+    graph: Any
+    dialect: Any
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """Nodes in an order in which every undelayed source comes before its reader.
 
-    ``metadata`` is what the graph's author wrote beside it (input coding, grids, versions).
+    ``metadata`` is what the graph's author wrote beside it (input coding, grids, versions). ``origin``: the graph that
+    it was read from, which a writer patches instead of writing the nodes anew; None for one that was built.
     """
 
     nodes: tuple[Node, ...]
     dt: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

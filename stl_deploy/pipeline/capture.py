@@ -17,7 +17,6 @@ from torch.nn.parameter import is_lazy
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, GraphError, InputError
-from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
@@ -104,28 +103,19 @@ def capture(
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
-    folded = _noted(folded, {CAPTURED: {"time": time, "steps": traced.length}})
+    metadata = {**folded.program.metadata, CAPTURED: {"time": time, "steps": traced.length}}
+    folded = folded._replace(program=replace(folded.program, metadata=metadata))
     proof = _prove(model, traced, folded, batch) if verify else None
     for warning in proof.warnings if proof is not None else ():
         warnings.warn(warning, stacklevel=2)
     return SpikingGraph(
-        folded.network,
-        folded.dialect,
+        folded.program,
         proof=proof,
         readout=traced.readout,
         original=original,
         sample=sample,
         name=type(model).__name__.lower(),
     )
-
-
-def _noted(folded: FoldedLayers, metadata: Mapping[str, Any]) -> FoldedLayers:
-    """Return the same with more metadata."""
-    if folded.graph is None:
-        program = replace(folded.program, metadata={**folded.program.metadata, **metadata})
-        return folded._replace(program=program)
-    folded.graph.metadata[METADATA_KEY] |= metadata
-    return folded
 
 
 class Captured:

@@ -39,7 +39,7 @@ def check(
     """
     asked = targets_asked(targets, options, x)
     declared, seen = declared_grid(options.input_grid), seen_coding(x)
-    if not net.is_nir:
+    if net.program.origin is None:
         return check_as_program(net.program, asked, declared, seen)
     own = own_metadata(net.graph)
     if declared is not None or (seen is not None and "input" not in own):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nir
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
@@ -16,10 +14,7 @@ from stl_deploy._util.files import require_suffix, write_json
 from stl_deploy._util.remedies import option
 from stl_deploy.config.options import ExportOptions, of_target
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.edit import with_metadata
-from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
-from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity, whole_artifact, write
 from stl_deploy.pipeline.network_input import compared, drawn, on_declared_grid
@@ -76,8 +71,6 @@ def export(
     """
     target = check_place(to, output, options)
     program = net.program
-    if net.is_nir:
-        program = replace(program, metadata={**program.metadata, "dialect": net.dialect.as_dict()})
     if x is None:
         x, what = drawn(program)
     elif what is None:
@@ -86,7 +79,6 @@ def export(
     origin = origin or {"source": net.name, "sha256": net.program.digest()}
     common = {
         "origin": origin,
-        "graph": _graph(net, program),
         "calibration": calibration,
         "x": x,
         "labels": labels,
@@ -122,12 +114,3 @@ def _verified(
     show_parity(bench.report, say)
     bench.report.require()
     return bench.report.as_dict()
-
-
-def _graph(net: SpikingGraph, program: Program) -> nir.NIRGraph | None:
-    """Return the graph with its dialect and input grid in the metadata; None for a Program."""
-    if not net.is_nir:
-        return None
-    declared = {"input": program.metadata["input"]} if "input" in program.metadata else {}
-    dialect = {key: value for key, value in program.metadata["dialect"].items() if value is not None}
-    return with_metadata(net.graph, {**own_metadata(net.graph), **declared, "dialect": dialect})

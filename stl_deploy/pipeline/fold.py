@@ -1,4 +1,4 @@
-"""Fold in memory: a NIR graph without a torch network, or the Program of a captured module."""
+"""Fold in memory: the Program of a file, or of a captured module."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import nir
-
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import CaptureError, UnsupportedError
-from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.edit import with_metadata
-from stl_deploy.exporters.nir.lower import lower, own_metadata
-from stl_deploy.exporters.nir.patch import write_back
-from stl_deploy.exporters.nir.write import to_graph
+from stl_deploy.exporters.nir.lower import own_metadata
+from stl_deploy.exporters.nir.patch import to_graph
+from stl_deploy.exporters.nir.write import write_anew
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.program import Neuron, Pool, Program
 from stl_deploy.graph.takes import NIR_NODES, refused
@@ -25,48 +21,36 @@ from stl_deploy.passes.permutations import Permutations
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedGraph:
-    """A folded graph, its dialect, and its Program.
+class Folded:
+    """A folded Program; one that came as a NIR graph is read back from its folded graph.
 
-    merged: the pools that went into weights. restated: whether its nodes had to be written anew, because those of the
-    graph given could not hold the change. kept: why neurons keep their thresholds (see `Rewritten`).
+    merged: the pools that went into weights. restated: whether its graph's nodes had to be written anew, because the
+    nodes that it was read from cannot hold the change. kept: why neurons keep their thresholds (see `Rewritten`).
     """
 
-    graph: nir.NIRGraph
-    dialect: Dialect
     program: Program
     merged: tuple[str, ...]
     restated: bool
     kept: Mapping[str, str]
 
 
-def fold_graph(graph: nir.NIRGraph, dialect: Dialect, options: FoldOptions) -> FoldedGraph:
-    """Fold into a new graph, equal up to rounding: pools and thresholds into weights, weights onto exact grids.
+def fold(program: Program, options: FoldOptions) -> Folded:
+    """Fold into a new Program, equal up to rounding: pools and thresholds into weights, weights onto exact grids.
 
     options: exact_grid (None: yes) rounds weights and biases where the grid of what arrives is known. input_grid: the
     input is multiples of 2^-input_grid up to 1; default: as the graph's metadata declare.
     Raises UnsupportedError where a pool or threshold cannot go into weights, InputError for a wrong grid, ParityError
     where the new graph spikes otherwise than rounding explains.
     """
-    metadata = _declared(own_metadata(graph), options.input_grid)
-    if options.input_grid is not None:
-        graph = with_metadata(graph, metadata)
-    before = lower(graph, dialect)
+    before = replace(program, metadata=_declared(program.metadata, options.input_grid))
     folded = apply(before, FOREIGN, options)
-    made = write_back(graph, dialect, before, folded.program)
-    metadata |= _done(folded, options)
-    metadata["dialect"] = made.dialect.written()
     merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
-    written = with_metadata(made.graph, metadata)
-    return FoldedGraph(written, made.dialect, made.program, merged, made.restated, folded.kept)
-
-
-def fold_program(program: Program, options: FoldOptions) -> Rewritten:
-    """Fold a Program that NIR cannot hold. Raises as `fold_graph`."""
-    declared = replace(program, metadata=_declared(program.metadata, options.input_grid))
-    folded = apply(declared, FOREIGN, options)
     made = replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
-    return replace(folded, program=made)
+    if made.origin is None:
+        return Folded(made, merged, False, folded.kept)
+    written = to_graph(made)
+    read = replace(written.program, metadata=own_metadata(written.graph))
+    return Folded(read, merged, written.how == "restated", folded.kept)
 
 
 def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
@@ -95,25 +79,18 @@ def kept_thresholds(kept: Mapping[str, str]) -> list[str]:
 
 
 class FoldedLayers(NamedTuple):
-    """A NIR graph, its dialect, and the Program that they read back as; the Program alone if NIR cannot hold it.
+    """The Program of a captured module, read back from its NIR graph if NIR can hold it.
 
     arranged: for each neuron and input whose values stand in another order than the module's, the module's flat place
     of each value.
     """
 
-    graph: nir.NIRGraph | None
-    dialect: Dialect | None
     program: Program
     arranged: Permutations
 
-    @property
-    def network(self) -> nir.NIRGraph | Program:
-        """The graph, or the Program without one."""
-        return self.program if self.graph is None else self.graph
-
 
 def fold_layers(layers: Program) -> FoldedLayers:
-    """Return the NIR graph of a captured module's layers, and the Program that it reads back as.
+    """Fold the layers of a captured module, and read the result back from its NIR graph, if there is one.
 
     Raises CaptureError for a layer that a pass cannot take apart, or numbers that NIR cannot hold; ParityError where a
     pass changes what it must not.
@@ -125,13 +102,13 @@ def fold_layers(layers: Program) -> FoldedLayers:
     except NotFiniteError as error:
         raise CaptureError(str(error), layer=error.node) from None
     if any(refused(folded.program, NIR_NODES, "nir")):
-        return FoldedLayers(None, None, folded.program, folded.places)
+        return FoldedLayers(folded.program, folded.places)
     try:
-        return FoldedLayers(*to_graph(folded.program), folded.places)
+        return FoldedLayers(write_anew(folded.program).program, folded.places)
     except CaptureError:
         if not any(_is_beyond_nir(neuron) for neuron in folded.program.of(Neuron)):
             raise
-        return FoldedLayers(None, None, folded.program, folded.places)
+        return FoldedLayers(folded.program, folded.places)
 
 
 def _is_beyond_nir(neuron: Neuron) -> bool:

@@ -38,4 +38,4 @@ class QuantisedModule(QuantisedGraph):
         kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
         folded = fold_layers(self.whole(kept))
         made = type(net)
-        return made(folded.network, folded.dialect, readout=net.readout, sample=net.sample, name=net.name)
+        return made(folded.program, readout=net.readout, sample=net.sample, name=net.name)

@@ -32,9 +32,10 @@ from stl_deploy.config.options import (
 )
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
+from stl_deploy.exporters.nir.lower import lower, metadata_dialect, own_metadata
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.target import unheld
-from stl_deploy.exporters.nir.write import to_graph
+from stl_deploy.exporters.nir.write import Written
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
@@ -107,32 +108,27 @@ class SpikingGraph:
         own = dict(graph.metadata) if isinstance(graph, Program) else own_metadata(graph)
         self.readout = readout_of(own) if readout is None else readout
         own |= {} if readout is None else {KEY: readout.as_dict()}
-        self._written: tuple[nir.NIRGraph, Dialect] | None = None
-        if isinstance(graph, Program):
-            self.program = replace(graph, metadata=own)
-        else:
-            meant = dialect or metadata_dialect(own)
-            kept = {**graph.metadata, METADATA_KEY: own | {"dialect": meant.written()}}
-            self._written = nir.NIRGraph(graph.nodes, graph.edges, metadata=kept, type_check=False), meant
-            self.program = lower(*self._written)
-        self.is_nir = self._written is not None
-        """Whether it came as a NIR graph; else `graph` writes one, where NIR can hold it."""
+        program = graph if isinstance(graph, Program) else lower(graph, dialect or metadata_dialect(own))
+        if program.origin is not None:
+            own |= {"dialect": program.origin.dialect.written()}
+        self.program = replace(program, metadata=own)
+        self._written: Written | None = None
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
 
     @property
     def graph(self) -> nir.NIRGraph:
         """The network as a `nir` graph; raises UnsupportedError, naming the node, if NIR cannot hold it."""
-        return self._as_nir()[0]
+        return self._as_nir().graph
 
     @property
     def dialect(self) -> Dialect:
         """The dialect of `graph`; raises as `graph`."""
-        return self._as_nir()[1]
+        return self._as_nir().dialect
 
-    def _as_nir(self) -> tuple[nir.NIRGraph, Dialect]:
+    def _as_nir(self) -> Written:
         if self._written is None:
             try:
-                self._written = to_graph(self.program)[:2]
+                self._written = to_graph(self.program)
             except CaptureError as error:
                 raise unheld(self.program, error) from None
         return self._written
@@ -198,20 +194,13 @@ class SpikingGraph:
         Raises:
             UnsupportedError: Where a pool, or no threshold at all, can go into weights; names node and remedy.
         """
-        from stl_deploy.pipeline.fold import fold_graph, fold_program, kept_thresholds
+        from stl_deploy.pipeline.fold import fold, kept_thresholds
 
-        about: dict[str, Any] = {"proof": self.proof, "original": self.original}
-        about |= {"sample": self.sample, "name": self.name}
-        chosen = FoldOptions(**options)
-        if self.is_nir:
-            folded = fold_graph(self.graph, self.dialect, chosen)
-            made, kept = SpikingGraph(folded.graph, folded.dialect, **about), folded.kept
-        else:
-            rewritten = fold_program(self.program, chosen)
-            made, kept = SpikingGraph(rewritten.program, **about), rewritten.kept
-        for sentence in kept_thresholds(kept):
+        folded = fold(self.program, FoldOptions(**options))
+        for sentence in kept_thresholds(folded.kept):
             warnings.warn(sentence, stacklevel=3)
-        return made
+        about: dict[str, Any] = {"proof": self.proof, "original": self.original}
+        return SpikingGraph(folded.program, sample=self.sample, name=self.name, **about)
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(

@@ -11,12 +11,14 @@ from stl_deploy._util.files import require_other, require_suffix
 from stl_deploy._util.keywords import named_options
 from stl_deploy.config.options import FoldKeywords, FoldOptions
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.file import read_nir, write_nir
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.patch import to_graph
+from stl_deploy.exporters.nir.target import RESTATED
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.program import Pool
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity
-from stl_deploy.pipeline.fold import fold_graph, fold_program, kept_thresholds
+from stl_deploy.pipeline.fold import fold as fold_network
+from stl_deploy.pipeline.fold import kept_thresholds
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.read import open_network
 from stl_deploy.report.text.check import show_fold
@@ -77,21 +79,17 @@ def fold_file(
     require_other(output, opened.file)
     net = open_network(opened, dialect, say=say)
     chosen = replace(options, exact_grid=bool(options.exact_grid))
+    folded = fold_network(net.program, chosen)
     if opened.kind == PROGRAM:
-        rewritten = fold_program(net.program, chosen)
-        write_program(rewritten.program, output)
-        kept, left = rewritten.kept, rewritten.program.by_name
-        merged = tuple(pool.name for pool in net.program.of(Pool) if pool.name not in left)
+        write_program(folded.program, output)
     else:
-        folded = fold_graph(read_nir(opened.file), net.dialect, chosen)
-        write_nir(folded.graph, output)
-        merged, kept = folded.merged, folded.kept
-        if folded.restated:
-            say.say("the graph is written anew, flat and canonical: its own nodes cannot hold what changed")
-    for sentence in kept_thresholds(kept):
+        write_nir(to_graph(folded.program).graph, output)
+    if folded.restated:
+        say.say(RESTATED)
+    for sentence in kept_thresholds(folded.kept):
         say.warn(sentence)
     if options.merge_pools:
-        say.say(f"merged into the weights beside them: {', '.join(merged) or 'no pool'}")
+        say.say(f"merged into the weights beside them: {', '.join(folded.merged) or 'no pool'}")
     after = open_program(open_source(output))
     x, _, what = program_input(opened, net.program, input_file)
     before, x = on_declared_grid(net.program, x, options.input_grid, say)
@@ -103,8 +101,8 @@ def fold_file(
     return {
         "output": str(output),
         "thresholds": options.thresholds,
-        "kept": dict(kept),
-        "merged": list(merged),
+        "kept": dict(folded.kept),
+        "merged": list(folded.merged),
         "exact": all(proof.exact for proof in prove_exact(after)),
         "compared": bench.report.as_dict(),
     }

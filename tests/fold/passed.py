@@ -7,7 +7,7 @@ import nir
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.exporters.nir.patch import write_back
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.passes import apply, narrow, widen
 from stl_deploy.passes.base import Pass
 
@@ -17,4 +17,4 @@ def passed(one: Pass, graph: nir.NIRGraph, dialect: Dialect) -> tuple[nir.NIRGra
     before = lower(graph, dialect)
     options = FoldOptions(thresholds="weights", merge_pools=True)
     made = apply(before, (widen.PASS, one, narrow.PASS), options)
-    return (write_back(graph, dialect, before, made.program).graph if made.removed else graph), made.removed
+    return (to_graph(made.program).graph if made.removed else graph), made.removed

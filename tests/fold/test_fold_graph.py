@@ -8,6 +8,7 @@ from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import ParityError, UnsupportedError
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, apply, exact_grids, fold_scales, fold_thresholds
@@ -22,7 +23,7 @@ RNG = np.random.default_rng(5)
 
 
 def fold_graph(net, dialect, **options):
-    return folding.fold_graph(net, dialect, FoldOptions(**options)).graph
+    return to_graph(folding.fold(lower(net, dialect), FoldOptions(**options)).program).graph
 
 
 def _affine(outputs, inputs):

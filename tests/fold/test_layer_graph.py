@@ -13,6 +13,7 @@ from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.write import late_behind
 from stl_deploy.graph.program import (
     DT,
@@ -117,19 +118,20 @@ def test_decays_and_gains_come_back_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     decay, gain = rng.random(500, np.float32), rng.random(500, np.float32) * 3
     lif = neuron("lif", "input", (500,), decay=decay, gain=gain, offset=rng.random(500, np.float32), reset="subtract")
-    _, dialect, program, _ = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
+    program, _ = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
     found = program.by_name["lif"]
     assert isinstance(found, Neuron)
     assert (found.decay == decay).all()
     assert (found.gain == gain).all()
-    assert dialect.reset == "subtract"
+    assert to_graph(program).dialect.reset == "subtract"
 
 
 def test_two_kinds_of_neurons_in_one_file(tmp_path: Path) -> None:
     first, last = neuron("a", "input", reset="subtract", compare="ge"), neuron("b", "a", v_reset=f32(-0.5)[0])
-    nir, dialect, program, _ = fold_layers(graph(X, first, last))
-    assert dialect.nodes
-    write_nir(nir, tmp_path / "net.nir")
+    program, _ = fold_layers(graph(X, first, last))
+    written = to_graph(program)
+    assert written.dialect.nodes
+    write_nir(written.graph, tmp_path / "net.nir")
     read = lower(read_nir(tmp_path / "net.nir"))
     for one in (program, read):
         assert [(n.reset, n.compare) for n in one.spiking] == [("subtract", "ge"), ("value", "gt")]
@@ -149,7 +151,7 @@ def test_a_max_pool_of_currents_stays_for_nir_has_none() -> None:
         input_shape=(1, 4, 4),
     )
     folded = fold_layers(graph(image, pool))
-    assert folded.graph is None
+    assert folded.program.origin is None
     assert any(folded.program.of(MaxPool))
 
 
@@ -336,7 +338,7 @@ REARRANGED: dict[str, tuple[tuple[Node, ...], Any]] = {
 @pytest.mark.parametrize("name", REARRANGED)
 def test_a_rearrangement_leaves_and_the_values_stay(name: str) -> None:
     layers, expected = REARRANGED[name]
-    _, _, program, arranged = fold_layers(graph(*layers))
+    program, arranged = fold_layers(graph(*layers))
     x = 2 * (np.random.default_rng(0).random((5, 6, 8 if layers[0] is CUBE else 4)) < 0.4).astype(np.float32)
     given = x.reshape(*x.shape[:2], *layers[0].shape)
     found = run(program, arrange(given, arranged.get("input"))).y

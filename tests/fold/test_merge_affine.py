@@ -16,6 +16,7 @@ from stl_deploy.config.options import FoldOptions
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, fold_affine
 from stl_deploy.pipeline import fold as folding
@@ -29,7 +30,7 @@ def merge_affine(net: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
 
 
 def fold_graph(net: nir.NIRGraph, dialect: Dialect, **options: Any) -> nir.NIRGraph:
-    return folding.fold_graph(net, dialect, FoldOptions(**options)).graph
+    return to_graph(folding.fold(lower(net, dialect), FoldOptions(**options)).program).graph
 
 
 def _depthwise(scale: Any, offset: Any) -> nir.Conv2d:

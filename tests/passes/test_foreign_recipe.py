@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import nir
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import ParityError, StlDeployError
+from stl_deploy.exporters.nir import patch
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
-from stl_deploy.exporters.nir.patch import write_back
-from stl_deploy.pipeline.fold import fold_graph
+from stl_deploy.exporters.nir.patch import to_graph
+from stl_deploy.graph.program import Linear, Neuron, Node, Program
+from stl_deploy.passes import FOREIGN, apply
+from stl_deploy.pipeline.fold import fold
 from tests.graph.nets import a, chain, full, graph, iff, lif
 from tests.oracles.fold import graph as old
 from tests.oracles.fold.merge_pools import merge_pools
@@ -73,14 +77,15 @@ def test_files_are_folded_as_before_but_for_one_rounding(
         expected = error
     if isinstance(expected, StlDeployError):
         try:
-            partly = fold_graph(net, dialect, FoldOptions(merge_pools=True, **options))
+            partly = fold(lower(net, dialect), FoldOptions(merge_pools=True, **options))
         except type(expected):
             return
         assert getattr(expected, "slug", "") == "threshold-not-absorbable"  # the old fold refused all for one neuron
         assert partly.kept
         return
-    found = fold_graph(net, dialect, FoldOptions(merge_pools=True, **options))
-    assert (found.restated, found.dialect) == (False, dialect)
+    folded = fold(lower(net, dialect), FoldOptions(merge_pools=True, **options))
+    found = to_graph(folded.program)
+    assert (folded.restated, found.dialect) == (False, dialect)
     assert list(found.graph.nodes) == list(expected.nodes)
     assert list(map(tuple, found.graph.edges)) == list(map(tuple, expected.edges))
     assert found.graph.metadata["author"] == "someone"
@@ -99,7 +104,8 @@ def test_files_are_folded_as_before_but_for_one_rounding(
 
 def test_an_untouched_file_is_written_back_as_it_was() -> None:
     net = chain([2], nir.Linear(a([1, 2], [0, 1])), iff((2,)))
-    found = fold_graph(net, Dialect(), FoldOptions(exact_grid=False))
+    found = to_graph(fold(lower(net, Dialect()), FoldOptions(exact_grid=False)).program)
+    assert found.how == "as read"
     assert all(found.graph.nodes[name] is node for name, node in net.nodes.items())
     assert list(found.graph.edges) == list(net.edges)
 
@@ -124,22 +130,58 @@ def _inner() -> nir.NIRGraph:
 
 def test_a_graph_that_cannot_hold_the_change_is_restated_and_says_so() -> None:
     """A scale inside a nested graph goes into the weights behind it: the graph is written flat."""
-    found = fold_graph(_inner(), Dialect(), FoldOptions(exact_grid=False))
-    assert found.restated
+    folded = fold(lower(_inner(), Dialect()), FoldOptions(exact_grid=False))
+    found = to_graph(folded.program)
+    assert folded.restated
     assert not any(isinstance(node, nir.NIRGraph | nir.Scale) for node in found.graph.nodes.values())
     assert found.graph.nodes["block.w"].weight.tolist() == [[4, 16], [2, 4]]
     assert found.graph.metadata["author"] == "someone"
     assert lower(found.graph, found.dialect).by_name.keys() == found.program.by_name.keys()
 
 
-def test_what_is_written_back_is_read_back_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def _folded() -> tuple[nir.NIRGraph, Program]:
     net = chain([2], nir.Linear(a([1, 2], [0, 1])), iff((2,), theta=2.0))
-    before = lower(net, Dialect())
-    from stl_deploy.exporters.nir import patch
-    from stl_deploy.passes import FOREIGN, apply
+    return net, apply(lower(net, Dialect()), FOREIGN, FoldOptions(thresholds="weights")).program
 
-    after = apply(before, FOREIGN, FoldOptions(thresholds="weights")).program
-    write_back(net, Dialect(), before, after)
+
+def test_a_patch_that_does_not_hold_what_is_meant_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, after = _folded()
+    assert to_graph(after).how == "patched"
     monkeypatch.setattr(patch, "_weights", lambda held, node: {"weight": node.weight * np.float32(2)})
-    with pytest.raises(ParityError, match="pass write_back: neuron"):
-        write_back(net, Dialect(), before, after)
+    restated = to_graph(after)
+    assert restated.how == "restated"
+    assert restated.graph.nodes["n0"].weight.tolist() == [[0.5, 1], [0, 0.5]]
+
+
+def test_what_is_written_back_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, after = _folded()
+    monkeypatch.setattr(patch, "_weights", lambda held, node: {"weight": node.weight * np.float32(2)})
+    monkeypatch.setattr(patch, "_is_same_network", lambda read, program: True)
+    with pytest.raises(ParityError, match="pass to_graph: neuron"):
+        to_graph(after)
+
+
+def test_a_graph_is_patched_where_a_user_changed_values_and_restated_where_its_nodes_cannot_hold_them() -> None:
+    """Time constants of NIR are in seconds of the file's dt: a decay that was changed is written anew."""
+    net = chain([2], nir.Linear(a([1, 2], [0, 1])), lif((2,), tau=[0.002, 0.002], theta=2.0))
+    net.metadata = {"author": "me"}
+    program = lower(net, Dialect(dt=1e-3, leak="exp"))
+    linear, neuron = program.by_name["n0"], program.by_name["n1"]
+    assert isinstance(linear, Linear)
+    assert isinstance(neuron, Neuron)
+
+    def with_node(node: Node) -> Program:
+        return replace(program, nodes=tuple(node if one.name == node.name else one for one in program.nodes))
+
+    weights = to_graph(with_node(replace(linear, weight=linear.weight * 2)))
+    assert (weights.how, weights.dialect.dt) == ("patched", 1e-3)
+    assert weights.graph.nodes["n0"].weight.tolist() == [[2, 4], [0, 2]]
+    assert weights.graph.nodes["n1"] is net.nodes["n1"]
+    slower = to_graph(with_node(replace(neuron, decay=np.float32(0.875))))
+    assert slower.how == "restated"
+    (read,) = lower(slower.graph, slower.dialect).of(Neuron)
+    assert np.unique(read.decay).tolist() == [0.875]
+    assert slower.graph.metadata["author"] == "me"
+    lower_theta = to_graph(with_node(replace(neuron, threshold=np.float32(1))))
+    assert lower_theta.how == "patched"
+    assert np.unique(lower_theta.graph.nodes["n1"].v_threshold).tolist() == [1]

@@ -28,7 +28,7 @@ from stl_deploy.exporters.nir.lower.loops import place_delays
 from stl_deploy.exporters.nir.lower.neurons import lower_neuron
 from stl_deploy.exporters.nir.lower.readings import SHAPE_CONVENTIONS, ShapeConvention
 from stl_deploy.exporters.nir.lower.wiring import Wiring, wire
-from stl_deploy.graph.program import Input, Node, Output, Program, Reshape, Shape, Source
+from stl_deploy.graph.program import Input, Node, Origin, Output, Program, Reshape, Shape, Source
 
 METADATA_KEY = "stl_deploy"
 """The graph's metadata under this key is ours: dialect, input coding, grids, versions."""
@@ -50,13 +50,15 @@ class Lowering:
     reading: ShapeConvention
     dialect: Dialect
     metadata: Mapping[str, Any]
+    graph: nir.NIRGraph
 
     @property
     def program(self) -> Program:
         """The Program; raises the first error if there is one."""
         if self.errors:
             raise self.errors[0]
-        return Program(place_delays(self.nodes, self.dialect), self.dialect.dt, self.metadata)
+        nodes = place_delays(self.nodes, self.dialect)
+        return Program(nodes, self.dialect.dt, self.metadata, Origin(self.graph, self.dialect, nodes))
 
 
 def lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Program:
@@ -78,12 +80,12 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     dialect = dialect or metadata_dialect(metadata)
     wiring = wire(graph, into_neurons=dialect.loop_input == "neuron")
     _require_named(wiring, dialect)
-    best = _lower_as(wiring, SHAPE_CONVENTIONS[0], dialect, metadata)
+    best = _lower_as(graph, wiring, SHAPE_CONVENTIONS[0], dialect, metadata)
     for reading in SHAPE_CONVENTIONS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):
             break
-        lowering = _lower_as(wiring, reading, dialect, metadata)
-        best = lowering if len(lowering.errors) < len(best.errors) else best
+        found = _lower_as(graph, wiring, reading, dialect, metadata)
+        best = found if len(found.errors) < len(best.errors) else best
     return best
 
 
@@ -115,7 +117,9 @@ def _require_named(wiring: Wiring, dialect: Dialect) -> None:
                 )
 
 
-def _lower_as(wiring: Wiring, reading: ShapeConvention, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:
+def _lower_as(
+    graph: nir.NIRGraph, wiring: Wiring, reading: ShapeConvention, dialect: Dialect, metadata: Mapping[str, Any]
+) -> Lowering:
     nodes: dict[str, Node] = {}
     shapes: dict[str, Shape] = {}
     arriving: dict[str, Shape] = {}
@@ -138,7 +142,7 @@ def _lower_as(wiring: Wiring, reading: ShapeConvention, dialect: Dialect, metada
         if shape is not None:
             shapes[name] = shape
     errors += _returning_edges(nodes)
-    return Lowering(nodes, arriving, tuple(errors), tuple(unreached), wiring, reading, dialect, metadata)
+    return Lowering(nodes, arriving, tuple(errors), tuple(unreached), wiring, reading, dialect, metadata, graph)
 
 
 def own_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
