@@ -185,3 +185,13 @@ def test_a_graph_is_patched_where_a_user_changed_values_and_restated_where_its_n
     lower_theta = to_graph(with_node(replace(neuron, threshold=np.float32(1))))
     assert lower_theta.how == "patched"
     assert np.unique(lower_theta.graph.nodes["n1"].v_threshold).tolist() == [1]
+
+
+def test_the_dialect_of_a_file_is_of_its_own_nodes_not_what_a_program_came_with() -> None:
+    read = lower(chain([2], nir.Linear(a([1, 2], [0, 1])), lif((2,))), Dialect(compare="ge", reset="subtract"))
+    program = replace(read, metadata={"dialect": {"compare": "gt", "leak": "exp"}}, origin=None)
+    written = to_graph(program)
+    assert written.how == "new"
+    again = lower(written.graph)
+    assert [(node.compare, node.reset) for node in again.of(Neuron)] == [("ge", "subtract")]
+    assert again.digest() == written.program.digest()
