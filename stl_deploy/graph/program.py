@@ -240,7 +240,7 @@ class Neuron(Node):
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What a Program was read from: the graph as its Format holds it, its dialect, and the nodes it was read as."""
+    """Source of a Program: the graph as its Format holds it, its dialect, and the nodes read from it."""
 
     graph: Any
     dialect: Any
