@@ -33,6 +33,7 @@ from stl_deploy.errors import (
 if _TYPE_CHECKING:
     from stl_deploy import data
     from stl_deploy.exporters.targets import register_target
+    from stl_deploy.nn.adapting import ALIF
     from stl_deploy.nn.learn_thresholds import learn_thresholds
     from stl_deploy.nn.neuron import LI, LIF
     from stl_deploy.pipeline.capture import capture
@@ -43,6 +44,7 @@ if _TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "ALIF": "nn.adapting",
     "LI": "nn.neuron",
     "LIF": "nn.neuron",
     "SpikingGraph": "pipeline.spiking_graph",
@@ -56,6 +58,7 @@ _HOME = {
 """Where each name lives; data is a package itself."""
 
 __all__ = [
+    "ALIF",
     "LI",
     "LIF",
     "CaptureError",

@@ -177,8 +177,13 @@ def _neuron(node, x, state):
     if node.threshold is not None and node.decay is not None and node.reset == "snntorch_subtract_now":
         over = (before > node.threshold).astype(F)
         v = v - node.threshold * over
+    level = subtracted = node.threshold
+    if node.adaptation is not None:
+        state["a"] = node.adaptation.decay * state.get("a", F(0)) + node.adaptation.jump * state["s"]
+        level = node.threshold + state["a"]
+        subtracted = level if node.adaptation.subtracts == "adapted" else node.threshold
     if node.threshold is not None and node.reset == "subtract_delayed":
-        v = v - node.threshold * state["s"]
+        v = v - subtracted * state["s"]
     if node.threshold is not None and node.reset == "value_delayed":
         v = np.where(state["s"] > 0, F(0) if node.v_reset is None else node.v_reset, v).astype(F)
     if node.v_min is not None:
@@ -192,12 +197,12 @@ def _neuron(node, x, state):
         s = np.maximum(s, F(0))
         s = s if node.cap is None else np.minimum(s, F(node.cap))
     else:
-        s = (v > node.threshold if node.compare == "gt" else v >= node.threshold).astype(F)
+        s = (v > level if node.compare == "gt" else v >= level).astype(F)
     state["s"] = s
     if node.reset == "value":
         state["v"] = np.where(s > 0, F(0) if node.v_reset is None else node.v_reset, v)
     if node.reset == "snntorch_subtract_now" and node.decay is not None:
         state["v"] = v - node.threshold * (s - over)
     if node.reset == "subtract":
-        state["v"] = v - node.threshold * s
+        state["v"] = v - subtracted * s
     return s

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stl_deploy.graph.program import (
+    Adaptation,
     Concat,
     Conv,
     Delay,
@@ -248,6 +249,12 @@ class _Made:
         synapse = None
         if self.pick(True, False, False):
             synapse = Synapse(self.pick("euler", "exp_add"), self.parameter(shape, 0, 1), maybe(0.5, 2))
+        reset = self.pick("value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now")
+        counting = self.counting()
+        adaptation = None
+        if self.more and threshold and not counting and reset != "snntorch_subtract_now" and self.pick(True, False):
+            subtracts = self.pick("baseline", "adapted")
+            adaptation = Adaptation(self.parameter(shape, 0, 0.9), self.parameter(shape, 0, 1), subtracts)
         return Neuron(
             name=name,
             shape=shape,
@@ -261,8 +268,9 @@ class _Made:
             v_start=maybe(-1, 1),
             synapse=synapse,
             compare=self.pick("gt", "ge"),
-            reset=self.pick("value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"),
-            **self.counting(),
+            reset=reset,
+            adaptation=adaptation,
+            **counting,
         )
 
     def counting(self):

@@ -3,7 +3,8 @@
 A factor that is 1 everywhere (an integrator's decay, a unit gain) costs no multiply, and a term that
 is 0 everywhere costs no add. A factor that is 2^-k everywhere is a shift on integers, 1 - 2^-k a shift and a
 subtract; on floats both are multiplies. A comparison is priced as an add. A reset to a value is a write: it
-costs no arithmetic; a reset by subtraction is one add for each spike.
+costs no arithmetic; a reset by subtraction is one add for each spike. A threshold that adapts takes a multiply by its
+decay and an add to the baseline in each update, and an add of the jump for each spike.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def neuron_ops(node: Neuron) -> NeuronOps:
     """Return the operations of one update of ``node``."""
     synapse = node.synapse
     stateful = node.decay is not None
+    adapts = node.adaptation
     decays = [_factor(node.decay), *([] if synapse is None else [_factor(synapse.decay)])]
+    decays += [] if adapts is None else [_factor(adapts.decay)]
     gains = [_factor(node.gain), *([] if synapse is None else [_factor(synapse.gain)])]
     return NeuronOps(
         leak_muls=decays.count("multiply"),
@@ -64,9 +67,13 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         leak_shifts=len(decays) - decays.count("none") - decays.count("multiply"),
         other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
         shift_adds=(decays + gains).count("shift and subtract"),
-        adds=stateful + _term(node.offset) + (synapse is not None) + (node.many and node.rounding != "down"),
+        adds=stateful
+        + _term(node.offset)
+        + (synapse is not None)
+        + (adapts is not None)
+        + (node.many and node.rounding != "down"),
         compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract_now"),
-        adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING),
+        adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING) + (adapts is not None),
     )
 
 
@@ -98,6 +105,7 @@ def leaks(node: Neuron) -> bool:
     """
     synapse = node.synapse is not None
     moves = node.resets_late or (node.spiking and not node.many and node.reset in _SUBTRACTING)
+    moves = moves or node.adaptation is not None
     return node.decay is not None and (_factor(node.decay) != "none" or bool(_term(node.offset)) or synapse or moves)
 
 

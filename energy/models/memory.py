@@ -109,8 +109,9 @@ def weight_words(node: Linear | Conv | Scale | Pool) -> int:
 
 
 def state_words(node: Neuron) -> int:
-    """Return the numbers that each neuron keeps from step to step: potential, current, spike of a delayed reset."""
-    return int(node.decay is not None) + int(node.synapse is not None) + int(node.resets_late)
+    """Return the numbers that a neuron keeps between steps: potential, current, adaptation, spike of a late reset."""
+    states = node.decay, node.synapse, node.adaptation
+    return sum(state is not None for state in states) + int(node.resets_late)
 
 
 def address_bits(places: int) -> int:

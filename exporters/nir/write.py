@@ -303,6 +303,10 @@ def _flatten(node: Reshape) -> nir.NIRNode:
 
 
 def _neuron(node: Neuron) -> nir.NIRNode:
+    if node.adaptation is not None:
+        raise CaptureError(
+            f"layer '{node.name}' has a threshold that adapts, for which NIR has no node", layer=node.name
+        )
     threshold = None if node.threshold is None else full(node, node.threshold).astype(np.float32)
     if node.decay is None:
         assert threshold is not None

@@ -6,12 +6,12 @@ import numpy as np
 
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.exporters.onnx.states import States
-from stl_deploy.graph.program import Floats, Neuron, Synapse
+from stl_deploy.graph.program import Adaptation, Floats, Neuron, Synapse
 
 
 def has_state(node: Neuron) -> bool:
     """Return whether any state persists from one time step to the next."""
-    return node.decay is not None or node.synapse is not None or node.resets_late
+    return node.decay is not None or node.synapse is not None or node.resets_late or node.adaptation is not None
 
 
 def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str | None = None) -> str:
@@ -30,17 +30,23 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     if node.threshold is None:
         return _keep(states, node, _bounded(scope, node, v))
     theta = scope.weight(f"{name}.threshold", node.threshold)
+    last = states.open(name, "s", node.shape) if node.resets_late or node.adaptation is not None else ""
+    level = theta if node.adaptation is None else _adapted(scope, node, node.adaptation, theta, last, states)
+    if node.adaptation is not None and node.adaptation.subtracts == "adapted":
+        theta = level
     if node.resets_late:
-        v = _reset_late(scope, node, v, theta, states.open(name, "s", node.shape))
+        v = _reset_late(scope, node, v, theta, last)
     over = (
         _over(scope, name, before, theta) if node.decay is not None and node.reset == "snntorch_subtract_now" else None
     )
     if over is not None:
         v = _subtract(scope, name, v, theta, over)
     v = _bounded(scope, node, v)
-    fired, spikes = _fire(scope, node, v, theta, output)
-    if node.resets_late:
+    fired, spikes = _fire(scope, node, v, level, output)
+    if last:
         states.close(name, "s", spikes)
+    if node.resets_late:
+        pass
     elif over is not None:
         v = _subtract(scope, name, v, theta, scope.op("Sub", [spikes, over], f"{name}/new_spikes"))
     elif node.decay is not None and node.reset != "none":
@@ -51,6 +57,17 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
         )
     _keep(states, node, v)
     return spikes
+
+
+def _adapted(scope: Scope, node: Neuron, adaptation: Adaptation, theta: str, last: str, states: States) -> str:
+    """The threshold of this step, from how far it was raised and the spikes of the step before."""
+    name = node.name
+    raised = states.open(name, "a", node.shape)
+    faded = _times(scope, name, "adaptation_decay", adaptation.decay, raised)
+    jump = _times(scope, name, "adaptation_jump", adaptation.jump, last)
+    raised = scope.op("Add", [faded, jump], f"{name}/raised")
+    states.close(name, "a", raised)
+    return scope.op("Add", [theta, raised], f"{name}/adapted")
 
 
 def _over(scope: Scope, name: str, before: str, theta: str) -> str:

@@ -19,7 +19,19 @@ from numpy.typing import NDArray
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph.program import Compare, Input, Node, Program, Reset, Rounding, Source, Synapse, SynapseRule
+from stl_deploy.graph.program import (
+    Adaptation,
+    Compare,
+    Input,
+    Node,
+    Program,
+    Reset,
+    Rounding,
+    Source,
+    Subtracts,
+    Synapse,
+    SynapseRule,
+)
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 from stl_deploy.graph.takes import ALL_NODES
@@ -27,15 +39,18 @@ from stl_deploy.graph.takes import ALL_NODES
 FORMAT = 1
 _HEADER = "program"
 _KINDS = {kind.__name__: kind for kind in ALL_NODES}
-_PARTS = {kind.__name__: kind for kind in (Source, Synapse)}
+_PARTS = {kind.__name__: kind for kind in (Source, Synapse, Adaptation)}
 """Dataclasses that stand within nodes."""
 _WORDS = {
     "compare": get_args(Compare),
     "reset": get_args(Reset),
     "rule": get_args(SynapseRule),
     "rounding": get_args(Rounding),
+    "subtracts": get_args(Subtracts),
 }
 """Fields that hold one of a few words."""
+_LATER = {"adaptation"}
+"""Fields that files of earlier versions lack."""
 _MOST_VALUES = 2**28
 """Values of all nodes of one sample and step; with more, not even one step is run."""
 _MOST_LEVELS = 8
@@ -114,6 +129,7 @@ def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
         return _array(arrays[value["array"]])
     kind: Any = {**_KINDS, **_PARTS}[value["kind"]]
     known = {f.name for f in fields(kind)}
+    value = {name: None for name in known & _LATER} | value
     if set(value) - {"kind"} != known:
         raise InputError(f"a {value['kind']}: expected {', '.join(sorted(known))}; found other fields")
     for name in known & set(_WORDS):

@@ -171,6 +171,8 @@ def _delay(node: Delay, group: Group) -> dict[str, NDArray[Any]]:
 
 
 def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
+    if node.adaptation is not None:
+        raise _not_here(node, "adapting-threshold", "its threshold adapts")
     given = {name: getattr(node, name) for name in ("decay", "gain", "offset", "v_reset", "v_min", "v_start")}
     given["theta"] = node.threshold
     if node.synapse is not None:

@@ -163,8 +163,10 @@ def fold(
             raise InputError(f"{source}: expected -o NET.nir, the file to write")
         result = verbs.fold_file(source, output, dialect=dialect, options=options, say=console())
     else:
-        if options.merge_pools or dialect is not None:
-            raise InputError("--merge-pools and --dialect are of a .nir file; fold the run first, then its net.nir")
+        if options.merge_pools or options.delays != "keep" or dialect is not None:
+            raise InputError(
+                "--merge-pools, --delays and --dialect are of a .nir file; fold the run first, then its net.nir"
+            )
         result = verbs.fold(source, output or source / "net.nir", options=options, say=console())
     emit_json(result, json)
 

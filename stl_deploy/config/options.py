@@ -14,6 +14,7 @@ from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError
 
 FoldThresholds = Literal["keep", "weights"]
+FoldDelays = Literal["keep", "steps"]
 NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
 OnnxForm = Literal["sequence", "step"]
 Precision = Literal["float32", "exact", "int8", "integer"]
@@ -108,8 +109,9 @@ class FoldOptions:
     """Options of fold.
 
     thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
-    float32 sums are exact; None: yes, but for a run as its configuration says, and not for a .nir file.
-    Raises InputError for thresholds of no known form.
+    float32 sums are exact; None: yes, but for a run as its configuration says, and not for a .nir file. delays:
+    ``steps`` rounds learned delays between two steps to one, which changes what the network computes.
+    Raises InputError for thresholds or delays of no known form.
     """
 
     thresholds: FoldThresholds = option("keep", "keep: one per neuron in the graph; weights: absorbed, each is 1.")
@@ -117,9 +119,12 @@ class FoldOptions:
         None, "Round to grids on which float32 sums are exact.", "--exact-grid/--no-exact-grid"
     )
     merge_pools: bool = option(False, "Of a .nir file: average pools go into weights beside them.", "--merge-pools")
+    delays: FoldDelays = option("keep", "steps: delays between two steps are rounded to one; prints the change.")
     input_grid: int | None = _input_grid()
 
     def __post_init__(self) -> None:
+        if self.delays not in get_args(FoldDelays):
+            raise InputError(f"expected delays {' or '.join(get_args(FoldDelays))}; found {self.delays!r}")
         if self.thresholds not in get_args(FoldThresholds):
             raise InputError(f"expected thresholds {' or '.join(get_args(FoldThresholds))}; found {self.thresholds!r}")
 
@@ -130,6 +135,7 @@ class FoldKeywords(TypedDict, total=False):
     thresholds: FoldThresholds
     exact_grid: bool | None
     merge_pools: bool
+    delays: FoldDelays
     input_grid: int | None
 
 

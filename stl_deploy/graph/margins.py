@@ -55,19 +55,18 @@ class UlpMargins:
         if not isinstance(node, Neuron) or not node.spiking:
             return
         near = 0
-        for v in potentials(node, x):
-            theta = nearest_level(node, v)
+        for v, theta in potentials(node, x):
             near += int((np.abs(v - theta) <= self.ulps * np.spacing(np.abs(theta))).sum())
         self.counts[node.name] = self.counts.get(node.name, 0) + near
 
 
-def potentials(node: Neuron, x: Floats) -> Iterator[Floats]:
-    """Yield the potential ``[B, *shape]`` before comparison, for each step of input ``x`` ``[T, B, *shape]``."""
+def potentials(node: Neuron, x: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Yield potentials ``[B, *shape]`` and the levels they meet, for each step of input ``x`` ``[T, B, *shape]``."""
     state = NeuronState(node, x.shape[1])
     output = np.empty_like(x[0])
     for arriving in x:
         state.charge(arriving)
-        yield state.v.copy()
+        yield state.v.copy(), nearest_level(state)
         state.release(output)
 
 
@@ -84,9 +83,9 @@ def margin_at(
 
     def observe(seen: Node, arrived: Floats, output: Floats) -> None:
         if isinstance(seen, Neuron) and seen.name == node:
-            *_, v = potentials(seen, arrived)
+            *_, (v, levels) = potentials(seen, arrived)
             at = (0, *neuron)
-            theta = nearest_level(seen, v)[at]
+            theta = levels[at]
             ulps = (float(v[at]) - float(theta)) / float(np.spacing(np.abs(theta)))
             found.append(Margin(float(v[at]), float(theta), ulps))
 
@@ -95,10 +94,10 @@ def margin_at(
     return found[0]
 
 
-def nearest_level(node: Neuron, v: Floats) -> Floats:
-    """Return the level that each potential ``[B, *shape]`` is compared with; with several spikes, the nearest."""
-    assert node.threshold is not None
-    theta = np.broadcast_to(node.threshold, v.shape)
+def nearest_level(state: NeuronState) -> Floats:
+    """Return the level that each charged potential is compared with; with several spikes, the nearest."""
+    node, v = state.node, state.v
+    theta = np.broadcast_to(state.threshold, v.shape)
     if not node.many:
         return theta
     half = np.float32(0 if node.rounding == "down" else 0.5)

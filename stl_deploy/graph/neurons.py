@@ -21,7 +21,8 @@ class NeuronState:
         if node.v_start is not None:
             self.v += node.v_start
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
-        self.spikes = np.zeros(shape, np.float32) if node.resets_late else None
+        self.spikes = np.zeros(shape, np.float32) if node.resets_late or node.adaptation is not None else None
+        self.a = np.zeros(shape, np.float32) if node.adaptation is not None else None
         over = node.reset == "snntorch_subtract_now" and node.decay is not None
         self._over = np.zeros(shape, np.float32) if over else None
 
@@ -43,7 +44,10 @@ class NeuronState:
             np.add(v, drive, out=v)
         if node.offset is not None:
             np.add(v, node.offset, out=v)
-        if self.spikes is not None:
+        if node.adaptation is not None and self.a is not None and self.spikes is not None:
+            np.multiply(self.a, node.adaptation.decay, out=self.a)
+            np.add(self.a, node.adaptation.jump * self.spikes, out=self.a)
+        if self.spikes is not None and node.resets_late:
             self._reset_late(self.spikes)
         if self._over is not None and node.threshold is not None:
             np.subtract(v, node.threshold * self._over, out=v)
@@ -55,8 +59,21 @@ class NeuronState:
         if self.node.threshold is None:
             np.copyto(out, self.v)
             return
-        fire(self.node, self.v, out)
-        self._reset(self.node.threshold, out)
+        fire(self.node, self.v, out, self.threshold)
+        self._reset(out)
+
+    @property
+    def threshold(self) -> Floats:
+        """What charged potentials are compared with: θ, with adaptation θ + a ``[B, *shape]``."""
+        assert self.node.threshold is not None
+        return self.node.threshold if self.a is None else self.node.threshold + self.a
+
+    @property
+    def _subtracted(self) -> Floats:
+        """What a reset by subtraction takes off."""
+        adaptation = self.node.adaptation
+        assert self.node.threshold is not None
+        return self.threshold if adaptation is not None and adaptation.subtracts == "adapted" else self.node.threshold
 
     def require_finite(self) -> None:
         """Raise GraphError if the potential has left float32's range (NaN never fires, so nothing else shows it)."""
@@ -78,15 +95,15 @@ class NeuronState:
             x = self.i
         return x if node.gain is None else x * node.gain
 
-    def _reset(self, threshold: Floats, out: Floats) -> None:
+    def _reset(self, out: Floats) -> None:
         if self.spikes is not None:
             np.copyto(self.spikes, out)
-        elif self.node.decay is None or self.node.reset == "none":
+        if self.node.resets_late or self.node.decay is None or self.node.reset == "none":
             return
-        elif self.node.reset == "subtract":
-            np.subtract(self.v, threshold * out, out=self.v)
+        if self.node.reset == "subtract":
+            np.subtract(self.v, self._subtracted * out, out=self.v)
         elif self._over is not None:
-            np.subtract(self.v, threshold * (out - self._over), out=self.v)
+            np.subtract(self.v, self._subtracted * (out - self._over), out=self.v)
         else:
             self._to_value(out)
 
@@ -94,24 +111,28 @@ class NeuronState:
         if self.node.reset == "value_delayed":
             self._to_value(spikes)
         elif self.node.threshold is not None:
-            np.subtract(self.v, self.node.threshold * spikes, out=self.v)
+            np.subtract(self.v, self._subtracted * spikes, out=self.v)
 
     def _to_value(self, spikes: Floats) -> None:
         value = np.float32(0) if self.node.v_reset is None else self.node.v_reset
         np.copyto(self.v, value, where=spikes > 0)
 
 
-def fire(node: Neuron, v: Floats, out: Floats) -> None:
-    """Write the spikes of potentials ``v`` into ``out``: 0 or 1, or a count if the node fires several at once."""
-    assert node.threshold is not None
+def fire(node: Neuron, v: Floats, out: Floats, threshold: Floats | None = None) -> None:
+    """Write the spikes of potentials ``v`` into ``out``: 0 or 1, or a count if the node fires several at once.
+
+    threshold: as it is now, where it adapts.
+    """
+    theta = node.threshold if threshold is None else threshold
+    assert theta is not None
     if node.many:
-        np.divide(v, node.threshold, out=out)
+        np.divide(v, theta, out=out)
         rounded(node, out)
         np.clip(out, 0, node.cap, out=out)
     elif node.compare == "gt":
-        np.greater(v, node.threshold, out=out)
+        np.greater(v, theta, out=out)
     else:
-        np.greater_equal(v, node.threshold, out=out)
+        np.greater_equal(v, theta, out=out)
 
 
 def rounded(node: Neuron, ratio: Floats) -> None:

@@ -23,14 +23,16 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract_now"
     v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
     v  = max(v, v_min)
+    a  = ρ·a + jump·s[t−1]                 adaptation: θₐ = θ + a stands for θ in the comparison
     s  = v > θ, v >= θ, or min(max(q(v/θ), 0), cap), q(u) = trunc(u), floor(u + ½), or u rounded, halves to even
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
 The output is ``s``; a neuron without a threshold puts out ``v``. States start at
-``v_start`` (0 if None), i = 0, s = 0, for every sample. With reset "none" a spike changes
-nothing. "snntorch_subtract_now" is snnTorch with ``reset_delay=False``, which fires again only
-where v passes 2·θ while more than θ is left of it.
+``v_start`` (0 if None), i = 0, s = 0, a = 0, for every sample. With reset "none" a spike changes
+nothing. With adaptation a spike subtracts θ, or θₐ as it is when that is subtracted (`Adaptation`).
+"snntorch_subtract_now" is snnTorch with ``reset_delay=False``, which fires again only where v passes 2·θ while
+more than θ is left of it.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ N = TypeVar("N", bound="Node")
 Compare = Literal["gt", "ge"]
 Rounding = Literal["down", "half_up", "half_even"]
 """How many spikes a neuron of several fires: v/θ rounded down (toward zero), or to the nearest number."""
+Subtracts = Literal["baseline", "adapted"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """What a spike does to the potential (see the module's equations)."""
@@ -203,6 +206,19 @@ class Synapse:
     gain: Floats | None
 
 
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """A threshold that rises with each spike and decays back to its baseline (see the module's equations).
+
+    decay: ρ, from 0 to below 1. jump: what a spike of one step adds to the threshold of the next. subtracts: what a
+    reset by subtraction takes off v: the baseline θ, or θ + a, the threshold as it is.
+    """
+
+    decay: Floats
+    jump: Floats
+    subtracts: Subtracts = "baseline"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Neuron(Node):
     """A population of neurons; the module's docstring has the equations.
@@ -210,7 +226,7 @@ class Neuron(Node):
     Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
     threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold). offset: what the
     drive gains at every step, input or not (NIR's v_leak). many: several spikes in one step, at most ``cap`` (None: as
-    many as v holds thresholds), their number rounded by ``rounding``.
+    many as v holds thresholds), their number rounded by ``rounding``. adaptation: of the threshold, not with many.
     """
 
     decay: Floats | None
@@ -226,6 +242,7 @@ class Neuron(Node):
     many: bool = False
     cap: int | None = None
     rounding: Rounding = "down"
+    adaptation: Adaptation | None = None
 
     @property
     def spiking(self) -> bool:
@@ -333,7 +350,8 @@ def is_max_pool(program: Program, node: Node) -> bool:
     if not isinstance(node, Neuron) or node.decay is not None or node.threshold is None or node.many:
         return False
     if (
-        node.resets_late
+        node.adaptation is not None
+        or node.resets_late
         or node.gain is not None
         or node.offset is not None
         or node.threshold.ndim

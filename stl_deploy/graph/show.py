@@ -135,6 +135,8 @@ def _neuron(node: Neuron) -> list[str]:
     if node.decay is None:
         return [*parts, "no memory"]
     parts.append(_reset(node) + ", one step late" * node.resets_late)
+    if node.adaptation is not None:
+        parts.append(f"threshold adapts: decay {_span(node.adaptation.decay)}, jump {_span(node.adaptation.jump)}")
     several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
     nearest = {"half_up": ", halves up", "half_even": ", halves to even"}.get(node.rounding, "")
     return [*parts, *[several + nearest] * node.many]
@@ -148,7 +150,8 @@ def _reset(node: Neuron) -> str:
             return f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}"
         case "snntorch_subtract_now":
             return "reset by subtraction as snnTorch's reset_delay=False"
-    return "reset by subtraction"
+    adapted = node.adaptation is not None and node.adaptation.subtracts == "adapted"
+    return "reset by subtraction" + " of the threshold as it is" * adapted
 
 
 def _arrays(node: Neuron) -> list[tuple[str, Floats | None]]:

@@ -42,6 +42,7 @@ SEVERAL, _SEVERAL = describe_field("many")
 _REMEDIES = {
     "v_start": "use neurons that start at 0",
     "v_min": "train without a bound",
+    "adaptation": "use a fixed threshold, or export to onnx",
 }
 
 Value = float | str

@@ -19,6 +19,7 @@ _DESCRIPTIONS = {
     "v_reset": ("v-reset", "its v_reset is not 0"),
     "v_start": ("v-start", "its potential does not start at 0"),
     "v_min": ("v-min", "its potential has a lower bound, v_min"),
+    "adaptation": ("adapting-threshold", "its threshold adapts"),
     "synapse": ("synaptic-current", "it filters its input current"),
 }
 

@@ -279,10 +279,11 @@ class _Delay(_Layer):
 
 
 class State:
-    """A population's potential, current, and last spikes."""
+    """A population's potential, current, last spikes, and how far its threshold is raised."""
 
     def __init__(self, v: Tensor) -> None:
-        self.v, self.i, self.s = v, torch.zeros_like(v), torch.zeros_like(v)
+        self.v = v
+        self.i, self.s, self.a = (torch.zeros_like(v) for _ in range(3))
 
 
 class Population(_Layer):
@@ -300,7 +301,9 @@ class Population(_Layer):
         synapse = node.synapse
         self.hold(i_decay=None if synapse is None else synapse.decay, i_gain=None if synapse is None else synapse.gain)
         self._derivative = surrogate_of(surrogate)
-        extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse)
+        adapts = node.adaptation
+        self.hold(a_decay=None if adapts is None else adapts.decay, a_jump=None if adapts is None else adapts.jump)
+        extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse, adapts)
         alike = node.decay is not None and not node.decay.ndim and all(field is None for field in extra)
         self._plain = alike and theta is not None and not node.many and node.reset in ("value", "subtract")
 
@@ -338,6 +341,13 @@ class Population(_Layer):
         v = drive if decay is None else state.v * decay + drive
         if (offset := self._get("offset")) is not None:
             v = v + offset
+        firing = self.threshold
+        if theta is not None and firing is not None and node.adaptation is not None:
+            state.a = state.a * self.get_buffer("a_decay") + self.get_buffer("a_jump") * state.s
+            firing = level = theta + state.a
+            if node.compare == "gt":  # the next float, which v >= it must reach
+                firing = level + (torch.nextafter(level, torch.full_like(level, torch.inf)) - level).detach()
+            theta = level if node.adaptation.subtracts == "adapted" else theta
         if theta is not None and node.reset == "subtract_delayed":
             v = v - theta * state.s
         if theta is not None and node.reset == "value_delayed":
@@ -349,7 +359,7 @@ class Population(_Layer):
         state.v = v
         if theta is None:
             return v
-        s = self._fire(v)
+        s = self._fire(v, firing)
         state.s = s
         if node.decay is not None:
             state.v = self._after(v, s, theta, over)
@@ -385,11 +395,11 @@ class Population(_Layer):
         gain = self._get("gain")
         return x if gain is None else x * gain
 
-    def _fire(self, v: Tensor) -> Tensor:
-        assert self.threshold is not None
+    def _fire(self, v: Tensor, threshold: Tensor | None) -> Tensor:
+        assert threshold is not None
         if self.node.many:
-            return torch.clamp(_rounded(v / self.threshold, self.node.rounding), min=0, max=self.node.cap)
-        return spike(v, self.threshold, self._derivative)
+            return torch.clamp(_rounded(v / threshold, self.node.rounding), min=0, max=self.node.cap)
+        return spike(v, threshold, self._derivative)
 
 
 def _rounded(ratio: Tensor, rounding: Rounding) -> Tensor:

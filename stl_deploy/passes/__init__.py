@@ -26,9 +26,11 @@ from stl_deploy.passes import (
     fuse_synapses,
     lower_max_pools,
     materialise_delays,
+    merge_delays,
     merge_pools,
     narrow,
     representable_decays,
+    round_delays,
     split_concats,
     start_at_leak,
     strict_comparison,
@@ -50,6 +52,8 @@ OWN: tuple[Pass, ...] = (
 """What brings the Program of a network of ours to the nodes that NIR has, on exact grids."""
 FOREIGN: tuple[Pass, ...] = (
     widen.PASS,
+    round_delays.PASS,
+    replace(merge_delays.PASS, wanted=round_delays.PASS.wanted),
     fold_affine.PASS,
     merge_pools.PASS,
     fold_scales.PASS,
@@ -65,6 +69,7 @@ CAPTURED: tuple[Pass, ...] = (
     absorb_permutations.PASS,
     fuse_linears.PASS,
     start_at_leak.PASS,
+    merge_delays.PASS,
     materialise_delays.PASS,
     fuse_synapses.PASS,
     narrow.PASS,
@@ -86,17 +91,21 @@ def apply(
     grids: tuple[LayerGrid, ...] = ()
     removed: tuple[str, ...] = ()
     kept: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     known: Arrived | None = None
     for rewriting in wanted:
         for error in rewriting.refusals(program):
             raise error
         made = rewriting.run(program)
         kept |= made.kept
+        notes += made.notes
         if made.program is program:
             continue
-        if check:
+        if rewriting.exactness == "asked":
+            known = None
+        elif check:
             how: dict[str, Any] = {"exactness": rewriting.exactness, "places": made.places, "grids": made.grids}
             known = require_equivalent(program, made.program, by=rewriting.name, known=known, **how)
         program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
         grids += () if rewriting is narrow.PASS else made.grids
-    return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed, kept)
+    return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed, kept, notes)

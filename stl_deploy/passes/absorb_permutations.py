@@ -10,7 +10,7 @@ NIR has no node for that pool, and what takes the pool takes it, too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from math import prod
 from typing import Any
 
@@ -375,7 +375,10 @@ class _Work:
         )
 
 
-_ARRAYS = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "synapse", "scale", "steps")
+_ARRAYS = (
+    *("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "synapse", "adaptation"),
+    *("scale", "steps"),
+)
 
 
 def _later(sources: tuple[Source, ...], delay: int) -> tuple[Source, ...]:
@@ -388,7 +391,9 @@ def _last(shape: tuple[int, ...]) -> Indices:
 
 
 def _ordered(values: Any, shape: tuple[int, ...], back: Indices) -> Any:
-    """Reorder a parameter; a uniform one stays as it is."""
+    """Reorder a parameter, or each of a synapse's or an adaptation's; a uniform one stays as it is."""
+    if is_dataclass(values) and not isinstance(values, type):
+        return replace(values, **{f.name: _ordered(getattr(values, f.name), shape, back) for f in fields(values)})
     if values is None or not isinstance(values, np.ndarray | np.generic) or np.ndim(values) == 0:
         return values
     return np.broadcast_to(values, shape).reshape(-1)[back]

@@ -12,8 +12,9 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import Node, Program, Source
 from stl_deploy.passes.permutations import Indices
 
-Exactness = Literal["bits", "real", "grid"]
-"""What stays equal: every bit; every number but for rounding; or what a chosen rounding of the numbers explains."""
+Exactness = Literal["bits", "real", "grid", "asked"]
+"""What stays equal: every bit; every number but for rounding; what a chosen rounding of the numbers explains; or
+nothing, for an option asks for a change, and the pass's notes say how large it is."""
 Nodes = dict[str, Node]
 
 
@@ -37,7 +38,8 @@ class Rewritten:
 
     places: for each reordered neuron and input, the flat place that each value had before.
     grids: how far the weights of layers were rounded on purpose. removed: the nodes that went into others.
-    kept: why a neuron keeps its thresholds though they were to go into weights, by its name.
+    kept: why a neuron keeps its thresholds though they were to go into weights, by its name. notes: what
+    an option changed, in sentences.
     """
 
     program: Program
@@ -45,6 +47,7 @@ class Rewritten:
     grids: tuple[LayerGrid, ...] = ()
     removed: tuple[str, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def _none(_: Program) -> Iterable[StlDeployError]:

@@ -254,8 +254,7 @@ def _unit(node: Neuron) -> float:
 
 def _released(state: neurons.NeuronState, in_units: bool) -> tuple[NDArray[np.float64], Floats]:
     """Return potentials and spikes, and advance the state. in_units: of the threshold (of 1 if that is 0)."""
-    theta = state.node.threshold
-    assert theta is not None
+    theta = state.threshold
     potentials = state.v.astype(np.float64)
     if in_units:
         potentials = potentials / np.where(theta == 0, 1.0, theta)

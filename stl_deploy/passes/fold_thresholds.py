@@ -76,6 +76,8 @@ def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
         changes[name] = None if value is None else np.asarray(value / divisor)
     if neuron.v_min is not None and neuron.v_min.any():
         changes["v_min"] = np.asarray(-unit, np.float32)  # it is -θ, or the pass would have refused it
+    if (adapts := neuron.adaptation) is not None:
+        changes["adaptation"] = replace(adapts, jump=(adapts.jump / divisor).astype(np.float32))
     return replace(neuron, **changes)
 
 
@@ -83,7 +85,7 @@ def divisor_of(neuron: Neuron) -> tuple[Doubles, np.float32]:
     """Return the divisor of the weights and the stored threshold: 1, or the float just below it."""
     assert neuron.threshold is not None
     stored = np.asarray(neuron.threshold, np.float32)
-    if neuron.compare == "gt":
+    if neuron.compare == "gt" and neuron.adaptation is None:
         least = np.nextafter(stored, np.float32(np.inf))  # v > stored is v >= least
         if _bits(least) < _bits(stored):
             return least.astype(np.float64), np.nextafter(np.float32(1), np.float32(0))

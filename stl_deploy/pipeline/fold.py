@@ -68,6 +68,8 @@ def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
     done: dict[str, Any] = {"thresholds": "weights"} if options.thresholds == "weights" else {}
     if folded.kept:
         done["thresholds_kept"] = sorted(folded.kept)
+    if folded.notes:
+        done["delays"] = list(folded.notes)
     if folded.grids:
         done["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
     return done
@@ -112,5 +114,5 @@ def fold_layers(layers: Program) -> FoldedLayers:
 
 
 def _is_beyond_nir(neuron: Neuron) -> bool:
-    """Return whether a neuron counts spikes as no dialect of NIR does."""
-    return neuron.many and (neuron.rounding != "down" or neuron.decay is None)
+    """Return whether a neuron adapts its threshold, or counts spikes as no dialect of NIR does."""
+    return neuron.adaptation is not None or (neuron.many and (neuron.rounding != "down" or neuron.decay is None))

@@ -20,6 +20,7 @@ from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import Permutations, arrange
+from stl_deploy.tracing.layout import BATCH, axis_of
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
@@ -184,7 +185,11 @@ def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) ->
         return values[output.signal][step - output.lag]
     before = output.signal.before[output.lag - step - 1].tensor
     assert before is not None
-    return before
+    axis = axis_of(output.signal.node.layout, BATCH)
+    if axis is None or before.dim() != len(output.signal.node.layout) or before.shape[axis] <= 1:
+        return before
+    one = before.narrow(axis, 0, 1)  # made of constants, with as many samples as the recorded run had
+    return one if torch.equal(one.expand_as(before), before) else before
 
 
 def _spikes(steps: Steps) -> list[Signal]:
@@ -260,7 +265,7 @@ def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -
     differing, nearest, farthest = 0, np.inf, None
     for t in range(len(expected)):
         state.charge(arriving[t])
-        level = nearest_level(layer, state.v)
+        level = nearest_level(state)
         distance = np.abs(state.v - level) / np.maximum(unit, np.spacing(np.abs(level)))
         state.release(out)
         unequal = out != expected[t]

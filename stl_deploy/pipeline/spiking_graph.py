@@ -189,7 +189,8 @@ class SpikingGraph:
         Args:
             options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
                 so that every threshold is 1. ``input_grid``: the input will be multiples of 2^-input_grid with
-                magnitudes up to 1; default: as the graph's metadata declare.
+                magnitudes up to 1; default: as the graph's metadata declare. ``delays="steps"``: learned delays
+                between two steps are rounded to one; a warning says by how much.
 
         Raises:
             UnsupportedError: Where a pool, or no threshold at all, can go into weights; names node and remedy.
@@ -199,6 +200,9 @@ class SpikingGraph:
         folded = fold(self.program, FoldOptions(**options))
         for sentence in kept_thresholds(folded.kept):
             warnings.warn(sentence, stacklevel=3)
+        if options.get("delays") == "steps":
+            for note in folded.program.metadata.get("delays", ()):
+                warnings.warn(note, stacklevel=3)
         about: dict[str, Any] = {"proof": self.proof, "original": self.original}
         return SpikingGraph(folded.program, sample=self.sample, name=self.name, **about)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stl_deploy.graph.program import Reset
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
-from stl_deploy.tracing.cores import Evaluation, Unknown
+from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.steps import Signal
 from stl_deploy.tracing.thresholds import Threshold
 

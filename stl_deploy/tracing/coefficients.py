@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.cores import Evaluation, Recurrence, Unknown
+from stl_deploy.tracing.cores import Recurrence
+from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.remedies import CLIPS, COUNTS
@@ -67,6 +68,7 @@ class FittedUpdate:
         comparison = core.threshold if again is None else again
         self.spike = None if comparison is None else comparison.signal
         self.counts = comparison is not None and comparison.count is not None
+        self.adapts = None if comparison is None else comparison.adapts
         self.currents: tuple[Ref, ...] = tuple(dict.fromkeys(self._outer()))
         self.silent: tuple[Ref, ...] = ()
 
@@ -101,7 +103,14 @@ class FittedUpdate:
 
     def _inner(self, signal: Signal) -> bool:
         own = signal in self.core.members or signal is self.spike or self._of_own(signal, set())
-        return own or (signal not in self.foreign and _is_scalar_arithmetic(signal))
+        return own or (signal not in self.foreign and _is_scalar_arithmetic(signal)) or self._of_adaptation(signal)
+
+    def _of_adaptation(self, signal: Signal) -> bool:
+        """Whether a signal is elementwise arithmetic of what raises the threshold, without being that."""
+        if self.adapts is None or signal in self.foreign or not is_elementwise(signal) or not signal.reads():
+            return False
+        read = [ref.signal for ref in signal.reads()]
+        return all(one in self.adapts.members or self._of_adaptation(one) for one in read)
 
     def _of_own(self, signal: Signal, seen: set[Signal]) -> bool:
         """Whether a signal is elementwise arithmetic of the core's own spikes or state."""

@@ -7,19 +7,14 @@ one, makes the spikes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
-from stl_deploy.tracing.nodes import replace_nodes
-from stl_deploy.tracing.recorder import COMPARES, map_tree
-from stl_deploy.tracing.remedies import CONDITIONS, no_form
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.adaptation import adapting_threshold
+from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.steps import Signal, Steps
 from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state
 
 
@@ -57,6 +52,12 @@ def find_cores(steps: Steps) -> list[Recurrence]:
             cores.append(members)
     held = frozenset[Signal]().union(*cores)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
+    for signal in steps.signals:
+        fixed = thresholds.get(signal)
+        if signal.node.name in COMPARES and (fixed is None or fixed.potential not in held):
+            adapting = adapting_threshold(signal, cores)
+            if adapting is not None:
+                thresholds[signal] = adapting
     return [Recurrence(members, *_thresholds_of(members, thresholds)) for members in cores]
 
 
@@ -93,63 +94,3 @@ def _follows(signal: Signal, earlier: Signal) -> bool:
                 seen.add(ref.signal)
                 waiting.append(ref.signal)
     return False
-
-
-class Evaluation:
-    """Evaluates elementwise signals on numbers, with some of them given.
-
-    given: by (signal, lag). Numbers are float64 (or the recorded types, if ``exact``), so that coefficients can be read
-    off; what is asked for and neither given nor elementwise raises `Unknown`. passing: signals in whose place the one
-    that they are made of is taken.
-    """
-
-    def __init__(
-        self,
-        given: Callable[[Signal, int], Tensor | None],
-        *,
-        exact: bool = False,
-        passing: Mapping[Signal, Ref] | None = None,
-    ) -> None:
-        self.given, self.exact, self.passing = given, exact, passing or {}
-        self._known: dict[tuple[Signal, int], Tensor] = {}
-
-    def __call__(self, signal: Signal, lag: int) -> Tensor:
-        """The value of a signal ``lag`` steps ago."""
-        key = (signal, lag)
-        if key not in self._known:
-            found = self.given(signal, lag)
-            self._known[key] = self._computed(signal, lag) if found is None else found
-        return self._known[key]
-
-    def _computed(self, signal: Signal, lag: int) -> Tensor:
-        if signal in self.passing:
-            return self(self.passing[signal].signal, lag + self.passing[signal].lag)
-        if lag > 2 or not is_elementwise(signal):
-            raise Unknown(signal, lag)
-        name = signal.node.name
-        if name in ("reshape", "expand"):
-            raise Unknown(signal, lag)
-        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self(ref.signal, lag + ref.lag))
-        args, kwargs = replace_nodes((args, kwargs), lambda node: self._number(node.tensor))
-        if name == "_to_copy" and not self.exact:
-            to_bool = signal.node.dtype == torch.bool
-            return args[0] != 0 if to_bool else args[0].double()  # type: ignore[no-any-return]
-        if name == "where" and args[0].dtype != torch.bool:
-            args = (args[0] != 0, *args[1:])
-        if name in CONDITIONS and any(arg.dtype != torch.bool for arg in args):
-            where = signal.node.place
-            raise CaptureError(no_form(name) + in_module(where), line=where.line)
-        found = signal.node.run(args, kwargs, {})
-        return found if self.exact or found.dtype == torch.bool else found.double()
-
-    def _number(self, tensor: Tensor | None) -> Tensor:
-        assert tensor is not None
-        return tensor.double() if tensor.is_floating_point() and not self.exact else tensor
-
-
-class Unknown(Exception):
-    """A value that an evaluation was not given."""
-
-    def __init__(self, signal: Signal, lag: int) -> None:
-        super().__init__(signal.node.name, lag)
-        self.signal, self.lag = signal, lag

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
-from stl_deploy.tracing.cores import Unknown
+from stl_deploy.tracing.evaluation import Unknown
 from stl_deploy.tracing.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
@@ -193,7 +193,7 @@ def _first_difference(population: Population, fitted: Fitted, code: _Code) -> in
             return step
         beside = np.zeros(shape, np.bool_)
         if neuron.threshold is not None:
-            beside |= np.abs(potential - neuron.threshold) <= coarse
+            beside |= np.abs(potential - state.threshold) <= coarse
         state.release(out)
         if threshold is not None and not neuron.many:
             fired = np.broadcast_to(code.at(threshold.signal, step).numpy(), shape) != 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stl_deploy.tracing.layout import TIME, of_shape, shape_of
+from stl_deploy.tracing.layout import TIME, Layout, of_shape, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller
@@ -50,6 +50,35 @@ def pieces_of(unroller: Unroller, op: Op, node: Node, axis: int, start: int, end
         return [unroller.untimed("cat", joined, whole, {}, layout, node.dtype, op.place)]
     flow = Flow((node,), node.layout)
     return list(sliced(unroller, op, flow, axis, end - start, start, end, 1).nodes)
+
+
+def entry(unroller: Unroller, op: Op, node: Node, axis: int, place: int) -> Node:
+    """One entry of an axis, without the axis; of what is joined along it, that of the part."""
+    layout = tuple(d for i, d in enumerate(node.layout) if i != axis)
+    if node.name == "cat" and node.args[1] == axis:
+        (piece,) = pieces_of(unroller, op, node, axis, place, place + 1)
+        return unroller.reshaped(piece, layout, op.place)
+    call = torch.ops.aten.select.int
+    return unroller.untimed("select", call, (node, axis, place), {}, layout, node.dtype, op.place)
+
+
+def rolled(unroller: Unroller, op: Op, flow: Flow, axis: int, shift: int) -> Flow:
+    """What is joined along an axis of each step, turned by ``shift`` entries."""
+    made = []
+    for node in flow.nodes:
+        size = _size_along(node, axis)
+        cut = size - shift % size
+        ends = [pieces_of(unroller, op, node, axis, cut, size), pieces_of(unroller, op, node, axis, 0, cut)]
+        made.append(as_one(unroller, op, [piece for end in ends for piece in end], axis, node.dtype))
+    return Flow(tuple(made), flow.layout)
+
+
+def permuted(unroller: Unroller, op: Op, flow: Flow, layout: Layout, order: Sequence[int]) -> Flow:
+    """Each step's value with its axes in another order; one that is permuted back is what it was before."""
+    orders = [node.args[1] for node in flow.nodes if node.name == "permute"]
+    if len(orders) == len(flow.nodes) and all([one[dim] for dim in order] == sorted(order) for one in orders):
+        return Flow(tuple(node.args[0] for node in flow.nodes), layout)
+    return unroller.each(op, "permute", flow, layout, list(order))
 
 
 def as_one(unroller: Unroller, op: Op, pieces: list[Node], axis: int, dtype: torch.dtype) -> Node:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stl_deploy.graph import neurons
-from stl_deploy.graph.program import Floats, Neuron, Shape
-from stl_deploy.tracing.cores import Evaluation
+from stl_deploy.graph.program import Adaptation, Floats, Neuron, Shape
+from stl_deploy.tracing.evaluation import Evaluation
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.readings import Population
 from stl_deploy.tracing.steps import Ref, Signal
@@ -58,10 +58,20 @@ def _fitted(population: Population) -> Fitted:
         v_min=None if population.v_min is None else compact(population.v_min.expand((1, *shape)), shape),
         compare="gt" if threshold is None or threshold.compare == "gt" else "ge",
         reset=population.reset if threshold is not None else "value",  # type: ignore[arg-type]
+        adaptation=_adaptation(population, shape),
         **counting(threshold),
     )
     recurrent = None if population.recurrent is None else compact(population.recurrent, shape)
     return Fitted(neuron, tuple(None if g is None else _unless(compact(g, shape), 1) for g in gains), recurrent)
+
+
+def _adaptation(population: Population, shape: Shape) -> Adaptation | None:
+    threshold = population.core.threshold
+    if threshold is None or threshold.adapts is None:
+        return None
+    adapts = threshold.adapts
+    jump = compact((adapts.scale * adapts.jump).expand((1, *shape)), shape)
+    return Adaptation(compact(adapts.decay.expand((1, *shape)), shape), jump, population.subtracts)
 
 
 def counting(threshold: Threshold | None) -> dict[str, Any]:
@@ -132,10 +142,12 @@ class _Stepper:
             population.state: (torch.zeros(()) if start is None else start).to(population.state.node.dtype),
             threshold.signal: torch.zeros((), dtype=threshold.signal.node.dtype),
         }
+        if threshold.adapts is not None:
+            self.past[threshold.adapts.used.signal] = torch.zeros(())
 
     def step(self, currents: list[Tensor]) -> Tensor:
         arriving = dict(zip(self.population.currents, currents, strict=True))
-        arriving.update(dict.fromkeys(self.population.silent, torch.zeros(())))
+        arriving.update({ref: torch.zeros(()) for ref in self.population.silent if ref.signal not in self.past})
 
         def given(signal: Signal, lag: int) -> Tensor | None:
             past = self.past.get(signal) if lag == 1 else None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.coefficients import close
-from stl_deploy.tracing.cores import Evaluation, Unknown
+from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import compact
 from stl_deploy.tracing.readings import Population
@@ -18,7 +18,9 @@ def late_reset(population: Population) -> Floats | None:
     """What a spike adds to the drive of the next step; None where it sets the potential, or a bound applies to it."""
     threshold = population.core.threshold
     assert threshold is not None
-    if population.v_min is not None or population.reset not in ("none", "subtract", "subtract_delayed"):
+    if population.subtracts == "adapted" or population.v_min is not None:
+        return None
+    if population.reset not in ("none", "subtract", "subtract_delayed"):
         return None
     shape = shape_of(population.state.node.layout, {BATCH: 1})[1:]
     theta = threshold.theta.double().expand((1, *shape))

@@ -26,10 +26,12 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Subtracts
 from stl_deploy.tracing.at_once import reset_at_once
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.cores import Recurrence
 from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.thresholds import Adapting
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,7 @@ class Population:
     readings: tuple[Population, ...] = ()
     silent: tuple[Ref, ...] = ()
     v_min: Tensor | None = None
+    subtracts: Subtracts = "baseline"
 
 
 def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[Signal]) -> Population:
@@ -68,10 +71,46 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
             core, state, reading.currents, off.gains, off.decay, off.constant, reading.start(off), silent=reading.silent
         )
     on = reading.affine(1.0)
+    subtracts: Subtracts = "baseline"
+    if core.threshold.adapts is not None:
+        reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
     if core.threshold.count is not None:
         _require_each(reading, off, on, reading.affine(2.0))
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
-    return _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
+    found = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
+    if subtracts == "adapted" and found.reset not in ("subtract", "subtract_delayed"):
+        raise reading.refuse("what its spike subtracts is not the threshold as it is: v = v - s * (theta + a)")
+    return replace(
+        found, subtracts=subtracts, readings=tuple(replace(one, subtracts=subtracts) for one in found.readings)
+    )
+
+
+def _without_adaptation(
+    reading: FittedUpdate, adapts: Adapting, off: Affine, on: Affine
+) -> tuple[FittedUpdate, Affine, Affine, Subtracts]:
+    """Take what raises the threshold out of the currents; a spike may subtract it with the baseline, nothing else.
+
+    What is subtracted at once is the threshold of the step before, a late reset's that of this step.
+    """
+    if reading.core.again is not None:
+        raise reading.refuse("its threshold adapts, and it compares what a reset leaves once more; compare once")
+    theta = reading.full(adapts.scale)
+    subtracts: Subtracts = "baseline"
+    for ref, before, after in zip(reading.currents, off.gains, on.gains, strict=True):
+        if ref.signal not in adapts.members:
+            continue
+        at_once = Ref(adapts.used.signal, adapts.used.lag + 1)
+        wanted = {adapts.used: -theta, at_once: -off.decay * theta}.get(ref)
+        if bool(before.any()) or wanted is None or not close(after, wanted):
+            raise reading.refuse(
+                "what raises its threshold acts on its potential, too, other than by what a spike subtracts: "
+                "v = v - s * (theta + a)"
+            )
+        subtracts = "adapted"
+    out = [ref.signal in adapts.members for ref in reading.currents]
+    reading = reading.without(out)
+    reading.silent = tuple(ref for ref in reading.silent if ref.signal not in adapts.members)  # code makes it itself
+    return reading, off.without(out), on.without(out), subtracts
 
 
 def _require_each(reading: FittedUpdate, off: Affine, on: Affine, twice: Affine) -> None:

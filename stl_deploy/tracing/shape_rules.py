@@ -9,8 +9,9 @@ import torch
 
 from stl_deploy._util.remedies import option
 from stl_deploy.tracing.elementwise import fit, one_sample
+from stl_deploy.tracing.gathers import diagonal, gathered
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
-from stl_deploy.tracing.pieces import joined, slice_of_join, sliced
+from stl_deploy.tracing.pieces import entry, joined, permuted, rolled, slice_of_join, sliced
 from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
@@ -69,7 +70,7 @@ def in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
     large = [dim for dim in step_order if flow.nodes[0].layout[dim] != ()]
     if large == sorted(large):
         return moved(unroller, op, flow, layout)
-    return unroller.each(op, "permute", flow, layout, step_order)
+    return permuted(unroller, op, flow, layout, step_order)
 
 
 def _unsqueeze(unroller: Unroller, op: Op) -> list[Flow]:
@@ -132,7 +133,8 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
             op,
         )
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    return unroller.each(op, "select", flow, layout, axis, index)
+    place = index % shape_of((found,), unroller.sizes(flow))[0]
+    return Flow(tuple(entry(unroller, op, node, axis, place) for node in flow.nodes), layout)
 
 
 def _slice(unroller: Unroller, op: Op) -> list[Flow]:
@@ -174,7 +176,10 @@ def _turned(unroller: Unroller, op: Op) -> list[Flow]:
     *shifts, dims = op.args[1:] if op.name == "flip" or len(op.args) > 2 else (op.args[1], [])
     if not dims:
         raise refuse("'roll' without axes mixes time steps and samples; name its axes", op)
-    return [unroller.each(op, op.name, flow, flow.layout, *shifts, [_own_axis(op, flow, dim) for dim in dims])]
+    axes = [_own_axis(op, flow, dim) for dim in dims]
+    if op.name == "roll" and len(axes) == 1 and all(node.name == "cat" or node.constant for node in flow.nodes):
+        return [rolled(unroller, op, flow, axes[0], shifts[0][0])]
+    return [unroller.each(op, op.name, flow, flow.layout, *shifts, axes)]
 
 
 def _own_axis(op: Op, flow: Flow, dim: int) -> int:
@@ -193,7 +198,7 @@ def _indexed(unroller: Unroller, op: Op) -> list[Flow]:
     else:
         given = [(dim, index) for dim, index in enumerate(op.args[1]) if index is not None]
         if len(given) != 1:
-            raise refuse("'index' takes values at places of several axes; take those of one after another", op)
+            return [diagonal(unroller, op)]
         ((dim, index),) = given
     places = unroller.flow(index)
     if flow.constant or not places.constant or places.timed or len(index.shape) != 1:
@@ -337,6 +342,7 @@ RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {
     "slice": _slice,
     **dict.fromkeys(("flip", "roll"), _turned),
     **dict.fromkeys(("index", "index_select"), _indexed),
+    "gather": lambda unroller, op: [gathered(unroller, op)],
     "unbind": _unbind,
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
     "stack": _stack,

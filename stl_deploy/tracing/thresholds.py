@@ -21,10 +21,24 @@ _MONOTONE = ("add", "sub", "mul", "div", "_to_copy")
 
 
 @dataclass(frozen=True, eq=False)
+class Adapting:
+    """What raises a threshold. used: the state as it is compared; members: of its core. Numbers are float64.
+
+    scale: β, decay: ρ, jump: what a spike adds to the state of the next step (see `stl_deploy.tracing.adaptation`).
+    """
+
+    used: Ref
+    members: frozenset[Signal]
+    scale: Tensor
+    decay: Tensor
+    jump: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Threshold:
     """A comparison: spikes where the potential is above θ (``gt``), or has reached it (``ge``).
 
-    count: how many, where the signal counts how often θ is in the potential.
+    count: how many, where the signal counts how often θ is in the potential. adapts: what raises θ with each spike.
     """
 
     signal: Signal
@@ -32,6 +46,7 @@ class Threshold:
     theta: Tensor
     compare: str
     count: Count | None = None
+    adapts: Adapting | None = None
 
 
 def is_elementwise(signal: Signal) -> bool:
@@ -61,7 +76,7 @@ def _threshold(signal: Signal) -> Threshold | None:
         left, right, name = right, left, {"lt": "gt", "le": "ge"}[name]
     if not isinstance(left, Ref) or isinstance(right, Ref):
         return None
-    return _of_difference(signal, left, _constant(right), name)
+    return _of_difference(signal, left, constant_of(right), name)
 
 
 def _of_difference(signal: Signal, left: Ref, theta: Tensor, compare: str) -> Threshold | None:
@@ -72,7 +87,7 @@ def _of_difference(signal: Signal, left: Ref, theta: Tensor, compare: str) -> Th
     if bool((theta == 0).all()) and potential.node.name == "sub" and not _alpha(potential):
         first, second = potential.args[0], potential.args[1]
         if isinstance(first, Ref) and not first.lag and not isinstance(second, Ref):
-            return Threshold(signal, first.signal, _constant(second), compare)
+            return Threshold(signal, first.signal, constant_of(second), compare)
     return Threshold(signal, potential, theta, compare)
 
 
@@ -80,7 +95,8 @@ def _alpha(signal: Signal) -> bool:
     return (signal.kwargs or {}).get("alpha", 1) != 1 or len(signal.args) > 2
 
 
-def _constant(item: Any) -> Tensor:
+def constant_of(item: Any) -> Tensor:
+    """A constant of an operation's arguments as a tensor."""
     if isinstance(item, Node):
         assert item.tensor is not None
         return item.tensor

@@ -91,6 +91,9 @@ def fold_file(
     if options.merge_pools:
         say.say(f"merged into the weights beside them: {', '.join(folded.merged) or 'no pool'}")
     after = open_program(open_source(output))
+    if options.delays == "steps":
+        for note in after.metadata.get("delays", ["no delay lies between two steps"]):
+            say.say(note)
     x, _, what = program_input(opened, net.program, input_file)
     before, x = on_declared_grid(net.program, x, options.input_grid, say)
     bench = ParityBench(before, x)

@@ -14,7 +14,7 @@ from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.energy.models.break_even import crossing
 from stl_deploy.energy.prices.events import event_bill
 from stl_deploy.energy.prices.operations import state_multiply
-from stl_deploy.graph.program import Neuron, Program, Scale, Source, Synapse
+from stl_deploy.graph.program import Adaptation, Neuron, Program, Scale, Source, Synapse
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
@@ -189,6 +189,7 @@ def test_a_missing_price_is_bracketed_and_named(tmp_path: object) -> None:
         ({"decay": f32(0.9), "threshold": f32(1), "v_min": f32(-1), "offset": f32(0)}, 1, 1, 2, 0),
         ({"decay": f32(0.9), "threshold": f32(1), "synapse": Synapse("euler", f32(0.9), f32(1))}, 2, 2, 1, 0),
         ({"decay": f32(0.9), "threshold": f32(1), "many": True, "reset": "subtract"}, 2, 1, 1, 1),
+        ({"decay": f32(0.9), "threshold": f32(1), "adaptation": Adaptation(f32(0.9), f32(1))}, 2, 2, 1, 1),
     ],
 )
 def test_update_operations_come_from_the_equations(

@@ -665,7 +665,7 @@ def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -
         ),
         (
             "fold {run} -o {out}/a.nir --dialect norse",
-            "--merge-pools and --dialect are of a .nir file; fold the run first",
+            "--merge-pools, --delays and --dialect are of a .nir file; fold the run first",
         ),
         ("run digits --pretrained --seed 1 -o {out}/run", "--pretrained takes the model as it is: leave out --mode"),
         (

@@ -40,6 +40,12 @@ _HOMOGENEOUS = ("mul", "div", "neg", "sum", "mean", "mm", "reshape", "expand", "
 """Operations that make zeros of zeros."""
 
 
+def _was_zero(signal: Signal, lag: int) -> bool:
+    """Whether a signal is known to be zero for ``lag`` steps before the first."""
+    before = [node.tensor for node in signal.before[:lag]]
+    return len(before) == lag and all(tensor is not None and not tensor.any() for tensor in before)
+
+
 class Builder(ProgramBuilder):
     """Makes the layers of one step. kinds: what makes a signal's layer, by operation (arguments as ATen has them)."""
 
@@ -106,11 +112,20 @@ class Builder(ProgramBuilder):
         signal = ref.signal
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
             return tuple(Source(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
-        before = [node.tensor for node in signal.before[:lag]]
-        zero = len(before) == lag and all(tensor is not None and not tensor.any() for tensor in before)
-        if zero and signal.node.name not in _HOMOGENEOUS:
+        outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
+        if outside and _was_zero(signal, lag):
             return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
         return self._signal(signal, lag)
+
+    def _of_zeros(self, signal: Signal, lag: int) -> bool:
+        """Whether all that a signal reads was zero for ``lag`` steps before the first."""
+        return all(
+            ref.signal in self._core_of
+            or ref.signal.node.name == "input"
+            or ref.signal.still
+            or _was_zero(ref.signal, lag + ref.lag)
+            for ref in signal.reads()
+        )
 
     def _signal(self, signal: Signal, shift: int) -> Operands:
         """The sources whose sum is a signal, ``shift`` steps ago."""

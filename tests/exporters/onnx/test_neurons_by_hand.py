@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stl_deploy.graph.program import Input, Neuron, Output, Program, Source, Synapse
+from stl_deploy.graph.program import Adaptation, Input, Neuron, Output, Program, Source, Synapse
 from tests.exporters.onnx.nets import F, chain, neuron, write
 
 CASES = {
@@ -39,6 +39,26 @@ CASES = {
     "lower bound": (neuron(v_min=-0.5), [-4, 1.5], [0, 1]),
     # v: 1.5 fires | max(.75-.75-1, 0) = 0 | 1.25 fires
     "the bound comes after the reset": (neuron(v_min=0.0, reset="subtract_delayed"), [1.5, -0.75, 1.25], [1, 0, 1]),
+    # θ 1, v 2 fires | a 1, v 1.5 under 2 | a .5, v .75+1.5 fires | a .25+1, v 1.5 under 2.25
+    "adapting, hard reset": (neuron(adaptation=Adaptation(F(0.5), F(1))), [2, 1.5, 1.5, 1.5], [1, 0, 1, 0]),
+    # v 3 fires -> 2 | θ 2, v 1+1 no | θ 1.5, v 1+2 fires -> 2 | θ 2.25, v 1
+    "adapting, soft reset": (
+        neuron(reset="subtract", adaptation=Adaptation(F(0.5), F(1))),
+        [3, 1, 2, 0],
+        [1, 0, 1, 0],
+    ),
+    # v 3 fires -> 2 | θ 2, v 1+2 fires -> 1 | θ 2.5, v .5+2 no | θ 1.75, v 1.25+2 fires
+    "adapting, reset by the threshold as it is": (
+        neuron(reset="subtract", adaptation=Adaptation(F(0.5), F(1), "adapted")),
+        [3, 2, 2, 2],
+        [1, 1, 0, 1],
+    ),
+    # v 3 fires | θ 2, v 1.5+2-2 no | θ 1.5, v .75+2 fires | θ 2.25, v 1.375+4-2.25 fires
+    "adapting, reset a step later": (
+        neuron(reset="subtract_delayed", adaptation=Adaptation(F(0.5), F(1), "adapted")),
+        [3, 2, 2, 4],
+        [1, 0, 1, 1],
+    ),
     # v starts at 2: 1+0 = 1 no | .5 + 1 fires
     "start": (neuron(v_start=2.0), [0, 1], [0, 1]),
     # v: 2*.25+.25 = .75 | .375+.5+.25 = 1.125 fires

@@ -1,0 +1,146 @@
+"""Thresholds that adapt: a comparison of one state with another that rises with each spike and decays.
+
+With U the second state as it is compared, the comparison is that of v with θ + β·U, and U is read off its arithmetic as
+ρ·U + j·s of the step before, however the code is written. Then a = β·U is the adaptation of the Program's neuron.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.evaluation import Evaluation, Unknown
+from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.thresholds import Adapting, Threshold, constant_of, is_elementwise
+
+_PROBES = ((0.7312, 1.2457), (-1.5193, 0.5071), (2.2749, -0.2633))
+_MIRRORED = {"gt": "gt", "ge": "ge", "lt": "gt", "le": "ge"}
+
+
+def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Threshold | None:
+    """The comparison of a state with a threshold that another one raises; None where it is no such one.
+
+    Raises CaptureError, with the line, for a threshold that moves otherwise.
+    """
+    if signal.node.name not in _MIRRORED:
+        return None
+    *sides, divisor = _sides(signal)
+    refs = list(dict.fromkeys(ref for side in sides if isinstance(side, Ref) for ref in _states(side, cores)))
+    owners = [next(core for core in cores if ref.signal in core) for ref in refs]
+    if len(refs) != 2 or owners[0] is owners[1]:
+        return None
+
+    def above(values: Sequence[float]) -> Tensor:
+        """How far the first side is above the second."""
+        fixed = {(ref.signal, ref.lag): _number(value) for ref, value in zip(refs, values, strict=True)}
+        return _value(sides[0], fixed) - _value(sides[1], fixed)
+
+    constant = above((0.0, 0.0))
+    slopes = above((1.0, 0.0)) - constant, above((0.0, 1.0)) - constant
+    if any(not _close(above(p), constant + slopes[0] * p[0] + slopes[1] * p[1]) for p in _PROBES):
+        return None
+    at = next((i for i, slope in enumerate(slopes) if bool((slope > 0).all()) and not refs[i].lag), None)
+    if at is None or not bool((slopes[1 - at] <= 0).all()):
+        return None
+    potential, used = refs[at], refs[1 - at]
+    size = slopes[at]
+    found = Threshold(signal, potential.signal, -constant / size, _MIRRORED[signal.node.name])
+    raised = _raised(signal, used, owners[1 - at])
+    if divisor is not None and not _is_positive(divisor, potential, used):
+        return None
+    return replace(found, adapts=replace(raised, scale=-slopes[1 - at] / size))
+
+
+def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
+    """Whether a divisor is above 0 at rest, grows with the adaptation, and knows nothing of the potential."""
+
+    def at(v: float, raised: float) -> Tensor:
+        fixed = {(potential.signal, potential.lag): _number(v), (used.signal, used.lag): _number(raised)}
+        return _value(divisor, fixed)
+
+    try:
+        rest, higher, other = at(0.0, 0.0), at(0.0, 1.0), at(1.0, 0.0)
+    except Unknown:
+        return False
+    return bool((rest > 0).all() and (higher >= rest).all() and (other == rest).all())
+
+
+def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
+    """What is above what where a comparison is true, and what the difference was divided by, as ``(v - B) / B > 0``."""
+    left, right = (arg if isinstance(arg, Ref) else constant_of(arg) for arg in signal.args[:2])
+    if signal.node.name in ("lt", "le"):
+        left, right = right, left
+    if not isinstance(left, Ref) or isinstance(right, Ref) or bool(right.any()) or left.signal.node.name != "div":
+        return left, right, None
+    over, under = left.signal.args[:2]
+    if left.lag or not isinstance(over, Ref) or not isinstance(under, Ref):
+        return left, right, None
+    return over, right, under
+
+
+def _states(ref: Ref, cores: Sequence[frozenset[Signal]]) -> list[Ref]:
+    """The states that elementwise arithmetic of a comparison's side reads."""
+    if any(ref.signal in core for core in cores):
+        return [ref]
+    if not is_elementwise(ref.signal):
+        return []
+    return [state for read in ref.signal.reads() for state in _states(Ref(read.signal, read.lag + ref.lag), cores)]
+
+
+def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
+    """The state's own update; raises CaptureError for one that no neuron has."""
+
+    def after(state: float, spike: float) -> Tensor:
+        fixed = {(used.signal, used.lag + 1): _number(state), (signal, 1): torch.tensor(spike != 0)}
+        return _value(used, fixed)
+
+    try:
+        constant = after(0.0, 0.0)
+        decay, jump = after(1.0, 0.0) - constant, after(0.0, 1.0) - constant
+        affine = all(
+            _close(after(state, spike), constant + decay * state + jump * spike)
+            for state, _ in _PROBES
+            for spike in (0.0, 1.0)
+        )
+    except Unknown as unknown:
+        raise refuse(signal, f"it depends on '{unknown.signal.node.name}', not on its own spikes alone") from None
+    if not affine or bool(constant.abs().max() > 1e-9):
+        raise refuse(signal, "it is no weighted sum of what it was and of its own spikes; write b = rho * b + s")
+    if not bool(((decay >= 0) & (decay < 1)).all()):
+        worst = float(decay.flatten()[(decay - 0.5).abs().argmax()])
+        raise refuse(
+            signal,
+            f"its decay is {worst:g}, so that it diverges or never falls back; use a decay from 0 to below 1",
+        )
+    if bool((jump < 0).any()):
+        raise refuse(signal, "a spike lowers it; let spikes raise it")
+    if any(node.tensor is None or bool(node.tensor.any()) for member in members for node in member.before):
+        raise refuse(signal, "it does not start from 0; start it from torch.zeros_like")
+    return Adapting(used, members, torch.ones(()), decay, jump)
+
+
+def refuse(signal: Signal, why: str) -> CaptureError:
+    """A refusal of an adaptation that names the line of the comparison."""
+    where = signal.node.place
+    what = f"the threshold of the neuron{in_module(where)} adapts as no graph holds"
+    return CaptureError(f"{what}: {why}", line=where.line)
+
+
+def _value(side: Ref | Tensor, fixed: Mapping[tuple[Signal, int], Tensor]) -> Tensor:
+    if isinstance(side, Tensor):
+        return side.double()
+    return Evaluation(lambda one, lag: fixed.get((one, lag)))(side.signal, side.lag).double()
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    first, second = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+    return torch.allclose(first, second, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,76 @@
+"""Evaluates a neuron's elementwise arithmetic on numbers, so that its coefficients can be read off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.nodes import replace_nodes
+from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.remedies import CONDITIONS, no_form
+from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.thresholds import is_elementwise
+
+
+class Evaluation:
+    """Evaluates elementwise signals on numbers, with some of them given.
+
+    given: by (signal, lag). Numbers are float64 (or the recorded types, if ``exact``), so that coefficients can be read
+    off; what is asked for and neither given nor elementwise raises `Unknown`. passing: signals in whose place the one
+    that they are made of is taken.
+    """
+
+    def __init__(
+        self,
+        given: Callable[[Signal, int], Tensor | None],
+        *,
+        exact: bool = False,
+        passing: Mapping[Signal, Ref] | None = None,
+    ) -> None:
+        self.given, self.exact, self.passing = given, exact, passing or {}
+        self._known: dict[tuple[Signal, int], Tensor] = {}
+
+    def __call__(self, signal: Signal, lag: int) -> Tensor:
+        """The value of a signal ``lag`` steps ago."""
+        key = (signal, lag)
+        if key not in self._known:
+            found = self.given(signal, lag)
+            self._known[key] = self._computed(signal, lag) if found is None else found
+        return self._known[key]
+
+    def _computed(self, signal: Signal, lag: int) -> Tensor:
+        if signal in self.passing:
+            return self(self.passing[signal].signal, lag + self.passing[signal].lag)
+        if lag > 2 or not is_elementwise(signal):
+            raise Unknown(signal, lag)
+        name = signal.node.name
+        if name in ("reshape", "expand"):
+            raise Unknown(signal, lag)
+        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self(ref.signal, lag + ref.lag))
+        args, kwargs = replace_nodes((args, kwargs), lambda node: self._number(node.tensor))
+        if name == "_to_copy" and not self.exact:
+            to_bool = signal.node.dtype == torch.bool
+            return args[0] != 0 if to_bool else args[0].double()  # type: ignore[no-any-return]
+        if name == "where" and args[0].dtype != torch.bool:
+            args = (args[0] != 0, *args[1:])
+        if name in CONDITIONS and any(arg.dtype != torch.bool for arg in args):
+            where = signal.node.place
+            raise CaptureError(no_form(name) + in_module(where), line=where.line)
+        found = signal.node.run(args, kwargs, {})
+        return found if self.exact or found.dtype == torch.bool else found.double()
+
+    def _number(self, tensor: Tensor | None) -> Tensor:
+        assert tensor is not None
+        return tensor.double() if tensor.is_floating_point() and not self.exact else tensor
+
+
+class Unknown(Exception):
+    """A value that an evaluation was not given."""
+
+    def __init__(self, signal: Signal, lag: int) -> None:
+        super().__init__(signal.node.name, lag)
+        self.signal, self.lag = signal, lag

@@ -1,0 +1,59 @@
+"""Delays between two steps, rounded: hand-computed weights, and what has no single delay stays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.graph.program import DT, Input, Linear, Neuron, Output, Program, Source
+from stl_deploy.passes import apply, round_delays
+
+
+def _program(taps: list[list[float]]) -> Program:
+    """One neuron for each row of each tap's weights ``[K, synapses]``, of one input each, k steps late."""
+    size = len(taps[0])
+    layers = [
+        Linear(
+            name=f"tap{k}",
+            shape=(size,),
+            sources=(Source("input", k),),
+            weight=np.diag(np.array(tap, np.float32)),
+            bias=np.full(size, 0.5, np.float32) if k == 1 else None,
+            input_shape=(size,),
+        )
+        for k, tap in enumerate(taps)
+    ]
+    sources = tuple(Source(layer.name) for layer in layers)
+    neuron = Neuron(name="lif", shape=(size,), sources=sources, decay=None, threshold=np.float32(1)[()] + np.zeros(()))
+    nodes = (Input(name="input", shape=(size,), sources=()), *layers, neuron)
+    return Program((*nodes, Output(name="output", shape=(size,), sources=(Source("lif"),))), DT)
+
+
+def test_weights_go_to_the_nearest_step() -> None:
+    # Synapse 0: 0.75 at 0 and 0.25 at 1, a mean of 0.25: all at 0. Synapse 1: halves round up, to 2.
+    # Synapse 2: two signs. Synapse 3: three taps. Synapse 4: one tap.
+    made = apply(
+        _program([[0.75, 0, 1, 1, 0], [0.25, 2, -1, 1, 0], [0, 2, 0, 1, 3]]),
+        (round_delays.PASS,),
+        FoldOptions(delays="steps"),
+    )
+    weights = [np.diag(node.weight).tolist() for node in made.program.of(Linear)]
+    assert weights == [[1, 0, 1, 1, 0], [0, 0, -1, 1, 0], [0, 4, 0, 1, 3]]
+    assert made.notes == (
+        "delays rounded to steps: 2 synapses, by 0.38 steps on average and 0.5 at most; evaluate the network again",
+        "2 synapses have taps at more than two neighbouring steps or of both signs, and stay as they are",
+    )
+
+
+def test_a_layer_that_is_left_without_weights_goes_and_its_bias_stays() -> None:
+    made = apply(_program([[3.0, 3.0], [1.0, 1.0]]), (round_delays.PASS,), FoldOptions(delays="steps"))
+    (layer,) = made.program.of(Linear)
+    assert (layer.name, np.diag(layer.weight).tolist()) == ("tap0", [4, 4])
+    assert layer.bias is not None
+    assert layer.bias.tolist() == [0.5, 0.5]
+    assert [source.node for source in made.program.by_name["lif"].sources] == ["tap0"]
+
+
+def test_nothing_is_rounded_unasked() -> None:
+    program = _program([[0.5], [0.5]])
+    assert apply(program, (round_delays.PASS,), FoldOptions()).program.digest() == program.digest()

@@ -1,0 +1,49 @@
+"""What a new node or field needs of every target: it is held, and runs to the same values, or is refused by node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+import stl_deploy as stl
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.targets import findings, registry
+
+
+def require_held_or_refused(net: stl.SpikingGraph, x: Tensor, folder: Path, holding: set[str]) -> None:
+    """Export to every Format and run on every Runner; raises AssertionError unless just ``holding`` hold it.
+
+    A Format that exports verifies its artifact itself. A Runner must give the reference's outputs.
+    """
+    expected = net.simulate(x.numpy())
+    held = set()
+    for name, to in registry().formats.items():
+        refusals = [found for found in findings(to, net.program) if found.severity == "error"]
+        try:
+            net.export(folder / (f"net{to.suffix}" if to.suffix else name), to=name)
+        except UnsupportedError as error:
+            _require_node(error, name)
+            if not refusals:
+                raise AssertionError(f"{name} refuses at export what check passes") from error
+        else:
+            assert not refusals, name
+            held.add(name)
+    assert held == holding
+    for name in registry().checks:
+        assert not net.check(name).ok, name
+    for name, kind in registry().runners.items():
+        if kind.reads or kind.available() is not None:
+            continue
+        try:
+            run = net.simulate(x.numpy(), backend=name)
+        except UnsupportedError as error:
+            _require_node(error, name)
+        else:
+            np.testing.assert_array_equal(run.y, expected.y, err_msg=name)
+
+
+def _require_node(error: UnsupportedError, target: str) -> None:
+    if error.node is None:
+        raise AssertionError(f"{target} refuses without naming a node") from error

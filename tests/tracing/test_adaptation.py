@@ -1,0 +1,157 @@
+"""Adapting thresholds as their authors write them, captured; and those that no graph holds, refused by their line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from tests.tracing.held import require_held_or_refused
+from tests.tracing.test_written_otherwise import numbers
+
+Step = Callable[["Net", Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Net(nn.Module):
+    """Currents, then spikes, potential and adaptation of one step from those of the step before."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.beta, self.rho = nn.Parameter(torch.full((8,), 0.7)), nn.Parameter(torch.linspace(0.8, 0.95, 8))
+        self.advance = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = v = b = torch.zeros(x.shape[1], 8)
+        found = []
+        for current in self.enter(x) + 0.3:
+            z, v, b = self.advance(self, current, z, v, b)
+            found.append(self.leave(z))
+        return torch.stack(found)
+
+
+def lsnn(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Bellec et al.: the baseline is subtracted a step later; spikes of (v - B) / B."""
+    b = net.rho * b + z
+    threshold = 0.4 + net.beta * b
+    v = 0.9 * v + x - z * 0.4
+    return ((v - threshold) / threshold > 0).float(), v, b
+
+
+def srnn(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Yin et al.: the threshold as it is is subtracted a step later."""
+    b = net.rho * b + (1 - net.rho) * z
+    threshold = 0.4 + 1.8 * b
+    v = v * 0.9 + 0.3 * x - threshold * z
+    return (v - threshold > 0).float(), v, b
+
+
+def norse(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Norse's LSNN: reset to 0, the adaptation decays before the comparison and rises behind it."""
+    v, b = v + 0.2 * (4 * x - v), b - 0.05 * b
+    z = (v - (0.4 + b) > 0).float()
+    return z, (1 - z) * v, b + 0.36 * z
+
+
+def at_once(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    v, threshold = 0.9 * v + x, 0.4 + b
+    z = (v >= threshold).float()
+    return z, v - z * threshold, net.rho * b + 0.2 * z
+
+
+def integrator(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Without a leak, a reset at once and one a step later differ by the threshold that is subtracted alone."""
+    b = 0.9 * b + z
+    threshold = 0.4 + 0.3 * b
+    v = v + x - z * threshold
+    return (threshold < v).float(), v, b
+
+
+FORMS: dict[str, tuple[Step, str, str]] = {
+    "lsnn": (lsnn, "subtract_delayed", "baseline"),
+    "srnn": (srnn, "subtract_delayed", "adapted"),
+    "norse": (norse, "value", "baseline"),
+    "at once": (at_once, "subtract", "adapted"),
+    "integrator": (integrator, "subtract_delayed", "adapted"),
+}
+X = (numbers(12, 4, 6) > 0.6).float()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_adaptation(name: str, tmp_path: Path) -> None:
+    step, reset, subtracts = FORMS[name]
+    model = Net(step)
+    net = stl.capture(model, X)
+    (neuron,) = net.program.spiking
+    assert neuron.adaptation is not None
+    assert (neuron.reset, neuron.adaptation.subtracts) == (reset, subtracts)
+    unseen = (numbers(20, 3, 6, seed=2) * 2).float()
+    expected = model(unseen).detach().numpy()
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, expected, rtol=1e-4, atol=1e-5)
+    assert net.simulate(unseen.numpy()).spikes[neuron.name].any()
+    net.export(tmp_path / "net.onnx")
+    net.export(tmp_path / "step.onnx", form="step")
+    folded = net.fold(thresholds="weights") if reset == "value" else net
+    np.testing.assert_allclose(folded.simulate(unseen.numpy()).y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_numbers_of_an_adaptation() -> None:
+    adaptation = stl.capture(Net(norse), X).program.spiking[0].adaptation
+    assert adaptation is not None
+    np.testing.assert_allclose(adaptation.decay, 0.95)
+    np.testing.assert_allclose(adaptation.jump, 0.36 * 0.95, rtol=1e-6)  # decayed once before it is compared
+    adaptation = stl.capture(Net(lsnn), X).program.spiking[0].adaptation
+    assert adaptation is not None
+    np.testing.assert_allclose(adaptation.decay, np.linspace(0.8, 0.95, 8), rtol=1e-6)
+    np.testing.assert_allclose(adaptation.jump, 0.7, rtol=1e-6)
+
+
+def diverging(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b = 1.1 * b + z
+    v = 0.9 * v + x - z * 0.4
+    return (v > 0.4 + b).float(), v, b
+
+
+def driven(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b = 0.9 * b + z + 0.01 * x
+    v = 0.9 * v + x - z * 0.4
+    return (v > 0.4 + b).float(), v, b
+
+
+def lowered(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b = 0.9 * b - 0.1 * z
+    v = 0.9 * v + x - z * 0.4
+    return (v > 0.4 + b).float(), v, b
+
+
+def on_the_potential(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b = 0.9 * b + z
+    v = 0.9 * v + x - b
+    return (v > 0.4 + 0.3 * b).float(), v - z * 0.4, b
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
+        (driven, r"it depends on '\w+', not on its own spikes alone"),
+        (lowered, r"a spike lowers it; let spikes raise it"),
+        (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state"),
+    ],
+)
+def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) -> None:
+    with pytest.raises(CaptureError, match=sentence) as refused:
+        stl.capture(Net(step), X)
+    assert "test_adaptation.py:" in str(refused.value)
+
+
+def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) -> None:
+    net = stl.capture(Net(norse), X)
+    require_held_or_refused(net, X, tmp_path, {"onnx", "program"})

@@ -1,0 +1,188 @@
+"""Delays as models write them: buffers, gathers and interpolation become Delay nodes, held on unseen input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.exporters.c.compiler import find_compiler
+from stl_deploy.graph.program import Delay, Linear
+from tests.tracing.test_written_otherwise import numbers, require_same, spikes
+
+DELAYS = torch.tensor([0, 1, 2, 3, 1, 0])
+
+
+class Delayed(nn.Module):
+    """Currents of 6 channels, each delayed by its own steps, then spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave = nn.Linear(5, 6), nn.Linear(6, 3)
+        self.register_buffer("steps", DELAYS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.leave(spikes(self.late(self.enter(x) + 0.3)))
+        return out
+
+    def late(self, h: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Buffer(Delayed):
+    def late(self, h: Tensor) -> Tensor:
+        buffer, found = torch.zeros(4, h.shape[1], 6), []
+        for step in h:
+            buffer = torch.cat([step[None], buffer[:-1]])
+            found.append(buffer[self.steps, :, torch.arange(6)].T)
+        return torch.stack(found)
+
+
+class Rolled(Delayed):
+    def late(self, h: Tensor) -> Tensor:
+        buffer, found = torch.zeros(4, h.shape[1], 6), []
+        for step in h:
+            buffer = torch.roll(buffer, 1, 0)
+            buffer[0] = step
+            found.append(torch.gather(buffer, 0, self.steps.expand(1, h.shape[1], 6))[0])
+        return torch.stack(found)
+
+
+class OverTime(Delayed):
+    def late(self, h: Tensor) -> Tensor:
+        padded = functional.pad(h, (0, 0, 0, 0, 3, 0))
+        places = torch.arange(len(h))[:, None, None] + 3 - self.steps
+        return torch.gather(padded, 0, places.expand(h.shape))
+
+
+class Interpolated(Delayed):
+    """A learned delay of each channel between two steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delay = nn.Parameter(torch.tensor([0.0, 0.75, 2.25, 3.0, 1.0, 0.25]))
+
+    def late(self, h: Tensor) -> Tensor:
+        found = torch.zeros_like(h)
+        for k in range(5):
+            share = (1 - (self.delay - k).abs()).clamp(min=0)
+            found = found + share * functional.pad(h, (0, 0, 0, 0, k, 0))[: len(h)]
+        return found
+
+
+class Taps(nn.Module):
+    """A learned delay of each synapse, as a kernel over time (DCLS with linear interpolation)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.weight, self.delay = nn.Parameter(torch.rand(4, 5) + 0.2), nn.Parameter(torch.rand(4, 5) * 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = self.weight[..., None] * (1 - (self.delay[..., None] - torch.arange(5.0)).abs()).clamp(min=0)
+        currents = functional.conv1d(functional.pad(x.permute(1, 2, 0), (4, 0)), taps.flip(-1))
+        return spikes(currents.permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", [Buffer, Rolled, OverTime])
+def test_channels_with_their_own_delays_are_one_delay_node(kind: type[Delayed], tmp_path: Path) -> None:
+    x = (numbers(10, 3, 5) > 0.5).float()
+    net = require_same(kind(), x, (numbers(10, 2, 5, seed=2) > 0.6).float())
+    (delay,) = net.program.of(Delay)
+    assert delay.steps.tolist() == DELAYS.tolist()
+    net.export(tmp_path / "net.nir")
+    net.export(tmp_path / "net.onnx")
+    read = stl.read(tmp_path / "net.nir")
+    (again,) = read.program.of(Delay)
+    assert again.steps.tolist() == DELAYS.tolist()
+    if find_compiler() is not None:
+        net.export(tmp_path / "c", to="c")
+
+
+def test_places_that_depend_on_the_input_are_refused() -> None:
+    class Chosen(Delayed):
+        def late(self, h: Tensor) -> Tensor:
+            return torch.gather(h, 2, (h > 0).long())
+
+    with pytest.raises(CaptureError, match=r"'gather' takes values at places that depend on the input.*"):
+        stl.capture(Chosen(), numbers(8, 3, 5))
+
+
+def test_other_samples_are_refused() -> None:
+    class Mixed(Delayed):
+        def late(self, h: Tensor) -> Tensor:
+            return torch.gather(h, 1, torch.arange(h.shape[1]).flip(0)[None, :, None].expand(h.shape))
+
+    with pytest.raises(CaptureError, match=r"'gather' (takes values of other samples|reads a tensor)"):
+        stl.capture(Mixed(), numbers(8, 3, 5))
+
+
+def test_interpolated_delays_are_held_exactly_and_rounded_where_asked(tmp_path: Path) -> None:
+    x = (numbers(12, 3, 5) > 0.5).float()
+    net = require_same(Interpolated(), x, (numbers(12, 2, 5, seed=2) > 0.6).float())
+    with pytest.warns(
+        UserWarning, match=r"delays rounded to steps: 3 synapses, by 0.25 steps on average and 0.25 at m"
+    ):
+        rounded = net.fold(delays="steps")
+    (delay,) = rounded.program.of(Delay)
+    assert delay.steps.tolist() == [0, 1, 2, 3, 1, 0]
+    model = OverTime()
+    model.steps = DELAYS
+    expected = stl.capture(model, x).simulate(x.numpy())
+    for name, expected_spikes in expected.spikes.items():
+        assert expected_spikes.any()
+        np.testing.assert_array_equal(rounded.simulate(x.numpy()).spikes[name], expected_spikes)
+    if find_compiler() is not None:
+        rounded.export(tmp_path / "c", to="c")
+
+
+def test_synapses_with_their_own_delays_are_rounded_to_one_tap() -> None:
+    x, model = (numbers(12, 3, 5) > 0.5).float(), Taps()
+    net = require_same(model, x)
+    taps = {node.name: node.weight for node in net.program.of(Linear)}
+    assert sum(int((weight != 0).sum()) for weight in taps.values()) == 40
+    with pytest.warns(UserWarning, match=r"delays rounded to steps: 20 synapses, by 0\.\d+ steps"):
+        rounded = net.fold(delays="steps")
+    assert sum(int((node.weight != 0).sum()) for node in rounded.program.of(Linear)) == 20
+    nearest = Taps()
+    nearest.load_state_dict({"weight": model.weight, "delay": model.delay.detach().round()})
+    np.testing.assert_array_equal(rounded.simulate(x.numpy()).y, nearest(x).detach().numpy())
+
+
+def test_a_queue_kept_between_calls() -> None:
+    class Queue(nn.Module):
+        """SpikingJelly's Delay in single-step mode, in front of a neuron."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter, self.leave = nn.Linear(5, 6), nn.Linear(6, 3)
+            self.reset()
+
+        def reset(self) -> None:
+            self.queue: list[Tensor] = []
+            self.v: Tensor | float = 0.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.queue.append(self.enter(x) + 0.3)
+            current = self.queue.pop(0) if len(self.queue) > 2 else torch.zeros_like(self.queue[0])
+            v = 0.5 * self.v + current
+            s = (v > 0.4).float()
+            self.v = v * (1 - s)
+            out: Tensor = self.leave(s)
+            return out
+
+    x = (numbers(9, 3, 5) > 0.5).float()
+    net = stl.capture(Queue(), x, time="step")
+    (delay,) = net.program.of(Delay)
+    assert int(delay.steps.max()) == 2
+    model = Queue()
+    expected = torch.stack([model(step) for step in x]).detach().numpy()
+    np.testing.assert_allclose(net.simulate(x.numpy()).y, expected, rtol=1e-5, atol=1e-6)
