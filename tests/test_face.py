@@ -51,5 +51,5 @@ def test_a_tree_that_was_never_installed_has_a_version(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_there() -> None:
-    with pytest.raises(AttributeError, match="module 'stl_deploy' has no attribute 'compile'; it has: LI, LIF,"):
+    with pytest.raises(AttributeError, match="module 'stl_deploy' has no attribute 'compile'; it has: ALIF, LI, LIF,"):
         stl.compile  # noqa: B018
