@@ -64,13 +64,13 @@ class NeuronState:
 
     @property
     def threshold(self) -> Floats:
-        """What charged potentials are compared with: θ, with adaptation θ + a ``[B, *shape]``."""
+        """Return the level of charged potentials: θ, with adaptation θ + a ``[B, *shape]``."""
         assert self.node.threshold is not None
         return self.node.threshold if self.a is None else self.node.threshold + self.a
 
     @property
     def _subtracted(self) -> Floats:
-        """What a reset by subtraction takes off."""
+        """Return the amount that a reset by subtraction takes off."""
         adaptation = self.node.adaptation
         assert self.node.threshold is not None
         return self.threshold if adaptation is not None and adaptation.subtracts == "adapted" else self.node.threshold

@@ -85,11 +85,11 @@ class ALIF(LIF):
 
     def _sequence(self, x: Tensor) -> Tensor:
         v = a = s = torch.zeros_like(x[0])
-        found = []
+        outputs = []
         for current in x.unbind(0):
             s, v, a = self._stepped(current, v, a, s)
-            found.append(s)
-        return torch.stack(found)
+            outputs.append(s)
+        return torch.stack(outputs)
 
     def _stepped(self, x: Tensor, v: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, what they leave of the potential, and the adaptation."""

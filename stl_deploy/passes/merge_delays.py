@@ -72,26 +72,26 @@ def without(nodes: Nodes, terms: Collection[LateTerm], reader: str) -> None:
 
 def _merge(nodes: Nodes) -> Nodes:
     """Scaled terms of one signal, late by different steps, as a Delay with steps for each element."""
-    found = dict(nodes)
+    rewritten = dict(nodes)
     for name in nodes:
-        for base, terms in late_terms(found, name, Scale).items() if name in found else ():
-            shared = _shared_out(found, terms, base)
+        for base, terms in late_terms(rewritten, name, Scale).items() if name in rewritten else ():
+            shared = _shared_out(rewritten, terms, base)
             if shared is None:
                 continue
             steps, scale = shared
             late = f"{base}_late_to_{name}"
-            without(found, terms, name)
-            found[late] = Delay(name=late, shape=steps.shape, sources=(Source(base),), steps=steps)
+            without(rewritten, terms, name)
+            rewritten[late] = Delay(name=late, shape=steps.shape, sources=(Source(base),), steps=steps)
             if not (scale == 1).all():
                 scaled = f"{late}_scale"
-                found[scaled] = Scale(name=scaled, shape=steps.shape, sources=(Source(late),), scale=scale)
+                rewritten[scaled] = Scale(name=scaled, shape=steps.shape, sources=(Source(late),), scale=scale)
                 late = scaled
-            found[name] = replace(found[name], sources=(Source(late), *found[name].sources))
-    return found
+            rewritten[name] = replace(rewritten[name], sources=(Source(late), *rewritten[name].sources))
+    return rewritten
 
 
 def _shared_out(nodes: Nodes, terms: list[LateTerm], base: str) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
-    """How late each element is and its scale; None where an element has no term, or several."""
+    """Return the delay and the scale of each element; None where an element has no term, or several."""
     shape = nodes[base].shape
     scales = [nodes[term.layer].scale for term in terms]  # type: ignore[attr-defined]
     if len(terms) < 2 or any(nodes[term.layer].shape != shape for term in terms):

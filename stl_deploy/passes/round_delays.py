@@ -20,14 +20,14 @@ from stl_deploy.passes.merge_delays import LateTerm, late_terms, without
 
 
 def _round(program: Program) -> Rewritten:
-    found, moved, spread = dict(program.by_name), [], 0
+    rewritten, moved, spread = dict(program.by_name), [], 0
     for name in program.by_name:
         for kind in (Linear, Scale):
-            for terms in late_terms(found, name, kind).values() if name in found else ():
-                shape = _weights(found, terms[0]).shape
-                alike = [term for term in terms if _weights(found, term).shape == shape]
+            for terms in late_terms(rewritten, name, kind).values() if name in rewritten else ():
+                shape = _weights(rewritten, terms[0]).shape
+                alike = [term for term in terms if _weights(rewritten, term).shape == shape]
                 if len({term.lag for term in alike}) == len(alike) > 1:
-                    shifts, more = _of_terms(found, sorted(alike, key=lambda term: term.lag), name)
+                    shifts, more = _of_terms(rewritten, sorted(alike, key=lambda term: term.lag), name)
                     moved.append(shifts)
                     spread += more
     shifts = np.concatenate([np.zeros(0), *moved])
@@ -37,7 +37,7 @@ def _round(program: Program) -> Rewritten:
         f"delays rounded to steps: {shifts.size:,} synapses, by {shifts.mean():.2g} steps on average and "
         f"{shifts.max():.2g} at most; evaluate the network again"
     )
-    return Rewritten(with_nodes(program, found), notes=(said, _left(spread)) if spread else (said,))
+    return Rewritten(with_nodes(program, rewritten), notes=(said, _left(spread)) if spread else (said,))
 
 
 def _left(synapses: int) -> str:
