@@ -97,9 +97,18 @@ class Witness:
                 )
             create(place, find_python(self.version, self.title, python), "STL_DEPLOY_WITNESSES", say)
             say(f"installing {self.title} ({self.size}; {self.licence})")
-            fill(self.python, self.requirements, self.title)
+            self._fill()
             step([self.python, "-I", "-c", f"import {self.module}"], f"importing {self.title}")
             write_json(place / STAMP, {"requirements": pins_hash(self.requirements)})
+
+    def _fill(self) -> None:
+        try:
+            fill(self.python, self.requirements, self.title)
+        except ToolError as error:
+            if self.compiled and "build" in str(error):
+                compiler = next(name for name in COMPILERS if shutil.which(name))
+                raise ToolError(f"{error}; check that '{compiler}' compiles and links C++ programs here") from None
+            raise
 
     def remove(self) -> int:
         """Remove the environment; return the freed bytes. Raises as `discard` does."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from stl_deploy.graph.readout import KEY, Readout, readout_of
 
 NAME = "neurons.json"
 VERSION = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,33 +108,45 @@ def read_layout(path: Path, spec: Specification) -> Layout:
 
 
 def _layout(data: Mapping[str, Any]) -> Layout:
+    if _typed(int, data["schema_version"]) != VERSION:
+        raise ValueError(f"schema_version {data['schema_version']!r}, not {VERSION}")
     populations = tuple(
         PlacedPopulation(
-            str(entry["node"]),
+            _typed(str, entry["node"]),
             _shape(entry["shape"]),
             {"output": True, "hidden": False}[entry["where"]],
-            tuple(int(number) for number in entry["neurons"]),
-            int(entry["skew"]),
+            tuple(_typed(int, number) for number in entry["neurons"]),
+            _typed(int, entry["skew"]),
             np.array(entry["scale"], np.float64),
-            bool(entry["spikes"]),
+            _typed(bool, entry["spikes"]),
         )
         for entry in data["populations"]
     )
+    weights = np.array(data["output"]["weights"], np.float64)
+    if not (np.abs(weights) <= np.finfo(np.float32).max).all():
+        raise ValueError("weights beyond float32")
     return Layout(
-        str(data["device"]),
-        str(data["source"]),
-        str(data["input"]["node"]),
+        _typed(str, data["device"]),
+        _typed(str, data["source"]),
+        _typed(str, data["input"]["node"]),
         _shape(data["input"]["shape"]),
         populations,
-        str(data["output"]["node"]),
+        _typed(str, data["output"]["node"]),
         _shape(data["output"]["shape"]),
-        np.array(data["output"]["weights"], np.float32),
-        readout_of({KEY: data["readout"]}),
+        weights.astype(np.float32),
+        readout_of({KEY: _typed(dict, data["readout"])}),
     )
 
 
+def _typed(kind: type[T], value: Any) -> T:
+    """The value; raises TypeError unless it is exactly of this kind."""
+    if type(value) is not kind:
+        raise TypeError(f"{type(value).__name__}, not {kind.__name__}")
+    return value
+
+
 def _shape(sizes: Any) -> Shape:
-    shape = tuple(int(size) for size in sizes)
+    shape = tuple(_typed(int, size) for size in sizes)
     if not all(size >= 1 for size in shape):
         raise ValueError(f"shape {shape}")
     return shape
@@ -149,12 +162,14 @@ def _misfit(layout: Layout, spec: Specification) -> str | None:
         )
         if numbers != list(range(size)):
             return f"expected each of {size} {'output' if output else 'hidden'} neurons once; found others"
+    if len({population.node for population in layout.populations}) < len(layout.populations):
+        return "expected each population once; found a name twice"
     for population in layout.populations:
-        count = math.prod(population.shape)
-        if len(population.neurons) != count or population.scale.shape != (count,) or not (population.scale > 0).all():
-            return f"'{population.node}': expected {count} neurons with scales above 0; found others"
+        count, are_scales = math.prod(population.shape), (population.scale > 0) & (population.scale < np.inf)
+        if len(population.neurons) != count or population.scale.shape != (count,) or not are_scales.all():
+            return f"'{population.node}': expected {count} neurons with finite scales above 0; found others"
         if not 0 <= population.skew <= spec.hidden + 1:
             return f"'{population.node}': expected a skew of 0 to {spec.hidden + 1} steps; found {population.skew}"
-    if layout.weights.shape != (math.prod(layout.output_shape), spec.outputs) or not np.isfinite(layout.weights).all():
+    if layout.weights.shape != (math.prod(layout.output_shape), spec.outputs):
         return f"expected weights of the outputs [{math.prod(layout.output_shape)}, {spec.outputs}]; found others"
     return None

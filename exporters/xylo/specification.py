@@ -130,9 +130,14 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
     for what, (size, most) in (sizes | {"outputs": (outputs, MAX_OUTPUTS)}).items():
         if not 1 <= size <= most:
             raise InputError(f"{where}: expected 1 to {most:,} {what}; found {size:,}")
-    if hear > hidden or heard > hidden or weights_rec.shape[2] != synapses or not 1 <= synapses <= MAX_SYNAPSES:
+    if (
+        not 1 <= hear <= hidden
+        or not 1 <= heard <= hidden
+        or weights_rec.shape[2] != synapses
+        or not 1 <= synapses <= MAX_SYNAPSES
+    ):
         raise InputError(
-            f"{where}: expected weights_in [channels, up to N, S], weights_rec [N, N, S] and weights_out [up to N, "
+            f"{where}: expected weights_in [channels, 1 to N, S], weights_rec [N, N, S] and weights_out [1 to N, "
             f"outputs] with S of 1 or 2; found {list(weights_in.shape)}, {list(weights_rec.shape)} and "
             f"{list(weights_out.shape)}"
         )

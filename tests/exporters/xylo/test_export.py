@@ -15,6 +15,7 @@ import pytest
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.targets import find_format
+from stl_deploy.exporters.witnesses import environment
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
 from stl_deploy.exporters.witnesses.xylosim import XyloSim
 from stl_deploy.exporters.xylo.choose import choose
@@ -213,7 +214,13 @@ def test_a_name_cannot_write_code_into_the_script(tmp_path: Path) -> None:
         (lambda d: d["populations"][0]["neurons"].__setitem__(0, 99), "each of 14 hidden neurons once"),
         (lambda d: d["populations"][0].update(skew=-1), "a skew of 0"),
         (lambda d: d["populations"][0].update(skew=10**30), "a skew of 0"),
-        (lambda d: d["populations"][0]["scale"].__setitem__(0, 0), "scales above 0"),
+        (lambda d: d["populations"][0]["scale"].__setitem__(0, 0), "finite scales above 0"),
+        (lambda d: d["populations"][0]["scale"].__setitem__(0, 1e999), "finite scales above 0"),
+        (lambda d: d["populations"][0]["neurons"].__setitem__(0, 0.5), "damage (float, not int)"),
+        (lambda d: d["populations"][0].update(spikes=0), "damage (int, not bool)"),
+        (lambda d: d["populations"][0].update(node="lif2"), "a name twice"),
+        (lambda d: d["output"]["weights"][0].__setitem__(0, 1e40), "weights beyond float32"),
+        (lambda d: d.update(schema_version=2), "schema_version 2, not 1"),
         (lambda d: d["populations"].clear(), "each of 14 hidden neurons once"),
         (lambda d: d.pop("output"), "damage"),
         (lambda d: d["input"].update(shape=[3]), "an input of 4 channels"),
@@ -299,6 +306,20 @@ def test_no_compiler_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ToolError, match=r"expected a C\+\+ compiler"):
         XYLOSIM.install()
     assert not (tmp_path / "xylosim").exists()
+
+
+def test_a_compiler_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> None:
+        raise ToolError("installing xylosim failed: ERROR: Could not build wheels for xylosim")
+
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
+    monkeypatch.setattr(environment, "create", lambda *given: None)
+    monkeypatch.setattr(environment, "find_python", lambda *given: None)
+    monkeypatch.setattr(environment, "fill", fail)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    with pytest.raises(ToolError, match=r"Could not build wheels for xylosim; check that 'g\+\+' compiles"):
+        XYLOSIM.install()
+    assert XYLOSIM.reason() is not None
 
 
 def test_without_xylosim_the_remedy_is_its_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
