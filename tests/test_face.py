@@ -26,6 +26,12 @@ def test_reading_a_file_needs_no_torch() -> None:
     assert _run(code) == "False\n"
 
 
+def test_the_command_line_loads_no_library_before_a_verb_does() -> None:
+    heavy = "{'torch', 'numpy', 'nir', 'onnx', 'pydantic', 'rich', 'ssl'}"
+    code = f"import sys, stl_deploy.cli, stl_deploy.cli.app; print(sorted({heavy} & set(sys.modules)))"
+    assert _run(code) == "[]\n"
+
+
 def test_dir_is_what_is_meant_to_be_there() -> None:
     assert _run("import stl_deploy; print(dir(stl_deploy) == sorted([*stl_deploy.__all__, '__version__']))") == "True\n"
 

@@ -9,9 +9,6 @@ from copy import copy
 from io import StringIO
 from typing import Any, TextIO
 
-from rich.console import Console as RichConsole
-from rich.markup import escape
-
 from stl_deploy._util.printable import continued, printable
 from stl_deploy._util.tables import columns
 from stl_deploy._util.training_progress import Bar, Batch, Lines, epoch_line
@@ -23,7 +20,11 @@ class Console:
     def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._stream = stream if stream is not None else sys.stderr or StringIO()  # a closed stream is None
-        self._rich = RichConsole(file=self._stream, highlight=False) if self._stream.isatty() else None
+        self._rich: Any = None
+        if self._stream.isatty():
+            from rich.console import Console as RichConsole
+
+            self._rich = RichConsole(file=self._stream, highlight=False)
 
     @property
     def details(self) -> Console:
@@ -76,6 +77,8 @@ class Console:
     def _line(self, text: str, style: str | None = None) -> None:
         with _lost():
             if self._rich is not None:
+                from rich.markup import escape
+
                 self._rich.print(escape(printable(text)), style=style, soft_wrap=True)
             else:
                 print(printable(text), file=self._stream, flush=True)

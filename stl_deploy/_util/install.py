@@ -7,9 +7,6 @@ import json
 import platform
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, distributions, version
-from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from stl_deploy.errors import ToolError
 
@@ -45,6 +42,8 @@ LISTED = (
 
 def versions() -> dict[str, str | None]:
     """Return the version of this package, of Python, and of every package of `LISTED`; None for missing ones."""
+    from importlib.metadata import PackageNotFoundError, version
+
     from stl_deploy import __version__
 
     found: dict[str, str | None] = {NAME: __version__, "python": platform.python_version()}
@@ -94,6 +93,8 @@ def _python() -> str:
 
 def installed_from() -> dict[str, object]:
     """Return pip's origin of this installation (PEP 610); empty for an index, and without an installation."""
+    from importlib.metadata import distributions
+
     for found in distributions(name=NAME):  # a source tree on the path has one, too, that tells nothing
         try:
             origin = json.loads(found.read_text("direct_url.json") or "{}")
@@ -111,6 +112,9 @@ def _requirement(origin: dict[str, object], extra: str | None) -> list[str]:
         return [f"{NAME}{suffix}"]
     folder, vcs = origin.get("dir_info"), origin.get("vcs_info")
     if isinstance(folder, dict):
+        from urllib.parse import unquote, urlsplit
+        from urllib.request import url2pathname
+
         place = url2pathname(unquote(urlsplit(url).path))
         return [*(["-e"] if folder.get("editable") else []), f"{place}{suffix}"]
     if isinstance(vcs, dict):

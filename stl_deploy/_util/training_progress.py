@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TextColumn
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 Batch = Callable[[int, int, int, int, float], None]
 """Called after a batch with the epoch (from 1), all epochs, samples done in it, samples in it, the mean loss so far."""
@@ -60,6 +60,8 @@ class Bar:
     """For terminals: a bar that fills once an epoch, and vanishes at the end."""
 
     def __init__(self, console: RichConsole) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
         fields = ("{task.fields[rate]:>9} samples/s", "loss {task.fields[loss]}", "{task.fields[left]:>7} left")
         columns = (TextColumn("{task.description}"), BarColumn(24), *map(TextColumn, fields))
         self._progress = Progress(*columns, console=console, transient=True, refresh_per_second=5)

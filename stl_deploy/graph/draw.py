@@ -5,7 +5,7 @@ Needs no other module.
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from html import escape
 
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Program
 
@@ -78,10 +78,11 @@ def _box(node: Node, x: int, y: int) -> str:
     fill = next((colour for kind, colour in _FILL if isinstance(node, kind)), _OTHER)
     shape = "×".join(map(str, node.shape)) or "1"
     name = node.name if len(node.name) <= 26 else f"{node.name[:25]}…"
+    title, label = (escape(text, quote=False) for text in (node.name, name))
     return (
-        f'<g><title>{escape(node.name)}</title><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" '
+        f'<g><title>{title}</title><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" '
         f'fill="{fill}" stroke="#888"/>'
-        f'<text x="{x + _WIDTH // 2}" y="{y + 17}" text-anchor="middle" font-weight="bold">{escape(name)}</text>'
+        f'<text x="{x + _WIDTH // 2}" y="{y + 17}" text-anchor="middle" font-weight="bold">{label}</text>'
         f'<text x="{x + _WIDTH // 2}" y="{y + 32}" text-anchor="middle" fill="#555">'
         f"{type(node).__name__} {shape}</text></g>"
     )

@@ -179,3 +179,8 @@ def _effect(finding: Finding) -> Fidelity:
     if finding.severity == "error":
         return "unsupported"
     return "approximate" if finding.severity == "warning" and finding.target is not None else "faithful"
+
+
+def kept_thresholds(kept: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each neuron that keeps its thresholds."""
+    return [f"node '{name}' keeps its thresholds: {why.partition(': ')[2]}" for name, why in kept.items()]

@@ -75,11 +75,6 @@ def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
     return done
 
 
-def kept_thresholds(kept: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each neuron that keeps its thresholds."""
-    return [f"node '{name}' keeps its thresholds: {why.partition(': ')[2]}" for name, why in kept.items()]
-
-
 class FoldedLayers(NamedTuple):
     """The Program of a captured module, read back from its NIR graph if NIR can hold it.
 

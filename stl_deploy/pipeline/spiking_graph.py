@@ -37,7 +37,7 @@ from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.target import unheld
 from stl_deploy.exporters.nir.write import Written
 from stl_deploy.graph.draw import svg
-from stl_deploy.graph.findings import CheckReport
+from stl_deploy.graph.findings import CheckReport, kept_thresholds
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result
@@ -195,7 +195,7 @@ class SpikingGraph:
         Raises:
             UnsupportedError: Where a pool, or no threshold at all, can go into weights; names node and remedy.
         """
-        from stl_deploy.pipeline.fold import fold, kept_thresholds
+        from stl_deploy.pipeline.fold import fold
 
         folded = fold(self.program, FoldOptions(**options))
         for sentence in kept_thresholds(folded.kept):

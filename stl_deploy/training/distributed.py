@@ -19,11 +19,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stl_deploy._util import processes
-from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from stl_deploy.config.schema import RunConfig
 
 Loaded = TypeVar("Loaded")
 

@@ -16,9 +16,9 @@ from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.target import RESTATED
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.findings import kept_thresholds
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity
 from stl_deploy.pipeline.fold import fold as fold_network
-from stl_deploy.pipeline.fold import kept_thresholds
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.read import open_network
 from stl_deploy.report.text.check import show_fold

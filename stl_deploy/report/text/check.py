@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
-from stl_deploy.exporters.nir.ambiguity import Effect
-from stl_deploy.graph.findings import CheckReport, to_lines
-from stl_deploy.pipeline.fold import kept_thresholds
+from stl_deploy.graph.findings import CheckReport, kept_thresholds, to_lines
 
 if TYPE_CHECKING:
+    from stl_deploy.exporters.nir.ambiguity import Effect
     from stl_deploy.runs.folded_run import FoldedRun
 
 
