@@ -21,6 +21,7 @@ from stl_deploy.exporters.nir.detect_writer import (
     detect_writer,
     ignored_fields,
     unspecified_options,
+    with_reasons,
 )
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
@@ -149,5 +150,5 @@ def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:
             "warning",
             None,
             f"the file does not say how it is stepped; assumed: {', '.join(open_options)}",
-            f"pass the dialect of the framework that wrote it: {', '.join(candidates(graph))}",
+            f"pass the dialect of the framework that wrote it: {with_reasons(candidates(graph))}",
         )

@@ -7,7 +7,7 @@ its own; every other file needs its dialect from its user.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.dialect import PRESETS, Dialect, load_dialect
+from stl_deploy.exporters.nir.dialect import PRESETS, SUMMARIES, Dialect, load_dialect
 from stl_deploy.exporters.nir.lower import metadata_dialect, own_metadata
 
 _CURRENT = (nir.CubaLI, nir.CubaLIF)
@@ -74,7 +74,7 @@ def resolve_dialect(graph: nir.NIRGraph, asked: object, where: object, *, or_spe
     if depends(graph):
         unstated = (
             f"{where}: the file does not say how it is meant, and its form does not give away who wrote it; name the "
-            f"framework ({option('dialect', 'NAME')}): {', '.join(candidates(graph))}, or a .json file; "
+            f"framework ({option('dialect', 'NAME')}): {with_reasons(candidates(graph))}, or a .json file; "
             + remedy(cli="'stl-deploy check FILE --input X.npz'", python="stl_deploy.verbs.measure(FILE, X.npz)")
             + " measures what the choice changes"
         )
@@ -118,6 +118,11 @@ def candidates(graph: nir.NIRGraph) -> list[str]:
     """Return the presets of the frameworks that write all kinds of nodes in a graph, and ``spec``."""
     kinds = {type(node) for _, node in _flat(graph)} - {nir.Input, nir.Output}
     return [name for name in PRESETS if name != "stl" and kinds <= _WRITES.get(name.split("_")[0], kinds)]
+
+
+def with_reasons(names: Iterable[str]) -> str:
+    """The presets, with what sets each apart."""
+    return ", ".join(f"{name} ({SUMMARIES[name]})" for name in names)
 
 
 def unspecified_options(graph: nir.NIRGraph, dialect: Dialect) -> str:

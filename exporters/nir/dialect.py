@@ -230,6 +230,24 @@ PRESETS: dict[str, Dialect] = {
     "spyx": Dialect(dt=1.0, reset="spyx", gain="one", emit="next_step", loop_input="neuron"),
 }
 """What a file means that the framework wrote."""
+SUMMARIES = {
+    "spec": "NIR's own equations, reset to a value",
+    "stl": "as spec, spikes at v = θ, too",
+    "snntorch": "v - θ one step late, snnTorch's default",
+    "snntorch_zero": "v = 0 one step late",
+    "snntorch_now": "v - θ at once, reset_delay=False",
+    "snntorch_zero_now": "v = 0 at once, reset_delay=False",
+    "snntorch_none": "no reset",
+    "norse": "dt 1e-6, starts at v_leak",
+    "sinabs": "dt 1, v - θ, several spikes a step",
+    "sinabs_hard": "dt 1, reset to a value, one spike a step",
+    "sinabs_reader": "as sinabs, IF stop at -θ",
+    "sinabs_norm": "as sinabs, input times 1 - decay",
+    "spikingjelly": "spikes at v = θ, too, starts at v_reset",
+    "rockpool": "dt 1e-3, v - θ, several spikes a step",
+    "spyx": "dt 1, spikes leave one step late",
+}
+"""What sets each preset apart, in a few words."""
 
 
 def preset(name: object) -> Dialect:

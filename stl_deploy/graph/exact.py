@@ -54,6 +54,8 @@ _MANTISSAS: dict[np.dtype[Any], tuple[type[Any], int]] = {
     np.dtype(np.float64): (np.uint64, 2**52 - 1),
 }
 """The words that floats are, and the part that is the mantissa, by type."""
+MOST_COUNTS = 31
+"""Spikes that one input counts in a step at most; larger integers in x are levels, of images for example."""
 _AT_ONCE = 2**16
 """Values that a processor's cache holds."""
 _RANGES = {MANTISSA_BITS: ("float32", 149, 2.0**128), DOUBLE_BITS: ("float64", 1074, float("inf"))}
@@ -172,12 +174,28 @@ def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any
         return
     for array in x.values() if isinstance(x, Mapping) else [x]:
         if array.dtype.kind in "fiub" and not on_grid(array, grid):
+            require_no_image(array, grid)
             raise InputError(
                 f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
                 f"{grid.bound:g}, and what is proved of the graph's sums holds there only; "
                 f"{option('input_grid', grid.fraction_bits)} rounds it to that grid, another number of bits declares "
                 "another"
             )
+
+
+def is_image(x: NDArray[Any]) -> bool:
+    """Return whether ``x`` looks like 8-bit images: integers from 0 to at most 255, more than counts of spikes hold."""
+    largest = x.max(initial=0)
+    return bool(MOST_COUNTS < largest <= 255 and x.min(initial=0) >= 0 and (x == np.trunc(x)).all())
+
+
+def require_no_image(x: NDArray[Any], grid: Grid) -> None:
+    """Raise InputError for 8-bit images where the grid is one of values up to 1, to which they must be scaled."""
+    if grid.bound <= 1 and grid.fraction_bits and is_image(x):
+        raise InputError(
+            f"x holds integers up to {x.max():g}, as 8-bit images do, and the graph takes values up to {grid.bound:g}; "
+            f"give x / 255 with {option('input_grid', grid.fraction_bits)}"
+        )
 
 
 def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Node, Reshape, Shape
 from stl_deploy.graph.threads import map_samples
@@ -97,8 +98,15 @@ def _check_range(node: IntegerInput, x: Values) -> None:
     if low < node.low or high > node.high:
         raise InputError(
             f"expected input from {node.low} to {node.high}, which the integers were chosen for; found {low} to "
-            f"{high}; scale it, or export again with such input"
+            f"{high}; divide it by {_ratio(node, low, high):g}, or export again with such input "
+            f"({remedy(cli='--input X.npz', python='x=')})"
         )
+
+
+def _ratio(node: IntegerInput, low: int, high: int) -> float:
+    """The least integer that brings ``low`` to ``high`` within the input's range."""
+    ends = [(high, node.high), (low, node.low)]
+    return max((math.ceil(value / limit) for value, limit in ends if limit and value / limit > 1), default=2)
 
 
 def as_integers(x: Values, shape: Shape) -> Values:

@@ -103,7 +103,8 @@ def capture(
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
-    metadata = {**folded.program.metadata, CAPTURED: {"time": time, "steps": traced.length}}
+    shown = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
+    metadata = {**folded.program.metadata, CAPTURED: shown}
     folded = folded._replace(program=replace(folded.program, metadata=metadata))
     proof = _prove(model, traced, folded, batch) if verify else None
     for warning in proof.warnings if proof is not None else ():

@@ -34,15 +34,15 @@ class Folded:
     kept: Mapping[str, str]
 
 
-def fold(program: Program, options: FoldOptions) -> Folded:
+def fold(program: Program, options: FoldOptions, bound: float = 1.0) -> Folded:
     """Fold into a new Program, equal up to rounding: pools and thresholds into weights, weights onto exact grids.
 
     options: exact_grid (None: yes) rounds weights and biases where the grid of what arrives is known. input_grid: the
-    input is multiples of 2^-input_grid up to 1; default: as the graph's metadata declare.
+    input is multiples of 2^-input_grid up to ``bound``; default: as the graph's metadata declare.
     Raises UnsupportedError where a pool or threshold cannot go into weights, InputError for a wrong grid, ParityError
     where the new graph spikes otherwise than rounding explains.
     """
-    before = replace(program, metadata=_declared(program.metadata, options.input_grid))
+    before = replace(program, metadata=_declared(program.metadata, options.input_grid, bound))
     folded = apply(before, FOREIGN, options)
     merged = tuple(name for name in folded.removed if isinstance(before.by_name[name], Pool))
     made = replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
@@ -53,12 +53,12 @@ def fold(program: Program, options: FoldOptions) -> Folded:
     return Folded(read, merged, written.how == "restated", folded.kept)
 
 
-def _declared(metadata: Mapping[str, Any], input_grid: int | None) -> dict[str, Any]:
+def _declared(metadata: Mapping[str, Any], input_grid: int | None, bound: float) -> dict[str, Any]:
     """Return metadata that declare the input's grid, if there is one; raise InputError for an invalid one."""
     kept = dict(metadata)
     if input_grid is not None:
-        coding = "spikes" if input_grid == 0 else "analog"
-        kept["input"] = {"coding": coding} | kept.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
+        coding = "analog" if input_grid else "spikes" if bound <= 1 else "graded"
+        kept["input"] = {"coding": coding} | kept.get("input", {}) | {"fraction_bits": input_grid, "max": bound}
         declared_grid(kept)
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,8 +14,16 @@ from stl_deploy._util.files import first_samples, leading
 from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.exact import (
+    MANTISSA_BITS,
+    input_grid,
+    is_image,
+    random_input,
+    require_no_image,
+    require_on_grid,
+    round_to_grid,
+)
+from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
 
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
@@ -61,14 +70,50 @@ def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: C
     if isinstance(x, Mapping):
         raise InputError(f"{named('input_grid')} is of networks with one input; the graph has {', '.join(x)}")
     check_bits(bits)
+    declared = input_grid(program.metadata)
+    if declared is not None:
+        require_no_image(np.asarray(x), declared)
     rounded = round_to_grid(x, bits)
     bound = float(np.abs(rounded).max(initial=0))
     if not bound:
         raise InputError(f"{option('input_grid', bits)}: every value of the input rounds to 0; use more bits")
     moved = float(np.abs(rounded - np.asarray(x, np.float32)).max(initial=0))
     say.say(f"input rounded to multiples of 2^-{bits}; no value moved by more than {moved:.3g}")
-    declared = {"fraction_bits": bits, "max": max(bound, 1.0)}
-    return replace(program, metadata={**program.metadata, "input": declared}), rounded
+    stated = {"fraction_bits": bits, "max": max(bound, 1.0)}
+    return replace(program, metadata={**program.metadata, "input": stated}), rounded
+
+
+def on_grid_of(sample: NetworkInput | None, bits: int | None) -> tuple[NetworkInput | None, float]:
+    """A network's own sample as multiples of 2^-bits, and the largest magnitude in it, 1 at least.
+
+    Raises InputError for 8-bit images that are rounded to fractions: their levels are integers.
+    """
+    if bits is None or sample is None or isinstance(sample, Mapping):
+        return sample, 1.0
+    check_bits(bits)
+    if bits and is_image(sample):
+        raise InputError(
+            f"{option('input_grid', bits)}: the network was captured on integers up to {sample.max():g}, as 8-bit "
+            f"images hold; give {option('input_grid', 0)}, or capture it on x / 255 if it was trained on that"
+        )
+    rounded = round_to_grid(sample, bits)
+    return rounded, max(float(np.abs(rounded).max(initial=0)), 1.0)
+
+
+def warn_of_images(program: Program, x: NetworkInput, stacklevel: int = 3) -> None:
+    """Warn of 8-bit images, 0 to 255, where the graph was captured on values up to 1, or says nothing of its input."""
+    captured = program.metadata.get(CAPTURED)
+    largest = captured.get("largest") if isinstance(captured, Mapping) else None
+    for array in x.values() if isinstance(x, Mapping) else [np.asarray(x)]:
+        known = isinstance(largest, int | float) and largest <= 1
+        unknown = largest is None and array.dtype == np.uint8 and input_grid(program.metadata) is None
+        if (known or unknown) and is_image(array):
+            learnt = f"the graph was captured on values up to {largest:g}" if known else "the graph declares no grid"
+            warnings.warn(
+                f"x holds integers up to {array.max():g}, as 8-bit images do, and {learnt}: if the network was trained "
+                "on values up to 1, give x / 255",
+                stacklevel=stacklevel,
+            )
 
 
 def check_bits(bits: int) -> None:

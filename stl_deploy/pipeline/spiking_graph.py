@@ -43,6 +43,7 @@ from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
+from stl_deploy.pipeline.network_input import on_grid_of, warn_of_images
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -189,22 +190,25 @@ class SpikingGraph:
         Args:
             options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
                 so that every threshold is 1. ``input_grid``: the input will be multiples of 2^-input_grid with
-                magnitudes up to 1; default: as the graph's metadata declare. ``delays="steps"``: learned delays
-                between two steps are rounded to one; a warning says by how much.
+                magnitudes up to 1, or to the largest of ``sample``, which is rounded; default: as the graph's metadata
+                declare. ``delays="steps"``: learned delays between two steps are rounded to one; a warning says by how
+                much.
 
         Raises:
             UnsupportedError: Where a pool, or no threshold at all, can go into weights; names node and remedy.
         """
         from stl_deploy.pipeline.fold import fold
 
-        folded = fold(self.program, FoldOptions(**options))
+        chosen = FoldOptions(**options)
+        sample, bound = on_grid_of(self.sample, chosen.input_grid)
+        folded = fold(self.program, chosen, bound)
         for sentence in kept_thresholds(folded.kept):
             warnings.warn(sentence, stacklevel=3)
         if options.get("delays") == "steps":
             for note in folded.program.metadata.get("delays", ()):
                 warnings.warn(note, stacklevel=3)
         about: dict[str, Any] = {"proof": self.proof, "original": self.original}
-        return SpikingGraph(folded.program, sample=self.sample, name=self.name, **about)
+        return SpikingGraph(folded.program, sample=sample, name=self.name, **about)
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(
@@ -344,6 +348,7 @@ class SpikingGraph:
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
         arrays = {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
+        warn_of_images(self.program, arrays, stacklevel=5)
         return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.given(arrays)
 
     def _input(self, x: Any, verb: str) -> NetworkInput:

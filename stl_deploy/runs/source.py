@@ -24,7 +24,7 @@ from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import format_of, registry
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import compared, drawn
+from stl_deploy.pipeline.network_input import compared, drawn, warn_of_images
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
 TEST_INPUT = "test.npz"
@@ -138,6 +138,7 @@ def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
     x, labels = read_inputs(file)
+    warn_of_images(program, x)
     usual, learnt = _usual_steps(source, program)
     steps, samples = leading(x)
     if swapped(steps, samples, usual):

@@ -83,3 +83,48 @@ def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, 
 def test_a_net_in_which_nothing_can_be_folded_is_refused() -> None:
     with pytest.raises(stl.UnsupportedError, match="its thresholds cannot go into weights: 'input'"):
         stl.capture(stl.LIF((3,), threshold=0.5), torch.rand(4, 2, 3)).fold(thresholds="weights")
+
+
+def images() -> tuple[nn.Module, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    """A network of pixels from 0 to 1, and 8-bit images of 6 steps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 12), stl.LIF((12,), threshold=0.5), nn.Linear(12, 4), stl.LIF((4,), threshold=0.1))
+    return model, np.random.default_rng(0).integers(0, 256, (6, 4, 16)).astype(np.uint8)
+
+
+def test_real_input_has_one_way(tmp_path: Path) -> None:
+    """`fold(input_grid=8)` rounds the network's sample, so that export, check and energy go on from there."""
+    model, pixels = images()
+    net = stl.capture(model, torch.from_numpy(pixels / np.float32(255))).fold(input_grid=8)
+    assert np.array_equal(net.sample * 256, np.round(net.sample * 256))
+    net.export(tmp_path / "net.onnx")
+    net.export(tmp_path / "c", to="c")
+    assert net.energy().totals["spikes"] > 0
+    assert net.check("onnx").targets == {"onnx": "faithful"}
+    wide = stl.capture(model, torch.randn(6, 4, 16) * 3).fold(input_grid=4)
+    assert wide.program.metadata["input"]["max"] == np.abs(wide.sample).max() > 1
+    wide.export(tmp_path / "wide.onnx")
+
+
+def test_8_bit_images_are_told_to_be_scaled() -> None:
+    """And the advice, followed, gives the numbers of the network as it was captured."""
+    model, pixels = images()
+    x = torch.from_numpy(pixels / np.float32(255))
+    net = stl.capture(model, x)
+    with pytest.warns(UserWarning, match=r"x holds integers up to 255, as 8-bit images do, .* give x / 255"):
+        net.simulate(pixels)
+    np.testing.assert_array_equal(net.simulate(pixels / np.float32(255)).y, net.simulate(x).y)
+
+    folded = net.fold(input_grid=8)
+    for grid in (None, 8):
+        with (
+            pytest.warns(UserWarning, match="as 8-bit images do"),
+            pytest.raises(stl.InputError, match=r"give x / 255 with input_grid=8"),
+        ):
+            folded.energy(pixels, input_grid=grid)
+    assert folded.energy(pixels / 255, input_grid=8).totals == folded.energy().totals
+
+    unscaled = stl.capture(model, torch.from_numpy(pixels))
+    with pytest.raises(stl.InputError, match=r"integers up to 255, as 8-bit images hold; give input_grid=0"):
+        unscaled.fold(input_grid=8)
+    assert unscaled.fold(input_grid=0).program.metadata["input"]["max"] == 255
