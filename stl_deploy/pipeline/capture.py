@@ -38,6 +38,13 @@ from stl_deploy.pipeline.proof import (
     prove_replay,
     within,
 )
+from stl_deploy.pipeline.time_axis import (
+    as_asked,
+    axis_warnings,
+    few_samples,
+    ignores_later_steps,
+    not_samples,
+)
 from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import holds_input
@@ -51,7 +58,6 @@ from stl_deploy.tracing.versions import version_warnings
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
-_TRACED_SAMPLES = 3
 _MANY = 64
 """Steps, and samples, on which branches chosen by the input's shape are looked for."""
 _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
@@ -88,16 +94,17 @@ def capture(
 
     call = Call(time, reset, output)
     batch = _batch(model, x, call)
-    few = _several(batch, call)
+    few = few_samples(batch, call)
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
         if error.__cause__ is not None:  # forward itself failed
             run_module(model, batch, call)  # on x it says so of x
-            raise _not_samples(batch, few, call) from error
+            asked = as_asked(error, model, batch, call)
+            raise (not_samples(batch, few, call) if asked is error else asked) from error
         if "random numbers" not in error.reason:
             require_repeatable(model, few, call)
-        raise
+        raise as_asked(error, model, batch, call) from error
     require_repeatable(model, few, call)
     _require_whole(traced, batch)
     folded = _fold(traced)
@@ -178,16 +185,6 @@ class Captured:
         return own.float().numpy(), Result({"output": y.reshape(*y.shape[:2], *shape)}, spikes)
 
 
-def _not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
-    """Forward takes ``x``, and not another number on the axis where its samples should be."""
-    axis = batch_axis(call)
-    return CaptureError(
-        f"forward takes x, {list(x.shape)}, but fails with {few.shape[axis]} in place of {x.shape[axis]} on axis "
-        f"{axis}, where time={call.time!r} has the samples; give time= as it is, or wrap the model in one whose "
-        "forward takes [T, B, ...] and moves the axes"
-    )
-
-
 def _tensor(x: Any) -> Tensor:
     tensor = x if isinstance(x, Tensor) else torch.as_tensor(as_array(x))
     if tensor.is_complex():
@@ -263,14 +260,6 @@ def _require_on_cpu(model: nn.Module) -> None:
             )
 
 
-def _several(x: Tensor, call: Call) -> Tensor:
-    """Return a few samples to trace with: at least 2, another number than that of the steps."""
-    axis = batch_axis(call)
-    wanted = 2 if call.time != "inside" and x.shape[1 - axis] == _TRACED_SAMPLES else _TRACED_SAMPLES
-    index = torch.arange(wanted) % x.shape[axis]
-    return x.index_select(axis, index)
-
-
 def _at_least_two(x: Tensor, call: Call) -> Tensor:
     """Duplicate a single sample: a batch axis of size 1 looks like a channel axis of size 1."""
     axis = batch_axis(call)
@@ -323,7 +312,8 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
                 raise
             continue
         done.append(what)
-    done += _prove_other_sizes(model, traced, x)
+    sizes, fixed = _prove_other_sizes(model, traced, x)
+    done += sizes
     layers, spikes, array = _prove_folded(traced, folded, x)
     for given in () if _casts_of_input(traced) or _coarse(traced) else unseen.values():
         _prove_folded(traced, folded, given)
@@ -334,13 +324,17 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *_precision_warnings(traced),
         *_whole_warnings(traced),
         *version_warnings(model),
+        *axis_warnings(model, x, call, traced.length if fixed else None),
     )
     steps, samples = array.shape[:2]
     return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned, traced.states)
 
 
-def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> list[str]:
-    """Hold the step's graph against the module on many steps and on many samples, as far as that takes no long time."""
+def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[list[str], bool]:
+    """Hold the step's graph against the module on many steps and on many samples, as far as that takes no long time.
+
+    Also whether the module makes a fixed number of steps.
+    """
     call = traced.call
     axis = batch_axis(call)
     samples = x.shape[axis]
@@ -350,7 +344,7 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> list[str]
     )
     sizes = [] if fixed else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
     sizes.append((traced.length, max(_MANY, 4 * samples)))
-    done = []
+    done, fixed_steps = [], False
     for many, few in sizes:
         if step * many * few > _AFFORDED or len(traced.steps.signals) * many > _AFFORDED_CALLS:
             continue
@@ -361,11 +355,13 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> list[str]
         try:
             prove_outputs(model, traced, permuted(given, 6), what)
         except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            if isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None:
+            if many != traced.length and ignores_later_steps(model, given, call, traced.length):
+                fixed_steps = True
+            elif isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None:
                 raise
             continue
         done.append(what)
-    return done
+    return done, fixed_steps
 
 
 def _prove_folded(traced: Traced, folded: FoldedLayers, x: Tensor) -> tuple[tuple[LayerProof, ...], Spikes, Floats]:

@@ -154,13 +154,14 @@ def _right(found: Simulation, labels: NDArray[np.int64]) -> int:
 def _arranged(
     net: SpikingGraph, batch: Any, count: int, steps: int | None, time: str | None
 ) -> tuple[Any, NDArray[Any]]:
-    """Return a batch in the module's form, and as the graph's input ``[T, B, *shape]``."""
+    """Return a batch as the module takes it, and as `SpikingGraph.simulate` takes it."""
     if net.original is not None and net.original.time == "inside":
         if len(batch) != count:
             raise InputError(f"expected batches [B, ...] with B labels; found {list(np.shape(batch))} with {count}")
         return batch, net.original.as_graph_input(batch)
     x = _sequence(net, as_array(batch), count, steps, time)
-    return (x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x), x
+    given = x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x
+    return given, given
 
 
 def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:

@@ -88,7 +88,9 @@ def test_a_net_in_which_nothing_can_be_folded_is_refused() -> None:
 def images() -> tuple[nn.Module, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
     """A network of pixels from 0 to 1, and 8-bit images of 6 steps."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(16, 12), stl.LIF((12,), threshold=0.5), nn.Linear(12, 4), stl.LIF((4,), threshold=0.1))
+    model = nn.Sequential(
+        nn.Linear(16, 12), stl.LIF((12,), threshold=0.5), nn.Linear(12, 4), stl.LIF((4,), threshold=0.1)
+    )
     return model, np.random.default_rng(0).integers(0, 256, (6, 4, 16)).astype(np.uint8)
 
 
