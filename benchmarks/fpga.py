@@ -22,9 +22,8 @@ from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import device_of
 from stl_deploy.exporters.verilog.fits import ram_blocks
 from stl_deploy.exporters.verilog.folder import read_folder, write_folder
-from stl_deploy.exporters.verilog.power import SOURCE, energy_range
 from stl_deploy.exporters.verilog.simulator import Simulation
-from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
+from stl_deploy.exporters.verilog.synthesis import NETLIST, SOURCE, after_synthesis, energy_range, synthesise
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate

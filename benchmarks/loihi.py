@@ -25,7 +25,7 @@ from benchmarks import loihi_mnist
 from benchmarks.timing import QUIET
 from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, FlattenLayer, InputLayer, NetxFile

@@ -17,8 +17,7 @@ from stl_deploy._util.files import read_input
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
-from stl_deploy.graph.early_exit import sureness
-from stl_deploy.graph.readout import readout_of
+from stl_deploy.graph.readout import readout_of, sureness
 from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 
 

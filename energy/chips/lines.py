@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from typing import Any, get_args
 
 from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.chips.baselines import Device, devices
-from stl_deploy.energy.chips.c_code import core_of
 from stl_deploy.energy.chips.model import ChipModel, chip_models
 from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
 from stl_deploy.energy.chips.time import active_cores, chips_needed, layer_work, step_time
@@ -251,3 +253,46 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "
         f"synop or an update cost what a MAC of those networks costs: {macs}.",
     )
+
+
+@dataclass(frozen=True)
+class Core:
+    """A processor core. runs: cores whose instructions are taken to be its own.
+
+    per_synop, per_update: instructions; strays: counted over fitted; cycles: of an instruction (assumed).
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    per_synop: float
+    per_update: float
+    strays: Range
+    cycles: Range
+
+    def instructions(self, counts: Counts) -> Range:
+        """Return the instructions of one inference."""
+        totals = counts.totals
+        fitted = (self.per_synop * totals.synops + self.per_update * totals.neuron_updates) / counts.batch
+        return fitted * self.strays[0], fitted * self.strays[1]
+
+
+@cache
+def cores() -> tuple[Core, ...]:
+    """Return the cores with counted instructions."""
+    text = (files(__package__) / "c_code.toml").read_text(encoding="utf-8")
+    return tuple(
+        Core(
+            entry["name"],
+            tuple(entry["runs"]),
+            entry["per_synop"],
+            entry["per_update"],
+            tuple(entry["strays"]),
+            tuple(entry["cycles"]),
+        )
+        for entry in tomllib.loads(text)["core"]
+    )
+
+
+def core_of(device: Device) -> Core:
+    """Return a microcontroller's core."""
+    return next(core for core in cores() if any(f"({name})" in device.name for name in core.runs))

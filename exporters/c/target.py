@@ -23,7 +23,7 @@ from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.room import require_estimated_room
-from stl_deploy.exporters.c.synops import measured_synops
+from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
@@ -32,11 +32,11 @@ from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
 from stl_deploy.graph.takes import NIR_NODES
 from stl_deploy.integers.fan_in import refusals
-from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
-from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.simulate import IntegerRun, values_of
 from stl_deploy.integers.store import NAME, About
 
 
@@ -223,3 +223,20 @@ def _row(node: Node, plan: Plan) -> Row:
 
 
 TARGETS = (CFormat(), C)
+
+
+def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]:
+    """Return the mean per step of one sample, by layer of weights, for integers ``x`` ``[T, B, *shape]``."""
+    readers = [node for node in graph.nodes if isinstance(node, DenseNode | ConvNode | GainNode)]
+    names = {source.node for node in readers for source in node.sources}
+    values = values_of(graph, x, names)
+    steps = x.shape[0] * x.shape[1]
+    synops = {}
+    for node in readers:
+        arriving = np.add.reduce([values[source.node] != 0 for source in node.sources]) != 0
+        if isinstance(node, ConvNode):
+            taps = np.broadcast_to(conv_fan_out(node), node.input_shape).reshape(-1)
+        else:
+            taps = np.full(arriving[0, 0].size, len(node.weight) if isinstance(node, DenseNode) else 1)
+        synops[node.name] = float(arriving.reshape(steps, -1).sum(axis=0) @ taps) / steps
+    return synops

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
 from stl_deploy._util.temporary import temporary_folder
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.floats import run_lava_float
-from stl_deploy.exporters.netx.file import write_netx
-from stl_deploy.exporters.netx.layers import NetxFile
+from stl_deploy.exporters.lava.process import Progress, run_worker
+from stl_deploy.exporters.netx.file import read_netx, write_netx
+from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.targets import Model, Network
 from stl_deploy.graph.run import NetworkInput, Result
-from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.simulate import IntegerRun, as_integers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,3 +77,29 @@ class Lava(Loihi):
 
 
 TARGETS = (Lava,)
+
+
+def run_lava(
+    net_path: Path, x: NDArray[Any], *, deadline: float = 600.0, progress: Progress | None = None
+) -> IntegerRun:
+    """Run a ``.net`` file on Lava's CPU simulation for integers ``x`` ``[T, B, *input shape]``.
+
+    deadline: seconds without progress after which the run is ended. The result has every layer's spikes, as
+    `stl_deploy.exporters.netx.convert.run_file` gives them with ``record=True``.
+    Raises InputError for a bad file or input, ToolError if Lava is missing, fails or takes too long.
+    """
+    net = read_netx(net_path)
+    first = net.layers[0]
+    if isinstance(first, InputLayer) and first.neuron is not None:
+        raise InputError(
+            f"{net_path}: x is the bias of its input layer's neurons, which is not set on real Lava here; use our "
+            f"integer model ({option('backend', 'loihi')})"
+        )
+    x = as_integers(x, net.input_shape)
+    python = environment.require()
+    spikes = run_worker(python, net_path, x, deadline=deadline, progress=progress)
+    expected = {key: (*x.shape[:2], *layer.shape) for key, layer in net.spiking}
+    shapes = {key: array.shape for key, array in spikes.items()}
+    if shapes != expected:
+        raise ToolError(f"expected arrays {expected} from Lava; found {shapes}")
+    return IntegerRun(spikes[list(expected)[-1]], {key: spikes[key] for key in expected})

@@ -318,7 +318,7 @@ class TrainConfig(_Section):
     mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
     scale and shift too) stay as drawn; ``ann`` ReLUs and a linear readout, and the image is shown once.
     schedule: of the learning rate. ``decay``: times ``lr_decay`` after each epoch. ``one_cycle``: up to ``lr`` over the
-    first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.learning_rate`).
+    first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.loop`).
     threshold_lr_multiplier: of thresholds against weights.
     optimiser: ``adam``, where ``weight_decay`` is added to every gradient (the paper's code), or ``adamw``, where it
     shrinks weights alone, not thresholds, biases or norms (Loshchilov and Hutter, ICLR 2019).

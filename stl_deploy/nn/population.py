@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from stl_deploy.config.schema import DecayForm
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
-from stl_deploy.nn.shift_decays import nearest_shift, shift_decay
 from stl_deploy.nn.synaptic_scan import rest
 
 Shape = tuple[int, ...]
@@ -34,7 +33,7 @@ class Population(nn.Module):
     shape: of one sample at one step, ``(features,)`` or ``(channels, height, width)``; None: that of the first input.
     stateful: forward takes one step ``[B, *shape]`` and goes on from the step before, until `reset`.
     synapse_decay: of the current, as decay; None: input acts in its own step. decay_form: ``shift`` holds decays on
-    1 - 2^-k: the nearest if they are fixed, one learned k for each neuron if not (see `stl_deploy.nn.shift_decays`).
+    1 - 2^-k: the nearest if they are fixed, one learned k for each neuron if not (see `stl_deploy.nn.population`).
     """
 
     def __init__(
@@ -202,3 +201,23 @@ def _checked(shape: int | Sequence[int]) -> Shape:
     if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
         raise InputError(f"expected a shape of whole sizes from 1, as (64,) or (16, 8, 8); found {shape!r}")
     return sizes
+
+
+MOST = 15
+"""The largest k, of four bits."""
+
+
+def nearest_shift(decay: float) -> int:
+    """Return the k of the decay 1 - 2^-k nearest to ``decay`` in the logarithm of the loss; raise InputError for 1."""
+    if not 0 <= decay < 1:
+        raise InputError(f"expected a decay from 0 to below 1, of the form 1 - 2^-k; found {decay:g}")
+    return min(MOST, round(-math.log2(1 - decay)))
+
+
+def shift_decay(k: Tensor) -> Tensor:
+    """Return 1 - 2^-round(k), exact, with the gradient of 1 - 2^-k in k; k is kept within 0 and 15."""
+    whole = k.detach().round().clamp(0, MOST).long()
+    lost = torch.tensor([2.0**-shift for shift in range(MOST + 1)], dtype=k.dtype, device=k.device)[whole]
+    if not k.requires_grad:
+        return 1 - lost
+    return 1 - lost * (1 - math.log(2) * (k - k.detach()))

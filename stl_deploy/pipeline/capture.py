@@ -49,11 +49,11 @@ from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import holds_input
 from stl_deploy.tracing.nodes import NOWHERE
+from stl_deploy.tracing.remedies import version_warnings
 from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import batch_axis, steps_of
-from stl_deploy.tracing.versions import version_warnings
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph

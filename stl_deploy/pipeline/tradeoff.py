@@ -24,7 +24,7 @@ from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy, decided_right
-from stl_deploy.graph.early_exit import exit_steps, sureness
+from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.candidates import Point, TradeoffPoint, pareto_front
 

@@ -39,7 +39,6 @@ from stl_deploy.training.curves import FILE as CURVES_FILE
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, right
-from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
 from stl_deploy.training.run_folder import forget_results, forget_twin, require_resumable
@@ -394,3 +393,19 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
             write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
+
+
+_RISE = 0.2
+_START = 0.04
+"""Share of training in which one cycle rises, and where it starts, as a share of the peak."""
+
+
+def learning_rate(settings: TrainConfig, epochs: float) -> float:
+    """Return the rate after the given number of epochs; for ``one_cycle`` fractions of an epoch count.
+
+    One cycle (Smith and Topin, 2018) rises linearly from a 25th of ``lr`` and falls linearly to 0.
+    """
+    if settings.schedule == "decay":
+        return settings.lr * settings.lr_decay ** int(epochs)
+    done = epochs / settings.epochs
+    return settings.lr * (_START + (1 - _START) * done / _RISE if done < _RISE else (1 - done) / (1 - _RISE))

@@ -16,11 +16,12 @@ from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
-from stl_deploy.exporters.nir.conformance.cases import LEVELS, cases
 from stl_deploy.exporters.nir.conformance.kit import (
+    LEVELS,
     STATUSES,
     Outcome,
     agreement,
+    cases,
     markdown,
     run_case,
     write_case,

@@ -13,9 +13,8 @@ from stl_deploy._util.files import read_inputs, write_json, write_npz
 from stl_deploy.exporters.integer_runner import one_input
 from stl_deploy.exporters.verilog.board import run_on_board
 from stl_deploy.exporters.verilog.folder import read_folder
-from stl_deploy.exporters.verilog.power import SOURCE, energy_range
 from stl_deploy.exporters.verilog.simulator import Simulation, simulators
-from stl_deploy.exporters.verilog.synthesis import SEEDS
+from stl_deploy.exporters.verilog.synthesis import SEEDS, SOURCE, energy_range
 from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate as run_integers

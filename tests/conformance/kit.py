@@ -21,8 +21,16 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.exporters.nir.conformance.builder import Case
-from stl_deploy.exporters.nir.conformance.cases import LEVELS, cases
-from stl_deploy.exporters.nir.conformance.kit import STATUSES, Expected, Outcome, agreement, judge, write_case
+from stl_deploy.exporters.nir.conformance.kit import (
+    LEVELS,
+    STATUSES,
+    Expected,
+    Outcome,
+    agreement,
+    cases,
+    judge,
+    write_case,
+)
 from tests.conformance.environments import REQUIREMENTS, environment
 from tests.conformance.runs import WORKER
 

@@ -12,8 +12,7 @@ import pytest
 from stl_deploy._util.units import between
 from stl_deploy.energy import measure_energy
 from stl_deploy.energy.chips.baselines import Device, Row, baselines, devices
-from stl_deploy.energy.chips.c_code import core_of, cores
-from stl_deploy.energy.chips.lines import ChipLine
+from stl_deploy.energy.chips.lines import ChipLine, core_of, cores
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
 from stl_deploy.energy.chips.step_times import parse_step_times
 from stl_deploy.energy.chips.time import Work, fastest, step_time

@@ -23,8 +23,8 @@ from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.candidates import Point, TradeoffPoint, pareto_front
 from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff

@@ -11,7 +11,7 @@ import pytest
 from stl_deploy._util.files import read_input
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
-from stl_deploy.graph.early_exit import exit_steps, sureness
+from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
 from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 

@@ -15,8 +15,7 @@ from examples.study.publish import BEGIN, END, published, write_results
 from examples.study.statistics import holm, mean, paired
 from examples.study.tables import tables
 from examples.study.when import advice, conditions, hidden_synops, levels
-from stl_deploy.data.idx import read_idx
-from stl_deploy.data.sources import Raw
+from stl_deploy.data.sources import Raw, read_idx
 
 SETTINGS = """
 {T: 2, encoder: direct, batch_size: 64, lr: 0.01, lr_decay: 0.9, tl_multiplier: 2.0, threshold: 1.0, hidden: 12,

@@ -21,7 +21,7 @@ from stl_deploy._util.files import read_json
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.data.idx import read_idx
+from stl_deploy.data.sources import read_idx
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.runs.user_module import load_module

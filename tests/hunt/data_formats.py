@@ -81,7 +81,7 @@ def _idx() -> list[bytes]:
 
 
 def _try_idx(path: Path) -> str:
-    from stl_deploy.data.idx import read_idx
+    from stl_deploy.data.sources import read_idx
 
     read_idx(path, shape=(None, 28, 28))
     return "read"

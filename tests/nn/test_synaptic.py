@@ -13,7 +13,7 @@ import stl_deploy as stl
 from stl_deploy.errors import InputError
 from stl_deploy.nn import fused
 from stl_deploy.nn.neuron import RLIF
-from stl_deploy.nn.shift_decays import nearest_shift, shift_decay
+from stl_deploy.nn.population import nearest_shift, shift_decay
 from stl_deploy.nn.synaptic_scan import Rule, rest, staircase, step, synaptic_scan
 
 RULES = [

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import stl_deploy as stl
-from stl_deploy.tracing import versions
+from stl_deploy.tracing import remedies
 from tests.tracing.stand_ins import Leaky
 
 
@@ -34,13 +34,13 @@ def installed(monkeypatch: pytest.MonkeyPatch, number: str | None) -> None:
         return number
 
     monkeypatch.setattr(Leaky, "__module__", "snntorch._neurons.leaky")
-    monkeypatch.setattr(versions, "version", version)
+    monkeypatch.setattr(remedies, "version", version)
 
 
-@pytest.mark.parametrize("number", versions.PROVED["snntorch"])
+@pytest.mark.parametrize("number", remedies.PROVED["snntorch"])
 def test_proved_versions_are_not_mentioned(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
     installed(monkeypatch, number)
-    assert versions.version_warnings(Wrapped()) == ()
+    assert remedies.version_warnings(Wrapped()) == ()
 
 
 @pytest.mark.parametrize(("number", "said"), [("0.5.0", "0.5.0"), (None, "of no known version")])

@@ -27,8 +27,7 @@ from stl_deploy.training import loop as train_module
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import diverged
 from stl_deploy.training.evaluate import Rates, evaluate
-from stl_deploy.training.learning_rate import learning_rate
-from stl_deploy.training.loop import make_optimiser, pick_device, train
+from stl_deploy.training.loop import learning_rate, make_optimiser, pick_device, train
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.run_files import CHECKPOINT
 from stl_deploy.training.run_folder import refuse_replacing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from stl_deploy._util.npz import read_npz
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
+from stl_deploy.exporters.nir.conformance.layer_cases import neurons, nodes, shapes
+from stl_deploy.exporters.nir.conformance.network_cases import files, time, wiring
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
@@ -163,3 +165,25 @@ def _markdown(outcomes: Sequence[Outcome], title: str, dialect: str) -> Iterator
         result = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
         cells = [outcome.level, outcome.case, outcome.about, result, *numbers, ", ".join(outcome.dialects) or "-"]
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+LEVELS: Mapping[str, str] = {
+    "nodes": "one kind of node, then spiking neurons",
+    "neurons": "thresholds, leaks, resets and time constants of neurons",
+    "shapes": "strides, padding, dilation, groups, pooling windows, flatten",
+    "wiring": "skips, sums, loops, nested graphs",
+    "time": "delays, several spikes' worth of input, long and short sequences",
+    "files": "odd but legal ways to store the same graph",
+}
+"""Level -> what its graphs exercise."""
+
+
+def cases(dt: float) -> list[Case]:
+    """Every graph of the kit, for time steps of `dt` (in the unit of the graphs' time constants).
+
+    Example:
+        >>> [case.name for case in cases(1e-4)][:2]
+        ['affine-lif', 'linear-lif']
+    """
+    levels = (nodes, neurons, shapes, wiring, time, files)
+    return [case for level in levels for case in level(dt)]

@@ -17,9 +17,8 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.program import Program, Source
-from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.readout import Readout, exit_steps, sureness
 from stl_deploy.integers.graph import IntegerGraph, IntegratorNode
 from stl_deploy.integers.store import About
 from tests.exporters.c.test_by_hand import dense, entry, ints, out

@@ -28,7 +28,7 @@ import numpy as np
 from stl_deploy.cli.streams_and_signals import ended_like_interrupted
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.lava import process
-from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.lava.target import run_lava
 from tests.exporters.netx.nets import special_cases
 
 start = process.start_worker

@@ -19,8 +19,7 @@ import pytest
 from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment, pythons, smoke
-from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.lava.target import Lava, LavaOptions
+from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
 from tests.exporters.netx.nets import chain, dense, neuron

@@ -15,7 +15,7 @@ import pytest
 
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava import process
-from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import write_netx
 from tests.exporters.lava.groups import alive

@@ -11,8 +11,7 @@ import pytest
 from stl_deploy._util.npz import read_npz
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.conformance.cases import LEVELS, cases
-from stl_deploy.exporters.nir.conformance.kit import expected_outputs, run_case, write_case
+from stl_deploy.exporters.nir.conformance.kit import LEVELS, cases, expected_outputs, run_case, write_case
 from stl_deploy.verbs.conformance import nir_conformance
 
 DT = 1e-4

@@ -20,10 +20,9 @@ from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, 
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
-from stl_deploy.exporters.verilog.power import energy_range
 from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
-from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
+from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, energy_range, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
 from stl_deploy.integers.net import LOIHI
