@@ -85,7 +85,7 @@ def _unrecorded(path: Path, origin: str) -> Row:
         return Row(
             path.name, origin, "sound", note=f"does not say its dialect; candidates: {', '.join(candidates(graph))}"
         )
-    return Row(path.name, origin, f"{writer.preset} (by its form)", note=f"told by: {writer.trace}")
+    return Row(path.name, origin, f"{writer.preset} (by its form)", note=f"recognised by: {writer.trace}")
 
 
 def lava_dl_rows(folder: Path) -> Iterator[Row]:

@@ -123,8 +123,8 @@ def _section(model: Any, section: str | None) -> list[str]:
     kind = model.model_fields.get("kind")
     named = f"`kind: {get_args(kind.annotation)[0]}`" if kind is not None else f"`{section}`" if section else None
     title = named or f"`{model.__name__}`"
-    told = re.sub(r"`(stl_deploy[\w.]*\.)(\w+)`", r"`\2`", inspect.cleandoc(model.__doc__ or ""))
-    lines = [f"## {title}", "", told.replace("``", "`"), "", "| key | accepts | default |", "|---|---|---|"]
+    docstring = re.sub(r"`(stl_deploy[\w.]*\.)(\w+)`", r"`\2`", inspect.cleandoc(model.__doc__ or ""))
+    lines = [f"## {title}", "", docstring.replace("``", "`"), "", "| key | accepts | default |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         if name != "kind":
             default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
@@ -167,8 +167,8 @@ _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def _bound(constraint: Any) -> str | None:
-    found = [f"{sign} {getattr(constraint, key):g}" for key, sign in _SIGNS.items() if hasattr(constraint, key)]
-    return " and ".join(found) or None
+    limits = [f"{sign} {getattr(constraint, key):g}" for key, sign in _SIGNS.items() if hasattr(constraint, key)]
+    return " and ".join(limits) or None
 
 
 def _yaml(value: Any) -> str:
@@ -233,11 +233,11 @@ def python() -> str:
         there = [name for name in names if name in public]
         lines += [f"## {title}", ""] if there else []
         for name in there:
-            found = getattr(stl, name)
+            member = getattr(stl, name)
             lines += [f"::: stl_deploy.{name}", ""]
-            if isinstance(found, ModuleType):
-                lines[-2:] = [f"### `stl.{name}`", "", inspect.cleandoc(found.__doc__ or ""), ""]
-                lines += [line for each in _public(found) for line in (f"::: stl_deploy.{name}.{each}", "")]
+            if isinstance(member, ModuleType):
+                lines[-2:] = [f"### `stl.{name}`", "", inspect.cleandoc(member.__doc__ or ""), ""]
+                lines += [line for each in _public(member) for line in (f"::: stl_deploy.{name}.{each}", "")]
     lines += ["## Options", "", *options()]
     lines += ["## Verbs", "", inspect.cleandoc(verbs.__doc__ or ""), ""]
     return "\n".join(lines + [line for name in verbs.__all__ for line in (f"::: {_place(verbs, name)}", "")])
@@ -255,27 +255,29 @@ def options() -> list[str]:
             continue
         lines += [f"### {name.removesuffix('Options').lower()}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
         lines += ["| keyword | default | meaning |", "|---|---|---|"]
-        for one in fields(kind):
-            default, how = "{}" if one.default is MISSING else repr(one.default), module.shown(one)
-            text = f"False: {how.help[0].lower()}{how.help[1:]}" if how.names[:1] == (f"--no-{one.name}",) else how.help
-            text += "".join(f" {value}: {told.partition(': ')[2]}" for value, told in (how.switches or {}).items())
-            lines.append(f"| `{one.name}` | `{default}` | {_cell(text)} |")
+        for field in fields(kind):
+            default, how = "{}" if field.default is MISSING else repr(field.default), module.shown(field)
+            text = (
+                f"False: {how.help[0].lower()}{how.help[1:]}" if how.names[:1] == (f"--no-{field.name}",) else how.help
+            )
+            text += "".join(f" {value}: {switch.partition(': ')[2]}" for value, switch in (how.switches or {}).items())
+            lines.append(f"| `{field.name}` | `{default}` | {_cell(text)} |")
         lines.append("")
     return lines
 
 
 def _public(module: Any) -> list[str]:
-    found = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
-    return [name for name, value in found.items() if inspect.isclass(value) or inspect.isfunction(value)]
+    members = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
+    return [name for name, value in members.items() if inspect.isclass(value) or inspect.isfunction(value)]
 
 
 def _place(module: Any, name: str) -> str:
-    found = getattr(module, name)
-    return f"{found.__module__}.{found.__qualname__}"
+    member = getattr(module, name)
+    return f"{member.__module__}.{member.__qualname__}"
 
 
-def _is_error(found: Any) -> bool:
-    return inspect.isclass(found) and issubclass(found, Exception)
+def _is_error(member: Any) -> bool:
+    return inspect.isclass(member) and issubclass(member, Exception)
 
 
 PAGES = {

@@ -58,7 +58,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def needs(page: Path) -> list[str]:
-    """What a page asks for beyond this project's own development environment."""
+    """Return what a page asks for beyond this project's own development environment."""
     head = page.read_text(encoding="utf-8")[:500]
     return [word for kind, value in MARK.findall(head) if kind == "needs" for word in value.split()]
 
@@ -110,12 +110,14 @@ def _console(text: str, where: str) -> str:
     return done.stdout
 
 
-def _compare(told: str, printed: str, where: str) -> None:
-    """Raise Failed unless ``printed`` is what the page tells, where "..." is anything, also nothing."""
-    pattern = ".*".join(re.escape(part) for part in "\n".join(map(str.rstrip, told.strip().splitlines())).split("..."))
-    found = "\n".join(map(str.rstrip, printed.strip().splitlines()))
-    if not re.fullmatch(pattern, found, re.DOTALL):
-        raise Failed(f"{where}: the page tells\n{told}\nand this was printed:\n{printed}")
+def _compare(expected: str, printed: str, where: str) -> None:
+    """Raise Failed unless ``printed`` is what the page shows, where "..." is anything, also nothing."""
+    pattern = ".*".join(
+        re.escape(part) for part in "\n".join(map(str.rstrip, expected.strip().splitlines())).split("...")
+    )
+    output = "\n".join(map(str.rstrip, printed.strip().splitlines()))
+    if not re.fullmatch(pattern, output, re.DOTALL):
+        raise Failed(f"{where}: the page shows\n{expected}\nand this was printed:\n{printed}")
 
 
 def _environment(page: Path, wanted: list[str]) -> Path:
@@ -145,8 +147,10 @@ def _in_empty_folder(page: Path) -> bool:
 
 def pages(everything: bool) -> list[Path]:
     """The pages that have something to run, without those of the long lane unless ``everything``."""
-    found = [page for part in ("", "tutorials", "how-to", "reference") for page in sorted((DOCS / part).glob("*.md"))]
-    return [page for page in found if (everything or not needs(page)) and _opted_in(page) and runnable(page)]
+    all_pages = [
+        page for part in ("", "tutorials", "how-to", "reference") for page in sorted((DOCS / part).glob("*.md"))
+    ]
+    return [page for page in all_pages if (everything or not needs(page)) and _opted_in(page) and runnable(page)]
 
 
 def _opted_in(page: Path) -> bool:

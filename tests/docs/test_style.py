@@ -37,6 +37,11 @@ CLEAN: tuple[str, ...] = (
     "exporters/netx",
     "energy",
     "exporters/chips",
+    "docs/tutorials",
+    "docs/how-to",
+    "docs/reference",
+    "docs/capture.md",
+    "docs/energy.md",
     "README.md",
 )
 
