@@ -1,4 +1,4 @@
-"""Which axis of a batch is time: ask where a module fails, warn where its own number of steps contradicts x."""
+"""Find the axis of a batch that is time: ask where a module fails, warn where its own steps contradict x."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_page_that_does_not_fails_and_names_its_line(tmp_path: Path) -> None:
     page.write_text(PAGE.format(told="3"), encoding="utf-8")
     done = _run(page, tmp_path)
     assert done.returncode == 1
-    assert f"{page}:22: the page tells" in done.stderr
+    assert f"{page}:22: the page shows" in done.stderr
 
 
 @pytest.mark.parametrize("block", ["```python\n1 / 0\n```\n", "```console\nfalse\n```\n"])

@@ -84,8 +84,8 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     for reading in SHAPE_CONVENTIONS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):
             break
-        found = _lower_as(graph, wiring, reading, dialect, metadata)
-        best = found if len(found.errors) < len(best.errors) else best
+        other = _lower_as(graph, wiring, reading, dialect, metadata)
+        best = other if len(other.errors) < len(best.errors) else best
     return best
 
 
