@@ -1,11 +1,18 @@
 /* Runs a network on an emulated board. The host's files are reached by semihosting: net.in holds int32 B, T and
  * x [B, T, NET_INPUTS]; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
  * the ticks spent in net_init and net_step as one uint32. Built with MARKS the ticks of each layer come before them, as
- * so many uint32. Nothing here is part of a network. */
+ * so many uint32. Nothing here is part of a network.
+ * Built with AXES and AXES_UNIT, net.in holds raw samples instead, int16 [B, T, AXES]: each is encoded (axes.h), and the
+ * class so far follows y in net.out, as one int32. */
 #include <stdint.h>
 #include <string.h>
 
 #include "net.h"
+
+#ifdef AXES
+#include "axes.h"
+#include "net_decide.h"
+#endif
 
 extern uint32_t data_load[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
 
@@ -114,6 +121,12 @@ int main(void)
     const int32_t out = open_file("net.out", WRITE_BINARY);
     int32_t size[2];
     uint32_t ticks = 0;
+#ifdef AXES
+    static axes_state encoder;
+    static net_decision decision;
+    int32_t class_so_far;
+    int16_t raw[AXES];
+#endif
 
     if (in < 0 || out < 0)
         stop(1);
@@ -123,7 +136,11 @@ int main(void)
         for (int32_t step = 0; step < size[1]; step++) {
             uint32_t before;
 
+#ifdef AXES
+            move(READ, in, raw, sizeof raw);
+#else
             move(READ, in, x, sizeof x);
+#endif
             before = ticks_now();
 #ifdef MARKS
             layer_now = 0;
@@ -131,13 +148,27 @@ int main(void)
 #endif
             if (step == 0)
                 net_init(&state);
+#ifdef AXES
+            if (step == 0) {
+                axes_init(&encoder);
+                net_decide_init(&decision);
+            }
+            axes_step(&encoder, raw, x);
+#endif
             if (net_step(&state, x, y) != 0)
                 stop(1);
 #ifdef MARKS
             mark(0);
 #endif
+#ifdef AXES
+            net_decide(&decision, y);
+            class_so_far = net_class(&decision);
+#endif
             ticks += ticks_now() - before;
             move(WRITE, out, y, sizeof y);
+#ifdef AXES
+            move(WRITE, out, &class_so_far, sizeof class_so_far);
+#endif
 #ifdef NET_RECORD
             move(WRITE, out, state.recorded, sizeof state.recorded);
 #endif

@@ -14,6 +14,8 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import Split, encode, input_coding, load_dataset, sample_shape
 from stl_deploy.data.events import MOST
+from stl_deploy.data.sensors import MOST as SPIKES_OF_SENSORS
+from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.program import Floats, InputCoding
@@ -58,7 +60,7 @@ def input_spec(config: RunConfig, levels: int) -> InputSpec:
     if coding == "spikes":
         return InputSpec(coding, 0)
     if coding == "graded":
-        return InputSpec(coding, 0, bound=float(MOST))
+        return InputSpec(coding, 0, bound=float(SPIKES_OF_SENSORS if config.encoder in SENSOR_ENCODERS else MOST))
     exact = levels & (levels - 1) == 0 and config.dataset.input_bits is None
     return InputSpec(coding, levels.bit_length() - 1 if exact else analog_bits(config.dataset))
 

@@ -18,7 +18,6 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy.config.options import CheckKeywords, CheckOptions
 from stl_deploy.data import check_dataset
-from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.nir.check import check
 from stl_deploy.exporters.nir.dialect import Dialect
@@ -34,7 +33,7 @@ from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.report.text.check import show
 from stl_deploy.runs.configure import configure
-from stl_deploy.runs.inputs import analog_bits
+from stl_deploy.runs.inputs import input_spec
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing import Time
 
@@ -146,9 +145,15 @@ def untrained_graph(
         torch.default_generator.manual_seed(config.train.seed)
         network = Network(config, *check_dataset(config.dataset)).eval()
         _draw_shifts(network)
-    coding = input_coding(config.encoder)
-    bits = analog_bits(config.dataset) if coding == "analog" else 0
-    return fold(network, coding=coding, fraction_bits=bits, exact_grid=config.fold.exact_grid).graph, None
+    spec = input_spec(config, 255)
+    folded = fold(
+        network,
+        coding=spec.coding,
+        fraction_bits=spec.fraction_bits,
+        bound=spec.bound,
+        exact_grid=config.fold.exact_grid,
+    )
+    return folded.graph, None
 
 
 def _draw_shifts(network: Network) -> None:
