@@ -10,7 +10,7 @@ import typer
 from stl_deploy.cli.command import command
 from stl_deploy.cli.options import DialectOption, InputGrid, InputOption, Json, Trust
 from stl_deploy.cli.output import console, emit_json
-from stl_deploy.config.options import EnergyOptions, TradeoffOptions
+from stl_deploy.config.options import EnergyOptions, OptimiseOptions, TradeoffOptions
 from stl_deploy.errors import InputError
 
 _VALIDATE = Path("validate")
@@ -19,7 +19,7 @@ _VALIDATE = Path("validate")
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("energy")(command(energy))
-    app.command("optimise")(optimise)
+    app.command("optimise")(command(optimise))
     app.command("report")(report)
     app.command("prices")(prices)
 
@@ -101,21 +101,14 @@ def energy(
 
 def optimise(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; the networks tried are kept in it.")],
-    goal: Annotated[str, typer.Option("--for", metavar="GOAL", help="What to save: energy.")] = "energy",
-    margin: Annotated[
-        float, typer.Option(metavar="POINTS", help="Percentage points that a point may be behind the ANN twin.")
-    ] = 0.5,
-    minutes: Annotated[
-        float, typer.Option(metavar="M", help="Begin no training after so many minutes; call again to go on.")
-    ] = 10.0,
-    processes: Annotated[int, typer.Option(metavar="N", help="Train N networks at a time.")] = 2,
+    options: OptimiseOptions,
     json: Json = False,
 ) -> None:
     """Sweep time steps, width, synop budget, pruning and early exit on validation data; recommend a point, or none."""
     console().step(f"{source}: looking for a cheaper network")  # torch takes its time to load
     from stl_deploy.verbs import optimise as search
 
-    sweep = search(source, goal=goal, margin=margin, minutes=minutes, processes=processes, say=console())
+    sweep = search(source, options=options, say=console())
     emit_json(sweep.as_dict(), json)
 
 

@@ -363,6 +363,38 @@ class TradeoffOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimiseOptions:
+    """Options of optimise: the goal, and the limits of the search.
+
+    goal: ``energy``. margin: percentage points that a point may be behind the ANN twin, as measured. minutes: no
+    training begins after this time. processes: networks trained at a time.
+    """
+
+    goal: str = option("energy", "What to save: energy.", "--for", metavar="GOAL")
+    margin: float = option(0.5, "Percentage points that a point may be behind the ANN twin.", metavar="POINTS")
+    minutes: float = option(10.0, "Begin no training after so many minutes; call again to go on.", metavar="M")
+    processes: int = option(2, "Train N networks at a time.", metavar="N")
+
+    def __post_init__(self) -> None:
+        """Raise InputError for another goal, or a number out of range."""
+        if self.goal != "energy":
+            raise InputError(f"{named('goal')}: expected energy; found '{self.goal}'")
+        if not self.minutes >= 0:
+            raise InputError(f"{named('minutes')}: expected a number from 0 up; found {self.minutes:g}")
+        if self.processes < 1:
+            raise InputError(f"{named('processes')}: expected 1 or more; found {self.processes}")
+
+
+class OptimiseKeywords(TypedDict, total=False):
+    """Fields of `OptimiseOptions`."""
+
+    goal: str
+    margin: float
+    minutes: float
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantiseOptions:
     """Options of quantise: training on in integers.
 
@@ -376,6 +408,17 @@ class QuantiseOptions:
     device: str = option("cpu", "cpu or cuda, for the training.")
     input_grid: int | None = _input_grid()
     resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
+
+
+class QuantiseKeywords(TypedDict, total=False):
+    """Fields of `QuantiseOptions`."""
+
+    epochs: int
+    lr: float | None
+    samples: int | None
+    device: str
+    input_grid: int | None
+    resume: bool
 
 
 @dataclass(frozen=True, kw_only=True)

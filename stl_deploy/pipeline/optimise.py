@@ -17,8 +17,9 @@ import numpy as np
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json
 from stl_deploy._util.lock import alone_in
-from stl_deploy._util.remedies import named, verb
+from stl_deploy._util.remedies import verb
 from stl_deploy.config.load import load_config
+from stl_deploy.config.options import OptimiseOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, load_dataset
 from stl_deploy.energy.counts.count import ActivityCounter
@@ -122,37 +123,13 @@ class Optimised:
 
 
 def search(
-    run_dir: Path,
-    *,
-    goal: str = "energy",
-    margin: float = 0.5,
-    minutes: float = 10.0,
-    processes: int = 2,
-    executor: Executor | None = None,
-    say: Console = QUIET,
+    run_dir: Path, options: OptimiseOptions, *, executor: Executor | None = None, say: Console = QUIET
 ) -> Optimised:
-    """Search time steps, width, synop budget, pruning and early exit for a network that costs less than an equal ANN.
-
-    Everything is decided on validation data; the point picked is then looked at on test data, once. Networks stay in
-    ``run_dir/optimise``: a search that was cut off, or ran out of minutes, goes on where it stopped.
-
-    Args:
-        run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
-        goal: ``energy``.
-        margin: Percentage points that a point may be behind the ANN twin, as measured.
-        minutes: No training begins after this time.
-        processes: Networks trained at a time.
-        executor: Trains instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
-            Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
-        say: Prints progress.
-
-    Raises:
-        InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
-    """
-    share = check_margin(margin)
-    config = _checked(run_dir, goal, minutes, processes)
+    """Search for a cheaper network; see `stl_deploy.verbs.optimise`, which also draws and prints the result."""
+    share = check_margin(options.margin)
+    config = _checked(run_dir)
     with alone_in(run_dir):
-        end = time.monotonic() + 60 * minutes
+        end = time.monotonic() + 60 * options.minutes
         data = load_dataset(config.dataset)
         keep_twin(config, run_dir, say)
         keep_frontier(config, run_dir, say)
@@ -163,7 +140,7 @@ def search(
         measure_into(run_dir, "as it is", own / POINTS)
         points = read_points(own / POINTS)
         trials = list(plan(config, _synops(run_dir, data.validation)))
-        done, missing = _train_all(run_dir, trials, end, processes, executor, say)
+        done, missing = _train_all(run_dir, trials, end, options.processes, executor, say)
         for file in done:
             points += read_points(file)
         best = pick(points, anns, share)
@@ -173,13 +150,7 @@ def search(
     return result
 
 
-def _checked(run_dir: Path, goal: str, minutes: float, processes: int) -> RunConfig:
-    if goal != "energy":
-        raise InputError(f"{named('goal')}: expected energy; found '{goal}'")
-    if not minutes >= 0:
-        raise InputError(f"{named('minutes')}: expected a number from 0 up; found {minutes:g}")
-    if processes < 1:
-        raise InputError(f"{named('processes')}: expected 1 or more; found {processes}")
+def _checked(run_dir: Path) -> RunConfig:
     if not all((run_dir / name).is_file() for name in (CONFIG, MODEL)):
         raise InputError(f"{run_dir}: expected a run folder with a trained network; train one with {verb('run')}")
     check_network(run_dir)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_npz
+from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import named
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
-from stl_deploy.config.options import FoldOptions, QuantiseOptions
+from stl_deploy.config.options import FoldOptions, QuantiseKeywords, QuantiseOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.netx.chain import refusals
@@ -64,6 +65,7 @@ LEARNING_RATE = {"decay": 0.3, "one_cycle": 0.03}
 """Of the run's own, to begin with, by its schedule: a one-cycle's is its peak, past which it ended near 0."""
 
 
+@named_options(QuantiseOptions)
 def quantise(
     run_dir: Path,
     output: Path,
@@ -71,18 +73,20 @@ def quantise(
     *,
     known: Sequence[FormRow] | None = None,
     say: Console = QUIET,
+    **keywords: Unpack[QuantiseKeywords],
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
 
     ``output`` has config.yaml, model.safetensors, net.nir, net.net (where netx can hold the network), test.npz and
     quantised.json (the table float -> post-training -> quantisation-aware); every verb takes it. Returns the table
     (JSON-ready).
+    options: or their fields as keywords, as in ``quantise(run, output, epochs=3)``.
     known: the rows of the table up to post-training, where `before_training` has made them already.
     Raises InputError for a run that cannot be read, ConfigError for a device that is not there, UnsupportedError for
     nodes that integers cannot hold, ParityError if the integer model of what was written differs in one spike from the
     network that was trained.
     """
-    options = options or QuantiseOptions()
+    options = options or QuantiseOptions(**keywords)
     if run_dir.is_file():
         raise InputError(
             f"{run_dir}: expected a run folder, which says what to train on; found a file; train a captured module in "

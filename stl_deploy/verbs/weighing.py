@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Unpack
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_text
+from stl_deploy._util.keywords import named_options
 from stl_deploy._util.units import with_unit
-from stl_deploy.config.options import EnergyOptions, TradeoffOptions
+from stl_deploy.config.options import EnergyOptions, OptimiseKeywords, OptimiseOptions, TradeoffOptions
 from stl_deploy.energy.paired import MARGIN, check_margin, percent
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline import optimise as searching
@@ -104,15 +106,14 @@ def tradeoff(
     return result
 
 
+@named_options(OptimiseOptions)
 def optimise(
     run_dir: Path,
     *,
-    goal: str = "energy",
-    margin: float = 0.5,
-    minutes: float = 10.0,
-    processes: int = 2,
     executor: Executor | None = None,
+    options: OptimiseOptions | None = None,
     say: Console = QUIET,
+    **keywords: Unpack[OptimiseKeywords],
 ) -> searching.Optimised:
     """Search time steps, width, synop budget, pruning and early exit for a network that costs less than an equal ANN.
 
@@ -121,20 +122,16 @@ def optimise(
 
     Args:
         run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
-        goal: ``energy``.
-        margin: Percentage points that a point may be behind the ANN twin, as measured.
-        minutes: No training begins after this time.
-        processes: Networks trained at a time.
         executor: Trains instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
             Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
+        options: Goal and limits; or their fields as keywords.
         say: Prints progress.
+        keywords: Fields of `OptimiseOptions`, as in ``optimise(run, minutes=30)``.
 
     Raises:
         InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
     """
-    searched = searching.search(
-        run_dir, goal=goal, margin=margin, minutes=minutes, processes=processes, executor=executor, say=say
-    )
+    searched = searching.search(run_dir, options or OptimiseOptions(**keywords), executor=executor, say=say)
     folder = run_dir / searching.FOLDER
     write_text(folder / searching.HTML, render_pareto([*searched.points, *searched.anns]))
     _show(searched, say)

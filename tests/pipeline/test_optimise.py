@@ -15,6 +15,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.candidates import Point
 from stl_deploy.pipeline.optimise import judged, pick, plan
+from stl_deploy.pipeline.quantise import quantise
 from stl_deploy.pipeline.trials import POINTS, pruned
 from stl_deploy.verbs.weighing import optimise
 from stl_deploy.verbs.whole_way import RunResult
@@ -99,3 +100,10 @@ def test_a_search_without_time_measures_the_run_and_goes_on_later(
 def test_a_search_is_asked_for_rightly(options: dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=told):
         optimise(tmp_path, **options)
+
+
+def test_a_wrong_keyword_names_the_right_one(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"optimise\(\) has no keyword 'minuts' \(did you mean 'minutes'\?\)"):
+        optimise(tmp_path, minuts=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"quantise\(\) has no keyword 'epoch' \(did you mean 'epochs'\?\)"):
+        quantise(tmp_path, tmp_path / "out", epoch=3)  # type: ignore[call-arg]
