@@ -837,7 +837,7 @@ module snn_rom #(
     always @(posedge clk) if (en) data <= words[addr];
 endmodule
 
-// Memory of one port to read and one to write.
+// Memory of one port to read and one to write. No word is read in the clock that writes it: what it would give is open.
 module snn_ram #(
     parameter WIDTH = 8,
     parameter DEPTH = 1,
@@ -851,7 +851,7 @@ module snn_ram #(
     input  wire [ADDR-1:0]  write_addr,
     input  wire [WIDTH-1:0] write_data
 );
-    reg [WIDTH-1:0] words[0:DEPTH-1];
+    (* no_rw_check *) reg [WIDTH-1:0] words[0:DEPTH-1];
     always @(posedge clk) begin
         if (read) read_data <= words[read_addr];
         if (write) words[write_addr] <= write_data;

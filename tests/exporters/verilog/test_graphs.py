@@ -140,6 +140,18 @@ BROKEN = {
 }
 
 
+@needs_simulator
+def test_no_word_is_read_in_the_clock_that_writes_it() -> None:
+    """Memories whose reads give the opposite then run the same: synthesis may leave open what they give."""
+    plain = "if (read) read_data <= words[read_addr];"
+    wrong = plain.replace("words[", "{WIDTH{write && read_addr == write_addr}} ^ words[")
+    for seed, design, x in [*cheap(0, 20), *cheap(1000, 4)]:
+        text = design.files["snn_engine.v"]
+        assert plain in text
+        changed = replace(design, files={**design.files, "snn_engine.v": text.replace(plain, wrong)})
+        assert differing(changed, x, pressure=seed) == 0, seed
+
+
 MEANT = ("DECLFILENAME", "UNUSEDSIGNAL", "BLKSEQ", "UNUSEDPARAM", "PINCONNECTEMPTY")
 """Several modules in a file, bits that a shift leaves out, functions, and ports that nothing reads."""
 
