@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_inputs, write_json, write_text
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.energy.chips.fpga import SOURCE, energy_range
 from stl_deploy.exporters.integer_runner import on_grid, one_input
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import device_of
 from stl_deploy.exporters.verilog.fits import ram_blocks
 from stl_deploy.exporters.verilog.folder import read_folder, write_folder
 from stl_deploy.exporters.verilog.simulator import Simulation
-from stl_deploy.exporters.verilog.synthesis import NETLIST, SOURCE, after_synthesis, energy_range, synthesise
+from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
@@ -82,7 +83,7 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
         "after_synthesis": after,
         "clocks_computed": float(clocks_of(design.plan, whole).mean()),
         "ram_blocks_computed": ram_blocks(design.plan, design.plan.device),
-        "energy_J": energy_range(design.plan.device, clocks / whole.shape[1], placed.clock_hz),
+        "energy_J": energy_range(design.plan.device.name, clocks / whole.shape[1], placed.clock_hz),
         "clocks_per_inference": clocks / whole.shape[1],
         "latency_s": clocks / whole.shape[1] / placed.clock_hz,
         **{name: value for name, value in placed.as_dict().items() if name not in ("bitstream", "label")},

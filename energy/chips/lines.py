@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any, get_args
 
 from stl_deploy._util.units import range_with_unit, with_unit
+from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import Device, devices
 from stl_deploy.energy.chips.model import ChipModel, chip_models
 from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
@@ -105,7 +106,7 @@ def chip_lines(
     traffic: Sequence[Traffic],
     step_times: StepTimes | None = None,
 ) -> tuple[ChipLine, ...]:
-    """Price one inference on every chip, then on the microcontrollers of the C target.
+    """Price one inference on every chip, then on the C target's microcontrollers, and on UP5K if it holds the network.
 
     Args:
         program: The network.
@@ -123,7 +124,8 @@ def chip_lines(
     chips = [chip for chip in chip_models() if chip.events or chip.name in given]
     lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
     boards = [_board(counts, device, given.get(device.key)) for device in devices() if device.microcontroller]
-    return (*lines, *boards)
+    fpgas = [_fpga(counts, given.get(fpga.KEY))] if fpga.fits(program, counts) else []
+    return (*lines, *boards, *fpgas)
 
 
 def _line(
@@ -252,6 +254,28 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         ann=device.predict(counts.totals.ann_macs_exact / counts.batch)[0],
         note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "
         f"synop or an update cost what a MAC of those networks costs: {macs}.",
+    )
+
+
+def _fpga(counts: Counts, given: float | None) -> ChipLine:
+    """Price the Verilog engine on UP5K: clocks from counts at 24 MHz, and a power between two published ones."""
+    low, high = (clocks / fpga.CLOCK_HZ for clocks in fpga.clocks(counts))
+    source = f"predicted: {low * fpga.CLOCK_HZ:,.0f} to {high * fpga.CLOCK_HZ:,.0f} clocks an inference at 24 MHz"
+    if given is not None:
+        low, high, source = given * counts.T, given * counts.T, GIVEN
+    total = (fpga.WATTS[0] * low, fpga.WATTS[1] * high)
+    return ChipLine(
+        chip=fpga.KEY,
+        title=fpga.TITLE,
+        total=total,
+        events=total,
+        latency=(low, high),
+        step=(low / counts.T, high / counts.T),
+        step_source=source,
+        evidence="unverified",
+        events_evidence=("simulated",),
+        source="https://github.com/tinyvision-ai-inc/ice40_power; doi 10.1109/TCSI.2024.3450966",
+        note=f"{fpga.LANES} lanes; power {fpga.POWER}; no board ran it. 'synthesise' has the clocks of a network.",
     )
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 
 from stl_deploy._util.remedies import named
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import devices
 from stl_deploy.energy.chips.model import chip_models
 from stl_deploy.errors import InputError
@@ -57,7 +58,7 @@ def check_step_times(given: StepTimes | None) -> None:
     if not isinstance(given, Mapping):
         raise InputError(f'step time: expected a chip and its seconds, as in {{"loihi1": 66e-6}}; found {given!r}')
     chips = {chip.name: chip.real_time_step is not None for chip in chip_models()}
-    chips |= {device.key: False for device in devices() if device.microcontroller}
+    chips |= {device.key: False for device in devices() if device.microcontroller} | {fpga.KEY: False}
     for chip, seconds in given.items():
         if chip not in chips:
             known = ", ".join(name for name, real_time in chips.items() if not real_time)

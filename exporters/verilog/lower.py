@@ -100,7 +100,8 @@ def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
         return int(min(8, 2 ** (largest.bit_length() - 1)))
     top = min(MOST_LANES, largest)
     if not 1 <= lanes <= top or lanes & (lanes - 1):
-        raise InputError(f"{named('lanes')}: expected a power of two up to {top}, the largest layer; found {lanes}")
+        why = ", the largest layer" if top == largest else ""
+        raise InputError(f"{named('lanes')}: expected a power of two up to {top}{why}; found {lanes}")
     return lanes
 
 

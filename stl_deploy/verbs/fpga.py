@@ -10,11 +10,12 @@ import numpy as np
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_inputs, write_json, write_npz
+from stl_deploy.energy.chips.fpga import SOURCE, energy_range
 from stl_deploy.exporters.integer_runner import one_input
 from stl_deploy.exporters.verilog.board import run_on_board
 from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.simulator import Simulation, simulators
-from stl_deploy.exporters.verilog.synthesis import SEEDS, SOURCE, energy_range
+from stl_deploy.exporters.verilog.synthesis import SEEDS
 from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate as run_integers
@@ -68,7 +69,7 @@ def _latency(folder: Path, clock_hz: float, input_file: Path | None) -> dict[str
         return {"clocks_per_inference": None, "latency_s": None, "energy_J": None}
     _, design = read_folder(folder)
     clocks = clocks_per_inference(design, input_file)
-    energy = energy_range(design.plan.device, clocks, clock_hz)
+    energy = energy_range(design.plan.device.name, clocks, clock_hz)
     return {"clocks_per_inference": clocks, "latency_s": clocks / clock_hz, "energy_J": energy}
 
 

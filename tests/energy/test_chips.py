@@ -11,6 +11,7 @@ import pytest
 
 from stl_deploy._util.units import between
 from stl_deploy.energy import measure_energy
+from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import Device, Row, baselines, devices
 from stl_deploy.energy.chips.lines import ChipLine, core_of, cores
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
@@ -320,3 +321,21 @@ def test_the_published_macs_of_mlperf_tiny() -> None:
     found = json.loads(json.dumps(baselines(246888)))
     assert {"GAP9 650 mV 240 MHz", "Jetson TX1", "Quadro K4000 (GPU)"} <= {b["device"] for b in found}
     assert all(0 < b["ann_J"][0] <= b["ann_J"][1] for b in found)
+
+
+def test_up5k_runs_words_of_eight() -> None:
+    """9 synops and 4 clocks for each of 10 updates, 8 at a time at 24 MHz; power between the two that are published."""
+    totals = measure_energy(two_layers(), X).counts.totals
+    least = (totals.synops + 4 * totals.neuron_updates) / 8 / 24e6
+    found = line("up5k")
+    assert found.latency == approx((least, 1.5 * least))
+    assert found.total == approx((1.219 * 1162e-6 * least, 12.05e-3 * 1.5 * least))
+    assert found.evidence == "unverified"
+    assert line("up5k", step=1e-3).latency == approx((X.shape[0] * 1e-3, X.shape[0] * 1e-3))
+
+
+def test_networks_that_up5k_cannot_hold_have_no_line_there() -> None:
+    counts = measure_energy(two_layers(), X).counts
+    assert fpga.fits(two_layers(), counts)
+    wide = program(start((1024,)), linear("a", "in", np.zeros((1024, 1024))), lif("hidden", "a", (1024,)))
+    assert not fpga.fits(wide, counts)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stl_deploy.energy.chips.fpga import energy_range
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
@@ -22,7 +23,7 @@ from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
 from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
-from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, energy_range, synthesise
+from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
 from stl_deploy.integers.net import LOIHI
@@ -100,7 +101,7 @@ def test_a_folder_without_its_files(folder: Path) -> None:
 @pytest.mark.parametrize("lanes", [0, 3, 128, 512, -4])
 def test_lanes_that_no_layer_fills(lanes: int, tmp_path: Path) -> None:
     program, x = network()
-    with pytest.raises(InputError, match=rf"lanes: expected a power of two up to 64, the largest layer; found {lanes}"):
+    with pytest.raises(InputError, match=rf"lanes: expected a power of two up to 64; found {lanes}"):
         VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, lanes=lanes))
     assert not (tmp_path / "v").exists()
 
@@ -220,13 +221,39 @@ def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> No
         read_folder(tmp_path / "u")
 
 
+def test_a_tool_of_a_version_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("yosys", "nextpnr-ecp5", "ecppack"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'ERROR: No such command: synth_ecp5' >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(ToolError, match="yosys failed with exit code 1: ERROR: No such command: synth_ecp5"):
+        synthesise(folder, "ecp5-25f")
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_board_without_pins(folder: Path) -> None:
+    done = subprocess.run(["make", "bitstream", "BOARD=arty"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "BOARD: expected one of icebreaker ulx3s; found arty" in done.stderr
+
+
+def test_two_inputs_are_refused(tmp_path: Path) -> None:
+    program, x = network()
+    second = replace(program.inputs[0], name="second")
+    two = replace(program, nodes=(program.nodes[0], second, *program.nodes[1:]))
+    with pytest.raises(UnsupportedError, match="several inputs or outputs; export one input and one output"):
+        VerilogFormat().write(two, tmp_path / "v", VerilogOptions(x=x))
+    assert not (tmp_path / "v").exists()
+
+
 def test_energy_is_a_range_of_up5k_alone() -> None:
     """24,000 clocks are 1 ms: 1.219 V x 1,162 uA and 12.05 mW of it."""
-    energy = energy_range(DEVICES["up5k"], 24_000, 30e6)
+    energy = energy_range("up5k", 24_000, 30e6)
     assert energy is not None
     assert energy == pytest.approx((1.416478e-6, 12.05e-6))
-    assert energy_range(DEVICES["up5k"], 24_000, 23e6) is None
-    assert energy_range(DEVICES["ecp5-25f"], 24_000, 90e6) is None
+    assert energy_range("up5k", 24_000, 23e6) is None
+    assert energy_range("ecp5-25f", 24_000, 90e6) is None
 
 
 @pytest.mark.skipif(shutil.which("yosys") is None or shutil.which("nextpnr-ice40") is None, reason="no yosys, nextpnr")
