@@ -1,9 +1,9 @@
-"""Tracing: any torch module becomes the graph of one time step, from what a run of it does.
+"""Trace any torch module: turn one run into the graph of one time step.
 
 The way through: `recorder` records a run as values; `unroll` (with `rules`, `elementwise`, `shape_rules`) tells what
 each step computes; `steps` finds the one step that repeats; `cores`, `coefficients`, `readings` (with `at_once`) and
 `populations` read neurons off its arithmetic; `layers` makes a Program. `replay` runs the step with torch's own
-kernels, to be held against the model.
+kernels, for comparison with the model.
 """
 
 from stl_deploy.tracing.running import Call, Time

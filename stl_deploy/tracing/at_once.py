@@ -1,4 +1,4 @@
-"""A reset at once, by code that compares what is left of the potential once more at the next step.
+"""Read immediate resets of code that compares the remaining potential again at the next step.
 
 With P what the reset leaves, r = [P > θ] one step ago and s = [h > θ], snnTorch's ``reset_delay=False`` computes::
 
@@ -24,7 +24,7 @@ _PROBES = (0.7312, -1.5193, 2.2749)
 
 
 def reset_at_once(reading: FittedUpdate, off: Affine, on: Affine, start: Tensor | None) -> tuple[Reset, Tensor | None]:
-    """The reset of a core with two comparisons, and the value it resets to, if it does.
+    """Return the reset of a core with two comparisons, and the value it resets to, if it does.
 
     off, on: the potential's coefficients where what was left a step ago is not, and is, above the threshold. start:
     what is left before step 0. Raises CaptureError, with the line, for a reset that no neuron of the Program has.
@@ -58,7 +58,7 @@ def _fires(potential: Tensor, theta: Tensor, threshold: Threshold) -> Tensor:
 
 
 def _subtracts(reading: FittedUpdate, theta: Tensor) -> bool:
-    """Whether P = h - (s - r)·θ."""
+    """Return whether P = h - (s - r)·θ."""
     for s, r in ((1, 0), (0, 1), (1, 1)):
         scale, constant = _left(reading, s=s, r=r)
         if not close(scale, torch.ones_like(theta)) or not close(constant, (r - s) * theta):
@@ -67,7 +67,7 @@ def _subtracts(reading: FittedUpdate, theta: Tensor) -> bool:
 
 
 def _left(reading: FittedUpdate, *, s: int, r: int) -> tuple[Tensor, Tensor]:
-    """What is left of a potential h, as scale·h + constant; raises CaptureError if it is no such sum."""
+    """Return the remainder of a potential h, as scale·h + constant; raise CaptureError if it is no such sum."""
     constant = _left_of(reading, 0.0, s, r)
     scale = _left_of(reading, 1.0, s, r) - constant
     for h in _PROBES:

@@ -1,4 +1,4 @@
-"""A core's arithmetic, evaluated on numbers: the coefficients of its potential, whatever code made it."""
+"""Evaluate a core's arithmetic on numbers to find the coefficients of its potential, in any coding style."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Affine:
     constant: Tensor
 
     def without(self, left_out: Sequence[bool]) -> Affine:
-        """Without some of the currents."""
+        """Return it without some of the currents."""
         return replace(self, gains=tuple(g for g, out in zip(self.gains, left_out, strict=True) if not out))
 
 
 class FittedUpdate:
-    """What a core's potential depends on.
+    """Update of a core's potential: its state, currents and bounds.
 
     state: the potential, as it is compared. It is read as a function of H, what ``core.carried`` (or the potential
     itself) was one step ago, of the spike of H, and of what arrives. unbounded: the potential before a lower bound,
@@ -73,13 +73,13 @@ class FittedUpdate:
         self.silent: tuple[Ref, ...] = ()
 
     def without(self, left_out: Sequence[bool]) -> FittedUpdate:
-        """Without some of the currents, which do nothing."""
+        """Return it without some of the currents, which do nothing."""
         self.silent += tuple(ref for ref, out in zip(self.currents, left_out, strict=True) if out)
         self.currents = tuple(ref for ref, out in zip(self.currents, left_out, strict=True) if not out)
         return self
 
     def _outer(self) -> list[Ref]:
-        """What arrives from outside: refs that depend neither on the core's state nor on its spikes."""
+        """Return outside currents: refs that depend neither on the core's state nor on its spikes."""
         found: list[Ref] = []
         seen: set[Ref] = set()
         waiting = [Ref(self.state, 0)]
@@ -97,7 +97,7 @@ class FittedUpdate:
         return found
 
     def _is_output(self, signal: Signal) -> bool:
-        """Whether a signal is the core's spikes, where its reset is told by another comparison than theirs."""
+        """Return whether a signal is the core's spikes, if its reset uses another comparison than theirs."""
         threshold = self.core.threshold
         return self.core.again is not None and threshold is not None and signal is threshold.signal
 
@@ -113,7 +113,7 @@ class FittedUpdate:
         return all(one in self.adapts.members or self._of_adaptation(one) for one in read)
 
     def _of_own(self, signal: Signal, seen: set[Signal]) -> bool:
-        """Whether a signal is elementwise arithmetic of the core's own spikes or state."""
+        """Return whether a signal is elementwise arithmetic of the core's own spikes or state."""
         if signal in self.core.members or signal is self.spike:
             return True
         if signal in seen or signal in self.foreign or not is_elementwise(signal):
@@ -122,13 +122,13 @@ class FittedUpdate:
         return any(self._of_own(ref.signal, seen) for ref in signal.reads())
 
     def _made_of_current(self, signal: Signal, lag: int) -> bool:
-        """Whether what a signal was before step 0 is made of what a current was then (a bias times a gain)."""
+        """Return whether a signal before step 0 derives from a current of then (a bias times a gain)."""
         if self._of_own(signal, set()) or not _is_scalar_arithmetic(signal):
             return False
         return all(len(ref.signal.before) >= lag + ref.lag for ref in signal.reads())
 
     def evaluate(self, state: Any, spike: Any, currents: Sequence[Any], *, clipped: bool = False) -> Tensor:
-        """The potential for given H, S and e; with the bound of what a spike leaves of it only if ``clipped``."""
+        """Return the potential for given H, S and e; with the bound on a spike's remainder only if ``clipped``."""
         full = {ref: self.full(value) for ref, value in zip(self.currents, currents, strict=True)}
 
         def given(signal: Signal, lag: int) -> Tensor | None:
@@ -152,17 +152,17 @@ class FittedUpdate:
         return {} if self.clip is None else {self.clip.signal: self.clip.source}
 
     def full(self, value: Any) -> Tensor:
-        """A number or tensor as float64, in the population's shape."""
+        """Return a number or tensor as float64, in the population's shape."""
         tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
         return tensor.double().expand(np.broadcast_shapes(tuple(tensor.shape), self.shape))
 
     def refuse(self, why: str) -> CaptureError:
-        """A refusal that names the neuron's line."""
+        """Return a refusal that names the neuron's line."""
         where = self.state.node.place
         return CaptureError(f"the neuron{in_module(where)} is none that a graph can hold: {why}", line=where.line)
 
     def affine(self, spike: float) -> Affine:
-        """The coefficients with S fixed; raises CaptureError if the potential is not affine."""
+        """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""
         count = len(self.currents)
         zero = [0.0] * count
         constant = self.evaluate(0.0, spike, zero)
@@ -173,13 +173,13 @@ class FittedUpdate:
             state *= scale
             e = [values[i % len(values)] * scale for i in range(count)]
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
-            found = self.evaluate(state, spike, e)
-            if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
+            potential = self.evaluate(state, spike, e)
+            if not torch.allclose(potential, expected, rtol=1e-9, atol=1e-9):
                 raise self.refuse(self._not_affine())
         return Affine(decay, gains, constant)
 
     def bound_before(self, off: Affine, on: Affine, theta: Tensor) -> Tensor | None:
-        """The lower bound of the potential that does what `clip` does behind the reset; None where there is none.
+        """Return the lower bound of the potential equal to `clip` behind the reset; None if there is none.
 
         Where no spike was, the clip bounds the potential itself; what a spike leaves must lie above it. Both forms are
         run on potentials below, between and above the bound and the threshold.
@@ -195,10 +195,10 @@ class FittedUpdate:
             for offset in _BESIDE:
                 h = low + offset
                 spike = h > theta if self.core.threshold.compare == "gt" else h >= theta
-                found = self.evaluate(h, spike, e, clipped=True)
+                potential = self.evaluate(h, spike, e, clipped=True)
                 left = torch.maximum(h, bound)
                 expected = torch.where(spike, on.decay * left + on.constant, off.decay * left + off.constant)
-                if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
+                if not torch.allclose(potential, expected, rtol=1e-9, atol=1e-9):
                     raise self.refuse(self._not_affine())
         return self.clip.bound
 
@@ -268,7 +268,7 @@ class FittedUpdate:
         )
 
     def start(self, off: Affine) -> Tensor | None:
-        """The potential before step 0; None for 0."""
+        """Return the potential before step 0; None for 0."""
 
         def given(signal: Signal, lag: int) -> Tensor | None:
             if Ref(signal, lag) in (*self.currents, *self.silent):
@@ -278,11 +278,11 @@ class FittedUpdate:
             return _double(signal.before[lag - 1].tensor)
 
         try:
-            found = self.full(Evaluation(given)(self.unbounded, 0))
+            potential = self.full(Evaluation(given)(self.unbounded, 0))
         except Unknown:
             return None  # the first step is made otherwise: the folded graph is held against it
-        difference = found - off.constant
-        if torch.allclose(found, off.constant.expand_as(found), rtol=1e-6, atol=0):
+        difference = potential - off.constant
+        if torch.allclose(potential, off.constant.expand_as(potential), rtol=1e-6, atol=0):
             return None  # 0, but for what float32 rounded of it while the model ran
         if not bool(off.decay.all()):
             raise self.refuse("what it starts from is lost in the first step")
@@ -299,14 +299,14 @@ class Clip:
 
 
 def _clip(members: Set[Signal]) -> Clip | None:
-    """The only signal of a core that bounds, and that below."""
+    """Return the only lower-bounding signal of a core."""
     clips = [member for member in members if member.node.name in CLIPS]
     bound = lower_bound(clips[0]) if len(clips) == 1 else None
     return None if bound is None else Clip(clips[0], *bound)
 
 
 def lower_bound(state: Signal) -> tuple[Ref, Tensor] | None:
-    """What a lower bound is applied to, and the bound; None where a signal is no such bound."""
+    """Return a bounded signal's source and bound; None if the signal is no lower bound."""
     name, args = state.node.name, state.args
     low, high = (*args[1:], None, None)[:2]
     options = state.kwargs or {}
@@ -325,7 +325,7 @@ def lower_bound(state: Signal) -> tuple[Ref, Tensor] | None:
 
 
 def _is_scalar_arithmetic(signal: Signal) -> bool:
-    """Whether a signal is another one shifted or scaled by one number: a leak potential, an input gain."""
+    """Return whether a signal is another one shifted or scaled by one number: a leak potential, an input gain."""
     if signal.node.name not in ("add", "sub", "rsub", "mul", "div") or len(signal.reads()) != 1:
         return False
     constants = [item.tensor for item in signal.args if isinstance(item, Node)]
@@ -338,5 +338,5 @@ def _double(tensor: Tensor | None) -> Tensor:
 
 
 def close(a: Tensor, b: Tensor) -> bool:
-    """Whether coefficients agree but for rounding."""
+    """Return whether coefficients agree up to rounding."""
     return torch.allclose(a, b, rtol=1e-6, atol=1e-7)

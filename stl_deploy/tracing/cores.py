@@ -31,7 +31,7 @@ class Recurrence:
 
 
 def find_cores(steps: Steps) -> list[Recurrence]:
-    """The cores of a graph of one step, in order."""
+    """Return the cores of a graph of one step, in order."""
     thresholds = find_thresholds(steps)
     number = {signal: str(i) for i, signal in enumerate(steps.signals)}
     inner = [signal for signal in steps.signals if is_elementwise(signal)]
@@ -68,23 +68,23 @@ def _is_count(signal: Signal, thresholds: Mapping[Signal, Threshold]) -> bool:
 def _thresholds_of(
     members: frozenset[Signal], thresholds: Mapping[Signal, Threshold]
 ) -> tuple[Threshold | None, Threshold | None]:
-    """The comparison that makes the spikes, and that of what their reset leaves."""
-    found = [threshold for threshold in thresholds.values() if threshold.potential in members]
-    if len(found) < 2:
-        return (found[0] if found else None), None
-    if len(found) == 2:
-        for first, again in (found, found[::-1]):
+    """Return the comparison that makes the spikes, and that of their reset's remainder."""
+    comparisons = [threshold for threshold in thresholds.values() if threshold.potential in members]
+    if len(comparisons) < 2:
+        return (comparisons[0] if comparisons else None), None
+    if len(comparisons) == 2:
+        for first, again in (comparisons, comparisons[::-1]):
             same = first.compare == again.compare and bool((first.theta == again.theta).all())
             if same and _follows(again.potential, first.signal):
                 return first, again
     raise CaptureError(
         "a potential is compared with thresholds in two places of one step; a neuron has one comparison",
-        line=found[1].signal.node.place.line,
+        line=comparisons[1].signal.node.place.line,
     )
 
 
 def _follows(signal: Signal, earlier: Signal) -> bool:
-    """Whether a signal depends on an earlier one by elementwise arithmetic of the same step."""
+    """Return whether a signal depends on an earlier one by elementwise arithmetic of the same step."""
     seen, waiting = {signal}, [signal]
     while waiting:
         for ref in waiting.pop().reads():

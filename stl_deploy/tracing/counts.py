@@ -1,4 +1,4 @@
-"""Spikes that carry counts: a potential divided by its threshold, rounded, and clamped to [0, cap].
+"""Recognise spikes that carry counts: a potential divided by its threshold, rounded, and clamped to [0, cap].
 
     s = clamp(trunc(v / θ), 0, cap)          s = floor(clamp(v, 0, cap) + 0.5)          s = round(clamp(v, 0, cap))
     s = (v >= θ) * floor(v / θ)              as Sinabs writes it
@@ -26,7 +26,7 @@ _CLAMPS = ("clamp", "clamp_min", "clamp_max", "relu", "minimum", "maximum", "har
 
 @dataclass(frozen=True, eq=False)
 class Count:
-    """What counts: the signal that puts the count out, of which potential, per θ, and what else belongs to it."""
+    """A count of spikes: its output signal, the potential, the threshold, and its other signals."""
 
     signal: Signal
     potential: Signal
@@ -38,18 +38,18 @@ class Count:
 
 
 def find_counts(steps: Steps) -> dict[Signal, Count]:
-    """Every count of a signal, by the signal that puts it out."""
+    """Return every count, by its output signal."""
     readers: dict[Signal, list[Signal]] = {}
     for signal in steps.signals:
         for ref in signal.reads():
             readers.setdefault(ref.signal, []).append(signal)
-    found = {}
+    counts = {}
     for signal in steps.signals:
         if signal.node.name in _ROUNDS and signal.node.dtype.is_floating_point and len(signal.reads()) == 1:
             count = _count(signal, readers, steps.output.signal)
             if count is not None:
-                found[count.signal] = count
-    return found
+                counts[count.signal] = count
+    return counts
 
 
 def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) -> Count | None:
@@ -99,7 +99,7 @@ def _only(item: Any) -> Signal | None:
 
 
 def _first(signal: Signal) -> Signal | None:
-    """The one signal of the same step that another is made of."""
+    """Return the one signal of the same step that another is made of."""
     reads = signal.reads()
     return reads[0].signal if len(reads) == 1 and not reads[0].lag else None
 
@@ -112,7 +112,7 @@ def _number(item: Any) -> float | None:
 
 
 def _added_half(signal: Signal) -> Signal | None:
-    """u where a signal is u + 1/2."""
+    """Return u if a signal is u + 1/2."""
     if signal.node.name != "add" or _number((signal.kwargs or {}).get("alpha", 1)) != 1 or len(signal.args) > 2:
         return None
     constants = [_number(item) for item in signal.args if not isinstance(item, Ref)]
@@ -120,7 +120,7 @@ def _added_half(signal: Signal) -> Signal | None:
 
 
 def _divided(signal: Signal) -> Tensor | None:
-    """θ where a signal is another one divided by it; a division that rounds otherwise is none."""
+    """Return θ if a signal is another one divided by it; a division that rounds otherwise is none."""
     if signal.node.name != "div" or len(signal.args) != 2 or not isinstance(signal.args[0], Ref) or signal.kwargs:
         return None
     divisor = signal.args[1]
@@ -130,7 +130,7 @@ def _divided(signal: Signal) -> Tensor | None:
 
 
 def _clamp(signal: Signal) -> tuple[float | None, float | None] | None:
-    """The bounds that a signal is clamped to; None where it is no clamp to numbers."""
+    """Return the bounds that a signal is clamped to; None if it is no clamp to numbers."""
     name, args, options = signal.node.name, signal.args, signal.kwargs or {}
     if name not in _CLAMPS or len(signal.reads()) != 1:
         return None
@@ -158,7 +158,7 @@ def _tighter(
 
 
 def _gate(reader: Signal, count: Signal, potential: Signal, theta: Tensor) -> Signal | None:
-    """The comparison that a count is multiplied by and that changes none: of the same potential, not above θ."""
+    """Return the comparison that a count is multiplied by without effect: of the same potential, not above θ."""
     if reader.node.name != "mul":
         return None
     others = [ref.signal for ref in reader.reads() if ref.signal is not count]

@@ -1,4 +1,4 @@
-"""Elementwise operations, step by step."""
+"""Trace elementwise operations, step by step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full", "rs
 
 
 def is_elementwise(op: Op) -> bool:
-    """Whether each element of the output depends on the elements at its own place only."""
+    """Return whether each element of the output depends only on the elements at its own place."""
     if op.scatter or op.name == "_to_copy":
         return op.name == "_to_copy"
     tagged = torch.Tag.pointwise in getattr(op.func, "tags", ()) or op.name in _MORE
@@ -28,7 +28,7 @@ def is_elementwise(op: Op) -> bool:
 
 
 def elementwise(unroller: Unroller, op: Op) -> Flow:
-    """The operation on each step's values, broadcast as torch does."""
+    """Apply the operation to each step's values, broadcast as torch does."""
     name, args, kwargs = _functional(op)
     dtype = op.outputs[0].dtype
     values = list(dict.fromkeys(item for item in leaves((args, kwargs)) if isinstance(item, Value)))
@@ -71,7 +71,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
             made.append(_opposite(unroller, node))
             continue
         if all(one.constant for one in fitted.values()):
-            tensors = map_tree((a, k), Node, lambda one: one.tensor)
+            tensors = map_tree((a, k), Node, lambda node: node.tensor)
             node.tensor = node.run(tensors[0], tensors[1], sizes)
         made.append(cast(unroller, unroller.nodes.make(node), dtype, op))
     return Flow(tuple(made), layout)
@@ -80,9 +80,9 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
 def _straight_through(
     unroller: Unroller, op: Op, name: str, args: tuple[Any, ...], flows: dict[Value, Flow]
 ) -> Flow | None:
-    """What a gradient passes by: ``s + w * (v - v.detach())`` is s, for v - v is 0, and so is w times that.
+    """Remove a straight-through gradient term: ``s + w * (v - v.detach())`` is s, since v - v is 0.
 
-    None where an operation is no such one. The zeros are known by where they come from, for others are initial states.
+    None if the operation is another one. The zeros are recognised by their origin, as other zeros are initial states.
     """
     two = name in ("add", "sub", "mul") and len(args) == 2 and not op.kwargs
     if not two or not all(isinstance(item, Value) for item in args):
@@ -102,7 +102,7 @@ def _straight_through(
 
 
 def _without_difference(node: Node) -> Node:
-    """``θ - v < 0`` as ``v > θ``: a difference of floats has the sign of their order."""
+    """Return ``θ - v < 0`` as ``v > θ``: a difference of floats has the sign of their order."""
     left, right = (*node.args, None, None)[:2]
     zero = right == 0 if not isinstance(right, Node) else right.tensor is not None and not bool(right.tensor.any())
     if node.name not in _MIRRORED or not zero or not isinstance(left, Node) or left.kwargs:
@@ -126,7 +126,7 @@ def _compares_with_constant(args: tuple[Any, ...]) -> bool:
 
 
 def _opposite(unroller: Unroller, node: Node) -> Node:
-    """``v < θ`` as not ``v >= θ``, so that what rests and what spikes are told by one comparison."""
+    """Return ``v < θ`` as not ``v >= θ``, so that one comparison decides rest and spike."""
     name = _OPPOSITE[node.name]
     call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(node.args[1], Node) else "Scalar")
     spikes = unroller.nodes.make(replace(node, name=name, call=call))
@@ -135,14 +135,14 @@ def _opposite(unroller: Unroller, node: Node) -> Node:
 
 
 def _functional(op: Op) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """The operation without the argument that it writes into."""
+    """Return the operation without the argument that it writes into."""
     if isinstance(op.writes, str):
         return op.name, op.args, {key: item for key, item in op.kwargs.items() if key != op.writes}
     return op.name, op.args, dict(op.kwargs)
 
 
 def cast(unroller: Unroller, node: Node, dtype: torch.dtype, op: Op) -> Node:
-    """``node`` in another type."""
+    """Return ``node`` in another type."""
     if node.dtype == dtype:
         return node
     made = Node("_to_copy", torch.ops.aten._to_copy, (node,), {"dtype": dtype}, node.layout, dtype, op.place)
@@ -158,7 +158,7 @@ def _copied(unroller: Unroller, op: Op, into: Flow, source: Flow) -> Flow:
 
 
 def _masked(op: Op, flows: dict[Value, Flow], args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """``v[mask] = value`` as ``where(mask, value, v)``."""
+    """Return ``v[mask] = value`` as ``where(mask, value, v)``."""
     base, indices, value = args[0], args[1], args[2]
     accumulate = len(args) > 3 and args[3]
     if len(indices) != 1 or indices[0].dtype != torch.bool or accumulate or value.shape not in ((), (1,)):
@@ -167,12 +167,12 @@ def _masked(op: Op, flows: dict[Value, Flow], args: tuple[Any, ...]) -> tuple[An
 
 
 def fit(unroller: Unroller, flow: Flow, layout: Layout, t: int, op: Op) -> Node:
-    """A flow's value at step ``t``, with the dimensions that it needs beside others under ``layout``."""
+    """Return a flow's value at step ``t``, with the dimensions that it needs beside others under ``layout``."""
     node = flow.nodes[t] if flow.timed else flow.nodes[0]
     offset = len(layout) - len(flow.layout)
     if node.constant:
-        found = _fit_constant(flow, node, layout, offset, t, unroller, op)
-        return node if found is node.tensor else unroller.nodes.constant(found)
+        fitted = _fit_constant(flow, node, layout, offset, t, unroller, op)
+        return node if fitted is node.tensor else unroller.nodes.constant(fitted)
     extra = [i for i, dim in enumerate(layout) if dim == (TIME,) and i >= offset and flow.layout[i - offset] == ()]
     if not extra:
         return node
@@ -216,7 +216,7 @@ def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, u
 
 
 def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
-    """A constant's first sample; raises CaptureError where another differs from it."""
+    """Return a constant's first sample; raise CaptureError if another differs from it."""
     one = tensor.narrow(axis, 0, 1)
     if not torch.equal(one.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
         raise refuse(
@@ -229,11 +229,11 @@ def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
 
 
 def _others(dim: tuple[Any, ...], sizes: dict[str, int]) -> int:
-    found = 1
+    product = 1
     for factor in dim:
         if factor != TIME:
-            found *= factor if isinstance(factor, int) else sizes[factor]
-    return found
+            product *= factor if isinstance(factor, int) else sizes[factor]
+    return product
 
 
 def as_comparison(unroller: Unroller, op: Op, name: str, args: tuple[Any, ...]) -> Flow | None:

@@ -1,4 +1,4 @@
-"""Types of numbers that cut values off: a graph computes in float32 and cannot follow them.
+"""Refuse number types that lose values: a graph computes in float32 and cannot follow them.
 
 A cast to integers is the identity on spikes and on many samples of x, and something else on other input, so no run
 tells whether it matters. It is read only where the values are 0 and 1 by what made them, or where the input itself is
@@ -23,7 +23,7 @@ _LOGIC = ("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_an
 
 
 def require_exact_types(steps: Steps) -> None:
-    """Raise CaptureError, with the line, where a signal's type may change its values."""
+    """Raise CaptureError, with the line, if a signal's type may change its values."""
     for signal in steps.signals:
         dtype = signal.node.dtype
         if dtype in _FLOATS or signal.node.name == "input":
@@ -63,14 +63,14 @@ def require_sum_does_not_wrap(node: Node) -> None:
 
 
 def is_zero_or_one(signal: Signal) -> bool:
-    """Whether a signal is 0 or 1 by the operation that made it."""
+    """Return whether a signal is 0 or 1 by the operation that made it."""
     while signal.node.name in ("_to_copy", *_REARRANGE) and signal.node.dtype != torch.bool:
         signal = signal.reads()[0].signal
     return signal.node.dtype == torch.bool or (signal.node.name in COMPARES and signal.node.name != "sign")
 
 
 def holds_input(signal: Signal) -> bool:
-    """Whether a signal holds the input's own values, in whatever type and order."""
+    """Return whether a signal holds the input's own values, in whatever type and order."""
     while signal.node.name in ("_to_copy", *_REARRANGE):
         signal = signal.reads()[0].signal
     return signal.node.name == "input"

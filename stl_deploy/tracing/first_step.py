@@ -1,4 +1,4 @@
-"""Compare a neuron's first steps with the code's: code often makes step 0 otherwise than the steps after.
+"""Compare a neuron's first steps with the code's: code often treats step 0 differently.
 
 ``v = c if v is None else beta * v + c`` starts from 0, as a graph does. ``v = c if v is None else beta * v + g * c``
 does not, and a run shows it only where something arrives in step 0, which in a deep network may be never. So both are
@@ -67,7 +67,7 @@ def _holds(node: Node) -> bool:
 
 
 def _closure(population: Population) -> set[Signal]:
-    """The signals between the currents and the neuron's potential and spikes."""
+    """Return the signals between the currents and the neuron's potential and spikes."""
     stop = {ref.signal for ref in (*population.currents, *population.silent)}
     threshold = population.core.threshold
     waiting = [population.state, *([] if threshold is None else [threshold.signal])]
@@ -81,7 +81,7 @@ def _closure(population: Population) -> set[Signal]:
 
 
 def _drawn(population: Population) -> dict[Signal, list[Tensor]]:
-    """Values of the currents for each step, of weak and strong samples."""
+    """Return values of the currents for each step, of weak and strong samples."""
     generator = torch.Generator().manual_seed(0)
     threshold = population.core.threshold
     theta = 1.0 if threshold is None else max(float(threshold.theta.abs().max()), 1e-6)
@@ -98,21 +98,21 @@ def _drawn(population: Population) -> dict[Signal, list[Tensor]]:
 
 
 class _Code:
-    """Evaluates the neuron's signals at absolute steps, in float64, as the recorded operations make them."""
+    """Evaluate the neuron's signals at absolute steps, in float64, as the recorded operations make them."""
 
     def __init__(self, steps: Steps, series: Mapping[Signal, list[Tensor]]) -> None:
         self.steps, self.series = steps, series
         self._known: dict[tuple[Signal, int], Tensor] = {}
 
     def at(self, signal: Signal, step: int) -> Tensor:
-        """The value of a signal in a step; raises Unknown for what is neither arithmetic nor known."""
+        """Return the value of a signal in a step; raise Unknown if it is neither arithmetic nor known."""
         key = (signal, step)
         if key not in self._known:
             self._known[key] = self._made(signal, step)
         return self._known[key]
 
     def read(self, ref: Ref, step: int) -> Tensor:
-        """What a reference stands for in a step; a signal that is the same at every step has one value."""
+        """Return the value of a reference in a step; a signal that is the same at every step has one value."""
         return self.at(ref.signal, 0 if ref.signal.still else step - ref.lag)
 
     def _made(self, signal: Signal, step: int) -> Tensor:
@@ -133,7 +133,7 @@ class _Code:
         return _run(signal.node, args, kwargs)
 
     def _node(self, node: Node, reader: Signal) -> Tensor:
-        """An operation of step 0 that no later step has."""
+        """Return an operation of step 0 that no later step has."""
         if node.constant:
             return _number(node.tensor)
         known = self.steps.of_node.get(node)
@@ -149,7 +149,7 @@ class _Code:
 
 
 def _is_same_operation(later: Node, sooner: Node) -> bool:
-    """Whether one line makes both, with the same weights."""
+    """Return whether one line makes both, with the same weights."""
     if (later.name, later.place, later.layout) != (sooner.name, sooner.place, sooner.layout):
         return False
     weights = ([n.tensor for n in node.inputs() if n.constant] for node in (later, sooner))
@@ -172,7 +172,7 @@ def _number(tensor: Tensor | None) -> Tensor:
 
 
 def _first_difference(population: Population, fitted: Fitted, code: _Code) -> int | None:
-    """The first step in which potential or spikes differ; None if none does."""
+    """Return the first step in which potential or spikes differ; None if none does."""
     neuron, threshold = fitted.neuron, population.core.threshold
     shape = (_SAMPLES, *neuron.shape)
     state, out = neurons.NeuronState(neuron, _SAMPLES), np.zeros(shape, np.float32)

@@ -1,4 +1,4 @@
-"""Which axes of a tensor carry time and samples, through reshapes.
+"""Track the axes of a tensor that carry time and samples, through reshapes.
 
 A layout has one tuple for each dimension of a tensor: the factors of its size, outermost first. A factor is a number,
 or `TIME`, or `BATCH`. ``x.flatten(0, 1)`` of ``[T, B, C]`` has the layout ``((TIME, BATCH), (C,))``.
@@ -20,12 +20,12 @@ Sizes = dict[str, int]
 
 
 def of_shape(shape: Sequence[int]) -> Layout:
-    """The layout of a tensor without time or samples."""
+    """Return the layout of a tensor without time or samples."""
     return tuple(() if size == 1 else (size,) for size in shape)
 
 
 def shape_of(layout: Layout, sizes: Sizes) -> tuple[int, ...]:
-    """The tensor's shape."""
+    """Return the tensor's shape."""
     return tuple(_size(dim, sizes) for dim in layout)
 
 
@@ -34,17 +34,17 @@ def _size(dim: Dim, sizes: Sizes) -> int:
 
 
 def axis_of(layout: Layout, factor: str) -> int | None:
-    """The dimension that a factor is in."""
+    """Return the dimension that a factor is in."""
     return next((axis for axis, dim in enumerate(layout) if factor in dim), None)
 
 
 def without_time(layout: Layout) -> Layout:
-    """The layout of one time step."""
+    """Return the layout of one time step."""
     return tuple(tuple(f for f in dim if f != TIME) for dim in layout if dim != (TIME,))
 
 
 def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None:
-    """The layout after a reshape to ``shape``, of as many values; None if it tears time or samples apart.
+    """Return the layout after a reshape to ``shape``, of as many values; None if it splits time or samples.
 
     One sample, or one step, fits anywhere: it takes an axis of size 1 if one stands at its place, else it stays with
     the time or samples before it, as ``x.flatten(0, 1)`` means it, else it goes into what follows.
@@ -81,7 +81,7 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
 
 
 def _merged(dim: Sequence[Factor]) -> Dim:
-    """Neighbouring numbers multiplied."""
+    """Multiply neighbouring numbers."""
     found: list[Factor] = []
     for factor in dim:
         if isinstance(factor, int) and found and isinstance(found[-1], int):
@@ -92,7 +92,7 @@ def _merged(dim: Sequence[Factor]) -> Dim:
 
 
 def broadcast(layouts: Sequence[Layout], sizes: Sizes) -> Layout | None:
-    """The layout of what an elementwise operation makes of these; None where they do not fit."""
+    """Return the layout of an elementwise operation's result; None if the operands do not fit."""
     rank = max(len(layout) for layout in layouts)
     padded = [((),) * (rank - len(layout)) + layout for layout in layouts]
     found: list[Dim] = []

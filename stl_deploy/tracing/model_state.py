@@ -1,4 +1,4 @@
-"""A model is run in eval mode from rest and left exactly as it was found."""
+"""Run a model in eval mode from rest, and restore it exactly."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 
 @contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
-    """Everything that the body does to ``model`` and to random generators is undone."""
+    """Undo everything that the body does to ``model`` and to random generators."""
     modules = list(model.modules())
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
-    found = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
+    saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
     inner = [(module, _containers(module)) for module in plain]
     modes = [(module, module.training) for module in modules]
     tensors = {id(t): (t, t.detach().clone()) for module in modules for t in _state(module)}
@@ -36,7 +36,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, attributes, tables in found:
+        for module, attributes, tables in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)
             for key, table in tables.items():
@@ -85,7 +85,7 @@ def _refill(container: Any, content: Any) -> None:
 
 
 def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
-    """Call ``reset``, or what the model's modules bring along for it (``reset_mem``, ``reset``).
+    """Call ``reset``, or the model's modules' own methods for it (``reset_mem``, ``reset``).
 
     Modules without either are taken to be at rest as they are.
     """

@@ -1,4 +1,4 @@
-"""Nodes: what a run computes in each single time step. Equal nodes are one node."""
+"""Nodes: operations of each single time step. Equal nodes are one node."""
 
 from __future__ import annotations
 
@@ -45,38 +45,38 @@ class Node:
 
     @property
     def constant(self) -> bool:
-        """Whether it is the same whatever the input."""
+        """Whether it does not depend on the input."""
         return self.tensor is not None
 
     def inputs(self) -> list[Node]:
-        """The nodes it reads, in order."""
+        """Return its source nodes, in order."""
         return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Node)]
 
     def elements(self) -> int:
-        """How many numbers its value has for one sample."""
+        """Number of elements of its value for one sample."""
         return math.prod(shape_of(self.layout, {BATCH: 1}))
 
     def run(self, args: Any, kwargs: Any, sizes: Sizes) -> Tensor:
-        """Its value, by torch's own kernel, with nodes replaced by tensors in ``args`` and ``kwargs``."""
+        """Return its value, by torch's own kernel, with nodes replaced by tensors in ``args`` and ``kwargs``."""
         if self.name == "reshape":
-            found: Tensor = args[0].reshape(shape_of(self.layout, sizes))
+            value: Tensor = args[0].reshape(shape_of(self.layout, sizes))
         elif self.name == "expand":
-            found = args[0].expand(shape_of(self.layout, sizes))
+            value = args[0].expand(shape_of(self.layout, sizes))
         else:
             assert self.call is not None
             out = self.call(*args, **kwargs)
-            found = out[self.index] if isinstance(out, list | tuple) else out
-        return found
+            value = out[self.index] if isinstance(out, list | tuple) else out
+        return value
 
 
 @dataclass
 class Nodes:
-    """Makes nodes, each only once."""
+    """Create nodes, each only once."""
 
     _known: dict[Any, Node] = field(default_factory=dict)
 
     def constant(self, tensor: Tensor) -> Node:
-        """A constant, known by its content."""
+        """Return a constant, identified by its content."""
         key = ("constant", tensor.dtype, tuple(tensor.shape), _digest(tensor))
         node = self._known.get(key)
         if node is None:
@@ -85,18 +85,18 @@ class Nodes:
         return node
 
     def make(self, node: Node, step: int | None = None) -> Node:
-        """``node``, or the equal one that is there already; ``step`` keeps those of several steps apart."""
+        """Return ``node``, or its equal if there is one; ``step`` keeps those of several steps apart."""
         key = (node.name, _frozen(node.args), _frozen(node.kwargs), node.index, node.dtype, node.layout, step)
-        found = self._known.get(key)
-        if found is None:
+        equal = self._known.get(key)
+        if equal is None:
             self._add(key, node)
             return node
-        if found.kept is None:
-            found.kept = node.kept
-        return found
+        if equal.kept is None:
+            equal.kept = node.kept
+        return equal
 
     def alike(self, node: Node) -> list[Node]:
-        """The nodes that the same line made by the same operation, as the run made them."""
+        """Return the nodes that the same line made by the same operation, as the run made them."""
         same = (node.name, node.layout, node.dtype, node.place)
         return [n for n in self._known.values() if (n.name, n.layout, n.dtype, n.place) == same and not n.constant]
 
@@ -121,5 +121,5 @@ def _digest(tensor: Tensor) -> bytes:
 
 
 def replace_nodes(tree: Any, change: Callable[[Node], Any]) -> Any:
-    """``tree`` with every node in it changed."""
+    """Return ``tree`` with every node in it changed."""
     return map_tree(tree, Node, change)

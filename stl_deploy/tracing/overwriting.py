@@ -1,4 +1,4 @@
-"""Writes into parts of a tensor: ``v[t + 1] = ...``, ``y[..., 1:] = x[..., :-1]``."""
+"""Trace writes into parts of a tensor: ``v[t + 1] = ...``, ``y[..., 1:] = x[..., :-1]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State that the caller passes from step to step: ``s, v = model(x, v)``.
+"""Pass the caller's state from step to step: ``s, v = model(x, v)``.
 
 With ``time="step"`` capture is the caller, so it passes on what forward returns. Called with x alone, a model with such
 a memory would be captured as one without.
@@ -34,7 +34,7 @@ class PassedState:
 
     @classmethod
     def of(cls, model: nn.Module) -> PassedState | None:
-        """The state arguments of a model's forward; None if it takes x alone.
+        """Return the state arguments of a model's forward; None if it takes x alone.
 
         Raises CaptureError for another argument that has no default.
         """
@@ -42,15 +42,15 @@ class PassedState:
             first, *others = inspect.signature(model.forward).parameters.values()
         except (TypeError, ValueError):
             return None
-        for one in others:
-            if one.kind not in _VARIADIC and one.default is one.empty:
+        for arg in others:
+            if arg.kind not in _VARIADIC and arg.default is arg.empty:
                 raise CaptureError(
-                    f"forward expects '{one.name}' besides x, and time='step' gives it x alone at the first step; give "
-                    f"it a default, {one.name}=None, and make the state at rest from that"
+                    f"forward expects '{arg.name}' besides x, and time='step' gives it x alone at the first step; give "
+                    f"it a default, {arg.name}=None, and make the state at rest from that"
                 )
-        states = [one for one in others if one.kind not in _VARIADIC and not isinstance(one.default, bool | str)]
-        variadic = [one for one in (first, *others) if one.kind in _VARIADIC]
-        names = [one.name for one in states] + [str(one).partition(":")[0] for one in variadic]
+        states = [arg for arg in others if arg.kind not in _VARIADIC and not isinstance(arg.default, bool | str)]
+        variadic = [arg for arg in (first, *others) if arg.kind in _VARIADIC]
+        names = [arg.name for arg in states] + [str(arg).partition(":")[0] for arg in variadic]
         return cls(tuple(names), bool(variadic)) if names else None
 
     def take(self, found: Any, output: Pick) -> None:

@@ -1,4 +1,4 @@
-"""Parts of an axis, and parts joined along one, step by step."""
+"""Split an axis into parts, and join parts along one, step by step."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def pieces_of(unroller: Unroller, op: Op, node: Node, axis: int, start: int, end
     if (start, end) == (0, size):
         return [node]
     if node.name == "cat" and node.args[1] == axis:
-        found, at = [], 0
+        pieces, at = [], 0
         for each in node.args[0]:
-            found += pieces_of(unroller, op, each, axis, start - at, end - at)
+            pieces += pieces_of(unroller, op, each, axis, start - at, end - at)
             at += _size_along(each, axis)
-        return found
+        return pieces
     if node.name == "cat":
         parts, other = node.args
         cut = [pieces_of(unroller, op, each, axis, start, end) for each in parts]

@@ -1,4 +1,4 @@
-"""From a core's coefficients to a neuron of the Program: the reading whose float32 arithmetic is the code's own."""
+"""Fit a core's coefficients to a neuron of the Program whose float32 arithmetic is the code's own."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Fitted:
 
 
 def fit_neuron(population: Population) -> Fitted:
-    """The neuron of a population; of several readings the one that differs least from the code in float32."""
-    found = [_fitted(reading) for reading in population.readings or (population,)]
-    if len(found) == 1:
-        return found[0]
-    counts = [_differing(population, fitted) for fitted in found]
-    return found[counts.index(min(counts))]
+    """Return the neuron of a population; of several readings the one that differs least from the code in float32."""
+    neurons = [_fitted(reading) for reading in population.readings or (population,)]
+    if len(neurons) == 1:
+        return neurons[0]
+    counts = [_differing(population, fitted) for fitted in neurons]
+    return neurons[counts.index(min(counts))]
 
 
 def _fitted(population: Population) -> Fitted:
@@ -75,14 +75,14 @@ def _adaptation(population: Population, shape: Shape) -> Adaptation | None:
 
 
 def counting(threshold: Threshold | None) -> dict[str, Any]:
-    """Fields of a neuron that fires several spikes in a step; none of one that does not."""
+    """Return fields of a neuron that fires several spikes in a step; none for others."""
     if threshold is None or threshold.count is None:
         return {}
     return {"many": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
 
 
 def _split_gains(gains: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """One gain for all currents where they agree; else each current has its own."""
+    """Return one gain for all currents if they agree; else one per current."""
     if not gains:
         return torch.ones(()), ()
     first = gains[0]
@@ -92,7 +92,7 @@ def _split_gains(gains: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor | None
 
 
 def compact(values: Tensor, shape: Shape) -> Floats:
-    """Values ``[1, *shape]`` as float32 that broadcast to ``shape``: one number, ``[C, 1, 1]``, or all of them."""
+    """Return values ``[1, *shape]`` as float32 that broadcast to ``shape``: one, ``[C, 1, 1]``, or all of them."""
     array: Floats = values.expand((1, *shape)).detach().cpu().float().numpy()[0]
     if not array.size or (array == array.flat[0]).all():
         return np.asarray(array.flat[0], np.float32)
@@ -108,7 +108,7 @@ def _unless(array: Floats, neutral: float) -> Floats | None:
 
 
 def _differing(population: Population, fitted: Fitted) -> int:
-    """Potentials that differ between the code's own float32 arithmetic and a neuron's, under random currents."""
+    """Count potentials that differ between the code's own float32 arithmetic and a neuron's, under random currents."""
     neuron = fitted.neuron
     generator = torch.Generator().manual_seed(0)
     shape = (_SAMPLES, *neuron.shape)
@@ -132,7 +132,7 @@ def _differing(population: Population, fitted: Fitted) -> int:
 
 
 class _Stepper:
-    """Steps a core in the recorded order of operations and types."""
+    """Step a core in the recorded order of operations and types."""
 
     def __init__(self, population: Population) -> None:
         self.population = population

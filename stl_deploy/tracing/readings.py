@@ -1,4 +1,4 @@
-"""What one step of a core computes, read off its arithmetic, and the neuron of the Program that it is.
+"""Identify one step of a core, by its arithmetic, as a neuron of the Program.
 
 Let H be the potential one step ago, S the spike then, and e the currents that arrive. With S fixed, every known
 neuron's potential is affine in H and e::
@@ -36,7 +36,7 @@ from stl_deploy.tracing.thresholds import Adapting
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """One core as a neuron. ``currents``: what arrives; ``recurrent``: a gain of its own spikes of the step before."""
+    """One core as a neuron. ``currents``: its inputs; ``recurrent``: a gain on its own last spikes."""
 
     core: Recurrence
     state: Signal
@@ -55,7 +55,7 @@ class Population:
 
 
 def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[Signal]) -> Population:
-    """The neuron that a core is.
+    """Return the neuron of a core.
 
     outside: whether a member is read by what is no part of the core. foreign: states and spikes of other cores.
 
@@ -125,12 +125,12 @@ def _require_each(reading: FittedUpdate, off: Affine, on: Affine, twice: Affine)
 
 
 def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:
-    """Which currents do not count at all (code that multiplies by 0)."""
+    """Return the currents without any effect (code that multiplies by 0)."""
     return [not bool(gain.any()) for gain in gains]
 
 
 def _state(core: Recurrence, outside: Callable[[Signal], bool]) -> Signal:
-    """The member that others read; the one that carries on if nobody does."""
+    """Return the member that others read; the one that carries on without a reader."""
     read = [member for member in core.members if outside(member)]
     if len(read) > 1:
         raise CaptureError(

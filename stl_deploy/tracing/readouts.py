@@ -1,4 +1,4 @@
-"""What a model does with its output over time at its end, and the output of every step that goes into that."""
+"""Split a model's end into the output of every step and a readout over time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OVER_TIME: dict[str, OverTime] = {"time_mean": "mean", "time_sum": "sum", "time
 
 
 class Ending(NamedTuple):
-    """The output's node at each step, and what the model makes of them.
+    """The output's node at each step, and the model's readout.
 
     axis: where time is in the model's output. divides: a sum over time is divided by the number of steps of this run.
     """
@@ -41,7 +41,7 @@ class Ending(NamedTuple):
 
 
 def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: bool = False) -> Ending:
-    """How a model ends. fixed: it always runs ``steps`` steps; sums: a sum over time stays one, however it is scaled.
+    """Return a model's ending. fixed: it always runs ``steps`` steps; sums: a sum over time stays one, even scaled.
 
     Raises CaptureError where what it does after the last time step has no form.
     """
@@ -62,7 +62,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
     tail: list[Node] = []
     last = node
     while (found := _over_time(node, steps, sums) or _last_of(node, nodes, steps)) is None:
-        inner = [one for one in node.inputs() if not one.constant]
+        inner = [node_of_step for node_of_step in node.inputs() if not node_of_step.constant]
         if node.name not in _AFFINE or len(inner) != 1:
             raise _no_form(last if node.name in _AFFINE else node)
         tail.append(node)
@@ -78,9 +78,14 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
                 "adds it at every step; take the mean over time in place of the sum, or leave the bias out",
                 line=last.place.line,
             )
-        rule, each = "mean", tuple(_times(one, steps, nodes) for one in each)
+        rule, each = "mean", tuple(_times(node_of_step, steps, nodes) for node_of_step in each)
     divides = rule == "mean" and node.name != "time_mean"
-    return Ending(tuple(_at_step(tail, one, nodes) for one in each), Readout(rule, population, then), None, divides)
+    return Ending(
+        tuple(_at_step(tail, node_of_step, nodes) for node_of_step in each),
+        Readout(rule, population, then),
+        None,
+        divides,
+    )
 
 
 def _require_all(found: int, steps: int, node: Node) -> None:
@@ -93,12 +98,12 @@ def _require_all(found: int, steps: int, node: Node) -> None:
 
 
 def _then(node: Node) -> tuple[Node, Then | None]:
-    """A softmax over the classes at the end, taken off."""
+    """Remove a softmax over the classes at the end."""
     return (node.args[0], _THEN[node.name]) if node.name in _THEN else (node, None)
 
 
 def _shifts(tail: list[Node]) -> bool:
-    """Whether operations add a constant, of which a sum over time would get one for each step."""
+    """Return whether operations add a constant, of which a sum over time would get one for each step."""
     for node in tail:
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), _zeros)
         shift = node.run(args, kwargs, {BATCH: 1})
@@ -124,7 +129,7 @@ def _or_constant(put: Node, node: Node) -> Node:
 
 
 def _at_step(tail: list[Node], one: Node, nodes: Nodes) -> Node:
-    """What the operations behind a readout over time make of one step's output."""
+    """Apply the operations behind a readout over time to one step's output."""
     for node in reversed(tail):
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), partial(_or_constant, one))
         one = nodes.make(replace(node, args=args, kwargs=kwargs, kept=None))
@@ -132,7 +137,7 @@ def _at_step(tail: list[Node], one: Node, nodes: Nodes) -> Node:
 
 
 def _votes(node: Node) -> tuple[Node, int]:
-    """A mean over the last axis of ``[B, classes, population]``, taken after time is gone."""
+    """Recognise a mean over the last axis of ``[B, classes, population]``, taken after time is gone."""
     if node.name != "mean" or len(node.args) < 2:
         return node, 1
     inner, dims, _ = node.args
@@ -153,9 +158,9 @@ def _over_time(node: Node, steps: int, sums: bool = False) -> tuple[OverTime, tu
         return _OVER_TIME[node.name], tuple(node.args)
     scaled = None if sums else _scaled(node)
     if scaled is not None:
-        found = _over_time(scaled[0], steps)
-        if found is not None and found[0] == "sum" and _is_mean_of(node, len(found[1])):
-            return "mean", found[1]
+        scaled_sum = _over_time(scaled[0], steps)
+        if scaled_sum is not None and scaled_sum[0] == "sum" and _is_mean_of(node, len(scaled_sum[1])):
+            return "mean", scaled_sum[1]
     summed = _accumulated(node, steps)
     return None if summed is None else ("sum", summed)
 
@@ -174,13 +179,13 @@ def _scaled(node: Node) -> tuple[Node, float] | None:
 
 
 def _is_mean_of(node: Node, steps: int) -> bool:
-    """Whether a node divides by the number of steps."""
+    """Return whether a node divides by the number of steps."""
     scaled = _scaled(node)
     return scaled is not None and math.isclose(scaled[1] * steps, 1, rel_tol=1e-6)
 
 
 def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:
-    """The terms of a sum that the loop adds up, one for each step; None if it is none."""
+    """Return the terms of a sum that the loop adds up, one for each step; None if it is none."""
     terms: list[Node] = []
     line = node.place.line
     while node.name == "add" and len(node.args) == 2 and not node.kwargs and node.place.line == line:
@@ -205,10 +210,10 @@ def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:
 
 def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node, ...]] | None:
     """The same value at every step, where only the last step's is put out."""
-    found = [n for n in nodes.alike(last) if n.number <= last.number]
-    if len(found) < steps or not last.layout or BATCH not in last.layout[0]:
+    same_line = [n for n in nodes.alike(last) if n.number <= last.number]
+    if len(same_line) < steps or not last.layout or BATCH not in last.layout[0]:
         return None
-    return "last", tuple(found[-steps:])
+    return "last", tuple(same_line[-steps:])
 
 
 def _no_form(node: Node) -> CaptureError:

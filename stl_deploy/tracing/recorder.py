@@ -1,4 +1,4 @@
-"""The recorder: what one run of a model computes, as values and the ATen operations between them.
+"""Record one run of a model as values and the ATen operations between them.
 
 Values are immutable. Where torch writes into a tensor (``out=``, ``v[z > 0] = 0``, ``out[t] = z``), the tensor's memory
 gets a new value, and every view of that memory is read anew from it. Operators that are not torch's own are entered:
@@ -41,7 +41,7 @@ _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_c
 
 @dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Value:
-    """One tensor value: what ``op`` put out as ``index``, or a leaf: a tensor that was there before the run."""
+    """One tensor value: output ``index`` of ``op``, or a leaf: a tensor from before the run."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -81,11 +81,11 @@ class Op:
     outputs: tuple[Value, ...] = ()
 
     def inputs(self) -> Iterator[Value]:
-        """The values it reads."""
+        """Return the values it reads."""
         return (item for item in leaves((self.args, self.kwargs)) if isinstance(item, Value))
 
     def outputs_on(self, tensor: Callable[[Value], Tensor]) -> list[Tensor]:
-        """Its outputs, computed by torch on the tensors that ``tensor`` gives for its inputs."""
+        """Return its outputs, computed by torch on the tensors that ``tensor`` gives for its inputs."""
         args, kwargs = map_tree((self.args, self.kwargs), Value, tensor)
         if self.scatter:
             whole = args[0].clone()
@@ -100,12 +100,12 @@ class Op:
                 kwargs = {**kwargs, self.writes: written}
             self.func(*args, **kwargs)
             return [written]
-        found = self.func(*args, **kwargs)
-        return list(found) if isinstance(found, list | tuple) else [found]
+        outputs = self.func(*args, **kwargs)
+        return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """Everything in nested tuples, lists and dicts."""
+    """Yield everything in nested tuples, lists and dicts."""
     if isinstance(tree, tuple | list):
         for item in tree:
             yield from leaves(item)
@@ -117,7 +117,7 @@ def leaves(tree: Any) -> Iterator[Any]:
 
 
 def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """``tree`` with every instance of ``kind`` in it changed."""
+    """Return ``tree`` with every instance of ``kind`` in it changed."""
     if isinstance(tree, tuple | list):
         return type(tree)(map_tree(item, kind, change) for item in tree)
     if isinstance(tree, dict):
@@ -136,7 +136,7 @@ class _View:
 
 @dataclass(eq=False)
 class _Memory:
-    """The memory that several tensors share: its present value, and how each geometry seen is a view of it."""
+    """The memory that several tensors share: its present value, and each seen geometry's view of it."""
 
     value: Value
     version: int = 0
@@ -153,7 +153,7 @@ class _Seen:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records the operations of everything that runs inside ``with recorder:``.
+    """Record the operations of everything that runs inside ``with recorder:``.
 
     names: modules by id. keep: whether the results of comparisons are kept, to be compared with another run's.
     """
@@ -200,22 +200,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operator's own kernel with recording on, so that what it calls is recorded."""
+        """Run an operator's own kernel with recording on, so that its calls are recorded."""
         with self:
             return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
 
     @contextmanager
     def watching(self) -> Iterator[Leaks]:
-        """Record what runs inside, and look after values that leave torch, which no operation shows."""
+        """Record the body, and watch for values that leave torch, which no operation shows."""
         with Leaks(self) as leaks, self:
             yield leaks
 
     def is_constant(self, args: Any) -> bool:
-        """Whether no tensor among ``args`` depends on the input."""
+        """Return whether no tensor among ``args`` depends on the input."""
         return all(self.value_of(tensor).constant for tensor in leaves(args) if isinstance(tensor, Tensor))
 
     def leaving(self, name: str) -> CaptureError:
-        """That a method hands values that depend on the input to something else than torch."""
+        """Note that a method hands values that depend on the input to code outside torch."""
         if name == "item":
             return reading(place(self._names).line)
         return CaptureError(
@@ -229,7 +229,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise reading(where.line)
 
     def _freeze(self, tensor: Tensor) -> None:
-        """Keep what a leaf held before it is written into."""
+        """Keep a leaf's content before it is written into."""
         self.value_of(tensor)
         value = self._seen[tensor].memory.value
         if value.leaf is not None:
@@ -322,7 +322,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
     def value_of(self, tensor: Tensor) -> Value:
-        """The present value of a tensor; one that was there before the run is a leaf."""
+        """Return the present value of a tensor; one from before the run is a leaf."""
         known: _Seen | None = self._seen.get(tensor)  # type: ignore[no-untyped-call]
         seen = self._find(tensor) if known is None else known
         if seen.version != seen.memory.version:
@@ -333,7 +333,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return seen.value
 
     def _find(self, tensor: Tensor) -> _Seen:
-        """A tensor not seen before: an alias made without an operation (``.data``), or a leaf."""
+        """Return the value of an unseen tensor: an alias made without an operation (``.data``), or a leaf."""
         if not tensor.is_complex() and tensor.layout == torch.strided:
             memory = self._memory(tensor)
             if memory is not None and _geometry(tensor) in memory.views:
@@ -343,8 +343,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._register(tensor, memory, (), value)
 
     def _memory(self, tensor: Tensor) -> _Memory | None:
-        found = self._memories.get(tensor.untyped_storage()._cdata)
-        return None if found is None or found[0].expired() else found[1]
+        entry = self._memories.get(tensor.untyped_storage()._cdata)
+        return None if entry is None or entry[0].expired() else entry[1]
 
     def _new_memory(self, tensor: Tensor, value: Value) -> _Memory:
         memory = _Memory(value)
@@ -368,7 +368,7 @@ COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")
 
 
 def _part(name: str, func: Any, before: Any, outputs: list[Any], index: int) -> _View:
-    """The view that one output is; one of several is told as a select or slice of its own."""
+    """Return the view that one output is; one of several becomes a select or slice of its own."""
     args, kwargs = before
     if len(outputs) == 1 and name not in _PARTS:
         return _View(func, args[1:], kwargs)
@@ -381,7 +381,7 @@ def _part(name: str, func: Any, before: Any, outputs: list[Any], index: int) -> 
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[tuple[str | int, Tensor]]:
-    """The tensors that a call writes into, by position or name."""
+    """Return the tensors that a call writes into, by position or name."""
     found: list[tuple[str | int, Tensor]] = []
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is None or not argument.alias_info.is_write or "batch_norm" in func._schema.name:
@@ -393,9 +393,9 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[tuple[str | int, Tensor]
 
 
 def _shapes(op: Op, parent: Value) -> list[Tensor]:
-    """The outputs' shapes of a view, found on a tensor without data."""
-    found = op.func(torch.empty(parent.shape, dtype=parent.dtype, device="meta"), *op.args[1:], **op.kwargs)
-    return list(found) if isinstance(found, list | tuple) else [found]
+    """Return the shapes of a view's outputs, from a tensor without data."""
+    views = op.func(torch.empty(parent.shape, dtype=parent.dtype, device="meta"), *op.args[1:], **op.kwargs)
+    return list(views) if isinstance(views, list | tuple) else [views]
 
 
 def _name(func: Any) -> str:
@@ -415,7 +415,7 @@ def _geometry(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _is_certain(name: str, args: Any) -> bool:
-    """Whether a random operation is not random with these arguments (dropout that is off)."""
+    """Return whether a random operation is deterministic with these arguments (dropout that is off)."""
     if name == "native_dropout":
         return args[2] is False or args[1] == 0
     return name == "_scaled_dot_product_flash_attention_for_cpu"

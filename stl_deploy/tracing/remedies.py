@@ -1,4 +1,4 @@
-"""What to write instead of operations that have no form in a spiking graph."""
+"""Suggest replacements for operations without a form in a spiking graph."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ COUNTS = ("floor", "round", "trunc", "ceil", "floor_divide")
 
 
 def unforeseen(error: Exception) -> str:
-    """What went wrong in capture's own code, for a refusal that names the user's line."""
+    """Describe an error of capture's own code, for a refusal that names the user's line."""
     return f"{type(error).__name__}: {one_line(error, 100)}); write it in another way, and please report it"
 
 
 def no_form(name: str) -> str:
-    """That an operation has no form, and what to write instead."""
+    """Say that an operation has no form, and name a replacement."""
     return f"'{name}' has no form in a spiking graph; {_INSTEAD.get(name, 'docs/capture.md lists what has')}"
 
 

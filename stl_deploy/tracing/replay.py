@@ -1,4 +1,4 @@
-"""The graph of one step, run by torch's own kernels in the recorded order, for the first part of the proof."""
+"""Run the graph of one step by torch's own kernels in the recorded order, for the first part of the proof."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Values = dict[Signal, list[Tensor]]
 
 
 def replay(steps: Steps, x: Sequence[Tensor], keep: Sequence[Signal]) -> Values:
-    """Run the graph of one step on ``x``, one ``[B, *shape]`` for each step; returns what ``keep`` put out.
+    """Run the graph of one step on ``x``, one ``[B, *shape]`` for each step; return the outputs of ``keep``.
 
-    What the model ran for all time steps at once runs so here, too, as kernels round by the shapes they are given.
+    Operations on all time steps at once are run that way here, too, as kernels round by the shapes they are given.
     """
     running = _Replay(steps, x, set(keep) | {steps.output.signal})
     with torch.no_grad():
@@ -77,18 +77,18 @@ class _Replay:
         joined = torch.stack(parts, start + axis).flatten(start, end - 1)
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
         args, kwargs = replace_nodes((args, kwargs), _tensor)
-        found = signal.node.run(args, kwargs, self.sizes)
-        steps = _split(found, start, sizes).unbind(start + axis)
+        values = signal.node.run(args, kwargs, self.sizes)
+        steps = _split(values, start, sizes).unbind(start + axis)
         return [step.flatten(start, end - 2) if len(others) > 1 else step for step in steps]
 
     def _convolved(self, signal: Signal) -> list[Tensor]:
-        """A convolution over time of all steps, and of what its input was before the first."""
+        """Run a convolution over time of all steps, with its input's values before the first."""
         lags = [ref.lag for ref in signal.reads()]
         oldest = Ref(signal.reads()[0].signal, max(lags))
         series = tuple(self._read(oldest, t, signal) for t in range(len(self.x) + max(lags) - min(lags)))
         args, _ = replace_nodes((signal.args[1:], {}), _tensor)
-        found = convolved_steps(series, *args)
-        return list(found.unbind(signal.node.axis))
+        outputs = convolved_steps(series, *args)
+        return list(outputs.unbind(signal.node.axis))
 
     def _step(self, signal: Signal, t: int) -> None:
         done = self.values.setdefault(signal, [])
@@ -118,7 +118,7 @@ class _Replay:
         return _tensor(ref.signal.before[-at - 1])
 
     def _first(self, node: Node) -> Tensor:
-        """A node of step 0 that is made otherwise than in the steps after."""
+        """Run a node of step 0 that is made otherwise than in the steps after."""
         if node.constant:
             return _tensor(node)
         known = self.steps.of_node.get(node)
@@ -135,13 +135,13 @@ def _split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
 
 
 def _tensor(node: Node) -> Tensor:
-    found = node.tensor
-    assert found is not None
-    return found
+    tensor = node.tensor
+    assert tensor is not None
+    return tensor
 
 
 def segments(steps: Steps) -> Iterator[list[Signal]]:
-    """Groups of signals that depend on one another, each after all that it reads."""
+    """Return groups of signals that depend on one another, each after its sources."""
     place = {str(i): signal for i, signal in enumerate(steps.signals)}
     number: Mapping[Signal, str] = {signal: key for key, signal in place.items()}
     reads = {number[s]: [number[r.signal] for r in s.reads()] + _first_reads(s, steps, number) for s in steps.signals}
@@ -150,7 +150,7 @@ def segments(steps: Steps) -> Iterator[list[Signal]]:
 
 
 def _first_reads(signal: Signal, steps: Steps, number: Mapping[Signal, str]) -> list[str]:
-    """The signals that the first step's own form reads."""
+    """Return the signals that the first step's own form reads."""
     found: list[str] = []
     waiting: list[Node] = [signal.first] if signal.first is not None else []
     while waiting:

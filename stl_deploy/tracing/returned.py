@@ -1,4 +1,4 @@
-"""What a model returns: the tensor that is meant as its output, and what stands beside it."""
+"""Pick a model's output among its returned values, and name the others."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ Pick = int | str | None
 """The index or name of an output; None: the first tensor."""
 
 
-def pick(found: Any, output: Pick) -> Tensor:
-    """One tensor of what a model returned: by index or name, or the first.
+def pick(returned: Any, output: Pick) -> Tensor:
+    """Return one tensor of a model's result: by index or name, or the first.
 
     Raises CaptureError if there is no such output, or it is no tensor.
     """
     if output is not None:
         try:
-            found = [found][output] if isinstance(found, Tensor) else fields_of(found)[output]  # type: ignore[index]
+            returned = [returned][output] if isinstance(returned, Tensor) else fields_of(returned)[output]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             raise CaptureError(
-                f"output={output!r}: the model returns {_described(found)}; name one of its outputs"
+                f"output={output!r}: the model returns {_described(returned)}; name one of its outputs"
             ) from None
-        if isinstance(found, list | tuple) and all(isinstance(item, Tensor) for item in found):
-            return torch.stack(list(found))
-        if isinstance(found, Tensor):
-            return found
-    if _one_for_each_step(found):
-        return torch.stack(found)
-    first = next(tensors_in(found), None)
+        if isinstance(returned, list | tuple) and all(isinstance(item, Tensor) for item in returned):
+            return torch.stack(list(returned))
+        if isinstance(returned, Tensor):
+            return returned
+    if _one_for_each_step(returned):
+        return torch.stack(returned)
+    first = next(tensors_in(returned), None)
     if first is None:
         raise CaptureError(
-            f"the model returns {_described(found)}, in which there is no tensor; return one from forward"
+            f"the model returns {_described(returned)}, in which there is no tensor; return one from forward"
         )
     return first
 
 
 def left_aside(found: Any, output: Pick) -> int:
-    """How many tensors the model returns besides the one that `pick` takes because none is named."""
+    """Count the returned tensors besides `pick`'s default one."""
     return 0 if output is not None or _one_for_each_step(found) else len(list(tensors_in(found))) - 1
 
 
@@ -52,7 +52,7 @@ def _one_for_each_step(found: Any) -> bool:
 
 
 def fields_of(found: Any) -> Any:
-    """A dataclass, or a named tuple, as a dict of its fields; anything else as it is."""
+    """Return a dataclass, or a named tuple, as a dict of its fields; other values unchanged."""
     if isinstance(found, tuple) and hasattr(found, "_asdict"):
         return _Named(found._asdict())
     if not is_dataclass(found) or isinstance(found, Mapping):
@@ -67,21 +67,23 @@ class _Named(dict[str, Any]):
         return list(self.values())[place]
 
 
-def tensors_in(found: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists, mappings and dataclasses."""
-    if isinstance(found, Tensor):
-        yield found
+def tensors_in(returned: Any) -> Iterator[Tensor]:
+    """Yield every tensor in nested tuples, lists, mappings and dataclasses."""
+    if isinstance(returned, Tensor):
+        yield returned
         return
-    found = fields_of(found)
-    items = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
+    returned = fields_of(returned)
+    items = (
+        returned.values() if isinstance(returned, Mapping) else returned if isinstance(returned, list | tuple) else ()
+    )
     for item in items:
         yield from tensors_in(item)
 
 
-def _described(found: Any) -> str:
-    found = fields_of(found)
-    if isinstance(found, Mapping):
-        return f"a dict with {', '.join(map(repr, found))}"
-    if isinstance(found, list | tuple):
-        return f"{len(found)} values"
-    return f"an object of class {type(found).__name__}"
+def _described(returned: Any) -> str:
+    returned = fields_of(returned)
+    if isinstance(returned, Mapping):
+        return f"a dict with {', '.join(map(repr, returned))}"
+    if isinstance(returned, list | tuple):
+        return f"{len(returned)} values"
+    return f"an object of class {type(returned).__name__}"

@@ -1,4 +1,4 @@
-"""How each kind of operation treats time: one rule for elementwise ones, one for each family of the others."""
+"""Rules for the treatment of time: one for elementwise operations, one for each other family."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ _SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like")
 def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> None:
     """Read the operations of a run in order.
 
-    An operation without a rule is refused only where ``outputs`` depend on it: a firing rate that the model keeps
-    beside them is left aside.
+    An operation without a rule is refused only if ``outputs`` depend on it: a firing rate that the model keeps beside
+    them is ignored.
     """
     needed = _needed(ops, outputs)
     for op in ops:
@@ -93,7 +93,7 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
 
 
 def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
-    """As `interpret`; a form of an operation that its rule did not foresee is refused with its line, too."""
+    """Interpret as `interpret`, and refuse an operation's form that its rule did not foresee, with its line."""
     try:
         return interpret(unroller, op)
     except CaptureError:
@@ -103,18 +103,18 @@ def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
-    """The operations that outputs depend on."""
+    """Return the operations that outputs depend on."""
     values = set(outputs)
-    found = set()
+    needed = set()
     for op in reversed(ops):
         if not values.isdisjoint(op.outputs):
-            found.add(op)
+            needed.add(op)
             values.update(op.inputs())
-    return found
+    return needed
 
 
 def interpret(unroller: Unroller, op: Op) -> list[Flow]:
-    """The outputs of an operation as flows; raises CaptureError, with its line, where it has no rule."""
+    """Return the outputs of an operation as flows; raise CaptureError, with its line, if it has no rule."""
     if "sparse" in op.name:
         raise refuse(no_form(op.name), op)
     pointwise = is_elementwise(op)
@@ -220,7 +220,7 @@ def _delayed(unroller: Unroller, op: Op, flow: Flow, axis: int) -> Flow:
 
 
 def _keeps_steps_apart(op: Op, axis: int) -> bool:
-    """Whether an operation treats each entry of an axis behind the channels by itself."""
+    """Return whether an operation treats each entry of an axis behind the channels separately."""
     if "batch_norm" in op.name:
         return op.name != "_native_batch_norm_legit" and not (op.name == "native_batch_norm" and op.args[5])
     if op.name != "convolution" or op.args[6]:
@@ -294,7 +294,7 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
         raise refuse(f"'{op.name}' over time and something else at once: {_shown(layout)}", op)
     if rest:
         lost = [dim for dim, factors in enumerate(layout) if factors == (TIME,)]
-        moved = [dim - sum(one < dim for one in lost) for dim in rest]
+        moved = [dim - sum(axis < dim for axis in lost) for dim in rest]
         step_layout = [d for i, d in enumerate(nodes[0].layout) if i not in moved or keep]
         step_layout = [() if keep and i in moved else d for i, d in enumerate(step_layout)]
         name = "amax" if op.name == "max" else op.name
@@ -314,7 +314,7 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
 
 
 def _reduced(op: Op, rank: int) -> tuple[list[int], bool]:
-    """The axes reduced, and whether they stay as axes of size 1."""
+    """Return the reduced axes, and whether they stay as axes of size 1."""
     dims = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim")
     if dims is None or dims == []:
         dims = list(range(rank))

@@ -1,4 +1,4 @@
-"""One recorded run of a model under each of the four places where time may be."""
+"""Record a run of a model under each of the four positions of time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Time = Literal["first", "second", "step", "inside"]
 
 @dataclass(frozen=True)
 class Call:
-    """How a model is called: where time is, how it is brought to rest, and which of its outputs is meant."""
+    """Convention of a model's call: position of time, reset, and the chosen output."""
 
     time: Time = "first"
     reset: Callable[[], Any] | None = None
@@ -35,7 +35,7 @@ class Call:
 
 @dataclass(eq=False)
 class Recorded:
-    """What a run computed: its output's nodes (one for each step, or one without time) and the layout of that.
+    """Result of a run: its output's nodes (one for each step, or one without time) and their layout.
 
     left_aside: tensors that the model returns besides. states: forward's arguments that pass state between steps.
     """
@@ -48,7 +48,7 @@ class Recorded:
 
 
 def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
-    """The model's output from rest: as it is, or for ``time="step"`` stacked over steps."""
+    """Return the model's output from rest; for ``time="step"`` stacked over steps."""
     with as_found(model), torch.no_grad():
         _to_eval(model)
         bring_to_rest(model, call.reset)
@@ -58,16 +58,16 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
 
 
 def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
-    """Raise CaptureError unless two calls from rest give the same: what draws numbers or keeps state does not."""
+    """Raise CaptureError unless two calls from rest agree: models that draw numbers or keep state differ."""
     with as_found(model), torch.no_grad():
         _to_eval(model)
-        found = []
+        outputs = []
         for seed in range(2):
             bring_to_rest(model, call.reset)
             shake(seed)
             made = _stepped(model, x, call) if call.time == "step" else [_called(model, x.clone(), call)]
-            found.append([pick(each, call.output) for each in made])
-    same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*found, strict=True))
+            outputs.append([pick(each, call.output) for each in made])
+    same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*outputs, strict=True))
     if not same:
         raise CaptureError(
             "the module gives something else when it is called again on the same input: it draws numbers, or keeps "
@@ -96,17 +96,17 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
             with recorder.watching() as leaks:
                 try:
-                    found = _called(model, part, call, passed)
+                    returned = _called(model, part, call, passed)
                 except CaptureError as error:
                     if error.__cause__ is not None and leaks.watched:  # other code than torch's was given one
                         refusal = recorder.leaving(leaks.watched)
                         raise CaptureError(str(refusal.reason), line=error.line) from None
                     raise
-                _require_one_shape(found, steps, call)
-                tensors.append(pick(found, call.output))
+                _require_one_shape(returned, steps, call)
+                tensors.append(pick(returned, call.output))
                 values.append(recorder.value_of(tensors[-1]))
         read(unroller, recorder.ops, values)
-    flows, besides = [unroller.flow(value) for value in values], left_aside(found, call.output)
+    flows, besides = [unroller.flow(value) for value in values], left_aside(returned, call.output)
     if call.time != "step":
         return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)
     output = Flow(tuple(flow.nodes[0] for flow in flows), ((TIME,), *flows[0].layout))
@@ -115,7 +115,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
 
 
 def _stacked(outputs: list[Tensor]) -> Tensor:
-    """The outputs of all steps; raises CaptureError where they have several shapes."""
+    """Return the outputs of all steps; raise CaptureError if they have several shapes."""
     for t, output in enumerate(outputs):
         if output.shape != outputs[0].shape:
             raise CaptureError(
@@ -127,7 +127,7 @@ def _stacked(outputs: list[Tensor]) -> Tensor:
 
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
-    """The operations of one run, without reading what they do to time."""
+    """Return the operations of one run, without their effect on time."""
     recorder = Recorder(names_of(model))
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
         _to_eval(model)
@@ -150,7 +150,7 @@ def _to_eval(model: nn.Module) -> None:
 
 
 def _stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
-    """What the model returns at each step, with the state that it returns passed on to the next step."""
+    """Yield the model's result at each step, with its returned state passed on to the next step."""
     passed = PassedState.of(model)
     for step in x.unbind(0):
         yield _called(model, step.clone(), call, passed)
@@ -160,9 +160,9 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
     try:
         if passed is None:
             return model(x)
-        found = model(x, **passed.values)
-        passed.take(found, call.output)
-        return found
+        returned = model(x, **passed.values)
+        passed.take(returned, call.output)
+        return returned
     except CaptureError:
         raise
     except Exception as error:

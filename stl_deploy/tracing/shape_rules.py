@@ -1,4 +1,4 @@
-"""Operations that only rearrange: views, stacks and slices."""
+"""Rules for operations that only rearrange: views, stacks and slices."""
 
 from __future__ import annotations
 
@@ -119,14 +119,14 @@ def _select(unroller: Unroller, op: Op) -> list[Flow]:
 
 def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow:
     layout = tuple(d for i, d in enumerate(flow.layout) if i != dim)
-    found = flow.layout[dim]
-    if found == (TIME,):
+    factors = flow.layout[dim]
+    if factors == (TIME,):
         return Flow((flow.nodes[index],), layout)
-    if found == ():
+    if factors == ():
         return moved(unroller, op, flow, layout)
-    if TIME in found and BATCH not in found:
+    if TIME in factors and BATCH not in factors:
         raise refuse(_OTHER_RATE, op)
-    if any(isinstance(factor, str) for factor in found):
+    if any(isinstance(factor, str) for factor in factors):
         raise refuse(
             "one sample is taken out of the batch; a model must treat all samples alike, and where forward takes "
             f"[B, T, ...], say so by {option('time', 'second')}",
@@ -140,13 +140,13 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
 def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
     dim, start, end, stride = slice_arguments(op.args[1:], op.kwargs, len(flow.layout))
-    found = flow.layout[dim]
-    if found == (TIME,):
+    factors = flow.layout[dim]
+    if factors == (TIME,):
         return [_some_steps(unroller, op, flow, dim, slice(start, end, stride))]
-    size = shape_of((found,), unroller.sizes(flow))[0]
+    size = shape_of((factors,), unroller.sizes(flow))[0]
     if range(size)[slice(start, end, stride)] == range(size):
         return [flow]
-    if any(isinstance(factor, str) for factor in found):
+    if any(isinstance(factor, str) for factor in factors):
         raise refuse("part of the batch is taken; a model must treat all samples alike", op)
     if stride == 1 and not flow.constant and all(node.name == "cat" for node in flow.nodes):
         return [slice_of_join(unroller, op, flow, dim, *slice(start, end).indices(size)[:2])]

@@ -1,4 +1,4 @@
-"""Where in the user's code an operation stands, and in which module."""
+"""Locate an operation in the user's code, and its module."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 def place(names: Mapping[int, str]) -> Place:
-    """Where the caller stands; ``names`` gives each module's name by its id."""
+    """Return the caller's place; ``names`` gives each module's name by its id."""
     line: str | None = None
     innermost: str | None = None
     module: str | None = None
@@ -59,16 +59,16 @@ def place(names: Mapping[int, str]) -> Place:
 
 
 def raised_at(error: BaseException) -> str | None:
-    """The innermost line of the user's own code that an error went through; None if there is none."""
-    found = None
+    """Return the innermost line of the user's own code that an error passed through; None if there is none."""
+    line = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if _is_theirs(frame.f_code.co_filename):
-            found = f"{Path(frame.f_code.co_filename).name}:{number}"
-    return found
+            line = f"{Path(frame.f_code.co_filename).name}:{number}"
+    return line
 
 
 def in_module(where: Place) -> str:
-    """The module for a message, with its class: " (in module '3', IzhikevichNode)"."""
+    """Return the module for a message, with its class: " (in module '3', IzhikevichNode)"."""
     return f" (in module '{where.module}', {where.kind})" if where.module else ""
 
 

@@ -1,4 +1,4 @@
-"""What layers put out before step 0, where a run only shows what was made of it.
+"""Derive layers' outputs before step 0, which a run shows only after further operations.
 
 With ``v = 0.8 * v + x + 0.3 * r(k)``, read a step late, the run of step 0 has no layer ``r``, for spikes that are still
 zeros are the same whatever the input; it has the number that ``0.3 * r(k)`` is then: of zeros (a bias times 0.3), or
@@ -35,31 +35,31 @@ def _start_layer(steps: Steps, signal: Signal) -> None:
         if not _is_unknown(path[-1]):
             return
     layers = _layers(path.pop())
-    if not layers or any(one.node.axis for one in layers):
+    if not layers or any(each.node.axis for each in layers):
         return
-    ordered = [one for one in steps.signals if one in layers or one in path]
+    ordered = [each for each in steps.signals if each in layers or each in path]
     found: list[dict[Signal, Tensor]] = []
     for before in signal.before:
         of_zeros = _run(ordered, {})
-        zeros = _run(ordered, {one: _zeros(one) for one in layers})
+        zeros = _run(ordered, {each: _zeros(each) for each in layers})
         made = next((made for made in (of_zeros, zeros) if _are_close(made[signal], before.tensor)), None)
         if made is None:
             return
         found.append(made)
-    for one in ordered:
-        if one is not signal:
-            one.before = tuple(replace(one.node, tensor=made[one]) for made in found)
+    for each in ordered:
+        if each is not signal:
+            each.before = tuple(replace(each.node, tensor=made[each]) for made in found)
 
 
-def _are_close(found: Tensor, recorded: Tensor | None) -> bool:
-    """Whether values are the same but for how kernels round for another number of samples."""
+def _are_close(computed: Tensor, recorded: Tensor | None) -> bool:
+    """Return whether values agree up to kernels' rounding for another number of samples."""
     assert recorded is not None
-    found, recorded = found.double(), recorded.double()  # gates may be bool
-    return bool(((found - recorded).abs() <= 1e-5 * recorded.abs().max()).all())
+    computed, recorded = computed.double(), recorded.double()  # gates may be bool
+    return bool(((computed - recorded).abs() <= 1e-5 * recorded.abs().max()).all())
 
 
 def _is_scaling(signal: Signal) -> bool:
-    """Whether a signal is made of one other by arithmetic."""
+    """Return whether a signal is made of one other by arithmetic."""
     reads = signal.reads()
     return signal.node.pointwise and signal.node.name not in COMPARES and len(reads) == 1 and not reads[0].lag
 
@@ -69,7 +69,7 @@ def _is_unknown(signal: Signal) -> bool:
 
 
 def _layers(last: Signal) -> set[Signal]:
-    """A layer and those before it, in the same step; none where there is no layer."""
+    """Return a layer and those before it, in the same step; none without a layer."""
     found: set[Signal] = set()
     waiting = [last]
     while waiting:
@@ -81,7 +81,7 @@ def _layers(last: Signal) -> set[Signal]:
 
 
 def _run(signals: list[Signal], known: Mapping[Signal, Tensor]) -> dict[Signal, Tensor]:
-    """What signals are where all else that they read is zeros."""
+    """Return the values of signals whose other inputs are all zeros."""
     made = dict(known)
     for signal in signals:
         if signal not in made:

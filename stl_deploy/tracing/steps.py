@@ -1,6 +1,6 @@
-"""One step out of many: the shift map.
+"""Extract one step out of many: the shift map.
 
-What makes the output at step t is matched with what makes it at step t-1, operation by operation. Nodes that match are
+The operations of the output at step t are matched with those at step t-1, one by one. Nodes that match are
 one *signal* at two steps; chains of them reach back to where the signal starts: its initial state. The graph of one
 step has a node for each signal, and an edge with lag d where it reads what another one was d steps ago.
 """
@@ -24,7 +24,7 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Ref:
-    """A signal as it was ``lag`` steps ago."""
+    """A signal ``lag`` steps ago."""
 
     signal: Signal
     lag: int
@@ -32,10 +32,10 @@ class Ref:
 
 @dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Signal:
-    """What one operation puts out at every step.
+    """Output of one operation at every step.
 
     node: the operation at the last step. args, kwargs: with Refs to signals in the place of nodes, constants as nodes.
-    before: what it was at the steps -1, -2, ... (constants), as far as they are read. first: how step 0 makes it, if
+    before: its values at the steps -1, -2, ... (constants), as far as they are read. first: how step 0 makes it, if
     otherwise than the steps after. still: it is the same at every step.
     """
 
@@ -48,7 +48,7 @@ class Signal:
     name: str = ""
 
     def reads(self) -> list[Ref]:
-        """The signals it reads, in order."""
+        """Return its source signals, in order."""
         return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Ref)]
 
 
@@ -62,7 +62,7 @@ class Steps:
 
 
 def fold_steps(outputs: Sequence[Node]) -> Steps:
-    """One step of what puts out ``outputs``, one node for each time step.
+    """Return one step of the operations behind ``outputs``, one node for each time step.
 
     Raises CaptureError where a step does something else than the one before it.
     """
@@ -129,7 +129,7 @@ class _Folding:
         )
 
     def depth(self, node: Node) -> int | None:
-        """The step in which a node is first known; None if it is the same at every step."""
+        """Return the step in which a node is first known; None if it is the same at every step."""
         order, begun = [node], set[Node]()
         while order:
             top = order[-1]
@@ -138,7 +138,7 @@ class _Folding:
                 continue
             needs = [n for n in self._needs(top) if n not in self.depths]
             if needs and top in begun:
-                placed = next((one for one in reversed(order) if one.place.line), top)
+                placed = next((pending for pending in reversed(order) if pending.place.line), top)
                 raise CaptureError(
                     f"'{_called(placed)}' needs what a later step makes (x[t - 1] at step 0 is the last of x?); a "
                     "graph reads this step and earlier ones: let step 0 start from zeros",
@@ -180,7 +180,7 @@ class _Folding:
                 raise self._unequal(a, b, a)
 
     def steps(self) -> Steps:
-        """The graph of one step."""
+        """Return the graph of one step."""
         made: dict[Node, Signal] = {}
         roots: dict[Node, Node] = {}
 
@@ -194,8 +194,8 @@ class _Folding:
                     roots[node] = node
                     break
                 node = back
-            for one in path:
-                roots[one] = roots[node]
+            for visited in path:
+                roots[visited] = roots[node]
             return roots[node]
 
         waiting = [self.outputs[-1]]
@@ -243,16 +243,16 @@ class _Folding:
         return Ref(read, lag)
 
     def _add_start(self, signal: Signal, chain_root: Node, lag: int) -> None:
-        """How a signal starts, which is read up to ``lag`` steps late."""
+        """Add a signal's start, which is read up to ``lag`` steps late."""
         before: list[Node] = []
         node = chain_root
-        found = self.earlier.get(node) or self.start.get(node)
-        if found is not None and not found.constant:
-            signal.first = found
+        earlier = self.earlier.get(node) or self.start.get(node)
+        if earlier is not None and not earlier.constant:
+            signal.first = earlier
             return
-        while found is not None and found.constant:
-            before.append(found)
-            found = self.earlier.get(found) or self.start.get(found)
+        while earlier is not None and earlier.constant:
+            before.append(earlier)
+            earlier = self.earlier.get(earlier) or self.start.get(earlier)
         if before and before[-1] in self.steady:
             before += before[-1:] * (lag - len(before))
         signal.before = tuple(before)
@@ -267,7 +267,7 @@ def _reads_later(reader: Node) -> CaptureError:
 
 
 def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
-    """The arguments of two equal operations in pairs; None if they are not the same operation."""
+    """Return the arguments of two equal operations in pairs; None if the operations differ."""
     if a.name != b.name or a.name == "constant" or a.dtype != b.dtype or a.index != b.index:
         return None
     if a.name == "input":
@@ -283,11 +283,11 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
 
 
 def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
-    """What both read, where the first step does otherwise (``v + x`` and ``x``): the same line's same operation."""
-    found = [(x, y) for y in [sooner, *sooner.inputs()] for x in later.inputs() if _are_alike(x, y)]
-    if len(_pairs(found)) < len(found):  # one line, or one function, makes both a current and a potential
-        found = [(x, y) for x, y in found if _shifts(x, y, {})]
-    return _pairs(found)
+    """Return common inputs of a first step that differs (``v + x`` and ``x``): the same line's same operation."""
+    alike = [(x, y) for y in [sooner, *sooner.inputs()] for x in later.inputs() if _are_alike(x, y)]
+    if len(_pairs(alike)) < len(alike):  # one line, or one function, makes both a current and a potential
+        alike = [(x, y) for x, y in alike if _shifts(x, y, {})]
+    return _pairs(alike)
 
 
 def _are_alike(x: Node, y: Node) -> bool:
@@ -296,13 +296,13 @@ def _are_alike(x: Node, y: Node) -> bool:
 
 
 def _pairs(found: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
-    """Those of which neither is in another pair, too."""
+    """Return the pairs of which neither element is in another pair, too."""
     later, sooner = Counter(x for x, _ in found), Counter(y for _, y in found)
     return [(x, y) for x, y in found if later[x] == sooner[y] == 1]
 
 
 def _shifts(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels: int = 8) -> bool:
-    """Whether ``x`` is what ``y`` is, one step later, as far as so many operations before them tell."""
+    """Return whether ``x`` is ``y`` one step later, judged by a limited number of operations before them."""
     if x.constant or y.constant:
         return y.constant
     if (x, y) not in known:
@@ -321,8 +321,10 @@ def _shift_inputs(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels
     inner = _arguments(x, y)
     if inner is not None:
         return all(shifts(*pair) for pair in inner)
-    read = [one for one in y.inputs() if not one.constant]
-    return any(shifts(one, y) for one in x.inputs()) or all(any(shifts(o, one) for o in x.inputs()) for one in read)
+    read = [node for node in y.inputs() if not node.constant]
+    return any(shifts(late, y) for late in x.inputs()) or all(
+        any(shifts(late, early) for late in x.inputs()) for early in read
+    )
 
 
 def _equal(a: Node, b: Node) -> bool:

@@ -1,4 +1,4 @@
-"""Comparisons of a signal with a constant, and the level of a potential at which one of its functions is compared."""
+"""Find comparisons of a signal with a constant, and the level of the compared potential."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ class Threshold:
 
 
 def is_elementwise(signal: Signal) -> bool:
-    """Whether a signal is made of others element by element, in the same shape."""
+    """Return whether a signal is made of others element by element, in the same shape."""
     return signal.node.pointwise or signal.node.name in ("reshape", "expand")
 
 
 def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
-    """Every comparison of a signal with a constant, and every count of how often a constant is in one."""
+    """Return every comparison of a signal with a constant, and every count of a constant's multiples in one."""
     counts = find_counts(steps)
     gates = {gate for count in counts.values() for gate in count.gates}
-    found = {s: Threshold(s, count.potential, count.theta, "ge", count) for s, count in counts.items()}
+    thresholds = {s: Threshold(s, count.potential, count.theta, "ge", count) for s, count in counts.items()}
     for signal in (signal for signal in steps.signals if signal not in gates):
         if signal.node.name in COMPARES and signal.node.name not in ("eq", "ne"):
             threshold = _threshold(signal)
             if threshold is not None:
-                found[signal] = threshold
-    return found
+                thresholds[signal] = threshold
+    return thresholds
 
 
 def _threshold(signal: Signal) -> Threshold | None:
@@ -80,7 +80,7 @@ def _threshold(signal: Signal) -> Threshold | None:
 
 
 def _of_difference(signal: Signal, left: Ref, theta: Tensor, compare: str) -> Threshold | None:
-    """``h - θ > 0`` compares as ``h > θ`` does, for a difference of floats is 0 only if they are equal."""
+    """Return ``h - θ > 0`` as ``h > θ``: a difference of floats is 0 only if they are equal."""
     if left.lag:
         return None
     potential = left.signal
@@ -104,7 +104,7 @@ def constant_of(item: Any) -> Tensor:
 
 
 def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
-    """A comparison of a function of a potential, ``(v - θ) / θ > 0``, as one of the potential itself.
+    """Return a comparison of a function of a potential, ``(v - θ) / θ > 0``, as one of the potential itself.
 
     held: the signals that hold states. The level is found among the float32 numbers, so both fire alike on every bit.
     """
@@ -123,7 +123,7 @@ def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
 
 
 def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tensor | None:
-    """The largest potential that does not fire (``gt``), or the smallest that does (``ge``); None if there is none."""
+    """Return the largest potential that does not fire (``gt``), or the smallest that does (``ge``), or None."""
     if potential.node.dtype != torch.float32:
         return None
 
@@ -153,5 +153,5 @@ def _given(values: Tensor, _: Ref) -> Tensor:
 
 
 def _float_of(keys: Tensor) -> Tensor:
-    """The float32 at a place among all of them; 0 is at 0."""
+    """Return the float32 at a place among all of them; 0 is at 0."""
     return torch.copysign(keys.abs().to(torch.int32).view(torch.float32), keys)

@@ -1,4 +1,4 @@
-"""Causal convolutions over time: delays, written as one operation on all steps.
+"""Trace causal convolutions over time: delays, written as one operation on all steps.
 
 Output t of a kernel of K taps reads inputs t - (K - 1)·dilation to t, so one step is a weighted sum of delayed inputs.
 """
@@ -44,7 +44,7 @@ def over_time(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int)
         window = nodes[t : t + span + 1 : dilation[at]]
         args = (window, weight, bias, tuple(stride), tuple(padding), tuple(dilation), op.args[8], axis)
         node = Node(NAME, convolved, args, {}, step, op.outputs[0].dtype, op.place, folded=(TIME,), axis=axis)
-        made.append(unroller.nodes.make(node, t if all(one.constant for one in window) else None))
+        made.append(unroller.nodes.make(node, t if all(node_of_step.constant for node_of_step in window) else None))
     return Flow(tuple(made), layout)
 
 
@@ -65,8 +65,8 @@ def convolved(
     """One step from the inputs that the kernel's taps read."""
     groups, axis = rest
     once = [1 if i == axis - 2 else size for i, size in enumerate(dilation)]
-    found = convolved_steps(window, weight, bias, stride, padding, once, groups, axis)
-    return found.squeeze(axis)
+    outputs = convolved_steps(window, weight, bias, stride, padding, once, groups, axis)
+    return outputs.squeeze(axis)
 
 
 def convolved_steps(

@@ -1,4 +1,4 @@
-"""Tracing: a torch module and a real batch become the graph of one step and its Program."""
+"""Trace a torch module on a real batch: return the graph of one step and its Program."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
 
 
 def _divides_by_a_number(model: nn.Module, x: Tensor, call: Call) -> bool:
-    """Whether a sum over time is divided by the same number in runs of more steps than x has."""
+    """Return whether a sum over time is divided by the same number in runs of more steps than x has."""
     if call.time == "inside":
         return False
     at = 1 if call.time == "second" else 0
@@ -82,7 +82,7 @@ def _divides_by_a_number(model: nn.Module, x: Tensor, call: Call) -> bool:
 def record_steps(
     model: nn.Module, x: Tensor, call: Call, *, keep: bool = False, length: int | None = None, sums: bool = False
 ) -> tuple[Recorded, Ending, int]:
-    """A recorded run, how it ends, and how many steps it has (length, if that is known); sums: see `ending`."""
+    """Record a run; return its ending and number of steps (length, if that is known); sums: see `ending`."""
     if call.time != "inside":
         steps = x.shape[1 if call.time == "second" else 0]
         if steps < FEWEST:
@@ -105,7 +105,7 @@ def record_steps(
 
 
 def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:
-    """How many steps a loop inside may have: sizes that appear with it, the likeliest first."""
+    """Return possible step counts of an inner loop: sizes that appear with it, the likeliest first."""
     counts: Counter[int] = Counter()
     lines: Counter[tuple[str, Place]] = Counter()
     for op in recorded_ops(model, x, call):
@@ -122,12 +122,12 @@ def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:
 
 
 def batch_axis(call: Call) -> int:
-    """Where samples are in the module's input."""
+    """Return the sample axis of the module's input."""
     return 1 if call.time in ("first", "step") else 0
 
 
 def steps_of(call: Call, x: Tensor, length: int) -> list[Tensor]:
-    """The graph's input at each step, from the module's."""
+    """Return the graph's input at each step, from the module's."""
     match call.time:
         case "first" | "step":
             return list(x.unbind(0))

@@ -1,4 +1,4 @@
-"""From a recorded run to nodes of single time steps: a tensor that carries time becomes one node for each step."""
+"""Unroll a recorded run to nodes of single time steps: a tensor with time becomes one node per step."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class Flow:
 
     @property
     def constant(self) -> bool:
-        """Whether it is the same whatever the input."""
+        """Whether it does not depend on the input."""
         return all(node.constant for node in self.nodes)
 
     @property
     def tensor(self) -> Tensor:
         """The value of a constant without time."""
-        found = self.nodes[0].tensor
-        assert found is not None
-        return found
+        tensor = self.nodes[0].tensor
+        assert tensor is not None
+        return tensor
 
 
 class Unroller:
-    """Reads a recorded run operation by operation; ``steps`` time steps, ``batch`` samples."""
+    """Read a recorded run operation by operation; ``steps`` time steps, ``batch`` samples."""
 
     def __init__(self, steps: int, batch: int) -> None:
         self.steps, self.batch = steps, batch
@@ -52,12 +52,12 @@ class Unroller:
         """Values that are 0 because they are a value less itself."""
 
     def sizes(self, *flows: Flow) -> Sizes:
-        """How long time is in these flows, and how many samples there are."""
+        """Return the numbers of steps and samples in these flows."""
         lengths = {len(flow.nodes) for flow in flows if flow.timed}
         return {TIME: lengths.pop() if len(lengths) == 1 else self.steps, BATCH: self.batch}
 
     def flow(self, value: Value) -> Flow:
-        """What a value is; one that is there before the run is a constant."""
+        """Return a value's flow; a value from before the run is a constant."""
         if value not in self.flows:
             if not value.constant:
                 assert value.op is not None
@@ -66,7 +66,7 @@ class Unroller:
         return self.flows[value]
 
     def constant(self, tensor: Tensor) -> Flow:
-        """A tensor that is the same whatever the input."""
+        """Return a tensor that does not depend on the input."""
         node = self.nodes.constant(tensor)
         return Flow((node,), node.layout)
 
@@ -78,7 +78,7 @@ class Unroller:
         self.flows[value] = Flow(made, layout)
 
     def keep(self, flow: Flow, kept: Tensor) -> None:
-        """Remember what was recorded of a value."""
+        """Remember a value's recorded content."""
         for node, part in zip(flow.nodes, split_time(kept, flow.layout, self.sizes(flow)), strict=True):
             node.kept = part
             if node.name == "logical_not":
@@ -95,22 +95,22 @@ class Unroller:
         place: Place,
         **more: Any,
     ) -> Node:
-        """A node of one step; of constants a constant."""
+        """Return a node of one step; of constants a constant."""
         node = Node(name, call, args, kwargs, layout, dtype, place, **more)
         inputs = node.inputs()
-        if (call is None and name != "expand") or not inputs or not all(one.constant for one in inputs):
+        if (call is None and name != "expand") or not inputs or not all(node.constant for node in inputs):
             return self.nodes.make(node)
-        values, options = replace_nodes((args, kwargs), lambda one: one.tensor)
+        values, options = replace_nodes((args, kwargs), lambda node: node.tensor)
         return self.nodes.constant(node.run(values, options, {**self.sizes(), BATCH: 1}))
 
     def each(self, op: Op, name: str, flow: Flow, layout: Layout, *more: Any, dtype: torch.dtype | None = None) -> Flow:
-        """An ATen operation on each step's value: ``name(value, *more)``. layout: of the result; dtype: likewise."""
+        """Apply an ATen operation to each step's value: ``name(value, *more)``. layout, dtype: of the result."""
         call, step = getattr(torch.ops.aten, name), without_time(layout)
         made = (self.untimed(name, call, (node, *more), {}, step, dtype or node.dtype, op.place) for node in flow.nodes)
         return Flow(tuple(made), layout)
 
     def reshaped(self, node: Node, layout: Layout, place: Place) -> Node:
-        """``node`` with other dimensions of the same factors; undone if they were its own before."""
+        """Return ``node`` with other dimensions of the same factors; undone if they were its own before."""
         base = node.args[0] if node.name == "reshape" else node
         if base.layout == layout:
             return base
@@ -123,7 +123,7 @@ class Unroller:
 
 
 def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ...]:
-    """The steps of a tensor; one if the layout has no time."""
+    """Return the steps of a tensor; one if the layout has no time."""
     axis = axis_of(layout, TIME)
     if axis is None:
         return (tensor,)
@@ -142,5 +142,5 @@ def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ..
 
 
 def refuse(message: str, op: Op) -> CaptureError:
-    """A refusal that names the operation's line and module."""
+    """Return a refusal that names the operation's line and module."""
     return CaptureError(message + in_module(op.place), line=op.place.line)

@@ -1,8 +1,8 @@
-"""Numbers that a model reads from tensors to watch them: a firing rate by ``.item()``, a histogram by ``.numpy()``.
+"""Numbers that a model reads from tensors for monitoring: a firing rate by ``.item()``, a histogram by ``.numpy()``.
 
-While a model is recorded, it gets `Watched` in their place: an object that can be added up, kept and written into text,
-but by which nothing can be decided, and with which torch cannot compute. So what is only watched does no harm, and what
-acts on the output is refused.
+While a model is recorded, it gets `Watched` in their place: an object that can be added up, kept and written into
+text, but not used in decisions or torch operations. So monitoring does no harm, and numbers that affect the output are
+refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TEXT = ("__format__", "__repr__", "__str__")
 
 
 def reading(line: str | None) -> CaptureError:
-    """That the code reads a value that depends on the input."""
+    """Return the refusal of code that reads a value that depends on the input."""
     return CaptureError(
         "the code reads a value that depends on the input (if, float(), a boolean index), so it may do something else "
         "for another input; write it with torch.where; what is only watched (a firing rate) may be kept by .item() or "
@@ -47,7 +47,7 @@ class Watched:
         object.__setattr__(self, "_refusal", refusal)
 
     def refuse(self) -> CaptureError:
-        """The error for code that does more than watch."""
+        """Return the error for code that does more than monitor."""
         refusal: Callable[[], CaptureError] = object.__getattribute__(self, "_refusal")
         return refusal()
 
@@ -118,7 +118,7 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 class Leaks(TorchFunctionMode):
-    """Looks at each call of torch's Python interface for one that hands out values. watched: the last one's name."""
+    """Watch each call of torch's Python interface for one that hands out values. watched: the last one's name."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()

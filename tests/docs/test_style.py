@@ -10,6 +10,7 @@ import pytest
 from tests.style import ROOT, problems
 
 CLEAN: tuple[str, ...] = (
+    "stl_deploy/tracing",
     "exporters/verilog",
     "exporters/xylo",
     "stl_deploy/training",

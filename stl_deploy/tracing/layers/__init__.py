@@ -1,4 +1,4 @@
-"""From the graph of one step to a Program: cores become neurons, what stands between them becomes layers.
+"""Convert the graph of one step to a Program: cores become neurons, the operations between them layers.
 
 `builder` walks from the output to the inputs; for each operation that it meets, `kinds` names the function that makes
 the layer: `weights`, `norms`, `pools`, `shapes`, `elementwise` and `thresholds` hold them.
@@ -10,7 +10,7 @@ from stl_deploy.tracing.steps import Steps
 
 
 def to_layers(steps: Steps) -> Layers:
-    """The LayerGraph of one step; raises CaptureError, with the line, for what has no form in it."""
+    """Return the LayerGraph of one step; raise CaptureError, with the line, for parts without a form in it."""
     return Builder(steps, KINDS).build()
 
 

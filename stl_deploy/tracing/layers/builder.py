@@ -1,4 +1,4 @@
-"""The walk from the output to the inputs: what each signal is, as a sum of layers."""
+"""Walk from the output to the inputs, and build each signal as a sum of layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Layers:
 
 
 def refusal(signal: Signal, why: str) -> CaptureError:
-    """A refusal that names the line that made a signal."""
+    """Return a refusal that names the line of a signal."""
     return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
 
 
@@ -50,7 +50,7 @@ def _was_zero(signal: Signal, lag: int) -> bool:
 
 
 class Builder(ProgramBuilder):
-    """Makes the layers of one step. kinds: what makes a signal's layer, by operation (arguments as ATen has them)."""
+    """Build the layers of one step. kinds: builder of a signal's layer, by operation (arguments as ATen has them)."""
 
     def __init__(self, steps: Steps, kinds: Mapping[str, Kind]) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Builder(ProgramBuilder):
         self._shift = 0
 
     def build(self) -> Layers:
-        """All layers that the output depends on; raises CaptureError, with the line, for what has no form."""
+        """Build all layers that the output depends on; raise CaptureError, with the line, for parts without a form."""
         self._name_cores()
         for signal in self.steps.signals:
             if signal.node.name == "input":
@@ -86,13 +86,13 @@ class Builder(ProgramBuilder):
         return Layers(Program(layers, DT), signals, self.places)
 
     def _name_cores(self) -> None:
-        """Those that spike first, so that they get the modules' names."""
+        """Name spiking cores first, so that they get the modules' names."""
         for core in sorted(self.cores, key=lambda core: core.threshold is None):
             spikes = core.threshold.signal if core.threshold is not None else next(iter(core.members))
             self._name_of[core] = self.name("lif" if core.threshold is not None else "li", spikes.node.place.module)
 
     def shape(self, signal: Signal) -> Shape:
-        """The shape of one sample."""
+        """Return the shape of one sample."""
         layout = signal.node.layout
         while layout and layout[0] == ():
             layout = layout[1:]
@@ -107,9 +107,9 @@ class Builder(ProgramBuilder):
         return shape_of(layout, {BATCH: 1})[1:]
 
     def read(self, ref: Ref) -> Operands:
-        """What a reference stands for, as a sum of sources.
+        """Return a reference's layers, as a sum of sources.
 
-        A layer read late whose value before step 0 is what it makes of zeros (its bias) reads its own sources late.
+        A layer read late whose value before step 0 is its output for zeros (its bias) reads its own sources late.
         """
         lag = ref.lag + self._shift
         signal = ref.signal
@@ -131,7 +131,7 @@ class Builder(ProgramBuilder):
         )
 
     def _signal(self, signal: Signal, shift: int) -> Operands:
-        """The sources whose sum is a signal, ``shift`` steps ago."""
+        """Return the sources whose sum is a signal, ``shift`` steps ago."""
         key = (signal, shift)
         if key in self._terms:
             return self._terms[key]
@@ -174,7 +174,7 @@ class Builder(ProgramBuilder):
         return terms
 
     def _potential(self, core: Recurrence, signal: Signal) -> Operands:
-        """The potential of a spiking neuron: a leaky integrator of the same input, which gets its resets as input.
+        """Build the potential of a spiking neuron: a leaky integrator of the same input, with its resets as input.
 
         With h[t] = a·h[t-1] + i[t] + r·s[t-1] as it is compared, and h + c·s as the signal leaves it after the spike.
         """
@@ -207,7 +207,7 @@ class Builder(ProgramBuilder):
         return (Source(twin), *self.scaled((Source(name),), after, spiking.shape, name))
 
     def _core(self, core: Recurrence) -> None:
-        """The neuron that a core is, and what arrives at it."""
+        """Build a core's neuron, and its input."""
         name = self._name_of[core]
         foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
         population = read_core(core, lambda member: self._read_outside(core, member), foreign)
@@ -228,7 +228,7 @@ class Builder(ProgramBuilder):
             self.signals[name] = core.threshold.signal
 
     def _own(self, name: str, fitted: Fitted) -> Operands:
-        """The neuron's own spikes, one step late, where they arrive at it."""
+        """Return the neuron's own spikes, one step late, if it reads them."""
         if fitted.recurrent is None:
             return ()
         return self.scaled((Source(name, 1),), fitted.recurrent, fitted.neuron.shape, name)

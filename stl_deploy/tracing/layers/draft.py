@@ -1,4 +1,4 @@
-"""A Program in the making: its nodes, their names, and sums of sources."""
+"""A Program under construction: its nodes, their names, and sums of sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ProgramBuilder:
         self._used: set[str] = set()
 
     def name(self, kind: str, module: str) -> str:
-        """A name that is free: the module's; or, where there is none or it is taken, kind and count."""
+        """Return a free name: the module's; without one, or if it is taken, kind and count."""
         if kind == "input":
             return "input"
         name = module.replace("/", "_")
@@ -37,12 +37,12 @@ class ProgramBuilder:
         return numbered
 
     def add(self, node: Node) -> Operands:
-        """Add a node; returns it as a source."""
+        """Add a node; return it as a source."""
         self.nodes[node.name] = node
         return (Source(node.name),)
 
     def scaled(self, terms: Operands, gain: Floats | float | None, shape: Shape, module: str = "") -> Operands:
-        """Terms times a gain; themselves where it is 1 or None."""
+        """Scale terms by a gain; unchanged for 1 or None."""
         if gain is None or bool(np.all(gain == 1)):
             return terms
         name, late = self.name("scale", module), min((source.delay for source in terms), default=0)
@@ -51,7 +51,7 @@ class ProgramBuilder:
         return (Source(name, late),)  # late behind it, where the edge that closes a loop is
 
     def widened(self, terms: Operands, before: Shape, shape: Shape) -> Operands:
-        """Terms repeated along the axes that torch would repeat them along."""
+        """Repeat terms along the axes that torch would repeat them along."""
         if before == shape or self.shape_of(terms) == shape:
             return terms
         places = np.broadcast_to(np.arange(prod(before)).reshape(before), shape)
@@ -59,12 +59,12 @@ class ProgramBuilder:
         return self.add(Gather(name=name, shape=shape, sources=terms, indices=places, input_shape=before))
 
     def shape_of(self, terms: Operands) -> Shape | None:
-        """The shape that terms have, where it is known by now."""
-        found = [self.nodes[source.node].shape for source in terms if source.node in self.nodes]
-        return found[0] if found else None
+        """Return the shape of terms, if it is known by now."""
+        shapes = [self.nodes[source.node].shape for source in terms if source.node in self.nodes]
+        return shapes[0] if shapes else None
 
     def needed_for(self, name: str) -> tuple[Node, ...]:
-        """The nodes that one depends on, and inputs, each after all that it reads in the same step."""
+        """Return the nodes that one depends on, and inputs, each after its sources of the same step."""
         needed, waiting = {name}, [name]
         while waiting:
             for source in self.nodes[waiting.pop()].sources:

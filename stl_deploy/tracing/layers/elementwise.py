@@ -1,4 +1,4 @@
-"""Sums and products, of signals and with constants."""
+"""Build sums and products, of signals and with constants."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stl_deploy.tracing.steps import Ref, Signal
 
 
 def negated(build: Builder, signal: Signal) -> Operands:
-    """``-x``."""
+    """Build ``-x``."""
     return build.scaled(build.read(signal.args[0]), -1, build.shape(signal))
 
 
 def turned(build: Builder, signal: Signal) -> Operands:
-    """``not s`` of spikes: 1 - s."""
+    """Build ``not s`` of spikes: 1 - s."""
     (x,) = signal.args
     if not is_binary(build, build.read(x)):
         raise refusal(signal, no_form(signal.node.name))
@@ -33,7 +33,7 @@ def turned(build: Builder, signal: Signal) -> Operands:
 
 
 def added(build: Builder, signal: Signal) -> Operands:
-    """``left + alpha·right``, or with a minus; two signals, or one and a constant for each channel."""
+    """Build ``left + alpha·right``, or with a minus; two signals, or one and a constant for each channel."""
     left, right = signal.args[:2]
     if signal.node.name == "rsub":
         left, right = right, left
@@ -56,7 +56,7 @@ def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) ->
 
 
 def _by_channel(build: Builder, signal: Signal, constant: Any) -> tuple[NDArray[np.float64], int]:
-    """A constant as one float64 for each channel, and the axis of those: the first, or else the last."""
+    """Return a constant as one float64 for each channel, and the channel axis: the first, or else the last."""
     shape = build.shape(signal)
     full = number(constant).double().expand((1, *shape))
     array = compact(full, shape)
@@ -75,7 +75,7 @@ def _by_channel(build: Builder, signal: Signal, constant: Any) -> tuple[NDArray[
 
 
 def multiplied(build: Builder, signal: Signal) -> Operands:
-    """``left·right`` or ``left/right``: a signal scaled by a constant, or two spikes."""
+    """Build ``left·right`` or ``left/right``: a signal scaled by a constant, or two spikes."""
     left, right = signal.args[:2]
     divided = signal.node.name == "div"
     if isinstance(left, Ref) and isinstance(right, Ref):

@@ -1,4 +1,4 @@
-"""The function that makes a layer, for each ATen operation that has a form in a spiking graph."""
+"""Map each ATen operation with a form in a spiking graph to its layer's builder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch norms, as one scale and one shift for each channel."""
+"""Build batch norms, as one scale and one shift for each channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maximum, average and sum over windows or whole axes."""
+"""Build maximum, average and sum over windows or whole axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Windows:
 
 
 def maximum(build: Builder, signal: Signal) -> Operands:
-    """A max pool; whether what it reads are spikes is found later, by the fold."""
+    """Build a max pool; the fold finds later whether it reads spikes."""
     x, kernel, stride, padding, dilation, ceil = with_defaults(signal.args, (None, None, [], 0, 1, False))
     if set(pair(dilation)) != {1} or ceil:
         raise refusal(
@@ -69,7 +69,7 @@ def _largest_of(build: Builder, signal: Signal, terms: Operands, before: Shape, 
 
 
 def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> tuple[Operands, Shape]:
-    """What a pool reads: ``[C, H, W]``, or ``[C, L]`` where torch pools that as ``[C, 1, L]``.
+    """Return a pool's input shape: ``[C, H, W]``, or ``[C, L]`` where torch pools that as ``[C, 1, L]``.
 
     An image without channels, ``[B, H, W]``, whose samples torch takes for channels, is one of one channel; where each
     row is pooled alone, the rows are the channels of a line.
@@ -94,7 +94,7 @@ def _made(before: Shape, windows: _Windows) -> Shape:
 
 
 def adaptive_maximum(build: Builder, signal: Signal) -> Operands:
-    """A max pool whose windows make a given size."""
+    """Build a max pool whose windows make a given size."""
     x, size = signal.args[:2]
     before = build.shape(x.signal)
     if any(n % k for n, k in zip(before[-2:], size, strict=True)):
@@ -104,7 +104,7 @@ def adaptive_maximum(build: Builder, signal: Signal) -> Operands:
 
 
 def largest_over_axes(build: Builder, signal: Signal) -> Operands:
-    """The maximum over both spatial axes."""
+    """Build the maximum over both spatial axes."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
     if len(before) != 3 or sorted(axes) != [2, 3]:
@@ -113,7 +113,7 @@ def largest_over_axes(build: Builder, signal: Signal) -> Operands:
 
 
 def average(build: Builder, signal: Signal) -> Operands:
-    """An average pool, or with ``divisor_override=1`` a sum pool."""
+    """Build an average pool, or with ``divisor_override=1`` a sum pool."""
     defaults: tuple[Any, ...] = (None, None, [], 0, False, True, None)
     x, kernel, stride, padding, ceil, counts, divisor = with_defaults(signal.args, defaults)
     size, pads = pair(kernel), pair(padding)
@@ -124,7 +124,7 @@ def average(build: Builder, signal: Signal) -> Operands:
 
 
 def adaptive(build: Builder, signal: Signal) -> Operands:
-    """An average pool whose windows make a given size."""
+    """Build an average pool whose windows make a given size."""
     x, size = signal.args[:2]
     before = build.shape(x.signal)
     if before[-2:] == tuple(size):
@@ -136,7 +136,7 @@ def adaptive(build: Builder, signal: Signal) -> Operands:
 
 
 def over_axes(build: Builder, signal: Signal) -> Operands:
-    """The mean or sum over whole axes."""
+    """Build the mean or sum over whole axes."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
     if len(before) != 3 or sorted(axes) != [2, 3]:
@@ -163,7 +163,7 @@ def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operan
 
 
 def _along_a_line(build: Builder, signal: Signal, terms: Operands, before: Shape, windows: _Windows) -> Operands:
-    """Over one axis, for which NIR has no pool: a convolution of each channel alone."""
+    """Pool over one axis, which NIR lacks: a depthwise convolution."""
     name = build.name("pool", signal.node.place.module)
     node = line_sum(name, terms, before, windows.size[1], windows.stride[1], windows.pads[1], windows.divisor)
     return reshaped(build, signal, build.add(node), node.shape)

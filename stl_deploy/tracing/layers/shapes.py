@@ -1,4 +1,4 @@
-"""Reshaping, concatenation, and copies."""
+"""Build reshapes, concatenations, and copies."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from stl_deploy.tracing.steps import Ref, Signal
 
 
 def same(build: Builder, signal: Signal) -> Operands:
-    """A copy, or another type of number."""
+    """Build a copy, or another type of number."""
     return build.read(signal.args[0])
 
 
 def reshape(build: Builder, signal: Signal) -> Operands:
-    """The same values in another shape."""
+    """Build the same values in another shape."""
     (x,) = signal.args
     return reshaped(build, signal, build.read(x), build.shape(x.signal))
 
 
 def reshaped(build: Builder, signal: Signal, terms: Operands, before: Shape) -> Operands:
-    """Terms in the shape of a signal; what is flat already, or was before it got another shape, stays so."""
+    """Return terms in the shape of a signal; flat terms, or ones that were flat before a reshape, stay flat."""
     shape = build.shape(signal)
     known = build.shape_of(terms) or before
     if shape == known:
@@ -46,7 +46,7 @@ def reshaped(build: Builder, signal: Signal, terms: Operands, before: Shape) -> 
 
 
 def flat(build: Builder, signal: Signal, x: Ref) -> Operands:
-    """What ``x`` is, as one axis."""
+    """Return ``x`` as one axis."""
     if x.signal.node.name == "reshape":
         inner = x.signal.args[0]
         x = Ref(inner.signal, inner.lag + x.lag)
@@ -58,13 +58,13 @@ def flat(build: Builder, signal: Signal, x: Ref) -> Operands:
 
 
 def reshape_node(build: Builder, signal: Signal, terms: Operands, before: Shape, shape: Shape) -> Operands:
-    """Terms of one shape in another, named after the module that made a signal."""
+    """Reshape terms of one shape to another, named after the module that made a signal."""
     name = build.name("flatten", signal.node.place.module)
     return build.add(Reshape(name=name, shape=shape, sources=terms, input_shape=before))
 
 
 def rearranged(build: Builder, signal: Signal) -> Operands:
-    """Values in other places: what the operation makes of the numbers of the places."""
+    """Move values to the places that the operation moves numbers to."""
     x = signal.args[0]
     before = build.shape(x.signal)
     numbers = torch.arange(1, prod(before) + 1, dtype=torch.float64)
@@ -96,7 +96,7 @@ def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indi
 
 
 def concatenated(build: Builder, signal: Signal) -> Operands:
-    """Channels of several signals, one after another; zeros among them."""
+    """Concatenate channels of several signals; zeros among them."""
     parts, axis = signal.args
     if any(isinstance(part, Node) and bool(number(part).any()) for part in parts):
         raise refusal(signal, "expected signals or zeros to be concatenated; found other constants; add them as a bias")
@@ -112,19 +112,19 @@ def concatenated(build: Builder, signal: Signal) -> Operands:
 
 
 def _places(signal: Signal) -> list[Tensor]:
-    """The flat place of each value of each part among all signals' values, in the part's shape; -1 for zeros."""
+    """Return the flat place of each value of each part among all signals' values, in the part's shape; -1 for zeros."""
     parts, axis = signal.args
-    found, start = [], 0
+    places, start = [], 0
     whole = shape_of(signal.node.layout, {BATCH: 1})
     for part in parts:
         if isinstance(part, Ref):
             shape = shape_of(part.signal.node.layout, {BATCH: 1})
-            found.append(torch.arange(start, start + prod(shape)).reshape(shape))
+            places.append(torch.arange(start, start + prod(shape)).reshape(shape))
             start += prod(shape)
         else:
             count = number(part).shape[axis]
-            found.append(torch.full((*whole[:axis], count, *whole[axis + 1 :]), -1))
-    return found
+            places.append(torch.full((*whole[:axis], count, *whole[axis + 1 :]), -1))
+    return places
 
 
 def _concat(build: Builder, signal: Signal, sources: list[Operands], sizes: list[int], shape: Shape) -> Operands:
@@ -139,7 +139,7 @@ def _concat(build: Builder, signal: Signal, sources: list[Operands], sizes: list
 
 
 def _one_source(build: Builder, part: Ref) -> Operands:
-    """A signal as one source, for a Concat's sources are not summed."""
+    """Return a signal as one source, since a Concat's sources are not summed."""
     terms = build.read(part)
     if len(terms) == 1:
         return terms

@@ -1,4 +1,4 @@
-"""Comparisons and gates: neurons without memory."""
+"""Build comparisons and gates: neurons without memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stl_deploy.tracing.steps import Ref, Signal
 
 
 def compared(build: Builder, signal: Signal) -> Operands:
-    """A comparison of something that holds no state."""
+    """Build a comparison of a signal without state."""
     threshold = build.thresholds.get(signal)
     if threshold is None:
         raise refusal(
@@ -39,7 +39,7 @@ def compared(build: Builder, signal: Signal) -> Operands:
 
 
 def rectified(build: Builder, signal: Signal) -> Operands:
-    """What clips spikes to a range that they are within: the spikes."""
+    """Return spikes unchanged by a clip to a range that holds them."""
     x, *bounds = signal.args
     low, high = (*bounds, None, None)[:2]
     low, high = signal.kwargs.get("min", low), signal.kwargs.get("max", high)
@@ -58,21 +58,21 @@ def rectified(build: Builder, signal: Signal) -> Operands:
 
 
 def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
-    """The product of two spikes (AND), or of a spike and what is left of another (AND NOT), as a threshold."""
+    """Build the product of two spikes (AND), or of a spike and another's remainder (AND NOT), as a threshold."""
     shape = build.shape(signal)
     terms: Operands = ()
     turned = [_turned(ref) for ref in operands]
     if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
         return build.read(operands[0])
     for ref, negated in turned:
-        found = build.read(ref)
-        if not is_binary(build, found):
+        spikes = build.read(ref)
+        if not is_binary(build, spikes):
             raise refusal(
                 signal,
                 "expected a product of two spikes, or of a signal and a constant; found two signals that are not both "
                 "spikes (gating); no spiking graph holds it",
             )
-        terms += build.scaled(_spread(build, found, ref, shape), -1 if negated else 1, shape)
+        terms += build.scaled(_spread(build, spikes, ref, shape), -1 if negated else 1, shape)
     if all(negated for _, negated in turned):
         raise refusal(
             signal,
@@ -82,25 +82,25 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
 
 
 def both(build: Builder, signal: Signal) -> Operands:
-    """The smaller of two spikes, and both of them (AND)."""
+    """Build the smaller of two spikes, and both of them (AND)."""
     return gate(build, signal, _two(signal))
 
 
 def either(build: Builder, signal: Signal) -> Operands:
-    """The larger of two spikes, and one or both of them (OR)."""
+    """Build the larger of two spikes, and one or both of them (OR)."""
     shape = build.shape(signal)
     operands = _two(signal)
     terms: Operands = ()
     for ref in dict.fromkeys(operands):
-        found = build.read(ref)
-        if not is_binary(build, found):
+        spikes = build.read(ref)
+        if not is_binary(build, spikes):
             raise refusal(signal, _OF_SPIKES.format(signal.node.name))
-        terms += _spread(build, found, ref, shape)
+        terms += _spread(build, spikes, ref, shape)
     return _added_and_compared(build, signal, terms, 0.5) if len(set(operands)) > 1 else terms
 
 
 def _spread(build: Builder, terms: Operands, ref: Ref, shape: Shape) -> Operands:
-    """Spikes repeated along the axes that torch would repeat them along; as they are, if only their shape differs."""
+    """Repeat spikes along the axes that torch would repeat them along; unchanged if only their shape differs."""
     before = build.shape(ref.signal)
     return terms if prod(before) == prod(shape) else build.widened(terms, before, shape)
 
@@ -128,7 +128,7 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Operands, thresho
 
 
 def _turned(ref: Ref) -> tuple[Ref, bool]:
-    """``1 - s`` as s, and whether it was."""
+    """Return ``1 - s`` as s, and whether it was inverted."""
     node, args = ref.signal.node, ref.signal.args
     if alpha(ref.signal) != 1:
         return ref, False
@@ -141,7 +141,7 @@ def _turned(ref: Ref) -> tuple[Ref, bool]:
 
 
 def is_binary(build: Builder, terms: Operands) -> bool:
-    """Whether terms are 0 or 1."""
+    """Return whether terms are 0 or 1."""
     if len(terms) != 1:
         return False
     node = build.nodes.get(terms[0].node)

@@ -1,4 +1,4 @@
-"""Convolutions and matrix products, and other linear operations as one."""
+"""Build convolutions and matrix products, and other linear operations as one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def convolution(build: Builder, signal: Signal) -> Operands:
 
 
 def over_time(build: Builder, signal: Signal) -> Operands:
-    """A causal convolution over time: each tap is a layer of its own, which reads its input so many steps late."""
+    """Build a causal convolution over time: each tap is a layer of its own, which reads its input late."""
     taps, weight, bias, stride, padding, dilation, groups, axis = signal.args
     kernel = array(weight)
     stride, padding, dilation = ([*sizes[: axis - 2], *sizes[axis - 1 :]] for sizes in (stride, padding, dilation))
@@ -117,12 +117,12 @@ def linear(build: Builder, signal: Signal) -> Operands:
 
 
 def as_matrix(build: Builder, signal: Signal) -> Operands:
-    """An operation that is linear in its first argument, and has no node of its own."""
+    """Build an operation that is linear in its first argument, and has no node of its own."""
     return dense(build, signal, signal.args[0])
 
 
 def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
-    """A linear operation that NIR has no node for, as weights on the flat values: what it makes of unit vectors."""
+    """Return a linear operation without a NIR node as weights on the flat values: its outputs for unit vectors."""
     before, after = build.shape(x.signal), build.shape(signal)
     count, made = int(np.prod(before)), int(np.prod(after))
     if count * made > MAX_DENSE:
