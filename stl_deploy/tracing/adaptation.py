@@ -1,4 +1,4 @@
-"""Thresholds that adapt: a comparison of one state with another that rises with each spike and decays.
+"""Recognise adapting thresholds: one state compared with another that rises with each spike and decays.
 
 With U the second state as it is compared, the comparison is that of v with θ + β·U, and U is read off its arithmetic as
 ρ·U + j·s of the step before, however the code is written. Then a = β·U is the adaptation of the Program's neuron.
@@ -23,7 +23,7 @@ _MIRRORED = {"gt": "gt", "ge": "ge", "lt": "gt", "le": "ge"}
 
 
 def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Threshold | None:
-    """The comparison of a state with a threshold that another one raises; None where it is no such one.
+    """Return the comparison of a state with a threshold that another one raises; None for other comparisons.
 
     Raises CaptureError, with the line, for a threshold that moves otherwise.
     """
@@ -36,7 +36,7 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         return None
 
     def above(values: Sequence[float]) -> Tensor:
-        """How far the first side is above the second."""
+        """Return the first side less the second."""
         fixed = {(ref.signal, ref.lag): _number(value) for ref, value in zip(refs, values, strict=True)}
         return _value(sides[0], fixed) - _value(sides[1], fixed)
 
@@ -49,15 +49,15 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         return None
     potential, used = refs[at], refs[1 - at]
     size = slopes[at]
-    found = Threshold(signal, potential.signal, -constant / size, _MIRRORED[signal.node.name])
+    threshold = Threshold(signal, potential.signal, -constant / size, _MIRRORED[signal.node.name])
     raised = _raised(signal, used, owners[1 - at])
     if divisor is not None and not _is_positive(divisor, potential, used):
         return None
-    return replace(found, adapts=replace(raised, scale=-slopes[1 - at] / size))
+    return replace(threshold, adapts=replace(raised, scale=-slopes[1 - at] / size))
 
 
 def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
-    """Whether a divisor is above 0 at rest, grows with the adaptation, and knows nothing of the potential."""
+    """Return whether a divisor is above 0 at rest, grows with the adaptation, and is independent of the potential."""
 
     def at(v: float, raised: float) -> Tensor:
         fixed = {(potential.signal, potential.lag): _number(v), (used.signal, used.lag): _number(raised)}
@@ -71,7 +71,9 @@ def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
 
 
 def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
-    """What is above what where a comparison is true, and what the difference was divided by, as ``(v - B) / B > 0``."""
+    """Return a true comparison's greater and smaller side, and their difference's divisor, as in ``(v - B) / B >
+    0``.
+    """
     left, right = (arg if isinstance(arg, Ref) else constant_of(arg) for arg in signal.args[:2])
     if signal.node.name in ("lt", "le"):
         left, right = right, left
@@ -84,7 +86,7 @@ def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
 
 
 def _states(ref: Ref, cores: Sequence[frozenset[Signal]]) -> list[Ref]:
-    """The states that elementwise arithmetic of a comparison's side reads."""
+    """Return the states that elementwise arithmetic of a comparison's side reads."""
     if any(ref.signal in core for core in cores):
         return [ref]
     if not is_elementwise(ref.signal):
@@ -93,7 +95,7 @@ def _states(ref: Ref, cores: Sequence[frozenset[Signal]]) -> list[Ref]:
 
 
 def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
-    """The state's own update; raises CaptureError for one that no neuron has."""
+    """Return the state's own update; raise CaptureError for one that no neuron has."""
 
     def after(state: float, spike: float) -> Tensor:
         fixed = {(used.signal, used.lag + 1): _number(state), (signal, 1): torch.tensor(spike != 0)}
@@ -125,7 +127,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
 
 
 def refuse(signal: Signal, why: str) -> CaptureError:
-    """A refusal of an adaptation that names the line of the comparison."""
+    """Return a refusal of an adaptation that names the line of the comparison."""
     where = signal.node.place
     what = f"the threshold of the neuron{in_module(where)} adapts as no graph holds"
     return CaptureError(f"{what}: {why}", line=where.line)

@@ -110,7 +110,7 @@ class FittedUpdate:
         if self.adapts is None or signal in self.foreign or not is_elementwise(signal) or not signal.reads():
             return False
         read = [ref.signal for ref in signal.reads()]
-        return all(one in self.adapts.members or self._of_adaptation(one) for one in read)
+        return all(source in self.adapts.members or self._of_adaptation(source) for source in read)
 
     def _of_own(self, signal: Signal, seen: set[Signal]) -> bool:
         """Return whether a signal is elementwise arithmetic of the core's own spikes or state."""

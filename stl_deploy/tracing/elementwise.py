@@ -70,7 +70,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         if node.name in _OPPOSITE and op.writes is None and _compares_with_constant(node.args):
             made.append(_opposite(unroller, node))
             continue
-        if all(one.constant for one in fitted.values()):
+        if all(value.constant for value in fitted.values()):
             tensors = map_tree((a, k), Node, lambda node: node.tensor)
             node.tensor = node.run(tensors[0], tensors[1], sizes)
         made.append(cast(unroller, unroller.nodes.make(node), dtype, op))
@@ -294,5 +294,5 @@ def _step(unroller: Unroller, op: Op, flow: Flow, at_zero: Flow) -> Flow | None:
 
 def _beyond_zero(unroller: Unroller, op: Op, name: str, flow: Flow) -> Flow:
     call = getattr(torch.ops.aten, name).Scalar
-    made = [Node(name, call, (one, 0), {}, one.layout, torch.bool, op.place, pointwise=True) for one in flow.nodes]
+    made = [Node(name, call, (zero, 0), {}, zero.layout, torch.bool, op.place, pointwise=True) for zero in flow.nodes]
     return Flow(tuple(unroller.nodes.make(node) for node in made), flow.layout)

@@ -1,4 +1,4 @@
-"""Evaluates a neuron's elementwise arithmetic on numbers, so that its coefficients can be read off."""
+"""Evaluate a neuron's elementwise arithmetic on numbers, to find its coefficients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stl_deploy.tracing.thresholds import is_elementwise
 
 
 class Evaluation:
-    """Evaluates elementwise signals on numbers, with some of them given.
+    """Evaluate elementwise signals on numbers, with some of them given.
 
     given: by (signal, lag). Numbers are float64 (or the recorded types, if ``exact``), so that coefficients can be read
     off; what is asked for and neither given nor elementwise raises `Unknown`. passing: signals in whose place the one
@@ -35,11 +35,11 @@ class Evaluation:
         self._known: dict[tuple[Signal, int], Tensor] = {}
 
     def __call__(self, signal: Signal, lag: int) -> Tensor:
-        """The value of a signal ``lag`` steps ago."""
+        """Return the value of a signal ``lag`` steps ago."""
         key = (signal, lag)
         if key not in self._known:
-            found = self.given(signal, lag)
-            self._known[key] = self._computed(signal, lag) if found is None else found
+            given = self.given(signal, lag)
+            self._known[key] = self._computed(signal, lag) if given is None else given
         return self._known[key]
 
     def _computed(self, signal: Signal, lag: int) -> Tensor:
@@ -60,8 +60,8 @@ class Evaluation:
         if name in CONDITIONS and any(arg.dtype != torch.bool for arg in args):
             where = signal.node.place
             raise CaptureError(no_form(name) + in_module(where), line=where.line)
-        found = signal.node.run(args, kwargs, {})
-        return found if self.exact or found.dtype == torch.bool else found.double()
+        value = signal.node.run(args, kwargs, {})
+        return value if self.exact or value.dtype == torch.bool else value.double()
 
     def _number(self, tensor: Tensor | None) -> Tensor:
         assert tensor is not None

@@ -1,4 +1,4 @@
-"""Values taken at constant places that differ by element: ``gather`` and ``x[i, :, j]``.
+"""Trace values taken at constant places that differ by element: ``gather`` and ``x[i, :, j]``.
 
 Both are how delays of each channel are written: ``buffer[delay, :, channel]``, or ``gather`` along time. Each is read
 as a sum over the places that are taken, of the value there times 1 for the elements that take it and 0 for the others.
@@ -21,7 +21,7 @@ MOST_PLACES = 256
 
 
 def gathered(unroller: Unroller, op: Op) -> Flow:
-    """``gather(x, dim, index)`` with a constant index."""
+    """Trace ``gather(x, dim, index)`` with a constant index."""
     flow, dim = unroller.flow(op.args[0]), op.args[1] % len(op.args[0].shape)
     index = _places(unroller, op, op.args[2])
     if not _fits(index, op.args[0].shape, dim):
@@ -43,7 +43,7 @@ def gathered(unroller: Unroller, op: Op) -> Flow:
 
 
 def diagonal(unroller: Unroller, op: Op) -> Flow:
-    """``x[i, :, j]`` where j counts the entries of its axis: of entry n of that axis, the one at place i[n]."""
+    """Trace ``x[i, :, j]`` where j counts the entries of its axis: of entry n of that axis, the one at place i[n]."""
     flow = unroller.flow(op.args[0])
     given = [(dim, index) for dim, index in enumerate(op.args[1]) if index is not None]
     both = [_places(unroller, op, index).flatten() for _, index in given]
@@ -60,18 +60,18 @@ def diagonal(unroller: Unroller, op: Op) -> Flow:
     index = both[1 - counted[-1]] % flow_size(unroller, flow, taken)
     places = index.reshape([-1 if dim == along else 1 for dim in range(len(flow.layout))])
     layout = tuple(() if dim == taken else d for dim, d in enumerate(flow.layout))
-    found = _sum(unroller, op, flow, taken, places, layout)
+    summed = _sum(unroller, op, flow, taken, places, layout)
     rest = [dim for dim in range(len(layout)) if dim not in (along, taken)]
     at = min(along, taken) if abs(along - taken) == 1 else 0
     order = [*rest[:at], along, *rest[at:]]
     bare = tuple(d for dim, d in enumerate(layout) if dim != taken)
-    flow = Flow(tuple(unroller.reshaped(node, without_time(bare), op.place) for node in found.nodes), bare)
+    flow = Flow(tuple(unroller.reshaped(node, without_time(bare), op.place) for node in summed.nodes), bare)
     order = [dim - (dim > taken) for dim in order]
     return flow if order == sorted(order) else permuted(unroller, op, flow, tuple(bare[dim] for dim in order), order)
 
 
 def flow_size(unroller: Unroller, flow: Flow, dim: int) -> int:
-    """How many entries an axis has."""
+    """Return the number of entries of an axis."""
     size = 1
     for factor in flow.layout[dim]:
         size *= factor if isinstance(factor, int) else unroller.sizes(flow)[factor]
@@ -90,7 +90,7 @@ def _fits(index: Tensor, shape: torch.Size | tuple[int, ...], dim: int) -> bool:
 
 
 def _without_steps(op: Op, flow: Flow, index: Tensor) -> Tensor:
-    """The index of one step; raises CaptureError where that of another differs."""
+    """Return the index of one step; raise CaptureError if that of another differs."""
     for axis, factors in enumerate(flow.layout):
         if factors == (TIME,):
             if not torch.equal(index, index.narrow(axis, 0, 1).expand_as(index)):
@@ -100,7 +100,7 @@ def _without_steps(op: Op, flow: Flow, index: Tensor) -> Tensor:
 
 
 def _sum(unroller: Unroller, op: Op, flow: Flow, axis: int, index: Tensor, layout: Layout) -> Flow:
-    """Each step's values at the places of an axis. layout: of the result, with time."""
+    """Return each step's values at the places of an axis. layout: of the result, with time."""
     step = without_time(layout)
     nodes = []
     single = index.shape[axis] == 1
@@ -136,18 +136,18 @@ def _distinct(op: Op, index: Tensor) -> list[int]:
 
 
 def _masked_sum(unroller: Unroller, op: Op, parts: dict[int, Node], index: Tensor, layout: Layout) -> Node:
-    found: Node | None = None
+    total: Node | None = None
     for place, node in parts.items():
         term = node
         if len(parts) > 1:
             mask = unroller.nodes.constant((index == place).to(node.dtype))
             term = _pointwise(unroller, op, "mul", node, mask, layout)
-        found = term if found is None else _pointwise(unroller, op, "add", found, term, layout)
-    assert found is not None
-    if found.layout != layout:  # one place for all elements: repeated along the axis
-        ones = unroller.nodes.constant(torch.ones(index.shape, dtype=found.dtype))
-        found = _pointwise(unroller, op, "mul", found, ones, layout)
-    return found
+        total = term if total is None else _pointwise(unroller, op, "add", total, term, layout)
+    assert total is not None
+    if total.layout != layout:  # one place for all elements: repeated along the axis
+        ones = unroller.nodes.constant(torch.ones(index.shape, dtype=total.dtype))
+        total = _pointwise(unroller, op, "mul", total, ones, layout)
+    return total
 
 
 def _pointwise(unroller: Unroller, op: Op, name: str, a: Node, b: Node, layout: Layout) -> Node:

@@ -63,7 +63,7 @@ def entry(unroller: Unroller, op: Op, node: Node, axis: int, place: int) -> Node
 
 
 def rolled(unroller: Unroller, op: Op, flow: Flow, axis: int, shift: int) -> Flow:
-    """What is joined along an axis of each step, turned by ``shift`` entries."""
+    """Return the value joined along an axis of each step, rolled by ``shift`` entries."""
     made = []
     for node in flow.nodes:
         size = _size_along(node, axis)
@@ -76,7 +76,9 @@ def rolled(unroller: Unroller, op: Op, flow: Flow, axis: int, shift: int) -> Flo
 def permuted(unroller: Unroller, op: Op, flow: Flow, layout: Layout, order: Sequence[int]) -> Flow:
     """Each step's value with its axes in another order; one that is permuted back is what it was before."""
     orders = [node.args[1] for node in flow.nodes if node.name == "permute"]
-    if len(orders) == len(flow.nodes) and all([one[dim] for dim in order] == sorted(order) for one in orders):
+    if len(orders) == len(flow.nodes) and all(
+        [permutation[dim] for dim in order] == sorted(order) for permutation in orders
+    ):
         return Flow(tuple(node.args[0] for node in flow.nodes), layout)
     return unroller.each(op, "permute", flow, layout, list(order))
 

@@ -77,11 +77,13 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     if core.threshold.count is not None:
         _require_each(reading, off, on, reading.affine(2.0))
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
-    found = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
-    if subtracts == "adapted" and found.reset not in ("subtract", "subtract_delayed"):
+    population = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
+    if subtracts == "adapted" and population.reset not in ("subtract", "subtract_delayed"):
         raise reading.refuse("what its spike subtracts is not the threshold as it is: v = v - s * (theta + a)")
     return replace(
-        found, subtracts=subtracts, readings=tuple(replace(one, subtracts=subtracts) for one in found.readings)
+        population,
+        subtracts=subtracts,
+        readings=tuple(replace(each, subtracts=subtracts) for each in population.readings),
     )
 
 

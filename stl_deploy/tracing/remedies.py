@@ -72,7 +72,7 @@ PROVED = {
 def version_warnings(model: nn.Module) -> tuple[str, ...]:
     """One sentence for each framework in ``model`` whose version is not one of `PROVED`."""
     used = sorted({type(module).__module__.partition(".")[0] for module in model.modules()} & set(PROVED))
-    found = []
+    warnings = []
     for name in used:
         try:
             installed = version(name)
@@ -80,5 +80,7 @@ def version_warnings(model: nn.Module) -> tuple[str, ...]:
             installed = "of no known version"
         if installed not in PROVED[name]:
             proved = " and ".join(PROVED[name])
-            found.append(f"captures are held with {name} {proved}; found {installed}; this capture's own proof holds")
-    return tuple(found)
+            warnings.append(
+                f"captures are held with {name} {proved}; found {installed}; this capture's own proof holds"
+            )
+    return tuple(warnings)

@@ -133,7 +133,7 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
             op,
         )
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    place = index % shape_of((found,), unroller.sizes(flow))[0]
+    place = index % shape_of((factors,), unroller.sizes(flow))[0]
     return Flow(tuple(entry(unroller, op, node, axis, place) for node in flow.nodes), layout)
 
 

@@ -22,7 +22,7 @@ _MONOTONE = ("add", "sub", "mul", "div", "_to_copy")
 
 @dataclass(frozen=True, eq=False)
 class Adapting:
-    """What raises a threshold. used: the state as it is compared; members: of its core. Numbers are float64.
+    """State that raises a threshold. used: as it is compared; members: of its core. Numbers are float64.
 
     scale: β, decay: ρ, jump: what a spike adds to the state of the next step (see `stl_deploy.tracing.adaptation`).
     """

@@ -248,7 +248,7 @@ Kind = Callable[[Builder, Signal], Operands]
 
 
 def late_reset(population: Population) -> Floats | None:
-    """What a spike adds to the drive of the next step; None where it sets the potential, or a bound applies to it."""
+    """Return a spike's effect on the next step's drive; None if it sets the potential, or a bound applies to it."""
     threshold = population.core.threshold
     assert threshold is not None
     if population.subtracts == "adapted" or population.v_min is not None:
