@@ -132,8 +132,8 @@ def accuracy_interval(right: int, samples: int) -> tuple[float, float]:
     return 1 - _highest(samples - right, samples, 0.025), _highest(right, samples, 0.025)
 
 
-def _verdict(found: tuple[float, float], margin: float) -> Verdict:
-    low, high = found
+def _verdict(bounds: tuple[float, float], margin: float) -> Verdict:
+    low, high = bounds
     return "equal" if high <= margin else "less" if low > 0 else "cannot tell"
 
 

@@ -282,9 +282,9 @@ def why_unavailable(runner: Runner | type[Runner]) -> str | None:
         return f"its available() raises {type(error).__name__}: {one_line(error, 200)}"
 
 
-def _add_all(made: Registry, found: Any) -> None:
-    several = isinstance(found, Iterable) and not hasattr(found, "name")
-    for target in found if several else (found,):
+def _add_all(made: Registry, entries: Any) -> None:
+    several = isinstance(entries, Iterable) and not hasattr(entries, "name")
+    for target in entries if several else (entries,):
         made.add(target)
 
 

@@ -13,7 +13,10 @@ WORDS = re.compile(
     r"\b(for who|which is said|is said|are said|told|stranger'?s?|whole numbers?|asks? nobody)\b",
     re.IGNORECASE,
 )
-NAMES = re.compile(r"\bfound\b(?:, \w+)* =(?!=)|\bfor one in\b|\b(?:_told|_said|blamed|told_where)\b")
+NAMES = re.compile(
+    r"^\s*found: [^=]+ =|\bfound\b(?:, \w+)* =(?!=)|\bfor (?:\w+, )?(?:one|found) in\b|\blambda (?:one|found)\b"
+    r"|\b(?:_told|_said|blamed|told_where)\b"
+)
 OPENINGS = ("What", "Who", "How", "That", "Which", "Whose")
 
 

@@ -25,7 +25,7 @@ def passes_on(node: Node) -> bool:
 
 def feeders(program: Program, node: Node) -> set[str]:
     """Return the nodes whose arrivals make up those at ``node``'s input, looking through `passes_on` nodes."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [source.node for source in node.sources]
     seen: set[str] = set()
     while waiting:
@@ -37,8 +37,8 @@ def feeders(program: Program, node: Node) -> set[str]:
         if passes_on(before):
             waiting.extend(source.node for source in before.sources)
         else:
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 def arrivals(node: Node, events: Mask) -> Mask:

@@ -240,8 +240,8 @@ class ActivityCounter:
 def nonzero_by_sample(events: Mask) -> NDArray[Any]:
     """Count set elements of a mask ``[T, B, *shape]`` over time; unsigned ``[B, *shape]``."""
     steps = np.ascontiguousarray(events).view(np.uint8)
-    found: NDArray[Any] = np.add.reduce(steps, axis=0, dtype=np.uint8 if len(steps) <= _UINT8_ROWS else np.uint64)
-    return found
+    counts: NDArray[Any] = np.add.reduce(steps, axis=0, dtype=np.uint8 if len(steps) <= _UINT8_ROWS else np.uint64)
+    return counts
 
 
 def _weigh(positions: Ints, table: Ints) -> int:

@@ -122,9 +122,9 @@ class Counts:
     @property
     def layers(self) -> dict[str, TapCounts | NeuronCounts | MaxPoolCounts]:
         """Return every counted node, in the Program's order."""
-        found: dict[str, TapCounts | NeuronCounts | MaxPoolCounts] = {**self.weighted, **self.pools}
-        found |= {**self.neurons, **self.maxima}
-        return {name: found[name] for name in self.order}
+        counts: dict[str, TapCounts | NeuronCounts | MaxPoolCounts] = {**self.weighted, **self.pools}
+        counts |= {**self.neurons, **self.maxima}
+        return {name: counts[name] for name in self.order}
 
     @property
     def max_compares(self) -> int:

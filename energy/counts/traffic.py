@@ -68,14 +68,14 @@ class Traffic:
         }
 
 
-def placement_json(chip: OnChip, found: tuple[Traffic, ...], batch: int) -> dict[str, Any]:
+def placement_json(chip: OnChip, messages: tuple[Traffic, ...], batch: int) -> dict[str, Any]:
     """Return the energy JSON's ``placement``."""
     return {
         "chip": chip.chip or None,
-        "reason": None if found else chip.reason,
+        "reason": None if messages else chip.reason,
         "limits": dict(chip.limits or {}),
         "notes": list(chip.notes),
-        "placements": [placement.as_dict(batch) for placement in found],
+        "placements": [placement.as_dict(batch) for placement in messages],
     }
 
 

@@ -97,30 +97,30 @@ def _twins(
     dampfhoffer: str, steps: int, prices: PriceList, twin: AnnTwin | None
 ) -> list[tuple[str, str, dict[str, Any]]]:
     none, ideal = {"flow": NO_REUSE, "input_reads": "per_mac"}, {"flow": IDEAL_REUSE}
-    found: list[tuple[str, str, dict[str, Any]]] = [("ANN without reuse", dampfhoffer, none)]
-    found += [("ANN with ideal reuse", dampfhoffer, ideal)]
+    twins: list[tuple[str, str, dict[str, Any]]] = [("ANN without reuse", dampfhoffer, none)]
+    twins += [("ANN with ideal reuse", dampfhoffer, ideal)]
     if twin is not None:
-        found += [("ANN with ideal reuse, zeros skipped", dampfhoffer, ideal | {"active": twin})]
+        twins += [("ANN with ideal reuse, zeros skipped", dampfhoffer, ideal | {"active": twin})]
     if prices.numbers == "integer":
         bits = activation_bits(steps)
         yan = f"Yan et al., arXiv 2409.08290, 2024: the twin's activations have {bits} bits for T = {steps}"
-        found += [("quantised ANN of the same information, no reuse", yan, none | {"bits": bits})]
-        found += [("quantised ANN of the same information, ideal reuse", yan, ideal | {"bits": bits})]
-    return found
+        twins += [("quantised ANN of the same information, no reuse", yan, none | {"bits": bits})]
+        twins += [("quantised ANN of the same information, ideal reuse", yan, ideal | {"bits": bits})]
+    return twins
 
 
-def range_of(found: Sequence[Model]) -> dict[str, Any] | None:
+def range_of(results: Sequence[Model]) -> dict[str, Any] | None:
     """Return the minimum and maximum ratio over all models and lists, and their names; None without a ratio."""
-    rated = [(ends, f"{m.name} ({m.prices.name})") for m in found if (ends := m.comparison.ends) is not None]
+    rated = [(ends, f"{m.name} ({m.prices.name})") for m in results if (ends := m.comparison.ends) is not None]
     if not rated:
         return None
     lowest, highest = min(rated, key=lambda entry: entry[0][0]), max(rated, key=lambda entry: entry[0][1])
-    joules: list[Range] = [total(model.snn) for model in found]
+    joules: list[Range] = [total(model.snn) for model in results]
     return {
         "snn_over_ann_range": [lowest[0][0], highest[0][1]],
         "lowest": lowest[1],
         "highest": highest[1],
         "snn_range_J": [min(low for low, _ in joules), max(high for _, high in joules)],
-        "models": len(found),
+        "models": len(results),
         "label": "modelled",
     }

@@ -145,14 +145,14 @@ def queue_accesses(program: Program) -> Mapping[str, int]:
     twin's is.
     """
     written: set[frozenset[str]] = set()
-    found: dict[str, int] = {}
+    accesses: dict[str, int] = {}
     for node in program.nodes:
         if isinstance(node, Linear | Conv | Scale | Pool):
             senders = frozenset(feeders(program, node))
             given = all(isinstance(program.by_name[name], Input) for name in senders)
-            found[node.name] = 1 if given or senders in written else 2
+            accesses[node.name] = 1 if given or senders in written else 2
             written.add(senders)
-    return found
+    return accesses
 
 
 def activation_bits(steps: int) -> int:

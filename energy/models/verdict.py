@@ -53,22 +53,22 @@ class Findings:
     frontier: Frontier | None = None
 
 
-def verdict(found: Findings) -> str:
+def verdict(findings: Findings) -> str:
     """Return both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
-    streaming, batched = quoted(found.cells), quoted(found.cells, LAYER_BY_LAYER)
-    if found.idle:
-        return _IDLE[found.idle] + " Give it input that it was trained for, or look at its thresholds."
+    streaming, batched = quoted(findings.cells), quoted(findings.cells, LAYER_BY_LAYER)
+    if findings.idle:
+        return _IDLE[findings.idle] + " Give it input that it was trained for, or look at its thresholds."
     if streaming is None or batched is None:
-        return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(found))
-    if found.each_step:
+        return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(findings))
+    if findings.each_step:
         joules = (si(cell.comparison.snn_J, "J") for cell in (streaming, batched))
         return _joined(
             "No ratio to an ANN: labels are per step, and an ANN twin of one pass decides once.",
             "The SNN takes {} an inference streaming (weights once per step) and {} layer by layer "
             "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
-            on_chip(found),
+            on_chip(findings),
         )
-    return _joined(both_numbers(streaming, batched), _second(found), on_chip(found))
+    return _joined(both_numbers(streaming, batched), _second(findings), on_chip(findings))
 
 
 def both_numbers(streaming: Cell, batched: Cell) -> str:
@@ -80,30 +80,30 @@ def both_numbers(streaming: Cell, batched: Cell) -> str:
     )
 
 
-def _second(found: Findings) -> str:
-    if found.frontier is not None and (text := found.frontier.text):
+def _second(findings: Findings) -> str:
+    if findings.frontier is not None and (text := findings.frontier.text):
         return text
-    return spread(found) if found.accuracy is None else found.accuracy.text
+    return spread(findings) if findings.accuracy is None else findings.accuracy.text
 
 
-def spread(found: Findings) -> str:
+def spread(findings: Findings) -> str:
     """Return the range over the whole page, and the spike rate of break-even when streaming."""
-    streaming = quoted(found.cells)
+    streaming = quoted(findings.cells)
     if streaming is None:
         return ""
-    low, high = range_of_ratios(found)
+    low, high = range_of_ratios(findings)
     return (
         f"Over every dataflow, price list and published model it costs {between(number(low), number(high))} times; "
-        f"{equal_at(found.break_even)}."
+        f"{equal_at(findings.break_even)}."
     )
 
 
-def range_of_ratios(found: Findings) -> Range:
+def range_of_ratios(findings: Findings) -> Range:
     """Return the range over the models and the grid's cells that treat the twin's zeros as the quoted one."""
-    streaming = quoted(found.cells)
+    streaming = quoted(findings.cells)
     assert streaming is not None
-    ratios = [cell.ratio for cell in beside(found.cells, streaming)]
-    ratios += [end for model in found.models for end in model.comparison.ends or ()]
+    ratios = [cell.ratio for cell in beside(findings.cells, streaming)]
+    ratios += [end for model in findings.models for end in model.comparison.ends or ()]
     return min(ratios), max(ratios)
 
 
@@ -111,14 +111,14 @@ def _joined(*sentences: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def on_chip(found: Findings) -> str:
+def on_chip(findings: Findings) -> str:
     """Return energy and time of an inference on Loihi 1, if known."""
-    line = next((line for line in found.chips if line.chip == CHIP and line.latency is not None), None)
+    line = next((line for line in findings.chips if line.chip == CHIP and line.latency is not None), None)
     if line is None or line.latency is None:
         return ""
     scope = "" if line.step_source == GIVEN else " (neurocores only)"
     costs = f"{si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
-    if not found.placed:
+    if not findings.placed:
         return f"It could not be placed on {line.title}, where an inference would take {costs}."
     return f"On {line.title} an inference takes {costs}."
 

@@ -43,7 +43,7 @@ def require_prefix(prefix: str) -> str:
 def identifiers(names: Iterable[str]) -> dict[str, str]:
     """Return a unique C identifier for each name; every use adds a suffix, so keywords need no care."""
     taken: set[str] = set(OURS)
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in names:
         base = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:LONGEST].lower() or "node"
         if not base[0].isalpha():
@@ -52,8 +52,8 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
         while identifier in taken:
             identifier, count = f"{base}_{count}", count + 1
         taken.add(identifier)
-        found[name] = identifier
-    return found
+        by_name[name] = identifier
+    return by_name
 
 
 def in_comment(text: str) -> str:

@@ -105,12 +105,12 @@ class Plan:
     def marks(self) -> list[tuple[str, ...]]:
         """Active nodes after each mark of the generated code, by the mark's number."""
         heads = [step.node for step in self.steps if step.kind == "head"]
-        found: list[tuple[str, ...]] = []
+        marks: list[tuple[str, ...]] = []
         for share in self.shares.values():
             if share.node in heads:
-                found.append(())
-            found[-1] += (share.node,)
-        return found
+                marks.append(())
+            marks[-1] += (share.node,)
+        return marks
 
     @property
     def buffers(self) -> list[Buffer]:

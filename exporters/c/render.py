@@ -161,7 +161,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "row_adders": sorted({form[1] for kind, form in weighted if kind == "conv" and form[0] == "spikes"}),
         "ones": [_ones(number) for number in range(256)],
         "time_adders": sorted({form[1] for kind, form in weighted if form[0] != "spikes" and kind != "conv_levels"}),
-        "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
+        "functions": sorted(functions, key=lambda rule: (_ORDER.index(rule[0]), rule[1])),
         "numbers": literals,
     }
 

@@ -192,12 +192,12 @@ class CFormat(Format):
 def _trained_with(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return T and class names as a run's graph declares them; a file's metadata are not trusted."""
     steps, classes = metadata.get("steps"), metadata.get("classes")
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     if isinstance(steps, int) and not isinstance(steps, bool) and 0 < steps < 2**31:
-        found["trained"] = steps
+        facts["trained"] = steps
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        found["classes"] = tuple(classes)
-    return found
+        facts["classes"] = tuple(classes)
+    return facts
 
 
 def _write_package(kind: Package, plan: Plan, about: About, x: NDArray[Any], folder: Path) -> None:

@@ -144,10 +144,10 @@ _RULES: Mapping[type[Node], Callable[[Program, Node], Iterator[Finding]]] = {
 
 def _cores_behind(program: Program, node: Node) -> set[str]:
     """Return the layers of weights that read a node, also through pools and reshapes."""
-    found: set[str] = set()
+    layers: set[str] = set()
     for reader in program.readers[node.name]:
-        found |= _cores_behind(program, reader) if isinstance(reader, Pool | Reshape) else {reader.name}
-    return found
+        layers |= _cores_behind(program, reader) if isinstance(reader, Pool | Reshape) else {reader.name}
+    return layers
 
 
 def _room(program: Program) -> Iterator[Finding]:

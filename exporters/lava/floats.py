@@ -62,12 +62,12 @@ def _layers(parts: Chain) -> tuple[list[str], dict[str, NDArray[Any]]]:
     return names, layers
 
 
-def _result(program: Program, parts: Chain, found: dict[str, NDArray[np.uint8]]) -> NetxRun:
-    steps, samples = next(iter(found.values())).shape[:2]
-    y: Floats = list(found.values())[-1].reshape(steps * samples, -1).astype(np.float32)
+def _result(program: Program, parts: Chain, spikes_by_layer: dict[str, NDArray[np.uint8]]) -> NetxRun:
+    steps, samples = next(iter(spikes_by_layer.values())).shape[:2]
+    y: Floats = list(spikes_by_layer.values())[-1].reshape(steps * samples, -1).astype(np.float32)
     for node in parts.readout:
         y = apply(node, y)
     if not parts.readout:
         y = y.reshape(-1, *program.outputs[0].shape)
-    spikes = {name: s.reshape(steps, samples, *program.by_name[name].shape) for name, s in found.items()}
+    spikes = {name: s.reshape(steps, samples, *program.by_name[name].shape) for name, s in spikes_by_layer.items()}
     return NetxRun(y.reshape(steps, samples, *y.shape[1:]), spikes)

@@ -115,18 +115,18 @@ def _check_synapse(before: Node | None, neuron: Neuron) -> None:
 
 def refusals(program: Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
-    found: list[UnsupportedError] = []
+    errors: list[UnsupportedError] = []
     on_chip = _before_neurons(program)
     for node in program.nodes:
-        found += _link_refusals(program, node)
-        found += _own_refusals(program, node)
-        found += _place_refusals(program, node, on_chip)
+        errors += _link_refusals(program, node)
+        errors += _own_refusals(program, node)
+        errors += _place_refusals(program, node, on_chip)
     try:
         read_chain(program)
     except UnsupportedError as error:
-        if (error.node, error.slug) not in {(known.node, known.slug) for known in found}:
-            found.append(error)
-    return found
+        if (error.node, error.slug) not in {(known.node, known.slug) for known in errors}:
+            errors.append(error)
+    return errors
 
 
 def _own_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
@@ -149,14 +149,14 @@ def _own_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
 
 def _before_neurons(program: Program) -> set[str]:
     """The nodes that a neuron lies behind, and the neurons: what must run on Loihi."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting: list[str] = [node.name for node in program.of(Neuron)]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in names:
+            names.add(name)
             waiting += [source.node for source in program.by_name[name].sources]
-    return found
+    return names
 
 
 def _place_refusals(program: Program, node: Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:

@@ -117,7 +117,7 @@ def checked_model(
     model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
     names = {key: node for node, key in model.keys.items()}
     measured = ranges(to_graph(model.file), np.asarray(to_integers(calibration, input_scale), np.int32))
-    measured = tuple(replace(found, node=names[found.node]) for found in measured)
+    measured = tuple(replace(layer, node=names[layer.node]) for layer in measured)
     require_seen(measured)
     return replace(model, ranges=measured)
 

@@ -158,11 +158,11 @@ class Netx(Format):
         options.say.say(f"chosen: {options.thresholds}")
         for sentence in range_warnings(model.ranges):
             options.say.warn(sentence)
-        for found in model.ranges:
-            if not found.holds:
+        for layer in model.ranges:
+            if not layer.holds:
                 options.say.warn(
-                    f"'{found.node}': no overflow on calibration data (u {found.u_seen}, v {found.v_seen}), but some "
-                    f"input could (u {found.u_worst}, v {found.v_worst}; 24 bits hold 8388607)"
+                    f"'{layer.node}': no overflow on calibration data (u {layer.u_seen}, v {layer.v_seen}), but some "
+                    f"input could (u {layer.u_worst}, v {layer.v_worst}; 24 bits hold 8388607)"
                 )
         return {"target": self.name, **netx_facts(model, program), **forms}
 
@@ -197,8 +197,8 @@ def netx_facts(model: NetxModel, program: Program) -> dict[str, Any]:
         "input_scale": model.input_scale,
         "layers": layer_facts(model, program),
         "ranges": [
-            {"key": model.keys[found.node], **asdict(found), "holds_whatever_the_input": found.holds}
-            for found in model.ranges
+            {"key": model.keys[layer.node], **asdict(layer), "holds_whatever_the_input": layer.holds}
+            for layer in model.ranges
         ],
         "host": [node.name for node in model.host],
     }
@@ -221,9 +221,9 @@ def model_of_file(path: Path, program: Program) -> NetxModel:
     return model
 
 
-def _result(found: IntegerRun | NetxRun, record: bool) -> Result:
-    spikes = {name: np.asarray(array, np.float32) for name, array in found.spikes.items()}
-    return Result({"output": np.asarray(found.y, np.float32)}, spikes if record else {})
+def _result(run_of_file: IntegerRun | NetxRun, record: bool) -> Result:
+    spikes = {name: np.asarray(array, np.float32) for name, array in run_of_file.spikes.items()}
+    return Result({"output": np.asarray(run_of_file.y, np.float32)}, spikes if record else {})
 
 
 CHIPS = tuple(

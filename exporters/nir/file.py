@@ -62,8 +62,8 @@ def read_nir(path: Path) -> nir.NIRGraph:
     Raises InputError for a file that is missing, damaged, too large for its own size, or no NIR file;
     GraphError where the graph's skeleton (names, nodes, edges) cannot be read.
     """
-    with open_hdf5(path, "a NIR file") as (_, found):
-        root = found.group("node")
+    with open_hdf5(path, "a NIR file") as (_, contents):
+        root = contents.group("node")
         if root is None:
             raise InputError(f"{path}: no group 'node' in it, so it is not a NIR file; write one with nir.write")
         kind = root.text("type")

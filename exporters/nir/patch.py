@@ -161,9 +161,9 @@ def _thresholds(held: Any, before: Neuron, after: Neuron) -> dict[str, Any]:
     """Return the fields for folded thresholds: all potentials that they are compared with or set to."""
     assert after.threshold is not None
     field = "threshold" if isinstance(held, nir.Threshold) else "v_threshold"
-    found: dict[str, Any] = {field: np.full(np.shape(getattr(held, field)), after.threshold, np.float32)}
+    fields_changed: dict[str, Any] = {field: np.full(np.shape(getattr(held, field)), after.threshold, np.float32)}
     for name in ("v_leak", "v_reset"):
         value = getattr(held, name, None)
         if value is not None and np.any(value):
-            found[name] = (np.asarray(value, np.float64) / divisor_of(before)[0]).astype(np.float32)
-    return found
+            fields_changed[name] = (np.asarray(value, np.float64) / divisor_of(before)[0]).astype(np.float32)
+    return fields_changed

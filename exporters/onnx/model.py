@@ -65,8 +65,10 @@ class OnnxModel:
 
     def shape_of(self, tensor: str) -> Shape:
         """Return the shape of one sample at one step of an input or output tensor."""
-        (found,) = (port for port in (*self.session.get_inputs(), *self.session.get_outputs()) if port.name == tensor)
-        return tuple(size for size in found.shape if isinstance(size, int))
+        (port_of_tensor,) = (
+            port for port in (*self.session.get_inputs(), *self.session.get_outputs()) if port.name == tensor
+        )
+        return tuple(size for size in port_of_tensor.shape if isinstance(size, int))
 
     def run(
         self,

@@ -130,10 +130,10 @@ def _total(model: ModelProto, path: Path) -> int:
 
 def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the shape of every value with a known one."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for graph in graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             tensor = value.type.tensor_type
             if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-                found[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return found
+                shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+    return shapes

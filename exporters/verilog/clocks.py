@@ -76,10 +76,10 @@ def _reaches_one_place(how: Map) -> bool:
     return all(len({tuple(to for to, _ in taps) for taps in axis}) == 1 for axis in (how.rows, how.columns))
 
 
-def _pass(plan: Plan, one: Pass, made: Memories, index: int) -> int:
-    fields, loads, words = made.entries[index], plan.widths.loads, one.layout.words
-    body = 2 + (plan.widths.value > 0) + 13 - fields.get("keep_from", 0) + (one.soft and one.late)
-    if one.filtered:
+def _pass(plan: Plan, layer: Pass, made: Memories, index: int) -> int:
+    fields, loads, words = made.entries[index], plan.widths.loads, layer.layout.words
+    body = 2 + (plan.widths.value > 0) + 13 - fields.get("keep_from", 0) + (layer.soft and layer.late)
+    if layer.filtered:
         body += 1 + 13 - fields.get("filter_from", 0)
-    outputs = one.layout.channels * one.layout.height * one.layout.width if one.emits else 0
+    outputs = layer.layout.channels * layer.layout.height * layer.layout.width if layer.emits else 0
     return 1 + loads + (words - 1) * max(body, loads) + body + outputs

@@ -93,7 +93,7 @@ def require_fits(plan: Plan, device: Device) -> None:
     if used > there:
         parts.append(f"{used} single-port RAMs, {used - there} more than its {there}")
     large = [device_type.name for device_type in DEVICES.values() if holds(plan, device_type)]
-    layer = max(plan.layers, key=lambda one: one.layout.words)
+    layer = max(plan.layers, key=lambda layer: layer.layout.words)
     raise UnsupportedError(
         f"{device.title} is too small: with {plan.lanes} lanes the network takes {', and '.join(parts)} "
         f"({memory_bits(plan):,} bits; the device has {device.bits:,})",

@@ -66,11 +66,11 @@ def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
     y = run.y.swapaxes(0, 1).reshape(-1, count)
     outputs = "".join(f"{value} {int(i == count - 1)}\n" for row in y.tolist() for i, value in enumerate(row))
     lines = []
-    layers = [(number, one) for number, one in enumerate(plan.layers) if one.spiking]
+    layers = [(number, layer) for number, layer in enumerate(plan.layers) if layer.spiking]
     for sample in range(samples):
         for step in range(steps):
-            for number, one in layers:
-                words = one.layout.spread(run.spikes[one.name][step, sample].astype(np.int64))
+            for number, layer in layers:
+                words = layer.layout.spread(run.spikes[layer.name][step, sample].astype(np.int64))
                 for index, word in enumerate(words.tolist()):
                     lines.append(f"{number} {index} {''.join(map(str, reversed(word)))}\n")
     return {

@@ -191,7 +191,7 @@ class _Lowering:
         """Return everything in order, and the widths that it needs."""
         scans = {node.name: [] if node.name in self.pools else self._scans(node) for node in self._layers()}
         reaches = {node.name: reach_of(node, self.known) for node in self._layers()}
-        every = [scan for found in scans.values() for scan in found]
+        every = [scan for of_layer in scans.values() for scan in of_layer]
         widths = self._widths(every, reaches)
         entries: list[Entry] = []
         for node in self._layers():
@@ -228,7 +228,7 @@ class _Lowering:
 
     def _scans(self, layer: Node) -> list[Scan]:
         to = self.layouts[layer.name]
-        found: list[Scan] = []
+        made_scans: list[Scan] = []
         biases: dict[int, Any] = {}
         for way in self.ways[layer.name]:
             if way.origin is None:
@@ -239,18 +239,18 @@ class _Lowering:
                         biases.get(place, np.zeros(to.channels * to.height * to.width, np.int64)) + values[0]
                     )
                 continue
-            found += [Scan(way.origin.name, delay, layer.name, made) for delay, made in self._maps(way, layer)]
+            made_scans += [Scan(way.origin.name, delay, layer.name, made) for delay, made in self._maps(way, layer)]
         own = getattr(layer, "bias", None)
         filtered = not _forgets(_decays(layer)[1])
         if own is not None:
             values = np.broadcast_to(own, layer.shape).astype(np.int64).reshape(-1)
             if filtered:
-                found += [Scan(None, 0, layer.name, made, True) for made in constant(values, to, self.weight_bits)]
+                made_scans += [Scan(None, 0, layer.name, made, True) for made in constant(values, to, self.weight_bits)]
             else:
                 biases[0] = biases.get(0, 0) + values
         for delay, values in biases.items():
-            found += [Scan(None, delay, layer.name, made) for made in constant(values, to, self.weight_bits)]
-        return [scan for scan in found if any(scan.map.rows) and any(scan.map.columns)]
+            made_scans += [Scan(None, delay, layer.name, made) for made in constant(values, to, self.weight_bits)]
+        return [scan for scan in made_scans if any(scan.map.rows) and any(scan.map.columns)]
 
     def _maps(self, way: Way, layer: Node) -> Iterator[tuple[int, Map]]:
         assert way.origin is not None

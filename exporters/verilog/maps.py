@@ -106,7 +106,7 @@ def _windows(reached: list[list[int]], outputs: int) -> list[list[int]]:
 
 def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
     """Return the places that each place of an axis reaches behind pools and a convolution."""
-    found: Reaches = []
+    reaches: Reaches = []
     for places in pooled:
         taps = []
         for place in places:
@@ -114,8 +114,8 @@ def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
                 out, rest = divmod(place + axis.before - tap * axis.dilation, axis.stride)
                 if rest == 0 and 0 <= out < axis.outputs:
                     taps.append((tap, out))
-        found.append(taps)
-    return found
+        reaches.append(taps)
+    return reaches
 
 
 def _dense(node: DenseNode, pools: Sequence[SumPoolNode], source: Layout, to: Layout, *, spikes: bool) -> Map:

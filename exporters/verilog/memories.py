@@ -30,13 +30,13 @@ class TapTable:
             self.places += [(len(axis_taps), self._list(axis_taps)) for axis_taps in taps]
         return self._known[taps]
 
-    def _list(self, one: tuple[tuple[int, int], ...]) -> int:
-        if not one:
+    def _list(self, place_taps: tuple[tuple[int, int], ...]) -> int:
+        if not place_taps:
             return 0
-        if one not in self._lists:
-            self._lists[one] = len(self.taps)
-            self.taps += one
-        return self._lists[one]
+        if place_taps not in self._lists:
+            self._lists[place_taps] = len(self.taps)
+            self.taps += place_taps
+        return self._lists[place_taps]
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Memories:
 def memories_of(plan: Plan) -> Memories:
     """Lay out the memories of a plan."""
     made = Memories(plan.lanes)
-    layers = {one.name: index for index, one in enumerate(plan.layers)}
+    layers = {layer.name: index for index, layer in enumerate(plan.layers)}
     for entry in plan.entries:
         if isinstance(entry, Scan):
             fields = _scan(plan, entry, made)
@@ -133,28 +133,28 @@ def _pool(plan: Plan, pool: Pool, made: Memories, layers: dict[str, int]) -> dic
     }
 
 
-def _pass(plan: Plan, one: Pass, made: Memories, layers: dict[str, int]) -> dict[str, int]:
-    layout = one.layout
+def _pass(plan: Plan, layer: Pass, made: Memories, layers: dict[str, int]) -> dict[str, int]:
+    layout = layer.layout
     last = layout.channels - (layout.groups - 1) * layout.lanes
-    keep_from, filter_from = (0 if one.by_neuron else _lowest_bit(keep) for keep in (one.keep, one.filter_keep))
+    keep_from, filter_from = (0 if layer.by_neuron else _lowest_bit(keep) for keep in (layer.keep, layer.filter_keep))
     return {
         "op": 2,
-        "state_base": plan.states[one.name],
-        "weight_base": made.add_weights(one.parameters),
-        "spike_base": plan.spikes.get(one.name, 0),
+        "state_base": plan.states[layer.name],
+        "weight_base": made.add_weights(layer.parameters),
+        "spike_base": plan.spikes.get(layer.name, 0),
         "back_words": plan.frame if plan.kept_steps > 1 else 0,
-        "layer": layers[one.name],
+        "layer": layers[layer.name],
         "pass_last": layout.words - 1,
-        "repeat_last": one.repeat - 1,
-        "value_base": plan.values.get(one.name, 0),
-        "filtered": int(one.filtered),
-        "spiking": int(one.spiking),
-        "emits": int(one.emits),
-        "subtracts": int(one.soft),
-        "late": int(one.late),
-        "keep": one.keep >> keep_from,
+        "repeat_last": layer.repeat - 1,
+        "value_base": plan.values.get(layer.name, 0),
+        "filtered": int(layer.filtered),
+        "spiking": int(layer.spiking),
+        "emits": int(layer.emits),
+        "subtracts": int(layer.soft),
+        "late": int(layer.late),
+        "keep": layer.keep >> keep_from,
         "keep_from": keep_from,
-        "filter_keep": one.filter_keep >> filter_from,
+        "filter_keep": layer.filter_keep >> filter_from,
         "filter_from": filter_from,
         "last_lanes": (1 << last) - 1,
     }

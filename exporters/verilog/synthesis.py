@@ -153,7 +153,7 @@ def synthesise(
         say.say(f"yosys: {flow.synth}")
         _synthesised(programs["yosys"], flow, work, deadline)
         placements = [_placed(programs[flow.place[0]], flow, work, seed, deadline, say) for seed in seeds]
-        best = max(placements, key=lambda one: one[0].clock_hz)
+        best = max(placements, key=lambda placed: placed[0].clock_hz)
         _call([programs[flow.pack], f"{best[0].seed}.cfg", "snn.bit"], work, flow.pack, deadline)
         target.write_bytes((work / "snn.bit").read_bytes())
         return _result(chosen, flow, placements, best, target, programs, work)
@@ -222,7 +222,7 @@ def _placed(
 def _result(
     device: Device,
     flow: Flow,
-    found: Sequence[tuple[Seed, Mapping[str, Any]]],
+    placements: Sequence[tuple[Seed, Mapping[str, Any]]],
     best: tuple[Seed, Mapping[str, Any]],
     target: Path,
     programs: Mapping[str, str],
@@ -231,7 +231,7 @@ def _result(
     used = {name: int(best[1].get(key, {}).get("used", 0)) for name, key in flow.used.items()}
     available = {name: int(best[1].get(key, {}).get("available", 0)) for name, key in flow.used.items()}
     tools = {name: _version(path, work) for name, path in programs.items() if name != flow.pack}
-    seeds = tuple(seed for seed, _ in found)
+    seeds = tuple(seed for seed, _ in placements)
     return Synthesis(device.name, used, available, seeds, str(target), tools, best[0].clock_hz)
 
 

@@ -44,7 +44,7 @@ class Emulator(Loihi):
         self.check(arrays)
         with temporary_folder() as folder:
             write_npz(folder / "net.npz", arrays)
-            found: dict[str, NDArray[Any]] = dict(
+            results: dict[str, NDArray[Any]] = dict(
                 run_worker(
                     self.witness.require(),
                     folder / "net.npz",
@@ -55,17 +55,17 @@ class Emulator(Loihi):
                     tool=self.witness.title,
                 )
             )
-        self.tell(found, x.shape[1])
+        self.tell(results, x.shape[1])
         expected = shapes(file)
-        if {key: array.shape[2:] for key, array in found.items()} != {
+        if {key: array.shape[2:] for key, array in results.items()} != {
             key: (math.prod(shape),) for key, shape in expected.items()
         }:
             raise ToolError(f"{self.witness.title} returned arrays of other shapes than the network's")
-        spikes = {key: found[key].reshape(*x.shape[:2], *shape) for key, shape in expected.items()}
+        spikes = {key: results[key].reshape(*x.shape[:2], *shape) for key, shape in expected.items()}
         return IntegerRun(spikes[list(expected)[-1]], spikes)
 
     def check(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Raise InputError for rows that it cannot hold."""
 
-    def tell(self, found: dict[str, NDArray[Any]], samples: int) -> None:
+    def tell(self, results: dict[str, NDArray[Any]], samples: int) -> None:
         """Remove everything but spikes from the result, and print it."""

@@ -24,7 +24,7 @@ def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
     bias, v_decay, i_decay: one for each neuron. Raises InputError for other layers.
     """
     keys = [key for key, _ in net.spiking]
-    found: dict[str, NDArray[Any]] = {"keys": np.array(keys)}
+    by_name: dict[str, NDArray[Any]] = {"keys": np.array(keys)}
     if isinstance(net.layers[0], InputLayer) and net.layers[0].neuron is not None:
         raise InputError(
             "its input layer has neurons, whose bias is the input; use our integer model "
@@ -54,8 +54,8 @@ def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
         arrays = {"starts": starts, "targets": targets, "weights": weights} | {
             name: np.broadcast_to(values, layer.shape).reshape(-1) for name, values in of_neurons.items()
         }
-        found |= {f"{key}.{name}": array.astype(np.int32) for name, array in arrays.items()}
-    return found
+        by_name |= {f"{key}.{name}": array.astype(np.int32) for name, array in arrays.items()}
+    return by_name
 
 
 def shapes(net: NetxFile) -> dict[str, Shape]:
@@ -79,7 +79,7 @@ def conv_rows(layer: ConvNode) -> Rows:
     return _by_input(connections, math.prod(layer.input_shape))
 
 
-def _by_input(found: Connections, inputs: int) -> Rows:
-    order = np.argsort(found.source, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(found.source, minlength=inputs))]).astype(np.int32)
-    return starts, found.target[order], found.weight[order].astype(np.int32)
+def _by_input(connections: Connections, inputs: int) -> Rows:
+    order = np.argsort(connections.source, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(connections.source, minlength=inputs))]).astype(np.int32)
+    return starts, connections.target[order], connections.weight[order].astype(np.int32)

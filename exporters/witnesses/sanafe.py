@@ -36,9 +36,9 @@ class SanaFe(Emulator):
                     f"'{key}': expected neurons whose current lasts one step; use {option('backend', 'loihi')}"
                 )
 
-    def tell(self, found: dict[str, NDArray[Any]], samples: int) -> None:
+    def tell(self, results: dict[str, NDArray[Any]], samples: int) -> None:
         """Print an inference's energy and its terms."""
-        joules = found.pop("energy", None)
+        joules = results.pop("energy", None)
         if joules is None or joules.shape != (len(TERMS),):
             raise ToolError("SANA-FE returned no energy")
         self.energy = dict(zip(TERMS, joules.tolist(), strict=True))

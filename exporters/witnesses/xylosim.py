@@ -40,7 +40,7 @@ class XyloSim(Xylo):
         """Run the chip's integers; raise ToolError if xylosim is missing, fails or takes too long."""
         with temporary_folder() as folder:
             write_npz(folder / "net.npz", spec.arrays())
-            found: dict[str, NDArray[Any]] = dict(
+            results: dict[str, NDArray[Any]] = dict(
                 run_worker(
                     XYLOSIM.require(),
                     folder / "net.npz",
@@ -60,7 +60,7 @@ class XyloSim(Xylo):
             "v_out": (*shape, spec.outputs),
             "i_out": (*shape, spec.outputs),
         }
-        if {name: array.shape for name, array in found.items()} != expected:
+        if {name: array.shape for name, array in results.items()} != expected:
             raise ToolError("xylosim returned arrays of other shapes than the network's")
         saturated, saturated_out = np.zeros(spec.hidden, np.int64), np.zeros(spec.outputs, np.int64)
-        return ChipRun(**found, saturated=saturated, saturated_out=saturated_out)
+        return ChipRun(**results, saturated=saturated, saturated_out=saturated_out)

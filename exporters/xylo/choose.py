@@ -182,20 +182,20 @@ def _fit(
     spec: Specification,
     placed: Order,
     expected: Result,
-    found: Result,
+    result: Result,
     chip: ChipRun,
     most: Mapping[str, int],
     entry: str,
     shifts: Shifts,
 ) -> Fit:
-    one, scale = row.population, scales(row, entry, shifts)
-    at = list(placed.numbers[one.name])
-    spikes = expected.recorded.get(one.name)
+    population, scale = row.population, scales(row, entry, shifts)
+    at = list(placed.numbers[population.name])
+    spikes = expected.recorded.get(population.name)
     return Fit(
-        one.name,
+        population.name,
         (float(scale.min()), float(scale.max())),
         0 if spikes is None else spikes.size,
-        None if spikes is None else int((found.recorded[one.name] != spikes).sum()),
+        None if spikes is None else int((result.recorded[population.name] != spikes).sum()),
         proved(row, spec, placed, most, entry),
-        int((chip.saturated_out if one.output else chip.saturated)[at].sum()),
+        int((chip.saturated_out if population.output else chip.saturated)[at].sum()),
     )

@@ -75,36 +75,36 @@ def whole_counts(x: NetworkInput, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.minimum(x.astype(np.float64), 2**15 - 1).astype(np.int16)
 
 
-def _bare(found: ChipRun, record: bool) -> Result:
-    outputs = {OUTPUT: found.outputs.astype(np.float32)}
+def _bare(chip_run: ChipRun, record: bool) -> Result:
+    outputs = {OUTPUT: chip_run.outputs.astype(np.float32)}
     if not record:
         return Result(outputs, {})
-    assert found.v is not None
-    assert found.i is not None
-    assert found.v_out is not None
-    assert found.i_out is not None
+    assert chip_run.v is not None
+    assert chip_run.i is not None
+    assert chip_run.v_out is not None
+    assert chip_run.i_out is not None
     states = {
-        f"v__{HIDDEN}": found.v,
-        f"i__{HIDDEN}": found.i[..., 0] if found.i.shape[3] == 1 else found.i,
-        f"v__{OUTPUT}": found.v_out,
-        f"i__{OUTPUT}": found.i_out,
+        f"v__{HIDDEN}": chip_run.v,
+        f"i__{HIDDEN}": chip_run.i[..., 0] if chip_run.i.shape[3] == 1 else chip_run.i,
+        f"v__{OUTPUT}": chip_run.v_out,
+        f"i__{OUTPUT}": chip_run.i_out,
     }
-    return Result(outputs, {HIDDEN: found.spikes.astype(np.float32), OUTPUT: outputs[OUTPUT]}, states)
+    return Result(outputs, {HIDDEN: chip_run.spikes.astype(np.float32), OUTPUT: outputs[OUTPUT]}, states)
 
 
-def _named(layout: Layout, found: ChipRun, steps: int, record: bool) -> Result:
+def _named(layout: Layout, chip_run: ChipRun, steps: int, record: bool) -> Result:
     """Return the run under the graph's names, in its time frame."""
-    values = np.zeros((steps, found.outputs.shape[1], found.outputs.shape[2]), np.float32)
+    values = np.zeros((steps, chip_run.outputs.shape[1], chip_run.outputs.shape[2]), np.float32)
     recorded, states = {}, {}
     for population in layout.populations:
-        spikes = _of(population, found.outputs if population.output else found.spikes, steps)
-        potentials = found.v_out if population.output else found.v
+        spikes = _of(population, chip_run.outputs if population.output else chip_run.spikes, steps)
+        potentials = chip_run.v_out if population.output else chip_run.v
         if population.output:
             values[..., list(population.neurons)] = (
                 spikes if population.spikes else _of(population, potentials, steps) / population.scale
             )
         if record:
-            currents = found.i_out if population.output else found.i
+            currents = chip_run.i_out if population.output else chip_run.i
             currents = None if currents is None else currents if population.output else currents[..., 0]
             states[f"v__{population.node}"] = _of(population, potentials, steps).reshape(
                 *values.shape[:2], *population.shape
@@ -118,6 +118,6 @@ def _named(layout: Layout, found: ChipRun, steps: int, record: bool) -> Result:
     return Result({layout.output: y.astype(np.float32)}, recorded, states)
 
 
-def _of(one: PlacedPopulation, array: NDArray[Any] | None, steps: int) -> NDArray[Any]:
+def _of(population: PlacedPopulation, array: NDArray[Any] | None, steps: int) -> NDArray[Any]:
     assert array is not None
-    return array[one.skew : one.skew + steps][..., list(one.neurons)]
+    return array[population.skew : population.skew + steps][..., list(population.neurons)]

@@ -95,8 +95,8 @@ def rows(structure: Structure, largest: Mapping[str, Doubles]) -> dict[str, Row]
     return {population.name: _row(population, largest[population.name]) for population in structure.populations}
 
 
-def _row(one: ChipPopulation, largest: Doubles) -> Row:
-    neuron = one.neuron
+def _row(population: ChipPopulation, largest: Doubles) -> Row:
+    neuron = population.neuron
     assert neuron.synapse is not None
 
     def each(values: NDArray[np.float32] | float | None, default: float) -> Doubles:
@@ -104,8 +104,8 @@ def _row(one: ChipPopulation, largest: Doubles) -> Row:
         return np.broadcast_to(given, neuron.shape).astype(np.float64).reshape(-1)
 
     gain = each(neuron.gain, 1) * each(neuron.synapse.gain, 1) * each(_filter_gain(neuron), 1)
-    edges = tuple(replace(edge, weight=edge.weight * gain[:, None]) for edge in one.edges)
-    return Row(one, edges, dashes(neuron), each(neuron.offset, 0), each(neuron.threshold, 0), largest)
+    edges = tuple(replace(edge, weight=edge.weight * gain[:, None]) for edge in population.edges)
+    return Row(population, edges, dashes(neuron), each(neuron.offset, 0), each(neuron.threshold, 0), largest)
 
 
 def scales(row: Row, source_input: str, shifts: Shifts) -> Doubles:
@@ -156,7 +156,7 @@ def order(structure: Structure) -> Order:
         last = max((max(numbers[name]) + 1 for name in hears), default=0)
         first = min((min(numbers[name]) for name in heard), default=total)
         orders.append(Order(numbers | _numbered(structure.outputs)[0], last, total - first))
-    return min(orders, key=lambda one: max(one.hear, one.heard))
+    return min(orders, key=lambda order: max(order.hear, order.heard))
 
 
 def _numbered(populations: tuple[ChipPopulation, ...] | list[ChipPopulation]) -> tuple[Numbers, int]:
@@ -180,18 +180,18 @@ def specification(structure: Structure, made: Mapping[str, Row], placed: Order, 
         fields |= {f"{what}{name}": np.zeros(size, np.int32) for what in ("dash_mem", "dash_syn", "threshold")}
         fields["bias_out" if name else "bias_hidden"] = np.zeros(size, np.int32)
     for row in made.values():
-        one, at = row.population, list(placed.numbers[row.population.name])
-        scale, ending = scales(row, entry, shifts), "_out" if one.output else ""
+        group, at = row.population, list(placed.numbers[row.population.name])
+        scale, ending = scales(row, entry, shifts), "_out" if group.output else ""
         for edge in row.edges:
-            shift = _shift(one, edge.source == entry, shifts)
+            shift = _shift(group, edge.source == entry, shifts)
             whole = np.clip(np.round(edge.weight * scale[:, None] / 2**shift), -WEIGHT_TOP, WEIGHT_TOP).astype(np.int32)
             if edge.source == entry:
                 weights_in[:, at] += whole.T
             else:
-                target = weights_out if one.output else weights_rec
+                target = weights_out if group.output else weights_rec
                 target[np.ix_(list(placed.numbers[edge.source]), at)] += whole.T
         fields[f"dash_mem{ending}"][at], fields[f"dash_syn{ending}"][at] = row.dash.mem, row.dash.syn
-        fields["bias_out" if one.output else "bias_hidden"][at] = np.round(row.bias * scale)
+        fields["bias_out" if group.output else "bias_hidden"][at] = np.round(row.bias * scale)
         fields[f"threshold{ending}"][at] = _thresholds(row, scale)
     return Specification(
         weights_in=weights_in[:, : max(1, placed.hear), None],
@@ -228,13 +228,13 @@ def proved(row: Row, spec: Specification, placed: Order, most: Mapping[str, int]
     With at most n spikes of each source a step, a current stays within ``Σ n·|w|·2^dash_syn`` before it decays, and a
     potential within ``i·2^dash_mem`` plus what is left of the threshold.
     """
-    one = row.population
-    at = list(placed.numbers[one.name])
-    reach = np.zeros(one.size)
+    population = row.population
+    at = list(placed.numbers[population.name])
+    reach = np.zeros(population.size)
     for edge in row.edges:
         if edge.source == entry:
             block = spec.weights_in[:, at, 0].astype(np.float64) * 2**spec.weight_shift_in
-        elif one.output:
+        elif population.output:
             sources = np.array(placed.numbers[edge.source]) - (spec.hidden - spec.heard)
             block = spec.weights_out[np.ix_(sources, np.array(at))].astype(np.float64) * 2**spec.weight_shift_out
         else:
@@ -242,7 +242,7 @@ def proved(row: Row, spec: Specification, placed: Order, most: Mapping[str, int]
             block = spec.weights_rec[np.ix_(sources, np.array(at))][..., 0] * 2.0**spec.weight_shift_rec
         reach += most[edge.source] * np.abs(block).sum(axis=0)
     dash_mem, dash_syn = (row.dash.mem.astype(np.float64), row.dash.syn.astype(np.float64))
-    bias = (spec.bias_out if one.output else spec.bias_hidden)[at]
+    bias = (spec.bias_out if population.output else spec.bias_hidden)[at]
     current = (reach + 1) * 2.0**dash_syn
     potential = (current + np.abs(bias) + 1) * 2.0**dash_mem
     return bool((current <= STATE_TOP).all() and (potential <= STATE_TOP).all())

@@ -107,11 +107,11 @@ class Xylo(Runner):
         """Run the chip's integers on integers ``[T, B, channels]``."""
         return simulate(spec, x, record=record, progress=self._options.progress)
 
-    def _tell(self, found: ChipRun) -> None:
-        cut = int(found.saturated.sum() + found.saturated_out.sum())
+    def _tell(self, chip_run: ChipRun) -> None:
+        cut = int(chip_run.saturated.sum() + chip_run.saturated_out.sum())
         if cut:
             self._options.say.warn(
                 f"a current or a potential left 16 bits and was cut in {cut:,} of "
-                f"{found.spikes.size + found.outputs.size:,} neuron-steps, at "
-                f"{np.count_nonzero(found.saturated) + np.count_nonzero(found.saturated_out)} neurons"
+                f"{chip_run.spikes.size + chip_run.outputs.size:,} neuron-steps, at "
+                f"{np.count_nonzero(chip_run.saturated) + np.count_nonzero(chip_run.saturated_out)} neurons"
             )

@@ -122,7 +122,7 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
     """Return a Specification of these arrays; raise InputError naming ``where`` and the array that does not fit."""
     read = _Reader(arrays, where)
     weights_in = read.weights("weights_in")
-    weights_rec = read.weights("weights_rec", shape=lambda found: found[0] == found[1])
+    weights_rec = read.weights("weights_rec", shape=lambda sizes: sizes[0] == sizes[1])
     weights_out = read("weights_out", WEIGHT_LOW, WEIGHT_TOP, dimensions=2)
     channels, hear, synapses = weights_in.shape
     hidden, (heard, outputs) = len(weights_rec), weights_out.shape
@@ -142,11 +142,11 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
             f"{list(weights_out.shape)}"
         )
     of_hidden = {"dash_mem": DASH_TOP, "dash_syn": DASH_TOP, "threshold": STATE_TOP}
-    found: dict[str, Any] = {name: read.row(name, hidden, 0, top) for name, top in of_hidden.items()}
-    found |= {f"{name}_out": read.row(f"{name}_out", outputs, 0, top) for name, top in of_hidden.items()}
+    rows: dict[str, Any] = {name: read.row(name, hidden, 0, top) for name, top in of_hidden.items()}
+    rows |= {f"{name}_out": read.row(f"{name}_out", outputs, 0, top) for name, top in of_hidden.items()}
     if synapses == MAX_SYNAPSES:
-        found["dash_syn_2"] = read.row("dash_syn_2", hidden, 0, DASH_TOP)
-    found |= {name: int(read(name, 0, SHIFT_TOP, dimensions=0, default=0)) for name in _SHIFTS}
+        rows["dash_syn_2"] = read.row("dash_syn_2", hidden, 0, DASH_TOP)
+    rows |= {name: int(read(name, 0, SHIFT_TOP, dimensions=0, default=0)) for name in _SHIFTS}
     return Specification(
         weights_in=weights_in,
         weights_rec=weights_rec,
@@ -154,7 +154,7 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
         bias_hidden=read.row("bias_hidden", hidden, STATE_LOW, STATE_TOP, default=0),
         bias_out=read.row("bias_out", outputs, STATE_LOW, STATE_TOP, default=0),
         aliases=read.aliases(hidden),
-        **found,
+        **rows,
     )
 
 
@@ -180,7 +180,7 @@ class _Reader:
             raise InputError(f"{self._where}: {name}: expected {low:,} to {top:,}; found {int(worst):,}")
         return array.astype(np.int32)
 
-    def weights(self, name: str, shape: Callable[[tuple[int, ...]], bool] = lambda found: True) -> Ints:
+    def weights(self, name: str, shape: Callable[[tuple[int, ...]], bool] = lambda sizes: True) -> Ints:
         two = name in self._arrays and self._arrays[name].ndim == 2
         array = self(name, WEIGHT_LOW, WEIGHT_TOP, dimensions=2 if two else 3)
         array = array[..., None] if two else array

@@ -303,22 +303,22 @@ class _Reader:
     @cached_property
     def _values(self) -> dict[str, tuple[Sums, Doubles]]:
         """Return each node's output as weights on populations and the input, and a constant."""
-        found: dict[str, tuple[Sums, Doubles]] = {}
-        self.__dict__["_values"] = found
+        by_node: dict[str, tuple[Sums, Doubles]] = {}
+        self.__dict__["_values"] = by_node
         waiting = list(self.program.nodes)
         while waiting:
             later = []
             for node in waiting:
                 if isinstance(node, Neuron | Input):
                     size = math.prod(node.shape)
-                    found[node.name] = {(node.name, 0): np.eye(size)}, np.zeros(size)
-                elif all(source.node in found for source in node.sources):
-                    found[node.name] = _through(node, *self._arriving(node))
+                    by_node[node.name] = {(node.name, 0): np.eye(size)}, np.zeros(size)
+                elif all(source.node in by_node for source in node.sources):
+                    by_node[node.name] = _through(node, *self._arriving(node))
                 else:
                     later.append(node)
             assert len(later) < len(waiting)
             waiting = later
-        return found
+        return by_node
 
 
 def _through(node: Node, sums: Sums, constant: Doubles) -> tuple[Sums, Doubles]:

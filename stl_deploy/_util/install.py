@@ -46,13 +46,13 @@ def versions() -> dict[str, str | None]:
 
     from stl_deploy import __version__
 
-    found: dict[str, str | None] = {NAME: __version__, "python": platform.python_version()}
+    by_package: dict[str, str | None] = {NAME: __version__, "python": platform.python_version()}
     for name in LISTED:
         try:
-            found[name] = version(name) if is_there(_IMPORTED.get(name, name)) else None
+            by_package[name] = version(name) if is_there(_IMPORTED.get(name, name)) else None
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            by_package[name] = None
+    return by_package
 
 
 _IMPORTED = {"scikit-learn": "sklearn"}
@@ -95,9 +95,9 @@ def installed_from() -> dict[str, object]:
     """Return pip's origin of this installation (PEP 610); empty for an index, and without an installation."""
     from importlib.metadata import distributions
 
-    for found in distributions(name=NAME):  # a source tree on the path has one, too, that tells nothing
+    for distribution in distributions(name=NAME):  # a source tree on the path has one, too, that tells nothing
         try:
-            origin = json.loads(found.read_text("direct_url.json") or "{}")
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         except (ValueError, OSError):
             continue
         if isinstance(origin, dict) and origin:

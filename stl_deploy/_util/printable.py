@@ -10,7 +10,7 @@ _OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 def printable(text: str) -> str:
     """Return ``text`` with control characters escaped, as in ``\\x1b``."""
-    return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
+    return _OBEYED.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def continued(message: str) -> str:

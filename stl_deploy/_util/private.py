@@ -46,10 +46,10 @@ def require_private(place: Path) -> None:
             raise PermissionError(f"{parent}, above {folder}, can be written by other users")
 
 
-def _is_shared(found: os.stat_result) -> bool:
+def _is_shared(status: os.stat_result) -> bool:
     """Return whether users other than the owner may write."""
-    by_group = bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid, found.st_uid)
-    return by_group or bool(found.st_mode & stat.S_IWOTH)
+    by_group = bool(status.st_mode & stat.S_IWGRP) and not _is_own_group(status.st_gid, status.st_uid)
+    return by_group or bool(status.st_mode & stat.S_IWOTH)
 
 
 def _is_own_group(group: int, user: int) -> bool:

@@ -60,9 +60,9 @@ def _parameter(name: str, kind: Any, option: Any, default: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option], default=default)
 
 
-def _is_off(one: Field[Any]) -> bool:
+def _is_off(field: Field[Any]) -> bool:
     """Return whether a flag turns the option off."""
-    return one.default is True and len(shown(one).names) == 1 and "/" not in shown(one).names[0]
+    return field.default is True and len(shown(field).names) == 1 and "/" not in shown(field).names[0]
 
 
 def _gathered(options: type, given: dict[str, Any]) -> Any:

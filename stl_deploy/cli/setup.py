@@ -120,11 +120,11 @@ def _show_removed(place: Path, size: int, json: bool) -> None:
     emit_json({"location": str(place), "bytes": size}, json)
 
 
-def _show_witness(found: dict[str, Any], json: bool) -> bool:
-    said = f"ready at {found['location']}" if found["ready"] else f"not ready: {found['reason']}"
-    console().say(f"{found['name']} is {said}")
-    emit_json(found, json)
-    return bool(found["ready"])
+def _show_witness(state: dict[str, Any], json: bool) -> bool:
+    said = f"ready at {state['location']}" if state["ready"] else f"not ready: {state['reason']}"
+    console().say(f"{state['name']} is {said}")
+    emit_json(state, json)
+    return bool(state["ready"])
 
 
 def doctor(

@@ -58,10 +58,10 @@ def mapping(help: str, *names: str, **shown: Any) -> Any:
     return field(default_factory=dict, metadata={"shown": Shown(help=help, names=names, **shown)})
 
 
-def shown(one: Field[Any]) -> Shown:
+def shown(field_of_options: Field[Any]) -> Shown:
     """Return a field's presentation on the command line."""
-    found: Shown = one.metadata["shown"]
-    return found
+    presentation: Shown = field_of_options.metadata["shown"]
+    return presentation
 
 
 def of_target(options: Any) -> dict[str, Any]:

@@ -131,12 +131,12 @@ def _nmnist(files: list[Path], shape: tuple[int, ...]) -> Recordings:
 
 def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
     with parse_errors_as_input_errors(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
-        found: list[tuple[zipfile.ZipInfo, int]] = []
+        members: list[tuple[zipfile.ZipInfo, int]] = []
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
             *_, label, name = ("", "", *info.filename.split("/"))
             if name.endswith(".bin") and label in _DIGITS and info.file_size <= _MOST_BYTES:
-                found.append((info, int(label)))
-        for info, number in found:
+                members.append((info, int(label)))
+        for info, number in members:
             yield event_files.aer40(archive.read(info), shape, f"{path}: {info.filename}"), number
 
 

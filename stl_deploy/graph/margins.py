@@ -79,7 +79,7 @@ def margin_at(
     neuron: tuple[int, ...],
 ) -> Margin:
     """Return the margin of one neuron of a spiking node in one step; the reference runs on that sample alone."""
-    found: list[Margin] = []
+    margins: list[Margin] = []
 
     def observe(seen: Node, arrived: Floats, output: Floats) -> None:
         if isinstance(seen, Neuron) and seen.name == node:
@@ -87,11 +87,11 @@ def margin_at(
             at = (0, *neuron)
             theta = levels[at]
             ulps = (float(v[at]) - float(theta)) / float(np.spacing(np.abs(theta)))
-            found.append(Margin(float(v[at]), float(theta), ulps))
+            margins.append(Margin(float(v[at]), float(theta), ulps))
 
     part = (slice(None, step + 1), slice(sample, sample + 1))
     run(program, {name: a[part] for name, a in x.items()} if isinstance(x, Mapping) else x[part], observe=observe)
-    return found[0]
+    return margins[0]
 
 
 def nearest_level(state: NeuronState) -> Floats:

@@ -112,10 +112,10 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
     return {name: _checked(name, x[name]) for name in names}
 
 
-def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
+def _steps_inside(program: Program, given: Shape, shape: Shape) -> str:
     """Return a hint for input without steps, if the graph's module makes its steps itself."""
     captured = program.metadata.get(CAPTURED)
-    if found[1:] != shape or not isinstance(captured, Mapping) or captured.get("time") != "inside":
+    if given[1:] != shape or not isinstance(captured, Mapping) or captured.get("time") != "inside":
         return ""
     steps = captured.get("steps")
     written_out = f": repeat x, np.repeat(x[None], {steps}, axis=0)" if isinstance(steps, int) else ""

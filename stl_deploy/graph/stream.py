@@ -62,16 +62,16 @@ class Stream:
         arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
         self._begin(len(next(iter(arrays.values()))))
         outputs = {node.name for node in self.program.outputs}
-        found: dict[str, Floats] = {}
+        by_output: dict[str, Floats] = {}
         now: dict[str, Floats] = {}
         for node in self.program.nodes:
             arrived = arrays[node.name] if isinstance(node, Input) else self._arriving(node, now)
             now[node.name] = value = self._value(node, arrived)
             if node.name in outputs:
-                found[node.name] = value
+                by_output[node.name] = value
         for name, past in self._past.items():
             past.appendleft(now[name])
-        return found
+        return by_output
 
     def _begin(self, batch: int) -> None:
         if self._batch is None:

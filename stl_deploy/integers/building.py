@@ -222,21 +222,21 @@ class LayerwiseQuantiser:
     def _run(self, nodes: Sequence[Node], part: slice) -> NDArray[Any]:
         """Return the values of the last of more nodes on some of the samples."""
         accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
-        found: dict[str, NDArray[Any]] = {}
+        outputs: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
         for node in nodes:
             known[node.name] = bounds_of(node, known, self._plain_nodes, dict(self._spikes))
         if len(nodes) == 2 and isinstance(nodes[1], PopulationNode) and isinstance(nodes[0], DenseNode | ConvNode):
-            arriving = [self._arriving(source, found, part) for source in nodes[0].sources]
+            arriving = [self._arriving(source, outputs, part) for source in nodes[0].sources]
             return sum_and_step(as_run(nodes[0]), nodes[1], arriving, known, accumulator)
         for node in nodes:
-            arriving = [self._arriving(source, found, part) for source in node.sources]
-            found[node.name] = evaluate(as_run(node), arriving, known, accumulator)
-        return found[nodes[-1].name]
+            arriving = [self._arriving(source, outputs, part) for source in node.sources]
+            outputs[node.name] = evaluate(as_run(node), arriving, known, accumulator)
+        return outputs[nodes[-1].name]
 
-    def _arriving(self, source: Source, found: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
-        if source.node in found:
-            value = found[source.node]
+    def _arriving(self, source: Source, outputs: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
+        if source.node in outputs:
+            value = outputs[source.node]
         elif source.node in self._values:
             value = self._values[source.node][:, part]
         elif source.node in self.reference:
@@ -245,20 +245,20 @@ class LayerwiseQuantiser:
             node = self._plain_nodes[source.node]
             value = evaluate(
                 node,
-                [self._arriving(inner, found, part) for inner in node.sources],
+                [self._arriving(inner, outputs, part) for inner in node.sources],
                 self._bounds,
                 self._hardware.accumulator,
             )
         return late(value) if source.delay else value
 
     def _weighted(
-        self, found: FanIn, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
+        self, paths: FanIn, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
     ) -> tuple[list[Node], tuple[Source, ...]]:
         """Return the weighted nodes and those between, and the sources of their consumer."""
         names: dict[str, str] = {}
         made: list[Node] = []
         straight: list[str] = []
-        for leaf, weight, bias in zip(found.leaves, weights, biases, strict=True):
+        for leaf, weight, bias in zip(paths.leaves, weights, biases, strict=True):
             if leaf.node is None:
                 assert leaf.source is not None
                 name = f"{leaf.source.node}.to.{consumer.name}" + (".late" if leaf.source.delay else "")
@@ -267,7 +267,7 @@ class LayerwiseQuantiser:
             else:
                 names[leaf.node.name] = self._own_name(leaf.node, consumer)
                 made.append(weighted_node(leaf.node, names[leaf.node.name], weight, bias))
-        for node in found.between:
+        for node in paths.between:
             names[node.name] = self._own_name(node, consumer)
             sources = tuple(Source(names[source.node], source.delay) for source in node.sources)
             made.append(self._plain(node, names[node.name], sources))

@@ -73,16 +73,16 @@ class FanIn:
 
 def values(program: Program, input_scale: float) -> dict[str, Value]:
     """Classify each node's values; raise UnsupportedError for the first node that integers cannot hold."""
-    found: list[UnsupportedError] = []
-    known = _values(program, input_scale, found)
-    for error in found:
+    errors: list[UnsupportedError] = []
+    known = _values(program, input_scale, errors)
+    for error in errors:
         raise error
     for node in program.nodes:
         _check(node, known)
     return known
 
 
-def _values(program: Program, input_scale: float, found: list[UnsupportedError]) -> dict[str, Value]:
+def _values(program: Program, input_scale: float, errors: list[UnsupportedError]) -> dict[str, Value]:
     """Classify each node's real or intended values; append refusals of nodes to ``found``.
 
     Raises UnsupportedError where the graph has no order or no spikes.
@@ -104,7 +104,7 @@ def _values(program: Program, input_scale: float, found: list[UnsupportedError])
         for node in ready:
             arriving = [known[source.node] for source in node.sources]
             known[node.name] = _instead(node, arriving)
-            with _kept(found):
+            with _kept(errors):
                 known[node.name] = _value(node, arriving)
         waiting = [node for node in waiting if node.name not in known]
     return known
@@ -112,30 +112,30 @@ def _values(program: Program, input_scale: float, found: list[UnsupportedError])
 
 def refusals(program: Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
-    found: list[UnsupportedError] = []
+    errors: list[UnsupportedError] = []
     for neuron in program.of(Neuron):
-        found += _neuron_refusals(neuron)
-        with _kept(found):
+        errors += _neuron_refusals(neuron)
+        with _kept(errors):
             require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
     known: dict[str, Value] = {}
-    with _kept(found):
-        known = _values(program, 1.0, found)
+    with _kept(errors):
+        known = _values(program, 1.0, errors)
     for node in program.nodes if known else ():
-        with _kept(found):
+        with _kept(errors):
             _check(node, known)
         if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
-            with _kept(found), suppress(AssertionError):  # of a layer that is refused already
+            with _kept(errors), suppress(AssertionError):  # of a layer that is refused already
                 fan_in(program, node, known)
-    return list({(refusal.node, refusal.slug): refusal for refusal in reversed(found)}.values())[::-1]
+    return list({(refusal.node, refusal.slug): refusal for refusal in reversed(errors)}.values())[::-1]
 
 
 @contextmanager
-def _kept(found: list[UnsupportedError]) -> Iterator[None]:
+def _kept(errors: list[UnsupportedError]) -> Iterator[None]:
     """Inside, an UnsupportedError is added to ``found``, and ends the block."""
     try:
         yield
     except UnsupportedError as error:
-        found.append(error)
+        errors.append(error)
 
 
 def _instead(node: Node, arriving: list[Value]) -> Value:

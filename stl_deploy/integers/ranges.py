@@ -46,12 +46,12 @@ class LayerRange:
 
 def require_seen(ranges: Iterable[LayerRange]) -> None:
     """Raise UnsupportedError for the first layer that overflowed on calibration data."""
-    for found in ranges:
-        for what, (low, high) in (("u", found.u_seen), ("v", found.v_seen)):
+    for layer in ranges:
+        for what, (low, high) in (("u", layer.u_seen), ("v", layer.v_seen)):
             if not _within((low, high)):
                 raise UnsupportedError(
                     f"{what} runs from {low} to {high} on calibration data, 24 bits hold ±{STATE_TOP - 1}",
-                    node=found.node,
+                    node=layer.node,
                     slug=f"{what}-overflow",
                     remedy="use fewer input levels (a coarser input grid), smaller weights, or a faster decay",
                 )
@@ -74,13 +74,13 @@ def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
     """
     known = bounds(entered_by(graph, x))
     arriving = {source.node for node in graph.populations for source in node.sources}
-    found: list[list[LayerRange]] = []
+    parts_of_ranges: list[list[LayerRange]] = []
     widest = max(math.prod(node.shape) for node in graph.nodes)
     at_once = max(1, VALUES_AT_ONCE // (widest * x.shape[0]))
     for start in range(0, x.shape[1], at_once):
         values = values_of(graph, x[:, start : start + at_once], arriving)
-        found.append([_range(node, known[node.name].sums, values) for node in graph.populations])
-    return tuple(reduce(LayerRange.joined, parts) for parts in zip(*found, strict=True))
+        parts_of_ranges.append([_range(node, known[node.name].sums, values) for node in graph.populations])
+    return tuple(reduce(LayerRange.joined, parts) for parts in zip(*parts_of_ranges, strict=True))
 
 
 def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) -> LayerRange:
@@ -104,7 +104,10 @@ def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) 
 def sum_of_sources(node: Node, values: Mapping[str, Values]) -> NDArray[np.int64]:
     """Sum a node's input in each step, from its sources' values ``[T, B, ...]``."""
     wide = [values[source.node].astype(np.int64) for source in node.sources]
-    return sum(late(one) if source.delay else one for source, one in zip(node.sources, wide, strict=True))  # type: ignore[return-value]
+    return sum(
+        late(values_of_source) if source.delay else values_of_source
+        for source, values_of_source in zip(node.sources, wide, strict=True)
+    )  # type: ignore[return-value]
 
 
 def _series(step: int, decay: int, steps: int) -> int:

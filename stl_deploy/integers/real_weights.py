@@ -24,9 +24,9 @@ def late(values: NDArray[Any]) -> NDArray[Any]:
     return moved
 
 
-def real_weights(found: FanIn, consumer: Node) -> list[Doubles]:
+def real_weights(paths: FanIn, consumer: Node) -> list[Doubles]:
     """Return the weights of every layer that reaches ``consumer``."""
-    return [real_weight(leaf, consumer) for leaf in found.leaves]
+    return [real_weight(leaf, consumer) for leaf in paths.leaves]
 
 
 def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
@@ -41,11 +41,11 @@ def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
     return weight * leaf.unit * leaf.factor.reshape(-1, *[1] * (weight.ndim - 1))
 
 
-def split_biases(found: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
+def split_biases(paths: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
     """Split biases: those added to v at once, and those kept with weights (behind a filter, a pool or a delay)."""
     direct: Doubles | None = None
     apart: list[Doubles | None] = []
-    for leaf in found.leaves:
+    for leaf in paths.leaves:
         bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
         if bias is None or not bias.any():
             apart.append(None)

@@ -131,7 +131,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
 
 def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Return a dataclass's fields as JSON; arrays go into ``arrays`` under the key that replaces them."""
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for each in fields(value):
         if each.name in _OF_NETX:
             continue
@@ -143,8 +143,8 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
             item = _plain(item, f"{key}.{each.name}", arrays)
         elif each.name == "sources":
             item = [[source.node, source.delay] for source in item]
-        found[each.name] = item
-    return found
+        plain[each.name] = item
+    return plain
 
 
 def read_integers(path: Path) -> tuple[IntegerGraph, About]:

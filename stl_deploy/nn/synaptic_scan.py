@@ -139,7 +139,9 @@ class _Scan(torch.autograd.Function):
         arrays = [tensor.numpy() for tensor in ctx.given]
         gradients = kernels.backward(grad.contiguous().numpy(), arrays, ctx.trace, _numbers(ctx.rule))
         grads = [torch.from_numpy(array) for array in gradients]
-        return *(one if need else None for one, need in zip(grads, ctx.needs_input_grad, strict=False)), None
+        return *(
+            grad_of_input if need else None for grad_of_input, need in zip(grads, ctx.needs_input_grad, strict=False)
+        ), None
 
 
 def _numbers(rule: Rule) -> tuple[int, int, bool, bool]:

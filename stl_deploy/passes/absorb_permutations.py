@@ -106,10 +106,10 @@ class _Work:
         self.layers.pop(name, None)
 
     def _read(self, reader: Node, name: str, sources: tuple[Source, ...]) -> None:
-        found: list[Source] = []
+        read: list[Source] = []
         for s in self.layers[reader.name].sources:
-            found += _later(sources, s.delay) if s.node == name else [s]
-        self.layers[reader.name] = replace(self.layers[reader.name], sources=tuple(found))
+            read += _later(sources, s.delay) if s.node == name else [s]
+        self.layers[reader.name] = replace(self.layers[reader.name], sources=tuple(read))
 
     def _unread(self, gather: Gather) -> bool:
         if self._readers(gather.name):
@@ -281,13 +281,13 @@ class _Work:
 
     def _sources_in(self, node: Node, gather: Gather, back: Indices, late: str, name: str) -> tuple[Source, ...]:
         """Return the sources of a reader of ``gather``, in the order of its source."""
-        found: list[Source] = []
+        reordered: list[Source] = []
         for s in node.sources:
             if s.node == gather.name:
-                found += _later(gather.sources, s.delay)
+                reordered += _later(gather.sources, s.delay)
             else:
-                found.append(Source(self._order(s.node, gather, back, late, name), s.delay))
-        return tuple(found)
+                reordered.append(Source(self._order(s.node, gather, back, late, name), s.delay))
+        return tuple(reordered)
 
     def _order(self, source: str, gather: Gather, back: Indices, late: str, node: str) -> str:
         """Return a source of the neuron in the neuron's new order."""

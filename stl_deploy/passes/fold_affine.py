@@ -88,7 +88,7 @@ def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[
 
     gone: nodes that what is behind them has taken in.
     """
-    found: list[Linear | Conv] = []
+    layers: list[Linear | Conv] = []
     waiting = [node]
     while waiting:
         readers = program.readers[waiting.pop().name]
@@ -98,10 +98,10 @@ def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[
             if isinstance(reader, Reshape) or reader.name in gone:
                 waiting.append(reader)
             elif isinstance(reader, Linear | Conv):
-                found.append(reader)
+                layers.append(reader)
         if not readers:
             return None
-    return found
+    return layers
 
 
 def _merged(reader: Linear | Conv, affine: _Affine, merged: Mapping[str, _Weights]) -> _Weights | None:
@@ -136,8 +136,8 @@ def _held(weight: Doubles, bias: Doubles) -> _Weights | None:
 
 def _with_weights(node: Any, made: _Weights) -> Node:
     bias = made.bias if node.bias is not None or made.bias.any() else None
-    found: Node = replace(node, weight=made.weight, bias=bias)
-    return found
+    merged: Node = replace(node, weight=made.weight, bias=bias)
+    return merged
 
 
 PASS = Pass("fold_affine", _fold, "real")

@@ -14,20 +14,20 @@ from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 def _lower(program: Program) -> Rewritten:
     """Replace max pools of spikes by a sum pool and a threshold of 1/2."""
-    found: Nodes = {}
+    lowered: Nodes = {}
     for name, layer in program.by_name.items():
         if not isinstance(layer, MaxPool) or len(layer.sources) != 1 or not is_binary(program, layer.sources[0].node):
-            found[name] = layer
+            lowered[name] = layer
             continue
-        found[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)
-        found[name] = Neuron(
+        lowered[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)
+        lowered[name] = Neuron(
             name=name,
             shape=layer.shape,
             sources=(Source(f"{name}_sum"),),
             decay=None,
             threshold=np.asarray(0.5, np.float32),
         )
-    return Rewritten(with_nodes(program, found))
+    return Rewritten(with_nodes(program, lowered))
 
 
 def _sum_pool(name: str, pool: MaxPool) -> Node:

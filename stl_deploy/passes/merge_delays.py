@@ -35,12 +35,12 @@ class LateTerm:
 
 def late_terms(nodes: Nodes, reader: str, kind: type[Linear] | type[Scale]) -> dict[str, list[LateTerm]]:
     """The terms of a reader by layers of a kind, by the signal that they weigh."""
-    found: dict[str, list[LateTerm]] = defaultdict(list)
+    by_base: dict[str, list[LateTerm]] = defaultdict(list)
     for source in nodes[reader].sources:
         term = _term(nodes, source, kind)
         if term is not None:
-            found[term.base].append(term)
-    return found
+            by_base[term.base].append(term)
+    return by_base
 
 
 def _term(nodes: Nodes, source: Source, kind: type[Linear] | type[Scale]) -> LateTerm | None:

@@ -82,13 +82,13 @@ def targets_asked(
     options: of the targets that are named. x: input that those may count by.
     Raises InputError for a name or an option that is none of theirs.
     """
-    formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
-    known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
+    formats: dict[str, TargetCheck] = {n: partial(findings, kind) for n, kind in registry().formats.items()}
+    known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, kind) for n, kind in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
             close = did_you_mean(name, known) or for_hardware(name)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
-    default = [name for name, one in registry().formats.items() if one.by_default]
+    default = [name for name, kind in registry().formats.items() if kind.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
     given = of_target(options)
     return asked | (_with_options(list(asked), given, x) if given else {})
@@ -100,8 +100,8 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInpu
     for key in given:
         takers = [
             name
-            for name, one in registry().formats.items()
-            if isinstance(one, ChecksFor) and key in option_names(one.options)
+            for name, kind in registry().formats.items()
+            if isinstance(kind, ChecksFor) and key in option_names(kind.options)
         ]
         if not able & {*takers}:
             raise InputError(
@@ -112,7 +112,7 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInpu
             )
     made: dict[str, TargetCheck] = {}
     for name in able:
-        one = registry().formats[name]
-        own = {option: value for option, value in given.items() if option in option_names(one.options)}
-        made[name] = partial(findings, one, options=replace(make_options(one, own), x=x))
+        kind = registry().formats[name]
+        own = {option: value for option, value in given.items() if option in option_names(kind.options)}
+        made[name] = partial(findings, kind, options=replace(make_options(kind, own), x=x))
     return made

@@ -107,10 +107,10 @@ def on_loihi(program: Program) -> OnChip:
     if refused:
         return OnChip(chip.name, reason=f"'{refused[0].node}' cannot be placed on {chip.name}: {refused[0].reason}")
     simple = place(program, chip, "simple")
-    excess = [(node, one) for node, one in simple.excess if one.kind != "thresholds"]
-    for node, one in excess:
-        if one.kind == "neuron":
-            return OnChip(chip.name, reason=f"'{node}' cannot be placed on {chip.name}: {one}")
+    excess = [(node, item) for node, item in simple.excess if item.kind != "thresholds"]
+    for node, item in excess:
+        if item.kind == "neuron":
+            return OnChip(chip.name, reason=f"'{node}' cannot be placed on {chip.name}: {item}")
     if len(simple.placement.cores) > MOST:
         needed = f"{len(simple.placement.cores):,} cores of {chip.name} would be needed"
         return OnChip(chip.name, reason=f"{needed}, and more than {MOST:,} are not looked at")
@@ -119,5 +119,5 @@ def on_loihi(program: Program) -> OnChip:
         {name: limit for name in RESOURCES if (limit := chip.value(f"{name}_per_core")) is not None},
         (simple.placement, place(program, chip, "balanced").placement),
         tuple(node.name for node in read_chain(program).readout),
-        tuple(str(one) if node is None else f"'{node}': {one}" for node, one in excess),
+        tuple(str(item) if node is None else f"'{node}': {item}" for node, item in excess),
     )

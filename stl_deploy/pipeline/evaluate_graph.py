@@ -137,10 +137,10 @@ def _loaded(path: Path) -> Runner:
     return to.load(path)
 
 
-def _right(found: Simulation, labels: NDArray[np.int64]) -> int:
+def _right(simulation: Simulation, labels: NDArray[np.int64]) -> int:
     """Count the samples decided as labelled."""
-    decided = found.readout
-    if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
+    decided = simulation.readout
+    if decided.ndim == simulation.y.ndim:  # without a rule over time the steps are added up
         decided = decided.sum(axis=0, dtype=np.float64)
     if decided.ndim != 2:
         raise InputError(

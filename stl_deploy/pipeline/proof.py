@@ -188,8 +188,8 @@ def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) ->
     axis = axis_of(output.signal.node.layout, BATCH)
     if axis is None or before.dim() != len(output.signal.node.layout) or before.shape[axis] <= 1:
         return before
-    one = before.narrow(axis, 0, 1)  # made of constants, with as many samples as the recorded run had
-    return one if torch.equal(one.expand_as(before), before) else before
+    sample = before.narrow(axis, 0, 1)  # made of constants, with as many samples as the recorded run had
+    return sample if torch.equal(sample.expand_as(before), before) else before
 
 
 def _spikes(steps: Steps) -> list[Signal]:
@@ -240,8 +240,8 @@ def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tu
 
 def _stacked(values: list[Tensor]) -> Floats:
     full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
-    found: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
-    return found
+    stacked: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
+    return stacked
 
 
 def prove_layers(program: Program, spikes: Mapping[str, Floats], x: Floats) -> tuple[LayerProof, ...]:

@@ -187,8 +187,8 @@ class GraphEvaluation:
             own = accuracy_interval(round(self.module_accuracy * self.samples), self.samples)
             counts = f"{self.compared:,}", f"{self.differing:,}"
             rows.append(_row("module", "measured", self.module_accuracy, own, *counts))
-        for name, one in self.backends.items():
-            rows.append(_row(name, one.label, one.accuracy, one.interval, f"{one.compared:,}", f"{one.differing:,}"))
+        for name, run in self.backends.items():
+            rows.append(_row(name, run.label, run.accuracy, run.interval, f"{run.compared:,}", f"{run.differing:,}"))
         return "\n".join([*columns(rows), f"{self.samples:,} samples"])
 
     @property
@@ -216,7 +216,7 @@ class GraphEvaluation:
             "differing": self.differing,
             "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
             "interval": list(self.interval),
-            "backends": {name: one.as_dict() for name, one in self.backends.items()},
+            "backends": {name: run.as_dict() for name, run in self.backends.items()},
         }
 
 

@@ -347,7 +347,7 @@ class SpikingGraph:
 
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
-        arrays = {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
+        arrays = {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
         warn_of_images(self.program, arrays, stacklevel=5)
         return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.given(arrays)
 

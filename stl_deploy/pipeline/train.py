@@ -114,11 +114,11 @@ def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     test = load_dataset(config.dataset).test
     result = evaluate_network(network, test, config)
     _show(result, say)
-    found: dict[str, Any] = {"run": str(run_dir), "test": result.as_dict()}
+    results: dict[str, Any] = {"run": str(run_dir), "test": result.as_dict()}
     if (run_dir / "net.nir").is_file() and config.train.mode != "ann":
         artifacts = _evaluate_artifacts(run_dir, encode_split(config, test), say)
-        found |= {} if artifacts is None else {"artifacts": artifacts.as_dict()}
-    return found
+        results |= {} if artifacts is None else {"artifacts": artifacts.as_dict()}
+    return results
 
 
 def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> GraphEvaluation | None:

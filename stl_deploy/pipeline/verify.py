@@ -53,7 +53,7 @@ def verify(
         theirs = _their_grid(math.log2(input_scale(program)) if rounded is None else rounded, bits, say)
         rounded = theirs if rounded is None else rounded
     program, x = on_declared_grid(program, x, rounded, say)
-    _require_whole(x, [name for name, found in bits.items() if found == 0])
+    _require_whole(x, [name for name, own_bits in bits.items() if own_bits == 0])
     bench = ParityBench(program, x, labels)
     for item in dict.fromkeys(against):
         path = Path(item)
@@ -69,7 +69,7 @@ def verify(
 
 def _their_grid(own: float, bits: Mapping[str, int | None], say: Console) -> int | None:
     """Return the coarsest input grid of the artifacts, in bits; None if it is ``own``."""
-    declared = {name: found for name, found in bits.items() if found}
+    declared = {name: own_bits for name, own_bits in bits.items() if own_bits}
     if not declared or min(declared.values()) == own:
         return None
     name, coarsest = min(declared.items(), key=lambda entry: entry[1])

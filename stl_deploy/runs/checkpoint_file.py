@@ -62,5 +62,9 @@ def _content(path: Path, name: Any, tensor: Tensor) -> Tensor:
         raise InputError(f"{path}: {name!a} cannot be read ({type(error).__name__})") from None
 
 
-def _is_state(found: Any) -> bool:
-    return isinstance(found, dict) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
+def _is_state(value_of_file: Any) -> bool:
+    return (
+        isinstance(value_of_file, dict)
+        and bool(value_of_file)
+        and all(isinstance(value, Tensor) for value in value_of_file.values())
+    )

@@ -71,9 +71,7 @@ def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
 
 
 def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
-    """Return a true comparison's greater and smaller side, and their difference's divisor, as in ``(v - B) / B >
-    0``.
-    """
+    """Return a true comparison's greater and smaller side, and the divisor of their difference: ``(v - B) / B > 0``."""
     left, right = (arg if isinstance(arg, Ref) else constant_of(arg) for arg in signal.args[:2])
     if signal.node.name in ("lt", "le"):
         left, right = right, left
@@ -136,7 +134,7 @@ def refuse(signal: Signal, why: str) -> CaptureError:
 def _value(side: Ref | Tensor, fixed: Mapping[tuple[Signal, int], Tensor]) -> Tensor:
     if isinstance(side, Tensor):
         return side.double()
-    return Evaluation(lambda one, lag: fixed.get((one, lag)))(side.signal, side.lag).double()
+    return Evaluation(lambda read, lag: fixed.get((read, lag)))(side.signal, side.lag).double()
 
 
 def _number(value: float) -> Tensor:

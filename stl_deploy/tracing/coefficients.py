@@ -80,7 +80,7 @@ class FittedUpdate:
 
     def _outer(self) -> list[Ref]:
         """Return outside currents: refs that depend neither on the core's state nor on its spikes."""
-        found: list[Ref] = []
+        currents: list[Ref] = []
         seen: set[Ref] = set()
         waiting = [Ref(self.state, 0)]
         while waiting:
@@ -91,10 +91,10 @@ class FittedUpdate:
             for read in at.signal.reads():
                 ref = Ref(read.signal, read.lag + at.lag)
                 if not self._inner(ref.signal) or (ref.lag and self._is_output(ref.signal)):
-                    found.append(ref)
+                    currents.append(ref)
                 elif not (ref.lag and ref.signal in (self.carried, self.spike)):
                     waiting.append(ref)
-        return found
+        return currents
 
     def _is_output(self, signal: Signal) -> bool:
         """Return whether a signal is the core's spikes, if its reset uses another comparison than theirs."""

@@ -217,15 +217,15 @@ def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, u
 
 def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
     """Return a constant's first sample; raise CaptureError if another differs from it."""
-    one = tensor.narrow(axis, 0, 1)
-    if not torch.equal(one.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
+    sample = tensor.narrow(axis, 0, 1)
+    if not torch.equal(sample.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
         raise refuse(
             f"'{op.name}' reads a tensor that the model holds one value of for each sample, and these values differ (a "
             "state that an earlier call left, noise?); a graph treats all samples alike: make the tensor in forward, "
             "the same for every sample (torch.zeros_like)",
             op,
         )
-    return one
+    return sample
 
 
 def _others(dim: tuple[Any, ...], sizes: dict[str, int]) -> int:

@@ -51,7 +51,7 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
     """
     shape = tuple(shape)
     factors = [factor for dim in layout for factor in dim]
-    found: list[Dim] = []
+    dims: list[Dim] = []
 
     def alone() -> bool:
         return bool(factors) and isinstance(factors[0], str) and sizes[factors[0]] == 1
@@ -76,34 +76,34 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
                 return None
         while alone() and any(isinstance(factor, str) for factor in dim) and shape[place + 1 : place + 2] != (1,):
             dim.append(factors.pop(0))
-        found.append(_merged(dim))
-    return tuple(found) if all(factor == 1 for factor in factors) else None
+        dims.append(_merged(dim))
+    return tuple(dims) if all(factor == 1 for factor in factors) else None
 
 
 def _merged(dim: Sequence[Factor]) -> Dim:
     """Multiply neighbouring numbers."""
-    found: list[Factor] = []
+    merged: list[Factor] = []
     for factor in dim:
-        if isinstance(factor, int) and found and isinstance(found[-1], int):
-            found[-1] *= factor
+        if isinstance(factor, int) and merged and isinstance(merged[-1], int):
+            merged[-1] *= factor
         else:
-            found.append(factor)
-    return tuple(found)
+            merged.append(factor)
+    return tuple(merged)
 
 
 def broadcast(layouts: Sequence[Layout], sizes: Sizes) -> Layout | None:
     """Return the layout of an elementwise operation's result; None if the operands do not fit."""
     rank = max(len(layout) for layout in layouts)
     padded = [((),) * (rank - len(layout)) + layout for layout in layouts]
-    found: list[Dim] = []
+    broadcast_dims: list[Dim] = []
     for dims in zip(*padded, strict=True):
         named = [dim for dim in dims if any(isinstance(f, str) for f in dim)]
         large = [dim for dim in dims if dim]
         if not large:
-            found.append(())
+            broadcast_dims.append(())
             continue
         chosen = named[0] if named else large[0]
         if any(_size(dim, sizes) != _size(chosen, sizes) for dim in large) or any(dim != chosen for dim in named):
             return None
-        found.append(chosen)
-    return tuple(found)
+        broadcast_dims.append(chosen)
+    return tuple(broadcast_dims)

@@ -53,17 +53,17 @@ class PassedState:
         names = [arg.name for arg in states] + [str(arg).partition(":")[0] for arg in variadic]
         return cls(tuple(names), bool(variadic)) if names else None
 
-    def take(self, found: Any, output: Pick) -> None:
+    def take(self, result: Any, output: Pick) -> None:
         """Keep the state that forward returned beside its output.
 
         Raises CaptureError where what it returned does not match its arguments.
         """
-        named = fields_of(found)
+        named = fields_of(result)
         if isinstance(named, Mapping) and set(self.names) <= set(named):
             self.values = {name: named[name] for name in self.names}
             return
-        returned = list(found) if isinstance(found, tuple | list) else []
-        if len(list(tensors_in(found))) == 1 and len(returned) != 1 + len(self.names):
+        returned = list(result) if isinstance(result, tuple | list) else []
+        if len(list(tensors_in(result))) == 1 and len(returned) != 1 + len(self.names):
             return
         at = output if isinstance(output, int) else 0
         if len(returned) != 1 + len(self.names) or not -len(returned) <= at < len(returned) or self.variadic:

@@ -165,23 +165,23 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
         return replace(base, reset=reset, v_reset=v_reset)
     same_gains = all(close(a, b) for a, b in zip(on.gains, off.gains, strict=True))
     jump = on.constant - off.constant
-    found: list[Population] = []
+    candidates: list[Population] = []
     if same_gains and close(on.decay, off.decay):
         if close(jump, torch.zeros_like(jump)):
             return base
         if close(jump, -off.decay * theta):
-            found.append(replace(base, reset="subtract"))
+            candidates.append(replace(base, reset="subtract"))
         if close(jump, -theta):
-            found.append(replace(base, reset="subtract_delayed"))
-        if not found:
-            found.append(replace(base, reset="subtract_delayed", recurrent=jump + theta))
+            candidates.append(replace(base, reset="subtract_delayed"))
+        if not candidates:
+            candidates.append(replace(base, reset="subtract_delayed", recurrent=jump + theta))
     elif close(on.decay, torch.zeros_like(on.decay)):
         if same_gains and bool(off.decay.all()):
-            found.append(replace(base, reset="value", v_reset=jump / off.decay))
+            candidates.append(replace(base, reset="value", v_reset=jump / off.decay))
         elif all(close(gain, torch.zeros_like(gain)) for gain in on.gains):
-            found.append(replace(base, reset="value_delayed", v_reset=on.constant))
-    if not found:
+            candidates.append(replace(base, reset="value_delayed", v_reset=on.constant))
+    if not candidates:
         raise reading.refuse(
             "a spike neither subtracts the threshold from its potential nor sets it to a value (nor leaves it alone)"
         )
-    return replace(found[0], readings=tuple(found))
+    return replace(candidates[0], readings=tuple(candidates))

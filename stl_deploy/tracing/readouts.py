@@ -88,10 +88,10 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
     )
 
 
-def _require_all(found: int, steps: int, node: Node) -> None:
-    if found != steps:
+def _require_all(used: int, steps: int, node: Node) -> None:
+    if used != steps:
         raise CaptureError(
-            f"expected an output made of all {steps} time steps; found one of {found} (a burn-in, a stride?); return "
+            f"expected an output made of all {steps} time steps; found one of {used} (a burn-in, a stride?); return "
             "[T, B, ...], one for each step, and leave steps out afterwards",
             line=node.place.line,
         )

@@ -382,14 +382,14 @@ def _part(name: str, func: Any, before: Any, outputs: list[Any], index: int) -> 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[tuple[str | int, Tensor]]:
     """Return the tensors that a call writes into, by position or name."""
-    found: list[tuple[str | int, Tensor]] = []
+    written: list[tuple[str | int, Tensor]] = []
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is None or not argument.alias_info.is_write or "batch_norm" in func._schema.name:
             continue
         key: str | int = position if position < len(args) else argument.name
         given = args[position] if position < len(args) else kwargs.get(argument.name)
-        found += [(key, item) for item in leaves(given) if isinstance(item, Tensor)]
-    return found
+        written += [(key, item) for item in leaves(given) if isinstance(item, Tensor)]
+    return written
 
 
 def _shapes(op: Op, parent: Value) -> list[Tensor]:

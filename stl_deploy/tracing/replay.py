@@ -151,13 +151,13 @@ def segments(steps: Steps) -> Iterator[list[Signal]]:
 
 def _first_reads(signal: Signal, steps: Steps, number: Mapping[Signal, str]) -> list[str]:
     """Return the signals that the first step's own form reads."""
-    found: list[str] = []
+    reads: list[str] = []
     waiting: list[Node] = [signal.first] if signal.first is not None else []
     while waiting:
         node = waiting.pop()
         known = steps.of_node.get(node)
         if known is not None and known[0] is not signal:
-            found.append(number[known[0]])
+            reads.append(number[known[0]])
         elif not node.constant:
             waiting += node.inputs()
-    return found
+    return reads

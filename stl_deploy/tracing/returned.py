@@ -41,23 +41,23 @@ def pick(returned: Any, output: Pick) -> Tensor:
     return first
 
 
-def left_aside(found: Any, output: Pick) -> int:
+def left_aside(returned: Any, output: Pick) -> int:
     """Count the returned tensors besides `pick`'s default one."""
-    return 0 if output is not None or _one_for_each_step(found) else len(list(tensors_in(found))) - 1
+    return 0 if output is not None or _one_for_each_step(returned) else len(list(tensors_in(returned))) - 1
 
 
-def _one_for_each_step(found: Any) -> bool:
-    alike = isinstance(found, list) and len({getattr(item, "shape", None) for item in found}) == 1
-    return alike and len(found) > 2 and isinstance(found[0], Tensor)
+def _one_for_each_step(returned: Any) -> bool:
+    alike = isinstance(returned, list) and len({getattr(item, "shape", None) for item in returned}) == 1
+    return alike and len(returned) > 2 and isinstance(returned[0], Tensor)
 
 
-def fields_of(found: Any) -> Any:
+def fields_of(returned: Any) -> Any:
     """Return a dataclass, or a named tuple, as a dict of its fields; other values unchanged."""
-    if isinstance(found, tuple) and hasattr(found, "_asdict"):
-        return _Named(found._asdict())
-    if not is_dataclass(found) or isinstance(found, Mapping):
-        return found
-    return {field.name: getattr(found, field.name) for field in fields(found)}
+    if isinstance(returned, tuple) and hasattr(returned, "_asdict"):
+        return _Named(returned._asdict())
+    if not is_dataclass(returned) or isinstance(returned, Mapping):
+        return returned
+    return {field.name: getattr(returned, field.name) for field in fields(returned)}
 
 
 class _Named(dict[str, Any]):

@@ -53,7 +53,7 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         _to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return _stacked([pick(found, call.output) for found in _stepped(model, x, call)])
+            return _stacked([pick(returned, call.output) for returned in _stepped(model, x, call)])
         return pick(_called(model, x.clone(), call), call.output)
 
 
@@ -182,12 +182,12 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
         ) from error
 
 
-def _require_one_shape(found: Any, steps: int, call: Call) -> None:
+def _require_one_shape(returned: Any, steps: int, call: Call) -> None:
     """Raise CaptureError for a list of one tensor for each step, whose shapes differ."""
-    if call.time not in ("first", "second") or call.output is not None or not isinstance(found, list):
+    if call.time not in ("first", "second") or call.output is not None or not isinstance(returned, list):
         return
-    shapes = [list(item.shape) for item in found if isinstance(item, Tensor)]
-    if len(shapes) != steps or len(found) != steps or any(steps in shape[:2] for shape in shapes):
+    shapes = [list(item.shape) for item in returned if isinstance(item, Tensor)]
+    if len(shapes) != steps or len(returned) != steps or any(steps in shape[:2] for shape in shapes):
         return
     other = next((shape for shape in shapes if shape != shapes[0]), None)
     if other is not None:

@@ -38,17 +38,17 @@ def _start_layer(steps: Steps, signal: Signal) -> None:
     if not layers or any(each.node.axis for each in layers):
         return
     ordered = [each for each in steps.signals if each in layers or each in path]
-    found: list[dict[Signal, Tensor]] = []
+    starts: list[dict[Signal, Tensor]] = []
     for before in signal.before:
         of_zeros = _run(ordered, {})
         zeros = _run(ordered, {each: _zeros(each) for each in layers})
         made = next((made for made in (of_zeros, zeros) if _are_close(made[signal], before.tensor)), None)
         if made is None:
             return
-        found.append(made)
+        starts.append(made)
     for each in ordered:
         if each is not signal:
-            each.before = tuple(replace(each.node, tensor=made[each]) for made in found)
+            each.before = tuple(replace(each.node, tensor=made[each]) for made in starts)
 
 
 def _are_close(computed: Tensor, recorded: Tensor | None) -> bool:
@@ -70,14 +70,14 @@ def _is_unknown(signal: Signal) -> bool:
 
 def _layers(last: Signal) -> set[Signal]:
     """Return a layer and those before it, in the same step; none without a layer."""
-    found: set[Signal] = set()
+    layers: set[Signal] = set()
     waiting = [last]
     while waiting:
         signal = waiting.pop()
         if not signal.node.pointwise and _is_unknown(signal):
-            found.add(signal)
+            layers.add(signal)
             waiting += [ref.signal for ref in signal.reads() if not ref.lag]
-    return found
+    return layers
 
 
 def _run(signals: list[Signal], known: Mapping[Signal, Tensor]) -> dict[Signal, Tensor]:

@@ -155,7 +155,7 @@ class _Folding:
     def _needs(self, node: Node) -> list[Node]:
         if node.constant:
             return []
-        back = [found for found in (self.earlier.get(node), self.start.get(node)) if found is not None]
+        back = [before for before in (self.earlier.get(node), self.start.get(node)) if before is not None]
         return [*node.inputs(), *back]
 
     def _depth(self, node: Node) -> int | None:
@@ -295,10 +295,10 @@ def _are_alike(x: Node, y: Node) -> bool:
     return same and not x.constant and not y.constant
 
 
-def _pairs(found: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
+def _pairs(matches: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
     """Return the pairs of which neither element is in another pair, too."""
-    later, sooner = Counter(x for x, _ in found), Counter(y for _, y in found)
-    return [(x, y) for x, y in found if later[x] == sooner[y] == 1]
+    later, sooner = Counter(x for x, _ in matches), Counter(y for _, y in matches)
+    return [(x, y) for x, y in matches if later[x] == sooner[y] == 1]
 
 
 def _shifts(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels: int = 8) -> bool:

@@ -129,22 +129,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
-def _completed(found: Any) -> Any:
+def _completed(stored: Any) -> Any:
     """Return an older version's configuration with keys unknown to it at their defaults."""
     try:
-        return config_of(found).model_dump(mode="json")
+        return config_of(stored).model_dump(mode="json")
     except (ConfigError, TypeError, ValueError):
-        return found
+        return stored
 
 
-def check_same_run(path: Path, found: Any, config: RunConfig) -> None:
+def check_same_run(path: Path, stored: Any, config: RunConfig) -> None:
     """Raise ConfigError at the first fixed key in which ``found`` differs from ``config``."""
     wanted = config.model_dump(mode="json")
     sections, keys = _FREE_TO_CHANGE
     for section, values in wanted.items():
         if section in sections:
             continue
-        old = found.get(section) if isinstance(found, dict) else None
+        old = stored.get(section) if isinstance(stored, dict) else None
         if isinstance(values, Mapping) and isinstance(old, Mapping):
             differ = [key for key in values if (section, key) not in keys and old.get(key) != values[key]]
             if differ:

@@ -104,11 +104,11 @@ def bfloat16_gain() -> float:
     return statistics.median(seconds[torch.float32]) / statistics.median(seconds[torch.bfloat16])
 
 
-def fastest(found: Iterable[Measured]) -> Measured:
+def fastest(settings: Iterable[Measured]) -> Measured:
     """Return the fastest setting with ``highest``'s kind of error; ``highest`` unless another is clearly faster."""
-    base, *others = sorted(found, key=lambda one: one.precision != "highest")
+    base, *others = sorted(settings, key=lambda setting: setting.precision != "highest")
     accurate = (setting for setting in others if setting.as_accurate_as(base))
-    best = min(accurate, key=lambda one: one.seconds, default=base)
+    best = min(accurate, key=lambda setting: setting.seconds, default=base)
     return best if base.seconds >= _WORTH * best.seconds else base
 
 
@@ -134,11 +134,11 @@ def measured_once() -> tuple[Measured, ...]:
     return measure()
 
 
-def advice(found: tuple[Measured, ...]) -> str:
+def advice(settings: tuple[Measured, ...]) -> str:
     """Return the measurement as a sentence."""
-    base = next(setting for setting in found if setting.precision == "highest")
-    best = fastest(found)
-    lossy = [setting.precision for setting in found if not setting.as_accurate_as(base)]
+    base = next(setting for setting in settings if setting.precision == "highest")
+    best = fastest(settings)
+    lossy = [setting.precision for setting in settings if not setting.as_accurate_as(base)]
     warning = f"; less accurate here: {', '.join(lossy)}" if lossy else ""
     if best is base:
         return f"matrix products: none of the accuracy of 'highest' is {_WORTH} times as fast{warning}"

@@ -97,7 +97,7 @@ def _artifact(source: Source) -> CheckReport:
         rows = artifact_rows(source) if isinstance(of, ListsLayers) else ()
     except Exception as error:
         return CheckReport((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
-    warned = tuple(replace(found, target=of.name) for found in getattr(runner, "warnings", ()))
+    warned = tuple(replace(warning, target=of.name) for warning in getattr(runner, "warnings", ()))
     notes = tuple(Finding("left-out", "info", None, note) for note in getattr(runner, "notes", ()))
     held = fidelities([row.node for row in rows], warned, [of.name])
     nodes = tuple(NodeReport(row.node, row.kind, row.shape, held[row.node]) for row in rows)

@@ -158,7 +158,7 @@ def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
 def doctor(*, say: Console = QUIET) -> dict[str, Any]:
     """Report versions, sizes, devices and Lava (JSON-ready); torch's part is None if torch is missing."""
     facts, sentences = _of_torch() if install.is_there("torch") else _without_torch()
-    found: dict[str, Any] = {
+    environment: dict[str, Any] = {
         "versions": install.versions(),
         "platform": platform.platform(),
         "executable": sys.executable,
@@ -169,14 +169,16 @@ def doctor(*, say: Console = QUIET) -> dict[str, Any]:
         "fpga_tools": tool_versions(),
         "backends": {name: why_unavailable(kind) for name, kind in registry().runners.items()},
     }
-    say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
-    rows = [[name, text or "not installed"] for name, text in found["fpga_tools"].items()]
+    say.table(
+        ["package", "version"], [[name, text or "not installed"] for name, text in environment["versions"].items()]
+    )
+    rows = [[name, text or "not installed"] for name, text in environment["fpga_tools"].items()]
     say.table(["FPGA tool", "where"], rows)
-    rows = [[name, reason or "ready"] for name, reason in found["backends"].items()]
+    rows = [[name, reason or "ready"] for name, reason in environment["backends"].items()]
     say.table(["backend", "ready, or why not"], rows)
-    for sentence in (*sentences, _on_disk(found["bytes"]), lava_sentence(found["lava"])):
+    for sentence in (*sentences, _on_disk(environment["bytes"]), lava_sentence(environment["lava"])):
         say.say(sentence)
-    return found
+    return environment
 
 
 _OF_TORCH = ("torch_threads", "cuda", "neuron_path", "matmul", "bfloat16_gain")

@@ -139,13 +139,13 @@ def optimise(
     return searched
 
 
-def _show(found: searching.Optimised, say: Console) -> None:
-    front = [p for p in pareto_front([*found.points, *found.anns])]
+def _show(searched: searching.Optimised, say: Console) -> None:
+    front = [p for p in pareto_front([*searched.points, *searched.anns])]
     rows = [
         [searching.in_words(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
         for p in sorted(front, key=lambda p: p.joules)
     ]
     say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)
-    if found.missing:
-        say.warn(f"no time for {len(found.missing)} networks; the same command goes on with them")
-    say.say(found.text)
+    if searched.missing:
+        say.warn(f"no time for {len(searched.missing)} networks; the same command goes on with them")
+    say.say(searched.text)

@@ -55,16 +55,16 @@ def _emit_late(nodes: dict[str, Node]) -> dict[str, Node]:
     """Insert a Delay of one step after each spiking neuron with memory, except on edges that are late already."""
     spiking = [node for node in nodes.values() if isinstance(node, Neuron) and node.spiking and node.decay is not None]
     late = {node.name: _unused(nodes, node.name) for node in spiking}
-    found: dict[str, Node] = {}
+    placed: dict[str, Node] = {}
     for node in nodes.values():
         sources = tuple(
             Source(late[source.node]) if source.node in late and not source.delay else source for source in node.sources
         )
-        found[node.name] = replace(node, sources=sources)
+        placed[node.name] = replace(node, sources=sources)
         if node.name in late:
             name = late[node.name]
-            found[name] = Delay(name=name, shape=node.shape, sources=(Source(node.name),), steps=np.ones((), np.int64))
-    return found
+            placed[name] = Delay(name=name, shape=node.shape, sources=(Source(node.name),), steps=np.ones((), np.int64))
+    return placed
 
 
 def _unused(nodes: Mapping[str, Node], name: str) -> str:

@@ -80,16 +80,16 @@ class Restating:
     def _arrivals(self, node: Node) -> list[_Arrival]:
         """Return the inputs of a node, past nodes that vanish."""
         if node.name not in self._arriving:
-            found: list[_Arrival] = []
+            arrivals: list[_Arrival] = []
             for source in node.sources:
                 before = self._given[source.node]
                 if not self._vanishes(before):
-                    found.append(_Arrival(source.node, self._owed_by(before), source.delay))
+                    arrivals.append(_Arrival(source.node, self._owed_by(before), source.delay))
                     continue
                 factor = float(before.scale) if isinstance(before, Scale) else 1.0
                 passed = self._arrivals(before)
-                found += [replace(a, owed=a.owed * factor, delay=a.delay + source.delay) for a in passed]
-            self._arriving[node.name] = found
+                arrivals += [replace(a, owed=a.owed * factor, delay=a.delay + source.delay) for a in passed]
+            self._arriving[node.name] = arrivals
         return self._arriving[node.name]
 
     def _owed_by(self, node: Node) -> float:

@@ -25,7 +25,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     with np.load(job["input"], allow_pickle=False) as arrays:
         x = arrays["x"]
     x = x.reshape(*x.shape[:2], -1).astype(np.int64)
-    found: dict[str, Any] = {}
+    spikes: dict[str, Any] = {}
     energy = np.zeros(len(TERMS))
     with np.load(job["net"], allow_pickle=False) as net:
         keys = [str(key) for key in net["keys"]]
@@ -38,8 +38,8 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
                 os.replace(os.path.join(folder, "progress.json.part"), os.path.join(folder, "progress.json"))
 
             x, joules = run_layer(layer, x, report)
-            found[key], energy = x, energy + joules
-    return {**found, "energy": energy}
+            spikes[key], energy = x, energy + joules
+    return {**spikes, "energy": energy}
 
 
 def run_layer(layer: dict[str, Any], x: Any, report: Any) -> tuple[Any, Any]:

@@ -60,18 +60,18 @@ def run(spec: dict[str, Any], x: Any, report: Any = lambda done: None) -> dict[s
         dash_syns_out=spec["dash_syn_out"][:, None].tolist(),
         name="stl-deploy",
     )
-    found: dict[str, list[Any]] = {name: [] for name in ("spikes", "v", "i", "outputs", "v_out", "i_out")}
+    records: dict[str, list[Any]] = {name: [] for name in ("spikes", "v", "i", "outputs", "v_out", "i_out")}
     for sample in range(x.shape[1]):
         layer.reset_all()
-        found["outputs"].append(np.array(layer.evolve(x[:, sample].tolist()), np.uint8))
-        found["spikes"].append(np.array(layer.rec_recurrent_spikes, np.uint8))
-        found["v"].append(np.array(layer.rec_v_mem, np.int16).T)
+        records["outputs"].append(np.array(layer.evolve(x[:, sample].tolist()), np.uint8))
+        records["spikes"].append(np.array(layer.rec_recurrent_spikes, np.uint8))
+        records["v"].append(np.array(layer.rec_v_mem, np.int16).T)
         currents = [layer.rec_i_syn, layer.rec_i_syn2][:synapses]
-        found["i"].append(np.stack([np.array(current, np.int16).T for current in currents], -1))
-        found["v_out"].append(np.array(layer.rec_v_mem_out, np.int16).T)
-        found["i_out"].append(np.array(layer.rec_i_syn_out, np.int16).T)
+        records["i"].append(np.stack([np.array(current, np.int16).T for current in currents], -1))
+        records["v_out"].append(np.array(layer.rec_v_mem_out, np.int16).T)
+        records["i_out"].append(np.array(layer.rec_i_syn_out, np.int16).T)
         report(sample + 1)
-    return {name: np.stack(arrays, 1) for name, arrays in found.items()}
+    return {name: np.stack(arrays, 1) for name, arrays in records.items()}
 
 
 def rows(weights: Any) -> list[list[Any]]:

@@ -52,9 +52,9 @@ def open_hdf5(path: Path, kind: str, *, lists: bool = False) -> Iterator[tuple[h
     """
     plain_file(path, kind)
     # libhdf5 can hang or crash on corrupt files, so a worker process parses each file first.
-    found, (content,) = isolated(look_through, path, kind, lists, what=kind, memory=_MEMORY, seconds=_OBJECT_SECONDS)
+    members, (content,) = isolated(look_through, path, kind, lists, what=kind, memory=_MEMORY, seconds=_OBJECT_SECONDS)
     with parse_errors_as_input_errors(path, kind), h5py.File(path, "r", locking=False) as file:
-        yield file, Group("", found, content, file)
+        yield file, Group("", members, content, file)
 
 
 @dataclass(frozen=True)

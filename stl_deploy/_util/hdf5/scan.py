@@ -81,7 +81,7 @@ class Scan:
         if where.count("/") >= _MAX_DEPTH:
             raise self._error(f"is over {_MAX_DEPTH} levels deep")
         self._look_at_attributes(group, where)
-        found: dict[str, Any] = {}
+        contents: dict[str, Any] = {}
         for raw in group:
             progress()
             try:
@@ -90,8 +90,8 @@ class Scan:
                 raise self._error(f"a name in {where or '/'!a} is no UTF-8 text") from None
             value = self._member(group, raw, f"{where}/{name}")
             if value is not None:
-                found[name] = value
-        return found
+                contents[name] = value
+        return contents
 
     def _look_at_attributes(self, group: h5g.GroupID, where: str) -> None:
         count = h5a.get_num_attrs(group)

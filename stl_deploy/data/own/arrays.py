@@ -214,15 +214,15 @@ def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
     samples = {name: sensed(x, config, data.where) for name, x in data.arrays.items() if name.startswith("x")}
     shape, steps = sample_axes(samples["x"].shape[1:], config, data.where)
     levels = config.levels or (255 if samples["x"].dtype == np.uint8 and steps is None else 1)
-    found: dict[str, Any] = {}
+    splits: dict[str, Any] = {}
     for ending, split in SPLITS.items():
         x = samples.get(f"x{ending}")
-        found[split] = None if x is None else _stored(x).reshape(len(x), *(() if steps is None else (steps,)), *shape)
-        found[f"{split}_labels"] = None if x is None else data.arrays[f"y{ending}"].astype(np.int64)
-    xs = [x for split, x in found.items() if not split.endswith("labels") and x is not None]
+        splits[split] = None if x is None else _stored(x).reshape(len(x), *(() if steps is None else (steps,)), *shape)
+        splits[f"{split}_labels"] = None if x is None else data.arrays[f"y{ending}"].astype(np.int64)
+    xs = [x for split, x in splits.items() if not split.endswith("labels") and x is not None]
     _check_unit(xs, levels, config, data.where)
     grid, groups = input_grid(xs, levels, config), data.arrays.get(GROUP)
-    return Raw(**found, levels=levels, timed=steps is not None, grid=grid, digest=digest, groups=groups)
+    return Raw(**splits, levels=levels, timed=steps is not None, grid=grid, digest=digest, groups=groups)
 
 
 def _stored(x: NDArray[Any]) -> NDArray[Any]:

@@ -50,7 +50,7 @@ def load(config: DatasetConfig) -> Raw:
     """
     root, _, files = _listed(config)
     shape = look(config).shape
-    count = sum(len(found) for found in files.values())
+    count = sum(len(images_of_split) for images_of_split in files.values())
     if count * int(np.prod(shape)) > MAX_ARRAY_BYTES:
         raise InputError(
             f"{root}: {count:,} images of {list(shape)} take more than {MAX_ARRAY_BYTES // 2**30} GiB; choose a "
@@ -58,12 +58,12 @@ def load(config: DatasetConfig) -> Raw:
         )
     digest = hashlib.sha256()
     splits: dict[str, Any] = {name: None for split in _SPLITS for name in (split, f"{split}_labels")}
-    for split, found in files.items():
-        images = np.empty((len(found), *shape), np.uint8)
-        for index, (path, _) in enumerate(found):
+    for split, images_of_split in files.items():
+        images = np.empty((len(images_of_split), *shape), np.uint8)
+        for index, (path, _) in enumerate(images_of_split):
             digest.update(f"{path.relative_to(root)}\0{sha256(path)}\n".encode("utf-8", "surrogateescape"))
             images[index] = _pixels(path, shape, config)
-        splits[split], splits[f"{split}_labels"] = images, np.array([label for _, label in found], np.int64)
+        splits[split], splits[f"{split}_labels"] = images, np.array([label for _, label in images_of_split], np.int64)
     return Raw(**splits, levels=config.levels or 255, digest=digest.hexdigest())
 
 
@@ -89,7 +89,7 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
         files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
         if not files[split]:
             raise _no_images(folder)
-    empty = [n for label, n in enumerate(classes) if all(label != found for _, found in files["train"])]
+    empty = [n for label, n in enumerate(classes) if all(label != other for _, other in files["train"])]
     if empty:
         raise InputError(f"{parts['train'] / empty[0]}: expected images of a class; found none; remove the folder")
     return root, classes, files

@@ -118,8 +118,8 @@ def _pooled(pool: Pool, x: Tensor, how: Callable[..., Tensor]) -> Tensor:
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
-    return found
+    array: NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
+    return array
 
 
 def _like(node: Linear | Conv) -> nn.Linear | nn.Conv2d:

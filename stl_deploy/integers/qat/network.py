@@ -110,8 +110,8 @@ def _compared(layers: Layers, graph: IntegerGraph, node: PopulationNode, lif: Lo
 
 
 def _whole(numbers: Tensor) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = numbers.detach().cpu().numpy().astype(np.int64)
-    return found
+    integers: NDArray[np.int64] = numbers.detach().cpu().numpy().astype(np.int64)
+    return integers
 
 
 def _quantise_population(
@@ -151,12 +151,12 @@ def _quantise_population(
     layers[neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(neuron)), start.graph.accumulator)
 
 
-def _synapses(program: Program, neuron: Neuron, found: FanIn) -> list[Linear | Conv]:
+def _synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[Linear | Conv]:
     """Return the layers of weights that reach a population; raise UnsupportedError for other inputs."""
-    if found.between:
-        between = found.between[0]
+    if paths.between:
+        between = paths.between[0]
         refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", "put it behind the neurons")
-    return [_synapse(program, neuron, leaf) for leaf in found.leaves]
+    return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
 
 
 def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
@@ -205,7 +205,7 @@ def whole_config(config: RunConfig, network: Network) -> RunConfig:
 
 def _whole_specs(specs: Iterable[LayerSpec], decays: list[float]) -> tuple[LayerSpec, ...]:
     """Return the plain specs. decays: of the populations to come, in order; those of ``specs`` are taken off."""
-    found: list[LayerSpec] = []
+    specs_of_integers: list[LayerSpec] = []
     for spec in specs:
         if isinstance(spec, NormSpec | DropoutSpec):
             continue
@@ -219,8 +219,8 @@ def _whole_specs(specs: Iterable[LayerSpec], decays: list[float]) -> tuple[Layer
         elif isinstance(spec, ResidualSpec):
             update = {"layers": _whole_specs(spec.layers, decays)}
             update["shortcut"] = _whole_specs(spec.shortcut, decays)
-        found.append(spec.model_copy(update=update))
-    return tuple(found)
+        specs_of_integers.append(spec.model_copy(update=update))
+    return tuple(specs_of_integers)
 
 
 def plain_numbers(layer: nn.Module) -> tuple[Tensor, Tensor | None]:

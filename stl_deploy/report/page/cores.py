@@ -28,10 +28,10 @@ def heat_map(placement: Mapping[str, Any]) -> str:
     known = {key: name for key, name in RESOURCES.items() if key in placement["limits"]}
     shown = placement["placements"]
     figure, axes = panels(len(shown), _WIDTH, 0.75 + 0.24 * len(known), columns=1)
-    for ax, one in zip(axes, shown, strict=True):
-        cores = one["cores"]
+    for ax, placed in zip(axes, shown, strict=True):
+        cores = placed["cores"]
         part = f"first {_MOST} of {len(cores)}" if len(cores) > _MOST else f"{len(cores)}"
-        ax.set_title(f"{one['placement']}: {part} cores")
+        ax.set_title(f"{placed['placement']}: {part} cores")
         _panel(ax, cores[:_MOST], known, placement["limits"])
     return inline(figure, "cores", "How full each core is, by resource, as a share of its limit")
 

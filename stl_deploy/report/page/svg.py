@@ -53,8 +53,8 @@ _STYLE: Any = {
 
 def style() -> AbstractContextManager[None]:
     """Return a context in which figures use the page's style alone; the user's settings are restored after it."""
-    found: AbstractContextManager[None] = context(["default", _STYLE])
-    return found
+    styled: AbstractContextManager[None] = context(["default", _STYLE])
+    return styled
 
 
 def panels(count: int, width: float, height: float, columns: int | None = None) -> tuple[Figure, list[Axes]]:

@@ -44,18 +44,18 @@ def _first(report: CheckReport) -> str:
     return ""
 
 
-def show_effects(found: Sequence[Effect], what: str, say: Console) -> None:
+def show_effects(effects: Sequence[Effect], what: str, say: Console) -> None:
     """Print the effects of other dialect choices on ``what``."""
     rows = [
         [effect.option, str(effect.assumed), str(effect.instead), _share(effect)]
-        for effect in found
+        for effect in effects
         if effect.differ != 0
     ]
     say.say(f"what other choices in the dialect would change, on {what}:")
     if rows:
         say.table(["option", "assumed", "instead", "outputs that change"], rows)
-    unchanged = dict.fromkeys(effect.option for effect in found if effect.differ == 0)
-    some = {effect.option for effect in found if effect.differ != 0}
+    unchanged = dict.fromkeys(effect.option for effect in effects if effect.differ == 0)
+    some = {effect.option for effect in effects if effect.differ != 0}
     nothing = [option for option in unchanged if option not in some]
     if nothing:
         say.say(f"nothing changes with: {', '.join(nothing)}")

@@ -23,14 +23,14 @@ def number(constant: Any) -> Tensor:
 
 def array(node: Any) -> Floats:
     """Return a constant node's value in float32."""
-    found: Floats = node.tensor.detach().cpu().float().numpy()
-    return found
+    floats: Floats = node.tensor.detach().cpu().float().numpy()
+    return floats
 
 
 def doubles(node: Any) -> NDArray[np.float64]:
     """Return a constant node's value in float64."""
-    found: NDArray[np.float64] = node.tensor.detach().cpu().double().numpy()
-    return found
+    floats: NDArray[np.float64] = node.tensor.detach().cpu().double().numpy()
+    return floats
 
 
 def pair(value: Any) -> tuple[int, int]:

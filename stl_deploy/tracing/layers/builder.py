@@ -287,4 +287,4 @@ def _value(population: Population, signal: Signal, h: float, s: float) -> Tensor
         population.state: torch.tensor(h, dtype=torch.float64),
         population.core.threshold.signal: torch.tensor(s if population.core.threshold.count else bool(s)),
     }
-    return Evaluation(lambda one, lag: None if lag else fixed.get(one))(signal, 0).double()
+    return Evaluation(lambda read, lag: None if lag else fixed.get(read))(signal, 0).double()

@@ -45,13 +45,13 @@ def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Opera
     terms, before = _pooled_shape(build, signal, x, windows)
     if len(terms) == 1 or not all(is_binary(build, (term,)) for term in terms):
         return _largest_of(build, signal, terms, before, windows)
-    found: Operands = ()
+    operands: Operands = ()
     for level in range(1, len(terms) + 1):  # the maximum of sums of spikes counts the levels that any of them reaches
         name = build.name("gate", "")
         threshold = np.asarray(level - 0.5, np.float32)
         reached = build.add(Neuron(name=name, shape=before, sources=terms, decay=None, threshold=threshold))
-        found += _largest_of(build, signal, reached, before, windows)
-    return found
+        operands += _largest_of(build, signal, reached, before, windows)
+    return operands
 
 
 def _largest_of(build: Builder, signal: Signal, terms: Operands, before: Shape, windows: _Windows) -> Operands:

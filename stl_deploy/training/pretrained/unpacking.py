@@ -70,9 +70,9 @@ def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_d
 
 
 def _weights(path: Path, expected: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if (found := sha256(path)) != expected:
+    if (actual := sha256(path)) != expected:
         wanted = expected or "on its card, which has none"
-        raise InputError(f"{path}: expected SHA-256 {wanted}; found {found}; install stl-deploy again")
+        raise InputError(f"{path}: expected SHA-256 {wanted}; found {actual}; install stl-deploy again")
     tensors, facts = read_tensors(path)
     return unpacked(tensors), facts
 

@@ -60,13 +60,13 @@ def product(x: Tensor, linear: nn.Linear) -> Tensor:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, found: _Found) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, events: _Found) -> Tensor:
         ctx.inputs = weight.shape[1]
-        if found.by_column is not None:
-            *arrays, ctx.apart = found.by_column
+        if events.by_column is not None:
+            *arrays, ctx.apart = events.by_column
             ctx.save_for_backward(*(torch.from_numpy(array) for array in arrays))
         offset = _NO_BIAS if bias is None else array(bias)
-        return _multiply(found.by_row, found.rows, array(weight.t().contiguous()), offset)
+        return _multiply(events.by_row, events.rows, array(weight.t().contiguous()), offset)
 
     @staticmethod
     @once_differentiable
