@@ -47,6 +47,7 @@ class Options:
 
     origin: source of the Program (``source``, ``sha256``), for the artifact's metadata.
     calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
+    is_random: x was drawn at random, which sentences with percentages say.
     x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
     progress: called with (done, total) steps by long work; deadline: seconds that an outside tool may take
     without showing progress.
@@ -59,6 +60,7 @@ class Options:
     labels: NDArray[np.int64] | None = None
     progress: Callable[[int, int], None] | None = None
     deadline: float = 600.0
+    is_random: bool = False
     say: Console = QUIET
 
 

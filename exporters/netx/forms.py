@@ -126,9 +126,10 @@ def run_integers(model: NetxModel | IntegerModel, x: NDArray[Any]) -> NetxRun:
     return NetxRun((result.y * graph.output.unit).astype(np.float32), result.spikes)
 
 
-def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> None:
+def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int, *, drawn: bool = False) -> None:
     """Print the table, measured on the first ``samples`` of ``of``."""
-    say.say(f"threshold forms on {'all' if samples == of else f'the first {samples:,} of'} {of:,} samples:")
+    part, kind = "all" if samples == of else f"the first {samples:,} of", " random" if drawn else ""
+    say.say(f"threshold forms on {part} {of:,}{kind} samples:")
     shown = []
     for row in rows:
         accuracy = "-" if row.accuracy is None else f"{row.accuracy:.2%}"
@@ -136,13 +137,31 @@ def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> 
         if row.differing is not None and row.compared:
             spikes = f"{row.differing:,} of {row.compared:,} ({row.differing / row.compared:.2%})"
         shown.append([row.stage, row.form, accuracy, spikes, row.holds if row.refused is None else row.refused])
-    say.table(["weights", "thresholds", "accuracy", "spikes that differ from the graph", "held by"], shown)
+    say.table(
+        [
+            "weights",
+            "thresholds",
+            "accuracy",
+            f"spikes that differ from the graph{' (random input)' if drawn else ''}",
+            "held by",
+        ],
+        shown,
+    )
 
 
 def tell_forms(
-    program: Program, calibration: NDArray[Any], x: NDArray[Any], labels: NDArray[Any] | None, say: Console, of: int
+    program: Program,
+    calibration: NDArray[Any],
+    x: NDArray[Any],
+    labels: NDArray[Any] | None,
+    say: Console,
+    of: int,
+    drawn: bool = False,
 ) -> list[dict[str, Any]]:
-    """Quantise in each form, print the table, and return its rows (JSON-ready); of: number of available samples."""
+    """Quantise in each form, print the table, and return its rows (JSON-ready).
+
+    of: number of available samples; drawn: whether at random.
+    """
     rows = compare_forms(program, quantise_forms(program, calibration), x, labels)
-    show_forms(rows, say, x.shape[1], of)
+    show_forms(rows, say, x.shape[1], of, drawn=drawn)
     return [asdict(row) for row in rows]

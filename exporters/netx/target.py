@@ -151,7 +151,9 @@ class Netx(Format):
         if x is not None:
             first = on_grid(program, x[:, :CALIBRATION])
             labels = None if options.labels is None else options.labels[:CALIBRATION]
-            forms = {"forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1])}
+            forms = {
+                "forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1], drawn=options.is_random)
+            }
             forms["forms_samples"] = first.shape[1]
         scale, form = input_scale(program), options.thresholds
         model = export_netx(program, path, calibration=given, input_scale=scale, thresholds=form)

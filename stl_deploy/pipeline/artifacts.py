@@ -263,8 +263,9 @@ class ParityBench:
         self.runs.append(parity)
 
 
-def show_parity(report: ParityReport, say: Console) -> None:
-    """Print agreement by layer."""
+def show_parity(report: ParityReport, say: Console, *, is_random: bool = False) -> None:
+    """Print agreement by layer; is_random: the percentages say that they are of random input."""
     for warning in report.warnings:
         say.warn(warning)
-    say.table(list(LAYER_HEADER), [list(row) for row in layer_rows(report)])
+    headers = [f"{name} (random input)" if is_random and name == "agreement" else name for name in LAYER_HEADER]
+    say.table(headers, [list(row) for row in layer_rows(report)])

@@ -58,13 +58,14 @@ def export(
     what: str | None = None,
     origin: Mapping[str, str] | None = None,
     calibration: Callable[[], NDArray[Any]] | None = None,
+    is_random: bool = False,
     say: Console = QUIET,
 ) -> Exported:
     """Write one artifact and ``<output>.manifest.json``.
 
     x: input for verification, and for calibration unless ``calibration`` loads better; None: random input on the
     graph's grid, with a message. labels: of x. what: x in words; None: as many of its samples as `compared` allows
-    are taken. origin: of the network; default: its name and hash.
+    are taken. origin: of the network; default: its name and hash. is_random: x was drawn, which tables say.
     An artifact that fails its verification is removed.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
@@ -73,6 +74,7 @@ def export(
     program = net.program
     if x is None:
         x, what = drawn(program)
+        is_random = True
     elif what is None:
         x, labels, what = compared(program, x, labels, "x")
     program, x = on_declared_grid(program, x, options.input_grid, say)
@@ -83,6 +85,7 @@ def export(
         "x": x,
         "labels": labels,
         "deadline": options.deadline,
+        "is_random": is_random,
         "say": say,
     }
     say.say(f"exporting {origin['source']} to {to}")
@@ -92,7 +95,7 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if options.verified:
             say.say(f"reading {path.name} back and running it on {what}")
-            comparison = _verified(ParityBench(program, x), path, target, output, options.deadline, say)
+            comparison = _verified(ParityBench(program, x), path, target, output, options, is_random, say)
             facts["verified"] = comparison if comparison is None else {"input": what, **comparison}
         contents = manifest(program, [path], source=dict(origin), **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
@@ -103,14 +106,14 @@ def export(
 
 
 def _verified(
-    bench: ParityBench, path: Path, target: Format, output: Path, deadline: float, say: Console
+    bench: ParityBench, path: Path, target: Format, output: Path, options: ExportOptions, is_random: bool, say: Console
 ) -> dict[str, Any] | None:
     """Return the comparison's results; None, with a warning, if the artifact cannot run on this machine."""
     reason = why_unavailable(target.load(path))
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
         return None
-    bench.artifact(path, target, artifact=str(output), deadline=deadline)
-    show_parity(bench.report, say)
+    bench.artifact(path, target, artifact=str(output), deadline=options.deadline)
+    show_parity(bench.report, say, is_random=is_random)
     bench.report.require()
     return bench.report.as_dict()

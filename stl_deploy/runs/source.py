@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,19 +169,34 @@ def swapped(steps: int, samples: int, usual: Any) -> bool:
     return bool(steps != usual and samples == usual)
 
 
-def program_input(
-    source: Source, program: Program, file: Path | None
-) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
-    """Return a network's input, its labels if there are any, and its description in words.
+class ProgramInput(NamedTuple):
+    """A network's input, its labels if there are any, its description in words, and whether it was drawn at random."""
 
-    The npz file given; else a run folder's test samples; else `drawn`. Of a file as many samples as `compared` allows.
+    x: NetworkInput
+    labels: NDArray[np.int64] | None
+    what: str
+    is_random: bool = False
+
+
+def run_of(source: Source) -> Path | None:
+    """Return the run folder that a source is, or that a ``net.nir`` lies in with its configuration; None without."""
+    folder = source.path if source.kind == RUN else source.path.parent
+    whole = (folder / "config.yaml").is_file() and (source.kind == RUN or source.path.name == "net.nir")
+    return folder if whole else None
+
+
+def program_input(source: Source, program: Program, file: Path | None) -> ProgramInput:
+    """Return a network's input: the npz file given; else its run folder's test samples; else `drawn`.
+
+    Of a file as many samples as `compared` allows.
     """
-    if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
-        file = source.path / TEST_INPUT
+    folder = run_of(source) or (source.path if source.kind == RUN else None)
+    if file is None and folder is not None and (folder / TEST_INPUT).is_file():
+        file = folder / TEST_INPUT
     if file is None:
         x, what = drawn(program)
-        return x, None, what
-    return compared(program, *read_for(source, program, file), str(file))
+        return ProgramInput(x, None, what, is_random=True)
+    return ProgramInput(*compared(program, *read_for(source, program, file), str(file)))
 
 
 def input_of(source: Source, given: Path | None) -> Path:

@@ -33,7 +33,7 @@ from stl_deploy.pipeline.artifacts import show_parity
 from stl_deploy.pipeline.read import open_network
 from stl_deploy.pipeline.results import Exported, Simulation
 from stl_deploy.runs.manifest import check_network
-from stl_deploy.runs.source import RUN, Source, open_program, open_source, program_input, read_for
+from stl_deploy.runs.source import RUN, Source, open_program, open_source, program_input, read_for, run_of
 
 CALIBRATION = 256
 """Training images of a run that integers are chosen by."""
@@ -63,15 +63,16 @@ def export(
     require_other(output, source)
     opened = open_source(source)
     net = open_network(opened, dialect, say=say)
-    x, labels, what = program_input(opened, net.program, input_file)
+    given = program_input(opened, net.program, input_file)
     return exporting.export(
         net,
         to,
         output,
-        x,
+        given.x,
         options,
-        labels=labels,
-        what=what,
+        labels=given.labels,
+        what=given.what,
+        is_random=given.is_random,
         origin={"source": opened.file.name, "sha256": sha256(opened.file)},
         calibration=_calibration(opened, input_file),
         say=say,
@@ -80,13 +81,14 @@ def export(
 
 def _calibration(source: Source, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
     """Return a run folder's training images, if no input was given."""
-    if source.kind != RUN or input_file is not None or not (source.path / "config.yaml").is_file():
+    folder = run_of(source)
+    if folder is None or input_file is not None:
         return None
 
     def load() -> NDArray[Any]:
         from stl_deploy.runs.inputs import training_input  # torch
 
-        return training_input(source.path, CALIBRATION)
+        return training_input(folder, CALIBRATION)
 
     return load
 
@@ -114,10 +116,10 @@ def verify(
     if opened.kind == RUN:
         check_network(source)
     program = open_program(opened, dialect, say=say)
-    x, labels, what = program_input(opened, program, input_file)
-    say.say(f"input: {what}")
-    report = verifying.verify(program, against, x, options, labels=labels, say=say)
-    show_parity(report, say)
+    given = program_input(opened, program, input_file)
+    say.say(f"input: {given.what}")
+    report = verifying.verify(program, against, given.x, options, labels=given.labels, say=say)
+    show_parity(report, say, is_random=given.is_random)
     return report
 
 

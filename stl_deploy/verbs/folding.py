@@ -94,12 +94,12 @@ def fold_file(
     if options.delays == "steps":
         for note in after.metadata.get("delays", ["no delay lies between two steps"]):
             say.say(note)
-    x, _, what = program_input(opened, net.program, input_file)
-    before, x = on_declared_grid(net.program, x, options.input_grid, say)
+    given = program_input(opened, net.program, input_file)
+    before, x = on_declared_grid(net.program, given.x, options.input_grid, say)
     bench = ParityBench(before, x)
     bench.add(output.name, ParityBench(after, x).expected, required=False)
-    say.say(f"{output.name} against {source.name} on {what}:")
-    show_parity(bench.report, say)
+    say.say(f"{output.name} against {source.name} on {given.what}:")
+    show_parity(bench.report, say, is_random=given.is_random)
     say.say(f"written: {output}")
     return {
         "output": str(output),
