@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from stl_deploy._util.files import write_text
+from stl_deploy._util.files import sha256, write_text
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.code_size import code_size
@@ -20,6 +21,8 @@ from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import NAME, About, read_integers, write_integers
 
 MAX_TEXT = 2**28
+_made: dict[str, dict[str, str]] = {}
+"""Hashes of the files that the last integers written here make, by the hash of these: rendered once, not twice."""
 
 
 def write_folder(
@@ -44,6 +47,8 @@ def write_folder(
     for name, text in files.items():
         write_text(folder / name, text)
     write_integers(graph, about, folder / NAME)
+    _made.clear()
+    _made[sha256(folder / NAME)] = {name: _digest(text) for name, text in files.items()}
     return plan
 
 
@@ -59,16 +64,22 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, Pro
         plan = make_plan(graph)
     except (UnsupportedError, InputError) as error:
         raise InputError(f"{folder / NAME}: {error}") from None
-    files = render_plan(plan, about)
+    files = _made.get(sha256(folder / NAME))
+    if files is None:
+        files = {name: _digest(text) for name, text in render_plan(plan, about).items()}
     texts = {name: _text(folder / name, files) for name in files}
     for name in files:
-        if texts[name] != files[name] and not trust:
+        if _digest(texts[name]) != files[name] and not trust:
             raise InputError(
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or, if you know it, take "
                 + remedy(cli="simulate --trust", python="simulate(..., trust=True)")
             )
     return graph, Program(texts, plan, about.prefix)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _text(path: Path, names: Iterable[str]) -> str:

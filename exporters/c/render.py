@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
@@ -23,6 +25,8 @@ _FILES = {"net.c.j2": "{}.c", "net.h.j2": "{}.h", "main.c.j2": "main.c", "Makefi
 _DECISION_FILES = {"decide.c.j2": "{}_decide.c", "decide.h.j2": "{}_decide.h"}
 """Names of files by their templates; {} is the prefix. The second: where the outputs are scores of classes."""
 WIDTH = 120
+_LITERALS = 106
+"""Characters of a line of numbers, behind its indent of 4."""
 """Columns of a line of C."""
 MOST_NAMES = 1000
 """Class names in the header."""
@@ -229,6 +233,29 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def literals(values: NDArray[Any]) -> str:
-    """Return lines of comma-separated numbers for an array initialiser."""
-    text = ", ".join(str(int(value)) for value in values)
-    return textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    """Return lines of comma-separated numbers for an array initialiser, as `textwrap.fill` would break them.
+
+    A network has millions of them, so that lines are cut by where their words end, not word by word.
+    """
+    numbers = np.asarray(values)
+    text = str(numbers.tolist())[1:-1]
+    ends = np.cumsum(_lengths(numbers) + 2).tolist()  # each number with its comma and blank
+    lines, first, past = list[str](), 0, 0
+    while first < len(ends):
+        last = max(bisect_right(ends, past + _LITERALS + 1, first), first + 1)
+        if last == len(ends) - 1 and ends[-1] - past - 2 <= _LITERALS:
+            last = len(ends)  # no comma follows the last one
+        lines.append("    " + text[past : ends[last - 1] - 2])
+        first, past = last, ends[last - 1]
+    return ",\n".join(lines)
+
+
+def _lengths(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how many characters each integer takes."""
+    sizes = np.abs(numbers.astype(np.int64))
+    lengths = 1 + (numbers < 0).astype(np.int64)
+    limit = 10
+    while (sizes >= limit).any():
+        lengths += sizes >= limit
+        limit *= 10
+    return lengths

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.working import stage
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Output, Program, Source
 from stl_deploy.graph.run import run
@@ -75,7 +76,8 @@ def quantise(
     aim = {n.name: recorded[n.name].astype(np.uint8).reshape(*x.shape[:2], *n.shape) for n in program.spiking}
     build = LayerwiseQuantiser(program, known, aim, hardware)
     build.input(x, input_scale, largest)
-    for node in program.nodes:
+    for number, node in enumerate(program.nodes, 1):
+        stage("choosing integers: layer", number, len(program.nodes))
         if not isinstance(node, Input):
             build.add(node)
     graph = IntegerGraph(_in_order(build.nodes), hardware.accumulator)

@@ -167,7 +167,13 @@ class ParityBench:
         self, path: Path, of: Format, name: str | None = None, *, deadline: float | None = None, **about: Any
     ) -> Runner:
         """Read an artifact back and compare its run; return the Runner. deadline: see `ready`."""
-        runner = ready(of.load(path), self.program, deadline)
+        return self.loaded(of.load(path), path, name, deadline=deadline, **about)
+
+    def loaded(
+        self, runner: Runner, path: Path, name: str | None = None, *, deadline: float | None = None, **about: Any
+    ) -> Runner:
+        """Compare the run of an artifact that was read back; return the Runner. deadline: see `ready`."""
+        runner = ready(runner, self.program, deadline)
         self.compare(name or path.name, runner, path, **{"artifact": str(path), **about})
         return runner
 

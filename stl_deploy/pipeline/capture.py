@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
+from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
@@ -44,6 +45,7 @@ from stl_deploy.pipeline.time_axis import (
     few_samples,
     ignores_later_steps,
     not_samples,
+    varied,
 )
 from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
@@ -73,6 +75,7 @@ def capture(
     reset: Callable[[], Any] | None = None,
     output: int | str | None = None,
     verify: bool = True,
+    progress: bool | None = None,
 ) -> SpikingGraph:
     """One graph of one time step of ``model``, proved on ``x``.
 
@@ -81,7 +84,8 @@ def capture(
     forward takes one step ``[B, *shape]`` at a time and keeps its state (``"step"``), or ``[B, *shape]`` for a forward
     that loops over time itself (``"inside"``). reset: brings the model to rest, where it has no method of that name.
     output: which of several outputs is meant (index or name; default: the first tensor). verify: False leaves the
-    proof out.
+    proof out. progress: False shows nothing while it runs; default: after a few seconds a line that is replaced, off a
+    terminal a plain line every ten seconds.
 
     Raises CaptureError, with the line of the user's file, where the module has no form as a graph, and with layer, step
     and neuron where the graph does not spike as the module does.
@@ -90,11 +94,20 @@ def capture(
         print(net.proof)
         net.export("net.onnx")
     """
+    with working(f"capturing {type(model).__name__}", progress):
+        net = _captured(model, x, Call(time, reset, output), verify)
+    for warning in net.proof.warnings if net.proof is not None else ():
+        warnings.warn(warning, stacklevel=2)
+    return net
+
+
+def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
-    call = Call(time, reset, output)
+    time = call.time
     batch = _batch(model, x, call)
     few = few_samples(batch, call)
+    stage("tracing")
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
@@ -107,15 +120,15 @@ def capture(
         raise as_asked(error, model, batch, call) from error
     require_repeatable(model, few, call)
     _require_whole(traced, batch)
+    stage("folding")
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
     shown = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
     metadata = {**folded.program.metadata, CAPTURED: shown}
     folded = folded._replace(program=replace(folded.program, metadata=metadata))
+    stage("proving on x")
     proof = _prove(model, traced, folded, batch) if verify else None
-    for warning in proof.warnings if proof is not None else ():
-        warnings.warn(warning, stacklevel=2)
     return SpikingGraph(
         folded.program,
         proof=proof,
@@ -301,9 +314,10 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     several = _at_least_two(x, call)
     axis = batch_axis(call)
     unseen = {"input within x's range": within(x, axis), "input beyond x's range": beyond(x, axis)}
-    runs = [("x", several), ("fresh input", permuted(several, 0)), *unseen.items(), *_varied(x, call)]
+    runs = [("x", several), ("fresh input", permuted(several, 0)), *unseen.items(), *varied(x, call)]
     compared, done = 0, []
-    for what, given in runs:
+    for number, (what, given) in enumerate(runs, 1):
+        stage("proving: run", number, len(runs))
         try:
             compared += prove_replay(model, traced, given, what)
         except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
@@ -314,6 +328,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         done.append(what)
     sizes, fixed = _prove_other_sizes(model, traced, x)
     done += sizes
+    stage("proving the folded layers")
     layers, spikes, array = _prove_folded(traced, folded, x)
     for given in () if _casts_of_input(traced) or _coarse(traced) else unseen.values():
         _prove_folded(traced, folded, given)
@@ -424,17 +439,3 @@ def _casts_of_input(traced: Traced) -> set[torch.dtype]:
     """The types of integers that the module casts its input to."""
     casts = [signal for signal in traced.steps.signals if signal.node.name == "_to_copy" and holds_input(signal)]
     return {signal.node.dtype for signal in casts if not signal.node.dtype.is_floating_point}
-
-
-def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
-    """Return fresh input with another batch size, and another number of steps if the caller decides that."""
-    axis = batch_axis(call)
-    size = x.shape[axis]
-    index = torch.arange(size + 1) % size
-    variants = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
-    if call.time != "inside":
-        steps = x.shape[1 - axis]
-        index = torch.arange(steps + 2) % steps
-        longer = permuted(x.index_select(1 - axis, index), 2)
-        variants.append((f"another number of steps ({steps + 2})", longer))
-    return variants

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix, write_json
 from stl_deploy._util.remedies import option
+from stl_deploy._util.working import stage
 from stl_deploy.config.options import ExportOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
@@ -89,11 +90,13 @@ def export(
         "say": say,
     }
     say.say(f"exporting {origin['source']} to {to}")
+    stage(f"making {to}")
     with whole_artifact(output, target) as path:
         facts = write(program, target, path, of_target(options), **common)
         if "load" in facts:  # names the file as it will be called
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if options.verified:
+            stage("reading it back and running it")
             say.say(f"reading {path.name} back and running it on {what}")
             comparison = _verified(ParityBench(program, x), path, target, output, options, is_random, say)
             facts["verified"] = comparison if comparison is None else {"input": what, **comparison}
@@ -109,11 +112,12 @@ def _verified(
     bench: ParityBench, path: Path, target: Format, output: Path, options: ExportOptions, is_random: bool, say: Console
 ) -> dict[str, Any] | None:
     """Return the comparison's results; None, with a warning, if the artifact cannot run on this machine."""
-    reason = why_unavailable(target.load(path))
+    runner = target.load(path)
+    reason = why_unavailable(runner)
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
         return None
-    bench.artifact(path, target, artifact=str(output), deadline=options.deadline)
+    bench.loaded(runner, path, artifact=str(output), deadline=options.deadline)
     show_parity(bench.report, say, is_random=is_random)
     bench.report.require()
     return bench.report.as_dict()

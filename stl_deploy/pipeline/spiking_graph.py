@@ -16,6 +16,7 @@ from stl_deploy._util.arrays import as_array
 from stl_deploy._util.files import checked_labels, leading, require_suffix, write_text
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.tables import columns, html_table
+from stl_deploy._util.working import working
 from stl_deploy.config.options import (
     CheckKeywords,
     CheckOptions,
@@ -212,7 +213,13 @@ class SpikingGraph:
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(
-        self, path: str | Path, to: str | None = None, *, x: Any = None, **options: Unpack[ExportKeywords]
+        self,
+        path: str | Path,
+        to: str | None = None,
+        *,
+        x: Any = None,
+        progress: bool | None = None,
+        **options: Unpack[ExportKeywords],
     ) -> Exported:
         """Write one artifact and its manifest, read it back and run it. A failed one is removed.
 
@@ -221,6 +228,8 @@ class SpikingGraph:
             to: The target; default: by the suffix of ``path``.
             x: Input ``[T, B, *shape]`` to calibrate and verify on; default: ``sample``, else random input on the
                 graph's grid.
+            progress: False shows nothing while it runs; default: after a few seconds a line that is replaced, off a
+                terminal a plain line every ten seconds.
             options: Fields of `ExportOptions`, as in ``export("net.onnx", form="step")``.
 
         Returns:
@@ -234,7 +243,9 @@ class SpikingGraph:
 
         output = Path(path)
         given = self.sample if x is None else self._given(x)
-        return exporting.export(self, to or exporting.target_of(output), output, given, ExportOptions(**options))
+        chosen = ExportOptions(**options)
+        with working(f"exporting {output.name}", progress):
+            return exporting.export(self, to or exporting.target_of(output), output, given, chosen)
 
     @named_options(SimulateOptions, target="backend")
     def simulate(self, x: Any, *, backend: str = "reference", **options: Unpack[SimulateKeywords]) -> Simulation:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
+from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.trace import batch_axis
@@ -102,3 +103,17 @@ def ignores_later_steps(model: nn.Module, x: Tensor, call: Call, steps: int) -> 
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
     return whole.shape == part.shape and torch.equal(whole, part)
+
+
+def varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
+    """Return fresh input with another batch size, and another number of steps if the caller decides that."""
+    axis = batch_axis(call)
+    size = x.shape[axis]
+    index = torch.arange(size + 1) % size
+    variants = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
+    if call.time != "inside":
+        steps = x.shape[1 - axis]
+        index = torch.arange(steps + 2) % steps
+        longer = permuted(x.index_select(1 - axis, index), 2)
+        variants.append((f"another number of steps ({steps + 2})", longer))
+    return variants

@@ -16,6 +16,7 @@ from stl_deploy._util.files import make_place, sha256
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.working import StageConsole, working
 from stl_deploy.config.load import apply_overrides, config_of, load_config, preset_names
 from stl_deploy.config.options import FoldKeywords, FoldOptions
 from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfig, VoteSpec
@@ -77,6 +78,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
+    progress: bool | None = None,
 ) -> TrainedRun:
     """Train one model and keep it in a run folder.
 
@@ -84,8 +86,10 @@ def train(
     them. data: replaces the configuration's dataset: torch Datasets ``(train, validation, test)``, ``(train, test)`` or
     one, or what `stl_deploy.data.from_arrays` gives; it is kept in the run folder as data.npz. A preset's last linear
     layer then gets the size that their classes need.
-    output: the run folder; default: ``runs/`` and the configuration's name. resume, overwrite, quiet: as on the
-    command line. Raises ConfigError and InputError for what does not fit, DivergedError where training meets NaN.
+    output: the run folder; default: ``runs/`` and the configuration's name. resume, overwrite: as on the command line.
+    quiet: False prints what the command line prints. progress: False shows nothing while it runs; default: after a few
+    seconds a line that is replaced, off a terminal a plain line every ten seconds.
+    Raises ConfigError and InputError for what does not fit, DivergedError where training meets NaN.
 
         run = stl_deploy.train("digits", data=stl_deploy.data.from_arrays(x, y), output="runs/mine")
         net = run.graph()
@@ -93,19 +97,32 @@ def train(
     folder = Path(output) if output is not None else Path("runs") / _name(config)
     chosen = apply_overrides(_loaded(config), changes)
     refuse_replacing(folder, resume=resume, overwrite=overwrite)
-    say = Console(quiet=quiet)
+    say = StageConsole() if quiet else Console()
+    with working(f"training into {folder}", progress if quiet else False):
+        return TrainedRun(folder, _trained(config, chosen, folder, data, changes, resume, overwrite, say))
+
+
+def _trained(
+    config: str | Path | Mapping[str, Any] | RunConfig,
+    chosen: RunConfig,
+    folder: Path,
+    data: Any,
+    changes: Sequence[str],
+    resume: bool,
+    overwrite: bool,
+    say: Console,
+) -> dict[str, Any]:
+    """Train on the configuration's data or on others."""
     if data is None:
         chosen = checked(chosen, own=is_own(config))
-        results = train_into(chosen, folder, resume=resume, overwrite=overwrite, say=say)
-    else:
-        arrays = data if isinstance(data, ArrayData) else from_datasets(data)
-        path = (folder / DATA_FILE).resolve()
-        preset = isinstance(config, str) and config in preset_names()
-        own_encoder = not preset or any(change.startswith("dataset.encoder") for change in changes)
-        chosen = _with_data(chosen, arrays, path, own_encoder=own_encoder)
-        chosen = checked(_for_classes(chosen) if preset else chosen)
-        results = _train_on(arrays, chosen, folder, resume=resume, overwrite=overwrite, say=say)
-    return TrainedRun(folder, results)
+        return train_into(chosen, folder, resume=resume, overwrite=overwrite, say=say)
+    arrays = data if isinstance(data, ArrayData) else from_datasets(data)
+    path = (folder / DATA_FILE).resolve()
+    preset = isinstance(config, str) and config in preset_names()
+    own_encoder = not preset or any(change.startswith("dataset.encoder") for change in changes)
+    chosen = _with_data(chosen, arrays, path, own_encoder=own_encoder)
+    chosen = checked(_for_classes(chosen) if preset else chosen)
+    return _train_on(arrays, chosen, folder, resume=resume, overwrite=overwrite, say=say)
 
 
 def _train_on(

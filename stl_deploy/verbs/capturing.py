@@ -64,7 +64,7 @@ def capture(
     model = load_module(module, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # those of the proof are printed below
-        net = capture_module(model, x, time=time, output=pick)
+        net = capture_module(model, x, time=time, output=pick, progress=False if say.quiet else None)
     _write(net, output)
     say.say(str(replace(net.proof, left_aside=0)))
     if net.proof.left_aside:
