@@ -27,7 +27,8 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, Cell, beside, quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, quoted
+from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.verdict import equal_at
 from stl_deploy.energy.models.wording import percent
 from stl_deploy.runs.folded_run import fold_run
@@ -117,7 +118,7 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
     )
 
 
-def _quoted(cell: Cell) -> pretrained.Quoted:
+def _quoted(cell: Ratio) -> pretrained.Quoted:
     told = cell.as_dict()
     keys = ("dataflow", "sums", "width", "prices", "ann_zeros")
     return pretrained.Quoted(**{key: told[key] for key in keys}, snn_over_ann=_short(cell.ratio))

@@ -4,7 +4,8 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.counts.stream import count_stream
 from stl_deploy.energy.measure import EnergyReport, energy_report, energy_schema, measure_energy
-from stl_deploy.energy.models.what_if import WhatIf, what_if
+from stl_deploy.energy.models.ratios import Ratio
+from stl_deploy.energy.models.what_if import what_if
 from stl_deploy.energy.prices.load import list_prices, load_prices
 from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.energy.validate import Check, validate
@@ -15,7 +16,7 @@ __all__ = [
     "Check",
     "EnergyReport",
     "PriceList",
-    "WhatIf",
+    "Ratio",
     "count_stream",
     "energy_report",
     "energy_schema",

@@ -25,17 +25,18 @@ from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.samples import Samples
 from stl_deploy.energy.counts.stream import count_stream, split
 from stl_deploy.energy.counts.traffic import placement_json, traffic
-from stl_deploy.energy.models.accounts import Model, models, range_of
+from stl_deploy.energy.models.accounts import models, range_of
 from stl_deploy.energy.models.break_even import BreakEven, break_even
-from stl_deploy.energy.models.conventions import Convention, conventions, first_layer
+from stl_deploy.energy.models.conventions import conventions, first_layer
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
 from stl_deploy.energy.models.frontier import Frontier
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, Cell, by_layer, grid, itemised, quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid, itemised, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
+from stl_deploy.energy.models.ratios import ByRule, Ratio
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
 from stl_deploy.energy.models.verdict import Findings, Idle, spread, verdict
-from stl_deploy.energy.models.what_if import WhatIf, what_if_table
+from stl_deploy.energy.models.what_if import what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import OnChip
@@ -60,10 +61,10 @@ _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 
 
 @dataclass(frozen=True)
-class EnergyReport:
+class EnergyReport(ByRule):
     """Counts, joules, conventions and break-even of one network on one input.
 
-    right: whether each sample is decided right, ``[B]``.
+    ratios: SNN over ANN under every rule. right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
     of each step, which the ANN twin of one pass does not decide. idle: why the network decides nothing on this input.
     """
@@ -72,19 +73,16 @@ class EnergyReport:
     counts: Counts
     coding: Coding
     energy: tuple[Priced, ...]
-    conventions: tuple[Convention, ...]
+    ratios: tuple[Ratio, ...]
     break_even: BreakEven
     assumptions: tuple[str, ...]
     memory: Mapping[str, TapMemory | NeuronMemory]
     operations: Mapping[str, Mapping[str, int]]
-    comparisons: tuple[Cell, ...]
-    models: tuple[Model, ...]
     chips: tuple[ChipLine, ...]
     by_layer: tuple[tuple[str, float, float], ...]
     edges: Mapping[str, tuple[str, ...]]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
-    what_if: tuple[WhatIf, ...]
     neurobench: Mapping[str, Any]
     machine: MachineEnergy | None
     placement: Mapping[str, Any]
@@ -290,19 +288,16 @@ def energy_report(
         counts,
         coding,
         tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
-        conventions(net, of_net),
+        (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published, *what_if_table(net, of_net, twin)),
         break_even(net, of_net, lists, published, twin),
         (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
-        grid(net, of_net, lists, twin),
-        published,
         chip_lines(net, of_net, chip, messages, step_time),
         zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first),
         samples,
-        what_if_table(net, of_net, twin),
         neurobench_fields(program, counts),
         machine,
         placement_json(chip, messages, counts.batch),

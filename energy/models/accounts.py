@@ -6,8 +6,7 @@ costs per 64 bits. Differences from the papers are named with each model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,64 +14,29 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow, lemaire
 from stl_deploy.energy.models.dataflow import Dataflow
-from stl_deploy.energy.models.grid import Zeros, memory_lists
+from stl_deploy.energy.models.grid import memory_lists
 from stl_deploy.energy.models.layout import activation_bits
-from stl_deploy.energy.models.ledger import Item, dominating, total
+from stl_deploy.energy.models.ledger import Item, total
+from stl_deploy.energy.models.ratios import Ratio, Side, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Program
 
-Side = Callable[[Program, Counts, PriceList], tuple[Item, ...]]
 NO_REUSE, IDEAL_REUSE = Dataflow("per_event", "memory"), Dataflow("per_inference", "registers")
-
-
-@dataclass(frozen=True)
-class Model:
-    """Both sides of one inference under one model and one price list, by layer and term.
-
-    spiking: the rule of the SNN's side, to price other counts by. ann_zeros: what the ANN does with its zeros.
-    """
-
-    name: str
-    text: str
-    source: str
-    prices: PriceList
-    snn: tuple[Item, ...]
-    ann: tuple[Item, ...]
-    spiking: Side
-    ann_zeros: Zeros
-
-    @property
-    def comparison(self) -> Comparison:
-        """Both totals."""
-        return Comparison(total(self.snn), total(self.ann))
-
-    def as_dict(self) -> dict[str, Any]:
-        """One entry of the energy JSON's ``models``."""
-        return {
-            "name": self.name,
-            "text": self.text,
-            "source": self.source,
-            "price": self.prices.name,
-            "ann_zeros": self.ann_zeros,
-            **self.comparison.as_dict(),
-            "snn": [item.as_dict() for item in dominating(self.snn)],
-            "ann": [item.as_dict() for item in dominating(self.ann)],
-        }
 
 
 def models(
     program: Program, counts: Counts, prices: Sequence[PriceList] = (), twin: AnnTwin | None = None
-) -> tuple[Model, ...]:
+) -> tuple[Ratio, ...]:
     """Apply every published model under the grid's lists and under each list of ``prices`` with memory rows."""
     return tuple(model for entry in memory_lists(prices) for model in _under(program, counts, entry, twin))
 
 
-def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | None) -> list[Model]:
+def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | None) -> list[Ratio]:
     event_driven: Side = partial(dataflow.snn, flow=NO_REUSE)
     dampfhoffer = "Dampfhoffer et al., IEEE TETCI 7(3):731, 2023"
     results = [
-        Model(
+        _model(
             "operations, memory and addressing",
             "borders counted exactly; biases and state touched at every step; queues hold one event per input",
             "Lemaire et al., ICONIP 2022 (arXiv 2210.13107), eqs. 1-17",
@@ -80,7 +44,6 @@ def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | 
             lemaire.snn(program, counts, prices),
             lemaire.ann(program, counts, prices),
             lemaire.snn,
-            "computed",
         )
     ]
     spiking = event_driven(program, counts, prices)
@@ -89,8 +52,22 @@ def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | 
         other = dataflow.ann(program, counts, prices, **options)
         zeros: Zeros = "skipped" if "active" in options else "computed"
         model_name = f"operations and memory, against the {name}"
-        results.append(Model(model_name, text, source, prices, spiking, other, event_driven, zeros))
+        results.append(_model(model_name, text, source, prices, spiking, other, event_driven, zeros))
     return results
+
+
+def _model(
+    name: str,
+    text: str,
+    source: str,
+    prices: PriceList,
+    snn: tuple[Item, ...],
+    ann: tuple[Item, ...],
+    spiking: Side,
+    zeros: Zeros = "computed",
+) -> Ratio:
+    both = Comparison(total(snn), total(ann))
+    return Ratio("model", prices, both, name, text, zeros, source=source, snn=snn, ann=ann, spiking=spiking)
 
 
 def _twins(
@@ -109,9 +86,9 @@ def _twins(
     return twins
 
 
-def range_of(results: Sequence[Model]) -> dict[str, Any] | None:
+def range_of(results: Sequence[Ratio]) -> dict[str, Any] | None:
     """Return the minimum and maximum ratio over all models and lists, and their names; None without a ratio."""
-    rated = [(ends, f"{m.name} ({m.prices.name})") for m in results if (ends := m.comparison.ends) is not None]
+    rated = [(ends, f"{m.name} ({m.prices.name})") for m in results if (ends := m.energy.ends) is not None]
     if not rated:
         return None
     lowest, highest = min(rated, key=lambda entry: entry[0][0]), max(rated, key=lambda entry: entry[0][1])

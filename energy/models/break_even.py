@@ -12,12 +12,12 @@ from typing import Any, Literal
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
-from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.conventions import first_layer
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch
-from stl_deploy.energy.models.grid import Zeros, memory_lists
+from stl_deploy.energy.models.grid import memory_lists
 from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.models.what_if import highest_rate, scaled
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.price_list import PriceList, Range
@@ -119,7 +119,7 @@ def break_even(
     program: Program,
     counts: Counts,
     prices: Sequence[PriceList],
-    memory_models: Sequence[Model] = (),
+    memory_models: Sequence[Ratio] = (),
     twin: AnnTwin | None = None,
 ) -> BreakEven:
     """Solve break-even under each arithmetic list, each dataflow, each of ``memory_models``, and `PUBLISHED`.
@@ -215,8 +215,9 @@ class _Solver:
         account = ModelBreakEven(flow.text, prices.name, _MOVES, flow=flow, ann_zeros=self._zeros)
         return self._solved(account, spiking, ann)
 
-    def published(self, model: Model) -> ModelBreakEven:
+    def published(self, model: Ratio) -> ModelBreakEven:
         def spiking(counts: Counts) -> Range:
+            assert model.spiking is not None
             return total(model.spiking(self._program, counts, model.prices))
 
         account = ModelBreakEven(model.name, model.prices.name, _MOVES, ann_zeros=model.ann_zeros)

@@ -8,49 +8,19 @@ hardware: other widths, memories, or an ANN that runs at every time step.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
 
 from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.prices.bill import Bill
 from stl_deploy.energy.prices.comparison import Comparison, exactly
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import PriceList, middle
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
-
-Kind = Literal["bookkeeping", "physics"]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """One row: both sides of one inference under one convention; comparison None if it does not apply."""
-
-    name: str
-    text: str
-    kind: Kind
-    price: str
-    comparison: Comparison | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; the comparison's keys are null if it does not apply."""
-        known = exactly(1.0, 1.0) if self.comparison is None else self.comparison
-        compared = {k: v for k, v in known.as_dict().items() if "range" not in k}
-        if self.comparison is None:
-            compared = dict.fromkeys(compared)
-        return {
-            "name": self.name,
-            "text": self.text,
-            "kind": self.kind,
-            "price": self.price,
-            "ann_zeros": None if self.comparison is None else "computed",
-            **compared,
-            "label": "modelled",
-        }
 
 
 def first_layer(program: Program, counts: Counts) -> tuple[str, ...]:
@@ -59,7 +29,7 @@ def first_layer(program: Program, counts: Counts) -> tuple[str, ...]:
     return tuple(n for n in counts.weighted if isinstance(origin_of(program, program.by_name[n], through), Input))
 
 
-def conventions(program: Program, counts: Counts) -> tuple[Convention, ...]:
+def conventions(program: Program, counts: Counts) -> tuple[Ratio, ...]:
     """Return the table of one network: 45 nm 32-bit float first, then the same counts as 8-bit integers."""
     fp32 = load_prices("horowitz45_fp32")
     rows = _Rows(program, counts, fp32)
@@ -109,7 +79,7 @@ _FETCHES = {
 }
 
 
-def _with_memory(program: Program, counts: Counts, rows: _Rows, prices: PriceList) -> Iterator[Convention]:
+def _with_memory(program: Program, counts: Counts, rows: _Rows, prices: PriceList) -> Iterator[Ratio]:
     """Return the 8-bit row with memory traffic, under each dataflow in turn."""
     for flow in (
         Dataflow("per_event", "memory"),
@@ -146,25 +116,25 @@ class _Rows:
         priced = price(self._program, self._counts, prices)
         return _middle(priced.snn), _middle(priced.ann)
 
-    def constant_first_layer(self, snn: float | None, ann: float | None) -> Convention:
+    def constant_first_layer(self, snn: float | None, ann: float | None) -> Ratio:
         name = "constant first layer computed once"
         if snn is None or not self._counts.constant_input or self._counts.T == 1:
             text = "does not apply: the input changes over time"
-            return Convention(name, text, "bookkeeping", self._prices.name, None)
+            return Ratio("bookkeeping", self._prices, None, name, text)
         spared = sum(self.joules(c.synops, "ac" if c.op == "AC" else "mac") for c in self._first)
         spared += sum(self.joules(c.bias_adds, "add") for c in self._first)
         once = snn - spared * (self._counts.T - 1) / self._counts.T
         return self.row(name, "the input repeats, so its synops and biases are paid at one step", once, ann)
 
-    def row(self, name: str, text: str, snn: float | None, ann: float | None = None) -> Convention:
+    def row(self, name: str, text: str, snn: float | None, ann: float | None = None) -> Ratio:
         """Add a bookkeeping row at the first list's prices; the ANN defaults to its dense MACs."""
         if ann is None:
             ann = self.joules(self._counts.totals.ann_macs_exact, "mac")
-        return Convention(name, text, "bookkeeping", self._prices.name, _both(snn, ann))
+        return Ratio("bookkeeping", self._prices, _both(snn, ann), name, text)
 
-    def physics(self, name: str, text: str, prices: PriceList, snn: float | None, ann: float | None) -> Convention:
+    def physics(self, name: str, text: str, prices: PriceList, snn: float | None, ann: float | None) -> Ratio:
         """Add a row for other hardware."""
-        return Convention(name, text, "physics", prices.name, _both(snn, ann))
+        return Ratio("physics", prices, _both(snn, ann), name, text)
 
 
 def _both(snn: float | None, ann: float | None) -> Comparison | None:

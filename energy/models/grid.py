@@ -8,16 +8,16 @@ registers, 8-bit integers with 32-bit sums at 45 nm prices, and the twin's zeros
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Active, Dataflow, ann, snn
 from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList, middle
+from stl_deploy.energy.prices.price_list import PriceList, Range, middle
 from stl_deploy.energy.prices.sram import has_memory
 from stl_deploy.graph.program import Program
 
@@ -26,35 +26,6 @@ QUOTED = Dataflow("per_step", "registers")
 """Streaming."""
 LAYER_BY_LAYER = Dataflow("per_inference", "registers")
 QUOTED_PRICE = "horowitz45_int8_acc32"
-Zeros = Literal["computed", "skipped"]
-"""What the ANN does with MACs on zero inputs."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Both sides under one dataflow and one price list. ann_zeros: ``skipped`` only if the twin's were measured."""
-
-    flow: Dataflow
-    prices: PriceList
-    ann_zeros: Zeros
-    comparison: Comparison
-
-    @property
-    def ratio(self) -> float:
-        """SNN over ANN."""
-        assert self.comparison.snn_over_ann is not None
-        return self.comparison.snn_over_ann
-
-    def as_dict(self) -> dict[str, Any]:
-        """One entry of the energy JSON's ``comparisons``."""
-        return {
-            "dataflow": self.flow.fetch,
-            "sums": self.flow.sums,
-            "width": self.prices.width,
-            "prices": self.prices.name,
-            "ann_zeros": self.ann_zeros,
-            **self.comparison.as_dict(),
-        }
 
 
 def memory_lists(prices: Sequence[PriceList] = ()) -> tuple[PriceList, ...]:
@@ -65,7 +36,7 @@ def memory_lists(prices: Sequence[PriceList] = ()) -> tuple[PriceList, ...]:
 
 def grid(
     program: Program, counts: Counts, prices: Sequence[PriceList] = (), twin: AnnTwin | None = None
-) -> tuple[Cell, ...]:
+) -> tuple[Ratio, ...]:
     """Price every dataflow under every list with memory rows; a measured ``twin`` adds the ANN with zeros skipped.
 
     Empty for a network without weights, which has no ANN to compare with. A list at which the ANN costs nothing has no
@@ -81,10 +52,14 @@ def grid(
         for flow in DATAFLOWS:
             spiking = total(snn(program, counts, entry, flow))
             cells += [
-                Cell(flow, entry, zeros, Comparison(spiking, total(ann(program, counts, entry, flow, active=active))))
+                _ratio(flow, entry, zeros, spiking, total(ann(program, counts, entry, flow, active=active)))
                 for zeros, active in skipping
             ]
-    return tuple(cell for cell in cells if cell.comparison.snn_over_ann is not None)
+    return tuple(cell for cell in cells if cell.energy.snn_over_ann is not None)
+
+
+def _ratio(flow: Dataflow, prices: PriceList, zeros: Zeros, snn: Range, ann: Range) -> Ratio:
+    return Ratio("dataflow", prices, Comparison(snn, ann), flow.text, ann_zeros=zeros, flow=flow)
 
 
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
@@ -109,12 +84,12 @@ def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> d
     }
 
 
-def quoted(cells: Sequence[Cell], flow: Dataflow = QUOTED) -> Cell | None:
+def quoted(cells: Sequence[Ratio], flow: Dataflow = QUOTED) -> Ratio | None:
     """Return the cell to quote, streaming or `LAYER_BY_LAYER`; None without any."""
     kept = [cell for cell in cells if cell.flow == flow and cell.prices.name == QUOTED_PRICE]
     return next((cell for cell in kept if cell.ann_zeros == "skipped"), kept[0] if kept else None)
 
 
-def beside(cells: Sequence[Cell], cell: Cell) -> tuple[Cell, ...]:
+def beside(cells: Sequence[Ratio], cell: Ratio) -> tuple[Ratio, ...]:
     """Return the cells that treat the twin's zeros as ``cell`` does: the verdict's range."""
     return tuple(each for each in cells if each.ann_zeros == cell.ann_zeros)

@@ -8,10 +8,10 @@ from typing import Literal
 
 from stl_deploy._util.units import between
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
-from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.break_even import BreakEven
 from stl_deploy.energy.models.frontier import Frontier
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, Cell, beside, quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, beside, quoted
+from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.wording import number, percent, si
 from stl_deploy.energy.paired import Paired
 from stl_deploy.energy.prices.price_list import Range
@@ -42,9 +42,9 @@ class Findings:
     twin.
     """
 
-    cells: Sequence[Cell]
+    cells: Sequence[Ratio]
     break_even: BreakEven
-    models: Sequence[Model] = ()
+    models: Sequence[Ratio] = ()
     chips: Sequence[ChipLine] = ()
     placed: bool = True
     each_step: bool = False
@@ -61,7 +61,7 @@ def verdict(findings: Findings) -> str:
     if streaming is None or batched is None:
         return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(findings))
     if findings.each_step:
-        joules = (si(cell.comparison.snn_J, "J") for cell in (streaming, batched))
+        joules = (si(cell.energy.snn_J, "J") for cell in (streaming, batched))
         return _joined(
             "No ratio to an ANN: labels are per step, and an ANN twin of one pass decides once.",
             "The SNN takes {} an inference streaming (weights once per step) and {} layer by layer "
@@ -71,7 +71,7 @@ def verdict(findings: Findings) -> str:
     return _joined(both_numbers(streaming, batched), _second(findings), on_chip(findings))
 
 
-def both_numbers(streaming: Cell, batched: Cell) -> str:
+def both_numbers(streaming: Ratio, batched: Ratio) -> str:
     """Return the two numbers to quote, and their assumptions."""
     zeros = ", the ANN's zeros skipped" if streaming.ann_zeros == "skipped" else ", the ANN dense"
     return (
@@ -103,7 +103,7 @@ def range_of_ratios(findings: Findings) -> Range:
     streaming = quoted(findings.cells)
     assert streaming is not None
     ratios = [cell.ratio for cell in beside(findings.cells, streaming)]
-    ratios += [end for model in findings.models for end in model.comparison.ends or ()]
+    ratios += [end for model in findings.models for end in model.energy.ends or ()]
     return min(ratios), max(ratios)
 
 

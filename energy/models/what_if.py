@@ -7,7 +7,7 @@ changes, and accuracy is not looked at. Counts of another run are exact; these a
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from stl_deploy.energy.ann_twin import AnnTwin
@@ -17,8 +17,9 @@ from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts,
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
-from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Zeros
+from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
@@ -26,20 +27,6 @@ from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Delay, Input, Neuron, Output, Pool, Program, Reshape
 
 DEFAULT_PRICE = QUOTED_PRICE
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """One inference with one setting changed, operations and memory included, under the quoted dataflow."""
-
-    knob: str
-    price: str
-    comparison: Comparison
-    ann_zeros: Zeros = "computed"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return {"knob": self.knob, "price": self.price, "ann_zeros": self.ann_zeros, **self.comparison.as_dict()}
 
 
 def what_if(
@@ -51,7 +38,7 @@ def what_if(
     weight_bits: int | None = None,
     prices: PriceList | None = None,
     twin: AnnTwin | None = None,
-) -> WhatIf:
+) -> Ratio:
     """Estimate the energy with ``rate`` times as many spikes, in ``steps`` time steps, with weights of ``weight_bits``.
 
     prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators). twin: measured; its zeros are
@@ -70,10 +57,10 @@ def what_if(
     active = 1.0 if twin is None else twin
     ann = total(dataflow.ann(program, other, chosen, QUOTED, active=active))
     zeros: Zeros = "computed" if twin is None else "skipped"
-    return WhatIf(", ".join(turned) or "as it is", chosen.name, Comparison(snn, ann), zeros)
+    return Ratio("what if", chosen, Comparison(snn, ann), ", ".join(turned) or "as it is", ann_zeros=zeros)
 
 
-def what_if_table(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[WhatIf, ...]:
+def what_if_table(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[Ratio, ...]:
     """Return a few variants, one setting changed in each."""
     halved = [{"steps": counts.T // 2}] if counts.T > 1 else []
     knobs: list[dict[str, Any]] = [{}, {"rate": 0.5}, {"rate": 0.25}, *halved, {"steps": 2 * counts.T}]

@@ -87,7 +87,7 @@ def frontier_of(
     for width in WIDTHS:
         if width < 1:
             points.append(_point(folder_of(run_dir, width), width, frames, labels, right, margin))
-    return Frontier(tuple(points), middle(streaming.comparison.snn_J), middle(batched.comparison.snn_J))
+    return Frontier(tuple(points), middle(streaming.energy.snn_J), middle(batched.energy.snn_J))
 
 
 def _point(

@@ -147,9 +147,9 @@ def snn_point(candidate: TradeoffPoint, steps: int, right: Right, report: Energy
         steps,
         candidate.epoch,
         right if isinstance(right, float) else float(right.mean()),
-        middle(chosen.comparison.snn_J),
-        _limits([cell.comparison.snn_J for cell in report.comparisons]),
-        layer_by_layer_J=middle(batched.comparison.snn_J),
+        middle(chosen.energy.snn_J),
+        _limits([cell.energy.snn_J for cell in report.comparisons]),
+        layer_by_layer_J=middle(batched.energy.snn_J),
         samples=_samples(candidate),
         right=None if isinstance(right, float) else right,
     )
@@ -206,7 +206,7 @@ def _ann_point(name: str, candidate: TradeoffPoint, twin: AnnTwin, report: Energ
     assert twin.accuracy is not None
     assert chosen is not None
     assert batched is not None
-    low, high = _limits([cell.comparison.ann_J for cell in report.comparisons])
+    low, high = _limits([cell.energy.ann_J for cell in report.comparisons])
     return Point(
         name,
         "ANN",
@@ -214,9 +214,9 @@ def _ann_point(name: str, candidate: TradeoffPoint, twin: AnnTwin, report: Energ
         twin.frames,
         None,
         twin.accuracy,
-        twin.frames * middle(chosen.comparison.ann_J),
+        twin.frames * middle(chosen.energy.ann_J),
         (twin.frames * low, twin.frames * high),
-        layer_by_layer_J=twin.frames * middle(batched.comparison.ann_J),
+        layer_by_layer_J=twin.frames * middle(batched.energy.ann_J),
         samples=_samples(candidate),
         right=twin.right,
     )

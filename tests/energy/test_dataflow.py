@@ -11,11 +11,12 @@ import pytest
 from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
-from stl_deploy.energy.models.grid import GRID_PRICES, Cell, quoted
+from stl_deploy.energy.models.grid import GRID_PRICES, quoted
 from stl_deploy.energy.models.layout import meeting_places
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
+from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import middle
@@ -43,7 +44,7 @@ X = f32([[[1, 0]], [[1, 1]]])  # one sample, two steps, three events: 9 synops o
 
 def cell(
     report: EnergyReport, fetch: Fetch, sums: Sums, price: str = "horowitz45_fp32", zeros: str = "computed"
-) -> Cell:
+) -> Ratio:
     flow = Dataflow(fetch, sums)
     return next(c for c in report.comparisons if (c.flow, c.prices.name, c.ann_zeros) == (flow, price, zeros))
 

@@ -75,7 +75,7 @@ def test_weight_bits_change_multiplies_and_weight_words_only() -> None:
 
 def test_the_table_turns_each_knob() -> None:
     rows = measure_energy(net(), X).what_if
-    assert [row.knob for row in rows] == [
+    assert [row.name for row in rows] == [
         "as it is",
         "0.5 x the spikes",
         "0.25 x the spikes",

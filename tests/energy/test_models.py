@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
-from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.layout import activation_bits
 from stl_deploy.energy.models.ledger import Item, total
+from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.prices.sram import sram_access, word_access
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
@@ -33,7 +33,7 @@ def two_layers() -> Program:
     )
 
 
-def found(report: EnergyReport, name: str, price: str = "horowitz45_fp32") -> Model:
+def found(report: EnergyReport, name: str, price: str = "horowitz45_fp32") -> Ratio:
     return next(m for m in report.models if name in m.name and m.prices.name == price)
 
 

@@ -61,7 +61,7 @@ def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
     rows: dict[str, dict[str, str]] = {}
     for cell in report.comparisons:
         zeros = ", ANN skips zeros" if cell.ann_zeros == "skipped" else ""
-        rows.setdefault(f"{cell.flow.text}{zeros}", {})[cell.prices.name] = _times(cell.ratio)
+        rows.setdefault(f"{cell.name}{zeros}", {})[cell.prices.name] = _times(cell.ratio)
     return [[name, *(row[entry] for entry in lists)] for name, row in rows.items()]
 
 
