@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.units import with_unit
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
-from stl_deploy.energy.chips.lines import ChipLine, chip_lines
+from stl_deploy.energy.chips.lines import ChipLine, chip_lines, uncounted
 from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
@@ -411,6 +411,11 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         lines.append(
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
+        )
+    if names := uncounted(program):
+        lines.append(
+            "No microcontroller is priced without a step time: instructions of the C target were counted for neurons "
+            f"that have no synaptic current and fire once a step, unlike {', '.join(names)}."
         )
     if counts.maxima:
         lines.append(

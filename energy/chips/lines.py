@@ -21,7 +21,7 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Neuron, Program
 
 PREDICTED = "predicted: neurocores only, input and output excluded"
 GIVEN = "given"
@@ -115,6 +115,8 @@ def chip_lines(
         traffic: Messages over each placement.
         step_times: Seconds of a measured step for each chip that has one, used instead of the predicted step.
 
+    Networks with `uncounted` populations get a microcontroller's line only where step_times has it.
+
     Raises:
         InputError: For an unknown chip, a time that is not positive, or a microcontroller's step that would need more
             instructions per second than its clock allows.
@@ -123,9 +125,19 @@ def chip_lines(
     given = step_times or {}
     chips = [chip for chip in chip_models() if chip.events or chip.name in given]
     lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
-    boards = [_board(counts, device, given.get(device.key)) for device in devices() if device.microcontroller]
+    fits = not uncounted(program)
+    boards = [device for device in devices() if device.microcontroller and (fits or device.key in given)]
     fpgas = [_fpga(counts, given.get(fpga.KEY))] if fpga.fits(program, counts) else []
-    return (*lines, *boards, *fpgas)
+    return (*lines, *(_board(counts, device, given.get(device.key)) for device in boards), *fpgas)
+
+
+def uncounted(program: Program) -> list[str]:
+    """Return the populations whose instructions in C were never counted: synaptic currents, several spikes a step."""
+    return [
+        neuron.name
+        for neuron in program.of(Neuron)
+        if neuron.synapse is not None or (neuron.spiking and neuron.many and neuron.cap != 1)
+    ]
 
 
 def _line(
