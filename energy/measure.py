@@ -422,6 +422,12 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
             f"Max pools of currents ({', '.join(counts.maxima)}) compare all values of their windows in each step, in "
             "the ANN once per inference; a comparison is priced as an add."
         )
+    if counts.products:
+        lines.append(
+            f"Products of two signals ({', '.join(counts.products)}) count pairs of non-zero values, AC where one "
+            "operand is 0 or 1 by structure; the ANN multiplies all of them once per inference. Break-even scales one "
+            "operand."
+        )
     if bare := _bare_edges(program):
         lines.append(
             f"Edges without weights ({', '.join(bare)}) cost nothing here: no synops and no chip's events on the one "

@@ -20,6 +20,7 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Pool,
+    Product,
     Reshape,
     Scale,
 )
@@ -53,7 +54,10 @@ def _sample(program, inputs, steps):
                 shape = program.by_name[source.node].shape
                 value = values[source.node][past] if past >= 0 else np.zeros(shape, F)
                 parts.append(value)
-                total = value if total is None or isinstance(node, Concat) else total + value
+                total = value if total is None or isinstance(node, Concat | Product) else total + value
+            if isinstance(node, Product):
+                total = parts
+                assert tuple(part.shape for part in parts) == node.operands
             if isinstance(node, Concat):
                 total = np.concatenate(parts)
                 assert tuple(map(len, parts)) == node.sizes
@@ -67,6 +71,8 @@ def _output(node, x, arrived, states, t):
     match node:
         case Output() | Concat():
             return x
+        case Product():
+            return _product(node, *x)
         case Norm():
             y = np.empty(node.shape, F)
             for at in np.ndindex(*node.shape):
@@ -102,6 +108,17 @@ def _output(node, x, arrived, states, t):
         case Neuron():
             return _neuron(node, x, states.setdefault(node.name, {}))
     raise AssertionError(node)
+
+
+def _product(node, a, b):
+    y = np.empty(node.shape, F)
+    for at in np.ndindex(*node.shape):
+        if node.matrices:
+            *lead, i, j = at
+            y[at] = exact_sum([float(a[(*lead, i, k)]) * float(b[(*lead, k, j)]) for k in range(a.shape[-1])])
+        else:
+            y[at] = F(a[at] * b[at])
+    return y
 
 
 def exact_sum(terms, bias=0.0):

@@ -21,6 +21,7 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Pool,
+    Product,
     Program,
     Reshape,
     Scale,
@@ -44,7 +45,10 @@ def programs_and_inputs(draw, max_nodes=7, more=False):
 
 @st.composite
 def programs(draw, max_nodes=7, more=False):
-    """A Program with 1 or 2 inputs and outputs, skip edges, delays and loops; more: of nodes that NIR has not, too."""
+    """A Program with 1 or 2 inputs and outputs, skip edges, delays and loops.
+
+    more: of nodes that NIR has not, too; ``all``: of products of two signals as well.
+    """
     made = _Made(draw, more)
     shape = draw(st.sampled_from([(3,), (6,), (2, 5), (2, 5, 4), (2, 5, 4), (3, 4, 4), (3, 4, 4), (8, 4, 4)]))
     for i in range(draw(st.sampled_from([1, 1, 1, 2]))):
@@ -61,6 +65,7 @@ class _Made:
     def __init__(self, draw, more=False):
         self.draw, self.nodes, self.exact = draw, [], {}
         self.more = ("norm", "max_pool", "concat", "gather") if more else ()
+        self.more += ("product",) if more == "all" else ()
         self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
     def pick(self, *values):
@@ -81,7 +86,7 @@ class _Made:
         kind = self.pick(
             "synapse", "synapse", "pool", "pool", "neuron", "neuron", "neuron", "scale", "delay", "reshape", *self.more
         )
-        usable = [n for n in self.nodes if self.exact[n.name] or kind not in ("synapse", "pool")]
+        usable = [n for n in self.nodes if self.exact[n.name] or kind not in ("synapse", "pool", "product")]
         usable = [n for n in usable if kind != "pool" or (len(n.shape) == 3 and min(n.shape[1:]) > 1)]
         if not usable:
             kind, usable = "neuron", self.nodes
@@ -196,6 +201,29 @@ class _Made:
         sizes = (shape[0],) * len(sources)
         whole = (sum(sizes), *shape[1:])
         self.add(Concat(name=self.name("concat"), shape=whole, sources=sources, sizes=sizes), exact)
+
+    def _product(self, shape, sources, exact):
+        """The product of one source with another of its shape, or as a matrix with its own transposition."""
+        first, second = sources[0], sources[-1]
+        if len(shape) < 2 or self.pick(True, False):
+            self.add(
+                Product(
+                    name=self.name("product"),
+                    shape=shape,
+                    sources=(first, second),
+                    operands=(shape, shape),
+                    matrices=False,
+                ),
+                False,
+            )
+            return
+        turned = (*shape[:-2], shape[-1], shape[-2])
+        places = np.arange(int(np.prod(shape))).reshape(shape).swapaxes(-1, -2)
+        back = self.name("turned")
+        self.add(Gather(name=back, shape=turned, sources=(second,), indices=places, input_shape=shape), exact)
+        name, made = self.name("product"), (*shape[:-1], shape[-2])
+        sources = (first, Source(back))
+        self.add(Product(name=name, shape=made, sources=sources, operands=(shape, turned), matrices=True), False)
 
     def _gather(self, shape, sources, exact):
         made = self.pick(shape, shape[::-1], (int(np.prod(shape)) + 1,))

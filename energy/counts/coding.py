@@ -7,14 +7,26 @@ caller nor the graph declares it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Delay, Gather, Input, InputCoding, MaxPool, Neuron, Node, Output, Program, Reshape
+from stl_deploy.graph.program import (
+    Delay,
+    Gather,
+    Input,
+    InputCoding,
+    MaxPool,
+    Neuron,
+    Node,
+    Output,
+    Product,
+    Program,
+    Reshape,
+)
 
 Op = Literal["AC", "MAC"]
 _CODINGS: tuple[InputCoding, ...] = get_args(InputCoding)
@@ -95,3 +107,9 @@ def op_of(program: Program, node: Node, coding: InputCoding) -> Op:
     if isinstance(source, Neuron):
         return "AC" if source.spiking and not source.many else "MAC"
     return "AC" if isinstance(source, Input) and coding == "spikes" else "MAC"
+
+
+def product_op(program: Program, node: Product, coding: InputCoding) -> Op:
+    """Return AC if one operand of a product is 0 or 1 by structure and coding, so that it adds the other's values."""
+    operands = (replace(node, sources=(source,)) for source in node.sources)
+    return "AC" if "AC" in {op_of(program, operand, coding) for operand in operands} else "MAC"

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, feeders, how_many
-from stl_deploy.energy.counts.coding import Op, op_of, origin_of
+from stl_deploy.energy.counts.coding import Op, op_of, origin_of, product_op
 from stl_deploy.energy.counts.fold_pool import fold_pools
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.samples import MEASURES, Samples
 from stl_deploy.energy.counts.taps import (
     Ints,
@@ -30,8 +30,10 @@ from stl_deploy.energy.counts.taps import (
     input_shape,
     max_compares,
     nominal_macs,
+    product_macs,
 )
 from stl_deploy.errors import InputError
+from stl_deploy.graph.kernels import split_operands
 from stl_deploy.graph.program import (
     Conv,
     Input,
@@ -41,6 +43,7 @@ from stl_deploy.graph.program import (
     Neuron,
     Node,
     Pool,
+    Product,
     Program,
     Scale,
     is_binary,
@@ -66,6 +69,13 @@ class _Firing:
     touched: int = 0
     spikes: int = 0
     events: int = 0
+
+
+@dataclass
+class _Products:
+    op: Op
+    in_nonzero: int = 0
+    synops: int = 0
 
 
 class _Events:
@@ -100,6 +110,7 @@ class ActivityCounter:
         self._coding = coding
         self._taps = {n.name: self._new_taps(n) for n in program.nodes if _is_tapped(n)}
         self._firing = {n.name: _Firing() for n in program.of(Neuron)}
+        self._products = {n.name: _Products(product_op(program, n, coding)) for n in program.of(Product)}
         self._feeders = {name for n in program.of(Neuron) for name in feeders(program, n)}
         self._masks: dict[str, Mask] = {}
         self._seen: set[str] = set()
@@ -126,6 +137,8 @@ class ActivityCounter:
             self._constant = self._constant and bool((x == x[:1]).all())
         if node.name in self._taps:
             self._count_taps(node, self._taps[node.name], x)
+        if isinstance(node, Product):
+            self._count_products(node, self._products[node.name], x)
         if isinstance(node, Neuron):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
@@ -143,6 +156,17 @@ class ActivityCounter:
             taps.binary = int(nonzero.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
         if not isinstance(node, Pool):
             self._follow(f"synops_{taps.op}", nonzero.reshape(len(nonzero), -1).astype(np.int64) @ taps.fan_out.ravel())
+
+    def _count_products(self, node: Product, counted: _Products, x: NDArray[Any]) -> None:
+        a, b = (operand != 0 for operand in split_operands(node, x))
+        if node.matrices:
+            by_sample = (a.sum(axis=-2, dtype=np.int64) * b.sum(axis=-1, dtype=np.int64)).sum(axis=0)
+        else:
+            by_sample = (a & b).sum(axis=0, dtype=np.int64)
+        by_sample = by_sample.reshape(len(by_sample), -1).sum(axis=1)
+        counted.in_nonzero += int(np.count_nonzero(x))
+        counted.synops += int(by_sample.sum())
+        self._follow(f"synops_{counted.op}", by_sample)
 
     def _follow(self, measure: str, by_sample: Ints) -> None:
         self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
@@ -170,6 +194,9 @@ class ActivityCounter:
             firing.touched += more.touched
             firing.spikes += more.spikes
             firing.events += more.events
+        for name, counted in self._products.items():
+            counted.in_nonzero += other._products[name].in_nonzero
+            counted.synops += other._products[name].synops
         self.samples.join(other.samples)
         if other.right is not None:
             self.right = other.right if self.right is None else np.concatenate([self.right, other.right])
@@ -202,9 +229,13 @@ class ActivityCounter:
         pools = {n.name: self._tapped(n) for n in self._program.of(Pool)}
         neurons = {n.name: self._neuron(n) for n in self._program.of(Neuron)}
         maxima = {n.name: self._maximum(n) for n in self._program.of(MaxPool)}
-        order = tuple(n.name for n in self._program.nodes if n.name in {*weighted, *pools, *neurons, *maxima})
+        products = {n.name: self._product(n) for n in self._program.of(Product)}
+        counted = {*weighted, *pools, *neurons, *maxima, *products}
+        order = tuple(n.name for n in self._program.nodes if n.name in counted)
         arriving = {name: taps.positions.copy() for name, taps in self._taps.items()}
-        return Counts(self._steps, self._batch, order, weighted, pools, neurons, self._constant, arriving, maxima)
+        return Counts(
+            self._steps, self._batch, order, weighted, pools, neurons, self._constant, arriving, maxima, products
+        )
 
     def _tapped(self, node: Tapped) -> TapCounts:
         taps = self._taps[node.name]
@@ -229,6 +260,12 @@ class ActivityCounter:
     def _maximum(self, node: MaxPool) -> MaxPoolCounts:
         passes = self._steps * self._batch
         return MaxPoolCounts(prod(node.input_shape) * passes, prod(node.shape) * passes, max_compares(node) * passes)
+
+    def _product(self, node: Product) -> ProductCounts:
+        counted, dense = self._products[node.name], product_macs(node)
+        values = sum(prod(shape) for shape in node.operands)
+        macs = dense * self._steps * self._batch
+        return ProductCounts(counted.in_nonzero, counted.synops, dense, macs, values, prod(node.shape), counted.op)
 
     def _neuron(self, node: Neuron) -> NeuronCounts:
         neurons = prod(node.shape)

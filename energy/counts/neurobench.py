@@ -17,7 +17,8 @@ from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_max_pool
 
 def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
     """Return SynapticOperations per sample (zero weights left out; Dense: every tap), sparsities and parameters."""
-    weighted, nodes = counts.weighted.values(), [n for n in program.nodes if isinstance(n, Linear | Conv | Scale)]
+    weighted, products = counts.weighted.values(), counts.products.values()
+    nodes = [n for n in program.nodes if isinstance(n, Linear | Conv | Scale)]
     arrays = [node.scale if isinstance(node, Scale) else node.weight for node in nodes]
     biases = [bias for node in nodes if (bias := bias_of(node)) is not None]
     weights = sum(array.size for array in arrays)
@@ -25,8 +26,10 @@ def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
     updates = sum(c.neuron_updates for c in firing)
     return {
         "SynapticOperations": {
-            "Effective_MACs": sum(c.synops_nonzero_w for c in weighted if c.op == "MAC") / counts.batch,
-            "Effective_ACs": sum(c.synops_nonzero_w for c in weighted if c.op == "AC") / counts.batch,
+            "Effective_MACs": sum(c.synops_nonzero_w for c in weighted if c.op == "MAC") / counts.batch
+            + sum(c.synops for c in products if c.op == "MAC") / counts.batch,
+            "Effective_ACs": sum(c.synops_nonzero_w for c in weighted if c.op == "AC") / counts.batch
+            + sum(c.synops for c in products if c.op == "AC") / counts.batch,
             "Dense": counts.totals.dense_macs_exact / counts.batch,
         },
         "ActivationSparsity": 1 - sum(c.events for c in firing) / updates if updates else None,

@@ -80,8 +80,26 @@ class MaxPoolCounts(JsonTwin):
 
 
 @dataclass(frozen=True)
+class ProductCounts(JsonTwin):
+    """Counts of a product of two signals, summed over T steps and B samples.
+
+    in_nonzero: non-zero values of both operands. synops: products of two non-zero values. synapses: products of one
+    dense step of one sample; dense_macs_exact: times T·B. values: positions of both operands. outputs: of the result.
+    op: AC where one operand is 0 or 1 by structure, so that the other's values are added, MAC otherwise.
+    """
+
+    in_nonzero: int
+    synops: int
+    synapses: int
+    dense_macs_exact: int
+    values: int
+    outputs: int
+    op: Op
+
+
+@dataclass(frozen=True)
 class Totals(JsonTwin):
-    """Sums over the layers. Weighted nodes make synops and MACs; pools make pool_events only.
+    """Sums over the layers. Weighted nodes and products make synops and MACs; pools make pool_events only.
 
     ann_macs_*: the dense MACs of one pass of the same topology for each sample.
     """
@@ -100,9 +118,12 @@ class Totals(JsonTwin):
     pool_events: int
 
 
+Counted = TapCounts | NeuronCounts | MaxPoolCounts | ProductCounts
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Counts of T steps of ``batch`` samples: ``weighted``, ``pools``, ``neurons`` and ``maxima`` by node name.
+    """Counts of T steps of ``batch`` samples: ``weighted``, ``pools``, ``neurons``, ``maxima``, ``products`` by name.
 
     order: the names of the counted nodes in the Program's order.
     constant_input: whether every input repeated its first step in all later ones.
@@ -118,12 +139,13 @@ class Counts:
     constant_input: bool
     arriving: Mapping[str, Ints] = field(default_factory=dict, compare=False, repr=False)
     maxima: Mapping[str, MaxPoolCounts] = field(default_factory=dict)
+    products: Mapping[str, ProductCounts] = field(default_factory=dict)
 
     @property
-    def layers(self) -> dict[str, TapCounts | NeuronCounts | MaxPoolCounts]:
+    def layers(self) -> dict[str, Counted]:
         """Return every counted node, in the Program's order."""
-        counts: dict[str, TapCounts | NeuronCounts | MaxPoolCounts] = {**self.weighted, **self.pools}
-        counts |= {**self.neurons, **self.maxima}
+        counts: dict[str, Counted] = {**self.weighted, **self.pools}
+        counts |= {**self.neurons, **self.maxima, **self.products}
         return {name: counts[name] for name in self.order}
 
     @property
@@ -140,14 +162,15 @@ class Counts:
     def totals(self) -> Totals:
         """Sums over the layers."""
         weighted, neurons = self.weighted.values(), self.neurons.values()
-        nominal = sum(c.dense_macs_nominal for c in weighted)
+        multiplying: tuple[TapCounts | ProductCounts, ...] = (*weighted, *self.products.values())
+        nominal = sum(c.dense_macs_nominal for c in weighted) + sum(c.dense_macs_exact for c in self.products.values())
         return Totals(
-            synops_AC=sum(c.synops for c in weighted if c.op == "AC"),
-            synops_MAC=sum(c.synops for c in weighted if c.op == "MAC"),
-            synops=sum(c.synops for c in weighted),
-            dense_macs_exact=sum(c.dense_macs_exact for c in weighted),
+            synops_AC=sum(c.synops for c in multiplying if c.op == "AC"),
+            synops_MAC=sum(c.synops for c in multiplying if c.op == "MAC"),
+            synops=sum(c.synops for c in multiplying),
+            dense_macs_exact=sum(c.dense_macs_exact for c in multiplying),
             dense_macs_nominal=nominal,
-            ann_macs_exact=sum(c.synapses for c in weighted) * self.batch,
+            ann_macs_exact=sum(c.synapses for c in multiplying) * self.batch,
             ann_macs_nominal=nominal // self.T,
             bias_adds=sum(c.bias_adds for c in weighted),
             neuron_updates=sum(c.neuron_updates for c in neurons),

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import Conv, Linear, MaxPool, Node, Pool, Scale, Shape
+from stl_deploy.graph.program import Conv, Linear, MaxPool, Node, Pool, Product, Scale, Shape
 
 Ints = NDArray[np.int64]
 Weighted = Linear | Conv | Scale
@@ -118,6 +118,11 @@ def max_compares(node: MaxPool) -> int:
 def dense_macs(node: Tapped) -> int:
     """Return the node's structural taps: dense multiply-accumulates of one step of one sample."""
     return int(fan_out(node).sum(dtype=np.int64))
+
+
+def product_macs(node: Product) -> int:
+    """Return the multiply-accumulates of a product of two signals, in one step of one sample."""
+    return prod(node.shape) * (node.operands[0][-1] if node.matrices else 1)
 
 
 def nominal_macs(node: Tapped) -> int:

@@ -131,6 +131,7 @@ def break_even(
     """
     totals = counts.totals
     crossed = sum(c.synops if c.spikes_carried is None else c.spikes_carried for c in counts.weighted.values())
+    crossed += sum(c.synops for c in counts.products.values())
     per_synapse = crossed / totals.ann_macs_exact if totals.ann_macs_exact else 0.0
     firing = [counts.neurons[n.name] for n in program.spiking if not is_max_pool(program, n)]
     updates = sum(c.neuron_updates for c in firing)

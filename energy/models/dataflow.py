@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
@@ -70,9 +70,29 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for name, maximum in counts.maxima.items():
         _maxima(name, maximum, 1, prices.accumulator_bits, prices, ledger)
+    for name, product in counts.products.items():
+        _product(name, product, counts, prices, stepped if name in in_loops else flow, ledger)
     for node in program.of(Neuron):
         _updates(node, counts, prices, stepped if node.name in in_loops else flow, ledger)
     return ledger.items()
+
+
+def _product(
+    name: str, counted: ProductCounts, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger
+) -> None:
+    """Charge a product of two signals: an event of one operand reads the other's values, in every step anew."""
+    state = prices.accumulator_bits
+    bits = prices.weight_bits
+    ledger.ops(name, "products", "ac" if counted.op == "AC" else "mac", counted.synops)
+    dense = counted.values * counts.T * counts.batch
+    read = counted.synops if flow.fetch == "per_event" else min(counted.synops, dense)
+    ledger.words(name, "operand reads", read, bits, size_bytes(counted.values, bits), "states")
+    if flow.sums == "memory":
+        sums = size_bytes(counted.outputs, state)
+        ledger.words(name, "partial sum reads and writes", 2 * counted.synops, state, sums, "states", shared=True)
+    address = address_bits(counted.values) + (0 if counted.op == "AC" else bits)
+    queue = size_bytes(counted.values, address)
+    ledger.words(name, "queue writes and reads", 2 * counted.in_nonzero, address, queue)
 
 
 def _maxima(name: str, counted: MaxPoolCounts, passes: int, bits: int, prices: PriceList, ledger: Ledger) -> None:
@@ -163,6 +183,16 @@ def ann(
         ledger.words(name, "output writes", written, act, size_bytes(written, act))
     for name, maximum in counts.maxima.items():
         _maxima(name, maximum, counts.T * counts.batch, act, prices, ledger)
+    for name, product in counts.products.items():
+        ledger.ops(name, "MACs: multiply", narrowed(prices, act), product.synapses)
+        ledger.ops(name, "MACs: add", "ac", product.synapses)
+        read = product.synapses if flow.fetch == "per_event" else min(product.synapses, product.values)
+        ledger.words(name, "operand reads", read, act, size_bytes(product.values, act))
+        if flow.sums == "memory":
+            sums = size_bytes(product.outputs, prices.accumulator_bits)
+            moved = 2 * product.synapses
+            ledger.words(name, "partial sum reads and writes", moved, prices.accumulator_bits, sums)
+        ledger.words(name, "output writes", product.outputs, act, size_bytes(product.outputs, act))
     charge_relus(relus(program), counts, prices, ledger)
     return ledger.items()
 

@@ -43,6 +43,12 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.ops(name, "pool adds", "add", pool.synops)
     for name, maximum in counts.maxima.items():
         ledger.ops(name, "max pool compares", "add", maximum.max_compares)
+    for name, product in counts.products.items():
+        ledger.ops(name, "products", "ac" if product.op == "AC" else "mac", product.synops)
+        ledger.words(name, "operand reads", product.synops, weight, size_bytes(product.values, weight), "states")
+        sums = size_bytes(product.outputs, state)
+        ledger.words(name, "partial sum reads and writes", 2 * product.synops, state, sums, "states", shared=True)
+        ledger.ops(name, "addressing", "add", product.synops)
     for node in program.of(Neuron):
         _updates(node, counts, prices, ledger)
     return ledger.items()
@@ -77,5 +83,10 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.ops(name, "pool adds", "add", pool.synapses)
     for name, maximum in counts.maxima.items():
         ledger.ops(name, "max pool compares", "add", maximum.max_compares // (counts.T * counts.batch))
+    for name, product in counts.products.items():
+        ledger.ops(name, "MACs", "mac", product.synapses)
+        ledger.words(name, "operand reads", 2 * product.synapses, weight, size_bytes(product.values, weight))
+        ledger.words(name, "output writes", product.outputs, weight, size_bytes(product.outputs, weight))
+        ledger.ops(name, "addressing", "add", product.synapses)
     charge_relus(relus(program), counts, prices, ledger)
     return ledger.items()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from stl_deploy._util.json_twin import JsonTwin
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of, input_shape
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Scale
 
@@ -57,8 +57,8 @@ class NeuronMemory(JsonTwin):
 
 
 def memory_of(program: Program, counts: Counts) -> dict[str, TapMemory | NeuronMemory]:
-    """Return the accesses of every counted node but max pools, by name, in the Program's order."""
-    counted = {name: layer for name, layer in counts.layers.items() if not isinstance(layer, MaxPoolCounts)}
+    """Return the accesses of every counted node but max pools and products, by name, in the Program's order."""
+    counted = {name: layer for name, layer in counts.layers.items() if isinstance(layer, TapCounts | NeuronCounts)}
     return {name: _one(program.by_name[name], layer) for name, layer in counted.items()}
 
 

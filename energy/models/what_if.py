@@ -13,7 +13,7 @@ from typing import Any
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import origin_of
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
@@ -107,6 +107,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
         weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
         pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
         maxima={name: _scaled(c, time) for name, c in counts.maxima.items()},
+        products={name: _products(c, rate, time) for name, c in counts.products.items()},
         neurons={name: _neurons(c, rate, time, 1.0 if name in steady else rate) for name, c in counts.neurons.items()},
     )
 
@@ -132,6 +133,16 @@ def _of_input(program: Program, pool: str) -> bool:
 
 def _scaled(c: MaxPoolCounts, time: float) -> MaxPoolCounts:
     return MaxPoolCounts(*(round(count * time) for count in (c.values_read, c.values_written, c.max_compares)))
+
+
+def _products(c: ProductCounts, rate: float, time: float) -> ProductCounts:
+    """Scale the counts of a product in proportion to the spikes, as if those of one operand changed."""
+    return replace(
+        c,
+        in_nonzero=round(c.in_nonzero * rate * time),
+        synops=round(c.synops * rate * time),
+        dense_macs_exact=round(c.dense_macs_exact * time),
+    )
 
 
 def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:

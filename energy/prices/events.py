@@ -106,6 +106,10 @@ def event_bill(
     if counts.maxima:
         what = f"{counts.max_compares / counts.batch:g} comparisons of max pools of currents per inference"
         biller.miss(what, *bounds.graded(prices, counts.max_compares))
+    if counts.products:
+        products = sum(c.synops for c in counts.products.values())
+        what = f"{products / counts.batch:g} products of two signals per inference, which the chip has no event for"
+        biller.miss(what, *bounds.graded(prices, products))
     return biller.bill()
 
 

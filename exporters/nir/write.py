@@ -297,7 +297,9 @@ def _conv(node: Conv) -> nir.NIRNode:
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
     merged = (len(before) - 1,) * 2 if before == after else flattens(before, after)
-    assert merged is not None, "absorb_permutations leaves no other reshape"
+    if merged is None:
+        shapes = f"{list(before)} to {list(after)}"
+        raise CaptureError(f"layer '{node.name}' reshapes {shapes}, which NIR's Flatten cannot", layer=node.name)
     start, end = merged
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
 

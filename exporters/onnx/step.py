@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from onnx import TensorProto
+
 from stl_deploy.exporters.onnx.delays import choose
 from stl_deploy.exporters.onnx.neurons import neuron_step
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.exporters.onnx.states import Past, States
 from stl_deploy.exporters.onnx.synapses import memoryless
-from stl_deploy.graph.program import Delay, Input, Neuron, Node, Source
+from stl_deploy.graph.program import Delay, Input, Neuron, Node, Product, Source
 
 
 def step_nodes(
@@ -49,12 +51,25 @@ def step_nodes(
 
 def together(scope: Scope, node: Node, values: Sequence[str], *, axis: int) -> str:
     """Combine a node's sources: their sum, left to right, or their concatenation along ``axis``."""
+    if isinstance(node, Product):
+        return _product(scope, node, values)
     if node.combine == "each":
         return scope.op("Concat", values, f"{node.name}/together", axis=axis)
     total, *others = values
     for other in others:
         total = scope.op("Add", [total, other], f"{node.name}/sum")
     return total
+
+
+def _product(scope: Scope, node: Product, values: Sequence[str]) -> str:
+    """Multiply two values, ``[..., *shape]`` each; as matrices in the type in which sums are made."""
+    if not node.matrices:
+        return scope.op("Mul", values, f"{node.name}/product")
+    if not scope.double:
+        return scope.op("MatMul", values, f"{node.name}/product")
+    wide = [scope.op("Cast", [value], f"{node.name}/wide", to=TensorProto.DOUBLE) for value in values]
+    product = scope.op("MatMul", wide, f"{node.name}/product")
+    return scope.op("Cast", [product], f"{node.name}/rounded", to=TensorProto.FLOAT)
 
 
 def _depths(nodes: Sequence[Node], given: Mapping[Source, str]) -> dict[str, int]:

@@ -21,7 +21,20 @@ from stl_deploy.exporters.onnx.double import double_sum
 from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
 from stl_deploy.exporters.onnx.planes import integer_conv, integer_linear
 from stl_deploy.exporters.onnx.scope import Scope
-from stl_deploy.graph.program import Concat, Conv, Gather, Linear, MaxPool, Node, Output, Pool, Reshape, Scale, Shape
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Gather,
+    Linear,
+    MaxPool,
+    Node,
+    Output,
+    Pool,
+    Product,
+    Reshape,
+    Scale,
+    Shape,
+)
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
@@ -48,7 +61,7 @@ def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str |
             return _max_pool(scope, node, x, lead, output)
         case Gather():
             return _gather(scope, node, x, lead, output)
-    assert isinstance(node, Output | Concat)
+    assert isinstance(node, Output | Concat | Product)
     return scope.op("Identity", [x], node.name, output=output)
 
 

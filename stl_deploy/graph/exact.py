@@ -41,6 +41,7 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Pool,
+    Product,
     Program,
     Reshape,
 )
@@ -122,7 +123,7 @@ def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, .
     other nodes then need no proof, for they add their sources up in the order of their edges.
     """
     known = grids(program)
-    kinds = Linear | Conv | Pool | Norm
+    kinds = Linear | Conv | Pool | Norm | Product
     nodes = [node for node in program.nodes if isinstance(node, kinds) or (_adds(node) and not double)]
     limit = DOUBLE_BITS if double else MANTISSA_BITS
     return tuple(
@@ -271,6 +272,9 @@ def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) 
         case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
             window = node.kernel[0] * node.kernel[1]
             return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window / node.divisor)
+        case Product() if arriving is not None:
+            terms = node.operands[0][-1] if node.matrices else 1
+            return Grid(2 * arriving.fraction_bits, terms * arriving.bound**2)
         case Reshape() | Delay() | Output() | MaxPool() | Concat() | Gather():
             return arriving
     return None

@@ -26,6 +26,7 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Pool,
+    Product,
     Reshape,
     Scale,
 )
@@ -46,13 +47,15 @@ def apply(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 def combined(node: Node, parts: Sequence[Floats], *, leading: int) -> Floats:
-    """Combine a node's sources: their sum from left to right, or for a `Concat` their concatenation.
+    """Combine a node's sources: their sum from left to right, or of a `Concat` or `Product` their concatenation.
 
     leading: number of axes before those of one sample.
     """
     first, *others = parts
     if not others:
         return first
+    if isinstance(node, Product):  # one array holds both, flat
+        return np.concatenate([part.reshape(*part.shape[:leading], -1) for part in parts], axis=leading)
     if node.combine == "each":
         return np.concatenate(parts, axis=leading)
     total = first + others[0]
@@ -98,6 +101,22 @@ def _norm(node: Norm, x: Floats, sums: Sums = np.float32) -> Floats:
 def _gather(node: Gather, x: Floats, sums: Sums = np.float32) -> Floats:
     flat = x.reshape(len(x), -1)[:, node.indices.reshape(-1)]
     return np.where(node.indices.reshape(-1) < 0, np.float32(0), flat).reshape(len(x), *node.shape)
+
+
+def split_operands(node: Product, x: Floats) -> tuple[Floats, Floats]:
+    """Split what arrives at a product, ``[..., values of both]``, into its operands ``[..., *shape]``."""
+    left, right = node.operands
+    size = int(np.prod(left))
+    return x[..., :size].reshape(*x.shape[:-1], *left), x[..., size:].reshape(*x.shape[:-1], *right)
+
+
+@apply.register
+def _product(node: Product, x: Floats, sums: Sums = np.float32) -> Floats:
+    a, b = split_operands(node, x)
+    if not node.matrices:
+        return a * b
+    y: Floats = (a.astype(sums, copy=False) @ b.astype(sums, copy=False)).astype(np.float32, copy=False)
+    return y
 
 
 @apply.register

@@ -197,6 +197,18 @@ class Gather(Node):
     input_shape: Shape
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product(Node):
+    """Two signals multiplied: as matrices, y = a·b on the last two axes, or element by element (spiking attention).
+
+    operands: the shapes of both. matrices: whether as matrices, ``[..., n, k]`` times ``[..., k, m]``.
+    """
+
+    combine: ClassVar[Literal["add", "each"]] = "each"
+    operands: tuple[Shape, Shape]
+    matrices: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Synapse:
     """The current filter of CubaLI and CubaLIF (see the module's equations)."""

@@ -21,6 +21,7 @@ from stl_deploy.graph.program import (
     Node,
     Norm,
     Pool,
+    Product,
     Program,
     Reshape,
     Scale,
@@ -113,6 +114,9 @@ def _constants(node: Node) -> str:
             return f"maximum of {_by(node.kernel)}, stride {_by(node.stride)}"
         case Reshape() | Gather():
             return f"from {_by(node.input_shape)}"
+        case Product():
+            first, second = map(_by, node.operands)
+            return f"{first} times {second}, " + ("as matrices" if node.matrices else "element by element")
         case Norm():
             return f"scale {_span(node.scale)}, shift {_span(node.shift)}"
         case Scale():

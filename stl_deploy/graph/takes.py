@@ -18,6 +18,7 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Pool,
+    Product,
     Program,
     Reshape,
     Scale,
@@ -26,11 +27,12 @@ from stl_deploy.graph.program import (
 Kinds = Set[type[Node]]
 NIR_NODES: Kinds = frozenset({Input, Output, Linear, Conv, Scale, Pool, Reshape, Delay, Neuron})
 """The nodes that every Format takes unless it says otherwise."""
-ALL_NODES: Kinds = NIR_NODES | {Norm, MaxPool, Concat, Gather}
-_NAMES: dict[type[Node], str] = {MaxPool: "max pool of currents"}
+ALL_NODES: Kinds = NIR_NODES | {Norm, MaxPool, Concat, Gather, Product}
+_NAMES: dict[type[Node], str] = {MaxPool: "max pool of currents", Product: "product of two signals"}
 _REMEDIES: dict[type[Node], str] = {
     Norm: "fold it into weights: the pass fold_norms",
     MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
+    Product: "use weights that stay the same in its place",
     Concat: "split it: the pass split_concats",
     Gather: "absorb it: the pass absorb_permutations",
 }

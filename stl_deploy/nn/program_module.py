@@ -10,6 +10,7 @@ biases, scales and thresholds are parameters; spikes have a surrogate gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -33,6 +34,7 @@ from stl_deploy.graph.program import (
     Norm,
     Output,
     Pool,
+    Product,
     Program,
     Reshape,
     Rounding,
@@ -150,6 +152,8 @@ def _late(x: Tensor, steps: int) -> Tensor:
 
 
 def _combined(node: Node, parts: Sequence[Tensor], leading: int) -> Tensor:
+    if isinstance(node, Product):
+        return torch.cat([part.flatten(leading) for part in parts], leading)
     if isinstance(node, Concat):
         return torch.cat(list(parts), leading)
     first, *others = parts
@@ -264,6 +268,16 @@ class _Gather(_Layer):
 class _Concat(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+class _Product(_Layer):
+    node: Product
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.node.operands
+        size = math.prod(left)
+        a, b = x[:, :size].reshape(-1, *left), x[:, size:].reshape(-1, *right)
+        return a @ b if self.node.matrices else a * b
 
 
 class _Delay(_Layer):
@@ -417,5 +431,6 @@ _LAYERS: dict[type[Node], Any] = {
     MaxPool: _Pool,
     Gather: _Gather,
     Concat: _Concat,
+    Product: _Product,
     Delay: _Delay,
 }

@@ -29,6 +29,7 @@ from stl_deploy.passes import (
     merge_delays,
     merge_pools,
     narrow,
+    norms_before_orders,
     representable_decays,
     round_delays,
     split_concats,
@@ -63,6 +64,7 @@ FOREIGN: tuple[Pass, ...] = (
 )
 """What `fold` does to a network that came as a file."""
 CAPTURED: tuple[Pass, ...] = (
+    norms_before_orders.PASS,
     fold_norms.PASS,
     lower_max_pools.PASS,
     split_concats.PASS,

@@ -4,7 +4,8 @@ NIR can flatten, nothing else. A rearrangement P moves towards what reads it: a 
 with its parameters in that order, n(P·x) = P·n'(x); weights take it in, W·(P·x) = (W·P)·x; two that follow one another
 are one, and P⁻¹·P is none. What is moved in the input is moved in the graph's input. Where nothing takes one in,
 weights of 0 and 1 do its work, or the layer behind it becomes the matrix that it is. One that a max pool reads stays:
-NIR has no node for that pool, and what takes the pool takes it, too.
+NIR has no node for that pool, and what takes the pool takes it, too. So do all of a
+network that multiplies signals, or in which they would go round in a circle.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.convolutions import pointwise
 from stl_deploy.graph.program import (
     Conv,
@@ -29,6 +29,7 @@ from stl_deploy.graph.program import (
     Node,
     Output,
     Pool,
+    Product,
     Program,
     Reshape,
     Scale,
@@ -58,27 +59,21 @@ def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
 
     Raises CaptureError, naming the layer, where weights in a rearrangement's place would be too many.
     """
-    work = _Work({name: as_gather(node) or node for name, node in layers.items()})
-    for _ in range(_ROUNDS * len(layers)):
-        gathers = [node for node in work.layers.values() if isinstance(node, Gather) and node.name not in work.kept]
-        if not gathers:
-            return work.layers, work.arranged
-        if any(move(gather) for gather in gathers for move in work.moves):
-            continue
-        pooled = [gather for gather in gathers if work.is_pooled(gather)]
-        if pooled:
-            work.keep(pooled[-1])
-        else:
-            work.select(gathers[-1])
-    raise CaptureError(
-        "the axes of a layer in a loop change at every step, or it reads the same spikes in two orders; keep "
-        "one order of axes"
-    )
+    layers = {name: as_gather(node) or node for name, node in layers.items()}
+    multiplies = any(isinstance(node, Product) for node in layers.values())
+    work = _Work(dict(layers), stay=multiplies)
+    if not work.done(_ROUNDS * len(layers)):
+        # The axes of a loop change at every step, or the same spikes are read in two orders.
+        work = _Work(dict(layers), stay=True)
+        work.done(_ROUNDS * len(layers))
+    return work.layers, work.arranged
 
 
 class _Work:
-    def __init__(self, layers: Nodes) -> None:
-        self.layers = layers
+    """The layers under way. stay: NIR cannot hold the network, so what does not vanish stays where it is."""
+
+    def __init__(self, layers: Nodes, *, stay: bool) -> None:
+        self.layers, self.stay = layers, stay
         self.arranged: dict[str, Indices] = {}
         self.kept: set[str] = set()
         """Rearrangements that stay."""
@@ -86,6 +81,10 @@ class _Work:
             self._unread,
             self._nothing,
             self._behind_another,
+        )
+        if stay:
+            return
+        self.moves += (
             self._into_input,
             self._before_a_reshape,
             self._into_weights,
@@ -95,6 +94,21 @@ class _Work:
             self._into_rows,
             self._matrix,
         )
+
+    def done(self, rounds: int) -> bool:
+        """Move rearrangements until none is left that does not stay; return False where they go round in a circle."""
+        for _ in range(rounds):
+            gathers = [node for node in self.layers.values() if isinstance(node, Gather) and node.name not in self.kept]
+            if not gathers:
+                return True
+            if any(move(gather) for gather in gathers for move in self.moves):
+                continue
+            staying = [gather for gather in gathers if self.stays(gather)]
+            if staying:
+                self.keep(staying[-1])
+            else:
+                self.select(gathers[-1])
+        return False
 
     def _readers(self, name: str) -> list[Node]:
         return [node for node in self.layers.values() if any(source.node == name for source in node.sources)]
@@ -345,9 +359,9 @@ class _Work:
         self.layers[name] = replace(gather, name=name, sources=sources)
         self.layers[reader.name] = replace(reader, sources=(Source(name),))
 
-    def is_pooled(self, gather: Gather) -> bool:
-        """Return whether a max pool reads it."""
-        return any(isinstance(reader, MaxPool) for reader in self._readers(gather.name))
+    def stays(self, gather: Gather) -> bool:
+        """Return whether NIR cannot hold what it is for: a max pool reads it, or signals are multiplied somewhere."""
+        return self.stay or any(isinstance(reader, MaxPool) for reader in self._readers(gather.name))
 
     def keep(self, gather: Gather) -> None:
         """Leave it in place; as a reshape, if it is no more than that."""

@@ -12,12 +12,12 @@ from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.write import write_anew
 from stl_deploy.graph.exact import input_grid as declared_grid
-from stl_deploy.graph.program import Neuron, Pool, Program
+from stl_deploy.graph.program import Neuron, Node, Pool, Program, Reshape
 from stl_deploy.graph.takes import NIR_NODES, refused
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.narrow import NotFiniteError
-from stl_deploy.passes.permutations import Permutations
+from stl_deploy.passes.permutations import Permutations, flattens
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +103,17 @@ def fold_layers(layers: Program) -> FoldedLayers:
     try:
         return FoldedLayers(write_anew(folded.program).program, folded.places)
     except CaptureError:
-        if not any(_is_beyond_nir(neuron) for neuron in folded.program.of(Neuron)):
+        if not any(map(_is_beyond_nir, folded.program.nodes)):
             raise
         return FoldedLayers(folded.program, folded.places)
 
 
-def _is_beyond_nir(neuron: Neuron) -> bool:
-    """Return whether a neuron adapts its threshold, or counts spikes as no dialect of NIR does."""
+def _is_beyond_nir(node: Node) -> bool:
+    """Return whether a neuron adapts or counts spikes as none of NIR does, or a reshape is more than a flattening."""
+    if isinstance(node, Reshape):
+        return node.input_shape != node.shape and flattens(node.input_shape, node.shape) is None
+    return isinstance(node, Neuron) and _is_neuron_beyond_nir(node)
+
+
+def _is_neuron_beyond_nir(neuron: Neuron) -> bool:
     return neuron.adaptation is not None or (neuron.many and (neuron.rounding != "down" or neuron.decay is None))

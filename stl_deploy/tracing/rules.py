@@ -9,7 +9,7 @@ import torch
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of, without_time
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.overwriting import scatter
 from stl_deploy.tracing.recorder import Op, Value, map_tree
@@ -133,6 +133,8 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [_padded(unroller, op)]
     if op.name in ("_softmax", "_log_softmax"):
         return [_over_classes(unroller, op)]
+    if op.name == "bmm" and not any(unroller.flow(value).constant for value in op.inputs()):
+        return [_two_signals(unroller, op)]
     if op.name == "bmm" and op.outputs[0].shape[0] == 1:
         return [_one_product(unroller, op)]
     if op.name in ("mm", "addmm"):
@@ -271,6 +273,25 @@ def _one_product(unroller: Unroller, op: Op) -> Flow:
     if BATCH not in rows.layout[1] or any(isinstance(f, str) for f in rows.layout[2]):
         raise _mixes(op, rows)
     return _per_step(unroller, op, rows, ((), rows.layout[1], *of_shape(op.outputs[0].shape[2:])), 1)
+
+
+def _two_signals(unroller: Unroller, op: Op) -> Flow:
+    """A batched product of two signals, ``q @ k.transpose(-2, -1)``, step by step."""
+    flows = [unroller.flow(value) for value in op.args[:2]]
+    first, rows, _ = flows[0].layout
+    other, _, columns = flows[1].layout
+    inner = [factor for flow in flows for dim in flow.layout[1:] for factor in dim]
+    if BATCH not in first or first != other or any(isinstance(factor, str) for factor in inner):
+        raise _mixes(op, flows[0])
+    layout: Layout = (first, rows, columns)
+    step = without_time(layout)
+    timed = [flow.timed for flow in flows]
+    made = []
+    for t in range(unroller.sizes(*flows)[TIME] if any(timed) else 1):
+        pair = tuple(flow.nodes[t if flow.timed else 0] for flow in flows)
+        node = Node(op.name, op.func, pair, {}, step, op.outputs[0].dtype, op.place)
+        made.append(unroller.nodes.make(node))
+    return Flow(tuple(made), layout)
 
 
 def _over_classes(unroller: Unroller, op: Op) -> Flow:

@@ -19,6 +19,7 @@ from stl_deploy.graph.program import (
     Neuron,
     Norm,
     Output,
+    Product,
     Program,
     Source,
     is_binary,
@@ -35,7 +36,7 @@ ZERO = ((0, 0), (0, 0))
 
 
 @settings(max_examples=100)
-@given(programs_and_inputs(more=True))
+@given(programs_and_inputs(more="all"))
 def test_run_is_the_oracle_and_the_stream(case) -> None:
     program, x = case
     expected = program_oracle.simulate(program, x)
@@ -51,7 +52,7 @@ def test_run_is_the_oracle_and_the_stream(case) -> None:
 
 
 @settings(max_examples=100)
-@given(programs_and_inputs(more=True))
+@given(programs_and_inputs(more="all"))
 def test_every_value_is_on_the_grid_that_is_known_of_it(case) -> None:
     program, x = case
     top = max(float(np.abs(array).max()) for array in x.values())
@@ -68,11 +69,12 @@ TAKERS = {
     "MaxPool": {"program", "onnx", "c"},
     "Concat": {"program", "onnx"},
     "Gather": {"program", "onnx"},
+    "Product": {"program", "onnx"},
 }
 
 
 def _with(node: object) -> Program:
-    assert isinstance(node, Norm | MaxPool | Concat | Gather)
+    assert isinstance(node, Norm | MaxPool | Concat | Gather | Product)
     entry = Input(name="input", shape=IMAGE, sources=())
     return Program((entry, node, Output(name="output", shape=node.shape, sources=(Source(node.name),))), 1e-4)
 
@@ -81,6 +83,9 @@ def _programs() -> dict[str, Program]:
     read = (Source("input"),)
     return {
         "Norm": _with(Norm(name="n", shape=IMAGE, sources=read, scale=np.ones(2), shift=np.ones(2))),
+        "Product": _with(
+            Product(name="n", shape=IMAGE, sources=read * 2, operands=(IMAGE, IMAGE), matrices=False),
+        ),
         "MaxPool": _with(
             MaxPool(
                 name="n",
@@ -101,7 +106,7 @@ def _programs() -> dict[str, Program]:
 def test_every_format_says_node_kind_target_and_remedy(kind: str, tmp_path: Path) -> None:
     program = _programs()[kind]
     node = type(program.by_name["n"])
-    said_as = {"MaxPool": "max pool of currents"}.get(kind, kind)
+    said_as = {"MaxPool": "max pool of currents", "Product": "product of two signals"}.get(kind, kind)
     takers = {name for name, target in registry().formats.items() if node in target.takes}
     assert takers == TAKERS[kind]
     for name, target in registry().formats.items():

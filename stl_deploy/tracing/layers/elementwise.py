@@ -12,7 +12,8 @@ from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.norms import norm
-from stl_deploy.tracing.layers.thresholds import gate, is_binary
+from stl_deploy.tracing.layers.products import product
+from stl_deploy.tracing.layers.thresholds import gate, is_binary, turned_spike
 from stl_deploy.tracing.populations import compact
 from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.steps import Ref, Signal
@@ -85,6 +86,8 @@ def multiplied(build: Builder, signal: Signal) -> Operands:
                 "expected division by a constant; found one signal divided by another (a norm of each sample?), which "
                 "no spiking graph holds; normalise x before it is given to capture",
             )
+        if not all(is_binary(build, build.read(spike)) for spike, _ in map(turned_spike, (left, right))):
+            return product(build, signal, (left, right))
         return gate(build, signal, (left, right))
     if divided and not isinstance(left, Ref):
         raise refusal(signal, "expected division by a constant; found a constant divided by a signal; scale instead")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stl_deploy.tracing.layers import elementwise, norms, pools, shapes, thresholds, weights
+from stl_deploy.tracing.layers import elementwise, norms, pools, products, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Kind
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 
@@ -19,7 +19,7 @@ KINDS: dict[str, Kind] = {
     "mkldnn_max_pool2d": pools.maximum,
     "adaptive_max_pool2d": pools.adaptive_maximum,
     "amax": pools.largest_over_axes,
-    "bmm": weights.linear,
+    "bmm": products.batched,
     "avg_pool2d": pools.average,
     "_adaptive_avg_pool2d": pools.adaptive,
     "mean": pools.over_axes,

@@ -61,7 +61,7 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
     """Build the product of two spikes (AND), or of a spike and another's remainder (AND NOT), as a threshold."""
     shape = build.shape(signal)
     terms: Operands = ()
-    turned = [_turned(ref) for ref in operands]
+    turned = [turned_spike(ref) for ref in operands]
     if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
         return build.read(operands[0])
     for ref, negated in turned:
@@ -127,7 +127,7 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Operands, thresho
     return build.add(node)
 
 
-def _turned(ref: Ref) -> tuple[Ref, bool]:
+def turned_spike(ref: Ref) -> tuple[Ref, bool]:
     """Return ``1 - s`` as s, and whether it was inverted."""
     node, args = ref.signal.node, ref.signal.args
     if alpha(ref.signal) != 1:

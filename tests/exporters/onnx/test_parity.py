@@ -13,7 +13,7 @@ from tests.strategies import programs_and_inputs
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
-@given(case=programs_and_inputs(more=True))
+@given(case=programs_and_inputs(more="all"))
 def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, case, tmp_path_factory):
     program, x = case
     assume(not any(program.of(Norm)))

@@ -30,7 +30,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @settings(max_examples=60)
-@given(program=programs(more=True))
+@given(program=programs(more="all"))
 def test_a_program_comes_back_to_the_bit(program: Program, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.mktemp("program") / "net.program"
     write_program(program, path)

@@ -1,0 +1,71 @@
+"""Move norms of a network that multiplies signals in front of the rearrangements before them: n(P·x) = P·n'(x).
+
+A norm scales and shifts each channel, so it does the same to each value wherever that stands. Transformers transpose
+tokens and channels for the norm alone; behind the weights themselves it folds into them, and the two transpositions
+are none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.graph.program import Doubles, Gather, Norm, Product, Reshape, Shape, Source
+from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
+from stl_deploy.passes.permutations import bijective
+
+
+def _move(nodes: Nodes) -> Nodes:
+    if not any(isinstance(node, Product) for node in nodes.values()):
+        return nodes
+    moved = dict(nodes)
+    for name in nodes:
+        while _swapped(moved, name):
+            pass
+    return moved
+
+
+def _swapped(nodes: Nodes, name: str) -> bool:
+    """Move one norm in front of what it reads, if that only rearranges values for it; return whether it was moved."""
+    norm = nodes[name]
+    if not isinstance(norm, Norm) or len(norm.sources) != 1 or norm.sources[0].delay:
+        return False
+    order = nodes[norm.sources[0].node]
+    if not isinstance(order, Gather | Reshape) or len(readers_of(nodes, order.name)) != 1:
+        return False
+    if isinstance(order, Gather) and not bijective(order):
+        return False
+    places = order.indices.reshape(-1) if isinstance(order, Gather) else np.arange(prod(order.shape))
+    channels = np.broadcast_to(_along(np.arange(len(norm.scale)), norm.axis, norm.shape), norm.shape).reshape(-1)
+    before = np.empty(len(places), np.int64)
+    before[places] = channels
+    axis, order_of_channels = _axis(before.reshape(order.input_shape))
+    if order_of_channels is None:
+        return False
+    numbers: dict[str, Any] = {"scale": norm.scale[order_of_channels], "shift": norm.shift[order_of_channels]}
+    mean: Doubles | None = None if norm.mean is None else norm.mean[order_of_channels]
+    for reader in readers_of(nodes, name):
+        sources = tuple(Source(order.name, s.delay) if s.node == name else s for s in reader.sources)
+        nodes[reader.name] = replace(reader, sources=sources)
+    nodes[name] = replace(norm, shape=order.input_shape, sources=order.sources, axis=axis, mean=mean, **numbers)
+    nodes[order.name] = replace(order, sources=(Source(name),))
+    return True
+
+
+def _along(values: Any, axis: int, shape: Shape) -> Any:
+    return values.reshape((-1, *(1,) * (len(shape) - 1)) if axis == 0 else (-1,))
+
+
+def _axis(channels: Any) -> tuple[int, Any]:
+    """Return the axis that channels lie along, the last or the first, and its channels in order (None: neither)."""
+    last, first = channels.reshape(-1, channels.shape[-1])[0], channels.reshape(len(channels), -1)[:, 0]
+    for axis, along in ((-1, last), (0, first)):
+        if np.array_equal(np.broadcast_to(_along(along, axis, channels.shape), channels.shape), channels):
+            return axis, along
+    return 0, None
+
+
+PASS = Pass("norms_before_orders", rewrite(_move), "bits")
