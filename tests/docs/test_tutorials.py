@@ -1,0 +1,41 @@
+"""The two tutorials that new users start from run word for word; `make tutorials` runs them with the frameworks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SNNTORCH = """
+import torch
+from tests.tracing.stand_ins import Leaky as StandIn
+
+
+class Leaky(StandIn):
+    def __init__(self, beta, threshold=1.0, reset_mechanism="subtract"):
+        super().__init__(beta, threshold, reset_mechanism)
+
+    def reset_mem(self):
+        return torch.zeros(())
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "until"), [("own-model", "## From the command line"), ("snntorch", "## Thresholds that learn")]
+)
+def test_a_tutorial_runs_word_for_word(page: str, until: str, tmp_path: Path) -> None:
+    """snnTorch by neurons that compute in its order, which the conformance tests hold to its own."""
+    text, _, rest = (ROOT / "docs" / "tutorials" / f"{page}.md").read_text(encoding="utf-8").partition(until)
+    assert rest
+    (tmp_path / "page.md").write_text(text, encoding="utf-8")
+    (tmp_path / "snntorch.py").write_text(SNNTORCH, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHONPATH": f"{tmp_path}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "docs" / "snippets.py"), "--here", "page.md"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ("residual_c" if page == "own-model" else "tutorial_c") / "net.c").is_file()
