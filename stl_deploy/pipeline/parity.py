@@ -75,8 +75,8 @@ def accuracies(report: ParityReport, samples: int, *, by_step: bool = False) -> 
     """
     runs = [run for run in report.runs if run.against == report.reference]
 
-    def interval(accuracy: float | None) -> Sequence[float] | None:
-        return None if by_step or accuracy is None else accuracy_interval(round(accuracy * samples), samples)
+    def interval(accuracy: float | None) -> list[float] | None:
+        return None if by_step or accuracy is None else [*accuracy_interval(round(accuracy * samples), samples)]
 
     return [
         Accuracy(REFERENCE, report.accuracy, samples, interval=interval(report.accuracy)),

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import onnx
 
-_BESIDE = ("version", "stl_deploy/steps", "stl_deploy/classes")
+_BESIDE = ("version", "stl_deploy/steps", "stl_deploy/classes", "stl_deploy/captured/largest")
 
 
 def of_hdf5(path: Path) -> str:
-    """Every dataset and attribute but versions and what is told of the training, in order of name."""
+    """Every dataset and attribute but versions and records of training and capture, in order of name."""
     found: dict[str, Any] = {}
 
     def take(name: str, node: Any) -> None:

@@ -285,7 +285,7 @@ def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
     ("most", "said"),
     [
         (2_000_000, "another simulator of Loihi failed, the report is without it: it ended without a word"),
-        (0, "simulators besides Lava are left to 'stl-deploy verify RUN --against NAME': they set up each of"),
+        (0, "simulators besides Lava are left to "),
     ],
 )
 def test_simulators_beside_lava_never_end_a_run(
@@ -300,7 +300,7 @@ def test_simulators_beside_lava_never_end_a_run(
 
     _with_lava(monkeypatch, lambda found: found)
     monkeypatch.setattr(ParityBench, "witnesses", lambda *_arguments, **_options: None)
-    monkeypatch.setattr(ParityBench, "further", fail)
+    monkeypatch.setattr(ParityBench, "cross_check", fail)
     monkeypatch.setattr(run_module, "_CONNECTIONS", most)
     done = run(configure("digits", SMALL), copy, resume=True, say=Console(verbose=True, stream=stream))
     assert said in " ".join(stream.getvalue().split())

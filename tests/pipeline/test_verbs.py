@@ -97,7 +97,7 @@ def test_verbs_of_a_nir_file_take_no_other(run_dir: Path, tmp_path: Path) -> Non
 def test_input_that_rounds_to_nothing_is_refused(tmp_path: Path) -> None:
     write_nir(chain([2], iff((2,))), tmp_path / "net.nir")
     np.savez(tmp_path / "x.npz", x=np.full((2, 1, 2), 0.1, np.float32))
-    with pytest.raises(InputError, match="--input-grid 2: every value of the input rounds to 0; use more bits"):
+    with pytest.raises(InputError, match="input_grid=2: every value of the input rounds to 0; use more bits"):
         verbs.simulate(
             tmp_path / "net.nir", tmp_path / "x.npz", "reference", tmp_path / "y.npz", input_grid=2, dialect="spec"
         )
