@@ -155,10 +155,10 @@ def test_gradients_reach_both_branches() -> None:
         ("network.6.op=max", "network.6 (pool): max pooling of values that are not spikes cannot be deployed"),
         (
             "network.3.layers.0.knl=1",
-            "--set: key 'network.3.layers.0.knl': expected kind, channels",
+            "changes: key 'network.3.layers.0.knl': expected kind, channels",
         ),
-        ("network.3.layers.0={kind: vote}", "--set: key 'network.3.layers.0.kind': expected conv, linear,"),
-        ("network.3.layers=[]", "--set: key 'network.3.layers': expected a list of at least 1 layer; found []"),
+        ("network.3.layers.0={kind: vote}", "changes: key 'network.3.layers.0.kind': expected conv, linear,"),
+        ("network.3.layers=[]", "changes: key 'network.3.layers': expected a list of at least 1 layer; found []"),
     ],
 )
 def test_blocks_that_do_not_fit_are_named(override: str, message: str) -> None:

@@ -281,16 +281,16 @@ def test_thresholds_per_pixel_fit_the_array_form() -> None:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Adaptive(Neuron):
+class Refractory(Neuron):
     """A neuron with a field that Loihi's code has never heard of."""
 
-    adaptation: Any = None
+    rest: Any = None
 
 
-def adaptive(program: Program, value: Any) -> Program:
+def refractory(program: Program, value: Any) -> Program:
     def grown(node: Any) -> Any:
         values = {field.name: getattr(node, field.name) for field in fields(node)}
-        return Adaptive(**values, adaptation=value) if isinstance(node, Neuron) else node
+        return Refractory(**values, rest=value) if isinstance(node, Neuron) else node
 
     return replace(program, nodes=tuple(grown(node) for node in program.nodes))
 
@@ -300,7 +300,7 @@ def adaptive(program: Program, value: Any) -> Program:
 def test_a_new_field_of_neurons_is_refused_until_it_is_read(build: Builder, value: Any) -> None:
     program = build.program()
     x = np.ones((2, 4, *program.inputs[0].shape), F)
-    quantise(adaptive(program, None), x)
-    with pytest.raises(UnsupportedError, match="it has adaptation, which this target does not compute") as error:
-        quantise(adaptive(program, value), x)
-    assert error.value.slug == "adaptation"
+    quantise(refractory(program, None), x)
+    with pytest.raises(UnsupportedError, match="it has rest, which this target does not compute") as error:
+        quantise(refractory(program, value), x)
+    assert error.value.slug == "rest"

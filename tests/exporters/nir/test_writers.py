@@ -58,7 +58,7 @@ def test_a_writer_is_never_mistaken(path, tmp_path):
 )
 def test_a_graph_that_anyone_could_have_written_is_not_told(net):
     assert detect_writer(net) is None
-    with pytest.raises(InputError, match=r"net\.nir: the file does not say how it is meant.*dialect=NAME\): spec, "):
+    with pytest.raises(InputError, match=r"net\.nir: the file does not say how it is meant.*dialect=NAME\): spec \("):
         resolve_dialect(net, None, "net.nir")
 
 
