@@ -62,7 +62,7 @@ def test_foreign_model(tmp_path):
     node = helper.make_node("Relu", ["x"], ["y"])
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y])), tmp_path / "net.onnx")
-    with pytest.raises(InputError, match="expected what net.export wrote"):
+    with pytest.raises(InputError, match=r"expected what net\.export wrote"):
         OnnxModel.load(tmp_path / "net.onnx")
 
 
