@@ -403,6 +403,7 @@ class QuantiseOptions:
     """
 
     epochs: int = option(10, "Epochs of fine-tuning; 0 rounds only.")
+    weight_bits: int = option(8, "Bits of a weight that neurons read, with its sign: 2 to 8.")
     lr: float | None = option(None, "Learning rate to begin with; default: 0.3 of the run's (one_cycle: 0.03).")
     samples: int | None = option(None, "Test images to compare on; default: all.")
     device: str = option("cpu", "cpu or cuda, for the training.")
@@ -414,6 +415,7 @@ class QuantiseKeywords(TypedDict, total=False):
     """Fields of `QuantiseOptions`."""
 
     epochs: int
+    weight_bits: int
     lr: float | None
     samples: int | None
     device: str

@@ -51,6 +51,7 @@ from stl_deploy.integers.real_weights import (
     whole_weight,
 )
 from stl_deploy.integers.scales import (
+    WEIGHT_TOP,
     Candidate,
     ThresholdForm,
     best_candidate,
@@ -71,11 +72,13 @@ class Hardware:
 
     thresholds: their form; the forms that `stl_deploy.integers.per_pixel` prepares are folded ones.
     pixels: whether each pixel can have its own threshold and bias. as_run: maps a node to the hardware's version.
+    weight_top: the largest weight of a population's layers.
     """
 
     thresholds: ThresholdForm = "per-neuron"
     pixels: bool = True
     accumulator: Accumulator = WIDE
+    weight_top: int = WEIGHT_TOP
     as_run: Callable[[Node], Node] = lambda node: node
 
 
@@ -195,7 +198,9 @@ class LayerwiseQuantiser:
             return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
 
         layer = paths.leaves[0].node or node
-        best = best_candidate(candidates(real, self._hardware.thresholds), wanted.shape[1], differing, layer)
+        best = best_candidate(
+            candidates(real, self._hardware.thresholds, self._hardware.weight_top), wanted.shape[1], differing, layer
+        )
         self._take(*built(best))
         self.scales[node.name] = best.scale
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)

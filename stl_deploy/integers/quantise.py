@@ -23,7 +23,7 @@ from stl_deploy.integers.fan_in import values
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.integers.net import WIDE, Accumulator
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.scales import WEIGHT_TOP, ThresholdForm
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +98,15 @@ def split_host(program: Program) -> tuple[Program, tuple[Node, ...]]:
 
 
 def choose(
-    program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron", accumulator: Accumulator = WIDE
+    program: Program,
+    x: NDArray[Any],
+    thresholds: ThresholdForm = "per-neuron",
+    accumulator: Accumulator = WIDE,
+    weight_top: int = WEIGHT_TOP,
 ) -> IntegerModel:
     """Choose integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the declared grid."""
-    grid, hardware = input_grid(program.metadata), Hardware(thresholds, accumulator=accumulator)
+    grid = input_grid(program.metadata)
+    hardware = Hardware(thresholds, accumulator=accumulator, weight_top=weight_top)
     if grid is None:
         return quantise(program, x, hardware=hardware)
     return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound, hardware=hardware)

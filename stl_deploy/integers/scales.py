@@ -178,32 +178,34 @@ class Candidate:
     scale: Doubles
 
 
-def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
+def candidates(real: RealPopulation, form: ThresholdForm, top: int = WEIGHT_TOP) -> Iterator[Candidate]:
     """Yield the layer in integers at many scales, the largest first; every one is within netx's widths.
+
+    top: the largest weight.
 
     A layer that needs no rounding is the only candidate itself.
     """
-    unrounded = list(_unrounded(real, form))
+    unrounded = list(_unrounded(real, form, top))
     yield from unrounded
     if unrounded and (not _leaks(real.neuron) or _is_trained(real)):
         return
     if form == "per-neuron":
-        limits = _row_limits(real)
+        limits = _row_limits(real, top)
         for ratio in RATIOS:
             target = real.theta * _by_row(ratio * limits, real.theta.ndim)
             for threshold in (np.ceil(target) - 1, np.round(target)):
-                yield from _candidate(real, ratio * limits, threshold)
+                yield from _candidate(real, ratio * limits, threshold, top)
         return
     theta = _one_threshold(real, form)
-    top = float((_row_limits(real, theta) * theta).min())
-    wholes = dict.fromkeys(max(0, int(ratio * top)) for ratio in RATIOS)
+    limit = float((_row_limits(real, top, theta) * theta).min())
+    wholes = dict.fromkeys(max(0, int(ratio * limit)) for ratio in RATIOS)
     for whole in wholes:
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:
-                yield from _candidate(real, aim / theta, np.array(float(whole)))
+                yield from _candidate(real, aim / theta, np.array(float(whole)), top)
 
 
-def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
+def _unrounded(real: RealPopulation, form: ThresholdForm, top: int) -> Iterator[Candidate]:
     """Yield the layer at scales at which weights, biases and resets are integers.
 
     Without a leak v is whole, so ``v > ceil(s·θ) - 1`` is ``v >= θ``, and ``v > floor(s·θ)`` is ``v > θ``: exact for
@@ -216,13 +218,13 @@ def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
     target = real.theta * _by_row(scale, real.theta.ndim)
     at_or_above = real.neuron.compare == "ge" or real.neuron.many
     if not _leaks(real.neuron):
-        yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target))
+        yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target), top)
     elif _is_trained(real):
-        yield from _held(real, form, scale, target)
+        yield from _held(real, form, scale, target, top)
     elif np.array_equal(target, np.trunc(target)):
         for times in (64, 32, 16, 8, 4, 2, 1):
             for threshold in (times * target - 1, times * target) if at_or_above else (times * target,):
-                yield from _held(real, form, times * scale, threshold)
+                yield from _held(real, form, times * scale, threshold, top)
 
 
 def _is_trained(real: RealPopulation) -> bool:
@@ -232,12 +234,14 @@ def _is_trained(real: RealPopulation) -> bool:
     return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)
 
 
-def _held(real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
+def _held(
+    real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles, top: int
+) -> Iterator[Candidate]:
     """Return a candidate without rounding, if it is within the widths and its form holds the thresholds."""
     same = (threshold == threshold.flat[0]).all()
-    if (scale > _row_limits(real)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
+    if (scale > _row_limits(real, top)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
         return
-    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold)
+    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold, top)
 
 
 def _leaks(neuron: Neuron) -> bool:
@@ -304,13 +308,13 @@ def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
     return real.theta_rows
 
 
-def _row_limits(real: RealPopulation, theta_rows: Doubles | None = None) -> Doubles:
+def _row_limits(real: RealPopulation, top: int, theta_rows: Doubles | None = None) -> Doubles:
     """Return for each row the largest scale at which weights, bias and threshold all fit."""
     rows = len(real.theta)
     theta = real.theta.reshape(rows, -1).max(axis=1) if theta_rows is None else theta_rows
     largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
     with np.errstate(divide="ignore"):
-        limit: Doubles = np.minimum(WEIGHT_TOP / largest, MAX_THRESHOLD / theta)
+        limit: Doubles = np.minimum(top / largest, MAX_THRESHOLD / theta)
         if real.v_reset is not None:
             limit = np.minimum(limit, MAX_THRESHOLD / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
         if real.bias is not None:
@@ -322,12 +326,12 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
     return values.reshape(-1, *[1] * (ndim - 1))
 
 
-def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
+def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles, top: int) -> Iterator[Candidate]:
     """Return the layer at one scale; None if no weight is left, or a reset's amount or value is too wide.
 
     Also None if one of several spikes would take nothing off v.
     """
-    weights = tuple(_rounded(weight, scale) for weight in real.weights)
+    weights = tuple(_rounded(weight, scale, top) for weight in real.weights)
     if not any(weight.any() for weight in weights):
         return
     neuron = _neuron(real, scale, np.clip(threshold, 0, MAX_THRESHOLD))
@@ -365,8 +369,8 @@ def _compact(values: Doubles) -> Ints:
     return np.asarray(values.flat[0] if (values == values.flat[0]).all() else values, np.int32)
 
 
-def _rounded(weight: Doubles, scale: Doubles) -> Ints:
-    whole = np.clip(np.round(weight * _by_row(scale, weight.ndim)), -WEIGHT_TOP - 1, WEIGHT_TOP)
+def _rounded(weight: Doubles, scale: Doubles, top: int) -> Ints:
+    whole = np.clip(np.round(weight * _by_row(scale, weight.ndim)), -top - 1, top)
     return whole.astype(np.int32)
 
 

@@ -103,6 +103,8 @@ def quantise(
         raise InputError(f"expected a learning rate above 0; found {options.lr:g}")
     if options.epochs < 0:
         raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
+    if not 2 <= options.weight_bits <= 8:
+        raise InputError(f"{named('weight_bits')}: expected 2 to 8 bits, sign included; found {options.weight_bits}")
     pick_device(options.device, named("device"))
     with alone_in(output), temporary_folder(output) as made:
         table = _quantise(run_dir, made, options, known, say, output)
@@ -124,7 +126,7 @@ def _quantise(
     folded = fold_run(run_dir, made / "net.nir", FoldOptions(input_grid=options.input_grid))
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
-    network = _begin(folded, calibration)
+    network = _begin(folded, calibration, options.weight_bits)
     if known is None:
         say.step("Post-training quantisation in each threshold form")
         known = before_training(
@@ -165,13 +167,13 @@ def before_training(
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 
 
-def _begin(folded: FoldedRun, calibration: NDArray[Any]) -> Network:
+def _begin(folded: FoldedRun, calibration: NDArray[Any], weight_bits: int) -> Network:
     """Replace layers of the folded network by rounding ones; done before all long work, since it may be refused."""
     program = average_thresholds(folded.program)
-    host = not refusals(program)
-    start = choose(program, calibration, "folded", LOIHI if host else WIDE)
+    host, top = not refusals(program), 2 ** (weight_bits - 1) - 1
+    start = choose(program, calibration, "folded", LOIHI if host else WIDE, top)
     network = with_numbers(folded.trained, folded.folded.program)
-    return quantised_network(network, program, start, host=host).requires_grad_(True)
+    return quantised_network(network, program, start, host=host, weight_top=top).requires_grad_(True)
 
 
 def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: Console, checkpoints: Path) -> Network:

@@ -82,6 +82,17 @@ def test_training_moved_weights_and_thresholds(run_dir: Path, quantised: Path, t
     assert thresholds[0] != thresholds[1]
 
 
+def test_weights_of_three_bits(run_dir: Path, tmp_path: Path) -> None:
+    """-3 to 3, in training and in every export of the run."""
+    quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=1, weight_bits=3, samples=20))
+    weights = [layer.weight for _, layer in read_netx(tmp_path / "q" / "net.net").spiking if layer.bias is not None]
+    assert {int(np.abs(weight).max()) for weight in weights} == {3}
+    assert json.loads((tmp_path / "q" / "quantised.json").read_text())["spikes_differing"] == 0
+    export(tmp_path / "q", "c", tmp_path / "c", verified=False)
+    graph, _ = read_integers(tmp_path / "c" / NAME)
+    assert {int(np.abs(node.weight).max()) for node in graph.nodes if isinstance(node, ConvNode)} == {3}
+
+
 def test_exporting_the_run_again_gives_the_trained_integers(quantised: Path, tmp_path: Path) -> None:
     export(quantised, "netx", tmp_path / "again.net")
     assert same_file(read_netx(quantised / "net.net"), read_netx(tmp_path / "again.net"))
@@ -219,6 +230,9 @@ def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=-1))
     with pytest.raises(InputError, match=r"expected a learning rate above 0; found 0"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(lr=0))
+    for bits in (1, 9):
+        with pytest.raises(InputError, match=f"expected 2 to 8 bits, sign included; found {bits}"):
+            quantise_run(run_dir, tmp_path / "q", QuantiseOptions(weight_bits=bits))
     other = shutil.copytree(run_dir, tmp_path / "other")
     with pytest.raises(InputError, match="other: holds a trained run; name another folder"):
         quantise_run(run_dir, other)

@@ -116,7 +116,7 @@ class WholeSynapse(_Weights):
     weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
     unit: a power of two. like: the layer that it replaces. bias: None where `beside` another layer, which has it.
     input_scale: input times this is rounded to integers first; None behind spikes and their sums. accumulator: of
-    the integers; where it does not wrap, no sum reaches its limits.
+    the integers; where it does not wrap, no sum reaches its limits. weight_top: the largest weight.
     """
 
     scale: Tensor
@@ -132,8 +132,10 @@ class WholeSynapse(_Weights):
         unit: float,
         input_scale: float | None = None,
         accumulator: Accumulator = LOIHI,
+        weight_top: int = WEIGHT_TOP,
     ) -> None:
         super().__init__(like)
+        self._weight_top = weight_top
         self._sum_top = accumulator.u_top >> STATE_SHIFT if accumulator.wraps else None
         self.input_scale, self.unit = input_scale, unit
         self.weight, self.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
@@ -149,7 +151,7 @@ class WholeSynapse(_Weights):
         """Return integer weights and biases, with gradients."""
         gain = torch.exp(-self.log_threshold)
         rows = gain.reshape(-1, *(1,) * (self.weight.dim() - 1))
-        weight = whole(self.weight * rows * self.scale, -WEIGHT_TOP, WEIGHT_TOP)
+        weight = whole(self.weight * rows * self.scale, -self._weight_top, self._weight_top)
         if self.bias is None:
             return weight, None
         return weight, whole(self.bias * gain * self.bias_scale, -MAX_BIAS, MAX_BIAS)

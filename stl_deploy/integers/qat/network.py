@@ -36,7 +36,7 @@ from stl_deploy.integers.net import DECAY_ONE
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.integers.quantise import IntegerModel
 from stl_deploy.integers.real_weights import real_weights, split_biases
-from stl_deploy.integers.scales import real_population, refuse, v_decay
+from stl_deploy.integers.scales import WEIGHT_TOP, real_population, refuse, v_decay
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.population import Population
@@ -44,18 +44,22 @@ from stl_deploy.nn.population import Population
 Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
 
 
-def quantised_network(folded: Network, program: Program, start: IntegerModel, *, host: bool) -> Network:
+def quantised_network(
+    folded: Network, program: Program, start: IntegerModel, *, host: bool, weight_top: int = WEIGHT_TOP
+) -> Network:
     """Replace the layers of ``folded`` in place, as `quantise_layers` does; program: the graph of ``folded``."""
-    quantise_layers(folded.layers, program, start, host=host)
+    quantise_layers(folded.layers, program, start, host=host, weight_top=weight_top)
     return folded
 
 
-def quantise_layers(layers: Layers, program: Program, start: IntegerModel, *, host: bool) -> None:
+def quantise_layers(
+    layers: Layers, program: Program, start: IntegerModel, *, host: bool, weight_top: int = WEIGHT_TOP
+) -> None:
     """Replace layers by fake-quantised ones that begin at the integers of ``start``.
 
     layers: by the program's names, linear and conv layers, a LIF for each population, a LI for neurons without
     threshold; start: the program in integers, one threshold per population. The input stays real; the first synapse
-    rounds it to the grid. host: readouts stay real, for the host computes them.
+    rounds it to the grid. host: readouts stay real, for the host computes them. weight_top: the largest weight.
     Raises UnsupportedError for what integers may hold, but not these layers.
     """
     known = values(program, start.graph.input.scale)
@@ -64,7 +68,7 @@ def quantise_layers(layers: Layers, program: Program, start: IntegerModel, *, ho
             refuse(node, "recurrent", "it reads the step before", "train without recurrence, or leave it unquantised")
     for neuron in program.spiking:
         if not is_max_pool(program, neuron):
-            _quantise_population(layers, program, neuron, known, start)
+            _quantise_population(layers, program, neuron, known, start, weight_top)
     if host:
         return
     for node in program.nodes:
@@ -115,7 +119,7 @@ def _whole(numbers: Tensor) -> NDArray[np.int64]:
 
 
 def _quantise_population(
-    layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel
+    layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel, weight_top: int
 ) -> None:
     check_neuron(neuron)
     paths = fan_in(program, neuron, known)
@@ -140,6 +144,7 @@ def _quantise_population(
             unit,
             entering,
             start.graph.accumulator,
+            weight_top,
         )
         if first is None:
             first = synapse
