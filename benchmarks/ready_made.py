@@ -4,6 +4,8 @@ Weights are rounded to 8 bits with a scale for each output, both networks are te
 the card says what came out: accuracy, and what the verb energy says of one against the other.
 Without RUN and TWIN (``python -m benchmarks.ready_made NAME [--data-dir DIR] [--command …]``) nothing is trained or
 rounded: a model that is there keeps its weights and accuracy, and its card gets its energy, and the texts given, anew.
+``--frontier DIR`` names the narrower ANNs that ``stl-deploy energy RUN --frontier`` kept in ``RUN/frontier``, for the
+cheapest ANN of the model's accuracy; a card alone keeps the one it has if the SNN's energy stays.
 Either way the table of all cards in docs/training.md is written again.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +30,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, quoted
 from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.verdict import equal_at
@@ -37,8 +41,9 @@ from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpack_folder, unpacked
 from stl_deploy.training.run_files import CONFIG, METRICS, MODEL
+from stl_deploy.training.run_folder import FRONTIER
 from stl_deploy.verbs.energy_of import energy as bill
-from stl_deploy.verbs.listings import costs
+from stl_deploy.verbs.listings import against_equal_ann, costs
 from stl_deploy.verbs.whole_way import keep_test_input
 
 FOLDER = Path(pretrained.__file__).parent
@@ -49,6 +54,8 @@ _Z = 1.959964
 _TINY = torch.finfo(torch.float32).tiny
 _MOST = 127
 _WEIGHTS = ("model.safetensors", "twin.safetensors")
+_OF_THE_SNN = ("synops_AC", "synops_MAC", "spikes", "quoted", "quoted_layer_by_layer")
+"""Of a card's energy: while these stay, so does the comparison with narrower ANNs."""
 _TEXTS = ("data", "licence", "command", "twin_command", "commit")
 
 
@@ -100,7 +107,9 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
     assert cell is not None
     assert batched is not None
     cells, rate = beside(report.comparisons, cell), report.break_even.spike_rate
+    ends = report.ratio_range
     assert rate is not None
+    assert ends is not None
     return pretrained.Energy(
         samples=report.counts.batch,
         synops_AC=totals.synops_AC,
@@ -110,10 +119,12 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
         ann_macs_exact=totals.ann_macs_exact,
         active_fraction=_short(report.ann_twin["active_fraction"]),
         label="modelled",
-        snn_over_ann=(_short(min(each.ratio for each in cells)), _short(max(each.ratio for each in cells))),
+        snn_over_ann=(_short(ends[0]), _short(ends[1])),
         quoted=_quoted(cell),
         quoted_layer_by_layer=_quoted(batched),
         break_even=equal_at(report.break_even),
+        narrower_anns=0 if report.frontier is None else len(report.frontier.points) - 1,
+        equal_ann=None if report.frontier is None else _equal_ann(report.frontier),
         prices={each.prices.name: each.prices.source for each in cells},
     )
 
@@ -124,15 +135,30 @@ def _quoted(cell: Ratio) -> pretrained.Quoted:
     return pretrained.Quoted(**{key: told[key] for key in keys}, snn_over_ann=_short(cell.ratio))
 
 
+def _equal_ann(frontier: Frontier) -> pretrained.EqualAnn | None:
+    ann = frontier.cheapest
+    if ann is None:
+        return None
+    modelled = (ann.joules, frontier.streaming_J / ann.joules, frontier.layer_by_layer_J / ann.joules)
+    return pretrained.EqualAnn(ann.width, _short(ann.accuracy), ann.is_equal, *map(_short, modelled))
+
+
 def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def energy_with(folder: Path, hashes: Mapping[str, str], data_dir: str | None) -> pretrained.Energy:
-    """The verb energy on a model's folder, with the test samples that ``run NAME --pretrained`` takes."""
+def energy_with(
+    folder: Path, hashes: Mapping[str, str], data_dir: str | None, frontier: Path | None
+) -> pretrained.Energy:
+    """The verb energy on a model's folder, with the test samples that ``run NAME --pretrained`` takes.
+
+    frontier: the narrower ANNs that a run kept.
+    """
     with tempfile.TemporaryDirectory() as place:
         run = Path(place)
         unpack_folder(folder, hashes, run, data_dir)
+        if frontier is not None:
+            shutil.copytree(frontier, run / FRONTIER)
         keep_test_input(fold_run(run, run / "net.nir"), run)
         return energy_of(bill(run, None))
 
@@ -162,7 +188,7 @@ def make(arguments: argparse.Namespace) -> pretrained.Card:
         weights=weights_of(target / "model.safetensors"),
         accuracy=accuracy,
         twin_accuracy=twin_accuracy,
-        energy=energy_with(target, hashes, data_dir),
+        energy=energy_with(target, hashes, data_dir, arguments.frontier),
         sha256=hashes,
     )
 
@@ -173,7 +199,10 @@ def refreshed(arguments: argparse.Namespace) -> pretrained.Card:
     kept = read_json(target / "card.json")
     given = {key: text for key in _TEXTS if (text := getattr(arguments, key)) is not None}
     weights = weights_of(target / "model.safetensors")
-    energy = asdict(energy_with(target, kept["sha256"], arguments.data_dir))
+    energy = asdict(energy_with(target, kept["sha256"], arguments.data_dir, arguments.frontier))
+    before = kept.get("energy", {})
+    if arguments.frontier is None and all(before.get(key) == energy[key] for key in _OF_THE_SNN):
+        energy |= {key: before.get(key, energy[key]) for key in ("narrower_anns", "equal_ann")}
     return pretrained.read_card({**kept, **given, "weights": weights, "energy": energy}, str(target / "card.json"))
 
 
@@ -181,8 +210,8 @@ def table() -> str:
     """What every card says of accuracy and energy, in Markdown; counts are of one sample, the mean."""
     lines = [
         "| model | accuracy | its ANN twin | synops, AC + MAC | the twin's dense MACs | spikes per neuron and step | "
-        "counted on | the SNN costs, modelled |",
-        "|---|---|---|---|---|---|---|---|",
+        "counted on | the SNN costs, modelled | against the cheapest ANN of its accuracy |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for card in map(pretrained.card, pretrained.names()):
         energy, shares = card.energy, (card.accuracy, card.twin_accuracy)
@@ -195,6 +224,7 @@ def table() -> str:
             percent(energy.spike_rate),
             counted(energy.samples, "sample"),
             costs(energy),
+            against_equal_ann(energy),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -220,9 +250,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--twin-command", help="that trained the twin; default: the network's, with --mode ann")
     parser.add_argument("--commit", help="of the code that trained it; default: HEAD")
     parser.add_argument("--data-dir", help="where the data are, for a card alone; a RUN knows")
+    parser.add_argument("--frontier", type=Path, metavar="DIR", help="narrower ANNs that a run kept: RUN/frontier")
     arguments = parser.parse_args(words)
     if arguments.run is not None and None in (arguments.twin, arguments.data, arguments.licence, arguments.command):
         parser.error("a model of RUN needs TWIN, --data, --licence and --command")
+    if arguments.frontier is not None and not arguments.frontier.is_dir():
+        parser.error(f"--frontier: expected the folder of ANNs that a run kept; found no folder {arguments.frontier}")
     if arguments.run is None and arguments.share_alike:
         parser.error("--share-alike is of a model that is made of RUN and TWIN; give both, or change the card by hand")
     torch.manual_seed(0)

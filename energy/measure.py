@@ -35,7 +35,7 @@ from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
-from stl_deploy.energy.models.verdict import Findings, Idle, spread, verdict
+from stl_deploy.energy.models.verdict import Findings, Idle, range_of_ratios, spread, verdict
 from stl_deploy.energy.models.what_if import what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
@@ -43,7 +43,7 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
-from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
@@ -118,6 +118,13 @@ class EnergyReport(ByRule):
     def spread(self) -> str:
         """One sentence: the range over every dataflow, list and model, and the break-even; "" if there is none."""
         return "" if self.idle or self.each_step else spread(self._findings)
+
+    @property
+    def ratio_range(self) -> Range | None:
+        """Least and most SNN/ANN ratio over every dataflow, list and model, as `spread` prints; None without one."""
+        if self.idle or self.each_step or quoted(self.comparisons) is None:
+            return None
+        return range_of_ratios(self._findings)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:

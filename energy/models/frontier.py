@@ -23,6 +23,11 @@ _NAMES = {1.0: "full width", 0.75: "three-quarter width", 0.5: "half width", 0.2
 _NARROW_BITS = 4
 
 
+def width_name(width: float) -> str:
+    """Width in words, as in ``half width``."""
+    return _NAMES.get(width, f"{width:g} times the width")
+
+
 @dataclass(frozen=True)
 class FrontierPoint:
     """One trained ANN of the same topology, its zeros skipped as measured.
@@ -42,7 +47,7 @@ class FrontierPoint:
     @property
     def name(self) -> str:
         """Width in words, as in ``half width``."""
-        return _NAMES.get(self.width, f"{self.width:g} times the width")
+        return width_name(self.width)
 
     @property
     def is_equal(self) -> bool:

@@ -17,7 +17,7 @@ def number(ratio: float) -> str:
     """Format with two digits, three next to 1, without an exponent where plain digits are short."""
     if 0.95 <= ratio < 1.095:
         return f"{ratio:.3g}" if ratio < 0.9995 else f"{ratio:.2f}"
-    return f"{ratio:#.2g}".rstrip(".") if ratio < 100 else f"{ratio:,.0f}"
+    return f"{ratio:#.2g}".rstrip(".") if ratio < 99.5 else f"{ratio:,.0f}"
 
 
 def percent(rate: float) -> str:

@@ -67,6 +67,11 @@ def complete(config: DatasetConfig) -> DatasetConfig:
     return config.model_copy(update=changes)
 
 
+def has_fixed_steps(config: DatasetConfig) -> bool:
+    """Whether the data themselves set T: own sequences, which are not binned anew; T of 1 sums their steps."""
+    return source(config.name).look is not None and config.encoder in TIMED_ENCODERS
+
+
 def sample_shape(config: DatasetConfig) -> Shape:
     """Return a sample's shape at one step without loading all; raise ConfigError if too little of it would be left."""
     entry = source(config.name)

@@ -22,6 +22,7 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.options import OptimiseOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, load_dataset
+from stl_deploy.data.complete import has_fixed_steps
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.models.frontier import WIDTHS, ann_joules
 from stl_deploy.energy.models.wording import number
@@ -93,9 +94,10 @@ class Optimised:
         if self.best is None:
             return f"None found: no point is within {100 * self.margin:g} points of the ANN twin on validation data."
         point = f"{in_words(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
-        costs = (
-            f"costs {number(self.best.ratio)} times the cheapest ANN of its accuracy ({self.best.ann.name}) streaming"
-        )
+        ann = self.best.ann
+        beaten = ann.accuracy < self.best.point.accuracy
+        kind = "the most accurate ANN, which is less accurate" if beaten else "the cheapest ANN of its accuracy"
+        costs = f"costs {number(self.best.ratio)} times {kind} ({ann.name}, {percent(ann.accuracy)}) streaming"
         test = (
             ""
             if self.tested is None
@@ -131,6 +133,11 @@ def search(
     with alone_in(run_dir):
         end = time.monotonic() + 60 * options.minutes
         data = load_dataset(config.dataset)
+        if data.validation.labels.ndim > 1:
+            raise InputError(
+                f"{run_dir}: expected one label for each sample; found labels of each step, which no ANN of one pass "
+                "decides; cut the sequences into windows with one label each"
+            )
         keep_twin(config, run_dir, say)
         keep_frontier(config, run_dir, say)
         anns = _anns(config, run_dir, data.validation, data)
@@ -163,10 +170,10 @@ def _checked(run_dir: Path) -> RunConfig:
 def plan(config: RunConfig, synops: float) -> Iterator[Trial]:
     """Return the networks to try, the most promising first: fewer steps, then narrower, then with fewer synops.
 
-    synops: of one sample of the run as it is.
+    synops: of one sample of the run as it is. Own sequences have all their steps, or one that sums them.
     """
     most = config.dataset.T
-    steps = sorted({1, max(1, most // 2), most})
+    steps = sorted({1, most} if has_fixed_steps(config.dataset) else {1, max(1, most // 2), most})
     for share in (None, 0.5, 0.25):
         for width in (1.0, 0.5, 0.25):
             for count in steps:

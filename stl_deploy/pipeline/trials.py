@@ -114,8 +114,7 @@ def _without_smallest(weight: Any, share: float) -> Any:
 
 
 def _row(point: Point) -> dict[str, Any]:
-    if point.right is None:
-        raise InputError(f"{point.name}: optimise needs one label for each sample; found labels of each step")
+    assert point.right is not None
     return point.as_dict() | {"right": "".join("1" if each else "0" for each in point.right)}
 
 

@@ -14,7 +14,9 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy._util.units import between
+from stl_deploy.energy.models.frontier import width_name
 from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import percent as fine_percent
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.nir.dialect import PRESETS
@@ -109,7 +111,7 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
     cards = [pretrained.card(name) for name in pretrained.names()]
     heads = ["model", "T", "parameters", "weights", "test accuracy (95 %)", "ANN twin", "the SNN costs, modelled"]
     say.table(
-        [*heads, "data", "licence of the data"],
+        [*heads, "against the cheapest ANN of its accuracy", "data", "licence of the data"],
         [
             [
                 c.name,
@@ -119,6 +121,7 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
                 str(c.accuracy),
                 str(c.twin_accuracy),
                 costs(c.energy),
+                against_equal_ann(c.energy),
                 c.data.partition(":")[0],
                 c.licence,
             ]
@@ -126,8 +129,10 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
         ],
     )
     say.say(
-        "accuracy and energy are of the weights as they ship; the SNN costs so many times its ANN twin, by dataflow "
-        "and prices, as 'energy' says of the test samples that 'run NAME --pretrained' takes; all of a card: --json"
+        "accuracy and energy are of the weights as they ship; the SNN costs so many times its ANN twin (in brackets: "
+        "over every dataflow, price list and published model) and the cheapest ANN of its topology that is as accurate "
+        "('not trained': no narrower ANN was), on the test samples that 'run NAME --pretrained' takes; all of a card: "
+        "--json"
     )
     for about in cards:
         if about.share_alike:
@@ -139,10 +144,19 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
 
 
 def costs(energy: pretrained.Energy) -> str:
-    """Return a ready-made model's energy ratio to its twin: both quoted numbers, and the grid's range."""
+    """Return a ready-made model's energy ratio to its twin: both quoted numbers, and the range over all models."""
     low, high = map(number, energy.snn_over_ann)
     streaming, batched = energy.quoted.snn_over_ann, energy.quoted_layer_by_layer.snn_over_ann
     return f"{number(streaming)} times streaming, {number(batched)} layer by layer ({between(low, high)})"
+
+
+def against_equal_ann(energy: pretrained.Energy) -> str:
+    """Return a ready-made model's energy ratio to the cheapest ANN of its accuracy, by both quoted numbers."""
+    ann = energy.equal_ann
+    if ann is None:
+        return "none of its topology is as accurate" if energy.narrower_anns else "not trained"
+    times = f"{number(ann.streaming)} times streaming, {number(ann.layer_by_layer)} layer by layer"
+    return f"{times} ({width_name(ann.width)}, {fine_percent(ann.accuracy)})"
 
 
 def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:

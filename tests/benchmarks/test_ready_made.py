@@ -33,6 +33,9 @@ def test_the_shipped_card_is_made_again_from_one_without_energy_and_only_texts_t
     assert json.loads(capsys.readouterr().out) == made
     assert made.pop("command") == "stl-deploy train digits --data-dir DIR"
     del shipped["command"]
+    assert (made["energy"].pop("narrower_anns"), shipped["energy"].pop("narrower_anns")) == (0, 3)
+    assert made["energy"].pop("equal_ann") is None  # no frontier was named, and the card had none
+    assert shipped["energy"].pop("equal_ann")["width"] == 0.75
     for energy in (made["energy"], shipped["energy"]):
         energy["modelled"] = (energy.pop("active_fraction"), *energy.pop("snn_over_ann"))
     assert made["energy"].pop("modelled") == pytest.approx(shipped["energy"].pop("modelled"), rel=1e-3)
@@ -44,6 +47,23 @@ def test_the_shipped_card_is_made_again_from_one_without_energy_and_only_texts_t
     assert (page[0], page[-1]) == ("before", "after")
     assert "old" not in page
     assert page[4].startswith("| `digits` | 98.05 % | 98.89 % | 376,351 + 34,584 | 246,888 | 16 % | 359 samples |")
+
+
+def test_a_card_keeps_its_cheapest_ann_while_the_energy_of_the_snn_stays(folder, capsys):
+    file = folder / "digits" / "card.json"
+    shipped = json.loads(file.read_text())
+    ready_made.main(["digits"])
+    assert json.loads(file.read_text())["energy"]["equal_ann"] == shipped["energy"]["equal_ann"]
+    shipped["energy"]["quoted"]["snn_over_ann"] *= 1.1
+    file.write_text(json.dumps(shipped))
+    ready_made.main(["digits"])
+    assert json.loads(file.read_text())["energy"]["equal_ann"] is None
+
+
+def test_narrower_anns_in_a_folder_that_is_not_there_are_refused(folder, capsys):
+    with pytest.raises(SystemExit):
+        ready_made.main(["digits", "--frontier", str(folder / "none")])
+    assert "--frontier: expected the folder of ANNs that a run kept; found no folder" in capsys.readouterr().err
 
 
 def test_the_page_shows_what_the_cards_say():

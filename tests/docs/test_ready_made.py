@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from stl_deploy.energy.models.wording import number
 from stl_deploy.training import pretrained
 
@@ -27,7 +29,7 @@ def test_the_deep_net() -> None:
         f"{100 * energy.spike_rate:.2g} % spikes per neuron and step, against the twin's {millions[2]} million dense",
         f"{100 * energy.active_fraction:.0f} % of them on inputs that are not zero",
         f"**{number(energy.quoted.snn_over_ann)} times its twin streaming and "
-        f"{number(energy.quoted_layer_by_layer.snn_over_ann)} times layer by layer** ({low} to {high} times over",
+        f"{number(energy.quoted_layer_by_layer.snn_over_ann)} times layer by layer** ({low} to {high} times over every",
         f"{100 * energy.synops_MAC / (energy.synops_AC + energy.synops_MAC):.0f} % of its synops are MACs",
         energy.break_even.partition(",")[0],
     ):
@@ -41,6 +43,18 @@ def test_both_numbers_of_the_ready_made_digits() -> None:
     assert "{} times streaming and {} times layer by layer".format(*both) in _page("docs/limits.md")
     verdict = "The SNN costs {} times its ANN twin streaming (weights once per step) and {} times layer by layer"
     assert verdict.format(*both) in _page("docs/energy.md").replace("> ", "")
+
+
+def test_the_cheapest_ann_of_digits_accuracy() -> None:
+    ann = pretrained.card("digits").energy.equal_ann
+    assert ann is not None
+    times = number(ann.streaming), number(ann.layer_by_layer)
+    page = _page("docs/energy.md").replace("> ", "")
+    assert "the SNN costs {} times that streaming, {} layer by layer".format(*times) in page
+    row = page.partition("| 3/4 | ")[2].split(" | ")
+    assert row[0] == f"{100 * ann.accuracy:.2f} %"
+    assert 1e-9 * float(row[2].removesuffix(" nJ")) == pytest.approx(ann.joules, rel=2e-3)
+    assert (row[4], row[5].partition(" |")[0]) == times
 
 
 def test_every_model_costs_more_than_its_twin_streaming_as_the_pages_say() -> None:

@@ -14,7 +14,7 @@ import pytest
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.candidates import Point
-from stl_deploy.pipeline.optimise import judged, pick, plan
+from stl_deploy.pipeline.optimise import Optimised, judged, pick, plan
 from stl_deploy.pipeline.quantise import quantise
 from stl_deploy.pipeline.trials import POINTS, pruned
 from stl_deploy.verbs.weighing import optimise
@@ -58,6 +58,42 @@ def test_the_plan_turns_every_knob(tiny: RunConfig) -> None:
     config = trials[-1].config(tiny)
     assert trials[-1].steps == config.dataset.T
     assert config.train.synop_budget == trials[-1].budget
+
+
+def test_own_sequences_keep_their_steps(tiny: RunConfig) -> None:
+    """They are not binned anew: a network trained for half of them would see them all."""
+    sequences = tiny.dataset.model_copy(update={"name": "npz", "path": "own.npz", "encoder": "sequence", "T": 64})
+    trials = list(plan(tiny.model_copy(update={"dataset": sequences}), 1000.0))
+    assert {trial.steps for trial in trials} == {1, 64}
+    events = tiny.dataset.model_copy(update={"name": "n_mnist", "encoder": "counts", "T": 64})
+    assert {trial.steps for trial in plan(tiny.model_copy(update={"dataset": events}), 1000.0)} == {1, 32, 64}
+
+
+def test_labels_of_each_step_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    x = np.zeros((20, 4, 2), np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=np.zeros((20, 4), np.int64), x_test=x, y_test=np.ones((20, 4), np.int64))
+    (tmp_path / "config.yaml").write_text(
+        f"dataset: {{name: npz, path: {tmp_path / 'own.npz'}, encoder: sequence, validation_fraction: 0.2}}\n"
+        "network:\n  - {kind: linear, features: 2}\n  - {kind: lif}\n  - {kind: linear, features: 2}\n  - {kind: li}\n"
+        "train: {epochs: 1, loss: ce}\n"
+    )
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="expected one label for each sample; found labels of each step, which no ANN"):
+        optimise(tmp_path)
+    assert not (tmp_path / "twin").exists()
+
+
+def test_a_point_that_no_ann_reaches_is_said_to_be_more_accurate() -> None:
+    best = judged(at("a", "SNN", 990, 8.0), ANNS, 0.005)
+    assert Optimised((), (), 0.005, best, None, ()).text == (
+        "None found; the closest: a at 1 steps (99.00 % on validation data) costs 2.0 times the most accurate ANN, "
+        "which is less accurate (twin, 98.00 %) streaming (modelled)."
+    )
+    best = judged(at("a", "SNN", 975, 2.0), ANNS, 0.005)
+    assert (
+        "costs 0.50 times the cheapest ANN of its accuracy (twin, 98.00 %)"
+        in Optimised((), (), 0.005, best, None, ()).text
+    )
 
 
 def test_the_smallest_weights_are_pruned() -> None:

@@ -13,6 +13,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
+from stl_deploy.energy.models.wording import number
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
@@ -107,6 +108,7 @@ def _misspelt(card, key):
         (lambda card: _misspelt(card["twin_accuracy"], "low"), "twin_accuracy: expected the key 'low'; found 'xlow'"),
         (lambda card: card["energy"].pop("spikes"), "energy: expected the key 'spikes'; found none"),
         (lambda card: _misspelt(card["energy"]["quoted"], "sums"), "energy.quoted: expected the key 'sums'; found"),
+        (lambda card: card["energy"].update(equal_ann=3), "energy.equal_ann: expected the keys width, .*; found 3"),
         (lambda card: card.update(energy=None), "energy: expected the keys samples, synops_AC, .*; found None"),
         (lambda card: card["energy"].update(quoted=3), "energy.quoted: expected the keys dataflow, .*; found 3"),
         (lambda card: card.update(seed="1"), "card.json: 'seed': expected int; found '1'; install stl-deploy again"),
@@ -197,7 +199,9 @@ def test_the_digits_card_has_the_energy_that_a_run_of_the_model_shows(whole_way)
     assert told.spike_rate == approx(shown["break_even"]["spike_rate"])
     assert told.active_fraction == approx(shown["ann_twin"]["active_fraction"])
     ratios = [cell["snn_over_ann"] for cell in shown["comparisons"] if cell["ann_zeros"] == "skipped"]
+    ratios += shown["model_range"]["snn_over_ann_range"]
     assert told.snn_over_ann == approx((min(ratios), max(ratios)))
+    assert " to ".join(map(number, told.snn_over_ann)) in shown["spread"]
     quoted = dict(shown["quoted"])
     assert told.quoted.snn_over_ann == approx(quoted.pop("snn_over_ann"))
     assert vars(told.quoted).items() - {("snn_over_ann", told.quoted.snn_over_ann)} <= {
@@ -227,8 +231,11 @@ def test_models_shows_the_energy_of_every_card(capsys):
     shown = capsys.readouterr().err
     for name in pretrained.names():
         assert listed[name]["energy"] == asdict(pretrained.card(name).energy)
-    costs = r"2\.9 times streaming, 1\.05 layer by layer \(0\.86 to 3\.6\)"
-    assert re.search(rf"digits +4 +44,708 +float16 .* {costs}  Optical", shown)
+    costs = r"2\.9 times streaming, 1\.05 layer by layer \(0\.86 to 33\)"
+    equal = r"4\.9 times streaming, 1\.8 layer by layer \(three-quarter width, 98\.33 %\)"
+    assert re.search(rf"digits +4 +44,708 +float16 .* {costs} +{equal} +Optical", shown)
+    assert re.search(r"mnist_small .* not trained +MNIST", shown)
+    assert re.search(r"n_mnist_small .* none of its topology is as accurate +N-MNIST", shown)
     assert "JPEG" in shown
     assert "YoongiKim" not in shown
     assert "YoongiKim" in listed["cifar10_small"]["data"]
