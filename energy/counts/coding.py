@@ -14,19 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import (
-    Delay,
-    Gather,
-    Input,
-    InputCoding,
-    MaxPool,
-    Neuron,
-    Node,
-    Output,
-    Product,
-    Program,
-    Reshape,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import InputCoding
 
 Op = Literal["AC", "MAC"]
 _CODINGS: tuple[InputCoding, ...] = get_args(InputCoding)
@@ -50,7 +39,7 @@ class Coding:
         return f"Input coding: {self.value} ({reason})."
 
 
-def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: str | None) -> Coding:
+def resolve_coding(program: ir.Program, arrays: Iterable[NDArray[Any]], declared: str | None) -> Coding:
     """Return the coding of the inputs ``arrays`` (each ``[T, B, *shape]``): declared, else metadata, else by the data.
 
     Raises InputError for an unknown coding and for data that contradict the declared one.
@@ -83,11 +72,11 @@ def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArr
     return next((float(x[wrong][0]) for x in arrays if (wrong := where(x)).any()), None)
 
 
-_THROUGH: tuple[type[Node], ...] = (Reshape, Delay, Output, MaxPool, Gather)
+_THROUGH: tuple[type[ir.Node], ...] = (ir.Reshape, ir.Delay, ir.Output, ir.MaxPool, ir.Gather)
 """Nodes that put out no value but those that they get, or 0."""
 
 
-def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = _THROUGH) -> Node | None:
+def origin_of(program: ir.Program, node: ir.Node, through: tuple[type[ir.Node], ...] = _THROUGH) -> ir.Node | None:
     """Return the node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
     seen: set[str] = set()
     while len(node.sources) == 1 and node.name not in seen:
@@ -98,18 +87,18 @@ def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = _T
     return None
 
 
-def op_of(program: Program, node: Node, coding: InputCoding) -> Op:
+def op_of(program: ir.Program, node: ir.Node, coding: InputCoding) -> Op:
     """Return AC if every value that can arrive at ``node`` is 0 or 1 by structure and coding, else MAC.
 
     Sums of several sources, pools, analog inputs and neurons that fire several spikes in a step make MACs.
     """
     source = origin_of(program, node)
-    if isinstance(source, Neuron):
+    if isinstance(source, ir.Neuron):
         return "AC" if source.spiking and not source.many else "MAC"
-    return "AC" if isinstance(source, Input) and coding == "spikes" else "MAC"
+    return "AC" if isinstance(source, ir.Input) and coding == "spikes" else "MAC"
 
 
-def product_op(program: Program, node: Product, coding: InputCoding) -> Op:
+def product_op(program: ir.Program, node: ir.Product, coding: InputCoding) -> Op:
     """Return AC if one operand of a product is 0 or 1 by structure and coding, so that it adds the other's values."""
     operands = (replace(node, sources=(source,)) for source in node.sources)
     return "AC" if "AC" in {op_of(program, operand, coding) for operand in operands} else "MAC"

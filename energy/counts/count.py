@@ -33,21 +33,9 @@ from stl_deploy.energy.counts.taps import (
     product_macs,
 )
 from stl_deploy.errors import InputError
+from stl_deploy.graph import program as ir
 from stl_deploy.graph.kernels import split_operands
-from stl_deploy.graph.program import (
-    Conv,
-    Input,
-    InputCoding,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Pool,
-    Product,
-    Program,
-    Scale,
-    is_binary,
-)
+from stl_deploy.graph.program import InputCoding, is_binary
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
@@ -105,13 +93,13 @@ class ActivityCounter:
     Memory: one int64 per input position of each tapped node, and one chunk's masks.
     """
 
-    def __init__(self, program: Program, coding: InputCoding, labels: NDArray[Any] | None = None) -> None:
+    def __init__(self, program: ir.Program, coding: InputCoding, labels: NDArray[Any] | None = None) -> None:
         self._program = program
         self._coding = coding
         self._taps = {n.name: self._new_taps(n) for n in program.nodes if _is_tapped(n)}
-        self._firing = {n.name: _Firing() for n in program.of(Neuron)}
-        self._products = {n.name: _Products(product_op(program, n, coding)) for n in program.of(Product)}
-        self._feeders = {name for n in program.of(Neuron) for name in feeders(program, n)}
+        self._firing = {n.name: _Firing() for n in program.of(ir.Neuron)}
+        self._products = {n.name: _Products(product_op(program, n, coding)) for n in program.of(ir.Product)}
+        self._feeders = {name for n in program.of(ir.Neuron) for name in feeders(program, n)}
         self._masks: dict[str, Mask] = {}
         self._seen: set[str] = set()
         self._events = _Events()
@@ -127,19 +115,19 @@ class ActivityCounter:
         known = len(node.sources) == 1 and is_binary(self._program, node.sources[0].node)
         operation = op_of(self._program, node, self._coding)
         before = origin_of(self._program, node)
-        several = isinstance(before, Neuron) and before.spiking and before.many
+        several = isinstance(before, ir.Neuron) and before.spiking and before.many
         none = np.zeros(input_shape(node), np.int64)
         return _Taps(none, fan_out(node), operation, known, carried=none.copy() if several else None)
 
-    def __call__(self, node: Node, x: NDArray[Any], y: NDArray[Any]) -> None:
+    def __call__(self, node: ir.Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
-        if isinstance(node, Input):
+        if isinstance(node, ir.Input):
             self._constant = self._constant and bool((x == x[:1]).all())
         if node.name in self._taps:
             self._count_taps(node, self._taps[node.name], x)
-        if isinstance(node, Product):
+        if isinstance(node, ir.Product):
             self._count_products(node, self._products[node.name], x)
-        if isinstance(node, Neuron):
+        if isinstance(node, ir.Neuron):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
             self._masks[node.name] = arrivals(node, self._events.of(x if node.name in self._taps else y)[0])
@@ -147,17 +135,17 @@ class ActivityCounter:
         if len(self._seen) == len(self._program.nodes):
             self._end_chunk(*x.shape[:2])
 
-    def _count_taps(self, node: Node, taps: _Taps, x: NDArray[Any]) -> None:
+    def _count_taps(self, node: ir.Node, taps: _Taps, x: NDArray[Any]) -> None:
         _, nonzero = self._events.of(x)
         taps.positions += nonzero.sum(axis=0, dtype=np.int64)
         if taps.carried is not None:
             taps.carried += np.abs(x).astype(np.int64).sum(axis=(0, 1))
         if taps.binary and not taps.always_binary:
             taps.binary = int(nonzero.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
-        if not isinstance(node, Pool):
+        if not isinstance(node, ir.Pool):
             self._follow(f"synops_{taps.op}", nonzero.reshape(len(nonzero), -1).astype(np.int64) @ taps.fan_out.ravel())
 
-    def _count_products(self, node: Product, counted: _Products, x: NDArray[Any]) -> None:
+    def _count_products(self, node: ir.Product, counted: _Products, x: NDArray[Any]) -> None:
         a, b = (operand != 0 for operand in split_operands(node, x))
         if node.matrices:
             by_sample = (a.sum(axis=-2, dtype=np.int64) * b.sum(axis=-1, dtype=np.int64)).sum(axis=0)
@@ -171,7 +159,7 @@ class ActivityCounter:
     def _follow(self, measure: str, by_sample: Ints) -> None:
         self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
 
-    def _count_events(self, node: Neuron, firing: _Firing, y: NDArray[Any]) -> None:
+    def _count_events(self, node: ir.Neuron, firing: _Firing, y: NDArray[Any]) -> None:
         _, nonzero = self._events.of(y)
         by_sample: Ints = nonzero.reshape(len(nonzero), -1).sum(axis=1, dtype=np.int64)
         firing.events += int(by_sample.sum())
@@ -210,7 +198,7 @@ class ActivityCounter:
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         self._same_steps(steps)
-        for node in self._program.of(Neuron):
+        for node in self._program.of(ir.Neuron):
             self._firing[node.name].touched += how_many(arrived(self._program, node, self._masks))
         silent = np.zeros(batch, np.int64)
         self.samples.add({measure: self._chunk.get(measure, silent) for measure in MEASURES})
@@ -226,10 +214,10 @@ class ActivityCounter:
         if not self._batch:
             raise InputError("no activity was recorded; run the network with this counter as its observer")
         weighted = {n.name: self._tapped(n) for n in self._program.nodes if _is_weighted(n)}
-        pools = {n.name: self._tapped(n) for n in self._program.of(Pool)}
-        neurons = {n.name: self._neuron(n) for n in self._program.of(Neuron)}
-        maxima = {n.name: self._maximum(n) for n in self._program.of(MaxPool)}
-        products = {n.name: self._product(n) for n in self._program.of(Product)}
+        pools = {n.name: self._tapped(n) for n in self._program.of(ir.Pool)}
+        neurons = {n.name: self._neuron(n) for n in self._program.of(ir.Neuron)}
+        maxima = {n.name: self._maximum(n) for n in self._program.of(ir.MaxPool)}
+        products = {n.name: self._product(n) for n in self._program.of(ir.Product)}
         counted = {*weighted, *pools, *neurons, *maxima, *products}
         order = tuple(n.name for n in self._program.nodes if n.name in counted)
         arriving = {name: taps.positions.copy() for name, taps in self._taps.items()}
@@ -241,7 +229,7 @@ class ActivityCounter:
         taps = self._taps[node.name]
         passes = self._steps * self._batch
         synapses = dense_macs(node)
-        folded = None if isinstance(node, Pool) else fold_pools(self._program, node)
+        folded = None if isinstance(node, ir.Pool) else fold_pools(self._program, node)
         return TapCounts(
             in_nonzero=int(taps.positions.sum()),
             binary_input=taps.binary,
@@ -257,17 +245,17 @@ class ActivityCounter:
             spikes_carried=None if taps.carried is None else _weigh(taps.carried, taps.fan_out),
         )
 
-    def _maximum(self, node: MaxPool) -> MaxPoolCounts:
+    def _maximum(self, node: ir.MaxPool) -> MaxPoolCounts:
         passes = self._steps * self._batch
         return MaxPoolCounts(prod(node.input_shape) * passes, prod(node.shape) * passes, max_compares(node) * passes)
 
-    def _product(self, node: Product) -> ProductCounts:
+    def _product(self, node: ir.Product) -> ProductCounts:
         counted, dense = self._products[node.name], product_macs(node)
         values = sum(prod(shape) for shape in node.operands)
         macs = dense * self._steps * self._batch
         return ProductCounts(counted.in_nonzero, counted.synops, dense, macs, values, prod(node.shape), counted.op)
 
-    def _neuron(self, node: Neuron) -> NeuronCounts:
+    def _neuron(self, node: ir.Neuron) -> NeuronCounts:
         neurons = prod(node.shape)
         firing = self._firing[node.name]
         updates = neurons * self._steps * self._batch
@@ -285,9 +273,9 @@ def _weigh(positions: Ints, table: Ints) -> int:
     return int((positions * table).sum(dtype=np.int64))
 
 
-def _is_weighted(node: Node) -> TypeGuard[Weighted]:
-    return isinstance(node, Linear | Conv | Scale)
+def _is_weighted(node: ir.Node) -> TypeGuard[Weighted]:
+    return isinstance(node, ir.Linear | ir.Conv | ir.Scale)
 
 
-def _is_tapped(node: Node) -> TypeGuard[Tapped]:
-    return isinstance(node, Linear | Conv | Scale | Pool)
+def _is_tapped(node: ir.Node) -> TypeGuard[Tapped]:
+    return isinstance(node, ir.Linear | ir.Conv | ir.Scale | ir.Pool)

@@ -8,18 +8,8 @@ from typing import NoReturn
 
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import (
-    Conv,
-    Input,
-    Linear,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    is_max_pool,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import is_max_pool
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 from stl_deploy.integers.scales import refusal, refuse
 
@@ -32,23 +22,23 @@ def _merge_pools() -> str:
 class SynapseStage:
     """A dense or conv layer with its neurons."""
 
-    synapse: Linear | Conv
-    neuron: Neuron
+    synapse: ir.Linear | ir.Conv
+    neuron: ir.Neuron
 
 
 @dataclass(frozen=True, eq=False)
 class PoolStage:
     """Max pooling of spikes: a sum pool and a memoryless threshold."""
 
-    pool: Pool
-    neuron: Neuron
+    pool: ir.Pool
+    neuron: ir.Neuron
 
 
 @dataclass(frozen=True, eq=False)
 class FlattenStage:
     """(C, H, W) to one axis."""
 
-    reshape: Reshape
+    reshape: ir.Reshape
 
 
 Stage = SynapseStage | PoolStage | FlattenStage
@@ -58,28 +48,28 @@ Stage = SynapseStage | PoolStage | FlattenStage
 class Chain:
     """layers: on Loihi; readout: the memoryless nodes after the last spikes (voting), run in float32 on the host."""
 
-    input: Input
+    input: ir.Input
     layers: tuple[Stage, ...]
-    readout: tuple[Node, ...]
+    readout: tuple[ir.Node, ...]
 
 
-def read_chain(program: Program) -> Chain:
+def read_chain(program: ir.Program) -> Chain:
     """Read a Program as a chain; raise UnsupportedError (node, slug, reason, remedy) for unsupported parts."""
     nodes = _chain(program)
-    last = max((i for i, node in enumerate(nodes) if isinstance(node, Neuron)), default=0)
+    last = max((i for i, node in enumerate(nodes) if isinstance(node, ir.Neuron)), default=0)
     if last == 0:
         refuse(nodes[0], "no-neurons", "there is no spiking neuron behind it", "Loihi runs spiking networks only")
     layers: list[Stage] = []
-    waiting: Node | None = None
+    waiting: ir.Node | None = None
     for node in nodes[1 : last + 1]:
-        if isinstance(node, Neuron):
+        if isinstance(node, ir.Neuron):
             layers.append(_with_neuron(program, waiting, node))
             waiting = None
             continue
         check_kind(node)
         if waiting is not None:
             _refuse_without_neuron(waiting, node)
-        if isinstance(node, Reshape):
+        if isinstance(node, ir.Reshape):
             layers.extend(_flatten(node))
         else:
             waiting = node
@@ -87,33 +77,33 @@ def read_chain(program: Program) -> Chain:
     for node in readout:
         _check_host(node)
     entry = nodes[0]
-    assert isinstance(entry, Input)
+    assert isinstance(entry, ir.Input)
     return Chain(entry, tuple(layers), readout)
 
 
-def _refuse_without_neuron(before: Node, node: Node) -> NoReturn:
+def _refuse_without_neuron(before: ir.Node, node: ir.Node) -> NoReturn:
     merge = "merge the two into one layer, W₂·W₁"
-    if isinstance(before, Conv) and isinstance(node, Pool):
+    if isinstance(before, ir.Conv) and isinstance(node, ir.Pool):
         merge = f"compose the two into one strided convolution ({_merge_pools()})"
-    if isinstance(before, Pool):
+    if isinstance(before, ir.Pool):
         merge = f"put it into the weights behind it ({_merge_pools()})"
     reason = f"its output goes to '{node.name}' without a neuron between"
     refuse(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
 
 
-def _check_host(node: Node) -> None:
+def _check_host(node: ir.Node) -> None:
     """Refuse what the host does not compute behind the last spikes."""
-    if not isinstance(node, Linear | Reshape | Output | Input):
+    if not isinstance(node, ir.Linear | ir.Reshape | ir.Output | ir.Input):
         refuse(node, "host-readout", f"a {type(node).__name__} follows the last spikes", "end in one Linear readout")
 
 
-def _check_synapse(before: Node | None, neuron: Neuron) -> None:
+def _check_synapse(before: ir.Node | None, neuron: ir.Neuron) -> None:
     """Refuse a neuron that reads no layer of weights and no pool."""
-    if not isinstance(before, Linear | Conv | Pool):
+    if not isinstance(before, ir.Linear | ir.Conv | ir.Pool):
         refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
 
 
-def refusals(program: Program) -> list[UnsupportedError]:
+def refusals(program: ir.Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
     errors: list[UnsupportedError] = []
     on_chip = _before_neurons(program)
@@ -129,17 +119,17 @@ def refusals(program: Program) -> list[UnsupportedError]:
     return errors
 
 
-def _own_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
+def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
     """Yield refusals of a node that do not depend on the chain."""
-    if isinstance(node, Input | Output):
+    if isinstance(node, ir.Input | ir.Output):
         return
     behind = program.by_name[node.sources[0].node]
-    if isinstance(node, Neuron) and not isinstance(behind, Pool):
+    if isinstance(node, ir.Neuron) and not isinstance(behind, ir.Pool):
         yield from neuron_refusals(node)
         return
     try:
-        if isinstance(node, Neuron):
-            assert isinstance(behind, Pool)
+        if isinstance(node, ir.Neuron):
+            assert isinstance(behind, ir.Pool)
             _check_pool(program, behind, node)
         else:
             check_kind(node)
@@ -147,10 +137,10 @@ def _own_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
         yield error
 
 
-def _before_neurons(program: Program) -> set[str]:
+def _before_neurons(program: ir.Program) -> set[str]:
     """The nodes that a neuron lies behind, and the neurons: what must run on Loihi."""
     names: set[str] = set()
-    waiting: list[str] = [node.name for node in program.of(Neuron)]
+    waiting: list[str] = [node.name for node in program.of(ir.Neuron)]
     while waiting:
         name = waiting.pop()
         if name not in names:
@@ -159,18 +149,18 @@ def _before_neurons(program: Program) -> set[str]:
     return names
 
 
-def _place_refusals(program: Program, node: Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:
+def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:
     """Yield refusals of a node for its neighbours."""
     try:
         if node.name not in on_chip:
             _check_host(node)
-        elif isinstance(node, Linear | Conv | Pool):
+        elif isinstance(node, ir.Linear | ir.Conv | ir.Pool):
             for reader in program.readers[node.name]:
-                if not isinstance(reader, Neuron) and reader.name in on_chip:
+                if not isinstance(reader, ir.Neuron) and reader.name in on_chip:
                     _refuse_without_neuron(node, reader)
-        elif isinstance(node, Reshape):
+        elif isinstance(node, ir.Reshape):
             _flatten(node)
-        elif isinstance(node, Neuron):
+        elif isinstance(node, ir.Neuron):
             for source in node.sources:
                 if not source.delay:
                     _check_synapse(program.by_name[source.node], node)
@@ -178,7 +168,7 @@ def _place_refusals(program: Program, node: Node, on_chip: Collection[str]) -> I
         yield error
 
 
-def _chain(program: Program) -> list[Node]:
+def _chain(program: ir.Program) -> list[ir.Node]:
     """Return the nodes from the only input to the only output, each with one source and one reader."""
     for node in program.nodes:
         for error in _link_refusals(program, node):
@@ -186,13 +176,13 @@ def _chain(program: Program) -> list[Node]:
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         extra = (*program.inputs, *program.outputs)[-1]
         refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
-    nodes: list[Node] = [program.inputs[0]]
+    nodes: list[ir.Node] = [program.inputs[0]]
     while following := program.readers[nodes[-1].name]:
         nodes.append(following[0])
     return nodes
 
 
-def _link_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
+def _link_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
     """A chain has one source and one reader for each node."""
     if any(source.delay for source in node.sources):
         remedy = "netx 0.6 runs feed-forward networks; remove the recurrence"
@@ -210,7 +200,7 @@ def _link_refusals(program: Program, node: Node) -> Iterator[UnsupportedError]:
         yield refusal(node, "skip-connection", f"it is read by {readers}", remedy)
 
 
-def _flatten(node: Reshape) -> list[Stage]:
+def _flatten(node: ir.Reshape) -> list[Stage]:
     if node.shape == node.input_shape:
         return []
     if len(node.shape) != 1:
@@ -218,17 +208,17 @@ def _flatten(node: Reshape) -> list[Stage]:
     return [FlattenStage(node)]
 
 
-def _with_neuron(program: Program, before: Node | None, neuron: Neuron) -> Stage:
-    if isinstance(before, Pool):
+def _with_neuron(program: ir.Program, before: ir.Node | None, neuron: ir.Neuron) -> Stage:
+    if isinstance(before, ir.Pool):
         _check_pool(program, before, neuron)
         return PoolStage(before, neuron)
     _check_synapse(before, neuron)
-    assert isinstance(before, Linear | Conv)
+    assert isinstance(before, ir.Linear | ir.Conv)
     check_neuron(neuron)
     return SynapseStage(before, neuron)
 
 
-def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
+def _check_pool(program: ir.Program, before: ir.Pool, neuron: ir.Neuron) -> None:
     if not is_max_pool(program, neuron):
         refuse(
             before,

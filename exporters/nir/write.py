@@ -17,24 +17,8 @@ from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
 from stl_deploy.exporters.nir.dialect import Dialect, Loop, SpikesPerStep
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
-from stl_deploy.graph.program import (
-    DT,
-    Conv,
-    Delay,
-    Doubles,
-    Floats,
-    Input,
-    Linear,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Scale,
-    Source,
-    Synapse,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import DT, Doubles, Floats
 from stl_deploy.graph.segments import ordered
 from stl_deploy.graph.takes import NIR_NODES, require_taken
 from stl_deploy.passes.parameters import full, leak_end
@@ -52,11 +36,11 @@ class Written(NamedTuple):
 
     graph: nir.NIRGraph
     dialect: Dialect
-    program: Program
+    program: ir.Program
     how: Literal["new", "as read", "patched", "restated"] = "new"
 
 
-def write_anew(program: Program) -> Written:
+def write_anew(program: ir.Program) -> Written:
     """Return the canonical NIR graph of a Program, and its reading: the same nodes, in the file's order.
 
     Raises UnsupportedError for a node that NIR has none for, CaptureError for a number or an edge that it cannot hold.
@@ -64,7 +48,7 @@ def write_anew(program: Program) -> Written:
     require_taken(program, NIR_NODES, "nir")
     meant = program.nodes
     dialect = _dialect(meant)
-    attempts: list[tuple[tuple[Node, ...], Loop]] = [(meant, "closing_edge")]
+    attempts: list[tuple[tuple[ir.Node, ...], Loop]] = [(meant, "closing_edge")]
     if any(source.delay for node in meant for source in node.sources):
         attempts += [(ordered(late_behind(meant)), "closing_edge"), (meant, "neuron_output")]
     *others, last = attempts
@@ -79,7 +63,7 @@ def write_anew(program: Program) -> Written:
     return written
 
 
-def to_own_graph(program: Program) -> Written:
+def to_own_graph(program: ir.Program) -> Written:
     """Return the NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
 
     Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises as `write_anew`.
@@ -88,16 +72,16 @@ def to_own_graph(program: Program) -> Written:
     soft = any(node.reset == "subtract" and node.decay is not None for node in program.spiking)
     # What a soft reset subtracts is what a node stores, so that must be θ itself and the comparison >=.
     dialect = Dialect(dt=DT, compare="ge", reset="subtract") if soft else Dialect(dt=DT)
-    if any(_adds_first(node) for node in program.of(Neuron)):
+    if any(_adds_first(node) for node in program.of(ir.Neuron)):
         dialect = replace(dialect, synapse="exp_add")
     several = {node.name: _spikes_per_step(node) for node in program.spiking if node.decay is not None}
     usual: SpikesPerStep = next(iter(several.values()), "one")
     apart = {name: {"spikes_per_step": spikes} for name, spikes in several.items() if spikes != usual}
-    without = [node.name for node in program.of(Neuron) if node.decay is None and usual != "one"]
+    without = [node.name for node in program.of(ir.Neuron) if node.decay is None and usual != "one"]
     apart |= {name: {"spikes_per_step": "one"} for name in without}
     dialect = replace(dialect, spikes_per_step=usual, nodes=apart)
     edges: list[tuple[str, str]] = []
-    listed: dict[str, Node] = {}
+    listed: dict[str, ir.Node] = {}
     for node in program.nodes:
         listed[node.name] = node
         edges += [(source.node, node.name) for source in node.sources if source.node in listed]
@@ -111,19 +95,19 @@ def to_own_graph(program: Program) -> Written:
     return Written(graph, dialect, read)
 
 
-def _in_dialect(node: Node, dialect: Dialect) -> Node:
+def _in_dialect(node: ir.Node, dialect: Dialect) -> ir.Node:
     """Choose the comparison of a memoryless threshold whose inputs never equal it."""
-    if isinstance(node, Neuron) and node.spiking and node.decay is None:
+    if isinstance(node, ir.Neuron) and node.spiking and node.decay is None:
         return replace(node, compare=dialect.compare)
     return node
 
 
-def _read_back(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> Written:
+def _read_back(nodes: tuple[ir.Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> Written:
     graph = to_nir(nodes, dialect, metadata)
     return Written(graph, dialect, lower(graph, dialect))
 
 
-def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
+def late_behind(nodes: Iterable[ir.Node]) -> dict[str, ir.Node]:
     """Move late edges as far on as possible: behind layers that map zeros to zeros.
 
     Every loop must go through another kind of layer, or an edge would go round it for ever.
@@ -144,16 +128,16 @@ def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
             moved_nodes[name] = replace(node, sources=tuple(sources))
 
 
-def _of_zeros(node: Node) -> bool:
+def _of_zeros(node: ir.Node) -> bool:
     """Return whether a memoryless layer maps zeros to zeros."""
-    if isinstance(node, Linear | Conv):
+    if isinstance(node, ir.Linear | ir.Conv):
         return node.bias is None or not node.bias.any()
-    return isinstance(node, Scale | Pool | Reshape)
+    return isinstance(node, ir.Scale | ir.Pool | ir.Reshape)
 
 
-def _dialect(nodes: tuple[Node, ...]) -> Dialect:
+def _dialect(nodes: tuple[ir.Node, ...]) -> Dialect:
     """Choose one dialect for the graph: that of most neurons; others get options of their own."""
-    wanted = {node.name: _options(node) for node in nodes if isinstance(node, Neuron)}
+    wanted = {node.name: _options(node) for node in nodes if isinstance(node, ir.Neuron)}
     base = Dialect(dt=DT)
     if not wanted:
         return base
@@ -163,11 +147,11 @@ def _dialect(nodes: tuple[Node, ...]) -> Dialect:
     apart = {
         name: {key: value for key, value in options.items() if value != common[key]} for name, options in wanted.items()
     }
-    bounds = {node.name: _bound(node) for node in nodes if isinstance(node, Neuron) and node.v_min is not None}
+    bounds = {node.name: _bound(node) for node in nodes if isinstance(node, ir.Neuron) and node.v_min is not None}
     return replace(base, nodes={name: options for name, options in apart.items() if options}, v_min=bounds or None)
 
 
-def _bound(node: Neuron) -> float:
+def _bound(node: ir.Neuron) -> float:
     """Return the lower bound of a neuron's potential, one number in a dialect."""
     assert node.v_min is not None
     if node.v_min.min() != node.v_min.max():
@@ -179,7 +163,7 @@ def _bound(node: Neuron) -> float:
     return float(node.v_min.flat[0])
 
 
-def _options(node: Neuron) -> dict[str, Any]:
+def _options(node: ir.Neuron) -> dict[str, Any]:
     start = "zero"
     if node.v_start is not None:
         reset = np.zeros((), np.float32) if node.v_reset is None else node.v_reset
@@ -207,13 +191,13 @@ def _options(node: Neuron) -> dict[str, Any]:
     }
 
 
-def _spikes_per_step(node: Neuron) -> SpikesPerStep:
+def _spikes_per_step(node: ir.Neuron) -> SpikesPerStep:
     if not node.many:
         return "one"
     return "many" if node.cap is None else node.cap
 
 
-def _adds_first(node: Neuron) -> bool:
+def _adds_first(node: ir.Neuron) -> bool:
     """Return whether its synaptic current takes its input in before it decays."""
     return node.synapse is not None and node.synapse.rule == "exp_add"
 
@@ -223,7 +207,7 @@ def _range(values: Floats) -> str:
     return f"{low:g}" if low == high else f"values from {low:g} to {high:g}"
 
 
-def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
+def to_nir(nodes: tuple[ir.Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """Return the graph of nodes, under ``dialect``."""
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
     own = {"version": __version__, "dialect": None, **metadata} | {"dialect": dialect.written()}
@@ -232,35 +216,35 @@ def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any
     )
 
 
-def node_of(node: Node, *, narrow: bool = False) -> nir.NIRNode:
+def node_of(node: ir.Node, *, narrow: bool = False) -> nir.NIRNode:
     """Return a node of NIR; narrow: with float32 time constants, if they give the decay back."""
     match node:
-        case Input():
+        case ir.Input():
             return nir.Input({"input": np.array(node.shape)})
-        case Output():
+        case ir.Output():
             return nir.Output({"output": np.array(node.shape)})
-        case Linear():
+        case ir.Linear():
             return nir.Linear(node.weight) if node.bias is None else nir.Affine(node.weight, node.bias)
-        case Conv():
+        case ir.Conv():
             return _conv(node)
-        case Pool():
+        case ir.Pool():
             kind = nir.SumPool2d if node.divisor == 1 else nir.AvgPool2d
             if any(before != after for before, after in node.padding):
                 raise CaptureError(f"layer '{node.name}' pads its sides unequally, for which NIR has no pool")
             pads = np.array([before for before, _ in node.padding])
             return kind(np.array(node.kernel), np.array(node.stride), pads)
-        case Scale():
+        case ir.Scale():
             return nir.Scale(np.broadcast_to(node.scale, node.shape).copy())
-        case Delay():
+        case ir.Delay():
             return nir.Delay(np.broadcast_to(node.steps, node.shape) * DT)
-        case Reshape():
+        case ir.Reshape():
             return _flatten(node)
-    assert isinstance(node, Neuron)
+    assert isinstance(node, ir.Neuron)
     made = _neuron(node)
     return _narrowed(made, node) if narrow else made
 
 
-def _narrowed(made: nir.NIRNode, node: Neuron) -> nir.NIRNode:
+def _narrowed(made: nir.NIRNode, node: ir.Neuron) -> nir.NIRNode:
     """Return the neuron with the float32 time constants of its decay; float64 ones if there are none."""
     if isinstance(made, nir.IF | nir.I):
         made.r = made.r.astype(np.float32)
@@ -271,7 +255,7 @@ def _narrowed(made: nir.NIRNode, node: Neuron) -> nir.NIRNode:
     return made
 
 
-def _conv(node: Conv) -> nir.NIRNode:
+def _conv(node: ir.Conv) -> nir.NIRNode:
     bias = np.zeros(node.shape[0], np.float32) if node.bias is None else node.bias
     pads = tuple(before for before, _ in node.padding)
     if any(before != after for before, after in node.padding):
@@ -294,7 +278,7 @@ def _conv(node: Conv) -> nir.NIRNode:
     )
 
 
-def _flatten(node: Reshape) -> nir.NIRNode:
+def _flatten(node: ir.Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
     merged = (len(before) - 1,) * 2 if before == after else flattens(before, after)
     if merged is None:
@@ -304,7 +288,7 @@ def _flatten(node: Reshape) -> nir.NIRNode:
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
 
 
-def _neuron(node: Neuron) -> nir.NIRNode:
+def _neuron(node: ir.Neuron) -> nir.NIRNode:
     if node.adaptation is not None:
         raise CaptureError(
             f"layer '{node.name}' has a threshold that adapts, for which NIR has no node", layer=node.name
@@ -346,7 +330,7 @@ def _neuron(node: Neuron) -> nir.NIRNode:
     return nir.LIF(tau=DT / rate, v_threshold=threshold, v_reset=v_reset, **common)
 
 
-def _two_currents(node: Neuron, synapse: Synapse, threshold: Any, v_reset: Any) -> nir.NIRNode:
+def _two_currents(node: ir.Neuron, synapse: ir.Synapse, threshold: Any, v_reset: Any) -> nir.NIRNode:
     """Return a neuron whose decays are e^(-dt/τ): its current takes input in before it decays (``exp_add``)."""
     if node.gain is not None or node.offset is not None:
         raise CaptureError(
@@ -367,7 +351,7 @@ def _two_currents(node: Neuron, synapse: Synapse, threshold: Any, v_reset: Any) 
     return nir.CubaLIF(**common, v_threshold=threshold, v_reset=v_reset)
 
 
-def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:
+def _integrator(node: ir.Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:
     if offset.any():
         raise CaptureError(
             f"layer '{node.name}' adds a constant to a potential that does not leak; put it into the bias before it",
@@ -378,7 +362,7 @@ def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_
     return nir.IF(r=gain / DT, v_threshold=threshold, v_reset=v_reset)
 
 
-def require_same(meant: tuple[Node, ...], program: Program) -> None:
+def require_same(meant: tuple[ir.Node, ...], program: ir.Program) -> None:
     """Raise CaptureError unless the Program that was read back has the same numbers and edges."""
     read = program.by_name
     for node in meant:
@@ -400,9 +384,9 @@ def require_same(meant: tuple[Node, ...], program: Program) -> None:
                 )
 
 
-def _same(node: Node, meant: Any, actual: Any) -> bool:
-    if isinstance(meant, Synapse) and isinstance(actual, Synapse):
-        return all(_same(node, getattr(meant, f.name), getattr(actual, f.name)) for f in fields(Synapse))
+def _same(node: ir.Node, meant: Any, actual: Any) -> bool:
+    if isinstance(meant, ir.Synapse) and isinstance(actual, ir.Synapse):
+        return all(_same(node, getattr(meant, f.name), getattr(actual, f.name)) for f in fields(ir.Synapse))
     arrays = (np.ndarray, np.generic)
     if isinstance(meant, arrays) and isinstance(actual, arrays):
         if meant.shape != actual.shape:
@@ -410,7 +394,7 @@ def _same(node: Node, meant: Any, actual: Any) -> bool:
         return bool(np.array_equal(meant, actual))
     if isinstance(meant, arrays) or isinstance(actual, arrays):
         return not np.any(meant if actual is None else actual)
-    if isinstance(meant, tuple) and meant and isinstance(meant[0], Source):
+    if isinstance(meant, tuple) and meant and isinstance(meant[0], ir.Source):
         return sorted(map(repr, meant)) == sorted(map(repr, actual))
     return bool(meant == actual)
 

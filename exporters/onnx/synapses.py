@@ -21,57 +21,45 @@ from stl_deploy.exporters.onnx.double import double_sum
 from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
 from stl_deploy.exporters.onnx.planes import integer_conv, integer_linear
 from stl_deploy.exporters.onnx.scope import Scope
-from stl_deploy.graph.program import (
-    Concat,
-    Conv,
-    Gather,
-    Linear,
-    MaxPool,
-    Node,
-    Output,
-    Pool,
-    Product,
-    Reshape,
-    Scale,
-    Shape,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Shape
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
 
-def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str | None = None) -> str:
+def memoryless(scope: Scope, node: ir.Node, x: str, lead: str | None, output: str | None = None) -> str:
     """Add ``node`` on the value ``x``; return the output's name.
 
     lead: name of the int64 vector [T, B] if values are ``[T, B, *shape]``; None if they are ``[B, *shape]``.
     """
     match node:
-        case Linear():
+        case ir.Linear():
             return _linear(scope, node, x, lead, output)
-        case Conv():
+        case ir.Conv():
             return _conv(scope, node, x, lead, output)
-        case Pool():
+        case ir.Pool():
             return _pool(scope, node, x, lead, output)
-        case Scale():
+        case ir.Scale():
             scale = scope.weight(f"{node.name}.scale", node.scale)
             return scope.op("Mul", [scale, x], node.name, output=output)
-        case Reshape():
+        case ir.Reshape():
             kept = (0,) if lead is None else (0, 0)
             return scope.op("Reshape", [x, scope.integers(*kept, *node.shape)], node.name, output=output)
-        case MaxPool():
+        case ir.MaxPool():
             return _max_pool(scope, node, x, lead, output)
-        case Gather():
+        case ir.Gather():
             return _gather(scope, node, x, lead, output)
-    assert isinstance(node, Output | Concat | Product)
+    assert isinstance(node, ir.Output | ir.Concat | ir.Product)
     return scope.op("Identity", [x], node.name, output=output)
 
 
-def _linear(scope: Scope, node: Linear, x: str, lead: str | None, output: str | None) -> str:
+def _linear(scope: Scope, node: ir.Linear, x: str, lead: str | None, output: str | None) -> str:
     folded = len(node.input_shape) > 1 or lead is not None
     x = _fold(scope, node.name, x, node.input_shape[-1:]) if folded else x
     return _unfold(scope, node, _product(scope, node, x), lead, output, reshape=len(node.shape) > 1)
 
 
-def _product(scope: Scope, node: Linear, x: str) -> str:
+def _product(scope: Scope, node: ir.Linear, x: str) -> str:
     if scope.double:
         return double_sum(scope, node, x)
     if node.name in scope.int8:
@@ -82,11 +70,11 @@ def _product(scope: Scope, node: Linear, x: str) -> str:
     return scope.op("Gemm", operands, node.name, transB=1)
 
 
-def _bias(scope: Scope, node: Linear | Conv) -> list[str]:
+def _bias(scope: Scope, node: ir.Linear | ir.Conv) -> list[str]:
     return [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
 
 
-def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None) -> str:
+def _conv(scope: Scope, node: ir.Conv, x: str, lead: str | None, output: str | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     if scope.double:
         return _unfold(scope, node, double_sum(scope, node, x), lead, output)
@@ -109,7 +97,7 @@ def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None
     return _unfold(scope, node, y, lead, output)
 
 
-def _pool(scope: Scope, node: Pool, x: str, lead: str | None, output: str | None) -> str:
+def _pool(scope: Scope, node: ir.Pool, x: str, lead: str | None, output: str | None) -> str:
     channels, reshaped = math.prod(node.input_shape[:-2]), len(node.input_shape) != 3
     if lead is not None or reshaped:
         x = _fold(scope, node.name, x, (channels, *node.input_shape[-2:]))
@@ -133,7 +121,7 @@ def _pool(scope: Scope, node: Pool, x: str, lead: str | None, output: str | None
     return scope.op("Div", [y, divisor], f"{node.name}/average", output=output)
 
 
-def _max_pool(scope: Scope, node: MaxPool, x: str, lead: str | None, output: str | None) -> str:
+def _max_pool(scope: Scope, node: ir.MaxPool, x: str, lead: str | None, output: str | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     y = scope.op(
         "MaxPool",
@@ -147,7 +135,7 @@ def _max_pool(scope: Scope, node: MaxPool, x: str, lead: str | None, output: str
     return y if lead is None else _unfold(scope, node, y, lead, output)
 
 
-def _gather(scope: Scope, node: Gather, x: str, lead: str | None, output: str | None) -> str:
+def _gather(scope: Scope, node: ir.Gather, x: str, lead: str | None, output: str | None) -> str:
     """Gather values by their places; empty places read one extra value, 0, behind all others."""
     kept = (0,) if lead is None else (0, 0)
     axis, size = len(kept), math.prod(node.input_shape)
@@ -166,7 +154,7 @@ def _fold(scope: Scope, name: str, x: str, shape: Shape) -> str:
     return scope.op("Reshape", [x, scope.integers(-1, *shape)], f"{name}/fold")
 
 
-def _unfold(scope: Scope, node: Node, y: str, lead: str | None, output: str | None, reshape: bool = False) -> str:
+def _unfold(scope: Scope, node: ir.Node, y: str, lead: str | None, output: str | None, reshape: bool = False) -> str:
     if lead is not None:
         shape = scope.op("Concat", [lead, scope.integers(*node.shape)], f"{node.name}/shape", axis=0)
         return scope.op("Reshape", [y, shape], f"{node.name}/unfold", output=output)

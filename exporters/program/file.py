@@ -19,19 +19,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph.program import (
-    Adaptation,
-    Compare,
-    Input,
-    Node,
-    Program,
-    Reset,
-    Rounding,
-    Source,
-    Subtracts,
-    Synapse,
-    SynapseRule,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Compare, Reset, Rounding, Subtracts, SynapseRule
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 from stl_deploy.graph.takes import ALL_NODES
@@ -39,7 +28,7 @@ from stl_deploy.graph.takes import ALL_NODES
 FORMAT = 1
 _HEADER = "program"
 _KINDS = {kind.__name__: kind for kind in ALL_NODES}
-_PARTS = {kind.__name__: kind for kind in (Source, Synapse, Adaptation)}
+_PARTS = {kind.__name__: kind for kind in (ir.Source, ir.Synapse, ir.Adaptation)}
 """Dataclasses that stand within nodes."""
 _WORDS = {
     "compare": get_args(Compare),
@@ -59,7 +48,7 @@ _MOST_DELAY = 2**16
 Arrays = dict[str, NDArray[Any]]
 
 
-def write_program(program: Program, path: Path) -> None:
+def write_program(program: ir.Program, path: Path) -> None:
     """Write a Program whole or not at all; arrays keep their types."""
     arrays: Arrays = {}
     header = {
@@ -72,7 +61,7 @@ def write_program(program: Program, path: Path) -> None:
     write_npz(path, {_HEADER: text, **arrays})
 
 
-def read_program(path: Path) -> Program:
+def read_program(path: Path) -> ir.Program:
     """Read a Program; raise InputError for a file that is damaged, or not ours."""
     arrays = read_npz(path)
     text = arrays.pop(_HEADER, None)
@@ -104,7 +93,7 @@ def _written(value: Any, arrays: Arrays) -> Any:
     return [_written(item, arrays) for item in value] if isinstance(value, tuple) else value
 
 
-def _program(header: Any, arrays: Arrays) -> Program:
+def _program(header: Any, arrays: Arrays) -> ir.Program:
     if header["format"] != FORMAT:
         raise InputError(
             f"expected format {FORMAT}; found {header['format']!r}; read it with the version that wrote it"
@@ -113,9 +102,9 @@ def _program(header: Any, arrays: Arrays) -> Program:
         raise InputError("expected metadata by name; found something else")
     dt = float(header["dt"])
     nodes = [_read(node, arrays) for node in header["nodes"]]
-    if not (math.isfinite(dt) and dt > 0) or not nodes or not all(isinstance(node, Node) for node in nodes):
+    if not (math.isfinite(dt) and dt > 0) or not nodes or not all(isinstance(node, ir.Node) for node in nodes):
         raise InputError("expected a time step above 0 and a list of nodes; found something else")
-    return Program(tuple(nodes), dt, header["metadata"])
+    return ir.Program(tuple(nodes), dt, header["metadata"])
 
 
 def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
@@ -146,7 +135,7 @@ def _array(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _require_sound(program: Program, path: Path) -> None:
+def _require_sound(program: ir.Program, path: Path) -> None:
     """Raise InputError unless names, edges and shapes fit together and a step of zeros runs through."""
     names = [node.name for node in program.nodes]
     for node in program.nodes:
@@ -158,7 +147,7 @@ def _require_sound(program: Program, path: Path) -> None:
         sources = node.sources if isinstance(node.sources, tuple) else ()
         if not all(_is_edge(source, names) for source in sources):
             raise InputError(f"{where}: expected to read nodes of the file, some steps late; found others")
-        if bool(sources) == isinstance(node, Input):
+        if bool(sources) == isinstance(node, ir.Input):
             raise InputError(f"{where}: expected sources of every node but inputs")
     if not program.inputs or not program.outputs:
         raise InputError(f"{path}: expected an Input and an Output; found none")
@@ -176,7 +165,7 @@ def _require_sound(program: Program, path: Path) -> None:
 
 
 def _is_edge(source: Any, names: Collection[str]) -> bool:
-    known = isinstance(source, Source) and source.node in names
+    known = isinstance(source, ir.Source) and source.node in names
     return known and type(source.delay) is int and 0 <= source.delay <= _MOST_DELAY
 
 
@@ -184,8 +173,8 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and all(type(size) is int and 0 < size <= _MOST_VALUES for size in shape)
 
 
-def _run_a_step(program: Program) -> None:
-    def observe(node: Node, _: NDArray[Any], out: NDArray[Any]) -> None:
+def _run_a_step(program: ir.Program) -> None:
+    def observe(node: ir.Node, _: NDArray[Any], out: NDArray[Any]) -> None:
         if out.shape != (1, 1, *node.shape):
             raise InputError(f"node '{node.name}': expected the shape {list(node.shape)}; found {list(out.shape[2:])}")
 

@@ -17,20 +17,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
-from stl_deploy.graph.program import (
-    Conv,
-    Delay,
-    Input,
-    Linear,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Scale,
-    Source,
-)
+from stl_deploy.graph import program as ir
 
 LONGEST = 256
 """Steps of the longest delay."""
@@ -59,7 +46,7 @@ class Group:
     binary: bool = False
 
 
-def equations(program: Program) -> tuple[list[dict[str, Any]], Arrays]:
+def equations(program: ir.Program) -> tuple[list[dict[str, Any]], Arrays]:
     """Return groups in order (JSON-ready), and their arrays as ``PLACE.name``.
 
     Raises UnsupportedError where delays or synapses are more than Brian2 should be given.
@@ -84,64 +71,64 @@ def equations(program: Program) -> tuple[list[dict[str, Any]], Arrays]:
     return groups, arrays
 
 
-def _not_here(node: Node, slug: str, reason: str) -> UnsupportedError:
+def _not_here(node: ir.Node, slug: str, reason: str) -> UnsupportedError:
     return UnsupportedError(
         reason, node=node.name, slug=slug, remedy=f"use the reference ({option('backend', 'reference')})"
     )
 
 
-def _with_sums(program: Program) -> Iterator[Node]:
+def _with_sums(program: ir.Program) -> Iterator[ir.Node]:
     """Insert an adding group before weights that read several nodes, as the reference sums first."""
     for node in program.nodes:
-        if isinstance(node, Linear | Conv | Pool) and len(node.sources) > 1:
+        if isinstance(node, ir.Linear | ir.Conv | ir.Pool) and len(node.sources) > 1:
             total, shape = f"{node.name}, in", node.input_shape
-            yield Reshape(name=total, shape=shape, sources=node.sources, input_shape=shape)
-            node = replace(node, sources=(Source(total),))
+            yield ir.Reshape(name=total, shape=shape, sources=node.sources, input_shape=shape)
+            node = replace(node, sources=(ir.Source(total),))
         yield node
 
 
-def _fill(node: Node, group: Group) -> Arrays:
+def _fill(node: ir.Node, group: Group) -> Arrays:
     """Write the group's code and names; return its arrays."""
     x = " + ".join(f"x{k}" for k in range(len(group.reads)))
     constants: dict[str, NDArray[Any]] = {}
     match node:
-        case Input():
+        case ir.Input():
             pass
-        case Output() | Reshape():
-            group.code, group.keep = [f"out = {x}"], isinstance(node, Output)
-        case Linear() | Conv() | Pool():
+        case ir.Output() | ir.Reshape():
+            group.code, group.keep = [f"out = {x}"], isinstance(node, ir.Output)
+        case ir.Linear() | ir.Conv() | ir.Pool():
             return _synapses(node, group)
-        case Scale():
+        case ir.Scale():
             group.code, constants = [f"out = ({x})*scale"], {"scale": node.scale}
-        case Delay():
+        case ir.Delay():
             constants = _delay(node, group)
         case _:
-            assert isinstance(node, Neuron)
+            assert isinstance(node, ir.Neuron)
             constants = _neuron(node, group, x)
     group.constants = list(constants)
     return {name: _each(array, node) for name, array in constants.items()}
 
 
-def _each(values: NDArray[Any], node: Node) -> NDArray[np.float32]:
+def _each(values: NDArray[Any], node: ir.Node) -> NDArray[np.float32]:
     return np.broadcast_to(np.asarray(values, np.float32), node.shape).reshape(-1)
 
 
-def _synapses(node: Linear | Conv | Pool, group: Group) -> Arrays:
+def _synapses(node: ir.Linear | ir.Conv | ir.Pool, group: Group) -> Arrays:
     group.synapses, connections = True, _connections(node)
     arrays: Arrays = {name: np.ascontiguousarray(array) for name, array in connections._asdict().items()}
-    if isinstance(node, Pool):
+    if isinstance(node, ir.Pool):
         group.code = ["out = x0" if node.divisor == 1 else f"out = x0/{node.divisor}.0"]
     elif node.bias is None:
         group.code = ["out = x0"]
     else:
         group.code, group.constants = ["out = x0 + bias"], ["bias"]
-        axes = 0 if isinstance(node, Linear) else len(node.shape) - 1
+        axes = 0 if isinstance(node, ir.Linear) else len(node.shape) - 1
         arrays["bias"] = _each(node.bias.reshape(-1, *(1,) * axes), node)
     return arrays
 
 
-def _connections(node: Linear | Conv | Pool) -> Connections:
-    if isinstance(node, Linear):
+def _connections(node: ir.Linear | ir.Conv | ir.Pool) -> Connections:
+    if isinstance(node, ir.Linear):
         rows = math.prod(node.input_shape[:-1])
         connections = dense_connections(node.weight)
         if rows == 1:
@@ -150,7 +137,7 @@ def _connections(node: Linear | Conv | Pool) -> Connections:
         row = np.arange(rows, dtype=np.int32)[:, None]
         source, target = connections.source + row * ins, connections.target + row * outs
         return Connections(source.reshape(-1), target.reshape(-1), np.tile(connections.weight, rows))
-    if isinstance(node, Conv):
+    if isinstance(node, ir.Conv):
         weight, dilation, groups = node.weight, node.dilation, node.groups
     else:
         groups = node.input_shape[0]
@@ -160,7 +147,7 @@ def _connections(node: Linear | Conv | Pool) -> Connections:
     )
 
 
-def _delay(node: Delay, group: Group) -> dict[str, NDArray[Any]]:
+def _delay(node: ir.Delay, group: Group) -> dict[str, NDArray[Any]]:
     """Take each element's value of the given number of steps ago: others are multiplied by 0."""
     steps = np.unique(node.steps).tolist()
     each, count = group.reads, len(group.reads)
@@ -170,7 +157,7 @@ def _delay(node: Delay, group: Group) -> dict[str, NDArray[Any]]:
     return {f"takes{i}": node.steps == step for i, step in enumerate(steps)}
 
 
-def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
+def _neuron(node: ir.Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
     if node.adaptation is not None:
         raise _not_here(node, "adapting-threshold", "its threshold adapts")
     given = {name: getattr(node, name) for name in ("decay", "gain", "offset", "v_reset", "v_min", "v_start")}
@@ -206,7 +193,7 @@ def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
     return constants
 
 
-def _charge(node: Neuron, group: Group, over: bool) -> list[str]:
+def _charge(node: ir.Neuron, group: Group, over: bool) -> list[str]:
     lines: list[str] = []
     if node.synapse is not None:
         group.state.append("current")
@@ -226,6 +213,6 @@ def _charge(node: Neuron, group: Group, over: bool) -> list[str]:
     return lines
 
 
-def _to_value(node: Neuron) -> str:
+def _to_value(node: ir.Neuron) -> str:
     """In the block of its own, or where ``out`` is still that of the step before."""
     return "v = v*int(out <= 0)" + (" + v_reset*int(out > 0)" if node.v_reset is not None else "")

@@ -27,24 +27,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import (
-    Concat,
-    Conv,
-    Delay,
-    Floats,
-    Gather,
-    Input,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Norm,
-    Output,
-    Pool,
-    Product,
-    Program,
-    Reshape,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Floats
 
 MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
@@ -110,29 +94,29 @@ def input_bits(metadata: Mapping[str, Any]) -> int | None:
     return None if grid is None else grid.fraction_bits or None
 
 
-def input_scale(program: Program) -> float:
+def input_scale(program: ir.Program) -> float:
     """Return the factor from real input to integers: the declared input grid, else 1."""
     grid = input_grid(program.metadata)
     return 2.0**grid.fraction_bits if grid is not None else 1.0
 
 
-def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, ...]:
+def prove_exact(program: ir.Program, *, double: bool = False) -> tuple[NodeProof, ...]:
     """Return one proof for each node that adds or multiplies, in order; inputs as the metadata declare.
 
     double: for synapses and pools that add up in float64 and round once, which is a function of the exact sum alone;
     other nodes then need no proof, for they add their sources up in the order of their edges.
     """
     known = grids(program)
-    kinds = Linear | Conv | Pool | Norm | Product
+    kinds = ir.Linear | ir.Conv | ir.Pool | ir.Norm | ir.Product
     nodes = [node for node in program.nodes if isinstance(node, kinds) or (_adds(node) and not double)]
     limit = DOUBLE_BITS if double else MANTISSA_BITS
     return tuple(
-        _judge(node, _arriving(node, known) if isinstance(node, Neuron) else known.get(node.name), limit)
+        _judge(node, _arriving(node, known) if isinstance(node, ir.Neuron) else known.get(node.name), limit)
         for node in nodes
     )
 
 
-def grids(program: Program) -> dict[str, Grid | None]:
+def grids(program: ir.Program) -> dict[str, Grid | None]:
     """Return the grid of each node's output; nodes in a loop without spikes have none, as their input is unbounded."""
     known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
     known |= {node.name: Grid(0, node.cap) for node in program.spiking if node.many and node.cap is not None}
@@ -150,11 +134,11 @@ def grids(program: Program) -> dict[str, Grid | None]:
     return known
 
 
-def _adds(node: Node) -> bool:
+def _adds(node: ir.Node) -> bool:
     return len(node.sources) > 1 and node.combine == "add"
 
 
-def _arriving(node: Node, known: Mapping[str, Grid | None]) -> Grid | None:
+def _arriving(node: ir.Node, known: Mapping[str, Grid | None]) -> Grid | None:
     parts = [known.get(source.node) for source in node.sources]
     total = sum_grids(parts)
     if total is None or node.combine == "add":
@@ -168,7 +152,7 @@ def on_grid(x: NDArray[Any], grid: Grid) -> bool:
     return bool((scaled == np.round(scaled)).all() and np.abs(x).max(initial=0) <= grid.bound)
 
 
-def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
+def require_on_grid(program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
     """Raise InputError unless every input value lies on the declared grid, if there is one."""
     grid = input_grid(program.metadata)
     if grid is None:
@@ -245,10 +229,10 @@ def _finest(values: NDArray[Any]) -> float:
     return float(np.where(power, np.where(values == 0, np.inf, np.abs(values)), np.abs(values - rest)).min())
 
 
-def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
+def _judge(node: ir.Node, grid: Grid | None, limit: int) -> NodeProof:
     if grid is None:
         norm = "a norm rounds; fold it into weights"
-        reason = norm if isinstance(node, Norm) else "what arrives has no declared grid"
+        reason = norm if isinstance(node, ir.Norm) else "what arrives has no declared grid"
         return NodeProof(node.name, False, None, reason)
     kind, finest, top = _RANGES[limit]
     if grid.fraction_bits > finest:
@@ -262,20 +246,20 @@ def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
 
 
-def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> Grid | None:
+def output_grid(node: ir.Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> Grid | None:
     """Return the grid of a node's output other than spikes, from the grid of its input; None if unknown."""
     match node:
-        case Input():
+        case ir.Input():
             return input_grid(metadata)
-        case Linear() | Conv() if arriving is not None:
+        case ir.Linear() | ir.Conv() if arriving is not None:
             return synaptic(node.weight, node.bias, arriving)
-        case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
+        case ir.Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
             window = node.kernel[0] * node.kernel[1]
             return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window / node.divisor)
-        case Product() if arriving is not None:
+        case ir.Product() if arriving is not None:
             terms = node.operands[0][-1] if node.matrices else 1
             return Grid(2 * arriving.fraction_bits, terms * arriving.bound**2)
-        case Reshape() | Delay() | Output() | MaxPool() | Concat() | Gather():
+        case ir.Reshape() | ir.Delay() | ir.Output() | ir.MaxPool() | ir.Concat() | ir.Gather():
             return arriving
     return None
 

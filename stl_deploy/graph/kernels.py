@@ -14,22 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import (
-    Concat,
-    Conv,
-    Floats,
-    Gather,
-    Input,
-    Linear,
-    MaxPool,
-    Node,
-    Norm,
-    Output,
-    Pool,
-    Product,
-    Reshape,
-    Scale,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Floats
 from stl_deploy.graph.threads import map_parts
 
 Sums = type[np.float32] | type[np.float64]
@@ -41,12 +27,12 @@ _MOST_PATCH_BYTES = 256 * 2**20
 
 
 @singledispatch
-def apply(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
+def apply(node: ir.Node, x: Floats, sums: Sums = np.float32) -> Floats:
     """Return the output ``[N, *node.shape]`` of a memoryless node for input ``x`` ``[N, *input shape]``, float32."""
     raise TypeError(f"{type(node).__name__} is not memoryless")
 
 
-def combined(node: Node, parts: Sequence[Floats], *, leading: int) -> Floats:
+def combined(node: ir.Node, parts: Sequence[Floats], *, leading: int) -> Floats:
     """Combine a node's sources: their sum from left to right, or of a `Concat` or `Product` their concatenation.
 
     leading: number of axes before those of one sample.
@@ -54,7 +40,7 @@ def combined(node: Node, parts: Sequence[Floats], *, leading: int) -> Floats:
     first, *others = parts
     if not others:
         return first
-    if isinstance(node, Product):  # one array holds both, flat
+    if isinstance(node, ir.Product):  # one array holds both, flat
         return np.concatenate([part.reshape(*part.shape[:leading], -1) for part in parts], axis=leading)
     if node.combine == "each":
         return np.concatenate(parts, axis=leading)
@@ -64,15 +50,15 @@ def combined(node: Node, parts: Sequence[Floats], *, leading: int) -> Floats:
     return total
 
 
-@apply.register(Input)
-@apply.register(Output)
-@apply.register(Concat)
-def _pass(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
+@apply.register(ir.Input)
+@apply.register(ir.Output)
+@apply.register(ir.Concat)
+def _pass(node: ir.Node, x: Floats, sums: Sums = np.float32) -> Floats:
     return x
 
 
 @apply.register
-def _linear(node: Linear, x: Floats, sums: Sums = np.float32) -> Floats:
+def _linear(node: ir.Linear, x: Floats, sums: Sums = np.float32) -> Floats:
     y: NDArray[Any] = x.astype(sums, copy=False) @ node.weight.T.astype(sums, copy=False)
     if node.bias is not None:
         y += node.bias
@@ -81,29 +67,29 @@ def _linear(node: Linear, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 @apply.register
-def _scale(node: Scale, x: Floats, sums: Sums = np.float32) -> Floats:
+def _scale(node: ir.Scale, x: Floats, sums: Sums = np.float32) -> Floats:
     return x * node.scale
 
 
 @apply.register
-def _reshape(node: Reshape, x: Floats, sums: Sums = np.float32) -> Floats:
+def _reshape(node: ir.Reshape, x: Floats, sums: Sums = np.float32) -> Floats:
     return x.reshape(x.shape[0], *node.shape)
 
 
 @apply.register
-def _norm(node: Norm, x: Floats, sums: Sums = np.float32) -> Floats:
+def _norm(node: ir.Norm, x: Floats, sums: Sums = np.float32) -> Floats:
     shape = (-1, *(1,) * (len(node.shape) - 1)) if node.axis == 0 else (-1,)
     mean, scale, shift = (np.float64(0) if a is None else a.reshape(shape) for a in (node.mean, node.scale, node.shift))
     return (scale * (x - mean) + shift).astype(np.float32)
 
 
 @apply.register
-def _gather(node: Gather, x: Floats, sums: Sums = np.float32) -> Floats:
+def _gather(node: ir.Gather, x: Floats, sums: Sums = np.float32) -> Floats:
     flat = x.reshape(len(x), -1)[:, node.indices.reshape(-1)]
     return np.where(node.indices.reshape(-1) < 0, np.float32(0), flat).reshape(len(x), *node.shape)
 
 
-def split_operands(node: Product, x: Floats) -> tuple[Floats, Floats]:
+def split_operands(node: ir.Product, x: Floats) -> tuple[Floats, Floats]:
     """Split what arrives at a product, ``[..., values of both]``, into its operands ``[..., *shape]``."""
     left, right = node.operands
     size = int(np.prod(left))
@@ -111,7 +97,7 @@ def split_operands(node: Product, x: Floats) -> tuple[Floats, Floats]:
 
 
 @apply.register
-def _product(node: Product, x: Floats, sums: Sums = np.float32) -> Floats:
+def _product(node: ir.Product, x: Floats, sums: Sums = np.float32) -> Floats:
     a, b = split_operands(node, x)
     if not node.matrices:
         return a * b
@@ -120,7 +106,7 @@ def _product(node: Product, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 @apply.register
-def _max_pool(node: MaxPool, x: Floats, sums: Sums = np.float32) -> Floats:
+def _max_pool(node: ir.MaxPool, x: Floats, sums: Sums = np.float32) -> Floats:
     padded = np.pad(x, [(0, 0)] * (x.ndim - len(node.padding)) + list(node.padding), constant_values=-np.inf)
     windows = unfold(padded, node.kernel, node.stride, (1,) * len(node.kernel))
     largest: Floats = windows.max(axis=tuple(range(2, 2 + len(node.kernel))))
@@ -128,7 +114,7 @@ def _max_pool(node: MaxPool, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 @apply.register
-def _pool(node: Pool, x: Floats, sums: Sums = np.float32) -> Floats:
+def _pool(node: ir.Pool, x: Floats, sums: Sums = np.float32) -> Floats:
     x = pad(x, node.padding)
     y = np.zeros((x.shape[0], *node.shape), sums)
     rows, columns = ((size - 1) * step + 1 for size, step in zip(node.shape[-2:], node.stride, strict=True))
@@ -141,7 +127,7 @@ def _pool(node: Pool, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 @apply.register
-def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
+def _conv(node: ir.Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     groups, kernel = node.groups, node.weight.shape[2:]
     weight: NDArray[Any] = node.weight.reshape(groups, node.weight.shape[0] // groups, -1).astype(sums, copy=False)
     bias = None if node.bias is None else node.bias.reshape(-1, *(1,) * len(kernel))

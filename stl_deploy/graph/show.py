@@ -9,24 +9,8 @@ from math import prod
 import numpy as np
 
 from stl_deploy._util.json_twin import JsonTwin
-from stl_deploy.graph.program import (
-    Conv,
-    Delay,
-    Doubles,
-    Floats,
-    Gather,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Norm,
-    Pool,
-    Product,
-    Program,
-    Reshape,
-    Scale,
-    Shape,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Doubles, Floats, Shape
 
 
 @dataclass(frozen=True)
@@ -46,7 +30,7 @@ class Row(JsonTwin):
     constants: str
 
 
-def table(program: Program) -> tuple[Row, ...]:
+def table(program: ir.Program) -> tuple[Row, ...]:
     """Return one row for each node, in running order."""
     return tuple(
         Row(
@@ -62,27 +46,27 @@ def table(program: Program) -> tuple[Row, ...]:
     )
 
 
-def _parameters(node: Node) -> int:
+def _parameters(node: ir.Node) -> int:
     match node:
-        case Linear() | Conv():
+        case ir.Linear() | ir.Conv():
             return int(node.weight.size) + (0 if node.bias is None else int(node.bias.size))
-        case Scale():
+        case ir.Scale():
             return int(node.scale.size)
-        case Norm():
+        case ir.Norm():
             return int(node.scale.size) * (2 if node.mean is None else 3)
     return 0
 
 
-def _synapses(node: Node) -> int:
+def _synapses(node: ir.Node) -> int:
     match node:
-        case Linear():
+        case ir.Linear():
             return int(node.weight.size) * prod(node.shape[:-1])
-        case Conv():
+        case ir.Conv():
             connected = taps(
                 node.input_shape[1:], node.shape[1:], node.weight.shape[2:], node.stride, node.padding, node.dilation
             )
             return int(node.weight.shape[0]) * int(node.weight.shape[1]) * connected
-        case Pool():
+        case ir.Pool():
             one = (1,) * len(node.kernel)
             return node.shape[0] * taps(
                 node.input_shape[1:], node.shape[1:], node.kernel, node.stride, node.padding, one
@@ -101,34 +85,34 @@ def taps(
     )
 
 
-def _constants(node: Node) -> str:
+def _constants(node: ir.Node) -> str:
     match node:
-        case Conv():
+        case ir.Conv():
             padding = "/".join(f"{a}" if a == b else f"{a}+{b}" for a, b in node.padding)
             parts = [f"kernel {_by(node.weight.shape[2:])}", f"stride {_by(node.stride)}", f"padding {padding}"]
             parts += [f"dilation {_by(node.dilation)}"] * any(d > 1 for d in node.dilation)
             return ", ".join(parts + [f"groups {node.groups}"] * (node.groups > 1))
-        case Pool():
+        case ir.Pool():
             return f"{'sum' if node.divisor == 1 else 'mean'} of {_by(node.kernel)}, stride {_by(node.stride)}"
-        case MaxPool():
+        case ir.MaxPool():
             return f"maximum of {_by(node.kernel)}, stride {_by(node.stride)}"
-        case Reshape() | Gather():
+        case ir.Reshape() | ir.Gather():
             return f"from {_by(node.input_shape)}"
-        case Product():
+        case ir.Product():
             first, second = map(_by, node.operands)
             return f"{first} times {second}, " + ("as matrices" if node.matrices else "element by element")
-        case Norm():
+        case ir.Norm():
             return f"scale {_span(node.scale)}, shift {_span(node.shift)}"
-        case Scale():
+        case ir.Scale():
             return f"scale {_span(node.scale)}"
-        case Delay():
+        case ir.Delay():
             return f"{_span(node.steps.astype(np.float32))} steps"
-        case Neuron():
+        case ir.Neuron():
             return ", ".join(_neuron(node))
     return ""
 
 
-def _neuron(node: Neuron) -> list[str]:
+def _neuron(node: ir.Neuron) -> list[str]:
     parts = []
     if node.synapse is not None:
         parts.append(f"synapse {node.synapse.rule}, decay {_span(node.synapse.decay)}")
@@ -146,7 +130,7 @@ def _neuron(node: Neuron) -> list[str]:
     return [*parts, *[several + nearest] * node.many]
 
 
-def _reset(node: Neuron) -> str:
+def _reset(node: ir.Neuron) -> str:
     match node.reset:
         case "none":
             return "no reset"
@@ -158,7 +142,7 @@ def _reset(node: Neuron) -> str:
     return "reset by subtraction" + " of the threshold as it is" * adapted
 
 
-def _arrays(node: Neuron) -> list[tuple[str, Floats | None]]:
+def _arrays(node: ir.Neuron) -> list[tuple[str, Floats | None]]:
     return [
         ("decay", node.decay),
         ("θ", node.threshold),

@@ -5,40 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import (
-    Concat,
-    Conv,
-    Delay,
-    Gather,
-    Input,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Norm,
-    Output,
-    Pool,
-    Product,
-    Program,
-    Reshape,
-    Scale,
-)
+from stl_deploy.graph import program as ir
 
-Kinds = Set[type[Node]]
-NIR_NODES: Kinds = frozenset({Input, Output, Linear, Conv, Scale, Pool, Reshape, Delay, Neuron})
+Kinds = Set[type[ir.Node]]
+NIR_NODES: Kinds = frozenset(
+    {ir.Input, ir.Output, ir.Linear, ir.Conv, ir.Scale, ir.Pool, ir.Reshape, ir.Delay, ir.Neuron}
+)
 """The nodes that every Format takes unless it says otherwise."""
-ALL_NODES: Kinds = NIR_NODES | {Norm, MaxPool, Concat, Gather, Product}
-_NAMES: dict[type[Node], str] = {MaxPool: "max pool of currents", Product: "product of two signals"}
-_REMEDIES: dict[type[Node], str] = {
-    Norm: "fold it into weights: the pass fold_norms",
-    MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
-    Product: "use weights that stay the same in its place",
-    Concat: "split it: the pass split_concats",
-    Gather: "absorb it: the pass absorb_permutations",
+ALL_NODES: Kinds = NIR_NODES | {ir.Norm, ir.MaxPool, ir.Concat, ir.Gather, ir.Product}
+_NAMES: dict[type[ir.Node], str] = {ir.MaxPool: "max pool of currents", ir.Product: "product of two signals"}
+_REMEDIES: dict[type[ir.Node], str] = {
+    ir.Norm: "fold it into weights: the pass fold_norms",
+    ir.MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
+    ir.Product: "use weights that stay the same in its place",
+    ir.Concat: "split it: the pass split_concats",
+    ir.Gather: "absorb it: the pass absorb_permutations",
 }
 
 
-def refused(program: Program, takes: Kinds, target: str) -> Iterator[UnsupportedError]:
+def refused(program: ir.Program, takes: Kinds, target: str) -> Iterator[UnsupportedError]:
     """Return one error for each node of a kind that ``target`` does not take, with the pass that removes it."""
     for node in program.nodes:
         if type(node) not in takes:
@@ -51,7 +36,7 @@ def refused(program: Program, takes: Kinds, target: str) -> Iterator[Unsupported
             )
 
 
-def require_taken(program: Program, takes: Kinds, target: str) -> None:
+def require_taken(program: ir.Program, takes: Kinds, target: str) -> None:
     """Raise UnsupportedError for the first node that ``target`` does not take."""
     for error in refused(program, takes, target):
         raise error

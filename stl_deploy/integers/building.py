@@ -10,20 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import (
-    Delay,
-    Doubles,
-    MaxPool,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Scale,
-    Source,
-    is_max_pool,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Doubles, is_max_pool
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.bounds import Bounds, bounds_of
 from stl_deploy.integers.fan_in import FanIn, Value, fan_in, keeps_sign
@@ -79,7 +67,7 @@ class Hardware:
     pixels: bool = True
     accumulator: Accumulator = WIDE
     weight_top: int = WEIGHT_TOP
-    as_run: Callable[[Node], Node] = lambda node: node
+    as_run: Callable[[ir.Node], ir.Node] = lambda node: node
 
 
 @dataclass(frozen=True)
@@ -97,18 +85,19 @@ class LayerwiseQuantiser:
     """Integer nodes so far, and their values on calibration data."""
 
     def __init__(
-        self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], hardware: Hardware
+        self, program: ir.Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], hardware: Hardware
     ) -> None:
         self.program, self.known, self.reference, self._hardware = program, dict(known), reference, hardware
         self.scales: dict[str, Doubles] = {}
-        self.nodes: list[Node] = []
+        self.nodes: list[ir.Node] = []
         self.fits: list[LayerFidelity] = []
         self._values: dict[str, NDArray[Any]] = {}
         """Of the nodes that others may read."""
         self._plain_nodes = {
             node.name: self._plain(node, node.name, node.sources)
             for node in program.nodes
-            if isinstance(node, Pool | MaxPool | Delay | Reshape | Scale) and isinstance(known[node.name], float)
+            if isinstance(node, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale)
+            and isinstance(known[node.name], float)
         }
         """Those without weights, which a loop may read before they are there."""
         self._bounds: dict[str, Bounds] = {}
@@ -127,19 +116,19 @@ class LayerwiseQuantiser:
         self._values[node.name] = x
         self._bounds[node.name] = bounds_of(made, {}, {})
 
-    def add(self, node: Node) -> None:
+    def add(self, node: ir.Node) -> None:
         """Add the integer nodes of one more node, after all nodes before it."""
         value = self.known[node.name]
-        if isinstance(node, Neuron) and node.spiking:
+        if isinstance(node, ir.Neuron) and node.spiking:
             self._population(node)
-        elif isinstance(node, Neuron):
+        elif isinstance(node, ir.Neuron):
             self._integrator(node)
-        elif isinstance(node, Output):
+        elif isinstance(node, ir.Output):
             self._output(node)
         elif value == "potential" or isinstance(value, float):
             self._take(self._plain(node, node.name, node.sources))
 
-    def _take(self, *nodes: Node) -> None:
+    def _take(self, *nodes: ir.Node) -> None:
         """Append nodes; later ones may read the last of them."""
         last, (steps, samples) = nodes[-1], self._values[self.program.inputs[0].name].shape[:2]
         widest = max(math.prod(node.shape) for node in nodes)
@@ -149,10 +138,10 @@ class LayerwiseQuantiser:
             self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes, dict(self._spikes))
         self.nodes.extend(nodes)
 
-    def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
+    def _plain(self, node: ir.Node, name: str, sources: tuple[ir.Source, ...]) -> ir.Node:
         """Add a node without weights."""
         common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": sources}
-        if isinstance(node, Pool):
+        if isinstance(node, ir.Pool):
             (top, bottom), (left, right) = node.padding
             return SumPoolNode(
                 kernel=(node.kernel[0], node.kernel[1]),
@@ -161,18 +150,18 @@ class LayerwiseQuantiser:
                 input_shape=node.input_shape,
                 **common,
             )
-        if isinstance(node, MaxPool):
+        if isinstance(node, ir.MaxPool):
             return _max_pool_node(node, common)
-        if isinstance(node, Delay):
+        if isinstance(node, ir.Delay):
             return DelayNode(steps=np.asarray(node.steps, np.int32), **common)
-        assert isinstance(node, Reshape | Scale)
-        weighted = isinstance(node, Scale) and not isinstance(self.known[node.name], float)
-        if weighted and isinstance(node, Scale) and keeps_sign(self.program, node):
+        assert isinstance(node, ir.Reshape | ir.Scale)
+        weighted = isinstance(node, ir.Scale) and not isinstance(self.known[node.name], float)
+        if weighted and isinstance(node, ir.Scale) and keeps_sign(self.program, node):
             signs = np.broadcast_to(np.where(node.scale < 0, -1, 1), node.shape).astype(np.int32)
             return GainNode(weight=signs, **common)
-        return Reshape(input_shape=node.shape if isinstance(node, Scale) else node.input_shape, **common)
+        return ir.Reshape(input_shape=node.shape if isinstance(node, ir.Scale) else node.input_shape, **common)
 
-    def _population(self, node: Neuron) -> None:
+    def _population(self, node: ir.Neuron) -> None:
         if is_max_pool(self.program, node):
             self._max_pool(node)
             return
@@ -184,7 +173,7 @@ class LayerwiseQuantiser:
         )
         wanted = self.reference[node.name]
 
-        def built(chosen: Candidate) -> list[Node]:
+        def built(chosen: Candidate) -> list[ir.Node]:
             biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
             nodes, sources = self._weighted(paths, node, chosen.weights, biases)
             shape = node.shape
@@ -205,13 +194,13 @@ class LayerwiseQuantiser:
         self.scales[node.name] = best.scale
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
 
-    def _max_pool(self, node: Neuron) -> None:
+    def _max_pool(self, node: ir.Neuron) -> None:
         """Add a max pool of spikes: it fires at the first spike in its window."""
         neuron = IntegerNeuron(v_decay=DECAY_ONE, threshold=np.zeros((), np.int32))
         self._take(PopulationNode(name=node.name, shape=node.shape, sources=node.sources, neuron=neuron, bias=None))
         self._fit(node, 1, neuron)
 
-    def _fit(self, node: Neuron, weight_top: int, neuron: IntegerNeuron) -> None:
+    def _fit(self, node: ir.Neuron, weight_top: int, neuron: IntegerNeuron) -> None:
         wanted = self.reference[node.name]
         spikes = self._values[node.name]
         self.fits.append(
@@ -224,7 +213,7 @@ class LayerwiseQuantiser:
             )
         )
 
-    def _run(self, nodes: Sequence[Node], part: slice) -> NDArray[Any]:
+    def _run(self, nodes: Sequence[ir.Node], part: slice) -> NDArray[Any]:
         """Return the values of the last of more nodes on some of the samples."""
         accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
         outputs: dict[str, NDArray[Any]] = {}
@@ -239,7 +228,7 @@ class LayerwiseQuantiser:
             outputs[node.name] = evaluate(as_run(node), arriving, known, accumulator)
         return outputs[nodes[-1].name]
 
-    def _arriving(self, source: Source, outputs: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
+    def _arriving(self, source: ir.Source, outputs: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
         if source.node in outputs:
             value = outputs[source.node]
         elif source.node in self._values:
@@ -257,11 +246,11 @@ class LayerwiseQuantiser:
         return late(value) if source.delay else value
 
     def _weighted(
-        self, paths: FanIn, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
-    ) -> tuple[list[Node], tuple[Source, ...]]:
+        self, paths: FanIn, consumer: ir.Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
+    ) -> tuple[list[ir.Node], tuple[ir.Source, ...]]:
         """Return the weighted nodes and those between, and the sources of their consumer."""
         names: dict[str, str] = {}
-        made: list[Node] = []
+        made: list[ir.Node] = []
         straight: list[str] = []
         for leaf, weight, bias in zip(paths.leaves, weights, biases, strict=True):
             if leaf.node is None:
@@ -274,20 +263,20 @@ class LayerwiseQuantiser:
                 made.append(weighted_node(leaf.node, names[leaf.node.name], weight, bias))
         for node in paths.between:
             names[node.name] = self._own_name(node, consumer)
-            sources = tuple(Source(names[source.node], source.delay) for source in node.sources)
+            sources = tuple(ir.Source(names[source.node], source.delay) for source in node.sources)
             made.append(self._plain(node, names[node.name], sources))
         whole = iter(straight)
         sources = tuple(
-            Source(names[source.node], source.delay) if source.node in names else Source(next(whole))
+            ir.Source(names[source.node], source.delay) if source.node in names else ir.Source(next(whole))
             for source in consumer.sources
         )
         return made, sources
 
-    def _own_name(self, node: Node, consumer: Node) -> str:
+    def _own_name(self, node: ir.Node, consumer: ir.Node) -> str:
         """Return a unique name: with several consumers each has its own scale, so the consumer's name is appended."""
         return node.name if node.name not in self._bounds else f"{node.name}.for.{consumer.name}"
 
-    def _integrator(self, node: Neuron) -> None:
+    def _integrator(self, node: ir.Neuron) -> None:
         paths = fan_in(self.program, node, self.known)
         gain = row_gain(node)
         weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(paths, node)]
@@ -311,7 +300,7 @@ class LayerwiseQuantiser:
         self.known[node.name] = "potential"
         self._units = 1 / (scale * 2**STATE_SHIFT)
 
-    def _output(self, node: Output) -> None:
+    def _output(self, node: ir.Output) -> None:
         arriving = [self.known[source.node] for source in node.sources]
         if "potential" in arriving:
             self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=self._units))
@@ -327,7 +316,7 @@ class LayerwiseQuantiser:
         self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, sources=sources, unit=1 / scale))
 
 
-def _max_pool_node(node: MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:
+def _max_pool_node(node: ir.MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:
     """Return a max pool; over one axis it gets a height of 1."""
     (kernel, stride, padding), before = (node.kernel, node.stride, node.padding), node.input_shape
     if len(kernel) == 1:

@@ -14,21 +14,8 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import (
-    Conv,
-    Delay,
-    Doubles,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Scale,
-    Source,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Doubles
 from stl_deploy.integers.fields import describe_field, unread
 from stl_deploy.integers.net import MOST_SPIKES, RESETS
 from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain
@@ -57,8 +44,8 @@ class WeightedPath:
     factor on its values on the way.
     """
 
-    node: Linear | Conv | Scale | None
-    source: Source | None
+    node: ir.Linear | ir.Conv | ir.Scale | None
+    source: ir.Source | None
     factor: Doubles
     unit: float
 
@@ -68,10 +55,10 @@ class FanIn:
     """Inputs of a consumer: the leaves, and the memoryless nodes between (in order)."""
 
     leaves: tuple[WeightedPath, ...]
-    between: tuple[Pool | MaxPool | Delay | Reshape | Scale, ...]
+    between: tuple[ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale, ...]
 
 
-def values(program: Program, input_scale: float) -> dict[str, Value]:
+def values(program: ir.Program, input_scale: float) -> dict[str, Value]:
     """Classify each node's values; raise UnsupportedError for the first node that integers cannot hold."""
     errors: list[UnsupportedError] = []
     known = _values(program, input_scale, errors)
@@ -82,7 +69,7 @@ def values(program: Program, input_scale: float) -> dict[str, Value]:
     return known
 
 
-def _values(program: Program, input_scale: float, errors: list[UnsupportedError]) -> dict[str, Value]:
+def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedError]) -> dict[str, Value]:
     """Classify each node's real or intended values; append refusals of nodes to ``found``.
 
     Raises UnsupportedError where the graph has no order or no spikes.
@@ -94,7 +81,7 @@ def _values(program: Program, input_scale: float, errors: list[UnsupportedError]
         reason = "there is no spiking neuron behind it"
         refuse(program.inputs[0], "no-neurons", reason, "put a spiking neuron into the graph")
     known: dict[str, Value] = {node.name: 1.0 for node in program.spiking}
-    known |= {node.name: "potential" for node in program.of(Neuron) if not node.spiking}
+    known |= {node.name: "potential" for node in program.of(ir.Neuron) if not node.spiking}
     known[program.inputs[0].name] = 1 / input_scale
     waiting = [node for node in program.nodes if node.name not in known]
     while waiting:
@@ -110,10 +97,10 @@ def _values(program: Program, input_scale: float, errors: list[UnsupportedError]
     return known
 
 
-def refusals(program: Program) -> list[UnsupportedError]:
+def refusals(program: ir.Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
     errors: list[UnsupportedError] = []
-    for neuron in program.of(Neuron):
+    for neuron in program.of(ir.Neuron):
         errors += _neuron_refusals(neuron)
         with _kept(errors):
             require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
@@ -123,7 +110,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
     for node in program.nodes if known else ():
         with _kept(errors):
             _check(node, known)
-        if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
+        if isinstance(node, ir.Neuron) or (isinstance(node, ir.Output) and known[node.name] == "weighted"):
             with _kept(errors), suppress(AssertionError):  # of a layer that is refused already
                 fan_in(program, node, known)
     return list({(refusal.node, refusal.slug): refusal for refusal in reversed(errors)}.values())[::-1]
@@ -138,23 +125,23 @@ def _kept(errors: list[UnsupportedError]) -> Iterator[None]:
         errors.append(error)
 
 
-def _instead(node: Node, arriving: list[Value]) -> Value:
+def _instead(node: ir.Node, arriving: list[Value]) -> Value:
     """Return a refused node's intended values."""
-    if isinstance(node, Linear | Conv) or "weighted" in arriving:
+    if isinstance(node, ir.Linear | ir.Conv) or "weighted" in arriving:
         return "weighted"
     return next((value for value in arriving if isinstance(value, float)), 1.0)
 
 
-def _value(node: Node, arriving: list[Value]) -> Value:
+def _value(node: ir.Node, arriving: list[Value]) -> Value:
     first = arriving[0]
-    if isinstance(node, Output):
+    if isinstance(node, ir.Output):
         return first
     if "potential" in arriving:
-        if isinstance(node, Reshape):
+        if isinstance(node, ir.Reshape):
             return "potential"
         refuse(node, "potential", "it reads potentials", "only an output may; give the neurons a threshold")
-    if isinstance(node, Linear | Conv) or (isinstance(node, Scale) and node.scale.ndim):
-        if "weighted" in arriving and not isinstance(node, Scale):
+    if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and node.scale.ndim):
+        if "weighted" in arriving and not isinstance(node, ir.Scale):
             refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
         if len(set(arriving)) > 1:
             refuse(node, "mixed-scales", "it adds values of different scales", "put a neuron before it")
@@ -162,28 +149,28 @@ def _value(node: Node, arriving: list[Value]) -> Value:
     if len(set(arriving)) > 1:
         refuse(node, "mixed-scales", "it adds values of different scales", "add them in a neuron")
     if isinstance(first, float):
-        if isinstance(node, Pool):
+        if isinstance(node, ir.Pool):
             return first / node.divisor
-        if isinstance(node, Scale):
+        if isinstance(node, ir.Scale):
             return first * float(node.scale)
     return first
 
 
-def _check(node: Node, known: dict[str, Value]) -> None:
+def _check(node: ir.Node, known: dict[str, Value]) -> None:
     for source in node.sources:
         if source.delay > 1:
             refuse(node, "long-edge", f"it reads '{source.node}' {source.delay} steps late", "use a delay node")
-    if isinstance(node, Linear) and len(node.input_shape) != 1:
+    if isinstance(node, ir.Linear) and len(node.input_shape) != 1:
         refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
-    if isinstance(node, Reshape) and known[node.name] == "weighted" and node.shape[0] != node.input_shape[0]:
+    if isinstance(node, ir.Reshape) and known[node.name] == "weighted" and node.shape[0] != node.input_shape[0]:
         refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
-    if isinstance(node, Neuron):
+    if isinstance(node, ir.Neuron):
         _check_potentials(node, known)
         for error in _neuron_refusals(node):
             raise error
 
 
-def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
+def _check_potentials(neuron: ir.Neuron, known: dict[str, Value]) -> None:
     """Refuse a neuron that reads a potential, which has no scale of its own."""
     for source in neuron.sources:
         if known[source.node] == "potential":
@@ -195,7 +182,7 @@ def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
             )
 
 
-def _neuron_refusals(neuron: Neuron) -> Iterator[UnsupportedError]:
+def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
     """Everything of a neuron that integers do not hold."""
     for name in unread(neuron, READ):
         yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
@@ -216,7 +203,7 @@ def _neuron_refusals(neuron: Neuron) -> Iterator[UnsupportedError]:
             yield refusal(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
 
 
-def _several(neuron: Neuron) -> Iterator[UnsupportedError]:
+def _several(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
     """Refuse several spikes a step that are not counted in 8 bits, or do not each take a threshold off v."""
     if neuron.cap is None or neuron.cap > MOST_SPIKES:
         most = "any number" if neuron.cap is None else f"up to {neuron.cap:,}"
@@ -231,7 +218,7 @@ def _several(neuron: Neuron) -> Iterator[UnsupportedError]:
         )
 
 
-def one_spike_only(program: Program, target: str) -> list[UnsupportedError]:
+def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:
     """Refuse each neuron that fires several spikes a step, for targets that hold one."""
     return [
         UnsupportedError(
@@ -245,13 +232,13 @@ def one_spike_only(program: Program, target: str) -> list[UnsupportedError]:
     ]
 
 
-def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
+def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> FanIn:
     """Return the inputs of ``consumer``; raise UnsupportedError if two paths from one layer differ in scale."""
     rows = consumer.shape[0]
     factors: dict[str, Doubles] = {}
     leaves: list[WeightedPath] = []
 
-    def follow(reader: Node, source: Source, factor: Doubles) -> None:
+    def follow(reader: ir.Node, source: ir.Source, factor: Doubles) -> None:
         node = program.by_name[source.node]
         value = known[node.name]
         if isinstance(value, float):
@@ -264,16 +251,16 @@ def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
             refuse(node, "several-ways", f"it reaches '{consumer.name}' in several ways", "use one way")
         factors[node.name] = factor
         unit = known[node.sources[0].node]
-        if isinstance(node, Linear | Conv) or (isinstance(node, Scale) and isinstance(unit, float)):
+        if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and isinstance(unit, float)):
             assert isinstance(unit, float)
             leaves.append(WeightedPath(node, direct, factor, unit))
             return
-        if isinstance(node, Pool):
+        if isinstance(node, ir.Pool):
             factor = factor / node.divisor
-        if isinstance(node, Scale):
+        if isinstance(node, ir.Scale):
             scale = _by_row(node, rows)
             factor = factor * (np.abs(scale) if keeps_sign(program, node) else scale)
-        if isinstance(node, MaxPool) and (factor < 0).any():
+        if isinstance(node, ir.MaxPool) and (factor < 0).any():
             reason = "what lies behind it turns the sign of some channels, so that their largest becomes their least"
             refuse(node, "max-pool-sign", reason, "put what scales its channels right behind it")
         for inner in node.sources:
@@ -285,18 +272,18 @@ def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
         node
         for node in program.nodes
         if node.name in factors
-        and isinstance(node, Pool | MaxPool | Delay | Reshape | Scale)
+        and isinstance(node, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale)
         and all(leaf.node is not node for leaf in leaves)
     )
     return FanIn(tuple(leaves), between)
 
 
-def keeps_sign(program: Program, node: Scale) -> bool:
+def keeps_sign(program: ir.Program, node: ir.Scale) -> bool:
     """Return whether a scale's signs stay in place, since a max pool precedes it; its magnitude goes into weights."""
-    return any(isinstance(program.by_name[source.node], MaxPool) for source in node.sources)
+    return any(isinstance(program.by_name[source.node], ir.MaxPool) for source in node.sources)
 
 
-def _by_row(node: Scale, rows: int) -> Doubles:
+def _by_row(node: ir.Scale, rows: int) -> Doubles:
     scale = np.broadcast_to(node.scale, node.shape).astype(np.float64).reshape(rows, -1)
     if not (scale == scale[:, :1]).all():
         refuse(node, "scale-per-pixel", "it scales the pixels of a channel differently", "use one value per channel")

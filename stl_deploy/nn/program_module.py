@@ -21,25 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import (
-    Concat,
-    Conv,
-    Delay,
-    Gather,
-    Input,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Norm,
-    Output,
-    Pool,
-    Product,
-    Program,
-    Reshape,
-    Rounding,
-    Scale,
-)
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.program import Rounding
 from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.surrogate import Surrogate, surrogate_of
@@ -54,7 +37,7 @@ class ProgramModule(nn.Module):
     as `stl_deploy.nn.neuron.LIF` takes it. Raises InputError for several inputs or outputs.
     """
 
-    def __init__(self, program: Program, *, surrogate: str | Surrogate = "arctan") -> None:
+    def __init__(self, program: ir.Program, *, surrogate: str | Surrogate = "arctan") -> None:
         super().__init__()
         if len(program.inputs) != 1 or len(program.outputs) != 1:
             raise InputError(
@@ -65,9 +48,9 @@ class ProgramModule(nn.Module):
         self._segments = segments(program)
         self.layers = nn.ModuleDict()
         for node in program.nodes:
-            if isinstance(node, Neuron):
+            if isinstance(node, ir.Neuron):
                 self.layers[_key(node.name)] = Population(node, surrogate)
-            elif not isinstance(node, Input | Output | Reshape):
+            elif not isinstance(node, ir.Input | ir.Output | ir.Reshape):
                 self.layers[_key(node.name)] = _LAYERS[type(node)](node)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,12 +63,12 @@ class ProgramModule(nn.Module):
         return self._values(x, kept), kept
 
     @torch.no_grad()
-    def program(self) -> Program:
+    def program(self) -> ir.Program:
         """Return the Program with the present numbers."""
         nodes = (self._restored(node) for node in self._program.nodes)
         return replace(self._program, nodes=tuple(nodes))
 
-    def _restored(self, node: Node) -> Node:
+    def _restored(self, node: ir.Node) -> ir.Node:
         key = _key(node.name)
         return node if key not in self.layers else cast("_Layer", self.layers[key]).restored()
 
@@ -105,14 +88,16 @@ class ProgramModule(nn.Module):
         kept |= {name: values[name] for name in kept}
         return values[end.name]
 
-    def _run(self, node: Node, x: Tensor) -> Tensor:
+    def _run(self, node: ir.Node, x: Tensor) -> Tensor:
         frames, key = x.shape[:2], _key(node.name)
         if key in self.layers:
-            over_time = isinstance(node, Neuron | Delay)
+            over_time = isinstance(node, ir.Neuron | ir.Delay)
             x = self.layers[key](x if over_time else x.flatten(0, 1))
         return x.reshape(*frames, *node.shape)
 
-    def _loop(self, segment: Sequence[Node], values: Mapping[str, Tensor], steps: int, batch: int) -> dict[str, Tensor]:
+    def _loop(
+        self, segment: Sequence[ir.Node], values: Mapping[str, Tensor], steps: int, batch: int
+    ) -> dict[str, Tensor]:
         """Step a loop through time."""
         made: dict[str, list[Tensor]] = {node.name: [] for node in segment}
         arrived: dict[str, list[Tensor]] = {node.name: [] for node in segment}
@@ -151,10 +136,10 @@ def _late(x: Tensor, steps: int) -> Tensor:
     return torch.cat([torch.zeros_like(x[:steps]), x[: max(0, len(x) - steps)]])
 
 
-def _combined(node: Node, parts: Sequence[Tensor], leading: int) -> Tensor:
-    if isinstance(node, Product):
+def _combined(node: ir.Node, parts: Sequence[Tensor], leading: int) -> Tensor:
+    if isinstance(node, ir.Product):
         return torch.cat([part.flatten(leading) for part in parts], leading)
-    if isinstance(node, Concat):
+    if isinstance(node, ir.Concat):
         return torch.cat(list(parts), leading)
     first, *others = parts
     for other in others:
@@ -167,7 +152,7 @@ class _Layer(nn.Module):
 
     learned: tuple[str, ...] = ()
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ir.Node) -> None:
         super().__init__()
         self.node: Any = node
 
@@ -180,10 +165,10 @@ class _Layer(nn.Module):
             else:
                 self.register_buffer(name, tensor)
 
-    def restored(self) -> Node:
+    def restored(self) -> ir.Node:
         """Return the node with the present numbers."""
         arrays = {name: _array(getattr(self, name)) for name in self.learned}
-        return cast(Node, replace(self.node, **arrays))
+        return cast(ir.Node, replace(self.node, **arrays))
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -195,13 +180,13 @@ class _Weights(_Layer):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, node: Linear | Conv) -> None:
+    def __init__(self, node: ir.Linear | ir.Conv) -> None:
         super().__init__(node)
         self.hold(weight=node.weight, bias=node.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         node = self.node
-        if isinstance(node, Linear):
+        if isinstance(node, ir.Linear):
             return functional.linear(x, self.weight, self.bias)
         convolve: Any = functional.conv1d if len(node.stride) == 1 else functional.conv2d
         pads = [before for before, _ in node.padding]
@@ -220,7 +205,7 @@ class _Scale(_Layer):
     learned = ("scale",)
     scale: Tensor
 
-    def __init__(self, node: Scale) -> None:
+    def __init__(self, node: ir.Scale) -> None:
         super().__init__(node)
         self.hold(scale=node.scale)
 
@@ -229,7 +214,7 @@ class _Scale(_Layer):
 
 
 class _Norm(_Layer):
-    def __init__(self, node: Norm) -> None:
+    def __init__(self, node: ir.Norm) -> None:
         super().__init__(node)
         shape = (-1, *(1,) * (len(node.shape) - 1)) if node.axis == 0 else (-1,)
         mean = np.zeros(len(node.scale)) if node.mean is None else node.mean
@@ -244,7 +229,7 @@ class _Norm(_Layer):
 class _Pool(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         node = self.node
-        if isinstance(node, MaxPool):
+        if isinstance(node, ir.MaxPool):
             pool: Any = functional.max_pool1d if len(node.kernel) == 1 else functional.max_pool2d
             padded = functional.pad(x, _pads(node.padding), value=-torch.inf)
             made: Tensor = pool(padded, node.kernel, node.stride)
@@ -255,7 +240,7 @@ class _Pool(_Layer):
 
 
 class _Gather(_Layer):
-    def __init__(self, node: Gather) -> None:
+    def __init__(self, node: ir.Gather) -> None:
         super().__init__(node)
         places = node.indices.reshape(-1)
         self.hold(places=np.where(places < 0, 0, places), none=places < 0)
@@ -271,7 +256,7 @@ class _Concat(_Layer):
 
 
 class _Product(_Layer):
-    node: Product
+    node: ir.Product
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self.node.operands
@@ -306,7 +291,7 @@ class Population(_Layer):
     learned = ("threshold",)
     threshold: Tensor | None
 
-    def __init__(self, node: Neuron, surrogate: str | Surrogate) -> None:
+    def __init__(self, node: ir.Neuron, surrogate: str | Surrogate) -> None:
         super().__init__(node)
         theta = node.threshold
         if theta is not None and node.compare == "gt" and not node.many:
@@ -321,12 +306,12 @@ class Population(_Layer):
         alike = node.decay is not None and not node.decay.ndim and all(field is None for field in extra)
         self._plain = alike and theta is not None and not node.many and node.reset in ("value", "subtract")
 
-    def restored(self) -> Node:
+    def restored(self) -> ir.Node:
         """Return the node with the present thresholds."""
         theta = _array(self.threshold)
         if theta is not None and self.node.compare == "gt" and not self.node.many:
             theta = np.nextafter(theta, np.float32(-np.inf))
-        return replace(cast(Neuron, self.node), threshold=theta)
+        return replace(cast(ir.Neuron, self.node), threshold=theta)
 
     def rest(self, x: Tensor) -> State:
         """Return the state before the first step, for currents ``[B, *shape]``."""
@@ -422,15 +407,15 @@ def _rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
     return torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)
 
 
-_LAYERS: dict[type[Node], Any] = {
-    Linear: _Weights,
-    Conv: _Weights,
-    Scale: _Scale,
-    Norm: _Norm,
-    Pool: _Pool,
-    MaxPool: _Pool,
-    Gather: _Gather,
-    Concat: _Concat,
-    Product: _Product,
-    Delay: _Delay,
+_LAYERS: dict[type[ir.Node], Any] = {
+    ir.Linear: _Weights,
+    ir.Conv: _Weights,
+    ir.Scale: _Scale,
+    ir.Norm: _Norm,
+    ir.Pool: _Pool,
+    ir.MaxPool: _Pool,
+    ir.Gather: _Gather,
+    ir.Concat: _Concat,
+    ir.Product: _Product,
+    ir.Delay: _Delay,
 }

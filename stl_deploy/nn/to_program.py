@@ -17,26 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
+from stl_deploy.graph import program as ir
 from stl_deploy.graph.exact import SPIKES
-from stl_deploy.graph.program import (
-    DT,
-    Conv,
-    Doubles,
-    Input,
-    InputCoding,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Norm,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Shape,
-    Source,
-    Synapse,
-)
+from stl_deploy.graph.program import DT, Doubles, InputCoding, Shape
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.neuron import LI, LIF, RLIF
 from stl_deploy.nn.schedule import INPUT
@@ -53,27 +36,27 @@ def recurrence(name: str) -> str:
     return f"{name}_recurrent"
 
 
-def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> Program:
+def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> ir.Program:
     """Return the Program of a network in evaluation mode; see `stl_deploy.nn.network.Network.program`."""
     _require_spiking(network)
     made = _Nodes(network)
     for name, layer in network.layers.items():
         made.add(name, layer)
     *_, last = network.layers
-    end = Output(name="output", shape=network.shapes[last], sources=made.sources_of(last))
+    end = ir.Output(name="output", shape=network.shapes[last], sources=made.sources_of(last))
     metadata = {"input": {"coding": coding, "fraction_bits": fraction_bits, "max": bound}}
-    return Program((*made.nodes.values(), end), DT, metadata)
+    return ir.Program((*made.nodes.values(), end), DT, metadata)
 
 
 class _Nodes:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.shapes: dict[str, Shape] = {INPUT: network.input_shape, **network.shapes}
-        self.nodes: dict[str, Node] = {INPUT: Input(name=INPUT, shape=network.input_shape, sources=())}
+        self.nodes: dict[str, ir.Node] = {INPUT: ir.Input(name=INPUT, shape=network.input_shape, sources=())}
 
-    def sources_of(self, *names: str) -> tuple[Source, ...]:
+    def sources_of(self, *names: str) -> tuple[ir.Source, ...]:
         """Return the nodes whose outputs sum to these layers' output: a sum's terms, dropout's source."""
-        return tuple(Source(node) for name in names for node in self._terms(name))
+        return tuple(ir.Source(node) for name in names for node in self._terms(name))
 
     def _terms(self, name: str) -> Iterator[str]:
         if name in self.network.layers and isinstance(self.network.layers[name], Sum | nn.Dropout):
@@ -92,32 +75,32 @@ class _Nodes:
             case RLIF():
                 weights = _weights(layer.recurrent, name) | {"bias": None}
                 back = recurrence(name)
-                common["sources"] += (Source(back, 1),)
+                common["sources"] += (ir.Source(back, 1),)
                 self.nodes[name] = _neuron(layer, common)
-                self.nodes[back] = Linear(
-                    name=back, shape=layer.shape, sources=(Source(name),), input_shape=layer.shape, **weights
+                self.nodes[back] = ir.Linear(
+                    name=back, shape=layer.shape, sources=(ir.Source(name),), input_shape=layer.shape, **weights
                 )
             case LIF():
                 self.nodes[name] = _neuron(layer, common)
             case LI():
-                self.nodes[name] = Neuron(**common, decay=_decay(layer), threshold=None, synapse=_synapse(layer))
+                self.nodes[name] = ir.Neuron(**common, decay=_decay(layer), threshold=None, synapse=_synapse(layer))
             case _Norms():
                 self._require_weights_before(name)
-                self.nodes[name] = Norm(**common, **_norm(name, layer))
+                self.nodes[name] = ir.Norm(**common, **_norm(name, layer))
             case _:
                 self.nodes[name] = _plain(layer, common, before, name)
 
     def _require_weights_before(self, name: str) -> None:
         (before,) = self.network.sources[name]
-        if not isinstance(self.nodes.get(before), Linear | Conv):
+        if not isinstance(self.nodes.get(before), ir.Linear | ir.Conv):
             raise InputError(f"layer '{name}': a norm folds into the conv or linear right before it; there is none")
 
 
-def _plain(layer: nn.Module, common: dict[str, Any], before: Shape, name: str) -> Node:
+def _plain(layer: nn.Module, common: dict[str, Any], before: Shape, name: str) -> ir.Node:
     match layer:
         case nn.Conv2d():
             window: dict[str, Any] = {"stride": _pair(layer.stride), "padding": _pads(layer.padding)}
-            return Conv(
+            return ir.Conv(
                 **common,
                 **_weights(layer, name),
                 **window,
@@ -126,22 +109,24 @@ def _plain(layer: nn.Module, common: dict[str, Any], before: Shape, name: str) -
                 input_shape=before,
             )
         case nn.Linear():
-            return Linear(**common, **_weights(layer, name), input_shape=before)
+            return ir.Linear(**common, **_weights(layer, name), input_shape=before)
         case nn.MaxPool2d():
             window = {"kernel": _pair(layer.kernel_size), "stride": _pair(layer.stride)}
-            return MaxPool(**common, **window, padding=_pads(layer.padding), input_shape=before)
+            return ir.MaxPool(**common, **window, padding=_pads(layer.padding), input_shape=before)
         case nn.AvgPool2d():
             kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
             pads = _pads(layer.padding)
-            return Pool(**common, kernel=kernel, stride=stride, padding=pads, divisor=prod(kernel), input_shape=before)
+            return ir.Pool(
+                **common, kernel=kernel, stride=stride, padding=pads, divisor=prod(kernel), input_shape=before
+            )
         case SumPool2d():
             kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
-            return Pool(**common, kernel=kernel, stride=stride, padding=_pads(0), divisor=1, input_shape=before)
+            return ir.Pool(**common, kernel=kernel, stride=stride, padding=_pads(0), divisor=1, input_shape=before)
         case nn.Flatten():
-            return Reshape(**common, input_shape=before)
+            return ir.Reshape(**common, input_shape=before)
         case Vote():
             share = np.repeat(np.eye(common["shape"][0], dtype=np.float32), layer.population, axis=1)
-            return Linear(**common, weight=share * vote_weight(layer.population), bias=None, input_shape=before)
+            return ir.Linear(**common, weight=share * vote_weight(layer.population), bias=None, input_shape=before)
     raise InputError(f"layer '{name}': a {type(layer).__name__} has no form in NIR")
 
 
@@ -198,10 +183,10 @@ def _require_positive(name: str, threshold: np.ndarray[Any, Any]) -> None:
         )
 
 
-def _neuron(layer: LIF, common: dict[str, Any]) -> Neuron:
+def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
     reset: Any = "subtract" if layer.soft_reset else "value"
     several = layer.multi_spike > 1
-    return Neuron(
+    return ir.Neuron(
         **common,
         decay=_decay(layer),
         threshold=_floats(layer.threshold),
@@ -217,9 +202,9 @@ def _decay(layer: LIF | LI) -> Any:
     return _floats(layer.decay)
 
 
-def _synapse(layer: LIF | LI) -> Synapse | None:
+def _synapse(layer: LIF | LI) -> ir.Synapse | None:
     decay = layer.synapse_decay
-    return None if decay is None else Synapse("exp_add", _floats(decay), None)
+    return None if decay is None else ir.Synapse("exp_add", _floats(decay), None)
 
 
 def _norm(name: str, layer: _Norms) -> dict[str, Any]:

@@ -17,24 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from stl_deploy.graph import program as ir
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.graph.program import (
-    Conv,
-    Delay,
-    Gather,
-    Input,
-    Linear,
-    MaxPool,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Product,
-    Program,
-    Reshape,
-    Scale,
-    Source,
-)
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 from stl_deploy.passes.permutations import (
     Indices,
@@ -60,7 +44,7 @@ def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
     Raises CaptureError, naming the layer, where weights in a rearrangement's place would be too many.
     """
     layers = {name: as_gather(node) or node for name, node in layers.items()}
-    multiplies = any(isinstance(node, Product) for node in layers.values())
+    multiplies = any(isinstance(node, ir.Product) for node in layers.values())
     work = _Work(dict(layers), stay=multiplies)
     if not work.done(_ROUNDS * len(layers)):
         # The axes of a loop change at every step, or the same spikes are read in two orders.
@@ -77,7 +61,7 @@ class _Work:
         self.arranged: dict[str, Indices] = {}
         self.kept: set[str] = set()
         """Rearrangements that stay."""
-        self.moves: tuple[Callable[[Gather], bool], ...] = (
+        self.moves: tuple[Callable[[ir.Gather], bool], ...] = (
             self._unread,
             self._nothing,
             self._behind_another,
@@ -98,7 +82,9 @@ class _Work:
     def done(self, rounds: int) -> bool:
         """Move rearrangements until none is left that does not stay; return False where they go round in a circle."""
         for _ in range(rounds):
-            gathers = [node for node in self.layers.values() if isinstance(node, Gather) and node.name not in self.kept]
+            gathers = [
+                node for node in self.layers.values() if isinstance(node, ir.Gather) and node.name not in self.kept
+            ]
             if not gathers:
                 return True
             if any(move(gather) for gather in gathers for move in self.moves):
@@ -110,28 +96,28 @@ class _Work:
                 self.select(gathers[-1])
         return False
 
-    def _readers(self, name: str) -> list[Node]:
+    def _readers(self, name: str) -> list[ir.Node]:
         return [node for node in self.layers.values() if any(source.node == name for source in node.sources)]
 
-    def _bypass(self, name: str, sources: tuple[Source, ...]) -> None:
+    def _bypass(self, name: str, sources: tuple[ir.Source, ...]) -> None:
         """Let readers of ``name`` read ``sources``."""
         for reader in self._readers(name):
             self._read(reader, name, sources)
         self.layers.pop(name, None)
 
-    def _read(self, reader: Node, name: str, sources: tuple[Source, ...]) -> None:
-        read: list[Source] = []
+    def _read(self, reader: ir.Node, name: str, sources: tuple[ir.Source, ...]) -> None:
+        read: list[ir.Source] = []
         for s in self.layers[reader.name].sources:
             read += _later(sources, s.delay) if s.node == name else [s]
         self.layers[reader.name] = replace(self.layers[reader.name], sources=tuple(read))
 
-    def _unread(self, gather: Gather) -> bool:
+    def _unread(self, gather: ir.Gather) -> bool:
         if self._readers(gather.name):
             return False
         del self.layers[gather.name]
         return True
 
-    def _nothing(self, gather: Gather) -> bool:
+    def _nothing(self, gather: ir.Gather) -> bool:
         """Handle values that stay in their order: nothing, or a flattening."""
         if not keeps_order(gather):
             return False
@@ -140,20 +126,20 @@ class _Work:
             return True
         if not flattens(gather.input_shape, gather.shape):
             return False
-        self.layers[gather.name] = Reshape(
+        self.layers[gather.name] = ir.Reshape(
             name=gather.name, shape=gather.shape, sources=gather.sources, input_shape=gather.input_shape
         )
         return True
 
-    def _behind_another(self, gather: Gather) -> bool:
+    def _behind_another(self, gather: ir.Gather) -> bool:
         """Merge two consecutive rearrangements."""
         if len(gather.sources) != 1:
             return False
         (source,) = gather.sources
         before = self.layers[source.node]
-        if isinstance(before, Reshape):
+        if isinstance(before, ir.Reshape):
             first = np.arange(prod(before.shape))
-        elif isinstance(before, Gather) and before is not gather:
+        elif isinstance(before, ir.Gather) and before is not gather:
             first = before.indices.reshape(-1)
         else:
             return False
@@ -168,13 +154,13 @@ class _Work:
             del self.layers[before.name]
         return True
 
-    def _into_input(self, gather: Gather) -> bool:
+    def _into_input(self, gather: ir.Gather) -> bool:
         """Reorder an input that is read in one other order only."""
         (source, *others) = gather.sources
         given = self.layers[source.node]
         readers = self._readers(given.name)
-        alike = all(isinstance(r, Gather) and np.array_equal(r.indices, gather.indices) for r in readers)
-        if others or not isinstance(given, Input) or not alike or not bijective(gather):
+        alike = all(isinstance(r, ir.Gather) and np.array_equal(r.indices, gather.indices) for r in readers)
+        if others or not isinstance(given, ir.Input) or not alike or not bijective(gather):
             return False
         if given.shape == gather.shape and not np.array_equal(gather.indices.reshape(-1), np.arange(prod(given.shape))):
             return False  # nobody could tell input of one order from that of the other
@@ -184,9 +170,9 @@ class _Work:
             self._bypass(reader.name, reader.sources)
         return True
 
-    def _before_a_reshape(self, gather: Gather) -> bool:
+    def _before_a_reshape(self, gather: ir.Gather) -> bool:
         """Merge a rearrangement and the flattening behind it."""
-        readers = [r for r in self._readers(gather.name) if isinstance(r, Reshape) and len(r.sources) == 1]
+        readers = [r for r in self._readers(gather.name) if isinstance(r, ir.Reshape) and len(r.sources) == 1]
         for reader in readers:
             self.layers[reader.name] = replace(
                 gather,
@@ -201,7 +187,7 @@ class _Work:
         before = self.arranged.get(name)
         self.arranged[name] = indices if before is None else before.reshape(-1)[indices]
 
-    def _into_weights(self, gather: Gather) -> bool:
+    def _into_weights(self, gather: ir.Gather) -> bool:
         """Replace weights on the rearranged values by weights on its source."""
         if repeats(gather.indices):
             return False
@@ -210,11 +196,11 @@ class _Work:
             if [s.node for s in reader.sources] != [gather.name]:
                 continue
             channels = channel_map(gather)
-            if isinstance(reader, Conv) and reader.groups == 1 and channels is not None:
+            if isinstance(reader, ir.Conv) and reader.groups == 1 and channels is not None:
                 weight = columns(reader.weight, channels, gather.input_shape[0])
                 self.layers[reader.name] = replace(reader, weight=weight, input_shape=gather.input_shape)
                 self._read(reader, gather.name, gather.sources)
-            elif isinstance(reader, Linear) and len(reader.input_shape) == 1:
+            elif isinstance(reader, ir.Linear) and len(reader.input_shape) == 1:
                 size = prod(gather.input_shape)
                 weight = columns(reader.weight, gather.indices, size)
                 self.layers[reader.name] = replace(reader, weight=weight, input_shape=(size,))
@@ -224,21 +210,21 @@ class _Work:
             moved = True
         return moved
 
-    def _flat(self, gather: Gather) -> tuple[Source, ...]:
+    def _flat(self, gather: ir.Gather) -> tuple[ir.Source, ...]:
         """Return a rearrangement's source as one axis."""
         shape = gather.input_shape
         if len(shape) == 1:
             return gather.sources
         name = self._free(f"{gather.name}_flat")
-        self.layers[name] = Reshape(name=name, shape=(prod(shape),), sources=gather.sources, input_shape=shape)
-        return (Source(name),)
+        self.layers[name] = ir.Reshape(name=name, shape=(prod(shape),), sources=gather.sources, input_shape=shape)
+        return (ir.Source(name),)
 
     def _free(self, name: str) -> str:
         while name in self.layers:
             name += "_"
         return name
 
-    def _pointwise(self, gather: Gather) -> bool:
+    def _pointwise(self, gather: ir.Gather) -> bool:
         """Turn a linear layer on channels moved to the last axis into a 1x1 convolution in their place."""
         before = gather.input_shape
         if len(before) not in (2, 3) or not np.array_equal(gather.indices.reshape(-1), _last(before).reshape(-1)):
@@ -246,7 +232,7 @@ class _Work:
         for reader in self._readers(gather.name):
             alone = [s.node for s in reader.sources] == [gather.name]
             if (
-                not isinstance(reader, Linear)
+                not isinstance(reader, ir.Linear)
                 or not alone
                 or len(reader.shape) == 1
                 or reader.input_shape[-1] != before[0]
@@ -259,74 +245,81 @@ class _Work:
             return True
         return False
 
-    def _reader_axes(self, node: Node, before: tuple[int, ...], indices: Indices) -> None:
+    def _reader_axes(self, node: ir.Node, before: tuple[int, ...], indices: Indices) -> None:
         """Let readers of ``node``, whose output becomes ``before``, read the former order."""
         name = self._free(f"{node.name}_axes")
         for later in self._readers(node.name):
-            self._read(later, node.name, (Source(name),))
-        self.layers[name] = Gather(
+            self._read(later, node.name, (ir.Source(name),))
+        self.layers[name] = ir.Gather(
             name=name,
             shape=node.shape,
-            sources=(Source(node.name),),
+            sources=(ir.Source(node.name),),
             indices=indices.reshape(node.shape),
             input_shape=before,
         )
 
-    def _behind_a_neuron(self, gather: Gather) -> bool:
+    def _behind_a_neuron(self, gather: ir.Gather) -> bool:
         """Apply n(P·x) = P·n'(x) to elementwise nodes; in a loop of the two, P would only go round."""
         if not bijective(gather):
             return False
         before = {source.node for source in gather.sources}
-        kinds = Neuron | Scale | Delay
+        kinds = ir.Neuron | ir.Scale | ir.Delay
         readers = [r for r in self._readers(gather.name) if isinstance(r, kinds) and r.name not in before]
         if not readers:
             return False
         name, back = readers[0].name, inverse(gather)
         late = self._free(f"{name}_order")
         for reader in self._readers(name):
-            self._read(reader, name, (Source(late),))
+            self._read(reader, name, (ir.Source(late),))
         node = self.layers[name]
         sources = self._sources_in(node, gather, back, late, name)
         full = {f.name: _ordered(getattr(node, f.name), node.shape, back) for f in fields(node) if f.name in _ARRAYS}
         self.layers[name] = replace(node, shape=gather.input_shape, sources=sources, **full)
-        self.layers[late] = replace(gather, name=late, sources=(Source(name),))
+        self.layers[late] = replace(gather, name=late, sources=(ir.Source(name),))
         self._reorder(name, back)
         return True
 
-    def _sources_in(self, node: Node, gather: Gather, back: Indices, late: str, name: str) -> tuple[Source, ...]:
+    def _sources_in(
+        self, node: ir.Node, gather: ir.Gather, back: Indices, late: str, name: str
+    ) -> tuple[ir.Source, ...]:
         """Return the sources of a reader of ``gather``, in the order of its source."""
-        reordered: list[Source] = []
+        reordered: list[ir.Source] = []
         for s in node.sources:
             if s.node == gather.name:
                 reordered += _later(gather.sources, s.delay)
             else:
-                reordered.append(Source(self._order(s.node, gather, back, late, name), s.delay))
+                reordered.append(ir.Source(self._order(s.node, gather, back, late, name), s.delay))
         return tuple(reordered)
 
-    def _order(self, source: str, gather: Gather, back: Indices, late: str, node: str) -> str:
+    def _order(self, source: str, gather: ir.Gather, back: Indices, late: str, node: str) -> str:
         """Return a source of the neuron in the neuron's new order."""
         if source == late:
             return node
         name = self._free(f"{source}_{gather.name}")
-        self.layers[name] = Gather(
-            name=name, shape=gather.input_shape, sources=(Source(source),), indices=back, input_shape=gather.shape
+        self.layers[name] = ir.Gather(
+            name=name, shape=gather.input_shape, sources=(ir.Source(source),), indices=back, input_shape=gather.shape
         )
         return name
 
-    def _out_of_output(self, gather: Gather) -> bool:
+    def _out_of_output(self, gather: ir.Gather) -> bool:
         """Output values in their order without the axes that NIR cannot make."""
         for reader in self._readers(gather.name):
-            if isinstance(reader, Output) and len(reader.sources) == 1 and keeps_order(gather):
+            if isinstance(reader, ir.Output) and len(reader.sources) == 1 and keeps_order(gather):
                 self.layers[reader.name] = replace(reader, shape=gather.input_shape)
                 self._read(reader, gather.name, gather.sources)
                 return True
         return False
 
-    def _into_rows(self, gather: Gather) -> bool:
+    def _into_rows(self, gather: ir.Gather) -> bool:
         """Take, repeat, or reorder rows of a linear layer with no other reader."""
         before = self.layers[gather.sources[0].node]
         alone = len(gather.sources) == 1 and not gather.sources[0].delay and len(self._readers(before.name)) == 1
-        if not alone or not isinstance(before, Linear) or before.shape != gather.input_shape or len(before.shape) != 1:
+        if (
+            not alone
+            or not isinstance(before, ir.Linear)
+            or before.shape != gather.input_shape
+            or len(before.shape) != 1
+        ):
             return False
         rows = gather.indices.reshape(-1)
         if np.array_equal(rows, np.arange(len(before.weight))):
@@ -338,10 +331,10 @@ class _Work:
         self.layers[gather.name] = replace(gather, indices=order, input_shape=rows.shape)
         return True
 
-    def _matrix(self, gather: Gather) -> bool:
+    def _matrix(self, gather: ir.Gather) -> bool:
         """Turn a layer on axes that its input lacks into its matrix."""
         for reader in self._readers(gather.name):
-            if not keeps_order(gather) or not isinstance(reader, Conv | Pool | Linear):
+            if not keeps_order(gather) or not isinstance(reader, ir.Conv | ir.Pool | ir.Linear):
                 continue
             if [s.node for s in reader.sources] != [gather.name]:
                 self._split(reader, gather)
@@ -352,30 +345,30 @@ class _Work:
             return True
         return False
 
-    def _split(self, reader: Conv | Pool | Linear, gather: Gather) -> None:
+    def _split(self, reader: ir.Conv | ir.Pool | ir.Linear, gather: ir.Gather) -> None:
         """Let a layer that reads a sum read one sum in the order of the rearrangement's input."""
         sources = self._sources_in(reader, gather, inverse(gather), "", "")
         name = self._free(f"{reader.name}_sum")
         self.layers[name] = replace(gather, name=name, sources=sources)
-        self.layers[reader.name] = replace(reader, sources=(Source(name),))
+        self.layers[reader.name] = replace(reader, sources=(ir.Source(name),))
 
-    def stays(self, gather: Gather) -> bool:
+    def stays(self, gather: ir.Gather) -> bool:
         """Return whether NIR cannot hold what it is for: a max pool reads it, or signals are multiplied somewhere."""
-        return self.stay or any(isinstance(reader, MaxPool) for reader in self._readers(gather.name))
+        return self.stay or any(isinstance(reader, ir.MaxPool) for reader in self._readers(gather.name))
 
-    def keep(self, gather: Gather) -> None:
+    def keep(self, gather: ir.Gather) -> None:
         """Leave it in place; as a reshape, if it is no more than that."""
         self.kept.add(gather.name)
         if keeps_order(gather):
-            self.layers[gather.name] = Reshape(
+            self.layers[gather.name] = ir.Reshape(
                 name=gather.name, shape=gather.shape, sources=gather.sources, input_shape=gather.input_shape
             )
 
-    def select(self, gather: Gather) -> None:
+    def select(self, gather: ir.Gather) -> None:
         """Replace it by weights of 0 and 1."""
         node = selection(gather)
         if node.shape == gather.shape:
-            sources = gather.sources if isinstance(node, Conv) else self._flat(gather)
+            sources = gather.sources if isinstance(node, ir.Conv) else self._flat(gather)
             self.layers[gather.name] = replace(node, sources=sources)
             return
         sources = self._flat(gather)
@@ -383,7 +376,7 @@ class _Work:
         self.layers[name] = replace(node, name=name, sources=sources)
         self.layers[gather.name] = replace(
             gather,
-            sources=(Source(name),),
+            sources=(ir.Source(name),),
             indices=np.arange(prod(gather.shape)).reshape(gather.shape),
             input_shape=node.shape,
         )
@@ -395,8 +388,8 @@ _ARRAYS = (
 )
 
 
-def _later(sources: tuple[Source, ...], delay: int) -> tuple[Source, ...]:
-    return tuple(Source(source.node, source.delay + delay) for source in sources)
+def _later(sources: tuple[ir.Source, ...], delay: int) -> tuple[ir.Source, ...]:
+    return tuple(ir.Source(source.node, source.delay + delay) for source in sources)
 
 
 def _last(shape: tuple[int, ...]) -> Indices:
@@ -413,7 +406,7 @@ def _ordered(values: Any, shape: tuple[int, ...], back: Indices) -> Any:
     return np.broadcast_to(values, shape).reshape(-1)[back]
 
 
-def _absorb(program: Program) -> Rewritten:
+def _absorb(program: ir.Program) -> Rewritten:
     nodes, places = rearrange(dict(program.by_name))
     return Rewritten(with_nodes(program, nodes), places)
 
