@@ -1,0 +1,1 @@
+"""Every remedy that the product prints, reached and followed."""

@@ -1,0 +1,400 @@
+"""The remedies, and the tests of those that need a training, a tool or a device."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy.energy.chips.step_times import parse_step_times
+from stl_deploy.pipeline.network_input import drawn
+from stl_deploy.runs.configure import configure
+from tests.pipeline.test_time_axis import Loop, X, second
+from tests.remedies.room import Remedy, Room, model
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 4)).astype(np.uint8)
+LABELS = np.arange(6) % 3
+
+
+def _found(net: stl.SpikingGraph, *targets: str, **options: Any) -> str:
+    return str(net.check(*targets, **options))
+
+
+def _without(net: stl.SpikingGraph, slug: str, *targets: str, **options: Any) -> None:
+    assert slug not in {found.slug for found in net.check(*targets, **options).findings}
+
+
+def _edited(room: Room) -> Path:
+    path = room.new("edited")
+    room.net.export(path, to="c")
+    (path / "net.c").write_text("int main(void) { return 0; }\n")
+    return path
+
+
+def _beyond(room: Room, factor: int) -> Path:
+    np.savez(room.folder / f"beyond{factor}.npz", x=room.spikes.numpy() * factor)
+    return room.folder / f"beyond{factor}.npz"
+
+
+def _folded(room: Room) -> stl.SpikingGraph:
+    return room.analog.fold(input_grid=8)
+
+
+def _module_file(room: Room) -> str:
+    (room.folder / "model.py").write_text("from tests.remedies.room import model as net\n")
+    return f"{room.folder / 'model.py'}:net"
+
+
+def _names(room: Room, name: str) -> Any:
+    return room.net.export(room.new("c"), to="c", name=name)
+
+
+REMEDIES = (
+    Remedy(
+        "graph/check.py:check_sums",
+        lambda room: _found(room.analog, "onnx"),
+        "net.fold(input_grid=BITS)",
+        "stl-deploy fold FILE --exact-grid, --input-grid BITS",
+        lambda room: _without(_folded(room), "sums-not-exact", "onnx"),
+    ),
+    Remedy(
+        "graph/exact.py:require_on_grid",
+        lambda room: _folded(room).simulate(room.reals),
+        "input_grid=8 rounds",
+        "--input-grid 8 rounds",
+        lambda room: _folded(room).simulate(room.reals, input_grid=8),
+    ),
+    Remedy(
+        "graph/exact.py:require_no_image",
+        lambda room: _folded(room).energy(IMAGES),
+        "give x / 255 with input_grid=8",
+        "give x / 255 with --input-grid 8",
+        lambda room: _folded(room).energy(IMAGES / 255, input_grid=8),
+    ),
+    Remedy(
+        "integers/real_weights.py:_off_grid",
+        lambda room: room.analog.export(room.new("net.net")),
+        "give input_grid=BITS",
+        "give --input-grid BITS",
+        lambda room: room.analog.export(room.new("net.net"), input_grid=8),
+    ),
+    Remedy(
+        "integers/rounding.py:_trained",
+        lambda room: _found(room.net, "netx"),
+        "net.quantised()",
+        "stl-deploy quantise RUN",
+        lambda room: room.net.fold(thresholds="weights", input_grid=0).quantised(),
+    ),
+    Remedy(
+        "integers/rounding.py:_input",
+        lambda room: _found(room.analog, "netx"),
+        "give input_grid=BITS here and to export",
+        "give --input-grid BITS here and to export",
+        lambda room: _without(room.analog, "analog-input", "netx", input_grid=8),
+    ),
+    Remedy(
+        "integers/simulate.py:_check_range",
+        lambda room: verbs.simulate(room.c, _beyond(room, 3), "loihi", room.new("y.npz")),
+        "divide it by 3, or export again with such input (x=)",
+        "divide it by 3, or export again with such input (--input X.npz)",
+        lambda room: verbs.simulate(room.c, _beyond(room, 1), "loihi", room.new("y.npz")),
+    ),
+    Remedy(
+        "pipeline/check.py:_with_options",
+        lambda room: room.net.check("onnx", device="imu"),
+        "expected targets verilog or xylo",
+        "expected --target verilog or xylo",
+        lambda room: room.net.check("xylo", device="imu"),
+    ),
+    Remedy(
+        "pipeline/energy.py:require_labels",
+        lambda room: room.net.energy(room.spikes, margin=1.0),
+        "leave it out, or give labels=",
+        "leave it out, or give 'y' in the input file",
+        lambda room: room.net.energy(room.spikes, LABELS, margin=1.0),
+    ),
+    Remedy(
+        "pipeline/export.py:target_of",
+        lambda room: room.net.export(room.new("folder")),
+        "name the target, as to='c'",
+        "name the target, as --to c",
+        lambda room: room.net.export(room.new("folder"), to="c"),
+    ),
+    Remedy(
+        "pipeline/network_input.py:drawn",
+        lambda room: drawn(room.net.program)[1],
+        "give real ones with x=",
+        "give real ones with --input X.npz",
+        lambda room: room.net.export(room.new("net.onnx"), x=room.spikes),
+    ),
+    Remedy(
+        "pipeline/network_input.py:on_declared_grid",
+        lambda room: room.net.simulate(room.spikes / 1024, input_grid=2),
+        "input_grid=2: every value of the input rounds to 0; use more bits",
+        "--input-grid 2: every value of the input rounds to 0; use more bits",
+        lambda room: room.net.simulate(room.spikes / 1024, input_grid=12),
+    ),
+    Remedy(
+        "pipeline/network_input.py:check_bits",
+        lambda room: room.net.simulate(room.spikes, input_grid=25),
+        "input_grid=25: expected 0 to 24",
+        "--input-grid 25: expected 0 to 24",
+        lambda room: room.net.simulate(room.spikes, input_grid=24),
+    ),
+    Remedy(
+        "pipeline/network_input.py:on_grid_of",
+        lambda room: stl.capture(model(), torch.from_numpy(IMAGES)).fold(input_grid=8),
+        "give input_grid=0",
+        "give --input-grid 0",
+        lambda room: stl.capture(model(), torch.from_numpy(IMAGES)).fold(input_grid=0),
+    ),
+    Remedy(
+        "pipeline/time_axis.py:as_asked tracing/shape_rules.py:_taken",
+        lambda room: stl.capture(Loop(second), X),
+        "give time='second', with which",
+        "give --time second, with which",
+        lambda room: stl.capture(Loop(second), X, time="second"),
+    ),
+    Remedy(
+        "report/graph_report.py:report_graph",
+        lambda room: verbs.report_graph(room.file, None),
+        "give input_file='X.npz'",
+        "give --input X.npz",
+        lambda room: verbs.report_graph(room.file, room.input),
+    ),
+    Remedy(
+        "runs/source.py:input_of",
+        lambda room: verbs.energy(room.file, None),
+        "give the input with input_file='X.npz'",
+        "give the input with --input X.npz",
+        lambda room: verbs.energy(room.file, room.input),
+    ),
+    Remedy(
+        "runs/manifest.py:require_unedited",
+        lambda room: room.net.export(_edited(room), to="c"),
+        "give overwrite=True",
+        "give --overwrite",
+        lambda room: room.net.export(_edited(room), to="c", overwrite=True),
+    ),
+    Remedy(
+        "exporters/c/folder.py:read_folder",
+        lambda room: verbs.simulate(_edited(room), room.input, "c", room.new("y.npz")),
+        "export it again, or, if you know it, take simulate(..., trust=True)",
+        "export it again, or, if you know it, take simulate --trust",
+        lambda room: room.net.export(_edited(room), to="c", overwrite=True),
+    ),
+    Remedy(
+        "verbs/artifacts.py:simulate",
+        lambda room: verbs.simulate(room.c, room.input, "loihi", room.new("y.npz"), input_grid=3),
+        "input_grid is of graphs",
+        "--input-grid is of graphs",
+        lambda room: verbs.simulate(room.c, room.input, "loihi", room.new("y.npz")),
+    ),
+    Remedy(
+        "verbs/capturing.py:untrained_graph",
+        lambda room: verbs.check_untrained(_module_file(room)),
+        "expected input_file='X.npz'",
+        "expected --input X.npz",
+        lambda room: verbs.check_untrained(_module_file(room), input_file=room.input),
+    ),
+    Remedy(
+        "verbs/checking.py:check",
+        lambda room: verbs.check(room.c, targets=["onnx"]),
+        "leave targets and its options out",
+        "leave --target and its options out",
+        lambda room: verbs.check(room.c),
+    ),
+    Remedy(
+        "verbs/conformance.py:_write_only verbs/conformance.py:nir_conformance",
+        lambda room: verbs.nir_conformance(),
+        "output=DIR to write",
+        "-o DIR to write",
+        lambda room: verbs.nir_conformance(output=room.new("kit"), levels=("neurons",)),
+    ),
+    Remedy(
+        "exporters/c/names.py:require_prefix",
+        lambda room: _names(room, "1a"),
+        "choose another name, as name='kws'",
+        "choose another name, as --name kws",
+        lambda room: _names(room, "kws"),
+    ),
+    Remedy(
+        "exporters/c/names.py:require_prefix",
+        lambda room: _names(room, "int"),
+        "choose another name, as name='int_net'",
+        "choose another name, as --name int_net",
+        lambda room: _names(room, "int_net"),
+    ),
+    Remedy(
+        "exporters/c/packages.py:require_package",
+        lambda room: room.net.export(room.new("c"), to="c", package="arduin"),
+        "package: expected one of cmake, arduino",
+        "--package: expected one of cmake, arduino",
+        lambda room: room.net.export(room.new("c"), to="c", package="arduino"),
+    ),
+    Remedy(
+        "_util/units.py:bytes_of",
+        lambda room: room.net.check("c", ram="4G"),
+        "ram: expected bytes, as 262144, 256K or 1M",
+        "--ram: expected bytes, as 262144, 256K or 1M",
+        lambda room: room.net.check("c", ram="256K"),
+    ),
+    Remedy(
+        "config/options.py:_deadline",
+        lambda room: room.net.export(room.new("net.onnx"), deadline=0),
+        "deadline: expected seconds above 0",
+        "--deadline: expected seconds above 0",
+        lambda room: room.net.export(room.new("net.onnx"), deadline=60),
+    ),
+    Remedy(
+        "config/load.py:_changes",
+        lambda room: configure("digits", ["epochs"]),
+        "changes: expected key=value, as train.epochs=3",
+        "--set: expected key=value, as train.epochs=3",
+        lambda room: configure("digits", ["train.epochs=3"]),
+    ),
+    Remedy(
+        "exporters/chips/speck.py:_neuron",
+        lambda room: _found(room.net, "speck"),
+        "net.fold(thresholds='weights')",
+        "stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir",
+        lambda room: _without(room.net.fold(thresholds="weights"), "one-threshold-a-core", "speck"),
+    ),
+    Remedy(
+        "exporters/chips/speck.py:_pool",
+        lambda room: _found(room.pooled, "speck"),
+        "net.fold(merge_pools=True)",
+        "stl-deploy fold SOURCE --merge-pools -o FOLDED.nir",
+        lambda room: _without(room.pooled.fold(merge_pools=True), "average-pool", "speck"),
+    ),
+    Remedy(
+        "exporters/netx/chain.py:_merge_pools",
+        lambda room: _found(room.pooled, "netx"),
+        "net.fold(merge_pools=True)",
+        "stl-deploy fold NET.nir --merge-pools -o MERGED.nir",
+        lambda room: room.pooled.fold(merge_pools=True).export(room.new("net.net")),
+    ),
+    Remedy(
+        "exporters/chips/target.py:",
+        lambda room: _found(room.net, "spinnaker2"),
+        "export with to='nir'",
+        "export with --to nir",
+        lambda room: room.net.export(room.new("net.nir"), to="nir"),
+    ),
+    Remedy(
+        "exporters/nir/readers/reading_rules.py:_into_weights",
+        lambda room: _found(room.net, "snntorch"),
+        "net.fold(thresholds='weights')",
+        "stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir",
+        lambda room: _without(room.net.fold(thresholds="weights"), "threshold-nonuniform", "snntorch"),
+    ),
+    Remedy(
+        "exporters/nir/detect_writer.py:resolve_dialect",
+        lambda room: stl.read(room.foreign),
+        "name the framework (dialect=NAME): spec (NIR's own equations",
+        "name the framework (--dialect NAME): spec (NIR's own equations",
+        lambda room: stl.read(room.foreign, dialect="spec"),
+    ),
+    Remedy(
+        "exporters/verilog/devices.py:device_of",
+        lambda room: room.net.check("verilog", device="up9k"),
+        "device: expected one of up5k",
+        "--device: expected one of up5k",
+        lambda room: room.net.check("verilog", device="up5k"),
+    ),
+    Remedy(
+        "exporters/verilog/lower.py:check_lanes",
+        lambda room: room.net.export(room.new("v"), to="verilog", lanes=3, verified=False),
+        "lanes: expected a power of two",
+        "--lanes: expected a power of two",
+        lambda room: room.net.export(room.new("v"), to="verilog", lanes=2, verified=False),
+    ),
+    Remedy(
+        "energy/chips/step_times.py:parse_step_times energy/chips/step_times.py:_seconds",
+        lambda room: parse_step_times(["loihi1=66xs"]),
+        "step_time: expected seconds after 'loihi1=', or a time with its unit (66us)",
+        "--step-time: expected seconds after 'loihi1=', or a time with its unit (66us)",
+        lambda room: parse_step_times(["loihi1=66us"]),
+    ),
+    Remedy(
+        "energy/prices/load.py:load_prices",
+        lambda room: room.net.energy(room.spikes, prices=("odinx",)),
+        "(stl_deploy.verbs.prices)",
+        "('stl-deploy prices')",
+        lambda room: room.net.energy(room.spikes, prices=(verbs.prices()[0]["name"],)),
+    ),
+    Remedy(
+        "exporters/onnx/foreign.py:read_model",
+        lambda room: verbs.check(Path(shutil.copy(room.input, room.new("net.onnx")))),
+        "write one with net.export",
+        "write one with 'stl-deploy export --to onnx'",
+        lambda room: verbs.check(room.net.export(room.new("net.onnx")).path),
+    ),
+    Remedy(
+        "exporters/onnx/planes.py:to_planes",
+        lambda room: room.analog.export(room.new("net.onnx"), precision="integer"),
+        "export it without precision='integer'",
+        "export it without --integer",
+        lambda room: room.analog.export(room.new("net.onnx")),
+    ),
+)
+ELSEWHERE = {
+    "_util/processes.py:lost": "tests/training/test_workers.py",
+    "data/own/trust.py:require": "tests/data/test_own.py",
+    "pipeline/ann_twin.py:measure_twin": "tests/energy/test_ann.py",
+    "pipeline/ann_twin.py:keep_ann": "tests/pipeline/test_run.py",
+    "pipeline/candidates.py:_kept": "tests/energy/test_tradeoff.py",
+    "pipeline/candidates.py:_input": "tests/energy/test_tradeoff.py",
+    "pipeline/optimise.py:_checked": "tests/pipeline/test_optimise.py",
+    "config/options.py:__post_init__": "tests/pipeline/test_optimise.py",
+    "pipeline/quantise.py:quantise": "tests/pipeline/test_quantising.py",
+    "pipeline/quantise.py:_train": "tests/pipeline/test_quantising.py",
+    "pipeline/evaluate_graph.py:": "tests/pipeline/test_evaluate_backends.py",
+    "pipeline/time_axis.py:not_samples": "tests/tracing/test_capture.py",
+    "pipeline/tradeoff.py:read_tradeoff": "tests/energy/test_tradeoff.py",
+    "pipeline/trials.py:read_points": "tests/pipeline/test_optimise.py",
+    "pipeline/verify.py:_require_whole": "tests/pipeline/test_foreign.py",
+    "report/paper_tables.py:papers": "tests/pipeline/test_papers.py",
+    "report/paper_tables.py:_row": "tests/pipeline/test_papers.py",
+    "report/run_report.py:report": "tests/pipeline/test_run.py",
+    "report/run_report.py:_gather": "tests/pipeline/test_run.py",
+    "report/run_report.py:_energy": "tests/pipeline/test_run.py",
+    "runs/manifest.py:_again": "tests/pipeline/test_manifest.py",
+    "runs/source.py:open_source": "tests/pipeline/test_cli.py",
+    "training/model_file.py:load_network": "tests/training/test_train.py",
+    "training/run_folder.py:require_resumable": "tests/training/test_train.py",
+    "training/run_folder.py:refuse_replacing": "tests/training/test_train.py",
+    "verbs/capturing.py:capture": "tests/pipeline/test_capture_verb.py",
+    "verbs/capturing.py:_write": "tests/pipeline/test_capture_verb.py",
+    "verbs/checking.py:measure": "tests/pipeline/test_verbs.py",
+    "verbs/conformance.py:_command": "tests/conformance/kit.py",
+    "verbs/conformance.py:_require_known": "tests/conformance/kit.py",
+    "verbs/energy_of.py:_twin": "tests/pipeline/test_several_inputs.py",
+    "verbs/whole_way.py:_others_run": "tests/pipeline/test_run.py",
+    "exporters/integer_runner.py:calibration": "tests/integers/test_numbers.py",
+    "exporters/lava/environment.py:_install": "tests/pipeline/test_cli.py",
+    "exporters/lava/pythons.py:find_python": "tests/exporters/lava",
+    "exporters/lava/target.py:__init__": "tests/exporters/lava",
+    "exporters/lava/target.py:run_lava": "tests/exporters/lava",
+    "exporters/nir/check.py:_writer_findings": "tests/exporters/nir/test_check.py",
+    "exporters/nir/check.py:_unsaid": "tests/exporters/nir/test_check.py",
+    "exporters/nir/conformance/kit.py:run_case": "tests/conformance/kit.py",
+    "exporters/onnx/int8.py:to_int8": "tests/exporters/onnx/test_int8.py",
+    "exporters/onnx/interface.py:read": "tests/exporters/onnx/test_untrusted.py",
+    "exporters/verilog/board.py:_open": "tests/exporters/verilog/test_serial_line.py",
+    "exporters/verilog/fits.py:require_fits": "tests/exporters/verilog/test_target.py",
+    "exporters/verilog/synthesis.py:synthesise": "tests/exporters/verilog/test_target.py",
+    "exporters/witnesses/emulator.py:integers": "tests/exporters/witnesses",
+    "exporters/witnesses/environment.py:reason": "tests/pipeline/test_cli.py",
+    "exporters/witnesses/equations.py:_not_here": "tests/exporters/witnesses/test_brian2.py",
+    "exporters/witnesses/rows.py:net_arrays": "tests/exporters/witnesses",
+    "exporters/witnesses/sanafe.py:check": "tests/exporters/witnesses/test_sanafe.py",
+    "exporters/xylo/decays.py:decay_findings": "tests/exporters/xylo/test_export.py",
+    "energy/ann_twin.py:check": "tests/energy/test_ann.py",
+}
+"""Sentences that need a training, an outside tool or a device, and the tests of these."""
