@@ -107,7 +107,7 @@ def test_rows_of_a_convolution_by_hand() -> None:
 
 def test_what_single_connections_cannot_be_is_refused() -> None:
     late = dense([[1]], delay=[[2]], neuron=neuron(0, 1))
-    with pytest.raises(InputError, match=r"'layer1': expected no delays.*--backend loihi"):
+    with pytest.raises(InputError, match=r"'layer1': expected no delays.*backend='loihi'"):
         net_arrays(chain((1,), late))
     with pytest.raises(InputError, match="expected counts of spikes, 0 or more; found -1"):
         NengoLoihi(None, NetxOptions()).integers(wide()[0], np.full((1, 1, 1), -1), True)  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ def test_arrays_of_other_shapes_are_refused(
 
 def test_a_witness_that_is_not_there_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
-    with pytest.raises(ToolError, match=r"no environment of nengo-loihi at .*; run: stl-deploy witness install"):
+    with pytest.raises(ToolError, match=r"no environment of nengo-loihi at .*; run: stl_deploy.verbs.witness_install"):
         NengoLoihi(None, NetxOptions()).integers(*wide(), True)  # type: ignore[arg-type]
 
 
