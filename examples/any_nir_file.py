@@ -2,7 +2,7 @@
 
     python examples/any_nir_file.py network.nir --dialect snntorch --input x.npz -o out/
 
-Without arguments it writes a small network of its own first, as a stranger would, and reads it as NIR's equations say.
+Without arguments it first writes a small network without a dialect, and reads it by NIR's own equations.
 """
 
 from __future__ import annotations

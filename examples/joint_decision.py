@@ -1,4 +1,4 @@
-"""What a joint decision gains (our reading): digits nets of several modes and seeds, joined.
+"""Measure the gain of a joint decision (our reading): digits nets of several modes and seeds, joined.
 
     python examples/joint_decision.py -o runs/joint                    # 15 trainings of half a minute
     python examples/joint_decision.py -o runs/joint --seeds 1 --set train.epochs=2

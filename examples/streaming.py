@@ -40,9 +40,9 @@ class Stream:
         """Advance one step with ``x`` [B, *shape]; returns the scores [B, classes] and each layer's spikes."""
         (entry,), (scores,) = self.inputs.values(), self.outputs.values()
         wanted = [scores, *self.layers.values(), *self.next.values()]
-        found = dict(zip(wanted, self.session.run(wanted, {entry: x, **self.states}), strict=True))
-        self.states = {before: found[after] for before, after in self.next.items()}
-        return found[scores], {name: found[tensor] for name, tensor in self.layers.items()}
+        results = dict(zip(wanted, self.session.run(wanted, {entry: x, **self.states}), strict=True))
+        self.states = {before: results[after] for before, after in self.next.items()}
+        return results[scores], {name: results[tensor] for name, tensor in self.layers.items()}
 
 
 def main() -> None:

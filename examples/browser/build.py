@@ -1,7 +1,7 @@
 """Build the page for a trained digits network: python examples/browser/build.py runs/digits
 
 Needs the run folder (stl-deploy run digits -o runs/digits) and ONNX Runtime Web (npm ci, in this folder). Writes a
-folder of plain files, examples/browser/site unless told otherwise, that any web server can serve:
+folder of plain files, examples/browser/site by default, that any web server can serve:
 python -m http.server --bind 127.0.0.1 -d examples/browser/site
 """
 

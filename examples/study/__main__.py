@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = tables(records)
     write_text(out / "tables.md", text)
     if options.publish:
-        records = {part: found or published(part, HERE / "results") for part, found in records.items()}
+        records = {part: new or published(part, HERE / "results") for part, new in records.items()}
         publish(records, tables(records), HERE / "results", HERE / "REPORT.md")
     print(text)
     return 0

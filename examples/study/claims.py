@@ -23,7 +23,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the records say to a claim."""
+    """The records' answer to a claim."""
 
     claim: Claim
     comparison: Comparison
@@ -31,10 +31,10 @@ class Answer:
     @property
     def verdict(self) -> str:
         """``holds``, ``the opposite``, ``within noise`` or ``untested``."""
-        found = self.comparison.finding
-        if found in ("higher", "lower"):
-            return "holds" if found == self.claim.confirmed_by else "the opposite"
-        return found
+        finding = self.comparison.finding
+        if finding in ("higher", "lower"):
+            return "holds" if finding == self.claim.confirmed_by else "the opposite"
+        return finding
 
 
 def answers(records: Records) -> list[Answer]:
@@ -167,5 +167,5 @@ def _nanojoules(record: Record) -> float:
 
 
 def _anns(found: Found) -> Found:
-    """What the ANN twins of these networks cost, in the same place."""
+    """Return the costs of these networks' ANN twins, in the same place."""
     return {seed: {"counts": {"snn_joules": record["counts"]["ann_joules"]}} for seed, record in found.items()}

@@ -1,4 +1,4 @@
-"""What is compared with what, in pairs of the same seed, and what the comparison finds."""
+"""Compare conditions in pairs of the same seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Found = Mapping[int, Record]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``first`` has more than ``second``, seed by seed; adjusted: p of the t-test by Holm over its family."""
+    """Difference of ``first`` and ``second``, seed by seed; adjusted: p of the t-test by Holm over its family."""
 
     label: str
     pair: Paired
@@ -46,9 +46,9 @@ class Row:
 def compare(rows: Sequence[Row]) -> list[Comparison]:
     """The rows that have a pair, as one family: their p-values are adjusted together."""
     common = [(row.label, *pairs(row.first, row.second, row.value)) for row in rows]
-    found = [(label, paired(first, second)) for label, first, second in common if first]
-    adjusted = iter(holm([pair.p_t for _, pair in found if pair.p_t is not None]))
-    return [Comparison(label, pair, None if pair.p_t is None else next(adjusted)) for label, pair in found]
+    paired_by_label = [(label, paired(first, second)) for label, first, second in common if first]
+    adjusted = iter(holm([pair.p_t for _, pair in paired_by_label if pair.p_t is not None]))
+    return [Comparison(label, pair, None if pair.p_t is None else next(adjusted)) for label, pair in paired_by_label]
 
 
 def modes(records: Sequence[Record]) -> list[Row]:

@@ -49,9 +49,9 @@ def _modes(records: Sequence[Record]) -> Figure:
     for axis, dataset in zip(axes, names, strict=True):
         shown = [mode for mode in ("stl", "sl", "ann") if where(records, dataset, mode=mode)]
         for x, mode in enumerate(shown):
-            found = values(where(records, dataset, mode=mode))
-            axis.plot([x] * len(found), found, ".", color=_COLOURS[mode], alpha=0.6)
-            _point(axis, x + 0.2, found, _COLOURS[mode])
+            accuracies = values(where(records, dataset, mode=mode))
+            axis.plot([x] * len(accuracies), accuracies, ".", color=_COLOURS[mode], alpha=0.6)
+            _point(axis, x + 0.2, accuracies, _COLOURS[mode])
         axis.set_xticks(range(len(shown)), [mode.upper() for mode in shown])
         tl = values(where(records, dataset, mode="tl"))
         below = f" (TL: {mean(tl).value:.1f} %)" if tl else ""
@@ -95,10 +95,10 @@ def _granularity(records: Sequence[Record]) -> Figure:
         kinds = labels_of(records, "granularity")
         for norm, colour in ((False, "tab:purple"), (True, "tab:green")):
             for x, of in enumerate(kinds):
-                found = values(where(records, dataset, granularity=of, norm=norm))
-                if found:
-                    axis.plot([x + 0.3 * norm] * len(found), found, ".", color=colour, alpha=0.6)
-                    _point(axis, x + 0.1 + 0.3 * norm, found, colour)
+                accuracies = values(where(records, dataset, granularity=of, norm=norm))
+                if accuracies:
+                    axis.plot([x + 0.3 * norm] * len(accuracies), accuracies, ".", color=colour, alpha=0.6)
+                    _point(axis, x + 0.1 + 0.3 * norm, accuracies, colour)
             axis.plot([], [], "o", color=colour, label="batch norm" if norm else "no batch norm")
         axis.set_xticks(range(len(kinds)), ["fixed" if of == "none" else f"per {of}" for of in kinds])
         axis.set_title(name(dataset))
@@ -113,11 +113,11 @@ def _noise(records: Sequence[Record]) -> Figure:
     for index, axis in enumerate(axes):
         dataset, kind = names[index // len(KINDS)], KINDS[index % len(KINDS)]
         for mode in ("stl", "sl", "tl"):
-            found = where(records, dataset, mode=mode)
-            if found:
-                levels = next(iter(found.values()))["noise"][kind]
+            selected = where(records, dataset, mode=mode)
+            if selected:
+                levels = next(iter(selected.values()))["noise"][kind]
                 curves = [
-                    [100 * r["clean"], *(100 * r["noise"][kind][level] for level in levels)] for r in found.values()
+                    [100 * r["clean"], *(100 * r["noise"][kind][level] for level in levels)] for r in selected.values()
                 ]
                 points = [mean(list(column)) for column in zip(*curves, strict=True)]
                 heights, halves = [p.value for p in points], [p.half or 0.0 for p in points]
@@ -157,20 +157,23 @@ def _trajectories(records: Sequence[Record]) -> Figure:
     names = datasets(records)
     figure, axes = _panels(len(names), 4, 2.6)
     for row, dataset in enumerate(names):
-        found = {mode: where(records, dataset, mode=mode) for mode in ("stl", "sl", "tl")}
+        by_mode = {mode: where(records, dataset, mode=mode) for mode in ("stl", "sl", "tl")}
         layers = list(next(iter(records))["test"]["rates"])[:2]
         for column, layer in enumerate(layers):
-            for mode, of in found.items():
+            for mode, of in by_mode.items():
                 epochs = [record["epochs"] for record in of.values()]
                 if epochs and layer in epochs[0][0]["thresholds"]:
                     xs = [epoch["epoch"] for epoch in epochs[0]]
                     of_epoch = list(zip(*epochs, strict=True))
                     initial = next(iter(of.values()))["config"]["neuron"]["threshold"]
                     thetas = {
-                        key: [initial, *(mean([e["thresholds"][layer][key] for e in one]).value for one in of_epoch)]
+                        key: [
+                            initial,
+                            *(mean([e["thresholds"][layer][key] for e in same_epoch]).value for same_epoch in of_epoch),
+                        ]
                         for key in ("min", "mean", "max")
                     }
-                    rates = [mean([e["rates"][layer] for e in one]).value for one in of_epoch]
+                    rates = [mean([e["rates"][layer] for e in same_epoch]).value for same_epoch in of_epoch]
                     left, right = axes[4 * row + 2 * column], axes[4 * row + 2 * column + 1]
                     left.plot(
                         [0, *xs], thetas["mean"], color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1
@@ -191,8 +194,8 @@ def _when(records: Sequence[Record]) -> Figure:
     most = 0
     panels = []
     for dataset in names:
-        found = conditions([record for record in records if record["dataset"] == dataset])
-        panels.append((compare(levels(found)), compare([condition.row for condition in found])))
+        rows = conditions([record for record in records if record["dataset"] == dataset])
+        panels.append((compare(levels(rows)), compare([condition.row for condition in rows])))
         most = max(most, len(panels[-1][0]) + len(panels[-1][1]))
     figure, axes = _panels(1, len(names), 1.4 + 0.16 * most, width=7.0)
     for axis, dataset, blocks in zip(axes, names, panels, strict=True):

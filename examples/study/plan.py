@@ -1,4 +1,4 @@
-"""What is trained: the settings of a study, read from YAML, and its tasks in order."""
+"""Settings of a study, read from YAML, and its training tasks in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Section(BaseModel):
 
 
 class Runs(_Section):
-    """How a part is trained: datasets, number of seeds (0, 1, ...), epochs, first images used (None: all)."""
+    """Training of a part: datasets, number of seeds (0, 1, ...), epochs, first images used (None: all)."""
 
     datasets: list[str]
     seeds: int
@@ -184,13 +184,13 @@ def deep(layers: int, channels: list[int]) -> Layers:
 
     layers: convolutions, 2 or a multiple of 4; half of them with ``channels[0]`` channels, half with ``channels[1]``.
     """
-    found: Layers = []
+    specs: Layers = []
     for stage, wide in enumerate(channels):
         for place in range(min(layers // 2, 2)):
-            found += _conv(wide, halves=stage == place == 0)
-        found.append({"kind": "pool", "op": "max"})
-        found += [{"kind": "residual", "layers": _conv(wide) + _conv(wide)}] * (layers // 4 - 1)
-    return [*found, {"kind": "flatten"}, {"kind": "linear", "features": 10}, {"kind": "li"}]
+            specs += _conv(wide, halves=stage == place == 0)
+        specs.append({"kind": "pool", "op": "max"})
+        specs += [{"kind": "residual", "layers": _conv(wide) + _conv(wide)}] * (layers // 4 - 1)
+    return [*specs, {"kind": "flatten"}, {"kind": "linear", "features": 10}, {"kind": "li"}]
 
 
 def _conv(channels: int, halves: bool = False) -> Layers:

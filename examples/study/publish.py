@@ -19,10 +19,10 @@ _OF_EPOCHS = "modes"
 def write_results(records: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
     """``PART.json`` for each part that has records: a list, one record a line; epochs of `_OF_EPOCHS` alone."""
     make_folder(folder)
-    for part, found in records.items():
-        if found:
+    for part, records_of_part in records.items():
+        if records_of_part:
             left_out = set() if part == _OF_EPOCHS else {"epochs"}
-            kept = [{key: value for key, value in record.items() if key not in left_out} for record in found]
+            kept = [{key: value for key, value in record.items() if key not in left_out} for record in records_of_part]
             lines = ",\n".join(json.dumps(record, allow_nan=False) for record in kept)
             write_text(folder / f"{part}.json", f"[\n{lines}\n]\n")
 
@@ -46,7 +46,7 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):
-        return {key: rounded(one) for key, one in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [rounded(one) for one in value]
+        return [rounded(item) for item in value]
     return value

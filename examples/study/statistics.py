@@ -53,15 +53,15 @@ def mean(values: Sequence[float]) -> Mean:
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     """Compare values pair by pair; raises ValueError where the numbers of values differ."""
     differences = np.asarray([a - b for a, b in zip(first, second, strict=True)], np.float64)
-    found = mean(list(differences))
+    difference = mean(list(differences))
     if len(differences) < 2:
-        return Paired(found, None, None, None)
+        return Paired(difference, None, None, None)
     wilcoxon = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
     spread = float(differences.std(ddof=1))
     if spread <= _ROUNDING * float(np.abs(differences).max()):
-        return Paired(found, None, wilcoxon, None)
+        return Paired(difference, None, wilcoxon, None)
     p_t = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Paired(found, p_t, wilcoxon, float(differences.mean()) / spread)
+    return Paired(difference, p_t, wilcoxon, float(differences.mean()) / spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -66,12 +66,12 @@ def _thresholds(records: Sequence[Record]) -> str:
     forms = {"STL": ("stl", "raw"), "STL, θ = θ₀·exp(ρ)": ("stl", "positive"), "SL": ("sl", "raw")}
     rows = []
     for dataset, initial in product(datasets(records), labels_of(records, "initial")):
-        found = {
+        by_mode = {
             form: where(records, dataset, mode=mode, parametrisation=how, initial=initial)
             for form, (mode, how) in forms.items()
         }
-        cells = [shown(mean(values(f))) if f else "" for f in found.values()]
-        rows.append((name(dataset), f"{initial:g}", *cells, _rates(found["STL"]), _rates(found["SL"])))
+        cells = [shown(mean(values(f))) if f else "" for f in by_mode.values()]
+        rows.append((name(dataset), f"{initial:g}", *cells, _rates(by_mode["STL"]), _rates(by_mode["SL"])))
     head = ("dataset", "initial θ", *(f"{form} (%)" for form in forms), "rates, STL", "rates, SL")
     return _part("2. Initial thresholds", _table(head, rows), _compared(comparisons.thresholds(records)), "thresholds")
 
@@ -81,10 +81,10 @@ def _granularity(records: Sequence[Record]) -> str:
     for dataset, norm in product(datasets(records), (False, True)):
         said = "with batch norm" if norm else "without batch norm"
         for of in labels_of(records, "granularity"):
-            found = where(records, dataset, granularity=of, norm=norm)
-            if found:
+            selected = where(records, dataset, granularity=of, norm=norm)
+            if selected:
                 learned = "fixed (SL)" if of == "none" else f"STL, one per {of}"
-                rows.append((name(dataset), said, learned, shown(mean(values(found))), str(len(found))))
+                rows.append((name(dataset), said, learned, shown(mean(values(selected))), str(len(selected))))
     head = ("dataset", "network", "thresholds", "test accuracy (%)", "seeds")
     title = "3. Granularity, with and without batch norm"
     return _part(title, _table(head, rows), _compared(comparisons.granularity(records)), "granularity")
@@ -95,9 +95,9 @@ def _noise(records: Sequence[Record]) -> str:
     levels = list(next(iter(records))["noise"][KINDS[0]])
     for dataset, kind in product(datasets(records), KINDS):
         by_mode = {mode: where(records, dataset, mode=mode) for mode in ("stl", "sl", "tl")}
-        for mode, found in by_mode.items():
-            at = [f"{fmean(values(found, _under(kind, level))):.2f}" for level in levels] if found else []
-            clean = f"{fmean(100 * record['clean'] for record in found.values()):.2f}" if found else ""
+        for mode, selected in by_mode.items():
+            at = [f"{fmean(values(selected, _under(kind, level))):.2f}" for level in levels] if selected else []
+            clean = f"{fmean(100 * record['clean'] for record in selected.values()):.2f}" if selected else ""
             rows.append((name(dataset), kind, mode.upper(), clean, *at))
     head = ("dataset", "noise", "mode", "clean (%)", *(f"{level} (%)" for level in levels))
     return _part("4. Noise", _table(head, rows), _compared(comparisons.noise(records)), "noise")
@@ -106,8 +106,8 @@ def _noise(records: Sequence[Record]) -> str:
 def _depth(records: Sequence[Record]) -> str:
     rows = []
     for dataset, layers in product(datasets(records), labels_of(records, "layers")):
-        found = {mode: where(records, dataset, mode=mode, layers=layers) for mode in ("stl", "sl", "ann")}
-        for mode, of in found.items():
+        by_modes = {mode: where(records, dataset, mode=mode, layers=layers) for mode in ("stl", "sl", "ann")}
+        for mode, of in by_modes.items():
             if of:
                 rows.append((name(dataset), str(layers), mode.upper(), shown(mean(values(of))), _rates(of), *_work(of)))
     head = ("dataset", "hidden layers", "mode", "test accuracy (%)", "rates, by layer")
@@ -118,11 +118,11 @@ def _depth(records: Sequence[Record]) -> str:
 def _trajectories(records: Sequence[Record]) -> str:
     rows = []
     for dataset, mode in product(datasets(records), ("stl", "sl", "tl")):
-        found = where(records, dataset, mode=mode)
-        for layer in next(iter(found.values()))["test"]["thresholds"] if found else ():
-            of = {key: values(found, _threshold(layer, key)) for key in ("min", "mean", "max")}
+        selected = where(records, dataset, mode=mode)
+        for layer in next(iter(selected.values()))["test"]["thresholds"] if selected else ():
+            of = {key: values(selected, _threshold(layer, key)) for key in ("min", "mean", "max")}
             shares = [
-                f"{100 * fmean(values(found, _share(key, layer))):.1f}"
+                f"{100 * fmean(values(selected, _share(key, layer))):.1f}"
                 for key in ("at_or_below_zero", "silent", "saturated")
             ]
             thresholds = (shown(mean(of["mean"]), 3), f"{min(of['min']):.2f} to {max(of['max']):.2f}")
@@ -138,16 +138,16 @@ def _when(records: Sequence[Record]) -> str:
     blocks = []
     for dataset in datasets(records):
         of = [record for record in records if record["dataset"] == dataset]
-        found = conditions(of)
-        if not found:
+        rows_of_dataset = conditions(of)
+        if not rows_of_dataset:
             continue
-        both = [(f"{condition.accuracies[0]:.2f}", f"{condition.accuracies[1]:.2f}") for condition in found]
-        compared = compare([condition.row for condition in found])
+        both = [(f"{condition.accuracies[0]:.2f}", f"{condition.accuracies[1]:.2f}") for condition in rows_of_dataset]
+        compared = compare([condition.row for condition in rows_of_dataset])
         rows = [(c.label, *cells, *_pair(c)) for c, cells in zip(compared, both, strict=True)]
-        told = f"**{name(dataset)}**, the rule drawn from its levels:\n\n{advice(of)}"
+        rule = f"**{name(dataset)}**, the rule drawn from its levels:\n\n{advice(of)}"
         blocks += [
-            told,
-            _compared(levels(found), "level"),
+            rule,
+            _compared(levels(rows_of_dataset), "level"),
             _table(("condition", "SL (%)", "STL (%)", *_PAIR_HEAD), rows),
         ]
     return _part("7. When to learn thresholds: STL - SL", "\n\n".join(blocks), "", "when")
@@ -156,14 +156,14 @@ def _when(records: Sequence[Record]) -> str:
 def _deep(records: Sequence[Record]) -> str:
     rows, ratios = [], []
     for dataset, layers in product(datasets(records), labels_of(records, "layers")):
-        found = {mode: where(records, dataset, mode=mode, layers=layers) for mode in ("stl", "sl", "ann")}
-        for mode, of in found.items():
+        by_modes = {mode: where(records, dataset, mode=mode, layers=layers) for mode in ("stl", "sl", "ann")}
+        for mode, of in by_modes.items():
             if of:
                 head = (name(dataset), str(layers), mode.upper(), shown(mean(values(of))), str(len(of)))
                 rows.append((*head, _mean_rate(of) if mode != "ann" else "", *_work(of)[:3], *_joules(of)))
         for mode in ("stl", "sl"):
-            if found[mode]:
-                ratios.append((name(dataset), str(layers), mode.upper(), *_by_dataflow(list(found[mode].values()))))
+            if by_modes[mode]:
+                ratios.append((name(dataset), str(layers), mode.upper(), *_by_dataflow(list(by_modes[mode].values()))))
     counted = ("synops AC", "synops MAC", "ANN MACs", "SNN (nJ)", "ANN (nJ)", "SNN / ANN")
     table = _table(("dataset", "convolutions", "mode", "test accuracy (%)", "seeds", "mean rate", *counted), rows)
     flows = [f"weights {fetch.replace('_', ' ')}, sums in {sums}" for fetch, sums in _FLOWS]

@@ -27,21 +27,21 @@ class Condition:
     def accuracies(self) -> tuple[float, float]:
         """Of SL and of STL, over the seeds that both have."""
         seeds = sorted(set(self.row.first) & set(self.row.second))
-        sl, stl = ([self.row.value(found[seed]) for seed in seeds] for found in (self.row.second, self.row.first))
+        sl, stl = ([self.row.value(by_seed[seed]) for seed in seeds] for by_seed in (self.row.second, self.row.first))
         return fmean(sl), fmean(stl)
 
 
 def conditions(records: Sequence[Record]) -> list[Condition]:
     """Those that have a pair, in the order of the records."""
-    found: list[Condition] = []
+    rows: list[Condition] = []
     for dataset in datasets(records):
         keys = dict.fromkeys(tuple(record["labels"][key] for key in _CONDITION) for record in records)
         for key in keys:
             labels = dict(zip(_CONDITION, key, strict=True))
             stl, sl = (where(records, dataset, mode=mode, **labels) for mode in ("stl", "sl"))
             if set(stl) & set(sl):
-                found += _rows(stl, sl)
-    return found
+                rows += _rows(stl, sl)
+    return rows
 
 
 def levels(found: Sequence[Condition]) -> list[Row]:
@@ -62,8 +62,8 @@ def levels(found: Sequence[Condition]) -> list[Row]:
 
 def advice(records: Sequence[Record]) -> str:
     """The rule in words, drawn from the levels and conditions alone."""
-    found = conditions(records)
-    of_levels = compare(levels(found))
+    rows = conditions(records)
+    of_levels = compare(levels(rows))
     by_finding = {
         "Learn thresholds": [c for c in of_levels if c.finding == "higher" and _gain(c) >= WORTH],
         f"Higher by less than {WORTH:g} points": [c for c in of_levels if c.finding == "higher" and _gain(c) < WORTH],
@@ -73,14 +73,14 @@ def advice(records: Sequence[Record]) -> str:
     }
     told_anyway = list(by_finding)[:-1]
     lines = [
-        f"- **{said}:** {'; '.join(map(_said, these)) or 'at no level'}."
+        f"- **{said}:** {'; '.join(map(_phrase, these)) or 'at no level'}."
         for said, these in by_finding.items()
         if these or said in told_anyway
     ]
-    single = [c for c in compare([condition.row for condition in found]) if c.finding in ("higher", "lower")]
-    told = "; ".join(f"{c.label} ({c.finding}, {_gain(c):+.2f})" for c in single)
-    lines.append(f"- **Single conditions outside noise:** {told or 'none'}.")
-    return "\n".join([*lines, *_regained(found, records), *_budgets(found)])
+    single = [c for c in compare([condition.row for condition in rows]) if c.finding in ("higher", "lower")]
+    singles = "; ".join(f"{c.label} ({c.finding}, {_gain(c):+.2f})" for c in single)
+    lines.append(f"- **Single conditions outside noise:** {singles or 'none'}.")
+    return "\n".join([*lines, *_regained(rows, records), *_budgets(rows)])
 
 
 def hidden_synops(record: Record) -> float:
@@ -141,7 +141,7 @@ def _gain(comparison: Comparison) -> float:
     return comparison.pair.difference.value
 
 
-def _said(comparison: Comparison) -> str:
+def _phrase(comparison: Comparison) -> str:
     difference = comparison.pair.difference
     if difference.half is None:
         return f"{comparison.label} ({difference.value:+.2f})"
@@ -150,7 +150,7 @@ def _said(comparison: Comparison) -> str:
 
 
 def _regained(found: Sequence[Condition], records: Sequence[Record]) -> Iterator[str]:
-    """What each bad initial threshold costs SL against the one that other conditions have, and what STL regains."""
+    """Return each bad initial threshold's cost to SL against other conditions', and STL's recovery."""
     good = {float(record["labels"]["initial"]) for record in records if record["labels"]["factor"] != "start"}
     by_level = {row.label: row for row in levels(found)}
     for base in sorted(good):

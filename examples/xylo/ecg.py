@@ -20,8 +20,8 @@ CONFIG = Path(__file__).with_name("ecg.yaml")
 def main(data: str, folder: str = "runs/xylo_ecg", count: str | None = None) -> None:
     """Train, export, run, compare; prints JSON."""
     config = load_config(CONFIG, [f"dataset.path={Path(data).absolute()}"])
-    found = trained_to_chip(config, Path(folder), device=None, count=None if count is None else int(count))
-    print(json.dumps(found, indent=2))
+    results = trained_to_chip(config, Path(folder), device=None, count=None if count is None else int(count))
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def read_ts(path: Path) -> tuple[NDArray[Any], list[str]]:
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip() and line[0] not in "#@"]
     recordings = [line.strip().split(":") for line in lines]
     axes = [[np.array(axis.split(","), np.float32) for axis in axes] for *axes, _ in recordings]
-    return np.stack([np.stack(one, axis=1) for one in axes]), [name for *_, name in recordings]
+    return np.stack([np.stack(channels, axis=1) for channels in axes]), [name for *_, name in recordings]
 
 
 if __name__ == "__main__":

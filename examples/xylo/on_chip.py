@@ -44,15 +44,15 @@ def trained_to_chip(config: RunConfig, folder: Path, *, device: str | None, coun
     results = {"xylo": ours}
     if XyloSim.available() is None:
         results["xylosim"] = XyloSim(chip, XyloOptions()).run(test.x, record=True)
-    found: dict[str, Any] = {"device": facts["device"], "sequences": test.x.shape[1], "steps": len(test.x)}
+    summary: dict[str, Any] = {"device": facts["device"], "sequences": test.x.shape[1], "steps": len(test.x)}
     float_run = run(program, test.x, record=[node.name for node in program.spiking], chunk=CHUNK)
-    found["accuracy"] = {"float": accuracy(program, float_run, test.labels)}
-    found["accuracy"] |= {name: accuracy(program, result, test.labels) for name, result in results.items()}
-    found["our model against float"] = {"spikes": differences(ours, float_run)["spikes"]}
-    found["states cut at 16 bits"] = int(run_of_chip.saturated.sum() + run_of_chip.saturated_out.sum())
+    summary["accuracy"] = {"float": accuracy(program, float_run, test.labels)}
+    summary["accuracy"] |= {name: accuracy(program, result, test.labels) for name, result in results.items()}
+    summary["our model against float"] = {"spikes": differences(ours, float_run)["spikes"]}
+    summary["states cut at 16 bits"] = int(run_of_chip.saturated.sum() + run_of_chip.saturated_out.sum())
     if "xylosim" in results:
-        found["xylosim against our model"] = differences(ours, results["xylosim"])
-    return found
+        summary["xylosim against our model"] = differences(ours, results["xylosim"])
+    return summary
 
 
 def _recorded(spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:

@@ -13,6 +13,7 @@ CLEAN: tuple[str, ...] = (
     "stl_deploy",
     "exporters",
     "energy",
+    "examples",
     "docs/tutorials",
     "docs/how-to",
     "docs/reference",
