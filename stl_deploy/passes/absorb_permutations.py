@@ -61,6 +61,8 @@ class _Work:
         self.arranged: dict[str, Indices] = {}
         self.kept: set[str] = set()
         """Rearrangements that stay."""
+        self.selected: set[str] = set()
+        """Those that weights do the work of; one that is left is taken in by nothing."""
         self.moves: tuple[Callable[[ir.Gather], bool], ...] = (
             self._unread,
             self._nothing,
@@ -92,7 +94,10 @@ class _Work:
             staying = [gather for gather in gathers if self.stays(gather)]
             if staying:
                 self.keep(staying[-1])
+            elif gathers[-1].name in self.selected:
+                return False
             else:
+                self.selected.add(gathers[-1].name)
                 self.select(gathers[-1])
         return False
 
