@@ -20,7 +20,7 @@ from pathlib import Path
 from stl_deploy._util import system
 from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.remedies import remedy
-from stl_deploy._util.sizes import folder_bytes
+from stl_deploy._util.units import folder_bytes
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.pythons import find_python, python_version
 from stl_deploy.exporters.lava.smoke import check_three_neurons

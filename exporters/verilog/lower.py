@@ -22,13 +22,14 @@ from stl_deploy.exporters.verilog.plan import (
     Pass,
     Plan,
     Pool,
+    Reach,
     Scan,
     Widths,
     bits,
     layout_of,
+    reach_of,
     signed_bits,
 )
-from stl_deploy.exporters.verilog.reach import Reach, reach_of
 from stl_deploy.graph.program import Node, Reshape
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.graph import (

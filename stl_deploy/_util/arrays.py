@@ -1,4 +1,4 @@
-"""Convert input from Python (numpy arrays, torch tensors, lists) to numpy arrays."""
+"""Convert input from Python (numpy arrays, torch tensors, lists) to numpy arrays; count windows along an axis."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def require_held_by_float32(x: NDArray[Any], where: str) -> None:
     for bound in (int(x.min()), int(x.max())):
         if abs(bound) > 2**24:
             raise InputError(f"{where}: expected integers up to 2^24, as float32 holds them all; found {bound}")
+
+
+def output_size(size: int, reach: int, stride: int = 1, padding: int = 0) -> int:
+    """Return the number of positions of a window on an axis of ``size``; below 1 if it does not fit.
+
+    reach: elements from its first to its last, the gaps of a dilation included. padding: of both sides together.
+    """
+    return (size + padding - reach) // stride + 1

@@ -1,8 +1,10 @@
-"""Format quantities with a fitting SI prefix."""
+"""Format quantities with a fitting SI prefix, and sizes of files."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError
@@ -53,3 +55,25 @@ def bytes_of(size: str | int | None, option: str) -> int | None:
     if not digits.isdecimal() or not int(digits):
         raise InputError(f"{named(option)}: expected bytes, as 262144, 256K or 1M; found '{text}'")
     return int(digits) * unit
+
+
+def folder_bytes(folder: Path) -> int | None:
+    """Return the sizes of all files in a folder, links not followed; None if there is no such folder."""
+    if not folder.is_dir():
+        return None
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except OSError:  # gone in between, or not ours to look at
+                continue
+    return total
+
+
+def in_words(size: int) -> str:
+    """Format as ``512 kB``, ``1.3 GB``; decimal units, as for disks."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"

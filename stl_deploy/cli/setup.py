@@ -114,7 +114,7 @@ def witness_remove(name: Name, json: Json = False) -> None:
 
 
 def _show_removed(place: Path, size: int, json: bool) -> None:
-    from stl_deploy._util.sizes import in_words
+    from stl_deploy._util.units import in_words
 
     console().say(f"removed {place}: {in_words(size)} free again")
     emit_json({"location": str(place), "bytes": size}, json)

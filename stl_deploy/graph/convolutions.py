@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy._util.windows import output_size
+from stl_deploy._util.arrays import output_size
 from stl_deploy.graph.program import Conv, Floats, Shape, Source
 
 Sources = tuple[Source, ...]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.windows import output_size
+from stl_deploy._util.arrays import output_size
 from stl_deploy.graph.program import DELAYED_RESETS, Reset
 
 Ints = NDArray[np.int32]

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import output_size
 from stl_deploy._util.files import read_npz, write_npz
-from stl_deploy._util.windows import output_size
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.readout import KEY as READOUT

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from stl_deploy._util.windows import output_size
+from stl_deploy._util.arrays import output_size
 from stl_deploy.config.schema import (
     BuiltSpec,
     ConvSpec,

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_text
-from stl_deploy._util.sizes import in_words
 from stl_deploy._util.tables import columns, html_table
+from stl_deploy._util.units import in_words
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError

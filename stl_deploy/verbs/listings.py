@@ -12,8 +12,7 @@ from typing import Any
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import cache_dir
-from stl_deploy._util.sizes import folder_bytes, in_words
-from stl_deploy._util.units import between
+from stl_deploy._util.units import between, folder_bytes, in_words
 from stl_deploy.energy.models.frontier import width_name
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import percent as fine_percent

@@ -14,8 +14,8 @@ import torch
 
 from stl_deploy._util import temporary
 from stl_deploy._util.files import cache_dir, read_input, read_npz, whole_file, write_npz, write_text
-from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
+from stl_deploy._util.units import folder_bytes, in_words
 from stl_deploy.errors import InputError
 from stl_deploy.runs.configure import configure
 from stl_deploy.training.loop import train

@@ -8,7 +8,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy._util.windows import output_size
+from stl_deploy._util.arrays import output_size
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.exporters.nir.lower.readings import ShapeConvention

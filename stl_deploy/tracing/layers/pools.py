@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.windows import output_size
+from stl_deploy._util.arrays import output_size
 from stl_deploy.graph.convolutions import line_sum
 from stl_deploy.graph.program import MaxPool, Neuron, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
