@@ -28,12 +28,12 @@ from stl_deploy.exporters.netx.forms import FormRow, Models, quantise_forms
 from stl_deploy.exporters.netx.model import NetxModel
 from stl_deploy.exporters.netx.target import model_of_file
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import open_program, open_source
 from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import MODEL
+from stl_deploy.verbs.quantising import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 
 NAME = "quantisation"
 

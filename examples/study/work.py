@@ -25,11 +25,11 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.quantise import CALIBRATION
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split, split_spec
 from stl_deploy.training.loop import Record, train
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.verbs.quantising import CALIBRATION
 
 PRICES = "horowitz45_fp32"
 READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}

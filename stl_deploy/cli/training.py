@@ -199,8 +199,8 @@ def quantise(
     first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and
     dropout is off; the epoch of lowest validation loss is kept, the start among them.
     """
-    from stl_deploy.pipeline.quantise import UNFINISHED
     from stl_deploy.verbs import quantise as quantise_run
+    from stl_deploy.verbs.quantising import UNFINISHED
 
     tell_if_interrupted(output / UNFINISHED)
     emit_json(quantise_run(run_dir, output, options, say=console()), json)

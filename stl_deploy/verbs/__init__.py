@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from stl_deploy.exporters.witnesses.environment import witness_install as witness_install
     from stl_deploy.exporters.witnesses.environment import witness_remove as witness_remove
     from stl_deploy.exporters.witnesses.environment import witness_status as witness_status
-    from stl_deploy.pipeline.quantise import quantise as quantise
     from stl_deploy.pipeline.train import evaluate as evaluate
     from stl_deploy.pipeline.train import train as train
     from stl_deploy.report.graph_report import report_graph as report_graph
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.listings import models as models
     from stl_deploy.verbs.listings import prices as prices
     from stl_deploy.verbs.listings import targets as targets
+    from stl_deploy.verbs.quantising import quantise as quantise
     from stl_deploy.verbs.weighing import optimise as optimise
     from stl_deploy.verbs.whole_way import run as run
     from stl_deploy.verbs.whole_way import run_pretrained as run_pretrained
@@ -78,7 +78,7 @@ _HOME = {
     "optimise": "verbs.weighing",
     "papers": "report.paper_tables",
     "prices": "verbs.listings",
-    "quantise": "pipeline.quantise",
+    "quantise": "verbs.quantising",
     "report": "report.run_report",
     "report_graph": "report.graph_report",
     "run": "verbs.whole_way",

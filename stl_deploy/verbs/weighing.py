@@ -14,7 +14,6 @@ from stl_deploy._util.units import with_unit
 from stl_deploy.config.options import EnergyOptions, OptimiseKeywords, OptimiseOptions, TradeoffOptions
 from stl_deploy.energy.paired import MARGIN, check_margin, percent
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline import optimise as searching
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Point, TradeoffPoint, candidates, mode_of, pareto_front
 from stl_deploy.pipeline.tradeoff import (
@@ -32,6 +31,7 @@ from stl_deploy.report.page.pareto import render_pareto
 from stl_deploy.report.text.energy import show_tradeoff
 from stl_deploy.runs.kept_twin import kept_twin
 from stl_deploy.runs.manifest import record_files
+from stl_deploy.verbs import searching
 
 
 def tradeoff(

@@ -33,10 +33,10 @@ from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
 from stl_deploy.pipeline.candidates import Point, pareto_front
 from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
 from stl_deploy.pipeline.tradeoff import samples_name
-from stl_deploy.pipeline.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
 from stl_deploy.runs.manifest import check_network
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
+from stl_deploy.verbs.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
 
 FOLDER, JSON, HTML = "optimise", "optimise.json", "optimise.html"
 _ROUNDING = 1e-9
