@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,6 +26,7 @@ class Readout:
     and of those in one step the greater scores higher (0 where none is); None: every step is put out as it is.
     population: number of neighbouring outputs whose mean is one score (a vote); 1: no vote.
     then: operation over the classes at the end; None: nothing.
+    start: the first step that counts (a burn-in of so many steps); negative: so many steps at the end count.
 
         Readout("mean", population=10)(y)  # [T, B, 100] -> [B, 10]
     """
@@ -33,6 +34,7 @@ class Readout:
     over_time: OverTime | None = None
     population: int = 1
     then: Then | None = None
+    start: int = 0
 
     def __post_init__(self) -> None:
         if self.over_time not in (None, *get_args(OverTime)):
@@ -42,6 +44,8 @@ class Readout:
             raise InputError(f"readout: expected then {', '.join(get_args(Then))}, or None; found {self.then!r}")
         if not isinstance(self.population, int) or self.population < 1:
             raise InputError(f"readout: expected an integer population from 1; found {self.population!r}")
+        if not isinstance(self.start, int) or isinstance(self.start, bool):
+            raise InputError(f"readout: expected start to be the number of a step; found {self.start!r}")
 
     def __call__(self, y: NDArray[Any]) -> Floats:
         """Return scores of outputs ``[T, B, ..., features]``; sums and means are added up in float64.
@@ -60,12 +64,20 @@ class Readout:
         rule = "sum" if self.over_time in (None, "mean") else self.over_time
         return np.asarray(_over_time(self.votes(y), rule).argmax(axis=-1), np.int64)
 
-    def votes(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Return the score of each step ``[T, B, ..., classes]``: means over ``population`` neighbouring outputs.
+    def first_step(self, steps: int) -> int:
+        """The first of ``steps`` steps that counts; raises InputError if there are too few."""
+        first = self.start if self.start >= 0 else steps + self.start
+        if not 0 <= first < max(steps, 1):
+            left_out = f"leaves out {self.start} steps" if self.start >= 0 else f"takes the last {-self.start} steps"
+            raise InputError(f"the readout {left_out}, and the outputs have {steps}; give more steps")
+        return first
 
-        Raises InputError where the features are no multiple of ``population``.
+    def votes(self, y: NDArray[Any]) -> NDArray[Any]:
+        """The score of each step that counts ``[T, B, ..., classes]``: means over ``population`` neighbours.
+
+        Raises InputError where the features are no multiple of ``population``, or no step counts.
         """
-        votes = np.asarray(y)
+        votes = np.asarray(y)[self.first_step(len(y)) :]
         if self.population == 1:
             return votes
         if votes.shape[-1] % self.population:
@@ -76,12 +88,14 @@ class Readout:
         return np.asarray(votes.reshape(*votes.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form for the graph's metadata; a rule that is None is left out."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        """Return the form for the graph's metadata; a rule that is None is left out, as is a start at step 0."""
+        return {key: value for key, value in asdict(self).items() if value is not None and (key, value) != ("start", 0)}
 
     def __str__(self) -> str:
         steps = "every step" if self.over_time is None else f"{self.over_time} over time"
         votes = "" if self.population == 1 else f" of votes of {self.population} neurons"
+        if self.start:
+            steps += f" from step {self.start} on" if self.start > 0 else f", the last {-self.start} steps"
         return steps + votes + ("" if self.then is None else f", then {self.then}")
 
 
@@ -115,10 +129,12 @@ def readout_of(metadata: Mapping[str, Any]) -> Readout:
     """
     declared = metadata.get(KEY)
     if isinstance(declared, Mapping):
-        unknown = sorted(set(declared) - {"over_time", "population", "then"})
+        unknown = sorted(set(declared) - {field.name for field in fields(Readout)})
         if unknown:
-            raise InputError(f"graph metadata: expected readout keys over_time, population, then; found '{unknown[0]}'")
-        return Readout(declared.get("over_time"), declared.get("population", 1), declared.get("then"))
+            raise InputError(
+                f"graph metadata: expected readout keys over_time, population, then, start; found '{unknown[0]}'"
+            )
+        return Readout(**declared)
     return Readout(metadata["decision"]) if "decision" in metadata else Readout()
 
 
@@ -134,11 +150,17 @@ def sureness(program: Program, outputs: NDArray[Any]) -> NDArray[np.float64]:
         case "max":
             scores = np.maximum.accumulate(scores, axis=0)
         case "first":
-            return np.logical_or.accumulate((scores > 0).any(axis=2), axis=0).astype(np.float64)
+            spiked = np.logical_or.accumulate((scores > 0).any(axis=2), axis=0).astype(np.float64)
+            return _after_burn_in(spiked, len(outputs))
         case "mean" | "sum" | None:
             scores = scores.cumsum(axis=0) / np.arange(1, len(scores) + 1)[:, None, None]
     ahead = np.sort(scores, axis=2)
-    return np.asarray(ahead[:, :, -1] - ahead[:, :, -2])
+    return _after_burn_in(np.asarray(ahead[:, :, -1] - ahead[:, :, -2]), len(outputs))
+
+
+def _after_burn_in(sure: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+    """Return the sureness of all steps: 0 in those that do not count."""
+    return np.concatenate([np.zeros((steps - len(sure), *sure.shape[1:])), sure])
 
 
 def exit_steps(sure: NDArray[np.float64], margin: float) -> NDArray[np.int64]:

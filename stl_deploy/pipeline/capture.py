@@ -49,7 +49,7 @@ from stl_deploy.pipeline.time_axis import (
 )
 from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
-from stl_deploy.tracing.exact_types import holds_input
+from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, holds_input, type_warnings
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.remedies import version_warnings
 from stl_deploy.tracing.running import require_repeatable
@@ -64,6 +64,8 @@ _MANY = 64
 """Steps, and samples, on which branches chosen by the input's shape are looked for."""
 _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
 """Values, and operations, that such a run may compute."""
+_CAUSES = ("random numbers", "forward changes")
+"""What makes two calls differ, in refusals that name the line of it."""
 Spikes = Mapping[str, Floats]
 
 
@@ -115,10 +117,10 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
             run_module(model, batch, call)  # on x it says so of x
             asked = as_asked(error, model, batch, call)
             raise (not_samples(batch, few, call) if asked is error else asked) from error
-        if "random numbers" not in error.reason:
-            require_repeatable(model, few, call)
+        if not any(cause in error.reason for cause in _CAUSES):
+            require_repeatable(model, few, permuted(few, 7), call)
         raise as_asked(error, model, batch, call) from error
-    require_repeatable(model, few, call)
+    require_repeatable(model, few, permuted(few, 7), call)
     _require_whole(traced, batch)
     stage("folding")
     folded = _fold(traced)
@@ -330,14 +332,13 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     done += sizes
     stage("proving the folded layers")
     layers, spikes, array = _prove_folded(traced, folded, x)
-    for given in () if _casts_of_input(traced) or _coarse(traced) else unseen.values():
+    for given in () if casts_of_input(traced.steps) or coarse_types(traced.steps) else unseen.values():
         _prove_folded(traced, folded, given)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
         *_order_warnings(folded, x),
-        *_precision_warnings(traced),
-        *_whole_warnings(traced),
+        *type_warnings(traced.steps),
         *version_warnings(model),
         *axis_warnings(model, x, call, traced.length if fixed else None),
     )
@@ -346,7 +347,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
 
 
 def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[list[str], bool]:
-    """Hold the step's graph against the module on many steps and on many samples, as far as that takes no long time.
+    """Hold the step's graph against the module on one and on many steps and samples, as far as time allows.
 
     Also whether the module makes a fixed number of steps.
     """
@@ -358,7 +359,8 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[lis
         "Traced" in type(part).__name__ for part in model.modules() if isinstance(part, torch.jit.ScriptModule)
     )
     sizes = [] if fixed else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
-    sizes.append((traced.length, max(_MANY, 4 * samples)))
+    sizes += [] if call.time == "inside" else [(1, min(samples, 4))]
+    sizes += [(traced.length, 1), (traced.length, max(_MANY, 4 * samples))]
     done, fixed_steps = [], False
     for many, few in sizes:
         if step * many * few > _AFFORDED or len(traced.steps.signals) * many > _AFFORDED_CALLS:
@@ -369,8 +371,8 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[lis
         what = f"{counted(few, 'sample')}" if many == traced.length else f"{counted(many, 'step')}"
         try:
             prove_outputs(model, traced, permuted(given, 6), what)
-        except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            if many != traced.length and ignores_later_steps(model, given, call, traced.length):
+        except (CaptureError, InputError, RuntimeError, ValueError, AssertionError, IndexError) as error:
+            if many > traced.length and ignores_later_steps(model, given, call, traced.length):
                 fixed_steps = True
             elif isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None:
                 raise
@@ -385,7 +387,7 @@ def _prove_folded(traced: Traced, folded: FoldedLayers, x: Tensor) -> tuple[tupl
     spikes, y = module_spikes(traced, steps, folded.arranged)
     array = arrange(torch.stack(steps).float().numpy(), folded.arranged.get(folded.program.inputs[0].name))
     layers = _proved_layers(traced, folded, spikes, array)
-    prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if _coarse(traced) else MAX_ROUNDING)
+    prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING)
     return layers, spikes, array
 
 
@@ -393,7 +395,7 @@ def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: Floa
     try:
         return prove_layers(folded.program, spikes, x)
     except CaptureError as error:
-        for dtype in _coarse(traced):
+        for dtype in coarse_types(traced.steps):
             raise CaptureError(
                 f"{error.reason}; but the model computes in {str(dtype).removeprefix('torch.')}, whose rounding no "
                 "float32 graph has: capture model.float(), without autocast",
@@ -412,30 +414,3 @@ def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:
         f"the model rearranges its input, {list(x.shape)}, before anything else; the graph takes it as "
         f"[T, B, {', '.join(map(str, given.shape))}] (simulate, verify and energy of this graph take either)",
     )
-
-
-def _coarse(traced: Traced) -> set[torch.dtype]:
-    """The types of half precision that the module computes in."""
-    return {signal.node.dtype for signal in traced.steps.signals} & {torch.float16, torch.bfloat16}
-
-
-def _precision_warnings(traced: Traced) -> tuple[str, ...]:
-    return tuple(
-        f"the model computes in {str(dtype).removeprefix('torch.')} and the graph in float32: where the model rounds, "
-        "spikes and outputs differ on other input than x; capture model.float() for the float32 model's own spikes"
-        for dtype in _coarse(traced)
-    )
-
-
-def _whole_warnings(traced: Traced) -> tuple[str, ...]:
-    return tuple(
-        f"the model makes its input {str(dtype).removeprefix('torch.')}, which leaves x as it is; the graph takes "
-        "numbers as they are: give it no others"
-        for dtype in _casts_of_input(traced)
-    )
-
-
-def _casts_of_input(traced: Traced) -> set[torch.dtype]:
-    """The types of integers that the module casts its input to."""
-    casts = [signal for signal in traced.steps.signals if signal.node.name == "_to_copy" and holds_input(signal)]
-    return {signal.node.dtype for signal in casts if not signal.node.dtype.is_floating_point}

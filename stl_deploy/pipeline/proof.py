@@ -135,7 +135,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     if end.axis is None or end.readout.then is not None:
         _require_readout(traced, outputs, recorded.tensor, end.axis, what)
         return compared
-    for step, part in enumerate(recorded.tensor.unbind(end.axis)):
+    for step, part in enumerate(recorded.tensor.unbind(end.axis), traced.readout.first_step(length)):
         compared += _compare(outputs[step], part, "output", step, what)
     return compared
 
@@ -149,11 +149,15 @@ def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> Non
     values = replay(traced.steps, steps_of(traced.call, x, traced.length), [])
     length = traced.length if traced.call.time == "inside" else len(next(iter(values.values())))
     outputs = _outputs(traced.steps.output, values, length)
-    made = torch.stack(outputs)
+    made = torch.stack(outputs)[traced.readout.first_step(length) :]
+    if length <= traced.steps.output.lag and traced.axis is not None:  # numbers from before the first step
+        made = made.expand(own.movedim(traced.axis, 0).shape)
     if traced.axis is None or traced.readout.then is not None:
         _require_readout(traced, outputs, own, traced.axis, what)
         return
     made = made.movedim(0, traced.axis)
+    if made.numel() == own.numel():
+        own = own.reshape(made.shape)  # squeeze() takes away an axis of one sample
     if made.shape != own.shape or bool(((made != own) & ~((made != made) & (own != own))).any()):
         raise ComputesOtherwiseError(
             f"the model computes something else on {what} than on x; does a branch depend on the step, or on the "

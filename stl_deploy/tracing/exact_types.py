@@ -82,3 +82,34 @@ def _kind(dtype: torch.dtype) -> str:
 
 def _refusal(signal: Signal, why: str) -> CaptureError:
     return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
+
+
+def coarse_types(steps: Steps) -> set[torch.dtype]:
+    """The types of half precision that the module computes in."""
+    return {signal.node.dtype for signal in steps.signals} & {torch.float16, torch.bfloat16}
+
+
+def casts_of_input(steps: Steps) -> set[torch.dtype]:
+    """The types of integers that the module casts its input to."""
+    casts = [signal for signal in steps.signals if signal.node.name == "_to_copy" and holds_input(signal)]
+    return {signal.node.dtype for signal in casts if not signal.node.dtype.is_floating_point}
+
+
+def type_warnings(steps: Steps) -> tuple[str, ...]:
+    """Warnings of types in which the module computes otherwise than float32."""
+    coarse = [
+        f"the model computes in {_kind(dtype)} and the graph in float32: where the model rounds, spikes and outputs "
+        "differ on other input than x; capture model.float() for the float32 model's own spikes"
+        for dtype in coarse_types(steps)
+    ]
+    if any(signal.node.dtype == torch.float64 for signal in steps.signals):
+        coarse.append(
+            "the model computes in float64 and the graph in float32: spikes may differ where a potential meets its "
+            "threshold within float32 rounding; capture model.float() for the float32 model's own spikes"
+        )
+    casts = [
+        f"the model makes its input {_kind(dtype)}, which leaves x as it is; the graph takes numbers as they are: give "
+        "it no others"
+        for dtype in casts_of_input(steps)
+    ]
+    return (*coarse, *casts)

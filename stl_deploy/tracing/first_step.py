@@ -7,7 +7,7 @@ run on currents drawn for the neuron itself, from step 0 on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def require_same_first_step(population: Population, fitted: Fitted, steps: Steps
     Raises:
         CaptureError: With the line, if potentials or spikes differ in the first steps.
     """
-    signals = _closure(population)
+    signals = signals_of(population)
     if not any(signal.first is not None or any(_holds(node) for node in signal.before) for signal in signals):
         return
     if any(signal.node.dtype in _COARSE for signal in signals):
@@ -62,11 +62,70 @@ def require_same_first_step(population: Population, fitted: Fitted, steps: Steps
         )
 
 
+def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> None:
+    """Make the first step of signals between neurons as the code does, and as every later step does, of drawn values.
+
+    compared: signals of neurons, which `require_same_first_step` compares.
+
+    Raises:
+        CaptureError: With the line, if the two differ.
+    """
+    for signal in steps.signals:
+        if signal.first is None or signal in compared or signal.node.dtype in _COARSE:
+            continue
+        drawn = _Drawn(steps)
+        first, later = drawn.of_node(signal.first).double(), drawn.of_signal(signal).double()
+        if bool(((first - later).abs() > _TOLERANCE * max(1.0, float(later.abs().max()))).any()):
+            where = signal.node.place
+            raise CaptureError(
+                f"'{signal.node.name}'{in_module(where)} does otherwise in step 0 than in the steps after; let every "
+                "step do the same",
+                line=where.line,
+            )
+
+
+class _Drawn:
+    """Makes values of step 0, of drawn values of the signals that they read."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self._known: dict[Signal, Tensor] = {}
+        self._generator = torch.Generator().manual_seed(0)
+
+    def of_signal(self, signal: Signal) -> Tensor:
+        """What later steps make in step 0."""
+        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, self._read)
+        args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
+        return signal.node.run(args, kwargs, _SIZES)
+
+    def of_node(self, node: Node) -> Tensor:
+        """What a node of step 0 makes."""
+        if node.tensor is not None:
+            return node.tensor
+        signal, step = self.steps.of_node.get(node, (None, 0))
+        if node.name == "input":
+            signal = next(one for one in self.steps.signals if one.node.name == "input")
+        if signal is not None:
+            return self._read(Ref(signal, -step))
+        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self.of_node)
+        return node.run(args, kwargs, _SIZES)
+
+    def _read(self, ref: Ref) -> Tensor:
+        signal, shape = ref.signal, shape_of(ref.signal.node.layout, _SIZES)
+        if ref.lag and not signal.still:
+            before = signal.before[ref.lag - 1].tensor if len(signal.before) >= ref.lag > 0 else None
+            return torch.zeros(shape, dtype=signal.node.dtype) if before is None else before
+        if signal not in self._known:
+            value = torch.randn(shape, generator=self._generator)
+            self._known[signal] = value > 0 if signal.node.dtype == torch.bool else value.to(signal.node.dtype)
+        return self._known[signal]
+
+
 def _holds(node: Node) -> bool:
     return node.tensor is not None and bool(node.tensor.any())
 
 
-def _closure(population: Population) -> set[Signal]:
+def signals_of(population: Population) -> set[Signal]:
     """Return the signals between the currents and the neuron's potential and spikes."""
     stop = {ref.signal for ref in (*population.currents, *population.silent)}
     threshold = population.core.threshold

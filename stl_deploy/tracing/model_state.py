@@ -28,7 +28,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
     inner = [(module, _containers(module)) for module in plain]
     modes = [(module, module.training) for module in modules]
-    tensors = {id(t): (t, t.detach().clone()) for module in modules for t in _state(module)}
+    tensors = {id(t): (t, t.data, t.detach().clone()) for module in modules for t in _state(module)}
     # The legacy generator is the one that users' models draw from.
     states = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -48,9 +48,11 @@ def as_found(model: nn.Module) -> Iterator[None]:
             for container, content in containers:
                 _refill(container, content)
         with torch.no_grad():
-            for tensor, content in tensors.values():
-                if tensor.shape == content.shape and not torch.equal(tensor, content):
-                    tensor.copy_(content)
+            for tensor, memory, content in tensors.values():
+                if not (memory.shape == content.shape and torch.equal(memory, content)):
+                    memory.copy_(content)
+                if not _is_same_memory(tensor, memory):  # a cast, or ``.data =``
+                    tensor.data = memory
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         random.setstate(states[2])
@@ -59,8 +61,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
 
 
 def _state(module: nn.Module) -> Iterator[Tensor]:
-    """Buffers and tensors that are attributes: what a run may write into."""
-    for item in (*module._buffers.values(), *module.__dict__.values()):
+    """Parameters, buffers and tensors that are attributes: what a run may write into."""
+    for item in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
         if (
             isinstance(item, Tensor)
             and not is_lazy(item)
@@ -68,6 +70,42 @@ def _state(module: nn.Module) -> Iterator[Tensor]:
             and not (item.is_meta or item.is_nested)
         ):
             yield item
+
+
+def _is_same_memory(a: Tensor, b: Tensor) -> bool:
+    same_kind = (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
+    return same_kind and a.data_ptr() == b.data_ptr()
+
+
+class Weights:
+    """The parameters of a model that runs, which must stay as they are: a graph has one weight for all steps and calls.
+
+    A change by a torch operation is refused where it happens, with its line; `require_unchanged` finds all others.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        named = [(name, t) for name, t in model.named_parameters() if not is_lazy(t) and t.layout == torch.strided]
+        self._held = [(name, tensor, tensor.detach().clone()) for name, tensor in named if not tensor.is_meta]
+        self._names = {tensor.untyped_storage()._cdata: name for name, tensor, _ in self._held}
+
+    def name_of(self, tensor: Tensor) -> str | None:
+        """The parameter whose memory a tensor is, or is a view of; None if it is none's."""
+        return self._names.get(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else None
+
+    def require_unchanged(self) -> None:
+        """Raise CaptureError if a parameter does not hold what it held at first."""
+        for name, tensor, content in self._held:
+            if tensor.dtype != content.dtype or not torch.equal(tensor, content):
+                raise changes(name, None)
+
+
+def changes(name: str, line: str | None) -> CaptureError:
+    """The refusal of a forward that changes a parameter."""
+    return CaptureError(
+        f"forward changes parameter '{name}' (a cast as half(), or a write as .data.clamp_()); a graph's weights stay "
+        "as they are: change them once before capture, outside of forward",
+        line=line,
+    )
 
 
 def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
@@ -98,6 +136,13 @@ def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
             if callable(method):
                 _call(method, f"{type(module).__name__}.{name}()")
                 break
+
+
+def keeps_other_batch(model: nn.Module, samples: int, error: str) -> bool:
+    """Whether an error speaks of the size of state that is there for another number of samples."""
+    held = [t for module in model.modules() for t in (*module._buffers.values(), *module.__dict__.values())]
+    sizes = {t.shape[0] for t in held if isinstance(t, Tensor) and t.dim() > 1} - {1, samples}
+    return any(f"({size})" in error for size in sizes)
 
 
 def _call(reset: Callable[[], Any], name: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.program import Adaptation, Floats, Neuron, Shape
 from stl_deploy.tracing.evaluation import Evaluation
@@ -42,7 +43,7 @@ def fit_neuron(population: Population) -> Fitted:
 def _fitted(population: Population) -> Fitted:
     shape = shape_of(population.state.node.layout, {BATCH: 1})[1:]
     threshold = population.core.threshold
-    common, gains = _split_gains(population.gains)
+    common, gains = _split_gains(population.gains, alone=population.recurrent is None)
     v_reset = None if population.v_reset is None else compact(population.v_reset, shape)
     start = None if population.start is None else compact(population.start, shape)
     neuron = Neuron(
@@ -78,15 +79,24 @@ def counting(threshold: Threshold | None) -> dict[str, Any]:
     """Return fields of a neuron that fires several spikes in a step; none for others."""
     if threshold is None or threshold.count is None:
         return {}
+    if threshold.count.cap == 1:  # one spike from θ on; the Threshold compares so
+        if threshold.count.rounding == "down":
+            return {}
+        where = threshold.signal.node.place
+        raise CaptureError(
+            "a count of at most one spike is rounded to the nearest number; compare with the level in its place: "
+            "s = (v > θ / 2).float()",
+            line=where.line,
+        )
     return {"many": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
 
 
-def _split_gains(gains: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """Return one gain for all currents if they agree; else one per current."""
+def _split_gains(gains: tuple[Tensor, ...], *, alone: bool) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Return one gain for all currents if they agree and nothing else arrives; else one per current."""
     if not gains:
         return torch.ones(()), ()
     first = gains[0]
-    if all(torch.equal(first, gain) for gain in gains):
+    if alone and all(torch.equal(first, gain) for gain in gains):
         return first, (None,) * len(gains)
     return torch.ones_like(first), gains
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from stl_deploy.tracing.exact_types import require_sum_does_not_wrap
 from stl_deploy.tracing.layout import BATCH, TIME, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
 from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.steps import shifts
 from stl_deploy.tracing.unroll import Flow
 
 _THEN: dict[str, Then] = {"_softmax": "softmax", "_log_softmax": "log_softmax"}
@@ -52,23 +54,23 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
                 f"the output has {len(flow.nodes)} time steps, mixed with other axes; return [T, B, ...] with "
                 f"T = {steps}"
             )
-        _require_all(len(flow.nodes), steps, flow.nodes[0])
         bare = [_then(node) for node in flow.nodes]
-        return Ending(tuple(node for node, _ in bare), Readout(then=bare[0][1]), axis)
+        each, start = _all_steps(tuple(node for node, _ in bare), nodes, steps)
+        return Ending(each, Readout(then=bare[0][1], start=start), axis)
     node, then = _then(flow.nodes[0])
     if node.constant:
         raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
-    node, population = _votes(node)
+    node, population = _votes(node, nodes)
     tail: list[Node] = []
     last = node
-    while (found := _over_time(node, steps, sums) or _last_of(node, nodes, steps)) is None:
+    while (found := _over_time(node, nodes, steps, sums) or _last_of(node, nodes, steps)) is None:
         inner = [node_of_step for node_of_step in node.inputs() if not node_of_step.constant]
         if node.name not in _AFFINE or len(inner) != 1:
             raise _no_form(last if node.name in _AFFINE else node)
         tail.append(node)
         node = inner[0]
-    rule, each = found
-    _require_all(len(each), steps, node)
+    rule, taken = found
+    each, start = _all_steps(taken, nodes, steps)
     if tail and rule == "max":
         raise _no_form(last)
     if rule == "sum" and _shifts(tail):
@@ -78,23 +80,50 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
                 "adds it at every step; take the mean over time in place of the sum, or leave the bias out",
                 line=last.place.line,
             )
-        rule, each = "mean", tuple(_times(node_of_step, steps, nodes) for node_of_step in each)
+        rule, each = "mean", tuple(_times(one, len(taken), nodes) for one in each)
     divides = rule == "mean" and node.name != "time_mean"
-    return Ending(
-        tuple(_at_step(tail, node_of_step, nodes) for node_of_step in each),
-        Readout(rule, population, then),
-        None,
-        divides,
-    )
+    made = tuple(_at_step(tail, one, nodes) for one in each)
+    return Ending(made, Readout(rule, population, then, start), None, divides)
 
 
-def _require_all(used: int, steps: int, node: Node) -> None:
-    if used != steps:
+def _all_steps(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[tuple[Node, ...], int]:
+    """The outputs of all steps, of which ``taken`` are the last; and the first step that is taken."""
+    if len(taken) == steps:
+        return taken, 0
+    chain = _with_earlier(taken, nodes, steps)
+    if chain is None:
         raise CaptureError(
-            f"expected an output made of all {steps} time steps; found one of {used} (a burn-in, a stride?); return "
-            "[T, B, ...], one for each step, and leave steps out afterwards",
-            line=node.place.line,
+            f"expected an output made of all {steps} time steps, or of all from one step on; found one of "
+            f"{len(taken)} (a stride?); return [T, B, ...], one for each step, and leave steps out afterwards",
+            line=taken[0].place.line,
         )
+    return chain, steps - len(taken)
+
+
+def _with_earlier(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[Node, ...] | None:
+    """The outputs of the last steps, and before them those that the code makes, or leaves out, of earlier steps."""
+    chain = _chain(taken[-1], nodes, steps)
+    if chain is not None and chain[-len(taken) :] == taken:
+        return chain
+    inner = tuple(one for node in taken for one in node.inputs() if not one.constant)
+    if len(inner) != len(taken) or not all(shifts(*pair, {}) for pair in pairwise(reversed(taken))):
+        return None
+    before = _with_earlier(inner, nodes, steps)
+    if before is None:
+        return None
+    return (*(_at_step([taken[-1]], one, nodes) for one in before[: steps - len(taken)]), *taken)
+
+
+def _chain(last: Node, nodes: Nodes, steps: int) -> tuple[Node, ...] | None:
+    """What makes the output of the last step, at every step; None if it is not made so often."""
+    alike, chain = nodes.alike(last), [last]
+    while len(chain) < steps:  # one line may make several layers, in a loop or a function
+        before = [n for n in alike if n.number < chain[-1].number]
+        sooner = next((n for n in reversed(before) if shifts(chain[-1], n, {})), None)
+        if sooner is None:
+            return None
+        chain.append(sooner)
+    return tuple(reversed(chain))
 
 
 def _then(node: Node) -> tuple[Node, Then | None]:
@@ -136,7 +165,7 @@ def _at_step(tail: list[Node], one: Node, nodes: Nodes) -> Node:
     return one
 
 
-def _votes(node: Node) -> tuple[Node, int]:
+def _votes(node: Node, nodes: Nodes) -> tuple[Node, int]:
     """Recognise a mean over the last axis of ``[B, classes, population]``, taken after time is gone."""
     if node.name != "mean" or len(node.args) < 2:
         return node, 1
@@ -150,18 +179,22 @@ def _votes(node: Node) -> tuple[Node, int]:
         return node, 1
     (size,) = inner.layout[-1] or (1,)
     source = inner.args[0]
-    return (source, int(size)) if _over_time(source, 0) is not None or source.name.startswith("time_") else (node, 1)
+    return (
+        (source, int(size))
+        if _over_time(source, nodes, 0) is not None or source.name.startswith("time_")
+        else (node, 1)
+    )
 
 
-def _over_time(node: Node, steps: int, sums: bool = False) -> tuple[OverTime, tuple[Node, ...]] | None:
+def _over_time(node: Node, nodes: Nodes, steps: int, sums: bool = False) -> tuple[OverTime, tuple[Node, ...]] | None:
     if node.name in _OVER_TIME:
         return _OVER_TIME[node.name], tuple(node.args)
     scaled = None if sums else _scaled(node)
     if scaled is not None:
-        scaled_sum = _over_time(scaled[0], steps)
+        scaled_sum = _over_time(scaled[0], nodes, steps)
         if scaled_sum is not None and scaled_sum[0] == "sum" and _is_mean_of(node, len(scaled_sum[1])):
             return "mean", scaled_sum[1]
-    summed = _accumulated(node, steps)
+    summed = _accumulated(node, nodes, steps)
     return None if summed is None else ("sum", summed)
 
 
@@ -184,8 +217,8 @@ def _is_mean_of(node: Node, steps: int) -> bool:
     return scaled is not None and math.isclose(scaled[1] * steps, 1, rel_tol=1e-6)
 
 
-def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:
-    """Return the terms of a sum that the loop adds up, one for each step; None if it is none."""
+def _accumulated(node: Node, nodes: Nodes, steps: int) -> tuple[Node, ...] | None:
+    """Return the terms of a sum that the loop adds up, one for each step that counts; None if it is none."""
     terms: list[Node] = []
     line = node.place.line
     while node.name == "add" and len(node.args) == 2 and not node.kwargs and node.place.line == line:
@@ -205,7 +238,10 @@ def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:
         return None
     if node.constant and node.tensor is not None and bool(node.tensor.any()):
         return None
-    return tuple(reversed(terms)) if len(terms) == steps else None
+    found = tuple(reversed(terms))
+    if len(found) < steps:  # the last steps, or no sum over time
+        return found if _with_earlier(found, nodes, steps) is not None else None
+    return found if len(found) == steps else None
 
 
 def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node, ...]] | None:
@@ -213,7 +249,7 @@ def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node
     same_line = [n for n in nodes.alike(last) if n.number <= last.number]
     if len(same_line) < steps or not last.layout or BATCH not in last.layout[0]:
         return None
-    return "last", tuple(same_line[-steps:])
+    return "last", _chain(last, nodes, steps) or tuple(same_line[-steps:])
 
 
 def _no_form(node: Node) -> CaptureError:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.model_state import Weights, changes
 from stl_deploy.tracing.source_lines import Place, place
 from stl_deploy.tracing.watched import Leaks, reading
 
@@ -155,13 +156,14 @@ class _Seen:
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Record the operations of everything that runs inside ``with recorder:``.
 
-    names: modules by id. keep: whether the results of comparisons are kept, to be compared with another run's.
+    names: modules by id. weights: what may not be written into.
+    keep: whether the results of comparisons are kept, to be compared with another run's.
     """
 
-    def __init__(self, names: Mapping[int, str], *, keep: bool = False) -> None:
+    def __init__(self, names: Mapping[int, str], weights: Weights, *, keep: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[Op] = []
-        self._names = names
+        self._names, self._weights = names, weights
         self._keep = keep
         self._seen = WeakIdKeyDictionary()
         self._memories: dict[int, tuple[Any, _Memory]] = {}
@@ -195,7 +197,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for _, tensor in written:
             self._freeze(tensor)
         before = map_tree((tuple(args), kwargs), Tensor, self.value_of)
+        held = [(key, tensor, tensor.clone()) for _, tensor in written if (key := self._weights.name_of(tensor))]
         out = func(*args, **kwargs)
+        for parameter, tensor, content in held:
+            if not torch.equal(tensor, content):
+                raise changes(parameter, where.line)
         self._record(name, func, args, written, before, out, where)
         return out
 
@@ -209,6 +215,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Record the body, and watch for values that leave torch, which no operation shows."""
         with Leaks(self) as leaks, self:
             yield leaks
+
+    def rebind(self, tensor: Tensor, data: Tensor) -> None:
+        """Follow ``tensor.data = data``."""
+        name = self._weights.name_of(tensor)
+        if name is not None and (tensor.dtype != data.dtype or not torch.equal(tensor, data)):
+            raise changes(name, place(self._names).line)
+        tensor.data = data
+        if tensor in self._seen:
+            del self._seen[tensor]
 
     def is_constant(self, args: Any) -> bool:
         """Return whether no tensor among ``args`` depends on the input."""

@@ -28,7 +28,7 @@ _INSTEAD = {
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
     **dict.fromkeys(("mkldnn_rnn_layer", "unsafe_split", "unsafe_chunk", "_thnn_fused_lstm_cell"), _GATES),
     "bmm": "it multiplies two signals (attention?), and a graph's weights stay the same",
-    **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue"), _ORDER),
+    **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue", "any", "all"), _ORDER),
     **dict.fromkeys(("cumsum", "median", "std", "var", "logsumexp", "linalg_vector_norm", "cumprod"), _STATISTIC),
     **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
     "floor_divide": "count spikes by torch.clamp(torch.floor(v / θ), 0, cap)",

@@ -13,7 +13,7 @@ from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
 from stl_deploy.nn.fused.switch import paused
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
-from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
+from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, keeps_other_batch, names_of, shake
 from stl_deploy.tracing.passed_state import PassedState
 from stl_deploy.tracing.recorder import Op, Recorder
 from stl_deploy.tracing.returned import Pick, left_aside, pick
@@ -57,20 +57,27 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         return pick(_called(model, x.clone(), call), call.output)
 
 
-def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
-    """Raise CaptureError unless two calls from rest agree: models that draw numbers or keep state differ."""
-    with as_found(model), torch.no_grad():
-        _to_eval(model)
-        outputs = []
-        for seed in range(2):
-            bring_to_rest(model, call.reset)
-            shake(seed)
-            made = _stepped(model, x, call) if call.time == "step" else [_called(model, x.clone(), call)]
-            outputs.append([pick(each, call.output) for each in made])
-    same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*outputs, strict=True))
+def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> None:
+    """Raise CaptureError unless a call from rest gives the same after one on another input.
+
+    What draws numbers, keeps state, or keeps what it made of an earlier input does not.
+    """
+    results = []
+    for seed, inputs in enumerate(((x,), (other, x))):
+        with as_found(model), torch.no_grad():
+            _to_eval(model)
+            weights = Weights(model)
+            for each in inputs:
+                bring_to_rest(model, call.reset)
+                shake(seed)
+                made = _stepped(model, each, call) if call.time == "step" else [_called(model, each.clone(), call)]
+                outputs = [pick(returned, call.output).clone() for returned in made]
+                weights.require_unchanged()
+            results.append(outputs)
+    same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*results, strict=True))
     if not same:
         raise CaptureError(
-            "the module gives something else when it is called again on the same input: it draws numbers, or keeps "
+            "the module gives something else on the same input after another call: it draws numbers, or keeps "
             "state between calls; start from rest in forward, in a method reset(), or give reset=..."
         )
 
@@ -80,7 +87,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
 
     keep: whether results of comparisons are kept (``Node.kept``). Raises CaptureError for what has no form in a graph.
     """
-    recorder = Recorder(names_of(model), keep=keep)
+    recorder = Recorder(names_of(model), Weights(model), keep=keep)
     batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]
     unroller = Unroller(steps, batch)
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
@@ -128,7 +135,7 @@ def _stacked(outputs: list[Tensor]) -> Tensor:
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     """Return the operations of one run, without their effect on time."""
-    recorder = Recorder(names_of(model))
+    recorder = Recorder(names_of(model), Weights(model))
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
         _to_eval(model)
         bring_to_rest(model, call.reset)
@@ -175,6 +182,8 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
                 held, given = (str(dtype).removeprefix("torch.") for dtype in (each.dtype, x.dtype))
                 instead = f"parameter '{name}' is {held} and x {given}: give model.float(), for graphs are float32"
                 break
+        if call.time == "step" and keeps_other_batch(model, x.shape[0], str(error)):
+            instead = "it keeps state of another batch: clear it in a method reset(), or give reset= what clears it"
         raise CaptureError(
             f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {one_line(error, 200)}; "
             f"{instead}",

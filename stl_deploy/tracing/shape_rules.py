@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from stl_deploy.tracing.gathers import diagonal, gathered
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
 from stl_deploy.tracing.pieces import entry, joined, permuted, rolled, slice_of_join, sliced
 from stl_deploy.tracing.recorder import Op
+from stl_deploy.tracing.steps import shifts
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _OTHER_RATE = (
@@ -247,9 +249,16 @@ def _stack(unroller: Unroller, op: Op) -> list[Flow]:
     return [_joined_along(unroller, op, wide, dim)]
 
 
+def _are_steps(flows: list[Flow]) -> bool:
+    """Whether flows without time are one signal at successive steps (``outputs[3:]``)."""
+    nodes = [flow.nodes[0] for flow in flows if not (flow.timed or flow.constant)]
+    return len(nodes) == len(flows) and all(shifts(later, sooner, {}) for sooner, later in pairwise(nodes))
+
+
 def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
     signals = [flow for flow in flows if not flow.constant]
-    if len(flows) != unroller.steps or any(flow.timed for flow in flows):
+    whole = len(flows) == unroller.steps or (len(flows) < unroller.steps and _are_steps(flows))
+    if not whole or any(flow.timed for flow in flows):
         raise refuse(
             f"{len(flows)} values are stacked, which is not one for each of {unroller.steps} time steps (a burn-in, a "
             "stride?); stack the values of all steps, or channels on an axis behind the samples",

@@ -121,6 +121,13 @@ class _Folding:
                 "in step t: give capture an x of one entry for each step, or delay it by F.pad over time",
                 line=line,
             )
+        if a.constant and b.constant and reader is a:
+            return CaptureError(
+                "before anything arrives, the first steps make other numbers than one another, by a bias behind a "
+                "delay; delay spikes by F.pad over time and give all steps to the layer at once: "
+                "layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
+                line=next((n.place.line for n in reversed(self.outputs) if n.place.line), None),
+            )
         from_numbers = ", and let states start from tensors (torch.zeros_like)" if self.start else ""
         return CaptureError(
             f"'{_called(reader if a.constant else a)}' does not do the same at every step (a weight, a norm or a "
@@ -286,7 +293,7 @@ def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
     """Return common inputs of a first step that differs (``v + x`` and ``x``): the same line's same operation."""
     alike = [(x, y) for y in [sooner, *sooner.inputs()] for x in later.inputs() if _are_alike(x, y)]
     if len(_pairs(alike)) < len(alike):  # one line, or one function, makes both a current and a potential
-        alike = [(x, y) for x, y in alike if _shifts(x, y, {})]
+        alike = [(x, y) for x, y in alike if shifts(x, y, {})]
     return _pairs(alike)
 
 
@@ -301,7 +308,7 @@ def _pairs(matches: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
     return [(x, y) for x, y in matches if later[x] == sooner[y] == 1]
 
 
-def _shifts(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels: int = 8) -> bool:
+def shifts(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels: int = 8) -> bool:
     """Return whether ``x`` is ``y`` one step later, judged by a limited number of operations before them."""
     if x.constant or y.constant:
         return y.constant
@@ -317,13 +324,13 @@ def _shift_inputs(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels
         return False
     if not levels:
         return True
-    shifts = partial(_shifts, known=known, levels=levels - 1)
+    inner_shifts = partial(shifts, known=known, levels=levels - 1)
     inner = _arguments(x, y)
     if inner is not None:
-        return all(shifts(*pair) for pair in inner)
+        return all(inner_shifts(*pair) for pair in inner)
     read = [node for node in y.inputs() if not node.constant]
-    return any(shifts(late, y) for late in x.inputs()) or all(
-        any(shifts(late, early) for late in x.inputs()) for early in read
+    return any(inner_shifts(late, y) for late in x.inputs()) or all(
+        any(inner_shifts(late, early) for late in x.inputs()) for early in read
     )
 
 

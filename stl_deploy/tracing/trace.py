@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,12 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
     Raises CaptureError, with the line in the user's file, for what has no form in a graph.
     """
     recorded, end, length = record_steps(model, x, call)
-    if end.divides and _divides_by_a_number(model, x, call):
-        end = ending(recorded.output, recorded.unroller.nodes, length, sums=True)
+    if end.divides or end.readout.start:
+        longer = _of_longer(model, x, call)
+        if longer is not None and end.divides and not longer.divides:  # by a number, not by that of the steps
+            end = ending(recorded.output, recorded.unroller.nodes, length, sums=True)
+        if longer is not None and longer.readout.start == end.readout.start + 1:  # the last steps, however many
+            end = end._replace(readout=replace(end.readout, start=end.readout.start - length))
     steps = fold_steps(end.nodes)
     require_exact_types(steps)
     start_layers(steps)
@@ -67,16 +71,16 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
     )
 
 
-def _divides_by_a_number(model: nn.Module, x: Tensor, call: Call) -> bool:
-    """Return whether a sum over time is divided by the same number in runs of more steps than x has."""
+def _of_longer(model: nn.Module, x: Tensor, call: Call) -> Ending | None:
+    """How the model ends in a run of one more step than x has; None if it runs for so many steps only."""
     if call.time == "inside":
-        return False
+        return None
     at = 1 if call.time == "second" else 0
     longer = x.index_select(at, torch.arange(x.shape[at] + 1) % x.shape[at])
     try:
-        return not record_steps(model, longer, call)[1].divides
+        return record_steps(model, longer, call)[1]
     except CaptureError:
-        return False  # it runs for so many steps only
+        return None
 
 
 def record_steps(

@@ -24,6 +24,7 @@ _LEAVES = ("item", "numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__",
 """Methods of a tensor that hand out its values."""
 _WATCHES = ("item", "numpy", "tolist")
 """Those whose results a model may keep to watch them."""
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _TEXT = ("__format__", "__repr__", "__str__")
 
 
@@ -138,4 +139,7 @@ class Leaks(TorchFunctionMode):
             if name not in _WATCHES:
                 raise watched.refuse()
             return watched
+        if func == _SET_DATA:
+            self.recorder.rebind(*args)
+            return None
         return func(*args, **(kwargs or {}))

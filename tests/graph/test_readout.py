@@ -47,7 +47,7 @@ def test_who_never_spikes_is_not_first() -> None:
         ({"over_time": "median"}, "expected over time mean, sum, max, last, first, or None"),
         ({"then": "tanh"}, "readout: expected then softmax, log_softmax, or None; found 'tanh'"),
         ({"population": 0}, "expected an integer population from 1; found 0"),
-        ({"votes": 3}, "expected readout keys over_time, population, then; found 'votes'"),
+        ({"votes": 3}, "expected readout keys over_time, population, then, start; found 'votes'"),
     ],
 )
 def test_wrong_declarations(wrong, sentence) -> None:

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.readout import Readout
 
 Time = Literal["first", "second", "step", "inside"]
 Change = Callable[[Any], Any]
@@ -88,6 +89,7 @@ SPIKES: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "where": lambda v, theta: torch.where(v > theta, torch.ones_like(v), torch.zeros_like(v)),
     "not below": lambda v, theta: 1.0 - (v < theta).float(),
     "sign": lambda v, theta: torch.relu(torch.sign(v - theta)),
+    "floored": lambda v, theta: torch.floor(v / theta).clamp(0, 1),
 }
 
 RESETS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
@@ -184,6 +186,9 @@ OVER_TIME: dict[str, Change] = {
     "last": lambda y: y[-1],
     "softmax": lambda y: y.mean(0).softmax(-1),
     "burn-in": lambda y: y[2:].mean(0),
+    "late steps": lambda y: y[3:],
+    "last steps": lambda y: y[-3:].sum(0),
+    "squeezed": torch.squeeze,
     "median": lambda y: y.median(0).values,
 }
 
@@ -231,9 +236,24 @@ class Model(nn.Module):
         self.shows_potential = random.random() < 0.15
         self.passes = self.time == "step" and random.random() < 0.7
         self.watches = random.random() < 0.3
+        self.strength = random.choice([1.0, 1.0, 2.0])
+        self.own = random.choice([0.0, 0.0, 0.0, 0.4, -0.3])
+        self.queue = random.choice([0, 0, 0, 0, 2])
+        self.doubled = random.random() < 0.05
         over = OVER_TIME if self.time != "step" else {"every step": OVER_TIME["every step"]}
         self.over_time = self.drawn.choice(random, "output", over)
-        for name in ("taps", "late", "norm", "recurrent", "shows_potential", "passes", "watches"):
+        for name in (
+            "own",
+            "queue",
+            "doubled",
+            "taps",
+            "late",
+            "norm",
+            "recurrent",
+            "shows_potential",
+            "passes",
+            "watches",
+        ):
             if getattr(self, name):
                 self.drawn.words.append(name)
         self.state: Any = None
@@ -252,18 +272,24 @@ class Model(nn.Module):
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One time step."""
         if state is None:
-            state = (torch.zeros(x.shape[0], HIDDEN),) * 3
-        v, w, last = state
-        current = self.enter(x)
+            nothing = torch.zeros(x.shape[0], HIDDEN)
+            state = (nothing, nothing, nothing, (nothing,) * self.queue, self.doubled)
+        v, w, last, queue, begins = state
+        current = self.strength * self.enter(x)
         current = current if self.norm is None else self.norm(current)
         if self.recurrent is not None:
             current = current + self.recurrent(last)
+        if self.own:
+            current = current + self.own * last
         s, v, _ = self.first.step(v, current)
         z, w, potential = self.second.step(w, self.between(s))
         if self.watches:
             self.seen = s.mean().item(), f"{z.mean():.2f}", z.numpy().sum()
         joined = potential if self.shows_potential else self.join(s, z)
-        return self.leave(joined), (v, w, s)
+        if self.queue:
+            joined, queue = queue[0], (*queue[1:], joined)
+        y = self.leave(joined)
+        return (2 * y if begins else y), (v, w, s, queue, False)
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Outputs of all steps, or of one, as the seed says."""
@@ -349,7 +375,7 @@ def differing(model: Model, net: stl.SpikingGraph, x: Tensor) -> str:
     """How many outputs of the graph are not the module's; nothing where all are."""
     expected = outputs_of(model, x).double().numpy()
     run = net.simulate(x.numpy())
-    found = run.y if net.readout.over_time is None and net.readout.then is None else run.readout
+    found = run.y if net.readout == Readout() else run.readout
     if model.time == "second" and found.ndim == 3:
         found = found.swapaxes(0, 1)
     unequal = np.abs(found.reshape(expected.shape) - expected) > TOLERANCE * np.abs(expected).max(initial=1e-9)

@@ -584,7 +584,7 @@ class Leftover(nn.Module):
 @pytest.mark.parametrize("model", [Counting(), Leftover()])
 def test_a_module_that_does_something_else_the_next_time_is_refused(model: nn.Module) -> None:
     x = torch.rand(6, 3, 4)
-    with pytest.raises(CaptureError, match="something else when it is called again on the same input"):
+    with pytest.raises(CaptureError, match="something else on the same input after another call"):
         stl.capture(model, x)
 
 

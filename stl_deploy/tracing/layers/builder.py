@@ -14,7 +14,7 @@ from stl_deploy.graph.program import DT, Floats, Input, Neuron, Output, Program,
 from stl_deploy.tracing.coefficients import close
 from stl_deploy.tracing.cores import Recurrence, find_cores
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
-from stl_deploy.tracing.first_step import require_same_first_step
+from stl_deploy.tracing.first_step import require_same_first_step, require_same_first_values, signals_of
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import Fitted, compact, fit_neuron
@@ -69,6 +69,7 @@ class Builder(ProgramBuilder):
         self._terms: dict[tuple[Signal, int], Operands] = {}
         self._path: frozenset[Signal] = frozenset()
         self._shift = 0
+        self._compared: set[Signal] = set()
 
     def build(self) -> Layers:
         """Build all layers that the output depends on; raise CaptureError, with the line, for parts without a form."""
@@ -80,6 +81,7 @@ class Builder(ProgramBuilder):
         output = self.steps.output
         terms = self.read(output)
         self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), sources=terms))
+        require_same_first_values(self.steps, self._compared)
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
         signals = {name: s for name, s in self.signals.items() if name in kept}
@@ -115,6 +117,9 @@ class Builder(ProgramBuilder):
         signal = ref.signal
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
             return tuple(Source(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
+        product = signal.node.name == "mul" and len(signal.reads()) > 1  # a gate's spikes are compared where it stands
+        if product and not any(node.tensor is None or bool(node.tensor.any()) for node in signal.before[:lag]):
+            return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
         outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
         if outside and _was_zero(signal, lag):
             return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
@@ -215,13 +220,18 @@ class Builder(ProgramBuilder):
         self.places[name] = population.state.node.place
         fitted = fit_neuron(population)
         require_same_first_step(population, fitted, self.steps)
+        self._compared |= signals_of(population)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
         sources: list[Source] = []
         for ref, gain in zip(population.currents, fitted.gains, strict=True):
             terms = self.widened(self.read(ref), self.shape(ref.signal), fitted.neuron.shape)
             sources += self.scaled(terms, gain, fitted.neuron.shape, name)
         if not sources:
-            raise refusal(population.state, f"nothing arrives at the neuron '{name}', for its input is multiplied by 0")
+            raise refusal(
+                population.state,
+                f"nothing arrives at the neuron '{name}': its input is multiplied by 0, or x is read in the first step "
+                "only; let forward take [T, B, ...], and give zeros after the first step",
+            )
         sources += self._own(name, fitted)
         self.nodes[name] = replace(fitted.neuron, name=name, sources=tuple(sources))
         if core.threshold is not None:
