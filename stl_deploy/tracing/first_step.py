@@ -75,7 +75,8 @@ def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> Non
             continue
         drawn = _Drawn(steps)
         first, later = drawn.of_node(signal.first).double(), drawn.of_signal(signal).double()
-        if bool(((first - later).abs() > _TOLERANCE * max(1.0, float(later.abs().max()))).any()):
+        coarse = _TOLERANCE * max(1.0, float(later.abs().max()))
+        if first.shape[1:] != later.shape[1:] or bool(((first - later).abs() > coarse).any()):
             where = signal.node.place
             raise CaptureError(
                 f"'{signal.node.name}'{in_module(where)} does otherwise in step 0 than in the steps after; let every "

@@ -153,7 +153,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         (of_spikes(lambda net, s: s.reshape(B, T, 8)), r"a reshape to \[3, 5, 8\] tears time steps or samples apart"),
         (of_spikes(lambda net, s: s[:, :2]), "part of the batch is taken"),
         (of_spikes(lambda net, s: torch.cat(s.split(1, 1), 1)), "the batch is split"),
-        (of_spikes(lambda net, s: torch.stack([s[0], s[1]])), r"2 values are stacked, .* \(a burn-in, a stride\?\)"),
+        (of_spikes(lambda net, s: torch.stack([s[0], s[1]])), r"found one of 2 \(a stride\?\)"),
         (
             lambda net, x: torch.stack([s[:, :B].t() if t else s[:, :B] for t, s in enumerate(net.spikes(x))]),
             "values of different layouts are stacked over time",
@@ -192,7 +192,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         (of_spikes(lambda net, s: functional.pad(s, (0, 0, 0, 0, -1, 1))), r"'constant_pad_nd' mixes time steps"),
         (steps(lambda net, x: torch.addmm(x @ SIX.t(), x, SIX.t())), "'addmm' multiplies two signals"),
         (steps(lambda net, x: (x.t() @ torch.ones(B, 4)).t()), r"'mm' mixes time steps or samples: \[6, B\]"),
-        (steps(lambda net, x: torch.bmm(x[None], x.t()[None])[0]), "'bmm' multiplies two signals, or mixes time"),
+        (steps(lambda net, x: torch.bmm(x[None], x.t()[None])[0]), "'bmm' mixes time steps or samples"),
         (steps(lambda net, x: torch.bmm(x.t()[None], torch.ones(1, B, 4))[0]), r"'bmm' mixes .*: \[1, 6, B\]"),
         (lambda net, x: net.head(net.spikes(x)).softmax(1), "expected 'softmax' over the last axis, the classes"),
         (
@@ -295,7 +295,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
             lambda net, x: torch.stack(
                 [(s.view(-1, 2, 4) if t else s.view(-1, 4, 2)).mT.flatten(1) for t, s in enumerate(net.spikes(x))]
             ),
-            "the graph's output is not the model's: step 0",
+            "does otherwise in step 0 than in the steps after",
         ),
         (
             lambda net, x: torch.stack([(y := net.fc(s)) + (y if t == T - 1 else net.fc2(s)) for t, s in enumerate(x)]),
@@ -303,7 +303,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         ),
         (
             lambda net, x: torch.stack([s * 2 if t else s for t, s in enumerate(net.spikes(x))]),
-            "the graph's output is not the model's: step 0, .* is 2, expected 1; do the same at every step",
+            "'mul' does otherwise in step 0 than in the steps after; let every step do the same",
         ),
         (
             lambda net, x: net.spikes(x + torch.from_numpy(x.numpy()[0, 0, :1].copy())),
@@ -440,7 +440,6 @@ def test_pooled_spikes_are_joined() -> None:
     ("gate", "reason"),
     [
         (lambda a, b: (1 - a) * (1 - b), "expected at most one negated spike in a product; found two"),
-        (lambda a, b: torch.rsub(a, 1, alpha=2) * b, "found two signals that are not both spikes"),
         (lambda a, b: torch.maximum(a * 2, b), "expected 'maximum' of two spikes"),
         (lambda a, b: torch.maximum(a, UP), "expected 'maximum' of two spikes"),
         (lambda a, b: (a * 2).clamp_max(1.5), "found 'clamp_max' of a current"),
