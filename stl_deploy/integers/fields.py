@@ -15,6 +15,7 @@ ZERO_IS_NONE = frozenset({"v_reset", "v_start"})
 
 _DESCRIPTIONS = {
     "many": ("several-spikes", "it fires several spikes per step"),
+    "rounding": ("rounding", "it rounds its number of spikes to the nearest"),
     "cap": ("several-spikes", "it fires several spikes per step"),
     "v_reset": ("v-reset", "its v_reset is not 0"),
     "v_start": ("v-start", "its potential does not start at 0"),

@@ -21,15 +21,23 @@ _ORDER = (
 _STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
 _PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"
 _SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
+_SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
+_ATTENTION = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_attention_math_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_native_multi_head_attention",
+)
 CONDITIONS = ("bitwise_and", "bitwise_or", "logical_and", "logical_or")
 NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
 _INSTEAD = {
     **dict.fromkeys(NORMS, _NORM),
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
     **dict.fromkeys(("mkldnn_rnn_layer", "unsafe_split", "unsafe_chunk", "_thnn_fused_lstm_cell"), _GATES),
-    "bmm": "it multiplies two signals (attention?), and a graph's weights stay the same",
     **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue", "any", "all"), _ORDER),
-    **dict.fromkeys(("cumsum", "median", "std", "var", "logsumexp", "linalg_vector_norm", "cumprod"), _STATISTIC),
+    **dict.fromkeys(("cumsum", "median", "std", "var", "logsumexp", "cumprod"), _STATISTIC),
+    **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
+    **dict.fromkeys(_ATTENTION, "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING),
     **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
     "floor_divide": "count spikes by torch.clamp(torch.floor(v / θ), 0, cap)",
     **dict.fromkeys(("round", "ceil", "fmod", "remainder", "ne", "eq"), _PREPARED),
@@ -39,7 +47,8 @@ _INSTEAD = {
     "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
     **dict.fromkeys(
         ("_softmax", "_log_softmax"),
-        "it divides by a sum over the classes of each step; return what it reads, and apply it to that",
+        "it divides by a sum over the classes of each step; return what it reads, and apply it to that; spiking "
+        "attention has none: " + _SPIKING,
     ),
     **dict.fromkeys(
         ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "softplus", "hardtanh"), _ACTIVATION

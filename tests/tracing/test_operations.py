@@ -450,6 +450,10 @@ def test_a_gate_that_is_no_neuron_is_refused(gate: Callable[[Tensor, Tensor], Te
     refused(lambda net, x: net.head(gate(net.spikes(x), net.others(x))), reason)
 
 
+def test_a_signal_and_spikes_are_multiplied() -> None:
+    require_same(lambda net, x: net.head(torch.rsub(net.spikes(x), 1, alpha=2) * net.others(x)))
+
+
 def accumulated(start: Any, end: Callable[[Tensor], Tensor]) -> Callable[[Net, Tensor], Tensor]:
     def body(net: Net, x: Tensor) -> Tensor:
         total = start

@@ -3,6 +3,13 @@
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import parametric_lif_net, sew_resnet, spiking_resnet, spiking_vgg
+
+try:  # those of 2.0
+    from spikingjelly.activation_based.model import qkformer, spike_driven_transformer, spikformer
+except ImportError:
+    TRANSFORMERS = False
+else:
+    TRANSFORMERS = True
 from torch import nn
 
 
@@ -105,4 +112,38 @@ CASES = {
     "spiking-resnet18": lambda: (deep(spiking_resnet.spiking_resnet18, neuron.LIFNode), images(), {}),
     "spiking-vgg11-bn": lambda: (deep(spiking_vgg.spiking_vgg11_bn, num_classes=10), images(), {}),
 }
+
+
+def driven(net, side=32):
+    """Norms that have seen images and drive their neurons; the images, once for all steps."""
+    x = torch.rand(4, 3, side, side)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 3.0)
+            nn.init.constant_(module.bias, 1.0)
+    net.train()
+    with torch.no_grad():
+        for _ in range(20):
+            net(x)
+            functional.reset_net(net)
+    return net.eval(), x[:2], {"time": "inside"}
+
+
+def late(mode):
+    net = nn.Sequential(layer.Linear(6, 8), layer.Delay(2), neuron.LIFNode(v_threshold=0.3), layer.Linear(8, 3))
+    functional.set_step_mode(net, mode)
+    return net, (torch.rand(10, 4, 6) > 0.5).float(), {"time": "step"} if mode == "s" else {}
+
+
+small = {"T": 4, "num_classes": 10, "embed_dims": 32}
+CASES |= {"delay-multi": lambda: late("m"), "delay-single": lambda: late("s")}
+if TRANSFORMERS:
+    size = {"img_size_h": 32, "img_size_w": 32, "patch_size": 4}
+    CASES |= {
+        "spikformer": lambda: driven(spikformer.Spikformer(**size, **small, num_heads=4, depths=2)),
+        "qkformer": lambda: driven(qkformer.QKFormer(**small, num_heads=(1, 2, 2), depths=(1, 1, 1))),
+        "spike-driven-transformer": lambda: driven(
+            spike_driven_transformer.SpikeDrivenTransformer(**small, num_heads=4, depths=1)
+        ),
+    }
 GOLDEN = ("if-soft", "lif-single", "lif-v-reset", "max-pool-of-currents", "ilif")
