@@ -81,5 +81,7 @@ def _pass(plan: Plan, layer: Pass, made: Memories, index: int) -> int:
     body = 2 + (plan.widths.value > 0) + 13 - fields.get("keep_from", 0) + (layer.soft and layer.late)
     if layer.filtered:
         body += 1 + 13 - fields.get("filter_from", 0)
+    # The next word is read while this one leaks.
+    ahead = not (layer.filtered or layer.late or layer.emits) and fields.get("keep_from", 0) < 12
     outputs = layer.layout.channels * layer.layout.height * layer.layout.width if layer.emits else 0
-    return 1 + loads + (words - 1) * max(body, loads) + body + outputs
+    return 1 + loads + (words - 1) * max(body - ahead, loads) + body + outputs

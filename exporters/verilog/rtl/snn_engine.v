@@ -311,6 +311,9 @@ module snn_engine #(
     wire filter_done = state == FILTER && last_bit;
     wire word_done   = state == LATE || (state == LEAK && last_bit && !(subtracts && late));
     wire turn        = (state == LOAD || (word_done && !pass_end)) && !loading;  // a word begins in the next clock
+    // The next word's potential may be read while this one leaks, if nothing else is needed for it.
+    reg                    primed;          // it is at the memory's output
+    wire prime       = state == LEAK && bit_at == 4'd11 && !filtered && !late && !emits;
     wire load_issue  = state == READ || turn || loading;
     wire load_last   = loading ? load == LAST_LOAD : LOADS == 1;
     wire leaking_current = state == FILTER;
@@ -321,7 +324,7 @@ module snn_engine #(
     // What a pass leaves is written one clock after it is in 'kept'.
     wire [LANES*WHOLE_BITS-1:0] whole_q, kept_whole;
     wire [LANES*6-1:0]          parts_q, kept_parts;
-    wire                  state_read    = turn || filter_done || (c_valid && !stall);
+    wire                  state_read    = turn || prime || filter_done || (c_valid && !stall);
     wire [STATE_ADDR-1:0] state_read_at = c_valid ? c_state : leaking_current ? pass_value : ahead_state;
     wire clearing = state == CLEAR;
     snn_ram #(.WIDTH(LANES * WHOLE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) wholes (
@@ -414,7 +417,7 @@ module snn_engine #(
             if (VALUE_BITS > 0) begin : has_reset
                 wire signed [STATE_BITS-1:0] after = !fired[n] || late ? own : subtracts ? own - value : value;
                 assign base_next[n*STATE_BITS+:STATE_BITS] =
-                    state == CURRENT ? clip(read, 1'b1) : state == POTENTIAL ? now : after;
+                    state == CURRENT ? clip(read, 1'b1) : state == RESET ? after : now;
             end else begin : no_reset
                 assign base_next[n*STATE_BITS+:STATE_BITS] = state == CURRENT ? clip(read, 1'b1) : now;
             end
@@ -664,6 +667,7 @@ module snn_engine #(
         end
 
         pass_end   <= pass_word == pass_last;
+        primed     <= prime;
         write_kept <= filter_done || word_done;
         write_at   <= filtered && word_done ? pass_value : pass_state;
 
@@ -748,6 +752,7 @@ module snn_engine #(
                 factor <= factor >> 1;
                 if (filter_done) state <= POTENTIAL;  // what is left of the current is written, the potential read
                 else if (last_bit) state <= LATE;
+                if (primed) base <= base_next;
             end
 
             POTENTIAL: begin
@@ -792,7 +797,7 @@ module snn_engine #(
             pass_value <= pass_value + 1'b1;
             pass_word  <= pass_word + 1'b1;
             if (pass_end) entry <= entry + 1'b1;
-            state <= pass_end ? LOOK : loading ? LOAD : filtered ? CURRENT : POTENTIAL;
+            state <= pass_end ? LOOK : loading ? LOAD : filtered ? CURRENT : primed ? FIRE : POTENTIAL;
         end
 
         if (rst) begin
@@ -815,6 +820,7 @@ module snn_engine #(
             d_pools     <= 1'b0;
             loading     <= 1'b0;
             write_kept  <= 1'b0;
+            primed      <= 1'b0;
             rec_valid   <= 1'b0;
         end
     end

@@ -129,6 +129,7 @@ BROKEN = {
     "rounds down": ("own[STATE_BITS-1] && lose;", "1'b0;"),
     "reads what is still to be written": ("assign stall = c_wait != 0;", "assign stall = 1'b0;"),
     "no reset": ("!fired[n] || late ? own", "1'b1 ? own"),
+    "reads ahead where currents come first": ("&& !filtered && !late && !emits", "&& !emits"),
     "no reset to 0": ("&& fired[n] && !late && !subtracts", "&& 1'b0"),
     "one tap too few": (
         "held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS;",
