@@ -104,6 +104,19 @@ def test_cores_draw_power_while_they_work_and_the_first_is_in_the_stepping_power
     assert short.cores == approx((min(fewest, most) * 1.71e-3 * 2e-9, max(fewest, most) * 2.66e-3 * 2e-9))
 
 
+def test_without_pruned_weights_the_low_end_of_a_line_is_less() -> None:
+    whole = np.ones((3, 2))
+    pruned = whole * [[1, 0], [0, 0], [0, 0]]
+    lines = []
+    for weights in (whole, pruned):
+        net = program(start((2,)), linear("a", "in", weights), lif("n", "a", (3,)))
+        chips = measure_energy(net, f32([[[1, 1]]]), step_time={"loihi1": 1e-6}).chips
+        lines.append(next(each for each in chips if each.chip == "loihi1"))
+    before, after = (each.events for each in lines)
+    # the low end is of the 2018 table: one synapse instead of six, and two neurons fewer fire
+    assert after[0] < before[0] - 4 * 23.6 * PJ
+
+
 def test_spinnaker_steps_last_a_millisecond() -> None:
     found = line("spinnaker1")
     assert found.latency == (2e-3, 2e-3)

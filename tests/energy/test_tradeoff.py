@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def point(accuracy: float, joules: float, name: str = "p") -> Point:
 def test_the_front_by_hand() -> None:
     cheap, good, beaten, twin = point(0.8, 1), point(0.9, 2), point(0.8, 1.5), point(0.9, 2, "twin")
     assert pareto_front([beaten, good, cheap, twin]) == (good, cheap, twin)
+
+
+def test_points_of_unlike_samples_do_not_beat_each_other() -> None:
+    """Unlike data sets shared one front, without a word."""
+    good, elsewhere = replace(point(0.9, 1), samples="a"), replace(point(0.8, 2), samples="b")
+    assert pareto_front([good, elsewhere]) == (good, elsewhere)
+    assert pareto_front([good, replace(elsewhere, samples="a")]) == (good,)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), min_size=1, max_size=12))

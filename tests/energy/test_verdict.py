@@ -10,7 +10,7 @@ import pytest
 
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
-from stl_deploy.energy.models.verdict import MOST_WORDS
+from stl_deploy.energy.models.verdict import MOST_WORDS, Findings, range_of_ratios
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
@@ -80,6 +80,18 @@ def test_the_range_is_over_the_whole_page() -> None:
     assert f"it costs {number(min(ratios))} to {number(max(ratios))} times; " in report.spread
     low, high = report.as_dict()["model_range"]["snn_over_ann_range"]
     assert min(ratios) <= low < high <= max(ratios)
+
+
+def test_the_range_includes_models_beyond_the_grid() -> None:
+    report = measure_energy(two_layers(), X, twin=TWIN)
+    cell = quoted(report.comparisons)
+    assert cell is not None
+    alone = Findings(cells=(cell,), break_even=report.break_even, models=report.models)
+    low, high = report.as_dict()["model_range"]["snn_over_ann_range"]
+    assert low < cell.ratio or high > cell.ratio
+    assert range_of_ratios(alone) == (min(low, cell.ratio), max(high, cell.ratio))
+    assert report.ratio_range is not None
+    assert " to ".join(map(number, report.ratio_range)) in report.spread
 
 
 def test_every_item_of_the_numbers_to_quote_is_in_the_json() -> None:
