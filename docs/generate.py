@@ -248,9 +248,10 @@ def options() -> list[str]:
     from dataclasses import MISSING, fields
 
     from stl_deploy.config import options as module
+    from stl_deploy.config import run_options
 
     lines = ["Keywords of methods and verbs. The command line has the same, with `--` and dashes.", ""]
-    for name, kind in vars(module).items():
+    for name, kind in {**vars(module), **vars(run_options)}.items():
         if not name.endswith("Options"):
             continue
         lines += [f"### {name.removesuffix('Options').lower()}", "", inspect.cleandoc(kind.__doc__ or ""), ""]

@@ -10,7 +10,8 @@ import typer
 from stl_deploy.cli.command import command
 from stl_deploy.cli.options import DialectOption, InputGrid, InputOption, Json, Trust
 from stl_deploy.cli.output import console, emit_json
-from stl_deploy.config.options import EnergyOptions, OptimiseOptions, TradeoffOptions
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
+from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.errors import InputError
 
 _VALIDATE = Path("validate")

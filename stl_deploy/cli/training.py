@@ -12,7 +12,8 @@ import typer
 from stl_deploy.cli.command import command
 from stl_deploy.cli.options import DialectOption, JointWeights, Json, RunArg, Trust, completed
 from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
-from stl_deploy.config.options import FoldOptions, QuantiseOptions, RunOptions, TrainOptions
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.config.run_options import QuantiseOptions, RunOptions, TrainOptions
 from stl_deploy.errors import InputError
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from stl_deploy._util.remedies import named
@@ -76,7 +75,8 @@ def _deadline(seconds: float) -> None:
         raise InputError(f"{named('deadline')}: expected seconds above 0, at most {LONGEST:,.0f}; found {seconds:g}")
 
 
-def _input_grid() -> int | None:
+def input_grid_option() -> int | None:
+    """Return the field of the input grid, which several verbs have."""
     return option(
         None,
         "Round the input to multiples of 2^-BITS and declare it so.",
@@ -120,7 +120,7 @@ class FoldOptions:
     )
     merge_pools: bool = option(False, "Of a .nir file: average pools go into weights beside them.", "--merge-pools")
     delays: FoldDelays = option("keep", "steps: delays between two steps are rounded to one; prints the change.")
-    input_grid: int | None = _input_grid()
+    input_grid: int | None = input_grid_option()
 
     def __post_init__(self) -> None:
         if self.delays not in get_args(FoldDelays):
@@ -186,7 +186,7 @@ class ExportOptions:
         of_target=True,
     )
     overwrite: bool = option(False, "Replace a folder whose files were edited.", "--overwrite")
-    input_grid: int | None = _input_grid()
+    input_grid: int | None = input_grid_option()
     verified: bool = option(True, "Read the artifact back and run it.", "--verify/--no-verify")
     deadline: float = _seconds()
     target_options: Mapping[str, Any] = _plug_in()
@@ -220,7 +220,7 @@ class ExportKeywords(TypedDict, total=False):
 class CheckOptions:
     """Options of check."""
 
-    input_grid: int | None = _input_grid()
+    input_grid: int | None = input_grid_option()
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     lanes: int | None = option(None, "verilog: neurons at work at a time.", of_target=True)
     flash: str | None = option(
@@ -248,7 +248,7 @@ class VerifyOptions:
     lava: artifacts also run on every other backend that reads them and must equal one of our models, Lava above all.
     """
 
-    input_grid: int | None = _input_grid()
+    input_grid: int | None = input_grid_option()
     lava: bool = option(True, "Leave Lava out even if it is installed.", "--no-lava")
     deadline: float = _seconds()
 
@@ -269,7 +269,7 @@ class SimulateOptions:
     """Options of simulate. Raises InputError for an invalid deadline."""
 
     record: bool = option(False, "Also every spiking node's spikes.", "--record")
-    input_grid: int | None = _input_grid()
+    input_grid: int | None = input_grid_option()
     thresholds: NetxThresholds | None = option(None, "loihi and lava: as export's.", of_target=True)
     numeric: Numeric | None = option(
         None,
@@ -316,7 +316,7 @@ class EnergyOptions:
         parse="texts",
     )
     input_coding: str | None = option(None, "spikes, graded or analog.", choices="codings")
-    input_grid: int | None = _input_grid()
+    input_grid: int | None = input_grid_option()
     measure: bool = option(False, "Also read this machine's energy counters under ONNX Runtime.", "--measure")
     step_time: Mapping[str, float] = mapping(
         "Seconds of one time step as measured on a chip, as in loihi1=66e-6; may be repeated.",
@@ -360,135 +360,3 @@ class TradeoffOptions:
     def __bool__(self) -> bool:
         """Return whether any point is requested."""
         return self.over_steps or self.over_checkpoints or self.early_exit
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimiseOptions:
-    """Options of optimise: the goal, and the limits of the search.
-
-    goal: ``energy``. margin: percentage points that a point may be behind the ANN twin, as measured. minutes: no
-    training begins after this time. processes: networks trained at a time.
-    """
-
-    goal: str = option("energy", "What to save: energy.", "--for", metavar="GOAL")
-    margin: float = option(0.5, "Percentage points that a point may be behind the ANN twin.", metavar="POINTS")
-    minutes: float = option(10.0, "Begin no training after so many minutes; call again to go on.", metavar="M")
-    processes: int = option(2, "Train N networks at a time.", metavar="N")
-
-    def __post_init__(self) -> None:
-        """Raise InputError for another goal, or a number out of range."""
-        if self.goal != "energy":
-            raise InputError(f"{named('goal')}: expected energy; found '{self.goal}'")
-        if not self.minutes >= 0:
-            raise InputError(f"{named('minutes')}: expected a number from 0 up; found {self.minutes:g}")
-        if self.processes < 1:
-            raise InputError(f"{named('processes')}: expected 1 or more; found {self.processes}")
-
-
-class OptimiseKeywords(TypedDict, total=False):
-    """Fields of `OptimiseOptions`."""
-
-    goal: str
-    margin: float
-    minutes: float
-    processes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantiseOptions:
-    """Options of quantise: training on in integers.
-
-    lr: None: 0.3 of the run's, 0.03 of a one-cycle's. samples: None: all. resume: go on with what a call that did not
-    end has trained.
-    """
-
-    epochs: int = option(10, "Epochs of fine-tuning; 0 rounds only.")
-    weight_bits: int = option(8, "Bits of a weight that neurons read, with its sign: 2 to 8.")
-    lr: float | None = option(None, "Learning rate to begin with; default: 0.3 of the run's (one_cycle: 0.03).")
-    samples: int | None = option(None, "Test images to compare on; default: all.")
-    device: str = option("cpu", "cpu or cuda, for the training.")
-    input_grid: int | None = _input_grid()
-    resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
-
-
-class QuantiseKeywords(TypedDict, total=False):
-    """Fields of `QuantiseOptions`."""
-
-    epochs: int
-    weight_bits: int
-    lr: float | None
-    samples: int | None
-    device: str
-    input_grid: int | None
-    resume: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Named changes to a configuration; `changes` has them all as ``key=value``."""
-
-    mode: LearningMode | None = option(None, "stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
-    seed: int | None = option(None, "Seed of weights, order, encoding and dropout.")
-    device: str | None = option(None, "auto, cpu or cuda.", choices="devices")
-    data_dir: str | None = option(
-        None,
-        "Where the dataset's files are already; default: downloaded.",
-        "--data-dir",
-        metavar="DIR",
-        kind=Path | None,
-        parse="path_text",
-    )
-    input_grid: int | None = _input_grid()
-    set: tuple[str, ...] = option(
-        (),
-        "Change one key, as in --set train.epochs=3. May be repeated.",
-        "--set",
-        metavar="KEY=VALUE",
-        kind=list[str] | None,
-        parse="texts",
-    )
-
-    def __bool__(self) -> bool:
-        """Return whether anything is changed."""
-        return bool(self.changes)
-
-    @property
-    def changes(self) -> list[str]:
-        """Return the changes as ``--set`` takes them, named ones first."""
-        from json import dumps
-
-        named = {
-            "train.mode": self.mode,
-            "train.seed": self.seed,
-            "train.device": self.device,
-            "dataset.data_dir": None if self.data_dir is None else dumps(self.data_dir),
-            "dataset.input_bits": self.input_grid,
-        }
-        return [*(f"{key}={value}" for key, value in named.items() if value is not None), *self.set]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Steps of the whole run.
-
-    lava: simulate on Lava where it is installed. twin: train the ANN of the same topology, once, to compare with.
-    frontier: train narrower ANNs, once, for the cheapest that is as accurate.
-    """
-
-    resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
-    overwrite: bool = option(False, "Replace the run or training that the folder holds.", "--overwrite")
-    lava: bool = option(True, "Leave Lava out even if it is installed.", "--no-lava")
-    twin: bool | Literal["kept"] = option(True, "Do not train the ANN twin to compare with.", "--no-twin", kind=bool)
-    frontier: bool = option(
-        True, "Do not train narrower ANNs, to find the cheapest that is as accurate.", "--no-frontier"
-    )
-
-
-class RunKeywords(TypedDict, total=False):
-    """Fields of `RunOptions`."""
-
-    resume: bool
-    overwrite: bool
-    lava: bool
-    twin: bool | Literal["kept"]
-    frontier: bool

@@ -20,7 +20,8 @@ from stl_deploy._util.remedies import named
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
-from stl_deploy.config.options import FoldOptions, QuantiseKeywords, QuantiseOptions
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.config.run_options import QuantiseKeywords, QuantiseOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.netx.chain import refusals

@@ -19,7 +19,7 @@ from stl_deploy._util.files import write_json
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import verb
 from stl_deploy.config.load import load_config
-from stl_deploy.config.options import OptimiseOptions
+from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, load_dataset
 from stl_deploy.data.complete import has_fixed_steps

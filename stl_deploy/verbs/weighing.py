@@ -11,7 +11,8 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_text
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.units import with_unit
-from stl_deploy.config.options import EnergyOptions, OptimiseKeywords, OptimiseOptions, TradeoffOptions
+from stl_deploy.config.options import EnergyOptions, TradeoffOptions
+from stl_deploy.config.run_options import OptimiseKeywords, OptimiseOptions
 from stl_deploy.energy.paired import MARGIN, check_margin, percent
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.artifacts import labels_of

@@ -17,7 +17,7 @@ from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import verb
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
-from stl_deploy.config.options import RunKeywords, RunOptions
+from stl_deploy.config.run_options import RunKeywords, RunOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy

@@ -21,11 +21,12 @@ from stl_deploy._util import temporary
 from stl_deploy._util.tables import html_table
 from stl_deploy.cli.app import app
 from stl_deploy.cli.command import command
-from stl_deploy.config import options
+from stl_deploy.config import options, run_options
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
-CLASSES = [name for name in vars(options) if name.endswith("Options")]
-TWINS = [name for name in CLASSES if hasattr(options, name.replace("Options", "Keywords"))]
+NAMES = {**vars(options), **vars(run_options)}
+CLASSES = [name for name in NAMES if name.endswith("Options")]
+TWINS = [name for name in CLASSES if name.replace("Options", "Keywords") in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,13 @@ def net() -> SpikingGraph:
 
 @pytest.mark.parametrize("name", TWINS)
 def test_keywords_are_the_fields(name: str) -> None:
-    named = get_type_hints(getattr(options, name.replace("Options", "Keywords")))
-    assert named == get_type_hints(getattr(options, name))
+    named = get_type_hints(NAMES[name.replace("Options", "Keywords")])
+    assert named == get_type_hints(NAMES[name])
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_field_has_a_help_text_and_no_position(name: str) -> None:
-    for one in fields(getattr(options, name)):
+    for one in fields(NAMES[name]):
         assert one.kw_only
         assert options.shown(one).help.endswith((".", ")"))
 
@@ -76,7 +77,7 @@ def gathered(line: str, *classes: type) -> list[Any]:
 
 
 def test_a_command_gathers_what_was_given() -> None:
-    run, train = options.RunOptions, options.TrainOptions
+    run, train = run_options.RunOptions, run_options.TrainOptions
     line = "--no-twin --set a=1 --set b=2 --data-dir x"
     assert gathered(line, run, train) == [run(twin=False), train(set=("a=1", "b=2"), data_dir="x")]
     assert train(set=("a=1", "b=2"), data_dir="x").changes == ['dataset.data_dir="x"', "a=1", "b=2"]

@@ -351,7 +351,7 @@ ELSEWHERE = {
     "pipeline/candidates.py:_kept": "tests/energy/test_tradeoff.py",
     "pipeline/candidates.py:_input": "tests/energy/test_tradeoff.py",
     "verbs/searching.py:_checked": "tests/pipeline/test_optimise.py",
-    "config/options.py:__post_init__": "tests/pipeline/test_optimise.py",
+    "config/run_options.py:__post_init__": "tests/pipeline/test_optimise.py",
     "verbs/quantising.py:quantise": "tests/pipeline/test_quantising.py",
     "verbs/quantising.py:_train": "tests/pipeline/test_quantising.py",
     "pipeline/evaluate_graph.py:": "tests/pipeline/test_evaluate_backends.py",
