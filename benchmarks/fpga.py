@@ -154,7 +154,7 @@ that clock. After synthesis: the netlist of cells, simulated with yosys's models
 multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
 
 Networks: digits and n_mnist_small are the presets; digits_4bit and digits_2bit are digits after
-`quantise --weight-bits 4 --epochs 15` and `2` (float: 98.61 %); mnist_up5k is `benchmarks/fpga_mnist.yaml` (97.58 % of
+`quantise --weight-bits 4 --epochs 15` and `2` (float: 98.61 %); mnist_up5k is `benchmarks/fpga_mnist.yaml` (97.59 % of
 10,000 in integers; the row has the first 500). "engine" is the beginning of the SHA-256 of `snn_engine.v`: rows of an
 older text have its clocks. A convolutional MNIST network for ECP5 25F, ECG on UP5K and Gowin were not placed.
 
