@@ -50,7 +50,7 @@ def render_plan(plan: Plan, about: About) -> dict[str, str]:
 
 def _wrapped(text: str) -> str:
     """Break long lines of C at the last comma that fits, aligned below the first argument."""
-    return "\n".join(part for line in text.split("\n") for part in _broken(line))
+    return "\n".join(line if len(line) <= WIDTH else "\n".join(_broken(line)) for line in text.split("\n"))
 
 
 def _broken(line: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from stl_deploy._util.tables import html_table
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.compare import Tally, rate_warnings
 from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import run
@@ -98,6 +98,7 @@ class Proof:
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
         output = first if self.left_aside else ""
         output += f"; state passed from step to step: {', '.join(self.states)}" if self.states else ""
+        output += "".join(f"; {one}" for one in rate_warnings({layer.layer: layer.rate for layer in self.layers}))
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "

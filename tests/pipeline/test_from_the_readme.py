@@ -130,3 +130,20 @@ def test_8_bit_images_are_told_to_be_scaled() -> None:
     with pytest.raises(stl.InputError, match=r"integers up to 255, as 8-bit images hold; give input_grid=0"):
         unscaled.fold(input_grid=8)
     assert unscaled.fold(input_grid=0).program.metadata["input"]["max"] == 255
+
+
+@pytest.mark.parametrize(("bias", "word"), [(-50.0, "silent"), (50.0, "saturated")])
+def test_a_silent_or_saturated_network_says_so_beside_every_zero(bias: float, word: str, tmp_path: Path) -> None:
+    """Proof, export, verification and energy: 0 differing spikes prove nothing there, and no ratio is quoted."""
+    layer = nn.Linear(4, 3)
+    nn.init.constant_(layer.bias, bias)
+    x = (torch.rand(6, 4, 4) < 0.4).float()
+    with pytest.warns(UserWarning, match=f"a {word} layer proves nothing"):
+        net = stl.capture(nn.Sequential(layer, stl.LIF((3,))), x)
+    assert f"a {word} layer proves nothing" in str(net.proof)
+    assert f"a {word} layer proves nothing" in str(net.export(tmp_path / "net.onnx"))
+    assert f"a {word} layer proves nothing" in str(net.verify(tmp_path / "net.onnx", x))
+    if word == "silent":
+        verdict = net.energy(x).as_dict()["verdict"]
+        assert "silent" in verdict
+        assert "times" not in verdict
