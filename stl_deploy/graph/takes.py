@@ -19,7 +19,7 @@ _REMEDIES: dict[type[ir.Node], str] = {
     ir.MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
     ir.Product: "use weights that stay the same in its place",
     ir.Concat: "split it: the pass split_concats",
-    ir.Gather: "absorb it: the pass absorb_permutations",
+    ir.Gather: "keep one order of axes, as this target cannot rearrange values",
 }
 
 
