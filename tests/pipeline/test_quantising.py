@@ -108,7 +108,7 @@ def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, m
 def test_what_cannot_be_trained_is_refused_before_the_long_work(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object, host: bool) -> None:
+    def refused(*_: object, **_options: object) -> None:
         raise InputError("not in integers")
 
     monkeypatch.setattr(quantising, "quantised_network", refused)
