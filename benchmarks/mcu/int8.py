@@ -150,7 +150,7 @@ class _Code:
     large: int = 0
 
     def table(self, ctype: str, name: str, values: NDArray[Any]) -> None:
-        flat = np.ascontiguousarray(values).reshape(-1)
+        flat = np.ascontiguousarray(values, np.int64).reshape(-1)
         self.tables.append(f"static const {ctype} {name}[{flat.size}] = {{\n{literals(flat)}\n}};\n")
 
     def add(self, i: int, layer: Layer, seen: NDArray[np.float64]) -> None:

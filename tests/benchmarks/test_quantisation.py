@@ -58,7 +58,7 @@ def test_rows_from_float_to_trained_with_lavas_word(first):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_a_device_that_is_not_there_is_told_at_once(tmp_path, capsys):
     assert call(tmp_path / "no run", tmp_path, "--device", "cuda") == 2
-    assert capsys.readouterr().err == "error: device: expected cpu; found 'cuda' and 0 CUDA devices\n"
+    assert capsys.readouterr().err == "error: --device: expected cpu; found 'cuda' and 0 CUDA devices\n"
 
 
 def test_the_same_command_again_does_nothing_anew(first, digits_run, tmp_path, monkeypatch):
