@@ -199,7 +199,7 @@ def test_a_prefix_that_is_no_identifier(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["int", "class", "main", "restrict", "nullptr"])
 def test_a_prefix_that_is_reserved(name: str) -> None:
-    with pytest.raises(InputError, match=f"'{name}' is reserved in C or C.*choose another name, as --name {name}_net"):
+    with pytest.raises(InputError, match=f"'{name}' is reserved in C or C.*choose another name, as name='{name}_net'"):
         require_prefix(name)
     assert require_prefix(f"{name}_net") == f"{name}_net"
 
