@@ -98,7 +98,9 @@ class Proof:
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
         output = first if self.left_aside else ""
         output += f"; state passed from step to step: {', '.join(self.states)}" if self.states else ""
-        output += "".join(f"; {one}" for one in rate_warnings({layer.layer: layer.rate for layer in self.layers}))
+        output += "".join(
+            f"; {warning}" for warning in rate_warnings({layer.layer: layer.rate for layer in self.layers})
+        )
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "

@@ -94,18 +94,18 @@ class _Drawn:
         self._generator = torch.Generator().manual_seed(0)
 
     def of_signal(self, signal: Signal) -> Tensor:
-        """What later steps make in step 0."""
+        """Return what later steps make in step 0."""
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, self._read)
         args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
         return signal.node.run(args, kwargs, _SIZES)
 
     def of_node(self, node: Node) -> Tensor:
-        """What a node of step 0 makes."""
+        """Return the value that a node of step 0 makes."""
         if node.tensor is not None:
             return node.tensor
         signal, step = self.steps.of_node.get(node, (None, 0))
         if node.name == "input":
-            signal = next(one for one in self.steps.signals if one.node.name == "input")
+            signal = next(each for each in self.steps.signals if each.node.name == "input")
         if signal is not None:
             return self._read(Ref(signal, -step))
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self.of_node)

@@ -80,14 +80,14 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
                 "adds it at every step; take the mean over time in place of the sum, or leave the bias out",
                 line=last.place.line,
             )
-        rule, each = "mean", tuple(_times(one, len(taken), nodes) for one in each)
+        rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)
     divides = rule == "mean" and node.name != "time_mean"
-    made = tuple(_at_step(tail, one, nodes) for one in each)
+    made = tuple(_at_step(tail, term, nodes) for term in each)
     return Ending(made, Readout(rule, population, then, start), None, divides)
 
 
 def _all_steps(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[tuple[Node, ...], int]:
-    """The outputs of all steps, of which ``taken`` are the last; and the first step that is taken."""
+    """Return the outputs of all steps, of which ``taken`` are the last, and the first step that is taken."""
     if len(taken) == steps:
         return taken, 0
     chain = _with_earlier(taken, nodes, steps)
@@ -101,21 +101,21 @@ def _all_steps(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[tuple
 
 
 def _with_earlier(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[Node, ...] | None:
-    """The outputs of the last steps, and before them those that the code makes, or leaves out, of earlier steps."""
+    """Return the outputs of the last steps and, before them, those of earlier steps, made or left out."""
     chain = _chain(taken[-1], nodes, steps)
     if chain is not None and chain[-len(taken) :] == taken:
         return chain
-    inner = tuple(one for node in taken for one in node.inputs() if not one.constant)
+    inner = tuple(source for node in taken for source in node.inputs() if not source.constant)
     if len(inner) != len(taken) or not all(shifts(*pair, {}) for pair in pairwise(reversed(taken))):
         return None
     before = _with_earlier(inner, nodes, steps)
     if before is None:
         return None
-    return (*(_at_step([taken[-1]], one, nodes) for one in before[: steps - len(taken)]), *taken)
+    return (*(_at_step([taken[-1]], source, nodes) for source in before[: steps - len(taken)]), *taken)
 
 
 def _chain(last: Node, nodes: Nodes, steps: int) -> tuple[Node, ...] | None:
-    """What makes the output of the last step, at every step; None if it is not made so often."""
+    """Return the nodes that make the output of the last step, one a step; None if there are fewer than steps."""
     alike, chain = nodes.alike(last), [last]
     while len(chain) < steps:  # one line may make several layers, in a loop or a function
         before = [n for n in alike if n.number < chain[-1].number]
@@ -238,10 +238,10 @@ def _accumulated(node: Node, nodes: Nodes, steps: int) -> tuple[Node, ...] | Non
         return None
     if node.constant and node.tensor is not None and bool(node.tensor.any()):
         return None
-    found = tuple(reversed(terms))
-    if len(found) < steps:  # the last steps, or no sum over time
-        return found if _with_earlier(found, nodes, steps) is not None else None
-    return found if len(found) == steps else None
+    summed = tuple(reversed(terms))
+    if len(summed) < steps:  # the last steps, or no sum over time
+        return summed if _with_earlier(summed, nodes, steps) is not None else None
+    return summed if len(summed) == steps else None
 
 
 def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node, ...]] | None:

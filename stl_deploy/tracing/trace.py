@@ -72,7 +72,7 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
 
 
 def _of_longer(model: nn.Module, x: Tensor, call: Call) -> Ending | None:
-    """How the model ends in a run of one more step than x has; None if it runs for so many steps only."""
+    """Return how the model ends in a run of one more step than x has; None if it runs for so many steps only."""
     if call.time == "inside":
         return None
     at = 1 if call.time == "second" else 0

@@ -368,10 +368,10 @@ def test_synaptic_currents_and_several_spikes(loop: bool, tmp_path: Path) -> Non
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Adaptive(Neuron):
+class Refractory(Neuron):
     """A neuron with a field that nobody reads."""
 
-    adaptation: float = 0.0
+    rest: float = 0.0
 
 
 def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
@@ -379,9 +379,9 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
 
     def grown(node: Any, value: float) -> Any:
         own = {field.name: getattr(node, field.name) for field in fields(node)}
-        return Adaptive(**own, adaptation=value) if isinstance(node, Neuron) else node
+        return Refractory(**own, rest=value) if isinstance(node, Neuron) else node
 
-    for value, slugs in ((0.0, []), (0.5, ["adaptation"])):
+    for value, slugs in ((0.0, []), (0.5, ["rest"])):
         changed = replace(program, nodes=tuple(grown(node, value) for node in program.nodes))
         errors = [finding.slug for finding in CFormat().check(changed) if finding.severity == "error"]
         assert errors == slugs

@@ -133,7 +133,7 @@ def test_without_a_reader_graphs_inputs_and_expected_outputs_are_written(tmp_pat
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "expected --reader"),
+        ({}, "expected reader=COMMAND"),
         ({"reader": "  "}, "expected a command"),
         ({"reader": "no-such-reader-program"}, "cannot be started"),
         ({"reader": "true", "dialect": "snntroch"}, "did you mean 'snntorch'"),
