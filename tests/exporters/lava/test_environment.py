@@ -60,8 +60,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def test_nothing_there(place: Place) -> None:
     now = environment.status()
     assert not now.ready
-    assert now.reason == f"no Lava environment at {place.venv}; run: stl-deploy lava install"
-    with pytest.raises(ToolError, match="stl-deploy lava install"):
+    assert now.reason == f"no Lava environment at {place.venv}; run: stl_deploy.verbs.lava_install()"
+    with pytest.raises(ToolError, match=r"verbs\.lava_install\(\)"):
         environment.require()
 
 
