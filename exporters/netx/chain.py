@@ -100,7 +100,8 @@ def _check_host(node: ir.Node) -> None:
 def _check_synapse(before: ir.Node | None, neuron: ir.Neuron) -> None:
     """Refuse a neuron that reads no layer of weights and no pool."""
     if not isinstance(before, ir.Linear | ir.Conv | ir.Pool):
-        refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
+        reason = "one of its inputs comes without a Linear or Conv before it"
+        refuse(neuron, "no-synapse", reason, "put a synapse with identity weights on that way")
 
 
 def refusals(program: ir.Program) -> list[UnsupportedError]:

@@ -23,6 +23,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
     yield from (from_error(error) for error in refused)
     if refused:
         yield from _too_many(program, chip)
+        yield from rounded_if_held(program)
         return
     simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
     for node in dict.fromkeys(core.node for core in simple.placement.cores):
@@ -40,6 +41,12 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
     yield from rounded(program, [node.name for node in read_chain(program).readout])
     yield from wide_findings(program)
+
+
+def rounded_if_held(program: Program) -> Iterator[Finding]:
+    """Yield what integers would round in a network that netx refuses, up to the last spiking node."""
+    last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
+    yield from rounded(program, {node.name for node in program.nodes[last + 1 :]})
 
 
 def _too_many(program: Program, chip: Chip) -> Iterator[Finding]:

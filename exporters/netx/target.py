@@ -18,7 +18,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
 from stl_deploy.exporters.netx.accumulator import range_warnings, wide_findings, wide_layers
 from stl_deploy.exporters.netx.chain import read_chain, refusals
-from stl_deploy.exporters.netx.chip_check import check_chip
+from stl_deploy.exporters.netx.chip_check import check_chip, rounded_if_held
 from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
@@ -134,8 +134,7 @@ class Netx(Format):
         """Return everything that keeps Loihi's integers from holding the network, node by node, and their rounding."""
         refused = [from_error(error) for error in refusals(program)]
         if refused:
-            last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
-            return [*refused, *rounded(program, {node.name for node in program.nodes[last + 1 :]})]
+            return [*refused, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
         return [*rounded(program, host), *wide_findings(program)]
 

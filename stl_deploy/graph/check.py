@@ -27,13 +27,17 @@ def check_sums(program: Program) -> Iterator[Finding]:
                 "warning",
                 proof.node,
                 f"float32 sums can depend on their order here ({proof.reason})",
-                "put it on an exact grid ("
-                + remedy(
-                    cli="stl-deploy fold FILE --exact-grid, --input-grid BITS for real input",
-                    python="net.fold(), for real input net.fold(input_grid=BITS)",
-                )
-                + "), or measure the agreement with verify",
+                f"put it on an exact grid ({_onto_a_grid()}), or measure the agreement with verify",
             )
+
+
+def _onto_a_grid() -> str:
+    """Return the folds that make sums exact: input is spikes and counts, or real numbers of so many bits."""
+    return remedy(
+        cli="stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0 for spikes and counts, "
+        "--input-grid BITS for real input",
+        python="net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS) for real input",
+    )
 
 
 TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_sums}

@@ -15,6 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError, InputError
@@ -69,6 +70,7 @@ _CAUSES = ("random numbers", "forward changes")
 Spikes = Mapping[str, Floats]
 
 
+@right_keywords({"batch_first": "time", "input": "x", "inputs": "x", "target": "output"})
 def capture(
     model: nn.Module,
     x: Any,

@@ -51,6 +51,11 @@ class Simulation:
         return self.rule(self.y)
 
 
+def _named(model: str) -> str:
+    """Return a model that a run is compared with as readers of an export's summary know it."""
+    return {"reference": "the graph", "loihi": "the integers"}.get(model, model)
+
+
 class Exported(dict[str, Any]):
     """An artifact's manifest as a mapping, and its path; its repr has three lines."""
 
@@ -74,7 +79,7 @@ class Exported(dict[str, Any]):
         if verified is None:
             return "not verified"
         results = [
-            f"{run['differing']:,} of {run['compared']:,} spikes differ from {run['against']}"
+            f"{run['differing']:,} of {run['compared']:,} spikes differ from {_named(run['against'])}"
             for run in verified["runs"]
         ]
         return f"run on {verified['input']}: {'; '.join([*results, *verified['warnings']])}"

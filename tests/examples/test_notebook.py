@@ -38,8 +38,8 @@ def test_it_trains_captures_and_exports(ran: list[dict[str, Any]]) -> None:
     printed = "".join(text for cell in ran for output in cell["outputs"] for text in output.get("text", []))
     assert float(printed.split("%")[0]) > 90
     plain = "\n".join(_data(cell, "text/plain") for cell in ran)
-    assert "0 of 51,712 spikes differ from reference" in plain
-    assert "0 of 51,712 spikes differ from loihi" in plain
+    assert "0 of 51,712 spikes differ from the graph" in plain
+    assert "0 of 51,712 spikes differ from the integers" in plain
 
 
 def test_proof_graph_and_bill_draw_themselves(ran: list[dict[str, Any]]) -> None:

@@ -144,7 +144,7 @@ def test_an_export_is_three_lines_and_its_manifest(net: SpikingGraph, tmp_path: 
     assert json.loads((tmp_path / "net.onnx.manifest.json").read_text()) == done
     first, second, third = repr(done).splitlines()
     assert first.startswith(f"{tmp_path / 'net.onnx'}: onnx, ")
-    assert second == "run on 4 samples of x: 0 of 220 spikes differ from reference"
+    assert second == "run on 4 samples of x: 0 of 220 spikes differ from the graph"
     assert third.startswith("net.onnx.manifest.json beside it: ")
     assert repr(net.export(tmp_path / "a.onnx", verified=False)).splitlines()[1] == "not verified"
 

@@ -56,10 +56,10 @@ def _names(room: Room, name: str) -> Any:
 
 REMEDIES = (
     Remedy(
-        "graph/check.py:check_sums",
+        "graph/check.py:_onto_a_grid",
         lambda room: _found(room.analog, "onnx"),
-        "net.fold(input_grid=BITS)",
-        "stl-deploy fold FILE --exact-grid, --input-grid BITS",
+        "net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS)",
+        "stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
         lambda room: _without(_folded(room), "sums-not-exact", "onnx"),
     ),
     Remedy(

@@ -152,4 +152,5 @@ def test_every_refusal_is_told() -> None:
 
 def test_room_is_asked_for_what_netx_holds_alone() -> None:
     program = Builder((3,)).linear("fc", np.eye(3)).lif("a", 1.0, reset="subtract").program()
-    assert [(found.node, found.slug) for found in check_chip(program, chip())] == [("a", "soft-reset")]
+    findings = [(finding.node, finding.slug) for finding in check_chip(program, chip())]
+    assert findings == [("a", "soft-reset"), ("in", "input-unstated"), ("fc", "quantisation"), ("a", "quantisation")]
