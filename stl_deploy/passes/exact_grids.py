@@ -10,6 +10,7 @@ their biases of 1.
 
 The pass goes through the Program in running order. Where the grid of what arrives is known, float64 weights are
 rounded; float32 ones are taken for rounded. Spikes are a grid by themselves; input is one if the metadata declare it.
+A layer that no such grid keeps as fine as 8 bits do stays as it is, without exact sums: `check` reports it.
 The weights that a dense population's own spikes come back through are rounded together with those before it, as their
 terms make one sum.
 """
@@ -40,6 +41,12 @@ from stl_deploy.passes.base import LayerGrid, Nodes, Pass, Rewritten, with_nodes
 
 _COARSEST = -24
 _FINEST = 100
+_LEAST = 64
+"""Steps up to a layer's largest weight that its grid has at least: those of 8-bit weights with their sign."""
+
+
+class NoGridError(InputError):
+    """No grid with exact sums keeps the weights of a layer as fine as 8 bits do."""
 
 
 def finest_exact_grid(
@@ -48,7 +55,8 @@ def finest_exact_grid(
     """Round a layer's weight and bias to the finest grid with exact sums, unless their sums are exact already.
 
     mantissa: bits that sums may take. Returns the rounded float32 weight and bias, and the grid. Raises InputError if
-    the weights are so uneven that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
+    the sum of magnitudes is not finite, and NoGridError if every grid with exact sums is coarser than 8-bit weights,
+    as behind another layer without a neuron between, whose values take most of the 24 bits already.
     """
     magnitude = largest_sum(weight, bias, arriving)
     if not np.isfinite(magnitude):
@@ -58,13 +66,16 @@ def finest_exact_grid(
         own = max(fraction_bits(weight), fraction_bits(bias))
         return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
     finest = mantissa - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
+    largest = float(np.abs(weight).max(initial=0.0))
     for k in range(min(finest, _FINEST), _COARSEST, -1):
+        if largest * 2.0**k < _LEAST:
+            break
         w, b = round_to_grid(weight, k), round_to_grid(bias, k)
         grid = Grid(k + arriving.fraction_bits, largest_sum(w, b, arriving))
         if grid.bits <= mantissa:
             change = max(largest_difference(w, weight), largest_difference(b, bias))
             return w, b, LayerGrid(node, k, grid.bits, change)
-    raise InputError(f"layer '{node}': sums of {magnitude:g} fit on no grid")
+    raise NoGridError(f"layer '{node}': sums of {magnitude:g} fit on no grid")
 
 
 def _round(program: Program) -> Rewritten:
@@ -79,7 +90,14 @@ def _round(program: Program) -> Rewritten:
         wide = isinstance(node, Linear | Conv) and node.weight.dtype == np.float64 and node.name not in rounded
         if wide and arriving is not None:
             back = _back(program, nodes, node.name)
-            made = _rounded(nodes, node.name, arriving) if back is None else _together(nodes, node.name, back, arriving)
+            try:
+                if back is None:
+                    made = _rounded(nodes, node.name, arriving)
+                else:
+                    made = _together(nodes, node.name, back, arriving)
+            except NoGridError:
+                known[node.name] = None
+                continue
             chosen.append(made)
             rounded |= {node.name} if back is None else {node.name, back}
         known[node.name] = output_grid(nodes[node.name], arriving, program.metadata)

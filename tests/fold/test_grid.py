@@ -1,5 +1,6 @@
 """The grid makes sums exact in any order, and the proof fails when the grid is broken."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from stl_deploy.graph.exact import (
     synaptic,
 )
 from stl_deploy.graph.program import Floats, Input, Linear, Neuron, Node, Output, Program, Source
-from stl_deploy.passes.exact_grids import PASS, finest_exact_grid
+from stl_deploy.passes.exact_grids import PASS, NoGridError, finest_exact_grid
+from tests.exporters.netx.programs import Builder
 
 
 def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:
@@ -158,3 +160,29 @@ def test_a_recurrent_population_whose_sums_are_exact_stays_as_it_is(back: list[l
     assert isinstance(same, Linear)
     np.testing.assert_array_equal(same.bias, bias)
     assert all(proof.exact for proof in prove_exact(made.program))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_layers_without_a_neuron_between_keep_their_weights(heads: int) -> None:
+    """Behind one exact layer no 24-bit grid is fine enough: the next stays as it is, and its values with it."""
+    rng = np.random.default_rng(heads)
+    builder = Builder((6,)).linear("a", rng.normal(size=(8, 6))).lif("lif", 1.0)
+    for head in range(heads):
+        builder = builder.linear(f"head{head}", rng.normal(size=(8, 8)) / 3)
+    drawn = builder.program()
+    nodes = [replace(n, weight=n.weight / 3.0) if isinstance(n, Linear) else n for n in drawn.nodes]
+    wide = [replace(n, weight=n.weight.astype(np.float64)) if isinstance(n, Linear) else n for n in nodes]
+    program = Program(tuple(wide), 1e-4, {"input": {"coding": "analog", "fraction_bits": 0, "max": 1.0}})
+    made = PASS.run(program)
+    assert {grid.node for grid in made.grids} == {"a", "head0"}
+    for node in program.nodes:
+        if isinstance(node, Linear):
+            weight = made.program.by_name[node.name].weight
+            np.testing.assert_allclose(weight, node.weight, atol=np.abs(node.weight).max() / 64)
+    for head in range(1, heads):
+        assert made.program.by_name[f"head{head}"] is program.by_name[f"head{head}"]
+
+
+def test_a_grid_coarser_than_8_bits_is_none() -> None:
+    with pytest.raises(NoGridError, match="layer 'fc': sums of 3 fit on no grid"):
+        finest_exact_grid("fc", np.array([[1.0, 1.0, 1 / 3 + 2 / 3 - 1e-9]]), np.zeros(1), Grid(20, 1.0))
