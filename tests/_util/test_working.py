@@ -65,10 +65,16 @@ def test_capture_export_and_training_show_themselves(
 ) -> None:
     """Each names its stages, and takes ``progress=False``."""
     seen: list[str] = []
-    told = shown._Reporter._tell
-    monkeypatch.setattr(shown, "FIRST", 0.0005)
-    monkeypatch.setattr(shown, "ELSEWHERE", 0.0005)
-    monkeypatch.setattr(shown._Reporter, "_tell", lambda self, *a: (seen.append(self.stage), told(self, *a))[1])
+
+    class Recorded(shown._Reporter):
+        """A reporter that keeps each stage, however short."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "stage":
+                seen.append(str(value))
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(shown, "_Reporter", Recorded)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), stl.LIF((6,), threshold=0.2))
     net = stl.capture(model, (torch.rand(6, 4, 4) < 0.5).float())

@@ -70,7 +70,7 @@ def test_outputs_come_back_over_the_serial_line(index: int, loaded: bool, tmp_pa
     subprocess.run(
         ["iverilog", "-g2005", *options, "-o", "s.vvp", "-s", "tb_serial", *sources], cwd=tmp_path, check=True
     )
-    subprocess.run(["vvp", "-n", "s.vvp"], cwd=tmp_path, check=True, timeout=120, capture_output=True)
+    subprocess.run(["vvp", "-n", "s.vvp"], cwd=tmp_path, check=True, timeout=900, capture_output=True)
     got = bytes(int(line) for line in (tmp_path / "board.txt").read_text().split())
     np.testing.assert_array_equal(values_of(got, plan.widths.output), y.swapaxes(0, 1).reshape(-1))
 
