@@ -30,7 +30,8 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     if signal.node.name not in _MIRRORED:
         return None
     *sides, divisor = _sides(signal)
-    refs = list(dict.fromkeys(ref for side in sides if isinstance(side, Ref) for ref in _states(side, cores)))
+    compared = [side for side in sides if isinstance(side, Ref)]
+    refs = list(dict.fromkeys(state for side in compared for state in _states(side, cores, [signal])))
     owners = [next(core for core in cores if ref.signal in core) for ref in refs]
     if len(refs) != 2 or owners[0] is owners[1]:
         return None
@@ -83,13 +84,22 @@ def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
     return over, right, under
 
 
-def _states(ref: Ref, cores: Sequence[frozenset[Signal]]) -> list[Ref]:
-    """Return the states that elementwise arithmetic of a comparison's side reads."""
+def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]) -> list[Ref]:
+    """Return the states that elementwise arithmetic of a comparison's side reads.
+
+    path: the signals from the comparison to here. Raises CaptureError for spikes that raise their own threshold without
+    a state between.
+    """
     if any(ref.signal in core for core in cores):
         return [ref]
     if not is_elementwise(ref.signal):
         return []
-    return [state for read in ref.signal.reads() for state in _states(Ref(read.signal, read.lag + ref.lag), cores)]
+    if ref.signal in path:
+        why = "it reads spikes of earlier steps; let it read a state, b = rho * b + s (rho = 1e-9: the last spike only)"
+        raise refuse(ref.signal, why)
+    path = [*path, ref.signal]
+    reads = [Ref(read.signal, read.lag + ref.lag) for read in ref.signal.reads()]
+    return [state for read in reads for state in _states(read, cores, path)]
 
 
 def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:

@@ -137,9 +137,35 @@ def on_the_potential(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tu
     return (v > 0.4 + 0.3 * b).float(), v - z * 0.4, b
 
 
+def of_the_last_spike(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    v = 0.9 * v + x - z * 0.4
+    return (v > 0.4 + 0.3 * z).float(), v, b
+
+
+def without_memory(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b = 0.0 * b + z
+    v = 0.9 * v + x - z * 0.4
+    return (v > 0.4 + 0.3 * b).float(), v, b
+
+
+def short_memory(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b = 1e-9 * b + z
+    v = 0.9 * v + x - z * 0.4
+    return (v > 0.4 + 0.3 * b).float(), v, b
+
+
+def test_a_threshold_of_the_last_spike_is_captured_by_its_remedy() -> None:
+    net, unseen = stl.capture(Net(short_memory), X), (numbers(20, 3, 6, seed=2) * 2).float()
+    with torch.no_grad():
+        expected = Net(of_the_last_spike)(unseen).numpy()
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("step", "sentence"),
     [
+        (of_the_last_spike, r"it reads spikes of earlier steps; let it read a state, b = rho \* b \+ s \(rho = 1e-9"),
+        (without_memory, r"it reads spikes of earlier steps; let it read a state"),
         (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
         (driven, r"it depends on '\w+', not on its own spikes alone"),
         (lowered, r"a spike lowers it; let spikes raise it"),
