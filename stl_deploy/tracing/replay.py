@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
-from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes
+from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
@@ -115,7 +115,19 @@ class _Replay:
                 "states start from tensors (torch.zeros_like), so that all steps do the same",
                 line=reader.node.place.line,
             )
-        return _tensor(ref.signal.before[-at - 1])
+        return self._of_all_samples(_tensor(ref.signal.before[-at - 1]), ref.signal)
+
+    def _of_all_samples(self, start: Tensor, signal: Signal) -> Tensor:
+        """Repeat a signal's start of one sample for each of x's samples, as matmul does not broadcast them."""
+        layout = signal.node.layout
+        axis = axis_of(layout, BATCH)
+        if axis is None or start.dim() != len(layout) or start.shape[axis] != shape_of(layout, {BATCH: 1})[axis]:
+            return start
+        dim = layout[axis]
+        parts = _split(start, axis, shape_of(tuple((f,) for f in dim), {BATCH: 1}))
+        sizes = shape_of(tuple((f,) for f in dim), self.sizes)
+        repeated = parts.expand(*start.shape[:axis], *sizes, *start.shape[axis + 1 :])
+        return repeated.flatten(axis, axis + len(dim) - 1)
 
     def _first(self, node: Node) -> Tensor:
         """Run a node of step 0 that is made otherwise than in the steps after."""

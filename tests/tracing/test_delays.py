@@ -186,3 +186,24 @@ def test_a_queue_kept_between_calls() -> None:
     model = Queue()
     expected = torch.stack([model(step) for step in x]).detach().numpy()
     np.testing.assert_allclose(net.simulate(x.numpy()).y, expected, rtol=1e-5, atol=1e-6)
+
+
+class EarlierKeys(nn.Module):
+    """Attention ``[T, B, N, C]`` to the keys of the step before."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.query, self.key, self.heads = nn.Linear(6, 8), nn.Linear(6, 8), heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = spikes(self.query(x)), spikes(self.key(x))
+        k = functional.pad(k, (0, 0, 0, 0, 0, 0, 1, 0))[:-1]
+        q, k = (part.unflatten(-1, (self.heads, -1)).transpose(2, 3) for part in (q, k))
+        return spikes((q @ k.transpose(-2, -1)).flatten(2, 3))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_attention_to_the_keys_of_the_step_before(heads: int) -> None:
+    x, unseen = numbers(7, 4, 5, 6), 3 * numbers(9, 2, 5, 6, seed=2) - 1
+    require_same(EarlierKeys(heads), x, unseen, 2 * numbers(3, 1, 5, 6, seed=3))
