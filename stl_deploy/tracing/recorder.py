@@ -20,7 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.model_state import Weights, changes
 from stl_deploy.tracing.source_lines import Place, place
-from stl_deploy.tracing.watched import Leaks, reading
+from stl_deploy.tracing.watched import TEXT, Leaks, reading
 
 _SHAPE_ONLY = {
     "zeros_like": 0.0,
@@ -164,7 +164,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[Op] = []
         self._names, self._weights = names, weights
-        self._keep = keep
+        self.keeps = keep
         self._seen = WeakIdKeyDictionary()
         self._memories: dict[int, tuple[Any, _Memory]] = {}
 
@@ -231,7 +231,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def leaving(self, name: str) -> CaptureError:
         """Note that a method hands values that depend on the input to code outside torch."""
-        if name == "item":
+        if name in ("item", *TEXT):
             return reading(place(self._names).line)
         return CaptureError(
             f"'{name}' hands values that depend on the input to code outside of torch, whose results would be "
@@ -293,7 +293,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for index, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
                 value = Value(tuple(tensor.shape), tensor.dtype, op, index, None, constant)
-                if self._keep and not constant and tensor.dtype == torch.bool:
+                if self.keeps and not constant and tensor.dtype == torch.bool:
                     value.kept = tensor.detach().clone()
             else:
                 value = Value((), torch.float32, op, index, None, constant)
@@ -310,7 +310,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value.constant = all(item.constant for item in op.inputs())
         op.outputs = (value,)
         self.ops.append(op)
-        if self._keep and not value.constant and name in COMPARES:
+        if self.keeps and not value.constant and name in COMPARES:
             value.kept = tensor.detach().to(torch.bool)
         seen = self._seen[tensor]
         parents = [seen.memory.value]

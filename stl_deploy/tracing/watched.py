@@ -2,13 +2,14 @@
 
 While a model is recorded, it gets `Watched` in their place: an object that can be added up, kept and written into
 text, but not used in decisions or torch operations. So monitoring does no harm, and numbers that affect the output are
-refused.
+refused. Their `Text` can be kept and printed, but not compared or searched. An f-string of several parts makes plain
+text of it. So the proof's runs get other text than the first run, and most branches on plain text show as differences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -25,7 +26,11 @@ _LEAVES = ("item", "numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__",
 _WATCHES = ("item", "numpy", "tolist")
 """Those whose results a model may keep to watch them."""
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
-_TEXT = ("__format__", "__repr__", "__str__")
+TEXT = ("__format__", "__repr__", "__str__")
+_IN_PROOFS = "-0123456789."
+"""Text of every value in the proof's runs: it parses as a number and has all characters that a number may have."""
+_KEEPS_TEXT = ("strip", "lstrip", "rstrip", "ljust", "rjust", "center", "zfill", "replace", "lower", "upper")
+"""Methods of text that return `Text`; the others are refused."""
 
 
 def reading(line: str | None) -> CaptureError:
@@ -39,13 +44,17 @@ def reading(line: str | None) -> CaptureError:
 
 
 class Watched:
-    """A number, or several, that depend on the input. refusal: the error for code that uses them otherwise."""
+    """A number, or several, that depend on the input.
 
-    __slots__ = ("_refusal",)
+    refusal: the error for code that uses them otherwise. text: in place of the number's; None for that of NaN.
+    """
+
+    __slots__ = ("_refusal", "_text")
     __hash__ = object.__hash__
 
-    def __init__(self, refusal: Callable[[], CaptureError]) -> None:
+    def __init__(self, refusal: Callable[[], CaptureError], text: str | None = None) -> None:
         object.__setattr__(self, "_refusal", refusal)
+        object.__setattr__(self, "_text", text)
 
     def refuse(self) -> CaptureError:
         """Return the error for code that does more than monitor."""
@@ -63,14 +72,44 @@ class Watched:
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
 
-    def __format__(self, spec: str) -> str:
+    def __format__(self, spec: str) -> Text:
+        text: str | None = object.__getattribute__(self, "_text")
         try:
-            return format(float("nan"), spec)
+            return Text(format(float("nan"), spec) if text is None else text, self.refuse)
         except ValueError:
-            return str(self)
+            return Text("(depends on the input)", self.refuse)
 
     def __repr__(self) -> str:
-        return "(depends on the input)"
+        text: str | None = object.__getattribute__(self, "_text")
+        return Text("(depends on the input)" if text is None else text, self.refuse)
+
+
+class Text(str):
+    """Text of numbers that depend on the input. refusal: the error for code that does more than keep or print it."""
+
+    __slots__ = ("refusal",)
+    refusal: Callable[[], CaptureError]
+
+    def __new__(cls, text: str, refusal: Callable[[], CaptureError]) -> Text:  # noqa: D102
+        made = super().__new__(cls, text)
+        made.refusal = refusal
+        return made
+
+    def refuse(self) -> CaptureError:
+        """Return the error for code that does more than keep or print it."""
+        return self.refusal()
+
+    def __format__(self, spec: str) -> str:
+        return Text(super().__format__(spec), self.refusal)
+
+    def __add__(self, other: str) -> Text:
+        return Text(super().__add__(other), self.refusal)
+
+    def __radd__(self, other: str) -> Text:
+        return Text("".join((other, self)), self.refusal)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return str, ("".join((self, "")),)
 
 
 def _same(self: Watched, *args: Any, **kwargs: Any) -> Watched:
@@ -79,8 +118,12 @@ def _same(self: Watched, *args: Any, **kwargs: Any) -> Watched:
     return self
 
 
-def _refused(self: Watched, *args: Any) -> Any:
+def _refused(self: Watched | Text, *args: Any, **kwargs: Any) -> Any:
     raise self.refuse()
+
+
+def _text_of(self: Text, method: Callable[..., str], *args: Any, **kwargs: Any) -> Text:
+    return Text(method(self, *args, **kwargs), self.refusal)
 
 
 _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "divmod", "and", "or", "xor")
@@ -89,23 +132,12 @@ for _name in _ARITHMETIC:
     setattr(Watched, f"__r{_name}__", _same)
 for _name in ("neg", "pos", "abs", "invert", "round", "call", "getitem", "array_ufunc", "array_function"):
     setattr(Watched, f"__{_name}__", _same)
-for _name in (
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "eq",
-    "ne",
-    "bool",
-    "float",
-    "int",
-    "index",
-    "complex",
-    "len",
-    "iter",
-    "contains",
-):
+_DECISIONS = ("lt", "le", "gt", "ge", "eq", "ne", "bool", "float", "int", "index", "complex", "len", "iter", "contains")
+for _name in _DECISIONS:
     setattr(Watched, f"__{_name}__", _refused)
+    setattr(Text, f"__{_name}__", _refused)
+for _name in ("__hash__", "__getitem__", *(name for name in dir(str) if not name.startswith("_"))):
+    setattr(Text, _name, partialmethod(_text_of, getattr(str, _name)) if _name in _KEEPS_TEXT else _refused)
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
@@ -129,13 +161,13 @@ class Leaks(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         for item in _leaves((args, kwargs or {})):
-            if isinstance(item, Watched):
+            if isinstance(item, Watched | Text):
                 raise item.refuse()
-        if name in (*_LEAVES, *_TEXT) and not self.recorder.is_constant(args[:1]):
-            watched = Watched(partial(self.recorder.leaving, name))
+        if name in (*_LEAVES, *TEXT) and not self.recorder.is_constant(args[:1]):
+            watched = Watched(partial(self.recorder.leaving, name), _IN_PROOFS if self.recorder.keeps else None)
             self.watched = name
-            if name in _TEXT:
-                return format(watched, args[1]) if name == "__format__" else str(watched)
+            if name in TEXT:
+                return format(watched, args[1]) if name == "__format__" else repr(watched)
             if name not in _WATCHES:
                 raise watched.refuse()
             return watched

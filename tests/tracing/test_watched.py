@@ -51,6 +51,7 @@ WATCHES: dict[str, Watch] = {
     "a rate": lambda net, s: net.kept.append(s.mean().item()),
     "a sum of rates": lambda net, s: net.add(s.sum().item() / 8),
     "text": lambda net, s: net.kept.append(f"{s.mean():.3f} {s.mean().item():6.2f} {s.sum().int().item():d} {s}"),
+    "padded text": lambda net, s: net.kept.append("rate " + str(s.mean()).strip() + f"{s.mean():.2f}".ljust(9)),
     "an array": lambda net, s: net.kept.append(s.detach().cpu().numpy().copy()),
     "an array's mean": lambda net, s: net.kept.append(np.mean([np.sqrt(s.numpy().mean()), s.numpy()[0, 1]])),
     "a list": lambda net, s: net.kept.append(s.tolist()),
@@ -96,6 +97,34 @@ def test_a_number_that_acts_on_the_output_is_refused(name: str) -> None:
     watch: Watch = (lambda net, s: net.add(s.sum().item())) if name == "a state" else (lambda net, s: None)
     with pytest.raises(CaptureError, match=r"test_watched\.py:.* depends? on the input"):
         stl.capture(Net(watch, ACTS[name]), numbers(7, 4, 6))
+
+
+TEXTS: dict[str, Callable[[Tensor], bool]] = {
+    "digits": lambda y: "3" in f"{y.abs().max():.0f}",
+    "a sign": lambda y: "-" in str(y),
+    "a number's text": lambda y: str(y.max().item()) == "3.0",
+    "order": lambda y: f"{y.max():.0f}" > "n",
+    "a key": lambda y: f"{y.max():.0f}" in {"3": 1},
+    "a list": lambda y: f"{y.max():.0f}" in ["3", "4"],
+    "its start": lambda y: repr(y).startswith("tensor(-"),
+    "its length": lambda y: len(f"{y.max():.0f}") > 1,
+    "joined text": lambda y: f"{y.max():.0f}" + " Hz" == "3 Hz",
+    "a number again": lambda y: float(f"{y.max():.0f}") > 3,
+    "an integer again": lambda y: int(f"{y.max():.0f}") > 3,
+    "stripped text": lambda y: f"{y.max():3.0f}".strip() == "3",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_branch_on_a_numbers_text_is_refused_by_its_line(name: str) -> None:
+    with pytest.raises(CaptureError, match=r"test_watched\.py:\d+: the code reads a value that depends on the input"):
+        stl.capture(Net(end=lambda net, y: 2 * y if TEXTS[name](y) else y), numbers(7, 4, 6))
+
+
+@pytest.mark.parametrize("decide", [lambda y: "3" in f"at most {y:.0f} Hz", lambda y: "3" in str([y.item()])])
+def test_a_branch_on_text_with_other_parts_is_refused_by_the_proof(decide: Callable[[Tensor], bool]) -> None:
+    with pytest.raises(CaptureError, match=r"does not compute what the model does|computes something else"):
+        stl.capture(Net(end=lambda net, y: 2 * y if decide(y.abs().max()) else y), numbers(7, 4, 6))
 
 
 def test_a_number_read_by_float_is_refused_with_what_to_write() -> None:
