@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.units import with_unit
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import ChipLine, chip_lines, uncounted
-from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
+from stl_deploy.energy.chips.step_times import StepTimes, check_step_times, step_time_notes
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.neurobench import neurobench_fields
@@ -39,7 +38,7 @@ from stl_deploy.energy.models.verdict import Findings, Idle, range_of_ratios, sp
 from stl_deploy.energy.models.what_if import what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
-from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
@@ -93,6 +92,7 @@ class EnergyReport(ByRule):
     frontier: Frontier | None = None
     idle: Idle | None = None
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    checked: Checked = field(default_factory=Checked)
 
     @property
     def _findings(self) -> Findings:
@@ -214,6 +214,7 @@ def measure_energy(
     labels: NDArray[Any] | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
+    checked: Checked | None = None,
     step_time: StepTimes | None = None,
     notes: Sequence[str] = (),
     margin: float = MARGIN,
@@ -226,8 +227,9 @@ def measure_energy(
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
     the spread over samples is also given for each class; per-step labels ``[B, T]`` give no ratio.
     machine: what this machine used, to be reported beside.
-    chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: chip to
-    the seconds of one measured step, instead of the predicted one. notes: further assumptions, one sentence each.
+    chip: where the network's neurons stand, for lists that price messages and hops between cores. checked: chips that
+    cannot hold the network, and its clocks on UP5K, without which UP5K has no line.
+    step_time: chip to the seconds of one measured step, instead of the predicted one. notes: assumptions.
     margin: percentage points that the SNN may be behind its twin and still count as equally accurate.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
@@ -249,6 +251,7 @@ def measure_energy(
         samples=counter.samples,
         machine=machine,
         chip=chip,
+        checked=checked,
         step_time=step_time,
         each_step=labels is not None and labels.ndim == 2,
         notes=notes,
@@ -275,6 +278,7 @@ def energy_report(
     samples: Samples | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
+    checked: Checked | None = None,
     step_time: StepTimes | None = None,
     each_step: bool = False,
     notes: Sequence[str] = (),
@@ -287,8 +291,8 @@ def energy_report(
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)
     published = models(net, of_net, lists, twin)
-    chip = chip or OnChip()
-    messages = traffic(program, counts, chip)
+    chip, checked = chip or OnChip(), checked or Checked()
+    messages, last = traffic(program, counts, chip), (*step_time_notes(step_time), *checked.notes)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
         source,
@@ -297,10 +301,10 @@ def energy_report(
         tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
         (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published, *what_if_table(net, of_net, twin)),
         break_even(net, of_net, lists, published, twin),
-        (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *_given(step_time)),
+        (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *last),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
-        chip_lines(net, of_net, chip, messages, step_time),
+        chip_lines(net, of_net, chip, messages, step_time, checked),
         zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first),
@@ -314,6 +318,7 @@ def energy_report(
         accuracy,
         idle=_idle(program, counts),
         right=right,
+        checked=checked,
     )
 
 
@@ -368,13 +373,6 @@ def _bare_edges(program: Program) -> list[str]:
         for name in sorted(feeders(program, node))
         if isinstance(program.by_name[name], Neuron | Input)
     ]
-
-
-def _given(step_times: StepTimes | None) -> tuple[str, ...]:
-    if not step_times:
-        return ()
-    times = ", ".join(f"{chip} {with_unit(seconds, 's')}" for chip, seconds in step_times.items())
-    return (f"The time of a step is taken as given for {times}; the other chips' steps are predicted.",)
 
 
 _EACH_STEP = (

@@ -1,15 +1,11 @@
-"""The Verilog engine on an iCE40 UP5K: clocks from counts, and the power that others measured or stated.
+"""The Verilog engine on an iCE40 UP5K: the power that others measured or stated.
 
 Modelled throughout: no board ran the engine. Other families have no line, as no power of theirs has a source.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.prices.price_list import Range
-from stl_deploy.graph.program import Program
 
 KEY, TITLE = "up5k", "Lattice iCE40 UP5K, Verilog target"
 CLOCK_HZ = 24e6
@@ -24,27 +20,6 @@ POWER = (
     "(the most that SYNtzulu states, doi 10.1109/TCSI.2024.3450966)"
 )
 SOURCE = f"modelled: time at 24 MHz, times {POWER}"
-LANES = 8
-PASS_CLOCKS = 4
-"""Of a word of neurons, of which half is kept in a step."""
-STRAYS: Range = (1.0, 1.5)
-"""Simulated clocks over those of full words: 1.07 (the digits preset) and 1.38 (784-128-100 on MNIST)."""
-WEIGHT_MEMORY, STATE_MEMORY = 4 * 16 * 16384, 30 * 4096
-"""Bits of the single-port RAMs, which hold weights and thresholds, and of the RAM blocks, which hold potentials."""
-
-
-def fits(program: Program, counts: Counts) -> bool:
-    """Return whether weights of 8 bits, thresholds of 16 and potentials of 24 fit UP5K's memories."""
-    weights = sum(int(np.size(getattr(node, "weight", ()))) for node in program.nodes)
-    neurons = sum(of_node.neurons for of_node in counts.neurons.values())
-    return 8 * weights + 16 * neurons <= WEIGHT_MEMORY and 24 * neurons <= STATE_MEMORY
-
-
-def clocks(counts: Counts) -> Range:
-    """Return the clocks of one inference with 8 lanes: full words of synops and neurons, times the strays."""
-    totals = counts.totals
-    fitted = (totals.synops + PASS_CLOCKS * totals.neuron_updates) / LANES / counts.batch
-    return STRAYS[0] * fitted, STRAYS[1] * fitted
 
 
 def energy_range(device: str, simulated: float, clock_hz: float) -> Range | None:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, get_args
 
-from stl_deploy._util.units import range_with_unit, with_unit
+from stl_deploy._util.units import counted, range_with_unit, with_unit
 from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import Device, devices
 from stl_deploy.energy.chips.model import ChipModel, chip_models
@@ -17,7 +17,7 @@ from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
 from stl_deploy.energy.chips.time import active_cores, chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
-from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.errors import InputError
@@ -105,8 +105,9 @@ def chip_lines(
     on_chip: OnChip,
     traffic: Sequence[Traffic],
     step_times: StepTimes | None = None,
+    checked: Checked | None = None,
 ) -> tuple[ChipLine, ...]:
-    """Price one inference on every chip, then on the C target's microcontrollers, and on UP5K if it holds the network.
+    """Price one inference on every chip, then on the C target's microcontrollers, and on UP5K.
 
     Args:
         program: The network.
@@ -114,6 +115,8 @@ def chip_lines(
         on_chip: Its placements on Loihi 1, if any.
         traffic: Messages over each placement.
         step_times: Seconds of a measured step for each chip that has one, used instead of the predicted step.
+        checked: Chips that cannot hold the network, which get no line, and clocks on UP5K, without which UP5K has a
+            line only where step_times has it.
 
     Networks with `uncounted` populations get a microcontroller's line only where step_times has it.
 
@@ -122,12 +125,14 @@ def chip_lines(
             instructions per second than its clock allows.
     """
     check_step_times(step_times)
-    given = step_times or {}
+    checked = checked or Checked()
+    given = {chip: step for chip, step in (step_times or {}).items() if chip not in checked.refused}
     chips = [chip for chip in chip_models() if chip.events or chip.name in given]
     lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
     fits = not uncounted(program)
     boards = [device for device in devices() if device.microcontroller and (fits or device.key in given)]
-    fpgas = [_fpga(counts, given.get(fpga.KEY))] if fpga.fits(program, counts) else []
+    counted_there = () if fpga.KEY in checked.refused else checked.clocks
+    fpgas = [_fpga(counts.T, counted_there, given.get(fpga.KEY))] if counted_there or fpga.KEY in given else []
     return (*lines, *(_board(counts, device, given.get(device.key)) for device in boards), *fpgas)
 
 
@@ -269,25 +274,30 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
     )
 
 
-def _fpga(counts: Counts, given: float | None) -> ChipLine:
-    """Price the Verilog engine on UP5K: clocks from counts at 24 MHz, and a power between two published ones."""
-    low, high = (clocks / fpga.CLOCK_HZ for clocks in fpga.clocks(counts))
-    source = f"predicted: {low * fpga.CLOCK_HZ:,.0f} to {high * fpga.CLOCK_HZ:,.0f} clocks an inference at 24 MHz"
+def _fpga(steps: int, clocks: Sequence[int], given: float | None) -> ChipLine:
+    """Price the Verilog engine on UP5K: the mean of the samples' clocks at 24 MHz, and between two published powers."""
     if given is not None:
-        low, high, source = given * counts.T, given * counts.T, GIVEN
-    total = (fpga.WATTS[0] * low, fpga.WATTS[1] * high)
+        seconds, source = given * steps, GIVEN
+    else:
+        mean = sum(clocks) / len(clocks)
+        seconds = mean / fpga.CLOCK_HZ
+        source = (
+            f"predicted: {mean:,.0f} clocks an inference at 24 MHz, computed from the integer model's spikes of "
+            f"{counted(len(clocks), 'sample')} ({min(clocks):,} to {max(clocks):,})"
+        )
+    total = (fpga.WATTS[0] * seconds, fpga.WATTS[1] * seconds)
     return ChipLine(
         chip=fpga.KEY,
         title=fpga.TITLE,
         total=total,
         events=total,
-        latency=(low, high),
-        step=(low / counts.T, high / counts.T),
+        latency=(seconds, seconds),
+        step=(seconds / steps, seconds / steps),
         step_source=source,
         evidence="unverified",
         events_evidence=("simulated",),
         source="https://github.com/tinyvision-ai-inc/ice40_power; doi 10.1109/TCSI.2024.3450966",
-        note=f"{fpga.LANES} lanes; power {fpga.POWER}; no board ran it. 'synthesise' has the clocks of a network.",
+        note=f"Power {fpga.POWER}; no board ran it. 'check --target verilog --device up5k' tells clocks and memories.",
     )
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 
 from stl_deploy._util.remedies import named
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.units import with_unit
 from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import devices
 from stl_deploy.energy.chips.model import chip_models
@@ -69,3 +70,11 @@ def check_step_times(given: StepTimes | None) -> None:
             raise InputError(
                 f"step time of {chip}: expected the seconds of one measured time step, more than 0; found {seconds:g}"
             )
+
+
+def step_time_notes(step_times: StepTimes | None) -> tuple[str, ...]:
+    """Return the sentence that says which steps are given, if any are."""
+    if not step_times:
+        return ()
+    times = ", ".join(f"{chip} {with_unit(seconds, 's')}" for chip, seconds in step_times.items())
+    return (f"The time of a step is taken as given for {times}; the other chips' steps are predicted.",)

@@ -7,7 +7,7 @@ down the columns. A message goes along its row, then along its column; every til
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stl_deploy.graph.placement import Placement
 
@@ -30,6 +30,22 @@ class OnChip:
     host: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     reason: str = "no placement is known"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Results of the targets' checks for chips that are priced.
+
+    refused: chip to the reason, in one sentence. clocks: of each sample on UP5K; empty if nobody counted them.
+    """
+
+    refused: Mapping[str, str] = field(default_factory=dict)
+    clocks: tuple[int, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for each chip that has no line because its target's check refuses the network."""
+        return tuple(f"No line for {chip}, whose check says: {reason}." for chip, reason in self.refused.items())
 
 
 def tiles(placement: Placement) -> int:

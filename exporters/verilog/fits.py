@@ -10,6 +10,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
 from stl_deploy.exporters.verilog.memories import memories_of, parameters_of
 from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.graph.program import Conv, Linear, Neuron, Program
 from stl_deploy.integers.net import STATE_SHIFT
 
 
@@ -81,6 +82,21 @@ def holds(plan: Plan, device: Device) -> bool:
     """Return whether the device's RAM holds the network."""
     used, there = loaded_blocks(plan, device)
     return device.family is None or (used <= there and ram_blocks(plan, device) <= device.blocks)
+
+
+def too_large(program: Program, device: Device) -> str | None:
+    """Return why a device cannot hold a network, whatever its integers are; None if they decide."""
+    if device.family is None:
+        return None
+    count, width, words = device.family.loaded or (device.blocks, device.family.block_bits, 1)
+    weights = sum(node.weight.size for node in program.of(Conv)) + sum(node.weight.size for node in program.of(Linear))
+    neurons = sum(math.prod(node.shape) for node in program.of(Neuron))
+    potentials = device.blocks * device.family.block_bits // (STATE_SHIFT + 2)
+    if weights > count * width * words:
+        return f"it has {weights:,} weights; {device.title} has {count * width * words:,} bits for weights"
+    if neurons > potentials:
+        return f"it has {neurons:,} neurons; {device.title} has memory for the potentials of at most {potentials:,}"
+    return None
 
 
 def require_fits(plan: Plan, device: Device) -> None:

@@ -104,22 +104,27 @@ class VerilogFormat(Format):
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
         """Check as `check`, and whether the device's memory holds it, and the clocks that x takes."""
+        return self.examine(program, options)[0]
+
+    def examine(self, program: Program, options: VerilogOptions) -> tuple[list[Finding], NDArray[np.int64] | None]:
+        """Return the findings of `check_for`, and the clocks of each sample of x; None if it cannot be held."""
         device = device_of(options.device)
         findings = list(self.check(program))
         if any(finding.severity == "error" for finding in findings):
-            return findings
+            return findings, None
         x = np.zeros((1, 1, *program.inputs[0].shape), np.float32) if options.x is None else options.x
         given = calibration(program, options, x)
         try:
             plan = make_plan(choose(program, given).graph, options.lanes, device)
             require_fits(plan, device)
         except UnsupportedError as error:
-            return [*findings, from_error(error)]
+            return [*findings, from_error(error)], None
         findings.append(_memory(plan, device))
-        if options.x is not None:
-            whole = np.asarray(to_integers(given[:, :COUNTED], plan.graph.input.scale), np.int32)
-            findings.append(_clocks(plan, whole))
-        return findings
+        if options.x is None:
+            return findings, None
+        whole = np.asarray(to_integers(given[:, :COUNTED], plan.graph.input.scale), np.int32)
+        clocks = clocks_of(plan, whole)
+        return [*findings, _clocks(plan, clocks)], clocks
 
     def write(self, program: Program, path: Path, options: VerilogOptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
@@ -185,8 +190,7 @@ def _memory(plan: Plan, device: Device) -> Finding:
     return Finding("fpga-memory", "info", None, said)
 
 
-def _clocks(plan: Plan, x: NDArray[np.int32]) -> Finding:
-    clocks = clocks_of(plan, x)
+def _clocks(plan: Plan, clocks: NDArray[np.int64]) -> Finding:
     said = f"{clocks.mean():,.0f} clocks an inference ({clocks.min():,} to {clocks.max():,}) with {plan.lanes} lanes"
     return Finding("fpga-clocks", "info", None, f"{said}, computed from the spikes of {len(clocks)} samples")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,23 @@ from stl_deploy._util.files import leading
 from stl_deploy._util.remedies import named, remedy
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
 from stl_deploy.energy.paired import MARGIN, check_margin
-from stl_deploy.energy.prices.chip import CORES, OnChip
+from stl_deploy.energy.prices.chip import CORES, Checked, OnChip
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.placement import RESOURCES, place
-from stl_deploy.exporters.targets import find_runner
+from stl_deploy.exporters.targets import find_format, find_runner, findings, make_options
+from stl_deploy.exporters.verilog.devices import DEVICES
+from stl_deploy.exporters.verilog.fits import too_large
+from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, match_inputs
+from stl_deploy.graph.takes import refused as untaken
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
 
@@ -62,6 +69,7 @@ def energy(
         processes=options.processes,
         machine=_on_this_machine(program, x) if options.measure else None,
         chip=on_loihi(program),
+        checked=checked(program, x, options.step_time),
         step_time=options.step_time,
         margin=MARGIN if options.margin is None else options.margin,
         notes=(*notes, *rounded(options)),
@@ -121,3 +129,33 @@ def on_loihi(program: Program) -> OnChip:
         tuple(node.name for node in read_chain(program).readout),
         tuple(str(item) if node is None else f"'{node}': {item}" for node, item in excess),
     )
+
+
+XYLO = "xylo_audio2"
+
+
+def checked(program: Program, x: NetworkInput, step_times: Mapping[str, float] | None = None) -> Checked:
+    """Ask the checks of UP5K and, if its line is asked for, of Xylo Audio 2, on the same input."""
+    clocks: NDArray[np.int64] | None = None
+    try:
+        for error in untaken(program, VerilogFormat.takes, VerilogFormat.name):
+            raise error
+        if reason := too_large(program, DEVICES[fpga.KEY]):  # said before choosing integers takes minutes
+            raise InputError(reason)
+        reported, clocks = VerilogFormat().examine(program, VerilogOptions(device=fpga.KEY, x=x))
+    except (InputError, UnsupportedError) as error:
+        reported = [from_error(error)]
+    refused = _first(fpga.KEY, reported)
+    if XYLO in (step_times or {}):
+        xylo = find_format("xylo")
+        refused |= _first(XYLO, findings(xylo, program, replace(make_options(xylo, {"device": "audio2"}), x=x)))
+    return Checked(refused, () if clocks is None else tuple(clocks.tolist()))
+
+
+def _first(chip: str, found: Iterable[Finding]) -> dict[str, str]:
+    """Return the first error's reason under the chip's name; nothing if there is none."""
+    for finding in found:
+        if finding.severity == "error":
+            where = "" if finding.node is None else f"'{finding.node}': "
+            return {chip: f"{where}{finding.reason}"}
+    return {}

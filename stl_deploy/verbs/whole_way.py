@@ -33,7 +33,7 @@ from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, ParityBench, open_runner, write
 from stl_deploy.pipeline.candidates import TradeoffPoint
 from stl_deploy.pipeline.energy import FILE as ENERGY
-from stl_deploy.pipeline.energy import on_loihi
+from stl_deploy.pipeline.energy import checked, on_loihi
 from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
@@ -147,8 +147,8 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")
     source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
-    chip = on_loihi(program)
-    energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
+    chip, held = on_loihi(program), checked(program, test.x)
+    energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, checked=held, twin=kept)
     if kept is not None:
         frames = kept_frames(folder, folded.data.test, count)
         anns = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))

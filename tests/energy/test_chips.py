@@ -11,13 +11,12 @@ import pytest
 
 from stl_deploy._util.units import between
 from stl_deploy.energy import measure_energy
-from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import Device, Row, baselines, devices
 from stl_deploy.energy.chips.lines import ChipLine, core_of, cores
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
 from stl_deploy.energy.chips.step_times import parse_step_times
 from stl_deploy.energy.chips.time import Work, fastest, step_time
-from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx
@@ -336,19 +335,21 @@ def test_the_published_macs_of_mlperf_tiny() -> None:
     assert all(0 < b["ann_J"][0] <= b["ann_J"][1] for b in found)
 
 
-def test_up5k_runs_words_of_eight() -> None:
-    """9 synops and 4 clocks for each of 10 updates, 8 at a time at 24 MHz; power between the two that are published."""
-    totals = measure_energy(two_layers(), X).counts.totals
-    least = (totals.synops + 4 * totals.neuron_updates) / 8 / 24e6
-    found = line("up5k")
-    assert found.latency == approx((least, 1.5 * least))
-    assert found.total == approx((1.219 * 1162e-6 * least, 12.05e-3 * 1.5 * least))
+def test_up5k_takes_the_mean_of_the_samples_clocks() -> None:
+    """At 24 MHz, and with a power between the two that are published."""
+    report = measure_energy(two_layers(), X, checked=Checked(clocks=(1000, 3000)))
+    (found,) = (each for each in report.chips if each.chip == "up5k")
+    assert found.latency == approx((2000 / 24e6, 2000 / 24e6))
+    assert found.total == approx((1.219 * 1162e-6 * 2000 / 24e6, 12.05e-3 * 2000 / 24e6))
     assert found.evidence == "unverified"
+    assert found.step_source is not None
+    assert "2,000 clocks" in found.step_source
     assert line("up5k", step=1e-3).latency == approx((X.shape[0] * 1e-3, X.shape[0] * 1e-3))
+    assert not [each for each in measure_energy(two_layers(), X).chips if each.chip == "up5k"]
 
 
-def test_networks_that_up5k_cannot_hold_have_no_line_there() -> None:
-    counts = measure_energy(two_layers(), X).counts
-    assert fpga.fits(two_layers(), counts)
-    wide = program(start((1024,)), linear("a", "in", np.zeros((1024, 1024))), lif("hidden", "a", (1024,)))
-    assert not fpga.fits(wide, counts)
+def test_a_refused_chip_has_no_line_even_with_its_step_time() -> None:
+    refused = Checked({"up5k": "too wide", "xylo_audio2": "too tall"}, clocks=(1000,))
+    report = measure_energy(two_layers(), X, checked=refused, step_time={"up5k": 1e-3, "xylo_audio2": 1e-3})
+    assert not {"up5k", "xylo_audio2"} & {each.chip for each in report.chips}
+    assert "No line for up5k, whose check says: too wide." in report.assumptions

@@ -37,7 +37,7 @@ def show(report: EnergyReport, say: Console) -> None:
     say.table(
         ["on a chip, modelled", "energy", "ANN twin on it", "floor", "events", "latency", "a step"], _chips(report)
     )
-    for line in summary(report):
+    for line in (*report.checked.notes, *summary(report)):
         say.say(line)
     say.say(report.verdict)
 
