@@ -84,6 +84,13 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
                 slug="several-spikes",
                 remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
             )
+        if (least := int(node.neuron.threshold.min())) < 0:
+            raise UnsupportedError(
+                f"its least threshold is {least}; the engine holds thresholds from 0",
+                node=node.name,
+                slug="threshold-not-positive",
+                remedy="use thresholds of 0 or more, or export to c",
+            )
     if maxima := [node.name for node in graph.nodes if isinstance(node, MaxPoolNode)]:
         raise UnsupportedError(
             "it takes the maximum of sums; the engine adds",

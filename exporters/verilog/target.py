@@ -103,7 +103,9 @@ class VerilogFormat(Format):
         return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
-        """Check as `check`, and whether the device's memory holds it, and the clocks that x takes."""
+        """Check as `check`; for a device or lanes, also whether the memory holds it, and the clocks that x takes."""
+        if options.device is None and options.lanes is None:
+            return self.check(program)
         return self.examine(program, options)[0]
 
     def examine(self, program: Program, options: VerilogOptions) -> tuple[list[Finding], NDArray[np.int64] | None]:

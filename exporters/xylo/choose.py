@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.decays import decay_findings
 from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
 from stl_deploy.exporters.xylo.layout import Layout, PlacedPopulation
-from stl_deploy.exporters.xylo.network import ChipNetwork, evolve, whole_counts
+from stl_deploy.exporters.xylo.network import ChipNetwork, evolve, spike_counts
 from stl_deploy.exporters.xylo.quantise import Extremes, Order, Row, Shifts, candidates, order, proved, rows, scales
 from stl_deploy.exporters.xylo.quantise import specification as make_specification
 from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
@@ -75,11 +75,7 @@ def choose(
     chip = fitting(net) if device is None else find_device(device)
     for finding in excesses(net, chip):
         _raise(finding)
-    counts = whole_counts(x, net.input.shape)
-    if counts.max() > INPUT_CAP:
-        raise InputError(
-            f"expected spike counts 0 to {INPUT_CAP} as input for xylo; found {counts.max()}; use fewer spikes a step"
-        )
+    counts = spike_counts(x, net.input.shape)
     extremes = Extremes()
     names = [node.name for node in program.spiking]
     expected = run(program, counts, record=names, observe=extremes, chunk=CHUNK)

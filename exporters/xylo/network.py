@@ -75,6 +75,16 @@ def whole_counts(x: NetworkInput, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.minimum(x.astype(np.float64), 2**15 - 1).astype(np.int16)
 
 
+def spike_counts(x: NetworkInput, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return what `whole_counts` returns; raise InputError also for more spikes than a channel takes in a step."""
+    counts = whole_counts(x, shape)
+    if counts.max() > INPUT_CAP:
+        raise InputError(
+            f"expected spike counts 0 to {INPUT_CAP} as input for xylo; found {counts.max()}; use fewer spikes a step"
+        )
+    return counts
+
+
 def _bare(chip_run: ChipRun, record: bool) -> Result:
     outputs = {OUTPUT: chip_run.outputs.astype(np.float32)}
     if not record:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy._util.files import write_text
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.targets import Format, Options
 from stl_deploy.exporters.xylo import layout as placed
@@ -17,11 +18,11 @@ from stl_deploy.exporters.xylo.check import check
 from stl_deploy.exporters.xylo.choose import Chosen, choose
 from stl_deploy.exporters.xylo.layout import write_layout
 from stl_deploy.exporters.xylo.loader import FILE, script
-from stl_deploy.exporters.xylo.network import load
+from stl_deploy.exporters.xylo.network import load, spike_counts
 from stl_deploy.exporters.xylo.quantise import MARGIN
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
 from stl_deploy.exporters.xylo.specification import NAME, write_specification
-from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.show import Row
 
@@ -41,8 +42,14 @@ class XyloFormat(Format):
         return list(check(program))
 
     def check_for(self, program: Program, options: XyloOptions) -> Iterable[Finding]:
-        """Check as `check`, for one chip."""
-        return list(check(program, options.device, options.round_decays))
+        """Check as `check`, for one chip, and whether x is spike counts."""
+        findings = list(check(program, options.device, options.round_decays))
+        if options.x is not None and len(program.inputs) == 1:
+            try:
+                spike_counts(options.x, program.inputs[0].shape)
+            except InputError as error:
+                findings.append(from_error(error))
+        return findings
 
     def write(self, program: Program, path: Path, options: XyloOptions) -> Mapping[str, Any]:
         """Choose integers by the calibration input (default: the first of x) and write the folder.

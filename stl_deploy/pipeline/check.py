@@ -91,7 +91,7 @@ def targets_asked(
     default = [name for name, kind in registry().formats.items() if kind.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
     given = of_target(options)
-    return asked | (_with_options(list(asked), given, x) if given else {})
+    return asked | (_with_options(list(asked), given, x) if given or x is not None else {})
 
 
 def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInput | None) -> dict[str, TargetCheck]:

@@ -26,6 +26,7 @@ from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
+from stl_deploy.integers.graph import PopulationNode
 from stl_deploy.integers.net import LOIHI
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
@@ -123,6 +124,18 @@ def test_loihis_integers_are_refused(folder: Path) -> None:
     graph, _ = read_folder(folder)
     with pytest.raises(InputError, match="expected integers with the wide accumulator; found Loihi's"):
         make_plan(replace(graph, accumulator=LOIHI))
+
+
+def test_thresholds_below_0_are_refused(folder: Path) -> None:
+    graph, _ = read_folder(folder)
+    nodes = tuple(
+        replace(node, neuron=replace(node.neuron, threshold=np.full((), -1, np.int32)))
+        if isinstance(node, PopulationNode)
+        else node
+        for node in graph.nodes
+    )
+    with pytest.raises(UnsupportedError, match="its least threshold is -1; the engine holds thresholds from 0"):
+        make_plan(replace(graph, nodes=nodes))
 
 
 def test_numbers_wider_than_a_weight_come_in_parts() -> None:

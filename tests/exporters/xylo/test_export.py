@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
 from stl_deploy.exporters.xylo.simulate import simulate as on_chip
 from stl_deploy.exporters.xylo.specification import checked
 from stl_deploy.exporters.xylo.structure import structure
+from stl_deploy.exporters.xylo.target import XyloFormat
 from stl_deploy.graph.program import Program, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import ParityBench
@@ -258,6 +260,16 @@ def test_decays_that_are_no_shifts(tmp_path: Path) -> None:
 def test_bad_input(x: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         choose(chain(), x)
+    errors = [each for each in XyloFormat().check_for(chain(), XyloOptions(x=x)) if each.severity == "error"]
+    assert len(errors) == 1
+    assert re.search(words, errors[0].reason)
+
+
+def test_check_refuses_input_that_export_refuses(exported: Path) -> None:
+    source, x = exported.parent / "net.nir", counts(chain())
+    assert check_source(source, targets=["xylo"], x=x).ok
+    assert not check_source(source, targets=["xylo"], x=x - 1).ok
+    assert not check_source(source, targets=["xylo"], x=x - 1, device="imu").ok
 
 
 def test_check_takes_the_device_of_targets_that_have_one(exported: Path) -> None:
