@@ -125,7 +125,7 @@ class CFormat(Format):
     def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
         """Check as `check`, and estimate in seconds whether flash and RAM suffice."""
         findings = list(self.check(program))
-        if any(finding.severity == "error" for finding in findings):
+        if (options.flash is None and options.ram is None) or any(each.severity == "error" for each in findings):
             return findings
         try:
             flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
