@@ -39,18 +39,29 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
         (x, other, option("time", other.time)),
         (x.transpose(0, 1).contiguous(), call, remedy(cli="its first two axes swapped", python="x.transpose(0, 1)")),
     ):
-        try:
-            trace(model, few_samples(given, how), how)
-        except (CaptureError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        few = few_samples(given, how)
+        if not _is_captured(model, few, how):
             continue
         order = "[B, T, ...]" if call.time == "first" else "[T, B, ...]"
         steps, samples = (x.shape[0], x.shape[1]) if call.time == "first" else (x.shape[1], x.shape[0])
-        reason = (
-            f"x, {list(x.shape)}, was read as {counted(steps, 'step')} of {counted(samples, 'sample')}, and the module "
-            f"has no form so; if x is {order}, give {said}, with which it has one ({error.reason})"
-        )
+        read = f"x, {list(x.shape)}, was read as {counted(steps, 'step')} of {counted(samples, 'sample')}"
+        axis = 1 - batch_axis(how)
+        again = torch.arange(2 * few.shape[axis] + 1) % few.shape[axis]
+        if error.__cause__ is not None or _is_captured(model, few.index_select(axis, again), how):
+            reason = f"{read}, and the module has no form so; if x is {order}, give {said}, with which it has one "
+            reason += f"({error.reason})"
+        else:  # y[:4] of 7 steps of 4 samples: the other order is captured as it has 4 steps, whatever x is
+            reason = f"{error.reason}; {read}: if x is {order}, give {said}, with which the module has a form"
         return CaptureError(reason, line=error.line, layer=error.layer, step=error.step, neuron=error.neuron)
     return error
+
+
+def _is_captured(model: nn.Module, x: Tensor, call: Call) -> bool:
+    try:
+        trace(model, x, call)
+    except (CaptureError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        return False
+    return True
 
 
 def not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:

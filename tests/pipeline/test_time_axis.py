@@ -61,6 +61,16 @@ def test_a_loop_over_fewer_steps_than_x_has_is_asked_about() -> None:
     assert stl.capture(Loop(fixed_first), X.transpose(0, 1), verify=False).sample.shape[:2] == (5, 9)
 
 
+def test_an_output_of_the_first_steps_is_refused_before_the_order_is_asked_about() -> None:
+    class First(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = super().forward(x)
+            return made[:5]
+
+    with pytest.raises(stl.CaptureError, match=r"py:\d+: expected an output made of all 9 .* found one of 5 .*; x, \["):
+        stl.capture(First(first), X)
+
+
 def test_a_model_s_own_number_of_steps_contradicts_x() -> None:
     """The loop takes what x has; that the model says 5 steps, as many as samples, is all that shows the mistake."""
     with pytest.warns(UserWarning, match=r"9 steps of 5 samples, and the model's num_steps is 5: .*x\.transpose"):
