@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
+from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.memories import memories_of, parameters_of
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.graph.program import Conv, Linear, Neuron, Program
@@ -104,16 +105,29 @@ def require_fits(plan: Plan, device: Device) -> None:
     if holds(plan, device):
         return
     used, there = loaded_blocks(plan, device)
-    taken = ram_blocks(plan, device)
-    parts = [f"{taken} RAM blocks, {max(0, taken - device.blocks)} more than its {device.blocks}"]
+    taken, parts = ram_blocks(plan, device), []
+    if taken > device.blocks:
+        parts.append(f"{taken} RAM blocks, {taken - device.blocks} more than its {device.blocks}")
     if used > there:
         parts.append(f"{used} single-port RAMs, {used - there} more than its {there}")
+    fewer = _fewer_lanes(plan, device)
     large = [device_type.name for device_type in DEVICES.values() if holds(plan, device_type)]
+    ways = [option("lanes", fewer)] * (fewer is not None) + [option("device", name) for name in large[:1]]
     layer = max(plan.layers, key=lambda layer: layer.layout.words)
     raise UnsupportedError(
         f"{device.title} is too small: with {plan.lanes} lanes the network takes {', and '.join(parts)} "
         f"({memory_bits(plan):,} bits; the device has {device.bits:,})",
         node=layer.name,
         slug="device-too-small",
-        remedy=f"use {option('device', large[0])}" if large else "make the network smaller; no device here holds it",
+        remedy=f"use {' or '.join(ways)}" if ways else "make the network smaller; no device here holds it",
     )
+
+
+def _fewer_lanes(plan: Plan, device: Device) -> int | None:
+    """Return the most lanes below the plan's with which the device holds the network; None if there are none."""
+    lanes = plan.lanes // 2 if memory_bits(plan) <= 2 * device.bits else 0  # padding at most doubles the words
+    while lanes >= 1:
+        if holds(make_plan(plan.graph, lanes, device), device):
+            return lanes
+        lanes //= 2
+    return None

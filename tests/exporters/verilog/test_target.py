@@ -17,7 +17,7 @@ from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
 from stl_deploy.exporters.verilog.devices import DEVICES
-from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks
+from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks, require_fits
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
@@ -28,6 +28,7 @@ from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogO
 from stl_deploy.graph.run import run
 from stl_deploy.integers.graph import PopulationNode
 from stl_deploy.integers.net import LOIHI
+from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME
@@ -118,6 +119,18 @@ def test_devices_that_are_unknown_or_too_small(tmp_path: Path) -> None:
         match=r"HX8K is too small: with 8 lanes the network takes \d+ RAM blocks, \d+ more than its 32 .*use device=",
     ):
         VerilogFormat().write(wide, tmp_path / "v", VerilogOptions(x=x, device="hx8k"))
+
+
+def test_fewer_lanes_are_offered_where_they_fit() -> None:
+    """Words of 16 lanes take eight single-port RAMs of 16 x 16,384 bits, those of 8 lanes four."""
+    program = Builder((256,)).linear("fc", RNG(0).integers(-127, 128, (128, 256)).astype(F)).lif("a", 127.0).program()
+    x, device = (RNG(1).random((1, 1, 256)) < 0.5).astype(F), DEVICES["up5k"]
+    graph = choose(program, x).graph
+    with pytest.raises(
+        UnsupportedError, match=r"takes 8 single-port RAMs, 4 more than its 4 \(.*use lanes=8 or device="
+    ):
+        require_fits(make_plan(graph, 16, device), device)
+    require_fits(make_plan(graph, 8, device), device)
 
 
 def test_loihis_integers_are_refused(folder: Path) -> None:
