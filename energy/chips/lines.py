@@ -297,7 +297,7 @@ def _fpga(steps: int, clocks: Sequence[int], given: float | None) -> ChipLine:
         evidence="unverified",
         events_evidence=("simulated",),
         source="https://github.com/tinyvision-ai-inc/ice40_power; doi 10.1109/TCSI.2024.3450966",
-        note=f"Power {fpga.POWER}; no board ran it. 'check' tells clocks and memories of the target verilog on this device.",
+        note=f"Power {fpga.POWER}; no board ran it. The clocks are those of 'check'.",
     )
 
 
