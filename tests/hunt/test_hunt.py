@@ -46,7 +46,7 @@ def test_a_failure_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("import os; os.kill(os.getpid(), 14)", "hangs: Current thread"),
     ):
         (tmp_path / "sitecustomize.py").write_text(
-            "import stl_deploy.data.idx as idx\n"
+            "import stl_deploy.data.sources as idx\n"
             "real = idx._read\n"
             "def read(*arguments):\n"
             "    found = real(*arguments)\n"

@@ -49,7 +49,10 @@ def _change(path: Path) -> None:
 def test_report_refuses_a_file_of_another_run(copy: Path, name: str) -> None:
     page = sha256(copy / "report.html")
     _change(copy / name)
-    with pytest.raises(InputError, match=rf"{name} has changed since manifest\.json was written.* --resume"):
+    with pytest.raises(
+        InputError,
+        match=rf"{name} has changed since manifest\.json was written.*make it whole with: verbs\.run\(.*resume=True",
+    ):
         verbs.report(copy)
     assert sha256(copy / "report.html") == page
 
@@ -87,7 +90,9 @@ def test_energy_into_the_folder_is_no_foreign_change(copy: Path) -> None:
 def test_a_finished_run_is_not_replaced_unasked(copy: Path) -> None:
     before = {path.name: sha256(path) for path in copy.iterdir() if path.is_file()}
     for call in (verbs.run, verbs.train):
-        with pytest.raises(InputError, match=r"holds a finished run; --resume goes on .* --overwrite replaces it"):
+        with pytest.raises(
+            InputError, match=r"holds a finished run; resume=True goes on .* overwrite=True replaces it"
+        ):
             call(configure("digits", BRIEF), copy)
         with pytest.raises(InputError, match="exclude each other"):
             call(configure("digits", BRIEF), copy, resume=True, overwrite=True)
@@ -136,7 +141,7 @@ def test_a_run_cut_off_is_under_way_for_every_reader(
         verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
     monkeypatch.undo()
     assert not (copy / "verify.json").exists()
-    with pytest.raises(InputError, match="holds a run that has not ended; --resume goes on"):
+    with pytest.raises(InputError, match="holds a run that has not ended; resume=True goes on"):
         verbs.run(configure("digits", SMALL), copy)
     for call in (lambda: verbs.energy(copy, None), lambda: verbs.verify(copy, [run_dir / "net.onnx"], lava=False)):
         with pytest.raises(InputError, match="under way or was cut off"):
@@ -150,7 +155,7 @@ def test_a_run_cut_off_is_under_way_for_every_reader(
 def test_a_file_that_is_gone_is_told_with_what_makes_it_again(copy: Path) -> None:
     (copy / "net.nir").unlink()
     with pytest.raises(
-        InputError, match=r"net\.nir is gone; make it whole with: stl-deploy run .*config\.yaml .* --resume"
+        InputError, match=r"net\.nir is gone; make it whole with: verbs\.run\(.*config\.yaml.*resume=True"
     ):
         check_unchanged(copy, ["net.nir"])
     (copy / "config.yaml").unlink()
