@@ -105,7 +105,7 @@ class Score(JsonTwin):
 
 _LABELS: Mapping[str, Split] = {"training": "training", "held_out": "held out", "shortcut": "shortcut"}
 _IDENTITY = ("source", "kind", "unit", "measured", "series_x", "series_y")
-"""What makes two entries the same measurement, whatever they are called."""
+"""Fields that identify a measurement, whatever its entry is called."""
 
 
 def validate() -> tuple[Check, ...]:

@@ -38,7 +38,7 @@ GROUP = "stl_deploy.targets"
 Model = Literal["reference", "loihi", "xylo"]
 """Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
 Network = Program | Path
-"""What a Runner runs: a Program, or the artifact of a Format in its ``reads``."""
+"""Input of a Runner: a Program, or the artifact of a Format in its ``reads``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -30,11 +30,25 @@ def problems(path: Path) -> Iterator[tuple[int, str]]:
         if path.suffix == ".py" and (match := NAMES.search(line)):
             yield number, f"'{match[0]}' names nothing"
     if path.suffix == ".py":
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                first = (ast.get_docstring(node) or " ").split(maxsplit=1)[:1]
-                if first and first[0].rstrip(",:") in OPENINGS:
-                    yield node.body[0].lineno, f"a docstring begins with '{first[0]}'"
+        for line, docstring in docstrings(ast.parse(text)):
+            first = (docstring or " ").split(maxsplit=1)[:1]
+            if first and first[0].rstrip(",:") in OPENINGS:
+                yield line, f"a docstring begins with '{first[0]}'"
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring, those of attributes and constants included."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
+        documents = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for before, statement in zip([node if documents else None, *body], body, strict=False):
+            documented = before is node or isinstance(before, ast.Assign | ast.AnnAssign)
+            if not (documented and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                continue
+            if isinstance(text := statement.value.value, str):
+                yield statement.lineno, text
 
 
 def main() -> None:

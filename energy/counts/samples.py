@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy.energy.counts.taps import Ints
 
 MEASURES = ("synops_AC", "synops_MAC", "spikes")
-"""What is followed sample by sample."""
+"""Counts that are kept sample by sample."""
 
 
 @dataclass(frozen=True)

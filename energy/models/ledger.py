@@ -26,7 +26,7 @@ class Item:
 
 
 Kind = Literal["transient", "states", "weights"]
-"""What a memory holds: queues and activations; states, potentials and biases; weights."""
+"""Content of a memory: queues and activations; states, potentials and biases; weights."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from stl_deploy.graph.program import Program
 Kind = Literal["dataflow", "bookkeeping", "physics", "model", "what if"]
 """Of the rule: ``bookkeeping`` and ``physics`` are conventions."""
 Zeros = Literal["computed", "skipped"]
-"""What the ANN does with MACs on zero inputs."""
+"""Handling of MACs on zero inputs in the ANN."""
 Side = Callable[[Program, Counts, PriceList], tuple[Item, ...]]
 
 

@@ -26,7 +26,7 @@ _INSTEAD = {
     "synop_conv": ("synop",),
     "synop_one_to_one": ("synop_sparse", "synop"),
 }
-"""Which prices stand in for a kind of synaptic event that a list has no price for."""
+"""Substitute prices for a kind of synaptic event that a list has no price for."""
 _WHAT = {
     "synop_dense": "synaptic events of dense layers",
     "synop_conv": "synaptic events of convolutions and pools",
@@ -68,7 +68,7 @@ def placed(prices: PriceList) -> bool:
 
 
 Form = Literal["dense", "sparse", "compressed"]
-"""How synapses are stored: every one; those that are not zero, with their targets; or those, packed."""
+"""Storage of synapses: every one; those that are not zero, with their targets; or those, packed."""
 _SPARSE = {"synop_dense": "synop_sparse", "synop_conv": "synop_conv", "synop_one_to_one": "synop_one_to_one"}
 
 

@@ -20,7 +20,7 @@ from stl_deploy.errors import StlDeployError
 
 _SHAPE = (2, 128, 128)
 _MICROSECONDS = 500_000
-"""How long a recording for training is."""
+"""Length of a recording used in training."""
 
 
 def main() -> None:

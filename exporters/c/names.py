@@ -12,7 +12,7 @@ LONGEST = 40
 OURS = ("list", "net", "row")
 """With a suffix of a buffer's they would be names of the templates: list_spikes, net_spikes, row_spikes."""
 PREFIX, LONGEST_PREFIX = "net", 32
-"""What all names of an export begin with by default, and how long such a prefix may be."""
+"""Default prefix of all names of an export, and the longest one allowed."""
 _RESERVED = """
 auto break case char const continue default do double else enum extern float for goto if inline int long register
 restrict return short signed sizeof static struct switch typedef union unsigned void volatile while alignas alignof and

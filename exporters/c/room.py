@@ -18,7 +18,7 @@ CODE, STACK = 8 * KIB, KIB
 """Bytes set aside in flash for the code (where no compiler tells it) and in RAM for the stack, where limits are given
 (measured on a Cortex-M4: docs/c.md)."""
 SURE = 1.1
-"""What is estimated differs from what is exported by the types of tables and sums; beyond a tenth it is refused."""
+"""Factor by which an estimate must exceed the limit to be refused: tables and sums may take smaller types."""
 
 
 def estimate(program: Program) -> Plan:

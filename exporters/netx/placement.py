@@ -23,7 +23,7 @@ from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
 Way = Literal["simple", "balanced"]
 RESOURCES = ("neurons", "in_axons", "out_axons", "synapse_bytes")
-"""What a core is counted to use."""
+"""Resources of a core that are counted."""
 AT_ONCE = 2**25
 """Pairs of a core and an input that are looked at together."""
 

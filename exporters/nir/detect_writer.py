@@ -27,7 +27,7 @@ _NEURONS = (nir.I, nir.IF, nir.Threshold, *_LEAKY)
 _RESETTING = nir.IF | nir.LIF | nir.CubaLIF
 _TO_A_VALUE = ("value", "value_delayed", "snntorch_zero", "snntorch_zero_now")
 _ROUNDING = 1e-5
-"""What r and τ have lost to float32."""
+"""Relative error of r and τ stored in float32."""
 _SNNTORCH_DT = 1e-4
 _NORSE_LONGEST = 1e-4
 """Norse writes dt·τ, so a τ of 0.1 s with its dt of 1e-3; read in seconds it would be shorter than any time step."""

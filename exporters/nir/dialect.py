@@ -188,7 +188,7 @@ class Dialect:
 CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(kind) for name, kind in get_type_hints(Dialect).items() if get_origin(kind) is Literal
 }
-"""What each option that is a choice may be."""
+"""Values that each option with a choice may take."""
 PRESETS: dict[str, Dialect] = {
     "spec": Dialect(),
     "stl": Dialect(compare="ge"),
@@ -229,7 +229,7 @@ PRESETS: dict[str, Dialect] = {
     # Its CuBaLIF resets before the leak, its LIF after; its writer leads a recurrent layer's input into the weights.
     "spyx": Dialect(dt=1.0, reset="spyx", gain="one", emit="next_step", loop_input="neuron"),
 }
-"""What a file means that the framework wrote."""
+"""Dialects of files, by the framework that wrote them."""
 SUMMARIES = {
     "spec": "NIR's own equations, reset to a value",
     "stl": "as spec, spikes at v = θ, too",
@@ -247,7 +247,7 @@ SUMMARIES = {
     "rockpool": "dt 1e-3, v - θ, several spikes a step",
     "spyx": "dt 1, spikes leave one step late",
 }
-"""What sets each preset apart, in a few words."""
+"""Difference of each preset from the others, in a few words."""
 
 
 def preset(name: object) -> Dialect:

@@ -26,7 +26,7 @@ ENGINE = "snn_engine.v"
 GOLDEN_SAMPLES = 2
 MAX_TEXT = 2**28
 FLASH = "weights.bin"
-"""What a serial flash must hold where the weights' memory is filled after configuration."""
+"""Content of the serial flash, for devices whose weight memory is filled after configuration."""
 
 
 def write_folder(

@@ -165,7 +165,7 @@ FAMILIES = {"ice40": "synth_ice40 -dsp", "ecp5": "synth_ecp5"}
 
 
 _NO_EXTRAS = {"ice40": "NO_ICE40_DEFAULT_ASSIGNMENTS", "ecp5": "NO_INCLUDES"}
-"""What leaves out parts of yosys's models that Verilator does not read."""
+"""Macros that leave out parts of yosys's models that Verilator does not read."""
 
 
 def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: float = DEADLINE) -> Simulation:

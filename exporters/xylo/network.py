@@ -18,9 +18,9 @@ from stl_deploy.exporters.xylo.specification import INPUT_CAP, NAME, Specificati
 from stl_deploy.graph.run import NetworkInput, Result
 
 Integers = Callable[[Specification, NDArray[Any], bool], ChipRun]
-"""What runs a specification on integers ``[T, B, channels]``; the last argument: record v and i."""
+"""Function that runs a specification on integers ``[T, B, channels]``; the last argument: record v and i."""
 HIDDEN, OUTPUT = "hidden", "output"
-"""What a bare specification's neurons are called."""
+"""Names of a bare specification's neurons."""
 
 
 @dataclass(frozen=True, eq=False)

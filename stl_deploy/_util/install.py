@@ -37,7 +37,7 @@ LISTED = (
     "torchvision",
     "tonic",
 )
-"""Whose versions a result depends on, by the name that pip knows."""
+"""Packages whose versions affect results, by the name that pip knows."""
 
 
 def versions() -> dict[str, str | None]:

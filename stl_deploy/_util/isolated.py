@@ -29,7 +29,7 @@ from stl_deploy._util import system
 from stl_deploy.errors import InputError, StlDeployError, ToolError
 
 Answer = tuple[Any, Sequence[NDArray[Any]]]
-"""What a reader returns: a JSON value, and arrays."""
+"""Result of a reader: a JSON value, and arrays."""
 
 _STALL_SECONDS = 30.0
 _START_SECONDS = 60.0

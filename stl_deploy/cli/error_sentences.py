@@ -18,7 +18,7 @@ _WRAPPINGS = (
     (r"\.? \(?(?:Possible options:|Did you mean) (.*?)\??\)?$", r" (did you mean \1?)"),
     (r"\.$", ""),
 )
-"""What pydantic puts around the reason that a value is refused, and how other releases of typer word it."""
+"""Frames that pydantic puts around the reason for a refusal, and the wording of other releases of typer."""
 
 _POSSIBILITIES = r" \(did you mean .*"
 
@@ -88,7 +88,7 @@ _KEYS = {
     "theta": "neuron.threshold",
     "granularity": "neuron.conv_granularity",
 }
-"""What people call a key of the configuration, where it is not the key's own name."""
+"""Common other names of configuration keys."""
 
 _HURRY = ("quick", "fast", "smoke", "dry_run")
 _AT_ONCE = ("workers", "num_workers", "jobs", "j", "threads")

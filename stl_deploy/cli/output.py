@@ -30,7 +30,7 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     kept: Callable[[], str] | None = None
-    """What to say after Ctrl-C of what is kept; None: nothing is known of it."""
+    """Sentence that says, after Ctrl-C, what is kept; None: unknown."""
     arguments: Sequence[str] = ()
     """Of the call, without the options above."""
     data: TextIO | None = None

@@ -182,7 +182,7 @@ def say(message: str) -> None:
 _FIXED = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 """Figures go into files alone. Jupyter names a backend for its own Python, which may not be this one."""
 _SET_ASIDE = ("TORCH_LOGS",)
-"""Whose unknown values keep torch from being imported."""
+"""Variables whose unknown values keep torch from being imported."""
 _READ_HERE = {"matplotlibrc": "matplotlib", ".numba_config.yaml": "numba"}
 """Files of the current folder, and the packages that read them when they are imported, and fail if they are damaged."""
 

@@ -307,7 +307,7 @@ BuiltSpec = (
     | LiSpec
     | ResidualSpec
 )
-"""What is one layer when it is built: all but a vgg block, which is written out."""
+"""Kinds that build one layer: all but a vgg block, which is written out as several."""
 
 LayerSpec = Annotated[BuiltSpec | VggSpec, Field(discriminator="kind")]
 

@@ -20,7 +20,7 @@ from stl_deploy.graph.run import NetworkInput, Result
 
 Arrays = Mapping[str, NDArray[Any]]
 Label = Literal["measured", "simulated"]
-"""How a run came about: it ran and was read off, or ran on a simulator of hardware."""
+"""Evidence of a run: it ran here and was read off, or ran on a simulator of hardware."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "info"]
 Fidelity = Literal["faithful", "approximate", "unsupported", "unjudged"]
-"""How a target holds a node. ``unjudged``: errors elsewhere in the graph keep the target from being asked."""
+"""Verdict of a target on a node. ``unjudged``: errors elsewhere in the graph keep the target from being asked."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ REMEDIES: Mapping[str, str] = {
     "unknown-node": "add the node, or remove the edge",
     "delay-not-whole": "choose dt so that each delay is an integer number of steps",
 }
-"""What to do about the errors of lowering, by slug."""
+"""Remedies for the errors of lowering, by slug."""
 
 
 def fidelities(

@@ -53,11 +53,11 @@ Doubles = NDArray[np.float64]
 N = TypeVar("N", bound="Node")
 Compare = Literal["gt", "ge"]
 Rounding = Literal["down", "half_up", "half_even"]
-"""How many spikes a neuron of several fires: v/θ rounded down (toward zero), or to the nearest number."""
+"""Rounding of v/θ to a number of spikes, for neurons that fire several: down (toward zero), or to the nearest."""
 Subtracts = Literal["baseline", "adapted"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
-"""What a spike does to the potential (see the module's equations)."""
+"""Effect of a spike on the potential (see the module's equations)."""
 CAPTURED = "captured"
 """The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
 DT = 1e-4
@@ -350,7 +350,7 @@ def _add(digest: hashlib._Hash, value: Any) -> None:
 
 
 InputCoding = Literal["spikes", "graded", "analog"]
-"""What the network's input values are: 0/1 events, integers carried by events, or real numbers."""
+"""Kind of input values: 0/1 events, integers carried by events, or real numbers."""
 
 
 def is_max_pool(program: Program, node: Node) -> bool:

@@ -44,12 +44,12 @@ ACCUMULATORS = {accumulator.name: accumulator for accumulator in (WIDE, LOIHI)}
 
 MAX_THRESHOLD = 2**17 - 1
 MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
-"""What a register of Loihi holds: a threshold, a bias."""
+"""Range of a threshold and of a bias in Loihi's registers."""
 
 MOST_SPIKES = 255
 """Spikes of a neuron in one step at most: they are counted in 8 bits."""
 RESETS = ("value", "subtract", *DELAYED_RESETS)
-"""What a spike may do to v."""
+"""Effects that a spike may have on v."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

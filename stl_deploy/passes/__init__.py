@@ -50,7 +50,7 @@ OWN: tuple[Pass, ...] = (
     narrow.PASS,
     strict_comparison.PASS,
 )
-"""What brings the Program of a network of ours to the nodes that NIR has, on exact grids."""
+"""Passes that bring the Program of a trained network to NIR's nodes, on exact grids."""
 FOREIGN: tuple[Pass, ...] = (
     widen.PASS,
     round_delays.PASS,
@@ -62,7 +62,7 @@ FOREIGN: tuple[Pass, ...] = (
     exact_grids.PASS,
     narrow.PASS,
 )
-"""What `fold` does to a network that came as a file."""
+"""Passes that `fold` applies to a network that came as a file."""
 CAPTURED: tuple[Pass, ...] = (
     norms_before_orders.PASS,
     fold_norms.PASS,
@@ -76,7 +76,7 @@ CAPTURED: tuple[Pass, ...] = (
     fuse_synapses.PASS,
     narrow.PASS,
 )
-"""What brings the Program of a captured module to the nodes that NIR has."""
+"""Passes that bring the Program of a captured module to NIR's nodes."""
 
 
 def apply(

@@ -35,7 +35,7 @@ from stl_deploy.passes.permutations import (
 )
 
 _ROUNDS = 64
-"""How often each layer may be passed by a rearrangement, before it is taken to go round in a circle."""
+"""Times that a rearrangement may pass each layer before it counts as going round in a circle."""
 
 
 def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:

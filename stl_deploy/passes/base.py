@@ -13,8 +13,8 @@ from stl_deploy.graph.program import Node, Program, Source
 from stl_deploy.passes.permutations import Indices
 
 Exactness = Literal["bits", "real", "grid", "asked"]
-"""What stays equal: every bit; every number but for rounding; what a chosen rounding of the numbers explains; or
-nothing, for an option asks for a change, and the pass's notes say how large it is."""
+"""Equality before and after a pass: in every bit; but for rounding; but for a chosen rounding of the numbers; or none,
+where an option asks for a change whose size the pass's notes give."""
 Nodes = dict[str, Node]
 
 

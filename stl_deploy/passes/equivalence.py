@@ -25,7 +25,7 @@ from stl_deploy.passes.base import Exactness, LayerGrid
 from stl_deploy.passes.permutations import Permutations, arrange
 
 TOLERANCES: Mapping[Exactness, float] = {"bits": 0.0, "real": 2.0**-16, "grid": 2.0**-12}
-"""How far potentials may be apart, in parts of the threshold or of the largest potential, whichever is more."""
+"""Largest difference of potentials, relative to the threshold or to the largest potential, whichever is more."""
 _STEPS, _MOST_STEPS, _RATE = 3, 12, 0.3
 
 

@@ -40,7 +40,7 @@ from stl_deploy.graph.takes import require_taken
 REFERENCE = "reference"
 SAMPLES = 100
 FEW, MORE = 1_000_000, 6_000_000
-"""How many spikes and silences a simulator of another project, and Lava in a run, are held to: about ten seconds."""
+"""Values compared with simulators of other projects, and with Lava in a run: about ten seconds each."""
 
 
 def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:

@@ -66,7 +66,7 @@ _MANY = 64
 _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
 """Values, and operations, that such a run may compute."""
 _CAUSES = ("random numbers", "forward changes")
-"""What makes two calls differ, in refusals that name the line of it."""
+"""Reasons why two calls differ, in refusals that name their line."""
 Spikes = Mapping[str, Floats]
 
 

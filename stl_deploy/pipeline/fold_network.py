@@ -28,8 +28,8 @@ from stl_deploy.passes.equivalence import Cut, cut_at
 
 _STEPS, _SAMPLES = 3, 2
 _NEAR = 2.0**-10
-"""How near to its threshold a potential must be for float32 rounding of a forward to move its spike, in parts of the
-threshold or of the layer's largest potential."""
+"""Largest distance from its threshold at which float32 rounding may move a spike, relative to the threshold or to the
+layer's largest potential."""
 
 
 @dataclass(frozen=True, eq=False)

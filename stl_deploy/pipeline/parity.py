@@ -16,7 +16,7 @@ REFERENCE = "NIR graph, reference run"
 
 
 Label = Literal["measured", "simulated", "modelled"]
-"""How a figure came about: ran and was read off, ran on a simulator of hardware, or was worked out."""
+"""Evidence of a figure: it ran here and was read off, ran on a simulator of hardware, or was calculated."""
 
 
 @dataclass(frozen=True)

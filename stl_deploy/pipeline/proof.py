@@ -27,11 +27,11 @@ from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
 MAX_ULP = 64
-"""How far from the threshold, in units in its last place, a folded layer's potential may be where its spike differs."""
+"""Largest distance of a folded layer's potential from its threshold, in units in the last place, where spikes differ."""
 
 
 MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
-"""How far a folded output may be from the module's, in parts of the largest; and of one of half precision."""
+"""Largest difference of a folded output from the module's, relative to the largest; and in half precision."""
 
 
 class ComputesOtherwiseError(CaptureError):

@@ -93,7 +93,7 @@ _FREE_MEMORY, _MEMORY_RATIO = 2**28, 4
 """Bytes that reading a checkpoint may take: files of torch.save are not compressed."""
 _SECONDS = 120.0
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before the names of a model's weights."""
+"""Prefixes that DataParallel and torch.compile put before the names of a model's weights."""
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

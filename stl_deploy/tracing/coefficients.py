@@ -23,13 +23,13 @@ from stl_deploy.tracing.thresholds import is_elementwise
 
 _NO_DECAY = 1e-12
 _BESIDE = (-1000.0, -3.1, -0.37, -1e-3, 0.0, 1e-3, 0.41, 2.7, 1000.0)
-"""How far from its bound, and from its threshold, a clipped potential is tried."""
+"""Distances from its bound, and from its threshold, at which a clipped potential is tried."""
 _DEEPEST = 2
-"""How many steps back a neuron's arithmetic may reach."""
+"""Number of earlier steps that a neuron's arithmetic may read."""
 _PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137, 3.0411, 0.1259)))
 """No multiples of a power of 2, which rounding to a grid would leave as they are."""
 _COARSE = 64 * 2.0**-24
-"""How far float32 may take the potential from its coefficients, relative to its terms: 64 roundings."""
+"""Largest deviation of the potential from its coefficients in float32, relative to its terms: 64 roundings."""
 _SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 

@@ -17,7 +17,7 @@ from stl_deploy.tracing.recorder import Op, Value
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 MOST_PLACES = 256
-"""How many places one axis may be taken at: each is a term of a sum."""
+"""Largest number of positions read along one axis: each is a term of a sum."""
 
 
 def gathered(unroller: Unroller, op: Op) -> Flow:

@@ -16,7 +16,7 @@ Factor = int | str
 Dim = tuple[Factor, ...]
 Layout = tuple[Dim, ...]
 Sizes = dict[str, int]
-"""How long time is, and how many samples there are."""
+"""Numbers of steps and of samples."""
 
 
 def of_shape(shape: Sequence[int]) -> Layout:

@@ -86,7 +86,7 @@ class _Folding:
             self._match(outputs[t], outputs[t - 1])
         self.depths: dict[Node, int | None] = {}
         self.shared = {node for node, times in Counter(self.earlier.values()).items() if times > 1}
-        """What several signals were at first: two decays of a state that is still 0 are one operation."""
+        """Nodes that stood for several signals at first: two decays of a state that is still 0 are one operation."""
         self._check_starts()
 
     def _match(self, later: Node, sooner: Node) -> None:

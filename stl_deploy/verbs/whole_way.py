@@ -55,7 +55,7 @@ INTEGERS = "Loihi integers (our model)"
 LAVA = "Lava (CPU simulation)"
 _CALIBRATION = 512
 _RECORDED_VALUES = 100_000_000
-"""How many spikes of all layers are kept at once for the comparison; it bounds the samples verified."""
+"""Spikes of all layers that are kept at once for the comparison; it bounds the samples verified."""
 _CONNECTIONS = 2_000_000
 
 

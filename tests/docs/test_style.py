@@ -42,6 +42,8 @@ def test_clean_rooms_stay_clean(place: str) -> None:
         ("found: int = 1\n", 1),
         ("# whole numbers\n", 1),
         ('def f():\n    """How it is done."""\n', 2),
+        ('LONGEST = 32\n"""How long a name may be."""\n', 2),
+        ('class A:\n    """A."""\n\n    x: int\n    """What it holds."""\n', 5),
     ],
 )
 def test_each_form_is_noticed(text: str, line: int, tmp_path: Path) -> None:
@@ -53,7 +55,9 @@ def test_each_form_is_noticed(text: str, line: int, tmp_path: Path) -> None:
 def test_plain_sentences_pass(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text(
-        '"""Fold each norm into the preceding layer."""\nlayers = [layer for layer in ()]\n', encoding="utf-8"
+        '"""Fold each norm into the preceding layer."""\nlayers = [layer for layer in ()]\n"""Layers."""\n'
+        'print(layers)\n"""What no name stands before is no docstring."""\n',
+        encoding="utf-8",
     )
     assert list(problems(path)) == []
 

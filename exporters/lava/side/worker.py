@@ -23,11 +23,11 @@ from collections.abc import Callable
 from typing import Any
 
 FLUSHES = 20
-"""How many times a run pauses to report how far it is."""
+"""Times that a run pauses to report its progress."""
 
 
 SHARED_MEMORY = "stl-{}-"
-"""How the names of a worker's shared memory begin, with its process number: the driver removes what is left of it."""
+"""Prefix of a worker's shared memory, with its process number: the driver removes what is left of it."""
 
 
 def end_with_parent() -> None:

@@ -22,7 +22,7 @@ from stl_deploy.exporters.nir.readers.execution_order import Edge, queued, trace
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 
 _RATE_ROUNDED = 2.0**-23
-"""What 1 - dt/τ, and so dt/τ, may have lost to float32."""
+"""Relative error of 1 - dt/τ, and so of dt/τ, in float32."""
 
 
 def _into_weights() -> str:

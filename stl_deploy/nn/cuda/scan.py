@@ -23,7 +23,7 @@ _PARTS = 32
 Blocks and samples, which may be many, are on a grid's first axis; CUDA allows 65,535 on each of the others.
 """
 _EACH = 8
-"""How many rows go into such a sum at least, for sums to be small beside what they are of."""
+"""Least number of rows in such a sum, so that sums stay small beside their terms."""
 
 
 def lif_scan(

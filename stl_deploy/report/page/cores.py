@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from stl_deploy.report.page.svg import INK, SERIES, inline, panels, short
 
 RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}
-"""What is drawn, and its name."""
+"""Resources that are drawn, and their labels."""
 _WIDTH, _MOST, _NUMBERED, _LEVELS = 10.4, 256, 24, 20
 """Inches; cores drawn; cores whose cells carry their percentage; strengths of colour."""
 

@@ -254,7 +254,7 @@ class Builder(ProgramBuilder):
 
 
 Kind = Callable[[Builder, Signal], Operands]
-"""What makes the layer of a signal."""
+"""Function that builds the layer of a signal."""
 
 
 def late_reset(population: Population) -> Floats | None:

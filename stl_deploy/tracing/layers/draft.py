@@ -11,7 +11,7 @@ from stl_deploy.graph.program import Floats, Gather, Input, Node, Scale, Shape, 
 from stl_deploy.graph.segments import ordered
 
 Operands = tuple[Source, ...]
-"""What a layer reads: the sum of these."""
+"""Inputs of a layer, which reads their sum."""
 
 
 class ProgramBuilder:

@@ -24,7 +24,7 @@ from stl_deploy.training.run_folder import TWIN, forget_training
 _PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
 """Configuration, weights, and the folder below the run folder that they are unpacked into."""
 SCALE = ".scale"
-"""What follows a weight's name in the name of its scales."""
+"""Suffix that turns a weight's name into the name of its scales."""
 
 
 def configuration(name: str, data_dir: str | None = None) -> RunConfig:
