@@ -90,7 +90,7 @@ class ConvLayer(Conv):
 
 
 NO_NEURON = IntegerNeuron(i_decay=0, v_decay=DECAY_ONE, threshold=np.array(2**17, np.int32))
-"""Neuron that netx gives a dense layer without neurons: its current adds up, and its potential never passes the threshold."""
+"""Neuron that netx gives a dense layer without neurons: current adds up, the potential never passes the threshold."""
 
 
 SpikingLayer = DenseLayer | ConvLayer

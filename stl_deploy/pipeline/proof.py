@@ -27,7 +27,7 @@ from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
 MAX_ULP = 64
-"""Largest distance of a folded layer's potential from its threshold, in units in the last place, where spikes differ."""
+"""Largest distance of a folded layer's potential from its threshold where spikes differ, in units in the last place."""
 
 
 MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
