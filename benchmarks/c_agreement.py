@@ -74,8 +74,8 @@ def compare(name: str, program: Program, x: NDArray[Any], labels: NDArray[Any] |
             expected = {**model.spikes, "output": model.y}
             row.compared += sum(array.size for array in expected.values())
             for build, options in BUILDS.items():
-                found = made.run(whole, record=True, options=options)
-                pairs = {**found.spikes, "output": found.y}
+                outcome = made.run(whole, record=True, options=options)
+                pairs = {**outcome.spikes, "output": outcome.y}
                 row.differing[build] += sum(int((expected[key] != pairs[key]).sum()) for key in expected)
             votes.append(model.y)
             print(f"{name}: {start + part.shape[1]} of {x.shape[1]}", file=sys.stderr, flush=True)
@@ -102,8 +102,8 @@ def captured() -> Iterator[Row]:
 
 def beside(recorded: list[dict[str, Any]], rows: list[Row]) -> list[Row]:
     """These rows in the place of recorded ones of the same networks; trained networks first."""
-    found = {row["network"]: Row(**row) for row in recorded} | {row.network: row for row in rows}
-    return sorted(found.values(), key=lambda row: row.accuracy is None)
+    merged = {row["network"]: Row(**row) for row in recorded} | {row.network: row for row in rows}
+    return sorted(merged.values(), key=lambda row: row.accuracy is None)
 
 
 def table(rows: list[Row]) -> str:

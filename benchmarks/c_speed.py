@@ -49,7 +49,7 @@ from tests.conformance.environments import environment
 
 F = np.float32
 SAMPLES = 32
-"""What each contender computes in its turn, one by one."""
+"""Samples that each contender computes in its turn, one by one."""
 NATIVE, PORTABLE = "C, -O3 -march=native", "C, -O3"
 FLOAT, INTEGER, INT8, EAGER = "ORT, float", "ORT, integer", "ORT, int8", "torch eager"
 SNNTORCH = "snnTorch"
@@ -144,12 +144,12 @@ def trained(folder: Path) -> tuple[Program, NDArray[Any]]:
 
 
 def measure(
-    found: Mapping[str, tuple[Program, NDArray[Any]]], rounds: int, snntorch: Path | None = None
+    networks: Mapping[str, tuple[Program, NDArray[Any]]], rounds: int, snntorch: Path | None = None
 ) -> dict[str, Any]:
     """Times of every case, JSON-ready. snntorch: a Python that has it."""
     torch.set_num_threads(1)
     before, rows = os.getloadavg()[0], []
-    for name, (program, x) in found.items():
+    for name, (program, x) in networks.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         with TemporaryDirectory() as folder:
             times = least(contenders(program, x, Path(folder)), rounds)
@@ -169,11 +169,11 @@ Contender = tuple[Callable[[Any], Any], Sequence[Any]]
 """A function of one sample, and the samples in the form that it takes."""
 
 
-def least(found: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
+def least(entrants: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contender's samples, each the least of its turns."""
-    times = {name: [math.inf] * len(samples) for name, (_, samples) in found.items()}
+    times = {name: [math.inf] * len(samples) for name, (_, samples) in entrants.items()}
     for _ in range(rounds):
-        for name, (call, samples) in found.items():
+        for name, (call, samples) in entrants.items():
             for i, given in enumerate(samples):
                 start = time.perf_counter()
                 call(given)
@@ -182,7 +182,7 @@ def least(found: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]
 
 
 def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Contender]:
-    """What is timed."""
+    """Build the contenders."""
     CFormat().write(program, folder / "c", COptions(x=x))
     graph, _ = read_folder(folder / "c")
     whole = to_integers(x, graph.input.scale)
@@ -278,10 +278,10 @@ def in_snntorch(python: Path, program: Program, x: NDArray[Any], folder: Path, r
     call = [str(python), "-m", "benchmarks.peers.snntorch_single", str(folder / "chain.npz"), str(rounds)]
     settings = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(call, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    if not np.allclose(told["y"], run(program, x.astype(F)).y.reshape(-1), atol=1e-5):
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if not np.allclose(answer["y"], run(program, x.astype(F)).y.reshape(-1), atol=1e-5):
         raise SystemExit("snnTorch does not compute what the reference does")
-    seconds: list[float] = told["seconds"]
+    seconds: list[float] = answer["seconds"]
     return seconds
 
 
@@ -292,7 +292,7 @@ def rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
 
 
 def ratios(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """How many times as long as the C for this machine each takes."""
+    """Mean time of each contender over that of the C compiled for this machine."""
     return {name: fmean(values) / fmean(times[NATIVE]) for name, values in times.items()}
 
 
@@ -309,28 +309,28 @@ also have to be changed for it: it has one threshold a layer, and no max pooling
 """
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(data: Mapping[str, Any]) -> str:
     """Markdown."""
     names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
-    names += [SNNTORCH] if any(SNNTORCH in row["seconds"] for row in found["rows"]) else []
+    names += [SNNTORCH] if any(SNNTORCH in row["seconds"] for row in data["rows"]) else []
     lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](../c.md)).", ""]
     lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for row in found["rows"]:
+    for row in data["rows"]:
         micro = {name: 1e6 * fmean(times) for name, times in row["seconds"].items()}
         cells = [f"{micro[name]:.0f} µs ({row['ratios'][name]:.1f}x)" if name in micro else "-" for name in names]
         lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")
-    load = max(found["load"])
+    load = max(data["load"])
     quiet = "" if load < QUIET else " - the machine was not quiet"
     lines += [
         "",
-        f"One thread, batch 1, the least of {found['rounds']} rounds, {found['compiler']}, load {load:.1f}{quiet}.",
+        f"One thread, batch 1, the least of {data['rounds']} rounds, {data['compiler']}, load {load:.1f}{quiet}.",
     ]
     return "\n".join(lines) + "\n\n" + NOT_HERE
 
 
-def plot(found: Mapping[str, Any], folder: Path) -> None:
+def plot(data: Mapping[str, Any], folder: Path) -> None:
     """c-speed.svg: time over the spike rate of the networks of MNIST's size."""
-    rows = {float(row["network"].split()[2]): row for row in found["rows"] if row["network"].startswith("MNIST")}
+    rows = {float(row["network"].split()[2]): row for row in data["rows"] if row["network"].startswith("MNIST")}
     with mpl.rc_context({"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(5, 2.8), layout="constrained")
         axes = figure.subplots()
@@ -357,13 +357,13 @@ def main() -> None:
     python: Path | None = arguments.snntorch
     if python == Path():
         python = environment("snntorch", Path.home() / ".cache" / "stl-deploy" / "conformance")
-    found = measure({run.name: trained(run) for run in arguments.runs} | cases(), arguments.rounds, python)
-    print(table(found))
+    data = measure({run.name: trained(run) for run in arguments.runs} | cases(), arguments.rounds, python)
+    print(table(data))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        write_text(arguments.output / "c-speed.json", json.dumps(found, indent=1) + "\n")
-        write_text(arguments.output / "c-speed.md", table(found) + "\n![Time over the spike rate](c-speed.svg)\n")
-        plot(found, arguments.output)
+        write_text(arguments.output / "c-speed.json", json.dumps(data, indent=1) + "\n")
+        write_text(arguments.output / "c-speed.md", table(data) + "\n![Time over the spike rate](c-speed.svg)\n")
+        plot(data, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What counting costs: python -m benchmarks.counting -o OUT
+"""Cost of counting: python -m benchmarks.counting -o OUT
 
 The paper's MNIST net on 1,000 drawn images of 4 steps, in parts of 64: run, and run and counted. Interleaved, medians.
 Images are 0/1 with a fifth of the pixels set, as many as MNIST's are not 0. Memory is Python's and numpy's peak while
@@ -40,7 +40,7 @@ from stl_deploy.pipeline.fold_network import fold
 
 RUN, COUNT = "run", "run and count"
 LIMIT, VERB_LIMIT = 1.3, 1.15
-"""What counting may cost, times what running costs; and the verb `energy`, times what `simulate` costs."""
+"""Largest cost of counting over that of running; and of the verb `energy` over that of `simulate`."""
 _PART = 64
 _FIVE = (
     "dataset: {name: mnist, T: 4, encoder: bernoulli}\nnetwork:\n"
@@ -134,25 +134,25 @@ def _cpu_seconds(line: Sequence[str | Path]) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(data: Mapping[str, Any]) -> str:
     """Markdown."""
     lines = ["# What counting costs", "", "Made by `python -m benchmarks.counting`.", "", "| | s |", "|---|---|"]
-    lines += [f"| {name} | {statistics.median(seconds):.2f} |" for name, seconds in found["seconds"].items()]
+    lines += [f"| {name} | {statistics.median(seconds):.2f} |" for name, seconds in data["seconds"].items()]
     lines += [
-        f"| `stl-deploy {name}`, CPU | {statistics.median(seconds):.2f} |" for name, seconds in found["verbs"].items()
+        f"| `stl-deploy {name}`, CPU | {statistics.median(seconds):.2f} |" for name, seconds in data["verbs"].items()
     ]
-    simulate, energy = (statistics.median(found["verbs"][name]) for name in ("simulate", "energy"))
-    peaks = "; ".join(f"{int(n):,} images: {peak / 1e6:.0f} MB" for n, peak in found["peak_bytes"].items())
-    rounds = len(found["verbs"]["energy"])
-    load = max(found["load"])
+    simulate, energy = (statistics.median(data["verbs"][name]) for name in ("simulate", "energy"))
+    peaks = "; ".join(f"{int(n):,} images: {peak / 1e6:.0f} MB" for n, peak in data["peak_bytes"].items())
+    rounds = len(data["verbs"]["energy"])
+    load = max(data["load"])
     quiet = "" if load < QUIET else " - the machine was not quiet, so these are no results"
     lines += [
         "",
-        f"The paper's MNIST net, {found['samples']:,} images, T = {found['steps']}. Counting over running: "
-        f"{found['ratio']:.2f} (at most {LIMIT} is wanted). Peak memory while counting, {peaks}.",
+        f"The paper's MNIST net, {data['samples']:,} images, T = {data['steps']}. Counting over running: "
+        f"{data['ratio']:.2f} (at most {LIMIT} is wanted). Peak memory while counting, {peaks}.",
         f"CPU time of the command `energy` over that of `simulate`, five convolutions of 16 channels, as many images: "
         f"{energy / simulate:.2f} (at most {VERB_LIMIT} is wanted).",
-        f"{found['threads']} thread(s), medians of {found['rounds']} interleaved rounds (of the commands: {rounds}), "
+        f"{data['threads']} thread(s), medians of {data['rounds']} interleaved rounds (of the commands: {rounds}), "
         f"load {load:.1f}{quiet}.",
     ]
     return "\n".join(lines) + "\n"
@@ -170,14 +170,14 @@ def main() -> None:
     torch.manual_seed(0)
     program = make(Network(config, (1, 28, 28), 10).eval(), config)
     print(f"{arguments.samples:,} images ...", file=sys.stderr, flush=True)
-    found = measure(program, config.time_steps, arguments.samples, arguments.rounds, arguments.processes)
-    found["verbs"] = verbs(arguments.samples, arguments.rounds)
-    found["load"].append(os.getloadavg()[0])
-    print(table(found))
+    data = measure(program, config.time_steps, arguments.samples, arguments.rounds, arguments.processes)
+    data["verbs"] = verbs(arguments.samples, arguments.rounds)
+    data["load"].append(os.getloadavg()[0])
+    print(table(data))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "counting-speed.json").write_text(json.dumps(found, indent=1) + "\n")
-        (arguments.output / "counting-speed.md").write_text(table(found))
+        (arguments.output / "counting-speed.json").write_text(json.dumps(data, indent=1) + "\n")
+        (arguments.output / "counting-speed.md").write_text(table(data))
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def main() -> None:
     path = given.o / "fpga.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
     key = ("network", "device", "lanes")
-    rows = [one for one in rows if any(one[name] != row[name] for name in key)] + [row]
-    write_json(path, sorted(rows, key=lambda one: tuple(str(one[name]) for name in key)))
+    rows = [kept for kept in rows if any(kept[name] != row[name] for name in key)] + [row]
+    write_json(path, sorted(rows, key=lambda kept: tuple(str(kept[name]) for name in key)))
     write_text(given.o / "fpga.md", page(rows))
 
 
@@ -66,13 +66,13 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
     with temporary_folder() as work:
         write_folder(graph, About(title=run.name), work / "v", lanes=lanes, x=whole, device=device_of(device))
         _, design = read_folder(work / "v")
-        found, clocks = design.run(whole, deadline=3600.0)
+        outcome, clocks = design.run(whole, deadline=3600.0)
         model = simulate(graph, whole, record=True)
         after = _after_synthesis(design, whole[:, :netlist]) if netlist else None
         placed = synthesise(work / "v", device, seeds=range(1, seeds + 1), say=Console())
     compared = sum(spikes.size for spikes in model.spikes.values())
-    differing = sum(int((found.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
-    correct = None if labels is None else int((found.y.sum(axis=0).argmax(axis=-1) == labels[: whole.shape[1]]).sum())
+    differing = sum(int((outcome.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
+    correct = None if labels is None else int((outcome.y.sum(axis=0).argmax(axis=-1) == labels[: whole.shape[1]]).sum())
     return {
         "network": run.name,
         "lanes": lanes,
@@ -82,7 +82,7 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
         "correct": correct,
         "spikes_compared": compared,
         "spikes_differing": differing,
-        "outputs_differing": int((found.y != model.y).sum()),
+        "outputs_differing": int((outcome.y != model.y).sum()),
         "after_synthesis": after,
         "clocks_computed": float(clocks_of(design.plan, whole).mean()),
         "ram_blocks_computed": ram_blocks(design.plan, design.plan.device),
@@ -96,9 +96,9 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
 def _after_synthesis(design: Simulation, x: NDArray[np.int32]) -> dict[str, int]:
     """Spikes compared, and those that differ, of the design as cells."""
     family = "ice40" if design.plan.device.name in ("up5k", "hx8k") else "ecp5"
-    found, _ = after_synthesis(design, family).run(x, deadline=3600.0, design=NETLIST, simulator="verilator")
+    outcome, _ = after_synthesis(design, family).run(x, deadline=3600.0, design=NETLIST, simulator="verilator")
     model = simulate(design.plan.graph, x, record=True)
-    differing = sum(int((found.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
+    differing = sum(int((outcome.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
     compared = sum(spikes.size for spikes in model.spikes.values())
     return {"samples": x.shape[1], "compared": compared, "differing": differing}
 

@@ -71,7 +71,9 @@ def measure(workload: Workload, device: str, rounds: int) -> dict[str, on_card.R
         contestants["floor" + name] = Contestant(floor, **settings)
         if kind == "cuda":
             contestants["ours" + name] = Contestant(network, environment={cuda.SWITCH: "1"}, **settings)
-    entries = {name: (partial(one.build, workload), partial(_rates, one, kind)) for name, one in contestants.items()}
+    entries = {
+        name: (partial(entry.build, workload), partial(_rates, entry, kind)) for name, entry in contestants.items()
+    }
     return on_card.measure(workload, entries, device, rounds)
 
 
@@ -102,25 +104,25 @@ def _scores(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def peer(name: str, cache: Path, workload: str, device: str, steps: int, rounds: int) -> Found:
-    """What a peer's worker found on the card, by implementation; ``failed`` says why, where one is not to be had."""
+    """Results of a peer's worker on the card, by implementation; ``failed`` gives the reason where there are none."""
     try:
         python = environment(name, cache)
     except subprocess.CalledProcessError as error:
         return {way: {"failed": f"its environment could not be made ({error})"} for way in IMPLEMENTATIONS[name]}
     call = [python, "-m", "benchmarks.peers.worker", name, workload, "--card", device]
-    found: Found = {}
+    rows: Found = {}
     for implementation, settings in IMPLEMENTATIONS[name].items():
         given = [*call, str(steps), str(rounds)]
         done = subprocess.run(
             given, cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, check=False
         )
         lines = (done.stderr if done.returncode else done.stdout).splitlines() or [f"exit status {done.returncode}"]
-        found[implementation] = {"failed": lines[-1]} if done.returncode else json.loads(lines[-1])
-    return found
+        rows[implementation] = {"failed": lines[-1]} if done.returncode else json.loads(lines[-1])
+    return rows
 
 
 def goals(workload: Workload, rows: Mapping[str, on_card.Row], peers: Mapping[str, Found]) -> dict[str, Found]:
-    """What was reached of each goal that what was measured tells of, and whether it is met.
+    """Compare the measurements with each goal that they bear on.
 
     Memory: at most the floor's and a byte for each neuron, step and sample.
     """
@@ -144,21 +146,21 @@ def goals(workload: Workload, rows: Mapping[str, on_card.Row], peers: Mapping[st
     return {name: {"reached": now, "goal": goal, "met": holds(now, goal)} for name, now, goal, holds in reached}
 
 
-def page(found: Found) -> str:
+def page(data: Found) -> str:
     """docs/measurements/gpu-speed.md."""
     head = ("workload", "contestant", "ms a training step", "floors", "MiB on top", "floors")
     wanted = ("workload", "goal", "reached", "wanted", "met")
     rows, reached, failed = [], [], []
-    for where, measured in found["workloads"].items():
+    for where, measured in data["workloads"].items():
         for name, result in _results(measured):
             rows += [(where, *_cells(", ".join((*name, form)), row)) for form, row in result.get("rows", {}).items()]
             failed += [f"- {where}, {', '.join(name)}: {result['failed']}"] if "failed" in result else []
-        for goal, one in measured["goals"].items():
-            cells = (f"{one['reached']:.2f}", f"{one['goal']:.2f}", "yes" if one["met"] else "no")
+        for goal, goal_row in measured["goals"].items():
+            cells = (f"{goal_row['reached']:.2f}", f"{goal_row['goal']:.2f}", "yes" if goal_row["met"] else "no")
             reached.append((where, goal, *cells))
     blocks = [
         "# Training on a GPU",
-        f"Made by `make gpu` on {found['device']}, torch {found['torch']}; measured, medians of contestants that take "
+        f"Made by `make gpu` on {data['device']}, torch {data['torch']}; measured, medians of contestants that take "
         "turns. Floor: the same layers as an ANN with time folded into the batch; float32 without TF32.",
         markdown(head, rows),
         *(["## Goals", markdown(wanted, reached)] if reached else []),
@@ -168,8 +170,8 @@ def page(found: Found) -> str:
 
 
 def _results(measured: Found) -> list[tuple[tuple[str, ...], Found]]:
-    """What was measured of a workload, each beside a floor of its own, by name."""
-    peers = [((one, way), told) for one, ways in measured["peers"].items() for way, told in ways.items()]
+    """Measurements of a workload by name, each with a floor of its own."""
+    peers = [((one, way), result) for one, ways in measured["peers"].items() for way, result in ways.items()]
     return [((), {"rows": measured["rows"]}), (("compiled",), measured["compiled"]), *peers]
 
 
@@ -190,7 +192,7 @@ def main() -> None:
     carded = arguments.device.startswith("cuda")
     if carded and not torch.cuda.is_available():
         raise SystemExit("no CUDA device found: this bench needs one (--device cpu tests the bench itself)")
-    found: Found = {
+    data: Found = {
         "device": torch.cuda.get_device_name(torch.device(arguments.device)) if carded else "the CPU",
         "torch": torch.__version__,
         "evidence": "measured",
@@ -202,14 +204,16 @@ def main() -> None:
             row: Found = {"rows": measure(workload, arguments.device, arguments.rounds), "peers": {}}
             row["compiled"] = compiled(workload, arguments.device, arguments.rounds)
             _free()
-            for one in arguments.peer if carded else ():
-                row["peers"][one] = peer(one, arguments.cache, name, arguments.device, steps, arguments.rounds)
+            for framework in arguments.peer if carded else ():
+                row["peers"][framework] = peer(
+                    framework, arguments.cache, name, arguments.device, steps, arguments.rounds
+                )
             row["goals"] = goals(workload, row["rows"], row["peers"])
-            found["workloads"][where] = row
-            write_json(arguments.output, found)
-            write_text(arguments.output.with_suffix(".md"), page(found))
+            data["workloads"][where] = row
+            write_json(arguments.output, data)
+            write_text(arguments.output.with_suffix(".md"), page(data))
             print(where, flush=True)
-    print(page(found))
+    print(page(data))
 
 
 def _free() -> None:

@@ -72,7 +72,7 @@ def measure(name: str, net: NetxFile, samples: int, lava: bool) -> dict[str, Any
     rng = np.random.default_rng(1)
     few, many = LAVA_SAMPLES[name]
     x = (rng.random((STEPS, max(samples, many), *net.input_shape)) < RATE).astype(np.int32)
-    found: dict[str, Any] = {"net": name, "steps": STEPS, "ours": samples / _median(net, x[:, :samples])}
+    timings: dict[str, Any] = {"net": name, "steps": STEPS, "ours": samples / _median(net, x[:, :samples])}
     if lava:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "net.net"
@@ -80,10 +80,10 @@ def measure(name: str, net: NetxFile, samples: int, lava: bool) -> dict[str, Any
             _lava(net, path, x[:, :few])
             seconds = {count: _lava(net, path, x[:, :count]) for count in (few, many)}
         longer = seconds[many][0] - seconds[few][0]
-        found["lava"] = (many - few) / longer if longer > 0 else None
-        found["ratio"] = found["ours"] / found["lava"] if longer > 0 else None
-        found["spikes_differing"] = sum(differing for _, differing in seconds.values())
-    return found
+        timings["lava"] = (many - few) / longer if longer > 0 else None
+        timings["ratio"] = timings["ours"] / timings["lava"] if longer > 0 else None
+        timings["spikes_differing"] = sum(differing for _, differing in seconds.values())
+    return timings
 
 
 def _median(net: NetxFile, x: NDArray[Any]) -> float:

@@ -14,7 +14,7 @@ from benchmarks.workloads import Stack, Workload, against_floor, interleaved, tr
 Row = dict[str, float]
 Rates = Callable[[Tensor], Tensor]
 Contestant = tuple[Callable[[], nn.Module], Callable[[nn.Module], Rates]]
-"""How a model is built, and what makes mean votes ``[B, classes]`` of input ``[T, B, ...]`` with it."""
+"""Functions that build a model, and compute mean votes ``[B, classes]`` of input ``[T, B, ...]`` with it."""
 
 
 def rates_of(stack: nn.Module) -> Rates:
@@ -28,7 +28,7 @@ def measure(workload: Workload, contestants: Mapping[str, Contestant], device: s
     to those of ``floor``, which must be one.
 
     Contestants take turns, so that what else the card does hits all alike, and all multiply float32 as float32, which
-    torch's convolutions do not unless told. On the CPU, which only tests this, there are no bytes.
+    torch's convolutions do not by default. On the CPU, which only tests this, there are no bytes.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -38,11 +38,11 @@ def measure(workload: Workload, contestants: Mapping[str, Contestant], device: s
         step = training_step(workload, model, rates(model), fused_adam=True, device=device)
         steps[name] = partial(_to_the_end, step, device)
     seconds = interleaved(steps, rounds)
-    found = {"seconds": seconds}
+    row = {"seconds": seconds}
     if device.startswith("cuda"):
-        found["bytes"] = {name: _bytes(step, device) for name, step in steps.items()}
-    found |= {f"{key}_over_floor": against_floor(values) for key, values in found.items()}
-    return {name: {key: values[name] for key, values in found.items()} for name in steps}
+        row["bytes"] = {name: _bytes(step, device) for name, step in steps.items()}
+    row |= {f"{key}_over_floor": against_floor(values) for key, values in row.items()}
+    return {name: {key: values[name] for key, values in row.items()} for name in steps}
 
 
 def _to_the_end(step: Callable[[], None], device: str) -> None:

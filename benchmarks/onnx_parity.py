@@ -48,7 +48,7 @@ _FILES: Mapping[str, Sequence[tuple[Precision, Form]]] = {
     nets.FLOAT: (("float32", "sequence"), ("float32", "step"), ("exact", "step")),
 }
 _AS_IT_IS: Sequence[Precision] = ("float32", "integer")
-"""What must give the bits of the plain reference."""
+"""Precisions that must give the bits of the plain reference."""
 _REFERENCE = "reference"
 CHUNK = 50
 
@@ -79,15 +79,15 @@ class _File:
         reference = plain
         if self.precision not in _AS_IT_IS:
             reference = run(self.program, x, record=names, observe=self.near, double=self.precision == "exact")
-        found = self.model.run(x, record=names)
-        own = compare(self.program, reference, found, "", x=x, against=_REFERENCE)
-        changed = compare(self.program, plain, found, "", against=_REFERENCE)
+        result = self.model.run(x, record=names)
+        own = compare(self.program, reference, result, "", x=x, against=_REFERENCE)
+        changed = compare(self.program, plain, result, "", against=_REFERENCE)
         self.own.add_nodes(own.nodes, x.shape[1])
         self.changed.add_nodes(changed.nodes, x.shape[1])
-        self.votes.append(found.y.sum(axis=0))
+        self.votes.append(result.y.sum(axis=0))
 
     def as_dict(self, labels: Any) -> dict[str, Any]:
-        found = {"precision": self.precision, "form": self.form, "bytes": self.model.path.stat().st_size}
+        row = {"precision": self.precision, "form": self.form, "bytes": self.model.path.stat().st_size}
         agreement = 1 - self.changed.differing / self.changed.compared
         accuracy = None
         if labels is not None:
@@ -95,7 +95,7 @@ class _File:
         near = sum(self.near.counts.values())
         first = [_first(node) for node in self.own.nodes.values() if node.first is not None]
         counts = {"compared": self.own.compared, "differing": self.own.differing, "first": first}
-        return found | counts | {"near_threshold": near, "agreement": agreement, "accuracy": accuracy}
+        return row | counts | {"near_threshold": near, "agreement": agreement, "accuracy": accuracy}
 
 
 def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
@@ -136,16 +136,16 @@ def _file(program: Program, precision: Precision, form: Form, folder: Path, near
 
 def _first(node: NodeParity) -> dict[str, Any]:
     assert node.first is not None
-    found = asdict(node.first)
-    return {"layer": found.pop("node"), **found, "neuron": list(node.first.neuron)}
+    row = asdict(node.first)
+    return {"layer": row.pop("node"), **row, "neuron": list(node.first.neuron)}
 
 
-def table(found: dict[str, Any]) -> str:
+def table(measured: dict[str, Any]) -> str:
     """Markdown: the parity, where spikes moved, and what int8 costs."""
     lines = ["# ONNX Runtime against the reference run", "", "Made by `python -m benchmarks.onnx_parity`.", ""]
     lines += ["Least rate: spikes per neuron and step of the layer that fires least.", ""]
     lines += [_line(HEADER), _line(["---"] * len(HEADER))]
-    for row in found["rows"]:
+    for row in measured["rows"]:
         sums = f"{row['sums']}, proved exact" if row["proved_exact"] else row["sums"]
         source = f"{row['input']}, {row['steps']} steps"
         counts = {key: f"{row[key]:,}" for key in ("compared", "differing", "near_threshold")}
@@ -155,12 +155,12 @@ def table(found: dict[str, Any]) -> str:
         f"- {row['network']}, {row['sums']}, {row['precision']}, {row['form']}: layer {first['layer']}, "
         f"step {first['step']}, sample {first['sample']}, neuron {first['neuron']}: reference {first['expected']:g}, "
         f"ONNX Runtime {first['found']:g}, {Margin(**first['margin'])}"
-        for row in found["rows"]
+        for row in measured["rows"]
         for first in row["first"]
     ]
     title = "The first spike that differs, by layer (far from the threshold: it follows from one in an earlier layer):"
     where = ["", title, "", *moved] if moved else ["", "No spike differs."]
-    return "\n".join([*lines, *where, "", *_int8_table(found["rows"])]) + "\n"
+    return "\n".join([*lines, *where, "", *_int8_table(measured["rows"])]) + "\n"
 
 
 def _int8_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -195,14 +195,14 @@ def main() -> None:
             print("the paper's MNIST net is left out: give --data or set STL_DEPLOY_DATA", file=sys.stderr)
         else:
             cases.append(nets.paper_mnist(arguments.data, arguments.samples))
-        found = measure(cases)
+        measured = measure(cases)
     except StlDeployError as error:
         raise SystemExit(str(error)) from None
-    print(table(found))
+    print(table(measured))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "onnx-parity.json").write_text(json.dumps(found, indent=1) + "\n")
-        (arguments.output / "onnx-parity.md").write_text(table(found))
+        (arguments.output / "onnx-parity.json").write_text(json.dumps(measured, indent=1) + "\n")
+        (arguments.output / "onnx-parity.md").write_text(table(measured))
 
 
 if __name__ == "__main__":

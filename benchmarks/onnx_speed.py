@@ -122,7 +122,7 @@ def _contenders(
     def blocks() -> Any:
         return network(tensor).numpy()
 
-    found: dict[str, Callable[[], Any]] = {
+    calls: dict[str, Callable[[], Any]] = {
         MODEL: lambda: eager(network),
         FOLDED: lambda: eager(folded),
         BLOCKS: blocks,
@@ -132,11 +132,11 @@ def _contenders(
         INTEGER: lambda: integer.run(x).y,
         INT8: lambda: int8.run(x).y,
     }
-    expected = found[SCAN]()
+    expected = calls[SCAN]()
     for name in (FOLDED, UNROLLED, STEP, INTEGER):
-        if not np.array_equal(found[name](), expected):
+        if not np.array_equal(calls[name](), expected):
             raise SystemExit(f"{name} does not compute what the Scan form computes")
-    return found
+    return calls
 
 
 def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
@@ -181,23 +181,23 @@ def _status(key: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(calls: Mapping[str, Any]) -> str:
     """Markdown."""
     lines = ["# ONNX Runtime against torch eager inference", "", "Made by `python -m benchmarks.onnx_speed`.", ""]
     lines += [_line(["network", "T", "batch", *CONTENDERS, "step form, ms per step more"])]
     lines += [_line(["---"] * (len(CONTENDERS) + 4))]
-    for row in found["rows"]:
+    for row in calls["rows"]:
         median = {name: statistics.median(times) for name, times in row["seconds"].items()}
         ratios = [f"{row['ratios'][name]:.2f}" for name in CONTENDERS]
         ratios[0] = f"1 ({1000 * median[MODEL]:.1f} ms)"
         more = 1000 * (median[STEP] - median[SCAN]) / row["steps"]
         lines.append(_line([row["network"], str(row["steps"]), str(row["batch"]), *ratios, f"{more:+.2f}"]))
-    load = max(found["load"])
+    load = max(calls["load"])
     quiet = "" if load < QUIET else " - the machine was not quiet, so these are no results"
-    export = found.get("export")
+    export = calls.get("export")
     lines += [
         "",
-        f"{found['threads']} thread(s), medians of {found['rounds']} interleaved rounds, load {load:.1f}{quiet}.",
+        f"{calls['threads']} thread(s), medians of {calls['rounds']} interleaved rounds, load {load:.1f}{quiet}.",
     ]
     if export is not None:
         lines += [
@@ -226,12 +226,12 @@ def main() -> None:
         return
     command = [sys.executable, "-m", "benchmarks.onnx_speed", "--export-only"]
     export = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    found = measure(networks(), arguments.threads, arguments.rounds) | {"export": export}
-    print(table(found))
+    calls = measure(networks(), arguments.threads, arguments.rounds) | {"export": export}
+    print(table(calls))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "onnx-speed.json").write_text(json.dumps(found, indent=1) + "\n")
-        (arguments.output / "onnx-speed.md").write_text(table(found))
+        (arguments.output / "onnx-speed.json").write_text(json.dumps(calls, indent=1) + "\n")
+        (arguments.output / "onnx-speed.md").write_text(table(calls))
 
 
 if __name__ == "__main__":

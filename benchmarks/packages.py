@@ -36,7 +36,7 @@ TOOLS: dict[Package, list[list[str]]] = {
 
 
 def build(kind: Package, place: Path) -> str:
-    """What its own tool says of a package: built, or why it was not."""
+    """Build a package with its own tool; return 'built' or the reason why it was not."""
     for command in TOOLS[kind]:
         if shutil.which(command[0]) is None:
             return f"not built: {command[0]} is not installed"
@@ -73,9 +73,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="stl-deploy-packages-") as name:
             CFormat().write(program, Path(name) / "c", COptions(x=x, package=kind))
             place = Path(name) / "c" / f"net_{kind}"
-            found = [*(compile_for(target, place) for target in CROSS), build(kind, place)]
-        print(f"| {kind} | {found[-1]} | {' | '.join(found[:-1])} |", flush=True)
-        failed |= any(one.startswith("FAILED") for one in found)
+            answers = [*(compile_for(target, place) for target in CROSS), build(kind, place)]
+        print(f"| {kind} | {answers[-1]} | {' | '.join(answers[:-1])} |", flush=True)
+        failed |= any(answer.startswith("FAILED") for answer in answers)
     return int(failed)
 
 

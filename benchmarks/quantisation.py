@@ -1,4 +1,4 @@
-"""What Loihi's integers cost: float -> post-training by threshold form -> quantisation-aware, and real Lava's word.
+"""Cost of Loihi's integers: float -> post-training by threshold form -> quantisation-aware, and real Lava's word.
 
     python -m benchmarks.quantisation RUN... -o OUT
 
@@ -46,7 +46,7 @@ class Kept:
         make_folder(folder)
 
     def get(self, name: str, make: Callable[[], Any], **key: Any) -> Any:
-        """What ``make`` returned for this key, now or earlier (JSON-ready)."""
+        """Return the kept result of ``make`` for this key, or call it (JSON-ready)."""
         path, key = self._folder / f"{name}.json", self._key | key
         if path.is_file():
             kept = read_json(path)
@@ -128,10 +128,10 @@ class Table:
             seconds, show = self.options.deadline, now_and_then(self.say, "steps on Lava")
             return asdict(against_lava(model, path, x, labels, deadline=seconds, progress=show))
 
-        found: dict[str, Any] = self.kept.get(
+        entry: dict[str, Any] = self.kept.get(
             name, run, lava_images=count, **({"epochs": self.options.epochs} if trained else {})
         )
-        return found
+        return entry
 
     def _file(self, row: dict[str, Any]) -> tuple[Path, NetxModel]:
         if row["stage"] == TRAINED:

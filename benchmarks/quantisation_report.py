@@ -53,9 +53,9 @@ def _cells(row: dict[str, Any], floats: float) -> tuple[str, ...]:
     differing = "-"
     if row["compared"]:
         differing = f"{row['differing'] / row['compared']:.2%}"
-    lava, found = "-", row.get("lava")
-    if found is not None:
-        lava = f"{found['differing']:,} of {found['compared']:,} ({found['samples']} images)"
+    lava, measured = "-", row.get("lava")
+    if measured is not None:
+        lava = f"{measured['differing']:,} of {measured['compared']:,} ({measured['samples']} images)"
     return (
         row["stage"],
         row["form"],

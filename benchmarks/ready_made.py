@@ -95,13 +95,13 @@ def _rounded(run: Path, target: Path, config_file: str, weights: str) -> tuple[p
 
 
 def weights_of(file: Path) -> str:
-    """How the synaptic weights of a file were rounded, in words."""
+    """Describe the rounding of a file's synaptic weights."""
     kinds = {tensor.dtype for tensor in read_tensors(file)[0].values()}
     return "8 bits, one scale per output" if torch.int8 in kinds else "float16"
 
 
 def energy_of(report: EnergyReport) -> pretrained.Energy:
-    """What a card keeps of the verb energy's report on a network and its measured twin."""
+    """Extract a card's figures from the energy report on a network and its measured twin."""
     cell, totals = quoted(report.comparisons), report.counts.totals
     batched = quoted(report.comparisons, LAYER_BY_LAYER)
     assert cell is not None
@@ -130,9 +130,9 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
 
 
 def _quoted(cell: Ratio) -> pretrained.Quoted:
-    told = cell.as_dict()
+    fields = cell.as_dict()
     keys = ("dataflow", "sums", "width", "prices", "ann_zeros")
-    return pretrained.Quoted(**{key: told[key] for key in keys}, snn_over_ann=_short(cell.ratio))
+    return pretrained.Quoted(**{key: fields[key] for key in keys}, snn_over_ann=_short(cell.ratio))
 
 
 def _equal_ann(frontier: Frontier) -> pretrained.EqualAnn | None:
@@ -207,7 +207,7 @@ def refreshed(arguments: argparse.Namespace) -> pretrained.Card:
 
 
 def table() -> str:
-    """What every card says of accuracy and energy, in Markdown; counts are of one sample, the mean."""
+    """Format accuracy and energy of every card in Markdown; counts are the mean of one sample."""
     lines = [
         "| model | accuracy | its ANN twin | synops, AC + MAC | the twin's dense MACs | spikes per neuron and step | "
         "counted on | the SNN costs, modelled | against the cheapest ANN of its accuracy |",

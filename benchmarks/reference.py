@@ -105,13 +105,13 @@ def _on_grid(rng: np.random.Generator, neurons: int, inputs: int) -> Floats:
 def looped(enter: torch.Tensor, loop: torch.Tensor, x: torch.Tensor) -> Any:
     """The recurrent network step by step in torch."""
     v = spikes = torch.zeros(x.shape[1], len(loop))
-    found = []
+    timings = []
     for now in nn.functional.linear(x, enter):
         v = 0.5 * v + (now + nn.functional.linear(spikes, loop))
         spikes = (v >= 1).float()
         v = torch.where(v >= 1, 0.0, v)
-        found.append(spikes)
-    return torch.stack(found).numpy()
+        timings.append(spikes)
+    return torch.stack(timings).numpy()
 
 
 def _require_same(ours: Any, theirs: Any) -> None:
@@ -151,18 +151,18 @@ def measure(made: Mapping[str, Contenders], rounds: int) -> dict[str, Any]:
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(timings: Mapping[str, Any]) -> str:
     """Markdown."""
     lines = ["# The reference run against torch", "", "Made by `python -m benchmarks.reference`.", ""]
     lines += ["| case | torch, ms | reference run, ms | ratio |", "|---|---|---|---|"]
-    for row in found["rows"]:
+    for row in timings["rows"]:
         torch_ms, ours = (1000 * statistics.median(row["seconds"][name]) for name in (TORCH, REFERENCE))
         lines.append(f"| {row['case']} | {torch_ms:.1f} | {ours:.1f} | {row['ratio']:.2f} |")
-    load = max(found["load"])
+    load = max(timings["load"])
     quiet = "" if load < QUIET else " - the machine was not quiet, so these are no results"
     lines += [
         "",
-        f"{found['threads']} thread(s), medians of {found['rounds']} interleaved rounds, load {load:.1f}{quiet}.",
+        f"{timings['threads']} thread(s), medians of {timings['rounds']} interleaved rounds, load {load:.1f}{quiet}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -173,12 +173,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("-o", "--output", type=Path, help="folder for reference-speed.json and reference-speed.md")
     arguments = parser.parse_args()
-    found = measure(cases(), arguments.rounds)
-    print(table(found))
+    timings = measure(cases(), arguments.rounds)
+    print(table(timings))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "reference-speed.json").write_text(json.dumps(found, indent=1) + "\n")
-        (arguments.output / "reference-speed.md").write_text(table(found))
+        (arguments.output / "reference-speed.json").write_text(json.dumps(timings, indent=1) + "\n")
+        (arguments.output / "reference-speed.md").write_text(table(timings))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class _Convolution(nn.Module):
 
 @dataclass(frozen=True)
 class Contestant:
-    """How a contestant is built and run.
+    """A contestant's construction and settings.
 
     Adam fused or plain, environment variables, precision of float32 products, convolutions of fewer multiplications,
     synapses in bfloat16 by autocast.
@@ -166,24 +166,24 @@ def _rates(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def cost_over(size: str, values: Sequence[int], rounds: int, *, memory: bool) -> dict[str, Any]:
     """Median seconds, and peak bytes, of our training step on a small MLP, for each value of one of its sizes."""
-    found: dict[str, Any] = {"seconds": {}, "peak_bytes": {}}
+    results: dict[str, Any] = {"seconds": {}, "peak_bytes": {}}
     for value in values:
         step = CONTESTANTS["ours"].steps(small_mlp(**{size: value}))["train"]
-        found["seconds"][str(value)] = interleaved({"ours": step}, rounds)["ours"]
+        results["seconds"][str(value)] = interleaved({"ours": step}, rounds)["ours"]
         if memory:
-            found["peak_bytes"][str(value)] = apart("--peak", f"{size}={value}", "ours")
-    return found
+            results["peak_bytes"][str(value)] = apart("--peak", f"{size}={value}", "ours")
+    return results
 
 
 def by_density(workload: str, densities: Sequence[float], rounds: int) -> dict[str, Any]:
     """Our ratios to the floor by the share of the input that spikes: the input's convolution runs by events."""
-    found: dict[str, Any] = {"workload": workload, "ratio": {}}
+    results: dict[str, Any] = {"workload": workload, "ratio": {}}
     for density in densities:
         work = replace(WORKLOADS[workload], density=density)
         steps = {name: CONTESTANTS[name].steps(work) for name in ("floor", "ours")}
         seconds = {kind: interleaved({n: s[kind] for n, s in steps.items()}, rounds) for kind in ("train", "infer")}
-        found["ratio"][str(density)] = {kind: against_floor(values)["ours"] for kind, values in seconds.items()}
-    return found
+        results["ratio"][str(density)] = {kind: against_floor(values)["ours"] for kind, values in seconds.items()}
+    return results
 
 
 def peak_memory(workload: str, contestant: str) -> float:
@@ -195,7 +195,7 @@ def peak_memory(workload: str, contestant: str) -> float:
 
 
 def trace_bytes(workload: Workload) -> int:
-    """What one trace of potentials for each LIF layer takes, in float32."""
+    """Bytes of one trace of potentials for each LIF layer, in float32."""
     neurons = sum(math.prod(lif.shape) for _, lif in network(workload).lifs)
     return 4 * neurons * workload.steps * workload.batch
 
@@ -238,7 +238,7 @@ def _print_alone(workload: str, contestant: str, kind: str, rounds: int) -> None
 
 
 def setting() -> dict[str, Any]:
-    """What seconds can be compared within."""
+    """Machine and version of torch within which seconds can be compared."""
     processor = llvmlite.binding.get_host_cpu_name()
     return {"machine": {"processor": processor, "threads": torch.get_num_threads()}, "torch": torch.__version__}
 
@@ -261,7 +261,7 @@ def measure(
     densities: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Everything, JSON-ready."""
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         **setting(),
         "float32_products": settle("auto"),
         "rounds": rounds,
@@ -278,20 +278,20 @@ def measure(
             row["peak_ratio_allowed"] = 1 + trace_bytes(WORKLOADS[name]) / peaks["floor"]
         if met:
             row["as_met"] = as_met(name, rounds)
-        found["workloads"][name] = row
-    found["cost"] = {size: cost_over(size, values, rounds, memory=memory) for size, values in (sizes or {}).items()}
-    found["by_density"] = by_density("W2", densities, rounds)
-    return found
+        results["workloads"][name] = row
+    results["cost"] = {size: cost_over(size, values, rounds, memory=memory) for size, values in (sizes or {}).items()}
+    results["by_density"] = by_density("W2", densities, rounds)
+    return results
 
 
-def joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured anew in the place of what it was before."""
+def joined(kept: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace earlier measurements by new ones of the same name."""
     parts = {
-        "workloads": {**kept["workloads"], **found["workloads"]},
-        "cost": found["cost"] or kept["cost"],
-        "by_density": found["by_density"] if found["by_density"]["ratio"] else kept["by_density"],
+        "workloads": {**kept["workloads"], **results["workloads"]},
+        "cost": results["cost"] or kept["cost"],
+        "by_density": results["by_density"] if results["by_density"]["ratio"] else kept["by_density"],
     }
-    return {**kept, **found, **parts}
+    return {**kept, **results, **parts}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -325,11 +325,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes=SIZES if "sizes" in parts else None,
             densities=DENSITIES if "density" in parts else (),
         )
-        found = json.loads(json.dumps(measured))  # keys as the file has them
+        results = json.loads(json.dumps(measured))  # keys as the file has them
         if kept:
-            found = joined(kept, found)
-        record(options.output, "ours", found)
-        print(table(found))
+            results = joined(kept, results)
+        record(options.output, "ours", results)
+        print(table(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the training benchmarks found, as JSON, as a page and as a picture of cost over T."""
+"""Write results of the training benchmarks as JSON, as a page, and as a picture of cost over T."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SETTINGS = (
 )
 
 
-def record(folder: Path, key: str, found: Found) -> None:
+def record(folder: Path, key: str, data: Found) -> None:
     """Put ``found`` under ``key`` (``ours`` or ``peers``) of training-speed.json, and write the page anew."""
     make_folder(folder)
     path = folder / f"{STEM}.json"
-    whole = {**(read_json(path) if path.is_file() else {}), key: found}
+    whole = {**(read_json(path) if path.is_file() else {}), key: data}
     write_json(path, whole)
     write_text(folder / f"{STEM}.md", page(whole))
     if whole.get("ours", {}).get("cost"):
@@ -37,15 +37,15 @@ def record(folder: Path, key: str, found: Found) -> None:
                 figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def table(found: Found) -> str:
+def table(data: Found) -> str:
     """Our contestants' ratios for the terminal."""
     lines = [f"{'ratio to the floor':<25}{'train':>20}{'infer':>20}{'peak memory':>14}"]
-    for workload, row in found["workloads"].items():
+    for workload, row in data["workloads"].items():
         for name in row["ratio"]["train"]:
             cells = [f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.0f} ms)" for k in _KINDS]
             lines.append(f"{workload} {name:<22}{cells[0]:>20}{cells[1]:>20}{_ratio(row, 'peak_ratio', name):>14}")
         lines += [f"{workload} as met: {text}" for text in _met(row)]
-    for size, row in found["cost"].items():
+    for size, row in data["cost"].items():
         lines += [f"{size} = {value:<4} {s * 1e3:8.1f} ms a training step" for value, s in row["seconds"].items()]
     return "\n".join(lines)
 
@@ -67,7 +67,7 @@ def winners(ours: Found, peers: Found) -> Iterable[str]:
     for workload, row in ours["workloads"].items():
         for kind in _KINDS:
             best = {
-                peer: min(_forms(found["workloads"][workload], kind).values()) for peer, found in _ran(peers, workload)
+                peer: min(_forms(data["workloads"][workload], kind).values()) for peer, data in _ran(peers, workload)
             }
             for name in _AGAINST_PEERS:
                 mine = row["ratio"][kind].get(name)
@@ -82,17 +82,17 @@ def _against(mine: float, best: Mapping[str, float]) -> str:
     )
 
 
-def _ours(found: Found) -> list[str]:
-    machine = found["machine"]
+def _ours(data: Found) -> list[str]:
+    machine = data["machine"]
     rows = []
-    for workload, row in found["workloads"].items():
+    for workload, row in data["workloads"].items():
         for name in row["ratio"]["train"]:
             cells = [f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.1f} ms)" for k in _KINDS]
             rows.append((workload, name, *cells, _ratio(row, "peak_ratio", name)))
-    met = [f"{workload}: {text}" for workload, row in found["workloads"].items() for text in _met(row)]
+    met = [f"{workload}: {text}" for workload, row in data["workloads"].items() for text in _met(row)]
     allowed = [
         f"{workload} {row['peak_ratio_allowed']:.2f}"
-        for workload, row in found["workloads"].items()
+        for workload, row in data["workloads"].items()
         if "peak_ratio_allowed" in row
     ]
     blocks = [
@@ -104,9 +104,9 @@ def _ours(found: Found) -> list[str]:
         "and run with malloc's thresholds raised, OpenMP waiting passively; memory is what two training steps add at "
         "most, in a process of their own that has taken a step on a tiny net before, the median of three.",
         "The floor is torch as it comes. Ours takes what training takes by itself: the setting for float32 products "
-        f"that it measures, here '{found['float32_products']}', and Winograd's convolutions (in W1). *Our products* "
+        f"that it measures, here '{data['float32_products']}', and Winograd's convolutions (in W1). *Our products* "
         "gives the floor both, *highest* gives ours neither, *bfloat16* is asked for.",
-        f"{machine['processor']}, {machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} "
+        f"{machine['processor']}, {machine['threads']} thread(s), torch {data['torch']}, medians of {data['rounds']} "
         "rounds.",
         markdown(("workload", "contestant", *_COLUMNS), rows),
     ]
@@ -114,7 +114,7 @@ def _ours(found: Found) -> list[str]:
         blocks.append(f"The floor's memory and one trace of potentials per layer would be {', '.join(allowed)}.")
     if met:
         blocks += ["## As a user meets it", "Each in a process of its own, as it is started.", _lines(met)]
-    density = found.get("by_density", {"ratio": {}})
+    density = data.get("by_density", {"ratio": {}})
     if density["ratio"]:
         shown = [(share, *(f"{ratio[k]:.2f}" for k in _KINDS)) for share, ratio in density["ratio"].items()]
         blocks += [
@@ -123,13 +123,13 @@ def _ours(found: Found) -> list[str]:
             "convolution of the input adds up events. Hidden layers are dense products whatever their activity.",
             markdown(("share", *_KINDS), shown),
         ]
-    if found["cost"]:
+    if data["cost"]:
         blocks += [
             "## Cost over sizes",
             "MLP 784-128-10, T = 16, batch 32, but for the size that varies. A step of a small network is mostly fixed "
             "cost, so time and memory per unit fall until the size dominates.",
         ]
-        blocks += [_costs(size, row) for size, row in found["cost"].items()]
+        blocks += [_costs(size, row) for size, row in data["cost"].items()]
         blocks += [f"![Cost over sizes]({STEM}.svg)"]
     return blocks
 
@@ -150,15 +150,15 @@ def _costs(size: str, row: Found) -> str:
 
 def _peers(peers: Found) -> list[str]:
     rows, notes = [], []
-    for peer, found in peers.items():
-        for workload, row in found["workloads"].items():
+    for peer, data in peers.items():
+        for workload, row in data["workloads"].items():
             for name in _forms(row, "train"):
                 cells = [f"{row['ratio'][k][name]:.2f}" for k in _KINDS]
                 agree = f"{100 * row['agreement'][name]:.2f}"
                 rows.append(
-                    (workload, f"{peer} {found['version']}", name, *cells, _ratio(row, "peak_ratio", name), agree)
+                    (workload, f"{peer} {data['version']}", name, *cells, _ratio(row, "peak_ratio", name), agree)
                 )
-        notes.append(f"{peer}: {found['notes']}")
+        notes.append(f"{peer}: {data['notes']}")
     head = ("workload", "framework", "form", *_COLUMNS, "spikes as the authors' (%)")
     return [
         "## Other frameworks",
@@ -170,7 +170,7 @@ def _peers(peers: Found) -> list[str]:
 
 
 def _ran(peers: Found, workload: str) -> list[tuple[str, Found]]:
-    return [(peer, found) for peer, found in peers.items() if workload in found["workloads"]]
+    return [(peer, data) for peer, data in peers.items() if workload in data["workloads"]]
 
 
 def _forms(row: Found, kind: str) -> dict[str, float]:
@@ -190,8 +190,8 @@ def _met(row: Found) -> Iterable[str]:
 def _cost_curves(cost: Mapping[str, Found]) -> Figure:
     figure = Figure(figsize=(6.4, 2.1 * len(cost)), layout="constrained")
     axes = figure.subplots(len(cost), 2, squeeze=False)
-    for row, (size, found) in zip(axes, cost.items(), strict=True):
-        panels = {"ms a training step": (found["seconds"], 1e3), "peak memory (MiB)": (found["peak_bytes"], 2.0**-20)}
+    for row, (size, data) in zip(axes, cost.items(), strict=True):
+        panels = {"ms a training step": (data["seconds"], 1e3), "peak memory (MiB)": (data["peak_bytes"], 2.0**-20)}
         for axis, (title, (values, scale)) in zip(row, panels.items(), strict=True):
             if not values:
                 axis.set_axis_off()

@@ -10,16 +10,16 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 def unrolled(model: ModelProto, steps: int) -> ModelProto:
     """``model`` with the body of each Scan repeated ``steps`` times, one copy after another."""
-    found = ModelProto()
-    found.CopyFrom(model)
-    nodes = list(found.graph.node)
-    del found.graph.node[:], found.graph.value_info[:]
+    flat = ModelProto()
+    flat.CopyFrom(model)
+    nodes = list(flat.graph.node)
+    del flat.graph.node[:], flat.graph.value_info[:]
     for node in nodes:
-        found.graph.node.extend(_unroll(node, found.graph, steps) if node.op_type == "Scan" else [node])
-    for value in (*found.graph.input, *found.graph.output):
+        flat.graph.node.extend(_unroll(node, flat.graph, steps) if node.op_type == "Scan" else [node])
+    for value in (*flat.graph.input, *flat.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = steps
-    onnx.checker.check_model(found, full_check=True)
-    return found
+    onnx.checker.check_model(flat, full_check=True)
+    return flat
 
 
 def _unroll(scan: NodeProto, graph: GraphProto, steps: int) -> list[NodeProto]:

@@ -47,7 +47,7 @@ _TRAINED = {
     "braille_noDelay_noBias_subtract_reset_delay_True": "snntorch",
     "real_nmnist_cnn_sinabs_reader": "sinabs_reader",
 }
-"""How each recording of ``trained/`` was made, which its file cannot say."""
+"""Origin of each recording of ``trained/``, which its file cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def public_rows(folder: Path) -> Iterator[Row]:
         with np.load(path.with_suffix(".npz")) as kept:
             x, expected = kept["x"], kept["y"]
         preset = _TRAINED[path.stem]
-        found = run(lower(read_nir(path), PRESETS[preset]), x).y
-        yield Row(path.name, "the NIR paper, trained", preset, expected.size, int((found != expected).sum()))
+        outputs = run(lower(read_nir(path), PRESETS[preset]), x).y
+        yield Row(path.name, "the NIR paper, trained", preset, expected.size, int((outputs != expected).sum()))
     for path in sorted((folder / "files").rglob("*.nir")):
         yield _unrecorded(path, str(path.relative_to(folder / "files").parts[0]))
 
@@ -93,9 +93,9 @@ def lava_dl_rows(folder: Path) -> Iterator[Row]:
     gts = folder / "gts"
     spikes = np.load(gts / "ntidigits/input.npy").T[:, None].reshape(-1, 1, 1, 1, 64)
     expected = np.load(gts / "ntidigits/output.npy").T[:, None]
-    found = run_file(read_netx(gts / "ntidigits/ntidigits.net"), spikes).y
+    outputs = run_file(read_netx(gts / "ntidigits/ntidigits.net"), spikes).y
     yield _compared(
-        "ntidigits.net", [(found[:-4], expected[4:])], "keyword spotter, axonal delays; recording 4 steps late"
+        "ntidigits.net", [(outputs[:-4], expected[4:])], "keyword spotter, axonal delays; recording 4 steps late"
     )
     yield _compared(
         "pilotnet_lif/network.net", _pilotnet(gts / "pilotnet_lif"), "9 layers; input neurons driven by bias"
@@ -109,26 +109,26 @@ def lava_dl_rows(folder: Path) -> Iterator[Row]:
 def _pilotnet(gts: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     image = np.load(gts / "image.npy").transpose(2, 1, 0)
     net = read_netx(gts / "network.net")
-    found = run_file(net, np.broadcast_to(image, (16, 1, *image.shape)), record=True).spikes
+    outputs = run_file(net, np.broadcast_to(image, (16, 1, *image.shape)), record=True).spikes
     names = ["input-s", *(f"conv-{i}" for i in range(5)), *(f"fc-{i}" for i in range(3))]
-    keys = [key for key in found if key != "layer10"]  # its last layer holds potentials, and never fires
+    keys = [key for key in outputs if key != "layer10"]  # its last layer holds potentials, and never fires
     for late, (name, key) in enumerate(zip(names, keys, strict=True)):
         recorded = np.load(gts / f"{name}.npy")
         recorded = recorded.transpose(3, 2, 1, 0) if recorded.ndim == 4 else recorded.T
-        yield found[key], recorded[late : late + 16][:, None]
+        yield outputs[key], recorded[late : late + 16][:, None]
 
 
 def _tinynet(folder: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     bias = np.load(folder / "gts/tinynet/input_bias.npy").transpose(2, 1, 0).astype(int)
-    found = run_file(read_netx(folder / "tiny.net"), np.broadcast_to(bias, (16, 1, *bias.shape)), record=True).spikes
-    for key, name in zip(found, ("input", "layer1", "output"), strict=True):
+    outputs = run_file(read_netx(folder / "tiny.net"), np.broadcast_to(bias, (16, 1, *bias.shape)), record=True).spikes
+    for key, name in zip(outputs, ("input", "layer1", "output"), strict=True):
         recorded = np.load(folder / f"gts/tinynet/{name}.npy")[0].transpose(3, 0, 1, 2)[:, None]
-        yield found[key][:-1], recorded[1:]
+        yield outputs[key][:-1], recorded[1:]
 
 
 def _compared(name: str, pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], note: str) -> Row:
-    held = [(found.astype(np.int64), recorded.astype(np.int64)) for found, recorded in pairs]
-    differ = sum(int((found != recorded).sum()) for found, recorded in held)
+    held = [(outputs.astype(np.int64), recorded.astype(np.int64)) for outputs, recorded in pairs]
+    differ = sum(int((outputs != recorded).sum()) for outputs, recorded in held)
     return Row(name, "lava-dl 0.6.0", "netx", sum(recorded.size for _, recorded in held), differ, note)
 
 

@@ -37,7 +37,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Way:
-    """What runs, the goal in seconds (and GiB), and whether the compiled path must be compiled first."""
+    """Command, goal in seconds (and GiB), and whether the compiled path must be compiled first."""
 
     what: str
     command: tuple[str, ...]
@@ -129,14 +129,14 @@ OURS: Mapping[str, Callable[[], None]] = {"fold": fold_many, "resnet": resnet}
 
 def measure(names: Sequence[str], rounds: int) -> dict[str, Any]:
     """Seconds and bytes of each way, ``rounds`` times in turns."""
-    found: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "bytes": []} for name in names}
+    rows: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "bytes": []} for name in names}
     for _ in range(rounds):
         for name in names:
             seconds, peak = _alone(WAYS[name])
-            found[name]["seconds"].append(seconds)
-            found[name]["bytes"].append(peak)
+            rows[name]["seconds"].append(seconds)
+            rows[name]["bytes"].append(peak)
             print(f"{WAYS[name].what}: {seconds:.1f} s, {peak / GIB:.2f} GiB", flush=True)
-    return found
+    return rows
 
 
 def _alone(way: Way) -> tuple[float, float]:
@@ -167,19 +167,19 @@ def _peak(pid: int) -> float:
     return next((1024 * float(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
-def page(found: dict[str, Any]) -> str:
+def page(data: dict[str, Any]) -> str:
     """The table, medians against the goals."""
     lines = [
         "# Whole ways, as a user meets them",
         "",
         "Made by `python -m benchmarks.whole_ways`: each in a process of its own, from start to end, median of "
-        f"{found['rounds']}; {found['processor']}, {found['threads']} threads, torch {found['torch']}; load when it "
-        f"began {found['load']:.1f}" + (" (not a quiet machine)." if found["load"] > QUIET else "."),
+        f"{data['rounds']}; {data['processor']}, {data['threads']} threads, torch {data['torch']}; load when it "
+        f"began {data['load']:.1f}" + (" (not a quiet machine)." if data["load"] > QUIET else "."),
         "",
         "| what | seconds | goal | peak memory (GiB) | goal |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, row in found["ways"].items():
+    for name, row in data["ways"].items():
         way = WAYS[name]
         peak, limit = statistics.median(row["bytes"]) / GIB, way.gibibytes
         seconds = statistics.median(row["seconds"])
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = os.getloadavg()[0]
     if "demo" in options.way:
         _alone(WAYS["demo"])  # the compiled path is there from now on
-    found = {
+    data = {
         "processor": llvmlite.binding.get_host_cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -212,8 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "ways": measure(options.way, options.rounds),
     }
     options.output.mkdir(parents=True, exist_ok=True)
-    write_json(options.output / f"{STEM}.json", found)
-    write_text(options.output / f"{STEM}.md", page(found))
+    write_json(options.output / f"{STEM}.json", data)
+    write_text(options.output / f"{STEM}.md", page(data))
 
 
 if __name__ == "__main__":

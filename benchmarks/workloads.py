@@ -214,7 +214,7 @@ def training_step(
     workload: Workload, model: nn.Module, rates: Callable[[Tensor], Tensor], *, fused_adam: bool, device: str = "cpu"
 ) -> Callable[[], None]:
     """One forward, backward and Adam step; ``rates`` maps input ``[T, B, ...]`` to mean votes ``[B, classes]``."""
-    x, labels = (one.to(device) for one in workload.data())
+    x, labels = (tensor.to(device) for tensor in workload.data())
     targets = functional.one_hot(labels, CLASSES).to(x.dtype)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(learned, fused=fused_adam)

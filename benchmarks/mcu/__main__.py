@@ -36,7 +36,7 @@ LEVELS = ("-Os", "-O2", "-O3")
 
 @dataclass(frozen=True)
 class Board:
-    """How to compile for an emulated board and to run it. tick: instructions in a tick that board.c counts, at one a
+    """Commands that compile for an emulated board and run it. tick: instructions in a tick that board.c counts, one a
     nanosecond (-icount shift=0).
     """
 
@@ -51,7 +51,7 @@ class Board:
 
     @property
     def missing(self) -> str | None:
-        """Which tool is not installed, and its package; None if all are."""
+        """Name of a tool that is not installed, and its package; None if all are."""
         packages = {f"{self.tools}-gcc": _PACKAGES[self.tools], self.emulator: _PACKAGES[self.emulator]}
         for tool, package in packages.items():
             if shutil.which(tool) is None:
@@ -111,7 +111,7 @@ class Measured:
 
 
 def missing() -> str | None:
-    """What keeps every board from being emulated here, or None where one can be."""
+    """Reason why no board can be emulated here; None if one can."""
     reasons = [board.missing for board in BOARDS.values()]
     return None if None in reasons else reasons[0]
 
@@ -136,9 +136,9 @@ def measure(
         code, constants = _build(folder, place, board, (level, *options))
         _, ticks = run_board(place, board)
         _build(folder, place, board, (level, *options, "-DNET_RECORD"))
-        found, _ = run_board(place, board)
+        written, _ = run_board(place, board)
         layers = _count_layers(folder, place, board, level, program.plan.marks) if by_layer else {}
-    rows = np.frombuffer(found, np.uint8).reshape(x.shape[1], x.shape[0], -1)
+    rows = np.frombuffer(written, np.uint8).reshape(x.shape[1], x.shape[0], -1)
     model, ours = simulate(graph, x, record=True), program.unpack(rows, record=True)
     pairs = [(model.y, ours.y), *((model.spikes[node], ours.spikes[node]) for node in model.spikes)]
     return Measured(
@@ -160,8 +160,8 @@ def _count_layers(
 ) -> dict[str, float]:
     """Instructions by layer, of all samples, from a build that reads the timer between layers."""
     _build(folder, place, board, (level, f"-DMARKS={len(marks)}", "-include", str(HERE / "marks.h")))
-    found, _ = run_board(place, board)
-    counted = np.frombuffer(found[-4 * len(marks) :], "<u4") * BOARDS[board].tick
+    written, _ = run_board(place, board)
+    counted = np.frombuffer(written[-4 * len(marks) :], "<u4") * BOARDS[board].tick
     return {" + ".join(names): float(count) for names, count in zip(marks, counted, strict=True)}
 
 
@@ -187,24 +187,24 @@ def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tup
 
 
 def run_board(place: Path, board: str) -> tuple[bytes, int]:
-    """What the board wrote, and its timer's ticks."""
+    """Run a program on the board; return its output and its timer's ticks."""
     of = BOARDS[board]
     machine = ["-M", of.machine, *of.options, "-display", "none", "-serial", "none", "-monitor", "none"]
     counted = ["-icount", "shift=0,sleep=off", "-semihosting-config", "enable=on,target=native"]
     call([of.emulator, *machine, *counted, "-kernel", "net.elf"], place)
-    found = (place / "net.out").read_bytes()
-    return found[:-4], int.from_bytes(found[-4:], "little")
+    written = (place / "net.out").read_bytes()
+    return written[:-4], int.from_bytes(written[-4:], "little")
 
 
 def call(command: Sequence[str], place: Path) -> str:
-    """What a program prints; raises SystemExit if it fails."""
+    """Run a program and return its standard output; raises SystemExit if it fails."""
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
     return done.stdout
 
 
-def table(found: Sequence[Measured]) -> str:
+def table(rows: Sequence[Measured]) -> str:
     """Markdown."""
     lines = [
         "# C on emulated microcontrollers",
@@ -215,25 +215,25 @@ def table(found: Sequence[Measured]) -> str:
         "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for one in found:
+    for row in rows:
         lines.append(
-            f"| {one.network} | {one.board} | {one.level} | {one.code:,} | {one.constants:,} | {one.ram:,} | "
-            f"{one.instructions:,.0f} | {one.differing:,} of {one.compared:,} |"
+            f"| {row.network} | {row.board} | {row.level} | {row.code:,} | {row.constants:,} | {row.ram:,} | "
+            f"{row.instructions:,.0f} | {row.differing:,} of {row.compared:,} |"
         )
-    for network in dict.fromkeys(one.network for one in found):
-        lines += layer_table([one for one in found if one.network == network and one.layers])
+    for network in dict.fromkeys(row.network for row in rows):
+        lines += layer_table([row for row in rows if row.network == network and row.layers])
     return "\n".join(lines) + "\n"
 
 
-def layer_table(found: Sequence[Measured]) -> list[str]:
+def layer_table(rows: Sequence[Measured]) -> list[str]:
     """Lines of Markdown: instructions of one network by layer and core; empty if none were counted."""
-    if not found:
+    if not rows:
         return []
-    boards = " | ".join(f"{one.board} {one.level}" for one in found)
-    lines = ["", f"{found[0].network}: instructions a sample by layer (simulated). Layers in one line take turns.", ""]
-    lines += [f"| layers | {boards} |", "|---" * (1 + len(found)) + "|"]
-    for name in found[0].layers:
-        lines.append(f"| {name} | {' | '.join(f'{one.layers[name]:,.0f}' for one in found)} |")
+    boards = " | ".join(f"{row.board} {row.level}" for row in rows)
+    lines = ["", f"{rows[0].network}: instructions a sample by layer (simulated). Layers in one line take turns.", ""]
+    lines += [f"| layers | {boards} |", "|---" * (1 + len(rows)) + "|"]
+    for name in rows[0].layers:
+        lines.append(f"| {name} | {' | '.join(f'{row.layers[name]:,.0f}' for row in rows)} |")
     return lines
 
 
@@ -264,12 +264,12 @@ def main() -> int:
     if reason is not None:
         print(reason, file=sys.stderr)
         return 1
-    found = [one for run in arguments.runs for one in measure_run(run, arguments.samples)]
-    print(table(found))
+    rows = [row for run in arguments.runs for row in measure_run(run, arguments.samples)]
+    print(table(rows))
     if arguments.output is not None:
-        write_text(arguments.output / "mcu.md", table(found))
-        write_text(arguments.output / "mcu.json", json.dumps([asdict(one) for one in found], indent=1) + "\n")
-    return int(any(one.differing for one in found))
+        write_text(arguments.output / "mcu.md", table(rows))
+        write_text(arguments.output / "mcu.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    return int(any(row.differing for row in rows))
 
 
 if __name__ == "__main__":

@@ -92,9 +92,9 @@ def measure_ann(name: str, folder: Path, x: NDArray[Any], labels: NDArray[Any], 
             ],
             place,
         )
-        found, ticks = run_board(place, BOARD)
+        measured, ticks = run_board(place, BOARD)
         code, constants, ram = _sizes(place)
-    votes = np.frombuffer(found, "<i4").reshape(len(x), -1)
+    votes = np.frombuffer(measured, "<i4").reshape(len(x), -1)
     accuracy = float((votes.argmax(axis=1) == labels).mean())
     return Row(name, accuracy, len(x), ticks * of.tick / len(x), code, constants, ram)
 
@@ -124,13 +124,13 @@ def measure_snn(run: Path, samples: int) -> Row:
         CFormat().write(lower(read_nir(run / "net.nir")), Path(name) / "c", COptions(x=given, labels=labels))
         graph, program = read_folder(Path(name) / "c")
         x = to_integers(given[:, :samples], graph.input.scale)
-        found = measure(Path(name) / "c", x, BOARD, LEVEL)
+        measured = measure(Path(name) / "c", x, BOARD, LEVEL)
         votes = program.run(x).y.sum(axis=0)
-    if found.differing:
-        raise SystemExit(f"{found.differing} spikes differ")
+    if measured.differing:
+        raise SystemExit(f"{measured.differing} spikes differ")
     accuracy = float((votes.argmax(axis=1) == labels[:samples]).mean())
-    row = (found.code, found.constants, found.ram)
-    return Row(f"SNN, T = {x.shape[0]}, stl-deploy's C", accuracy, x.shape[1], found.instructions, *row)
+    row = (measured.code, measured.constants, measured.ram)
+    return Row(f"SNN, T = {x.shape[0]}, stl-deploy's C", accuracy, x.shape[1], measured.instructions, *row)
 
 
 def table(rows: Sequence[Row]) -> str:

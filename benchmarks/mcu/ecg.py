@@ -53,11 +53,11 @@ def main() -> int:
             if BOARDS[board].missing is not None:
                 print(BOARDS[board].missing, file=sys.stderr)
                 continue
-            found = measure(folder, x[:, : arguments.samples], board, LEVEL)
-            differing += found.differing
+            row = measure(folder, x[:, : arguments.samples], board, LEVEL)
+            differing += row.differing
             print(
-                f"{board}: flash {found.code + found.constants:,} bytes, RAM {found.ram:,}, "
-                f"{found.instructions / len(x):,.0f} instructions a step, {found.differing:,} of {found.compared:,} "
+                f"{board}: flash {row.code + row.constants:,} bytes, RAM {row.ram:,}, "
+                f"{row.instructions / len(x):,.0f} instructions a step, {row.differing:,} of {row.compared:,} "
                 "spikes and outputs differ"
             )
     return int(differing > 0)

@@ -47,10 +47,10 @@ def count(name: str, program: Program, x: NDArray[Any], *, training: bool) -> di
         CFormat().write(program, place, COptions(x=x))
         whole = to_integers(x, read_folder(place)[0].input.scale)
         for board in CORES:
-            found = measure(place, whole, board, "-O3")
-            if found.differing:
-                raise SystemExit(f"{name} on {board}: {found.differing} of {found.compared} spikes differ")
-            row["instructions"][board] = found.instructions
+            measured = measure(place, whole, board, "-O3")
+            if measured.differing:
+                raise SystemExit(f"{name} on {board}: {measured.differing} of {measured.compared} spikes differ")
+            row["instructions"][board] = measured.instructions
     return row
 
 
@@ -59,11 +59,11 @@ def fit(rows: list[dict[str, Any]], board: str) -> dict[str, Any]:
     sizes = np.array([[row["synops"], row["updates"]] for row in rows])
     counted = np.array([row["instructions"][board] for row in rows])
     used = np.array([row["training"] for row in rows])
-    found = np.linalg.lstsq(sizes[used] / counted[used, None], np.ones(used.sum()), rcond=None)[0]
-    strays = counted / (sizes @ found)
+    cost = np.linalg.lstsq(sizes[used] / counted[used, None], np.ones(used.sum()), rcond=None)[0]
+    strays = counted / (sizes @ cost)
     return {
-        "per_synop": float(found[0]),
-        "per_update": float(found[1]),
+        "per_synop": float(cost[0]),
+        "per_update": float(cost[1]),
         "strays": {row["network"]: float(stray) for row, stray in zip(rows, strays, strict=True)},
     }
 
@@ -87,10 +87,10 @@ def main() -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             x = spikes(shape, rate)[:, :SAMPLES]
             rows.append(count(name, network(shape, (32, 64), 100, 4, rate), x, training=shape == SMALL))
-    found = {"rows": rows, "fits": {board: fit(rows, board) for board in CORES}}
-    print(json.dumps(found["fits"], indent=1))
+    report = {"rows": rows, "fits": {board: fit(rows, board) for board in CORES}}
+    print(json.dumps(report["fits"], indent=1))
     if arguments.output is not None:
-        write_text(arguments.output / "mcu-instructions.json", json.dumps(found, indent=1) + "\n")
+        write_text(arguments.output / "mcu-instructions.json", json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -87,37 +87,37 @@ class Layer:
 
 def layers_of(network: nn.Module, population: int) -> list[Layer]:
     """The chain of an ANN; raises SystemExit for a layer that this benchmark does not know."""
-    found: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     for layer in network.layers.values():  # type: ignore[union-attr, operator]
         match layer:
             case nn.Conv2d() | nn.Linear():
                 weight = layer.weight.detach().double().numpy()
                 bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().numpy()
-                found.append({"weight": weight.reshape(*weight.shape, *(1,) * (4 - weight.ndim)), "bias": bias})
+                kept.append({"weight": weight.reshape(*weight.shape, *(1,) * (4 - weight.ndim)), "bias": bias})
             case nn.BatchNorm2d():
                 gain = (layer.weight / torch.sqrt(layer.running_var + layer.eps)).detach().double().numpy()  # type: ignore[operator]
                 offset = (layer.bias.detach() - layer.running_mean * torch.from_numpy(gain)).double().numpy()  # type: ignore[operator]
-                found[-1] |= {
-                    "weight": found[-1]["weight"] * gain[:, None, None, None],
-                    "bias": found[-1]["bias"] * gain + offset,
+                kept[-1] |= {
+                    "weight": kept[-1]["weight"] * gain[:, None, None, None],
+                    "bias": kept[-1]["bias"] * gain + offset,
                 }
             case nn.MaxPool2d():
-                found[-1]["pooled"] = int(layer.kernel_size)  # type: ignore[arg-type]
+                kept[-1]["pooled"] = int(layer.kernel_size)  # type: ignore[arg-type]
             case nn.ReLU() | nn.Identity() | nn.Dropout() | nn.Flatten():
                 pass
             case _ if type(layer).__name__ == "Vote":
                 for what in ("weight", "bias"):
-                    shape = found[-1][what].shape
-                    found[-1][what] = found[-1][what].reshape(-1, population, *shape[1:]).mean(axis=1)
-                found[-1]["last"] = True
+                    shape = kept[-1][what].shape
+                    kept[-1][what] = kept[-1][what].reshape(-1, population, *shape[1:]).mean(axis=1)
+                kept[-1]["last"] = True
             case _:
                 raise SystemExit(f"expected convolution, norm, ReLU, max pooling, dense and vote; found {layer}")
-    return [Layer(**each) for each in found]
+    return [Layer(**each) for each in kept]
 
 
 def forward(layers: Sequence[Layer], x: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Each layer's output in float64, before pooling, of images ``x`` ``[B, C, H, W]``."""
-    found, now = [], torch.from_numpy(x)
+    kept, now = [], torch.from_numpy(x)
     for layer in layers:
         weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
         if layer.dense:
@@ -125,9 +125,9 @@ def forward(layers: Sequence[Layer], x: NDArray[np.float64]) -> list[NDArray[np.
         else:
             now = nn.functional.conv2d(now, weight, bias, padding=layer.weight.shape[2] // 2)
         now = now if layer.last else now.relu()
-        found.append(now.numpy())
+        kept.append(now.numpy())
         now = nn.functional.max_pool2d(now, layer.pooled) if layer.pooled > 1 else now
-    return found
+    return kept
 
 
 def _multiplier(scale: float) -> tuple[int, int]:

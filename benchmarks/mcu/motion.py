@@ -98,7 +98,7 @@ def measure(folder: Path, raw: NDArray[np.int16], labels: NDArray[Any], board: s
         call([compiler, *flags, *linked, *objects, *of.link, "-o", "net.elf"], place)
         sizes = call([f"{of.tools}-size", *objects], place).splitlines()[1:]
         written, ticks = run_board(place, board)
-    found = np.frombuffer(written, "<i4").reshape(samples, steps, -1).swapaxes(0, 1)
+    outputs = np.frombuffer(written, "<i4").reshape(samples, steps, -1).swapaxes(0, 1)
     _, program = read_folder(folder)
     return Measured(
         board=board,
@@ -106,8 +106,8 @@ def measure(folder: Path, raw: NDArray[np.int16], labels: NDArray[Any], board: s
         ram=program.plan.ram + 4 * (axes + 1) + 8 * (y.shape[2] + 1),
         instructions=ticks * of.tick / samples,
         compared=y.size + classes.size,
-        differing=int((found[..., :-1] != y).sum() + (found[..., -1] != classes).sum()),
-        right=int((found[-1, :, -1] == labels).sum()),
+        differing=int((outputs[..., :-1] != y).sum() + (outputs[..., -1] != classes).sum()),
+        right=int((outputs[-1, :, -1] == labels).sum()),
     )
 
 

@@ -25,25 +25,25 @@ PEERS = ("snntorch", "spikingjelly", "norse", "sinabs")
 _NAMES = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "Sinabs"}
 _LARGE = str(2**30)
 _SETTINGS = {"MALLOC_MMAP_THRESHOLD_": _LARGE, "MALLOC_TRIM_THRESHOLD_": _LARGE, "OMP_WAIT_POLICY": "passive"}
-"""What our own command line sets for itself is set for every peer."""
+"""Variables that our command line sets for itself, set for every peer, too."""
 
 
 def measure(
     python: Path, peer: str, workloads: Sequence[str], rounds: int, threads: int, *, memory: bool
 ) -> dict[str, Any]:
     """A peer's version, notes and rows, as benchmarks.training has them."""
-    found: dict[str, Any] = {"workloads": {}}
+    report: dict[str, Any] = {"workloads": {}}
     for workload in workloads:
-        told = _ask(python, threads, peer, workload, str(rounds), str(threads))
-        found |= {key: told.pop(key) for key in ("version", "torch", "notes")}
-        told["ratio"] = {kind: against_floor(seconds) for kind, seconds in told["seconds"].items()}
+        answer = _ask(python, threads, peer, workload, str(rounds), str(threads))
+        report |= {key: answer.pop(key) for key in ("version", "torch", "notes")}
+        answer["ratio"] = {kind: against_floor(seconds) for kind, seconds in answer["seconds"].items()}
         if memory:
-            told["peak_bytes"] = {
-                form: _ask(python, threads, peer, workload, "--peak", form) for form in told["seconds"]["train"]
+            answer["peak_bytes"] = {
+                form: _ask(python, threads, peer, workload, "--peak", form) for form in answer["seconds"]["train"]
             }
-            told["peak_ratio"] = against_floor(told["peak_bytes"])
-        found["workloads"][workload] = told
-    return found
+            answer["peak_ratio"] = against_floor(answer["peak_bytes"])
+        report["workloads"][workload] = answer
+    return report
 
 
 def _ask(python: Path, threads: int, *arguments: str) -> Any:
@@ -63,13 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "measurements")
     options = parser.parse_args(arguments)
-    found = {}
+    report = {}
     for peer in options.peer:
         python = environment(peer, options.cache)
-        found[_NAMES[peer]] = measure(python, peer, options.workload, options.rounds, options.threads, memory=True)
-    record(options.output, "peers", found)
+        report[_NAMES[peer]] = measure(python, peer, options.workload, options.rounds, options.threads, memory=True)
+    record(options.output, "peers", report)
     ours = read_json(options.output / "training-speed.json").get("ours")
-    print("\n".join(winners(ours, found)) if ours else "run python -m benchmarks.training to compare with ours")
+    print("\n".join(winners(ours, report)) if ours else "run python -m benchmarks.training to compare with ours")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def forms(step: type[Stepped]) -> dict[str, Callable[[Workload], Stack]]:
     class Sequence(step):  # type: ignore[valid-type,misc]
         def forward(self, x: Tensor) -> Tensor:
             self.begin()
-            return torch.stack([super(Sequence, self).forward(one) for one in x.unbind(0)])
+            return torch.stack([super(Sequence, self).forward(frame) for frame in x.unbind(0)])
 
     return {
         "step by step": lambda workload: Stack(workload, step, "steps"),

@@ -80,18 +80,18 @@ def agreement_of(make: Callable[[Workload], Stack], workload: Workload) -> float
     """
     theirs, ours = (_spikes(model, workload) for model in (make(workload), authors(workload)))
     both = sum(float((a * b).sum()) for a, b in zip(theirs, ours, strict=True))
-    most = max(sum(float(one.sum()) for one in spikes) for spikes in (theirs, ours))
+    most = max(sum(float(layer.sum()) for layer in spikes) for spikes in (theirs, ours))
     return both / most
 
 
 def _spikes(model: Stack, workload: Workload) -> list[Tensor]:
     """Of each population on 4 samples, ``[T, B, *shape]``; inputs are three times as strong, so that layers fire."""
-    found: list[list[Tensor]] = [[] for _ in model.neurons]
-    for neuron, kept in zip(model.neurons, found, strict=True):
+    recorded: list[list[Tensor]] = [[] for _ in model.neurons]
+    for neuron, kept in zip(model.neurons, recorded, strict=True):
         neuron.register_forward_hook(_keep(kept))
     model.eval()(3 * workload.data()[0][:, :4])
-    joined = [torch.stack(kept) if model.form == "steps" else kept[0] for kept in found]
-    return [one.transpose(0, 1) if model.form == "batch first" else one for one in joined]
+    joined = [torch.stack(kept) if model.form == "steps" else kept[0] for kept in recorded]
+    return [layer.transpose(0, 1) if model.form == "batch first" else layer for layer in joined]
 
 
 def _keep(kept: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -14,6 +14,7 @@ CLEAN: tuple[str, ...] = (
     "exporters",
     "energy",
     "examples",
+    "benchmarks",
     "docs/tutorials",
     "docs/how-to",
     "docs/reference",
