@@ -41,7 +41,7 @@ from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Operand, Output, Pool, Program, Reshape, Shape
 from stl_deploy.graph.run import run
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
@@ -77,15 +77,15 @@ def network(shape: Shape, channels: tuple[int, int], dense: int, steps: int, rat
     Thresholds: one for each channel, so that about ``rate`` of what arrives at the next layer of weights are spikes.
     """
     rng = np.random.default_rng(seed)
-    nodes: list[Node] = [Input(name="in", shape=shape, sources=())]
+    nodes: list[Node] = [Input(name="in", shape=shape, operands=())]
     x = (rng.random((steps, 32, *shape)) < rate).astype(F)
 
     def add(kind: type[Node], name: str, made: Shape, **fields: Any) -> None:
-        nodes.append(kind(name=name, shape=made, sources=(Source(nodes[-1].name),), **fields))
+        nodes.append(kind(name=name, shape=made, operands=(Operand(nodes[-1].name),), **fields))
 
     def neurons(name: str) -> None:
         made = nodes[-1].shape
-        program = Program((*nodes, Output(name="o", shape=made, sources=(Source(nodes[-1].name),))), 1e-4)
+        program = Program((*nodes, Output(name="o", shape=made, operands=(Operand(nodes[-1].name),))), 1e-4)
         currents = run(program, x).y
         if len(made) == 3:
             windows = currents.reshape(*currents.shape[:3], made[1] // 2, 2, made[2] // 2, 2)

@@ -18,7 +18,7 @@ from stl_deploy.data import load_dataset
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.exact import Grid
-from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Output, Pool, Program, Reshape, Source
+from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Operand, Output, Pool, Program, Reshape
 from stl_deploy.nn.network import Network
 from stl_deploy.passes.exact_grids import finest_exact_grid
 from stl_deploy.pipeline.fold_network import fold
@@ -118,7 +118,7 @@ class _Draw:
         self.on_grid = on_grid
         self.rng = np.random.default_rng(0)
         self.nodes: list[Input | Conv | Linear | Neuron | Pool | Reshape | Output] = [
-            Input(name="input", shape=shape, sources=())
+            Input(name="input", shape=shape, operands=())
         ]
 
     def weights(self, name: str, shape: tuple[int, ...], gain: float, arriving: Grid) -> tuple[Floats, Floats]:
@@ -135,7 +135,7 @@ class _Draw:
             Conv(
                 name=name,
                 shape=(channels, *shape[1:]),
-                sources=(Source(source),),
+                operands=(Operand(source),),
                 weight=weight,
                 bias=bias,
                 stride=(1, 1),
@@ -147,19 +147,19 @@ class _Draw:
         )
         return name
 
-    def linear(self, name: str, source: Source, features: int, inputs: int, gain: float, arriving: Grid) -> str:
+    def linear(self, name: str, source: Operand, features: int, inputs: int, gain: float, arriving: Grid) -> str:
         weight, bias = self.weights(name, (features, inputs), gain, arriving)
         self.nodes.append(
-            Linear(name=name, shape=(features,), sources=(source,), weight=weight, bias=bias, input_shape=(inputs,))
+            Linear(name=name, shape=(features,), operands=(source,), weight=weight, bias=bias, input_shape=(inputs,))
         )
         return name
 
-    def lif(self, name: str, *sources: Source) -> str:
+    def lif(self, name: str, *sources: Operand) -> str:
         shape = self._shape(sources[0].node)
         theta = self.rng.uniform(0.6, 1.4, (shape[0], *(1,) * (len(shape) - 1))).astype(np.float32)
         self.nodes.append(
             Neuron(
-                name=name, shape=shape, sources=sources, decay=np.array(0.7, np.float32), threshold=theta, compare="ge"
+                name=name, shape=shape, operands=sources, decay=np.array(0.7, np.float32), threshold=theta, compare="ge"
             )
         )
         return name
@@ -168,7 +168,7 @@ class _Draw:
         return next(node.shape for node in self.nodes if node.name == name)
 
     def program(self, last: str) -> Program:
-        self.nodes.append(Output(name="output", shape=self._shape(last), sources=(Source(last),)))
+        self.nodes.append(Output(name="output", shape=self._shape(last), operands=(Operand(last),)))
         grid = {"coding": "analog", "fraction_bits": 4, "max": 1.0}
         return Program(tuple(self.nodes), 1e-4, {"input": grid})
 
@@ -180,22 +180,22 @@ _SHARED = Grid(4, 8.0)
 
 def _residual(on_grid: bool) -> Program:
     draw = _Draw(on_grid, (1, 8, 8))
-    spikes = draw.lif("lif0", Source(draw.conv("conv0", "input", 16, 4, _IMAGE)))
+    spikes = draw.lif("lif0", Operand(draw.conv("conv0", "input", 16, 4, _IMAGE)))
     for block in ("a", "b"):
-        inner = draw.lif(f"{block}.lif1", Source(draw.conv(f"{block}.conv1", spikes, 16, 2, _SPIKES)))
+        inner = draw.lif(f"{block}.lif1", Operand(draw.conv(f"{block}.conv1", spikes, 16, 2, _SPIKES)))
         back = draw.conv(f"{block}.conv2", inner, 16, 2, _SPIKES)
-        spikes = draw.lif(f"{block}.lif2", Source(back), Source(spikes))
-    draw.nodes.append(Reshape(name="flat", shape=(1024,), sources=(Source(spikes),), input_shape=(16, 8, 8)))
-    return draw.program(draw.lif("lif", Source(draw.linear("fc", Source("flat"), 10, 1024, 3, _SPIKES))))
+        spikes = draw.lif(f"{block}.lif2", Operand(back), Operand(spikes))
+    draw.nodes.append(Reshape(name="flat", shape=(1024,), operands=(Operand(spikes),), input_shape=(16, 8, 8)))
+    return draw.program(draw.lif("lif", Operand(draw.linear("fc", Operand("flat"), 10, 1024, 3, _SPIKES))))
 
 
 def _recurrent(on_grid: bool) -> Program:
     draw = _Draw(on_grid, (8,))
     source, inputs = "input", 8
     for layer in ("a", "b"):
-        forward = draw.linear(f"{layer}.in", Source(source), 64, inputs, 3, _SHARED)
+        forward = draw.linear(f"{layer}.in", Operand(source), 64, inputs, 3, _SHARED)
         # the neuron reads its own loop, which comes after it
-        source = draw.lif(f"{layer}.lif", Source(forward), Source(f"{layer}.loop", 1))
-        draw.linear(f"{layer}.loop", Source(source), 64, 64, 2, _SHARED)
+        source = draw.lif(f"{layer}.lif", Operand(forward), Operand(f"{layer}.loop", 1))
+        draw.linear(f"{layer}.loop", Operand(source), 64, 64, 2, _SHARED)
         inputs = 64
-    return draw.program(draw.lif("lif", Source(draw.linear("fc", Source(source), 10, 64, 3, _SPIKES))))
+    return draw.program(draw.lif("lif", Operand(draw.linear("fc", Operand(source), 10, 64, 3, _SPIKES))))

@@ -43,7 +43,7 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
-from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_max_pool
+from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_spike_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.graph.takes import ALL_NODES, require_taken
@@ -411,7 +411,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
         "neuron's equations, and a comparison is priced as an add.",
     ]
-    maxima = [n.name for n in program.of(Neuron) if is_max_pool(program, n)]
+    maxima = [n.name for n in program.of(Neuron) if is_spike_max_pool(program, n)]
     if maxima:
         lines.append(
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "

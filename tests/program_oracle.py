@@ -49,7 +49,7 @@ def _sample(program, inputs, steps):
                 values[node.name].append(inputs[node.name][t].astype(F))
                 continue
             total, parts = None, []
-            for source in node.sources:
+            for source in node.operands:
                 past = t - source.delay
                 shape = program.by_name[source.node].shape
                 value = values[source.node][past] if past >= 0 else np.zeros(shape, F)
@@ -57,7 +57,7 @@ def _sample(program, inputs, steps):
                 total = value if total is None or isinstance(node, Concat | Product) else total + value
             if isinstance(node, Product):
                 total = parts
-                assert tuple(part.shape for part in parts) == node.operands
+                assert tuple(part.shape for part in parts) == node.operand_shapes
             if isinstance(node, Concat):
                 total = np.concatenate(parts)
                 assert tuple(map(len, parts)) == node.sizes
@@ -208,7 +208,7 @@ def _neuron(node, x, state):
     state["v"] = v
     if node.threshold is None:
         return v
-    if node.many:
+    if node.multi_spike:
         u = (v / node.threshold).astype(F)
         s = {"down": np.trunc(u), "half_up": np.floor(u + F(0.5)), "half_even": np.round(u)}[node.rounding]
         s = np.maximum(s, F(0))

@@ -19,13 +19,13 @@ from stl_deploy.graph.program import (
     MaxPool,
     Neuron,
     Norm,
+    Operand,
     Output,
     Pool,
     Product,
     Program,
     Reshape,
     Scale,
-    Source,
     Synapse,
 )
 
@@ -52,12 +52,12 @@ def programs(draw, max_nodes=7, more=False):
     made = _Made(draw, more)
     shape = draw(st.sampled_from([(3,), (6,), (2, 5), (2, 5, 4), (2, 5, 4), (3, 4, 4), (3, 4, 4), (8, 4, 4)]))
     for i in range(draw(st.sampled_from([1, 1, 1, 2]))):
-        made.add(Input(name=f"input{i}", shape=shape, sources=()), exact=True)
+        made.add(Input(name=f"input{i}", shape=shape, operands=()), exact=True)
     for _ in range(draw(st.integers(1, max_nodes))):
         made.layer()
     for i in range(draw(st.sampled_from([1, 1, 2]))):
         source = made.nodes[-1] if i == 0 else draw(st.sampled_from(made.nodes))
-        made.add(Output(name=f"output{i}", shape=source.shape, sources=(made.edge(source),)), exact=False)
+        made.add(Output(name=f"output{i}", shape=source.shape, operands=(made.edge(source),)), exact=False)
     return Program(tuple(made.nodes), 1e-4)
 
 
@@ -76,7 +76,7 @@ class _Made:
         self.exact[node.name] = exact
 
     def edge(self, node):
-        return Source(node.name, self.pick(0, 0, 0, 0, 0, 0, 1, 3))
+        return Operand(node.name, self.pick(0, 0, 0, 0, 0, 0, 1, 3))
 
     def name(self, kind):
         return f"{kind}.{len(self.nodes)}"
@@ -108,7 +108,7 @@ class _Made:
         return Linear(
             name=name,
             shape=(*shape[:-1], out),
-            sources=sources,
+            operands=sources,
             weight=self.weights(out, shape[-1]),
             bias=self.weights(out) if self.pick(True, False) else None,
             input_shape=shape,
@@ -133,7 +133,7 @@ class _Made:
         return Conv(
             name=name,
             shape=(out, *sizes),
-            sources=sources,
+            operands=sources,
             weight=self.weights(out, shape[0] // groups, *kernel),
             bias=self.weights(out) if self.pick(True, False) else None,
             stride=stride,
@@ -156,7 +156,7 @@ class _Made:
         pool = Pool(
             name=self.name("pool"),
             shape=(shape[0], *sizes),
-            sources=sources,
+            operands=sources,
             kernel=kernel,
             stride=stride,
             padding=padding,
@@ -167,7 +167,7 @@ class _Made:
 
     def _scale(self, shape, sources, exact):
         self.add(
-            Scale(name=self.name("scale"), shape=shape, sources=sources, scale=self.parameter(shape, -2, 2)), False
+            Scale(name=self.name("scale"), shape=shape, operands=sources, scale=self.parameter(shape, -2, 2)), False
         )
 
     def _norm(self, shape, sources, exact):
@@ -175,7 +175,7 @@ class _Made:
         scale, shift, mean = (self.rng.normal(size=shape[axis]) for _ in range(3))
         mean = self.pick(mean, None)
         name = self.name("norm")
-        self.add(Norm(name=name, shape=shape, sources=sources, scale=scale, shift=shift, mean=mean, axis=axis), False)
+        self.add(Norm(name=name, shape=shape, operands=sources, scale=scale, shift=shift, mean=mean, axis=axis), False)
 
     def _max_pool(self, shape, sources, exact):
         kernel = tuple(self.pick(1, 2) for _ in shape[1:])
@@ -189,7 +189,7 @@ class _Made:
         pool = MaxPool(
             name=self.name("max"),
             shape=(shape[0], *sizes),
-            sources=sources,
+            operands=sources,
             kernel=kernel,
             stride=stride,
             padding=padding,
@@ -200,7 +200,7 @@ class _Made:
     def _concat(self, shape, sources, exact):
         sizes = (shape[0],) * len(sources)
         whole = (sum(sizes), *shape[1:])
-        self.add(Concat(name=self.name("concat"), shape=whole, sources=sources, sizes=sizes), exact)
+        self.add(Concat(name=self.name("concat"), shape=whole, operands=sources, sizes=sizes), exact)
 
     def _product(self, shape, sources, exact):
         """The product of one source with another of its shape, or as a matrix with its own transposition."""
@@ -210,8 +210,8 @@ class _Made:
                 Product(
                     name=self.name("product"),
                     shape=shape,
-                    sources=(first, second),
-                    operands=(shape, shape),
+                    operands=(first, second),
+                    operand_shapes=(shape, shape),
                     matrices=False,
                 ),
                 False,
@@ -220,24 +220,24 @@ class _Made:
         turned = (*shape[:-2], shape[-1], shape[-2])
         places = np.arange(int(np.prod(shape))).reshape(shape).swapaxes(-1, -2)
         back = self.name("turned")
-        self.add(Gather(name=back, shape=turned, sources=(second,), indices=places, input_shape=shape), exact)
+        self.add(Gather(name=back, shape=turned, operands=(second,), indices=places, input_shape=shape), exact)
         name, made = self.name("product"), (*shape[:-1], shape[-2])
-        sources = (first, Source(back))
-        self.add(Product(name=name, shape=made, sources=sources, operands=(shape, turned), matrices=True), False)
+        sources = (first, Operand(back))
+        self.add(Product(name=name, shape=made, operands=sources, operand_shapes=(shape, turned), matrices=True), False)
 
     def _gather(self, shape, sources, exact):
         made = self.pick(shape, shape[::-1], (int(np.prod(shape)) + 1,))
         indices = self.rng.integers(-1, int(np.prod(shape)), made)
         name = self.name("gather")
-        self.add(Gather(name=name, shape=made, sources=sources, indices=indices, input_shape=shape), exact)
+        self.add(Gather(name=name, shape=made, operands=sources, indices=indices, input_shape=shape), exact)
 
     def _delay(self, shape, sources, exact):
         steps = self.rng.integers(0, 4, self.pick((), shape)) if self.pick(True, True, False) else np.array(7)
-        self.add(Delay(name=self.name("delay"), shape=shape, sources=sources, steps=steps.astype(np.int64)), exact)
+        self.add(Delay(name=self.name("delay"), shape=shape, operands=sources, steps=steps.astype(np.int64)), exact)
 
     def _reshape(self, shape, sources, exact):
         self.add(
-            Reshape(name=self.name("flat"), shape=(int(np.prod(shape)),), sources=sources, input_shape=shape), exact
+            Reshape(name=self.name("flat"), shape=(int(np.prod(shape)),), operands=sources, input_shape=shape), exact
         )
 
     def _neuron(self, shape, sources, exact):
@@ -245,15 +245,15 @@ class _Made:
         loop = self.pick(None, None, "self", "linear", "conv", "delay", "scale", "neuron")
         delay = self.pick(1, 1, 2)
         if loop == "self":
-            sources += (Source(name, delay),)
+            sources += (Operand(name, delay),)
         elif loop is not None:
             back = f"{name}.back"
-            returning = Source(back, delay)
+            returning = Operand(back, delay)
             sources = (returning, *sources) if self.pick(True, False) else (*sources, returning)
         threshold = self.draw(st.integers(0, 4)) > 0 or loop in ("linear", "conv")
         self.add(self.neuron(name, shape, sources, threshold), threshold)
         if back is not None:
-            self._back(loop, back, shape, (Source(name),), threshold)
+            self._back(loop, back, shape, (Operand(name),), threshold)
 
     def _back(self, loop, name, shape, sources, exact):
         match loop:
@@ -263,9 +263,9 @@ class _Made:
                 self.add(self.linear(name, shape, sources, shape[-1]), exact)
             case "delay":
                 steps = self.rng.integers(0, 3, shape).astype(np.int64)
-                self.add(Delay(name=name, shape=shape, sources=sources, steps=steps), exact)
+                self.add(Delay(name=name, shape=shape, operands=sources, steps=steps), exact)
             case "scale":
-                scale = Scale(name=name, shape=shape, sources=sources, scale=self.parameter(shape, -1, 1))
+                scale = Scale(name=name, shape=shape, operands=sources, scale=self.parameter(shape, -1, 1))
                 self.add(scale, False)
             case "neuron":
                 self.add(self.neuron(name, shape, sources, True), True)
@@ -286,7 +286,7 @@ class _Made:
         return Neuron(
             name=name,
             shape=shape,
-            sources=sources,
+            operands=sources,
             decay=self.parameter(shape, 0, 1) if self.pick(True, True, True, False) else None,
             threshold=self.parameter(shape, 0.25, 2) if threshold else None,
             gain=maybe(0.25, 2),
@@ -306,7 +306,7 @@ class _Made:
         if not self.pick(True, False, False):
             return {}
         rounding = self.pick("down", "half_up", "half_even") if self.more else "down"
-        return {"many": True, "cap": self.pick(None, None, 1, 3) if self.more else None, "rounding": rounding}
+        return {"multi_spike": True, "cap": self.pick(None, None, 1, 3) if self.more else None, "rounding": rounding}
 
     def weights(self, *shape):
         return (self.rng.integers(-4, 5, shape) / 4).astype(F)

@@ -141,7 +141,7 @@ def uncounted(program: Program) -> list[str]:
     return [
         neuron.name
         for neuron in program.of(Neuron)
-        if neuron.synapse is not None or (neuron.spiking and neuron.many and neuron.cap != 1)
+        if neuron.synapse is not None or (neuron.spiking and neuron.multi_spike and neuron.cap != 1)
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.taps import Window, bias_of, windows
-from stl_deploy.graph.program import Concat, Conv, Delay, Gather, Linear, MaxPool, Node, Pool, Program, Reshape, Source
+from stl_deploy.graph.program import Concat, Conv, Delay, Gather, Linear, MaxPool, Node, Operand, Pool, Program, Reshape
 
 Mask = NDArray[np.bool_]
 
@@ -26,7 +26,7 @@ def passes_on(node: Node) -> bool:
 def feeders(program: Program, node: Node) -> set[str]:
     """Return the nodes whose arrivals make up those at ``node``'s input, looking through `passes_on` nodes."""
     names: set[str] = set()
-    waiting = [source.node for source in node.sources]
+    waiting = [source.node for source in node.operands]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -35,7 +35,7 @@ def feeders(program: Program, node: Node) -> set[str]:
         seen.add(name)
         before = program.by_name[name]
         if passes_on(before):
-            waiting.extend(source.node for source in before.sources)
+            waiting.extend(source.node for source in before.operands)
         else:
             names.add(name)
     return names
@@ -92,13 +92,13 @@ def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
 
 def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
     """Mark where an event arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
-    masks = [_later(_out(program, source, known), source.delay) for source in node.sources]
+    masks = [_later(_out(program, source, known), source.delay) for source in node.operands]
     if len(masks) == 1:
         return masks[0]
     return np.concatenate(masks, axis=2) if node.combine == "each" else np.logical_or.reduce(masks)
 
 
-def _out(program: Program, source: Source, known: Mapping[str, Mask]) -> Mask:
+def _out(program: Program, source: Operand, known: Mapping[str, Mask]) -> Mask:
     node = program.by_name[source.node]
     if not passes_on(node):
         return known[node.name]

@@ -79,9 +79,9 @@ _THROUGH: tuple[type[ir.Node], ...] = (ir.Reshape, ir.Delay, ir.Output, ir.MaxPo
 def origin_of(program: ir.Program, node: ir.Node, through: tuple[type[ir.Node], ...] = _THROUGH) -> ir.Node | None:
     """Return the node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
     seen: set[str] = set()
-    while len(node.sources) == 1 and node.name not in seen:
+    while len(node.operands) == 1 and node.name not in seen:
         seen.add(node.name)
-        node = program.by_name[node.sources[0].node]
+        node = program.by_name[node.operands[0].node]
         if not isinstance(node, through):
             return node
     return None
@@ -94,11 +94,11 @@ def op_of(program: ir.Program, node: ir.Node, coding: InputCoding) -> Op:
     """
     source = origin_of(program, node)
     if isinstance(source, ir.Neuron):
-        return "AC" if source.spiking and not source.many else "MAC"
+        return "AC" if source.spiking and not source.multi_spike else "MAC"
     return "AC" if isinstance(source, ir.Input) and coding == "spikes" else "MAC"
 
 
 def product_op(program: ir.Program, node: ir.Product, coding: InputCoding) -> Op:
     """Return AC if one operand of a product is 0 or 1 by structure and coding, so that it adds the other's values."""
-    operands = (replace(node, sources=(source,)) for source in node.sources)
+    operands = (replace(node, operands=(source,)) for source in node.operands)
     return "AC" if "AC" in {op_of(program, operand, coding) for operand in operands} else "MAC"

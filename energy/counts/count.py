@@ -112,10 +112,10 @@ class ActivityCounter:
         """Whether each sample was decided right, ``[B]``, where `count_stream` had labels and one output."""
 
     def _new_taps(self, node: Tapped) -> _Taps:
-        known = len(node.sources) == 1 and is_binary(self._program, node.sources[0].node)
+        known = len(node.operands) == 1 and is_binary(self._program, node.operands[0].node)
         operation = op_of(self._program, node, self._coding)
         before = origin_of(self._program, node)
-        several = isinstance(before, ir.Neuron) and before.spiking and before.many
+        several = isinstance(before, ir.Neuron) and before.spiking and before.multi_spike
         none = np.zeros(input_shape(node), np.int64)
         return _Taps(none, fan_out(node), operation, known, carried=none.copy() if several else None)
 
@@ -164,7 +164,7 @@ class ActivityCounter:
         by_sample: Ints = nonzero.reshape(len(nonzero), -1).sum(axis=1, dtype=np.int64)
         firing.events += int(by_sample.sum())
         if node.spiking:
-            if node.many:
+            if node.multi_spike:
                 by_sample = y.astype(np.int64).sum(axis=(0, *range(2, y.ndim)))
             firing.spikes += int(by_sample.sum())
             self._follow("spikes", by_sample)
@@ -251,7 +251,7 @@ class ActivityCounter:
 
     def _product(self, node: ir.Product) -> ProductCounts:
         counted, dense = self._products[node.name], product_macs(node)
-        values = sum(prod(shape) for shape in node.operands)
+        values = sum(prod(shape) for shape in node.operand_shapes)
         macs = dense * self._steps * self._batch
         return ProductCounts(counted.in_nonzero, counted.synops, dense, macs, values, prod(node.shape), counted.op)
 

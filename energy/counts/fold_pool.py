@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stl_deploy.energy.counts.taps import Ints, Weighted, fan_out, fan_out_nonzero, windows
-from stl_deploy.graph.program import Node, Pool, Program, Reshape, is_max_pool
+from stl_deploy.graph.program import Node, Pool, Program, Reshape, is_spike_max_pool
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ def fold_pools(program: Program, node: Weighted) -> Folded | None:
     here: Node = node
     folded: Folded | None = None
     threshold = False
-    while len(here.sources) == 1 and not here.sources[0].delay:
-        before = program.by_name[here.sources[0].node]
+    while len(here.operands) == 1 and not here.operands[0].delay:
+        before = program.by_name[here.operands[0].node]
         if isinstance(before, Pool):
             table, nonzero = _through_pool(before, table), _through_pool(before, nonzero)
             pools = (*(folded.pools if folded else ()), before.name)
             maximum = threshold or (folded is not None and folded.max_pool)
             folded = Folded(before.name, pools, maximum, table, nonzero)
-        elif is_max_pool(program, before):
+        elif is_spike_max_pool(program, before):
             threshold = True
         elif isinstance(before, Reshape):
             table, nonzero = table.reshape(before.input_shape), nonzero.reshape(before.input_shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import bias_of
-from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_max_pool
+from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_spike_max_pool
 
 
 def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
     arrays = [node.scale if isinstance(node, Scale) else node.weight for node in nodes]
     biases = [bias for node in nodes if (bias := bias_of(node)) is not None]
     weights = sum(array.size for array in arrays)
-    firing = [counts.neurons[n.name] for n in program.spiking if not is_max_pool(program, n)]
+    firing = [counts.neurons[n.name] for n in program.spiking if not is_spike_max_pool(program, n)]
     updates = sum(c.neuron_updates for c in firing)
     return {
         "SynapticOperations": {

@@ -63,7 +63,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
     gains = [_factor(node.gain), *([] if synapse is None else [_factor(synapse.gain)])]
     return NeuronOps(
         leak_muls=decays.count("multiply"),
-        other_muls=gains.count("multiply") + node.many,
+        other_muls=gains.count("multiply") + node.multi_spike,
         leak_shifts=len(decays) - decays.count("none") - decays.count("multiply"),
         other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
         shift_adds=(decays + gains).count("shift and subtract"),
@@ -71,7 +71,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         + _term(node.offset)
         + (synapse is not None)
         + (adapts is not None)
-        + (node.many and node.rounding != "down"),
+        + (node.multi_spike and node.rounding != "down"),
         compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract_now"),
         adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING) + (adapts is not None),
     )
@@ -104,7 +104,7 @@ def leaks(node: Neuron) -> bool:
     potential above the threshold, so that the next step spikes again; another integrator without input stays as it is.
     """
     synapse = node.synapse is not None
-    moves = node.resets_late or (node.spiking and not node.many and node.reset in _SUBTRACTING)
+    moves = node.delayed_reset or (node.spiking and not node.multi_spike and node.reset in _SUBTRACTING)
     moves = moves or node.adaptation is not None
     return node.decay is not None and (_factor(node.decay) != "none" or bool(_term(node.offset)) or synapse or moves)
 

@@ -122,7 +122,7 @@ def dense_macs(node: Tapped) -> int:
 
 def product_macs(node: Product) -> int:
     """Return the multiply-accumulates of a product of two signals, in one step of one sample."""
-    return prod(node.shape) * (node.operands[0][-1] if node.matrices else 1)
+    return prod(node.shape) * (node.operand_shapes[0][-1] if node.matrices else 1)
 
 
 def nominal_macs(node: Tapped) -> int:

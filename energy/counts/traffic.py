@@ -89,7 +89,7 @@ def _traffic(program: Program, counts: Counts, chip: OnChip, placement: Placemen
     between = np.zeros((len(cores), len(cores)), np.int64)
     from_input = 0
     for number, core in enumerate(cores):
-        tapped = program.by_name[program.by_name[core.node].sources[0].node]
+        tapped = program.by_name[program.by_name[core.node].operands[0].node]
         assert isinstance(tapped, Linear | Conv | Pool)
         arriving = np.where(_reaching(tapped, core), counts.arriving[tapped.name].ravel(), 0)
         before = origin_of(program, tapped)

@@ -21,7 +21,7 @@ from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.models.what_if import highest_rate, scaled
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.price_list import PriceList, Range
-from stl_deploy.graph.program import Program, is_max_pool
+from stl_deploy.graph.program import Program, is_spike_max_pool
 from stl_deploy.graph.segments import looped
 
 Measure = Literal["spikes per synapse per inference", "spike rate"]
@@ -133,7 +133,7 @@ def break_even(
     crossed = sum(c.synops if c.spikes_carried is None else c.spikes_carried for c in counts.weighted.values())
     crossed += sum(c.synops for c in counts.products.values())
     per_synapse = crossed / totals.ann_macs_exact if totals.ann_macs_exact else 0.0
-    firing = [counts.neurons[n.name] for n in program.spiking if not is_max_pool(program, n)]
+    firing = [counts.neurons[n.name] for n in program.spiking if not is_spike_max_pool(program, n)]
     updates = sum(c.neuron_updates for c in firing)
     rate = sum(c.spikes for c in firing) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}

@@ -13,7 +13,7 @@ from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Weighted, bias_of, fan_out_nonzero, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, is_max_pool
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, is_spike_max_pool
 
 
 @dataclass(frozen=True)
@@ -162,4 +162,4 @@ def activation_bits(steps: int) -> int:
 
 def relus(program: Program) -> tuple[Neuron, ...]:
     """Return the nodes that are a ReLU in the ANN twin."""
-    return tuple(node for node in program.of(Neuron) if node.spiking and not is_max_pool(program, node))
+    return tuple(node for node in program.of(Neuron) if node.spiking and not is_spike_max_pool(program, node))

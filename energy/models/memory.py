@@ -97,7 +97,7 @@ def _neuron(node: Neuron, counted: NeuronCounts) -> NeuronMemory:
         state_reads=moved,
         state_writes=moved,
         queue_writes=counted.events,
-        queue_bits=address_bits(counted.neurons) + (PROGRAM_BITS if node.many or not node.spiking else 0),
+        queue_bits=address_bits(counted.neurons) + (PROGRAM_BITS if node.multi_spike or not node.spiking else 0),
     )
 
 
@@ -111,7 +111,7 @@ def weight_words(node: Linear | Conv | Scale | Pool) -> int:
 def state_words(node: Neuron) -> int:
     """Return the numbers that a neuron keeps between steps: potential, current, adaptation, spike of a late reset."""
     states = node.decay, node.synapse, node.adaptation
-    return sum(state is not None for state in states) + int(node.resets_late)
+    return sum(state is not None for state in states) + int(node.delayed_reset)
 
 
 def address_bits(places: int) -> int:

@@ -14,7 +14,7 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.graph.program import Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Neuron, Program, is_spike_max_pool
 
 _HOST = "host and input/output"
 _OUTSIDE: dict[str, tuple[str, ...]] = {
@@ -113,7 +113,7 @@ def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
     if counts.maxima:
         biller.add("add", "max pool compares", counts.max_compares // counts.T)
     biller.add("add", "bias adds", counts.totals.bias_adds // counts.T)
-    relus = sum(prod(n.shape) for n in program.of(Neuron) if n.spiking and not is_max_pool(program, n))
+    relus = sum(prod(n.shape) for n in program.of(Neuron) if n.spiking and not is_spike_max_pool(program, n))
     biller.add("add", "compares of ReLUs", relus * counts.batch)
     if requantises(prices) and {"mul", "add"} <= set(prices.terms):
         biller.at("requantisation", "activations requantised", relus * counts.batch, requantisation(prices))

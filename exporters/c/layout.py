@@ -10,7 +10,7 @@ from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.exporters.c.plan import Plan, Value, channels_last
 from stl_deploy.exporters.c.populations import Populations
 from stl_deploy.exporters.c.weights import scratch
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -18,10 +18,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 
@@ -35,11 +35,11 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
     """Insert an adding node before nodes that read several sources and do not add them."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        if len(node.sources) > 1 and not isinstance(node, PopulationNode | IntegratorNode | IntegerOutput):
-            shape = graph.by_name[node.sources[0].node].shape
-            total = Reshape(name=f"{node.name}.in", shape=shape, sources=node.sources, input_shape=shape)
+        if len(node.operands) > 1 and not isinstance(node, IntegerLIF | IntegerLI | IntegerOutput):
+            shape = graph.by_name[node.operands[0].node].shape
+            total = Reshape(name=f"{node.name}.in", shape=shape, operands=node.operands, input_shape=shape)
             nodes.append(total)
-            node = replace(node, sources=(Source(total.name),))
+            node = replace(node, operands=(Operand(total.name),))
         nodes.append(node)
     return IntegerGraph(tuple(nodes), graph.accumulator)
 
@@ -65,9 +65,9 @@ class _Layout(Populations):
                     self._reshape(node)
                 case DelayNode():
                     self._delay(node)
-                case PopulationNode():
+                case IntegerLIF():
                     self._population(node)
-                case IntegratorNode():
+                case IntegerLI():
                     self._integrator(node)
                 case IntegerOutput():
                     self._output(node)
@@ -86,8 +86,8 @@ class _Layout(Populations):
         self.values[node.name] = Value(name, ctype, node.low >= 0 and node.high <= 1, order)
 
     def _reshape(self, node: Reshape) -> None:
-        if len(node.sources) == 1:
-            self.values[node.name] = self._read(node, node.sources[0])
+        if len(node.operands) == 1:
+            self.values[node.name] = self._read(node, node.operands[0])
             return
         self._head(node)
         made = self._own(node)
@@ -98,7 +98,7 @@ class _Layout(Populations):
 
     def _delay(self, node: DelayNode) -> None:
         self._head(node)
-        value = self._in_order(node, self._read(node, node.sources[0]), channels_last(node.shape))
+        value = self._in_order(node, self._read(node, node.operands[0]), channels_last(node.shape))
         count = len(value.order)
         steps = np.broadcast_to(node.steps, node.shape).reshape(-1)[value.order]
         length = int(steps.max()) + 1
@@ -124,8 +124,8 @@ class _Layout(Populations):
 
     def _output(self, node: IntegerOutput) -> None:
         self._head(node)
-        if len(node.sources) == 1 and not self._waits(self.graph.by_name[node.sources[0].node]):
-            value = self._read(node, node.sources[0])
+        if len(node.operands) == 1 and not self._waits(self.graph.by_name[node.operands[0].node]):
+            value = self._read(node, node.operands[0])
         else:
             order = channels_last(node.shape)
             inner = self.known[node.name].sums

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.bounds import bounds, require_sums
 from stl_deploy.integers.graph import (
     ConvNode,
@@ -21,10 +21,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
     Weighted,
 )
@@ -38,8 +38,8 @@ _KINDS: dict[type[Node], str] = {
     MaxPoolNode: "max pooling",
     Reshape: "sum",
     DelayNode: "delay",
-    PopulationNode: "neurons",
-    IntegratorNode: "integrators",
+    IntegerLIF: "neurons",
+    IntegerLI: "integrators",
     IntegerOutput: "output",
 }
 
@@ -54,16 +54,16 @@ class Placing:
         self.made = Plan(graph)
         self.values: dict[str, Value] = {}
         self.place = {node.name: i for i, node in enumerate(graph.nodes)}
-        self.readers: dict[str, list[tuple[Node, Source]]] = {node.name: [] for node in graph.nodes}
+        self.readers: dict[str, list[tuple[Node, Operand]]] = {node.name: [] for node in graph.nodes}
         for node in graph.nodes:
-            for source in node.sources:
+            for source in node.operands:
                 self.readers[source.node].append((node, source))
         self.fused: set[str] = set()
 
     def _delayed(self, name: str) -> bool:
         """Return whether a node's values are read a step later, possibly in another shape."""
         return any(
-            source.delay or (isinstance(reader, Reshape) and len(reader.sources) == 1 and self._delayed(reader.name))
+            source.delay or (isinstance(reader, Reshape) and len(reader.operands) == 1 and self._delayed(reader.name))
             for reader, source in self.readers[name]
         )
 
@@ -75,7 +75,7 @@ class Placing:
     def _waits(self, node: Node) -> bool:
         """Return whether the only reader of a layer of weights adds it up."""
         reader = self._only_reader(node)
-        return isinstance(node, Weighted) and isinstance(reader, PopulationNode | IntegratorNode | IntegerOutput)
+        return isinstance(node, Weighted) and isinstance(reader, IntegerLIF | IntegerLI | IntegerOutput)
 
     def _share(self, node: Node) -> Share:
         if node.name not in self.made.shares:
@@ -107,7 +107,7 @@ class Placing:
         """Return a node's buffer; create it if need be."""
         return f"s->{self.ids[node.name]}_{what}"
 
-    def _spikes_of(self, node: PopulationNode, count: int) -> str:
+    def _spikes_of(self, node: IntegerLIF, count: int) -> str:
         comment = "1 where a neuron fired" if node.neuron.cap == 1 else "how often each neuron fired"
         return self._buffer(node, "spikes", "uint8_t", count, comment)
 
@@ -116,7 +116,7 @@ class Placing:
         self.made.recorded.append(Recorded(node.name, node.shape, offset, tuple(int(i) for i in order)))
         return offset
 
-    def _read(self, reader: Node, source: Source) -> Value:
+    def _read(self, reader: Node, source: Operand) -> Value:
         """Return a source's values, of this step or of the one before."""
         if not source.delay:
             return self.values[source.node]
@@ -134,11 +134,11 @@ class Placing:
 
     def _promised(self, node: Node) -> Value:
         """Return the storage of a node later in the step; until then it holds the previous step."""
-        if isinstance(node, PopulationNode):
+        if isinstance(node, IntegerLIF):
             return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, channels_last(node.shape))
         if isinstance(node, Reshape):
-            inner = node.sources[0]
-            return self._promised(self.graph.by_name[inner.node]) if len(node.sources) == 1 else self._own(node)
+            inner = node.operands[0]
+            return self._promised(self.graph.by_name[inner.node]) if len(node.operands) == 1 else self._own(node)
         return self._own(node)
 
     def _own(self, node: Node) -> Value:

@@ -9,7 +9,7 @@ from stl_deploy.exporters.c.plan import Value, channels_last
 from stl_deploy.exporters.c.rule import kept
 from stl_deploy.exporters.c.weights import Weights
 from stl_deploy.graph.program import Node
-from stl_deploy.integers.graph import MaxPoolNode, PopulationNode, SumPoolNode
+from stl_deploy.integers.graph import IntegerLIF, MaxPoolNode, SumPoolNode
 
 
 class Pools(Weights):
@@ -21,15 +21,15 @@ class Pools(Weights):
         return reader is not None and is_or(reader) and self._spikes_arrive(node)
 
     def _spikes_arrive(self, node: SumPoolNode) -> bool:
-        source = node.sources[0]
+        source = node.operands[0]
         inner = self.graph.by_name[source.node]
-        return not source.delay and isinstance(inner, PopulationNode) and inner.neuron.cap == 1
+        return not source.delay and isinstance(inner, IntegerLIF) and inner.neuron.cap == 1
 
     def _sum_pool(self, node: SumPoolNode) -> None:
         if self._or_pooled(node):
             return
         self._head(node)
-        value = self._in_order(node, self._read(node, node.sources[0]), channels_last(node.input_shape))
+        value = self._in_order(node, self._read(node, node.operands[0]), channels_last(node.input_shape))
         made = self._own(node)
         count = len(made.order)
         name = self._buffer(node, "values", made.ctype, count, "sums")
@@ -47,8 +47,8 @@ class Pools(Weights):
 
     def _max_pool(self, node: MaxPoolNode) -> None:
         self._head(node)
-        inner = self._read(node, node.sources[0])
-        value = self._in_order(node, inner, channels_last(self.graph.by_name[node.sources[0].node].shape))
+        inner = self._read(node, node.operands[0])
+        value = self._in_order(node, inner, channels_last(self.graph.by_name[node.operands[0].node].shape))
         order = channels_last(node.shape)
         share = self._share(node)
         share.what += f", largest of {node.kernel[0]} x {node.kernel[1]}"
@@ -65,9 +65,9 @@ class Pools(Weights):
         )
         self.values[node.name] = Value(name, value.ctype, value.binary, order)
 
-    def _or_pool(self, node: PopulationNode, pool: SumPoolNode) -> None:
+    def _or_pool(self, node: IntegerLIF, pool: SumPoolNode) -> None:
         self._head(node)
-        value = self._in_order(pool, self._read(pool, pool.sources[0]), channels_last(pool.input_shape))
+        value = self._in_order(pool, self._read(pool, pool.operands[0]), channels_last(pool.input_shape))
         order = channels_last(node.shape)
         share = self._share(node)
         share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
@@ -84,7 +84,7 @@ class Pools(Weights):
         )
         self.values[node.name] = Value(name, "uint8_t", True, order)
 
-    def _fusable(self, node: PopulationNode) -> tuple[SumPoolNode, PopulationNode] | None:
+    def _fusable(self, node: IntegerLIF) -> tuple[SumPoolNode, IntegerLIF] | None:
         """Return the max pool that alone reads a population, with disjoint windows inside the borders."""
         pool = self._only_reader(node)
         if not isinstance(pool, SumPoolNode) or not self._or_pooled(pool):
@@ -94,11 +94,11 @@ class Pools(Weights):
         if any(size % window for size, window in zip(node.shape[1:], pool.kernel, strict=True)) or node.shape[2] == 1:
             return None
         reader = self._only_reader(pool)
-        assert isinstance(reader, PopulationNode)
+        assert isinstance(reader, IntegerLIF)
         return pool, reader
 
     def _fuse(
-        self, node: PopulationNode, fused: tuple[SumPoolNode, PopulationNode], values: dict[str, Any], record: int
+        self, node: IntegerLIF, fused: tuple[SumPoolNode, IntegerLIF], values: dict[str, Any], record: int
     ) -> None:
         pool, reader = fused
         self.fused |= {pool.name, reader.name}
@@ -130,9 +130,9 @@ class Pools(Weights):
 def is_or(node: Node) -> bool:
     """Return whether a population fires on any positive input and keeps no state."""
     return (
-        isinstance(node, PopulationNode)
+        isinstance(node, IntegerLIF)
         and node.bias is None
-        and len(node.sources) == 1
+        and len(node.operands) == 1
         and kept(node.neuron.v_decay) == 0
         and kept(node.neuron.i_decay) == 0
         and node.neuron.reset == "value"

@@ -15,7 +15,7 @@ from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
 from stl_deploy.exporters.c.weights import scratch
 from stl_deploy.graph.program import Node
-from stl_deploy.integers.graph import ConvNode, IntegratorNode, PopulationNode, SumPoolNode
+from stl_deploy.integers.graph import ConvNode, IntegerLI, IntegerLIF, SumPoolNode
 from stl_deploy.integers.net import IntegerNeuron, Ints
 
 FEW_NEURONS = 4096
@@ -42,15 +42,15 @@ class Drive:
 class Populations(Pools):
     """Add neurons."""
 
-    def _drive(self, node: PopulationNode | IntegratorNode) -> Drive:
+    def _drive(self, node: IntegerLIF | IntegerLI) -> Drive:
         """Add up the input; the bias goes with it if u keeps nothing and stays within its limit."""
         order = channels_last(node.shape)
         known = self.known[node.name]
-        decay = node.neuron.i_decay if isinstance(node, PopulationNode) else node.i_decay
+        decay = node.neuron.i_decay if isinstance(node, IntegerLIF) else node.i_decay
         _, passes = drive_bounds(known.sums, None, decay, self.graph.accumulator)
         early = None if kept(decay) != 0 or passes else node.bias
-        if len(node.sources) == 1 and not self._waits(self.graph.by_name[node.sources[0].node]):
-            value = self._in_order(node, self._read(node, node.sources[0]), order)
+        if len(node.operands) == 1 and not self._waits(self.graph.by_name[node.operands[0].node]):
+            value = self._in_order(node, self._read(node, node.operands[0]), order)
             return Drive(value.at, value.ctype, order, node.bias, passes)
         low, high = known.sums
         if early is not None:
@@ -63,14 +63,14 @@ class Populations(Pools):
         self._set_aside(ctype, len(order) if rows is None else rows.slots * rows.conv.line)
         return Drive(sums, ctype, order, None if early is not None else node.bias, passes, rows)
 
-    def _by_rows(self, node: PopulationNode | IntegratorNode, begun: int) -> ByRows | None:
+    def _by_rows(self, node: IntegerLIF | IntegerLI, begun: int) -> ByRows | None:
         """Merge the convolution laid out since step ``begun`` into its neurons' step, if it alone reaches them.
 
         Not where it reads what is yet to be written, by these neurons perhaps: the spikes of the step before.
         """
-        inner = self.graph.by_name[node.sources[0].node]
+        inner = self.graph.by_name[node.operands[0].node]
         start, conv = self.made.steps[begun], self.made.steps[-1]
-        if len(node.shape) < 3 or len(node.sources) > 1:
+        if len(node.shape) < 3 or len(node.operands) > 1:
             return None
         if math.prod(node.shape[1:]) == 1:  # no rows to take turns
             return None
@@ -87,14 +87,14 @@ class Populations(Pools):
         slots, lag = (kernel_height, lag) if conv.kind == "conv" else (1, 0)
         return ByRows(start, conv, height, width, slots, lag)
 
-    def _population(self, node: PopulationNode) -> None:
-        pool = self.graph.by_name[node.sources[0].node]
+    def _population(self, node: IntegerLIF) -> None:
+        pool = self.graph.by_name[node.operands[0].node]
         if is_or(node) and isinstance(pool, SumPoolNode) and self._or_pooled(pool):
             self._or_pool(node, pool)
             return
         self._head(node)
         drive = self._drive(node)
-        fused = None if node.neuron.resets_late else self._fusable(node)
+        fused = None if node.neuron.delayed_reset else self._fusable(node)
         values = self._neurons(node, node.neuron, drive, fused[0].kernel[1] if fused else 0)
         record = self._record(node, drive.order)
         if fused is None:
@@ -105,11 +105,11 @@ class Populations(Pools):
             self._fuse(node, fused, values, record)
 
     def _neurons(
-        self, node: PopulationNode | IntegratorNode, neuron: IntegerNeuron, drive: Drive, pooled: int = 0
+        self, node: IntegerLIF | IntegerLI, neuron: IntegerNeuron, drive: Drive, pooled: int = 0
     ) -> dict[str, Any]:
         """Return the row function, its rows, and its states and tables."""
-        spikes = isinstance(node, PopulationNode)
-        if kept(neuron.v_decay) == 0 and not neuron.resets_late and neuron.cap == 1:
+        spikes = isinstance(node, IntegerLIF)
+        if kept(neuron.v_decay) == 0 and not neuron.delayed_reset and neuron.cap == 1:
             neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
         count = len(drive.order)
         row = node.shape[0] if len(node.shape) > 1 else count
@@ -155,7 +155,7 @@ class Populations(Pools):
         ctype = "int16_t" if what in ("keeps", "filter") else ""
         return self._table(node, what, flat if by_neuron else flat[:row], comment, ctype), by_neuron
 
-    def _integrator(self, node: IntegratorNode) -> None:
+    def _integrator(self, node: IntegerLI) -> None:
         self._head(node)
         drive = self._drive(node)
         neuron = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)

@@ -99,7 +99,7 @@ def drive_bounds(
 def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     """Return bounds of v before its limit; None without bounds. For neurons that reset to 0 at once."""
     slowest = int(np.min(neuron.v_decay))
-    if slowest == DECAY_ONE and not neuron.resets_late:
+    if slowest == DECAY_ONE and not neuron.delayed_reset:
         return drive
     if neuron.reset != "value" or neuron.v_reset is not None:
         return None

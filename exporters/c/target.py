@@ -215,7 +215,7 @@ def _row(node: Node, plan: Plan) -> Row:
         node.name,
         type(node).__name__.removesuffix("Node").removeprefix("Integer"),
         node.shape,
-        tuple(source.node for source in node.sources),
+        tuple(source.node for source in node.operands),
         sum(array.size for array in arrays if array is not None),
         0 if share is None else share.synops,
         about,
@@ -228,12 +228,12 @@ TARGETS = (CFormat(), C)
 def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]:
     """Return the mean per step of one sample, by layer of weights, for integers ``x`` ``[T, B, *shape]``."""
     readers = [node for node in graph.nodes if isinstance(node, DenseNode | ConvNode | GainNode)]
-    names = {source.node for node in readers for source in node.sources}
+    names = {source.node for node in readers for source in node.operands}
     values = values_of(graph, x, names)
     steps = x.shape[0] * x.shape[1]
     synops = {}
     for node in readers:
-        arriving = np.add.reduce([values[source.node] != 0 for source in node.sources]) != 0
+        arriving = np.add.reduce([values[source.node] != 0 for source in node.operands]) != 0
         if isinstance(node, ConvNode):
             taps = np.broadcast_to(conv_fan_out(node), node.input_shape).reshape(-1)
         else:

@@ -28,7 +28,7 @@ class Weights(Placing):
 
     def _accumulate(self, consumer: Node, sums: str, ctype: str, order: Order, into: Node) -> None:
         """Add every source of ``consumer`` to ``sums``, which hold their start already."""
-        for source in consumer.sources:
+        for source in consumer.operands:
             node = self.graph.by_name[source.node]
             if isinstance(node, Weighted) and self._waits(node):
                 self._weights(node, sums, ctype, order)
@@ -38,7 +38,7 @@ class Weights(Placing):
 
     def _weights(self, node: Weighted, sums: str, ctype: str, order: Order) -> None:
         """Add the output of a layer of weights."""
-        value = self._read(node, node.sources[0])
+        value = self._read(node, node.operands[0])
         share = self._share(node)
         shape = " x ".join(str(n) for n in node.weight.shape)
         if isinstance(node, DenseNode):
@@ -143,15 +143,15 @@ class Weights(Placing):
 
     def _takes_levels(self, node: ConvNode, ctype: str) -> bool:
         """Return whether every output adds its inputs from one list of places and values, exactly in 16 bits."""
-        low, high = self.known[node.sources[0].node].values
+        low, high = self.known[node.operands[0].node].values
         _, channels, height, width = node.weight.shape
         exact = ctype == "int16_t" or channels * height * width * high <= LISTED
-        return low == 0 and high <= 255 and not node.sources[0].delay and exact and _windowed(node, 2)
+        return low == 0 and high <= 255 and not node.operands[0].delay and exact and _windowed(node, 2)
 
     def _start(self, node: Node, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
         """Initialise ``sums``: the biases, or 0."""
         total = None if bias is None else np.broadcast_to(bias, node.shape).astype(np.int64)
-        for source in node.sources:
+        for source in node.operands:
             inner = self.graph.by_name[source.node]
             if isinstance(inner, DenseNode | ConvNode) and self._waits(inner) and inner.bias is not None:
                 own = inner.bias.reshape(-1, *(1,) * (len(node.shape) - 1))
@@ -181,7 +181,7 @@ class Weights(Placing):
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
         if bias is not None:
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
-        self._start(replace(node, sources=()), name, value.ctype, order, bias)
+        self._start(replace(node, operands=()), name, value.ctype, order, bias)
         self._weights(node, name, value.ctype, order)
         self.values[node.name] = replace(value, order=order)
 

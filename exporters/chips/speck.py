@@ -14,7 +14,18 @@ import numpy as np
 
 from stl_deploy._util.remedies import remedy
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, is_max_pool
+from stl_deploy.graph.program import (
+    Conv,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    is_spike_max_pool,
+)
 
 CORES = (*[(16, 64)] * 3, *[(32, 32)] * 2, *[(64, 16)] * 2, *[(16, 16)] * 2)
 """Kernel and neuron memory of each core, in 1,024 words."""
@@ -48,7 +59,7 @@ def _input(program: Program) -> Iterator[Finding]:
 
 def _neuron(program: Program, node: Node) -> Iterator[Finding]:
     assert isinstance(node, Neuron)
-    if is_max_pool(program, node):
+    if is_spike_max_pool(program, node):
         yield _error("no-max-pool", node.name, "max pooling of spikes; Speck's cores sum", "use sum pooling")
         return
     if not node.spiking:
@@ -63,7 +74,7 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
         )
         reason = "Speck has one threshold for each core; these differ"
         yield _error("one-threshold-a-core", node.name, reason, f"fold them into the weights first: {how}")
-    for source in node.sources:
+    for source in node.operands:
         before = program.by_name[source.node]
         if source.delay:
             yield _error("recurrent", node.name, "it closes a loop", "remove the recurrence")
@@ -115,7 +126,7 @@ def _pool(program: Program, node: Node) -> Iterator[Finding]:
     if node.divisor != 1:
         how = remedy(cli="stl-deploy fold SOURCE --merge-pools -o FOLDED.nir", python="net.fold(merge_pools=True)")
         yield _error("average-pool", node.name, "an average; Speck sums events", f"sum, or put it into weights: {how}")
-    for source in node.sources:
+    for source in node.operands:
         if not isinstance(program.by_name[source.node], Neuron | Input):
             yield _error(
                 "pool-of-currents", node.name, "it pools currents; Speck pools spikes", "pool behind the neurons"
@@ -124,7 +135,7 @@ def _pool(program: Program, node: Node) -> Iterator[Finding]:
 
 def _plain(program: Program, node: Node) -> Iterator[Finding]:
     if isinstance(node, Output):
-        for source in node.sources:
+        for source in node.operands:
             if not isinstance(program.by_name[source.node], Neuron | Pool | Reshape):
                 reason = f"'{source.node}' puts out sums; Speck puts out spikes"
                 yield _error("no-spikes-out", node.name, reason, "end in spiking neurons")
@@ -182,7 +193,7 @@ def _words(node: Conv | Linear, program: Program) -> tuple[int, int]:
 
 def _before_flatten(node: Linear, program: Program) -> tuple[int, int, tuple[int, ...]]:
     """Return channels and pixels of a linear layer's input, as one kernel over the whole picture."""
-    before = program.by_name[node.sources[0].node]
+    before = program.by_name[node.operands[0].node]
     shape = before.input_shape if isinstance(before, Reshape) else before.shape
     return (shape[0], math.prod(shape[1:]), ()) if len(shape) == 3 else (math.prod(shape), 1, ())
 

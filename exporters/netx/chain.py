@@ -9,7 +9,7 @@ from typing import NoReturn
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
-from stl_deploy.graph.program import is_max_pool
+from stl_deploy.graph.program import is_spike_max_pool
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 from stl_deploy.integers.scales import refusal, refuse
 
@@ -124,7 +124,7 @@ def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedErr
     """Yield refusals of a node that do not depend on the chain."""
     if isinstance(node, ir.Input | ir.Output):
         return
-    behind = program.by_name[node.sources[0].node]
+    behind = program.by_name[node.operands[0].node]
     if isinstance(node, ir.Neuron) and not isinstance(behind, ir.Pool):
         yield from neuron_refusals(node)
         return
@@ -146,7 +146,7 @@ def _before_neurons(program: ir.Program) -> set[str]:
         name = waiting.pop()
         if name not in names:
             names.add(name)
-            waiting += [source.node for source in program.by_name[name].sources]
+            waiting += [source.node for source in program.by_name[name].operands]
     return names
 
 
@@ -162,7 +162,7 @@ def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]
         elif isinstance(node, ir.Reshape):
             _flatten(node)
         elif isinstance(node, ir.Neuron):
-            for source in node.sources:
+            for source in node.operands:
                 if not source.delay:
                     _check_synapse(program.by_name[source.node], node)
     except UnsupportedError as error:
@@ -185,10 +185,10 @@ def _chain(program: ir.Program) -> list[ir.Node]:
 
 def _link_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
     """A chain has one source and one reader for each node."""
-    if any(source.delay for source in node.sources):
+    if any(source.delay for source in node.operands):
         remedy = "netx 0.6 runs feed-forward networks; remove the recurrence"
         yield refusal(node, "recurrent", "it closes a loop", remedy)
-    elif len(node.sources) > 1:
+    elif len(node.operands) > 1:
         yield refusal(
             node,
             "skip-connection",
@@ -220,7 +220,7 @@ def _with_neuron(program: ir.Program, before: ir.Node | None, neuron: ir.Neuron)
 
 
 def _check_pool(program: ir.Program, before: ir.Pool, neuron: ir.Neuron) -> None:
-    if not is_max_pool(program, neuron):
+    if not is_spike_max_pool(program, neuron):
         refuse(
             before,
             "graded-pool",

@@ -24,14 +24,14 @@ from stl_deploy.exporters.netx.layers import (
     SpikingLayer,
     layer_key,
 )
-from stl_deploy.graph.program import Node, Reshape, Shape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape, Shape
 from stl_deploy.integers.graph import (
     ConvNode,
     DenseNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLIF,
     IntegerOutput,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, LOIHI, MAX_BIAS, MIN_BIAS, Ints
@@ -75,7 +75,7 @@ def to_graph(file: NetxFile) -> IntegerGraph:
         IntegerInput(
             name="input",
             shape=file.input_shape,
-            sources=(),
+            operands=(),
             low=-_WIDEST_INPUT,
             high=_WIDEST_INPUT,
             scale=2.0 ** (file.fraction_bits or 0),
@@ -83,9 +83,9 @@ def to_graph(file: NetxFile) -> IntegerGraph:
     ]
     for index, layer in enumerate(file.layers):
         for node in _nodes(layer, layer_key(index), nodes[-1].shape):
-            nodes.append(replace(node, sources=(Source(nodes[-1].name),)))
+            nodes.append(replace(node, operands=(Operand(nodes[-1].name),)))
     last = nodes[-1]
-    nodes.append(IntegerOutput(name="output", shape=last.shape, sources=(Source(last.name),), unit=1.0))
+    nodes.append(IntegerOutput(name="output", shape=last.shape, operands=(Operand(last.name),), unit=1.0))
     return IntegerGraph(tuple(nodes), LOIHI)
 
 
@@ -96,16 +96,16 @@ def _nodes(layer: Layer, key: str, arriving: Shape) -> tuple[Node, ...]:
             return ()
         # A bias reaches v as a current does that decays at once.
         neuron = replace(layer.neuron, i_decay=DECAY_ONE)
-        return (PopulationNode(name=key, shape=layer.shape, sources=(), neuron=neuron, bias=None),)
+        return (IntegerLIF(name=key, shape=layer.shape, operands=(), neuron=neuron, bias=None),)
     if isinstance(layer, FlattenLayer):
-        return (Reshape(name=key, shape=(math.prod(arriving),), sources=(), input_shape=arriving),)
+        return (Reshape(name=key, shape=(math.prod(arriving),), operands=(), input_shape=arriving),)
     bias = layer.bias[:, None, None] if layer.bias is not None and layer.bias.ndim < len(layer.shape) else layer.bias
     weights = _weights(layer, f"{key}.weights")
-    return weights, PopulationNode(name=key, shape=layer.shape, sources=(), neuron=layer.neuron, bias=bias)
+    return weights, IntegerLIF(name=key, shape=layer.shape, operands=(), neuron=layer.neuron, bias=bias)
 
 
 def _weights(layer: SpikingLayer, name: str) -> Node:
-    common: dict[str, Any] = {"name": name, "shape": layer.shape, "sources": (), "bias": None}
+    common: dict[str, Any] = {"name": name, "shape": layer.shape, "operands": (), "bias": None}
     if isinstance(layer, DenseLayer):
         return as_stored(DenseNode(weight=layer.weight, delay=layer.delay, **common))
     (vertical, horizontal) = layer.padding
@@ -125,10 +125,10 @@ def to_file(graph: IntegerGraph) -> NetxFile:
     entry = graph.input
     layers: list[Layer] = [InputLayer(shape=entry.shape, fraction_bits=bits_of(entry.scale))]
     for before, node in zip(graph.nodes, graph.nodes[1:], strict=False):
-        if [(source.node, source.delay) for source in node.sources] != [(before.name, 0)]:
+        if [(source.node, source.delay) for source in node.operands] != [(before.name, 0)]:
             refuse(node, "skip-connection", "it does not read the node before it alone", "export a chain of layers")
         match node:
-            case PopulationNode():
+            case IntegerLIF():
                 layers.append(_layer(before, node))
             case Reshape() if node.shape != node.input_shape:
                 layers.append(FlattenLayer())
@@ -139,7 +139,7 @@ def to_file(graph: IntegerGraph) -> NetxFile:
     return NetxFile(tuple(layers))
 
 
-def _layer(weights: Node, node: PopulationNode) -> SpikingLayer:
+def _layer(weights: Node, node: IntegerLIF) -> SpikingLayer:
     bias = node.bias
     if bias is not None and bias.size == node.shape[0]:
         bias = bias.reshape(-1)

@@ -66,14 +66,14 @@ def _patched(origin: Origin, after: Program) -> nir.NIRGraph:
     graph: nir.NIRGraph = origin.graph
     dialect: Dialect = origin.dialect
     gone = before.keys() - after.by_name.keys()
-    alone = all(len(before[name].sources) == 1 for name in gone)
+    alone = all(len(before[name].operands) == 1 for name in gone)
     if after.dt != dialect.dt or after.by_name.keys() - before.keys() or not gone <= graph.nodes.keys() or not alone:
         raise _NotHeldError
     expected = bypassed(before, gone)
     changes: dict[str, Mapping[str, Any]] = {}
     replaced: dict[str, nir.NIRNode] = {}
     for name, node in after.by_name.items():
-        if sorted(map(repr, node.sources)) != sorted(map(repr, expected[name].sources)):
+        if sorted(map(repr, node.operands)) != sorted(map(repr, expected[name].operands)):
             raise _NotHeldError
         changed = _changed(before[name], node)
         if not changed:
@@ -107,9 +107,9 @@ def _is_near(a: Any, b: Any, neutral: float = 0.0) -> bool:
         values: dict[str, tuple[Any, Any]] = {
             field.name: (getattr(a, field.name), getattr(b, field.name)) for field in fields(a)
         }
-        if "sources" in values:
-            before, after = values["sources"]
-            values["sources"] = sorted(map(repr, before)), sorted(map(repr, after))
+        if "operands" in values:
+            before, after = values["operands"]
+            values["operands"] = sorted(map(repr, before)), sorted(map(repr, after))
         return all(_is_near(*pair, neutral=float(name == "gain")) for name, pair in values.items())
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         left, right = (np.asarray(neutral if x is None else x, np.float64) for x in (a, b))
@@ -125,7 +125,7 @@ def _fit(a: NDArray[Any], b: NDArray[Any]) -> bool:
 def _changed(before: Node, after: Node) -> set[str]:
     if type(before) is not type(after):
         raise _NotHeldError
-    names = (field.name for field in fields(after) if field.name not in ("sources", "synapse"))
+    names = (field.name for field in fields(after) if field.name not in ("operands", "synapse"))
     return {name for name in names if not _same(getattr(before, name), getattr(after, name))}
 
 

@@ -49,12 +49,12 @@ def write_anew(program: ir.Program) -> Written:
     meant = program.nodes
     dialect = _dialect(meant)
     attempts: list[tuple[tuple[ir.Node, ...], Loop]] = [(meant, "closing_edge")]
-    if any(source.delay for node in meant for source in node.sources):
+    if any(source.delay for node in meant for source in node.operands):
         attempts += [(ordered(late_behind(meant)), "closing_edge"), (meant, "neuron_output")]
     *others, last = attempts
     for form, loop in others:
         written = _read_back(form, replace(dialect, loop=loop), program.metadata)
-        if all(_same(node, node.sources, written.program.by_name[node.name].sources) for node in form):
+        if all(_same(node, node.operands, written.program.by_name[node.name].operands) for node in form):
             require_same(form, written.program)
             return written
     form, loop = last
@@ -84,9 +84,9 @@ def to_own_graph(program: ir.Program) -> Written:
     listed: dict[str, ir.Node] = {}
     for node in program.nodes:
         listed[node.name] = node
-        edges += [(source.node, node.name) for source in node.sources if source.node in listed]
+        edges += [(source.node, node.name) for source in node.operands if source.node in listed]
         others = (other for other in listed.values() if other is not node)
-        edges += [(node.name, other.name) for other in others for source in other.sources if source.node == node.name]
+        edges += [(node.name, other.name) for other in others for source in other.operands if source.node == node.name]
     own = {"version": __version__, "dialect": None, **program.metadata} | {"dialect": dialect.written()}
     nodes = {node.name: node_of(_in_dialect(node, dialect), narrow=True) for node in program.nodes}
     graph = nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: own}, type_check=False)
@@ -116,16 +116,16 @@ def late_behind(nodes: Iterable[ir.Node]) -> dict[str, ir.Node]:
     """
     moved_nodes = {node.name: node for node in nodes}
     while True:
-        moved = next((n for n in moved_nodes.values() if _of_zeros(n) and min(s.delay for s in n.sources)), None)
+        moved = next((n for n in moved_nodes.values() if _of_zeros(n) and min(s.delay for s in n.operands)), None)
         if moved is None:
             return moved_nodes
-        late = min(source.delay for source in moved.sources)
+        late = min(source.delay for source in moved.operands)
         for name, node in moved_nodes.items():
             sources = (
                 replace(s, delay=s.delay + (late if s.node == moved.name else 0) - (late if node is moved else 0))
-                for s in node.sources
+                for s in node.operands
             )
-            moved_nodes[name] = replace(node, sources=tuple(sources))
+            moved_nodes[name] = replace(node, operands=tuple(sources))
 
 
 def _of_zeros(node: ir.Node) -> bool:
@@ -192,7 +192,7 @@ def _options(node: ir.Neuron) -> dict[str, Any]:
 
 
 def _spikes_per_step(node: ir.Neuron) -> SpikesPerStep:
-    if not node.many:
+    if not node.multi_spike:
         return "one"
     return "many" if node.cap is None else node.cap
 
@@ -209,7 +209,7 @@ def _range(values: Floats) -> str:
 
 def to_nir(nodes: tuple[ir.Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """Return the graph of nodes, under ``dialect``."""
-    edges = [(source.node, node.name) for node in nodes for source in node.sources]
+    edges = [(source.node, node.name) for node in nodes for source in node.operands]
     own = {"version": __version__, "dialect": None, **metadata} | {"dialect": dialect.written()}
     return nir.NIRGraph(
         {node.name: node_of(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
@@ -371,7 +371,7 @@ def require_same(meant: tuple[ir.Node, ...], program: ir.Program) -> None:
             raise CaptureError(f"layer '{node.name}' is read back from NIR as another one", layer=node.name)
         for name in (f.name for f in fields(node)):
             if not _same(node, getattr(node, name), getattr(actual, name)):
-                if name == "sources":
+                if name == "operands":
                     raise CaptureError(
                         f"layer '{node.name}' reads spikes of several steps in a loop, which NIR's edges do not hold; "
                         "let weights of their own read those of each step",
@@ -394,7 +394,7 @@ def _same(node: ir.Node, meant: Any, actual: Any) -> bool:
         return bool(np.array_equal(meant, actual))
     if isinstance(meant, arrays) or isinstance(actual, arrays):
         return not np.any(meant if actual is None else actual)
-    if isinstance(meant, tuple) and meant and isinstance(meant[0], ir.Source):
+    if isinstance(meant, tuple) and meant and isinstance(meant[0], ir.Operand):
         return sorted(map(repr, meant)) == sorted(map(repr, actual))
     return bool(meant == actual)
 

@@ -23,7 +23,7 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.scope import Int8Weight, Scope
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, grids, round_to_grid
-from stl_deploy.graph.program import Conv, Floats, Linear, Node, Program, Source, is_binary
+from stl_deploy.graph.program import Conv, Floats, Linear, Node, Operand, Program, is_binary
 
 LARGEST = 127
 _MIN_EXPONENT = -100
@@ -111,23 +111,23 @@ def _as_uint8(scope: Scope, name: str, x: str) -> str:
 
 def spikes_arrive(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
     """Return whether the input is spikes, or sums of at most 127 of them, by the graph's structure alone."""
-    if not all(_from_spikes(program, source) for source in node.sources):
+    if not all(_from_spikes(program, source) for source in node.operands):
         return False
-    bounds = [known.get(source.node) for source in node.sources]
+    bounds = [known.get(source.node) for source in node.operands]
     return sum(np.inf if grid is None else grid.bound for grid in bounds) <= LARGEST
 
 
-def _from_spikes(program: Program, source: Source) -> bool:
+def _from_spikes(program: Program, source: Operand) -> bool:
     if is_binary(program, source.node):
         return True
     node = program.by_name[source.node]
     pooled = getattr(node, "divisor", None) == 1
-    return pooled and all(is_binary(program, inner.node) for inner in node.sources)
+    return pooled and all(is_binary(program, inner.node) for inner in node.operands)
 
 
 def _bias(node: Linear | Conv, weight: Floats, known: Mapping[str, Grid | None]) -> Floats | None:
     """Return the bias on the finest grid with exact sums, if the input is on a grid."""
-    arriving = [known.get(source.node) for source in node.sources]
+    arriving = [known.get(source.node) for source in node.operands]
     if node.bias is None or None in arriving:
         return node.bias
     bound = sum(grid.bound for grid in arriving if grid is not None)

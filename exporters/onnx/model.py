@@ -135,7 +135,7 @@ class OnnxModel:
     def match(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return ``x`` ``[T, B, *shape]`` as `match_inputs` does; raise InputError if it does not fit."""
         inputs = self.interface.inputs.items()
-        ports = [Input(name=name, shape=self.shapes[tensor], sources=()) for name, tensor in inputs]
+        ports = [Input(name=name, shape=self.shapes[tensor], operands=()) for name, tensor in inputs]
         return match_inputs(Program(tuple(ports), self.interface.dt), x)
 
     def _run_sequence(self, arrays: Mapping[str, Floats], steps: int, spikes: Mapping[str, str]) -> Result:

@@ -11,7 +11,7 @@ from stl_deploy.graph.program import Adaptation, Floats, Neuron, Synapse
 
 def has_state(node: Neuron) -> bool:
     """Return whether any state persists from one time step to the next."""
-    return node.decay is not None or node.synapse is not None or node.resets_late or node.adaptation is not None
+    return node.decay is not None or node.synapse is not None or node.delayed_reset or node.adaptation is not None
 
 
 def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str | None = None) -> str:
@@ -30,11 +30,11 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     if node.threshold is None:
         return _keep(states, node, _bounded(scope, node, v))
     theta = scope.weight(f"{name}.threshold", node.threshold)
-    last = states.open(name, "s", node.shape) if node.resets_late or node.adaptation is not None else ""
+    last = states.open(name, "s", node.shape) if node.delayed_reset or node.adaptation is not None else ""
     level = theta if node.adaptation is None else _adapted(scope, node, node.adaptation, theta, last, states)
     if node.adaptation is not None and node.adaptation.subtracts == "adapted":
         theta = level
-    if node.resets_late:
+    if node.delayed_reset:
         v = _reset_late(scope, node, v, theta, last)
     over = (
         _over(scope, name, before, theta) if node.decay is not None and node.reset == "snntorch_subtract_now" else None
@@ -45,7 +45,7 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     fired, spikes = _fire(scope, node, v, level, output)
     if last:
         states.close(name, "s", spikes)
-    if node.resets_late:
+    if node.delayed_reset:
         pass
     elif over is not None:
         v = _subtract(scope, name, v, theta, scope.op("Sub", [spikes, over], f"{name}/new_spikes"))
@@ -102,7 +102,7 @@ def _bounded(scope: Scope, node: Neuron, v: str) -> str:
 def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) -> tuple[str | None, str]:
     """Return names of (a bool where the neuron fired, if there is one; its spikes)."""
     name = node.name
-    if not node.many:
+    if not node.multi_spike:
         compare = "Greater" if node.compare == "gt" else "GreaterOrEqual"
         fired = scope.op(compare, [v, theta], f"{name}/compare")
         return fired, scope.op("Cast", [fired], f"{name}/spikes", output=output, to=1)
@@ -122,7 +122,7 @@ def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) ->
 
 
 def _to_value(scope: Scope, node: Neuron, v: str, spikes: str, fired: str | None = None) -> str:
-    if not node.many and (node.v_reset is None or not node.v_reset.any()):
+    if not node.multi_spike and (node.v_reset is None or not node.v_reset.any()):
         # v·(1 − s) is exact for finite v, and takes a third of the time of Where (ONNX Runtime 1.32, CPU)
         silent = scope.op("Sub", [scope.weight(f"{node.name}.one", np.float32(1)), spikes], f"{node.name}/silent")
         return scope.op("Mul", [v, silent], f"{node.name}/reset")

@@ -12,7 +12,7 @@ from stl_deploy.exporters.onnx.scope import Scope, floats
 from stl_deploy.exporters.onnx.states import State, States
 from stl_deploy.exporters.onnx.step import step_nodes, together
 from stl_deploy.exporters.onnx.synapses import memoryless
-from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
+from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Operand, Program
 from stl_deploy.graph.segments import is_loop, segments
 
 MOST_SCANS = 256
@@ -55,7 +55,7 @@ class _Sequence:
         if isinstance(node, Input):
             self.values[node.name] = self._names[node.name]
             return
-        x = together(self._scope, node, [self._arrive(node, source) for source in node.sources], axis=2)
+        x = together(self._scope, node, [self._arrive(node, source) for source in node.operands], axis=2)
         if isinstance(node, Neuron):
             value = self._neuron(node, x, output)
         elif isinstance(node, Delay):
@@ -67,7 +67,7 @@ class _Sequence:
     def loop(self, nodes: Sequence[Node], program: Program, *, keeps_small: bool = False) -> None:
         """Add nodes that are stepped together. keeps_small: see `Scope`."""
         inside = {node.name for node in nodes}
-        edges = dict.fromkeys((node, source) for node in nodes for source in node.sources if source.node not in inside)
+        edges = dict.fromkeys((node, source) for node in nodes for source in node.operands if source.node not in inside)
         outside = {source: self._arrive(node, source) for node, source in edges}
         body = Scope(self._scope, keeps_small=keeps_small)
         states = _body_states(body)
@@ -82,7 +82,7 @@ class _Sequence:
         label = f"loop of {', '.join(node.name for node in nodes)}"[:100]
         self._scan(body, label, states, arriving, [(node, stepped[node.name]) for node in wanted])
 
-    def _arrive(self, node: Node, source: Source) -> str:
+    def _arrive(self, node: Node, source: Operand) -> str:
         label = f"{node.name}/{source.node}_delayed"
         return shift(self._scope, self.values[source.node], source.delay, label)
 

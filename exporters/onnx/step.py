@@ -11,14 +11,14 @@ from stl_deploy.exporters.onnx.neurons import neuron_step
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.exporters.onnx.states import Past, States
 from stl_deploy.exporters.onnx.synapses import memoryless
-from stl_deploy.graph.program import Delay, Input, Neuron, Node, Product, Source
+from stl_deploy.graph.program import Delay, Input, Neuron, Node, Operand, Product
 
 
 def step_nodes(
     scope: Scope,
     nodes: Sequence[Node],
     states: States,
-    given: Mapping[Source, str],
+    given: Mapping[Operand, str],
     names: Mapping[str, str],
 ) -> dict[str, str]:
     """Add one step of ``nodes``; return the name of each node's output ``[B, *shape]``.
@@ -33,7 +33,7 @@ def step_nodes(
     }
     values: dict[str, str] = {}
 
-    def arrive(source: Source) -> str:
+    def arrive(source: Operand) -> str:
         if source in given:
             return given[source]
         return pasts[source.node].read(source.delay) if source.delay else values[source.node]
@@ -42,7 +42,7 @@ def step_nodes(
         if isinstance(node, Input):
             values[node.name] = names[node.name]
         else:
-            x = together(scope, node, [arrive(source) for source in node.sources], axis=1)
+            x = together(scope, node, [arrive(source) for source in node.operands], axis=1)
             values[node.name] = _step(scope, node, x, states, names.get(node.name))
     for name, past in pasts.items():
         past.write(values[name])
@@ -72,11 +72,11 @@ def _product(scope: Scope, node: Product, values: Sequence[str]) -> str:
     return scope.op("Cast", [product], f"{node.name}/rounded", to=TensorProto.FLOAT)
 
 
-def _depths(nodes: Sequence[Node], given: Mapping[Source, str]) -> dict[str, int]:
+def _depths(nodes: Sequence[Node], given: Mapping[Operand, str]) -> dict[str, int]:
     """Return the number of past values of each node that its readers need."""
     depths: dict[str, int] = {}
     for node in nodes:
-        for source in node.sources:
+        for source in node.operands:
             if source.delay and source not in given:
                 depths[source.node] = max(source.delay, depths.get(source.node, 0))
     return depths

@@ -28,7 +28,7 @@ from stl_deploy.graph.takes import ALL_NODES
 FORMAT = 1
 _HEADER = "program"
 _KINDS = {kind.__name__: kind for kind in ALL_NODES}
-_PARTS = {kind.__name__: kind for kind in (ir.Source, ir.Synapse, ir.Adaptation)}
+_PARTS = {kind.__name__: kind for kind in (ir.Operand, ir.Synapse, ir.Adaptation)}
 """Dataclasses that stand within nodes."""
 _WORDS = {
     "compare": get_args(Compare),
@@ -38,6 +38,8 @@ _WORDS = {
     "subtracts": get_args(Subtracts),
 }
 """Fields that hold one of a few words."""
+_IN_FILES = {"operands": "sources", "Operand": "Source", "operand_shapes": "operands", "multi_spike": "many"}
+"""What format 1 calls a field or a kind, where that is not its name."""
 _LATER = {"adaptation"}
 """Fields that files of earlier versions lack."""
 _MOST_VALUES = 2**28
@@ -88,8 +90,8 @@ def _written(value: Any, arrays: Arrays) -> Any:
         arrays[name] = np.asarray(value)
         return {"array": name}
     if type(value).__name__ in {**_KINDS, **_PARTS}:
-        contents = {f.name: _written(getattr(value, f.name), arrays) for f in fields(value)}
-        return {"kind": type(value).__name__, **contents}
+        contents = {_in_file(f.name): _written(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"kind": _in_file(type(value).__name__), **contents}
     return [_written(item, arrays) for item in value] if isinstance(value, tuple) else value
 
 
@@ -116,15 +118,19 @@ def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
         return value
     if "array" in value:
         return _array(arrays[value["array"]])
-    kind: Any = {**_KINDS, **_PARTS}[value["kind"]]
-    known = {f.name for f in fields(kind)}
-    value = {name: None for name in known & _LATER} | value
-    if set(value) - {"kind"} != known:
+    kind: Any = {_in_file(name): kind for name, kind in (_KINDS | _PARTS).items()}[value["kind"]]
+    known = {_in_file(f.name): f.name for f in fields(kind)}
+    value = {name: None for name in known.keys() & _LATER} | value
+    if set(value) - {"kind"} != known.keys():
         raise InputError(f"a {value['kind']}: expected {', '.join(sorted(known))}; found other fields")
-    for name in known & set(_WORDS):
+    for name in known.keys() & _WORDS.keys():
         if value[name] not in _WORDS[name]:
             raise InputError(f"{name}: expected {', '.join(_WORDS[name])}; found {str(value[name])[:60]!r}")
-    return kind(**{name: _read(value[name], arrays, level + 1) for name in known})
+    return kind(**{field: _read(value[name], arrays, level + 1) for name, field in known.items()})
+
+
+def _in_file(name: str) -> str:
+    return _IN_FILES.get(name, name)
 
 
 def _array(array: NDArray[Any]) -> NDArray[Any]:
@@ -144,7 +150,7 @@ def _require_sound(program: ir.Program, path: Path) -> None:
             raise InputError(f"{where}: expected a name of its own")
         if not _is_shape(node.shape):
             raise InputError(f"{where}: expected a shape of sizes of at least 1; found {node.shape!r}")
-        sources = node.sources if isinstance(node.sources, tuple) else ()
+        sources = node.operands if isinstance(node.operands, tuple) else ()
         if not all(_is_edge(source, names) for source in sources):
             raise InputError(f"{where}: expected to read nodes of the file, some steps late; found others")
         if bool(sources) == isinstance(node, ir.Input):
@@ -165,7 +171,7 @@ def _require_sound(program: ir.Program, path: Path) -> None:
 
 
 def _is_edge(source: Any, names: Collection[str]) -> bool:
-    known = isinstance(source, ir.Source) and source.node in names
+    known = isinstance(source, ir.Operand) and source.node in names
     return known and type(source.delay) is int and 0 <= source.delay <= _MOST_DELAY
 
 

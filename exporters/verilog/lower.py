@@ -39,10 +39,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, IntegerNeuron, Ints
@@ -103,7 +103,7 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
 
 def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
     """Return the lanes, by default the largest power of two up to 8 that the largest layer fills; raise InputError."""
-    largest = max(math.prod(node.shape) for node in graph.nodes if isinstance(node, PopulationNode | IntegratorNode))
+    largest = max(math.prod(node.shape) for node in graph.nodes if isinstance(node, IntegerLIF | IntegerLI))
     if lanes is None:
         return int(min(8, 2 ** (largest.bit_length() - 1)))
     top = min(MOST_LANES, largest)
@@ -126,35 +126,35 @@ class _Lowering:
         """Return the layer that emits: potentials themselves, or a layer of sums of its own."""
         out = self.graph.output
         node: Node = out
-        while isinstance(node, IntegerOutput | Reshape) and len(node.sources) == 1 and not node.sources[0].delay:
-            node = self.graph.by_name[node.sources[0].node]
-        if isinstance(node, IntegratorNode):
+        while isinstance(node, IntegerOutput | Reshape) and len(node.operands) == 1 and not node.operands[0].delay:
+            node = self.graph.by_name[node.operands[0].node]
+        if isinstance(node, IntegerLI):
             return node
         return out
 
     def _layers(self) -> list[Node]:
-        layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
+        layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, IntegerLIF | IntegerLI)]
         return [*(node for node in layers if node is not self.output), self.output]  # what emits comes last
 
     def _layout(self, node: Node) -> Layout:
-        return layout_of(node.shape, self.lanes, flat=not isinstance(node, PopulationNode))
+        return layout_of(node.shape, self.lanes, flat=not isinstance(node, IntegerLIF))
 
     def _pool(self, node: Node) -> Pool | None:
         """Return a population's max pool, if it pools another population's spikes of the same step."""
-        if not isinstance(node, PopulationNode) or not _ors(node):
+        if not isinstance(node, IntegerLIF) or not _ors(node):
             return None
-        source, pools = node.sources, list[SumPoolNode]()
+        source, pools = node.operands, list[SumPoolNode]()
         while len(source) == 1 and not source[0].delay:
             before = self.graph.by_name[source[0].node]
             if isinstance(before, SumPoolNode):
                 pools.insert(0, before)
-            elif isinstance(before, PopulationNode) and pools:
+            elif isinstance(before, IntegerLIF) and pools:
                 to = self.layouts[node.name]
                 how = max_pool(pools, self.layouts[before.name], to)
                 return None if how is None else Pool(node.name, to, before.name, how)
             else:
                 return None
-            source = before.sources
+            source = before.operands
         return None
 
     def _ways(self, layer: Node) -> Iterator[Way]:
@@ -170,10 +170,10 @@ class _Lowering:
                 raise UnsupportedError(
                     many, node=layer.name, slug="ways", remedy="put neurons between, or shorten delays"
                 )
-            if isinstance(node, PopulationNode | IntegerInput):
+            if isinstance(node, IntegerLIF | IntegerInput):
                 yield Way(node, after, delay)
                 return
-            if isinstance(node, IntegratorNode):
+            if isinstance(node, IntegerLI):
                 reason = f"it adds the potentials of '{node.name}' to others, or reads them late"
                 remedy = "read one node without threshold, at once"
                 raise UnsupportedError(reason, node=layer.name, slug="potentials", remedy=remedy)
@@ -185,10 +185,10 @@ class _Lowering:
                 yield Way(None, after, delay, bias.astype(np.int64).reshape(-1))
             same = _same_delay(node)
             ways = after if same is not None else (node, *after)
-            for source in node.sources:
+            for source in node.operands:
                 yield from follow(self.graph.by_name[source.node], ways, delay + source.delay + (same or 0))
 
-        for source in layer.sources:
+        for source in layer.operands:
             yield from follow(self.graph.by_name[source.node], (), source.delay)
 
     def _weight_bits(self) -> int:
@@ -217,7 +217,7 @@ class _Lowering:
         return self._placed(plan)
 
     def _is_population(self, name: str | None) -> bool:
-        return name is not None and isinstance(self.graph.by_name[name], PopulationNode)
+        return name is not None and isinstance(self.graph.by_name[name], IntegerLIF)
 
     def _placed(self, plan: Plan) -> Plan:
         at = frame = 0
@@ -262,7 +262,7 @@ class _Lowering:
 
     def _maps(self, way: Way, layer: Node) -> Iterator[tuple[int, Map]]:
         assert way.origin is not None
-        to, spikes = self.layouts[layer.name], isinstance(way.origin, PopulationNode)
+        to, spikes = self.layouts[layer.name], isinstance(way.origin, IntegerLIF)
         source = self.layouts[way.origin.name] if spikes else layout_of(way.origin.shape, self.lanes)
         made = separable(way.nodes, source, to, spikes=spikes)
         if made is not None:
@@ -311,7 +311,7 @@ class _Lowering:
         clip = any(reach.clips for reach in reaches.values())
         farthest = max(reach.farthest for reach in reaches.values())
         state = 32 if clip else 1 + bits(farthest)
-        potentials = isinstance(self.output, IntegratorNode)
+        potentials = isinstance(self.output, IntegerLI)
         state = max(state, threshold + STATE_SHIFT + 1, value + STATE_SHIFT + 1, self.weight_bits + STATE_SHIFT + 1)
         total = threshold + value + (26 if keeps else 0)
         return Widths(
@@ -332,7 +332,7 @@ class _Lowering:
     def _pass(self, node: Node, widths: Widths) -> Pass:
         layout = self.layouts[node.name]
         v_decay, i_decay = _decays(node)
-        neuron = node.neuron if isinstance(node, PopulationNode) else None
+        neuron = node.neuron if isinstance(node, IntegerLIF) else None
         parameters = self._parameters(node, neuron, layout, widths)
         repeat = layout.words
         for period in (1, layout.groups):
@@ -350,7 +350,7 @@ class _Lowering:
             spiking=neuron is not None,
             emits=node is self.output,
             soft=neuron is not None and neuron.reset.startswith("subtract"),
-            late=neuron is not None and neuron.resets_late,
+            late=neuron is not None and neuron.delayed_reset,
             keep=_kept(v_decay),
             filter_keep=_kept(i_decay),
             by_neuron=widths.keeps,
@@ -376,10 +376,10 @@ class _Lowering:
         return words_of(packed, widths.weight, widths.loads)
 
 
-def _ors(node: PopulationNode) -> bool:
+def _ors(node: IntegerLIF) -> bool:
     """Return whether a neuron fires exactly at any input spike of a step, regardless of earlier ones."""
     neuron = node.neuron
-    puts = neuron.drop is not None or neuron.v_reset is not None or neuron.resets_late or neuron.threshold.any()
+    puts = neuron.drop is not None or neuron.v_reset is not None or neuron.delayed_reset or neuron.threshold.any()
     return node.bias is None and not puts and all(_forgets(decay) for decay in (neuron.v_decay, neuron.i_decay))
 
 
@@ -394,9 +394,9 @@ def _forgets(decay: int | Ints) -> bool:
 
 def _decays(node: Node) -> tuple[int | Ints, int | Ints]:
     """Return v's and u's decays; an output's sums begin anew in every step."""
-    if isinstance(node, PopulationNode):
+    if isinstance(node, IntegerLIF):
         return node.neuron.v_decay, node.neuron.i_decay
-    if isinstance(node, IntegratorNode):
+    if isinstance(node, IntegerLI):
         return node.v_decay, node.i_decay
     return DECAY_ONE, DECAY_ONE
 

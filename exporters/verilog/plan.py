@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.verilog.devices import GENERIC, Device
 from stl_deploy.graph.program import Node, Shape
 from stl_deploy.integers.bounds import Bounds
-from stl_deploy.integers.graph import IntegerGraph, IntegratorNode, PopulationNode
+from stl_deploy.integers.graph import IntegerGraph, IntegerLI, IntegerLIF
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Ints
 
 Tap = tuple[int, int]
@@ -232,19 +232,19 @@ def reach_of(node: Node, known: Mapping[str, Bounds]) -> Reach:
     """Return the reach of a layer, or of the output's sums."""
     low, high = (value << STATE_SHIFT for value in known[node.name].sums)
     arriving = max(-low, high)
-    if not isinstance(node, PopulationNode | IntegratorNode):
+    if not isinstance(node, IntegerLIF | IntegerLI):
         return Reach(arriving, False)
-    neuron = node.neuron if isinstance(node, PopulationNode) else node
+    neuron = node.neuron if isinstance(node, IntegerLIF) else node
     offset = 0 if node.bias is None else int(np.abs(node.bias).max()) << STATE_SHIFT
     current = _series(arriving, neuron.i_decay)
     if current is None or current >= WIDE.u_top:
         return Reach(WIDE.u_top, True)
     put = 0
-    if isinstance(node, PopulationNode):
+    if isinstance(node, IntegerLIF):
         given = [v for v in (node.neuron.drop, node.neuron.v_reset) if v is not None]
         put = max((int(np.abs(v).max()) for v in given), default=0) << STATE_SHIFT
     farthest = _series(current + offset + put, neuron.v_decay)
-    if isinstance(node, PopulationNode) and not node.neuron.resets_late and node.neuron.drop is None and low >= 0:
+    if isinstance(node, IntegerLIF) and not node.neuron.delayed_reset and node.neuron.drop is None and low >= 0:
         # Never below 0, and what did not fire is at most at its threshold.
         least = 0 if node.bias is None else int(node.bias.min())
         if least >= 0 and node.neuron.v_reset is None:

@@ -58,7 +58,7 @@ def equations(program: ir.Program) -> tuple[list[dict[str, Any]], Arrays]:
     count = 0
     for place, node in enumerate(nodes):
         group = Group(node.name, math.prod(node.shape))
-        group.reads = [(places[source.node], source.delay) for source in node.sources]
+        group.reads = [(places[source.node], source.delay) for source in node.operands]
         own = _fill(node, group)
         count += len(own.get("weight", ()))
         if count > SYNAPSES:
@@ -80,10 +80,10 @@ def _not_here(node: ir.Node, slug: str, reason: str) -> UnsupportedError:
 def _with_sums(program: ir.Program) -> Iterator[ir.Node]:
     """Insert an adding group before weights that read several nodes, as the reference sums first."""
     for node in program.nodes:
-        if isinstance(node, ir.Linear | ir.Conv | ir.Pool) and len(node.sources) > 1:
+        if isinstance(node, ir.Linear | ir.Conv | ir.Pool) and len(node.operands) > 1:
             total, shape = f"{node.name}, in", node.input_shape
-            yield ir.Reshape(name=total, shape=shape, sources=node.sources, input_shape=shape)
-            node = replace(node, sources=(ir.Source(total),))
+            yield ir.Reshape(name=total, shape=shape, operands=node.operands, input_shape=shape)
+            node = replace(node, operands=(ir.Operand(total),))
         yield node
 
 
@@ -167,7 +167,7 @@ def _neuron(node: ir.Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
     constants = {name: array for name, array in given.items() if array is not None}
     group.state = ["v"]
     group.keep = node.spiking
-    group.binary = node.spiking and not node.many
+    group.binary = node.spiking and not node.multi_spike
     over = node.reset == "snntorch_subtract_now" and node.spiking and node.decay is not None
     if over:
         group.state.append("over")
@@ -176,7 +176,7 @@ def _neuron(node: ir.Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
     if not node.spiking:
         group.code.append("out = v")
         return constants
-    if node.many:
+    if node.multi_spike:
         if node.rounding != "down":
             raise _not_here(node, "rounding", "it rounds its number of spikes to the nearest")
         group.code += ["out = int(v/theta)", "out = out*int(out > 0)"]
@@ -206,7 +206,7 @@ def _charge(node: ir.Neuron, group: Group, over: bool) -> list[str]:
     lines += ["x = x*gain"] if node.gain is not None else []
     lines += ["v = x"] if node.decay is None else ["v = v*decay", "v = v + x"]
     lines += ["v = v + offset"] if node.offset is not None else []
-    if node.resets_late:
+    if node.delayed_reset:
         lines.append(_to_value(node) if node.reset == "value_delayed" else "v = v - theta*out")
     lines += ["v = v - theta*over"] if over else []
     lines += ["v = clip(v, v_min, inf)"] if node.v_min is not None else []

@@ -13,7 +13,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.convert import to_graph
 from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
-from stl_deploy.integers.graph import ConvNode, DenseNode, PopulationNode
+from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerLIF
 from stl_deploy.integers.net import Ints, Shape
 
 
@@ -34,7 +34,7 @@ def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
     for key, layer in net.spiking:
         neuron, synapse, population = layer.neuron, graph.by_name[f"{key}.weights"], graph.by_name[key]
         assert isinstance(synapse, DenseNode | ConvNode)
-        assert isinstance(population, PopulationNode)
+        assert isinstance(population, IntegerLIF)
         plain = isinstance(synapse, ConvNode) or (synapse.delay is None and synapse.shift == 0)
         if not plain or neuron.reset != "value" or neuron.v_reset is not None:
             raise InputError(

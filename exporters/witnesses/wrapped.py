@@ -14,7 +14,7 @@ from stl_deploy.exporters.netx.accumulator import WIDE
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
-from stl_deploy.integers.graph import IntegerGraph, IntegerInput, PopulationNode
+from stl_deploy.integers.graph import IntegerGraph, IntegerInput, IntegerLIF
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
 from stl_deploy.integers.simulate import IntegerRun, as_integers, evaluate
 
@@ -45,8 +45,8 @@ def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
     for node in graph.nodes:
         if isinstance(node, IntegerInput):
             continue
-        arriving = [values[source.node] for source in node.sources]
-        if isinstance(node, PopulationNode):
+        arriving = [values[source.node] for source in node.operands]
+        if isinstance(node, IntegerLIF):
             values[node.name] = _spikes(node, arriving[0])
         else:
             values[node.name] = evaluate(node, arriving, {}, graph.accumulator)
@@ -62,7 +62,7 @@ def parting(net: NetxFile, x: NDArray[Any]) -> str | None:
     if first is None:
         return None
     step, sample, *neuron = np.argwhere(differ[first])[0].tolist()
-    arriving = theirs[graph.by_name[first].sources[0].node]
+    arriving = theirs[graph.by_name[first].operands[0].node]
     sums = arriving[(slice(None, step + 1), sample, *neuron)].astype(np.int64)
     past = np.flatnonzero(wrap(sums << STATE_SHIFT, ARRIVING) != sums << STATE_SHIFT)
     why = f"its u and bias come to more than 2^{U}, where both wrap, and Lava u alone"
@@ -79,7 +79,7 @@ def parting(net: NetxFile, x: NDArray[Any]) -> str | None:
     )
 
 
-def _spikes(node: PopulationNode, arriving: NDArray[Any]) -> NDArray[np.uint8]:
+def _spikes(node: IntegerLIF, arriving: NDArray[Any]) -> NDArray[np.uint8]:
     neuron = node.neuron
     added = 0 if node.bias is None else node.bias.astype(np.int64) << STATE_SHIFT
     threshold = neuron.threshold.astype(np.int64) << STATE_SHIFT

@@ -20,7 +20,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.program import Conv, Delay, Doubles, Input, Linear, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.program import Conv, Delay, Doubles, Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.integers.fields import describe_field, unread
 
 INPUT_DEPTH = -1
@@ -150,13 +150,13 @@ class _Reader:
     @cached_property
     def _output_names(self) -> frozenset[str]:
         """Names of populations that reach the graph's output through nothing but weights."""
-        names, waiting = set(), [source.node for node in self.program.outputs for source in node.sources]
+        names, waiting = set(), [source.node for node in self.program.outputs for source in node.operands]
         while waiting:
             node = self.program.by_name[waiting.pop()]
             if isinstance(node, Neuron):
                 names.add(node.name)
             else:
-                waiting += [source.node for source in node.sources]
+                waiting += [source.node for source in node.operands]
         return frozenset(names)
 
     def refusals_of_ends(self) -> Iterator[UnsupportedError]:
@@ -276,27 +276,27 @@ class _Reader:
 
     def _biased(self, node: Node) -> Node:
         """Return the nearest node before ``node`` whose bias reaches it."""
-        waiting = [source.node for source in node.sources]
+        waiting = [source.node for source in node.operands]
         while waiting:
             before = self.program.by_name[waiting.pop(0)]
             if isinstance(before, Linear | Conv) and before.bias is not None and before.bias.any():
                 return before
             if not isinstance(before, Neuron | Input):
-                waiting += [source.node for source in before.sources]
+                waiting += [source.node for source in before.operands]
         return node
 
     def _arriving(self, node: Node) -> tuple[Sums, Doubles]:
         """Return the sum of a node's sources: weights by source, and a constant."""
         total: Sums = {}
         constants = []
-        for source in node.sources:
+        for source in node.operands:
             sums, constant = self._delayed(source)
             constants.append(constant)
             for key, weight in sums.items():
                 total[key] = total[key] + weight if key in total else weight
         return total, np.sum(constants, axis=0)
 
-    def _delayed(self, source: Source) -> tuple[Sums, Doubles]:
+    def _delayed(self, source: Operand) -> tuple[Sums, Doubles]:
         sums, constant = self._values[source.node]
         return {(name, delay + source.delay): weight for (name, delay), weight in sums.items()}, constant
 
@@ -312,7 +312,7 @@ class _Reader:
                 if isinstance(node, Neuron | Input):
                     size = math.prod(node.shape)
                     by_node[node.name] = {(node.name, 0): np.eye(size)}, np.zeros(size)
-                elif all(source.node in by_node for source in node.sources):
+                elif all(source.node in by_node for source in node.operands):
                     by_node[node.name] = _through(node, *self._arriving(node))
                 else:
                     later.append(node)
@@ -335,7 +335,9 @@ def _through(node: Node, sums: Sums, constant: Doubles) -> tuple[Sums, Doubles]:
     return {key: run(bare, weight.T).T for key, weight in sums.items()}, run(node, constant[None])[0]
 
 
-_READ = frozenset({"decay", "threshold", "gain", "offset", "synapse", "compare", "reset", "many", "cap", "v_reset"})
+_READ = frozenset(
+    {"decay", "threshold", "gain", "offset", "synapse", "compare", "reset", "multi_spike", "cap", "v_reset"}
+)
 _WEIGHTS = "train neurons with a synaptic current (stl.LIF(synapse_decay=...), NIR CubaLIF)"
 _SOURCE = "(xylosim 0.1.3, run here; evidence B)"
 
@@ -366,7 +368,7 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         )
     if not output and not neuron.spiking:
         yield _refusal(neuron, "hidden-without-spikes", "other neurons read its potential", "give it a threshold")
-    if not output and neuron.spiking and (not neuron.many or (neuron.cap or HIDDEN_CAP) < HIDDEN_CAP):
+    if not output and neuron.spiking and (not neuron.multi_spike or (neuron.cap or HIDDEN_CAP) < HIDDEN_CAP):
         yield _refusal(
             neuron,
             "one-spike-hidden",
@@ -374,7 +376,7 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             f"{HIDDEN_CAP}",
             f"train hidden layers with multi_spike {HIDDEN_CAP}",
         )
-    if output and neuron.many and neuron.cap != 1:
+    if output and neuron.multi_spike and neuron.cap != 1:
         yield _refusal(
             neuron,
             "several-spikes-out",

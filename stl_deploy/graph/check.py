@@ -87,7 +87,7 @@ def ask(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Findin
 
 def read_names(nodes: Iterable[Node]) -> set[str]:
     """Return the names of the nodes that others read."""
-    return {source.node for node in nodes for source in node.sources}
+    return {source.node for node in nodes for source in node.operands}
 
 
 def soundness(nodes: Iterable[Node], read: Collection[str]) -> Iterator[Finding]:

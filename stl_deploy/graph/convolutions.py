@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from stl_deploy._util.arrays import output_size
-from stl_deploy.graph.program import Conv, Floats, Shape, Source
+from stl_deploy.graph.program import Conv, Floats, Operand, Shape
 
-Sources = tuple[Source, ...]
+Sources = tuple[Operand, ...]
 
 MAX_DENSE = 2**25
 """Most numbers in the weights that stand for an operation NIR has no node for."""
@@ -18,7 +18,7 @@ def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: in
     return Conv(
         name=name,
         shape=(before[0], output_size(before[1], kernel, stride, 2 * pad)),
-        sources=sources,
+        operands=sources,
         weight=np.full((before[0], 1, kernel), 1 / divisor, np.float32),
         bias=None,
         stride=(stride,),
@@ -43,7 +43,7 @@ def pointwise(
     return Conv(
         name=name,
         shape=(len(weight), *before[1:]),
-        sources=sources,
+        operands=sources,
         weight=weight.reshape(*weight.shape, *ones),
         bias=bias,
         stride=ones,

@@ -24,7 +24,7 @@ def svg(program: Program) -> str:
     """Return the network as SVG text; solid arrows carry this step's values, dashed ones an earlier step's."""
     places = _places(program)
     right = max(x for x, _ in places.values()) + _WIDTH + _MARGIN
-    loops = sum(source.delay > 0 for node in program.nodes for source in node.sources)
+    loops = sum(source.delay > 0 for node in program.nodes for source in node.operands)
     width, height = right + 14 * loops + _MARGIN * (loops > 0), max(y for _, y in places.values()) + _HEIGHT + _MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -43,7 +43,7 @@ def _places(program: Program) -> dict[str, tuple[int, int]]:
     rows: dict[int, list[str]] = {}
     depth: dict[str, int] = {}
     for node in program.nodes:
-        before = [depth[source.node] for source in node.sources if not source.delay]
+        before = [depth[source.node] for source in node.operands if not source.delay]
         depth[node.name] = max(before, default=-1) + 1
         rows.setdefault(depth[node.name], []).append(node.name)
     widest = max(len(names) for names in rows.values())
@@ -59,7 +59,7 @@ def _edges(program: Program, places: dict[str, tuple[int, int]], right: int) -> 
     lines, lane = [], right
     for node in program.nodes:
         x, y = places[node.name]
-        for source in node.sources:
+        for source in node.operands:
             from_x, from_y = places[source.node]
             if source.delay:
                 start, end = (from_x + _WIDTH, from_y + _HEIGHT // 2), (x + _WIDTH, y + _HEIGHT // 2)

@@ -118,13 +118,13 @@ def prove_exact(program: ir.Program, *, double: bool = False) -> tuple[NodeProof
 
 def grids(program: ir.Program) -> dict[str, Grid | None]:
     """Return the grid of each node's output; nodes in a loop without spikes have none, as their input is unbounded."""
-    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
-    known |= {node.name: Grid(0, node.cap) for node in program.spiking if node.many and node.cap is not None}
+    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.multi_spike}
+    known |= {node.name: Grid(0, node.cap) for node in program.spiking if node.multi_spike and node.cap is not None}
     waiting = [node for node in program.nodes if node.name not in known]
     while waiting:
         blocked = []
         for node in waiting:  # in running order, so that a pass goes all the way down a chain
-            if all(source.node in known for source in node.sources):
+            if all(source.node in known for source in node.operands):
                 known[node.name] = output_grid(node, _arriving(node, known), program.metadata)
             else:
                 blocked.append(node)
@@ -135,11 +135,11 @@ def grids(program: ir.Program) -> dict[str, Grid | None]:
 
 
 def _adds(node: ir.Node) -> bool:
-    return len(node.sources) > 1 and node.combine == "add"
+    return len(node.operands) > 1 and node.combine == "add"
 
 
 def _arriving(node: ir.Node, known: Mapping[str, Grid | None]) -> Grid | None:
-    parts = [known.get(source.node) for source in node.sources]
+    parts = [known.get(source.node) for source in node.operands]
     total = sum_grids(parts)
     if total is None or node.combine == "add":
         return total
@@ -257,7 +257,7 @@ def output_grid(node: ir.Node, arriving: Grid | None, metadata: Mapping[str, Any
             window = node.kernel[0] * node.kernel[1]
             return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window / node.divisor)
         case ir.Product() if arriving is not None:
-            terms = node.operands[0][-1] if node.matrices else 1
+            terms = node.operand_shapes[0][-1] if node.matrices else 1
             return Grid(2 * arriving.fraction_bits, terms * arriving.bound**2)
         case ir.Reshape() | ir.Delay() | ir.Output() | ir.MaxPool() | ir.Concat() | ir.Gather():
             return arriving

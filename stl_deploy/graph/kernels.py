@@ -91,7 +91,7 @@ def _gather(node: ir.Gather, x: Floats, sums: Sums = np.float32) -> Floats:
 
 def split_operands(node: ir.Product, x: Floats) -> tuple[Floats, Floats]:
     """Split what arrives at a product, ``[..., values of both]``, into its operands ``[..., *shape]``."""
-    left, right = node.operands
+    left, right = node.operand_shapes
     size = int(np.prod(left))
     return x[..., :size].reshape(*x.shape[:-1], *left), x[..., size:].reshape(*x.shape[:-1], *right)
 

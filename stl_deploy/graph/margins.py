@@ -98,7 +98,7 @@ def nearest_level(state: NeuronState) -> Floats:
     """Return the level that each charged potential is compared with; with several spikes, the nearest."""
     node, v = state.node, state.v
     theta = np.broadcast_to(state.threshold, v.shape)
-    if not node.many:
+    if not node.multi_spike:
         return theta
     half = np.float32(0 if node.rounding == "down" else 0.5)
     most = None if node.cap is None else node.cap - half

@@ -21,7 +21,7 @@ class NeuronState:
         if node.v_start is not None:
             self.v += node.v_start
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
-        self.spikes = np.zeros(shape, np.float32) if node.resets_late or node.adaptation is not None else None
+        self.spikes = np.zeros(shape, np.float32) if node.delayed_reset or node.adaptation is not None else None
         self.a = np.zeros(shape, np.float32) if node.adaptation is not None else None
         over = node.reset == "snntorch_subtract_now" and node.decay is not None
         self._over = np.zeros(shape, np.float32) if over else None
@@ -47,7 +47,7 @@ class NeuronState:
         if node.adaptation is not None and self.a is not None and self.spikes is not None:
             np.multiply(self.a, node.adaptation.decay, out=self.a)
             np.add(self.a, node.adaptation.jump * self.spikes, out=self.a)
-        if self.spikes is not None and node.resets_late:
+        if self.spikes is not None and node.delayed_reset:
             self._reset_late(self.spikes)
         if self._over is not None and node.threshold is not None:
             np.subtract(v, node.threshold * self._over, out=v)
@@ -98,7 +98,7 @@ class NeuronState:
     def _reset(self, out: Floats) -> None:
         if self.spikes is not None:
             np.copyto(self.spikes, out)
-        if self.node.resets_late or self.node.decay is None or self.node.reset == "none":
+        if self.node.delayed_reset or self.node.decay is None or self.node.reset == "none":
             return
         if self.node.reset == "subtract":
             np.subtract(self.v, self._subtracted * out, out=self.v)
@@ -125,7 +125,7 @@ def fire(node: Neuron, v: Floats, out: Floats, threshold: Floats | None = None) 
     """
     theta = node.threshold if threshold is None else threshold
     assert theta is not None
-    if node.many:
+    if node.multi_spike:
         np.divide(v, theta, out=out)
         rounded(node, out)
         np.clip(out, 0, node.cap, out=out)

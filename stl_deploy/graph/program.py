@@ -67,11 +67,15 @@ DELAYED_RESETS = ("subtract_delayed", "value_delayed")
 
 
 @dataclass(frozen=True)
-class Source:
+class Operand:
     """One incoming edge: the node it comes from and the delay in whole steps (1 on an edge that closes a loop)."""
 
     node: str
     delay: int = 0
+
+
+Source = Operand
+"""Its name of version 0.3."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,7 +88,12 @@ class Node:
     combine: ClassVar[Literal["add", "each"]] = "add"
     name: str
     shape: Shape
-    sources: tuple[Source, ...]
+    operands: tuple[Operand, ...]
+
+    @property
+    def sources(self) -> tuple[Operand, ...]:
+        """The operands, under their name of version 0.3."""
+        return self.operands
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -201,11 +210,11 @@ class Gather(Node):
 class Product(Node):
     """Two signals multiplied: as matrices, y = a·b on the last two axes, or element by element (spiking attention).
 
-    operands: the shapes of both. matrices: whether as matrices, ``[..., n, k]`` times ``[..., k, m]``.
+    operand_shapes: the shapes of both. matrices: whether as matrices, ``[..., n, k]`` times ``[..., k, m]``.
     """
 
     combine: ClassVar[Literal["add", "each"]] = "each"
-    operands: tuple[Shape, Shape]
+    operand_shapes: tuple[Shape, Shape]
     matrices: bool = True
 
 
@@ -237,8 +246,9 @@ class Neuron(Node):
 
     Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
     threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold). offset: what the
-    drive gains at every step, input or not (NIR's v_leak). many: several spikes in one step, at most ``cap`` (None: as
-    many as v holds thresholds), their number rounded by ``rounding``. adaptation: of the threshold, not with many.
+    drive gains at every step, input or not (NIR's v_leak). multi_spike: several spikes in one step, at most ``cap``
+    (None: as many as v holds thresholds), their number rounded by ``rounding``. adaptation: of the threshold, not with
+    multi_spike.
     """
 
     decay: Floats | None
@@ -251,7 +261,7 @@ class Neuron(Node):
     synapse: Synapse | None = None
     compare: Compare = "gt"
     reset: Reset = "value"
-    many: bool = False
+    multi_spike: bool = False
     cap: int | None = None
     rounding: Rounding = "down"
     adaptation: Adaptation | None = None
@@ -262,7 +272,7 @@ class Neuron(Node):
         return self.threshold is not None
 
     @property
-    def resets_late(self) -> bool:
+    def delayed_reset(self) -> bool:
         """Whether a spike acts on the next step's potential."""
         return self.spiking and self.reset in DELAYED_RESETS
 
@@ -318,7 +328,7 @@ class Program:
         """For each node's name, the nodes that read its output."""
         by_source: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
-            for name in dict.fromkeys(source.node for source in node.sources):
+            for name in dict.fromkeys(source.node for source in node.operands):
                 by_source[name].append(node)
         return {name: tuple(nodes) for name, nodes in by_source.items()}
 
@@ -353,29 +363,29 @@ InputCoding = Literal["spikes", "graded", "analog"]
 """Kind of input values: 0/1 events, integers carried by events, or real numbers."""
 
 
-def is_max_pool(program: Program, node: Node) -> bool:
+def is_spike_max_pool(program: Program, node: Node) -> bool:
     """Return whether ``node`` is a Threshold that, with the sum pool before it, is max pooling of spikes.
 
     True for a memoryless neuron with a uniform threshold in [0, 1) (compare ``gt``) or
     (0, 1] (``ge``), reading only a sum pool of binary spikes.
     """
-    if not isinstance(node, Neuron) or node.decay is not None or node.threshold is None or node.many:
+    if not isinstance(node, Neuron) or node.decay is not None or node.threshold is None or node.multi_spike:
         return False
     if (
         node.adaptation is not None
-        or node.resets_late
+        or node.delayed_reset
         or node.gain is not None
         or node.offset is not None
         or node.threshold.ndim
-        or len(node.sources) != 1
+        or len(node.operands) != 1
     ):
         return False
     theta = float(node.threshold)
     fires_at_one = 0 <= theta < 1 if node.compare == "gt" else 0 < theta <= 1
-    pool = program.by_name[node.sources[0].node]
-    if not fires_at_one or not isinstance(pool, Pool) or pool.divisor != 1 or len(pool.sources) != 1:
+    pool = program.by_name[node.operands[0].node]
+    if not fires_at_one or not isinstance(pool, Pool) or pool.divisor != 1 or len(pool.operands) != 1:
         return False
-    return is_binary(program, pool.sources[0].node)
+    return is_binary(program, pool.operands[0].node)
 
 
 def is_binary(program: Program, name: str) -> bool:
@@ -383,12 +393,12 @@ def is_binary(program: Program, name: str) -> bool:
     waiting, seen = [name], {name}
     while waiting:
         node = program.by_name[waiting.pop()]
-        passes_on = isinstance(node, Reshape | Delay | Output | MaxPool | Gather) and len(node.sources) == 1
+        passes_on = isinstance(node, Reshape | Delay | Output | MaxPool | Gather) and len(node.operands) == 1
         if not (passes_on or isinstance(node, Concat)):
-            if not isinstance(node, Neuron) or not node.spiking or node.many:
+            if not isinstance(node, Neuron) or not node.spiking or node.multi_spike:
                 return False
             continue
-        before = {source.node for source in node.sources} - seen
+        before = {source.node for source in node.operands} - seen
         seen |= before
         waiting += before
     return True

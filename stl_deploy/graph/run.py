@@ -178,7 +178,7 @@ def _run_part(
             if node.name in record or node.name in outputs:
                 results[node.name] = values[node.name]
         for node in segment:
-            for name in dict.fromkeys(source.node for source in node.sources):
+            for name in dict.fromkeys(source.node for source in node.operands):
                 waiting[name] -= 1
         for name in [name for name in values if not waiting[name]]:
             del values[name]
@@ -187,7 +187,7 @@ def _run_part(
 
 
 def _arriving(node: Node, values: Mapping[str, Floats]) -> Floats:
-    return combined(node, [_delayed(values[source.node], source.delay) for source in node.sources], leading=2)
+    return combined(node, [_delayed(values[source.node], source.delay) for source in node.operands], leading=2)
 
 
 def _delayed(x: Floats, steps: int) -> Floats:
@@ -227,7 +227,7 @@ def _run_loop(
         for node in segment:
             parts = [
                 _at(cells[source.node].out if source.node in cells else values[source.node], t - source.delay)
-                for source in node.sources
+                for source in node.operands
             ]
             cells[node.name].step(t, combined(node, parts, leading=1))
     for cell in cells.values():

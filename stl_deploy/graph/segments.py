@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from stl_deploy.graph.program import Node, Program, Source
+from stl_deploy.graph.program import Node, Operand, Program
 
 
 def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
@@ -17,7 +17,7 @@ def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
     """
     names = [node.name for node in program.nodes]
     position = {name: i for i, name in enumerate(names)}
-    reads = {node.name: [source.node for source in node.sources] for node in program.nodes}
+    reads = {node.name: [source.node for source in node.operands] for node in program.nodes}
     return tuple(
         tuple(program.nodes[i] for i in sorted(position[name] for name in component))
         for component in strongly_connected(names, reads)
@@ -26,7 +26,7 @@ def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
 
 def is_loop(segment: Sequence[Node]) -> bool:
     """Return whether a segment feeds back into itself."""
-    return len(segment) > 1 or any(source.node == segment[0].name for source in segment[0].sources)
+    return len(segment) > 1 or any(source.node == segment[0].name for source in segment[0].operands)
 
 
 def looped(program: Program) -> frozenset[str]:
@@ -98,7 +98,7 @@ def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
         path = {root: None}
         while path:
             name = next(reversed(path))
-            missing = _missing(nodes[name].sources, done)
+            missing = _missing(nodes[name].operands, done)
             if missing is not None:
                 assert missing not in path, f"{missing} waits for itself within one step"
                 path[missing] = None
@@ -108,5 +108,5 @@ def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     return tuple(done.values())
 
 
-def _missing(sources: Sequence[Source], done: Mapping[str, Node]) -> str | None:
+def _missing(sources: Sequence[Operand], done: Mapping[str, Node]) -> str | None:
     return next((source.node for source in sources if not source.delay and source.node not in done), None)

@@ -37,7 +37,7 @@ def table(program: ir.Program) -> tuple[Row, ...]:
             node.name,
             type(node).__name__,
             node.shape,
-            tuple(source.node + f" (t-{source.delay})" * (source.delay > 0) for source in node.sources),
+            tuple(source.node + f" (t-{source.delay})" * (source.delay > 0) for source in node.operands),
             _parameters(node),
             _synapses(node),
             _constants(node),
@@ -99,7 +99,7 @@ def _constants(node: ir.Node) -> str:
         case ir.Reshape() | ir.Gather():
             return f"from {_by(node.input_shape)}"
         case ir.Product():
-            first, second = map(_by, node.operands)
+            first, second = map(_by, node.operand_shapes)
             return f"{first} times {second}, " + ("as matrices" if node.matrices else "element by element")
         case ir.Norm():
             return f"scale {_span(node.scale)}, shift {_span(node.shift)}"
@@ -122,12 +122,12 @@ def _neuron(node: ir.Neuron) -> list[str]:
     parts.append("v >= θ" if node.compare == "ge" else "v > θ")
     if node.decay is None:
         return [*parts, "no memory"]
-    parts.append(_reset(node) + ", one step late" * node.resets_late)
+    parts.append(_reset(node) + ", one step late" * node.delayed_reset)
     if node.adaptation is not None:
         parts.append(f"threshold adapts: decay {_span(node.adaptation.decay)}, jump {_span(node.adaptation.jump)}")
     several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
     nearest = {"half_up": ", halves up", "half_even": ", halves to even"}.get(node.rounding, "")
-    return [*parts, *[several + nearest] * node.many]
+    return [*parts, *[several + nearest] * node.multi_spike]
 
 
 def _reset(node: ir.Neuron) -> str:

@@ -31,7 +31,7 @@ class Stream:
         self.program = program
         reach: dict[str, int] = {}
         for node in program.nodes:
-            for source in node.sources:
+            for source in node.operands:
                 reach[source.node] = max(reach.get(source.node, 0), source.delay)
         self._reach = reach
         self.reset()
@@ -81,7 +81,7 @@ class Stream:
             raise InputError(f"a step of {batch} samples in a stream of {self._batch}; call reset() before others")
 
     def _arriving(self, node: Node, now: Mapping[str, Floats]) -> Floats:
-        return combined(node, [self._at(source.node, source.delay, now) for source in node.sources], leading=1)
+        return combined(node, [self._at(source.node, source.delay, now) for source in node.operands], leading=1)
 
     def _at(self, name: str, delay: int, now: Mapping[str, Floats]) -> Floats:
         if not delay:

@@ -17,10 +17,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import WIDE, Ints
@@ -60,13 +60,13 @@ def require_sums(graph: IntegerGraph) -> None:
     for node in graph.nodes:
         reaches = [*known[node.name].sums, *known[node.name].values]
         limit = CONV_LIMIT if isinstance(node, ConvNode) and graph.accumulator.wraps else SUM_LIMIT
-        if isinstance(node, IntegratorNode):
+        if isinstance(node, IntegerLI):
             reaches = [*known[node.name].sums]
             potentials.add(node.name)
-        elif any(source.node in potentials for source in node.sources):
+        elif any(source.node in potentials for source in node.operands):
             limit = 2**31
             potentials.add(node.name)
-        if isinstance(node, PopulationNode | IntegratorNode) and node.bias is not None:
+        if isinstance(node, IntegerLIF | IntegerLI) and node.bias is not None:
             reaches += [int(node.bias.min()), int(node.bias.max())]
         reach = max(abs(value) for value in reaches)
         if reach >= limit:
@@ -86,7 +86,7 @@ def bounds_of(
     by_name: nodes that it may read a step late; those that are not in it are populations. later: known bounds of them.
     """
     later = {} if later is None else later
-    arriving = [_arriving(source.node, known, by_name, later) for source in node.sources]
+    arriving = [_arriving(source.node, known, by_name, later) for source in node.operands]
     sums = sum(low for low, _ in arriving), sum(high for _, high in arriving)
     return Bounds(sums, _values(node, sums))
 
@@ -98,7 +98,7 @@ def _arriving(
     if name in known:
         return known[name].values
     node = by_name.get(name)
-    if isinstance(node, PopulationNode):
+    if isinstance(node, IntegerLIF):
         return 0, node.neuron.cap
     if node is None:
         return later.get(name, (0, 1))
@@ -126,9 +126,9 @@ def _values(node: Node, sums: Interval) -> Interval:
             return sums[0] * window, sums[1] * window
         case Reshape() | DelayNode() | IntegerOutput() | MaxPoolNode():
             return sums
-        case PopulationNode():
+        case IntegerLIF():
             return 0, node.neuron.cap
-    assert isinstance(node, IntegratorNode)
+    assert isinstance(node, IntegerLI)
     return _ANYTHING
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.graph import program as ir
-from stl_deploy.graph.program import Doubles, is_max_pool
+from stl_deploy.graph.program import Doubles, is_spike_max_pool
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.bounds import Bounds, bounds_of
 from stl_deploy.integers.fan_in import FanIn, Value, fan_in, keeps_sign
@@ -21,10 +21,10 @@ from stl_deploy.integers.graph import (
     DenseNode,
     GainNode,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
@@ -94,7 +94,7 @@ class LayerwiseQuantiser:
         self._values: dict[str, NDArray[Any]] = {}
         """Of the nodes that others may read."""
         self._plain_nodes = {
-            node.name: self._plain(node, node.name, node.sources)
+            node.name: self._plain(node, node.name, node.operands)
             for node in program.nodes
             if isinstance(node, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale)
             and isinstance(known[node.name], float)
@@ -110,7 +110,7 @@ class LayerwiseQuantiser:
         (node,) = self.program.inputs
         top = max(1, int(x.max())) if largest is None else round(largest * scale)
         made = IntegerInput(
-            name=node.name, shape=node.shape, sources=(), low=min(0, int(x.min())), high=top, scale=scale
+            name=node.name, shape=node.shape, operands=(), low=min(0, int(x.min())), high=top, scale=scale
         )
         self.nodes.append(made)
         self._values[node.name] = x
@@ -126,7 +126,7 @@ class LayerwiseQuantiser:
         elif isinstance(node, ir.Output):
             self._output(node)
         elif value == "potential" or isinstance(value, float):
-            self._take(self._plain(node, node.name, node.sources))
+            self._take(self._plain(node, node.name, node.operands))
 
     def _take(self, *nodes: ir.Node) -> None:
         """Append nodes; later ones may read the last of them."""
@@ -138,9 +138,9 @@ class LayerwiseQuantiser:
             self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes, dict(self._spikes))
         self.nodes.extend(nodes)
 
-    def _plain(self, node: ir.Node, name: str, sources: tuple[ir.Source, ...]) -> ir.Node:
+    def _plain(self, node: ir.Node, name: str, sources: tuple[ir.Operand, ...]) -> ir.Node:
         """Add a node without weights."""
-        common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": sources}
+        common: dict[str, Any] = {"name": name, "shape": node.shape, "operands": sources}
         if isinstance(node, ir.Pool):
             (top, bottom), (left, right) = node.padding
             return SumPoolNode(
@@ -162,7 +162,7 @@ class LayerwiseQuantiser:
         return ir.Reshape(input_shape=node.shape if isinstance(node, ir.Scale) else node.input_shape, **common)
 
     def _population(self, node: ir.Neuron) -> None:
-        if is_max_pool(self.program, node):
+        if is_spike_max_pool(self.program, node):
             self._max_pool(node)
             return
         paths = fan_in(self.program, node, self.known)
@@ -180,7 +180,7 @@ class LayerwiseQuantiser:
             bias = chosen.bias
             if bias is not None and bias.ndim == 1:
                 bias = bias.reshape(-1, *(1,) * (len(shape) - 1))
-            population = PopulationNode(name=node.name, shape=shape, sources=sources, neuron=chosen.neuron, bias=bias)
+            population = IntegerLIF(name=node.name, shape=shape, operands=sources, neuron=chosen.neuron, bias=bias)
             return [*nodes, population]
 
         def differing(chosen: Candidate, part: slice) -> int:
@@ -197,7 +197,7 @@ class LayerwiseQuantiser:
     def _max_pool(self, node: ir.Neuron) -> None:
         """Add a max pool of spikes: it fires at the first spike in its window."""
         neuron = IntegerNeuron(v_decay=DECAY_ONE, threshold=np.zeros((), np.int32))
-        self._take(PopulationNode(name=node.name, shape=node.shape, sources=node.sources, neuron=neuron, bias=None))
+        self._take(IntegerLIF(name=node.name, shape=node.shape, operands=node.operands, neuron=neuron, bias=None))
         self._fit(node, 1, neuron)
 
     def _fit(self, node: ir.Neuron, weight_top: int, neuron: IntegerNeuron) -> None:
@@ -220,15 +220,15 @@ class LayerwiseQuantiser:
         known = dict(self._bounds)
         for node in nodes:
             known[node.name] = bounds_of(node, known, self._plain_nodes, dict(self._spikes))
-        if len(nodes) == 2 and isinstance(nodes[1], PopulationNode) and isinstance(nodes[0], DenseNode | ConvNode):
-            arriving = [self._arriving(source, outputs, part) for source in nodes[0].sources]
+        if len(nodes) == 2 and isinstance(nodes[1], IntegerLIF) and isinstance(nodes[0], DenseNode | ConvNode):
+            arriving = [self._arriving(source, outputs, part) for source in nodes[0].operands]
             return sum_and_step(as_run(nodes[0]), nodes[1], arriving, known, accumulator)
         for node in nodes:
-            arriving = [self._arriving(source, outputs, part) for source in node.sources]
+            arriving = [self._arriving(source, outputs, part) for source in node.operands]
             outputs[node.name] = evaluate(as_run(node), arriving, known, accumulator)
         return outputs[nodes[-1].name]
 
-    def _arriving(self, source: ir.Source, outputs: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
+    def _arriving(self, source: ir.Operand, outputs: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
         if source.node in outputs:
             value = outputs[source.node]
         elif source.node in self._values:
@@ -239,7 +239,7 @@ class LayerwiseQuantiser:
             node = self._plain_nodes[source.node]
             value = evaluate(
                 node,
-                [self._arriving(inner, outputs, part) for inner in node.sources],
+                [self._arriving(inner, outputs, part) for inner in node.operands],
                 self._bounds,
                 self._hardware.accumulator,
             )
@@ -247,7 +247,7 @@ class LayerwiseQuantiser:
 
     def _weighted(
         self, paths: FanIn, consumer: ir.Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
-    ) -> tuple[list[ir.Node], tuple[ir.Source, ...]]:
+    ) -> tuple[list[ir.Node], tuple[ir.Operand, ...]]:
         """Return the weighted nodes and those between, and the sources of their consumer."""
         names: dict[str, str] = {}
         made: list[ir.Node] = []
@@ -257,18 +257,18 @@ class LayerwiseQuantiser:
                 assert leaf.source is not None
                 name = f"{leaf.source.node}.to.{consumer.name}" + (".late" if leaf.source.delay else "")
                 straight.append(name)
-                made.append(GainNode(name=name, shape=consumer.shape, sources=(leaf.source,), weight=weight))
+                made.append(GainNode(name=name, shape=consumer.shape, operands=(leaf.source,), weight=weight))
             else:
                 names[leaf.node.name] = self._own_name(leaf.node, consumer)
                 made.append(weighted_node(leaf.node, names[leaf.node.name], weight, bias))
         for node in paths.between:
             names[node.name] = self._own_name(node, consumer)
-            sources = tuple(ir.Source(names[source.node], source.delay) for source in node.sources)
+            sources = tuple(ir.Operand(names[source.node], source.delay) for source in node.operands)
             made.append(self._plain(node, names[node.name], sources))
         whole = iter(straight)
         sources = tuple(
-            ir.Source(names[source.node], source.delay) if source.node in names else ir.Source(next(whole))
-            for source in consumer.sources
+            ir.Operand(names[source.node], source.delay) if source.node in names else ir.Operand(next(whole))
+            for source in consumer.operands
         )
         return made, sources
 
@@ -293,27 +293,25 @@ class LayerwiseQuantiser:
         decay = v_decay(node)
         self._take(
             *nodes,
-            IntegratorNode(
-                name=node.name, shape=node.shape, sources=sources, v_decay=decay, i_decay=filtered, bias=bias
-            ),
+            IntegerLI(name=node.name, shape=node.shape, operands=sources, v_decay=decay, i_decay=filtered, bias=bias),
         )
         self.known[node.name] = "potential"
         self._units = 1 / (scale * 2**STATE_SHIFT)
 
     def _output(self, node: ir.Output) -> None:
-        arriving = [self.known[source.node] for source in node.sources]
+        arriving = [self.known[source.node] for source in node.operands]
         if "potential" in arriving:
-            self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=self._units))
+            self._take(IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=self._units))
             return
         if isinstance(arriving[0], float) and len(set(arriving)) == 1:
-            self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=arriving[0]))
+            self._take(IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=arriving[0]))
             return
         paths = fan_in(self.program, node, self.known)
         weights = real_weights(paths, node)
         scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in paths.leaves))
         biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in paths.leaves]
         nodes, sources = self._weighted(paths, node, [whole_weight(weight, scale) for weight in weights], biases)
-        self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, sources=sources, unit=1 / scale))
+        self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, operands=sources, unit=1 / scale))
 
 
 def _max_pool_node(node: ir.MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:

@@ -20,10 +20,10 @@ from stl_deploy.integers.fields import describe_field, unread
 from stl_deploy.integers.net import MOST_SPIKES, RESETS
 from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain
 
-READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse", "many", "cap")
+READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse", "multi_spike", "cap")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
 
-SEVERAL, _SEVERAL = describe_field("many")
+SEVERAL, _SEVERAL = describe_field("multi_spike")
 """The slug of a refusal of several spikes a step, and its words."""
 
 _REMEDIES = {
@@ -45,7 +45,7 @@ class WeightedPath:
     """
 
     node: ir.Linear | ir.Conv | ir.Scale | None
-    source: ir.Source | None
+    source: ir.Operand | None
     factor: Doubles
     unit: float
 
@@ -85,11 +85,11 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
     known[program.inputs[0].name] = 1 / input_scale
     waiting = [node for node in program.nodes if node.name not in known]
     while waiting:
-        ready = [node for node in waiting if all(source.node in known for source in node.sources)]
+        ready = [node for node in waiting if all(source.node in known for source in node.operands)]
         if not ready:
             refuse(waiting[0], "loop", "it lies in a loop without neurons", "put a spiking neuron into the loop")
         for node in ready:
-            arriving = [known[source.node] for source in node.sources]
+            arriving = [known[source.node] for source in node.operands]
             known[node.name] = _instead(node, arriving)
             with _kept(errors):
                 known[node.name] = _value(node, arriving)
@@ -157,7 +157,7 @@ def _value(node: ir.Node, arriving: list[Value]) -> Value:
 
 
 def _check(node: ir.Node, known: dict[str, Value]) -> None:
-    for source in node.sources:
+    for source in node.operands:
         if source.delay > 1:
             refuse(node, "long-edge", f"it reads '{source.node}' {source.delay} steps late", "use a delay node")
     if isinstance(node, ir.Linear) and len(node.input_shape) != 1:
@@ -172,7 +172,7 @@ def _check(node: ir.Node, known: dict[str, Value]) -> None:
 
 def _check_potentials(neuron: ir.Neuron, known: dict[str, Value]) -> None:
     """Refuse a neuron that reads a potential, which has no scale of its own."""
-    for source in neuron.sources:
+    for source in neuron.operands:
         if known[source.node] == "potential":
             refuse(
                 neuron,
@@ -189,7 +189,7 @@ def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
         reason = f"its reset is '{neuron.reset}', which integers do not hold"
         yield refusal(neuron, "reset", reason, f"use one of {', '.join(RESETS)}")
-    if neuron.many:
+    if neuron.multi_spike:
         yield from _several(neuron)
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
@@ -228,7 +228,7 @@ def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:
             remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
         )
         for node in program.spiking
-        if node.many
+        if node.multi_spike
     ]
 
 
@@ -238,7 +238,7 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
     factors: dict[str, Doubles] = {}
     leaves: list[WeightedPath] = []
 
-    def follow(reader: ir.Node, source: ir.Source, factor: Doubles) -> None:
+    def follow(reader: ir.Node, source: ir.Operand, factor: Doubles) -> None:
         node = program.by_name[source.node]
         value = known[node.name]
         if isinstance(value, float):
@@ -250,7 +250,7 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
                 return
             refuse(node, "several-ways", f"it reaches '{consumer.name}' in several ways", "use one way")
         factors[node.name] = factor
-        unit = known[node.sources[0].node]
+        unit = known[node.operands[0].node]
         if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and isinstance(unit, float)):
             assert isinstance(unit, float)
             leaves.append(WeightedPath(node, direct, factor, unit))
@@ -263,10 +263,10 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
         if isinstance(node, ir.MaxPool) and (factor < 0).any():
             reason = "what lies behind it turns the sign of some channels, so that their largest becomes their least"
             refuse(node, "max-pool-sign", reason, "put what scales its channels right behind it")
-        for inner in node.sources:
+        for inner in node.operands:
             follow(node, inner, factor)
 
-    for source in consumer.sources:
+    for source in consumer.operands:
         follow(consumer, source, np.ones(rows))
     between = tuple(
         node
@@ -280,7 +280,7 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
 
 def keeps_sign(program: ir.Program, node: ir.Scale) -> bool:
     """Return whether a scale's signs stay in place, since a max pool precedes it; its magnitude goes into weights."""
-    return any(isinstance(program.by_name[source.node], ir.MaxPool) for source in node.sources)
+    return any(isinstance(program.by_name[source.node], ir.MaxPool) for source in node.operands)
 
 
 def _by_row(node: ir.Scale, rows: int) -> Doubles:

@@ -14,7 +14,7 @@ ZERO_IS_NONE = frozenset({"v_reset", "v_start"})
 """Fields in which zeros say the same as None."""
 
 _DESCRIPTIONS = {
-    "many": ("several-spikes", "it fires several spikes per step"),
+    "multi_spike": ("several-spikes", "it fires several spikes per step"),
     "rounding": ("rounding", "it rounds its number of spikes to the nearest"),
     "cap": ("several-spikes", "it fires several spikes per step"),
     "v_reset": ("v-reset", "its v_reset is not 0"),
@@ -33,7 +33,7 @@ def describe_field(field: str) -> tuple[str, str]:
 def unread(neuron: Neuron, read: Collection[str]) -> Iterator[str]:
     """Yield the fields outside ``read`` without their neutral value, fields added to Neuron later included."""
     for field in fields(neuron):
-        if field.name in read or field.name in ("name", "shape", "sources"):
+        if field.name in read or field.name in ("name", "shape", "operands"):
             continue
         value = getattr(neuron, field.name)
         if not _is_neutral(field.name, value, field.default):

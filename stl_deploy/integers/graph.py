@@ -95,7 +95,7 @@ class DelayNode(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PopulationNode(Node):
+class IntegerLIF(Node):
     """Neurons that spike. bias is added to v in each step and broadcasts to the shape."""
 
     neuron: IntegerNeuron
@@ -103,7 +103,7 @@ class PopulationNode(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntegratorNode(Node):
+class IntegerLI(Node):
     """Neurons without threshold: the value is v, in 64ths. ``u`` and ``v`` decay as an `IntegerNeuron`'s."""
 
     v_decay: int | Ints
@@ -146,16 +146,16 @@ class IntegerGraph:
         return next(node for node in self.nodes if isinstance(node, IntegerOutput))
 
     @property
-    def populations(self) -> tuple[PopulationNode, ...]:
+    def populations(self) -> tuple[IntegerLIF, ...]:
         """The spiking nodes, in order."""
-        return tuple(node for node in self.nodes if isinstance(node, PopulationNode))
+        return tuple(node for node in self.nodes if isinstance(node, IntegerLIF))
 
     @cached_property
     def readers(self) -> dict[str, int]:
         """Return the number of edges that leave each node."""
-        return Counter(source.node for node in self.nodes for source in node.sources)
+        return Counter(source.node for node in self.nodes for source in node.operands)
 
     @cached_property
     def delayed(self) -> frozenset[str]:
         """Return the names of the nodes with a delayed reader."""
-        return frozenset(source.node for node in self.nodes for source in node.sources if source.delay)
+        return frozenset(source.node for node in self.nodes for source in node.operands if source.delay)

@@ -11,7 +11,7 @@ from stl_deploy.integers.scales import refusal, refuse
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
 _REMEDIES = {
-    "many": "use one spike per step",
+    "multi_spike": "use one spike per step",
     "v_reset": "Loihi starts and resets at 0",
     "v_start": "Loihi starts and resets at 0",
     "v_min": "train without v_min",

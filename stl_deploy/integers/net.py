@@ -73,7 +73,7 @@ class IntegerNeuron:
     cap: int = 1
 
     @property
-    def resets_late(self) -> bool:
+    def delayed_reset(self) -> bool:
         """Whether a spike acts on the next step's v."""
         return self.reset in DELAYED_RESETS
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Operand, Output, Pool, Program, Reshape
 
 MAX_SYNAPSES = 2**26
 """The largest layer that is unrolled (256 MB of weights)."""
@@ -42,7 +42,7 @@ def _projected(program: Program, node: Node) -> Node:
 
 def _mean(program: Program, node: Neuron) -> Floats | None:
     """Return one threshold per channel ``(C, 1, 1)``, or None if nothing changes."""
-    behind = program.by_name[node.sources[0].node]
+    behind = program.by_name[node.operands[0].node]
     if node.threshold is None or not isinstance(behind, Conv) or len(node.shape) != 3:
         return None
     theta = np.broadcast_to(node.threshold, node.shape)
@@ -67,7 +67,7 @@ def unroll_convolutions(program: Program) -> Program:
     first = next(iter(per_pixel(program)), None)
     if first is None:
         return program
-    return _unroll_from(program, program.by_name[first].sources[0].node)
+    return _unroll_from(program, program.by_name[first].operands[0].node)
 
 
 def _unroll_from(program: Program, entry: str) -> Program:
@@ -80,11 +80,11 @@ def _unroll_from(program: Program, entry: str) -> Program:
             flattened = Reshape(
                 name=f"{entry}.flat",
                 shape=(math.prod(node.input_shape),),
-                sources=node.sources,
+                operands=node.operands,
                 input_shape=node.input_shape,
             )
             nodes.append(flattened)
-            node = replace(node, sources=(Source(flattened.name),))
+            node = replace(node, operands=(Operand(flattened.name),))
         nodes.append(_flat(node) if flat else node)
     return replace(program, nodes=tuple(nodes))
 
@@ -127,5 +127,5 @@ def _dense(node: Conv | Pool) -> Linear:
     columns = apply(node, np.eye(inputs, dtype=np.float32).reshape(inputs, *node.input_shape))
     weight = np.ascontiguousarray(columns.reshape(inputs, outputs).T)
     return Linear(
-        name=node.name, shape=(outputs,), sources=node.sources, weight=weight, bias=bias, input_shape=(inputs,)
+        name=node.name, shape=(outputs,), operands=node.operands, weight=weight, bias=bias, input_shape=(inputs,)
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.working import stage
 from stl_deploy.graph.exact import input_grid
-from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Operand, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import require_sums
 from stl_deploy.integers.building import Hardware, LayerFidelity, LayerwiseQuantiser
@@ -91,7 +91,9 @@ def split_host(program: Program) -> tuple[Program, tuple[Node, ...]]:
     last = max(i for i, node in enumerate(program.nodes) if isinstance(node, Neuron))
     spikes, after = program.nodes[last], program.nodes[last + 1 :]
     ends = tuple(
-        replace(node, shape=spikes.shape, sources=(Source(spikes.name),)) for node in after if isinstance(node, Output)
+        replace(node, shape=spikes.shape, operands=(Operand(spikes.name),))
+        for node in after
+        if isinstance(node, Output)
     )
     kept = replace(program, nodes=(*program.nodes[: last + 1], *ends))
     return kept, tuple(node for node in after if not isinstance(node, Output))
@@ -118,7 +120,7 @@ def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
     while waiting:
         later = []
         for node in waiting:
-            if all(source.delay or source.node in done for source in node.sources):
+            if all(source.delay or source.node in done for source in node.operands):
                 done[node.name] = node
             else:
                 later.append(node)

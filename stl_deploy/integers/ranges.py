@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Node
 from stl_deploy.integers.bounds import Interval, bounds
-from stl_deploy.integers.graph import IntegerGraph, PopulationNode
+from stl_deploy.integers.graph import IntegerGraph, IntegerLIF
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron
 from stl_deploy.integers.real_weights import late
 from stl_deploy.integers.simulate import VALUES_AT_ONCE, Values, entered_by, values_of
@@ -73,7 +73,7 @@ def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
         x: Calibration input in integers ``[T, B, *shape]``, whose extremes bound every input.
     """
     known = bounds(entered_by(graph, x))
-    arriving = {source.node for node in graph.populations for source in node.sources}
+    arriving = {source.node for node in graph.populations for source in node.operands}
     parts_of_ranges: list[list[LayerRange]] = []
     widest = max(math.prod(node.shape) for node in graph.nodes)
     at_once = max(1, VALUES_AT_ONCE // (widest * x.shape[0]))
@@ -83,7 +83,7 @@ def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
     return tuple(reduce(LayerRange.joined, parts) for parts in zip(*parts_of_ranges, strict=True))
 
 
-def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) -> LayerRange:
+def _range(node: IntegerLIF, worst: Interval, values: Mapping[str, Values]) -> LayerRange:
     """Return a layer's range. worst: bounds of any synaptic sum, 0 included."""
     neuron = node.neuron
     sums = sum_of_sources(node, values)
@@ -103,10 +103,10 @@ def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) 
 
 def sum_of_sources(node: Node, values: Mapping[str, Values]) -> NDArray[np.int64]:
     """Sum a node's input in each step, from its sources' values ``[T, B, ...]``."""
-    wide = [values[source.node].astype(np.int64) for source in node.sources]
+    wide = [values[source.node].astype(np.int64) for source in node.operands]
     return sum(
         late(values_of_source) if source.delay else values_of_source
-        for source, values_of_source in zip(node.sources, wide, strict=True)
+        for source, values_of_source in zip(node.operands, wide, strict=True)
     )  # type: ignore[return-value]
 
 

@@ -102,7 +102,7 @@ def whole_weight(weight: Doubles, scale: float) -> Ints:
 
 def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: Ints | None) -> Node:
     """Return a layer of weights in integers; a convolution over one axis gets a height of 1."""
-    common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": node.sources}
+    common: dict[str, Any] = {"name": name, "shape": node.shape, "operands": node.operands}
     if isinstance(node, Linear):
         return DenseNode(weight=weight, bias=bias, **common)
     if isinstance(node, Scale):

@@ -10,7 +10,7 @@ from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_spike_max_pool
 from stl_deploy.integers.scales import WEIGHT_TOP
 
 
@@ -35,7 +35,7 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
             continue
         if isinstance(node, Linear | Conv):
             yield Finding("quantisation", "warning", node.name, _weights(node.weight), _trained())
-        elif isinstance(node, Neuron) and node.threshold is not None and not is_max_pool(program, node):
+        elif isinstance(node, Neuron) and node.threshold is not None and not is_spike_max_pool(program, node):
             yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _trained())
 
 

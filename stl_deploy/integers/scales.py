@@ -216,7 +216,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm, top: int) -> Iterator[
     if scale is None:
         return
     target = real.theta * _by_row(scale, real.theta.ndim)
-    at_or_above = real.neuron.compare == "ge" or real.neuron.many
+    at_or_above = real.neuron.compare == "ge" or real.neuron.multi_spike
     if not _leaks(real.neuron):
         yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target), top)
     elif _is_trained(real):

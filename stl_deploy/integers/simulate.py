@@ -26,10 +26,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
@@ -125,28 +125,28 @@ def as_integers(x: Values, shape: Shape) -> Values:
 def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
     values: dict[str, Values] = {graph.input.name: x}
     left = dict(graph.readers)
-    ahead = {node.sources[0].node: node for node in graph.populations if _stands_alone(graph, node, keep)}
+    ahead = {node.operands[0].node: node for node in graph.populations if _stands_alone(graph, node, keep)}
     for node in graph.nodes:
         if node.name in values:
             continue
-        arriving = [values[source.node] for source in node.sources]
+        arriving = [values[source.node] for source in node.operands]
         if node.name in ahead:
             reader = ahead[node.name]
             values[reader.name] = sum_and_step(node, reader, arriving, known, graph.accumulator)
         else:
             values[node.name] = evaluate(node, arriving, known, graph.accumulator)
-        for source in node.sources:
+        for source in node.operands:
             left[source.node] -= 1
             if not left[source.node] and source.node not in keep:
                 values.pop(source.node, None)
     return {name: values[name] for name in keep}
 
 
-def _stands_alone(graph: IntegerGraph, node: PopulationNode, keep: Collection[str]) -> bool:
+def _stands_alone(graph: IntegerGraph, node: IntegerLIF, keep: Collection[str]) -> bool:
     """Return whether a population's only source is a layer of weights with no other reader."""
-    before = graph.by_name[node.sources[0].node]
+    before = graph.by_name[node.operands[0].node]
     return (
-        len(node.sources) == 1
+        len(node.operands) == 1
         and isinstance(before, DenseNode | ConvNode)
         and graph.readers[before.name] == 1
         and before.name not in keep
@@ -155,7 +155,7 @@ def _stands_alone(graph: IntegerGraph, node: PopulationNode, keep: Collection[st
 
 def sum_and_step(
     layer: Node,
-    node: PopulationNode,
+    node: IntegerLIF,
     arriving: Sequence[Values],
     known: Mapping[str, Bounds],
     accumulator: Accumulator,
@@ -184,7 +184,7 @@ def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping
                     before.get(source.node, np.zeros((1, len(now), *graph.by_name[source.node].shape), np.uint8))
                     if source.delay
                     else values[source.node]
-                    for source in node.sources
+                    for source in node.operands
                 ]
                 values[node.name] = evaluate(node, arriving, known, graph.accumulator, states[node.name])
         before = values
@@ -218,12 +218,12 @@ def evaluate(
             return x.reshape(*x.shape[:2], *node.shape)
         case DelayNode():
             return _delay(node, x, state)
-        case PopulationNode():
+        case IntegerLIF():
             spikes = np.empty(x.shape, np.uint8)
             sums = x.copy() if x.dtype.kind == "f" and state is None else x.astype(np.int32)
             _fire(node, sums, known, accumulator, spikes, state)
             return spikes
-        case IntegratorNode():
+        case IntegerLI():
             return _integrate(node, x, accumulator, state)
     assert isinstance(node, IntegerOutput)
     return x
@@ -237,7 +237,7 @@ def _together(arriving: Sequence[Values]) -> Values:
 
 
 def _fire(
-    node: PopulationNode,
+    node: IntegerLIF,
     sums: Values,
     known: Mapping[str, Bounds],
     accumulator: Accumulator,
@@ -321,7 +321,7 @@ def _remembered(x: Values, steps: int, state: State) -> Values:
     return line
 
 
-def _integrate(node: IntegratorNode, x: Values, accumulator: Accumulator, state: State | None) -> Values:
+def _integrate(node: IntegerLI, x: Values, accumulator: Accumulator, state: State | None) -> Values:
     filtered = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
     drive = currents(filtered, x.astype(np.int32), np.float64, accumulator, state=state)
     if node.bias is not None:

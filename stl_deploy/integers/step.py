@@ -91,7 +91,7 @@ def integrate(
     for now, fired in zip(drive, spikes if several else spikes.view(bool), strict=True):
         v = leak(v, neuron.v_decay)
         v += now
-        if neuron.resets_late:
+        if neuron.delayed_reset:
             v = put_back(v, last)
         if limit is not None:
             v = saturate(v, limit)
@@ -101,7 +101,7 @@ def integrate(
             fire_several(v, threshold, neuron, fired)
             continue
         fires(v, threshold, fired)
-        if neuron.resets_late:
+        if neuron.delayed_reset:
             last = fired
         else:
             v = put_back(v, fired)

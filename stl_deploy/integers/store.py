@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import output_size
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.integers.graph import (
@@ -29,10 +29,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import (
@@ -86,8 +86,8 @@ _KINDS: dict[str, type[Node]] = {
     "max_pool": MaxPoolNode,
     "reshape": Reshape,
     "delay": DelayNode,
-    "population": PopulationNode,
-    "integrator": IntegratorNode,
+    "population": IntegerLIF,
+    "integrator": IntegerLI,
     "output": IntegerOutput,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -141,9 +141,9 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
             item = {"array": f"{key}.{each.name}"}
         elif isinstance(item, IntegerNeuron):
             item = _plain(item, f"{key}.{each.name}", arrays)
-        elif each.name == "sources":
-            item = [[source.node, source.delay] for source in item]
-        plain[each.name] = item
+        elif each.name == "operands":
+            item = [[operand.node, operand.delay] for operand in item]
+        plain["sources" if each.name == "operands" else each.name] = item
     return plain
 
 
@@ -187,8 +187,8 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
 def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
     kind = _KINDS[entry["kind"]]
     values = {key: value for key, value in entry.items() if key != "kind"}
-    values["sources"] = tuple(Source(str(name), _whole(delay)) for name, delay in values["sources"])
-    if kind is PopulationNode:
+    values["operands"] = tuple(Operand(str(name), _whole(delay)) for name, delay in values.pop("sources"))
+    if kind is IntegerLIF:
         values["neuron"] = IntegerNeuron(**_fields(IntegerNeuron, values["neuron"], arrays))
     return kind(**_fields(kind, values, arrays))
 
@@ -225,7 +225,7 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
         return tuple(_value(name, item, arrays) for item in value)
     if isinstance(value, int) and not isinstance(value, bool):
         return _whole(value)
-    if value is None or isinstance(value, Source | IntegerNeuron | tuple):
+    if value is None or isinstance(value, Operand | IntegerNeuron | tuple):
         return value
     raise ValueError(f"{name} holds {type(value).__name__}")
 
@@ -250,16 +250,16 @@ def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
             raise ValueError("expected one input and one output")
         if not node.shape or min(node.shape) < 1 or math.prod(node.shape) > MAX_VALUES or len(node.shape) > 3:
             raise ValueError(f"'{node.name}' has shape {list(node.shape)}")
-        if bool(node.sources) == isinstance(node, IntegerInput):
+        if bool(node.operands) == isinstance(node, IntegerInput):
             raise ValueError(f"'{node.name}' has {len(node.sources)} sources")
-        for source in node.sources:
+        for source in node.operands:
             if (
                 source.node not in names
                 or source.delay not in (0, 1)
                 or (not source.delay and source.node not in known)
             ):
                 raise ValueError(f"'{node.name}' reads '{source.node}', which does not come before it")
-        arriving = {by_name[source.node].shape for source in node.sources}
+        arriving = {by_name[source.node].shape for source in node.operands}
         if len(arriving) > 1:
             raise ValueError(f"the sources of '{node.name}' differ in shape")
         _check_node(node, next(iter(arriving), ()))
@@ -298,11 +298,11 @@ def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
         case DelayNode():
             require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")
             require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= 10_000, "steps")
-        case PopulationNode():
+        case IntegerLIF():
             require(arriving == node.shape, "shape")
             _check_neuron(node.neuron, node.shape, require)
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
-        case IntegratorNode():
+        case IntegerLI():
             require(arriving == node.shape, "shape")
             for decay in (node.v_decay, node.i_decay):
                 require(_decays(decay, node.shape), "decay")

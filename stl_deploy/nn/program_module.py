@@ -83,7 +83,7 @@ class ProgramModule(nn.Module):
                 continue
             (node,) = segment
             if node is not entry:
-                parts = [_late(values[source.node], source.delay) for source in node.sources]
+                parts = [_late(values[source.node], source.delay) for source in node.operands]
                 values[node.name] = self._run(node, _combined(node, parts, 2))
         kept |= {name: values[name] for name in kept}
         return values[end.name]
@@ -112,7 +112,7 @@ class ProgramModule(nn.Module):
         by_name = self._program.by_name
         for t in range(steps):
             for node in segment:
-                parts = [at(s.node, by_name[s.node].shape, t - s.delay) for s in node.sources]
+                parts = [at(s.node, by_name[s.node].shape, t - s.delay) for s in node.operands]
                 x, key = _combined(node, parts, 1), _key(node.name)
                 layer: Any = dict(self.layers).get(key)
                 arrived[node.name].append(x)
@@ -259,7 +259,7 @@ class _Product(_Layer):
     node: ir.Product
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = self.node.operands
+        left, right = self.node.operand_shapes
         size = math.prod(left)
         a, b = x[:, :size].reshape(-1, *left), x[:, size:].reshape(-1, *right)
         return a @ b if self.node.matrices else a * b
@@ -294,7 +294,7 @@ class Population(_Layer):
     def __init__(self, node: ir.Neuron, surrogate: str | Surrogate) -> None:
         super().__init__(node)
         theta = node.threshold
-        if theta is not None and node.compare == "gt" and not node.many:
+        if theta is not None and node.compare == "gt" and not node.multi_spike:
             theta = np.nextafter(theta, np.float32(np.inf))
         self.hold(threshold=theta, **{name: getattr(node, name) for name in _STATE})
         synapse = node.synapse
@@ -304,12 +304,12 @@ class Population(_Layer):
         self.hold(a_decay=None if adapts is None else adapts.decay, a_jump=None if adapts is None else adapts.jump)
         extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse, adapts)
         alike = node.decay is not None and not node.decay.ndim and all(field is None for field in extra)
-        self._plain = alike and theta is not None and not node.many and node.reset in ("value", "subtract")
+        self._plain = alike and theta is not None and not node.multi_spike and node.reset in ("value", "subtract")
 
     def restored(self) -> ir.Node:
         """Return the node with the present thresholds."""
         theta = _array(self.threshold)
-        if theta is not None and self.node.compare == "gt" and not self.node.many:
+        if theta is not None and self.node.compare == "gt" and not self.node.multi_spike:
             theta = np.nextafter(theta, np.float32(-np.inf))
         return replace(cast(ir.Neuron, self.node), threshold=theta)
 
@@ -366,7 +366,7 @@ class Population(_Layer):
 
     def stored(self) -> Tensor | None:
         """θ as the node holds it, which a soft reset subtracts."""
-        if self.threshold is None or self.node.compare != "gt" or self.node.many:
+        if self.threshold is None or self.node.compare != "gt" or self.node.multi_spike:
             return self.threshold
         return torch.nextafter(self.threshold, torch.full_like(self.threshold, -torch.inf))
 
@@ -396,7 +396,7 @@ class Population(_Layer):
 
     def _fire(self, v: Tensor, threshold: Tensor | None) -> Tensor:
         assert threshold is not None
-        if self.node.many:
+        if self.node.multi_spike:
             return torch.clamp(_rounded(v / threshold, self.node.rounding), min=0, max=self.node.cap)
         return spike(v, threshold, self._derivative)
 

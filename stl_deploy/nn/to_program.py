@@ -43,7 +43,7 @@ def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bo
     for name, layer in network.layers.items():
         made.add(name, layer)
     *_, last = network.layers
-    end = ir.Output(name="output", shape=network.shapes[last], sources=made.sources_of(last))
+    end = ir.Output(name="output", shape=network.shapes[last], operands=made.sources_of(last))
     metadata = {"input": {"coding": coding, "fraction_bits": fraction_bits, "max": bound}}
     return ir.Program((*made.nodes.values(), end), DT, metadata)
 
@@ -52,11 +52,11 @@ class _Nodes:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.shapes: dict[str, Shape] = {INPUT: network.input_shape, **network.shapes}
-        self.nodes: dict[str, ir.Node] = {INPUT: ir.Input(name=INPUT, shape=network.input_shape, sources=())}
+        self.nodes: dict[str, ir.Node] = {INPUT: ir.Input(name=INPUT, shape=network.input_shape, operands=())}
 
-    def sources_of(self, *names: str) -> tuple[ir.Source, ...]:
+    def sources_of(self, *names: str) -> tuple[ir.Operand, ...]:
         """Return the nodes whose outputs sum to these layers' output: a sum's terms, dropout's source."""
-        return tuple(ir.Source(node) for name in names for node in self._terms(name))
+        return tuple(ir.Operand(node) for name in names for node in self._terms(name))
 
     def _terms(self, name: str) -> Iterator[str]:
         if name in self.network.layers and isinstance(self.network.layers[name], Sum | nn.Dropout):
@@ -67,7 +67,7 @@ class _Nodes:
 
     def add(self, name: str, layer: nn.Module) -> None:
         reads = self.network.sources[name]
-        common: dict[str, Any] = {"name": name, "shape": self.shapes[name], "sources": self.sources_of(*reads)}
+        common: dict[str, Any] = {"name": name, "shape": self.shapes[name], "operands": self.sources_of(*reads)}
         before = self.shapes[reads[0]]
         match layer:
             case Sum() | nn.Dropout():
@@ -75,10 +75,10 @@ class _Nodes:
             case RLIF():
                 weights = _weights(layer.recurrent, name) | {"bias": None}
                 back = recurrence(name)
-                common["sources"] += (ir.Source(back, 1),)
+                common["operands"] += (ir.Operand(back, 1),)
                 self.nodes[name] = _neuron(layer, common)
                 self.nodes[back] = ir.Linear(
-                    name=back, shape=layer.shape, sources=(ir.Source(name),), input_shape=layer.shape, **weights
+                    name=back, shape=layer.shape, operands=(ir.Operand(name),), input_shape=layer.shape, **weights
                 )
             case LIF():
                 self.nodes[name] = _neuron(layer, common)
@@ -193,7 +193,7 @@ def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
         synapse=_synapse(layer),
         compare="ge",
         reset=reset,
-        many=several,
+        multi_spike=several,
         cap=layer.multi_spike if several else None,
     )
 

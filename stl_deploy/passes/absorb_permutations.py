@@ -102,19 +102,19 @@ class _Work:
         return False
 
     def _readers(self, name: str) -> list[ir.Node]:
-        return [node for node in self.layers.values() if any(source.node == name for source in node.sources)]
+        return [node for node in self.layers.values() if any(source.node == name for source in node.operands)]
 
-    def _bypass(self, name: str, sources: tuple[ir.Source, ...]) -> None:
+    def _bypass(self, name: str, sources: tuple[ir.Operand, ...]) -> None:
         """Let readers of ``name`` read ``sources``."""
         for reader in self._readers(name):
             self._read(reader, name, sources)
         self.layers.pop(name, None)
 
-    def _read(self, reader: ir.Node, name: str, sources: tuple[ir.Source, ...]) -> None:
-        read: list[ir.Source] = []
-        for s in self.layers[reader.name].sources:
+    def _read(self, reader: ir.Node, name: str, sources: tuple[ir.Operand, ...]) -> None:
+        read: list[ir.Operand] = []
+        for s in self.layers[reader.name].operands:
             read += _later(sources, s.delay) if s.node == name else [s]
-        self.layers[reader.name] = replace(self.layers[reader.name], sources=tuple(read))
+        self.layers[reader.name] = replace(self.layers[reader.name], operands=tuple(read))
 
     def _unread(self, gather: ir.Gather) -> bool:
         if self._readers(gather.name):
@@ -127,20 +127,20 @@ class _Work:
         if not keeps_order(gather):
             return False
         if gather.shape == gather.input_shape:
-            self._bypass(gather.name, gather.sources)
+            self._bypass(gather.name, gather.operands)
             return True
         if not flattens(gather.input_shape, gather.shape):
             return False
         self.layers[gather.name] = ir.Reshape(
-            name=gather.name, shape=gather.shape, sources=gather.sources, input_shape=gather.input_shape
+            name=gather.name, shape=gather.shape, operands=gather.operands, input_shape=gather.input_shape
         )
         return True
 
     def _behind_another(self, gather: ir.Gather) -> bool:
         """Merge two consecutive rearrangements."""
-        if len(gather.sources) != 1:
+        if len(gather.operands) != 1:
             return False
-        (source,) = gather.sources
+        (source,) = gather.operands
         before = self.layers[source.node]
         if isinstance(before, ir.Reshape):
             first = np.arange(prod(before.shape))
@@ -151,7 +151,7 @@ class _Work:
         at = gather.indices
         self.layers[gather.name] = replace(
             gather,
-            sources=_later(before.sources, source.delay),
+            operands=_later(before.operands, source.delay),
             indices=np.where(at < 0, -1, first[at]),
             input_shape=before.input_shape,
         )
@@ -161,7 +161,7 @@ class _Work:
 
     def _into_input(self, gather: ir.Gather) -> bool:
         """Reorder an input that is read in one other order only."""
-        (source, *others) = gather.sources
+        (source, *others) = gather.operands
         given = self.layers[source.node]
         readers = self._readers(given.name)
         alike = all(isinstance(r, ir.Gather) and np.array_equal(r.indices, gather.indices) for r in readers)
@@ -172,18 +172,18 @@ class _Work:
         self._reorder(given.name, gather.indices)
         self.layers[given.name] = replace(given, shape=gather.shape)
         for reader in readers:
-            self._bypass(reader.name, reader.sources)
+            self._bypass(reader.name, reader.operands)
         return True
 
     def _before_a_reshape(self, gather: ir.Gather) -> bool:
         """Merge a rearrangement and the flattening behind it."""
-        readers = [r for r in self._readers(gather.name) if isinstance(r, ir.Reshape) and len(r.sources) == 1]
+        readers = [r for r in self._readers(gather.name) if isinstance(r, ir.Reshape) and len(r.operands) == 1]
         for reader in readers:
             self.layers[reader.name] = replace(
                 gather,
                 name=reader.name,
                 shape=reader.shape,
-                sources=_later(gather.sources, reader.sources[0].delay),
+                operands=_later(gather.operands, reader.operands[0].delay),
                 indices=gather.indices.reshape(reader.shape),
             )
         return bool(readers)
@@ -198,13 +198,13 @@ class _Work:
             return False
         moved = False
         for reader in self._readers(gather.name):
-            if [s.node for s in reader.sources] != [gather.name]:
+            if [s.node for s in reader.operands] != [gather.name]:
                 continue
             channels = channel_map(gather)
             if isinstance(reader, ir.Conv) and reader.groups == 1 and channels is not None:
                 weight = columns(reader.weight, channels, gather.input_shape[0])
                 self.layers[reader.name] = replace(reader, weight=weight, input_shape=gather.input_shape)
-                self._read(reader, gather.name, gather.sources)
+                self._read(reader, gather.name, gather.operands)
             elif isinstance(reader, ir.Linear) and len(reader.input_shape) == 1:
                 size = prod(gather.input_shape)
                 weight = columns(reader.weight, gather.indices, size)
@@ -215,14 +215,14 @@ class _Work:
             moved = True
         return moved
 
-    def _flat(self, gather: ir.Gather) -> tuple[ir.Source, ...]:
+    def _flat(self, gather: ir.Gather) -> tuple[ir.Operand, ...]:
         """Return a rearrangement's source as one axis."""
         shape = gather.input_shape
         if len(shape) == 1:
-            return gather.sources
+            return gather.operands
         name = self._free(f"{gather.name}_flat")
-        self.layers[name] = ir.Reshape(name=name, shape=(prod(shape),), sources=gather.sources, input_shape=shape)
-        return (ir.Source(name),)
+        self.layers[name] = ir.Reshape(name=name, shape=(prod(shape),), operands=gather.operands, input_shape=shape)
+        return (ir.Operand(name),)
 
     def _free(self, name: str) -> str:
         while name in self.layers:
@@ -235,7 +235,7 @@ class _Work:
         if len(before) not in (2, 3) or not np.array_equal(gather.indices.reshape(-1), _last(before).reshape(-1)):
             return False
         for reader in self._readers(gather.name):
-            alone = [s.node for s in reader.sources] == [gather.name]
+            alone = [s.node for s in reader.operands] == [gather.name]
             if (
                 not isinstance(reader, ir.Linear)
                 or not alone
@@ -245,7 +245,7 @@ class _Work:
                 continue
             made = (len(reader.weight), *before[1:])
             self._reader_axes(reader, made, _last(made))
-            sources = _later(gather.sources, reader.sources[0].delay)
+            sources = _later(gather.operands, reader.operands[0].delay)
             self.layers[reader.name] = pointwise(reader.name, sources, before, reader.weight, bias=reader.bias)
             return True
         return False
@@ -254,11 +254,11 @@ class _Work:
         """Let readers of ``node``, whose output becomes ``before``, read the former order."""
         name = self._free(f"{node.name}_axes")
         for later in self._readers(node.name):
-            self._read(later, node.name, (ir.Source(name),))
+            self._read(later, node.name, (ir.Operand(name),))
         self.layers[name] = ir.Gather(
             name=name,
             shape=node.shape,
-            sources=(ir.Source(node.name),),
+            operands=(ir.Operand(node.name),),
             indices=indices.reshape(node.shape),
             input_shape=before,
         )
@@ -267,7 +267,7 @@ class _Work:
         """Apply n(P·x) = P·n'(x) to elementwise nodes; in a loop of the two, P would only go round."""
         if not bijective(gather):
             return False
-        before = {source.node for source in gather.sources}
+        before = {source.node for source in gather.operands}
         kinds = ir.Neuron | ir.Scale | ir.Delay
         readers = [r for r in self._readers(gather.name) if isinstance(r, kinds) and r.name not in before]
         if not readers:
@@ -275,25 +275,25 @@ class _Work:
         name, back = readers[0].name, inverse(gather)
         late = self._free(f"{name}_order")
         for reader in self._readers(name):
-            self._read(reader, name, (ir.Source(late),))
+            self._read(reader, name, (ir.Operand(late),))
         node = self.layers[name]
         sources = self._sources_in(node, gather, back, late, name)
         full = {f.name: _ordered(getattr(node, f.name), node.shape, back) for f in fields(node) if f.name in _ARRAYS}
-        self.layers[name] = replace(node, shape=gather.input_shape, sources=sources, **full)
-        self.layers[late] = replace(gather, name=late, sources=(ir.Source(name),))
+        self.layers[name] = replace(node, shape=gather.input_shape, operands=sources, **full)
+        self.layers[late] = replace(gather, name=late, operands=(ir.Operand(name),))
         self._reorder(name, back)
         return True
 
     def _sources_in(
         self, node: ir.Node, gather: ir.Gather, back: Indices, late: str, name: str
-    ) -> tuple[ir.Source, ...]:
+    ) -> tuple[ir.Operand, ...]:
         """Return the sources of a reader of ``gather``, in the order of its source."""
-        reordered: list[ir.Source] = []
-        for s in node.sources:
+        reordered: list[ir.Operand] = []
+        for s in node.operands:
             if s.node == gather.name:
-                reordered += _later(gather.sources, s.delay)
+                reordered += _later(gather.operands, s.delay)
             else:
-                reordered.append(ir.Source(self._order(s.node, gather, back, late, name), s.delay))
+                reordered.append(ir.Operand(self._order(s.node, gather, back, late, name), s.delay))
         return tuple(reordered)
 
     def _order(self, source: str, gather: ir.Gather, back: Indices, late: str, node: str) -> str:
@@ -302,23 +302,23 @@ class _Work:
             return node
         name = self._free(f"{source}_{gather.name}")
         self.layers[name] = ir.Gather(
-            name=name, shape=gather.input_shape, sources=(ir.Source(source),), indices=back, input_shape=gather.shape
+            name=name, shape=gather.input_shape, operands=(ir.Operand(source),), indices=back, input_shape=gather.shape
         )
         return name
 
     def _out_of_output(self, gather: ir.Gather) -> bool:
         """Output values in their order without the axes that NIR cannot make."""
         for reader in self._readers(gather.name):
-            if isinstance(reader, ir.Output) and len(reader.sources) == 1 and keeps_order(gather):
+            if isinstance(reader, ir.Output) and len(reader.operands) == 1 and keeps_order(gather):
                 self.layers[reader.name] = replace(reader, shape=gather.input_shape)
-                self._read(reader, gather.name, gather.sources)
+                self._read(reader, gather.name, gather.operands)
                 return True
         return False
 
     def _into_rows(self, gather: ir.Gather) -> bool:
         """Take, repeat, or reorder rows of a linear layer with no other reader."""
-        before = self.layers[gather.sources[0].node]
-        alone = len(gather.sources) == 1 and not gather.sources[0].delay and len(self._readers(before.name)) == 1
+        before = self.layers[gather.operands[0].node]
+        alone = len(gather.operands) == 1 and not gather.operands[0].delay and len(self._readers(before.name)) == 1
         if (
             not alone
             or not isinstance(before, ir.Linear)
@@ -341,7 +341,7 @@ class _Work:
         for reader in self._readers(gather.name):
             if not keeps_order(gather) or not isinstance(reader, ir.Conv | ir.Pool | ir.Linear):
                 continue
-            if [s.node for s in reader.sources] != [gather.name]:
+            if [s.node for s in reader.operands] != [gather.name]:
                 self._split(reader, gather)
                 return True
             matrix = dense(reader)
@@ -354,8 +354,8 @@ class _Work:
         """Let a layer that reads a sum read one sum in the order of the rearrangement's input."""
         sources = self._sources_in(reader, gather, inverse(gather), "", "")
         name = self._free(f"{reader.name}_sum")
-        self.layers[name] = replace(gather, name=name, sources=sources)
-        self.layers[reader.name] = replace(reader, sources=(ir.Source(name),))
+        self.layers[name] = replace(gather, name=name, operands=sources)
+        self.layers[reader.name] = replace(reader, operands=(ir.Operand(name),))
 
     def stays(self, gather: ir.Gather) -> bool:
         """Return whether NIR cannot hold what it is for: a max pool reads it, or signals are multiplied somewhere."""
@@ -366,22 +366,22 @@ class _Work:
         self.kept.add(gather.name)
         if keeps_order(gather):
             self.layers[gather.name] = ir.Reshape(
-                name=gather.name, shape=gather.shape, sources=gather.sources, input_shape=gather.input_shape
+                name=gather.name, shape=gather.shape, operands=gather.operands, input_shape=gather.input_shape
             )
 
     def select(self, gather: ir.Gather) -> None:
         """Replace it by weights of 0 and 1."""
         node = selection(gather)
         if node.shape == gather.shape:
-            sources = gather.sources if isinstance(node, ir.Conv) else self._flat(gather)
-            self.layers[gather.name] = replace(node, sources=sources)
+            sources = gather.operands if isinstance(node, ir.Conv) else self._flat(gather)
+            self.layers[gather.name] = replace(node, operands=sources)
             return
         sources = self._flat(gather)
         name = self._free(f"{gather.name}_chosen")
-        self.layers[name] = replace(node, name=name, sources=sources)
+        self.layers[name] = replace(node, name=name, operands=sources)
         self.layers[gather.name] = replace(
             gather,
-            sources=(ir.Source(name),),
+            operands=(ir.Operand(name),),
             indices=np.arange(prod(gather.shape)).reshape(gather.shape),
             input_shape=node.shape,
         )
@@ -393,8 +393,8 @@ _ARRAYS = (
 )
 
 
-def _later(sources: tuple[ir.Source, ...], delay: int) -> tuple[ir.Source, ...]:
-    return tuple(ir.Source(source.node, source.delay + delay) for source in sources)
+def _later(sources: tuple[ir.Operand, ...], delay: int) -> tuple[ir.Operand, ...]:
+    return tuple(ir.Operand(source.node, source.delay + delay) for source in sources)
 
 
 def _last(shape: tuple[int, ...]) -> Indices:

@@ -9,7 +9,7 @@ from typing import Literal
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.program import Node, Program, Source
+from stl_deploy.graph.program import Node, Operand, Program
 from stl_deploy.passes.permutations import Indices
 
 Exactness = Literal["bits", "real", "grid", "asked"]
@@ -85,22 +85,22 @@ def with_nodes(program: Program, nodes: Nodes) -> Program:
 
 def readers_of(nodes: Mapping[str, Node], name: str) -> list[Node]:
     """Return the nodes that read ``name``."""
-    return [node for node in nodes.values() if any(source.node == name for source in node.sources)]
+    return [node for node in nodes.values() if any(source.node == name for source in node.operands)]
 
 
 def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
     """Remove the nodes ``names``, each of one source; their readers read that source."""
 
-    def through(source: Source) -> Source:
+    def through(source: Operand) -> Operand:
         while source.node in names:
-            (before,) = nodes[source.node].sources
-            source = Source(before.node, before.delay + source.delay)
+            (before,) = nodes[source.node].operands
+            source = Operand(before.node, before.delay + source.delay)
         return source
 
     kept = {name: node for name, node in nodes.items() if name not in names}
     return {
-        name: replace(node, sources=tuple(map(through, node.sources)))
-        if any(source.node in names for source in node.sources)
+        name: replace(node, operands=tuple(map(through, node.operands)))
+        if any(source.node in names for source in node.operands)
         else node
         for name, node in kept.items()
     }

@@ -83,7 +83,7 @@ class Cut:
         needed = self._before(program, ends)
         for node in ordered(program.by_name):
             if node.name in given and node.name in needed:
-                nodes[node.name] = Input(name=node.name, shape=node.shape, sources=())
+                nodes[node.name] = Input(name=node.name, shape=node.shape, operands=())
             elif node.name in needed:
                 nodes[node.name] = node
             if node.name in given and node.name in ends:
@@ -112,7 +112,7 @@ class Cut:
             name, same = node.name, before.get(node.name)
             if name in self.given:
                 differs = self.given[name] is not was.get(name)
-                moved |= set() if name in known.currents and same and same.sources == node.sources else {name}
+                moved |= set() if name in known.currents and same and same.operands == node.operands else {name}
             else:
                 differs = same is not node or name in was
                 moved |= {name} if differs else set()
@@ -129,7 +129,7 @@ class Cut:
         needed = {name for name in ends if name not in self.given}
         waiting = list(ends)
         while waiting:
-            for source in program.by_name[waiting.pop()].sources:
+            for source in program.by_name[waiting.pop()].operands:
                 if source.node not in needed:
                     needed.add(source.node)
                     waiting += [] if source.node in self.given else [source.node]
@@ -145,7 +145,7 @@ def _none_silent(values: Floats, most: float, rng: np.random.Generator) -> Float
 
 
 def _steps(program: Program) -> int:
-    delays = [source.delay for node in program.nodes for source in node.sources]
+    delays = [source.delay for node in program.nodes for source in node.operands]
     delays += [int(node.steps.max(initial=0)) for node in program.of(Delay)]
     return min(_STEPS + max(delays, default=0), _MOST_STEPS)
 
@@ -200,7 +200,7 @@ class _Judge:
         self.before, self.by, self.tolerance, self.grids = before, by, tolerance, grids
 
     def output(self, name: str, expected: Floats, found: Floats) -> None:
-        moved = sum(_error(self.before, source.node, self.grids) for source in self.before.by_name[name].sources)
+        moved = sum(_error(self.before, source.node, self.grids) for source in self.before.by_name[name].operands)
         most = self.tolerance * max(1.0, float(np.abs(expected).max(initial=0))) + moved
         wrong = np.abs(found.astype(np.float64) - expected) > most
         if wrong.any():
@@ -271,7 +271,7 @@ def _ordered(values: Any, place: NDArray[np.int64] | None) -> Any:
 def _moved(program: Program, neuron: Neuron, grids: Mapping[str, LayerGrid], path: frozenset[str]) -> float:
     """Bound the change of a potential by rounded weights, with equal inputs."""
     steps = _steps(program)
-    arriving = sum(_error(program, source.node, grids, path) for source in neuron.sources)
+    arriving = sum(_error(program, source.node, grids, path) for source in neuron.operands)
     decay = 0.0 if neuron.decay is None else float(np.max(neuron.decay))
     kept = steps if decay >= 1 else min(steps, 1 / (1 - decay))
     if neuron.synapse is not None:
@@ -292,7 +292,7 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: fr
     path |= {name}
     if isinstance(node, Neuron):
         return _moved(program, node, grids, path)
-    before = sum(_error(program, source.node, grids, path) for source in node.sources)
+    before = sum(_error(program, source.node, grids, path) for source in node.operands)
     if isinstance(node, Linear | Conv):
         rows = np.abs(node.weight.astype(np.float64)).reshape(len(node.weight), -1).sum(axis=1).max(initial=0)
         change = grids[name].largest_change if name in grids else 0.0

@@ -86,7 +86,7 @@ def _round(program: Program) -> Rewritten:
     for node in ordered(nodes):
         if node.name in known:
             continue
-        arriving = sum_grids([known.get(source.node) for source in node.sources])
+        arriving = sum_grids([known.get(source.node) for source in node.operands])
         wide = isinstance(node, Linear | Conv) and node.weight.dtype == np.float64 and node.name not in rounded
         if wide and arriving is not None:
             back = _back(program, nodes, node.name)
@@ -105,12 +105,12 @@ def _round(program: Program) -> Rewritten:
 
 
 def _is_bounded(node: Neuron) -> bool:
-    return not node.many or node.cap is not None
+    return not node.multi_spike or node.cap is not None
 
 
 def _spikes(node: Neuron) -> Grid:
     """Return the grid of a population with a cap."""
-    return Grid(0, node.cap) if node.many and node.cap is not None else SPIKES
+    return Grid(0, node.cap) if node.multi_spike and node.cap is not None else SPIKES
 
 
 def _rounded(nodes: Nodes, name: str, arriving: Grid) -> LayerGrid:
@@ -127,9 +127,9 @@ def _back(program: Program, nodes: Nodes, name: str) -> str | None:
     readers = program.readers[name]
     if len(readers) != 1 or not isinstance(readers[0], Neuron) or not isinstance(nodes[name], Linear):
         return None
-    others = [nodes[source.node] for source in readers[0].sources if source.node != name]
+    others = [nodes[source.node] for source in readers[0].operands if source.node != name]
     dense = [other for other in others if isinstance(other, Linear) and len(other.input_shape) == 1]
-    if len(others) != 1 or len(dense) != 1 or [source.node for source in dense[0].sources] != [readers[0].name]:
+    if len(others) != 1 or len(dense) != 1 or [source.node for source in dense[0].operands] != [readers[0].name]:
         return None
     if not _is_bounded(readers[0]):
         return None
@@ -144,7 +144,7 @@ def _together(nodes: Nodes, name: str, back: str, arriving: Grid) -> LayerGrid:
     assert isinstance(other, Linear)
     inputs, both = node.weight.shape[1], np.concatenate([node.weight, other.weight], axis=1).astype(np.float64)
     bias = np.zeros(len(both)) if node.bias is None else node.bias.astype(np.float64)
-    (source,) = other.sources
+    (source,) = other.operands
     neuron = nodes[source.node]
     spikes = _spikes(neuron) if isinstance(neuron, Neuron) and _is_bounded(neuron) else SPIKES
     bound = Grid(arriving.fraction_bits, max(arriving.bound, spikes.bound))

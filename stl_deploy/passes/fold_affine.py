@@ -38,7 +38,7 @@ def _fold(program: Program) -> Rewritten:
         if node.name in in_loops or not _reads_one(node):
             continue
         affine = _affine(node)
-        if affine is None or (affine.offset.any() and known.get(node.sources[0].node) is None):
+        if affine is None or (affine.offset.any() and known.get(node.operands[0].node) is None):
             continue
         readers = _weights_behind(program, node, gone)
         if readers is None:
@@ -54,7 +54,7 @@ def _fold(program: Program) -> Rewritten:
 
 
 def _reads_one(node: Node) -> bool:
-    return len(node.sources) == 1 and not node.sources[0].delay
+    return len(node.operands) == 1 and not node.operands[0].delay
 
 
 def _affine(node: Node) -> _Affine | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Node, Norm, Pool, Scale, Source
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Node, Norm, Operand, Pool, Scale
 from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 
 
@@ -33,11 +33,11 @@ def _fold(nodes: Nodes) -> Nodes:
     for name, layer in nodes.items():
         if not isinstance(layer, Norm):
             continue
-        sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
+        sources = tuple(Operand(renamed.get(s.node, s.node), s.delay) for s in layer.operands)
         before = folded.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
         pool = before if isinstance(before, MaxPool) or (isinstance(before, Pool) and _averages(before)) else None
         before = before if pool is None else _behind(folded, pool)
-        alone = len(readers_of(nodes, layer.sources[0].node)) == 1
+        alone = len(readers_of(nodes, layer.operands[0].node)) == 1
         if alone and isinstance(before, Conv | Linear) and _same_rows(before, layer):
             weight, bias = pending.get(before.name) or _doubles(before)
             scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
@@ -51,7 +51,7 @@ def _fold(nodes: Nodes) -> Nodes:
             if (sign < 0).any():
                 folded[name] = _own_weights(replace(layer, scale=sign, shift=np.zeros_like(shift), mean=None))
                 continue
-            renamed[name] = layer.sources[0].node
+            renamed[name] = layer.operands[0].node
             del folded[name]
         else:
             folded[name] = _own_weights(layer)
@@ -67,7 +67,7 @@ def _averages(pool: Pool) -> bool:
 
 def _behind(nodes: Nodes, pool: MaxPool | Pool) -> Node | None:
     """Return the node that a pool alone reads; None if there are others."""
-    source, *others = pool.sources
+    source, *others = pool.operands
     alone = not others and not source.delay and len(readers_of(nodes, source.node)) == 1
     return nodes.get(source.node) if alone else None
 
@@ -91,17 +91,17 @@ def _own_weights(norm: Norm) -> Node:
         shift = scale * -norm.mean + shift
     if not shift.any():
         shape = (-1, *(1,) * (len(norm.shape) - 1)) if norm.axis == 0 else (-1,)
-        return Scale(name=norm.name, shape=norm.shape, sources=norm.sources, scale=scale.reshape(shape))
+        return Scale(name=norm.name, shape=norm.shape, operands=norm.operands, scale=scale.reshape(shape))
     if len(norm.shape) == 1 or norm.axis == -1:
         return Linear(
             name=norm.name,
             shape=norm.shape,
-            sources=norm.sources,
+            operands=norm.operands,
             weight=np.diag(scale),
             bias=shift,
             input_shape=norm.shape,
         )
-    return pointwise(norm.name, norm.sources, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
+    return pointwise(norm.name, norm.operands, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
 
 
 def _renamed(nodes: Nodes, names: Mapping[str, str]) -> Nodes:
@@ -111,7 +111,7 @@ def _renamed(nodes: Nodes, names: Mapping[str, str]) -> Nodes:
         return name
 
     return {
-        name: replace(layer, sources=tuple(Source(final(s.node), s.delay) for s in layer.sources))
+        name: replace(layer, operands=tuple(Operand(final(s.node), s.delay) for s in layer.operands))
         for name, layer in nodes.items()
     }
 

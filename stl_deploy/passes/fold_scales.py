@@ -19,7 +19,7 @@ def _fold(program: Program) -> Rewritten:
         factors = _rows(program, scale)
         if factors is None:
             continue
-        before: Any = nodes[scale.sources[0].node]
+        before: Any = nodes[scale.operands[0].node]
         column = factors.reshape(-1, *(1,) * (before.weight.ndim - 1))
         bias = None if before.bias is None else before.bias * factors
         nodes[before.name] = replace(before, weight=before.weight * column, bias=bias)
@@ -29,15 +29,15 @@ def _fold(program: Program) -> Rewritten:
 
 def _rows(program: Program, scale: Scale) -> Doubles | None:
     """Return one factor for each row of the weights before a scale; None if it cannot go into them."""
-    if len(scale.sources) != 1 or scale.sources[0].delay:
+    if len(scale.operands) != 1 or scale.operands[0].delay:
         return None
-    before = program.by_name[scale.sources[0].node]
+    before = program.by_name[scale.operands[0].node]
     if not isinstance(before, Linear | Conv) or len(program.readers[before.name]) != 1:
         return None
     if any(
         source.node == scale.name and source.delay
         for reader in program.readers[scale.name]
-        for source in reader.sources
+        for source in reader.operands
     ):
         return None
     whole = np.broadcast_to(np.asarray(scale.scale, np.float64), scale.shape)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 SLUG = "threshold-not-absorbable"
@@ -40,7 +40,7 @@ def _unfoldable(program: Program) -> dict[str, UnsupportedError]:
     for neuron in _changed(program):
         try:
             _require_scalable(neuron)
-            for source in neuron.sources:
+            for source in neuron.operands:
                 _theta(program, neuron, source.node)
         except UnsupportedError as error:
             kept[neuron.name] = error
@@ -49,7 +49,7 @@ def _unfoldable(program: Program) -> dict[str, UnsupportedError]:
 
 def _changed(program: Program) -> list[Neuron]:
     """Return the spiking neurons with thresholds other than 1; a max pool keeps its own."""
-    spiking = [neuron for neuron in program.spiking if not is_max_pool(program, neuron)]
+    spiking = [neuron for neuron in program.spiking if not is_spike_max_pool(program, neuron)]
     return [neuron for neuron in spiking if not (divisor_of(neuron)[0] == 1).all()]
 
 
@@ -60,7 +60,7 @@ def _fold(program: Program) -> Rewritten:
         if neuron.name in kept:
             continue
         divisor, unit = divisor_of(neuron)
-        for name in dict.fromkeys(source.node for source in neuron.sources):
+        for name in dict.fromkeys(source.node for source in neuron.operands):
             node: Any = nodes[name]
             theta = _theta(program, neuron, name)
             weight = node.weight / theta.reshape(-1, *(1,) * (node.weight.ndim - 1))

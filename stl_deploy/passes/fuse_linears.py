@@ -14,7 +14,7 @@ def _fuse(nodes: Nodes) -> Nodes:
     """Fuse two adjacent linear nodes if the result is smaller: W₂·W₁."""
     fused = dict(nodes)
     for name, layer in nodes.items():
-        before = fused.get(layer.sources[0].node) if len(layer.sources) == 1 and not layer.sources[0].delay else None
+        before = fused.get(layer.operands[0].node) if len(layer.operands) == 1 and not layer.operands[0].delay else None
         if not isinstance(layer, Linear) or not isinstance(before, Linear) or len(layer.input_shape) != 1:
             continue
         size = len(layer.weight) * before.weight.shape[1]
@@ -27,7 +27,7 @@ def _fuse(nodes: Nodes) -> Nodes:
         inner = before.weight.astype(np.float64)
         rows = [layer.weight[i : i + 256].astype(np.float64) @ inner for i in range(0, len(layer.weight), 256)]
         fused[name] = replace(
-            layer, weight=np.concatenate(rows), sources=before.sources, input_shape=before.input_shape
+            layer, weight=np.concatenate(rows), operands=before.operands, input_shape=before.input_shape
         )
         del fused[before.name]
     return fused

@@ -12,17 +12,17 @@ def _fuse(nodes: Nodes) -> Nodes:
     """Turn a leaky current that feeds one neuron only into its synapse (CubaLIF)."""
     fused = dict(nodes)
     for name, node in nodes.items():
-        if not isinstance(node, Neuron) or node.decay is None or node.synapse is not None or len(node.sources) != 1:
+        if not isinstance(node, Neuron) or node.decay is None or node.synapse is not None or len(node.operands) != 1:
             continue
-        (source,) = node.sources
+        (source,) = node.operands
         current = fused.get(source.node)
         if not isinstance(current, Neuron) or current.spiking or source.delay or current.decay is None:
             continue
         plain = current.offset is None and current.v_start is None and current.synapse is None
-        readers = sum(s.node == current.name for other in nodes.values() for s in other.sources)
+        readers = sum(s.node == current.name for other in nodes.values() for s in other.operands)
         if plain and readers == 1 and "output" in nodes:
             synapse = Synapse("euler", current.decay, current.gain)
-            fused[name] = replace(node, sources=current.sources, synapse=synapse)
+            fused[name] = replace(node, operands=current.operands, synapse=synapse)
             del fused[current.name]
     return fused
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import round_to_grid
-from stl_deploy.graph.program import Input, Linear, Node, Output, Program, Source
+from stl_deploy.graph.program import Input, Linear, Node, Operand, Output, Program
 
 _WEIGHT_BITS = 20
 """Votes are multiples of 2^-20: with weights that add up to 1 every sum of them is exact in float32."""
@@ -34,8 +34,8 @@ def merge(members: Sequence[Program], weights: Sequence[float] | None = None) ->
     votes = []
     for number, (member, share) in enumerate(zip(members, shares, strict=True), start=1):
         nodes += [_renamed(node, number, share) for node in member.nodes if node.name not in _ENDS]
-        votes.append(Source(f"m{number}_vote"))
-    nodes.append(replace(first.by_name["output"], sources=tuple(votes)))
+        votes.append(Operand(f"m{number}_vote"))
+    nodes.append(replace(first.by_name["output"], operands=tuple(votes)))
     about = {key: value for key, value in first.metadata.items() if key != "grid"} | {"joint": {"weights": shares}}
     return Program(tuple(nodes), first.dt, about)
 
@@ -44,8 +44,8 @@ def _renamed(node: Node, number: int, share: float) -> Node:
     def name(given: str) -> str:
         return given if given in _ENDS else f"m{number}_{given}"
 
-    sources = tuple(Source(name(source.node), source.delay) for source in node.sources)
-    made = replace(node, name=name(node.name), sources=sources)
+    sources = tuple(Operand(name(source.node), source.delay) for source in node.operands)
+    made = replace(node, name=name(node.name), operands=sources)
     if node.name == "vote" and isinstance(made, Linear):
         made = replace(made, weight=round_to_grid(np.asarray(made.weight) * share, _WEIGHT_BITS))
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from stl_deploy.graph.convolutions import line_sum
-from stl_deploy.graph.program import MaxPool, Neuron, Node, Pool, Program, Source, is_binary
+from stl_deploy.graph.program import MaxPool, Neuron, Node, Operand, Pool, Program, is_binary
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 
@@ -16,14 +16,14 @@ def _lower(program: Program) -> Rewritten:
     """Replace max pools of spikes by a sum pool and a threshold of 1/2."""
     lowered: Nodes = {}
     for name, layer in program.by_name.items():
-        if not isinstance(layer, MaxPool) or len(layer.sources) != 1 or not is_binary(program, layer.sources[0].node):
+        if not isinstance(layer, MaxPool) or len(layer.operands) != 1 or not is_binary(program, layer.operands[0].node):
             lowered[name] = layer
             continue
         lowered[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)
         lowered[name] = Neuron(
             name=name,
             shape=layer.shape,
-            sources=(Source(f"{name}_sum"),),
+            operands=(Operand(f"{name}_sum"),),
             decay=None,
             threshold=np.asarray(0.5, np.float32),
         )
@@ -33,11 +33,11 @@ def _lower(program: Program) -> Rewritten:
 def _sum_pool(name: str, pool: MaxPool) -> Node:
     if len(pool.kernel) == 1:
         pad = pool.padding[0][0]
-        return line_sum(name, pool.sources, pool.input_shape, pool.kernel[0], pool.stride[0], pad, 1)
+        return line_sum(name, pool.operands, pool.input_shape, pool.kernel[0], pool.stride[0], pad, 1)
     return Pool(
         name=name,
         shape=pool.shape,
-        sources=pool.sources,
+        operands=pool.operands,
         kernel=pool.kernel,
         stride=pool.stride,
         padding=pool.padding,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stl_deploy.graph.program import Delay, Node, Source
+from stl_deploy.graph.program import Delay, Node, Operand
 from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 
@@ -16,19 +16,19 @@ def _materialise(nodes: Nodes) -> Nodes:
     replaced = dict(nodes)
     for name, node in nodes.items():
         sources = []
-        for source in node.sources:
+        for source in node.operands:
             closing = int(bool(source.delay) and _reaches(nodes, name, source.node))
             more = source.delay - closing
             if more:
                 # In a loop the reader's own, as one with other readers is not moved past when the loop is read back.
                 late = f"{source.node}_late{more}" + f"_to_{name}" * closing
-                delayed = (Source(source.node, closing),)
+                delayed = (Operand(source.node, closing),)
                 shape = nodes[source.node].shape
-                replaced[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
-                sources.append(Source(late))
+                replaced[late] = Delay(name=late, shape=shape, operands=delayed, steps=np.asarray(more, np.int64))
+                sources.append(Operand(late))
             else:
                 sources.append(source)
-        replaced[name] = replace(replaced[name], sources=tuple(sources))
+        replaced[name] = replace(replaced[name], operands=tuple(sources))
     return replaced
 
 
@@ -39,7 +39,7 @@ def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:
         name = waiting.pop()
         if name == start:
             return True
-        for source in nodes[name].sources:
+        for source in nodes[name].operands:
             if source.node not in seen:
                 seen.add(source.node)
                 waiting.append(source.node)

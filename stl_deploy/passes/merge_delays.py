@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import Delay, Linear, Scale, Source
+from stl_deploy.graph.program import Delay, Linear, Operand, Scale
 from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 
 
@@ -26,7 +26,7 @@ class LateTerm:
     Delay nodes that nothing else reads.
     """
 
-    source: Source
+    source: Operand
     layer: str
     base: str
     lag: int
@@ -36,19 +36,19 @@ class LateTerm:
 def late_terms(nodes: Nodes, reader: str, kind: type[Linear] | type[Scale]) -> dict[str, list[LateTerm]]:
     """The terms of a reader by layers of a kind, by the signal that they weigh."""
     by_base: dict[str, list[LateTerm]] = defaultdict(list)
-    for source in nodes[reader].sources:
+    for source in nodes[reader].operands:
         term = _term(nodes, source, kind)
         if term is not None:
             by_base[term.base].append(term)
     return by_base
 
 
-def _term(nodes: Nodes, source: Source, kind: type[Linear] | type[Scale]) -> LateTerm | None:
+def _term(nodes: Nodes, source: Operand, kind: type[Linear] | type[Scale]) -> LateTerm | None:
     at, lag, layer, between = source, source.delay, None, []
     while True:
         node = nodes[at.node]
-        own = len(node.sources) == 1 and len(readers_of(nodes, at.node)) == 1
-        if isinstance(node, Delay) and not node.steps.ndim and len(node.sources) == 1 and (own or layer is not None):
+        own = len(node.operands) == 1 and len(readers_of(nodes, at.node)) == 1
+        if isinstance(node, Delay) and not node.steps.ndim and len(node.operands) == 1 and (own or layer is not None):
             lag += int(node.steps)
             between += [at.node] if own else []
         elif isinstance(node, Scale) and own and not node.scale.ndim and node.scale == 1:
@@ -57,14 +57,14 @@ def _term(nodes: Nodes, source: Source, kind: type[Linear] | type[Scale]) -> Lat
             layer = at.node
         else:
             return None if layer is None else LateTerm(source, layer, at.node, lag, tuple(between))
-        at = node.sources[0]
+        at = node.operands[0]
         lag += at.delay
 
 
 def without(nodes: Nodes, terms: Collection[LateTerm], reader: str) -> None:
     """Take terms and what they alone read out of the nodes."""
     gone = {term.source for term in terms}
-    nodes[reader] = replace(nodes[reader], sources=tuple(s for s in nodes[reader].sources if s not in gone))
+    nodes[reader] = replace(nodes[reader], operands=tuple(s for s in nodes[reader].operands if s not in gone))
     for term in terms:
         for name in (term.layer, *term.between):
             nodes.pop(name, None)
@@ -81,12 +81,12 @@ def _merge(nodes: Nodes) -> Nodes:
             steps, scale = shared
             late = f"{base}_late_to_{name}"
             without(rewritten, terms, name)
-            rewritten[late] = Delay(name=late, shape=steps.shape, sources=(Source(base),), steps=steps)
+            rewritten[late] = Delay(name=late, shape=steps.shape, operands=(Operand(base),), steps=steps)
             if not (scale == 1).all():
                 scaled = f"{late}_scale"
-                rewritten[scaled] = Scale(name=scaled, shape=steps.shape, sources=(Source(late),), scale=scale)
+                rewritten[scaled] = Scale(name=scaled, shape=steps.shape, operands=(Operand(late),), scale=scale)
                 late = scaled
-            rewritten[name] = replace(rewritten[name], sources=(Source(late), *rewritten[name].sources))
+            rewritten[name] = replace(rewritten[name], operands=(Operand(late), *rewritten[name].operands))
     return rewritten
 
 

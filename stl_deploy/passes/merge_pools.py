@@ -26,7 +26,7 @@ import numpy as np
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Pool, Program, Reshape, is_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Pool, Program, Reshape, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
@@ -60,7 +60,7 @@ def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
     node: Node = pool
     while True:
         readers = program.readers[node.name]
-        if len(readers) != 1 or is_max_pool(program, readers[0]):
+        if len(readers) != 1 or is_spike_max_pool(program, readers[0]):
             return None
         node = readers[0]
         chain.append(node)
@@ -72,7 +72,7 @@ def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
 
 def _weights_before(program: Program, pool: Pool) -> Conv | None:
     """Return the convolution that a pool without padding alone reads; None if there is none."""
-    (source, *others) = pool.sources
+    (source, *others) = pool.operands
     node = program.by_name[source.node]
     alone = not others and not source.delay and len(program.readers[node.name]) == 1
     unpadded = not any(before or after for before, after in pool.padding)
@@ -104,7 +104,7 @@ def _strided(conv: Conv, pool: Pool) -> Conv:
 def _merge(nodes: Nodes, pool: Pool, chain: list[Node]) -> None:
     """Replace the nodes from behind a pool to its weights, in place; the caller bypasses the pool."""
     target = nodes[chain[-1].name]
-    if any(len(node.sources) != 1 or node.sources[0].delay for node in chain) or len(pool.sources) != 1:
+    if any(len(node.operands) != 1 or node.operands[0].delay for node in chain) or len(pool.operands) != 1:
         _refuse(pool, f"'{target.name}' adds up other values, too, or takes them a step late", "merge it by hand")
     if isinstance(target, Conv):
         if len(chain) > 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.graph.program import Doubles, Gather, Norm, Product, Reshape, Shape, Source
+from stl_deploy.graph.program import Doubles, Gather, Norm, Operand, Product, Reshape, Shape
 from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 from stl_deploy.passes.permutations import bijective
 
@@ -31,9 +31,9 @@ def _move(nodes: Nodes) -> Nodes:
 def _swapped(nodes: Nodes, name: str) -> bool:
     """Move one norm in front of what it reads, if that only rearranges values for it; return whether it was moved."""
     norm = nodes[name]
-    if not isinstance(norm, Norm) or len(norm.sources) != 1 or norm.sources[0].delay:
+    if not isinstance(norm, Norm) or len(norm.operands) != 1 or norm.operands[0].delay:
         return False
-    order = nodes[norm.sources[0].node]
+    order = nodes[norm.operands[0].node]
     if not isinstance(order, Gather | Reshape) or len(readers_of(nodes, order.name)) != 1:
         return False
     if isinstance(order, Gather) and not bijective(order):
@@ -48,10 +48,10 @@ def _swapped(nodes: Nodes, name: str) -> bool:
     numbers: dict[str, Any] = {"scale": norm.scale[order_of_channels], "shift": norm.shift[order_of_channels]}
     mean: Doubles | None = None if norm.mean is None else norm.mean[order_of_channels]
     for reader in readers_of(nodes, name):
-        sources = tuple(Source(order.name, s.delay) if s.node == name else s for s in reader.sources)
-        nodes[reader.name] = replace(reader, sources=sources)
-    nodes[name] = replace(norm, shape=order.input_shape, sources=order.sources, axis=axis, mean=mean, **numbers)
-    nodes[order.name] = replace(order, sources=(Source(name),))
+        sources = tuple(Operand(order.name, s.delay) if s.node == name else s for s in reader.operands)
+        nodes[reader.name] = replace(reader, operands=sources)
+    nodes[name] = replace(norm, shape=order.input_shape, operands=order.operands, axis=axis, mean=mean, **numbers)
+    nodes[order.name] = replace(order, operands=(Operand(name),))
     return True
 
 

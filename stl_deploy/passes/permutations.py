@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.convolutions import MAX_DENSE, pointwise
-from stl_deploy.graph.program import Conv, Gather, Input, Linear, Node, Output, Pool, Program, Reshape, Shape, Source
+from stl_deploy.graph.program import Conv, Gather, Input, Linear, Node, Operand, Output, Pool, Program, Reshape, Shape
 from stl_deploy.graph.run import run
 
 Indices = NDArray[np.int64]
@@ -32,7 +32,7 @@ def gather_of(node: Reshape, indices: Indices) -> Gather:
     return Gather(
         name=node.name,
         shape=node.shape,
-        sources=node.sources,
+        operands=node.operands,
         indices=indices.reshape(node.shape),
         input_shape=node.input_shape,
     )
@@ -99,18 +99,18 @@ def selection(gather: Gather) -> Node:
     weight[np.flatnonzero(rows >= 0), rows[rows >= 0]] = 1
     if channels is None:
         return Linear(
-            name=gather.name, shape=(count,), sources=gather.sources, weight=weight, bias=None, input_shape=(size,)
+            name=gather.name, shape=(count,), operands=gather.operands, weight=weight, bias=None, input_shape=(size,)
         )
-    return pointwise(gather.name, gather.sources, gather.input_shape, weight)
+    return pointwise(gather.name, gather.operands, gather.input_shape, weight)
 
 
 def dense(node: Conv | Linear | Pool) -> Linear:
     """Return a linear operation as weights on the flat values: its outputs for unit vectors."""
     count, made = prod(node.input_shape), prod(node.shape)
     _require_size(node, count * made)
-    alone = replace(node, sources=(Source("x"),))
-    inner: tuple[Node, ...] = (Input(name="x", shape=node.input_shape, sources=()), alone)
-    program = Program((*inner, Output(name="y", shape=node.shape, sources=(Source(node.name),))), 1.0)
+    alone = replace(node, operands=(Operand("x"),))
+    inner: tuple[Node, ...] = (Input(name="x", shape=node.input_shape, operands=()), alone)
+    program = Program((*inner, Output(name="y", shape=node.shape, operands=(Operand(node.name),))), 1.0)
     units = np.eye(count, dtype=np.float32).reshape(1, count, *node.input_shape)
     bias = run(program, np.zeros((1, 1, *node.input_shape), np.float32)).y.reshape(made)
     if not isinstance(alone, Pool):
@@ -119,7 +119,7 @@ def dense(node: Conv | Linear | Pool) -> Linear:
     return Linear(
         name=node.name,
         shape=(made,),
-        sources=node.sources,
+        operands=node.operands,
         weight=weight,
         bias=bias if bias.any() else None,
         input_shape=(count,),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.graph.program import Concat, Conv, Linear, Node, Source
+from stl_deploy.graph.program import Concat, Conv, Linear, Node, Operand
 from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 
@@ -18,7 +18,7 @@ def _split_all(nodes: Nodes) -> Nodes:
     for name in nodes:
         layer = layers[name]
         if isinstance(layer, Concat):
-            readers = [r for r in layers.values() if any(s.node == name for s in r.sources)]
+            readers = [r for r in layers.values() if any(s.node == name for s in r.operands)]
             if all(_splits(layers, reader) for reader in readers):
                 for reader in readers:
                     _split(layers, layer, reader)
@@ -30,26 +30,26 @@ def _split_all(nodes: Nodes) -> Nodes:
 
 def _flat(nodes: Nodes, concat: Concat) -> Concat:
     """Flatten nested concatenations."""
-    sources: list[Source] = []
+    sources: list[Operand] = []
     sizes: list[int] = []
-    for source, size in zip(concat.sources, concat.sizes, strict=True):
+    for source, size in zip(concat.operands, concat.sizes, strict=True):
         inner = nodes[source.node]
         if isinstance(inner, Concat):
             inner = _flat(nodes, inner)
-            sources += (Source(part.node, part.delay + source.delay) for part in inner.sources)
+            sources += (Operand(part.node, part.delay + source.delay) for part in inner.operands)
             sizes += inner.sizes
         else:
             sources.append(source)
             sizes.append(size)
-    return replace(concat, sources=tuple(sources), sizes=tuple(sizes))
+    return replace(concat, operands=tuple(sources), sizes=tuple(sizes))
 
 
 def _splits(nodes: Nodes, reader: Node) -> bool:
     """Return whether a concatenation can go into the weights of ``reader``, which becomes a sum with one reader."""
-    summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.sources) for r in nodes.values())
+    summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.operands) for r in nodes.values())
     return (
         summed
-        and len(reader.sources) == 1
+        and len(reader.operands) == 1
         and (
             (isinstance(reader, Conv) and reader.groups == 1)
             or (isinstance(reader, Linear) and len(reader.input_shape) == 1)
@@ -61,12 +61,12 @@ def _split(nodes: Nodes, concat: Concat, reader: Node) -> None:
     """Make synapses for each part; readers of ``reader`` read all of them."""
     assert isinstance(reader, Conv | Linear)
     start, parts = 0, []
-    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+    for number, (source, size) in enumerate(zip(concat.operands, concat.sizes, strict=True)):
         name = reader.name if not number else f"{reader.name}_{number + 1}"
         part = replace(
             reader,
             name=name,
-            sources=(Source(source.node, source.delay + reader.sources[0].delay),),
+            operands=(Operand(source.node, source.delay + reader.operands[0].delay),),
             weight=np.ascontiguousarray(reader.weight[:, start : start + size]),
             bias=reader.bias if not number else None,
             input_shape=(size, *reader.input_shape[1:]),
@@ -81,14 +81,14 @@ def _scatter(nodes: Nodes, concat: Concat) -> None:
     """Place each part by weights of 0 and 1."""
     start, channels = 0, concat.shape[0]
     ends = []
-    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+    for number, (source, size) in enumerate(zip(concat.operands, concat.sizes, strict=True)):
         weight = np.zeros((channels, size), np.float32)
         weight[np.arange(start, start + size), np.arange(size)] = 1
         name = f"{concat.name}_{number + 1}"
         shape = (size, *concat.shape[1:])
         if len(shape) == 1:
             nodes[name] = Linear(
-                name=name, shape=concat.shape, sources=(source,), weight=weight, bias=None, input_shape=shape
+                name=name, shape=concat.shape, operands=(source,), weight=weight, bias=None, input_shape=shape
             )
         else:
             nodes[name] = pointwise(name, (source,), shape, weight)
@@ -101,9 +101,9 @@ def _scatter(nodes: Nodes, concat: Concat) -> None:
 def _read_all(nodes: Nodes, name: str, parts: Sequence[str]) -> None:
     """Let readers of ``name`` read the sum of ``parts``."""
     for reader, layer in list(nodes.items()):
-        if any(s.node == name for s in layer.sources):
-            wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == name else [s.node])]
-            nodes[reader] = replace(layer, sources=tuple(wide))
+        if any(s.node == name for s in layer.operands):
+            wide = [Operand(p, s.delay) for s in layer.operands for p in (parts if s.node == name else [s.node])]
+            nodes[reader] = replace(layer, operands=tuple(wide))
 
 
 PASS = Pass("split_concats", rewrite(_split_all), "real", removes=(Concat,))

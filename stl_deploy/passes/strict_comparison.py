@@ -18,7 +18,7 @@ def _strict(nodes: Nodes) -> Nodes:
 
 
 def _below(node: Neuron) -> Neuron:
-    if node.threshold is None or node.compare != "ge" or node.reset != "value" or node.many or node.adaptation:
+    if node.threshold is None or node.compare != "ge" or node.reset != "value" or node.multi_spike or node.adaptation:
         return node
     threshold = np.nextafter(node.threshold.astype(np.float32), np.float32(-np.inf))
     return replace(node, compare="gt", threshold=threshold)

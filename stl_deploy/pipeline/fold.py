@@ -116,4 +116,4 @@ def _is_beyond_nir(node: Node) -> bool:
 
 
 def _is_neuron_beyond_nir(neuron: Neuron) -> bool:
-    return neuron.adaptation is not None or (neuron.many and (neuron.rounding != "down" or neuron.decay is None))
+    return neuron.adaptation is not None or (neuron.multi_spike and (neuron.rounding != "down" or neuron.decay is None))

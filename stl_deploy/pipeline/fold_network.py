@@ -118,7 +118,7 @@ def _require_spikes(neuron: Neuron, currents: Floats, spikes: Floats) -> None:
     for x, expected in zip(currents, spikes, strict=True):
         state.charge(x)
         potentials = np.abs(state.v / neuron.threshold)
-        steps = np.clip(np.rint(potentials), 1, neuron.cap) if neuron.many else 1
+        steps = np.clip(np.rint(potentials), 1, neuron.cap) if neuron.multi_spike else 1
         near = np.abs(potentials - steps) <= _NEAR * max(1.0, float(potentials.max()))
         state.release(out)
         differ: NDArray[np.bool_] = out != expected

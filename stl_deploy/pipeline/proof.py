@@ -326,15 +326,15 @@ def prove_output(
 def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
     """Return a layer's input when every spiking layer before it spikes as ``given``."""
     needed: dict[str, Node] = {}
-    waiting = [source.node for source in layer.sources]
+    waiting = [source.node for source in layer.operands]
     while waiting:
         name = waiting.pop()
         if name in needed:
             continue
         node = program.by_name[name]
-        needed[name] = Input(name=name, shape=node.shape, sources=()) if name in given else node
-        waiting += [source.node for source in needed[name].sources]
-    output = Output(name="arriving", shape=layer.shape, sources=layer.sources)
+        needed[name] = Input(name=name, shape=node.shape, operands=()) if name in given else node
+        waiting += [source.node for source in needed[name].operands]
+    output = Output(name="arriving", shape=layer.shape, operands=layer.operands)
     while output.name in needed:
         output = replace(output, name=output.name + "_")
     order: list[Node] = [node for node in needed.values() if isinstance(node, Input)]

@@ -13,7 +13,7 @@ from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
-from stl_deploy.runs.source import PROGRAM, TEST_INPUT, Source, open_program, open_source, tell
+from stl_deploy.runs.source import PROGRAM, TEST_INPUT, NetworkSource, open_program, open_source, tell
 
 
 def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:
@@ -42,7 +42,7 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
     return SpikingGraph(graph, reading.dialect, sample=sample, name=name)
 
 
-def open_network(source: Source, dialect: str | None = None, *, say: Console | None = None) -> SpikingGraph:
+def open_network(source: NetworkSource, dialect: str | None = None, *, say: Console | None = None) -> SpikingGraph:
     """Open the network of a run folder or a file for verbs in memory; see `stl_deploy.runs.source.open_program`."""
     if source.kind == PROGRAM:
         return SpikingGraph(open_program(source, dialect), name=source.file.stem)

@@ -32,7 +32,7 @@ TEST_INPUT = "test.npz"
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkSource:
     """A SOURCE: its kind (``run``, or the name of a format), its path, and the file that holds the network."""
 
     kind: str
@@ -53,13 +53,13 @@ def is_network_file(path: Path) -> bool:
     return format_of(path) is not None and open_source(path).kind in (GRAPH, PROGRAM)
 
 
-def open_source(path: Path, *, artifacts: bool = False) -> Source:
+def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
     """Identify ``path``; artifacts: the verb takes every format's, not only graphs.
 
     Raises InputError if it does not exist, or the verb does not take its kind.
     """
     if (path / "net.nir").is_file():
-        return Source(RUN, path, path / "net.nir")
+        return NetworkSource(RUN, path, path / "net.nir")
     if not path.exists():
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     artifact = format_of(path)
@@ -73,7 +73,7 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
                     python=f"stl_deploy.verbs.fold(Path({str(path)!r}), Path({str(path / 'net.nir')!r}))",
                 )
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found {actual}")
-    return Source(artifact.name, path, path)
+    return NetworkSource(artifact.name, path, path)
 
 
 def named(path: Path) -> str:
@@ -93,7 +93,7 @@ def _accepted(artifacts: bool) -> str:
 
 
 def open_program(
-    source: Source, dialect: str | None = None, *, say: Console | None = None, or_spec: bool = False
+    source: NetworkSource, dialect: str | None = None, *, say: Console | None = None, or_spec: bool = False
 ) -> Program:
     """Read the Program of a run folder or .nir file; ``dialect``: a preset's name or a .json file.
 
@@ -115,7 +115,9 @@ def tell(reading: DialectChoice, say: Console | None) -> None:
             say.warn(reading.unspecified_options)
 
 
-def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, DialectChoice]:
+def open_reading(
+    source: NetworkSource, dialect: str | None = None, *, or_spec: bool = False
+) -> tuple[Program, DialectChoice]:
     """Read as `open_program`, and return the reading; the metadata of a NIR graph's Program hold the dialect."""
     if source.kind == PROGRAM:
         return _open_program_file(source, dialect)
@@ -125,14 +127,14 @@ def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = 
     return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
 
 
-def _open_program_file(source: Source, dialect: str | None) -> tuple[Program, DialectChoice]:
+def _open_program_file(source: NetworkSource, dialect: str | None) -> tuple[Program, DialectChoice]:
     if dialect is not None:
         raise InputError(f"{source.path}: a dialect is of .nir files; a .program file leaves nothing open")
     program = read_program(source.file)
     return program, DialectChoice(Dialect(dt=program.dt), "metadata", "Dialect: none needed, as the file is a Program.")
 
 
-def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
+def read_for(source: NetworkSource, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
     """Read input and labels of an npz file (see `read_inputs`); warn if time and batch axes seem swapped.
 
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
@@ -151,7 +153,7 @@ def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput
     return x, labels
 
 
-def _usual_steps(source: Source, program: Program) -> tuple[int | None, str]:
+def _usual_steps(source: NetworkSource, program: Program) -> tuple[int | None, str]:
     """Return the steps of capture or training, if known, and which of them, in words."""
     captured = program.metadata.get(CAPTURED)
     if isinstance(captured, Mapping):
@@ -178,14 +180,14 @@ class ProgramInput(NamedTuple):
     is_random: bool = False
 
 
-def run_of(source: Source) -> Path | None:
+def run_of(source: NetworkSource) -> Path | None:
     """Return the run folder that a source is, or that a ``net.nir`` lies in with its configuration; None without."""
     folder = source.path if source.kind == RUN else source.path.parent
     whole = (folder / "config.yaml").is_file() and (source.kind == RUN or source.path.name == "net.nir")
     return folder if whole else None
 
 
-def program_input(source: Source, program: Program, file: Path | None) -> ProgramInput:
+def program_input(source: NetworkSource, program: Program, file: Path | None) -> ProgramInput:
     """Return a network's input: the npz file given; else its run folder's test samples; else `drawn`.
 
     Of a file as many samples as `compared` allows.
@@ -199,7 +201,7 @@ def program_input(source: Source, program: Program, file: Path | None) -> Progra
     return ProgramInput(*compared(program, *read_for(source, program, file), str(file)))
 
 
-def input_of(source: Source, given: Path | None) -> Path:
+def input_of(source: NetworkSource, given: Path | None) -> Path:
     """Return the given input file, else a run folder's own test samples; raise InputError if there are none."""
     if given is not None:
         return given

@@ -255,7 +255,7 @@ def _first_difference(population: Population, fitted: Fitted, code: _Code) -> in
         if neuron.threshold is not None:
             beside |= np.abs(potential - state.threshold) <= coarse
         state.release(out)
-        if threshold is not None and not neuron.many:
+        if threshold is not None and not neuron.multi_spike:
             fired = np.broadcast_to(code.at(threshold.signal, step).numpy(), shape) != 0
             if bool((same & ~beside & (fired != (out != 0))).any()):
                 return step

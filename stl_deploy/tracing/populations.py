@@ -49,7 +49,7 @@ def _fitted(population: Population) -> Fitted:
     neuron = Neuron(
         name="",
         shape=shape,
-        sources=(),
+        operands=(),
         decay=compact(population.decay, shape),
         threshold=None if threshold is None else compact(threshold.theta.expand((1, *shape)), shape),
         gain=_unless(compact(common, shape), 1),
@@ -88,7 +88,7 @@ def counting(threshold: Threshold | None) -> dict[str, Any]:
             "s = (v > θ / 2).float()",
             line=where.line,
         )
-    return {"many": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
+    return {"multi_spike": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
 
 
 def _split_gains(gains: tuple[Tensor, ...], *, alone: bool) -> tuple[Tensor, tuple[Tensor | None, ...]]:

@@ -33,7 +33,7 @@ from stl_deploy.pipeline.artifacts import show_parity
 from stl_deploy.pipeline.read import open_network
 from stl_deploy.pipeline.results import Exported, Simulation
 from stl_deploy.runs.manifest import check_network
-from stl_deploy.runs.source import RUN, Source, open_program, open_source, program_input, read_for, run_of
+from stl_deploy.runs.source import RUN, NetworkSource, open_program, open_source, program_input, read_for, run_of
 
 CALIBRATION = 256
 """Training images of a run that integers are chosen by."""
@@ -79,7 +79,7 @@ def export(
     )
 
 
-def _calibration(source: Source, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
+def _calibration(source: NetworkSource, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
     """Return a run folder's training images, if no input was given."""
     folder = run_of(source)
     if folder is None or input_file is not None:

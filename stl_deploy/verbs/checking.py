@@ -30,7 +30,7 @@ from stl_deploy.graph.show import Row, table
 from stl_deploy.pipeline.check import check_as_program, declared_grid, seen_coding, targets_asked
 from stl_deploy.report.text.check import show as tell
 from stl_deploy.report.text.check import show_effects, show_folder
-from stl_deploy.runs.source import PROGRAM, Source, open_program, open_source, read_for
+from stl_deploy.runs.source import PROGRAM, NetworkSource, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def check(
     return report
 
 
-def _artifact(source: Source) -> CheckReport:
+def _artifact(source: NetworkSource) -> CheckReport:
     """Return whether an artifact can be read back, and its layers, held by its own target."""
     of = find_format(source.kind)
     try:
@@ -201,7 +201,7 @@ def show(
     return [row.as_dict() for row in rows]
 
 
-def artifact_rows(source: Source) -> Sequence[Row]:
+def artifact_rows(source: NetworkSource) -> Sequence[Row]:
     """Return the layers of an artifact; raise InputError for a format without layers."""
     of = find_format(source.kind)
     if not isinstance(of, ListsLayers):

@@ -19,7 +19,7 @@ from stl_deploy.graph.program import (
     Program,
     Reshape,
     Scale,
-    is_max_pool,
+    is_spike_max_pool,
 )
 from stl_deploy.graph.run import run
 
@@ -83,15 +83,15 @@ class Walk:
     def __init__(self, program: Program, x: np.ndarray, coding: str) -> None:
         self.program, self.coding = program, coding
         self.y = dict(run(program, x, record=list(program.by_name)).recorded)
-        self.x = {n.name: self._summed(n) for n in program.nodes if n.sources}
+        self.x = {n.name: self._summed(n) for n in program.nodes if n.operands}
         self.T, self.B = x.shape[:2]
         self.lists = {n.name: synapse_list(n) for n in program.nodes}
 
     def _summed(self, node: Node) -> np.ndarray:
         if isinstance(node, Concat):
-            return np.concatenate([_delayed(self.y[s.node], s.delay) for s in node.sources], axis=2)
-        total = _delayed(self.y[node.sources[0].node], node.sources[0].delay)
-        for source in node.sources[1:]:
+            return np.concatenate([_delayed(self.y[s.node], s.delay) for s in node.operands], axis=2)
+        total = _delayed(self.y[node.operands[0].node], node.operands[0].delay)
+        for source in node.operands[1:]:
             total = total + _delayed(self.y[source.node], source.delay)
         return total
 
@@ -137,22 +137,22 @@ class Walk:
 
     def binary(self, node: Node) -> bool:
         """Whether only 0 and 1 can arrive at the node."""
-        if len(node.sources) != 1:
+        if len(node.operands) != 1:
             return False
-        before = self.program.by_name[node.sources[0].node]
+        before = self.program.by_name[node.operands[0].node]
         if isinstance(before, Neuron):
-            return before.threshold is not None and not before.many
+            return before.threshold is not None and not before.multi_spike
         if isinstance(before, Reshape | Delay | MaxPool | Gather):
             return self.binary(before)
-        return not before.sources and self.coding == "spikes"
+        return not before.operands and self.coding == "spikes"
 
     def folded(self, node: Node) -> int | None:
         """Follow single events forward: through every window, then every synapse of the node."""
         chain: list[Node] = []
         here = node
-        while len(here.sources) == 1 and here.sources[0].delay == 0:
-            here = self.program.by_name[here.sources[0].node]
-            if not (isinstance(here, Pool | Reshape) or is_max_pool(self.program, here)):
+        while len(here.operands) == 1 and here.operands[0].delay == 0:
+            here = self.program.by_name[here.operands[0].node]
+            if not (isinstance(here, Pool | Reshape) or is_spike_max_pool(self.program, here)):
                 break
             chain.append(here)
         while chain and not isinstance(chain[-1], Pool):
@@ -185,7 +185,7 @@ class Walk:
         }
 
     def _arrives(self, node: Node, t: int, b: int, i: Index) -> bool:
-        return any(self._leaves(self.program.by_name[s.node], t - s.delay, b, i) for s in node.sources)
+        return any(self._leaves(self.program.by_name[s.node], t - s.delay, b, i) for s in node.operands)
 
     def _leaves(self, node: Node, t: int, b: int, i: Index) -> bool:
         if t < 0:
@@ -202,7 +202,7 @@ class Walk:
             return place >= 0 and self._arrives(node, t, b, at)
         if isinstance(node, Concat):
             part, row = divmod(i[0], node.sizes[0])
-            source = node.sources[part]
+            source = node.operands[part]
             return self._leaves(self.program.by_name[source.node], t - source.delay, b, (row, *i[1:]))
         if isinstance(node, MaxPool):
             return any(self._arrives(node, t, b, at) for at, to, _ in self.lists[node.name][0] if to == i)
@@ -261,7 +261,7 @@ class Walk:
         kept.append(node.threshold is not None and node.reset in ("subtract_delayed", "value_delayed"))
         places = len(indices(node.shape))
         moved = sum(kept) * places * self.T * self.B
-        valued = node.many or node.threshold is None
+        valued = node.multi_spike or node.threshold is None
         return {
             "state_words": sum(kept),
             "state_bits": 32,

@@ -18,13 +18,13 @@ from stl_deploy.graph.program import (
     MaxPool,
     Neuron,
     Node,
+    Operand,
     Output,
     Pool,
     Program,
     Reshape,
     Scale,
     Shape,
-    Source,
 )
 
 Draw = Callable[..., object]
@@ -38,7 +38,7 @@ def lif(name: str, source: str, shape: Shape, threshold: float = 1.0, decay: flo
     return Neuron(
         name=name,
         shape=shape,
-        sources=(Source(source),),
+        operands=(Operand(source),),
         decay=None if decay is None else f32(decay),
         threshold=f32(threshold),
         compare="ge",
@@ -51,7 +51,7 @@ def linear(name: str, source: str, weight: object, bias: object = None, delay: i
     return Linear(
         name=name,
         shape=(w.shape[0],),
-        sources=(Source(source, delay),),
+        operands=(Operand(source, delay),),
         weight=w,
         bias=None if bias is None else f32(bias),
         input_shape=(w.shape[1],),
@@ -82,7 +82,7 @@ def conv(
     return Conv(
         name=name,
         shape=(weight.shape[0], *space),
-        sources=(Source(source),),
+        operands=(Operand(source),),
         weight=f32(weight),
         bias=None if bias is None else f32(bias),
         stride=stride,
@@ -109,7 +109,7 @@ def pool(
     return Pool(
         name=name,
         shape=(*input_shape[:-2], *space),
-        sources=(Source(source),),
+        operands=(Operand(source),),
         kernel=kernel,
         stride=stride,
         padding=padding,
@@ -120,11 +120,11 @@ def pool(
 
 def program(*nodes: Node, metadata: dict[str, object] | None = None) -> Program:
     last = nodes[-1]
-    return Program((*nodes, Output(name="out", shape=last.shape, sources=(Source(last.name),))), 1e-3, metadata or {})
+    return Program((*nodes, Output(name="out", shape=last.shape, operands=(Operand(last.name),))), 1e-3, metadata or {})
 
 
 def start(shape: Shape) -> Input:
-    return Input(name="in", shape=shape, sources=())
+    return Input(name="in", shape=shape, operands=())
 
 
 _WEIGHTS = st.sampled_from([-1.0, 0.0, 0.0, 0.5, 1.0])
@@ -170,7 +170,7 @@ def _max_pool(draw: st.DrawFn, name: str, source: str, shape: Shape) -> MaxPool:
     return MaxPool(
         name=name,
         shape=(shape[0], *space),
-        sources=(Source(source),),
+        operands=(Operand(source),),
         kernel=kernel,
         stride=stride,
         padding=padding,
@@ -186,10 +186,10 @@ def _neuron(draw: st.DrawFn, name: str, source: str, shape: Shape) -> Neuron:
     return Neuron(
         name=name,
         shape=shape,
-        sources=(Source(source),),
+        operands=(Operand(source),),
         decay=f32(0.5),
         threshold=None if kind == "li" else f32(0.5),
-        many=kind == "many",
+        multi_spike=kind == "many",
         reset="subtract",
         compare="ge",
     )
@@ -216,35 +216,35 @@ def programs(draw: st.DrawFn) -> Program:
                 node = Linear(
                     name=name,
                     shape=(*shape[:-1], out),
-                    sources=(Source(before.name),),
+                    operands=(Operand(before.name),),
                     weight=_weights(draw, out, shape[-1]),
                     bias=bias,
                     input_shape=shape,
                 )
             case "scale":
                 scale = _weights(draw, *shape) if draw(st.booleans()) else f32(0.5)
-                node = Scale(name=name, shape=shape, sources=(Source(before.name),), scale=scale)
+                node = Scale(name=name, shape=shape, operands=(Operand(before.name),), scale=scale)
             case "neuron":
                 node = draw(_neuron(name, before.name, shape))
             case "delay":
                 steps = np.asarray(
                     draw(st.lists(st.integers(0, 2), min_size=prod(shape), max_size=prod(shape))), np.int64
                 ).reshape(shape)
-                node = Delay(name=name, shape=shape, sources=(Source(before.name),), steps=steps)
+                node = Delay(name=name, shape=shape, operands=(Operand(before.name),), steps=steps)
             case "flatten":
-                node = Reshape(name=name, shape=(prod(shape),), sources=(Source(before.name),), input_shape=shape)
+                node = Reshape(name=name, shape=(prod(shape),), operands=(Operand(before.name),), input_shape=shape)
             case "loop":
                 cell = lif(name, before.name, shape)
                 back = Linear(
                     name=f"{name}_back",
                     shape=shape,
-                    sources=(Source(name),),
+                    operands=(Operand(name),),
                     weight=_weights(draw, shape[-1], shape[-1]),
                     bias=None,
                     input_shape=shape,
                 )
-                sources = (Source(before.name), Source(back.name, delay=1))
-                nodes += [Neuron(**{**vars(cell), "sources": sources}), back]
+                sources = (Operand(before.name), Operand(back.name, delay=1))
+                nodes += [Neuron(**{**vars(cell), "operands": sources}), back]
                 continue
             case "gather":
                 count = draw(st.integers(1, 4))
@@ -252,13 +252,13 @@ def programs(draw: st.DrawFn) -> Program:
                 node = Gather(
                     name=name,
                     shape=(count,),
-                    sources=(Source(before.name),),
+                    operands=(Operand(before.name),),
                     indices=np.asarray(places, np.int64),
                     input_shape=shape,
                 )
             case "concat":
-                parts = (Source(before.name), Source(before.name, delay=draw(st.integers(0, 1))))
-                nodes.append(Concat(name=name, shape=(2 * shape[0], *shape[1:]), sources=parts, sizes=(shape[0],) * 2))
+                parts = (Operand(before.name), Operand(before.name, delay=draw(st.integers(0, 1))))
+                nodes.append(Concat(name=name, shape=(2 * shape[0], *shape[1:]), operands=parts, sizes=(shape[0],) * 2))
                 continue
             case "max pool":
                 node = draw(_max_pool(name, before.name, shape))
@@ -273,12 +273,12 @@ def programs(draw: st.DrawFn) -> Program:
 def _with_fork(draw: st.DrawFn, nodes: list[Node], node: Node, shape: Shape) -> Node:
     """Now and then a delayed source, or a second, possibly delayed, one of the same shape."""
     if not draw(st.integers(0, 5)):
-        node = type(node)(**{**vars(node), "sources": (Source(node.sources[0].node, delay=1),)})
+        node = type(node)(**{**vars(node), "operands": (Operand(node.operands[0].node, delay=1),)})
     others = [n.name for n in nodes[:-1] if n.shape == shape]
     if not others or draw(st.integers(0, 3)):
         return node
-    other = Source(draw(st.sampled_from(others)), delay=draw(st.integers(0, 1)))
-    return type(node)(**{**vars(node), "sources": (*node.sources, other)})
+    other = Operand(draw(st.sampled_from(others)), delay=draw(st.integers(0, 1)))
+    return type(node)(**{**vars(node), "operands": (*node.operands, other)})
 
 
 @st.composite

@@ -12,7 +12,7 @@ from stl_deploy.energy import measure_energy
 from stl_deploy.energy.counts.taps import dense_macs
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Conv, Linear, Program, Reshape, Source
+from stl_deploy.graph.program import Conv, Linear, Operand, Program, Reshape
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.fold_network import fold
@@ -35,7 +35,7 @@ def spiking() -> Program:
         lif("lif1", "conv1", (3, 8, 8)),
         pool("pool1", "lif1", (3, 8, 8), divisor=4),
     )
-    flat = Reshape(name="flat", shape=(48,), sources=(Source("pool1"),), input_shape=(3, 4, 4))
+    flat = Reshape(name="flat", shape=(48,), operands=(Operand("pool1"),), input_shape=(3, 4, 4))
     rest = (linear("linear1", "flat", np.ones((20, 48))), lif("lif2", "linear1", (20,)))
     return program(*nodes, flat, *rest, linear("vote", "lif2", np.ones((10, 20))))
 

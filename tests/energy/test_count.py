@@ -12,7 +12,7 @@ from stl_deploy.energy.counts.neuron_ops import layer_ops
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.memory import memory_of
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Pool, Program, Reshape, Scale, Source
+from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Operand, Pool, Program, Reshape, Scale
 from stl_deploy.graph.run import run
 from tests.energy.brute import Walk
 from tests.energy.nets import conv, f32, inputs, lif, linear, pool, program, programs, start
@@ -94,7 +94,7 @@ def test_a_negative_bias_touches_at_every_step() -> None:
 def test_a_pool_read_with_delay_is_not_folded() -> None:
     late = conv("c", "p", np.ones((1, 1, 1, 1)), (1, 2, 2))
     net = program(
-        start((1, 4, 4)), pool("p", "in", (1, 4, 4)), Conv(**{**vars(late), "sources": (Source("p", delay=1),)})
+        start((1, 4, 4)), pool("p", "in", (1, 4, 4)), Conv(**{**vars(late), "operands": (Operand("p", delay=1),)})
     )
     assert count(net, np.ones((2, 1, 1, 4, 4), np.float32)).weighted["c"].synops_pool_folded is None
 
@@ -104,7 +104,7 @@ def test_recurrent_events_arrive_one_step_later() -> None:
     net = program(
         start((1,)),
         linear("l", "in", [[1]]),
-        Neuron(**{**vars(cell), "sources": (Source("l"), Source("back", delay=1))}),
+        Neuron(**{**vars(cell), "operands": (Operand("l"), Operand("back", delay=1))}),
         linear("back", "n", [[0]]),
     )
     counts = count(net, f32([[[1]], [[0]], [[0]]]))
@@ -118,7 +118,7 @@ def max_pooled() -> Program:
         start((1, 4, 4)),
         pool("p", "in", (1, 4, 4)),
         lif("m", "p", (1, 2, 2), decay=None),
-        Reshape(name="f", shape=(4,), sources=(Source("m"),), input_shape=(1, 2, 2)),
+        Reshape(name="f", shape=(4,), operands=(Operand("m"),), input_shape=(1, 2, 2)),
         linear("l", "f", np.ones((3, 4))),
         lif("n", "l", (3,)),
     )
@@ -147,7 +147,7 @@ def test_events_into_a_pool_cost_their_folded_fan_out() -> None:
         lif("a", "in", (1, 4, 4)),
         pool("p", "a", (1, 4, 4)),
         lif("m", "p", (1, 2, 2), decay=None),
-        Reshape(name="f", shape=(4,), sources=(Source("m"),), input_shape=(1, 2, 2)),
+        Reshape(name="f", shape=(4,), operands=(Operand("m"),), input_shape=(1, 2, 2)),
         linear("l", "f", np.ones((3, 4))),
         lif("n", "l", (3,)),
     )
@@ -189,7 +189,7 @@ def test_binary_input_is_what_the_data_showed() -> None:
 
 
 def test_several_spikes_per_step_are_counted_and_make_macs() -> None:
-    many = Neuron(name="n", shape=(1,), sources=(Source("in"),), decay=None, threshold=f32(1), many=True)
+    many = Neuron(name="n", shape=(1,), operands=(Operand("in"),), decay=None, threshold=f32(1), multi_spike=True)
     counts = count(program(start((1,)), many, linear("l", "n", [[1]])), f32([[[3.5]]]), "analog")
     assert counts.neurons["n"].spikes == 3
     assert counts.weighted["l"].op == "MAC"

@@ -21,7 +21,7 @@ from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.energy.prices.sram import access, word_access
-from stl_deploy.graph.program import Neuron, Program, Scale, Source
+from stl_deploy.graph.program import Neuron, Operand, Program, Scale
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
@@ -78,7 +78,7 @@ def test_labels_of_each_step_have_no_ratio_to_a_twin_of_one_pass() -> None:
 
 
 def test_a_loop_cannot_be_batched_over_time() -> None:
-    recurrent = replace(lif("hidden", "a", (3,)), sources=(Source("a"), Source("back")))
+    recurrent = replace(lif("hidden", "a", (3,)), operands=(Operand("a"), Operand("back")))
     net = program(
         start((2,)),
         linear("a", "in", np.ones((3, 2))),
@@ -249,7 +249,7 @@ def test_a_net_without_weights_has_no_twin() -> None:
 
 
 def test_layers_that_meet_at_one_neuron_share_its_potentials() -> None:
-    both = Neuron(name="n", shape=(3,), sources=(Source("a"), Source("b")), decay=f32(0.5), threshold=f32(1))
+    both = Neuron(name="n", shape=(3,), operands=(Operand("a"), Operand("b")), decay=f32(0.5), threshold=f32(1))
     net = program(start((2,)), linear("a", "in", np.ones((3, 2))), linear("b", "in", np.ones((3, 2))), both)
     counted = measure_energy(net, X).counts
     assert meeting_places(net, counted) == {"a": 1, "b": 0}
@@ -353,8 +353,8 @@ def test_equivalent_graphs_cost_the_same(form: str) -> None:
         "gain of each neuron": [linear("a", "in", ones), replace(plain, gain=np.full(3, 0.5, np.float32))],
         "scale": [
             linear("a", "in", ones),
-            Scale(name="s", shape=(3,), sources=(Source("a"),), scale=f32([0.5] * 3)),
-            replace(plain, sources=(Source("s"),)),
+            Scale(name="s", shape=(3,), operands=(Operand("a"),), scale=f32([0.5] * 3)),
+            replace(plain, operands=(Operand("s"),)),
         ],
         "offset": [linear("a", "in", 0.5 * ones), replace(plain, offset=f32(0.5))],
     }[form]

@@ -14,7 +14,7 @@ from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.energy.models.break_even import crossing
 from stl_deploy.energy.prices.events import event_bill
 from stl_deploy.energy.prices.operations import state_multiply
-from stl_deploy.graph.program import Adaptation, Neuron, Program, Scale, Source, Synapse
+from stl_deploy.graph.program import Adaptation, Neuron, Operand, Program, Scale, Synapse
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
@@ -140,7 +140,7 @@ def test_a_pool_that_nothing_reads_is_paid_for_on_event_chips() -> None:
 
 @pytest.mark.parametrize(("prices", "terms"), [("loihi1_davies2018", ["synop"]), ("loihi1_sanafe", ["synop_sparse"])])
 def test_a_scale_of_spikes_is_one_synapse_each(prices: str, terms: list[str]) -> None:
-    scale = Scale(name="s", shape=(3,), sources=(Source("n"),), scale=f32([2, 3, 4]))
+    scale = Scale(name="s", shape=(3,), operands=(Operand("n"),), scale=f32([2, 3, 4]))
     net = program(start((3,)), lif("n", "in", (3,)), scale, lif("m", "s", (3,)))
     snn = report(prices, net, f32([[[1, 0, 1]]])).energy[0].snn
     assert snn is not None
@@ -188,14 +188,14 @@ def test_a_missing_price_is_bracketed_and_named(tmp_path: object) -> None:
         ({"decay": f32(0.9), "threshold": f32(1), "offset": f32(0.1), "gain": f32(3)}, 2, 2, 1, 0),
         ({"decay": f32(0.9), "threshold": f32(1), "v_min": f32(-1), "offset": f32(0)}, 1, 1, 2, 0),
         ({"decay": f32(0.9), "threshold": f32(1), "synapse": Synapse("euler", f32(0.9), f32(1))}, 2, 2, 1, 0),
-        ({"decay": f32(0.9), "threshold": f32(1), "many": True, "reset": "subtract"}, 2, 1, 1, 1),
+        ({"decay": f32(0.9), "threshold": f32(1), "multi_spike": True, "reset": "subtract"}, 2, 1, 1, 1),
         ({"decay": f32(0.9), "threshold": f32(1), "adaptation": Adaptation(f32(0.9), f32(1))}, 2, 2, 1, 1),
     ],
 )
 def test_update_operations_come_from_the_equations(
     fields: dict[str, object], muls: int, adds: int, compares: int, per_spike: int
 ) -> None:
-    node = Neuron(name="n", shape=(1,), sources=(Source("in"),), **fields)  # type: ignore[arg-type]
+    node = Neuron(name="n", shape=(1,), operands=(Operand("in"),), **fields)  # type: ignore[arg-type]
     ops = neuron_ops(node)
     assert (ops.leak_muls + ops.other_muls, ops.adds, ops.compares, ops.adds_per_spike) == (
         muls,
@@ -222,7 +222,7 @@ def test_update_operations_come_from_the_equations(
     ],
 )
 def test_a_decay_of_a_power_of_two_is_a_shift(decay: list[float], expected: tuple[int, int, int]) -> None:
-    node = Neuron(name="n", shape=(len(decay),), sources=(Source("in"),), decay=f32(decay), threshold=f32(1))
+    node = Neuron(name="n", shape=(len(decay),), operands=(Operand("in"),), decay=f32(decay), threshold=f32(1))
     ops = neuron_ops(node)
     assert (ops.leak_muls, ops.leak_shifts, ops.shift_adds) == expected
 
@@ -376,7 +376,7 @@ def test_no_rate_beyond_one_spike_per_step_is_told() -> None:
 
 
 def test_an_event_of_several_spikes_crosses_a_synapse_several_times() -> None:
-    many = Neuron(name="n", shape=(1,), sources=(Source("in"),), decay=None, threshold=f32(1), many=True)
+    many = Neuron(name="n", shape=(1,), operands=(Operand("in"),), decay=None, threshold=f32(1), multi_spike=True)
     result = measure_energy(program(start((1,)), many, linear("l", "n", [[1], [1]])), f32([[[3.5]]]))
     assert result.counts.totals.synops == 2  # one event, two synapses
     assert result.break_even.spikes_per_synapse_per_inference == 3

@@ -13,7 +13,7 @@ from stl_deploy.energy import list_prices, measure_energy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Neuron, Program, Source
+from stl_deploy.graph.program import Neuron, Operand, Program
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
 TAPPED = {
@@ -215,7 +215,7 @@ def test_a_nir_graph_is_counted_node_by_node_under_its_own_names() -> None:
 
 
 def test_edges_without_weights_are_said_to_cost_nothing() -> None:
-    first, second = lif("n", "in", (2,)), replace(lif("m", "a", (2,)), sources=(Source("a"), Source("n")))
+    first, second = lif("n", "in", (2,)), replace(lif("m", "a", (2,)), operands=(Operand("a"), Operand("n")))
     skip = program(start((2,)), first, linear("a", "n", np.ones((2, 2))), second)
     lines = measure_energy(skip, f32(np.ones((2, 1, 2)))).assumptions
     assert [line for line in lines if line.startswith("Edges without weights (in to n, n to m) cost nothing here")]
@@ -226,7 +226,7 @@ def test_edges_without_weights_are_said_to_cost_nothing() -> None:
 @pytest.mark.parametrize(("back", "loops"), [("n", True), ("in", False)])
 def test_loops_are_named_in_the_assumptions_and_mere_delays_are_not(back: str, loops: bool) -> None:
     cell = lif("n", "in", (1,))
-    late = Neuron(**{**vars(cell), "sources": (Source("in"), Source(back, delay=1))})
+    late = Neuron(**{**vars(cell), "operands": (Operand("in"), Operand(back, delay=1))})
     lines = measure_energy(program(start((1,)), late), f32([[[1]], [[0]]])).assumptions
     assert any("has loops" in line for line in lines) == loops
 

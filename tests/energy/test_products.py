@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.energy.counts.record import ProductCounts
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.models.dataflow import DATAFLOWS, ann, snn
-from stl_deploy.graph.program import DT, Gather, Input, Neuron, Node, Output, Product, Program, Source
+from stl_deploy.graph.program import DT, Gather, Input, Neuron, Node, Operand, Output, Product, Program
 from stl_deploy.graph.run import run
 from stl_deploy.graph.show import table
 
@@ -27,25 +27,25 @@ def attention(*, spikes: bool = True) -> Program:
     first = "lif" if spikes else "input"
 
     def of(name: str, shape: tuple[int, ...], left: str, right: str, *operands: tuple[int, ...]) -> Product:
-        sources = (Source(left), Source(right))
+        sources = (Operand(left), Operand(right))
         return Product(
             name=name,
             shape=shape,
-            sources=sources,
-            operands=(operands[0], operands[1]),
+            operands=sources,
+            operand_shapes=(operands[0], operands[1]),
             matrices=operands[0] != operands[1],
         )
 
     nodes: list[Node] = [
-        Input(name="input", shape=(N, D), sources=()),
+        Input(name="input", shape=(N, D), operands=()),
         Neuron(
-            name="lif", shape=(N, D), sources=(Source("input"),), decay=np.asarray(0.5, F), threshold=np.asarray(1, F)
+            name="lif", shape=(N, D), operands=(Operand("input"),), decay=np.asarray(0.5, F), threshold=np.asarray(1, F)
         ),
-        Gather(name="turned", shape=(D, N), sources=(Source(first),), indices=places, input_shape=(N, D)),
+        Gather(name="turned", shape=(D, N), operands=(Operand(first),), indices=places, input_shape=(N, D)),
         of("scores", (N, N), first, "turned", (N, D), (D, N)),
         of("mixed", (N, D), "scores", first, (N, N), (N, D)),
         of("square", (N, D), "mixed", "mixed", (N, D), (N, D)),
-        Output(name="output", shape=(N, D), sources=(Source("square"),)),
+        Output(name="output", shape=(N, D), operands=(Operand("square"),)),
     ]
     return Program(tuple(nodes), DT)
 

@@ -21,7 +21,7 @@ from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
 from stl_deploy.graph.placement import PlacedCore, Placement
-from stl_deploy.graph.program import Neuron, Program, Source
+from stl_deploy.graph.program import Neuron, Operand, Program
 from stl_deploy.pipeline.candidates import Point
 from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report.page import (
@@ -280,7 +280,9 @@ def test_places_that_no_panel_takes_are_not_drawn() -> None:
 
 def test_edges_that_do_not_come_from_the_box_before_are_named() -> None:
     eye = np.eye(2)
-    meets = Neuron(**{**vars(lif("n", "w", (2,))), "sources": (Source("w"), Source("skip"), Source("back", delay=1))})
+    meets = Neuron(
+        **{**vars(lif("n", "w", (2,))), "operands": (Operand("w"), Operand("skip"), Operand("back", delay=1))}
+    )
     nodes = lif("a", "in", (2,)), linear("w", "a", eye), linear("skip", "a", eye), meets, linear("back", "n", eye)
     energy = measure_energy(program(start((2,)), *nodes), np.ones((3, 1, 2), np.float32)).as_dict()
     assert energy["edges"]["n"] == ["w", "skip", "back"]

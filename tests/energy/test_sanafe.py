@@ -56,7 +56,7 @@ def test_synapses_messages_and_hops_cost_the_same(case: Case) -> None:
     taps = {**report.counts.weighted, **report.counts.pools}
     kinds = {"synop_dense": 0, "synop_conv": 0}
     for node in later(program):
-        before = program.by_name[node.sources[0].node]
+        before = program.by_name[node.operands[0].node]
         kinds["synop_dense" if isinstance(before, Linear) else "synop_conv"] += taps[before.name].synops
     total = theirs["total"]
     assert sum(kinds.values()) == total["spikes"]
@@ -87,12 +87,12 @@ def test_somas_differ_by_the_steps_that_fill_and_empty_the_pipeline(case: Case) 
 def lingering(program: Program, x: np.ndarray) -> int:
     """Neurons left with a potential that is not 0, times the steps for which each waits for the last layer."""
     layers = later(program)
-    fed = run(program, x, record=[node.sources[0].node for node in layers]).recorded
+    fed = run(program, x, record=[node.operands[0].node for node in layers]).recorded
     waiting = 0
     for number, node in enumerate(layers, 1):
         assert node.threshold is not None
         v = np.zeros(node.shape)
-        for now in fed[node.sources[0].node][:, 0]:
+        for now in fed[node.operands[0].node][:, 0]:
             v = now if node.decay is None else node.decay * v + now
             v = np.where(v > node.threshold, 0, v)
         waiting += int(np.count_nonzero(v)) * (len(layers) - number) if node.decay is not None else 0

@@ -15,7 +15,7 @@ from stl_deploy.energy import EnergyReport, measure_energy
 from stl_deploy.energy.counts.traffic import Traffic, traffic
 from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of
 from stl_deploy.graph.placement import PlacedCore, Placement
-from stl_deploy.graph.program import Input, Neuron, Node, Program, Reshape, Shape, Source
+from stl_deploy.graph.program import Input, Neuron, Node, Operand, Program, Reshape, Shape
 from stl_deploy.pipeline.energy import MOST, on_loihi
 from tests.energy.brute import Walk, indices
 from tests.energy.close import approx
@@ -36,7 +36,7 @@ def chains(draw: st.DrawFn) -> Program:
         kinds = ["conv", "linear", *(["pool"] if number else [])] if wide else ["linear"]
         kind = draw(st.sampled_from(kinds))
         if kind == "linear" and len(shape) == 3:
-            flat = Reshape(name=f"{name}_flat", shape=(prod(shape),), sources=(Source(before),), input_shape=shape)
+            flat = Reshape(name=f"{name}_flat", shape=(prod(shape),), operands=(Operand(before),), input_shape=shape)
             nodes.append(flat)
             before, shape = flat.name, flat.shape
         if kind == "linear":
@@ -75,10 +75,10 @@ def messages_one_by_one(net: Program, x: np.ndarray, placement: Placement) -> tu
     sent: list[tuple[int, int]] = []
     entering = 0
     for node in net.spiking:
-        tapped = net.by_name[node.sources[0].node]
+        tapped = net.by_name[node.operands[0].node]
         sender = tapped
         while not isinstance(sender, Neuron | Input):
-            sender = net.by_name[sender.sources[0].node]
+            sender = net.by_name[sender.operands[0].node]
         core_of_output = dict(zip(indices(tapped.shape), _cores_of(placement, node), strict=True))
         goes_to: dict[tuple[int, ...], set[int]] = {}
         for at, out, _ in walk.lists[tapped.name][0]:
@@ -225,7 +225,7 @@ def test_loihis_placements_and_their_resources() -> None:
     ("change", "reason"),
     [
         ({"reset": "subtract"}, "'a' cannot be placed on Loihi 1: its reset is 'subtract'"),
-        ({"many": True}, "'a' cannot be placed on Loihi 1: it fires several spikes per step"),
+        ({"multi_spike": True}, "'a' cannot be placed on Loihi 1: it fires several spikes per step"),
     ],
 )
 def test_what_loihi_cannot_hold_says_why(change: dict[str, object], reason: str) -> None:

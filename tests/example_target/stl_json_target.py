@@ -13,7 +13,7 @@ import numpy as np
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Input, Linear, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.program import Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.graph.run import NetworkInput, Result, run
 
 KINDS = {"input": Input, "linear": Linear, "neuron": Neuron, "output": Output}
@@ -92,7 +92,7 @@ def from_json(text: str, where: str) -> Program:
 
 def _node(values: dict[str, Any]) -> Node:
     kind = KINDS[values.pop("kind")]
-    values["sources"] = tuple(Source(**source) for source in values["sources"])
+    values["operands"] = tuple(Operand(**source) for source in values["operands"])
     arrays = {name: np.array(value["floats"], np.float32) for name, value in values.items() if isinstance(value, dict)}
     shapes = {name: tuple(values[name]) for name in ("shape", "input_shape") if name in values}
     return kind(**{**values, **arrays, **shapes})  # type: ignore[no-any-return]
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"floats": value.astype(np.float64).tolist()}
     if isinstance(value, tuple):
-        return [vars(one) if isinstance(one, Source) else one for one in value]
+        return [vars(one) if isinstance(one, Operand) else one for one in value]
     return value
 
 

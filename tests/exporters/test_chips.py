@@ -13,15 +13,15 @@ import stl_deploy as stl
 from stl_deploy.exporters.chips import speck
 from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Conv, Input, Neuron, Output, Program, Source
+from stl_deploy.graph.program import Conv, Input, Neuron, Operand, Output, Program
 
 
 def asked(name: str, *neurons: dict[str, Any]) -> list[Finding]:
-    nodes: list[Any] = [Input(name="in", shape=(3,), sources=())]
+    nodes: list[Any] = [Input(name="in", shape=(3,), operands=())]
     for i, fields in enumerate(neurons):
         fields = {"decay": np.float32(0.5), "threshold": np.float32(1)} | fields
-        nodes.append(Neuron(name=f"lif{i}", shape=(3,), sources=(Source(nodes[-1].name),), **fields))
-    nodes.append(Output(name="out", shape=(3,), sources=(Source(nodes[-1].name),)))
+        nodes.append(Neuron(name=f"lif{i}", shape=(3,), operands=(Operand(nodes[-1].name),), **fields))
+    nodes.append(Output(name="out", shape=(3,), operands=(Operand(nodes[-1].name),)))
     return list(registry().checks[name].check(Program(tuple(nodes), 1e-4)))
 
 

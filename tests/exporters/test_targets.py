@@ -20,7 +20,7 @@ from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
-from stl_deploy.graph.program import Input, Output, Program, Source
+from stl_deploy.graph.program import Input, Operand, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import ready
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -224,7 +224,7 @@ def test_options_are_those_of_the_target_and_no_others() -> None:
 
 
 def test_nir_is_written_from_the_program_where_no_graph_is_given(tmp_path: Path) -> None:
-    nodes = (Input(name="in", shape=(2,), sources=()), Output(name="out", shape=(2,), sources=(Source("in"),)))
+    nodes = (Input(name="in", shape=(2,), operands=()), Output(name="out", shape=(2,), operands=(Operand("in"),)))
     program = Program(nodes, 1e-4, {"dialect": {"dt": 1e-4}})
     find_format("nir").write(program, tmp_path / "net.nir", make_options(find_format("nir"), {}))
     assert [node.name for node in lower(read_nir(tmp_path / "net.nir")).nodes] == ["in", "out"]

@@ -152,7 +152,7 @@ def test_a_margin_is_told_in_ulp_only_where_it_may_be_rounding(ulps, said):
 
 
 def test_margin_of_several_spikes_is_to_the_nearest_multiple():
-    program = chain((1,), neuron(threshold=0.5, reset="subtract", many=True))
+    program = chain((1,), neuron(threshold=0.5, reset="subtract", multi_spike=True))
     x = np.array([[[1.4]]])
     result = run(program, x, record=["lif"])
     report = verify(program, {"nir": result, "onnx": flipped(result, "lif", (0, 0, 0))}, x=x)

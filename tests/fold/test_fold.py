@@ -26,10 +26,10 @@ from stl_deploy.graph.program import (
     Linear,
     Neuron,
     Norm,
+    Operand,
     Output,
     Program,
-    Source,
-    is_max_pool,
+    is_spike_max_pool,
 )
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
@@ -166,8 +166,8 @@ def test_folding_changes_the_trained_network_by_rounding_only() -> None:
 
 
 def _norm_behind(conv: Conv, norm: Norm) -> Conv:
-    end = Output(name="output", shape=conv.shape, sources=(Source(norm.name),))
-    entry = Input(name="input", shape=conv.input_shape, sources=())
+    end = Output(name="output", shape=conv.shape, operands=(Operand(norm.name),))
+    entry = Input(name="input", shape=conv.input_shape, operands=())
     (found,) = fold_norms.PASS.run(Program((entry, conv, norm, end), DT)).program.of(Conv)
     return found
 
@@ -189,7 +189,7 @@ def test_norm_is_exact_at_the_borders(padding: int) -> None:
         node = Conv(
             name="conv",
             shape=shape,
-            sources=(Source("input"),),
+            operands=(Operand("input"),),
             weight=conv.weight.numpy(),
             bias=conv.bias.numpy(),
             stride=(1, 1),
@@ -203,7 +203,7 @@ def test_norm_is_exact_at_the_borders(padding: int) -> None:
             Norm(
                 name="norm",
                 shape=shape,
-                sources=(Source("conv"),),
+                operands=(Operand("conv"),),
                 mean=mean,
                 scale=scale / np.sqrt(var + norm.eps),
                 shift=shift,
@@ -231,7 +231,7 @@ def test_under_a_soft_reset_the_graph_holds_the_thresholds_themselves_and_says_s
     dialect = folded.graph.metadata[METADATA_KEY]["dialect"]
     assert (dialect["reset"], dialect["compare"]) == ("subtract", "ge")
     program = _program(folded, tmp_path / "net.nir")
-    assert all(is_max_pool(program, node) == (node.name == "pool1") for node in program.spiking)
+    assert all(is_spike_max_pool(program, node) == (node.name == "pool1") for node in program.spiking)
     for name, theta in network.thresholds().items():
         node = program.by_name[name]
         assert isinstance(node, Neuron)

@@ -21,7 +21,7 @@ from stl_deploy.graph.exact import (
     sum_grids,
     synaptic,
 )
-from stl_deploy.graph.program import Floats, Input, Linear, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.program import Floats, Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.passes.exact_grids import PASS, NoGridError, finest_exact_grid
 from tests.exporters.netx.programs import Builder
 
@@ -29,9 +29,9 @@ from tests.exporters.netx.programs import Builder
 def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:
     n, m = weight.shape[1], weight.shape[0]
     nodes: tuple[Node, ...] = (
-        Input(name="input", shape=(n,), sources=()),
-        Linear(name="fc", shape=(m,), sources=(Source("input"),), weight=weight, bias=bias, input_shape=(n,)),
-        Output(name="output", shape=(m,), sources=(Source("fc"),)),
+        Input(name="input", shape=(n,), operands=()),
+        Linear(name="fc", shape=(m,), operands=(Operand("input"),), weight=weight, bias=bias, input_shape=(n,)),
+        Output(name="output", shape=(m,), operands=(Operand("fc"),)),
     )
     declared = {"coding": "analog", "fraction_bits": grid.fraction_bits, "max": grid.bound}
     return Program(nodes, 1e-4, {"input": declared})
@@ -138,17 +138,17 @@ def test_a_recurrent_population_whose_sums_are_exact_stays_as_it_is(back: list[l
     lif = Neuron(
         name="lif",
         shape=(2,),
-        sources=(Source("fc"), Source("back", 1)),
+        operands=(Operand("fc"), Operand("back", 1)),
         decay=np.float32(0.5),
         threshold=np.float32(1),
     )
     dense: dict[str, Any] = {"shape": (2,), "input_shape": (2,)}
     nodes: tuple[Node, ...] = (
-        Input(name="input", shape=(2,), sources=()),
-        Linear(name="fc", sources=(Source("input"),), weight=weight, bias=bias, **dense),
+        Input(name="input", shape=(2,), operands=()),
+        Linear(name="fc", operands=(Operand("input"),), weight=weight, bias=bias, **dense),
         lif,
-        Linear(name="back", sources=(Source("lif"),), weight=np.array(back), bias=None, **dense),
-        Output(name="output", shape=(2,), sources=(Source("lif"),)),
+        Linear(name="back", operands=(Operand("lif"),), weight=np.array(back), bias=None, **dense),
+        Output(name="output", shape=(2,), operands=(Operand("lif"),)),
     )
     made = PASS.run(Program(nodes, 1e-4, {"input": declared}))
     (found,) = made.grids

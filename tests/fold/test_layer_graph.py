@@ -26,12 +26,12 @@ from stl_deploy.graph.program import (
     Neuron,
     Node,
     Norm,
+    Operand,
     Output,
     Pool,
     Program,
     Reshape,
     Scale,
-    Source,
 )
 from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import arrange
@@ -44,7 +44,7 @@ def f32(*values: float) -> Any:
 
 def graph(*layers: Node) -> Program:
     last = layers[-1]
-    return Program((*layers, Output(name="output", shape=last.shape, sources=(Source(last.name),))), DT)
+    return Program((*layers, Output(name="output", shape=last.shape, operands=(Operand(last.name),))), DT)
 
 
 def linear(name: str, weight: Any, source: str, bias: Any = None) -> Linear:
@@ -52,7 +52,7 @@ def linear(name: str, weight: Any, source: str, bias: Any = None) -> Linear:
     return Linear(
         name=name,
         shape=array.shape[:1],
-        sources=(Source(source),),
+        operands=(Operand(source),),
         weight=array,
         bias=bias,
         input_shape=array.shape[1:],
@@ -61,10 +61,10 @@ def linear(name: str, weight: Any, source: str, bias: Any = None) -> Linear:
 
 def neuron(name: str, source: str, shape: tuple[int, ...] = (2,), **options: Any) -> Neuron:
     given: dict[str, Any] = {"decay": f32(0.3)[0], "threshold": f32(1)[0]}
-    return Neuron(name=name, shape=shape, sources=(Source(source),), **(given | options))
+    return Neuron(name=name, shape=shape, operands=(Operand(source),), **(given | options))
 
 
-X = Input(name="input", shape=(2,), sources=())
+X = Input(name="input", shape=(2,), operands=())
 
 
 def program_of(layers: Program) -> Program:
@@ -73,7 +73,7 @@ def program_of(layers: Program) -> Program:
 
 def test_a_norm_goes_into_the_weights_before_it() -> None:
     norm = Norm(
-        name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
+        name="norm", shape=(2,), operands=(Operand("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
     )
     program = program_of(graph(X, linear("fc", [[1, 2], [3, 4]], "input", f32(1, 2)), norm))
     folded = program.by_name["fc"]
@@ -85,10 +85,10 @@ def test_a_norm_goes_into_the_weights_before_it() -> None:
 
 def test_a_norm_behind_a_shared_layer_has_weights_of_its_own() -> None:
     norm = Norm(
-        name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
+        name="norm", shape=(2,), operands=(Operand("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
     )
     both = neuron("lif", "norm")
-    both = Neuron(**{**vars(both), "sources": (Source("norm"), Source("fc"))})
+    both = Neuron(**{**vars(both), "operands": (Operand("norm"), Operand("fc"))})
     program = program_of(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm, both))
     own = program.by_name["norm"]
     assert isinstance(own, Linear)
@@ -96,7 +96,7 @@ def test_a_norm_behind_a_shared_layer_has_weights_of_its_own() -> None:
 
 
 def test_a_concatenation_goes_into_the_weights_behind_it() -> None:
-    concat = Concat(name="cat", shape=(3,), sources=(Source("a"), Source("b")), sizes=(2, 1))
+    concat = Concat(name="cat", shape=(3,), operands=(Operand("a"), Operand("b")), sizes=(2, 1))
     layers = graph(X, linear("a", [[1, 0], [0, 1]], "input"), linear("b", [[1, 1]], "input"), concat)
     behind = graph(*layers.nodes[:-1], linear("fc", [[1, 2, 3]], "cat", f32(4)))
     x = np.array([[[5, 7]]], np.float32)
@@ -118,7 +118,7 @@ def test_decays_and_gains_come_back_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     decay, gain = rng.random(500, np.float32), rng.random(500, np.float32) * 3
     lif = neuron("lif", "input", (500,), decay=decay, gain=gain, offset=rng.random(500, np.float32), reset="subtract")
-    program, _ = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
+    program, _ = fold_layers(graph(Input(name="input", shape=(500,), operands=()), lif))
     found = program.by_name["lif"]
     assert isinstance(found, Neuron)
     assert (found.decay == decay).all()
@@ -140,11 +140,11 @@ def test_two_kinds_of_neurons_in_one_file(tmp_path: Path) -> None:
 
 
 def test_a_max_pool_of_currents_stays_for_nir_has_none() -> None:
-    image = Input(name="input", shape=(1, 4, 4), sources=())
+    image = Input(name="input", shape=(1, 4, 4), operands=())
     pool = MaxPool(
         name="pool",
         shape=(1, 2, 2),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         kernel=(2, 2),
         stride=(2, 2),
         padding=((0, 0), (0, 0)),
@@ -168,14 +168,14 @@ def test_options_of_nodes_are_checked(nodes: Any, reason: str) -> None:
         Dialect.from_mapping({"nodes": nodes}, where="here")
 
 
-IMAGE = Input(name="input", shape=(1, 4, 4), sources=())
+IMAGE = Input(name="input", shape=(1, 4, 4), operands=())
 
 
 def window(kind: type[Any], shape: tuple[int, ...], **options: Any) -> Any:
     return kind(
         name="a",
         shape=shape,
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         stride=(1, 1),
         padding=((1, 0), (1, 0)),
         input_shape=IMAGE.shape,
@@ -210,7 +210,7 @@ def test_a_norm_without_a_shift_and_weights_before_it_is_a_scale(axis: int, scal
     norm = Norm(
         name="norm",
         shape=(1, 4, 4),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         scale=np.array(scale),
         shift=np.zeros(len(scale)),
         axis=axis,
@@ -222,9 +222,9 @@ def test_a_norm_without_a_shift_and_weights_before_it_is_a_scale(axis: int, scal
 
 
 def test_a_norm_of_images_without_weights_before_it_is_a_depthwise_convolution() -> None:
-    image = Input(name="input", shape=(2, 3, 3), sources=())
+    image = Input(name="input", shape=(2, 3, 3), operands=())
     norm = Norm(
-        name="norm", shape=(2, 3, 3), sources=(Source("input"),), scale=np.array([2, 3]), shift=np.array([1, 0])
+        name="norm", shape=(2, 3, 3), operands=(Operand("input"),), scale=np.array([2, 3]), shift=np.array([1, 0])
     )
     program = program_of(graph(image, norm))
     assert isinstance(program.by_name["norm"], Conv)
@@ -234,42 +234,42 @@ def test_a_norm_of_images_without_weights_before_it_is_a_depthwise_convolution()
 
 
 def test_weights_that_overflow_with_their_norm_are_refused() -> None:
-    norm = Norm(name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([1e39, 1]), shift=np.zeros(2))
+    norm = Norm(name="norm", shape=(2,), operands=(Operand("fc"),), scale=np.array([1e39, 1]), shift=np.zeros(2))
     with pytest.raises(CaptureError, match="layer 'fc': weights are not finite after folding"):
         fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm))
 
 
 def test_an_axis_that_nir_cannot_make_is_left_out_of_the_output() -> None:
-    line = Reshape(name="a", shape=(2, 1), sources=(Source("lif"),), input_shape=(2,))
+    line = Reshape(name="a", shape=(2, 1), operands=(Operand("lif"),), input_shape=(2,))
     program = program_of(graph(X, neuron("lif", "input"), line))
     assert [node.name for node in program.nodes] == ["input", "lif", "output"]
     assert program.outputs[0].shape == (2,)
 
 
-X4 = Input(name="input", shape=(4,), sources=())
-CUBE = Input(name="input", shape=(2, 2, 2), sources=())
+X4 = Input(name="input", shape=(4,), operands=())
+CUBE = Input(name="input", shape=(2, 2, 2), operands=())
 EIGHT = np.arange(8, dtype=np.float32)[None]
 
 
-def gather(name: str, indices: Any, *sources: str | Source, before: tuple[int, ...] | None = None) -> Gather:
+def gather(name: str, indices: Any, *sources: str | Operand, before: tuple[int, ...] | None = None) -> Gather:
     places = np.array(indices)
-    read = tuple(source if isinstance(source, Source) else Source(source) for source in sources)
-    return Gather(name=name, shape=places.shape, sources=read, indices=places, input_shape=before or places.shape)
+    read = tuple(source if isinstance(source, Operand) else Operand(source) for source in sources)
+    return Gather(name=name, shape=places.shape, operands=read, indices=places, input_shape=before or places.shape)
 
 
 def reshape(name: str, source: str, before: tuple[int, ...], after: tuple[int, ...]) -> Reshape:
-    return Reshape(name=name, shape=after, sources=(Source(source),), input_shape=before)
+    return Reshape(name=name, shape=after, operands=(Operand(source),), input_shape=before)
 
 
-def reads(node: Any, *sources: Source) -> Any:
-    return replace(node, sources=sources)
+def reads(node: Any, *sources: Operand) -> Any:
+    return replace(node, operands=sources)
 
 
 def one_by_two(*sources: str) -> Conv:
     return Conv(
         name="conv",
         shape=(1, 3),
-        sources=tuple(Source(source) for source in sources),
+        operands=tuple(Operand(source) for source in sources),
         weight=f32([[1, 2]]),
         bias=None,
         stride=(1,),
@@ -328,7 +328,7 @@ REARRANGED: dict[str, tuple[tuple[Node, ...], Any]] = {
             linear("fc", np.eye(4), "input"),
             gather("axes", [1, 2, 3, 0], "a"),
             neuron("a", "fc", (4,)),
-            reads(neuron("b", "axes", (4,), threshold=f32(0.5)[0]), Source("axes"), Source("b", 1)),
+            reads(neuron("b", "axes", (4,), threshold=f32(0.5)[0]), Operand("axes"), Operand("b", 1)),
         ),
         lambda x: np.maximum.accumulate(x > 0)[..., [1, 2, 3, 0]],
     ),
@@ -348,9 +348,9 @@ def test_a_rearrangement_leaves_and_the_values_stay(name: str) -> None:
 
 def test_spikes_that_come_back_in_another_order() -> None:
     """One spike goes round, one neuron a step."""
-    round_ = gather("round", [2, 0, 1], Source("lif", 1))
-    ring = reads(neuron("lif", "fc", (3,), threshold=f32(0.5)[0]), Source("fc"), Source("round"))
-    start = Input(name="input", shape=(3,), sources=())
+    round_ = gather("round", [2, 0, 1], Operand("lif", 1))
+    ring = reads(neuron("lif", "fc", (3,), threshold=f32(0.5)[0]), Operand("fc"), Operand("round"))
+    start = Input(name="input", shape=(3,), operands=())
     x = np.zeros((5, 1, 3), np.float32)
     x[0, 0, 0] = 1
     program = program_of(graph(start, linear("fc", np.eye(3), "input"), round_, ring))
@@ -358,9 +358,9 @@ def test_spikes_that_come_back_in_another_order() -> None:
 
 
 def test_axes_that_change_at_every_step_of_a_loop_stay() -> None:
-    round_ = gather("round", [2, 0, 1], Source("b", 1))
-    first = reads(neuron("a", "fc", (3,)), Source("fc"), Source("round"))
-    start = Input(name="input", shape=(3,), sources=())
+    round_ = gather("round", [2, 0, 1], Operand("b", 1))
+    first = reads(neuron("a", "fc", (3,)), Operand("fc"), Operand("round"))
+    start = Input(name="input", shape=(3,), operands=())
     layers = graph(start, linear("fc", np.eye(3), "input"), round_, first, neuron("b", "a", (3,)))
     folded = fold_layers(layers).program
     assert any(isinstance(node, Gather) for node in folded.nodes)
@@ -369,11 +369,11 @@ def test_axes_that_change_at_every_step_of_a_loop_stay() -> None:
 
 
 def test_a_maximum_of_spikes_behind_a_concatenation() -> None:
-    image = Input(name="input", shape=(1, 2, 2), sources=())
+    image = Input(name="input", shape=(1, 2, 2), operands=())
     kernel = dict(kernel=(2, 2), stride=(2, 2), padding=((0, 0), (0, 0)), input_shape=(2, 2, 2))
-    late = reads(neuron("b", "a", (1, 2, 2)), Source("a", 1))
-    concat = Concat(name="cat", shape=(2, 2, 2), sources=(Source("a"), Source("b")), sizes=(1, 1))
-    pool = MaxPool(name="pool", shape=(2, 1, 1), sources=(Source("cat"),), **kernel)
+    late = reads(neuron("b", "a", (1, 2, 2)), Operand("a", 1))
+    concat = Concat(name="cat", shape=(2, 2, 2), operands=(Operand("a"), Operand("b")), sizes=(1, 1))
+    pool = MaxPool(name="pool", shape=(2, 1, 1), operands=(Operand("cat"),), **kernel)
     x = np.zeros((3, 1, 1, 2, 2), np.float32)
     x[0, 0, 0, 1, 0] = 2
     program = program_of(graph(image, neuron("a", "input", (1, 2, 2)), late, concat, pool))
@@ -381,14 +381,14 @@ def test_a_maximum_of_spikes_behind_a_concatenation() -> None:
 
 
 def test_a_late_edge_moves_behind_what_makes_zeros_of_zeros_only() -> None:
-    late = (Source("lif", 1),)
-    free = replace(linear("free", np.eye(2), "lif"), sources=late)
-    biased = replace(linear("biased", np.eye(2), "lif", f32(1, 0)), sources=late)
-    scale = Scale(name="scale", shape=(2,), sources=(Source("free"),), scale=f32(0.5, 0.5))
+    late = (Operand("lif", 1),)
+    free = replace(linear("free", np.eye(2), "lif"), operands=late)
+    biased = replace(linear("biased", np.eye(2), "lif", f32(1, 0)), operands=late)
+    scale = Scale(name="scale", shape=(2,), operands=(Operand("free"),), scale=f32(0.5, 0.5))
     moved = late_behind(
-        [free, biased, scale, replace(neuron("lif", "scale"), sources=(Source("scale"), Source("biased")))]
+        [free, biased, scale, replace(neuron("lif", "scale"), operands=(Operand("scale"), Operand("biased")))]
     )
-    assert moved["free"].sources == (Source("lif"),)
-    assert moved["scale"].sources == (Source("free"),)
-    assert moved["biased"].sources == late
-    assert set(moved["lif"].sources) == {Source("scale", 1), Source("biased")}
+    assert moved["free"].operands == (Operand("lif"),)
+    assert moved["scale"].operands == (Operand("free"),)
+    assert moved["biased"].operands == late
+    assert set(moved["lif"].operands) == {Operand("scale", 1), Operand("biased")}

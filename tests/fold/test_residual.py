@@ -97,8 +97,8 @@ def test_torch_graph_and_onnx_agree_on_every_spike(tmp_path: Path, seed: int) ->
     write_nir(folded.graph, tmp_path / "net.nir")
     program = lower(read_nir(tmp_path / "net.nir"))
     assert all(proof.exact for proof in prove_exact(program))
-    assert {source.node for source in program.by_name["conv6"].sources} == {"lif4", "lif5"}
-    assert {source.node for source in program.by_name["pool1"].sources} == {"lif4", "lif5", "lif6"}
+    assert {source.node for source in program.by_name["conv6"].operands} == {"lif4", "lif5"}
+    assert {source.node for source in program.by_name["pool1"].operands} == {"lif4", "lif5", "lif6"}
     pooled = grids(program)["pool1"]
     assert pooled is not None
     assert (pooled.fraction_bits, pooled.bound) == (2, 3.0)

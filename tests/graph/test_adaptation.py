@@ -11,7 +11,7 @@ import torch
 import stl_deploy as stl
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import DT, Adaptation, Input, Linear, Neuron, Output, Program, Source
+from stl_deploy.graph.program import DT, Adaptation, Input, Linear, Neuron, Operand, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.passes import apply, fold_thresholds
@@ -36,7 +36,7 @@ def _program(fields: dict[str, Any], subtracts: Any, theta: float = 1.0) -> Prog
     weights = Linear(
         name="fc",
         shape=(1,),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         weight=np.full((1, 1), theta, F),
         bias=None,
         input_shape=(1,),
@@ -44,13 +44,13 @@ def _program(fields: dict[str, Any], subtracts: Any, theta: float = 1.0) -> Prog
     neuron = Neuron(
         name="lif",
         shape=(1,),
-        sources=(Source("fc"),),
+        operands=(Operand("fc"),),
         decay=np.asarray(0.5, F),
         threshold=np.asarray(theta, F),
         adaptation=Adaptation(np.asarray(0.5, F), np.asarray(theta, F), subtracts),
         **fields,
     )
-    ends = Input(name="input", shape=(1,), sources=()), Output(name="output", shape=(1,), sources=(Source("lif"),))
+    ends = Input(name="input", shape=(1,), operands=()), Output(name="output", shape=(1,), operands=(Operand("lif"),))
     return Program((ends[0], weights, neuron, ends[1]), DT)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.program import Conv, Input, Linear, Output, Pool, Program, Source
+from stl_deploy.graph.program import Conv, Input, Linear, Operand, Output, Pool, Program
 from stl_deploy.graph.run import run
 
 F = np.float32
@@ -15,9 +15,9 @@ F = np.float32
 def _net(node):
     return Program(
         (
-            Input(name="input", shape=node.input_shape, sources=()),
+            Input(name="input", shape=node.input_shape, operands=()),
             node,
-            Output(name="output", shape=node.shape, sources=(Source(node.name),)),
+            Output(name="output", shape=node.shape, operands=(Operand(node.name),)),
         ),
         1.0,
         {"input": {"fraction_bits": 0, "max": 1}},
@@ -28,7 +28,7 @@ def _conv(rng):
     return Conv(
         name="conv",
         shape=(4, 3, 5),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         weight=rng.normal(0, 1, (4, 3, 2, 3)).astype(F),
         bias=rng.normal(0, 1, 4).astype(F),
         stride=(2, 1),
@@ -55,7 +55,7 @@ def test_a_convolution_is_the_correctly_rounded_sum():
 def test_float32_loses_what_float64_keeps():
     weight = np.array([[2.0**24, 1, -(2.0**24)] * 20], F)
     node = Linear(
-        name="fc", shape=(1,), sources=(Source("input"),), weight=weight, bias=np.array([0.5], F), input_shape=(60,)
+        name="fc", shape=(1,), operands=(Operand("input"),), weight=weight, bias=np.array([0.5], F), input_shape=(60,)
     )
     ones = np.ones((1, 1, 60), F)
     assert run(_net(node), ones).y.item() != 20.5
@@ -70,7 +70,7 @@ def test_pooling(divisor, expected):
     node = Pool(
         name="pool",
         shape=(1, 1, 1),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         kernel=(2, 2),
         stride=(2, 2),
         padding=((0, 0), (0, 0)),
@@ -86,7 +86,7 @@ def test_a_sum_beyond_float64_is_not_proved():
     node = Linear(
         name="fc",
         shape=(1,),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         weight=np.array([[2.0**30, 2.0**-30]], F),
         bias=None,
         input_shape=(2,),

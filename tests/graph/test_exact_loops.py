@@ -5,33 +5,33 @@ import pytest
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import prove_exact, require_on_grid
-from stl_deploy.graph.program import Input, Linear, Neuron, Output, Program, Source
+from stl_deploy.graph.program import Input, Linear, Neuron, Operand, Output, Program
 
 F = np.float32
 
 
-def _loop(threshold, back=0.25, many=False):
+def _loop(threshold, back=0.25, multi_spike=False):
     """input -> lif -> output, and lif -> back -> lif a step later; the matrix comes after the neuron that reads it."""
     lif = Neuron(
         name="lif",
         shape=(1,),
-        sources=(Source("input"), Source("back", 1)),
+        operands=(Operand("input"), Operand("back", 1)),
         decay=F(0.5),
         threshold=threshold,
-        many=many,
+        multi_spike=multi_spike,
     )
     nodes = (
-        Input(name="input", shape=(1,), sources=()),
+        Input(name="input", shape=(1,), operands=()),
         lif,
         Linear(
             name="back",
             shape=(1,),
-            sources=(Source("lif"),),
+            operands=(Operand("lif"),),
             weight=np.full((1, 1), back, F),
             bias=None,
             input_shape=(1,),
         ),
-        Output(name="output", shape=(1,), sources=(Source("lif"),)),
+        Output(name="output", shape=(1,), operands=(Operand("lif"),)),
     )
     return Program(nodes, 1.0, {"input": {"fraction_bits": 0, "max": 1}})
 
@@ -48,7 +48,7 @@ def test_a_weight_too_fine_for_the_sum_breaks_it():
     assert proofs == {"lif": False, "back": True}
 
 
-@pytest.mark.parametrize("program", [_loop(None), _loop(F(1), many=True)], ids=["potentials", "several spikes"])
+@pytest.mark.parametrize("program", [_loop(None), _loop(F(1), multi_spike=True)], ids=["potentials", "several spikes"])
 def test_a_loop_of_unbounded_values_is_not_proved(program):
     assert not any(proof.exact for proof in prove_exact(program))
 
@@ -56,16 +56,16 @@ def test_a_loop_of_unbounded_values_is_not_proved(program):
 def _dense(weight, fraction_bits=0, bound=1.0):
     weight = np.array(weight, F)
     nodes = (
-        Input(name="input", shape=(weight.shape[1],), sources=()),
+        Input(name="input", shape=(weight.shape[1],), operands=()),
         Linear(
             name="w",
             shape=(weight.shape[0],),
-            sources=(Source("input"),),
+            operands=(Operand("input"),),
             weight=weight,
             bias=None,
             input_shape=(weight.shape[1],),
         ),
-        Output(name="output", shape=(weight.shape[0],), sources=(Source("w"),)),
+        Output(name="output", shape=(weight.shape[0],), operands=(Operand("w"),)),
     )
     return Program(nodes, 1.0, {"input": {"fraction_bits": fraction_bits, "max": bound}})
 

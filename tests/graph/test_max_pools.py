@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.graph.program import Neuron, Source, is_max_pool
+from stl_deploy.graph.program import Neuron, Operand, is_spike_max_pool
 from stl_deploy.graph.run import run
 from tests.energy.nets import f32, lif, pool, program, start
 
@@ -31,7 +31,7 @@ def pooled(**changes: Any) -> tuple[Neuron, Any]:
         ({"threshold": f32([0.5, 1.5]).reshape(2, 1, 1)}, False),
         ({"gain": f32(0.25)}, False),
         ({"offset": f32(0.5)}, False),
-        ({"sources": (Source("pool"), Source("pool", 1))}, False),
+        ({"operands": (Operand("pool"), Operand("pool", 1))}, False),
     ],
 )
 def test_neurons_behind_a_sum_pool_are_a_max_pool_where_they_put_out_the_maximum(
@@ -39,5 +39,5 @@ def test_neurons_behind_a_sum_pool_are_a_max_pool_where_they_put_out_the_maximum
 ) -> None:
     neuron, net = pooled(**changes)
     largest = X.reshape(6, 3, 2, 2, 2, 2, 2).max((4, 6))
-    assert is_max_pool(net, neuron) is maximum
+    assert is_spike_max_pool(net, neuron) is maximum
     assert (run(net, X).y == largest).all() == maximum

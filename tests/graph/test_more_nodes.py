@@ -18,10 +18,10 @@ from stl_deploy.graph.program import (
     MaxPool,
     Neuron,
     Norm,
+    Operand,
     Output,
     Product,
     Program,
-    Source,
     is_binary,
 )
 from stl_deploy.graph.run import run
@@ -75,30 +75,30 @@ TAKERS = {
 
 def _with(node: object) -> Program:
     assert isinstance(node, Norm | MaxPool | Concat | Gather | Product)
-    entry = Input(name="input", shape=IMAGE, sources=())
-    return Program((entry, node, Output(name="output", shape=node.shape, sources=(Source(node.name),))), 1e-4)
+    entry = Input(name="input", shape=IMAGE, operands=())
+    return Program((entry, node, Output(name="output", shape=node.shape, operands=(Operand(node.name),))), 1e-4)
 
 
 def _programs() -> dict[str, Program]:
-    read = (Source("input"),)
+    read = (Operand("input"),)
     return {
-        "Norm": _with(Norm(name="n", shape=IMAGE, sources=read, scale=np.ones(2), shift=np.ones(2))),
+        "Norm": _with(Norm(name="n", shape=IMAGE, operands=read, scale=np.ones(2), shift=np.ones(2))),
         "Product": _with(
-            Product(name="n", shape=IMAGE, sources=read * 2, operands=(IMAGE, IMAGE), matrices=False),
+            Product(name="n", shape=IMAGE, operands=read * 2, operand_shapes=(IMAGE, IMAGE), matrices=False),
         ),
         "MaxPool": _with(
             MaxPool(
                 name="n",
                 shape=(2, 2, 2),
-                sources=read,
+                operands=read,
                 kernel=(2, 2),
                 stride=(2, 2),
                 padding=ZERO,
                 input_shape=IMAGE,
             )
         ),
-        "Concat": _with(Concat(name="n", shape=(4, 4, 4), sources=read * 2, sizes=(2, 2))),
-        "Gather": _with(Gather(name="n", shape=(3,), sources=read, indices=np.array([5, -1, 0]), input_shape=IMAGE)),
+        "Concat": _with(Concat(name="n", shape=(4, 4, 4), operands=read * 2, sizes=(2, 2))),
+        "Gather": _with(Gather(name="n", shape=(3,), operands=read, indices=np.array([5, -1, 0]), input_shape=IMAGE)),
     }
 
 
@@ -127,9 +127,9 @@ def test_every_format_says_node_kind_target_and_remedy(kind: str, tmp_path: Path
 
 
 def test_spikes_stay_spikes_through_what_only_moves_them() -> None:
-    lif = Neuron(name="lif", shape=(2,), sources=(Source("input"),), decay=None, threshold=np.float32(1))
-    both = Concat(name="both", shape=(4,), sources=(Source("lif"), Source("lif", 1)), sizes=(2, 2))
-    moved = Gather(name="moved", shape=(2,), sources=(Source("both"),), indices=np.array([3, -1]), input_shape=(4,))
-    mixed = Concat(name="mixed", shape=(4,), sources=(Source("lif"), Source("input")), sizes=(2, 2))
-    program = Program((Input(name="input", shape=(2,), sources=()), lif, both, moved, mixed), 1e-4)
+    lif = Neuron(name="lif", shape=(2,), operands=(Operand("input"),), decay=None, threshold=np.float32(1))
+    both = Concat(name="both", shape=(4,), operands=(Operand("lif"), Operand("lif", 1)), sizes=(2, 2))
+    moved = Gather(name="moved", shape=(2,), operands=(Operand("both"),), indices=np.array([3, -1]), input_shape=(4,))
+    mixed = Concat(name="mixed", shape=(4,), operands=(Operand("lif"), Operand("input")), sizes=(2, 2))
+    program = Program((Input(name="input", shape=(2,), operands=()), lif, both, moved, mixed), 1e-4)
     assert [is_binary(program, name) for name in ("both", "moved", "mixed")] == [True, True, False]

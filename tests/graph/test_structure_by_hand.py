@@ -6,7 +6,7 @@ import pytest
 
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Output, Source
+from stl_deploy.graph.program import Operand, Output
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, steps
 
@@ -38,13 +38,13 @@ def test_scale_flatten_and_threshold():
 def test_an_edge_that_closes_a_loop_is_one_step_late():
     # The neuron excites itself with weight 1: one push keeps it firing, each time by the last step's spike.
     program = lower(chain([1], iff((1,), theta=0.5), rec=nir.Linear(IDENTITY), extra=[("n0", "rec"), ("rec", "n0")]))
-    assert [s.delay for s in program.by_name["n0"].sources] == [0, 1]
+    assert [s.delay for s in program.by_name["n0"].operands] == [0, 1]
     assert series(program, 0, 1, 0, 0) == [0, 1, 1, 1]
 
 
 def test_a_self_edge_is_one_step_late():
     program = lower(chain([1], iff((1,), theta=0.5), extra=[("n0", "n0")]))
-    assert program.by_name["n0"].sources == (Source("input"), Source("n0", 1))
+    assert program.by_name["n0"].operands == (Operand("input"), Operand("n0", 1))
     assert series(program, 0, 1, 0, 0) == [0, 1, 1, 1]
 
 
@@ -163,7 +163,7 @@ def test_a_loop_may_be_late_where_spikes_leave_the_neuron():
     net = chain([1], bare(nir.I, r=a(1)), rec=rec, extra=[("n0", "rec"), ("rec", "n0")])
     program = lower(net, Dialect(dt=1.0, loop="neuron_output"))
     assert series(program, 1, 0, 0) == [1.25, 2.75, 5.75]
-    assert program.by_name["rec"].sources == (Source("n0", 1),)
+    assert program.by_name["rec"].operands == (Operand("n0", 1),)
     names = [node.name for node in program.nodes]
     assert names.index("rec") < names.index("n0")
 

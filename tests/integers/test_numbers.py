@@ -14,7 +14,7 @@ from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.graph import (
@@ -22,8 +22,8 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLIF,
     IntegerOutput,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import WIDE, IntegerNeuron
@@ -83,30 +83,30 @@ def test_ranges_of_many_samples_are_those_of_all_together(monkeypatch: pytest.Mo
 def _later(*ways: Node, last: str) -> dict[str, Any]:
     """Bounds where the population "a" reads ``last`` of the step before; ways: what stands behind it."""
     neuron = IntegerNeuron(v_decay=2048, threshold=np.array(9, np.int32))
-    entry = IntegerInput(name="in", shape=(1, 2, 2), sources=(), low=0, high=1, scale=1.0)
-    sources = (Source("in"), Source(last, 1))
-    spiking = PopulationNode(name="a", shape=(1, 2, 2), sources=sources, neuron=neuron, bias=None)
-    end = IntegerOutput(name="out", shape=(1, 2, 2), sources=(Source("a"),), unit=1.0)
+    entry = IntegerInput(name="in", shape=(1, 2, 2), operands=(), low=0, high=1, scale=1.0)
+    sources = (Operand("in"), Operand(last, 1))
+    spiking = IntegerLIF(name="a", shape=(1, 2, 2), operands=sources, neuron=neuron, bias=None)
+    end = IntegerOutput(name="out", shape=(1, 2, 2), operands=(Operand("a"),), unit=1.0)
     return bounds(IntegerGraph((entry, spiking, *ways, end)))
 
 
-def _same(name: str, *sources: Source) -> Reshape:
-    return Reshape(name=name, shape=(1, 2, 2), sources=sources, input_shape=(1, 2, 2))
+def _same(name: str, *sources: Operand) -> Reshape:
+    return Reshape(name=name, shape=(1, 2, 2), operands=sources, input_shape=(1, 2, 2))
 
 
 def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
     """A spike and a window of four, twice as heavy, with a bias of -1 are 1 + 0…8 - 1."""
     window: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "input_shape": (1, 2, 2)}
     pool = SumPoolNode(
-        name="pool", shape=(1, 2, 2), sources=(Source("a"),), kernel=(2, 2), stride=(1, 1), padding=((1, 0), (1, 0)),
+        name="pool", shape=(1, 2, 2), operands=(Operand("a"),), kernel=(2, 2), stride=(1, 1), padding=((1, 0), (1, 0)),
         input_shape=(1, 2, 2),
     )  # fmt: skip
     conv = ConvNode(
-        name="conv", shape=(1, 2, 2), sources=(Source("pool"),), weight=np.full((1, 1, 1, 1), 2, np.int32),
+        name="conv", shape=(1, 2, 2), operands=(Operand("pool"),), weight=np.full((1, 1, 1, 1), 2, np.int32),
         bias=np.array([-1], np.int32), padding=((0, 0), (0, 0)), **window,
     )  # fmt: skip
-    assert _later(_same("b", Source("a")), last="b")["a"].sums == (0, 2)
-    assert _later(_same("b", Source("a"), Source("a")), last="b")["a"].sums == (0, 3)
+    assert _later(_same("b", Operand("a")), last="b")["a"].sums == (0, 2)
+    assert _later(_same("b", Operand("a"), Operand("a")), last="b")["a"].sums == (0, 3)
     assert _later(pool, last="pool")["a"].sums == (0, 5)
     assert _later(pool, conv, last="conv")["a"].sums == (-1, 9)
 
@@ -114,8 +114,8 @@ def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
 def test_what_nothing_bounds_may_be_anything() -> None:
     """A stranger's loop without neurons, and one that is longer than is followed."""
     anything = WIDE.v_top - 1
-    assert _later(_same("b", Source("b", 1)), last="b")["a"].sums == (-anything, 1 + anything)
-    chain = [_same(f"b{i}", Source(f"b{i - 1}" if i else "a")) for i in range(2000)]
+    assert _later(_same("b", Operand("b", 1)), last="b")["a"].sums == (-anything, 1 + anything)
+    chain = [_same(f"b{i}", Operand(f"b{i - 1}" if i else "a")) for i in range(2000)]
     assert _later(*chain, last="b1999")["a"].sums == (-anything, 1 + anything)
 
 

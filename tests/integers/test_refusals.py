@@ -12,7 +12,7 @@ from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Operand
 from stl_deploy.graph.run import run
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.passes import fold_scales
@@ -80,12 +80,12 @@ def test_what_integers_cannot_hold_is_refused_by_its_node(slug: str) -> None:
     assert [(found.node, found.slug) for found in refusals(lower(network))] == [(node, slug.split(",")[0])]
 
 
-@pytest.mark.parametrize(("source", "slug"), [(Source("fc2"), "loop"), (Source("lif", 2), "long-edge")])
-def test_edges_that_no_lowering_makes_are_refused(source: Source, slug: str) -> None:
+@pytest.mark.parametrize(("source", "slug"), [(Operand("fc2"), "loop"), (Operand("lif", 2), "long-edge")])
+def test_edges_that_no_lowering_makes_are_refused(source: Operand, slug: str) -> None:
     """A loop without neurons, which would never be ordered, and two steps on an edge, which would count as one."""
     build = Builder((3,)).linear("fc", np.eye(3)).lif("lif", 1.0).reshape("fc2", (3,)).linear("fc3", np.eye(3))
     nodes = build.lif("end", 1.0).program().nodes
-    changed = tuple(replace(node, sources=(source,)) if node.name == "fc2" else node for node in nodes)
+    changed = tuple(replace(node, operands=(source,)) if node.name == "fc2" else node for node in nodes)
     assert [(found.node, found.slug) for found in refusals(replace(lower(two_outputs()), nodes=changed))] == [
         ("fc2", slug)
     ]

@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Operand
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.graph import (
     DenseNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLIF,
     IntegerOutput,
-    PopulationNode,
 )
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.integers.simulate import simulate, values_of
@@ -29,18 +29,18 @@ def _neuron(threshold: int, v_decay: int = 2048) -> IntegerNeuron:
 
 def _dense(weight: list[list[int]], **fields: object) -> DenseNode:
     array = np.array(weight, np.int32)
-    return DenseNode(name="w", shape=(len(array),), sources=(Source("in"),), weight=array, bias=None, **fields)  # type: ignore[arg-type]
+    return DenseNode(name="w", shape=(len(array),), operands=(Operand("in"),), weight=array, bias=None, **fields)  # type: ignore[arg-type]
 
 
-def _graph(dense: DenseNode, *populations: PopulationNode, low: int = 0, high: int = 1) -> IntegerGraph:
-    entry = IntegerInput(name="in", shape=dense.weight.shape[1:], sources=(), low=low, high=high, scale=1.0)
-    leave = IntegerOutput(name="out", shape=dense.shape, sources=(Source(populations[-1].name),), unit=1.0)
+def _graph(dense: DenseNode, *populations: IntegerLIF, low: int = 0, high: int = 1) -> IntegerGraph:
+    entry = IntegerInput(name="in", shape=dense.weight.shape[1:], operands=(), low=low, high=high, scale=1.0)
+    leave = IntegerOutput(name="out", shape=dense.shape, operands=(Operand(populations[-1].name),), unit=1.0)
     return IntegerGraph((entry, dense, *populations, leave))
 
 
-def _population(name: str, threshold: int, delay: int = 0) -> PopulationNode:
-    sources = (Source("w"), Source("a", 1)) if delay else (Source("w"),)
-    return PopulationNode(name=name, shape=(2,), sources=sources, neuron=_neuron(threshold), bias=None)
+def _population(name: str, threshold: int, delay: int = 0) -> IntegerLIF:
+    sources = (Operand("w"), Operand("a", 1)) if delay else (Operand("w"),)
+    return IntegerLIF(name=name, shape=(2,), operands=sources, neuron=_neuron(threshold), bias=None)
 
 
 def _x(*steps: list[int]) -> NDArray[np.int32]:

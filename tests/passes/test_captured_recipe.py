@@ -54,7 +54,7 @@ def _as_then(node: Node) -> Node:
     if not isinstance(node, Neuron):
         return node
     euler = node.synapse and replace(node.synapse, rule="euler")
-    return replace(node, v_min=None, many=False, cap=None, synapse=euler, adaptation=None)
+    return replace(node, v_min=None, multi_spike=False, cap=None, synapse=euler, adaptation=None)
 
 
 def _require_refused(program: Program, error: Exception) -> None:

@@ -23,11 +23,11 @@ from stl_deploy.graph.program import (
     Neuron,
     Node,
     Norm,
+    Operand,
     Output,
     Product,
     Program,
     Scale,
-    Source,
 )
 from stl_deploy.passes import CAPTURED, apply
 from stl_deploy.passes.base import Pass, Rewritten
@@ -45,11 +45,11 @@ def _network() -> Program:
     """One in which passes for captured modules have something to do."""
     theta = np.float32(0.5)
     nodes: tuple[Node, ...] = (
-        Input(name="input", shape=(1, 6, 6), sources=()),
+        Input(name="input", shape=(1, 6, 6), operands=()),
         Conv(
             name="conv",
             shape=(4, 6, 6),
-            sources=(Source("input"),),
+            operands=(Operand("input"),),
             weight=_f32(4, 1, 3, 3),
             bias=None,
             stride=(1, 1),
@@ -61,16 +61,16 @@ def _network() -> Program:
         Norm(
             name="norm",
             shape=(4, 6, 6),
-            sources=(Source("conv"),),
+            operands=(Operand("conv"),),
             mean=RNG.normal(size=4),
             scale=RNG.normal(size=4),
             shift=RNG.normal(size=4),
         ),
-        Neuron(name="lif1", shape=(4, 6, 6), sources=(Source("norm"),), decay=np.float32(0.75), threshold=theta),
+        Neuron(name="lif1", shape=(4, 6, 6), operands=(Operand("norm"),), decay=np.float32(0.75), threshold=theta),
         MaxPool(
             name="pool",
             shape=(4, 3, 3),
-            sources=(Source("lif1"),),
+            operands=(Operand("lif1"),),
             kernel=(2, 2),
             stride=(2, 2),
             padding=((0, 0), (0, 0)),
@@ -79,26 +79,28 @@ def _network() -> Program:
         Gather(
             name="order",
             shape=(36,),
-            sources=(Source("pool"),),
+            operands=(Operand("pool"),),
             indices=np.arange(36).reshape(4, 3, 3).transpose(1, 2, 0).reshape(-1),
             input_shape=(4, 3, 3),
         ),
-        Linear(name="up", shape=(40,), sources=(Source("order"),), weight=_f32(40, 36), bias=None, input_shape=(36,)),
-        Linear(name="fc", shape=(8,), sources=(Source("up"),), weight=_f32(8, 40), bias=_f32(8), input_shape=(40,)),
+        Linear(name="up", shape=(40,), operands=(Operand("order"),), weight=_f32(40, 36), bias=None, input_shape=(36,)),
+        Linear(name="fc", shape=(8,), operands=(Operand("up"),), weight=_f32(8, 40), bias=_f32(8), input_shape=(40,)),
         Neuron(
             name="lif2",
             shape=(8,),
-            sources=(Source("fc"),),
+            operands=(Operand("fc"),),
             decay=np.float32(0.5),
             threshold=theta,
             offset=np.float32(0.0500001),
             v_start=np.float32(0.1),
         ),
-        Concat(name="both", shape=(16,), sources=(Source("lif2"), Source("lif2", 2)), sizes=(8, 8)),
-        Linear(name="last", shape=(5,), sources=(Source("both"),), weight=_f32(5, 16), bias=_f32(5), input_shape=(16,)),
-        Neuron(name="current", shape=(5,), sources=(Source("last"),), decay=np.float32(0.6), threshold=None),
-        Neuron(name="lif3", shape=(5,), sources=(Source("current"),), decay=np.float32(0.9), threshold=theta),
-        Output(name="output", shape=(5,), sources=(Source("lif3"),)),
+        Concat(name="both", shape=(16,), operands=(Operand("lif2"), Operand("lif2", 2)), sizes=(8, 8)),
+        Linear(
+            name="last", shape=(5,), operands=(Operand("both"),), weight=_f32(5, 16), bias=_f32(5), input_shape=(16,)
+        ),
+        Neuron(name="current", shape=(5,), operands=(Operand("last"),), decay=np.float32(0.6), threshold=None),
+        Neuron(name="lif3", shape=(5,), operands=(Operand("current"),), decay=np.float32(0.9), threshold=theta),
+        Output(name="output", shape=(5,), operands=(Operand("lif3"),)),
     )
     return Program(nodes, DT)
 
@@ -107,40 +109,40 @@ def _multiplied() -> Program:
     """One with a product of signals, which norms move in front of rearrangements for."""
     turned = np.arange(6).reshape(2, 3).T
     nodes: tuple[Node, ...] = (
-        Input(name="input", shape=(2, 3), sources=()),
-        Gather(name="order", shape=(3, 2), sources=(Source("input"),), indices=turned, input_shape=(2, 3)),
+        Input(name="input", shape=(2, 3), operands=()),
+        Gather(name="order", shape=(3, 2), operands=(Operand("input"),), indices=turned, input_shape=(2, 3)),
         Norm(
             name="norm",
             shape=(3, 2),
-            sources=(Source("order"),),
+            operands=(Operand("order"),),
             axis=-1,
             mean=RNG.normal(size=2),
             scale=RNG.normal(size=2),
             shift=RNG.normal(size=2),
         ),
-        Neuron(name="lif", shape=(3, 2), sources=(Source("norm"),), decay=np.float32(0.5), threshold=np.float32(0.5)),
+        Neuron(name="lif", shape=(3, 2), operands=(Operand("norm"),), decay=np.float32(0.5), threshold=np.float32(0.5)),
         Product(
             name="product",
             shape=(3, 2),
-            sources=(Source("lif"), Source("lif", 1)),
-            operands=((3, 2), (3, 2)),
+            operands=(Operand("lif"), Operand("lif", 1)),
+            operand_shapes=((3, 2), (3, 2)),
             matrices=False,
         ),
-        Output(name="output", shape=(3, 2), sources=(Source("product"),)),
+        Output(name="output", shape=(3, 2), operands=(Operand("product"),)),
     )
     return Program(nodes, DT)
 
 
 def _late() -> Program:
     """One whose input reaches each neuron by a delay of its own."""
-    x, shares = Source("input"), {"now": (0.75, 0.5, 0, 0), "later": (0, 0, 1.5, -2)}
-    scales = [Scale(name=name, shape=(4,), sources=(x,), scale=np.float32(share)) for name, share in shares.items()]
-    sources = (Source("now"), Source("later", 2))
+    x, shares = Operand("input"), {"now": (0.75, 0.5, 0, 0), "later": (0, 0, 1.5, -2)}
+    scales = [Scale(name=name, shape=(4,), operands=(x,), scale=np.float32(share)) for name, share in shares.items()]
+    sources = (Operand("now"), Operand("later", 2))
     nodes: tuple[Node, ...] = (
-        Input(name="input", shape=(4,), sources=()),
+        Input(name="input", shape=(4,), operands=()),
         *scales,
-        Neuron(name="lif", shape=(4,), sources=sources, decay=np.float32(0.5), threshold=np.float32(0.5)),
-        Output(name="output", shape=(4,), sources=(Source("lif"),)),
+        Neuron(name="lif", shape=(4,), operands=sources, decay=np.float32(0.5), threshold=np.float32(0.5)),
+        Output(name="output", shape=(4,), operands=(Operand("lif"),)),
     )
     return Program(nodes, DT)
 
@@ -166,7 +168,7 @@ def _broken(program: Program, before: Program) -> Program:
     if moved:
         return replace(program, nodes=tuple(nodes))
     changed = [n for n in program.nodes if n.name not in before.by_name or n is not before.by_name[n.name]]
-    late = replace(changed[-1], sources=tuple(Source(s.node, s.delay + 1) for s in changed[-1].sources))
+    late = replace(changed[-1], operands=tuple(Operand(s.node, s.delay + 1) for s in changed[-1].operands))
     return replace(program, nodes=tuple(late if node is changed[-1] else node for node in program.nodes))
 
 
@@ -221,8 +223,11 @@ def test_a_threshold_of_one_pixel_is_seen() -> None:
 
 
 def test_an_output_without_neurons_is_compared() -> None:
-    entry, last = Input(name="input", shape=(4,), sources=()), Output(name="output", shape=(2,), sources=(Source("w"),))
-    w = Linear(name="w", shape=(2,), sources=(Source("input"),), weight=_f32(2, 4), bias=None, input_shape=(4,))
+    entry, last = (
+        Input(name="input", shape=(4,), operands=()),
+        Output(name="output", shape=(2,), operands=(Operand("w"),)),
+    )
+    w = Linear(name="w", shape=(2,), operands=(Operand("input"),), weight=_f32(2, 4), bias=None, input_shape=(4,))
     other = replace(w, weight=w.weight * np.float32(1.001))
     with pytest.raises(ParityError, match=r"pass mine: output 'output' at step \d"):
         require_equivalent(Program((entry, w, last), DT), Program((entry, other, last), DT), by="mine")
@@ -231,13 +236,13 @@ def test_an_output_without_neurons_is_compared() -> None:
 @pytest.mark.parametrize("wrong", ["first", "last"])
 def test_a_weight_behind_any_neuron_is_seen(wrong: str) -> None:
     """Of 40 drawn at rate 0.3 in 6 places, some would never spike, and the weights behind them go unseen."""
-    lif = Neuron(name="lif", shape=(40,), sources=(Source("first"),), decay=np.float32(0.5), threshold=np.float32(1))
+    lif = Neuron(name="lif", shape=(40,), operands=(Operand("first"),), decay=np.float32(0.5), threshold=np.float32(1))
     first = Linear(
-        name="first", shape=(40,), sources=(Source("in"),), weight=_f32(40, 40), bias=None, input_shape=(40,)
+        name="first", shape=(40,), operands=(Operand("in"),), weight=_f32(40, 40), bias=None, input_shape=(40,)
     )
-    last = replace(first, name="last", sources=(Source("lif"),))
-    nodes = Input(name="in", shape=(40,), sources=()), first, lif, last
-    network = Program((*nodes, Output(name="out", shape=(40,), sources=(Source("last"),))), DT)
+    last = replace(first, name="last", operands=(Operand("lif"),))
+    nodes = Input(name="in", shape=(40,), operands=()), first, lif, last
+    network = Program((*nodes, Output(name="out", shape=(40,), operands=(Operand("last"),))), DT)
     for column in range(40):
         weight = first.weight.copy()
         weight[:, column] += 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stl_deploy.config.options import FoldOptions
-from stl_deploy.graph.program import DT, Input, Linear, Neuron, Output, Program, Source
+from stl_deploy.graph.program import DT, Input, Linear, Neuron, Operand, Output, Program
 from stl_deploy.passes import apply, round_delays
 
 
@@ -16,17 +16,17 @@ def _program(taps: list[list[float]]) -> Program:
         Linear(
             name=f"tap{k}",
             shape=(size,),
-            sources=(Source("input", k),),
+            operands=(Operand("input", k),),
             weight=np.diag(np.array(tap, np.float32)),
             bias=np.full(size, 0.5, np.float32) if k == 1 else None,
             input_shape=(size,),
         )
         for k, tap in enumerate(taps)
     ]
-    sources = tuple(Source(layer.name) for layer in layers)
-    neuron = Neuron(name="lif", shape=(size,), sources=sources, decay=None, threshold=np.float32(1)[()] + np.zeros(()))
-    nodes = (Input(name="input", shape=(size,), sources=()), *layers, neuron)
-    return Program((*nodes, Output(name="output", shape=(size,), sources=(Source("lif"),))), DT)
+    sources = tuple(Operand(layer.name) for layer in layers)
+    neuron = Neuron(name="lif", shape=(size,), operands=sources, decay=None, threshold=np.float32(1)[()] + np.zeros(()))
+    nodes = (Input(name="input", shape=(size,), operands=()), *layers, neuron)
+    return Program((*nodes, Output(name="output", shape=(size,), operands=(Operand("lif"),))), DT)
 
 
 def test_weights_go_to_the_nearest_step() -> None:
@@ -51,7 +51,7 @@ def test_a_layer_that_is_left_without_weights_goes_and_its_bias_stays() -> None:
     assert (layer.name, np.diag(layer.weight).tolist()) == ("tap0", [4, 4])
     assert layer.bias is not None
     assert layer.bias.tolist() == [0.5, 0.5]
-    assert [source.node for source in made.program.by_name["lif"].sources] == ["tap0"]
+    assert [source.node for source in made.program.by_name["lif"].operands] == ["tap0"]
 
 
 def test_nothing_is_rounded_unasked() -> None:

@@ -84,7 +84,7 @@ def test_layers_may_differ_in_how_many_spikes_they_fire(tmp_path: Path) -> None:
     write_nir(fold(Network(config, (4,), 3).eval(), coding="graded", bound=4.0).graph, tmp_path / "net.nir")
     graph = stl.read(tmp_path / "net.nir")
     lif1, lif2 = graph.program.spiking
-    assert (lif1.many, lif1.cap, lif2.many) == (True, 31, False)
+    assert (lif1.multi_spike, lif1.cap, lif2.multi_spike) == (True, 31, False)
     exported = graph.export(tmp_path / "chip", to="xylo", x=X)
     assert exported["device"] == "audio2"
 

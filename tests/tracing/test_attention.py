@@ -167,7 +167,10 @@ def test_spikformer_is_two_products_that_every_target_holds_or_refuses_by_node(t
     model, x = made(Spikformer)
     net = stl.capture(model, x)
     program = net.program
-    assert [product.operands for product in program.of(Product)] == [((2, 5, 4), (2, 4, 5)), ((2, 5, 5), (2, 5, 4))]
+    assert [product.operand_shapes for product in program.of(Product)] == [
+        ((2, 5, 4), (2, 4, 5)),
+        ((2, 5, 5), (2, 5, 4)),
+    ]
     assert len(list(program.of(Linear))) == 4  # each with its norm in it
     # q, k and v are split into heads, and the mixed values put together: nothing is transposed for a norm
     assert len(list(program.of(Gather))) == 4

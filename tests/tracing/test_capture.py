@@ -65,7 +65,7 @@ def test_a_residual_net_of_our_own() -> None:
     net = stl.capture(model, x)
     require_proved(net)
     assert [n.name for n in net.program.spiking] == ["lif1", "lif2", "pool1", "lif3"]
-    assert {s.node for s in net.program.by_name["lif2"].sources} == {"conv2", "lif1"}
+    assert {s.node for s in net.program.by_name["lif2"].operands} == {"conv2", "lif1"}
     expected = np.float32(model.lif1.threshold.detach())
     assert (neuron(net.program, "lif1").threshold == expected).all()
     assert (neuron(net.program, "lif2").threshold == np.float32(model.lif2.threshold.detach())).all()
@@ -249,7 +249,7 @@ def test_a_recurrent_layer_and_a_synapse() -> None:
     (lif,) = net.program.spiking
     assert lif.synapse is not None
     assert float(lif.synapse.decay) == 0.5
-    assert [(s.node, s.delay) for s in net.program.by_name["back"].sources] == [("lif", 1)]
+    assert [(s.node, s.delay) for s in net.program.by_name["back"].operands] == [("lif", 1)]
 
 
 def test_the_model_is_left_as_it_was_found() -> None:

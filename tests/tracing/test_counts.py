@@ -99,7 +99,7 @@ def _counting(net: stl.SpikingGraph) -> list[Neuron]:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_count_is_captured(form: tuple[Fire, tuple[int | None, str]], late: bool) -> None:
     neurons = _counting(stl.capture(Counting(form[0], late=late), X))
-    assert [(n.many, n.cap, n.rounding, n.reset) for n in neurons] == [(True, *form[1], "subtract")] * 2
+    assert [(n.multi_spike, n.cap, n.rounding, n.reset) for n in neurons] == [(True, *form[1], "subtract")] * 2
 
 
 @pytest.mark.parametrize("name", ["trunc, with a cap", "floor of a half more", "round"])

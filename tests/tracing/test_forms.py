@@ -361,7 +361,7 @@ def test_weights_that_are_read_a_step_late_close_their_loop() -> None:
     torch.manual_seed(0)
     net = stl.capture(LateWeights(), torch.rand(12, 4, 6))
     assert net.proof.end_to_end["differing"] == 0
-    assert {(s.node, s.delay) for s in net.program.spiking[0].sources} == {("fc", 0), ("back", 1)}
+    assert {(s.node, s.delay) for s in net.program.spiking[0].operands} == {("fc", 0), ("back", 1)}
 
 
 class NeverLeaks(nn.Module):

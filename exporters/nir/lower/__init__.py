@@ -28,7 +28,7 @@ from stl_deploy.exporters.nir.lower.loops import place_delays
 from stl_deploy.exporters.nir.lower.neurons import lower_neuron
 from stl_deploy.exporters.nir.lower.readings import SHAPE_CONVENTIONS, ShapeConvention
 from stl_deploy.exporters.nir.lower.wiring import Wiring, wire
-from stl_deploy.graph.program import Input, Node, Origin, Output, Program, Reshape, Shape, Source
+from stl_deploy.graph.program import Input, Node, Operand, Origin, Output, Program, Reshape, Shape
 
 METADATA_KEY = "stl_deploy"
 """The graph's metadata under this key is ours: dialect, input coding, grids, versions."""
@@ -168,21 +168,21 @@ def _plain(value: Any) -> Any:
 def _lower_node(
     name: str,
     node: nir.NIRNode,
-    known: Sequence[tuple[Source, Shape]],
-    sources: tuple[Source, ...],
+    known: Sequence[tuple[Operand, Shape]],
+    sources: tuple[Operand, ...],
     reading: ShapeConvention,
     dialect: Dialect,
     wiring: Wiring,
 ) -> Node:
     ports = wiring.ports
     if isinstance(node, nir.Input) and name not in ports:
-        return Input(name=name, shape=_declared_shape(name, node, reading), sources=())
+        return Input(name=name, shape=_declared_shape(name, node, reading), operands=())
     shape = _arriving_shape(name, known)
     match node:
         case nir.Input() | nir.Output() if name in ports:
-            return Reshape(name=name, shape=shape, sources=sources, input_shape=shape)
+            return Reshape(name=name, shape=shape, operands=sources, input_shape=shape)
         case nir.Output():
-            return Output(name=name, shape=shape, sources=sources)
+            return Output(name=name, shape=shape, operands=sources)
         case nir.Linear() | nir.Affine():
             return lower_linear(name, node, shape, sources, reading)
         case nir.Conv1d() | nir.Conv2d():
@@ -202,7 +202,7 @@ def _lower_node(
     raise GraphError(f"type {type(node).__name__} is not known", node=name, slug="unknown-type")
 
 
-def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
+def _arriving_shape(name: str, known: Sequence[tuple[Operand, Shape]]) -> Shape:
     """Return the shape of a node's input: that of its lowered sources, which must agree."""
     shapes = {shape for _, shape in known}
     if len(shapes) > 1:
@@ -243,7 +243,7 @@ def _declared_shape(name: str, node: nir.Input, reading: ShapeConvention) -> Sha
 def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:
     """Yield errors of edges that close loops: their sources were not lowered when their target was."""
     for node in nodes.values():
-        for source in node.sources:
+        for source in node.operands:
             expected = getattr(node, "input_shape", node.shape)
             if source.node in nodes and nodes[source.node].shape != expected:
                 yield GraphError(

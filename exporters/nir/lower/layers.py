@@ -12,16 +12,16 @@ from stl_deploy._util.arrays import output_size
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.exporters.nir.lower.readings import ShapeConvention
-from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
+from stl_deploy.graph.program import Conv, Delay, Linear, Operand, Pool, Reshape, Scale, Shape
 
-Sources = tuple[Source, ...]
+Operands = tuple[Operand, ...]
 
 _MAX_POSITIONS = 2**24
 """Of a padded map of one channel; cameras have a million."""
 
 
 def lower_linear(
-    name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources, reading: ShapeConvention
+    name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Operands, reading: ShapeConvention
 ) -> Linear:
     """Lower Linear or Affine with a weight ``[out, in]`` on an input ``[in]``, or ``[..., in]`` in a lenient reading.
 
@@ -37,14 +37,14 @@ def lower_linear(
     return Linear(
         name=name,
         shape=(*shape[:-1], weight.shape[0]),
-        sources=sources,
+        operands=sources,
         weight=weight,
         bias=optional_bias(name, node, weight.shape[0]),
         input_shape=shape,
     )
 
 
-def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: Sources) -> Conv:
+def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: Operands) -> Conv:
     """Lower Conv1d or Conv2d on an input ``[C, *spatial]``; raise GraphError if channels or sizes do not fit."""
     rank = 1 if isinstance(node, nir.Conv1d) else 2
     weight = weights(name, node)
@@ -66,7 +66,7 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
     return Conv(
         name=name,
         shape=(weight.shape[0], *_slide(name, shape[1:], reach, stride, pads)),
-        sources=sources,
+        operands=sources,
         weight=weight,
         bias=optional_bias(name, node, weight.shape[0]),
         stride=stride,
@@ -77,7 +77,7 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
     )
 
 
-def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sources: Sources) -> Pool:
+def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sources: Operands) -> Pool:
     """Lower sum or average pooling over the last 2 axes of ``[C, H, W]``."""
     if len(shape) != 3:
         raise bad_shape(name, f"expected an input [C, H, W]; found shape {list(shape)}")
@@ -87,7 +87,7 @@ def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sou
     return Pool(
         name=name,
         shape=(shape[0], *_slide(name, shape[1:], kernel, stride, pads)),
-        sources=sources,
+        operands=sources,
         kernel=kernel,
         stride=stride,
         padding=pads,
@@ -96,7 +96,7 @@ def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sou
     )
 
 
-def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, reading: ShapeConvention) -> Reshape:
+def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Operands, reading: ShapeConvention) -> Reshape:
     """Flatten axes start_dim…end_dim of the sample's shape (no batch axis, unless the reading says so)."""
     batch = int(reading.flatten_batch)
     start, end = (_axis(name, node, field, len(shape) + batch) - batch for field in ("start_dim", "end_dim"))
@@ -105,17 +105,17 @@ def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, 
     if start > end:
         raise bad_shape(name, f"expected an axis to flatten to behind axis {start} of {list(shape)}; found {end}")
     flat = int(np.prod(shape[start : end + 1]))
-    return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), sources=sources, input_shape=shape)
+    return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), operands=sources, input_shape=shape)
 
 
-def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, reading: ShapeConvention) -> Scale:
+def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Operands, reading: ShapeConvention) -> Scale:
     """Lower an elementwise scale that fits the input's shape."""
     scale = fit(name, "scale", numbers(name, node, "scale"), shape, reading.strict)
-    return Scale(name=name, shape=shape, sources=sources, scale=float32(name, "field 'scale'", scale))
+    return Scale(name=name, shape=shape, operands=sources, scale=float32(name, "field 'scale'", scale))
 
 
 def lower_delay(
-    name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: ShapeConvention, dt: float
+    name: str, node: nir.Delay, shape: Shape, sources: Operands, reading: ShapeConvention, dt: float
 ) -> Delay:
     """Lower a delay of an integer number of time steps; raise GraphError for a fraction of dt or a negative delay."""
     delay = fit(name, "delay", numbers(name, node, "delay"), shape, reading.strict)
@@ -130,7 +130,7 @@ def lower_delay(
             node=name,
             slug="delay-not-whole",
         )
-    return Delay(name=name, shape=shape, sources=sources, steps=rounded.astype(np.int64))
+    return Delay(name=name, shape=shape, operands=sources, steps=rounded.astype(np.int64))
 
 
 def _axis(name: str, node: Any, field: str, rank: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.graph.program import Delay, Neuron, Node, Source
+from stl_deploy.graph.program import Delay, Neuron, Node, Operand
 from stl_deploy.graph.segments import ordered
 
 
@@ -29,14 +29,14 @@ def place_delays(nodes: Mapping[str, Node], dialect: Dialect) -> tuple[Node, ...
 def _to_neuron_outputs(nodes: dict[str, Node]) -> dict[str, Node]:
     readers: dict[str, int] = {}
     for node in nodes.values():
-        for source in node.sources:
+        for source in node.operands:
             readers[source.node] = readers.get(source.node, 0) + 1
     for name in list(nodes):
-        for source in [source for source in nodes[name].sources if source.delay]:
+        for source in [source for source in nodes[name].operands if source.delay]:
             reader, edge = name, source
             # A memoryless node between the two computes the same a step later, if it serves nobody else.
             while not isinstance(nodes[edge.node], Neuron):
-                before = nodes[edge.node].sources
+                before = nodes[edge.node].operands
                 if len(before) != 1 or readers[edge.node] != 1:
                     break
                 _redelay(nodes, reader, edge, -1)
@@ -44,10 +44,10 @@ def _to_neuron_outputs(nodes: dict[str, Node]) -> dict[str, Node]:
     return nodes
 
 
-def _redelay(nodes: dict[str, Node], reader: str, edge: Source, by: int) -> Source:
+def _redelay(nodes: dict[str, Node], reader: str, edge: Operand, by: int) -> Operand:
     changed = replace(edge, delay=edge.delay + by)
     node = nodes[reader]
-    nodes[reader] = replace(node, sources=tuple(changed if source == edge else source for source in node.sources))
+    nodes[reader] = replace(node, operands=tuple(changed if source == edge else source for source in node.operands))
     return changed
 
 
@@ -58,12 +58,15 @@ def _emit_late(nodes: dict[str, Node]) -> dict[str, Node]:
     placed: dict[str, Node] = {}
     for node in nodes.values():
         sources = tuple(
-            Source(late[source.node]) if source.node in late and not source.delay else source for source in node.sources
+            Operand(late[source.node]) if source.node in late and not source.delay else source
+            for source in node.operands
         )
-        placed[node.name] = replace(node, sources=sources)
+        placed[node.name] = replace(node, operands=sources)
         if node.name in late:
             name = late[node.name]
-            placed[name] = Delay(name=name, shape=node.shape, sources=(Source(node.name),), steps=np.ones((), np.int64))
+            placed[name] = Delay(
+                name=name, shape=node.shape, operands=(Operand(node.name),), steps=np.ones((), np.int64)
+            )
     return placed
 
 

@@ -27,7 +27,7 @@ from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Bound, Dialect
 from stl_deploy.exporters.nir.lower._fields import fit, float32, numbers
 from stl_deploy.exporters.nir.lower.readings import ShapeConvention
-from stl_deploy.graph.program import Floats, Neuron, Reset, Shape, Source, Synapse
+from stl_deploy.graph.program import Floats, Neuron, Operand, Reset, Shape, Synapse
 
 _ROUNDING = 2.0**-22
 
@@ -36,7 +36,7 @@ def lower_neuron(
     name: str,
     node: nir.NIRNode,
     shape: Shape,
-    sources: tuple[Source, ...],
+    sources: tuple[Operand, ...],
     reading: ShapeConvention,
     dialect: Dialect,
     looped: bool,
@@ -45,13 +45,13 @@ def lower_neuron(
     read = _Reader(name, node, shape, reading.strict)
     if isinstance(node, nir.Threshold):
         return Neuron(
-            name=name, shape=shape, sources=sources, decay=None, threshold=read("threshold"), compare=dialect.compare
+            name=name, shape=shape, operands=sources, decay=None, threshold=read("threshold"), compare=dialect.compare
         )
     with np.errstate(over="ignore", invalid="ignore"):
         synapse = _synapse(read, dialect) if isinstance(node, nir.CubaLI | nir.CubaLIF) else None
         decay, gain, offset = _membrane(read, dialect, synapse)
     common: dict[str, Any] = dict(
-        name=name, shape=shape, sources=sources, decay=decay, gain=gain, offset=offset, synapse=synapse
+        name=name, shape=shape, operands=sources, decay=decay, gain=gain, offset=offset, synapse=synapse
     )
     common["v_start"] = None if dialect.start == "zero" else read.optional(dialect.start)
     if not isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
@@ -64,7 +64,7 @@ def lower_neuron(
         threshold=threshold,
         compare=dialect.compare,
         reset=reset,
-        many=dialect.spikes_per_step != "one",
+        multi_spike=dialect.spikes_per_step != "one",
         cap=dialect.spikes_per_step if isinstance(dialect.spikes_per_step, int) else None,
         v_reset=read.optional("v_reset") if reset in ("value", "value_delayed") else None,
         v_min=None if bound is None else np.asarray(-threshold if bound == "-threshold" else bound, np.float32),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import nir
 
 from stl_deploy.errors import GraphError
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Operand
 from stl_deploy.graph.segments import grouped, strongly_connected, walk
 
 _MAX_DEPTH = 32
@@ -25,7 +25,7 @@ class Wiring:
     """
 
     nodes: dict[str, nir.NIRNode]
-    sources: dict[str, tuple[Source, ...]]
+    sources: dict[str, tuple[Operand, ...]]
     ports: frozenset[str]
     looped: frozenset[str]
     errors: tuple[GraphError, ...]
@@ -50,7 +50,7 @@ def wire(graph: nir.NIRGraph, *, into_neurons: bool = False) -> Wiring:
     order = finished[::-1]
     return Wiring(
         {name: nodes[name] for name in order},
-        {name: tuple(Source(s, int((s, name) in back)) for s in incoming.get(name, ())) for name in order},
+        {name: tuple(Operand(s, int((s, name) in back)) for s in incoming.get(name, ())) for name in order},
         ports,
         frozenset(name for loop in loops for name in loop),
         tuple(errors),

@@ -81,7 +81,7 @@ class Restating:
         """Return the inputs of a node, past nodes that vanish."""
         if node.name not in self._arriving:
             arrivals: list[_Arrival] = []
-            for source in node.sources:
+            for source in node.operands:
                 before = self._given[source.node]
                 if not self._vanishes(before):
                     arrivals.append(_Arrival(source.node, self._owed_by(before), source.delay))
@@ -238,7 +238,7 @@ def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | N
 
 def _one_to_one(node: Neuron) -> Linear | Conv | None:
     """Return weights of 1 from each value to its neuron, named after the neurons; None for other shapes."""
-    common: dict[str, Any] = dict(name=node.name, shape=node.shape, sources=(), bias=None, input_shape=node.shape)
+    common: dict[str, Any] = dict(name=node.name, shape=node.shape, operands=(), bias=None, input_shape=node.shape)
     if len(node.shape) == 1 and node.shape[0] <= _LARGEST:
         return Linear(weight=np.eye(node.shape[0], dtype=np.float32), **common)
     if len(node.shape) == 3:

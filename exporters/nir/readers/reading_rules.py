@@ -93,7 +93,7 @@ class Reader(ABC):
         """Return the NIR node and the input's factor of a checked spiking neuron with memory."""
 
     def _require_reset(self, node: Neuron) -> None:
-        if node.reset != "value" or node.many or node.v_reset is not None:
+        if node.reset != "value" or node.multi_spike or node.v_reset is not None:
             refuse(
                 node,
                 "reset",
@@ -251,7 +251,7 @@ class SpikingJelly(Reader):
     uniform = True
 
     def _require_reset(self, node: Neuron) -> None:
-        if node.reset != "value" or node.many:
+        if node.reset != "value" or node.multi_spike:
             refuse(node, "reset", self, "resets to a value and fires once in a step", "train with a hard reset")
         if (_full(node, node.v_start, 0) != _full(node, node.v_reset, 0)).any():
             refuse(node, "start", self, "starts at v_reset", "use a v_reset of 0, or start at it (start v_reset)")

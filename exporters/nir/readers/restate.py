@@ -27,7 +27,7 @@ from stl_deploy.exporters.nir.readers.node_forms import Restating
 from stl_deploy.exporters.nir.readers.reading_rules import READERS, Reader, refusal
 from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_max_pool
+from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_spike_max_pool
 from stl_deploy.graph.segments import ordered
 
 
@@ -74,7 +74,7 @@ def _nir_agrees(graph: nir.NIRGraph) -> bool:
 def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[UnsupportedError]]:
     """Return the graph, and one error for each node that the reader cannot hold."""
     nodes = _delayed_at_neurons(
-        {node.name: _remembering(node) if is_max_pool(program, node) else node for node in program.nodes}
+        {node.name: _remembering(node) if is_spike_max_pool(program, node) else node for node in program.nodes}
     )
     made = Restating(nodes, reader)
     graph = nir.NIRGraph(made.nodes, _arranged(made), type_check=False)
@@ -97,12 +97,12 @@ def _delayed_at_neurons(nodes: dict[str, Node]) -> dict[str, Node]:
         name = work.pop()
         node = nodes[name]
         still = isinstance(node, Linear | Conv | Scale | Pool | Reshape) and getattr(node, "bias", None) is None
-        if not still or not node.sources or not all(source.delay for source in node.sources):
+        if not still or not node.operands or not all(source.delay for source in node.operands):
             continue
-        nodes[name] = replace(node, sources=tuple(replace(source, delay=source.delay - 1) for source in node.sources))
-        for reader in [reader for reader in nodes.values() if any(source.node == name for source in reader.sources)]:
-            moved = (replace(s, delay=s.delay + (s.node == name)) for s in reader.sources)
-            nodes[reader.name] = replace(reader, sources=tuple(moved))
+        nodes[name] = replace(node, operands=tuple(replace(source, delay=source.delay - 1) for source in node.operands))
+        for reader in [reader for reader in nodes.values() if any(source.node == name for source in reader.operands)]:
+            moved = (replace(s, delay=s.delay + (s.node == name)) for s in reader.operands)
+            nodes[reader.name] = replace(reader, operands=tuple(moved))
             work.append(reader.name)
     return {node.name: node for node in ordered(nodes)}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
+from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_spike_max_pool
 from stl_deploy.integers.lava_layers import check_kind
 from stl_deploy.integers.net import LOIHI, WIDE
 from stl_deploy.integers.per_pixel import average_thresholds
@@ -46,7 +46,7 @@ class QuantisedGraph(nn.Module):
         self._layers: dict[str, nn.Module] = {}
         for node in self._program.nodes:
             if isinstance(node, Neuron):
-                if not is_max_pool(self._program, node):
+                if not is_spike_max_pool(self._program, node):
                     self._layers[node.name] = LIF(node.shape) if node.spiking else LI(node.shape)
             elif not isinstance(node, Input | Output):
                 check_kind(node)
@@ -69,7 +69,7 @@ class QuantisedGraph(nn.Module):
 
     def _run(self, node: Node, values: Mapping[str, Tensor]) -> Tensor:
         """Return a node's output; of a layer that reaches neurons, its input, as neurons sum all their layers."""
-        layer, sources = self._layers.get(node.name), [self._program.by_name[source.node] for source in node.sources]
+        layer, sources = self._layers.get(node.name), [self._program.by_name[source.node] for source in node.operands]
         x, *others = (values[source.name] for source in sources)
         if isinstance(layer, LoihiLIF):
             first, *beside = (self._layers[source.name] for source in sources)
@@ -80,7 +80,7 @@ class QuantisedGraph(nn.Module):
         if isinstance(node, Neuron) and layer is None:
             (pool,) = sources
             assert isinstance(pool, Pool)
-            return _pooled(pool, values[pool.sources[0].node], functional.max_pool2d)
+            return _pooled(pool, values[pool.operands[0].node], functional.max_pool2d)
         x, frames = sum(others, start=x), x.shape[:2]
         if isinstance(layer, WholeSynapse):
             return x

@@ -28,9 +28,9 @@ from stl_deploy.config.schema import (
     RunConfig,
 )
 from stl_deploy.errors import ParityError
-from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_spike_max_pool
 from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, fan_in, values
-from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, PopulationNode
+from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, IntegerLIF
 from stl_deploy.integers.lava_layers import check_neuron
 from stl_deploy.integers.net import DECAY_ONE
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
@@ -64,10 +64,10 @@ def quantise_layers(
     """
     known = values(program, start.graph.input.scale)
     for node in program.nodes:
-        if any(source.delay for source in node.sources):
+        if any(source.delay for source in node.operands):
             refuse(node, "recurrent", "it reads the step before", "train without recurrence, or leave it unquantised")
     for neuron in program.spiking:
-        if not is_max_pool(program, neuron):
+        if not is_spike_max_pool(program, neuron):
             _quantise_population(layers, program, neuron, known, start, weight_top)
     if host:
         return
@@ -96,11 +96,11 @@ def require_same_integers(layers: Layers, graph: IntegerGraph) -> None:
                 )
 
 
-def _compared(layers: Layers, graph: IntegerGraph, node: PopulationNode, lif: LoihiLIF) -> Iterator[tuple[str, bool]]:
+def _compared(layers: Layers, graph: IntegerGraph, node: IntegerLIF, lif: LoihiLIF) -> Iterator[tuple[str, bool]]:
     """Yield a population's properties, and whether each equals the trained one."""
-    synapses = [layers[source.node] for source in node.sources]
+    synapses = [layers[source.node] for source in node.operands]
     bias: NDArray[Any] | None = None
-    for source, synapse in zip(node.sources, synapses, strict=True):
+    for source, synapse in zip(node.operands, synapses, strict=True):
         weights = graph.by_name[source.node]
         assert isinstance(synapse, WholeSynapse)
         assert isinstance(weights, DenseNode | ConvNode)
@@ -126,7 +126,7 @@ def _quantise_population(
     synapses = _synapses(program, neuron, paths)
     real = real_population(neuron, real_weights(paths, neuron), split_biases(paths, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
-    assert isinstance(population, PopulationNode)
+    assert isinstance(population, IntegerLIF)
     threshold = max(1, int(population.neuron.threshold))
     unit, first = 2.0 ** round(math.log2(threshold)), None
     for node, leaf, weight in zip(synapses, paths.leaves, real.weights, strict=True):
@@ -178,7 +178,7 @@ def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | C
 
 
 def _reads_input(program: Program, node: Node) -> bool:
-    before = [program.by_name[source.node] for source in node.sources]
+    before = [program.by_name[source.node] for source in node.operands]
     return any(
         isinstance(source, Input) or (not isinstance(source, Neuron) and _reads_input(program, source))
         for source in before

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError, StlDeployError
-from stl_deploy.graph.program import DT, Floats, Input, Neuron, Output, Program, Shape, Source
+from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
 from stl_deploy.tracing.coefficients import close
 from stl_deploy.tracing.cores import Recurrence, find_cores
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
@@ -76,11 +76,11 @@ class Builder(ProgramBuilder):
         self._name_cores()
         for signal in self.steps.signals:
             if signal.node.name == "input":
-                node = Input(name=self.name("input", ""), shape=self.shape(signal), sources=())
+                node = Input(name=self.name("input", ""), shape=self.shape(signal), operands=())
                 self._terms[signal, 0] = self.add(node)
         output = self.steps.output
         terms = self.read(output)
-        self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), sources=terms))
+        self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), operands=terms))
         require_same_first_values(self.steps, self._compared)
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
@@ -116,13 +116,13 @@ class Builder(ProgramBuilder):
         lag = ref.lag + self._shift
         signal = ref.signal
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
-            return tuple(Source(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
+            return tuple(Operand(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
         product = signal.node.name == "mul" and len(signal.reads()) > 1  # a gate's spikes are compared where it stands
         if product and not any(node.tensor is None or bool(node.tensor.any()) for node in signal.before[:lag]):
-            return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
+            return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
         outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
         if outside and _was_zero(signal, lag):
-            return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
+            return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
         return self._signal(signal, lag)
 
     def _of_zeros(self, signal: Signal, lag: int) -> bool:
@@ -153,7 +153,7 @@ class Builder(ProgramBuilder):
             if core is None:
                 self._terms[key] = self._layer(signal)
                 return self._terms[key]
-            self._terms[key] = (Source(self._name_of[core]),)
+            self._terms[key] = (Operand(self._name_of[core]),)
             if self._name_of[core] not in self.nodes:
                 self._core(core)
             if core.threshold is not None and signal is not core.threshold.signal:
@@ -187,7 +187,7 @@ class Builder(ProgramBuilder):
         spiking = self.nodes[name]
         late = late_reset(population)
         after = left_after(population, signal)
-        if late is None or after is None or not spiking.sources:
+        if late is None or after is None or not spiking.operands:
             raise refusal(
                 signal,
                 f"the potential of the spiking neuron '{name}' is read outside of it, which a graph holds only where a "
@@ -197,19 +197,19 @@ class Builder(ProgramBuilder):
         twin = f"{name}_potential"
         if twin not in self.nodes:
             assert isinstance(spiking, Neuron)
-            resets = self.scaled((Source(name, 1),), late, spiking.shape, name) if bool(np.any(late)) else ()
+            resets = self.scaled((Operand(name, 1),), late, spiking.shape, name) if bool(np.any(late)) else ()
             self.nodes[twin] = replace(
                 spiking,
                 name=twin,
-                sources=(*spiking.sources, *resets),
+                operands=(*spiking.operands, *resets),
                 threshold=None,
                 compare="gt",
                 reset="value",
                 v_reset=None,
             )
         if not bool(np.any(after)):
-            return (Source(twin),)
-        return (Source(twin), *self.scaled((Source(name),), after, spiking.shape, name))
+            return (Operand(twin),)
+        return (Operand(twin), *self.scaled((Operand(name),), after, spiking.shape, name))
 
     def _core(self, core: Recurrence) -> None:
         """Build a core's neuron, and its input."""
@@ -222,7 +222,7 @@ class Builder(ProgramBuilder):
         require_same_first_step(population, fitted, self.steps)
         self._compared |= signals_of(population)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
-        sources: list[Source] = []
+        sources: list[Operand] = []
         for ref, gain in zip(population.currents, fitted.gains, strict=True):
             terms = self.widened(self.read(ref), self.shape(ref.signal), fitted.neuron.shape)
             sources += self.scaled(terms, gain, fitted.neuron.shape, name)
@@ -233,7 +233,7 @@ class Builder(ProgramBuilder):
                 "only; let forward take [T, B, ...], and give zeros after the first step",
             )
         sources += self._own(name, fitted)
-        self.nodes[name] = replace(fitted.neuron, name=name, sources=tuple(sources))
+        self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources))
         if core.threshold is not None:
             self.signals[name] = core.threshold.signal
 
@@ -241,7 +241,7 @@ class Builder(ProgramBuilder):
         """Return the neuron's own spikes, one step late, if it reads them."""
         if fitted.recurrent is None:
             return ()
-        return self.scaled((Source(name, 1),), fitted.recurrent, fitted.neuron.shape, name)
+        return self.scaled((Operand(name, 1),), fitted.recurrent, fitted.neuron.shape, name)
 
     def _read_outside(self, core: Recurrence, member: Signal) -> bool:
         if self.steps.output.signal is member:

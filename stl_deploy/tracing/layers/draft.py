@@ -7,10 +7,10 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.graph.program import Floats, Gather, Input, Node, Scale, Shape, Source
+from stl_deploy.graph.program import Floats, Gather, Input, Node, Operand, Scale, Shape
 from stl_deploy.graph.segments import ordered
 
-Operands = tuple[Source, ...]
+Operands = tuple[Operand, ...]
 """Inputs of a layer, which reads their sum."""
 
 
@@ -39,16 +39,16 @@ class ProgramBuilder:
     def add(self, node: Node) -> Operands:
         """Add a node; return it as a source."""
         self.nodes[node.name] = node
-        return (Source(node.name),)
+        return (Operand(node.name),)
 
     def scaled(self, terms: Operands, gain: Floats | float | None, shape: Shape, module: str = "") -> Operands:
         """Scale terms by a gain; unchanged for 1 or None."""
         if gain is None or bool(np.all(gain == 1)):
             return terms
         name, late = self.name("scale", module), min((source.delay for source in terms), default=0)
-        sources = tuple(Source(source.node, source.delay - late) for source in terms)
-        self.add(Scale(name=name, shape=shape, sources=sources, scale=np.asarray(gain, np.float32)))
-        return (Source(name, late),)  # late behind it, where the edge that closes a loop is
+        sources = tuple(Operand(source.node, source.delay - late) for source in terms)
+        self.add(Scale(name=name, shape=shape, operands=sources, scale=np.asarray(gain, np.float32)))
+        return (Operand(name, late),)  # late behind it, where the edge that closes a loop is
 
     def widened(self, terms: Operands, before: Shape, shape: Shape) -> Operands:
         """Repeat terms along the axes that torch would repeat them along."""
@@ -56,7 +56,7 @@ class ProgramBuilder:
             return terms
         places = np.broadcast_to(np.arange(prod(before)).reshape(before), shape)
         name = self.name("order", "")
-        return self.add(Gather(name=name, shape=shape, sources=terms, indices=places, input_shape=before))
+        return self.add(Gather(name=name, shape=shape, operands=terms, indices=places, input_shape=before))
 
     def shape_of(self, terms: Operands) -> Shape | None:
         """Return the shape of terms, if it is known by now."""
@@ -67,7 +67,7 @@ class ProgramBuilder:
         """Return the nodes that one depends on, and inputs, each after its sources of the same step."""
         needed, waiting = {name}, [name]
         while waiting:
-            for source in self.nodes[waiting.pop()].sources:
+            for source in self.nodes[waiting.pop()].operands:
                 if source.node not in needed:
                     needed.add(source.node)
                     waiting.append(source.node)

@@ -34,7 +34,7 @@ def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles,
         Norm(
             name=build.name("norm", signal.node.place.module),
             shape=build.shape(signal),
-            sources=build.widened(build.read(x), build.shape(x.signal), build.shape(signal)),
+            operands=build.widened(build.read(x), build.shape(x.signal), build.shape(signal)),
             scale=scale,
             shift=shift,
             axis=axis,

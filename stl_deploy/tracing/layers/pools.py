@@ -49,7 +49,7 @@ def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Opera
     for level in range(1, len(terms) + 1):  # the maximum of sums of spikes counts the levels that any of them reaches
         name = build.name("gate", "")
         threshold = np.asarray(level - 0.5, np.float32)
-        reached = build.add(Neuron(name=name, shape=before, sources=terms, decay=None, threshold=threshold))
+        reached = build.add(Neuron(name=name, shape=before, operands=terms, decay=None, threshold=threshold))
         operands += _largest_of(build, signal, reached, before, windows)
     return operands
 
@@ -59,7 +59,7 @@ def _largest_of(build: Builder, signal: Signal, terms: Operands, before: Shape, 
     node = MaxPool(
         name=build.name("pool", signal.node.place.module),
         shape=_made(before, windows),
-        sources=terms,
+        operands=terms,
         kernel=windows.size[axes],
         stride=windows.stride[axes],
         padding=tuple((p, p) for p in windows.pads[axes]),
@@ -152,7 +152,7 @@ def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operan
     node = Pool(
         name=build.name("pool", signal.node.place.module),
         shape=_made(before, windows),
-        sources=terms,
+        operands=terms,
         kernel=windows.size,
         stride=windows.stride,
         padding=tuple((p, p) for p in windows.pads),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.graph.program import Product, Reshape, Scale, Shape, Source
+from stl_deploy.graph.program import Operand, Product, Reshape, Scale, Shape
 from stl_deploy.tracing.layers import weights
 from stl_deploy.tracing.layers.builder import Builder
 from stl_deploy.tracing.layers.draft import Operands
@@ -34,22 +34,22 @@ def product(build: Builder, signal: Signal, operands: tuple[Ref, Ref], *, matric
     node = Product(
         name=build.name("product", signal.node.place.module),
         shape=shape,
-        sources=tuple(sources),
-        operands=(shapes[0], shapes[1]),
+        operands=tuple(sources),
+        operand_shapes=(shapes[0], shapes[1]),
         matrices=matrices,
     )
     return build.add(node)
 
 
-def _one_source(build: Builder, terms: Operands, shape: Shape) -> Source:
+def _one_source(build: Builder, terms: Operands, shape: Shape) -> Operand:
     """Terms as one source of a shape, for operands are not summed."""
     if len(terms) > 1:
         name = build.name("sum", "")
         known = build.shape_of(terms) or shape
-        terms = build.add(Scale(name=name, shape=known, sources=terms, scale=np.ones((), np.float32)))
+        terms = build.add(Scale(name=name, shape=known, operands=terms, scale=np.ones((), np.float32)))
     (source,) = terms
     node = build.nodes.get(source.node)
     if node is None or node.shape == shape:
         return source
-    (source,) = build.add(Reshape(name=build.name("flatten", ""), shape=shape, sources=terms, input_shape=node.shape))
+    (source,) = build.add(Reshape(name=build.name("flatten", ""), shape=shape, operands=terms, input_shape=node.shape))
     return source

@@ -39,9 +39,9 @@ def reshaped(build: Builder, signal: Signal, terms: Operands, before: Shape) -> 
     inner = build.nodes.get(terms[0].node) if len(terms) == 1 and not terms[0].delay else None
     if isinstance(inner, Reshape):
         if inner.input_shape == shape:
-            return inner.sources
+            return inner.operands
         if prod(shape) == shape[0]:
-            terms, known = inner.sources, inner.input_shape
+            terms, known = inner.operands, inner.input_shape
     return reshape_node(build, signal, terms, known, shape)
 
 
@@ -60,7 +60,7 @@ def flat(build: Builder, signal: Signal, x: Ref) -> Operands:
 def reshape_node(build: Builder, signal: Signal, terms: Operands, before: Shape, shape: Shape) -> Operands:
     """Reshape terms of one shape to another, named after the module that made a signal."""
     name = build.name("flatten", signal.node.place.module)
-    return build.add(Reshape(name=name, shape=shape, sources=terms, input_shape=before))
+    return build.add(Reshape(name=name, shape=shape, operands=terms, input_shape=before))
 
 
 def rearranged(build: Builder, signal: Signal) -> Operands:
@@ -88,7 +88,7 @@ def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indi
         Gather(
             name=build.name("order", ""),
             shape=shape,
-            sources=terms,
+            operands=terms,
             indices=indices.reshape(shape),
             input_shape=build.shape_of(terms) or before,
         )
@@ -132,7 +132,7 @@ def _concat(build: Builder, signal: Signal, sources: list[Operands], sizes: list
         Concat(
             name=build.name("concat", signal.node.place.module),
             shape=shape,
-            sources=tuple(source for terms in sources for source in terms),
+            operands=tuple(source for terms in sources for source in terms),
             sizes=tuple(sizes),
         )
     )
@@ -144,4 +144,4 @@ def _one_source(build: Builder, part: Ref) -> Operands:
     if len(terms) == 1:
         return terms
     shape = build.shape(part.signal)
-    return build.add(Reshape(name=build.name("sum", ""), shape=shape, sources=terms, input_shape=shape))
+    return build.add(Reshape(name=build.name("sum", ""), shape=shape, operands=terms, input_shape=shape))

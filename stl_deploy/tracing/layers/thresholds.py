@@ -28,7 +28,7 @@ def compared(build: Builder, signal: Signal) -> Operands:
     node = Neuron(
         name=build.name("threshold", signal.node.place.module),
         shape=shape,
-        sources=build.read(Ref(threshold.potential, 0)),
+        operands=build.read(Ref(threshold.potential, 0)),
         decay=None,
         threshold=compact(threshold.theta.expand((1, *shape)), shape),
         compare="gt" if threshold.compare == "gt" else "ge",
@@ -119,7 +119,7 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Operands, thresho
     node = Neuron(
         name=build.name("gate", ""),
         shape=build.shape(signal),
-        sources=terms,
+        operands=terms,
         decay=None,
         threshold=np.asarray(threshold, np.float32),
     )
@@ -146,5 +146,5 @@ def is_binary(build: Builder, terms: Operands) -> bool:
         return False
     node = build.nodes.get(terms[0].node)
     if isinstance(node, MaxPool | Reshape | Gather):
-        return is_binary(build, node.sources)
-    return isinstance(node, Neuron) and node.spiking and not node.many
+        return is_binary(build, node.operands)
+    return isinstance(node, Neuron) and node.spiking and not node.multi_spike

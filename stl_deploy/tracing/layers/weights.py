@@ -37,7 +37,7 @@ def convolution(build: Builder, signal: Signal) -> Operands:
         Conv(
             name=build.name("conv", signal.node.place.module),
             shape=build.shape(signal),
-            sources=build.read(x),
+            operands=build.read(x),
             weight=array(weight).squeeze(signal.node.axis or ()),
             bias=None if bias is None else array(bias),
             stride=tuple(stride),
@@ -70,7 +70,7 @@ def over_time(build: Builder, signal: Signal) -> Operands:
             Conv(
                 name=build.name("conv", signal.node.place.module),
                 shape=build.shape(signal),
-                sources=build.read(tap),
+                operands=build.read(tap),
                 weight=np.ascontiguousarray(part),
                 bias=None if with_bias is None else array(with_bias),
                 stride=tuple(stride),
@@ -91,7 +91,7 @@ def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: A
         Linear(
             name=build.name("linear", signal.node.place.module),
             shape=build.shape(signal),
-            sources=build.read(x),
+            operands=build.read(x),
             weight=np.block(blocks),
             bias=None if bias is None else array(bias),
             input_shape=build.shape(x.signal),
@@ -108,7 +108,7 @@ def linear(build: Builder, signal: Signal) -> Operands:
         Linear(
             name=build.name("linear", signal.node.place.module),
             shape=shape,
-            sources=build.read(x),
+            operands=build.read(x),
             weight=alpha * np.ascontiguousarray(array(weight).reshape(array(weight).shape[-2:]).T),
             bias=None if bias is None else beta * np.broadcast_to(array(bias), shape[-1:]),
             input_shape=build.shape(x.signal),
@@ -141,7 +141,7 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
         Linear(
             name=build.name("linear", signal.node.place.module),
             shape=(made,),
-            sources=flat(build, signal, x),
+            operands=flat(build, signal, x),
             weight=np.ascontiguousarray(weight),
             bias=bias.float().numpy() if bool(bias.any()) else None,
             input_shape=(count,),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.graph.program import Neuron, Program, Reshape, Source
+from stl_deploy.graph.program import Neuron, Operand, Program, Reshape
 from tests.energy.nets import conv, f32, linear, program, start
 
 CASES = ("spikes", "analog", "whole")
@@ -55,7 +55,7 @@ def _if(name: str, source: str, shape: tuple[int, ...]) -> Neuron:
     return Neuron(
         name=name,
         shape=shape,
-        sources=(Source(source),),
+        operands=(Operand(source),),
         decay=f32(1),
         threshold=f32(THRESHOLD),
         compare="gt",
@@ -71,7 +71,7 @@ def net(case: str) -> Program:
         _if("if1", "conv1", (4, 4, 4)),
         conv("conv2", "if1", a["w2"], (4, 4, 4), padding=((1, 1), (1, 1)), groups=2, bias=a["b2"]),
         _if("if2", "conv2", (6, 4, 4)),
-        Reshape(name="flat", shape=(96,), sources=(Source("if2"),), input_shape=(6, 4, 4)),
+        Reshape(name="flat", shape=(96,), operands=(Operand("if2"),), input_shape=(6, 4, 4)),
         linear("fc", "flat", a["w3"]),
         _if("if3", "fc", (10,)),
     )

@@ -59,7 +59,7 @@ def cores_of(placement: Placement, node: Node) -> np.ndarray:
 
 
 def _layer(program: Program, node: Neuron, placement: Placement) -> dict[str, Any]:
-    before = program.by_name[node.sources[0].node]
+    before = program.by_name[node.operands[0].node]
     assert isinstance(before, Linear | Conv | Pool)
     taps, _ = synapse_list(before)
     inputs = {at: i for i, at in enumerate(indices(before.input_shape))}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -14,10 +14,10 @@ from stl_deploy.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
     MaxPoolNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
@@ -51,7 +51,7 @@ class Grower:
         shape = self.pick((5,), (12,), (2, 7), (1, 5, 6), (3, 6, 5), (4, 7, 7))
         high = self.pick(1, 1, 16, 255, 4000)
         low = self.pick(0, 0, -3)
-        self.nodes.append(IntegerInput(name="in", shape=shape, sources=(), low=low, high=high, scale=1.0))
+        self.nodes.append(IntegerInput(name="in", shape=shape, operands=(), low=low, high=high, scale=1.0))
         steps, samples = self.pick(1, 4, 9), self.pick(1, 3)
         x = self.whole(low, high, (steps, samples, *shape)) * (self.rng.random((steps, samples, *shape)) < 0.5)
         for _ in range(self.pick(1, 2, 3, 5)):
@@ -62,10 +62,10 @@ class Grower:
     def block(self) -> None:
         """Weights and neurons, or a node without weights behind neurons."""
         before = self.nodes[-1]
-        if isinstance(before, PopulationNode | IntegerInput) and self.chance(0.5):
+        if isinstance(before, IntegerLIF | IntegerInput) and self.chance(0.5):
             self.plain(before)
             before = self.nodes[-1]
-        weighted = self.weighted(before, (Source(before.name),))
+        weighted = self.weighted(before, (Operand(before.name),))
         self.nodes.append(weighted)
         reaches: Node = weighted
         if self.chance(0.15) and len(weighted.shape) == 3 and min(weighted.shape[1:]) > 1:
@@ -78,27 +78,27 @@ class Grower:
 
     def population(self, reaches: Node) -> None:
         shape, name = reaches.shape, self.name("lif")
-        sources = [Source(reaches.name, 1 if self.chance(0.1) else 0)]
-        same = [n for n in self.nodes[:-1] if n.shape == shape and isinstance(n, PopulationNode)]
+        sources = [Operand(reaches.name, 1 if self.chance(0.1) else 0)]
+        same = [n for n in self.nodes[:-1] if n.shape == shape and isinstance(n, IntegerLIF)]
         if same and self.chance(0.5):
             self.nodes.append(self.gain(same[-1].name, shape, self.pick(0, 0, 1)))
-            sources.append(Source(self.nodes[-1].name))
+            sources.append(Operand(self.nodes[-1].name))
         if self.chance(0.2):
             skip = self.weighted_like(reaches)
             if skip is not None:
                 self.nodes.append(skip)
-                sources.append(Source(skip.name))
+                sources.append(Operand(skip.name))
         if self.chance(0.25):
             back = f"{name}.back"
             loop = self.pick("gain", "dense") if len(shape) == 1 else "gain"
             if loop == "gain":
                 self.nodes.append(self.gain(name, shape, 1, back))
             else:
-                self.nodes.append(self.dense(back, shape[0], shape[0], (Source(name, 1),)))
-            sources.append(Source(back))
+                self.nodes.append(self.dense(back, shape[0], shape[0], (Operand(name, 1),)))
+            sources.append(Operand(back))
         bias = self.whole(-30, 30, self.sizes(shape)) if self.chance(0.4) else None
         self.nodes.append(
-            PopulationNode(name=name, shape=shape, sources=tuple(sources), neuron=self.neuron(shape), bias=bias)
+            IntegerLIF(name=name, shape=shape, operands=tuple(sources), neuron=self.neuron(shape), bias=bias)
         )
         if self.chance(0.4) and len(shape) == 3 and min(shape[1:]) > 1:
             pool = self.pool(self.nodes[-1], spiking=True)
@@ -106,8 +106,12 @@ class Grower:
             if self.chance(0.7):
                 neuron = IntegerNeuron(v_decay=4096, threshold=np.zeros((), np.int32))
                 self.nodes.append(
-                    PopulationNode(
-                        name=self.name("max"), shape=pool.shape, sources=(Source(pool.name),), neuron=neuron, bias=None
+                    IntegerLIF(
+                        name=self.name("max"),
+                        shape=pool.shape,
+                        operands=(Operand(pool.name),),
+                        neuron=neuron,
+                        bias=None,
                     )
                 )
 
@@ -122,17 +126,17 @@ class Grower:
         elif kind == "moved" and len(before.shape) == 3:
             self.nodes.append(self.reshape(before, before.shape[::-1]))
         elif kind == "sum":
-            sources = (Source(before.name), Source(before.name, 1))
+            sources = (Operand(before.name), Operand(before.name, 1))
             self.nodes.append(
-                Reshape(name=self.name("sum"), shape=before.shape, sources=sources, input_shape=before.shape)
+                Reshape(name=self.name("sum"), shape=before.shape, operands=sources, input_shape=before.shape)
             )
 
     def reshape(self, before: Node, shape: Any) -> Node:
-        return Reshape(name=self.name("flat"), shape=shape, sources=(Source(before.name),), input_shape=before.shape)
+        return Reshape(name=self.name("flat"), shape=shape, operands=(Operand(before.name),), input_shape=before.shape)
 
     def delay(self, before: Node) -> Node:
         steps = self.whole(0, 3, self.sizes(before.shape))
-        return DelayNode(name=self.name("delay"), shape=before.shape, sources=(Source(before.name),), steps=steps)
+        return DelayNode(name=self.name("delay"), shape=before.shape, operands=(Operand(before.name),), steps=steps)
 
     def pool(self, before: Node, spiking: bool = False) -> Node:
         kernel = self.pick((2, 2), (2, 2), (2, 1), (1, 2))
@@ -146,7 +150,7 @@ class Grower:
         return kind(
             name=self.name("pool"),
             shape=(before.shape[0], *sizes),
-            sources=(Source(before.name),),
+            operands=(Operand(before.name),),
             kernel=kernel,
             stride=stride,
             padding=padding,
@@ -155,13 +159,13 @@ class Grower:
 
     def gain(self, source: str, shape: Any, delay: int, name: str | None = None) -> Node:
         weight = self.whole(-20, 20, self.sizes(shape))
-        return GainNode(name=name or self.name("gain"), shape=shape, sources=(Source(source, delay),), weight=weight)
+        return GainNode(name=name or self.name("gain"), shape=shape, operands=(Operand(source, delay),), weight=weight)
 
     def dense(self, name: str, ins: int, outs: int, sources: Any) -> Node:
         bias = self.whole(-9, 9, outs) if self.chance(0.3) else None
         top = self.pick(3, 40, 127)
         return DenseNode(
-            name=name, shape=(outs,), sources=sources, weight=self.whole(-top, top, (outs, ins)), bias=bias
+            name=name, shape=(outs,), operands=sources, weight=self.whole(-top, top, (outs, ins)), bias=bias
         )
 
     def weighted(self, before: Node, sources: Any) -> Node:
@@ -187,7 +191,7 @@ class Grower:
         return ConvNode(
             name=self.name("conv"),
             shape=(outs, sizes[1]) if line else (outs, *sizes),
-            sources=sources,
+            operands=sources,
             weight=self.whole(-top, top, (outs, flat[0] // groups, *kernel)),
             bias=self.whole(-9, 9, outs) if self.chance(0.3) else None,
             stride=stride,
@@ -199,11 +203,11 @@ class Grower:
 
     def weighted_like(self, other: Node) -> Node | None:
         """A second layer of weights that reaches the same neurons, from any flat node."""
-        flat = [n for n in self.nodes if len(n.shape) == 1 and isinstance(n, PopulationNode | Reshape | IntegerInput)]
+        flat = [n for n in self.nodes if len(n.shape) == 1 and isinstance(n, IntegerLIF | Reshape | IntegerInput)]
         if len(other.shape) != 1 or not flat:
             return None
         source = self.pick(*flat)
-        return self.dense(self.name("skip"), source.shape[0], other.shape[0], (Source(source.name, self.pick(0, 1)),))
+        return self.dense(self.name("skip"), source.shape[0], other.shape[0], (Operand(source.name, self.pick(0, 1)),))
 
     def sizes(self, shape: Any) -> Any:
         return self.pick((), (shape[0], *(1,) * (len(shape) - 1)), shape)
@@ -242,18 +246,18 @@ class Grower:
             if len(before.shape) > 1:
                 before = self.reshape(before, (int(np.prod(before.shape)),))
                 self.nodes.append(before)
-            before = self.dense(self.name("vote"), before.shape[0], 3, (Source(before.name),))
+            before = self.dense(self.name("vote"), before.shape[0], 3, (Operand(before.name),))
             self.nodes.append(before)
         if how == "potentials":
             bias = self.whole(-5, 5, 3) if self.chance(0.5) else None
             i_decay = self.pick(4096, 4096, 1500)
-            before = IntegratorNode(
+            before = IntegerLI(
                 name="li",
                 shape=(3,),
-                sources=(Source(before.name),),
+                operands=(Operand(before.name),),
                 v_decay=self.decay((3,)),
                 bias=bias,
                 i_decay=i_decay,
             )
             self.nodes.append(before)
-        self.nodes.append(IntegerOutput(name="out", shape=before.shape, sources=(Source(before.name),), unit=1.0))
+        self.nodes.append(IntegerOutput(name="out", shape=before.shape, operands=(Operand(before.name),), unit=1.0))

@@ -17,15 +17,15 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.render import render
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
     DenseNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
-    PopulationNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import IntegerNeuron
@@ -42,21 +42,21 @@ def ints(values: Any) -> Any:
 
 
 def entry(shape: Any, high: int = 1) -> IntegerInput:
-    return IntegerInput(name="in", shape=shape, sources=(), low=0, high=high, scale=1.0)
+    return IntegerInput(name="in", shape=shape, operands=(), low=0, high=high, scale=1.0)
 
 
 def dense(name: str, source: str, weight: Any, bias: Any = None) -> DenseNode:
     bias = None if bias is None else ints(bias)
-    return DenseNode(name=name, shape=(len(weight),), sources=(Source(source),), weight=ints(weight), bias=bias)
+    return DenseNode(name=name, shape=(len(weight),), operands=(Operand(source),), weight=ints(weight), bias=bias)
 
 
-def lif(name: str, source: str, shape: Any, threshold: Any, v_decay: int = 2048, **more: Any) -> PopulationNode:
+def lif(name: str, source: str, shape: Any, threshold: Any, v_decay: int = 2048, **more: Any) -> IntegerLIF:
     neuron = IntegerNeuron(v_decay=v_decay, threshold=ints(threshold), **more)
-    return PopulationNode(name=name, shape=shape, sources=(Source(source),), neuron=neuron, bias=None)
+    return IntegerLIF(name=name, shape=shape, operands=(Operand(source),), neuron=neuron, bias=None)
 
 
 def out(source: str, shape: Any) -> IntegerOutput:
-    return IntegerOutput(name="out", shape=shape, sources=(Source(source),), unit=1.0)
+    return IntegerOutput(name="out", shape=shape, operands=(Operand(source),), unit=1.0)
 
 
 def one_neuron(**more: Any) -> IntegerGraph:
@@ -114,13 +114,13 @@ def test_spikes_that_are_counted_are_multiplied_and_never_pooled_as_bits() -> No
     pool = SumPoolNode(
         name="pool",
         shape=(1, 1, 1),
-        sources=(Source("a"),),
+        operands=(Operand("a"),),
         kernel=(2, 2),
         stride=(2, 2),
         padding=((0, 0), (0, 0)),
         input_shape=(1, 2, 2),
     )
-    flat = Reshape(name="flat", shape=(1,), sources=(Source("or"),), input_shape=(1, 1, 1))
+    flat = Reshape(name="flat", shape=(1,), operands=(Operand("or"),), input_shape=(1, 1, 1))
     ends = (pool, lif("or", "pool", (1, 1, 1), [0], 4096), flat, dense("fc", "flat", [[5]]), out("fc", (1,)))
     graph = IntegerGraph((entry((1, 2, 2), 9), several, *ends))
     x = ints([[[2, 1], [0, 0]], [[0, 0], [0, 0]], [[9, 0], [0, 9]]]).reshape(3, 1, 1, 2, 2)
@@ -138,7 +138,7 @@ def test_a_negative_potential_leaks_toward_zero() -> None:
         (
             entry((1,)),
             dense("fc", "in", [[-1]]),
-            IntegratorNode(name="li", shape=(1,), sources=(Source("fc"),), v_decay=2048, bias=None),
+            IntegerLI(name="li", shape=(1,), operands=(Operand("fc"),), v_decay=2048, bias=None),
             out("li", (1,)),
         )
     )
@@ -153,7 +153,7 @@ def digits_like() -> IntegerGraph:
     conv = ConvNode(
         name="conv1",
         shape=(2, 4, 4),
-        sources=(Source("in"),),
+        operands=(Operand("in"),),
         weight=ints(np.arange(-9, 9).reshape(2, 1, 3, 3)),
         bias=ints([1, -2]),
         stride=(1, 1),
@@ -165,7 +165,7 @@ def digits_like() -> IntegerGraph:
     pool = SumPoolNode(
         name="pool1.sum",
         shape=(2, 2, 2),
-        sources=(Source("lif1"),),
+        operands=(Operand("lif1"),),
         kernel=(2, 2),
         stride=(2, 2),
         padding=((0, 0), (0, 0)),
@@ -174,8 +174,8 @@ def digits_like() -> IntegerGraph:
     image = lif("lif1", "conv1", (2, 4, 4), np.array([9, 12]).reshape(2, 1, 1))
     pooled = lif("pool1", "pool1.sum", (2, 2, 2), 0, 4096)
     flat = dense("fc", "pool1", np.arange(-4, 20).reshape(3, 8) % 7 - 3)
-    flat = DenseNode(name="fc", shape=(3,), sources=(Source("flat"),), weight=flat.weight, bias=None)
-    reshape = Reshape(name="flat", shape=(8,), sources=(Source("pool1"),), input_shape=(2, 2, 2))
+    flat = DenseNode(name="fc", shape=(3,), operands=(Operand("flat"),), weight=flat.weight, bias=None)
+    reshape = Reshape(name="flat", shape=(8,), operands=(Operand("pool1"),), input_shape=(2, 2, 2))
     last = lif("lif2", "fc", (3,), [3, 1, 2], 1000)
     return IntegerGraph((entry((1, 4, 4), 3), conv, image, pool, pooled, reshape, flat, last, out("lif2", (3,))))
 
@@ -247,14 +247,14 @@ def test_a_convolution_of_its_own_spikes_reads_those_of_the_step_before(
     window: dict[str, Any] = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
     nodes: list[Node] = [entry(shape)]
     if through:
-        nodes.append(Reshape(name="flat", shape=shape, sources=(Source("a", 1),), input_shape=shape))
+        nodes.append(Reshape(name="flat", shape=shape, operands=(Operand("a", 1),), input_shape=shape))
     weight = ints(rng.integers(-20, 21, (16, 16, 3, 3)))
-    source = Source("flat") if through else Source("a", 1)
+    source = Operand("flat") if through else Operand("a", 1)
     nodes.append(
-        ConvNode(name="conv", shape=shape, sources=(source,), weight=weight, bias=None, input_shape=shape, **window)
+        ConvNode(name="conv", shape=shape, operands=(source,), weight=weight, bias=None, input_shape=shape, **window)
     )
     neuron = IntegerNeuron(v_decay=2048, threshold=ints(rng.integers(-9, 9, (16, 1, 1))))
-    nodes.append(PopulationNode(name="a", shape=shape, sources=(Source("conv"),), neuron=neuron, bias=None))
+    nodes.append(IntegerLIF(name="a", shape=shape, operands=(Operand("conv"),), neuron=neuron, bias=None))
     graph = IntegerGraph((*nodes, out("a", shape)))
     x = np.zeros((8, 2, *shape), np.int32)
     ours, model = program(graph).run(x, record=True), simulate(graph, x, record=True)

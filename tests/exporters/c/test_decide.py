@@ -17,9 +17,9 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.graph.program import Program, Source
+from stl_deploy.graph.program import Operand, Program
 from stl_deploy.graph.readout import Readout, exit_steps, sureness
-from stl_deploy.integers.graph import IntegerGraph, IntegratorNode
+from stl_deploy.integers.graph import IntegerGraph, IntegerLI
 from stl_deploy.integers.store import About
 from tests.exporters.c.test_by_hand import dense, entry, ints, out
 from tests.exporters.c.test_target import data, small
@@ -31,7 +31,7 @@ OUTPUTS = 6
 def signed() -> IntegerGraph:
     """Outputs from -9 to 9: the second half of the input is taken from the first; nothing lasts from step to step."""
     weight = np.concatenate([np.eye(OUTPUTS), -np.eye(OUTPUTS)], axis=1)
-    keep = IntegratorNode(name="li", shape=(OUTPUTS,), sources=(Source("fc"),), v_decay=4096, bias=None)
+    keep = IntegerLI(name="li", shape=(OUTPUTS,), operands=(Operand("fc"),), v_decay=4096, bias=None)
     return IntegerGraph((entry((2 * OUTPUTS,), 9), dense("fc", "in", weight), keep, out("li", (OUTPUTS,))))
 
 

@@ -16,13 +16,13 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Operand
 from stl_deploy.integers.graph import (
     ConvNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLIF,
     IntegerOutput,
-    PopulationNode,
 )
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.integers.simulate import simulate
@@ -131,7 +131,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
         ("conv_window", True, 0),
     }
     nodes = [node for seed in range(200) for node in Grower(seed).grow()[0].nodes]
-    assert {node.neuron.reset for node in nodes if isinstance(node, PopulationNode)} == {
+    assert {node.neuron.reset for node in nodes if isinstance(node, IntegerLIF)} == {
         "value", "subtract", "subtract_delayed", "value_delayed",
     }  # fmt: skip
     convs = [node for node in nodes if isinstance(node, ConvNode)]
@@ -149,17 +149,17 @@ def test_more_weights_than_16_bits_hold_the_sum_of(options: tuple[str, ...]) -> 
     conv = ConvNode(
         name="conv",
         shape=(20, 5, 4),
-        sources=(Source("in"),),
+        operands=(Operand("in"),),
         weight=weight,
         bias=None,
         input_shape=(40, 8, 5),
         **window,
     )
     neuron = IntegerNeuron(v_decay=2048, threshold=rng.integers(10000, 40000, (20, 1, 1)).astype(np.int32))
-    spikes = PopulationNode(name="a", shape=(20, 5, 4), sources=(Source("conv"),), neuron=neuron, bias=None)
-    entry = IntegerInput(name="in", shape=(40, 8, 5), sources=(), low=0, high=1, scale=1.0)
+    spikes = IntegerLIF(name="a", shape=(20, 5, 4), operands=(Operand("conv"),), neuron=neuron, bias=None)
+    entry = IntegerInput(name="in", shape=(40, 8, 5), operands=(), low=0, high=1, scale=1.0)
     graph = IntegerGraph(
-        (entry, conv, spikes, IntegerOutput(name="o", shape=(20, 5, 4), sources=(Source("a"),), unit=1.0))
+        (entry, conv, spikes, IntegerOutput(name="o", shape=(20, 5, 4), operands=(Operand("a"),), unit=1.0))
     )
     x = (rng.random((6, 3, 40, 8, 5)) < np.array([0, 0.02, 0.4, 0.8, 0.97, 1]).reshape(6, 1, 1, 1, 1)).astype(np.int32)
     assert {("conv_window", "spikes", "int32_t")} <= {

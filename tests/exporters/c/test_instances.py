@@ -16,7 +16,7 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import require_prefix
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.integers.graph import IntegerGraph, PopulationNode
+from stl_deploy.integers.graph import IntegerGraph, IntegerLIF
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About, read_integers
 from tests.exporters.c.graphs import Grower
@@ -274,7 +274,7 @@ def test_the_ecg_preset_is_decided_at_each_step(tmp_path: Path) -> None:
     y = simulate(integers, x[:, :1].astype(np.int32)).y[:, 0]
     classes = stepped(tmp_path / "c", x[:, 0].astype(np.int32))
     assert classes == [[int(row.argmax())] * 2 for row in y]
-    assert any(isinstance(node, PopulationNode) for node in integers.nodes)
+    assert any(isinstance(node, IntegerLIF) for node in integers.nodes)
 
 
 @needs_compiler

@@ -31,15 +31,15 @@ from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.netx.model import quantise as quantise_chain
 from stl_deploy.exporters.netx.model import run_model
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
-from stl_deploy.graph.program import Delay, Linear, Neuron, Program, Source, Synapse
+from stl_deploy.graph.program import Delay, Linear, Neuron, Operand, Program, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers.graph import (
     DenseNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
+    IntegerLIF,
     IntegerOutput,
-    IntegratorNode,
-    PopulationNode,
 )
 from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
@@ -56,25 +56,25 @@ def small() -> Builder:
     return Builder((12,)).linear("fc", RNG(0).normal(0, 0.5, (9, 12)), RNG(1).normal(0, 0.1, 9))
 
 
-def with_sources(program: Program, name: str, *sources: Source) -> Program:
-    nodes = [replace(n, sources=(*n.sources, *sources)) if n.name == name else n for n in program.nodes]
+def with_sources(program: Program, name: str, *sources: Operand) -> Program:
+    nodes = [replace(n, operands=(*n.operands, *sources)) if n.name == name else n for n in program.nodes]
     return replace(program, nodes=tuple(nodes))
 
 
 def skip() -> Program:
     build = small().lif("a", 0.7).linear("fc2", RNG(2).normal(0, 0.5, (9, 9))).lif("b", 1.0)
-    return with_sources(build.program(), "b", Source("a"))
+    return with_sources(build.program(), "b", Operand("a"))
 
 
 def loop() -> Program:
     build = small().lif("a", 0.7).linear("fc2", RNG(2).normal(0, 0.5, (9, 9))).lif("b", 1.0)
-    return with_sources(build.program(), "b", Source("b", 1), Source("a", 1))
+    return with_sources(build.program(), "b", Operand("b", 1), Operand("a", 1))
 
 
 def recurrent() -> Program:
     """A population that reads its own spikes through weights that stand behind it."""
     build = small().lif("a", 0.7).linear("back", RNG(2).normal(0, 0.3, (9, 9))).lif("b", 0.3)
-    return with_sources(build.program(), "a", Source("back", 1))
+    return with_sources(build.program(), "a", Operand("back", 1))
 
 
 def back(*ways: str) -> Program:
@@ -85,7 +85,7 @@ def back(*ways: str) -> Program:
             build.sum_pool("pool")
         elif way == "delay":
             steps = np.arange(16) % 3
-            build.nodes.append(Delay(name="late", shape=(16,), sources=(Source(build.nodes[-1].name),), steps=steps))
+            build.nodes.append(Delay(name="late", shape=(16,), operands=(Operand(build.nodes[-1].name),), steps=steps))
         elif way == "weights":
             build.linear("back", RNG(2).normal(0, 0.3, (16, build.shape[0])))
         else:
@@ -95,19 +95,19 @@ def back(*ways: str) -> Program:
         Linear(
             name="end",
             shape=(7,),
-            sources=(Source("a"),),
+            operands=(Operand("a"),),
             weight=RNG(3).normal(0, 0.5, (7, 16)).astype(F),
             bias=None,
             input_shape=(16,),
         )
     )
-    return with_sources(build.lif("b", 0.7).program(), "a", Source(last, 1))
+    return with_sources(build.lif("b", 0.7).program(), "a", Operand(last, 1))
 
 
 def potentials() -> Program:
     build = small().lif("a", 0.7).linear("fc2", RNG(2).normal(0, 0.5, (4, 9)), [0.1, 0, -0.1, 0.2])
     build.nodes.append(
-        Neuron(name="li", shape=(4,), sources=(Source("fc2"),), decay=np.asarray(0.9, F), threshold=None)
+        Neuron(name="li", shape=(4,), operands=(Operand("fc2"),), decay=np.asarray(0.9, F), threshold=None)
     )
     return build.program()
 
@@ -125,7 +125,7 @@ def pooled_currents() -> Program:
 
 def delayed() -> Program:
     build = small().lif("a", 0.7)
-    build.nodes.append(Delay(name="late", shape=(9,), sources=(Source("a"),), steps=np.arange(9) % 3))
+    build.nodes.append(Delay(name="late", shape=(9,), operands=(Operand("a"),), steps=np.arange(9) % 3))
     return build.linear("fc2", RNG(2).normal(0, 0.5, (5, 9))).lif("b", 0.6).program()
 
 
@@ -139,7 +139,8 @@ def learned() -> Program:
     decay, gain = RNG(5).uniform(0.2, 0.9, 9).astype(F), RNG(6).uniform(0.5, 1.5, 9).astype(F)
     build = small()
     build.nodes.append(
-        Neuron(name="a", shape=(9,), sources=(Source("fc"),), decay=decay, threshold=np.linspace(0.5, 1.5, 9).astype(F),
+        Neuron(
+            name="a", shape=(9,), operands=(Operand("fc"),), decay=decay, threshold=np.linspace(0.5, 1.5, 9).astype(F),
                gain=gain)
     )  # fmt: skip
     return build.program()
@@ -259,11 +260,11 @@ def test_c_stops_or_wraps_where_the_model_does(accumulator: Any) -> None:
         drop=np.array([0, 131071, 1], np.int32),
     )  # fmt: skip
     nodes = (
-        IntegerInput(name="in", shape=(1,), sources=(), low=-40000, high=40000, scale=1.0),
-        DenseNode(name="fc", shape=(3,), sources=(Source("in"),), weight=np.array([[100], [127], [-127]]), bias=None),
-        PopulationNode(name="a", shape=(3,), sources=(Source("fc"),), neuron=neuron, bias=np.array(-7, np.int32)),
-        IntegratorNode(name="v", shape=(3,), sources=(Source("fc"),), v_decay=0, bias=None, i_decay=1),
-        IntegerOutput(name="out", shape=(3,), sources=(Source("v"),), unit=1.0),
+        IntegerInput(name="in", shape=(1,), operands=(), low=-40000, high=40000, scale=1.0),
+        DenseNode(name="fc", shape=(3,), operands=(Operand("in"),), weight=np.array([[100], [127], [-127]]), bias=None),
+        IntegerLIF(name="a", shape=(3,), operands=(Operand("fc"),), neuron=neuron, bias=np.array(-7, np.int32)),
+        IntegerLI(name="v", shape=(3,), operands=(Operand("fc"),), v_decay=0, bias=None, i_decay=1),
+        IntegerOutput(name="out", shape=(3,), operands=(Operand("v"),), unit=1.0),
     )
     graph = IntegerGraph(nodes, accumulator)
     x = RNG(0).choice([-40000, 40000], (60, 2, 1), p=[0.2, 0.8]).astype(np.int32)
@@ -308,7 +309,7 @@ def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "two layers of weights": (lambda: small().linear("fc2", np.eye(9)).lif("a", 1.0).program(), "fc2", "no-neuron"),
-    "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "several-spikes"),
+    "many": (lambda: small().lif("a", 1.0, multi_spike=True).program(), "a", "several-spikes"),
     "more than a byte": (lambda: several(cap=256), "a", "several-spikes"),
     "many, hard reset": (lambda: several(cap=9), "a", "several-spikes"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
@@ -320,7 +321,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
 
 
 def several(cap: int) -> Program:
-    return small().lif("a", 1.0, many=True, cap=cap, reset="subtract" if cap > 255 else "value").program()
+    return small().lif("a", 1.0, multi_spike=True, cap=cap, reset="subtract" if cap > 255 else "value").program()
 
 
 def potentials_read() -> Program:

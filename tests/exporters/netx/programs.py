@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Operand, Output, Pool, Program, Reshape, Shape
 
 F = np.float32
 
@@ -15,10 +15,10 @@ class Builder:
     """A chain, node by node; each reads the one before it."""
 
     def __init__(self, shape: Shape) -> None:
-        self.nodes: list[Node] = [Input(name="in", shape=shape, sources=())]
+        self.nodes: list[Node] = [Input(name="in", shape=shape, operands=())]
 
     def _common(self, name: str, shape: Shape) -> dict[str, Any]:
-        return {"name": name, "shape": shape, "sources": (Source(self.nodes[-1].name),)}
+        return {"name": name, "shape": shape, "operands": (Operand(self.nodes[-1].name),)}
 
     @property
     def shape(self) -> Shape:

@@ -23,7 +23,7 @@ from stl_deploy.exporters.netx.layers import (
     same_file,
 )
 from stl_deploy.exporters.netx.model import quantise, run_model
-from stl_deploy.graph.program import Neuron, Program, Source
+from stl_deploy.graph.program import Neuron, Operand, Program
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.net import IntegerNeuron, Ints, same
 from stl_deploy.integers.ranges import ranges
@@ -214,7 +214,7 @@ def test_weights_that_lava_has_changed_are_not_written_as_if_they_were_the_files
 def test_a_graph_that_is_no_chain_has_no_file() -> None:
     graph = to_graph(random_case(1)[0])
     last = graph.populations[-1]
-    looped = replace(last, sources=(*last.sources, Source(last.name, 1)))
+    looped = replace(last, operands=(*last.operands, Operand(last.name, 1)))
     nodes = tuple(looped if node is last else node for node in graph.nodes)
     with pytest.raises(UnsupportedError, match="does not read the node before it alone") as error:
         to_file(IntegerGraph(nodes, graph.accumulator))

@@ -17,7 +17,7 @@ from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, NetxFile
 from stl_deploy.exporters.netx.model import export_netx, layer_facts, quantise, run_model
-from stl_deploy.graph.program import Delay, Neuron, Program, Scale, Source, Synapse
+from stl_deploy.graph.program import Delay, Neuron, Operand, Program, Scale, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers import scales
 from tests.exporters.netx.programs import Builder, F, conv_net, events
@@ -178,19 +178,19 @@ def image() -> Builder:
 
 
 def add(build: Builder, node: type[Any], **kwargs: Any) -> Builder:
-    build.nodes.append(node(name="odd", shape=build.shape, sources=(Source(build.nodes[-1].name),), **kwargs))
+    build.nodes.append(node(name="odd", shape=build.shape, operands=(Operand(build.nodes[-1].name),), **kwargs))
     return build
 
 
 def skip() -> Program:
     program = small().lif("a", 1.0).linear("fc2", np.eye(2)).lif("b", 1.0).program()
-    nodes = [replace(n, sources=(Source("a"), Source("fc2"))) if n.name == "b" else n for n in program.nodes]
+    nodes = [replace(n, operands=(Operand("a"), Operand("fc2"))) if n.name == "b" else n for n in program.nodes]
     return Program(nodes=tuple(nodes), dt=1e-4)
 
 
 def loop() -> Program:
     program = small().lif("a", 1.0).linear("fc2", np.eye(2)).lif("b", 1.0).program()
-    nodes = [replace(n, sources=(Source("a"), Source("b", 1))) if n.name == "fc2" else n for n in program.nodes]
+    nodes = [replace(n, operands=(Operand("a"), Operand("b", 1))) if n.name == "fc2" else n for n in program.nodes]
     return Program(nodes=tuple(nodes), dt=1e-4)
 
 
@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "loop": (loop, "fc2", "recurrent"),
     "soft reset": (lambda: small().lif("a", 1.0, reset="subtract").program(), "a", "soft-reset"),
     "reset a step late": (lambda: small().lif("a", 1.0, reset="value_delayed").program(), "a", "delayed-reset"),
-    "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "several-spikes"),
+    "many": (lambda: small().lif("a", 1.0, multi_spike=True).program(), "a", "several-spikes"),
     "v_reset": (lambda: small().lif("a", 1.0, v_reset=np.asarray(0.5, F)).program(), "a", "v-reset"),
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),

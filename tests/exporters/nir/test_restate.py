@@ -209,9 +209,9 @@ def test_weights_of_a_layer_of_its_own_take_a_name_that_is_free():
 @pytest.mark.parametrize("reader", ["snntorch", "norse", "spikingjelly"])
 def test_a_loop_that_is_late_where_spikes_leave_is_written_late_where_it_closes(reader):
     program = looped(nir.Linear(a(1, -1, 0.5, 0).reshape(2, 2)), dialect=Dialect(compare="ge", loop="neuron_output"))
-    assert [source.delay for source in program.by_name["back"].sources] == [1]
+    assert [source.delay for source in program.by_name["back"].operands] == [1]
     again = lower(restate(program, reader).graph)
-    assert [source.delay for source in again.by_name["n1"].sources] == [0, 1]
+    assert [source.delay for source in again.by_name["n1"].operands] == [0, 1]
     x = np.random.default_rng(0).integers(0, 3, (9, 4, 2))
     np.testing.assert_array_equal(run(again, x).y, run(program, x).y)
 

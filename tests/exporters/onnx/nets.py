@@ -3,24 +3,24 @@
 import numpy as np
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Output, Pool, Program, Reshape, Source
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Operand, Output, Pool, Program, Reshape
 
 F = np.float32
 
 
 def chain(shape, *makers, metadata=None):
     """A Program input -> makers... -> output; a maker is called with (shape, sources)."""
-    nodes = [Input(name="input", shape=shape, sources=())]
+    nodes = [Input(name="input", shape=shape, operands=())]
     for make in makers:
-        nodes.append(make(nodes[-1].shape, (Source(nodes[-1].name),)))
-    nodes.append(Output(name="output", shape=nodes[-1].shape, sources=(Source(nodes[-1].name),)))
+        nodes.append(make(nodes[-1].shape, (Operand(nodes[-1].name),)))
+    nodes.append(Output(name="output", shape=nodes[-1].shape, operands=(Operand(nodes[-1].name),)))
     return Program(tuple(nodes), 1e-4, metadata or {})
 
 
 def neuron(name="lif", **fields):
     fields = {"decay": 0.5, "threshold": 1.0} | fields
     arrays = {k: F(v) if isinstance(v, float) else v for k, v in fields.items()}
-    return lambda shape, sources: Neuron(name=name, shape=shape, sources=sources, **arrays)
+    return lambda shape, sources: Neuron(name=name, shape=shape, operands=sources, **arrays)
 
 
 def linear(weight, bias=None, name="fc"):
@@ -28,7 +28,7 @@ def linear(weight, bias=None, name="fc"):
     return lambda shape, sources: Linear(
         name=name,
         shape=(*shape[:-1], len(weight)),
-        sources=sources,
+        operands=sources,
         weight=weight,
         bias=None if bias is None else np.array(bias, F),
         input_shape=shape,
@@ -40,7 +40,7 @@ def conv(weight, name="conv"):
     return lambda shape, sources: Conv(
         name=name,
         shape=(len(weight), *shape[1:]),
-        sources=sources,
+        operands=sources,
         weight=np.array(weight, F),
         bias=None,
         stride=(1, 1),
@@ -55,7 +55,7 @@ def pool(divisor=1, kernel=(2, 2), name="pool"):
     return lambda shape, sources: Pool(
         name=name,
         shape=(shape[0], shape[1] // kernel[0], shape[2] // kernel[1]),
-        sources=sources,
+        operands=sources,
         kernel=kernel,
         stride=kernel,
         padding=((0, 0), (0, 0)),
@@ -65,7 +65,7 @@ def pool(divisor=1, kernel=(2, 2), name="pool"):
 
 
 def flatten(name="flat"):
-    return lambda shape, sources: Reshape(name=name, shape=(int(np.prod(shape)),), sources=sources, input_shape=shape)
+    return lambda shape, sources: Reshape(name=name, shape=(int(np.prod(shape)),), operands=sources, input_shape=shape)
 
 
 def digits(seed=0):

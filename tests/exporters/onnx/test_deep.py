@@ -9,7 +9,7 @@ import pytest
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.exporters.onnx.scope import SMALL
 from stl_deploy.exporters.onnx.sequence import MOST_SCANS
-from stl_deploy.graph.program import Delay, Source
+from stl_deploy.graph.program import Delay, Operand
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, linear, neuron
 
@@ -53,11 +53,11 @@ def test_delays_loops_and_late_edges_in_one_scan(tmp_path, monkeypatch):
     changed = []
     for node in program.nodes:
         if node.name == "lif1":
-            node = replace(node, sources=(*node.sources, Source("lif3", 1), Source("in", 2)))
+            node = replace(node, operands=(*node.operands, Operand("lif3", 1), Operand("in", 2)))
         if node.name == "fc2":
-            delay = Delay(name="late", shape=(4,), sources=node.sources, steps=np.array([0, 1, 2, 3]))
+            delay = Delay(name="late", shape=(4,), operands=node.operands, steps=np.array([0, 1, 2, 3]))
             changed.append(delay)
-            node = replace(node, sources=(Source("late"),))
+            node = replace(node, operands=(Operand("late"),))
         changed.append(node)
     program = replace(program, nodes=tuple(changed))
     x = np.random.default_rng(1).integers(0, 2, (9, 3, 3)).astype(F)

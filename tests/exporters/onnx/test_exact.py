@@ -51,7 +51,7 @@ def test_a_tie_in_a_convolution_and_in_a_pool(form, tmp_path):
         return Conv(
             name="conv",
             shape=(1, 1),
-            sources=sources,
+            operands=sources,
             weight=weight,
             bias=None,
             stride=(1,),

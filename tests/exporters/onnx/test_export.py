@@ -6,7 +6,7 @@ import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
-from stl_deploy.graph.program import Delay, Input, Output, Program, Scale, Source
+from stl_deploy.graph.program import Delay, Input, Operand, Output, Program, Scale
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, conv, digits, linear, neuron, pool, spikes, write
 
@@ -88,7 +88,7 @@ def test_what_follows_a_product_is_not_merged_into_it(form, fields, tmp_path):
         (16, 6, 6),
         conv(weight),
         lambda shape, sources: Scale(
-            name="scale", shape=shape, sources=sources, scale=rng.random((32, 1, 1)).astype(F)
+            name="scale", shape=shape, operands=sources, scale=rng.random((32, 1, 1)).astype(F)
         ),
         neuron(**({"threshold": None} | fields)),
     )
@@ -108,10 +108,10 @@ def test_average_of_a_full_window_is_one(form, tmp_path):
 
 def test_sums_follow_the_order_of_the_edges(tmp_path):
     # float32: (2^24 + 1) - 2^24 = 0, (2^24 - 2^24) + 1 = 1
-    inputs = tuple(Input(name=name, shape=(1,), sources=()) for name in "abc")
+    inputs = tuple(Input(name=name, shape=(1,), operands=()) for name in "abc")
     big = np.full((1, 1, 1), 2.0**24)
     for order, expected in (("abc", 0.0), ("acb", 1.0)):
-        output = Output(name="y", shape=(1,), sources=tuple(Source(name) for name in order))
+        output = Output(name="y", shape=(1,), operands=tuple(Operand(name) for name in order))
         model = write(Program((*inputs, output), 1.0), tmp_path)
         assert model.run({"a": big, "b": np.ones((1, 1, 1)), "c": -big}).y.item() == expected
 
@@ -158,7 +158,7 @@ def test_unknown_form(tmp_path):
 
 def test_a_delay_too_long_to_keep_every_value(tmp_path):
     program = chain(
-        (1,), lambda shape, sources: Delay(name="late", shape=shape, sources=sources, steps=np.array(2**31))
+        (1,), lambda shape, sources: Delay(name="late", shape=shape, operands=sources, steps=np.array(2**31))
     )
     y = write(program, tmp_path).run(np.ones((3, 1, 1))).y
     assert not y.any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stl_deploy.graph.program import Adaptation, Input, Neuron, Output, Program, Source, Synapse
+from stl_deploy.graph.program import Adaptation, Input, Neuron, Operand, Output, Program, Synapse
 from tests.exporters.onnx.nets import F, chain, neuron, write
 
 CASES = {
@@ -22,7 +22,7 @@ CASES = {
     # v: 3 fires | held at .75 | .375+1 fires
     "reset to a value a step later": (neuron(reset="value_delayed", v_reset=0.75), [3, 5, 1], [1, 0, 1]),
     # v: 3 fires three times | held at 0 | 2 fires twice
-    "several spikes, held a step later": (neuron(reset="value_delayed", many=True), [3, 5, 2], [3, 0, 2]),
+    "several spikes, held a step later": (neuron(reset="value_delayed", multi_spike=True), [3, 5, 2], [3, 0, 2]),
     # v: 2 fires and stays | 1 | 1.5 fires
     "no reset": (neuron(reset="none"), [2, 0, 1], [1, 0, 1]),
     # v: 3.5 -> 2.5 | 1.25+.5-1 = .75 -> 1.75 | .875+1.25-1 fires, kept | .5625+.25-1 -> .8125 | .40625+.75 fires
@@ -32,9 +32,9 @@ CASES = {
         [1, 0, 1, 0, 1],
     ),
     # v: 3.5 -> 3 spikes, left .5 | .25-2 -> none | v = -.875+4 = 3.125 -> 3
-    "several spikes": (neuron(reset="subtract", many=True), [3.5, -2, 4], [3, 0, 3]),
+    "several spikes": (neuron(reset="subtract", multi_spike=True), [3.5, -2, 4], [3, 0, 3]),
     # v: 2.5 -> 2 spikes, reset to 0 | 1 -> 1 (trunc(1/1))
-    "several spikes, hard reset": (neuron(many=True), [2.5, 1], [2, 1]),
+    "several spikes, hard reset": (neuron(multi_spike=True), [2.5, 1], [2, 1]),
     # v: max(-4, -.5) = -.5 | -.25+1.5 = 1.25 fires
     "lower bound": (neuron(v_min=-0.5), [-4, 1.5], [0, 1]),
     # v: 1.5 fires | max(.75-.75-1, 0) = 0 | 1.25 fires
@@ -86,16 +86,16 @@ def test_one_neuron(name, form, tmp_path):
 def test_self_edge_brings_the_last_steps_spike(form, tmp_path):
     # with +1 from its own last spike, one spike keeps it firing; a second neuron is silent
     nodes = (
-        Input(name="input", shape=(2,), sources=()),
+        Input(name="input", shape=(2,), operands=()),
         Neuron(
             name="lif",
             shape=(2,),
-            sources=(Source("input"), Source("lif", 1)),
+            operands=(Operand("input"), Operand("lif", 1)),
             decay=F(0.5),
             threshold=F(1),
             compare="ge",
         ),
-        Output(name="output", shape=(2,), sources=(Source("lif"),)),
+        Output(name="output", shape=(2,), operands=(Operand("lif"),)),
     )
     x = np.array([[0, 0], [1, 0], [0, 0], [0, 0.5]], F)[:, None]
     y = write(Program(nodes, 1.0), tmp_path, form).run(x).y
@@ -106,8 +106,8 @@ def test_self_edge_brings_the_last_steps_spike(form, tmp_path):
 @pytest.mark.parametrize("delay", [1, 2, 9])
 def test_an_edge_with_a_delay_longer_than_the_sequence_too(delay, form, tmp_path):
     nodes = (
-        Input(name="input", shape=(1,), sources=()),
-        Output(name="output", shape=(1,), sources=(Source("input", delay),)),
+        Input(name="input", shape=(1,), operands=()),
+        Output(name="output", shape=(1,), operands=(Operand("input", delay),)),
     )
     x = np.arange(1, 5, dtype=F)[:, None, None]
     y = write(Program(nodes, 1.0), tmp_path, form).run(x).y

@@ -44,7 +44,7 @@ def _crooked(weight, bias, name):
     return lambda shape, sources: Conv(
         name=name,
         shape=(len(weight), 3, 3),
-        sources=sources,
+        operands=sources,
         weight=weight,
         bias=bias,
         stride=(2, 1),

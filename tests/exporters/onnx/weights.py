@@ -29,6 +29,6 @@ def shallow(program):
     for _ in program.nodes:
         for node in program.nodes:
             if not (isinstance(node, Neuron) and node.spiking):
-                arriving = max((depth[source.node] for source in node.sources), default=0)
+                arriving = max((depth[source.node] for source in node.operands), default=0)
                 depth[node.name] = min(arriving + isinstance(node, Linear | Conv), 2)
     return max(depth.values()) < 2

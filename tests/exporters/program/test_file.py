@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.program.file import read_program, write_program
-from stl_deploy.graph.program import Input, Linear, MaxPool, Neuron, Output, Program, Source
+from stl_deploy.graph.program import Input, Linear, MaxPool, Neuron, Operand, Output, Program
 from tests.strategies import programs
 
 
@@ -43,19 +43,19 @@ def small() -> Program:
     pool = MaxPool(
         name="pool",
         shape=(1, 2),
-        sources=(Source("in"),),
+        operands=(Operand("in"),),
         kernel=(2,),
         stride=(2,),
         padding=((0, 0),),
         input_shape=(1, 4),
     )
     weight = np.ones((3, 2), np.float32)
-    linear = Linear(name="fc", shape=(1, 3), sources=(Source("pool"),), weight=weight, bias=None, input_shape=(1, 2))
+    linear = Linear(name="fc", shape=(1, 3), operands=(Operand("pool"),), weight=weight, bias=None, input_shape=(1, 2))
     lif = Neuron(
-        name="lif", shape=(1, 3), sources=(Source("fc"),), decay=np.float32(0.5), threshold=np.asarray(1, np.float32)
+        name="lif", shape=(1, 3), operands=(Operand("fc"),), decay=np.float32(0.5), threshold=np.asarray(1, np.float32)
     )
-    nodes = (Input(name="in", shape=(1, 4), sources=()), pool, linear, lif)
-    return Program((*nodes, Output(name="out", shape=(1, 3), sources=(Source("lif"),))), 1e-4, {"a": [1, 2]})
+    nodes = (Input(name="in", shape=(1, 4), operands=()), pool, linear, lif)
+    return Program((*nodes, Output(name="out", shape=(1, 3), operands=(Operand("lif"),))), 1e-4, {"a": [1, 2]})
 
 
 def rewritten(path: Path, change: Any) -> None:

@@ -16,9 +16,9 @@ from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.exporters.verilog.render import render
 from stl_deploy.exporters.verilog.simulator import DESIGN, input_text
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Operand
 from stl_deploy.graph.readout import Readout
-from stl_deploy.integers.graph import DenseNode, IntegerGraph, IntegerInput, IntegerOutput, PopulationNode
+from stl_deploy.integers.graph import DenseNode, IntegerGraph, IntegerInput, IntegerLIF, IntegerOutput
 from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
@@ -35,11 +35,11 @@ def network(population: int) -> tuple[Plan, NDArray[np.int32]]:
     neuron = IntegerNeuron(v_decay=1024, threshold=np.full((), 60, np.int32))
     graph = IntegerGraph(
         (
-            IntegerInput(name="in", shape=(5,), sources=(), low=0, high=1, scale=1.0),
-            DenseNode(name="fc", shape=(6,), sources=(Source("in"),), weight=weight, bias=None),
-            PopulationNode(name="lif", shape=(6,), sources=(Source("fc"),), neuron=neuron, bias=None),
-            DenseNode(name="vote", shape=(3 * population,), sources=(Source("lif"),), weight=scores, bias=None),
-            IntegerOutput(name="out", shape=(3 * population,), sources=(Source("vote"),), unit=1.0),
+            IntegerInput(name="in", shape=(5,), operands=(), low=0, high=1, scale=1.0),
+            DenseNode(name="fc", shape=(6,), operands=(Operand("in"),), weight=weight, bias=None),
+            IntegerLIF(name="lif", shape=(6,), operands=(Operand("fc"),), neuron=neuron, bias=None),
+            DenseNode(name="vote", shape=(3 * population,), operands=(Operand("lif"),), weight=scores, bias=None),
+            IntegerOutput(name="out", shape=(3 * population,), operands=(Operand("vote"),), unit=1.0),
         ),
         WIDE,
     )

@@ -18,7 +18,7 @@ from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.render import render
 from stl_deploy.exporters.verilog.simulator import DESIGN, MISSING, Simulation, simulators
-from stl_deploy.integers.graph import IntegerGraph, IntegratorNode, PopulationNode
+from stl_deploy.integers.graph import IntegerGraph, IntegerLI, IntegerLIF
 from stl_deploy.integers.net import WIDE
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
@@ -33,7 +33,7 @@ def grown(seed: int) -> tuple[Simulation, Any] | None:
     """A random graph's design and input, or None where its sums do not fit or it takes long."""
     graph, x = Grower(seed).grow()
     graph, x = IntegerGraph(graph.nodes, WIDE), x[:4, :2]
-    layers = [node for node in graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
+    layers = [node for node in graph.nodes if isinstance(node, IntegerLIF | IntegerLI)]
     if sum(int(np.prod(node.shape)) for node in graph.nodes) > SIZE:
         return None
     largest = max(int(np.prod(node.shape)) for node in layers)

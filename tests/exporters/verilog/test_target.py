@@ -26,7 +26,7 @@ from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
-from stl_deploy.integers.graph import PopulationNode
+from stl_deploy.integers.graph import IntegerLIF
 from stl_deploy.integers.net import LOIHI
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -143,7 +143,7 @@ def test_thresholds_below_0_are_refused(folder: Path) -> None:
     graph, _ = read_folder(folder)
     nodes = tuple(
         replace(node, neuron=replace(node.neuron, threshold=np.full((), -1, np.int32)))
-        if isinstance(node, PopulationNode)
+        if isinstance(node, IntegerLIF)
         else node
         for node in graph.nodes
     )

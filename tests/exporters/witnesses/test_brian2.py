@@ -19,7 +19,7 @@ from stl_deploy.exporters.witnesses.brian2 import Brian2
 from stl_deploy.exporters.witnesses.connections import conv_connections, dense_connections
 from stl_deploy.exporters.witnesses.environment import BRIAN2
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Output, Pool, Program, Source
+from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Operand, Output, Pool, Program
 from stl_deploy.graph.run import run
 from tests.exporters.witnesses import stand_in
 from tests.graph.oracle import dialects, nets
@@ -105,7 +105,7 @@ def _conv(
     return Conv(
         name="conv",
         shape=(3 * groups, *made),
-        sources=(Source("in"),),
+        operands=(Operand("in"),),
         weight=weight,
         bias=None,
         stride=(stride,) * axes,
@@ -133,15 +133,15 @@ def small() -> Program:
     weight = rng.integers(-3, 4, (5, 3)).astype(F)
     return Program(
         (
-            Input(name="in", shape=(2, 6, 6), sources=()),
+            Input(name="in", shape=(2, 6, 6), operands=()),
             conv,
-            Neuron(name="lif", shape=(3, 6, 6), sources=(Source("conv"),), decay=half, threshold=theta),
-            Pool(name="pool", shape=(3, 3, 3), sources=(Source("lif"),), **pool),
-            Delay(name="late", shape=(3, 3, 3), sources=(Source("pool"),), steps=rng.integers(0, 4, (3, 3, 3))),
+            Neuron(name="lif", shape=(3, 6, 6), operands=(Operand("conv"),), decay=half, threshold=theta),
+            Pool(name="pool", shape=(3, 3, 3), operands=(Operand("lif"),), **pool),
+            Delay(name="late", shape=(3, 3, 3), operands=(Operand("pool"),), steps=rng.integers(0, 4, (3, 3, 3))),
             Linear(
                 name="fc",
                 shape=(3, 3, 5),
-                sources=(Source("late"),),
+                operands=(Operand("late"),),
                 weight=weight,
                 bias=np.arange(-2, 3).astype(F),
                 input_shape=(3, 3, 3),
@@ -149,13 +149,13 @@ def small() -> Program:
             Neuron(
                 name="loop",
                 shape=(3, 3, 5),
-                sources=(Source("fc"), Source("loop", 1)),
+                operands=(Operand("fc"), Operand("loop", 1)),
                 decay=half,
                 threshold=np.asarray(1, F),
                 reset="subtract",
             ),
-            Neuron(name="out_v", shape=(3, 3, 5), sources=(Source("loop"),), decay=half, threshold=None),
-            Output(name="out", shape=(3, 3, 5), sources=(Source("out_v"),)),
+            Neuron(name="out_v", shape=(3, 3, 5), operands=(Operand("loop"),), decay=half, threshold=None),
+            Output(name="out", shape=(3, 3, 5), operands=(Operand("out_v"),)),
         ),
         1e-4,
     )
@@ -173,17 +173,17 @@ def test_equations_of_weights_over_several_axes_are_the_reference_bit_for_bit() 
 @pytest.mark.parametrize("compare", ["gt", "ge"])
 @pytest.mark.parametrize("reset", ["value", "value_delayed", "subtract", "subtract_delayed", "snntorch_subtract_now"])
 def test_every_reset_is_the_reference_bit_for_bit(reset: Any, compare: Any) -> None:
-    entry = Input(name="in", shape=(4,), sources=())
+    entry = Input(name="in", shape=(4,), operands=())
     lif = Neuron(
         name="lif",
         shape=(4,),
-        sources=(Source("in"),),
+        operands=(Operand("in"),),
         decay=np.asarray(0.5, F),
         threshold=np.arange(1, 5).astype(F),
         reset=reset,
         compare=compare,
     )
-    program = Program((entry, lif, Output(name="out", shape=(4,), sources=(Source("lif"),))), 1e-4)
+    program = Program((entry, lif, Output(name="out", shape=(4,), operands=(Operand("lif"),))), 1e-4)
     x = np.random.default_rng(2).integers(0, 4, (40, 4)).astype(F)
     expected = run(program, x[:, None]).y[:, 0]
     assert 0.2 < expected.mean() < 0.9
@@ -220,9 +220,9 @@ def test_brian2_itself_agrees_on_every_spike() -> None:
 def test_a_network_off_the_grid_still_runs_with_thresholds_as_they_are() -> None:
     """Decays that float32 rounds: a neuron alone is stepped with the reference's operations, in its precision."""
     theta = np.linspace(0.3, 0.9, 8).astype(F)
-    neuron = Neuron(name="lif", shape=(8,), sources=(Source("in"),), decay=np.asarray(0.9, F), threshold=theta)
-    out = Output(name="out", shape=(8,), sources=(Source("lif"),))
-    program = Program((Input(name="in", shape=(8,), sources=()), neuron, out), 1e-4)
+    neuron = Neuron(name="lif", shape=(8,), operands=(Operand("in"),), decay=np.asarray(0.9, F), threshold=theta)
+    out = Output(name="out", shape=(8,), operands=(Operand("lif"),))
+    program = Program((Input(name="in", shape=(8,), operands=()), neuron, out), 1e-4)
     x = np.random.default_rng(5).normal(0.1, 0.3, (40, 2, 8)).astype(F)
     np.testing.assert_array_equal(Brian2(program, Options()).run(x).y, run(program, x).y)
 
@@ -248,8 +248,8 @@ def test_what_it_returns_is_told_apart_by_node(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_too_much_is_refused_by_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry, out = Input(name="in", shape=(1,), sources=()), Output(name="out", shape=(1,), sources=(Source("late"),))
-    late = Delay(name="late", shape=(1,), sources=(Source("in"),), steps=np.array(eq.LONGEST + 1))
+    entry, out = Input(name="in", shape=(1,), operands=()), Output(name="out", shape=(1,), operands=(Operand("late"),))
+    late = Delay(name="late", shape=(1,), operands=(Operand("in"),), steps=np.array(eq.LONGEST + 1))
     with pytest.raises(UnsupportedError, match=r"node 'late': it waits for more than 256 steps; use the reference"):
         Brian2(Program((entry, late, out), 1e-4), Options())
     monkeypatch.setattr(eq, "SYNAPSES", 9)

@@ -91,7 +91,7 @@ def test_rows_of_a_convolution_by_hand() -> None:
     layer = ConvNode(
         name="c",
         shape=(1, 1, 3),
-        sources=(),
+        operands=(),
         weight=np.array([[[[3, 5]]]], np.int32),
         bias=None,
         input_shape=(1, 1, 2),

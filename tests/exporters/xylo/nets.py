@@ -9,23 +9,29 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy.graph.program import Input, Linear, Neuron, Node, Output, Program, Source, Synapse
+from stl_deploy.graph.program import Input, Linear, Neuron, Node, Operand, Output, Program, Synapse
 
 F = np.float32
 GRADED = {"input": {"coding": "graded"}}
 
 
-def neuron(name: str, size: int, sources: tuple[Source, ...], *, mem: int = 2, syn: int = 1, **fields: Any) -> Neuron:
+def neuron(name: str, size: int, sources: tuple[Operand, ...], *, mem: int = 2, syn: int = 1, **fields: Any) -> Neuron:
     """A population with shifts for decays; several spikes a step."""
     synapse = Synapse("exp_add", F(1 - 2.0**-syn), None)
-    given: dict[str, Any] = {"threshold": F(3), "compare": "ge", "reset": "subtract", "many": True, "synapse": synapse}
-    return Neuron(name=name, shape=(size,), sources=sources, decay=F(1 - 2.0**-mem), **given | fields)
+    given: dict[str, Any] = {
+        "threshold": F(3),
+        "compare": "ge",
+        "reset": "subtract",
+        "multi_spike": True,
+        "synapse": synapse,
+    }
+    return Neuron(name=name, shape=(size,), operands=sources, decay=F(1 - 2.0**-mem), **given | fields)
 
 
-def linear(name: str, weight: Any, sources: tuple[Source, ...]) -> Linear:
+def linear(name: str, weight: Any, sources: tuple[Operand, ...]) -> Linear:
     weight = np.asarray(weight, F)
     return Linear(
-        name=name, shape=(len(weight),), sources=sources, weight=weight, bias=None, input_shape=weight.shape[1:]
+        name=name, shape=(len(weight),), operands=sources, weight=weight, bias=None, input_shape=weight.shape[1:]
     )
 
 
@@ -49,18 +55,18 @@ def chain(
     recurrent: the first hidden population hears itself a step late. fields: of every hidden population.
     """
     rng = np.random.default_rng(seed)
-    nodes: list[Node] = [Input(name="input", shape=(sizes[0],), sources=())]
+    nodes: list[Node] = [Input(name="input", shape=(sizes[0],), operands=())]
     for place, (before, size) in enumerate(pairwise(sizes), 1):
         last = place == len(sizes) - 1
-        weights = [linear(f"linear{place}", whole(rng, size, before), (Source(nodes[-1].name),))]
+        weights = [linear(f"linear{place}", whole(rng, size, before), (Operand(nodes[-1].name),))]
         if recurrent and place == 1 and not last:
-            weights.append(linear("back", whole(rng, size, size) // 4, (Source("lif1", 1),)))
+            weights.append(linear("back", whole(rng, size, size) // 4, (Operand("lif1", 1),)))
         theta = rng.integers(40, 300, size).astype(F)
         own: dict[str, Any] = {"threshold": theta} | ({} if last else fields)
         if last:
-            own |= {"many": False} | ({"threshold": None} if readout else {})
-        nodes += [*weights, neuron(f"lif{place}", size, tuple(Source(one.name) for one in weights), **own)]
-    nodes.append(Output(name="output", shape=nodes[-1].shape, sources=(Source(nodes[-1].name),)))
+            own |= {"multi_spike": False} | ({"threshold": None} if readout else {})
+        nodes += [*weights, neuron(f"lif{place}", size, tuple(Operand(one.name) for one in weights), **own)]
+    nodes.append(Output(name="output", shape=nodes[-1].shape, operands=(Operand(nodes[-1].name),)))
     return Program(tuple(nodes), 1e-3, GRADED)
 
 
@@ -85,8 +91,8 @@ def graph_of(program: Program) -> nir.NIRGraph:
             else:
                 theta = ones * node.threshold
                 nodes[node.name] = nir.CubaLIF(**common, v_threshold=theta, v_reset=0 * ones)
-    edges = [(source.node, node.name) for node in program.nodes for source in node.sources]
-    spikes = {node.name: {"spikes_per_step": "one"} for node in program.spiking if not node.many}
+    edges = [(source.node, node.name) for node in program.nodes for source in node.operands]
+    spikes = {node.name: {"spikes_per_step": "one"} for node in program.spiking if not node.multi_spike}
     dialect = {"preset": "rockpool", "nodes": spikes} if spikes else {"preset": "rockpool"}
     metadata = {"stl_deploy": {"input": {"coding": "graded"}, "dialect": dialect}}
     return nir.NIRGraph(nodes, edges, metadata=metadata, type_check=False)

@@ -13,7 +13,7 @@ from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.quantise import order
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.exporters.xylo.structure import refusals, structure
-from stl_deploy.graph.program import Input, Linear, Node, Output, Pool, Program, Reshape, Scale, Source, Synapse
+from stl_deploy.graph.program import Input, Linear, Node, Operand, Output, Pool, Program, Reshape, Scale, Synapse
 from tests.exporters.xylo.nets import F, chain, changed, counts, linear, neuron
 
 
@@ -29,12 +29,12 @@ def with_edge(source: str, target: str, delay: int) -> Program:
     program = chain((4, 5, 5, 5, 2), recurrent=False)
     by_name = program.by_name
     size = by_name[source].shape[0]
-    extra = linear("extra", np.ones((by_name[target].shape[0], size)), (Source(source, delay),))
+    extra = linear("extra", np.ones((by_name[target].shape[0], size)), (Operand(source, delay),))
     nodes: list[Node] = []
     for node in program.nodes:
         if node.name == target:
             nodes.append(extra)
-            node = changed(program, target, sources=(*node.sources, Source("extra"))).by_name[target]
+            node = changed(program, target, operands=(*node.operands, Operand("extra"))).by_name[target]
         nodes.append(node)
     return Program(tuple(nodes), program.dt, program.metadata)
 
@@ -72,7 +72,7 @@ def test_memoryless_nodes_become_weights() -> None:
     pooled = Pool(
         name="pool",
         shape=(1, 2, 2),
-        sources=(Source("input"),),
+        operands=(Operand("input"),),
         kernel=(2, 2),
         stride=(2, 2),
         padding=((0, 0), (0, 0)),
@@ -80,15 +80,15 @@ def test_memoryless_nodes_become_weights() -> None:
         input_shape=(1, 4, 4),
     )
     nodes = (
-        Input(name="input", shape=(1, 4, 4), sources=()),
+        Input(name="input", shape=(1, 4, 4), operands=()),
         pooled,
-        Reshape(name="flat", shape=(4,), sources=(Source("pool"),), input_shape=(1, 2, 2)),
-        Scale(name="scale", shape=(4,), sources=(Source("flat"),), scale=F(2)),
-        linear("linear", rng.integers(-3, 4, (3, 4)), (Source("scale"), Source("flat"))),
-        neuron("lif1", 3, (Source("linear"),)),
-        linear("linear2", np.eye(3), (Source("lif1"),)),
-        neuron("lif2", 3, (Source("linear2"),), many=False),
-        Output(name="output", shape=(3,), sources=(Source("lif2"),)),
+        Reshape(name="flat", shape=(4,), operands=(Operand("pool"),), input_shape=(1, 2, 2)),
+        Scale(name="scale", shape=(4,), operands=(Operand("flat"),), scale=F(2)),
+        linear("linear", rng.integers(-3, 4, (3, 4)), (Operand("scale"), Operand("flat"))),
+        neuron("lif1", 3, (Operand("linear"),)),
+        linear("linear2", np.eye(3), (Operand("lif1"),)),
+        neuron("lif2", 3, (Operand("linear2"),), multi_spike=False),
+        Output(name="output", shape=(3,), operands=(Operand("lif2"),)),
     )
     (edge,) = structure(Program(nodes, 1e-3)).hidden[0].edges
     x = rng.integers(0, 9, (1, 4, 4)).astype(F)
@@ -104,10 +104,10 @@ def test_memoryless_nodes_become_weights() -> None:
         ("lif1", {"reset": "subtract_delayed"}, "no-hard-reset"),
         ("lif1", {"synapse": None}, "input-always-filtered"),
         ("lif1", {"decay": None, "synapse": None}, "no-memoryless-neurons"),
-        ("lif1", {"many": False}, "one-spike-hidden"),
+        ("lif1", {"multi_spike": False}, "one-spike-hidden"),
         ("lif1", {"cap": 3}, "one-spike-hidden"),
         ("lif1", {"threshold": None}, "hidden-without-spikes"),
-        ("lif3", {"many": True}, "several-spikes-out"),
+        ("lif3", {"multi_spike": True}, "several-spikes-out"),
         ("lif1", {"v_min": F(0)}, "v-min"),
         ("lif1", {"v_start": F(1)}, "v-start"),
         ("lif1", {"decay": F(0.9)}, "decay-is-no-shift"),
@@ -117,7 +117,7 @@ def test_memoryless_nodes_become_weights() -> None:
         ("lif1", {"offset": F(1)}, None),
         ("lif1", {"cap": 31}, None),
         ("lif1", {"cap": 40}, None),
-        ("lif3", {"many": True, "cap": 1}, None),
+        ("lif3", {"multi_spike": True, "cap": 1}, None),
     ],
 )
 def test_what_a_neuron_may_be(name: str, fields: dict[str, Any], expected: str | None) -> None:
@@ -129,20 +129,20 @@ def test_ends() -> None:
     alone = chain((4, 3))
     assert [error.slug for error in refusals(alone)] == ["no-hidden-neurons"]
     two = chain()
-    second = Input(name="more", shape=(2,), sources=())
+    second = Input(name="more", shape=(2,), operands=())
     assert [e.slug for e in refusals(Program((*two.nodes, second), 1e-3))] == ["several-inputs"]
     biased = chain()
     vote = Linear(
         name="vote",
         shape=(1,),
-        sources=(Source("lif3"),),
+        operands=(Operand("lif3"),),
         weight=np.ones((1, 3), F),
         bias=np.ones(1, F),
         input_shape=(3,),
     )
-    out = Output(name="output", shape=(1,), sources=(Source("vote"),))
+    out = Output(name="output", shape=(1,), operands=(Operand("vote"),))
     assert [e.slug for e in refusals(Program((*biased.nodes[:-1], vote, out), 1e-3))] == ["host-is-not-linear"]
-    large = Input(name="input", shape=(5000,), sources=())
+    large = Input(name="input", shape=(5000,), operands=())
     assert "too-large" in [e.slug for e in refusals(Program((large, *biased.nodes[1:]), 1e-3))]
 
 
@@ -172,7 +172,7 @@ def test_everything_is_said_at_once() -> None:
     program = chain((17, 65, 65, 9), recurrent=False)
     program = changed(program, "lif1", reset="value", decay=F(0.9))
     program = changed(program, "linear2", bias=np.ones(65, F))
-    program = changed(program, "lif3", many=True)
+    program = changed(program, "lif3", multi_spike=True)
     program = Program(program.nodes, program.dt, {"input": {"coding": "analog"}})
     assert slugs(program, device="audio2") == [
         "no-hard-reset",
@@ -188,7 +188,7 @@ def test_everything_is_said_at_once() -> None:
 
 def test_an_output_that_is_late_is_one_refusal() -> None:
     program = chain()
-    late = changed(program, "output", sources=(Source("lif3", 1),))
+    late = changed(program, "output", operands=(Operand("lif3", 1),))
     assert slugs(late) == ["host-is-not-linear"]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.netx.forms import run_integers
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source, Synapse
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Operand, Output, Pool, Program, Reshape, Synapse
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
@@ -30,8 +30,8 @@ def array(*values: float) -> Any:
     return np.array(values if len(values) > 1 else values[0], np.float32)
 
 
-def sources(*names: str) -> tuple[Source, ...]:
-    return tuple(Source(name) for name in names)
+def sources(*names: str) -> tuple[Operand, ...]:
+    return tuple(Operand(name) for name in names)
 
 
 def conv(name: str, reads: tuple[str, ...], before: Any, channels: int, stride: int = 1, size: float = 1.0) -> Conv:
@@ -39,20 +39,20 @@ def conv(name: str, reads: tuple[str, ...], before: Any, channels: int, stride: 
     shape = (channels, *((side - 1) // stride + 1 for side in before[1:]))
     bias = (size * RNG.normal(0, 0.1, channels)).astype(np.float32)
     return Conv(
-        name=name, shape=shape, sources=sources(*reads), weight=weight, bias=bias, stride=(stride, stride),
+        name=name, shape=shape, operands=sources(*reads), weight=weight, bias=bias, stride=(stride, stride),
         padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1, input_shape=before,
     )  # fmt: skip
 
 
 def lif(name: str, shape: Any, *reads: str, threshold: float = 0.8, decay: float = 0.6) -> Neuron:
     theta = threshold * np.linspace(0.8, 1.2, shape[0], dtype=np.float32).reshape(-1, *(1,) * (len(shape) - 1))
-    return Neuron(name=name, shape=shape, sources=sources(*reads), decay=array(decay), threshold=theta)
+    return Neuron(name=name, shape=shape, operands=sources(*reads), decay=array(decay), threshold=theta)
 
 
 def pool(name: str, before: Any, *reads: str, side: int = 2, divisor: int = 1) -> Pool:
     shape = (before[0], *(length // side for length in before[1:]))
     return Pool(
-        name=name, shape=shape, sources=sources(*reads), kernel=(side, side), stride=(side, side),
+        name=name, shape=shape, operands=sources(*reads), kernel=(side, side), stride=(side, side),
         padding=((0, 0), (0, 0)), divisor=divisor, input_shape=before,
     )  # fmt: skip
 
@@ -61,19 +61,19 @@ def readout(name: str, before: Any, *reads: str, leaky: bool = True) -> list[Nod
     flat = int(np.prod(before))
     weight = RNG.normal(0, 0.3, (3, flat)).astype(np.float32)
     nodes: list[Node] = [
-        Reshape(name=f"{name}.flat", shape=(flat,), sources=sources(*reads), input_shape=before),
+        Reshape(name=f"{name}.flat", shape=(flat,), operands=sources(*reads), input_shape=before),
         Linear(
-            name=name, shape=(3,), sources=sources(f"{name}.flat"), weight=weight, bias=array(0.1, 0, 0.2),
+            name=name, shape=(3,), operands=sources(f"{name}.flat"), weight=weight, bias=array(0.1, 0, 0.2),
             input_shape=(flat,),
         ),
     ]  # fmt: skip
     if leaky:
-        nodes.append(Neuron(name="li", shape=(3,), sources=sources(name), decay=array(0.5), threshold=None))
-    return [*nodes, Output(name="output", shape=(3,), sources=sources(nodes[-1].name))]
+        nodes.append(Neuron(name="li", shape=(3,), operands=sources(name), decay=array(0.5), threshold=None))
+    return [*nodes, Output(name="output", shape=(3,), operands=sources(nodes[-1].name))]
 
 
 def entry(shape: Any) -> list[Node]:
-    return [Input(name="input", shape=shape, sources=())]
+    return [Input(name="input", shape=shape, operands=())]
 
 
 def spike_sums() -> list[Node]:
@@ -254,7 +254,7 @@ def with_a_pool_before_its_neurons() -> list[Node]:
 
 def with_a_loop() -> list[Node]:
     nodes = spike_sums()
-    late = replace(nodes[3], sources=(Source("n1"), Source("n2", 1)))
+    late = replace(nodes[3], operands=(Operand("n1"), Operand("n2", 1)))
     return [*nodes[:3], late, *nodes[4:]]
 
 

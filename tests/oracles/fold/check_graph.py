@@ -44,7 +44,7 @@ def check_graph(given: Program, folded: Program, grids: Sequence[LayerGrid] = ()
 
 def _moved(program: Program, neuron: Neuron, grids: Mapping[str, LayerGrid]) -> float:
     """How far rounded weights can move a potential whose inputs are as before, in `STEPS` steps."""
-    arriving = sum(_error(program, source.node, grids) for source in neuron.sources)
+    arriving = sum(_error(program, source.node, grids) for source in neuron.operands)
     decay = 0.0 if neuron.decay is None else float(np.max(neuron.decay))
     kept = STEPS if decay >= 1 else min(STEPS, 1 / (1 - decay))
     if neuron.synapse is not None:
@@ -57,7 +57,7 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid]) -> float
     node = program.by_name[name]
     if isinstance(node, Neuron | Input):
         return 0.0
-    before = sum(_error(program, source.node, grids) for source in node.sources if not source.delay)
+    before = sum(_error(program, source.node, grids) for source in node.operands if not source.delay)
     if isinstance(node, Linear | Conv):
         rows = np.abs(node.weight.astype(np.float64)).reshape(len(node.weight), -1).sum(axis=1).max(initial=0)
         change = grids[name].largest_change if name in grids else 0.0

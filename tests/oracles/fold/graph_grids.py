@@ -28,13 +28,13 @@ def round_graph(graph: nir.NIRGraph, dialect: Dialect) -> tuple[nir.NIRGraph, tu
     sums fit on no grid.
     """
     program = lower(graph, dialect)
-    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
+    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.multi_spike}
     chosen: list[LayerGrid] = []
     changes: dict[str, dict[str, Any]] = {}
     for node in program.nodes:
         if node.name in known:
             continue
-        arriving = sum_grids([known.get(source.node) for source in node.sources])
+        arriving = sum_grids([known.get(source.node) for source in node.operands])
         if isinstance(node, Linear | Conv) and arriving is not None:
             node, grid = _rounded(node, arriving)
             chosen.append(grid)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_spike_max_pool
 from tests.oracles.fold.graph_nodes import find, with_fields
 
 _SCALED = ("v_leak", "v_reset")
@@ -35,14 +35,14 @@ def absorb(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
     program = lower(graph, dialect)
     changes: dict[str, dict[str, Any]] = {}
     for neuron in program.spiking:
-        if is_max_pool(program, neuron):
+        if is_spike_max_pool(program, neuron):
             continue
         divisor, unit = _divisor(neuron)
         if (divisor == 1).all():
             continue
         if isinstance(dialect.v_min, int | float) and dialect.v_min != 0:
             raise _refused(neuron, f"its potential is bounded below by {dialect.v_min:g}", "keep the thresholds")
-        for source in neuron.sources:
+        for source in neuron.operands:
             changes[source.node] = _divided(program, graph, neuron, source.node, divisor)
         changes[neuron.name] = _neuron(find(graph, neuron.name), divisor, unit)
     return with_fields(graph, changes)

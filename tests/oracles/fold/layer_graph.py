@@ -30,12 +30,12 @@ from stl_deploy.graph.program import (
     Linear,
     Neuron,
     Node,
+    Operand,
     Output,
     Pool,
     Program,
     Reshape,
     Scale,
-    Source,
     Synapse,
 )
 from tests.oracles.fold.index_maps import Arranged, flattens
@@ -70,12 +70,12 @@ def fold_layers(layers: Program) -> FoldedLayers:
     meant = ordered(join_currents(explicit_delays(nodes)))
     dialect = _dialect(meant)
     attempts: list[tuple[tuple[Node, ...], Loop]] = [(meant, "closing_edge")]
-    if any(source.delay for node in meant for source in node.sources):
+    if any(source.delay for node in meant for source in node.operands):
         attempts += [(ordered(late_behind(meant)), "closing_edge"), (meant, "neuron_output")]
     *others, last = attempts
     for form, loop in others:
         graph, program = _read_back(form, replace(dialect, loop=loop), layers)
-        if all(_same(node, node.sources, program.by_name[node.name].sources) for node in form):
+        if all(_same(node, node.operands, program.by_name[node.name].operands) for node in form):
             require_same(form, program)
             return FoldedLayers(graph, replace(dialect, loop=loop), program, arranged)
     form, loop = last
@@ -94,19 +94,19 @@ def explicit_delays(nodes: dict[str, Node]) -> dict[str, Node]:
     found = dict(nodes)
     for name, node in nodes.items():
         sources = []
-        for source in node.sources:
+        for source in node.operands:
             closing = int(bool(source.delay) and _reaches(nodes, name, source.node))
             more = source.delay - closing
             if more:
                 # In a loop the reader's own, as one with other readers is not moved past when the loop is read back.
                 late = f"{source.node}_late{more}" + f"_to_{name}" * closing
-                delayed = (Source(source.node, closing),)
+                delayed = (Operand(source.node, closing),)
                 shape = nodes[source.node].shape
-                found[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
-                sources.append(Source(late))
+                found[late] = Delay(name=late, shape=shape, operands=delayed, steps=np.asarray(more, np.int64))
+                sources.append(Operand(late))
             else:
                 sources.append(source)
-        found[name] = replace(found[name], sources=tuple(sources))
+        found[name] = replace(found[name], operands=tuple(sources))
     return found
 
 
@@ -119,16 +119,16 @@ def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
     """
     found = {node.name: node for node in nodes}
     while True:
-        moved = next((n for n in found.values() if _of_zeros(n) and min(s.delay for s in n.sources)), None)
+        moved = next((n for n in found.values() if _of_zeros(n) and min(s.delay for s in n.operands)), None)
         if moved is None:
             return found
-        late = min(source.delay for source in moved.sources)
+        late = min(source.delay for source in moved.operands)
         for name, node in found.items():
             sources = (
                 replace(s, delay=s.delay + (late if s.node == moved.name else 0) - (late if node is moved else 0))
-                for s in node.sources
+                for s in node.operands
             )
-            found[name] = replace(node, sources=tuple(sources))
+            found[name] = replace(node, operands=tuple(sources))
 
 
 def _of_zeros(node: Node) -> bool:
@@ -145,7 +145,7 @@ def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:
         name = waiting.pop()
         if name == start:
             return True
-        for source in nodes[name].sources:
+        for source in nodes[name].operands:
             if source.node not in seen:
                 seen.add(source.node)
                 waiting.append(source.node)
@@ -156,17 +156,17 @@ def join_currents(nodes: dict[str, Node]) -> dict[str, Node]:
     """A leaky current that feeds one neuron only is that neuron's synapse (CubaLIF)."""
     found = dict(nodes)
     for name, node in nodes.items():
-        if not isinstance(node, Neuron) or node.decay is None or node.synapse is not None or len(node.sources) != 1:
+        if not isinstance(node, Neuron) or node.decay is None or node.synapse is not None or len(node.operands) != 1:
             continue
-        (source,) = node.sources
+        (source,) = node.operands
         current = found.get(source.node)
         if not isinstance(current, Neuron) or current.spiking or source.delay or current.decay is None:
             continue
         plain = current.offset is None and current.v_start is None and current.synapse is None
-        readers = sum(s.node == current.name for other in nodes.values() for s in other.sources)
+        readers = sum(s.node == current.name for other in nodes.values() for s in other.operands)
         if plain and readers == 1 and "output" in nodes:
             synapse = Synapse("euler", current.decay, current.gain)
-            found[name] = replace(node, sources=current.sources, synapse=synapse)
+            found[name] = replace(node, operands=current.operands, synapse=synapse)
             del found[current.name]
     return found
 
@@ -230,7 +230,7 @@ def _v_leak(node: Neuron) -> Doubles:
 
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """The graph of nodes, under ``dialect``."""
-    edges = [(source.node, node.name) for node in nodes for source in node.sources]
+    edges = [(source.node, node.name) for node in nodes for source in node.operands]
     own = {"version": __version__, "dialect": dialect.written(), **metadata}
     return nir.NIRGraph(
         {node.name: _node(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
@@ -354,7 +354,7 @@ def require_same(meant: tuple[Node, ...], program: Program) -> None:
             raise CaptureError(f"layer '{node.name}' is read back from NIR as another one", layer=node.name)
         for name in (f.name for f in fields(node)):
             if not _same(node, getattr(node, name), getattr(found, name)):
-                if name == "sources":
+                if name == "operands":
                     raise CaptureError(
                         f"layer '{node.name}' reads spikes of several steps in a loop, which NIR's edges do not hold; "
                         "let weights of their own read those of each step",
@@ -377,7 +377,7 @@ def _same(node: Node, meant: Any, found: Any) -> bool:
         return bool(np.array_equal(meant, found))
     if isinstance(meant, arrays) or isinstance(found, arrays):
         return not np.any(meant if found is None else found)
-    if isinstance(meant, tuple) and meant and isinstance(meant[0], Source):
+    if isinstance(meant, tuple) and meant and isinstance(meant[0], Operand):
         return sorted(map(repr, meant)) == sorted(map(repr, found))
     return bool(meant == found)
 

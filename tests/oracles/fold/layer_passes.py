@@ -24,10 +24,10 @@ from stl_deploy.graph.program import (
     Neuron,
     Node,
     Norm,
+    Operand,
     Pool,
     Program,
     Scale,
-    Source,
     is_binary,
 )
 from tests.oracles.fold.norm import scaled
@@ -47,9 +47,9 @@ def fold_norms(layers: Layers) -> Layers:
     for name, layer in layers.items():
         if not isinstance(layer, Norm):
             continue
-        sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
+        sources = tuple(Operand(renamed.get(s.node, s.node), s.delay) for s in layer.operands)
         before = found.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
-        if _same_rows(before, layer) and _readers(layers, layer.sources[0].node) == 1:
+        if _same_rows(before, layer) and _readers(layers, layer.operands[0].node) == 1:
             assert isinstance(before, Conv | Linear)
             weight, bias = pending.get(before.name) or _doubles(before)
             scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
@@ -71,7 +71,7 @@ def _same_rows(before: Node | None, norm: Norm) -> bool:
 
 
 def _readers(layers: Mapping[str, Node], name: str) -> int:
-    return sum(source.node == name for layer in layers.values() for source in layer.sources)
+    return sum(source.node == name for layer in layers.values() for source in layer.operands)
 
 
 def _doubles(layer: Conv | Linear) -> tuple[Doubles, Doubles]:
@@ -91,17 +91,17 @@ def _own_weights(norm: Norm) -> Node:
     scale, shift = _floats(norm.name, np.asarray(norm.scale)), _floats(norm.name, np.asarray(norm.shift))
     if not shift.any():
         shape = (-1, *(1,) * (len(norm.shape) - 1)) if norm.axis == 0 else (-1,)
-        return Scale(name=norm.name, shape=norm.shape, sources=norm.sources, scale=scale.reshape(shape))
+        return Scale(name=norm.name, shape=norm.shape, operands=norm.operands, scale=scale.reshape(shape))
     if len(norm.shape) == 1 or norm.axis == -1:
         return Linear(
             name=norm.name,
             shape=norm.shape,
-            sources=norm.sources,
+            operands=norm.operands,
             weight=np.diag(scale),
             bias=shift,
             input_shape=norm.shape,
         )
-    return pointwise(norm.name, norm.sources, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
+    return pointwise(norm.name, norm.operands, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
 
 
 def _renamed(layers: Layers, names: Mapping[str, str]) -> Layers:
@@ -111,7 +111,7 @@ def _renamed(layers: Layers, names: Mapping[str, str]) -> Layers:
         return name
 
     return {
-        name: replace(layer, sources=tuple(Source(final(s.node), s.delay) for s in layer.sources))
+        name: replace(layer, operands=tuple(Operand(final(s.node), s.delay) for s in layer.operands))
         for name, layer in layers.items()
     }
 
@@ -123,7 +123,7 @@ def max_pools(layers: Layers) -> Layers:
         if not isinstance(layer, MaxPool):
             found[name] = layer
             continue
-        if len(layer.sources) != 1 or not is_binary(Program(tuple(layers.values()), DT), layer.sources[0].node):
+        if len(layer.operands) != 1 or not is_binary(Program(tuple(layers.values()), DT), layer.operands[0].node):
             raise CaptureError(
                 f"layer '{name}' takes the maximum of currents, which no event-driven graph computes; pool "
                 "the spikes (move the pool behind the neuron) or use average pooling",
@@ -133,7 +133,7 @@ def max_pools(layers: Layers) -> Layers:
         found[name] = Neuron(
             name=name,
             shape=layer.shape,
-            sources=(Source(f"{name}_sum"),),
+            operands=(Operand(f"{name}_sum"),),
             decay=None,
             threshold=np.asarray(0.5, np.float32),
         )
@@ -143,11 +143,11 @@ def max_pools(layers: Layers) -> Layers:
 def _sum_pool(name: str, pool: MaxPool) -> Node:
     if len(pool.kernel) == 1:
         pad = pool.padding[0][0]
-        return line_sum(name, pool.sources, pool.input_shape, pool.kernel[0], pool.stride[0], pad, 1)
+        return line_sum(name, pool.operands, pool.input_shape, pool.kernel[0], pool.stride[0], pad, 1)
     return Pool(
         name=name,
         shape=pool.shape,
-        sources=pool.sources,
+        operands=pool.operands,
         kernel=pool.kernel,
         stride=pool.stride,
         padding=pool.padding,
@@ -162,7 +162,7 @@ def concatenations(layers: Layers) -> Layers:
     for name in layers:
         layer = found[name]
         if isinstance(layer, Concat):
-            readers = [r for r in found.values() if any(s.node == name for s in r.sources)]
+            readers = [r for r in found.values() if any(s.node == name for s in r.operands)]
             if all(_splits(found, reader) for reader in readers):
                 for reader in readers:
                     _split(found, layer, reader)
@@ -174,26 +174,26 @@ def concatenations(layers: Layers) -> Layers:
 
 def _flat(layers: Layers, concat: Concat) -> Concat:
     """A concatenation whose parts are no concatenations."""
-    sources: list[Source] = []
+    sources: list[Operand] = []
     sizes: list[int] = []
-    for source, size in zip(concat.sources, concat.sizes, strict=True):
+    for source, size in zip(concat.operands, concat.sizes, strict=True):
         inner = layers[source.node]
         if isinstance(inner, Concat):
             inner = _flat(layers, inner)
-            sources += (Source(part.node, part.delay + source.delay) for part in inner.sources)
+            sources += (Operand(part.node, part.delay + source.delay) for part in inner.operands)
             sizes += inner.sizes
         else:
             sources.append(source)
             sizes.append(size)
-    return replace(concat, sources=tuple(sources), sizes=tuple(sizes))
+    return replace(concat, operands=tuple(sources), sizes=tuple(sizes))
 
 
 def _splits(layers: Layers, reader: Node) -> bool:
     """Whether a concatenation goes into the weights of ``reader``, which then is a sum, that no other can read."""
-    summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.sources) for r in layers.values())
+    summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.operands) for r in layers.values())
     return (
         summed
-        and len(reader.sources) == 1
+        and len(reader.operands) == 1
         and (
             (isinstance(reader, Conv) and reader.groups == 1)
             or (isinstance(reader, Linear) and len(reader.input_shape) == 1)
@@ -205,12 +205,12 @@ def _split(layers: Layers, concat: Concat, reader: Node) -> None:
     """Synapses for each part; what read the reader reads all of them."""
     assert isinstance(reader, Conv | Linear)
     start, parts = 0, []
-    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+    for number, (source, size) in enumerate(zip(concat.operands, concat.sizes, strict=True)):
         name = reader.name if not number else f"{reader.name}_{number + 1}"
         part = replace(
             reader,
             name=name,
-            sources=(Source(source.node, source.delay + reader.sources[0].delay),),
+            operands=(Operand(source.node, source.delay + reader.operands[0].delay),),
             weight=np.ascontiguousarray(reader.weight[:, start : start + size]),
             bias=reader.bias if not number else None,
             input_shape=(size, *reader.input_shape[1:]),
@@ -225,14 +225,14 @@ def _embed(layers: Layers, concat: Concat) -> None:
     """Each part led to its place by weights of 0 and 1."""
     start, channels = 0, concat.shape[0]
     ends = []
-    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+    for number, (source, size) in enumerate(zip(concat.operands, concat.sizes, strict=True)):
         weight = np.zeros((channels, size), np.float32)
         weight[np.arange(start, start + size), np.arange(size)] = 1
         name = f"{concat.name}_{number + 1}"
         shape = (size, *concat.shape[1:])
         if len(shape) == 1:
             layers[name] = Linear(
-                name=name, shape=concat.shape, sources=(source,), weight=weight, bias=None, input_shape=shape
+                name=name, shape=concat.shape, operands=(source,), weight=weight, bias=None, input_shape=shape
             )
         else:
             layers[name] = pointwise(name, (source,), shape, weight)
@@ -245,16 +245,16 @@ def _embed(layers: Layers, concat: Concat) -> None:
 def _read_all(layers: Layers, name: str, parts: Sequence[str]) -> None:
     """What read ``name`` reads the sum of ``parts``."""
     for reader, layer in list(layers.items()):
-        if any(s.node == name for s in layer.sources):
-            wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == name else [s.node])]
-            layers[reader] = replace(layer, sources=tuple(wide))
+        if any(s.node == name for s in layer.operands):
+            wide = [Operand(p, s.delay) for s in layer.operands for p in (parts if s.node == name else [s.node])]
+            layers[reader] = replace(layer, operands=tuple(wide))
 
 
 def join_linears(layers: Layers) -> Layers:
     """Two linear layers, one behind the other without anything between, are one where that is smaller: W₂·W₁."""
     found = dict(layers)
     for name, layer in layers.items():
-        before = found.get(layer.sources[0].node) if len(layer.sources) == 1 and not layer.sources[0].delay else None
+        before = found.get(layer.operands[0].node) if len(layer.operands) == 1 and not layer.operands[0].delay else None
         if not isinstance(layer, Linear) or not isinstance(before, Linear) or len(layer.input_shape) != 1:
             continue
         size = len(layer.weight) * before.weight.shape[1]
@@ -267,7 +267,7 @@ def join_linears(layers: Layers) -> Layers:
         inner = before.weight.astype(np.float64)
         rows = [layer.weight[i : i + 256].astype(np.float64) @ inner for i in range(0, len(layer.weight), 256)]
         weight = _floats(name, np.concatenate(rows))
-        found[name] = replace(layer, weight=weight, sources=before.sources, input_shape=before.input_shape)
+        found[name] = replace(layer, weight=weight, operands=before.operands, input_shape=before.input_shape)
         del found[before.name]
     return found
 

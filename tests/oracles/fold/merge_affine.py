@@ -43,7 +43,7 @@ def merge_affine(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
         if node.name not in graph.nodes or node.name in in_loops or not _reads_one(node):
             continue
         affine = _affine(node)
-        if affine is None or (affine.offset.any() and known.get(node.sources[0].node) is None):
+        if affine is None or (affine.offset.any() and known.get(node.operands[0].node) is None):
             continue
         readers = _weights_behind(program, node, gone)
         if readers is None or not all(reader.name in graph.nodes for reader in readers):
@@ -60,7 +60,7 @@ def merge_affine(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
 
 
 def _reads_one(node: Node) -> bool:
-    return len(node.sources) == 1 and not node.sources[0].delay
+    return len(node.operands) == 1 and not node.operands[0].delay
 
 
 def _affine(node: Node) -> _Affine | None:

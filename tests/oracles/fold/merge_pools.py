@@ -22,7 +22,7 @@ import numpy as np
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Conv, Floats, Linear, Node, Pool, Program, Reshape, is_max_pool
+from stl_deploy.graph.program import Conv, Floats, Linear, Node, Pool, Program, Reshape, is_spike_max_pool
 
 Edge = tuple[str, str]
 
@@ -50,7 +50,7 @@ def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
     node: Node = pool
     while True:
         readers = program.readers[node.name]
-        if len(readers) != 1 or is_max_pool(program, readers[0]):
+        if len(readers) != 1 or is_spike_max_pool(program, readers[0]):
             return None
         node = readers[0]
         chain.append(node)
@@ -64,7 +64,7 @@ def _merge(
     program: Program, pool: Pool, chain: list[Node], nodes: dict[str, nir.NIRNode], edges: list[Edge]
 ) -> tuple[dict[str, nir.NIRNode], list[Edge]]:
     target = chain[-1]
-    if any(len(node.sources) != 1 or node.sources[0].delay for node in chain) or len(pool.sources) != 1:
+    if any(len(node.operands) != 1 or node.operands[0].delay for node in chain) or len(pool.operands) != 1:
         _refuse(pool, f"'{target.name}' adds up other values, too, or takes them a step late", "merge it by hand")
     if isinstance(target, Conv):
         if len(chain) > 1:
@@ -77,7 +77,7 @@ def _merge(
         nodes[target.name] = _dense(pool, target)
         for node in chain[:-1]:
             nodes[node.name] = nir.Flatten({"input": np.array(pool.input_shape)}, 0, -1)
-    (before,) = (source.node for source in pool.sources)
+    (before,) = (source.node for source in pool.operands)
     nodes.pop(pool.name)
     led = [(before if source == pool.name else source, end) for source, end in edges if end != pool.name]
     return nodes, led

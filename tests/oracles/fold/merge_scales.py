@@ -21,7 +21,7 @@ def merge_scales(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
         factors = _rows(program, scale)
         if factors is None or scale.name not in graph.nodes:
             continue
-        before = scale.sources[0].node
+        before = scale.operands[0].node
         held = find(graph, before)
         fields = {field: getattr(held, field, None) for field in ("weight", "bias")}
         changes[before] = {field: _times(factors, value) for field, value in fields.items() if value is not None}
@@ -35,15 +35,15 @@ def _times(factors: Doubles, value: Any) -> Any:
 
 def _rows(program: Program, scale: Scale) -> Doubles | None:
     """One factor for each row of the weights before a scale; None where it cannot go into them."""
-    if len(scale.sources) != 1 or scale.sources[0].delay:
+    if len(scale.operands) != 1 or scale.operands[0].delay:
         return None
-    before = program.by_name[scale.sources[0].node]
+    before = program.by_name[scale.operands[0].node]
     if not isinstance(before, Linear | Conv) or len(program.readers[before.name]) != 1:
         return None
     if any(
         source.node == scale.name and source.delay
         for reader in program.readers[scale.name]
-        for source in reader.sources
+        for source in reader.operands
     ):
         return None
     whole = np.broadcast_to(np.asarray(scale.scale, np.float64), scale.shape)

@@ -25,11 +25,11 @@ from stl_deploy.graph.program import (
     Linear,
     Neuron,
     Node,
+    Operand,
     Output,
     Pool,
     Reshape,
     Scale,
-    Source,
 )
 from tests.oracles.fold.index_maps import (
     Indices,
@@ -87,19 +87,19 @@ class _Work:
         )
 
     def _readers(self, name: str) -> list[Node]:
-        return [node for node in self.layers.values() if any(source.node == name for source in node.sources)]
+        return [node for node in self.layers.values() if any(source.node == name for source in node.operands)]
 
-    def _bypass(self, name: str, sources: tuple[Source, ...]) -> None:
+    def _bypass(self, name: str, sources: tuple[Operand, ...]) -> None:
         """Who reads ``name`` reads ``sources`` from now on."""
         for reader in self._readers(name):
             self._read(reader, name, sources)
         self.layers.pop(name, None)
 
-    def _read(self, reader: Node, name: str, sources: tuple[Source, ...]) -> None:
-        found: list[Source] = []
-        for s in self.layers[reader.name].sources:
+    def _read(self, reader: Node, name: str, sources: tuple[Operand, ...]) -> None:
+        found: list[Operand] = []
+        for s in self.layers[reader.name].operands:
             found += _later(sources, s.delay) if s.node == name else [s]
-        self.layers[reader.name] = replace(self.layers[reader.name], sources=tuple(found))
+        self.layers[reader.name] = replace(self.layers[reader.name], operands=tuple(found))
 
     def _unread(self, gather: Gather) -> bool:
         if self._readers(gather.name):
@@ -112,20 +112,20 @@ class _Work:
         if not keeps_order(gather):
             return False
         if gather.shape == gather.input_shape:
-            self._bypass(gather.name, gather.sources)
+            self._bypass(gather.name, gather.operands)
             return True
         if not flattens(gather.input_shape, gather.shape):
             return False
         self.layers[gather.name] = Reshape(
-            name=gather.name, shape=gather.shape, sources=gather.sources, input_shape=gather.input_shape
+            name=gather.name, shape=gather.shape, operands=gather.operands, input_shape=gather.input_shape
         )
         return True
 
     def _behind_another(self, gather: Gather) -> bool:
         """Two that follow one another are one."""
-        if len(gather.sources) != 1:
+        if len(gather.operands) != 1:
             return False
-        (source,) = gather.sources
+        (source,) = gather.operands
         before = self.layers[source.node]
         if isinstance(before, Reshape):
             first = np.arange(prod(before.shape))
@@ -136,7 +136,7 @@ class _Work:
         at = gather.indices
         self.layers[gather.name] = replace(
             gather,
-            sources=_later(before.sources, source.delay),
+            operands=_later(before.operands, source.delay),
             indices=np.where(at < 0, -1, first[at]),
             input_shape=before.input_shape,
         )
@@ -146,7 +146,7 @@ class _Work:
 
     def _into_input(self, gather: Gather) -> bool:
         """An input that is read in one other order only is given in that."""
-        (source, *others) = gather.sources
+        (source, *others) = gather.operands
         given = self.layers[source.node]
         readers = self._readers(given.name)
         alike = all(isinstance(r, Gather) and np.array_equal(r.indices, gather.indices) for r in readers)
@@ -157,18 +157,18 @@ class _Work:
         self._reorder(given.name, gather.indices)
         self.layers[given.name] = replace(given, shape=gather.shape)
         for reader in readers:
-            self._bypass(reader.name, reader.sources)
+            self._bypass(reader.name, reader.operands)
         return True
 
     def _before_a_reshape(self, gather: Gather) -> bool:
         """What is rearranged and flattened is rearranged into a line."""
-        readers = [r for r in self._readers(gather.name) if isinstance(r, Reshape) and len(r.sources) == 1]
+        readers = [r for r in self._readers(gather.name) if isinstance(r, Reshape) and len(r.operands) == 1]
         for reader in readers:
             self.layers[reader.name] = replace(
                 gather,
                 name=reader.name,
                 shape=reader.shape,
-                sources=_later(gather.sources, reader.sources[0].delay),
+                operands=_later(gather.operands, reader.operands[0].delay),
                 indices=gather.indices.reshape(reader.shape),
             )
         return bool(readers)
@@ -183,13 +183,13 @@ class _Work:
             return False
         moved = False
         for reader in self._readers(gather.name):
-            if [s.node for s in reader.sources] != [gather.name]:
+            if [s.node for s in reader.operands] != [gather.name]:
                 continue
             channels = channel_map(gather)
             if isinstance(reader, Conv) and reader.groups == 1 and channels is not None:
                 weight = columns(reader.weight, channels, gather.input_shape[0])
                 self.layers[reader.name] = replace(reader, weight=weight, input_shape=gather.input_shape)
-                self._read(reader, gather.name, gather.sources)
+                self._read(reader, gather.name, gather.operands)
             elif isinstance(reader, Linear) and len(reader.input_shape) == 1:
                 size = prod(gather.input_shape)
                 weight = columns(reader.weight, gather.indices, size)
@@ -200,14 +200,14 @@ class _Work:
             moved = True
         return moved
 
-    def _flat(self, gather: Gather) -> tuple[Source, ...]:
+    def _flat(self, gather: Gather) -> tuple[Operand, ...]:
         """What a rearrangement reads, as one axis."""
         shape = gather.input_shape
         if len(shape) == 1:
-            return gather.sources
+            return gather.operands
         name = self._free(f"{gather.name}_flat")
-        self.layers[name] = Reshape(name=name, shape=(prod(shape),), sources=gather.sources, input_shape=shape)
-        return (Source(name),)
+        self.layers[name] = Reshape(name=name, shape=(prod(shape),), operands=gather.operands, input_shape=shape)
+        return (Operand(name),)
 
     def _free(self, name: str) -> str:
         while name in self.layers:
@@ -220,7 +220,7 @@ class _Work:
         if len(before) not in (2, 3) or not np.array_equal(gather.indices.reshape(-1), _last(before).reshape(-1)):
             return False
         for reader in self._readers(gather.name):
-            alone = [s.node for s in reader.sources] == [gather.name]
+            alone = [s.node for s in reader.operands] == [gather.name]
             if (
                 not isinstance(reader, Linear)
                 or not alone
@@ -230,7 +230,7 @@ class _Work:
                 continue
             made = (len(reader.weight), *before[1:])
             self._reader_axes(reader, made, _last(made))
-            sources = _later(gather.sources, reader.sources[0].delay)
+            sources = _later(gather.operands, reader.operands[0].delay)
             self.layers[reader.name] = pointwise(reader.name, sources, before, reader.weight, bias=reader.bias)
             return True
         return False
@@ -239,11 +239,11 @@ class _Work:
         """Who reads ``node``, which is to put out ``before``, reads it in the order that it had."""
         name = self._free(f"{node.name}_axes")
         for later in self._readers(node.name):
-            self._read(later, node.name, (Source(name),))
+            self._read(later, node.name, (Operand(name),))
         self.layers[name] = Gather(
             name=name,
             shape=node.shape,
-            sources=(Source(node.name),),
+            operands=(Operand(node.name),),
             indices=indices.reshape(node.shape),
             input_shape=before,
         )
@@ -252,7 +252,7 @@ class _Work:
         """n(P·x) = P·n'(x) for what works on each value alone; in a loop of the two, P would only go round."""
         if not bijective(gather):
             return False
-        before = {source.node for source in gather.sources}
+        before = {source.node for source in gather.operands}
         kinds = Neuron | Scale | Delay
         readers = [r for r in self._readers(gather.name) if isinstance(r, kinds) and r.name not in before]
         if not readers:
@@ -260,23 +260,23 @@ class _Work:
         name, back = readers[0].name, inverse(gather)
         late = self._free(f"{name}_order")
         for reader in self._readers(name):
-            self._read(reader, name, (Source(late),))
+            self._read(reader, name, (Operand(late),))
         node = self.layers[name]
         sources = self._sources_in(node, gather, back, late, name)
         full = {f.name: _ordered(getattr(node, f.name), node.shape, back) for f in fields(node) if f.name in _ARRAYS}
-        self.layers[name] = replace(node, shape=gather.input_shape, sources=sources, **full)
-        self.layers[late] = replace(gather, name=late, sources=(Source(name),))
+        self.layers[name] = replace(node, shape=gather.input_shape, operands=sources, **full)
+        self.layers[late] = replace(gather, name=late, operands=(Operand(name),))
         self._reorder(name, back)
         return True
 
-    def _sources_in(self, node: Node, gather: Gather, back: Indices, late: str, name: str) -> tuple[Source, ...]:
+    def _sources_in(self, node: Node, gather: Gather, back: Indices, late: str, name: str) -> tuple[Operand, ...]:
         """What a reader of ``gather`` reads, in the order of what that reads."""
-        found: list[Source] = []
-        for s in node.sources:
+        found: list[Operand] = []
+        for s in node.operands:
             if s.node == gather.name:
-                found += _later(gather.sources, s.delay)
+                found += _later(gather.operands, s.delay)
             else:
-                found.append(Source(self._order(s.node, gather, back, late, name), s.delay))
+                found.append(Operand(self._order(s.node, gather, back, late, name), s.delay))
         return tuple(found)
 
     def _order(self, source: str, gather: Gather, back: Indices, late: str, node: str) -> str:
@@ -285,23 +285,23 @@ class _Work:
             return node
         name = self._free(f"{source}_{gather.name}")
         self.layers[name] = Gather(
-            name=name, shape=gather.input_shape, sources=(Source(source),), indices=back, input_shape=gather.shape
+            name=name, shape=gather.input_shape, operands=(Operand(source),), indices=back, input_shape=gather.shape
         )
         return name
 
     def _out_of_output(self, gather: Gather) -> bool:
         """An output whose values keep their order is put out without the axes that NIR cannot make."""
         for reader in self._readers(gather.name):
-            if isinstance(reader, Output) and len(reader.sources) == 1 and keeps_order(gather):
+            if isinstance(reader, Output) and len(reader.operands) == 1 and keeps_order(gather):
                 self.layers[reader.name] = replace(reader, shape=gather.input_shape)
-                self._read(reader, gather.name, gather.sources)
+                self._read(reader, gather.name, gather.operands)
                 return True
         return False
 
     def _into_rows(self, gather: Gather) -> bool:
         """Rows of a linear layer that nobody else reads are taken, repeated, or put in another order."""
-        before = self.layers[gather.sources[0].node]
-        alone = len(gather.sources) == 1 and not gather.sources[0].delay and len(self._readers(before.name)) == 1
+        before = self.layers[gather.operands[0].node]
+        alone = len(gather.operands) == 1 and not gather.operands[0].delay and len(self._readers(before.name)) == 1
         if not alone or not isinstance(before, Linear) or before.shape != gather.input_shape or len(before.shape) != 1:
             return False
         rows = gather.indices.reshape(-1)
@@ -319,7 +319,7 @@ class _Work:
         for reader in self._readers(gather.name):
             if not keeps_order(gather) or not isinstance(reader, Conv | Pool | Linear):
                 continue
-            if [s.node for s in reader.sources] != [gather.name]:
+            if [s.node for s in reader.operands] != [gather.name]:
                 self._split(reader, gather)
                 return True
             matrix = dense(reader)
@@ -332,22 +332,22 @@ class _Work:
         """A layer that reads a sum reads one sum in the order of the rearrangement's input."""
         sources = self._sources_in(reader, gather, inverse(gather), "", "")
         name = self._free(f"{reader.name}_sum")
-        self.layers[name] = replace(gather, name=name, sources=sources)
-        self.layers[reader.name] = replace(reader, sources=(Source(name),))
+        self.layers[name] = replace(gather, name=name, operands=sources)
+        self.layers[reader.name] = replace(reader, operands=(Operand(name),))
 
     def select(self, gather: Gather) -> None:
         """Weights of 0 and 1 do its work."""
         node = selection(gather)
         if node.shape == gather.shape:
-            sources = gather.sources if isinstance(node, Conv) else self._flat(gather)
-            self.layers[gather.name] = replace(node, sources=sources)
+            sources = gather.operands if isinstance(node, Conv) else self._flat(gather)
+            self.layers[gather.name] = replace(node, operands=sources)
             return
         sources = self._flat(gather)
         name = self._free(f"{gather.name}_chosen")
-        self.layers[name] = replace(node, name=name, sources=sources)
+        self.layers[name] = replace(node, name=name, operands=sources)
         self.layers[gather.name] = replace(
             gather,
-            sources=(Source(name),),
+            operands=(Operand(name),),
             indices=np.arange(prod(gather.shape)).reshape(gather.shape),
             input_shape=node.shape,
         )
@@ -356,8 +356,8 @@ class _Work:
 _ARRAYS = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "synapse", "scale", "steps")
 
 
-def _later(sources: tuple[Source, ...], delay: int) -> tuple[Source, ...]:
-    return tuple(Source(source.node, source.delay + delay) for source in sources)
+def _later(sources: tuple[Operand, ...], delay: int) -> tuple[Operand, ...]:
+    return tuple(Operand(source.node, source.delay + delay) for source in sources)
 
 
 def _last(shape: tuple[int, ...]) -> Indices:
