@@ -49,8 +49,8 @@ def decision_of(plan: Plan, about: About) -> Decision | None:
     return Decision(shape[0] // readout.population, readout.population, RULES[readout.over_time or "sum"], vote)
 
 
-def wrapper(plan: Plan, sizes: dict[str, int], decision: Decision) -> str:
-    """Return snn_class.v: the network and its decision."""
+def wrapper(plan: Plan, sizes: dict[str, int], decision: Decision, prefix: str) -> str:
+    """Return PREFIX_class.v: the network and its decision."""
     named = ", ".join(f".{name}({value})" for name, value in decision.parameters.items())
     load = load_joined = ""
     if plan.loaded:
@@ -62,11 +62,13 @@ def wrapper(plan: Plan, sizes: dict[str, int], decision: Decision) -> str:
         load_joined = "        .load(load), .load_addr(load_addr), .load_data(load_data),\n"
     return f"""// The network and the class that it decides on, after each step (see snn_decide.v).
 // Early exit: once 'sure' is high with 'decided', go on with the next sample's first input. 'margin' counts as the
-// outputs do (see snn.v).
+// outputs do (see {prefix}.v).
 
 `default_nettype none
 
-module snn_class (
+module {prefix}_class #(
+    parameter HEX = "{prefix}_"
+) (
     input  wire clk,
     input  wire rst,
 {load}    input  wire in_valid,
@@ -81,7 +83,7 @@ module snn_class (
     wire out_valid;
     wire signed [{sizes["OUT_BITS"] - 1}:0] out_data;
 
-    snn network (
+    {prefix} #(.HEX(HEX)) network (
         .clk(clk), .rst(rst),
 {load_joined}        .in_valid(in_valid), .in_ready(in_ready), .in_first(in_first), .in_data(in_data),
         .out_valid(out_valid), .out_ready(1'b1), .out_data(out_data), .out_last(),

@@ -15,7 +15,7 @@ from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, devic
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import DEVICE, render
+from stl_deploy.exporters.verilog.render import DEVICE, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.simulate import IntegerRun, simulate
@@ -26,7 +26,7 @@ ENGINE = "snn_engine.v"
 GOLDEN_SAMPLES = 2
 MAX_TEXT = 2**28
 FLASH = "weights.bin"
-"""Content of the serial flash, for devices whose weight memory is filled after configuration."""
+"""With the prefix: content of the serial flash, for devices whose weight memory is filled after configuration."""
 
 
 def write_folder(
@@ -54,7 +54,7 @@ def write_folder(
     for name, text in texts.items():
         write_text(folder / name, text)
     if plan.loaded:
-        (folder / FLASH).write_bytes(flash_image(plan, memories_of(plan)))
+        (folder / f"{about.prefix}_{FLASH}").write_bytes(flash_image(plan, memories_of(plan)))
     write_integers(graph, about, folder / NAME)
     return plan
 
@@ -83,9 +83,10 @@ def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
 def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
     """Read the integers and regenerate their design; raise InputError for files that are missing, damaged or edited."""
     graph, about = read_integers(folder / NAME)
-    lanes = _lanes(folder / "snn_ports.vh")
+    prefix = _prefix(folder, about)
+    lanes = _lanes(folder / f"{prefix}_ports.vh")
     try:
-        plan = make_plan(graph, lanes, _device(folder / "snn_defines.vh"))
+        plan = make_plan(graph, lanes, _device(folder / f"{prefix}_defines.vh"))
     except UnsupportedError as error:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render(plan, about)
@@ -95,9 +96,18 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or run your own text with make sim"
             )
-    if plan.loaded and _bytes(folder / FLASH) != flash_image(plan, memories_of(plan)):
-        raise InputError(f"{folder / FLASH}: expected the weights of {NAME}; found other bytes; export it again")
-    return graph, Simulation(files, plan)
+    flash = folder / f"{prefix}_{FLASH}"
+    if plan.loaded and _bytes(flash) != flash_image(plan, memories_of(plan)):
+        raise InputError(f"{flash}: expected the weights of {NAME}; found other bytes; export it again")
+    return graph, Simulation(files, plan, prefix)
+
+
+def _prefix(folder: Path, about: About) -> str:
+    """Return the prefix that the integers' file states; it names files, and no one else's."""
+    try:
+        return require_prefix(about.prefix)
+    except InputError as error:
+        raise InputError(f"{folder / NAME}: {error}") from None
 
 
 def _device(path: Path) -> Device:

@@ -269,22 +269,14 @@ class _Lowering:
             yield way.delay, made
             return
         count = math.prod(way.origin.shape)
+        _require_unrolled(way.nodes, count, layer)
         for late, matrix in enumerate(self._response(way.nodes, np.eye(count, dtype=np.int64), layer)):
             for part in unrolled(matrix, source if spikes else None, to, self.weight_bits):
                 yield way.delay + late, part
 
     def _response(self, nodes: Sequence[Node], given: NDArray[np.int64], layer: Node) -> list[NDArray[np.int64]]:
         """Return a layer's input ``[B, to]`` 0, 1, … steps after ``given`` ``[B, from]`` enters the first node."""
-        steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
-        size = steps * len(given) * max(math.prod(node.shape) for node in (*nodes, layer))
-        if size > MOST_UNROLLED:
-            raise UnsupportedError(
-                f"the way to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
-                f"columns, and has {size:,} numbers",
-                node=layer.name,
-                slug="irregular-way",
-                remedy="put the pool or the flatten right before the weights, or use one gain for each channel",
-            )
+        steps = _require_unrolled(nodes, len(given), layer)
         shape = _input_shape(nodes[0]) if nodes else layer.shape
         values: NDArray[np.int64] = np.zeros((steps, *given.shape), np.int32)
         values[0] = given
@@ -374,6 +366,21 @@ class _Lowering:
             packed |= (DECAY_ONE - spread(v_decay)) << at
             packed |= (DECAY_ONE - spread(i_decay)) << (at + 13)
         return words_of(packed, widths.weight, widths.loads)
+
+
+def _require_unrolled(nodes: Sequence[Node], count: int, layer: Node) -> int:
+    """Return the steps of a way's response to ``count`` values; raise UnsupportedError if that is too large."""
+    steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
+    size = steps * count * max(count, *(math.prod(node.shape) for node in (*nodes, layer)))
+    if size > MOST_UNROLLED:
+        raise UnsupportedError(
+            f"the way to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
+            f"columns, and has {size:,} numbers",
+            node=layer.name,
+            slug="irregular-way",
+            remedy="put the pool or the flatten right before the weights, or use one gain for each channel",
+        )
+    return steps
 
 
 def _ors(node: IntegerLIF) -> bool:

@@ -1,4 +1,4 @@
-"""Lay out the engine's memories and program: the .hex files and snn_tables.v."""
+"""Lay out the engine's memories and program: the .hex files and the table of entries."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def hex_files(plan: Plan, made: Memories, sizes: dict[str, int]) -> dict[str, st
 
 
 def flash_image(plan: Plan, made: Memories) -> bytes:
-    """Return weights.bin: the words of weights.hex as snn_flash.v reads them, the highest byte first."""
+    """Return PREFIX_weights.bin: the words of PREFIX_weights.hex as snn_flash.v reads them, the highest byte first."""
     digits = 2 * -(-plan.lanes * plan.widths.weight // 8)
     text = _weights(made.all_weights, plan.widths.weight)
     return b"".join(bytes.fromhex(line.zfill(digits)) for line in text.split())

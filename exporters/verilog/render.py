@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 
+from stl_deploy._util.remedies import named, option
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.verilog.decide import decision_of, wrapper
 from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_of, parameters_of
 from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool, bits
 from stl_deploy.integers.store import About
 
-SOURCES = ("snn_engine.v", "snn_serial.v", "snn_flash.v", "snn_decide.v", "tb.v")
-"""Files that are the same for every network."""
+SHARED = ("snn_engine.v", "snn_flash.v", "snn_decide.v")
+"""Files that are the same for every network: those of one design share them."""
 BOARDS = ("icebreaker.pcf", "ulx3s.lpf", "tang_nano_9k.cst")
 """Pins of snn_serial.v on boards."""
 DEVICE = "// device: "
@@ -54,26 +57,60 @@ _FIELDS: tuple[tuple[str, str], ...] = (
     ("last_lanes", "LANES"),
 )
 _IN_SNN_ONLY = ("WEIGHT_WORDS",)
+PREFIX, LONGEST_PREFIX = "snn", 32
+"""Beginning of the names of a network's modules and files by default, and the most characters of another."""
+_RESERVED = """
+snn_engine snn_rom snn_ram snn_flash snn_decide tb accept_on alias always always_comb always_ff always_latch and assert
+assign assume automatic before begin bind bins binsof bit break buf bufif0 bufif1 byte case casex casez cell chandle
+checker class clocking cmos config const constraint context continue cover covergroup coverpoint cross deassign default
+defparam design disable dist do edge else end endcase endchecker endclass endclocking endconfig endfunction endgenerate
+endgroup endinterface endmodule endpackage endprimitive endprogram endproperty endsequence endspecify endtable endtask
+enum event eventually expect export extends extern final first_match for force foreach forever fork forkjoin function
+generate genvar global highz0 highz1 if iff ifnone ignore_bins illegal_bins implements implies import incdir include
+initial inout input inside instance int integer interconnect interface intersect join join_any join_none large let
+liblist library local localparam logic longint macromodule matches medium modport module nand negedge nettype new
+nexttime nmos nor noshowcancelled not notif0 notif1 null or output package packed parameter pmos posedge primitive
+priority program property protected pull0 pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent pure rand randc
+randcase randsequence rcmos real realtime ref reg reject_on release repeat restrict return rnmos rpmos rtran rtranif0
+rtranif1 s_always s_eventually s_nexttime s_until s_until_with scalared sequence shortint shortreal showcancelled
+signed small soft solve specify specparam static string strong strong0 strong1 struct super supply0 supply1
+sync_accept_on sync_reject_on table tagged task this throughout time timeprecision timeunit tran tranif0 tranif1 tri
+tri0 tri1 triand trior trireg type typedef union unique unique0 unsigned until until_with untyped use uwire var
+vectored virtual void wait wait_order wand weak weak0 weak1 while wildcard wire with within wor xnor xor
+"""
 
 
 def render(plan: Plan, about: About) -> dict[str, str]:
     """Return every text file of a folder by name."""
     made = memories_of(plan)
     sizes = parameters_of(plan, made)
-    decision = decision_of(plan, about)
+    decision, prefix = decision_of(plan, about), about.prefix
     return {
-        **{name: engine_text(name) for name in SOURCES},
-        "snn.v": _top(plan, sizes, about),
-        "snn_tables.v": _tables(plan, made, sizes, about),
-        "snn_weights.v": engine_text("snn_weights_ram.v" if plan.loaded else "snn_weights_rom.v"),
-        "snn_ports.vh": _ports(sizes),
-        "snn_defines.vh": _defines(plan),
-        "Makefile": engine_text("Makefile"),
+        **{name: engine_text(name) for name in SHARED},
+        f"{prefix}.v": _top(plan, sizes, about),
+        f"{prefix}_tables.v": _tables(plan, made, sizes, about),
+        f"{prefix}_weights.v": _renamed("snn_weights_ram.v" if plan.loaded else "snn_weights_rom.v", prefix),
+        f"{prefix}_serial.v": _renamed("snn_serial.v", prefix),
+        f"{prefix}_ports.vh": _ports(sizes, prefix),
+        f"{prefix}_defines.vh": _defines(plan, prefix),
+        "tb.v": _renamed("tb.v", prefix),
+        "Makefile": _renamed("Makefile", prefix),
         **{f"boards/{name}": engine_text(name) for name in BOARDS},
         **({"boards/icebreaker.pcf": engine_text("icebreaker.pcf") + FLASH_PINS} if plan.loaded else {}),
-        **({} if decision is None else {"snn_class.v": wrapper(plan, sizes, decision)}),
-        **hex_files(plan, made, sizes),
+        **({} if decision is None else {f"{prefix}_class.v": wrapper(plan, sizes, decision, prefix)}),
+        **{f"{prefix}_{name}": text for name, text in hex_files(plan, made, sizes).items()},
     }
+
+
+def require_prefix(prefix: str) -> str:
+    """Return ``prefix``; raise InputError unless modules can be named so beside the engine's."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
+        found = f"expected a letter, then letters, digits and _, at most {LONGEST_PREFIX}; found '{prefix[:60]}'"
+    elif prefix in _RESERVED.split():
+        found = f"'{prefix}' is a keyword of Verilog or SystemVerilog, or a module of the engine"
+    else:
+        return prefix
+    raise InputError(f"{named('name')}: {found}; choose another name, as {option('name', 'kws')}")
 
 
 def engine_text(name: str) -> str:
@@ -81,33 +118,47 @@ def engine_text(name: str) -> str:
     return (files("stl_deploy.exporters.verilog") / "rtl" / name).read_text(encoding="ascii")
 
 
+def _renamed(name: str, prefix: str) -> str:
+    """Return a network's copy of a file: modules, files and macros of its own begin with the prefix."""
+    text = re.sub(r"\bSNN_LOADED\b", f"{prefix.upper()}_LOADED", engine_text(name))
+    return re.sub(r'\bsnn(?=\b|_"|_(?:tables|weights|serial|ports|defines)\b)', prefix, text)
+
+
 def _plain(text: str) -> str:
     """Return text that a comment can hold."""
     return "".join(character if " " <= character <= "~" else "?" for character in text)[:100]
 
 
-def _ports(sizes: Mapping[str, int]) -> str:
+def _ports(sizes: Mapping[str, int], prefix: str) -> str:
     names = ("INPUTS", "IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS", "WEIGHT_ADDR", "WEIGHT_WORDS")
     given = {name: sizes[name] for name in names}
     given["WEIGHT_WIDTH"] = sizes["LANES"] * sizes["WEIGHT_BITS"]
     given["COUNT_BITS"] = bits(sizes["INPUTS"] - 1)
-    return "// Widths of snn's ports.\n" + "".join(f"localparam {name} = {size};\n" for name, size in given.items())
+    return f"// Widths of {prefix}'s ports.\n" + "".join(
+        f"localparam {name} = {size};\n" for name, size in given.items()
+    )
 
 
-def _defines(plan: Plan) -> str:
-    loaded = "// The weights' memory is filled after configuration.\n`define SNN_LOADED\n" if plan.loaded else ""
+def _defines(plan: Plan, prefix: str) -> str:
+    loaded = (
+        f"// The weights' memory is filled after configuration.\n`define {prefix.upper()}_LOADED\n"
+        if plan.loaded
+        else ""
+    )
     return f"{DEVICE}{plan.device.name}\n{loaded}"
 
 
 def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
-    source, output = plan.graph.input, plan.graph.output
+    source, output, prefix = plan.graph.input, plan.graph.output, about.prefix
     sources = ",\n        ".join(f".{name}({name})" for name in sizes if name not in _IN_SNN_ONLY)
     wires = "".join(f"    wire {_range(width, sizes)}{name};\n" for name, width in _FIELDS)
     joined = ",\n        ".join(f".{name}({name})" for name, _ in _FIELDS)
-    load_ports = load_joined = ""
-    if plan.loaded:
+    load_ports = load_joined = file = ""
+    if not plan.loaded:
+        file = ", .HEX(HEX)"
+    else:
         load_ports = f"""
-    input  wire load,  // a word of weights.hex, before the first input
+    input  wire load,  // a word of {prefix}_weights.hex, before the first input
     input  wire [{sizes["WEIGHT_ADDR"] - 1}:0] load_addr,
     input  wire [{sizes["LANES"] * sizes["WEIGHT_BITS"] - 1}:0] load_data,"""
         load_joined = ",\n        .load(load), .load_addr(load_addr), .load_data(load_data)"
@@ -119,11 +170,13 @@ def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
 //      each is the network's input times {source.scale:g}, from {source.low} to {source.high}.
 //      in_first comes with a sample's first value, which brings all neurons to rest.
 // out: {_shape(output.shape)} values after each step; each times {output.unit:.9g} is the network's output.
-// rec: a word of spikes of a layer (see snn_tables.v); leave it unconnected outside of simulations.
+// rec: a word of spikes of a layer (see {prefix}_tables.v); leave it unconnected outside of simulations.
 
 `default_nettype none
 
-module snn (
+module {prefix} #(
+    parameter HEX = "{prefix}_"  // path and beginning of the names of its .hex files
+) (
     input  wire clk,
     input  wire rst,{load_ports}
     input  wire in_valid,
@@ -145,16 +198,17 @@ module snn (
     wire [WEIGHT_ADDR-1:0] weight_addr;
     wire [LANES*WEIGHT_BITS-1:0] weight_data;
 {wires}
-    snn_tables tables (
+    {prefix}_tables tables (
         .clk(clk), .entry(entry),
         {joined}
     );
 
-    snn_weights #(.WIDTH(LANES * WEIGHT_BITS), .DEPTH(WEIGHT_WORDS), .ADDR(WEIGHT_ADDR)) weights (
+    {prefix}_weights #(.WIDTH(LANES * WEIGHT_BITS), .DEPTH(WEIGHT_WORDS), .ADDR(WEIGHT_ADDR){file}) weights (
         .clk(clk), .en(weight_en), .addr(weight_addr), .data(weight_data){load_joined});
 
     snn_engine #(
-        {sources}
+        {sources},
+        .HEX(HEX)
     ) engine (
         .clk(clk), .rst(rst),
         .in_valid(in_valid), .in_ready(in_ready), .in_first(in_first), .in_data(in_data),
@@ -202,7 +256,7 @@ def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) 
 
 `default_nettype none
 
-module snn_tables (
+module {about.prefix}_tables (
     input  wire clk,
     input  wire [{sizes["ENTRY_BITS"] - 1}:0] entry,
 {ports}

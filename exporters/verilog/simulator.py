@@ -18,11 +18,11 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import run_program
 from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.exporters.verilog.render import PREFIX
 from stl_deploy.integers.simulate import IntegerRun, check_input
 
 DEADLINE = 600.0
 """Seconds for building a simulation, and for running it."""
-DESIGN = ("snn_engine.v", "snn_weights.v", "snn_tables.v", "snn.v")
 MISSING = "no Verilog simulator found; install one: apt install verilator g++, or apt install iverilog"
 FEW_CLOCKS = 150_000
 """Icarus runs so many in less time than Verilator takes to build."""
@@ -72,6 +72,12 @@ class Simulation:
 
     files: Mapping[str, str]
     plan: Plan
+    prefix: str = PREFIX
+
+    @property
+    def design(self) -> tuple[str, ...]:
+        """Return the files of the network without serial line."""
+        return ("snn_engine.v", *(f"{self.prefix}{end}.v" for end in ("_weights", "_tables", "")))
 
     def run(
         self,
@@ -81,12 +87,13 @@ class Simulation:
         pressure: int | None = None,
         reset: int | None = None,
         deadline: float = DEADLINE,
-        design: Sequence[str] = DESIGN,
+        design: Sequence[str] = (),
     ) -> tuple[IntegerRun, int]:
         """Run integers ``x`` ``[T, B, *shape]``; return outputs and spikes, and clocks.
 
         pressure: a seed for stops at both ends, at random. reset: a clock at which all begins anew.
-        Raises InputError as the integer model does, ToolError where there is no simulator, or it fails or hangs.
+        design: files in place of its own. Raises InputError as the integer model does, ToolError where there is no
+        simulator, or it fails or hangs.
         """
         x = check_input(self.plan.graph.input, x)
         traces = self.trace(x, simulator=simulator, pressure=pressure, reset=reset, deadline=deadline, design=design)
@@ -100,7 +107,7 @@ class Simulation:
         pressure: int | None = None,
         reset: int | None = None,
         deadline: float = DEADLINE,
-        design: Sequence[str] = DESIGN,
+        design: Sequence[str] = (),
     ) -> Traces:
         """Run the testbench and return its output."""
         steps, samples = x.shape[:2]
@@ -112,7 +119,7 @@ class Simulation:
                 if "/" not in name:
                     (folder / name).write_text(text, encoding="ascii")
             (folder / "input.txt").write_text(input_text(x, math.prod(self.plan.graph.output.shape)), encoding="ascii")
-            command = _built(folder, chosen, design, deadline)
+            command = _built(folder, chosen, design or self.design, deadline)
             given = {"limit": 16 * clocks + 100_000, "pressure": pressure, "reset": reset}
             options = [f"+{name}={value}" for name, value in given.items() if value is not None]
             left = max(1.0, ends - time.monotonic())
@@ -178,7 +185,7 @@ class Simulation:
 def _built(folder: Path, simulator: str, design: Sequence[str], deadline: float) -> list[str]:
     """Build a simulation in ``folder`` and return the command that runs it."""
     if simulator == "iverilog":
-        language = "-g2005" if design == DESIGN else "-g2012"  # yosys's models of cells are SystemVerilog
+        language = "-g2012" if "netlist.v" in design else "-g2005"  # yosys's models of cells are SystemVerilog
         command = ["iverilog", language, "-o", "sim.vvp", "-s", "tb", "tb.v", *design]
         _run(command, folder, "iverilog", deadline)
         return ["vvp", "-n", "sim.vvp"]

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from stl_deploy.exporters.verilog.devices import GENERIC, Device, device_of
 from stl_deploy.exporters.verilog.fits import require_fits
 from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.render import engine_text
-from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
+from stl_deploy.exporters.verilog.simulator import Simulation
 
 SEEDS = (1, 2, 3)
 DEADLINE = 3600.0
 """Seconds for each tool's run."""
-TOP = "snn_serial"
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def synthesise(
             if "/" not in name:
                 (work / name).write_text(text, encoding="ascii")
         say.say(f"yosys: {flow.synth}")
-        _synthesised(programs["yosys"], flow, work, deadline)
+        _synthesised(programs["yosys"], flow, design, work, deadline)
         placements = [_placed(programs[flow.place[0]], flow, work, seed, deadline, say) for seed in seeds]
         best = max(placements, key=lambda placed: placed[0].clock_hz)
         _call([programs[flow.pack], f"{best[0].seed}.cfg", "snn.bit"], work, flow.pack, deadline)
@@ -179,14 +178,16 @@ def after_synthesis(design: Simulation, family: str = "ice40", *, deadline: floa
         for name, text in design.files.items():
             if "/" not in name:
                 (work / name).write_text(text, encoding="ascii")
-        script = f"read_verilog -defer {' '.join(DESIGN)}; {FAMILIES[family]} -top snn; write_verilog -noattr netlist.v"
+        made = f"{FAMILIES[family]} -top {design.prefix}; write_verilog -noattr netlist.v"
+        script = f"read_verilog -defer {' '.join(design.design)}; {made}"
         _call([yosys, "-p", script], work, "yosys", deadline)
         netlist = (work / "netlist.v").read_text(encoding="ascii")
     cells, more = f"`define {_NO_EXTRAS[family]}\n{_cells(yosys, family)}", ""
     if family == "ecp5":
         cells = re.sub(r"\(\* blackbox \*\)\s*module DP16KD.*?endmodule", "", cells, flags=re.S)
         more = engine_text("ecp5_cells.v")
-    return Simulation({**design.files, "netlist.v": netlist, "cells_sim.v": cells, "cells_more.v": more}, design.plan)
+    files = {**design.files, "netlist.v": netlist, "cells_sim.v": cells, "cells_more.v": more}
+    return replace(design, files=files)
 
 
 def _cells(yosys: str, family: str) -> str:
@@ -198,9 +199,10 @@ def _cells(yosys: str, family: str) -> str:
     raise ToolError(f"yosys's models of cells ({family}/cells_sim.v) are not beside it; install Debian's yosys")
 
 
-def _synthesised(yosys: str, flow: Flow, work: Path, deadline: float) -> None:
-    sources = " ".join((*DESIGN, "snn_serial.v", "snn_flash.v"))
-    script = f"read_verilog -defer {sources}; {flow.synth} -top {TOP} -json snn.json"
+def _synthesised(yosys: str, flow: Flow, design: Simulation, work: Path, deadline: float) -> None:
+    top = f"{design.prefix}_serial"
+    sources = " ".join((*design.design, f"{top}.v", "snn_flash.v"))
+    script = f"read_verilog -defer {sources}; {flow.synth} -top {top} -json snn.json"
     said = _call([yosys, "-p", script], work, "yosys", deadline)
     for line in said.splitlines():
         if "out of bounds" in line and "Warning" in line:

@@ -20,7 +20,7 @@ from stl_deploy.exporters.verilog.fits import loaded_blocks, memory_bits, ram_bl
 from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
 from stl_deploy.exporters.verilog.lower import check_lanes, make_plan
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.render import PREFIX, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
@@ -40,10 +40,16 @@ COUNTED = 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VerilogOptions(Options):
-    """lanes: neurons processed in parallel. device: the FPGA that must hold it."""
+    """lanes: neurons processed in parallel. device: the FPGA that must hold it. name: prefix of modules and files."""
 
     lanes: int | None = None
     device: str | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a name that modules cannot have."""
+        if self.name is not None:
+            require_prefix(self.name)
 
 
 class Verilog(IntegerRunner):
@@ -83,7 +89,7 @@ class Verilog(IntegerRunner):
         """Build and run the simulation."""
         if self._design is None:
             plan = make_plan(graph, self._lanes)
-            self._design = Simulation(render(plan, About()), plan)
+            self._design = Simulation(render(plan, About(prefix=PREFIX)), plan)
         run, _ = self._design.run(x, deadline=self._options.deadline)
         return run if record else IntegerRun(run.y, {})
 
@@ -145,6 +151,7 @@ class VerilogFormat(Format):
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),
             readout=readout_of(program.metadata),
+            prefix=options.name or PREFIX,
         )
         require_fits(make_plan(chosen.graph, options.lanes, device), device)
         plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32), device=device)

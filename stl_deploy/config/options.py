@@ -177,7 +177,7 @@ class ExportOptions:
         of_target=True,
     )
     name: str | None = option(
-        None, "c: what all names and files begin with; default: net.", metavar="PREFIX", of_target=True
+        None, "c, verilog: what all names and files begin with; default: net, snn.", metavar="PREFIX", of_target=True
     )
     package: str | None = option(
         None,

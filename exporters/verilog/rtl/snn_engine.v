@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Spiking network engine: LANES neurons at a time run all layers in turn. This file is the same for every network;
-// sizes are parameters, the network is a program (snn_tables.v) and memories (*.hex).
+// sizes are parameters, the network is a program (snn_tables.v) and memories (*.hex). Networks of one design share it.
 //
 // A step: take the inputs, run the program's entries from 0, send the outputs.
 //   scan  for every event of a source (a spike, or an input that is not 0): add a row of weights, times the input, to
@@ -54,7 +54,8 @@ module snn_engine #(
     parameter ROW_TAP_ADDR = 1,
     parameter ROW_TAPS     = 1,
     parameter COL_TAP_ADDR = 1,
-    parameter COL_TAPS     = 1
+    parameter COL_TAPS     = 1,
+    parameter HEX          = ""   // path and beginning of the names of rows.hex and so on
 ) (
     input  wire clk,
     input  wire rst,
@@ -267,13 +268,13 @@ module snn_engine #(
     wire idle = !read_valid && !seen_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
                 && !f_valid && !d_pools;
 
-    snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .FILE("rows.hex")) rows (
+    snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .HEX(HEX), .FILE("rows.hex")) rows (
         .clk(clk), .en(scan_read), .addr(row_base + row_index(row)), .data({row_fan, row_first}));
-    snn_rom #(.WIDTH(FAN_BITS + COL_TAP_ADDR), .DEPTH(COL_WORDS), .ADDR(COL_ADDR), .FILE("columns.hex")) columns (
+    snn_rom #(.WIDTH(FAN_BITS + COL_TAP_ADDR), .DEPTH(COL_WORDS), .ADDR(COL_ADDR), .HEX(HEX), .FILE("columns.hex")) columns (
         .clk(clk), .en(scan_read), .addr(col_base + col_index(col)), .data({col_fan, col_first}));
-    snn_rom #(.WIDTH(STATE_ADDR + WEIGHT_ADDR), .DEPTH(ROW_TAPS), .ADDR(ROW_TAP_ADDR), .FILE("row_taps.hex")) row_taps (
-        .clk(clk), .en(!stall), .addr(row_tap), .data({row_state, row_weight}));
-    snn_rom #(.WIDTH(STATE_ADDR + WEIGHT_ADDR), .DEPTH(COL_TAPS), .ADDR(COL_TAP_ADDR), .FILE("column_taps.hex"))
+    snn_rom #(.WIDTH(STATE_ADDR + WEIGHT_ADDR), .DEPTH(ROW_TAPS), .ADDR(ROW_TAP_ADDR), .HEX(HEX), .FILE("row_taps.hex"))
+        row_taps (.clk(clk), .en(!stall), .addr(row_tap), .data({row_state, row_weight}));
+    snn_rom #(.WIDTH(STATE_ADDR + WEIGHT_ADDR), .DEPTH(COL_TAPS), .ADDR(COL_TAP_ADDR), .HEX(HEX), .FILE("column_taps.hex"))
         column_taps (.clk(clk), .en(!stall), .addr(col_tap), .data({col_state, col_weight}));
 
     function [ROW_ADDR-1:0] row_index(input [ROW_BITS-1:0] count);
@@ -831,7 +832,8 @@ module snn_rom #(
     parameter WIDTH = 8,
     parameter DEPTH = 1,
     parameter ADDR  = 1,
-    parameter FILE  = "none.hex"
+    parameter HEX   = "",  // of the file's name, the beginning; without one nothing is read
+    parameter FILE  = ""
 ) (
     input  wire             clk,
     input  wire             en,
@@ -839,7 +841,11 @@ module snn_rom #(
     output reg  [WIDTH-1:0] data
 );
     reg [WIDTH-1:0] words[0:DEPTH-1];
-    initial $readmemh(FILE, words);
+    generate
+        if (HEX != "") begin : filled
+            initial $readmemh({HEX, FILE}, words);
+        end
+    endgenerate
     always @(posedge clk) if (en) data <= words[addr];
 endmodule
 

@@ -12,7 +12,8 @@
 `default_nettype none
 
 module snn_serial #(
-    parameter CLOCKS_PER_BIT = 104
+    parameter CLOCKS_PER_BIT = 104,
+    parameter HEX = "snn_"  // path and beginning of the names of the .hex files
 ) (
     input  wire clk,
     input  wire rx,
@@ -156,7 +157,7 @@ module snn_serial #(
         end
     endfunction
 
-    snn network (
+    snn #(.HEX(HEX)) network (
         .clk(clk), .rst(rst),
 `ifdef SNN_LOADED
         .load(load), .load_addr(load_addr), .load_data(load_data),

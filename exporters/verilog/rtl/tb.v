@@ -23,7 +23,7 @@ module tb;
     reg [WEIGHT_WIDTH-1:0] weights [0:WEIGHT_WORDS-1];
     integer word = 0;
     initial begin
-        $readmemh("weights.hex", weights);
+        $readmemh("snn_weights.hex", weights);
         loaded = 1'b0;
     end
     always @(negedge clk) begin

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.verilog.decide import RULES, decision_of
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import render
-from stl_deploy.exporters.verilog.simulator import DESIGN, input_text
+from stl_deploy.exporters.verilog.render import PREFIX, render
+from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.graph.program import Operand
 from stl_deploy.graph.readout import Readout
 from stl_deploy.integers.graph import DenseNode, IntegerGraph, IntegerInput, IntegerLIF, IntegerOutput
@@ -70,7 +70,7 @@ def expected(y: NDArray[np.int32], readout: Readout, margin: int) -> list[tuple[
 @pytest.mark.parametrize(("rule", "population"), [("sum", 1), ("sum", 2), ("max", 1), ("last", 3), ("first", 2)])
 def test_the_class_after_each_step(rule: Any, population: int, tmp_path: Path) -> None:
     plan, x = network(population)
-    about = About(readout=Readout(rule, population))
+    about = About(prefix=PREFIX, readout=Readout(rule, population))
     decision = decision_of(plan, about)
     assert decision is not None
     assert decision.rule == RULES[rule]
@@ -80,7 +80,7 @@ def test_the_class_after_each_step(rule: Any, population: int, tmp_path: Path) -
     (tmp_path / "input.txt").write_text(input_text(x, 1))
     sizes = {"WANTED": x.shape[0] * x.shape[1], "MARGIN": 2, "VOTE_BITS": decision.vote_bits, "CLASS_BITS": 2}
     given = [f"-Ptb_class.{name}={value}" for name, value in sizes.items()]
-    sources = [str(BENCH), "snn_class.v", "snn_decide.v", *DESIGN]
+    sources = [str(BENCH), "snn_class.v", "snn_decide.v", *Simulation({}, plan).design]
     command = ["iverilog", "-g2005", "-Wall", *given, "-o", "s.vvp", "-s", "tb_class", *sources]
     said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stderr
     assert not [line for line in said.splitlines() if "tb_class" not in line]
@@ -97,18 +97,18 @@ def test_the_class_after_each_step(rule: Any, population: int, tmp_path: Path) -
 
 def test_what_is_no_list_of_classes_is_not_decided_on() -> None:
     plan, _ = network(1)
-    assert decision_of(plan, About(readout=Readout("sum", 2))) is None
-    assert decision_of(plan, About(readout=Readout("sum", 3))) is None
+    assert decision_of(plan, About(prefix=PREFIX, readout=Readout("sum", 2))) is None
+    assert decision_of(plan, About(prefix=PREFIX, readout=Readout("sum", 3))) is None
 
 
 @pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 def test_the_text_is_clean(tmp_path: Path) -> None:
     plan, _ = network(2)
-    for name, text in render(plan, About(readout=Readout("first", 2))).items():
+    for name, text in render(plan, About(prefix=PREFIX, readout=Readout("first", 2))).items():
         if "/" not in name:
             (tmp_path / name).write_text(text)
     quiet = [f"-Wno-{name}" for name in ("DECLFILENAME", "UNUSEDSIGNAL", "UNUSEDPARAM", "BLKSEQ", "PINCONNECTEMPTY")]
-    sources = ["snn_class.v", "snn_decide.v", *DESIGN]
+    sources = ["snn_class.v", "snn_decide.v", *Simulation({}, plan).design]
     command = ["verilator", "--lint-only", "-Wall", *quiet, "--top-module", "snn_class", *sources]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -16,8 +16,8 @@ from stl_deploy.errors import ToolError, UnsupportedError
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.lower import make_plan
-from stl_deploy.exporters.verilog.render import render
-from stl_deploy.exporters.verilog.simulator import DESIGN, MISSING, Simulation, simulators
+from stl_deploy.exporters.verilog.render import PREFIX, render
+from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
 from stl_deploy.integers.graph import IntegerGraph, IntegerLI, IntegerLIF
 from stl_deploy.integers.net import WIDE
 from stl_deploy.integers.simulate import simulate
@@ -45,7 +45,7 @@ def grown(seed: int) -> tuple[Simulation, Any] | None:
         return None
     if Simulation({}, plan).clocks_at_most * x.shape[0] * x.shape[1] > CLOCKS:
         return None
-    return Simulation(render(plan, About()), plan), x
+    return Simulation(render(plan, About(prefix=PREFIX)), plan), x
 
 
 def differing(design: Simulation, x: Any, **options: Any) -> int:
@@ -72,7 +72,7 @@ def cheap(first: int, count: int) -> list[tuple[int, Simulation, Any]]:
 def loaded(design: Simulation) -> Simulation:
     """The same, with weights that are filled in after configuration."""
     plan = replace(design.plan, device=DEVICES["up5k"])
-    return Simulation(render(plan, About()), plan)
+    return Simulation(render(plan, About(prefix=PREFIX)), plan)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -180,7 +180,7 @@ def test_the_text_is_clean(tmp_path: Path) -> None:
     designs = [design for _, design, _ in cheap(50, 6)]
     for index, design in enumerate([*designs, loaded(designs[0])]):
         _written(design, tmp_path / str(index))
-        sources = ["snn_serial.v", "snn_flash.v", *DESIGN]
+        sources = ["snn_serial.v", "snn_flash.v", *design.design]
         command = ["verilator", "--lint-only", "-Wall", *quiet, "--top-module", "snn_serial", *sources]
         done = subprocess.run(command, cwd=tmp_path / str(index), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -190,7 +190,7 @@ def test_the_text_is_clean(tmp_path: Path) -> None:
 def test_icarus_has_nothing_to_say(tmp_path: Path) -> None:
     for index, (_, design, _) in enumerate(cheap(50, 3)):
         _written(design, tmp_path / str(index))
-        command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "tb", "tb.v", *DESIGN]
+        command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "tb", "tb.v", *design.design]
         done = subprocess.run(command, cwd=tmp_path / str(index), capture_output=True, text=True, check=True)
         assert done.stderr == ""
 

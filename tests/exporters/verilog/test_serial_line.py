@@ -19,8 +19,8 @@ from stl_deploy.exporters.verilog.board import run_on_board, step_bytes, values_
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.memories import flash_image, memories_of
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import render
-from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
+from stl_deploy.exporters.verilog.render import PREFIX, render
+from stl_deploy.exporters.verilog.simulator import Simulation
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 from tests.exporters.verilog.test_graphs import cheap
@@ -44,7 +44,7 @@ def test_outputs_come_back_over_the_serial_line(index: int, loaded: bool, tmp_pa
     image = bytes(1)
     if loaded:
         plan = replace(plan, device=DEVICES["up5k"])
-        design = Simulation(render(plan, About()), plan)
+        design = Simulation(render(plan, About(prefix=PREFIX)), plan)
         image = flash_image(plan, memories_of(plan))
     (tmp_path / "flash.hex").write_text("\n".join(f"{byte:02x}" for byte in image))
     for name, text in design.files.items():
@@ -66,7 +66,7 @@ def test_outputs_come_back_over_the_serial_line(index: int, loaded: bool, tmp_pa
         "FLASH": len(image),
     }
     options = [f"-Ptb_serial.{name}={value}" for name, value in sizes.items()]
-    sources = [str(BENCH), str(FLASH), "snn_serial.v", "snn_flash.v", *DESIGN]
+    sources = [str(BENCH), str(FLASH), "snn_serial.v", "snn_flash.v", *design.design]
     subprocess.run(
         ["iverilog", "-g2005", *options, "-o", "s.vvp", "-s", "tb_serial", *sources], cwd=tmp_path, check=True
     )

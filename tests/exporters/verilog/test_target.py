@@ -25,9 +25,10 @@ from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
+from stl_deploy.graph.program import Operand
 from stl_deploy.graph.run import run
-from stl_deploy.integers.graph import IntegerLIF
-from stl_deploy.integers.net import LOIHI
+from stl_deploy.integers.graph import GainNode, IntegerGraph, IntegerInput, IntegerLIF, IntegerOutput
+from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
@@ -83,7 +84,7 @@ def test_a_folder_is_known_by_its_engine(folder: Path) -> None:
     assert [row.node for row in VerilogFormat().rows(folder)][-1] == "out"
 
 
-@pytest.mark.parametrize("name", [ENGINE, "snn.v", "snn_tables.v", "weights.hex", "tb.v", "Makefile"])
+@pytest.mark.parametrize("name", [ENGINE, "snn.v", "snn_tables.v", "snn_weights.hex", "tb.v", "Makefile"])
 def test_edited_text_is_not_run(folder: Path, name: str) -> None:
     path = folder / name
     path.write_text(path.read_text() + "\n")
@@ -92,8 +93,8 @@ def test_edited_text_is_not_run(folder: Path, name: str) -> None:
 
 
 def test_a_folder_without_its_files(folder: Path) -> None:
-    (folder / "rows.hex").unlink()
-    with pytest.raises(InputError, match=r"rows.hex: No such file or directory; export the folder again"):
+    (folder / "snn_rows.hex").unlink()
+    with pytest.raises(InputError, match=r"snn_rows.hex: No such file or directory; export the folder again"):
         read_folder(folder)
     (folder / NAME).unlink()
     with pytest.raises(InputError, match=NAME):
@@ -151,6 +152,24 @@ def test_thresholds_below_0_are_refused(folder: Path) -> None:
         make_plan(replace(graph, nodes=nodes))
 
 
+def test_a_large_irregular_way_is_refused_before_it_is_unrolled() -> None:
+    """A gain for each of 262,144 values: a matrix of them would have 2^36 numbers."""
+    shape = (4, 256, 256)
+    gain = np.arange(4 * 256 * 256, dtype=np.int32).reshape(shape) % 100
+    neuron = IntegerNeuron(v_decay=4096, threshold=np.full((), 60, np.int32))
+    graph = IntegerGraph(
+        (
+            IntegerInput(name="in", shape=shape, operands=(), low=0, high=1, scale=1.0),
+            GainNode(name="gain", shape=shape, operands=(Operand("in"),), weight=gain),
+            IntegerLIF(name="lif", shape=shape, operands=(Operand("gain"),), neuron=neuron, bias=None),
+            IntegerOutput(name="out", shape=shape, operands=(Operand("lif"),), unit=1.0),
+        ),
+        WIDE,
+    )
+    with pytest.raises(UnsupportedError, match=r"the way to it by gain is no product .* has 68,719,476,736 numbers"):
+        make_plan(graph)
+
+
 def test_numbers_wider_than_a_weight_come_in_parts() -> None:
     values = np.array([-70000, -129, -128, 0, 1, 127, 128, 40000])
     parts = list(chunks(values, 8))
@@ -189,7 +208,7 @@ def test_yosys_takes_these_blocks(flow: str, cell: str, column: int, tmp_path: P
         (tmp_path / "m.hex").write_text("\n".join(f"{word:x}" for word in words))
         top = "snn_rom" if memory.rom else "snn_ram"
         sizes = {"WIDTH": memory.width, "DEPTH": memory.words, "ADDR": (memory.words - 1).bit_length()}
-        sizes |= {"FILE": '"m.hex"'} if memory.rom else {}
+        sizes |= {"HEX": '"./"', "FILE": '"m.hex"'} if memory.rom else {}
         given = " ".join(f"-set {name} {value}" for name, value in sizes.items())
         script = f"read_verilog -defer engine.v; chparam {given} {top}; synth_{flow} -top {top} -run begin:map_gates"
         command = ["yosys", "-p", f"{script}; tee -o {number}.json stat -json"]
@@ -233,17 +252,17 @@ def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> No
     program, x = network()
     VerilogFormat().write(program, tmp_path / "u", VerilogOptions(x=x, device="up5k"))
     graph, design = read_folder(tmp_path / "u")
-    words = (tmp_path / "u" / "weights.hex").read_text().split()
+    words = (tmp_path / "u" / "snn_weights.hex").read_text().split()
     assert design.plan.loaded
-    assert (tmp_path / "u" / "weights.bin").read_bytes() == bytes.fromhex("".join(words))
+    assert (tmp_path / "u" / "snn_weights.bin").read_bytes() == bytes.fromhex("".join(words))
     found, _ = design.run(to_integers(x, graph.input.scale), simulator="iverilog")
     np.testing.assert_array_equal(found.y, simulate(graph, to_integers(x, graph.input.scale)).y)
     with pytest.raises(InputError, match="was exported for up5k; export it with device='hx8k'"):
         synthesise(tmp_path / "u", "hx8k")
     with pytest.raises(InputError, match="UP5K takes its weights from a flash; export it with device='up5k'"):
         synthesise(folder, "up5k")
-    (tmp_path / "u" / "weights.bin").write_bytes(b"0")
-    with pytest.raises(InputError, match=r"weights.bin: expected the weights of integers.npz; found other bytes"):
+    (tmp_path / "u" / "snn_weights.bin").write_bytes(b"0")
+    with pytest.raises(InputError, match=r"snn_weights.bin: expected the weights of integers.npz; found other bytes"):
         read_folder(tmp_path / "u")
 
 
