@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -33,11 +34,18 @@ _STATE = ("decay", "gain", "offset", "v_reset", "v_min", "v_start")
 class ProgramModule(nn.Module):
     """A Program of one input and one output, ``[T, B, *input shape]`` to ``[T, B, *output shape]``, from rest.
 
-    layers: a module for each node with numbers, by its name (with ``/`` for a dot). surrogate: of the spikes' gradient,
-    as `stl_deploy.nn.neuron.LIF` takes it. Raises InputError for several inputs or outputs.
+    layers: a module for each node with numbers, by its name (with ``/`` for a dot); those given replace the usual ones.
+    surrogate: of the spikes' gradient, as `stl_deploy.nn.neuron.LIF` takes it. Raises InputError for several inputs or
+    outputs.
     """
 
-    def __init__(self, program: ir.Program, *, surrogate: str | Surrogate = "arctan") -> None:
+    def __init__(
+        self,
+        program: ir.Program,
+        *,
+        surrogate: str | Surrogate = "arctan",
+        layers: Mapping[str, nn.Module] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         if len(program.inputs) != 1 or len(program.outputs) != 1:
             raise InputError(
@@ -48,7 +56,9 @@ class ProgramModule(nn.Module):
         self._segments = segments(program)
         self.layers = nn.ModuleDict()
         for node in program.nodes:
-            if isinstance(node, ir.Neuron):
+            if node.name in layers:
+                self.layers[_key(node.name)] = layers[node.name]
+            elif isinstance(node, ir.Neuron):
                 self.layers[_key(node.name)] = Population(node, surrogate)
             elif not isinstance(node, ir.Input | ir.Output | ir.Reshape):
                 self.layers[_key(node.name)] = _LAYERS[type(node)](node)
@@ -68,9 +78,16 @@ class ProgramModule(nn.Module):
         nodes = (self._restored(node) for node in self._program.nodes)
         return replace(self._program, nodes=tuple(nodes))
 
-    def _restored(self, node: ir.Node) -> ir.Node:
+    def layer(self, node: ir.Node) -> nn.Module | None:
+        """Return the module of a node, or None where it has no numbers."""
         key = _key(node.name)
-        return node if key not in self.layers else cast("_Layer", self.layers[key]).restored()
+        if key not in self.layers:
+            return None
+        return self.layers[key]
+
+    def _restored(self, node: ir.Node) -> ir.Node:
+        layer = self.layer(node)
+        return node if layer is None else cast("_Layer", layer).restored()
 
     def _values(self, x: Tensor, kept: dict[str, Tensor]) -> Tensor:
         (entry,), (end,) = self._program.inputs, self._program.outputs
@@ -83,16 +100,17 @@ class ProgramModule(nn.Module):
                 continue
             (node,) = segment
             if node is not entry:
-                parts = [_late(values[source.node], source.delay) for source in node.operands]
-                values[node.name] = self._run(node, _combined(node, parts, 2))
+                values[node.name] = self._run(node, values)
         kept |= {name: values[name] for name in kept}
         return values[end.name]
 
-    def _run(self, node: ir.Node, x: Tensor) -> Tensor:
-        frames, key = x.shape[:2], _key(node.name)
-        if key in self.layers:
+    def _run(self, node: ir.Node, values: Mapping[str, Tensor]) -> Tensor:
+        """Return a node's output ``[T, B, *shape]``; values: those of its operands, by name."""
+        x = _combined(node, [_late(values[operand.node], operand.delay) for operand in node.operands], 2)
+        frames, layer = x.shape[:2], self.layer(node)
+        if layer is not None:
             over_time = isinstance(node, ir.Neuron | ir.Delay)
-            x = self.layers[key](x if over_time else x.flatten(0, 1))
+            x = layer(x if over_time else x.flatten(0, 1))
         return x.reshape(*frames, *node.shape)
 
     def _loop(
@@ -113,8 +131,7 @@ class ProgramModule(nn.Module):
         for t in range(steps):
             for node in segment:
                 parts = [at(s.node, by_name[s.node].shape, t - s.delay) for s in node.operands]
-                x, key = _combined(node, parts, 1), _key(node.name)
-                layer: Any = dict(self.layers).get(key)
+                x, layer = _combined(node, parts, 1), self.layer(node)
                 arrived[node.name].append(x)
                 if isinstance(layer, Population):
                     state = states.setdefault(node.name, layer.rest(x))

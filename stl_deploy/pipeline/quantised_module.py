@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,6 @@ class QuantisedModule(QuantisedGraph):
         """Return the trained integers as a graph; exported to netx or C it is exact."""
         net = self._net
         kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
-        folded = fold_layers(self.whole(kept))
+        folded = fold_layers(replace(self.program(), metadata=kept))
         made = type(net)
         return made(folded.program, readout=net.readout, sample=net.sample, name=net.name)

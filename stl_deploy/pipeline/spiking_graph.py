@@ -48,6 +48,7 @@ from stl_deploy.pipeline.network_input import on_grid_of, warn_of_images
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
+    from stl_deploy.nn.program_module import ProgramModule
     from stl_deploy.pipeline.quantised_module import QuantisedModule
 
 
@@ -309,6 +310,19 @@ class SpikingGraph:
         given = self._input(x, "energy")
         checked = None if labels is None else checked_labels(as_array(labels), *leading(given), "labels")
         return Bill(energy(self.program, given, EnergyOptions(**options), labels=checked, source=self.name))
+
+    def module(self, *, surrogate: str = "arctan") -> ProgramModule:
+        """Return this graph as a torch module, ``[T, B, *shape]`` to ``[T, B, *shape]``, for further training.
+
+        surrogate: of the spikes' gradient, as `LIF` takes it. Raises InputError for several inputs or outputs.
+
+            module = net.module()
+            ...  # train it
+            trained = stl.SpikingGraph(module.program(), readout=net.readout)
+        """
+        from stl_deploy.nn.program_module import ProgramModule
+
+        return ProgramModule(self.program, surrogate=surrogate)
 
     def quantised(self, x: Any = None) -> QuantisedModule:
         """Return a torch module of this graph in Loihi's integers, for further training; see `QuantisedModule`.

@@ -39,6 +39,25 @@ def captured(x: Tensor, **options: bool) -> stl.SpikingGraph:
     return stl.capture(Net(**options), x)
 
 
+def test_a_graph_is_a_module_that_trains_on() -> None:
+    """It spikes as the graph does, learns every weight and threshold, and its Program is the trained graph."""
+    x = torch.rand(6, 8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    net = captured(x)
+    module = net.module(surrogate="sigmoid")
+    y = module(x)
+    np.testing.assert_allclose(y.detach().numpy(), net.simulate(x).y, atol=1e-5)
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+    torch.nn.functional.cross_entropy(y.mean(0), torch.arange(8) % 3).backward()
+    optimiser.step()
+    moved = {name for name, parameter in module.named_parameters() if not torch.equal(parameter, before[name])}
+    assert any("weight" in name for name in moved)
+    assert any("threshold" in name for name in moved)
+    trained = stl.SpikingGraph(module.program(), readout=net.readout)
+    np.testing.assert_allclose(trained.simulate(x.numpy()).y, module(x).detach().numpy(), atol=1e-5)
+    assert trained.program.digest() != net.program.digest()
+
+
 def events(levels: int = 1) -> Tensor:
     """Integers over ``levels``, as float32: 0 and 1, or a grid."""
     rng = np.random.default_rng(0)

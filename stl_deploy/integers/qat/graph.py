@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stl_deploy.errors import InputError
 from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_spike_max_pool
 from stl_deploy.integers.lava_layers import check_kind
 from stl_deploy.integers.net import LOIHI, WIDE
@@ -22,9 +20,10 @@ from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.integers.qat.network import plain_numbers, quantise_layers
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.neuron import LI, LIF
+from stl_deploy.nn.program_module import ProgramModule
 
 
-class QuantisedGraph(nn.Module):
+class QuantisedGraph(ProgramModule):
     """A network in integers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
 
     In training mode gradients reach every weight and threshold (see `fake_quant`); in eval mode spikes are those of the
@@ -41,64 +40,48 @@ class QuantisedGraph(nn.Module):
     """
 
     def __init__(self, program: Program, calibration: NDArray[Any], *, host: bool = False) -> None:
-        super().__init__()
-        self._program = average_thresholds(program)
-        self._layers: dict[str, nn.Module] = {}
-        for node in self._program.nodes:
+        program = average_thresholds(program)
+        layers: dict[str, nn.Module] = {}
+        for node in program.nodes:
             if isinstance(node, Neuron):
-                if not is_spike_max_pool(self._program, node):
-                    self._layers[node.name] = LIF(node.shape) if node.spiking else LI(node.shape)
+                if is_spike_max_pool(program, node):
+                    layers[node.name] = _MaxPool(program.by_name[node.operands[0].node])
+                else:
+                    layers[node.name] = LIF(node.shape) if node.spiking else LI(node.shape)
             elif not isinstance(node, Input | Output):
                 check_kind(node)
                 if isinstance(node, Linear | Conv):
-                    self._layers[node.name] = _like(node)
-        start = choose(self._program, calibration, "folded", LOIHI if host else WIDE)
-        quantise_layers(self._layers, self._program, start, host=host)
-        self.layers = nn.ModuleList(self._layers.values())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the output at every step."""
-        (entry,) = self._program.inputs
-        if x.dim() != len(entry.shape) + 2 or tuple(x.shape[2:]) != entry.shape:
-            raise InputError(f"expected input [T, B, {', '.join(map(str, entry.shape))}]; found {list(x.shape)}")
-        values = {entry.name: x}
-        for node in self._program.nodes:
-            if node is not entry:
-                values[node.name] = self._run(node, values)
-        return values[self._program.outputs[0].name]
+                    layers[node.name] = _like(node)
+        start = choose(program, calibration, "folded", LOIHI if host else WIDE)
+        quantise_layers(layers, program, start, host=host)
+        super().__init__(program, layers=layers)
 
     def _run(self, node: Node, values: Mapping[str, Tensor]) -> Tensor:
         """Return a node's output; of a layer that reaches neurons, its input, as neurons sum all their layers."""
-        layer, sources = self._layers.get(node.name), [self._program.by_name[source.node] for source in node.operands]
-        x, *others = (values[source.name] for source in sources)
-        if isinstance(layer, LoihiLIF):
-            first, *beside = (self._layers[source.name] for source in sources)
-            apart = [(synapse, other.flatten(0, 1)) for synapse, other in zip(beside, others, strict=True)]
-            sums: Tensor = first(x.flatten(0, 1), *apart)
-            spikes: Tensor = layer(sums.reshape(*x.shape[:2], *node.shape))
-            return spikes
-        if isinstance(node, Neuron) and layer is None:
-            (pool,) = sources
-            assert isinstance(pool, Pool)
-            return _pooled(pool, values[pool.operands[0].node], functional.max_pool2d)
-        x, frames = sum(others, start=x), x.shape[:2]
+        layer = self.layer(node)
+        arrived = [values[operand.node] for operand in node.operands]
         if isinstance(layer, WholeSynapse):
-            return x
-        if isinstance(layer, LI):
-            x = layer(x)
-        elif isinstance(node, Pool):
-            x = _pooled(node, x, partial(functional.avg_pool2d, divisor_override=node.divisor))
-        elif layer is not None:
-            x = layer(x.flatten(0, 1))
-        return x.reshape(*frames, *node.shape)
+            return sum(arrived[1:], start=arrived[0])
+        if isinstance(layer, LoihiLIF):
+            first, *beside = (self.layer(self._program.by_name[operand.node]) for operand in node.operands)
+            assert isinstance(first, WholeSynapse)
+            x, *others = (value.flatten(0, 1) for value in arrived)
+            sums = first(x, *zip(beside, others, strict=True))
+            spikes: Tensor = layer(sums.reshape(*arrived[0].shape[:2], *node.shape))
+            return spikes
+        if isinstance(layer, _MaxPool):
+            largest: Tensor = layer(values[layer.pool.operands[0].node])
+            return largest
+        return super()._run(node, values)
 
     @torch.no_grad()
-    def whole(self, metadata: Mapping[str, Any]) -> Program:
-        """Return the layers with the trained integers; ``metadata``: of the graph."""
-        nodes = (self._whole(node, self._layers.get(node.name)) for node in self._program.nodes)
-        return Program(tuple(nodes), DT, dict(metadata))
+    def program(self) -> Program:
+        """Return the Program of the integers as they are now."""
+        nodes = tuple(self._trained(node) for node in self._program.nodes)
+        return Program(nodes, DT, self._program.metadata)
 
-    def _whole(self, node: Node, layer: nn.Module | None) -> Node:
+    def _trained(self, node: Node) -> Node:
+        layer = self.layer(node)
         if isinstance(node, Neuron) and isinstance(layer, LIF | LI):
             decay = _array(layer.decay)
             if not isinstance(layer, LoihiLIF):
@@ -111,10 +94,19 @@ class QuantisedGraph(nn.Module):
         return node
 
 
-def _pooled(pool: Pool, x: Tensor, how: Callable[..., Tensor]) -> Tensor:
-    (top, bottom), (left, right) = pool.padding
-    maps = how(functional.pad(x.flatten(0, 1), (left, right, top, bottom)), pool.kernel, pool.stride)
-    return maps.reshape(*x.shape[:2], *maps.shape[1:])
+class _MaxPool(nn.Module):
+    """Max pooling of the spikes ``[T, B, *shape]`` that a sum pool and a threshold pool."""
+
+    def __init__(self, pool: Node) -> None:
+        super().__init__()
+        assert isinstance(pool, Pool)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top, bottom), (left, right) = self.pool.padding
+        padded = functional.pad(x.flatten(0, 1), (left, right, top, bottom))
+        maps = functional.max_pool2d(padded, self.pool.kernel, self.pool.stride)
+        return maps.reshape(*x.shape[:2], *maps.shape[1:])
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -134,9 +134,13 @@ def train(module: QuantisedGraph, x: Any) -> tuple[float, float]:
     return losses[0], losses[-1]
 
 
+def layers_of(module: QuantisedGraph) -> dict[str, Any]:
+    return {node.name: module.layer(node) for node in module.program().nodes if module.layer(node) is not None}
+
+
 def spikes_of(module: QuantisedGraph, x: Any) -> tuple[Any, dict[str, Any]]:
     recorded: dict[str, Any] = {}
-    for name, layer in module._layers.items():
+    for name, layer in layers_of(module).items():
         layer.register_forward_hook(lambda _layer, _arrived, y, name=name: recorded.update({name: y.numpy()}))
     with torch.no_grad():
         return module(torch.from_numpy(x)).numpy(), recorded
@@ -159,11 +163,11 @@ def test_trained_spikes_are_the_integer_model_s(name: str, bits: int) -> None:
     module = QuantisedGraph(net, x)
     before, after = train(module, x)
     assert after < before
-    plain = replace(net, nodes=module.whole({}).nodes)
+    plain = replace(net, nodes=module.program().nodes)
     other = events(net, bits, samples=40)
     y, recorded = spikes_of(module, other)
     model = choose(plain, other)
-    require_same_integers(module._layers, model.graph)
+    require_same_integers(layers_of(module), model.graph)
     found = run_integers(model, other)
     assert found.spikes
     for node, spikes in found.spikes.items():
@@ -188,19 +192,19 @@ def test_integers_other_than_the_trained_ones_are_refused(change: Callable[[Any]
     x = events(net)
     module = QuantisedGraph(net, x)
     with torch.no_grad():
-        module._layers["c1"].bias.zero_()  # type: ignore[operator, union-attr]
-    graph = choose(replace(net, nodes=module.whole({}).nodes), x).graph
-    require_same_integers(module._layers, graph)
+        layers_of(module)["c1"].bias.zero_()  # type: ignore[operator, union-attr]
+    graph = choose(replace(net, nodes=module.program().nodes), x).graph
+    require_same_integers(layers_of(module), graph)
     changed = "c1" if "weight" in what else "n1"
     nodes = tuple(change(node) if node.name == changed else node for node in graph.nodes)
     with pytest.raises(ParityError, match=f"'n1': the {what} of the exported integers differs"):
-        require_same_integers(module._layers, IntegerGraph(nodes))
+        require_same_integers(layers_of(module), IntegerGraph(nodes))
 
 
 def test_layers_of_one_population_share_a_row_s_scale_and_threshold() -> None:
     net = program(added_before(30.0))
     module = QuantisedGraph(net, events(net))
-    way, skip = module._layers["c3"], module._layers["skip"]
+    way, skip = layers_of(module)["c3"], layers_of(module)["skip"]
     assert way.log_threshold is skip.log_threshold
     assert skip.bias is None
     largest = [int(synapse.numbers()[0].abs().max()) for synapse in (way, skip)]  # type: ignore[operator, union-attr]
