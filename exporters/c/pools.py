@@ -137,6 +137,7 @@ def is_or(node: Node) -> bool:
         and kept(node.neuron.i_decay) == 0
         and node.neuron.reset == "value"
         and node.neuron.cap == 1
+        and node.neuron.adaptation is None
         and not node.neuron.threshold.any()
     )
 

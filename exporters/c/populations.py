@@ -20,7 +20,7 @@ from stl_deploy.integers.net import IntegerNeuron, Ints
 
 FEW_NEURONS = 4096
 """Where inputs add to the sums around them, so many sums stay in the first cache, and all at once is faster."""
-_ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value")
+_ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value", "jump", "fade")
 """In the order of a row function's arguments."""
 
 
@@ -94,7 +94,7 @@ class Populations(Pools):
             return
         self._head(node)
         drive = self._drive(node)
-        fused = None if node.neuron.delayed_reset else self._fusable(node)
+        fused = None if node.neuron.delayed_reset or node.neuron.adaptation else self._fusable(node)
         values = self._neurons(node, node.neuron, drive, fused[0].kernel[1] if fused else 0)
         record = self._record(node, drive.order)
         if fused is None:
@@ -136,6 +136,8 @@ class Populations(Pools):
             states.append(self._buffer(node, "v", rule.v, count, "potentials, in 64ths"))
         if rule.filtered:
             states.append(self._buffer(node, "u", "int32_t", count, "filtered input, in 64ths"))
+        if rule.a:
+            states.append(self._buffer(node, "a", rule.a, count, "added to the thresholds, in 64ths"))
         return {
             "function": self.made.rules.setdefault(rule, f"neurons_{len(self.made.rules) + 1}"),
             "sums": drive.sums,
@@ -152,7 +154,7 @@ class Populations(Pools):
         """Return a table for one row of neurons if all rows are alike, else for every neuron (then True)."""
         flat = np.broadcast_to(values, node.shape).reshape(-1)[order]
         by_neuron = not (flat.reshape(-1, row) == flat[:row]).all()
-        ctype = "int16_t" if what in ("keeps", "filter") else ""
+        ctype = "int16_t" if what in ("keeps", "filter", "fade") else ""
         return self._table(node, what, flat if by_neuron else flat[:row], comment, ctype), by_neuron
 
     def _integrator(self, node: IntegerLI) -> None:
@@ -166,6 +168,7 @@ class Populations(Pools):
 
 def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Iterator[tuple[str, Ints, str]]:
     """Return the constants of a row of neurons that are tables: name, values, comment."""
+    adapts = neuron.adaptation
     named: tuple[tuple[str, Ints | None, str], ...] = (
         ("threshold", neuron.threshold if spikes else None, "a neuron fires above it"),
         ("offset", bias, "added to v in every step"),
@@ -173,5 +176,7 @@ def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Itera
         ("value", neuron.v_reset, "where a spike puts v"),
         ("keeps", kept_table(neuron.v_decay), "of 4096, what v keeps"),
         ("filter", kept_table(neuron.i_decay), "of 4096, what u keeps"),
+        ("jump", None if adapts is None else adapts.jump, "what a spike adds to the threshold"),
+        ("fade", None if adapts is None else kept_table(adapts.decay), "of 4096, what a keeps"),
     )
     return ((what, values, comment) for what, values, comment in named if values is not None)

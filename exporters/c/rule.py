@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.graph.program import DELAYED_RESETS
 from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
@@ -24,7 +25,9 @@ class Rule:
     clips: whether v can reach its limit. v: C type of the potentials kept. spikes: has a threshold.
     threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
     there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
-    cap: spikes of a step at most.
+    cap: spikes of a step at most. a: C type of what is added to the threshold, or None; fade: of 4096, what it keeps
+    (None: a table); jump: C type of the table of what a spike adds; fades_narrow: as narrow; subtracts: see
+    `IntegerAdaptation`.
     """
 
     sums: str
@@ -46,6 +49,11 @@ class Rule:
     rows: bool
     by_neuron: tuple[str, ...]
     pooled: int
+    a: str | None = None
+    fade: int | None = None
+    fades_narrow: bool = False
+    jump: str | None = None
+    subtracts: str = "baseline"
 
     @property
     def parameters(self) -> list[str]:
@@ -53,10 +61,12 @@ class Rule:
         tables: tuple[tuple[str, str | None], ...] = (
             ("keeps", "int16_t" if self.keeps is None else None),
             ("filter", "int16_t" if self.filtered and self.filter_keeps is None else None),
-            *((name, getattr(self, name)) for name in ("threshold", "bias", "drop", "value")),
+            *((name, getattr(self, name)) for name in ("threshold", "bias", "drop", "value", "jump")),
+            ("fade", "int16_t" if self.a and self.fade is None else None),
         )
         declarations = [f"{self.v} *STL_RESTRICT v"] if self.has_state or not self.spikes else []
         declarations += ["int32_t *STL_RESTRICT u"] if self.filtered else []
+        declarations += [f"{self.a} *STL_RESTRICT a"] if self.a else []
         declarations += [f"const {self.sums} *STL_RESTRICT sums"]
         declarations += [f"const {ctype} *STL_RESTRICT {name}" for name, ctype in tables if ctype]
         declarations += ["uint8_t *STL_RESTRICT spikes"] if self.spikes else []
@@ -67,7 +77,7 @@ class Rule:
     def moving(self) -> list[str]:
         """Parameters that advance from row to row."""
         names = [parameter.split("*STL_RESTRICT ")[1] for parameter in self.parameters if "*STL_RESTRICT " in parameter]
-        return [name for name in names if name in (*self.by_neuron, "v", "u", "sums", "spikes")]
+        return [name for name in names if name in (*self.by_neuron, "v", "u", "a", "sums", "spikes")]
 
     @property
     def has_state(self) -> bool:
@@ -104,7 +114,7 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     if neuron.reset != "value" or neuron.v_reset is not None:
         return None
     low, high = min(0, drive[0]), max(0, drive[1])
-    top = (int(neuron.threshold.max()) << STATE_SHIFT) + high
+    top = neuron.level_top + high
     if slowest == 0:
         return (0, top) if low == 0 else None
     return -(-low * DECAY_ONE // slowest) - 1, top
@@ -114,7 +124,7 @@ def _kept_type(neuron: IntegerNeuron, reach: Interval | None) -> str:
     """Return the C type of v after its reset to 0; values above the threshold are not kept. reach: bounds before it."""
     if reach is None:
         return "int32_t"
-    low, high = reach[0], min(reach[1], int(neuron.threshold.max()) << STATE_SHIFT)
+    low, high = reach[0], min(reach[1], neuron.level_top)
     return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
 
 
@@ -144,6 +154,7 @@ def make_rule(
     """Choose the form of a row function. types: of the tables; reach: bounds of v, None: it stops at its limit."""
     farthest = accumulator.v_top if reach is None else max(-reach[0], reach[1])
     filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
+    adapts = neuron.adaptation
     return Rule(
         sums=sums,
         keeps=kept(neuron.v_decay),
@@ -164,4 +175,9 @@ def make_rule(
         rows=rows,
         by_neuron=tuple("bias" if name == "offset" else name for name in by_neuron),
         pooled=pooled,
+        a=None if adapts is None else narrowest((0, adapts.top), "int16_t", "int32_t"),
+        fade=None if adapts is None else kept(adapts.decay),
+        fades_narrow=adapts is not None and adapts.top < NARROW,
+        jump=types.get("jump"),
+        subtracts="baseline" if adapts is None else adapts.subtracts,
     )

@@ -84,6 +84,13 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
                 slug="several-spikes",
                 remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
             )
+        if node.neuron.adaptation is not None:
+            raise UnsupportedError(
+                "its threshold adapts; the engine holds fixed ones",
+                node=node.name,
+                slug="adapting-threshold",
+                remedy="use a fixed threshold, or export to c or onnx",
+            )
         if (least := int(node.neuron.threshold.min())) < 0:
             raise UnsupportedError(
                 f"its least threshold is {least}; the engine holds thresholds from 0",

@@ -26,7 +26,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.fan_in import SEVERAL, one_spike_only, refusals
+from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, one_spike_only, refusals
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -94,6 +94,11 @@ class Verilog(IntegerRunner):
         return run if record else IntegerRun(run.y, {})
 
 
+def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
+    """Return what integers hold and the engine does not."""
+    return [*one_spike_only(program, "the engine"), *fixed_thresholds_only(program, "the engine")]
+
+
 class VerilogFormat(Format):
     """A folder of Verilog-2005 for FPGAs: one engine, the network's program and memories."""
 
@@ -104,8 +109,7 @@ class VerilogFormat(Format):
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps integers from holding the network, node by node, and their rounding."""
-        several = one_spike_only(program, "the engine")
-        errors = [error for error in refusals(program) if error.slug != SEVERAL] + several
+        errors = [error for error in refusals(program) if error.slug != SEVERAL] + _not_of_the_engine(program)
         return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
@@ -141,7 +145,7 @@ class VerilogFormat(Format):
         options.
         """
         device = device_of(options.device)
-        for error in one_spike_only(program, "the engine"):
+        for error in _not_of_the_engine(program):
             raise error
         given = calibration(program, options, options.x)
         chosen = choose(program, given)

@@ -17,10 +17,13 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
 from stl_deploy.integers.fields import describe_field, unread
-from stl_deploy.integers.net import MOST_SPIKES, RESETS
-from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain
+from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
+from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain, twelve_bits
 
-READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse", "multi_spike", "cap")
+READ = (
+    *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse"),
+    *("multi_spike", "cap", "rounding", "adaptation"),
+)
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
 
 SEVERAL, _SEVERAL = describe_field("multi_spike")
@@ -29,7 +32,6 @@ SEVERAL, _SEVERAL = describe_field("multi_spike")
 _REMEDIES = {
     "v_start": "use neurons that start at 0",
     "v_min": "train without a bound",
-    "adaptation": "use a fixed threshold, or export to onnx",
 }
 
 Value = float | str
@@ -191,6 +193,8 @@ def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
         yield refusal(neuron, "reset", reason, f"use one of {', '.join(RESETS)}")
     if neuron.multi_spike:
         yield from _several(neuron)
+    if neuron.adaptation is not None:
+        yield from _adapting(neuron, neuron.adaptation)
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
         reason = "its threshold is not above 0"
@@ -216,6 +220,31 @@ def _several(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
             f"{_SEVERAL} and its reset is '{neuron.reset}'",
             "use reset subtract, or one spike per step",
         )
+
+
+def _adapting(neuron: ir.Neuron, adaptation: ir.Adaptation) -> Iterator[UnsupportedError]:
+    """Refuse an adaptation that 12 bits cannot let fall back, or that lowers the threshold."""
+    slug, adapts = describe_field("adaptation")
+    if not np.min(twelve_bits(adaptation.decay)):
+        reason = f"{adapts} and its decay, {float(np.max(adaptation.decay)):g}, is 1 in the 12 bits of integers"
+        yield refusal(neuron, slug, reason, f"use a decay up to {1 - 1 / DECAY_ONE:.4f}, or export to onnx")
+    if (adaptation.jump < 0).any():
+        yield refusal(neuron, slug, "a spike lowers its threshold", "let spikes raise it, or export to onnx")
+
+
+def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedError]:
+    """Refuse each neuron whose threshold adapts, for targets that hold fixed ones."""
+    slug, adapts = describe_field("adaptation")
+    return [
+        UnsupportedError(
+            f"{adapts}; {target} holds fixed ones",
+            node=node.name,
+            slug=slug,
+            remedy="use a fixed threshold, or export to c or onnx",
+        )
+        for node in program.spiking
+        if node.adaptation is not None
+    ]
 
 
 def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import output_size
-from stl_deploy.graph.program import DELAYED_RESETS, Reset
+from stl_deploy.graph.program import DELAYED_RESETS, Reset, Subtracts
 
 Ints = NDArray[np.int32]
 Shape = tuple[int, ...]
@@ -48,8 +48,29 @@ MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 
 MOST_SPIKES = 255
 """Spikes of a neuron in one step at most: they are counted in 8 bits."""
+RAISED_TOP = 2**28
+"""An adaptation never raises a threshold beyond it, in 64ths: a potential minus both fits in 32 bits."""
 RESETS = ("value", "subtract", *DELAYED_RESETS)
 """Effects that a spike may have on v."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerAdaptation:
+    """A threshold that rises with each spike, from the next step on, and falls back to its baseline.
+
+    In 64ths: ``a = tz(a·(4096 − decay) / 4096) + 64·jump·s``; a neuron fires where ``v > 64·threshold + a``. decay: at
+    least 1; jump: at least 0. subtracts: what a reset by subtraction takes off v, the drop or the drop and a.
+    """
+
+    decay: int | Ints
+    jump: Ints
+    subtracts: Subtracts = "baseline"
+
+    @property
+    def top(self) -> int:
+        """Return the bound that ``a`` never exceeds."""
+        jump = self.jump.astype(np.int64) << STATE_SHIFT
+        return int((-(-jump * DECAY_ONE // np.asarray(self.decay, np.int64))).max())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +82,7 @@ class IntegerNeuron:
     one threshold per neuron, netx documents one per population. reset: as a Program's neuron has it; drop: what the
     subtracting ones take off v, v_reset: where the others put it (None: 0), both in units of 64.
     cap: spikes of one step at most. Above 1 (reset ``subtract``, drop from 1) a neuron fires again in the same step as
-    long as ``v > threshold·64``, each spike taking its drop.
+    long as ``v > threshold·64``, each spike taking its drop. adaptation: of the threshold; the cap is 1 then.
     """
 
     v_decay: int | Ints
@@ -71,6 +92,12 @@ class IntegerNeuron:
     drop: Ints | None = None
     v_reset: Ints | None = None
     cap: int = 1
+    adaptation: IntegerAdaptation | None = None
+
+    @property
+    def level_top(self) -> int:
+        """Return the highest level, in 64ths, above which a neuron fires."""
+        return (int(self.threshold.max()) << STATE_SHIFT) + (self.adaptation.top if self.adaptation else 0)
 
     @property
     def delayed_reset(self) -> bool:

@@ -96,7 +96,7 @@ def _range(node: IntegerLIF, worst: Interval, values: Mapping[str, Values]) -> L
     top = _series(high, least, steps)
     if not neuron.reset.startswith("subtract"):
         kept = (DECAY_ONE - least) / DECAY_ONE
-        top = int(max(int(neuron.threshold.max()), int(back.max())) * 2**STATE_SHIFT * kept) + high
+        top = int(max(neuron.level_top, int(back.max()) * 2**STATE_SHIFT) * kept) + high
     v_worst = (min(0, _series(low, least, steps), int(back.min()) << STATE_SHIFT), max(0, top))
     return LayerRange(node.name, (u_low, u_high), v_worst, *_seen(neuron, offset, sums))
 

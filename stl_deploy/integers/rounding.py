@@ -70,4 +70,8 @@ def _neuron(neuron: Neuron, threshold: Floats) -> str:
     count = np.unique(threshold).size
     held = "its threshold is an integer" if count == 1 else f"{count} thresholds become integers"
     leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
+    if neuron.rounding == "half_even":
+        held += ", halves between two counts round up, not to the even one"
+    if neuron.adaptation is not None:
+        held += ", its jumps become integers and their decay 12 bits"
     return held + ", and what leaks is rounded toward zero in each step" * leaks

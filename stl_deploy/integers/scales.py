@@ -24,7 +24,16 @@ import numpy as np
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 from stl_deploy.graph.threads import map_parts
-from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
+from stl_deploy.integers.net import (
+    DECAY_ONE,
+    MAX_BIAS,
+    MAX_THRESHOLD,
+    RAISED_TOP,
+    STATE_SHIFT,
+    IntegerAdaptation,
+    IntegerNeuron,
+    Ints,
+)
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
@@ -72,6 +81,19 @@ class RealPopulation:
     v_reset: Doubles | None
     gain: Doubles
     also_whole: tuple[Doubles, ...] = ()
+
+    @property
+    def level(self) -> Doubles:
+        """Return the potentials at which neurons fire first: θ, or θ/2 where counts are rounded to the nearest."""
+        return self.theta if self.neuron.rounding == "down" else self.theta / 2
+
+    @property
+    def jump(self) -> Doubles | None:
+        """Return how far a spike raises each threshold, broadcast to the population's shape; None: thresholds stay."""
+        adaptation, threshold = self.neuron.adaptation, self.neuron.threshold
+        if adaptation is None or threshold is None:
+            return None
+        return np.asarray(adaptation.jump * (self.theta / threshold), np.float64)
 
 
 def real_population(
@@ -192,7 +214,7 @@ def candidates(real: RealPopulation, form: ThresholdForm, top: int = WEIGHT_TOP)
     if form == "per-neuron":
         limits = _row_limits(real, top)
         for ratio in RATIOS:
-            target = real.theta * _by_row(ratio * limits, real.theta.ndim)
+            target = real.level * _by_row(ratio * limits, real.theta.ndim)
             for threshold in (np.ceil(target) - 1, np.round(target)):
                 yield from _candidate(real, ratio * limits, threshold, top)
         return
@@ -215,7 +237,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm, top: int) -> Iterator[
     scale = _whole_scale(real)
     if scale is None:
         return
-    target = real.theta * _by_row(scale, real.theta.ndim)
+    target = real.level * _by_row(scale, real.theta.ndim)
     at_or_above = real.neuron.compare == "ge" or real.neuron.multi_spike
     if not _leaks(real.neuron):
         yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target), top)
@@ -230,7 +252,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm, top: int) -> Iterator[
 def _is_trained(real: RealPopulation) -> bool:
     """Return whether `stl_deploy.integers.qat.fake_quant` may have trained the layer: its leak is the integers'."""
     theta = real.theta.flat[0]
-    whole = _whole_scale(real)
+    whole = None if real.neuron.adaptation is not None else _whole_scale(real)
     return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)
 
 
@@ -245,8 +267,9 @@ def _held(
 
 
 def _leaks(neuron: Neuron) -> bool:
-    """Return whether v or u can have fractions with integer input."""
-    decays = [neuron.decay, None if neuron.synapse is None else neuron.synapse.decay]
+    """Return whether v, u or the threshold can have fractions with integer input."""
+    adaptation, synapse = neuron.adaptation, neuron.synapse
+    decays = [neuron.decay, *(part.decay for part in (synapse, adaptation) if part is not None)]
     return any(decay is not None and not np.isin(decay, (0, 1)).all() for decay in decays)
 
 
@@ -256,7 +279,8 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
     With a leak it is 1 or none: v is rounded in units that depend on the scale.
     """
     rows = len(real.theta)
-    parts = [*real.weights, *real.also_whole, *(part for part in (real.bias, real.v_reset) if part is not None)]
+    own = (real.bias, real.v_reset, real.jump)
+    parts = [*real.weights, *real.also_whole, *(part for part in own if part is not None)]
     if real.neuron.reset in ("subtract", "subtract_delayed"):
         parts.append(real.theta)
     values = np.concatenate([part.reshape(rows, -1) for part in parts], axis=1)
@@ -319,7 +343,17 @@ def _row_limits(real: RealPopulation, top: int, theta_rows: Doubles | None = Non
             limit = np.minimum(limit, MAX_THRESHOLD / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
         if real.bias is not None:
             limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias.reshape(rows, -1)).max(axis=1))
+        if real.jump is not None:
+            limit = np.minimum(limit, _raised_limit(real, real.jump))
     return limit
+
+
+def _raised_limit(real: RealPopulation, jump: Doubles) -> Doubles:
+    """Return for each row the largest scale at which its jumps, and thresholds after many spikes, fit."""
+    assert real.neuron.adaptation is not None
+    decay = np.broadcast_to(twelve_bits(real.neuron.adaptation.decay), jump.shape)
+    highest = np.maximum(jump * DECAY_ONE / decay * (2**STATE_SHIFT / (RAISED_TOP / 2)), jump / MAX_THRESHOLD)
+    return np.asarray(1 / highest.reshape(len(jump), -1).max(axis=1))
 
 
 def _by_row(values: Doubles, ndim: int) -> Doubles:
@@ -339,6 +373,9 @@ def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles, top: in
         return
     if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
         return
+    adapts = neuron.adaptation
+    if adapts is not None and (adapts.jump.max() > MAX_THRESHOLD or adapts.top > RAISED_TOP):
+        return
     bias: Ints | None = None
     if real.bias is not None:
         scaled = np.round(real.bias * _by_row(scale, real.bias.ndim))
@@ -353,6 +390,13 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
         drop = _compact(np.round(real.theta * by_row))
     elif real.v_reset is not None:
         v_reset = _compact(np.round(real.v_reset * by_row))
+    adaptation = None
+    if neuron.adaptation is not None and real.jump is not None:
+        adaptation = IntegerAdaptation(
+            decay=twelve_bits(neuron.adaptation.decay),
+            jump=_compact(np.round(real.jump * by_row)),
+            subtracts=neuron.adaptation.subtracts,
+        )
     return IntegerNeuron(
         v_decay=v_decay(neuron),
         threshold=np.asarray(threshold, np.int32),
@@ -361,6 +405,7 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
         drop=drop,
         v_reset=v_reset,
         cap=neuron.cap or 1,
+        adaptation=adaptation,
     )
 
 

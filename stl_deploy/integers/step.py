@@ -4,6 +4,7 @@
     v = saturate(tz(v·(4096 − v_decay) / 4096) + u + 64·bias)
     s = v > 64·threshold;  v = 0 where s
     cap above 1: the fewest s with v − 64·drop·s <= 64·threshold, at most cap;  v = v − 64·drop·s
+    adaptation: s = v > 64·threshold + a;  a = tz(a·(4096 − decay) / 4096) + 64·jump·s
 
 tz rounds toward zero. The integers are held as floats, in which numpy is fastest, and the result is exact. In
 float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most before tz), 64·a below 2^32. float32 is used
@@ -24,7 +25,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.integers.net import DECAY_ONE, LOIHI, STATE_SHIFT, STATE_TOP, Accumulator, IntegerNeuron, Ints
+from stl_deploy.integers.net import (
+    DECAY_ONE,
+    LOIHI,
+    STATE_SHIFT,
+    STATE_TOP,
+    Accumulator,
+    IntegerAdaptation,
+    IntegerNeuron,
+    Ints,
+)
 
 Floats = NDArray[Any]
 """Integers in float32 or float64."""
@@ -36,6 +46,8 @@ class State:
 
     u: Floats | None = None
     v: Floats | None = None
+    a: Floats | None = None
+    """Amount by which the spikes so far raise the threshold."""
     spikes: NDArray[np.bool_] | None = None
     past: NDArray[Any] | None = None
     """The values of the last steps, oldest first, for delays."""
@@ -87,12 +99,12 @@ def integrate(
     state = state or State()
     v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
     last = np.zeros(v.shape, bool) if state.spikes is None else state.spikes
-    several = neuron.cap > 1
+    several, raised = neuron.cap > 1, None if neuron.adaptation is None else _Raised(neuron.adaptation, state, v)
     for now, fired in zip(drive, spikes if several else spikes.view(bool), strict=True):
         v = leak(v, neuron.v_decay)
         v += now
         if neuron.delayed_reset:
-            v = put_back(v, last)
+            v = put_back(v if raised is None else raised.taken_off(v, last), last)
         if limit is not None:
             v = saturate(v, limit)
         if observe is not None:
@@ -100,12 +112,31 @@ def integrate(
         if several:
             fire_several(v, threshold, neuron, fired)
             continue
-        fires(v, threshold, fired)
+        fires(v, threshold if raised is None else threshold + raised.a, fired)
         if neuron.delayed_reset:
             last = fired
         else:
-            v = put_back(v, fired)
-    state.v, state.spikes = v, last
+            v = put_back(v if raised is None else raised.taken_off(v, fired), fired)
+        if raised is not None:
+            raised.step(fired)
+    state.v, state.spikes, state.a = v, last, None if raised is None else raised.a
+
+
+class _Raised:
+    """What an adaptation adds to the thresholds."""
+
+    def __init__(self, adaptation: IntegerAdaptation, state: State, v: Floats) -> None:
+        self.adaptation, self.a = adaptation, np.zeros_like(v) if state.a is None else state.a
+        self._jump = (adaptation.jump << STATE_SHIFT).astype(v.dtype)
+
+    def taken_off(self, v: Floats, fired: NDArray[np.bool_]) -> Floats:
+        """Subtract it where neurons fired, if their reset takes off the threshold as it is."""
+        return np.subtract(v, self.a, out=v, where=fired) if self.adaptation.subtracts == "adapted" else v
+
+    def step(self, fired: NDArray[np.bool_]) -> None:
+        """Let it fall, and rise with the spikes."""
+        self.a = leak(self.a, self.adaptation.decay)
+        np.add(self.a, self._jump, out=self.a, where=fired)
 
 
 def _reset_of(neuron: IntegerNeuron, kind: np.dtype[Any]) -> Callable[[Floats, NDArray[np.bool_]], Floats]:
@@ -165,6 +196,8 @@ def exact_type(neuron: IntegerNeuron, farthest: float = 0) -> type[np.float32] |
     if farthest >= 2**24:
         return np.float64
     if not isinstance(neuron.v_decay, int) or not isinstance(neuron.i_decay, int) or neuron.reset != "value":
+        return np.float64
+    if neuron.adaptation is not None:
         return np.float64
     kept = DECAY_ONE - neuron.v_decay
     return np.float32 if neuron.i_decay == DECAY_ONE and kept & (kept - 1) == 0 else np.float64

@@ -41,8 +41,10 @@ from stl_deploy.integers.net import (
     LOIHI,
     MAX_THRESHOLD,
     MOST_SPIKES,
+    RAISED_TOP,
     RESETS,
     Accumulator,
+    IntegerAdaptation,
     IntegerNeuron,
 )
 
@@ -139,7 +141,9 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
         if isinstance(item, np.ndarray):
             arrays[f"{key}.{each.name}"] = item.astype(np.int32)
             item = {"array": f"{key}.{each.name}"}
-        elif isinstance(item, IntegerNeuron):
+        elif item is None and each.name == "adaptation":
+            continue  # as files had none before
+        elif isinstance(item, IntegerNeuron | IntegerAdaptation):
             item = _plain(item, f"{key}.{each.name}", arrays)
         elif each.name == "operands":
             item = [[operand.node, operand.delay] for operand in item]
@@ -189,7 +193,10 @@ def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
     values = {key: value for key, value in entry.items() if key != "kind"}
     values["operands"] = tuple(Operand(str(name), _whole(delay)) for name, delay in values.pop("sources"))
     if kind is IntegerLIF:
-        values["neuron"] = IntegerNeuron(**_fields(IntegerNeuron, values["neuron"], arrays))
+        neuron = dict(values["neuron"])
+        if "adaptation" in neuron:
+            neuron["adaptation"] = IntegerAdaptation(**_fields(IntegerAdaptation, neuron["adaptation"], arrays))
+        values["neuron"] = IntegerNeuron(**_fields(IntegerNeuron, neuron, arrays))
     return kind(**_fields(kind, values, arrays))
 
 
@@ -221,11 +228,15 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
         if value not in RESETS:
             raise ValueError(f"reset {value!r}")
         return value
+    if name == "subtracts":
+        if value not in ("baseline", "adapted"):
+            raise ValueError(f"subtracts {value!r}")
+        return value
     if isinstance(value, list):
         return tuple(_value(name, item, arrays) for item in value)
     if isinstance(value, int) and not isinstance(value, bool):
         return _whole(value)
-    if value is None or isinstance(value, Operand | IntegerNeuron | tuple):
+    if value is None or isinstance(value, Operand | IntegerNeuron | IntegerAdaptation | tuple):
         return value
     raise ValueError(f"{name} holds {type(value).__name__}")
 
@@ -323,6 +334,11 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], require: Any) -
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
     require(isinstance(neuron.cap, int), "cap")
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
+    if (adapts := neuron.adaptation) is not None:
+        require(_decays(adapts.decay, shape) and int(np.min(adapts.decay)) >= 1 and neuron.cap == 1, "adaptation")
+        require(isinstance(adapts.jump, np.ndarray) and _broadcasts(adapts.jump, shape), "jump")
+        require(int(adapts.jump.min()) >= 0 and int(adapts.jump.max()) <= MAX_THRESHOLD, "jump")
+        require(adapts.top <= RAISED_TOP, "jump")
 
 
 def _check_conv(node: ConvNode, arriving: tuple[int, ...], require: Any) -> None:

@@ -98,6 +98,11 @@ def test_forms_of_adaptation(name: str, tmp_path: Path) -> None:
     assert net.simulate(unseen.numpy()).spikes[neuron.name].any()
     net.export(tmp_path / "net.onnx")
     net.export(tmp_path / "step.onnx", form="step")
+    found = net.check("c")
+    assert found.ok
+    assert "its jumps become integers" in str(found)
+    net.export(tmp_path / "c", to="c")
+    net.verify(tmp_path / "c", (unseen > 1).float().numpy()).require()
     folded = net.fold(thresholds="weights") if reset == "value" else net
     np.testing.assert_allclose(folded.simulate(unseen.numpy()).y, expected, rtol=1e-4, atol=1e-5)
 
@@ -180,4 +185,4 @@ def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) 
 
 def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) -> None:
     net = stl.capture(Net(norse), X)
-    require_held_or_refused(net, X, tmp_path, {"onnx", "program"})
+    require_held_or_refused(net, X, tmp_path, {"onnx", "program", "c"})

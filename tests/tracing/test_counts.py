@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.graph.program import Neuron
 from stl_deploy.nn.program_module import ProgramModule
 
@@ -119,6 +120,20 @@ def test_onnx_and_torch_count_alike_and_counts_are_graded(name: str, tmp_path: P
     assert layers[first.name]["spikes"] == int(expected.spikes[first.name].sum())
     nearest = first.rounding != "down"
     assert neuron_ops(first).adds == 1 + nearest
+
+
+@pytest.mark.skipif(find_compiler() is None, reason=why_none())
+@pytest.mark.parametrize("name", ["trunc, with a cap", "floor of a half more", "round"])
+def test_c_counts_as_its_integers_and_close_to_the_graph(name: str, tmp_path: Path) -> None:
+    net = stl.capture(Counting(FORMS[name][0]), X)
+    assert ("halves between two counts round up" in str(net.check("c", input_grid=6))) == (name == "round")
+    net.export(tmp_path / "c", to="c", input_grid=6)
+    ours = net.simulate(net.sample, backend="c", input_grid=6).spikes
+    expected = net.simulate(net.sample, input_grid=6).spikes
+    net.verify(tmp_path / "c", net.sample, input_grid=6).require()
+    for layer, spikes in expected.items():
+        assert spikes.max() > 1
+        assert np.mean(ours[layer] != spikes) < 0.06
 
 
 def test_a_detectors_neurons_are_captured() -> None:

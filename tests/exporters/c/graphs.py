@@ -20,16 +20,19 @@ from stl_deploy.integers.graph import (
     MaxPoolNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
+from stl_deploy.integers.net import LOIHI, WIDE, IntegerAdaptation, IntegerNeuron
 
 Case = tuple[IntegerGraph, Any]
 
 
 class Grower:
-    """Adds node after node, each reading what is there. several: populations fire several spikes a step."""
+    """Adds node after node, each reading what is there.
 
-    def __init__(self, seed: int, *, several: bool = False) -> None:
-        self.several = several
+    several: populations fire several spikes a step. adapts: their thresholds adapt.
+    """
+
+    def __init__(self, seed: int, *, several: bool = False, adapts: bool = False) -> None:
+        self.several, self.adapts = several, adapts
         self.rng = np.random.default_rng(seed)
         self.maxima = np.random.default_rng((seed, 1))
         self.nodes: list[Node] = []
@@ -236,6 +239,15 @@ class Grower:
             reset=reset,
             drop=self.whole(0, 60, self.sizes(shape)) if soft else None,
             v_reset=self.whole(-20, 20, self.sizes(shape)) if not soft and self.chance(0.2) else None,
+            adaptation=self.adaptation(shape) if self.adapts and self.chance(0.8) else None,
+        )
+
+    def adaptation(self, shape: Any) -> IntegerAdaptation:
+        decay = self.pick(self.whole(1, 4096, self.sizes(shape)), 4096, 1024, int(self.rng.integers(1, 600)))
+        return IntegerAdaptation(
+            decay=decay,
+            jump=self.whole(0, self.pick(2, 30, 1000), self.sizes(shape)),
+            subtracts=self.pick("baseline", "adapted"),
         )
 
     def end(self) -> None:

@@ -28,7 +28,7 @@ from stl_deploy.integers.graph import (
     IntegerOutput,
     SumPoolNode,
 )
-from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.net import IntegerAdaptation, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 from tests.exporters.c.test_graphs import program
@@ -77,6 +77,18 @@ def one_neuron(**more: Any) -> IntegerGraph:
         ({"v_decay": 4096}, [0, 0, 0, 0, 0]),
         # Put back to 8: 8·64/2 + 384 = 640 is not above 640.
         ({"v_reset": ints(8)}, [0, 0, 1, 0, 0]),
+        # Fires above 640 + a: 768 in step 2, then a is 256, 128, 64; 384 and 768 are not above it, 960 is above 704.
+        ({"v_decay": 0, "adaptation": IntegerAdaptation(decay=2048, jump=ints(4))}, [0, 1, 0, 0, 1]),
+        # 768 - 640 leaves 128; 512, then 896 above 640 + 128, which leaves 128.
+        (
+            {
+                "v_decay": 0,
+                "reset": "subtract",
+                "drop": ints(10),
+                "adaptation": IntegerAdaptation(decay=2048, jump=ints(4), subtracts="adapted"),
+            },
+            [0, 1, 0, 1, 0],
+        ),
     ],
 )
 def test_one_neuron(more: dict[str, Any], spikes: list[int]) -> None:

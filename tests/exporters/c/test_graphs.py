@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,33 @@ def test_several_spikes_a_step_are_the_integer_models_under_sanitizers() -> None
 
     check()
     assert most > 2
+
+
+@pytest.mark.hypothesis
+def test_adapting_thresholds_are_the_integer_models_under_sanitizers() -> None:
+    kept, silenced = set(), 0
+
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 10**6))
+    def check(seed: int) -> None:
+        nonlocal silenced
+        graph, x = Grower(seed, adapts=True).grow()
+        assume(fits(graph))
+        kept.update(rule.a for rule in make_plan(graph).rules)
+        silenced += not np.array_equal(simulate(graph, x).y, simulate(with_fixed_thresholds(graph), x).y)
+        assert differing(graph, x, (*SANITIZED, *NARROW[seed % 2 :])) == 0
+
+    check()
+    assert kept >= {"int16_t", "int32_t"}
+    assert silenced > 5
+
+
+def with_fixed_thresholds(graph: IntegerGraph) -> IntegerGraph:
+    nodes = [
+        replace(node, neuron=replace(node.neuron, adaptation=None)) if isinstance(node, IntegerLIF) else node
+        for node in graph.nodes
+    ]
+    return IntegerGraph(tuple(nodes), graph.accumulator)
 
 
 def test_a_convolution_to_maps_of_one_pixel() -> None:
