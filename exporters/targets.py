@@ -395,3 +395,12 @@ def make_options(target: Format | type[Runner], given: Mapping[str, Any], **comm
                 )
             raise InputError(f"expected {' or '.join(able)} for option '{name}'; found {target.name}; leave it out")
     return target.options(**wanted, **common)
+
+
+def describe_path(path: Path) -> str:
+    """Describe a path of no known kind, for messages."""
+    if path.is_dir():
+        return "another folder"
+    if not path.is_file():
+        return "a pipe or device"
+    return f"'{path.suffix}'" if path.suffix else "a name without an ending"

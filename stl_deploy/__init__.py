@@ -37,8 +37,8 @@ if _TYPE_CHECKING:
     from stl_deploy.nn.learn_thresholds import learn_thresholds
     from stl_deploy.nn.neuron import LI, LIF
     from stl_deploy.pipeline.capture import capture
-    from stl_deploy.pipeline.read import read
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
+    from stl_deploy.runs.read import read
     from stl_deploy.runs.trained_run import train
 
     __version__: str
@@ -50,7 +50,7 @@ _HOME = {
     "SpikingGraph": "pipeline.spiking_graph",
     "capture": "pipeline.capture",
     "learn_thresholds": "nn.learn_thresholds",
-    "read": "pipeline.read",
+    "read": "runs.read",
     "register_target": "exporters.targets",
     "train": "runs.trained_run",
     "data": "",

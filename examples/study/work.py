@@ -23,8 +23,8 @@ from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.exporters.netx.forms import compare_forms, quantise_forms
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.scales import ThresholdForm
-from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.runs.ann_twin import measure_twin
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split, split_spec
 from stl_deploy.training.loop import Record, train

@@ -18,10 +18,10 @@ from stl_deploy.exporters.xylo.specification import Specification
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import compare_node
 from stl_deploy.graph.run import CHUNK, Result, run
-from stl_deploy.pipeline.train import train
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import open_program, open_source
+from stl_deploy.runs.train import train
 from stl_deploy.training.run_folder import MODEL
 from stl_deploy.verbs.artifacts import export
 

@@ -24,6 +24,7 @@ from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
+from stl_deploy.pipeline.network_input import swapped
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
@@ -48,7 +49,6 @@ from stl_deploy.pipeline.time_axis import (
     not_samples,
     varied,
 )
-from stl_deploy.runs.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, holds_input, type_warnings
 from stl_deploy.tracing.nodes import NOWHERE

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Runner, find_runner, format_of, registry
+from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
-from stl_deploy.runs.source import named
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -132,7 +131,7 @@ def _loaded(path: Path) -> Runner:
     """Return the run of an artifact; raise InputError if there is none."""
     to = format_of(path)
     if to is None or not path.exists():
-        what = named(path) if path.exists() else "no such file"
+        what = describe_path(path) if path.exists() else "no such file"
         raise InputError(f"{path}: expected an artifact that 'export' wrote; found {what}")
     return to.load(path)
 

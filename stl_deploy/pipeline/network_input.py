@@ -120,3 +120,8 @@ def check_bits(bits: int) -> None:
     """Raise InputError for bits outside 0…24."""
     if not 0 <= bits <= MANTISSA_BITS:
         raise InputError(f"{option('input_grid', bits)}: expected 0 to {MANTISSA_BITS} fraction bits")
+
+
+def swapped(steps: int, samples: int, usual: object) -> bool:
+    """Return whether the numbers of steps and samples look swapped; usual: steps of the capture."""
+    return bool(steps != usual and samples == usual)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import read_json
-from stl_deploy._util.remedies import verb
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
@@ -24,14 +21,70 @@ from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy, decided_right
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
-from stl_deploy.pipeline.candidates import Point, TradeoffPoint, pareto_front
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 KEPT = "ANN twin"
 """The name of the point of the twin that a run keeps."""
 _EXITS = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True, eq=False)
+class TradeoffPoint:
+    """A spiking network, labelled input for it, and its source.
+
+    x: ``[T, B, *shape]``; labels: ``[B]``. mode: how it was trained ("" of a .nir file). epoch: of a kept epoch.
+    """
+
+    name: str
+    mode: str
+    program: Program
+    x: NDArray[Any]
+    labels: NDArray[np.int64]
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
+
+    joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
+    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" if unknown). epoch: of a kept
+    epoch of a training. samples: names those that it was measured on; points of other samples are not compared.
+    right: ``[B]``, whether each sample was decided right, for paired comparisons; not in `as_dict`.
+    """
+
+    name: str
+    kind: Literal["SNN", "ANN"]
+    mode: str
+    steps: float
+    epoch: int | None
+    accuracy: float
+    joules: float
+    range_J: tuple[float, float]
+    margin: float | None = None
+    layer_by_layer_J: float | None = None
+    samples: str = ""
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict."""
+        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
+        return row | {"range_J": list(self.range_J)}
+
+
+def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the points that no other point of the same samples dominates in accuracy and energy."""
+    return tuple(p for p in points if not any(_beats(other, p) for other in points))
+
+
+def _beats(a: Point, b: Point) -> bool:
+    if a.samples != b.samples:
+        return False
+    no_worse = a.accuracy >= b.accuracy and a.joules <= b.joules
+    return no_worse and (a.accuracy > b.accuracy or a.joules < b.joules)
 
 
 @dataclass(frozen=True)
@@ -72,17 +125,6 @@ def numbers_of_steps(most: int) -> list[int]:
     if most <= MOST_STEPS:
         return list(range(1, most + 1))
     return sorted({round(most ** (i / (MOST_STEPS - 1))) for i in range(MOST_STEPS)})
-
-
-def read_tradeoff(path: Path) -> dict[str, Any]:
-    """Read `tradeoff`'s file; raise InputError for a file of another form."""
-    try:
-        data = read_json(path)
-        rows = [{key: value for key, value in row.items() if key != "pareto"} for row in data["points"]]
-        iso = {"iso_accuracy": data["iso_accuracy"]} if "iso_accuracy" in data else {}
-        return Tradeoff(tuple(Point(**row) for row in rows)).as_dict() | iso
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not as {verb('energy')} writes it; write it again, or remove it") from None
 
 
 def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | None) -> Iterator[Point]:
@@ -186,13 +228,6 @@ def measured(
 
 def _limits(ends: Sequence[Range]) -> Range:
     return min(low for low, _ in ends), max(high for _, high in ends)
-
-
-def twin_point(candidate: TradeoffPoint, ann: Path, name: str, coding: str | None) -> Point:
-    """Return the point of a run folder's ANN, on the network's input."""
-    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
-
-    return kept_twin_point(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
 
 
 def kept_twin_point(candidate: TradeoffPoint, twin: AnnTwin, name: str, coding: str | None) -> Point:

@@ -14,7 +14,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.remedies import option
 from stl_deploy.config.options import VerifyOptions
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import DeclaresInputGrid, Format, format_of, registry
+from stl_deploy.exporters.targets import DeclaresInputGrid, Format, describe_path, format_of, registry
 from stl_deploy.exporters.verify import ParityReport
 from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
@@ -22,7 +22,6 @@ from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.runs.source import named
 
 
 def verify(
@@ -90,6 +89,6 @@ def _format(path: Path) -> Format:
     of = format_of(path)
     if of is not None and path.exists():
         return of
-    actual = named(path) if path.exists() else "no such file or folder"
+    actual = describe_path(path) if path.exists() else "no such file or folder"
     formats = ", ".join(kind.suffix or f"a folder with {kind.folder}" for kind in registry().formats.values())
     raise InputError(f"{path}: expected {formats} or a backend ({', '.join(registry().runners)}); found {actual}")

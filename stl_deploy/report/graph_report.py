@@ -21,11 +21,10 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, open_runner
-from stl_deploy.pipeline.candidates import TradeoffPoint
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.network_input import compared, on_declared_grid
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
-from stl_deploy.pipeline.tradeoff import over_time
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
 from stl_deploy.report.energy_page import summary_of
 from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
 from stl_deploy.report.run_report import HTML, JSON, rasters

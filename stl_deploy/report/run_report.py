@@ -23,8 +23,8 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
-from stl_deploy.pipeline.tradeoff import read_tradeoff
 from stl_deploy.report.page import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.manifest import check_unchanged
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.model_file import load_network, model_facts

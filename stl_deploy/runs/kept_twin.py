@@ -38,7 +38,7 @@ def kept_twin(
     frames, why = twin_frames(program, run_dir, input_file, x, labels, input_grid=input_grid)
     if frames is None:
         return None, why
-    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
+    from stl_deploy.runs.ann_twin import measure_twin  # torch
 
     _tell(run_dir / TWIN, say)
     return measure_twin(program, run_dir / TWIN, *frames), ""
@@ -79,7 +79,7 @@ def twin_frames(
             f"which cannot be decided from this input (encoder {config.encoder})."
         )
     from stl_deploy.data import load_dataset  # torch
-    from stl_deploy.pipeline.ann_twin import kept_frames
+    from stl_deploy.runs.ann_twin import kept_frames
 
     try:
         data = load_dataset(config.dataset)

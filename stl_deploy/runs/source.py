@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.program.file import read_program
-from stl_deploy.exporters.targets import format_of, registry
+from stl_deploy.exporters.targets import describe_path, format_of, registry
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import compared, drawn, warn_of_images
+from stl_deploy.pipeline.network_input import compared, drawn, swapped, warn_of_images
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
 TEST_INPUT = "test.npz"
@@ -64,7 +64,7 @@ def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     artifact = format_of(path)
     if artifact is None or not (artifacts or artifact.name in (GRAPH, PROGRAM)):
-        actual = named(path) if artifact is None else f"an artifact of {artifact.name}"
+        actual = describe_path(path) if artifact is None else f"an artifact of {artifact.name}"
         if path.is_dir() and artifact is None:
             actual = "a folder without net.nir"
             if (path / "model.safetensors").is_file():
@@ -74,15 +74,6 @@ def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
                 )
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found {actual}")
     return NetworkSource(artifact.name, path, path)
-
-
-def named(path: Path) -> str:
-    """Describe a path of no known kind, for messages."""
-    if path.is_dir():
-        return "another folder"
-    if not path.is_file():
-        return "a pipe or device"
-    return f"'{path.suffix}'" if path.suffix else "a name without an ending"
 
 
 def _accepted(artifacts: bool) -> str:
@@ -164,11 +155,6 @@ def _usual_steps(source: NetworkSource, program: Program) -> tuple[int | None, s
     from stl_deploy.config.load import load_config
 
     return load_config(config).dataset.T, "this network was trained"
-
-
-def swapped(steps: int, samples: int, usual: Any) -> bool:
-    """Return whether the numbers of steps and samples look swapped; usual: steps of the capture."""
-    return bool(steps != usual and samples == usual)
 
 
 class ProgramInput(NamedTuple):

@@ -24,12 +24,12 @@ from stl_deploy.data import ArrayData, from_datasets, load_dataset
 from stl_deploy.data.own.arrays import check_arrays, look, to_raw
 from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.read import read
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
-from stl_deploy.pipeline.train import train as train_into
 from stl_deploy.runs.configure import checked, is_own
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
+from stl_deploy.runs.read import read
+from stl_deploy.runs.train import train as train_into
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_folder import refuse_replacing
 

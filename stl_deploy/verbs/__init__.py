@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from stl_deploy.exporters.witnesses.environment import witness_install as witness_install
     from stl_deploy.exporters.witnesses.environment import witness_remove as witness_remove
     from stl_deploy.exporters.witnesses.environment import witness_status as witness_status
-    from stl_deploy.pipeline.train import evaluate as evaluate
-    from stl_deploy.pipeline.train import train as train
     from stl_deploy.report.graph_report import report_graph as report_graph
     from stl_deploy.report.paper_tables import papers as papers
     from stl_deploy.report.run_report import report as report
     from stl_deploy.runs.configure import configure as configure
+    from stl_deploy.runs.train import train as train
     from stl_deploy.verbs.artifacts import export as export
     from stl_deploy.verbs.artifacts import simulate as simulate
     from stl_deploy.verbs.artifacts import verify as verify
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.checking import show as show
     from stl_deploy.verbs.conformance import nir_conformance as nir_conformance
     from stl_deploy.verbs.energy_of import energy as energy
+    from stl_deploy.verbs.evaluating import evaluate as evaluate
     from stl_deploy.verbs.folding import fold as fold
     from stl_deploy.verbs.folding import fold_file as fold_file
     from stl_deploy.verbs.fpga import fpga_run as fpga_run
@@ -62,7 +62,7 @@ _HOME = {
     "datasets": "verbs.listings",
     "doctor": "verbs.listings",
     "energy": "verbs.energy_of",
-    "evaluate": "pipeline.train",
+    "evaluate": "verbs.evaluating",
     "export": "verbs.artifacts",
     "fold": "verbs.folding",
     "fpga_run": "verbs.fpga",
@@ -87,7 +87,7 @@ _HOME = {
     "simulate": "verbs.artifacts",
     "synthesise": "verbs.fpga",
     "targets": "verbs.listings",
-    "train": "pipeline.train",
+    "train": "runs.train",
     "verify": "verbs.artifacts",
     "witness_install": "exporters.witnesses.environment",
     "witness_remove": "exporters.witnesses.environment",

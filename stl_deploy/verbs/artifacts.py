@@ -30,9 +30,9 @@ from stl_deploy.pipeline import export as exporting
 from stl_deploy.pipeline import simulate as simulating
 from stl_deploy.pipeline import verify as verifying
 from stl_deploy.pipeline.artifacts import show_parity
-from stl_deploy.pipeline.read import open_network
 from stl_deploy.pipeline.results import Exported, Simulation
 from stl_deploy.runs.manifest import check_network
+from stl_deploy.runs.read import open_network
 from stl_deploy.runs.source import RUN, NetworkSource, open_program, open_source, program_input, read_for, run_of
 
 CALIBRATION = 256

@@ -113,8 +113,8 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
 
 
 def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None, say: Console) -> AnnTwin:
-    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
     from stl_deploy.pipeline.fast_path import announce
+    from stl_deploy.runs.ann_twin import measure_twin  # torch
 
     if isinstance(x, Mapping):
         raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave {named('ann')} out")
@@ -127,7 +127,7 @@ def _train_narrower(run_dir: Path, twin: AnnTwin | None, say: Console) -> str:
     """Train the missing ANNs; return the reason in one sentence if that is pointless."""
     if twin is None or twin.right is None:
         return "No narrower ANNs are compared: that takes labels and the run's kept ANN twin on the same samples."
-    from stl_deploy.pipeline.frontier import is_kept, keep_frontier  # torch
+    from stl_deploy.runs.frontier import is_kept, keep_frontier  # torch
 
     if not is_kept(run_dir):
         keep_frontier(load_config(run_dir / CONFIG), run_dir, say)
@@ -138,7 +138,7 @@ def _with_frontier(
     report: EnergyReport, run_dir: Path, program: Program, twin: AnnTwin, frames: Frames, margin: float | None
 ) -> EnergyReport:
     """Return the report with the kept ANNs compared on the same samples."""
-    from stl_deploy.pipeline.frontier import frontier_of, is_kept  # torch
+    from stl_deploy.runs.frontier import frontier_of, is_kept  # torch
 
     images, labels = frames
     if not is_kept(run_dir) or labels is None:

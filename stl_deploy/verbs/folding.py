@@ -20,8 +20,8 @@ from stl_deploy.graph.findings import kept_thresholds
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity
 from stl_deploy.pipeline.fold import fold as fold_network
 from stl_deploy.pipeline.network_input import on_declared_grid
-from stl_deploy.pipeline.read import open_network
 from stl_deploy.report.text.check import show_fold
+from stl_deploy.runs.read import open_network
 from stl_deploy.runs.source import GRAPH, PROGRAM, open_program, open_source, program_input
 
 

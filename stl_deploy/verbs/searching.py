@@ -29,10 +29,9 @@ from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import Paired, check_margin, compare, percent
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
-from stl_deploy.pipeline.candidates import Point, pareto_front
-from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
-from stl_deploy.pipeline.tradeoff import samples_name
+from stl_deploy.pipeline.tradeoff import Point, pareto_front, samples_name
+from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_twin
+from stl_deploy.runs.frontier import folder_of, keep_frontier, structure_of
 from stl_deploy.runs.manifest import check_network
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN

@@ -19,12 +19,11 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split, load_dataset
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
-from stl_deploy.pipeline.candidates import Point, TradeoffPoint
-from stl_deploy.pipeline.frontier import narrowed
-from stl_deploy.pipeline.tradeoff import exit_points, measured, numbers_of_steps, snn_point
-from stl_deploy.pipeline.train import fit
+from stl_deploy.pipeline.tradeoff import Point, TradeoffPoint, exit_points, measured, numbers_of_steps, snn_point
 from stl_deploy.runs.folded_run import fold_run
+from stl_deploy.runs.frontier import narrowed
 from stl_deploy.runs.inputs import encode_split
+from stl_deploy.runs.train import fit
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 
 POINTS = "points.json"

@@ -16,20 +16,22 @@ from stl_deploy.config.run_options import OptimiseKeywords, OptimiseOptions
 from stl_deploy.energy.paired import MARGIN, check_margin, percent
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.artifacts import labels_of
-from stl_deploy.pipeline.candidates import Point, TradeoffPoint, candidates, mode_of, pareto_front
 from stl_deploy.pipeline.tradeoff import (
     HTML,
     JSON,
     KEPT,
+    Point,
     Tradeoff,
+    TradeoffPoint,
     exit_points,
     iso_accuracy,
     kept_twin_point,
+    pareto_front,
     points_at_steps,
-    twin_point,
 )
 from stl_deploy.report.page.pareto import render_pareto
 from stl_deploy.report.text.energy import show_tradeoff
+from stl_deploy.runs.candidates import candidates, mode_of, twin_point
 from stl_deploy.runs.kept_twin import kept_twin
 from stl_deploy.runs.manifest import record_files
 from stl_deploy.verbs import searching

@@ -29,24 +29,23 @@ from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import parity
-from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, ParityBench, open_runner, write
-from stl_deploy.pipeline.candidates import TradeoffPoint
 from stl_deploy.pipeline.energy import FILE as ENERGY
 from stl_deploy.pipeline.energy import checked, on_loihi
-from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
-from stl_deploy.pipeline.tradeoff import over_time
-from stl_deploy.pipeline.train import fit, size_sentence
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
 from stl_deploy.report import run_report as reporting
 from stl_deploy.report.text.check import show_fold
 from stl_deploy.report.text.energy import show as show_energy
 from stl_deploy.report.text.run_summary import commands, verdict
+from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
+from stl_deploy.runs.frontier import frontier_of, keep_frontier
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import manifest, mark_under_way
 from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.runs.train import fit, size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing

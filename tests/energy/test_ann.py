@@ -14,10 +14,10 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Operand, Program, Reshape
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.train import train
+from stl_deploy.runs.ann_twin import measure_twin
 from stl_deploy.runs.configure import configure
+from stl_deploy.runs.train import train
 from stl_deploy.training.model_file import load_network
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 

@@ -22,8 +22,7 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Neuron, Operand, Program
-from stl_deploy.pipeline.candidates import Point
-from stl_deploy.pipeline.tradeoff import Tradeoff
+from stl_deploy.pipeline.tradeoff import Point, Tradeoff
 from stl_deploy.report.page import (
     Accuracy,
     ParityRow,

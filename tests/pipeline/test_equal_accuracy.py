@@ -18,9 +18,9 @@ from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.ann_twin import keep_twin
-from stl_deploy.pipeline.candidates import Point
-from stl_deploy.pipeline.tradeoff import MOST_STEPS, iso_accuracy, numbers_of_steps, read_tradeoff
+from stl_deploy.pipeline.tradeoff import MOST_STEPS, Point, iso_accuracy, numbers_of_steps
+from stl_deploy.runs.ann_twin import keep_twin
+from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.training.loop import train
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import unpack

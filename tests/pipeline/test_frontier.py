@@ -15,7 +15,7 @@ from stl_deploy._util.console import Console
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.models.frontier import WIDTHS, Frontier, FrontierPoint
 from stl_deploy.energy.paired import compare
-from stl_deploy.pipeline.frontier import folder_of, is_kept, keep_frontier, narrowed, structure_of
+from stl_deploy.runs.frontier import folder_of, is_kept, keep_frontier, narrowed, structure_of
 from stl_deploy.training.model_file import load_network
 from stl_deploy.verbs.energy_of import energy
 from stl_deploy.verbs.whole_way import RunResult

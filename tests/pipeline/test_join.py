@@ -15,10 +15,10 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.train import train
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
+from stl_deploy.runs.train import train
 from stl_deploy.verbs.artifacts import simulate
 from stl_deploy.verbs.joining import Joint, join
 

@@ -13,7 +13,7 @@ import pytest
 
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.candidates import Point
+from stl_deploy.pipeline.tradeoff import Point
 from stl_deploy.verbs.quantising import quantise
 from stl_deploy.verbs.searching import Optimised, judged, pick, plan
 from stl_deploy.verbs.trials import POINTS, pruned

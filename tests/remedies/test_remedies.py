@@ -21,7 +21,7 @@ HELPERS = {"option", "named", "verb", "remedy", "energy_again"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|'stl-deploy [a-z]")
 TOOLS = ("exporters/lava/environment.py", "exporters/verilog/s", "exporters/c/program.py", "report/page/svg.py")
 """Modules whose options are those of compilers, of pip and of simulators, and a colour's name."""
-NEXT = ("verbs/quantising.py", "pipeline/train.py", "report/text/", "verbs/joining.py", "verbs/listings.py")
+NEXT = ("verbs/quantising.py", "runs/train.py", "report/text/", "verbs/joining.py", "verbs/listings.py")
 """Modules that tell the command line's user what may come next; Python's console is quiet."""
 
 

@@ -21,7 +21,6 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.train import evaluate as evaluate_run
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.curves import write_curves
@@ -31,6 +30,7 @@ from stl_deploy.training.loop import learning_rate, make_optimiser, pick_device,
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.run_files import CHECKPOINT
 from stl_deploy.training.run_folder import refuse_replacing
+from stl_deploy.verbs.evaluating import evaluate as evaluate_run
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:

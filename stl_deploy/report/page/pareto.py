@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
-from stl_deploy.pipeline.candidates import Point, pareto_front
+from stl_deploy.pipeline.tradeoff import Point, pareto_front
 from stl_deploy.report.page.svg import FAINT, SERIES, inline, panels, short, style
 from stl_deploy.report.page.templates import joules, template
 

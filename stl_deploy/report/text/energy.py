@@ -12,7 +12,7 @@ from stl_deploy.energy.models.what_if import DEFAULT_PRICE
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.validate import Check, scores
-from stl_deploy.pipeline.candidates import pareto_front
+from stl_deploy.pipeline.tradeoff import pareto_front
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.tradeoff import Tradeoff

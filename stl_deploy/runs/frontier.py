@@ -23,8 +23,8 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.ann_twin import keep_ann, measure_twin
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.runs.ann_twin import keep_ann, measure_twin
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import FRONTIER
 

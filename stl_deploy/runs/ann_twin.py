@@ -23,8 +23,8 @@ from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.to_program import recurrence
-from stl_deploy.pipeline.train import fit
 from stl_deploy.runs.inputs import LabelledInput, encode_split
+from stl_deploy.runs.train import fit
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN

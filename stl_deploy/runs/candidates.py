@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import read_input
-from stl_deploy._util.remedies import option, remedy
+from stl_deploy._util.files import read_input, read_json
+from stl_deploy._util.remedies import option, remedy, verb
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.tradeoff import Point, Tradeoff, TradeoffPoint, kept_twin_point
 from stl_deploy.runs.manifest import check_network
 from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
 from stl_deploy.training.run_files import CONFIG, MODEL
-
-
-@dataclass(frozen=True, eq=False)
-class TradeoffPoint:
-    """A spiking network, labelled input for it, and its source.
-
-    x: ``[T, B, *shape]``; labels: ``[B]``. mode: how it was trained ("" of a .nir file). epoch: of a kept epoch.
-    """
-
-    name: str
-    mode: str
-    program: Program
-    x: NDArray[Any]
-    labels: NDArray[np.int64]
-    epoch: int | None = None
 
 
 def mode_of(source: Path) -> str:
@@ -138,42 +123,19 @@ def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return test.x, test.labels
 
 
-@dataclass(frozen=True)
-class Point:
-    """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
-
-    joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
-    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" if unknown). epoch: of a kept
-    epoch of a training. samples: names those that it was measured on; points of other samples are not compared.
-    right: ``[B]``, whether each sample was decided right, for paired comparisons; not in `as_dict`.
-    """
-
-    name: str
-    kind: Literal["SNN", "ANN"]
-    mode: str
-    steps: float
-    epoch: int | None
-    accuracy: float
-    joules: float
-    range_J: tuple[float, float]
-    margin: float | None = None
-    layer_by_layer_J: float | None = None
-    samples: str = ""
-    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
-        return row | {"range_J": list(self.range_J)}
+def read_tradeoff(path: Path) -> dict[str, Any]:
+    """Read `tradeoff`'s file; raise InputError for a file of another form."""
+    try:
+        data = read_json(path)
+        rows = [{key: value for key, value in row.items() if key != "pareto"} for row in data["points"]]
+        iso = {"iso_accuracy": data["iso_accuracy"]} if "iso_accuracy" in data else {}
+        return Tradeoff(tuple(Point(**row) for row in rows)).as_dict() | iso
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not as {verb('energy')} writes it; write it again, or remove it") from None
 
 
-def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Return the points that no other point of the same samples dominates in accuracy and energy."""
-    return tuple(p for p in points if not any(_beats(other, p) for other in points))
+def twin_point(candidate: TradeoffPoint, ann: Path, name: str, coding: str | None) -> Point:
+    """Return the point of a run folder's ANN, on the network's input."""
+    from stl_deploy.runs.ann_twin import measure_twin  # torch
 
-
-def _beats(a: Point, b: Point) -> bool:
-    if a.samples != b.samples:
-        return False
-    no_worse = a.accuracy >= b.accuracy and a.joules <= b.joules
-    return no_worse and (a.accuracy > b.accuracy or a.joules < b.joules)
+    return kept_twin_point(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
