@@ -7,7 +7,7 @@ its places holds; a flatten then moves nothing, for the weights behind it are pu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,7 +129,7 @@ class Plan:
         shared = [
             Buffer("spike_list", "uint16_t", self.listed, "places of spikes, in rising order"),
             Buffer("spike_starts", "uint16_t", self.starts, "where the columns of a row begin in spike_list"),
-            Buffer("row_spikes", "uint8_t", self.rows, "spikes of the row of neurons at work"),
+            Buffer("row_spikes", "uint8_t", self.row_bytes, "spikes of the row of neurons at work"),
         ]
         members = [*self.buffers, *(buffer for buffer in shared if buffer.count)]
         return sorted(members, key=lambda buffer: -BYTES[buffer.ctype])
@@ -137,7 +137,17 @@ class Plan:
     @property
     def shared_ram(self) -> int:
         """Bytes of RAM that all layers use in turn."""
-        return self.scratch + self.rows + self.lists
+        return self.scratch + self.row_bytes + self.lists
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the spikes of a row that is pooled; 0 where the list of the spikes before it has room for them."""
+        return self.rows if self.rows > 2 * self.listed else 0
+
+    @property
+    def row_spikes(self) -> str:
+        """Place of the spikes of a row that is pooled."""
+        return "s->row_spikes" if self.row_bytes else "(uint8_t *)s->spike_list"
 
     @property
     def lists(self) -> int:
@@ -152,8 +162,20 @@ class Plan:
     @property
     def ram(self) -> int:
         """Bytes of the state, equal to sizeof; the stack and the caller's input and output come on top."""
-        widest = max([BYTES[buffer.ctype] for buffer in self.members] + [BYTES[ctype] for ctype in self.sums])
-        return _rounded_up(sum(share.ram for share in self.shares.values()) + self.shared_ram, widest)
+        return self._ram(frozenset())
+
+    @property
+    def least_ram(self) -> int:
+        """About how many bytes the state has where every potential of neurons that spike has 16 bits."""
+        buffers = [buffer for node in self.graph.populations for buffer in self.shares[node.name].buffers]
+        wide = (buffer for buffer in buffers if buffer.name.endswith("_v") and buffer.ctype == "int32_t")
+        return self._ram(frozenset(wide))
+
+    def _ram(self, halved: Set[Buffer]) -> int:
+        types = [buffer.ctype for buffer in self.members if buffer not in halved]
+        widest = max(BYTES[ctype] for ctype in [*types, *self.sums, *(["int16_t"] if halved else [])])
+        total = sum(share.ram for share in self.shares.values()) + self.shared_ram
+        return _rounded_up(total - sum(buffer.size for buffer in halved) // 2, widest)
 
 
 def _rounded_up(size: int, multiple: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.code_size import code_size
 from stl_deploy.exporters.c.layout import make_plan
@@ -11,6 +12,7 @@ from stl_deploy.exporters.c.memory import KIB, Share
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.graph.program import Program
+from stl_deploy.integers.net import WIDE, Accumulator
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.store import About
 
@@ -21,20 +23,23 @@ SURE = 1.1
 """Factor by which an estimate must exceed the limit to be refused: tables and sums may take smaller types."""
 
 
-def estimate(program: Program) -> Plan:
+def estimate(program: Program, accumulator: Accumulator = WIDE) -> Plan:
     """Lay out the network with integers from one silent step, which takes about a second.
 
     Weights, neurons and buffers are final; the types of some tables and sums may differ.
     """
-    return make_plan(choose(program, np.zeros((1, 1, *program.inputs[0].shape), np.float32)).graph)
+    silent = np.zeros((1, 1, *program.inputs[0].shape), np.float32)
+    return make_plan(choose(program, silent, accumulator=accumulator).graph)
 
 
-def require_estimated_room(program: Program, flash: int | None, ram: int | None, deadline: float) -> None:
+def require_estimated_room(
+    program: Program, flash: int | None, ram: int | None, deadline: float, accumulator: Accumulator = WIDE
+) -> None:
     """Raise UnsupportedError if the estimate exceeds the memory by more than a tenth.
 
     deadline: seconds for the compiler that is asked for the code's size, where the rest fits into the flash.
     """
-    plan, about = estimate(program), About()
+    plan, about = estimate(program, accumulator), About()
     fits = flash is not None and plan.flash <= flash * SURE
     code = code_size(render_plan(plan, about), about.prefix, deadline) if fits else None
     require_room(plan, flash, ram, code=code, sure=SURE)
@@ -51,11 +56,12 @@ def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | 
         sure: Refuse only what is larger by this factor.
     """
     besides = f"{CODE // KIB} KiB of code" if code is None else f"{code:,} of code (Cortex-M4, -O3)"
-    _require("flash", plan.flash + (CODE if code is None else code), flash, plan, besides, sure)
-    _require("RAM", plan.ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack", sure)
+    flashed = plan.flash + (CODE if code is None else code)
+    _require("flash", flashed, flashed, flash, plan, besides, sure)
+    _require("RAM", plan.ram + STACK, plan.least_ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack", sure)
 
 
-def _require(what: str, needed: int, limit: int | None, plan: Plan, besides: str, sure: float) -> None:
+def _require(what: str, needed: int, least: int, limit: int | None, plan: Plan, besides: str, sure: float) -> None:
     if limit is None or needed <= limit * sure:
         return
 
@@ -64,10 +70,17 @@ def _require(what: str, needed: int, limit: int | None, plan: Plan, besides: str
 
     node = max(plan.shares, key=lambda name: size(plan.shares[name]))
     about = "about " if sure > 1 else ""
+    narrow, smaller = option("potentials", 16), "make this layer smaller, or take a chip with"
+    if least == needed:
+        remedy = f"{smaller} {needed:,} bytes of {what}"
+    elif least <= limit:
+        remedy = f"use {narrow}: the network then takes about {least:,} bytes"
+    else:
+        remedy = f"{smaller} at least {least:,} bytes of {what}, which the network takes with {narrow}"
     raise UnsupportedError(
         f"expected at most {limit:,} bytes of {what}; the network takes {about}{needed:,} with {besides}, "
         f"{size(plan.shares[node]):,} here",
         node=node,
         slug=f"too-much-{what.lower()}",
-        remedy=f"make this layer smaller, or take a chip with {needed:,} bytes of {what}",
+        remedy=remedy,
     )

@@ -22,12 +22,12 @@ class Rule:
 
     sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
     product fits in 32 bits. passes: what u does past its limit, ``wrap`` or ``stop``, or '' where it stays within it.
-    clips: whether v can reach its limit. v: C type of the potentials kept. spikes: has a threshold.
-    threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
-    there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
-    cap: spikes of a step at most. a: C type of what is added to the threshold, or None; fade: of 4096, what it keeps
-    (None: a table); jump: C type of the table of what a spike adds; fades_narrow: as narrow; subtracts: see
-    `IntegerAdaptation`.
+    clips: function that stops v at its limit, or '' where it stays within it. v: C type of the potentials kept.
+    spikes: has a threshold. threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons
+    in a row; rows: whether there are several; by_neuron: tables that go on with them; pooled: of how many neighbours
+    pooling keeps one, or 0. cap: spikes of a step at most. a: C type of what is added to the threshold, or None; fade:
+    of 4096, what it keeps (None: a table); jump: C type of the table of what a spike adds; fades_narrow: as narrow;
+    subtracts: see `IntegerAdaptation`.
     """
 
     sums: str
@@ -36,7 +36,7 @@ class Rule:
     filtered: bool
     narrow: bool
     passes: str
-    clips: bool
+    clips: str
     v: str
     spikes: bool
     reset: str
@@ -120,8 +120,10 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     return -(-low * DECAY_ONE // slowest) - 1, top
 
 
-def _kept_type(neuron: IntegerNeuron, reach: Interval | None) -> str:
+def _kept_type(neuron: IntegerNeuron, reach: Interval | None, accumulator: Accumulator) -> str:
     """Return the C type of v after its reset to 0; values above the threshold are not kept. reach: bounds before it."""
+    if accumulator.kept is not None:
+        return "int16_t"
     if reach is None:
         return "int32_t"
     low, high = reach[0], min(reach[1], neuron.level_top)
@@ -152,9 +154,11 @@ def make_rule(
     pooled: int,
 ) -> Rule:
     """Choose the form of a row function. types: of the tables; reach: bounds of v, None: it stops at its limit."""
-    farthest = accumulator.v_top if reach is None else max(-reach[0], reach[1])
     filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
     adapts = neuron.adaptation
+    low, high = accumulator.potentials if spikes else (1 - accumulator.v_top, accumulator.v_top - 1)
+    stays = reach is not None and low <= reach[0] and reach[1] <= high
+    farthest = max(-reach[0], reach[1]) if reach is not None and stays else max(-low, high)
     return Rule(
         sums=sums,
         keeps=kept(neuron.v_decay),
@@ -162,8 +166,8 @@ def make_rule(
         filtered=filtered,
         narrow=farthest < NARROW and not filtered,
         passes=passes,
-        clips=farthest >= accumulator.v_top,
-        v=_kept_type(neuron, reach) if spikes else "int32_t",
+        clips="" if stays else "clip_int16" if spikes and accumulator.kept else "clip",
+        v=_kept_type(neuron, reach, accumulator) if spikes else "int32_t",
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
         threshold=types.get("threshold"),

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import make_folder, write_text
+from stl_deploy._util.remedies import named
 from stl_deploy._util.units import bytes_of
-from stl_deploy.errors import UnsupportedError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.folder import read_folder, write_folder
 from stl_deploy.exporters.c.layout import make_plan
@@ -33,6 +34,7 @@ from stl_deploy.graph.show import Row
 from stl_deploy.graph.takes import NIR_NODES
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph
+from stl_deploy.integers.net import INT16, WIDE, Accumulator
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
@@ -44,13 +46,15 @@ from stl_deploy.integers.store import NAME, About
 class COptions(Options):
     """Options of the C target.
 
-    flash, ram: the chip's memory, as ``256K``. name: prefix of all names, a C identifier. package: also write a package
+    flash, ram: the chip's memory, as ``256K``. potentials: bits of each potential of neurons that spike, 32 (default)
+    or 16, in which it stops at the limits. name: prefix of all names, a C identifier. package: also write a package
     for this build system or registry, into the folder ``NAME_PACKAGE``. trust: run a folder whose C differs from what
     its integers make.
     """
 
     flash: str | int | None = None
     ram: str | int | None = None
+    potentials: int | None = None
     name: str | None = None
     package: Package | None = None
     trust: bool = False
@@ -59,12 +63,23 @@ class COptions(Options):
         """Raise InputError for invalid sizes, names or packages."""
         bytes_of(self.flash, "flash")
         bytes_of(self.ram, "ram")
+        if self.potentials not in (None, *POTENTIALS):
+            raise InputError(
+                f"{named('potentials')}: expected 16 or 32 bits; found {self.potentials}; leave it out for 32"
+            )
         if self.name is not None:
             require_prefix(self.name)
         if self.package is not None:
             require_package(self.package)
 
+    @property
+    def accumulator(self) -> Accumulator:
+        """Widths of u and v."""
+        return POTENTIALS[self.potentials or 32]
 
+
+POTENTIALS = {32: WIDE, 16: INT16}
+"""Accumulators by the bits of a potential."""
 TAKES = NIR_NODES | {MaxPool}
 """The nodes that integers hold."""
 
@@ -129,7 +144,7 @@ class CFormat(Format):
             return findings
         try:
             flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
-            require_estimated_room(program, flash, ram, options.deadline)
+            require_estimated_room(program, flash, ram, options.deadline, options.accumulator)
         except UnsupportedError as error:
             findings.append(from_error(error))
         return findings
@@ -141,9 +156,9 @@ class CFormat(Format):
         """
         flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), options.name or PREFIX
         if flash is not None or ram is not None:
-            require_estimated_room(program, flash, ram, options.deadline)
+            require_estimated_room(program, flash, ram, options.deadline, options.accumulator)
         given = calibration(program, options, options.x)
-        chosen = choose(program, given)
+        chosen = choose(program, given, accumulator=options.accumulator)
         x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",

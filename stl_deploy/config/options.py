@@ -167,6 +167,9 @@ class ExportOptions:
         None, "c: flash that must hold it, as 256K (exit 1 if it does not).", metavar="BYTES", of_target=True
     )
     ram: str | None = option(None, "c: RAM that must hold it, as 64K.", metavar="BYTES", of_target=True)
+    potentials: int | None = option(
+        None, "c: bits of each potential, 32 (default) or 16: about half the RAM.", metavar="BITS", of_target=True
+    )
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     round_decays: bool = option(
         False, "xylo: take the nearest 1 - 2^-k for decays that are none.", "--round-decays", of_target=True
@@ -204,6 +207,7 @@ class ExportKeywords(TypedDict, total=False):
     reader: Reader | None
     flash: str | None
     ram: str | None
+    potentials: int | None
     device: str | None
     round_decays: bool
     lanes: int | None
@@ -227,6 +231,9 @@ class CheckOptions:
         None, "c: flash that must hold it, as 256K (estimated).", metavar="BYTES", of_target=True
     )
     ram: str | None = option(None, "c: RAM that must hold it, as 64K (estimated).", metavar="BYTES", of_target=True)
+    potentials: int | None = option(
+        None, "c: bits of each potential, 32 (default) or 16.", metavar="BITS", of_target=True
+    )
     target_options: Mapping[str, Any] = _plug_in()
 
 
@@ -238,6 +245,7 @@ class CheckKeywords(TypedDict, total=False):
     lanes: int | None
     flash: str | None
     ram: str | None
+    potentials: int | None
     target_options: Mapping[str, Any]
 
 

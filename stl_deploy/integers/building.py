@@ -187,8 +187,12 @@ class LayerwiseQuantiser:
             return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
 
         layer = paths.leaves[0].node or node
+        hardware = self._hardware
         best = best_candidate(
-            candidates(real, self._hardware.thresholds, self._hardware.weight_top), wanted.shape[1], differing, layer
+            candidates(real, hardware.thresholds, hardware.weight_top, hardware.accumulator.threshold_top),
+            wanted.shape[1],
+            differing,
+            layer,
         )
         self._take(*built(best))
         self.scales[node.name] = best.scale

@@ -22,29 +22,46 @@ DECAY_ONE = 4096
 """Decay that forgets everything in one step (12 bits)."""
 STATE_SHIFT = 6
 """Synaptic input, bias and threshold are shifted left by 6 bits to meet u and v."""
+MAX_THRESHOLD = 2**17 - 1
+"""The greatest threshold that a register of Loihi holds."""
 STATE_TOP = 2**23
 """Loihi's u and v are 24 bits wide: u wraps past it, v saturates below it."""
 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """Width of u and v: |u| stays within u_top and |v| below v_top; past them u wraps (Loihi) or stops, and v stops."""
+    """Width of u and v: |u| stays within u_top and |v| below v_top; past them u wraps (Loihi) or stops, and v stops.
+
+    kept: where v of neurons that spike stops, if not at v_top: the range of the type that keeps it.
+    """
 
     name: str
     u_top: int
     v_top: int
     wraps: bool
+    kept: Pair | None = None
+
+    @property
+    def potentials(self) -> Pair:
+        """Least and greatest v of neurons that spike, in 64ths."""
+        return self.kept or (1 - self.v_top, self.v_top - 1)
+
+    @property
+    def threshold_top(self) -> int:
+        """The greatest threshold that v can reach, at most a register's."""
+        return min(MAX_THRESHOLD, self.potentials[1] >> STATE_SHIFT)
 
 
 LOIHI = Accumulator("loihi", STATE_TOP, STATE_TOP, wraps=True)
 """Loihi's 24 bits: sums past 131,072 come out at the other end."""
 WIDE = Accumulator("wide", 2**30, 2**29, wraps=False)
 """As much as 32 bits hold while they add u, v and a bias. Sums are exact up to 16,777,215."""
-ACCUMULATORS = {accumulator.name: accumulator for accumulator in (WIDE, LOIHI)}
+INT16 = Accumulator("int16", 2**30, 2**29, wraps=False, kept=(-(2**15), 2**15 - 1))
+"""As wide, but v of neurons that spike has 16 bits: it stops at -512 and just below 512, in units of the threshold."""
+ACCUMULATORS = {accumulator.name: accumulator for accumulator in (WIDE, LOIHI, INT16)}
 
-MAX_THRESHOLD = 2**17 - 1
 MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
-"""Range of a threshold and of a bias in Loihi's registers."""
+"""Range of a bias in Loihi's registers."""
 
 MOST_SPIKES = 255
 """Spikes of a neuron in one step at most: they are counted in 8 bits."""

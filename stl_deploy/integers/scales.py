@@ -200,34 +200,36 @@ class Candidate:
     scale: Doubles
 
 
-def candidates(real: RealPopulation, form: ThresholdForm, top: int = WEIGHT_TOP) -> Iterator[Candidate]:
+def candidates(
+    real: RealPopulation, form: ThresholdForm, top: int = WEIGHT_TOP, most: int = MAX_THRESHOLD
+) -> Iterator[Candidate]:
     """Yield the layer in integers at many scales, the largest first; every one is within netx's widths.
 
-    top: the largest weight.
+    top: the largest weight. most: the largest threshold.
 
     A layer that needs no rounding is the only candidate itself.
     """
-    unrounded = list(_unrounded(real, form, top))
+    unrounded = list(_unrounded(real, form, top, most))
     yield from unrounded
     if unrounded and (not _leaks(real.neuron) or _is_trained(real)):
         return
     if form == "per-neuron":
-        limits = _row_limits(real, top)
+        limits = _row_limits(real, top, most)
         for ratio in RATIOS:
             target = real.level * _by_row(ratio * limits, real.theta.ndim)
             for threshold in (np.ceil(target) - 1, np.round(target)):
-                yield from _candidate(real, ratio * limits, threshold, top)
+                yield from _candidate(real, ratio * limits, threshold, top, most)
         return
     theta = _one_threshold(real, form)
-    limit = float((_row_limits(real, top, theta) * theta).min())
+    limit = float((_row_limits(real, top, most, theta) * theta).min())
     wholes = dict.fromkeys(max(0, int(ratio * limit)) for ratio in RATIOS)
     for whole in wholes:
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:
-                yield from _candidate(real, aim / theta, np.array(float(whole)), top)
+                yield from _candidate(real, aim / theta, np.array(float(whole)), top, most)
 
 
-def _unrounded(real: RealPopulation, form: ThresholdForm, top: int) -> Iterator[Candidate]:
+def _unrounded(real: RealPopulation, form: ThresholdForm, top: int, most: int) -> Iterator[Candidate]:
     """Yield the layer at scales at which weights, biases and resets are integers.
 
     Without a leak v is whole, so ``v > ceil(s·θ) - 1`` is ``v >= θ``, and ``v > floor(s·θ)`` is ``v > θ``: exact for
@@ -240,13 +242,13 @@ def _unrounded(real: RealPopulation, form: ThresholdForm, top: int) -> Iterator[
     target = real.level * _by_row(scale, real.theta.ndim)
     at_or_above = real.neuron.compare == "ge" or real.neuron.multi_spike
     if not _leaks(real.neuron):
-        yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target), top)
+        yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target), top, most)
     elif _is_trained(real):
-        yield from _held(real, form, scale, target, top)
+        yield from _held(real, form, scale, target, top, most)
     elif np.array_equal(target, np.trunc(target)):
         for times in (64, 32, 16, 8, 4, 2, 1):
             for threshold in (times * target - 1, times * target) if at_or_above else (times * target,):
-                yield from _held(real, form, times * scale, threshold, top)
+                yield from _held(real, form, times * scale, threshold, top, most)
 
 
 def _is_trained(real: RealPopulation) -> bool:
@@ -257,13 +259,13 @@ def _is_trained(real: RealPopulation) -> bool:
 
 
 def _held(
-    real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles, top: int
+    real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles, top: int, most: int
 ) -> Iterator[Candidate]:
     """Return a candidate without rounding, if it is within the widths and its form holds the thresholds."""
     same = (threshold == threshold.flat[0]).all()
-    if (scale > _row_limits(real, top)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
+    if (scale > _row_limits(real, top, most)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
         return
-    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold, top)
+    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold, top, most)
 
 
 def _leaks(neuron: Neuron) -> bool:
@@ -332,15 +334,15 @@ def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
     return real.theta_rows
 
 
-def _row_limits(real: RealPopulation, top: int, theta_rows: Doubles | None = None) -> Doubles:
+def _row_limits(real: RealPopulation, top: int, most: int, theta_rows: Doubles | None = None) -> Doubles:
     """Return for each row the largest scale at which weights, bias and threshold all fit."""
     rows = len(real.theta)
     theta = real.theta.reshape(rows, -1).max(axis=1) if theta_rows is None else theta_rows
     largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
     with np.errstate(divide="ignore"):
-        limit: Doubles = np.minimum(top / largest, MAX_THRESHOLD / theta)
+        limit: Doubles = np.minimum(top / largest, most / theta)
         if real.v_reset is not None:
-            limit = np.minimum(limit, MAX_THRESHOLD / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
+            limit = np.minimum(limit, most / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
         if real.bias is not None:
             limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias.reshape(rows, -1)).max(axis=1))
         if real.jump is not None:
@@ -360,7 +362,7 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
     return values.reshape(-1, *[1] * (ndim - 1))
 
 
-def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles, top: int) -> Iterator[Candidate]:
+def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles, top: int, most: int) -> Iterator[Candidate]:
     """Return the layer at one scale; None if no weight is left, or a reset's amount or value is too wide.
 
     Also None if one of several spikes would take nothing off v.
@@ -368,8 +370,8 @@ def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles, top: in
     weights = tuple(_rounded(weight, scale, top) for weight in real.weights)
     if not any(weight.any() for weight in weights):
         return
-    neuron = _neuron(real, scale, np.clip(threshold, 0, MAX_THRESHOLD))
-    if any(values is not None and np.abs(values).max() > MAX_THRESHOLD for values in (neuron.drop, neuron.v_reset)):
+    neuron = _neuron(real, scale, np.clip(threshold, 0, most))
+    if any(values is not None and np.abs(values).max() > most for values in (neuron.drop, neuron.v_reset)):
         return
     if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
         return

@@ -34,6 +34,7 @@ from stl_deploy.integers.net import (
     IntegerAdaptation,
     IntegerNeuron,
     Ints,
+    Pair,
 )
 
 Floats = NDArray[Any]
@@ -76,7 +77,7 @@ def step_through(
     drive = currents(neuron, sums, kind, accumulator if passes else None, state=state)
     if bias is not None:
         drive += (bias << STATE_SHIFT).astype(drive.dtype)
-    limit = accumulator.v_top if farthest >= accumulator.v_top - 1 else None
+    limit = accumulator.potentials if farthest >= accumulator.potentials[1] else None
     integrate(neuron, drive, spikes, limit=limit, state=state)
 
 
@@ -85,13 +86,13 @@ def integrate(
     drive: Floats,
     spikes: NDArray[np.uint8],
     *,
-    limit: int | None = STATE_TOP,
+    limit: Pair | None = LOIHI.potentials,
     observe: Callable[[Floats], None] | None = None,
     state: State | None = None,
 ) -> None:
     """Write the spikes of ``drive`` (u + 64·bias, ``[T, B, *shape]``), from rest or from ``state``.
 
-    limit: |v| stops below it; None: out of reach. observe: is called with v ``[B, *shape]`` of every step, before
+    limit: where v stops; None: out of reach. observe: is called with v ``[B, *shape]`` of every step, before
     its reset.
     """
     threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
@@ -106,7 +107,7 @@ def integrate(
         if neuron.delayed_reset:
             v = put_back(v if raised is None else raised.taken_off(v, last), last)
         if limit is not None:
-            v = saturate(v, limit)
+            np.clip(v, *limit, out=v)
         if observe is not None:
             observe(v)
         if several:

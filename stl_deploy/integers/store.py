@@ -273,12 +273,12 @@ def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
         arriving = {by_name[source.node].shape for source in node.operands}
         if len(arriving) > 1:
             raise ValueError(f"the sources of '{node.name}' differ in shape")
-        _check_node(node, next(iter(arriving), ()))
+        _check_node(node, next(iter(arriving), ()), accumulator.threshold_top)
         known[node.name] = node
     return IntegerGraph(tuple(nodes), accumulator)
 
 
-def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
+def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
     def require(fits: bool, what: str) -> None:
         if not fits:
             raise ValueError(f"{what} of '{node.name}' does not fit")
@@ -311,7 +311,7 @@ def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
             require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= 10_000, "steps")
         case IntegerLIF():
             require(arriving == node.shape, "shape")
-            _check_neuron(node.neuron, node.shape, require)
+            _check_neuron(node.neuron, node.shape, most, require)
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
         case IntegerLI():
             require(arriving == node.shape, "shape")
@@ -322,14 +322,12 @@ def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
             require(arriving == node.shape and node.unit > 0, "shape")
 
 
-def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], require: Any) -> None:
+def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, require: Any) -> None:
     for decay in (neuron.v_decay, neuron.i_decay):
         require(_decays(decay, shape), "decay")
     require(_broadcasts(neuron.threshold, shape) and int(neuron.threshold.min()) >= 0, "threshold")
     for values in (neuron.threshold, neuron.drop, neuron.v_reset):
-        require(
-            values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= MAX_THRESHOLD), "threshold"
-        )
+        require(values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= most), "threshold")
     require((neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
     require(isinstance(neuron.cap, int), "cap")

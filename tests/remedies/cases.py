@@ -54,6 +54,13 @@ def _names(room: Room, name: str) -> Any:
     return room.net.export(room.new("c"), to="c", name=name)
 
 
+def _least(room: Room) -> int:
+    """Bytes of RAM that potentials of 16 bits take, with a stack."""
+    folder = room.new("c")
+    room.net.export(folder, to="c", potentials=16)
+    return int((folder / "net.h").read_text().partition("NET_STATE_BYTES = ")[2].partition(",")[0]) + 1024
+
+
 REMEDIES = (
     Remedy(
         "graph/check.py:_onto_a_grid",
@@ -236,6 +243,20 @@ REMEDIES = (
         "package: expected one of cmake, arduino",
         "--package: expected one of cmake, arduino",
         lambda room: room.net.export(room.new("c"), to="c", package="arduino"),
+    ),
+    Remedy(
+        "exporters/c/target.py:__post_init__",
+        lambda room: room.net.export(room.new("c"), to="c", potentials=8),
+        "potentials: expected 16 or 32 bits",
+        "--potentials: expected 16 or 32 bits",
+        lambda room: room.net.export(room.new("c"), to="c", potentials=16),
+    ),
+    Remedy(
+        "exporters/c/room.py:_require",
+        lambda room: room.net.export(room.new("c"), to="c", ram=_least(room)),
+        "use potentials=16: the network then takes",
+        "use --potentials 16: the network then takes",
+        lambda room: room.net.export(room.new("c"), to="c", ram=_least(room), potentials=16),
     ),
     Remedy(
         "_util/units.py:bytes_of",

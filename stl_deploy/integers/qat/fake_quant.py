@@ -231,5 +231,5 @@ class LoihiLIF(LIF):
         kind = exact_type(neuron, 0 if accumulator.wraps else np.inf)
         drive = (x * (self.unit * 2**STATE_SHIFT)).cpu().numpy().astype(kind, copy=False)
         spikes = np.empty(drive.shape, np.uint8)
-        integrate(neuron, drive, spikes, limit=accumulator.v_top)
+        integrate(neuron, drive, spikes, limit=accumulator.potentials)
         return torch.from_numpy(spikes).to(x)

@@ -28,7 +28,7 @@ from stl_deploy.integers.graph import (
     IntegerOutput,
     SumPoolNode,
 )
-from stl_deploy.integers.net import IntegerAdaptation, IntegerNeuron
+from stl_deploy.integers.net import INT16, WIDE, Accumulator, IntegerAdaptation, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 from tests.exporters.c.test_graphs import program
@@ -96,6 +96,25 @@ def test_one_neuron(more: dict[str, Any], spikes: list[int]) -> None:
     x = ints([2, 2, 2, 1, 1] if more.get("v_decay") != 0 else [2, 2, 2, 2, 1]).reshape(5, 1, 1)
     assert simulate(graph, x).y.reshape(-1).tolist() == spikes
     assert program(graph).run(x).y.reshape(-1).tolist() == spikes
+
+
+@needs_compiler
+@pytest.mark.parametrize("builds", [(), ("-DNET_NARROW",)])
+@pytest.mark.parametrize(
+    ("accumulator", "spikes"),
+    # Weights -100 and 127 to a threshold of 511 without leak. Step 1, -100·16: v is -1,600, or stops at -512.
+    # Step 2, 127·9: -457, or 631, which stops at 511 63/64 and is above 511. Step 3, 127·5: 178, or 635 from 0.
+    [(WIDE, [0, 0, 0]), (INT16, [0, 1, 1])],
+)
+def test_16_bits_stop_a_potential_where_the_model_does(
+    accumulator: Accumulator, spikes: list[int], builds: tuple[str, ...]
+) -> None:
+    neurons = lif("a", "fc", (1,), [511], v_decay=0)
+    nodes = (entry((2,), 16), dense("fc", "in", [[-100, 127]]), neurons, out("a", (1,)))
+    graph = IntegerGraph(nodes, accumulator)
+    x = ints([[16, 0], [0, 9], [0, 5]]).reshape(3, 1, 2)
+    assert simulate(graph, x).y.reshape(-1).tolist() == spikes
+    assert program(graph).run(x, options=builds).y.reshape(-1).tolist() == spikes
 
 
 @needs_compiler

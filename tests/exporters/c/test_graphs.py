@@ -17,7 +17,7 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.graph.program import Operand
+from stl_deploy.graph.program import Node, Operand
 from stl_deploy.integers.graph import (
     ConvNode,
     IntegerGraph,
@@ -25,7 +25,7 @@ from stl_deploy.integers.graph import (
     IntegerLIF,
     IntegerOutput,
 )
-from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.net import INT16, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 from tests.exporters.c.graphs import Grower
@@ -120,6 +120,41 @@ def with_fixed_thresholds(graph: IntegerGraph) -> IntegerGraph:
         for node in graph.nodes
     ]
     return IntegerGraph(tuple(nodes), graph.accumulator)
+
+
+def in_16_bits(graph: IntegerGraph) -> IntegerGraph:
+    """The same nodes with potentials of 16 bits: thresholds and resets within them."""
+    top = INT16.threshold_top
+
+    def within(node: Node) -> Node:
+        if not isinstance(node, IntegerLIF):
+            return node
+        names = ("threshold", "drop", "v_reset")
+        values = {name: getattr(node.neuron, name) for name in names}
+        clipped = {name: None if v is None else np.clip(v, -top, top) for name, v in values.items()}
+        return replace(node, neuron=replace(node.neuron, **clipped))
+
+    return IntegerGraph(tuple(within(node) for node in graph.nodes), INT16)
+
+
+@pytest.mark.hypothesis
+def test_potentials_of_16_bits_are_the_integer_models_under_sanitizers() -> None:
+    stopped = 0
+
+    @settings(max_examples=30, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 10**6))
+    def check(seed: int) -> None:
+        nonlocal stopped
+        graph, x = Grower(seed, several=seed % 3 == 0).grow()
+        graph = in_16_bits(graph)
+        assume(fits(graph))
+        plan = make_plan(graph)
+        assert {rule.v for rule in plan.rules if rule.spikes} <= {"int16_t"}
+        stopped += any(rule.clips == "clip_int16" for rule in plan.rules)
+        assert differing(graph, x, (*SANITIZED, *NARROW[seed % 2 :])) == 0
+
+    check()
+    assert stopped > 5
 
 
 def test_a_convolution_to_maps_of_one_pixel() -> None:

@@ -41,7 +41,7 @@ from stl_deploy.integers.graph import (
     IntegerLIF,
     IntegerOutput,
 )
-from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
+from stl_deploy.integers.net import INT16, LOIHI, WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME, About, read_integers, write_integers
 from tests.exporters.netx.programs import Builder, F, conv_net, events
@@ -405,6 +405,37 @@ def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="flash: expected bytes, as 262144, 256K or 1M; found '1G'"):
         CFormat().write(program, tmp_path / "tight", replace(options, flash="1G"))
     assert not (tmp_path / "tight").exists()
+
+
+def test_ram_that_only_potentials_of_16_bits_fit_into(tmp_path: Path) -> None:
+    """The remedy holds; below the least possible the message says the least."""
+    program = small().lif("a", 0.7).program()
+    options = COptions(x=data(program), potentials=16)
+    least = CFormat().write(program, tmp_path / "c", options)["ram_bytes"] + STACK
+    with pytest.raises(UnsupportedError, match=f"use potentials=16: the network then takes about {least:,} bytes"):
+        CFormat().write(program, tmp_path / "tight", replace(options, ram=least, potentials=32))
+    CFormat().write(program, tmp_path / "fits", replace(options, ram=least))
+    (finding,) = CFormat().check_for(program, COptions(ram=512))[-1:]
+    assert finding.remedy is not None
+    assert f"a chip with at least {least:,} bytes of RAM, which the network takes with potentials=16" in finding.remedy
+    assert not [one for one in CFormat().check_for(program, replace(options, ram=least)) if one.severity == "error"]
+
+
+def test_integers_with_potentials_of_16_bits(tmp_path: Path) -> None:
+    """Thresholds and resets are within them; a file with others is refused."""
+    program = small().lif("a", 0.7, reset="subtract").program()
+    facts = CFormat().write(program, tmp_path / "c", COptions(x=data(program), potentials=16))
+    assert facts["accumulator"] == "int16"
+    graph, about = read_integers(tmp_path / "c" / "integers.npz")
+    (population,) = graph.populations
+    assert graph.accumulator is INT16
+    assert population.neuron.threshold.max() <= 511
+    for name in ("threshold", "drop"):
+        neuron = replace(population.neuron, **{name: np.full((), 512, np.int32)})
+        wrong = [replace(node, neuron=neuron) if node is population else node for node in graph.nodes]
+        write_integers(IntegerGraph(tuple(wrong), INT16), about, tmp_path / "wrong.npz")
+        with pytest.raises(InputError, match="threshold"):
+            read_integers(tmp_path / "wrong.npz")
 
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"{COMPILER} is not installed")
