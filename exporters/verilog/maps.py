@@ -150,11 +150,13 @@ def _whole(
     """Map every channel to every channel; kernel ``[out, in, height, width]``."""
     outs, ins, height, width = kernel.shape
     lanes, words = to.lanes, source.groups
-    inner = words * lanes if spikes else 1
-    padded = np.zeros((to.groups * lanes, words * lanes if spikes else ins, height, width), np.int64)
+    # One word to one word: lanes of the source that hold no neuron need no weights.
+    each = ins if words == to.groups == 1 else lanes
+    inner = words * each if spikes else 1
+    padded = np.zeros((to.groups * lanes, words * each if spikes else ins, height, width), np.int64)
     padded[:outs, :ins] = kernel
     if spikes:  # [row, column, word of the source, word of the layer, lane of the source, lane of the layer]
-        parts = padded.reshape(to.groups, lanes, words, lanes, height, width).transpose(4, 5, 2, 0, 3, 1)
+        parts = padded.reshape(to.groups, lanes, words, each, height, width).transpose(4, 5, 2, 0, 3, 1)
     else:  # [channel of the input, row, column, word of the layer, lane of the layer]
         parts = padded.reshape(to.groups, lanes, ins, height, width).transpose(2, 3, 4, 0, 1)
     tap = to.groups * inner

@@ -153,7 +153,10 @@ class Simulation:
         """Parse the testbench's text into arrays."""
         (steps, samples), plan = x.shape[:2], self.plan
         shape = plan.graph.output.shape
-        values = np.array([line.split() for line in traces.outputs.splitlines()], np.int64).reshape(-1, 2)
+        lines = [line.split() for line in traces.outputs.splitlines()]
+        if not all(value.removeprefix("-").isdecimal() for line in lines for value in line):
+            raise ToolError("the simulation sent an output that is undefined (x)")
+        values = np.array(lines, np.int64).reshape(-1, 2)
         last = np.zeros((steps * samples, math.prod(shape)), bool)
         last[:, -1] = True
         if not np.array_equal(values[:, 1].astype(bool), last.reshape(-1)):

@@ -150,6 +150,7 @@ module snn_engine #(
     // Places in the two rings of words, some words back.
     wire [SPIKE_ADDR-1:0] frame_back =
         frame >= back_words ? frame - back_words : frame - back_words + SPIKE_LAST + 1'b1;
+    reg  [SPIKE_ADDR-1:0] back_frame;   // the same, known from the clock after FETCH on
     wire [INPUT_ADDR-1:0] inputs_back =
         inputs_at >= back_inputs ? inputs_at - back_inputs : inputs_at - back_inputs + INPUT_LAST + 1'b1;
 
@@ -242,9 +243,9 @@ module snn_engine #(
     reg  [STATE_ADDR-1:0]  walk_state;
     reg  [WEIGHT_ADDR-1:0] walk_weight, walk_weight_first;
     reg  signed [FACTOR_BITS-1:0] walk_factor;
-    wire stall;
+    reg                    walk_last;   // the tap at work is the event's last
+    reg                    stall;
     wire group_end = group_left[GROUP_BITS], fan_end = col_left[FAN_BITS], walk_end = row_left[FAN_BITS];
-    wire walk_last = group_end && fan_end && walk_end;
     assign walker_free = !walking || (walk_last && !stall);
 
     // Stages: a, taps are read; b, addresses are sums; c, the weights are read; d, the potentials are, and the weights
@@ -263,8 +264,11 @@ module snn_engine #(
     wire pool_done = d_pools && d_last;
     wire [STATE_ADDR-1:0]  row_state, col_state;
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
-    reg  [1:0]             c_wait;  // clocks until the word is written that c reads
-    assign stall = c_wait != 0;
+    reg  [1:0]             c_wait;  // while c stalls: clocks until the word is written that it reads
+    wire adds = b_valid && !pooling;
+    wire again_c = adds && c_valid && c_state == b_state;
+    wire again_d = adds && d_valid && d_state == b_state;
+    wire again_e = adds && e_valid && e_state == b_state;
     wire idle = !read_valid && !seen_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid
                 && !f_valid && !d_pools;
 
@@ -342,7 +346,7 @@ module snn_engine #(
     snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
         .read(turn || (pooling ? c_valid : scan_read)),
-        .read_addr(pooling ? frame + c_weight[SPIKE_ADDR-1:0] : state == SCAN ? spike_at : frame_back + ahead_spike),
+        .read_addr(pooling ? frame + c_weight[SPIKE_ADDR-1:0] : back_frame + (state == SCAN ? spike_at : ahead_spike)),
         .read_data(spike_q),
         .write(pool_done || (state == FIRE && spiking)),
         .write_addr(frame + pass_spike),
@@ -588,6 +592,7 @@ module snn_engine #(
         // Walk.
         if (take_event) begin
             walking           <= 1'b1;
+            walk_last         <= group_first[GROUP_BITS] && held_col_left[FAN_BITS] && held_row_left[FAN_BITS];
             row_tap           <= held_row_tap;
             row_left          <= held_row_left;
             col_tap           <= held_col_tap;
@@ -600,6 +605,9 @@ module snn_engine #(
             walk_weight_first <= held_weight + which;
             walk_factor       <= held_factor;
         end else if (walking && !stall) begin
+            walk_last <= !group_end ? group_left == 0 && fan_end && walk_end
+                         : group_first[GROUP_BITS] && (!fan_end ? col_left == 0 && walk_end
+                                                                : col_left_first[FAN_BITS] && row_left == 0);
             if (!group_end) begin
                 group_left  <= group_left - 1'b1;
                 walk_state  <= walk_state + 1'b1;
@@ -620,11 +628,9 @@ module snn_engine #(
                 end
             end
         end
-        if (stall) c_wait <= c_wait - 1'b1;
-        else if (!b_valid || pooling) c_wait <= 2'd0;
-        else if (c_valid && c_state == b_state) c_wait <= 2'd3;
-        else if (d_valid && d_state == b_state) c_wait <= 2'd2;
-        else c_wait <= {1'b0, e_valid && e_state == b_state};
+        c_wait <= stall ? c_wait - 1'b1 : again_c ? 2'd3 : again_d ? 2'd2 : 2'd1;
+        stall  <= stall ? c_wait != 2'd1 : again_c || again_d || again_e;
+        back_frame <= frame_back;
         if (!stall) begin
             a_valid  <= walking;
             a_last   <= walk_last;
@@ -709,7 +715,7 @@ module snn_engine #(
                 word        <= 0;
                 outer_at    <= 0;
                 word_at     <= 0;
-                spike_at    <= frame_back + spike_base;
+                spike_at    <= spike_base;
                 input_at    <= inputs_back;
                 pass_word   <= 0;
                 repeat_word <= 0;
@@ -817,7 +823,7 @@ module snn_engine #(
             d_valid     <= 1'b0;
             e_valid     <= 1'b0;
             f_valid     <= 1'b0;
-            c_wait      <= 2'd0;
+            stall       <= 1'b0;
             d_pools     <= 1'b0;
             loading     <= 1'b0;
             write_kept  <= 1'b0;

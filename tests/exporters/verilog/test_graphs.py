@@ -127,7 +127,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
 BROKEN = {
     "fires at its threshold": ("x[5:0] == 6'd0}", "1'b0}"),
     "rounds down": ("own[STATE_BITS-1] && lose;", "1'b0;"),
-    "reads what is still to be written": ("assign stall = c_wait != 0;", "assign stall = 1'b0;"),
+    "reads what is still to be written": ("again_c || again_d || again_e;", "1'b0;"),
     "no reset": ("!fired[n] || late ? own", "1'b1 ? own"),
     "reads ahead where currents come first": ("&& !filtered && !late && !emits", "&& !emits"),
     "no reset to 0": ("&& fired[n] && !late && !subtracts", "&& 1'b0"),
@@ -169,7 +169,7 @@ def test_a_broken_engine_is_noticed(how: str) -> None:
             if differing(broken, x):
                 return
         except ToolError as error:
-            assert "stalled" in str(error)  # noqa: PT017
+            assert "stalled" in str(error) or "undefined" in str(error)  # noqa: PT017
             return
     raise AssertionError("no graph noticed it")
 
