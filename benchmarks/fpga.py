@@ -74,14 +74,13 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
         placed = synthesise(work / "v", device, seeds=range(1, seeds + 1), say=Console())
     compared = sum(spikes.size for spikes in model.spikes.values())
     differing = sum(int((outcome.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
-    correct = None if labels is None else int((outcome.y.sum(axis=0).argmax(axis=-1) == labels[: whole.shape[1]]).sum())
     return {
         "network": run.name,
         "lanes": lanes,
         "engine": hashlib.sha256(engine_text("snn_engine.v").encode()).hexdigest()[:7],
         "weight_bits": design.plan.widths.weight,
         "samples": whole.shape[1],
-        "correct": correct,
+        **_correct(outcome.y, labels),
         "spikes_compared": compared,
         "spikes_differing": differing,
         "outputs_differing": int((outcome.y != model.y).sum()),
@@ -93,6 +92,16 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
         "latency_s": clocks / whole.shape[1] / placed.clock_hz,
         **{name: value for name, value in placed.as_dict().items() if name not in ("bitstream", "label")},
     }
+
+
+def _correct(y: NDArray[np.int32], labels: NDArray[np.int64] | None) -> dict[str, int | None]:
+    """Classes that are right, of samples or, where labels ``[T, B]`` are of each step, of steps."""
+    if labels is None:
+        return {"correct": None, "of": None}
+    of_steps = labels.ndim == 2
+    classes = (y if of_steps else y.sum(axis=0)).argmax(axis=-1)
+    labels = labels[:, : y.shape[1]] if of_steps else labels[: y.shape[1]]
+    return {"correct": int((classes == labels).sum()), "of": labels.size}
 
 
 def _after_synthesis(design: Simulation, x: NDArray[np.int32]) -> dict[str, int]:
@@ -115,7 +124,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["lanes"]),
         row["engine"],
         f"{row['weight_bits']} bits",
-        f"{row['correct']} of {row['samples']}",
+        f"{row['correct']:,} of {row.get('of', row['samples']):,}",
         f"{row['spikes_differing']:,} of {row['spikes_compared']:,}",
         f"{after['differing']:,} of {after['compared']:,} ({after['samples']} samples)" if after else "-",
         f"{used['cells']:,} of {row['available']['cells']:,}",
