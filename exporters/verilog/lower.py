@@ -74,7 +74,8 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
     """
     if graph.accumulator is not WIDE:
         raise InputError(
-            "expected integers with the wide accumulator; found Loihi's, which wrap; export the network again"
+            f"expected integers with the wide accumulator; found those of '{graph.accumulator.name}'; "
+            "export the network again"
         )
     for node in graph.populations:
         if node.neuron.cap > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stl_deploy._util.units import counted
 from stl_deploy.exporters.xylo.devices import Device
 from stl_deploy.exporters.xylo.layout import Layout
 from stl_deploy.exporters.xylo.specification import INPUT_CAP
@@ -19,8 +20,8 @@ and a {device.title} development kit. Written by stl-deploy; manifest and neuron
 
     python {FILE} X.npz Y.npz        x [T, B, ...], spike counts 0 to {INPUT_CAP}; y [T + {layout.skew}, B, outputs]
 
-The outputs are {layout.skew} steps late (neurons.json: skew). Each sample is given a network of its own, so that it
-starts from rest: Rockpool's reset_state does nothing on some boards.
+The outputs are {counted(layout.skew, "step")} late (neurons.json: skew). Each sample is given a network of its own, so
+that it starts from rest: Rockpool's reset_state does nothing on some boards.
 """
 
 import sys

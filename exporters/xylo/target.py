@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy._util.files import write_text
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.targets import Format, Options
@@ -93,7 +94,8 @@ class XyloFormat(Format):
             at = list(group.neurons)
             into = [spec.weights_out] if group.output else [spec.weights_in[..., 0], spec.weights_rec[..., 0]]
             count = sum(int(np.count_nonzero(array[:, [n for n in at if n < array.shape[1]]])) for array in into)
-            where = f"{'output' if group.output else 'hidden'} neurons {min(at)} to {max(at)}, {group.skew} steps late"
+            side = "output" if group.output else "hidden"
+            where = f"{side} neurons {min(at)} to {max(at)}, {counted(group.skew, 'step')} late"
             rows.append(Row(group.node, "Xylo", group.shape, (), count, count, where))
         return rows
 
@@ -107,7 +109,7 @@ def _tell(chosen: Chosen, options: Options) -> None:
     assert layout is not None
     shifts = chosen.shifts
     say.say(
-        f"{chosen.device.title}: outputs {layout.skew} steps late; weight shifts {shifts.input} (input), "
+        f"{chosen.device.title}: outputs {counted(layout.skew, 'step')} late; weight shifts {shifts.input} (input), "
         f"{shifts.recurrent} (recurrent), {shifts.output} (output)"
     )
     unproved = [fit.node for fit in chosen.fits if not fit.proved]

@@ -136,7 +136,7 @@ def test_fewer_lanes_are_offered_where_they_fit() -> None:
 
 def test_loihis_integers_are_refused(folder: Path) -> None:
     graph, _ = read_folder(folder)
-    with pytest.raises(InputError, match="expected integers with the wide accumulator; found Loihi's"):
+    with pytest.raises(InputError, match="expected integers with the wide accumulator; found those of 'loihi'"):
         make_plan(replace(graph, accumulator=LOIHI))
 
 
