@@ -8,7 +8,7 @@ import numpy as np
 
 from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.exporters.c.plan import Plan, Value, channels_last
-from stl_deploy.exporters.c.populations import Populations
+from stl_deploy.exporters.c.products import Products
 from stl_deploy.exporters.c.weights import scratch
 from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
@@ -16,12 +16,14 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
 )
 
@@ -35,7 +37,7 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
     """Insert an adding node before nodes that read several sources and do not add them."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        if len(node.operands) > 1 and not isinstance(node, IntegerLIF | IntegerLI | IntegerOutput):
+        if len(node.operands) > 1 and not isinstance(node, ProductNode | IntegerLIF | IntegerLI | IntegerOutput):
             shape = graph.by_name[node.operands[0].node].shape
             total = Reshape(name=f"{node.name}.in", shape=shape, operands=node.operands, input_shape=shape)
             nodes.append(total)
@@ -44,7 +46,7 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
     return IntegerGraph(tuple(nodes), graph.accumulator)
 
 
-class _Layout(Populations):
+class _Layout(Products):
     """Lay out every node in order."""
 
     def plan(self) -> Plan:
@@ -63,6 +65,10 @@ class _Layout(Populations):
                     self._max_pool(node)
                 case Reshape():
                     self._reshape(node)
+                case GatherNode():
+                    self._gather(node)
+                case ProductNode():
+                    self._product(node)
                 case DelayNode():
                     self._delay(node)
                 case IntegerLIF():
@@ -98,7 +104,7 @@ class _Layout(Populations):
 
     def _delay(self, node: DelayNode) -> None:
         self._head(node)
-        value = self._in_order(node, self._read(node, node.operands[0]), channels_last(node.shape))
+        value = self._in_order(node, self._read(node, node.operands[0]), self._order(node))
         count = len(value.order)
         steps = np.broadcast_to(node.steps, node.shape).reshape(-1)[value.order]
         length = int(steps.max()) + 1
@@ -127,7 +133,7 @@ class _Layout(Populations):
         if len(node.operands) == 1 and not self._waits(self.graph.by_name[node.operands[0].node]):
             value = self._read(node, node.operands[0])
         else:
-            order = channels_last(node.shape)
+            order = self._order(node)
             inner = self.known[node.name].sums
             ctype = narrowest(inner, "int16_t", "int32_t")
             sums = scratch(ctype)

@@ -19,12 +19,14 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
     Weighted,
 )
@@ -37,6 +39,8 @@ _KINDS: dict[type[Node], str] = {
     SumPoolNode: "sum pooling",
     MaxPoolNode: "max pooling",
     Reshape: "sum",
+    GatherNode: "rearranging",
+    ProductNode: "product",
     DelayNode: "delay",
     IntegerLIF: "neurons",
     IntegerLI: "integrators",
@@ -59,6 +63,29 @@ class Placing:
             for source in node.operands:
                 self.readers[source.node].append((node, source))
         self.fused: set[str] = set()
+        self.rows_last: set[str] = set()
+        for node in graph.nodes:
+            if self._has_rows_last(node):
+                self.rows_last.add(node.name)
+
+    def _has_rows_last(self, node: Node) -> bool:
+        """Return whether a node's values stand in torch's order, for their rows (of tokens) are the last axis."""
+        if isinstance(node, GatherNode | ProductNode) or over_axes(node):
+            return True
+        before = [self.graph.by_name[operand.node] for operand in node.operands]
+        if not isinstance(node, GainNode | DelayNode | Reshape | IntegerLIF | IntegerLI) or not before:
+            return False
+        return all(not isinstance(each, ConvNode) for each in before) and before[0].name in self.rows_last
+
+    def _order(self, node: Node) -> Order:
+        """Return the torch position of each place of a node's values."""
+        return np.arange(math.prod(node.shape)) if node.name in self.rows_last else channels_last(node.shape)
+
+    def _row(self, node: Node) -> int:
+        """Return how many places a row of a node's values has."""
+        if len(node.shape) == 1:
+            return node.shape[0]
+        return node.shape[-1] if node.name in self.rows_last else node.shape[0]
 
     def _delayed(self, name: str) -> bool:
         """Return whether a node's values are read a step later, possibly in another shape."""
@@ -75,6 +102,8 @@ class Placing:
     def _waits(self, node: Node) -> bool:
         """Return whether the only reader of a layer of weights adds it up."""
         reader = self._only_reader(node)
+        if over_axes(node) and reader is not None and reader.name not in self.rows_last:
+            return False
         return isinstance(node, Weighted) and isinstance(reader, IntegerLIF | IntegerLI | IntegerOutput)
 
     def _share(self, node: Node) -> Share:
@@ -135,7 +164,7 @@ class Placing:
     def _promised(self, node: Node) -> Value:
         """Return the storage of a node later in the step; until then it holds the previous step."""
         if isinstance(node, IntegerLIF):
-            return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, channels_last(node.shape))
+            return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, self._order(node))
         if isinstance(node, Reshape):
             inner = node.operands[0]
             return self._promised(self.graph.by_name[inner.node]) if len(node.operands) == 1 else self._own(node)
@@ -143,7 +172,7 @@ class Placing:
 
     def _own(self, node: Node) -> Value:
         ctype = self._type(node)
-        return Value(self._at(node, "values"), ctype, False, channels_last(node.shape))
+        return Value(self._at(node, "values"), ctype, False, self._order(node))
 
     def _type(self, node: Node) -> str:
         if isinstance(node, Weighted):
@@ -163,3 +192,8 @@ class Placing:
             "reorder", to=name, from_=value.at, table=table.name, count=len(order), form=(value.ctype, table.ctype)
         )
         return Value(name, value.ctype, value.binary, order)
+
+
+def over_axes(node: Node) -> bool:
+    """Return whether a node is a dense layer over several axes, each token for itself."""
+    return isinstance(node, DenseNode) and len(node.shape) > 1

@@ -44,7 +44,7 @@ class Populations(Pools):
 
     def _drive(self, node: IntegerLIF | IntegerLI) -> Drive:
         """Add up the input; the bias goes with it if u keeps nothing and stays within its limit."""
-        order = channels_last(node.shape)
+        order = self._order(node)
         known = self.known[node.name]
         decay = node.neuron.i_decay if isinstance(node, IntegerLIF) else node.i_decay
         _, passes = drive_bounds(known.sums, None, decay, self.graph.accumulator)
@@ -112,7 +112,7 @@ class Populations(Pools):
         if kept(neuron.v_decay) == 0 and not neuron.delayed_reset and neuron.cap == 1:
             neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
         count = len(drive.order)
-        row = node.shape[0] if len(node.shape) > 1 else count
+        row = self._row(node)
         tables = {
             what: self._row_table(node, what, values, comment, drive.order, row)
             for what, values, comment in _row_values(neuron, drive.bias, spikes)

@@ -112,7 +112,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     steps = plan.statements
     forms = {(step.kind, tuple(step.fields["form"])) for step in steps if "form" in step.fields}
     weighted = {(kind, form) for kind, form in forms if kind in _WEIGHTED}
-    functions = {(kind, form) for kind, form in forms if kind not in ("reorder", "delay")}
+    functions = {(kind, form) for kind, form in forms if kind not in ("reorder", "delay", "gather")}
     functions |= {("add", form) for kind, form in forms if kind == "sum_pool"}
     kinds = {step.kind for step in steps}
     if "or_pool" in kinds:
@@ -187,7 +187,7 @@ def _of_a_step(plan: Plan) -> list[Step]:
 
 
 _WEIGHTED = ("dense", "conv_window", "conv_levels", "conv", "conv_any")
-_ORDER = ("clear", "fill", "add", "gain", *_WEIGHTED, "sum_pool", "max_pool", "or_row", "or_pool")
+_ORDER = ("clear", "fill", "add", "gain", "product", "multiply", *_WEIGHTED, "sum_pool", "max_pool", "or_row", "or_pool")
 
 BLOCKS = (32, 16, 8)
 """Pairs that a row function adds at once: what vector registers hold over all spikes of a window."""

@@ -28,12 +28,12 @@ from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import MaxPool, Node, Program
+from stl_deploy.graph.program import Gather, MaxPool, Node, Product, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
 from stl_deploy.graph.takes import NIR_NODES
 from stl_deploy.integers.fan_in import refusals
-from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph, ProductNode
 from stl_deploy.integers.net import INT16, WIDE, Accumulator
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -80,7 +80,7 @@ class COptions(Options):
 
 POTENTIALS = {32: WIDE, 16: INT16}
 """Accumulators by the bits of a potential."""
-TAKES = NIR_NODES | {MaxPool}
+TAKES = NIR_NODES | {MaxPool, Gather, Product}
 """The nodes that integers hold."""
 
 
@@ -243,7 +243,8 @@ TARGETS = (CFormat(), C)
 def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]:
     """Return the mean per step of one sample, by layer of weights, for integers ``x`` ``[T, B, *shape]``."""
     readers = [node for node in graph.nodes if isinstance(node, DenseNode | ConvNode | GainNode)]
-    names = {source.node for node in readers for source in node.operands}
+    products = [node for node in graph.nodes if isinstance(node, ProductNode)]
+    names = {source.node for node in [*readers, *products] for source in node.operands}
     values = values_of(graph, x, names)
     steps = x.shape[0] * x.shape[1]
     synops = {}
@@ -254,4 +255,8 @@ def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]
         else:
             taps = np.full(arriving[0, 0].size, len(node.weight) if isinstance(node, DenseNode) else 1)
         synops[node.name] = float(arriving.reshape(steps, -1).sum(axis=0) @ taps) / steps
+    for product in products:
+        left, right = (values[source.node] != 0 for source in product.operands)
+        pairs = (left.astype(np.float32) @ right) if product.matrices else (left & right)
+        synops[product.name] = float(pairs.sum(dtype=np.float64)) / steps
     return synops

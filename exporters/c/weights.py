@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.placing import Placing
+from stl_deploy.exporters.c.placing import Placing, over_axes
 from stl_deploy.exporters.c.plan import Order, Value, channels_last
 from stl_deploy.graph.program import Node, Shape
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, Weighted
@@ -42,22 +43,27 @@ class Weights(Placing):
         share = self._share(node)
         shape = " x ".join(str(n) for n in node.weight.shape)
         if isinstance(node, DenseNode):
-            weight = node.weight[order][:, value.order].T
+            tokens = math.prod(node.shape[:-1])
+            if over_axes(node):
+                value = self._in_order(node, value, np.arange(len(value.order)))
+                weight = node.weight.T
+            else:
+                weight = node.weight[order][:, value.order].T
             ins, outs = weight.shape
-            share.synops = node.weight.size
+            share.synops = tokens * node.weight.size
             given, pairs = value.ctype, 0
             if value.binary and in_pairs(outs) and outs < MOST_OUTPUTS:
                 given, pairs = "spikes", self._pairs(outs, LISTED + SLACK)
                 table = self._table(node, "weight", paired(weight), f"{shape}, by input, in pairs", "uint16_t")
             else:
                 table = self._table(node, "weight", weight, f"{shape}, by input", "int8_t")
-            to = {"sums": sums, "ins": ins, "outs": outs, "pairs": pairs, "form": (given, ctype)}
+            to = {"sums": sums, "ins": ins, "outs": outs, "pairs": pairs, "tokens": tokens, "form": (given, ctype)}
             self._do("dense", from_=value.at, weight=table.name, **to)
         elif isinstance(node, GainNode):
             full = np.broadcast_to(node.weight, node.shape).reshape(-1)[order]
             count = len(full)
             value = self._in_order(node, value, order)
-            row = node.shape[0] if len(node.shape) > 1 else count
+            row = self._row(node)
             if (full.reshape(-1, row) == full[:row]).all():
                 full = full[:row]
             table = self._table(node, "weight", full, shape, "int8_t")
@@ -154,14 +160,14 @@ class Weights(Placing):
         for source in node.operands:
             inner = self.graph.by_name[source.node]
             if isinstance(inner, DenseNode | ConvNode) and self._waits(inner) and inner.bias is not None:
-                own = inner.bias.reshape(-1, *(1,) * (len(node.shape) - 1))
+                own = inner.bias if over_axes(inner) else inner.bias.reshape(-1, *(1,) * (len(node.shape) - 1))
                 total = (np.zeros(node.shape, np.int64) if total is None else total) + own
         count, lines = len(order), _image(node.shape)[1] if len(node.shape) > 1 else 1
         if total is None or not total.any():
             self._do("clear", to=sums, count=count, lines=lines, ctype=ctype, form=(ctype,))
             return
         flat = total.reshape(-1)[order]
-        row = node.shape[0] if len(node.shape) > 1 else count
+        row = self._row(node)
         if (flat.reshape(-1, row) == flat[:row]).all():
             flat = flat[:row]
         table = self._table(node, "bias", flat, "added in every step", ctype)
@@ -176,10 +182,10 @@ class Weights(Placing):
         """Place a layer's sums in a buffer of its own, if a reader is no population."""
         self._head(node)
         value = self._own(node)
-        order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
+        order = value.order
         name = self._buffer(node, "values", value.ctype, len(order) + _padding(node), "sums")
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
-        if bias is not None:
+        if bias is not None and not over_axes(node):
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
         self._start(replace(node, operands=()), name, value.ctype, order, bias)
         self._weights(node, name, value.ctype, order)

@@ -42,7 +42,9 @@ from stl_deploy.integers.graph import (
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
+    GatherNode,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, IntegerNeuron, Ints
@@ -106,6 +108,14 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
             slug="max-pool",
             remedy="pool the spikes (move the pool behind the neurons), use average pooling, or export to c",
         )
+    for node in graph.nodes:
+        if isinstance(node, GatherNode | ProductNode) or (isinstance(node, DenseNode) and len(node.shape) > 1):
+            raise UnsupportedError(
+                "the engine multiplies no signals, and rearranges none",
+                node=node.name,
+                slug="kind-not-taken",
+                remedy="export to c",
+            )
     return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
 

@@ -31,6 +31,7 @@ from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.rows import first_rows_only
 from stl_deploy.integers.simulate import IntegerRun
 from stl_deploy.integers.store import About
 
@@ -96,7 +97,9 @@ class Verilog(IntegerRunner):
 
 def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
     """Return what integers hold and the engine does not."""
-    return [*one_spike_only(program, "the engine"), *fixed_thresholds_only(program, "the engine")]
+    engine = "the engine"
+    several, adapting = one_spike_only(program, engine), fixed_thresholds_only(program, engine)
+    return [*several, *adapting, *first_rows_only(program, engine)]
 
 
 class VerilogFormat(Format):

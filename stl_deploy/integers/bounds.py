@@ -15,12 +15,14 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import WIDE, Ints
@@ -87,8 +89,18 @@ def bounds_of(
     """
     later = {} if later is None else later
     arriving = [_arriving(source.node, known, by_name, later) for source in node.operands]
+    if isinstance(node, ProductNode):
+        return _product(node, *arriving)
     sums = sum(low for low, _ in arriving), sum(high for _, high in arriving)
     return Bounds(sums, _values(node, sums))
+
+
+def _product(node: ProductNode, one: Interval, other: Interval) -> Bounds:
+    """Return the bounds of sums of products, partial ones included."""
+    terms = node.operand_shapes[0][-1] if node.matrices else 1
+    ends = [low * high for low in one for high in other]
+    reach = terms * min(0, *ends), terms * max(0, *ends)
+    return Bounds(reach, reach)
 
 
 def _arriving(
@@ -124,7 +136,7 @@ def _values(node: Node, sums: Interval) -> Interval:
         case SumPoolNode():
             window = node.kernel[0] * node.kernel[1]
             return sums[0] * window, sums[1] * window
-        case Reshape() | DelayNode() | IntegerOutput() | MaxPoolNode():
+        case Reshape() | GatherNode() | DelayNode() | IntegerOutput() | MaxPoolNode():
             return sums
         case IntegerLIF():
             return 0, node.neuron.cap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
@@ -38,6 +40,7 @@ from stl_deploy.integers.real_weights import (
     weighted_node,
     whole_weight,
 )
+from stl_deploy.integers.rows import RowAxis, rows_back, with_rows_first
 from stl_deploy.integers.scales import (
     WEIGHT_TOP,
     Candidate,
@@ -96,7 +99,7 @@ class LayerwiseQuantiser:
         self._plain_nodes = {
             node.name: self._plain(node, node.name, node.operands)
             for node in program.nodes
-            if isinstance(node, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale)
+            if isinstance(node, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale | ir.Gather | ir.Product)
             and isinstance(known[node.name], float)
         }
         """Those without weights, which a loop may read before they are there."""
@@ -154,6 +157,10 @@ class LayerwiseQuantiser:
             return _max_pool_node(node, common)
         if isinstance(node, ir.Delay):
             return DelayNode(steps=np.asarray(node.steps, np.int32), **common)
+        if isinstance(node, ir.Gather):
+            return GatherNode(indices=node.indices.astype(np.int32), input_shape=node.input_shape, **common)
+        if isinstance(node, ir.Product):
+            return ProductNode(operand_shapes=node.operand_shapes, matrices=node.matrices, **common)
         assert isinstance(node, ir.Reshape | ir.Scale)
         weighted = isinstance(node, ir.Scale) and not isinstance(self.known[node.name], float)
         if weighted and isinstance(node, ir.Scale) and keeps_sign(self.program, node):
@@ -166,10 +173,11 @@ class LayerwiseQuantiser:
             self._max_pool(node)
             return
         paths = fan_in(self.program, node, self.known)
-        direct, apart = split_biases(paths, node)
-        weights = real_weights(paths, node)
+        axis, seen = paths.axis, with_rows_first(node, paths.axis)
+        direct, apart = split_biases(paths, seen)
+        weights = real_weights(paths, seen)
         real = real_population(
-            node, weights, direct, [bias for bias in apart if bias is not None], pixels=self._hardware.pixels
+            seen, weights, direct, [bias for bias in apart if bias is not None], pixels=self._hardware.pixels
         )
         wanted = self.reference[node.name]
 
@@ -179,8 +187,10 @@ class LayerwiseQuantiser:
             shape = node.shape
             bias = chosen.bias
             if bias is not None and bias.ndim == 1:
-                bias = bias.reshape(-1, *(1,) * (len(shape) - 1))
-            population = IntegerLIF(name=node.name, shape=shape, operands=sources, neuron=chosen.neuron, bias=bias)
+                bias = bias.reshape(-1, *(1,) * (len(seen.shape) - 1))
+            if bias is not None:
+                bias = rows_back(bias, axis, shape)
+            population = IntegerLIF(name=node.name, shape=shape, operands=sources, neuron=_rows_back(chosen.neuron, axis, shape), bias=bias)
             return [*nodes, population]
 
         def differing(chosen: Candidate, part: slice) -> int:
@@ -261,9 +271,12 @@ class LayerwiseQuantiser:
                 assert leaf.source is not None
                 name = f"{leaf.source.node}.to.{consumer.name}" + (".late" if leaf.source.delay else "")
                 straight.append(name)
+                weight = rows_back(weight, paths.axis, consumer.shape)
                 made.append(GainNode(name=name, shape=consumer.shape, operands=(leaf.source,), weight=weight))
             else:
                 names[leaf.node.name] = self._own_name(leaf.node, consumer)
+                if isinstance(leaf.node, ir.Scale):
+                    weight = rows_back(weight, paths.axis, leaf.node.shape)
                 made.append(weighted_node(leaf.node, names[leaf.node.name], weight, bias))
         for node in paths.between:
             names[node.name] = self._own_name(node, consumer)
@@ -282,8 +295,9 @@ class LayerwiseQuantiser:
 
     def _integrator(self, node: ir.Neuron) -> None:
         paths = fan_in(self.program, node, self.known)
-        gain = row_gain(node)
-        weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(paths, node)]
+        seen = with_rows_first(node, paths.axis)
+        gain = row_gain(seen)
+        weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(paths, seen)]
         offset = None if node.offset is None else node.offset.astype(np.float64)
         scale = one_scale(weights, [offset, *(real_bias(leaf, gain * leaf.factor) for leaf in paths.leaves)])
         biases = [
@@ -311,11 +325,24 @@ class LayerwiseQuantiser:
             self._take(IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=arriving[0]))
             return
         paths = fan_in(self.program, node, self.known)
-        weights = real_weights(paths, node)
+        weights = real_weights(paths, with_rows_first(node, paths.axis))
         scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in paths.leaves))
         biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in paths.leaves]
         nodes, sources = self._weighted(paths, node, [whole_weight(weight, scale) for weight in weights], biases)
         self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, operands=sources, unit=1 / scale))
+
+
+def _rows_back(neuron: IntegerNeuron, axis: RowAxis, shape: ir.Shape) -> IntegerNeuron:
+    """Return a neuron whose parameters have their rows in front, in its own order of axes."""
+
+    def back(value: Any) -> Any:
+        return rows_back(value, axis, shape) if isinstance(value, np.ndarray) else value
+
+    adapts = neuron.adaptation
+    if adapts is not None:
+        adapts = replace(adapts, decay=back(adapts.decay), jump=back(adapts.jump))
+    arrays = {name: back(getattr(neuron, name)) for name in ("v_decay", "threshold", "i_decay", "drop", "v_reset")}
+    return neuron if axis == "first" else replace(neuron, adaptation=adapts, **arrays)
 
 
 def _max_pool_node(node: ir.MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:

@@ -18,6 +18,7 @@ from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
 from stl_deploy.integers.fields import describe_field, unread
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
+from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
 from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain, twelve_bits
 
 READ = (
@@ -54,10 +55,11 @@ class WeightedPath:
 
 @dataclass(frozen=True, eq=False)
 class FanIn:
-    """Inputs of a consumer: the leaves, and the memoryless nodes between (in order)."""
+    """Inputs of a consumer: the leaves, the memoryless nodes between (in order), and where the rows of weights lie."""
 
     leaves: tuple[WeightedPath, ...]
     between: tuple[ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale, ...]
+    axis: RowAxis = "first"
 
 
 def values(program: ir.Program, input_scale: float) -> dict[str, Value]:
@@ -142,6 +144,10 @@ def _value(node: ir.Node, arriving: list[Value]) -> Value:
         if isinstance(node, ir.Reshape):
             return "potential"
         refuse(node, "potential", "it reads potentials", "only an output may; give the neurons a threshold")
+    if isinstance(node, ir.Product):
+        return _product(node, *arriving)
+    if isinstance(node, ir.Gather) and "weighted" in arriving:
+        refuse(node, "reshape-before-neuron", "it rearranges weighted sums", "put the neuron before it")
     if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and node.scale.ndim):
         if "weighted" in arriving and not isinstance(node, ir.Scale):
             refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
@@ -158,14 +164,19 @@ def _value(node: ir.Node, arriving: list[Value]) -> Value:
     return first
 
 
+def _product(node: ir.Product, one: Value, other: Value) -> float:
+    """Return the unit of a product of integers."""
+    if isinstance(one, str) or isinstance(other, str):
+        refuse(node, "no-neuron", "it multiplies weighted sums", "put a neuron between the weights and the product")
+    return one * other
+
+
 def _check(node: ir.Node, known: dict[str, Value]) -> None:
     for source in node.operands:
         if source.delay > 1:
             refuse(node, "long-edge", f"it reads '{source.node}' {source.delay} steps late", "use a delay node")
-    if isinstance(node, ir.Linear) and len(node.input_shape) != 1:
-        refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
-    if isinstance(node, ir.Reshape) and known[node.name] == "weighted" and node.shape[0] != node.input_shape[0]:
-        refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
+    if len(node.shape) > 3:
+        refuse(node, "many-axes", f"its shape is {list(node.shape)}", "use at most 3 axes for a sample")
     if isinstance(node, ir.Neuron):
         _check_potentials(node, known)
         for error in _neuron_refusals(node):
@@ -263,7 +274,8 @@ def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:
 
 def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> FanIn:
     """Return the inputs of ``consumer``; raise UnsupportedError if two paths from one layer differ in scale."""
-    rows = consumer.shape[0]
+    axis = row_axis(program, consumer)
+    rows = with_rows_first(consumer, axis).shape[0]
     factors: dict[str, Doubles] = {}
     leaves: list[WeightedPath] = []
 
@@ -282,12 +294,14 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
         unit = known[node.operands[0].node]
         if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and isinstance(unit, float)):
             assert isinstance(unit, float)
+            _require_rows(node, axis)
             leaves.append(WeightedPath(node, direct, factor, unit))
             return
+        _require_rows(node, axis)
         if isinstance(node, ir.Pool):
             factor = factor / node.divisor
         if isinstance(node, ir.Scale):
-            scale = _by_row(node, rows)
+            scale = _by_row(node, axis)
             factor = factor * (np.abs(scale) if keeps_sign(program, node) else scale)
         if isinstance(node, ir.MaxPool) and (factor < 0).any():
             reason = "what lies behind it turns the sign of some channels, so that their largest becomes their least"
@@ -304,7 +318,23 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
         and isinstance(node, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape | ir.Scale)
         and all(leaf.node is not node for leaf in leaves)
     )
-    return FanIn(tuple(leaves), between)
+    return FanIn(tuple(leaves), between, axis)
+
+
+def _require_rows(node: ir.Node, axis: RowAxis) -> None:
+    """Refuse a node on the way to neurons whose rows are not where those of other weights are."""
+    if axis == "last" and (isinstance(node, ir.Conv | ir.Pool | ir.MaxPool) or _is_vectors(node)):
+        refuse(node, "linear-over-axes", "a Linear over axes reaches the same neurons", "flatten before a Linear")
+    moves = isinstance(node, ir.Reshape) and mixes_rows(node)
+    if (axis == "first" and moves) or (axis == "last" and isinstance(node, ir.Reshape)):
+        refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
+    if axis == "flat" and not (isinstance(node, ir.Reshape | ir.Scale) or _is_vectors(node)):
+        reason = "its weighted sums are reshaped before the neurons"
+        refuse(node, "reshape-before-neuron", reason, "put the neuron before what reshapes them")
+
+
+def _is_vectors(node: ir.Node) -> bool:
+    return isinstance(node, ir.Linear) and len(node.input_shape) == 1
 
 
 def keeps_sign(program: ir.Program, node: ir.Scale) -> bool:
@@ -312,8 +342,9 @@ def keeps_sign(program: ir.Program, node: ir.Scale) -> bool:
     return any(isinstance(program.by_name[source.node], ir.MaxPool) for source in node.operands)
 
 
-def _by_row(node: ir.Scale, rows: int) -> Doubles:
-    scale = np.broadcast_to(node.scale, node.shape).astype(np.float64).reshape(rows, -1)
+def _by_row(node: ir.Scale, axis: RowAxis) -> Doubles:
+    scale = rows_first(np.broadcast_to(node.scale, node.shape).astype(np.float64), axis, node.shape)
+    scale = scale.reshape(len(scale), -1)
     if not (scale == scale[:, :1]).all():
         refuse(node, "scale-per-pixel", "it scales the pixels of a channel differently", "use one value per channel")
     return scale[:, 0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar, Literal
 
 from stl_deploy.graph.program import Node, Shape
 from stl_deploy.integers.net import DECAY_ONE, WIDE, Accumulator, IntegerNeuron, Ints, Pair
@@ -29,7 +30,7 @@ class IntegerInput(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DenseNode(Node):
-    """weight ``[out, in]``, bias ``[out]`` or None.
+    """weight ``[out, in]``, bias ``[out]`` or None, on the last axis.
 
     delay, shift, enlarged: as `stl_deploy.integers.net.Dense` has them.
     """
@@ -92,6 +93,23 @@ class DelayNode(Node):
     """Each value some steps later; steps broadcasts to the shape."""
 
     steps: Ints
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GatherNode(Node):
+    """Rearranged values: ``indices`` has the output's shape and holds flat places of the input, -1 for 0."""
+
+    indices: Ints
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ProductNode(Node):
+    """Its two operands multiplied, as matrices on the last two axes or element by element, as `ir.Product` does."""
+
+    combine: ClassVar[Literal["add", "each"]] = "each"
+    operand_shapes: tuple[Shape, Shape]
+    matrices: bool = True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -14,6 +14,7 @@ from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
 from stl_deploy.integers.fan_in import FanIn, WeightedPath
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.integers.net import Ints
+from stl_deploy.integers.rows import RowAxis, rows_first
 from stl_deploy.integers.scales import WEIGHT_TOP
 
 
@@ -26,16 +27,17 @@ def late(values: NDArray[Any]) -> NDArray[Any]:
 
 def real_weights(paths: FanIn, consumer: Node) -> list[Doubles]:
     """Return the weights of every layer that reaches ``consumer``."""
-    return [real_weight(leaf, consumer) for leaf in paths.leaves]
+    return [real_weight(leaf, consumer, paths.axis) for leaf in paths.leaves]
 
 
-def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
-    """Return weights for integer input, rows first."""
+def real_weight(leaf: WeightedPath, consumer: Node, axis: RowAxis = "first") -> Doubles:
+    """Return weights for integer input, rows first; consumer: with its rows in front."""
     rows = consumer.shape[0]
     if leaf.node is None:
         weight = np.ones((rows, *(1,) * (len(consumer.shape) - 1)))
     elif isinstance(leaf.node, Scale):
-        weight = np.broadcast_to(leaf.node.scale, leaf.node.shape).astype(np.float64)
+        scale = np.broadcast_to(leaf.node.scale, leaf.node.shape).astype(np.float64)
+        weight = rows_first(scale, axis, leaf.node.shape)
     else:
         weight = leaf.node.weight.astype(np.float64)
     return weight * leaf.unit * leaf.factor.reshape(-1, *[1] * (weight.ndim - 1))

@@ -24,12 +24,14 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
@@ -201,6 +203,8 @@ def evaluate(
     state: State | None = None,
 ) -> Values:
     """Return a node's values from its sources' ``[T, B, ...]``; state: carried from step to step (None: rest)."""
+    if isinstance(node, ProductNode):
+        return _product(node, *arriving, known)
     x = _together(arriving)
     match node:
         case DenseNode() if state is not None and node.delay is not None:
@@ -216,6 +220,8 @@ def evaluate(
             return _max_pool(node, x)
         case Reshape():
             return x.reshape(*x.shape[:2], *node.shape)
+        case GatherNode():
+            return _gather(node, x)
         case DelayNode():
             return _delay(node, x, state)
         case IntegerLIF():
@@ -300,6 +306,19 @@ def _max_pool(node: MaxPoolNode, x: Values) -> Ints:
     windows = sliding_window_view(frames, node.kernel, axis=(3, 4))[:, :, :, :: node.stride[0], :: node.stride[1]]
     largest: Ints = windows.max(axis=(-2, -1))
     return largest.reshape(*x.shape[:2], *node.shape)
+
+
+def _gather(node: GatherNode, x: Values) -> Values:
+    values = x.reshape(*x.shape[:2], -1)[..., node.indices]
+    return values if (node.indices >= 0).all() else np.where(node.indices < 0, x.dtype.type(0), values)
+
+
+def _product(node: ProductNode, one: Values, other: Values, known: Mapping[str, Bounds]) -> Ints:
+    """Multiply, in the narrowest float type that holds every partial sum."""
+    low, high = known[node.name].sums
+    kind = np.float32 if max(-low, high) < 2**24 else np.float64
+    left, right = one.astype(kind), other.astype(kind)
+    return (left @ right if node.matrices else left * right).astype(np.int32)
 
 
 def _delay(node: DelayNode, x: Values, state: State | None) -> Values:

@@ -27,12 +27,14 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
     MaxPoolNode,
+    ProductNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import (
@@ -87,6 +89,8 @@ _KINDS: dict[str, type[Node]] = {
     "sum_pool": SumPoolNode,
     "max_pool": MaxPoolNode,
     "reshape": Reshape,
+    "gather": GatherNode,
+    "product": ProductNode,
     "delay": DelayNode,
     "population": IntegerLIF,
     "integrator": IntegerLI,
@@ -224,6 +228,10 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"{name} is not finite")
         return float(value)
+    if name == "matrices":
+        if not isinstance(value, bool):
+            raise ValueError(f"matrices {value!r}")
+        return value
     if name == "reset":
         if value not in RESETS:
             raise ValueError(f"reset {value!r}")
@@ -271,9 +279,12 @@ def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
             ):
                 raise ValueError(f"'{node.name}' reads '{source.node}', which does not come before it")
         arriving = {by_name[source.node].shape for source in node.operands}
-        if len(arriving) > 1:
+        if isinstance(node, ProductNode):
+            _check_product(node, [by_name[source.node].shape for source in node.operands])
+        elif len(arriving) > 1:
             raise ValueError(f"the sources of '{node.name}' differ in shape")
-        _check_node(node, next(iter(arriving), ()), accumulator.threshold_top)
+        else:
+            _check_node(node, next(iter(arriving), ()), accumulator.threshold_top)
         known[node.name] = node
     return IntegerGraph(tuple(nodes), accumulator)
 
@@ -287,9 +298,10 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
         case IntegerInput():
             require(-(2**31) < node.low <= 0 < node.high < 2**31 and node.scale > 0, "range")
         case DenseNode():
-            require(node.weight.shape == node.shape + arriving and len(arriving) == 1, "weight")
+            require(node.weight.shape == node.shape[-1:] + arriving[-1:] and len(arriving) >= 1, "weight")
+            require(node.shape[:-1] == arriving[:-1], "shape")
             _check_weight(node.weight, require)
-            require(node.bias is None or node.bias.shape == node.shape, "bias")
+            require(node.bias is None or node.bias.shape == node.shape[-1:], "bias")
         case ConvNode():
             _check_conv(node, arriving, require)
         case GainNode():
@@ -306,6 +318,9 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             require(all(max(sides) < size for size, sides in halves), "padding")
         case Reshape():
             require(node.input_shape == arriving and math.prod(arriving) == math.prod(node.shape), "input shape")
+        case GatherNode():
+            require(node.input_shape == arriving and node.indices.shape == node.shape, "indices")
+            require(-1 <= int(node.indices.min()) and int(node.indices.max()) < math.prod(arriving), "indices")
         case DelayNode():
             require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")
             require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= 10_000, "steps")
@@ -320,6 +335,21 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
         case IntegerOutput():
             require(arriving == node.shape and node.unit > 0, "shape")
+
+
+def _check_product(node: ProductNode, arriving: list[tuple[int, ...]]) -> None:
+    """Raise ValueError if two operands do not multiply to the node's shape."""
+    given = tuple(tuple(shape) for shape in node.operand_shapes)
+    if len(arriving) != 2 or given != tuple(arriving):
+        raise ValueError(f"'{node.name}' multiplies {list(given)}; {arriving} arrive")
+    one, other = given
+    if node.matrices:
+        fits = len(one) == len(other) > 1 and one[-1] == other[-2]
+        made = (*np.broadcast_shapes(one[:-2], other[:-2]), one[-2], other[-1]) if fits else ()
+    else:
+        made = np.broadcast_shapes(one, other)
+    if made != node.shape:
+        raise ValueError(f"shapes {list(one)} and {list(other)} of '{node.name}' do not multiply to {list(node.shape)}")
 
 
 def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, require: Any) -> None:

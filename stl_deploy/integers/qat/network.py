@@ -123,6 +123,8 @@ def _quantise_population(
 ) -> None:
     check_neuron(neuron)
     paths = fan_in(program, neuron, known)
+    if paths.axis != "first":
+        refuse(neuron, "linear-over-axes", "its weights are over several axes", "flatten before a Linear")
     synapses = _synapses(program, neuron, paths)
     real = real_population(neuron, real_weights(paths, neuron), split_biases(paths, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
