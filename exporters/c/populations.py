@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.exporters.c.memory import Table, narrowest
-from stl_deploy.exporters.c.plan import ByRows, Order, Value, channels_last
+from stl_deploy.exporters.c.plan import ByRows, Order, Value
 from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
 from stl_deploy.exporters.c.weights import scratch

@@ -33,7 +33,7 @@ class Products(Populations):
             value.binary,
             self._order(node),
         )
-        self._do("gather", to=made.at, from_=value.at, table=table.name, count=len(indices), some=bool((indices < 0).any()))
+        self._do("gather", to=made.at, from_=value.at, table=table.name, count=len(indices), some=-1 in indices)
         self.values[node.name] = made
 
     def _product(self, node: ProductNode) -> None:

@@ -187,7 +187,19 @@ def _of_a_step(plan: Plan) -> list[Step]:
 
 
 _WEIGHTED = ("dense", "conv_window", "conv_levels", "conv", "conv_any")
-_ORDER = ("clear", "fill", "add", "gain", "product", "multiply", *_WEIGHTED, "sum_pool", "max_pool", "or_row", "or_pool")
+_ORDER = (
+    "clear",
+    "fill",
+    "add",
+    "gain",
+    "product",
+    "multiply",
+    *_WEIGHTED,
+    "sum_pool",
+    "max_pool",
+    "or_row",
+    "or_pool",
+)
 
 BLOCKS = (32, 16, 8)
 """Pairs that a row function adds at once: what vector registers hold over all spikes of a window."""

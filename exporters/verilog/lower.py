@@ -37,12 +37,12 @@ from stl_deploy.integers.graph import (
     DelayNode,
     DenseNode,
     GainNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
-    GatherNode,
     MaxPoolNode,
     ProductNode,
     SumPoolNode,
@@ -108,11 +108,11 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
             slug="max-pool",
             remedy="pool the spikes (move the pool behind the neurons), use average pooling, or export to c",
         )
-    for node in graph.nodes:
-        if isinstance(node, GatherNode | ProductNode) or (isinstance(node, DenseNode) and len(node.shape) > 1):
+    for other in graph.nodes:
+        if isinstance(other, GatherNode | ProductNode) or (isinstance(other, DenseNode) and len(other.shape) > 1):
             raise UnsupportedError(
                 "the engine multiplies no signals, and rearranges none",
-                node=node.name,
+                node=other.name,
                 slug="kind-not-taken",
                 remedy="export to c",
             )

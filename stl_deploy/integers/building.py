@@ -190,7 +190,9 @@ class LayerwiseQuantiser:
                 bias = bias.reshape(-1, *(1,) * (len(seen.shape) - 1))
             if bias is not None:
                 bias = rows_back(bias, axis, shape)
-            population = IntegerLIF(name=node.name, shape=shape, operands=sources, neuron=_rows_back(chosen.neuron, axis, shape), bias=bias)
+            population = IntegerLIF(
+                name=node.name, shape=shape, operands=sources, neuron=_rows_back(chosen.neuron, axis, shape), bias=bias
+            )
             return [*nodes, population]
 
         def differing(chosen: Candidate, part: slice) -> int:

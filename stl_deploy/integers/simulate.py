@@ -204,7 +204,7 @@ def evaluate(
 ) -> Values:
     """Return a node's values from its sources' ``[T, B, ...]``; state: carried from step to step (None: rest)."""
     if isinstance(node, ProductNode):
-        return _product(node, *arriving, known)
+        return _product(node, arriving[0], arriving[1], known)
     x = _together(arriving)
     match node:
         case DenseNode() if state is not None and node.delay is not None:
@@ -317,8 +317,10 @@ def _product(node: ProductNode, one: Values, other: Values, known: Mapping[str, 
     """Multiply, in the narrowest float type that holds every partial sum."""
     low, high = known[node.name].sums
     kind = np.float32 if max(-low, high) < 2**24 else np.float64
-    left, right = one.astype(kind), other.astype(kind)
-    return (left @ right if node.matrices else left * right).astype(np.int32)
+    left: NDArray[Any] = one.astype(kind)
+    right: NDArray[Any] = other.astype(kind)
+    products: Ints = (np.matmul if node.matrices else np.multiply)(left, right).astype(np.int32)
+    return products
 
 
 def _delay(node: DelayNode, x: Values, state: State | None) -> Values:

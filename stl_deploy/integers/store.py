@@ -320,7 +320,7 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             require(node.input_shape == arriving and math.prod(arriving) == math.prod(node.shape), "input shape")
         case GatherNode():
             require(node.input_shape == arriving and node.indices.shape == node.shape, "indices")
-            require(-1 <= int(node.indices.min()) and int(node.indices.max()) < math.prod(arriving), "indices")
+            require(int(node.indices.min()) >= -1 and int(node.indices.max()) < math.prod(arriving), "indices")
         case DelayNode():
             require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")
             require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= 10_000, "steps")

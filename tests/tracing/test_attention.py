@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.exporters.c.compiler import find_compiler
 from stl_deploy.graph.program import Gather, Linear, Product
 from tests.tracing.held import require_held_or_refused
 
@@ -161,6 +162,12 @@ def test_blocks_are_captured_run_and_exported(kind: type[nn.Module], tmp_path: P
     net.export(tmp_path / "step.onnx", form="step")
     bill = net.energy(x).totals
     assert bill["synops_AC"] > 0
+    if find_compiler() is not None:
+        net.export(tmp_path / "c", to="c", input_grid=6)
+        compared = net.verify(tmp_path / "c", unseen.numpy(), input_grid=6).require().as_dict()["runs"]
+        own = [run for run in compared if run.get("against") == "loihi"]
+        assert own
+        assert all(run["differing"] == 0 for run in own)
 
 
 def test_spikformer_is_two_products_that_every_target_holds_or_refuses_by_node(tmp_path: Path) -> None:
@@ -176,7 +183,7 @@ def test_spikformer_is_two_products_that_every_target_holds_or_refuses_by_node(t
     assert len(list(program.of(Gather))) == 4
     layers = net.energy(x).as_dict()["layers"]
     assert {layers[product.name]["op"] for product in program.of(Product)} == {"AC"}
-    require_held_or_refused(net, x, tmp_path, {"onnx", "program"})
+    require_held_or_refused(net, x, tmp_path, {"onnx", "program", "c"})
 
 
 class Attention(nn.Module):
