@@ -30,7 +30,7 @@ from stl_deploy.exporters.verilog.plan import (
     reach_of,
     signed_bits,
 )
-from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program, Reshape
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.graph import (
     ConvNode,
@@ -119,6 +119,24 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
     return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
 
+def too_late(program: Program) -> list[UnsupportedError]:
+    """Return refusals of the nodes that read spikes or inputs more than `MOST_DELAY` steps late."""
+    found: list[UnsupportedError] = []
+    late: dict[str, int] = {}
+    for node in program.nodes:
+        steps = max((late.get(source.node, 0) + source.delay for source in node.operands), default=0)
+        if isinstance(node, Neuron | Output) and steps > MOST_DELAY:
+            found.append(_late(node.name, steps))
+        uniform = isinstance(node, Delay) and node.steps.size and (node.steps == node.steps.flat[0]).all()
+        late[node.name] = 0 if isinstance(node, Neuron) else steps + (int(node.steps.flat[0]) if uniform else 0)
+    return found
+
+
+def _late(node: str, steps: int) -> UnsupportedError:
+    reason = f"it reads {steps} steps late: expected at most {MOST_DELAY}"
+    return UnsupportedError(reason, node=node, slug="late", remedy="put neurons between, or shorten delays")
+
+
 def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
     """Return the lanes, by default the largest power of two up to 8 that the largest layer fills; raise InputError."""
     largest = max(math.prod(node.shape) for node in graph.nodes if isinstance(node, IntegerLIF | IntegerLI))
@@ -181,13 +199,12 @@ class _Lowering:
         def follow(node: Node, after: tuple[Node, ...], delay: int) -> Iterator[Way]:
             nonlocal followed
             followed += 1
-            if followed > MOST_WAYS or delay > MOST_DELAY:
-                many = (
-                    f"more than {MOST_WAYS} ways lead to it" if delay <= MOST_DELAY else f"it reads {delay} steps late"
-                )
-                raise UnsupportedError(
-                    many, node=layer.name, slug="ways", remedy="put neurons between, or shorten delays"
-                )
+            if delay > MOST_DELAY:
+                raise _late(layer.name, delay)
+            if followed > MOST_WAYS:
+                reason = f"more than {MOST_WAYS} ways lead to it"
+                remedy = "put neurons between, or shorten delays"
+                raise UnsupportedError(reason, node=layer.name, slug="ways", remedy=remedy)
             if isinstance(node, IntegerLIF | IntegerInput):
                 yield Way(node, after, delay)
                 return

@@ -18,7 +18,7 @@ from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import Device, device_of
 from stl_deploy.exporters.verilog.fits import loaded_blocks, memory_bits, ram_blocks, require_fits
 from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
-from stl_deploy.exporters.verilog.lower import check_lanes, make_plan
+from stl_deploy.exporters.verilog.lower import check_lanes, make_plan, too_late
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.exporters.verilog.render import PREFIX, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
@@ -99,7 +99,7 @@ def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
     """Return what integers hold and the engine does not."""
     engine = "the engine"
     several, adapting = one_spike_only(program, engine), fixed_thresholds_only(program, engine)
-    return [*several, *adapting, *first_rows_only(program, engine)]
+    return [*several, *adapting, *first_rows_only(program, engine), *too_late(program)]
 
 
 class VerilogFormat(Format):

@@ -6,7 +6,7 @@ spike, and all later ones follow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -280,16 +280,25 @@ def _with_margin(node: NodeParity, program: Program, x: NetworkInput) -> NodePar
     return replace(node, first=replace(first, margin=margin))
 
 
+_NAMED = 8
+"""Layers that a warning names; of more it gives the number."""
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def rate_warnings(rates: Mapping[str, float]) -> tuple[str, ...]:
     """Warn of layers whose spikes prove nothing: silent or saturated ones, by spikes per neuron and step."""
     silent, full = ([name for name, rate in rates.items() if rate == bound] for bound in (0, 1))
     warnings = []
     if silent:
         warnings.append(
-            f"no spike in {', '.join(silent)} on x: a silent layer proves nothing; give input that drives it"
+            f"no spike in {_first_of(silent)} on x: a silent layer proves nothing; give input that drives it"
         )
     if full:
         warnings.append(
-            f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing"
+            f"every neuron of {_first_of(full)} spikes at every step on x: a saturated layer proves nothing"
         )
     return tuple(warnings)

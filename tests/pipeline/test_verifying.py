@@ -17,6 +17,7 @@ from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.targets import registry
+from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.verbs.artifacts import verify
 
 
@@ -167,3 +168,10 @@ def test_the_synapses_of_integer_layers_are_counted(run_dir: Path) -> None:
     rows = {row["node"]: row for row in verbs.show(run_dir / "net.net")}
     assert (rows["lif1"]["parameters"], rows["lif1"]["synapses"]) == (8 * 9 + 8, 8 * 22**2)
     assert (rows["lif3"]["parameters"], rows["lif3"]["synapses"]) == (48 * 40, 48 * 40)
+
+
+def test_a_warning_names_eight_layers_at_most() -> None:
+    (silent,) = rate_warnings({f"lif{number}": 0.0 for number in range(1_500)})
+    assert silent.startswith("no spike in lif0, lif1, lif2, lif3, lif4, lif5, lif6, lif7 and 1,492 more on x: ")
+    (full,) = rate_warnings({f"lif{number}": 1.0 for number in range(8)})
+    assert full.startswith("every neuron of lif0, lif1, lif2, lif3, lif4, lif5, lif6, lif7 spikes at every step")

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nir
 import numpy as np
 import pytest
 
 from stl_deploy.energy.chips.fpga import energy_range
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
 from stl_deploy.exporters.verilog.devices import DEVICES
@@ -34,6 +36,7 @@ from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME
 from tests.exporters.netx.programs import Builder, F, events
+from tests.graph.nets import bare, chain, lif
 
 needs_simulator = pytest.mark.skipif(not simulators(), reason=MISSING)
 RNG = np.random.default_rng
@@ -318,3 +321,19 @@ def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
     assert found.used["single_port_rams"] == loaded_blocks(design.plan, DEVICES["up5k"])[0] == 1
     assert found.clock_hz > 10e6
     assert Path(found.bitstream).stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("steps", [255, 256])
+def test_a_delay_that_is_too_long_is_refused_by_the_check_already(steps: int) -> None:
+    """Delays of nodes and of layers behind each other add up to 255 steps at most between neurons."""
+    late = bare(nir.Delay, delay=np.full((3,), (steps - 100) * 1e-4, F))
+    later = bare(nir.Delay, delay=np.full((3,), 100 * 1e-4, F))
+    program = lower(chain((3,), late, nir.Linear(np.eye(3, dtype=F)), later, lif((3,), theta=1.0), later))
+    errors = [finding for finding in VerilogFormat().check(program) if finding.severity == "error"]
+    assert [(finding.node, finding.slug) for finding in errors] == ([("n3", "late")] if steps > 255 else [])
+    x = np.ones((2, 1, 3), F)
+    if errors:
+        with pytest.raises(UnsupportedError, match="it reads 256 steps late: expected at most 255"):
+            make_plan(choose(program, x).graph)
+    else:
+        make_plan(choose(program, x).graph)
