@@ -127,8 +127,9 @@ def too_late(program: Program) -> list[UnsupportedError]:
         steps = max((late.get(source.node, 0) + source.delay for source in node.operands), default=0)
         if isinstance(node, Neuron | Output) and steps > MOST_DELAY:
             found.append(_late(node.name, steps))
-        uniform = isinstance(node, Delay) and node.steps.size and (node.steps == node.steps.flat[0]).all()
-        late[node.name] = 0 if isinstance(node, Neuron) else steps + (int(node.steps.flat[0]) if uniform else 0)
+        if isinstance(node, Delay) and (node.steps == node.steps.min()).all():
+            steps += int(node.steps.min())  # unequal delays are ways of their own
+        late[node.name] = 0 if isinstance(node, Neuron) else steps
     return found
 
 

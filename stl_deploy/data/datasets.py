@@ -110,6 +110,9 @@ def load_dataset(config: DatasetConfig, raw: Raw | None = None) -> Dataset:
     for name, split in splits.items():
         if not len(split):
             remedy = "smaller test_fraction or validation_fraction" if name == "train" else f"larger {name}_fraction"
+            groups = 0 if raw.groups is None else len(np.unique(raw.groups))
+            if groups:
+                remedy += f", or more groups: found {groups}, each of which goes into one split"
             raise InputError(f"dataset {config.name}: the {name} split is empty; use a {remedy}")
     _check_colours(config, splits["train"])
     return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)

@@ -105,7 +105,9 @@ def _is_record(record: Any, number: int, first: Any) -> bool:
     """Return whether this is a record of training for epoch ``number``, of the layers of the ``first`` record."""
     if not isinstance(record, dict) or record.get("epoch") != number:
         return False
-    if not isinstance(record.get("matmul", ""), str) or not all(_is_number(record.get(key)) for key in _NUMBERS):
+    if not isinstance(record.get("matmul", ""), str) or not _is_number(record.get("threads", 1)):
+        return False
+    if not all(_is_number(record.get(key)) for key in _NUMBERS):
         return False
     layers: list[Any] = [record.get(key) for key in (*_BY_LAYER, "thresholds")]
     if [_names(values) for values in layers] != [_names(first.get(key)) for key in (*_BY_LAYER, "thresholds")]:

@@ -48,8 +48,8 @@ from stl_deploy.training.tensorboard import Board
 
 Record = dict[str, Any]
 """One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr, matmul (torch's
-setting for float32 products), rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent
-and saturated {layer: share of neurons}, seconds."""
+setting for float32 products), threads (torch's), rates {layer: spikes per neuron per step}, thresholds {layer: {min,
+mean, max}}, silent and saturated {layer: share of neurons}, seconds."""
 Progress = Callable[[Record], None]
 """Called after each epoch, when its checkpoint is written."""
 
@@ -295,6 +295,7 @@ def train_epoch(
         "validation_accuracy": validation.accuracy,
         "lr": rate(0.0),
         "matmul": matmul,
+        "threads": torch.get_num_threads(),
         "rates": results["rates"],
         "thresholds": results["thresholds"],
         "silent": results["silent"],

@@ -711,3 +711,10 @@ def test_every_format_of_images_is_read(tmp_path, suffix):
     _, (array,) = read_image(tmp_path / f"x.{suffix}", "grey")
     assert array.shape == (1, 5, 6)
     assert (abs(array.astype(int) - 200) < 4).all()
+
+
+def test_too_few_groups_for_the_splits_are_named(tmp_path):
+    path = _npz(tmp_path / "a.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, group=np.arange(40) // 20)
+    config = _config("npz", path, validation_fraction=0.2, test_fraction=0.2, encoder="direct")
+    with pytest.raises(InputError, match=r"split is empty; use a larger .*_fraction, or more groups: found 2, each"):
+        load_dataset(config)

@@ -300,3 +300,22 @@ def test_spikes_that_leave_a_step_later():
     result = run(lower(net, Dialect(emit="next_step")), steps([1], [0], [1]), record=["n0"])
     assert result.recorded["n0"].ravel().tolist() == [1, 0, 1]
     assert result.y.ravel().tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("v_leak", [0.0, 0.25])
+@pytest.mark.parametrize("tau", [20e-3, 10e-3, 3.3e-3])
+def test_an_integrator_in_norses_order_of_operations_differs_by_rounding_alone(tau, v_leak):
+    """Norse: v + dt/tau·((v_leak - v) + i) in float32; a graph: decay·v + gain·i."""
+    x = np.random.default_rng(1).normal(size=(1000, 2, 8)).astype(np.float32)
+    node = bare(
+        nir.LI, tau=np.full(8, tau, np.float32), r=np.ones(8, np.float32), v_leak=np.full(8, v_leak, np.float32)
+    )
+    y = run(lower(chain([8], node), Dialect(dt=1e-3, start="v_leak")), x).y
+    v, rate = np.full((2, 8), np.float32(v_leak)), np.float32(1e-3) / np.float32(tau)
+    expected = np.empty_like(x)
+    for step, current in enumerate(x):
+        v = v + rate * ((np.float32(v_leak) - v) + current)
+        expected[step] = v
+    assert not np.array_equal(y, expected)
+    assert np.abs(y - expected).max() < 1e-6 * np.abs(expected).max()
+    assert np.median(np.abs(y - expected) / np.spacing(np.abs(expected))) <= 8

@@ -72,6 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[s
         ("thresholds", {"lif1": 1.0, "lif2": 1.0}),
         ("silent", {}),
         ("matmul", 3),
+        ("threads", "two"),
     ],
 )
 def test_records_that_training_never_wrote_are_a_sentence(

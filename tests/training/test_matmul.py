@@ -128,6 +128,7 @@ def test_training_uses_it_and_validation_does_not(tiny, tmp_path, monkeypatch):
     watch("augment")  # of every batch that is trained on
     watch("evaluate")
     train(apply_overrides(tiny, ["train.matmul=medium", "train.epochs=1"]), tmp_path)
-    assert json.loads((tmp_path / "metrics.jsonl").read_text())["matmul"] == "medium"
+    record = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (record["matmul"], record["threads"]) == ("medium", torch.get_num_threads())
     assert seen == {"augment": {"medium"}, "evaluate": {"highest"}}
     assert load_file(tmp_path / "model.safetensors")
