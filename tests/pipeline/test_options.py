@@ -119,6 +119,8 @@ def test_methods_make_no_temporary_files_of_their_own(
     assert net.verify(tmp_path / "net.onnx").require().runs[0].differing == 0
     assert net.energy(x, labels=[0, 1, 2, 0], prices=["horowitz45_fp32"]).totals["spikes"] > 0
     assert net.quantised(x).graph().program.nodes
+    assert net.module().program().nodes
+    assert net.evaluate([(np.asarray(x), np.array([0, 1, 2, 0]))], time="first").samples == 4
     net.stream().step(np.asarray(x)[0])
     repr(net), str(net), net.rows
 
