@@ -1,0 +1,151 @@
+"""Count the rooms (folders of the product) that an array passes through, and how often it comes back to one.
+
+A walk is the sequence of calls that are given an array, a tensor or a Program. A step that repeats one between the same
+two rooms is counted once, so that loops over layers and steps do not count. A return is a step into a room that the
+walk has been in before.
+
+    python -m benchmarks.walks [digits] [export] [energy]
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("stl_deploy", "exporters", "energy")
+ARGUMENTS = 6
+"""Arguments of a call that are looked at."""
+
+
+class Walk:
+    """Rooms in the order of their first entry, and the steps between them."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, None] = {}
+        self.steps: dict[tuple[str, str], bool] = {}
+        self._here = ""
+        self._room_of: dict[str, str] = {}
+
+    @property
+    def returns(self) -> int:
+        """Steps into a room that the walk had been in."""
+        return sum(self.steps.values())
+
+    def follow(self, call: Callable[[], object]) -> None:
+        """Make the call and record its walk."""
+        threading.setprofile(self._called)
+        sys.setprofile(self._called)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+    def _called(self, frame: FrameType, event: str, _argument: Any) -> None:
+        if event != "call":
+            return
+        file = frame.f_code.co_filename
+        room = self._room_of.get(file)
+        if room is None:
+            room = self._room_of[file] = _room(file)
+        if not room or room == self._here or not _carries(frame):
+            return
+        if self._here:
+            self.steps.setdefault((self._here, room), room in self.rooms)
+        self.rooms[room] = None
+        self._here = room
+
+
+def _room(file: str) -> str:
+    path = Path(file)
+    if not path.is_relative_to(ROOT):
+        return ""
+    folder = path.relative_to(ROOT).parent
+    return str(folder) if folder.parts and folder.parts[0] in PRODUCT else ""
+
+
+def _carries(frame: FrameType) -> bool:
+    code = frame.f_code
+    for name in code.co_varnames[: min(ARGUMENTS, code.co_argcount + code.co_kwonlyargcount)]:
+        value = frame.f_locals.get(name)
+        kind = type(value).__name__
+        if kind in ("ndarray", "Tensor", "Program", "SpikingGraph"):
+            return True
+    return False
+
+
+def _network() -> Any:
+    import torch
+
+    import stl_deploy as stl
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 12), stl.LIF((12,)), torch.nn.Linear(12, 4), stl.LIF((4,)))
+    x = 4 * np.random.default_rng(0).random((8, 4, 16), np.float32)
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.layers(x)
+            return out
+
+    return stl.capture(Net(), torch.from_numpy(x))
+
+
+def walk_export() -> Walk:
+    """Follow a captured network into an ONNX file."""
+    net, walk = _network(), Walk()
+    with TemporaryDirectory() as folder:
+        walk.follow(lambda: net.export(Path(folder) / "net.onnx"))
+    return walk
+
+
+def walk_energy() -> Walk:
+    """Follow a captured network to its joules."""
+    net, walk = _network(), Walk()
+    walk.follow(lambda: net.energy(net.sample))
+    return walk
+
+
+def walk_digits() -> Walk:
+    """Follow one epoch of `run digits`, from data to report."""
+    from stl_deploy.cli import main
+
+    walk = Walk()
+    with TemporaryDirectory() as folder:
+        given = ["run", "digits", "-o", f"{folder}/digits", "--set", "train.epochs=1", "-q"]
+
+        def call() -> None:
+            sys.argv = ["stl-deploy", *given]
+            try:
+                main()
+            except SystemExit as end:
+                assert not end.code, end.code
+
+        walk.follow(call)
+    return walk
+
+
+WALKS = {"digits": walk_digits, "export": walk_export, "energy": walk_energy}
+
+
+def main() -> None:
+    """Print rooms and returns of the walks named."""
+    for name in sys.argv[1:] or WALKS:
+        walk = WALKS[name]()
+        print(f"{name}: {len(walk.rooms)} rooms, {walk.returns} returns: {' > '.join(walk.rooms)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Calls of the command line on one hand-made network, and what each leaves: exit code, JSON, text and files.
+
+    python -m tests.pipeline.golden_verbs          # records tests/pipeline/golden_verbs.json anew
+
+Weights are eighths and thresholds halves, so that every sum is exact on every machine. Paths, hashes, versions, times
+and sizes are masked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from stl_deploy import __version__
+from stl_deploy.cli import main
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.patch import to_graph
+from stl_deploy.graph.program import DT, Input, Linear, Neuron, Node, Operand, Output, Program
+
+FILE = Path(__file__).with_suffix(".json")
+CALLS = (
+    "show DIR/net.nir --json",
+    "check DIR/net.nir --target nir --target onnx --target netx --target c --json",
+    "check DIR/net.nir --target speck --json",
+    "simulate DIR/net.nir --input DIR/x.npz --backend reference -o DIR/y.npz --record --json",
+    "simulate DIR/net.nir --input DIR/x.npz --backend loihi -o DIR/y8.npz --json",
+    "fold DIR/net.nir --thresholds weights -o DIR/folded.nir --json",
+    "export DIR/net.nir --to onnx -o DIR/net.onnx --input DIR/x.npz --json",
+    "export DIR/net.nir --to nir -o DIR/again.nir --input DIR/x.npz --json",
+    "export DIR/net.nir --to netx -o DIR/net.net --input DIR/x.npz --json",
+    "export DIR/net.nir --to c -o DIR/c --input DIR/x.npz --no-verify --json",
+    "show DIR/net.net --json",
+    "check DIR/net.onnx --json",
+    "verify DIR/net.nir --against DIR/net.onnx --against DIR/again.nir --input DIR/x.npz --json",
+    "energy DIR/net.nir --input DIR/x.npz --json",
+    "show DIR/none.nir --json",
+    "simulate DIR/net.nir --input DIR/x.npz --backend nobody -o DIR/n.npz",
+    "export DIR/net.nir --to onx -o DIR/n.onnx",
+    "exprot DIR/net.nir",
+)
+KEYS_ONLY = ("energy",)
+"""Verbs whose numbers follow price lists: only the keys of their JSON are recorded."""
+
+
+def network() -> Program:
+    """Two layers of neurons, 8 inputs and 3 outputs."""
+    rng = np.random.default_rng(5)
+
+    def weight(rows: int, columns: int) -> Any:
+        return (rng.integers(-8, 16, (rows, columns)) / 8).astype(np.float32)
+
+    half = np.float32(0.5)
+    nodes: tuple[Node, ...] = (
+        Input(name="input", shape=(8,), operands=()),
+        Linear(name="fc1", shape=(6,), operands=(Operand("input"),), weight=weight(6, 8), bias=None, input_shape=(8,)),
+        Neuron(name="lif1", shape=(6,), operands=(Operand("fc1"),), decay=half, threshold=np.float32(1.5)),
+        Linear(name="fc2", shape=(3,), operands=(Operand("lif1"),), weight=weight(3, 6), bias=None, input_shape=(6,)),
+        Neuron(name="lif2", shape=(3,), operands=(Operand("fc2"),), decay=half, threshold=np.float32(1)),
+        Output(name="output", shape=(3,), operands=(Operand("lif2"),)),
+    )
+    return Program(nodes, DT, {"input": {"coding": "spikes", "fraction_bits": 0, "max": 1.0}})
+
+
+def outcomes(folder: Path) -> dict[str, Any]:
+    """Make every call in ``folder``, in order; return what each left, by the call."""
+    write_nir(to_graph(network()).graph, folder / "net.nir")
+    rng = np.random.default_rng(6)
+    np.savez(folder / "x.npz", x=rng.integers(0, 2, (12, 5, 8)).astype(np.float32), y=np.arange(5) % 3)
+    found = {}
+    for call in CALLS:
+        before = set(folder.rglob("*"))
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main(call.replace("DIR", str(folder)).split())
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 1
+        short = call.split()[0] in KEYS_ONLY
+        contents = json.loads(out.getvalue()) if out.getvalue() else None
+        found[call] = {
+            "code": code,
+            "json": _keys(contents) if short else _masked(contents, folder),
+            "text": [] if short else [_masked(line.rstrip(), folder) for line in err.getvalue().splitlines()],
+            "files": sorted(str(path.relative_to(folder)) for path in set(folder.rglob("*")) - before),
+        }
+    return found
+
+
+def _masked(value: Any, folder: Path) -> Any:
+    if isinstance(value, Mapping):
+        masked = {_masked(key, folder): _masked(item, folder) for key, item in value.items()}
+        return {
+            key: "MASKED" if key in ("versions", "threads", "bytes", "seconds") else item
+            for key, item in masked.items()
+        }
+    if isinstance(value, list):
+        return [_masked(item, folder) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, str):
+        text = value.replace(str(folder), "DIR").replace(__version__, "VERSION")
+        text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
+        return re.sub(r"\b\d[\d.,]* (s|ms|kB|KiB|MB|MiB|B|bytes)\b", r"# \1", text)
+    return value
+
+
+def _keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _keys(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_keys(value[0])] if value else []
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as temporary:
+        FILE.write_text(json.dumps(outcomes(Path(temporary)), indent=1, ensure_ascii=False) + "\n")
+    print(f"written: {FILE}")

@@ -1,0 +1,21 @@
+"""Every verb's exit code, JSON, text and files, as recorded by `tests.pipeline.golden_verbs`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.golden_verbs import CALLS, FILE, outcomes
+
+GOLDEN = json.loads(FILE.read_text())
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return outcomes(Path(tmp_path_factory.mktemp("golden")))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_verb_leaves_what_was_recorded(call: str, found: dict[str, Any]) -> None:
+    assert found[call] == GOLDEN[call]
