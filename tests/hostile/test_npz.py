@@ -2,13 +2,19 @@
 
 import io
 import resource
+import tracemalloc
 import zipfile
 
+import nir
 import numpy as np
 import pytest
 
 from stl_deploy._util.files import read_inputs, read_npz, write_npz
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.verbs.artifacts import simulate
+from stl_deploy.verbs.energy_of import energy
+from tests.graph.nets import chain, lif
 
 
 def _npy(array):
@@ -147,3 +153,24 @@ def test_numbers_that_float32_does_not_hold_are_told(tmp_path):
         np.savez(tmp_path / "x.npz", x=np.array([[[0, number]]]))
         with pytest.raises(InputError, match=rf"'x': expected integers up to 2\^24, .*; found {number}$"):
             read_inputs(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("verb", ["simulate", "energy"])
+def test_values_of_a_byte_become_floats_a_few_samples_at_a_time(tmp_path, verb):
+    rng = np.random.default_rng(0)
+    x = np.zeros((100, 1000, 256), bool)
+    x[::9, :, ::50] = True
+    write_npz(tmp_path / "x.npz", {"x": x})
+    graph = chain((256,), nir.Linear(rng.normal(size=(4, 256)).astype(np.float32)), lif((4,)))
+    write_nir(graph, tmp_path / "net.nir")
+    options = {"input_file": tmp_path / "x.npz", "dialect": "spec"}
+    tracemalloc.start()
+    try:
+        if verb == "simulate":
+            simulate(tmp_path / "net.nir", output=tmp_path / "y.npz", backend="reference", **options)
+        else:
+            energy(tmp_path / "net.nir", **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert x.nbytes < peak < 4 * x.nbytes  # with all of it in float32: five times
