@@ -158,6 +158,7 @@ class _Lowering:
         self.pools = {pool.name: pool for pool in map(self._pool, self._layers()) if pool is not None}
         self.ways = {node.name: tuple(self._ways(node)) for node in self._layers()}
         self.weight_bits = self._weight_bits()
+        self.biases: dict[str, NDArray[np.int64]] = {}
 
     def _output(self) -> Node:
         """Return the layer that emits: potentials themselves, or a layer of sums of its own."""
@@ -292,6 +293,8 @@ class _Lowering:
                 made_scans += [Scan(None, 0, layer.name, made, True) for made in constant(values, to, self.weight_bits)]
             else:
                 biases[0] = biases.get(0, 0) + values
+        if not filtered and (of_pass := biases.pop(0, None)) is not None:
+            self.biases[layer.name] = of_pass
         for delay, values in biases.items():
             made_scans += [Scan(None, delay, layer.name, made) for made in constant(values, to, self.weight_bits)]
         return [scan for scan in made_scans if any(scan.map.rows) and any(scan.map.columns)]
@@ -329,6 +332,7 @@ class _Lowering:
             v for node in populations for v in (node.neuron.drop, node.neuron.v_reset) if v is not None and v.any()
         ]
         value = max((signed_bits(v.astype(np.int64)) for v in values), default=0)
+        bias = max((signed_bits(values) for values in self.biases.values() if values.any()), default=0)
         keeps = any(not isinstance(decay, int) for node in self._layers() for decay in _decays(node))
         source = self.graph.input
         magnitude = max(-source.low, source.high)
@@ -340,14 +344,16 @@ class _Lowering:
         farthest = max(reach.farthest for reach in reaches.values())
         state = 32 if clip else 1 + bits(farthest)
         potentials = isinstance(self.output, IntegerLI)
-        state = max(state, threshold + STATE_SHIFT + 1, value + STATE_SHIFT + 1, self.weight_bits + STATE_SHIFT + 1)
-        total = threshold + value + (26 if keeps else 0)
+        widest = max(threshold + 1, value + 1, bias + 1, self.weight_bits + 1)
+        state = max(state, widest + STATE_SHIFT)
+        total = threshold + value + (26 if keeps else 0) + bias
         return Widths(
             weight=self.weight_bits,
             state=state,
             clip=clip,
             threshold=threshold,
             value=value,
+            bias=bias,
             keeps=keeps,
             loads=-(-total // self.weight_bits),
             input=1 + bits(magnitude),
@@ -385,7 +391,7 @@ class _Lowering:
         )
 
     def _parameters(self, node: Node, neuron: IntegerNeuron | None, layout: Layout, widths: Widths) -> Lanes:
-        """Return threshold, reset value and kept fractions of each neuron, in words of weights."""
+        """Return threshold, reset value, kept fractions and bias of each neuron, in words of weights."""
 
         def spread(values: int | Ints | None) -> Lanes:
             whole = np.broadcast_to(0 if values is None else values, node.shape)
@@ -401,6 +407,9 @@ class _Lowering:
             v_decay, i_decay = _decays(node)
             packed |= (DECAY_ONE - spread(v_decay)) << at
             packed |= (DECAY_ONE - spread(i_decay)) << (at + 13)
+            at += 26
+        if widths.bias and node.name in self.biases:
+            packed |= (layout.spread(self.biases[node.name]) & ((1 << widths.bias) - 1)) << at
         return words_of(packed, widths.weight, widths.loads)
 
 

@@ -183,6 +183,7 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
         "THRESH_BITS": widths.threshold,
         "VALUE_BITS": widths.value,
         "KEEP_BITS": 13 if widths.keeps else 0,
+        "BIAS_BITS": widths.bias,
         "LOADS": widths.loads,
         "IN_BITS": widths.input,
         "OUT_BITS": widths.output,

@@ -145,6 +145,7 @@ class Widths:
     clip: bool
     threshold: int
     value: int
+    bias: int
     keeps: bool
     loads: int
     input: int

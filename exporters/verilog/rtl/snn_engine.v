@@ -21,6 +21,7 @@ module snn_engine #(
     parameter THRESH_BITS  = 17,
     parameter VALUE_BITS   = 0,   // of what a reset takes off or sets, with sign; 0: no layer has any
     parameter KEEP_BITS    = 0,   // 13: what states keep stands with each neuron; 0: one number a layer
+    parameter BIAS_BITS    = 0,   // of what is added to a potential in each step, with sign
     parameter LOADS        = 3,   // words of parameters for each word of potentials
     parameter IN_BITS      = 2,   // of an input, with sign
     parameter IN_SIGNED    = 0,   // 1: inputs can be below 0
@@ -390,19 +391,27 @@ module snn_engine #(
 
             // Parameters come WEIGHT_BITS at a time, the lowest first, while the word before is at work. The last stays
             // at the memory's output.
-            reg [LOAD_BITS-1:0] coming, parameters;
+            reg  [LOAD_BITS-1:0] coming, parameters;
+            wire [LOAD_BITS-1:0] arrived = shift_in(weight, coming);
             always @(posedge clk) begin
-                if (loading) coming <= shift_in(weight, coming);
-                if (turn) parameters <= shift_in(weight, coming);
+                if (loading) coming <= arrived;
+                if (turn) parameters <= arrived;
             end
             wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
-            wire signed [STATE_BITS-1:0] value;
+            wire signed [STATE_BITS-1:0] value, bias;
             wire keeps;
             if (VALUE_BITS > 0) begin : has_value
                 wire [VALUE_BITS-1:0] bits = parameters[THRESH_BITS+:VALUE_BITS];
                 assign value = {{STATE_BITS - VALUE_BITS - 6{bits[VALUE_BITS-1]}}, bits, 6'd0};
             end else begin : no_value
                 assign value = {STATE_BITS{1'b0}};
+            end
+            if (BIAS_BITS > 0) begin : has_bias  // a primed potential comes in the clock of its parameters
+                wire [LOAD_BITS-1:0] own_parameters = primed ? arrived : parameters;
+                wire [BIAS_BITS-1:0] bits = own_parameters[THRESH_BITS+VALUE_BITS+2*KEEP_BITS+:BIAS_BITS];
+                assign bias = {{STATE_BITS - BIAS_BITS - 6{bits[BIAS_BITS-1]}}, bits, 6'd0};
+            end else begin : no_bias
+                assign bias = {STATE_BITS{1'b0}};
             end
             if (KEEP_BITS > 0) begin : has_keeps
                 wire [12:0] of_neuron = leaking_current ? parameters[THRESH_BITS+VALUE_BITS+13+:13]
@@ -414,7 +423,7 @@ module snn_engine #(
 
             // The potential of this step, and what a spike makes of it: nothing is left of it to leak, or 'value' is
             // set or taken off, in one more clock.
-            wire signed [STATE_BITS-1:0] potential = filtered ? read + own : read;
+            wire signed [STATE_BITS-1:0] potential = read + (filtered ? own : bias);
             wire put_back = late && !subtracts && was_fired_known && spike_q[n];
             wire signed [STATE_BITS-1:0] now = clip(put_back ? value : potential, 1'b0);
             assign fired_next[n] = spiking && above(own, threshold);

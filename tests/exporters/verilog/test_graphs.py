@@ -116,6 +116,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
     assert {(one.soft, one.late) for one in passes} == {(a, b) for a in (False, True) for b in (False, True)}
     assert any(width.clip for width in widths)
     assert any(width.keeps for width in widths)
+    assert any(width.bias and len(design.plan.passes) > 1 for design, width in zip(designs, widths, strict=True))
     assert any(design.plan.graph.input.low < 0 for design in designs)
     assert {scan.source is None for scan in scans} == {False, True}
     assert any(scan.delay > 0 for scan in scans)
@@ -135,6 +136,7 @@ BROKEN = {
         "held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS;",
         "held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS - 1;",
     ),
+    "the bias of the word before": ("primed ? arrived : parameters", "parameters"),
     "a pool of its window's last word": ("pooled_next = pooled | spike_q", "pooled_next = spike_q"),
     "every input counts as 1": ("from_input ? input_q : IN_ONE", "IN_ONE"),
     "no rest between samples": ("state <= rested || in_first ? CLEAR : LOOK;", "state <= LOOK;"),
