@@ -367,6 +367,8 @@ class _Lowering:
         layout = self.layouts[node.name]
         v_decay, i_decay = _decays(node)
         neuron = node.neuron if isinstance(node, IntegerLIF) else None
+        soft = neuron is not None and neuron.reset.startswith("subtract")
+        takes_nothing = neuron is None or neuron.drop is None or not neuron.drop.any()
         parameters = self._parameters(node, neuron, layout, widths)
         repeat = layout.words
         for period in (1, layout.groups):
@@ -383,8 +385,8 @@ class _Lowering:
             filtered=not _forgets(i_decay),
             spiking=neuron is not None,
             emits=node is self.output,
-            soft=neuron is not None and neuron.reset.startswith("subtract"),
-            late=neuron is not None and neuron.delayed_reset,
+            soft=soft,
+            late=neuron is not None and neuron.delayed_reset and not (soft and takes_nothing),
             keep=_kept(v_decay),
             filter_keep=_kept(i_decay),
             by_neuron=widths.keeps,

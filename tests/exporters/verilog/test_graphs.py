@@ -18,8 +18,9 @@ from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.render import PREFIX, render
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
-from stl_deploy.integers.graph import IntegerGraph, IntegerLI, IntegerLIF
-from stl_deploy.integers.net import WIDE
+from stl_deploy.graph.program import Operand
+from stl_deploy.integers.graph import GainNode, IntegerGraph, IntegerInput, IntegerLI, IntegerLIF, IntegerOutput
+from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 from tests.exporters.c.graphs import Grower
@@ -104,6 +105,33 @@ def test_clocks_are_computed_as_they_are_simulated() -> None:
     for seed, design, x in cheap(0, 10):
         _, simulated = design.run(x)
         assert abs(int(clocks_of(design.plan, x).sum()) - simulated) < 0.05 * simulated + 40, seed
+
+
+@needs_simulator
+@pytest.mark.parametrize("drop", [0, 3])
+def test_a_late_reset_that_takes_nothing_leaves_the_leak_alone(drop: int) -> None:
+    """In 64ths, half kept, 384 as threshold: 320, 480, 560, 600; with a drop of 3 320, 480, 240 - 192 + 320, 504."""
+    neuron = IntegerNeuron(
+        v_decay=2048,
+        threshold=np.full((), 6, np.int32),
+        reset="subtract_delayed",
+        drop=np.full((), drop, np.int32),
+    )
+    graph = IntegerGraph(
+        (
+            IntegerInput(name="in", shape=(1,), operands=(), low=0, high=1, scale=1.0),
+            GainNode(name="gain", shape=(1,), operands=(Operand("in"),), weight=np.full((), 5, np.int32)),
+            IntegerLIF(name="lif", shape=(1,), operands=(Operand("gain"),), neuron=neuron, bias=None),
+            IntegerOutput(name="out", shape=(1,), operands=(Operand("lif"),), unit=1.0),
+        ),
+        WIDE,
+    )
+    x = np.ones((4, 1, 1), np.int32)
+    plan = make_plan(graph)
+    design = Simulation(render(plan, About(prefix=PREFIX)), plan)
+    ours, _ = design.run(x, simulator=simulators()[-1])
+    assert ours.y[:, 0, 0].tolist() == ([0, 1, 1, 1] if drop == 0 else [0, 1, 0, 1])
+    np.testing.assert_array_equal(ours.y, simulate(graph, x).y)
 
 
 def test_the_random_graphs_are_worth_comparing() -> None:
