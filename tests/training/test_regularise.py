@@ -5,6 +5,7 @@ import pytest
 import torch
 import yaml
 
+from stl_deploy._util.console import Console
 from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import load_dataset
@@ -14,6 +15,7 @@ from stl_deploy.graph.run import run
 from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.runs.train import fit
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.loop import train
@@ -98,7 +100,21 @@ def test_training_goes_to_the_rate_and_below_the_budget(tiny, tmp_path):
         return float(charge.synops)
 
     unbound = train(base, tmp_path / "unbound")
+    assert unbound.synops is None
     budget = 0.85 * synops(unbound, base)
     bound = train(apply_overrides(base, [f"train.synop_budget={budget}"]), tmp_path / "bound")
     assert synops(bound, base) < 0.95 * synops(unbound, base)
+    assert bound.synops == pytest.approx(synops(bound, base))
     assert evaluate(bound.network, load_dataset(base.dataset).test, base).accuracy > 0.6
+
+
+@pytest.mark.parametrize("budget", [1, 1e9])
+def test_a_budget_that_training_misses_is_a_warning_with_both_numbers(tiny, tmp_path, capsys, budget):
+    config = apply_overrides(tiny, ["train.epochs=1", f"train.synop_budget={budget}"])
+    options = {"resume": False, "overwrite": False, "say": Console()}
+    fit(config, tmp_path / "run", **options)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert ("train.synop_budget is missed: expected at most 1 synaptic events per sample; found " in printed) == (
+        budget == 1
+    )
+    assert ("missed" in printed) == (budget == 1)
