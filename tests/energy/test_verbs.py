@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import nir
@@ -71,6 +72,24 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
         "on a chip, modelled",
     ):
         assert text in shown.err
+
+
+def test_the_sources_of_chip_lines_are_printed_and_on_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, x = write(tmp_path, spikes())
+    assert main(["energy", net, "-i", x]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "Sources of the lines of chips: -v, or --json." in shown
+    assert "SNABSuite" not in shown
+    assert main(["-v", "energy", net, "-i", x, "-o", str(tmp_path / "out"), "--json"]) == 0
+    found = capsys.readouterr()
+    chips = json.loads(found.out)["chips"]
+    page = unescape((tmp_path / "out" / "energy.html").read_text())
+    assert {"loihi1", "spinnaker1", "up5k"} <= {chip["chip"] for chip in chips}
+    for chip in chips:
+        assert f"{chip['title']}: {chip['source']}" in " ".join(found.err.split())
+        assert f"<dt>{chip['title']}</dt><dd>{chip['source']}. {chip['note']}</dd>" in page
 
 
 @pytest.mark.parametrize("dialect", ["snntorch", "spikingjelly"])

@@ -37,7 +37,10 @@ def show(report: EnergyReport, say: Console) -> None:
     say.table(
         ["on a chip, modelled", "energy", "ANN twin on it", "floor", "events", "latency", "a step"], _chips(report)
     )
-    for line in (*report.checked.notes, *summary(report)):
+    for chip in report.chips:
+        say.details.say(f"{chip.title}: {chip.source}")
+    sources = () if say.verbose or not report.chips else ("Sources of the lines of chips: -v, or --json.",)
+    for line in (*sources, *report.checked.notes, *summary(report)):
         say.say(line)
     say.say(report.verdict)
 
