@@ -39,7 +39,7 @@ _WORDS = {
 }
 """Fields that hold one of a few words."""
 _IN_FILES = {"operands": "sources", "Operand": "Source", "operand_shapes": "operands", "multi_spike": "many"}
-"""What format 1 calls a field or a kind, where that is not its name."""
+"""Names of fields and kinds in files of format 1, where they differ."""
 _LATER = {"adaptation"}
 """Fields that files of earlier versions lack."""
 _MOST_VALUES = 2**28

@@ -121,16 +121,16 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
 
 def too_late(program: Program) -> list[UnsupportedError]:
     """Return refusals of the nodes that read spikes or inputs more than `MOST_DELAY` steps late."""
-    found: list[UnsupportedError] = []
+    refused: list[UnsupportedError] = []
     late: dict[str, int] = {}
     for node in program.nodes:
         steps = max((late.get(source.node, 0) + source.delay for source in node.operands), default=0)
         if isinstance(node, Neuron | Output) and steps > MOST_DELAY:
-            found.append(_late(node.name, steps))
+            refused.append(_late(node.name, steps))
         if isinstance(node, Delay) and (node.steps == node.steps.min()).all():
             steps += int(node.steps.min())  # unequal delays are ways of their own
         late[node.name] = 0 if isinstance(node, Neuron) else steps
-    return found
+    return refused
 
 
 def _late(node: str, steps: int) -> UnsupportedError:

@@ -105,12 +105,12 @@ def render(plan: Plan, about: About) -> dict[str, str]:
 def require_prefix(prefix: str) -> str:
     """Return ``prefix``; raise InputError unless modules can be named so beside the engine's."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
-        found = f"expected a letter, then letters, digits and _, at most {LONGEST_PREFIX}; found '{prefix[:60]}'"
+        reason = f"expected a letter, then letters, digits and _, at most {LONGEST_PREFIX}; found '{prefix[:60]}'"
     elif prefix in _RESERVED.split():
-        found = f"'{prefix}' is a keyword of Verilog or SystemVerilog, or a module of the engine"
+        reason = f"'{prefix}' is a keyword of Verilog or SystemVerilog, or a module of the engine"
     else:
         return prefix
-    raise InputError(f"{named('name')}: {found}; choose another name, as {option('name', 'kws')}")
+    raise InputError(f"{named('name')}: {reason}; choose another name, as {option('name', 'kws')}")
 
 
 def engine_text(name: str) -> str:

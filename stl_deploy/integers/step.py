@@ -124,7 +124,7 @@ def integrate(
 
 
 class _Raised:
-    """What an adaptation adds to the thresholds."""
+    """Amount that an adaptation adds to the thresholds."""
 
     def __init__(self, adaptation: IntegerAdaptation, state: State, v: Floats) -> None:
         self.adaptation, self.a = adaptation, np.zeros_like(v) if state.a is None else state.a
