@@ -70,7 +70,7 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 mcu: $(VENV)/.dev ## networks in C on emulated Cortex-M0+, M4, M7, M33 and RV32IMC (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc)
 	$(BIN)/python -m benchmarks.mcu $(MCU_RUNS) -o docs/measurements
 
-packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed
+packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed (pip: platformio idf-component-manager)
 	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))
 
 fpga: $(VENV)/.dev ## RUNS on FPGA="DEVICE LANES": every spike simulated, placed and routed (apt: verilator g++ yosys nextpnr-ecp5 nextpnr-ice40 fpga-trellis fpga-icestorm)

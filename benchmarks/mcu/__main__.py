@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_input, write_text
 from stl_deploy.exporters.c.folder import read_folder
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
@@ -238,19 +238,22 @@ def layer_table(rows: Sequence[Measured]) -> list[str]:
 
 
 def measure_run(run: Path, samples: int) -> list[Measured]:
-    """A run's network on every board that can be emulated here."""
+    """Measure a run's network on every board that can be emulated here, with potentials of 32 bits and of 16."""
     program = lower(read_nir(run / "net.nir"))
     given, labels = read_input(run / "test.npz")
-    with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
-        folder = Path(name) / "c"
-        CFormat().write(program, folder, COptions(x=given, labels=labels, origin={"source": "net.nir"}))
-        graph, _ = read_folder(folder)
-        x = to_integers(given[:, :samples], graph.input.scale)
-        return [
-            replace(measure(folder, x, board, level, by_layer=level == LEVELS[-1]), network=run.name)
-            for board in here()
-            for level in LEVELS
-        ]
+    rows = []
+    for potentials in POTENTIALS:
+        name = run.name if potentials == 32 else f"{run.name}, {potentials}-bit potentials"
+        with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as place:
+            folder = Path(place) / "c"
+            options = COptions(x=given, labels=labels, potentials=potentials, origin={"source": "net.nir"})
+            CFormat().write(program, folder, options)
+            graph, _ = read_folder(folder)
+            x = to_integers(given[:, :samples], graph.input.scale)
+            for board in here():
+                levels = [measure(folder, x, board, level, by_layer=level == LEVELS[-1]) for level in LEVELS]
+                rows += [replace(one, network=name) for one in levels]
+    return rows
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from benchmarks.mcu.int8 import INPUT_SCALE, generate, layers_of
 from stl_deploy._util.files import read_input, write_text
 from stl_deploy.data import load_dataset
 from stl_deploy.exporters.c.folder import read_folder
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
@@ -116,12 +116,13 @@ def _sizes(place: Path) -> tuple[int, int, int]:
     return code, constants, ram
 
 
-def measure_snn(run: Path, samples: int) -> Row:
-    """The run's spiking network in C on the same board."""
+def measure_snn(run: Path, samples: int, potentials: int) -> Row:
+    """The run's spiking network in C on the same board. potentials: bits of each."""
     given, labels = read_input(run / "test.npz")
     assert labels is not None
     with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
-        CFormat().write(lower(read_nir(run / "net.nir")), Path(name) / "c", COptions(x=given, labels=labels))
+        options = COptions(x=given, labels=labels, potentials=potentials)
+        CFormat().write(lower(read_nir(run / "net.nir")), Path(name) / "c", options)
         graph, program = read_folder(Path(name) / "c")
         x = to_integers(given[:, :samples], graph.input.scale)
         measured = measure(Path(name) / "c", x, BOARD, LEVEL)
@@ -130,7 +131,8 @@ def measure_snn(run: Path, samples: int) -> Row:
         raise SystemExit(f"{measured.differing} spikes differ")
     accuracy = float((votes.argmax(axis=1) == labels[:samples]).mean())
     row = (measured.code, measured.constants, measured.ram)
-    return Row(f"SNN, T = {x.shape[0]}, stl-deploy's C", accuracy, x.shape[1], measured.instructions, *row)
+    network = f"SNN, T = {x.shape[0]}, {potentials}-bit potentials, stl-deploy's C"
+    return Row(network, accuracy, x.shape[1], measured.instructions, *row)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -167,7 +169,7 @@ def main() -> None:
     if labels is None or not (given == given[:1]).all():
         raise SystemExit(f"{arguments.run}: expected images that are shown at every step, with labels")
     x = np.asarray(given[0, : arguments.samples], np.float64)
-    rows = [measure_snn(arguments.run, arguments.samples)]
+    rows = [measure_snn(arguments.run, arguments.samples, bits) for bits in POTENTIALS]
     for folder in sorted(
         path.parent for path in arguments.run.glob("**/model.safetensors") if path.parent != arguments.run
     ):

@@ -10,7 +10,7 @@ import numpy as np
 from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.graph.program import DELAYED_RESETS
 from stl_deploy.integers.bounds import Interval
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
 
 NARROW = 2**31 // DECAY_ONE
 """Below it, a state times what it keeps of 4096 fits in 32 bits."""
@@ -130,6 +130,14 @@ def _kept_type(neuron: IntegerNeuron, reach: Interval | None, accumulator: Accum
     return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
 
 
+def _clips(neuron: IntegerNeuron, accumulator: Accumulator) -> str:
+    """Return the function that stops v; what is above 16 bits fires, and is not kept where a spike puts v."""
+    if accumulator.kept is None:
+        return "clip"
+    fires = neuron.reset == "value" and neuron.cap == 1 and neuron.adaptation is None
+    return "clip_low_int16" if fires else "clip_int16"
+
+
 def kept(decay: int | Ints) -> int | None:
     """Return the kept fraction, of 4096, if it is one number."""
     return DECAY_ONE - decay if isinstance(decay, int) else None
@@ -166,7 +174,7 @@ def make_rule(
         filtered=filtered,
         narrow=farthest < NARROW and not filtered,
         passes=passes,
-        clips="" if stays else "clip_int16" if spikes and accumulator.kept else "clip",
+        clips="" if stays else _clips(neuron, accumulator if spikes else WIDE),
         v=_kept_type(neuron, reach, accumulator) if spikes else "int32_t",
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
