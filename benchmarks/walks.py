@@ -1,4 +1,4 @@
-"""Count the rooms (folders of the product) that an array passes through, and how often it comes back to one.
+"""Count the rooms (packages, and folders) that an array passes through, and how often it comes back to one.
 
 A walk is the sequence of calls that are given an array, a tensor or a Program. A step that repeats one between the same
 two rooms is counted once, so that loops over layers and steps do not count. A return is a step into a room that the
@@ -27,9 +27,10 @@ ARGUMENTS = 6
 
 
 class Walk:
-    """Rooms in the order of their first entry, and the steps between them."""
+    """Rooms in the order of their first entry, and the steps between them; depth: parts of a path that count."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
         self.rooms: dict[str, None] = {}
         self.steps: dict[tuple[str, str], bool] = {}
         self._here = ""
@@ -40,23 +41,12 @@ class Walk:
         """Steps into a room that the walk had been in."""
         return sum(self.steps.values())
 
-    def follow(self, call: Callable[[], object]) -> None:
-        """Make the call and record its walk."""
-        threading.setprofile(self._called)
-        sys.setprofile(self._called)
-        try:
-            call()
-        finally:
-            sys.setprofile(None)
-            threading.setprofile(None)
-
-    def _called(self, frame: FrameType, event: str, _argument: Any) -> None:
-        if event != "call":
-            return
+    def called(self, frame: FrameType) -> None:
+        """Take a step where a call enters another room and is given an array."""
         file = frame.f_code.co_filename
         room = self._room_of.get(file)
         if room is None:
-            room = self._room_of[file] = _room(file)
+            room = self._room_of[file] = _room(file, self._depth)
         if not room or room == self._here or not _carries(frame):
             return
         if self._here:
@@ -65,12 +55,33 @@ class Walk:
         self._here = room
 
 
-def _room(file: str) -> str:
+def follow(call: Callable[[], object]) -> tuple[Walk, Walk]:
+    """Make the call; return its walks through packages and through folders."""
+    walks = Walk(2), Walk(9)
+
+    def called(frame: FrameType, event: str, _argument: Any) -> None:
+        if event == "call":
+            for walk in walks:
+                walk.called(frame)
+
+    threading.setprofile(called)
+    sys.setprofile(called)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return walks
+
+
+def _room(file: str, depth: int) -> str:
     path = Path(file)
     if not path.is_relative_to(ROOT):
         return ""
     folder = path.relative_to(ROOT).parent
-    return str(folder) if folder.parts and folder.parts[0] in PRODUCT else ""
+    if not folder.parts or folder.parts[0] not in PRODUCT:
+        return ""
+    return "/".join(folder.parts[: depth if folder.parts[0] != "energy" else depth - 1])
 
 
 def _carries(frame: FrameType) -> bool:
@@ -104,35 +115,31 @@ def _network() -> Any:
     return stl.capture(Net(), torch.from_numpy(x))
 
 
-def walk_export() -> Walk:
+def walk_export() -> tuple[Walk, Walk]:
     """Follow a captured network into an ONNX file."""
-    net, walk = _network(), Walk()
+    net = _network()
     with TemporaryDirectory() as folder:
-        walk.follow(lambda: net.export(Path(folder) / "net.onnx"))
-    return walk
+        return follow(lambda: net.export(Path(folder) / "net.onnx"))
 
 
-def walk_energy() -> Walk:
+def walk_energy() -> tuple[Walk, Walk]:
     """Follow a captured network to its joules."""
-    net, walk = _network(), Walk()
-    walk.follow(lambda: net.energy(net.sample))
-    return walk
+    net = _network()
+    return follow(lambda: net.energy(net.sample))
 
 
-def walk_digits() -> Walk:
+def walk_digits() -> tuple[Walk, Walk]:
     """Follow one epoch of `run digits`, from data to report."""
     from stl_deploy.cli import main
 
-    walk = Walk()
     with TemporaryDirectory() as folder:
-        given = ["run", "digits", "-o", f"{folder}/digits", "--set", "train.epochs=1", "-q"]
+        given = ["run", "digits", "-o", f"{folder}/digits", "--set", "train.epochs=1", "--no-lava", "-q"]
 
         def call() -> None:
             with suppress(SystemExit):
                 main(given)
 
-        walk.follow(call)
-    return walk
+        return follow(call)
 
 
 WALKS = {"digits": walk_digits, "export": walk_export, "energy": walk_energy}
@@ -141,8 +148,8 @@ WALKS = {"digits": walk_digits, "export": walk_export, "energy": walk_energy}
 def main() -> None:
     """Print rooms and returns of the walks named."""
     for name in sys.argv[1:] or WALKS:
-        walk = WALKS[name]()
-        print(f"{name}: {len(walk.rooms)} rooms, {walk.returns} returns: {' > '.join(walk.rooms)}")
+        for rooms, walk in zip(("packages", "folders"), WALKS[name](), strict=True):
+            print(f"{name}: {len(walk.rooms)} {rooms}, {walk.returns} returns: {' > '.join(walk.rooms)}")
 
 
 if __name__ == "__main__":
