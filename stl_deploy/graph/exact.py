@@ -188,7 +188,8 @@ def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
     given = np.asarray(x)
     rounded = np.empty(given.shape, np.float32)
     for part, to in zip(_parts(given), _parts(rounded), strict=True):
-        to[:] = np.round(part.astype(np.float64) * 2.0**fraction_bits) / 2.0**fraction_bits
+        scaled = part.astype(np.float64, copy=False) * 2.0**fraction_bits
+        to[:] = np.divide(np.rint(scaled, out=scaled), 2.0**fraction_bits, out=scaled)
     return rounded
 
 
@@ -276,10 +277,10 @@ def largest_sum(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid)
     """Bound every partial sum of a layer: the largest, over its outputs, of Σ|w|·bound + |b|."""
     rows = weight.reshape(len(weight), -1)
     at_once = max(_AT_ONCE // max(rows.shape[1], 1), 1)
-    parts = (rows[i : i + at_once].astype(np.float64) for i in range(0, len(rows), at_once))
+    parts = (rows[i : i + at_once].astype(np.float64, copy=False) for i in range(0, len(rows), at_once))
     sums = np.concatenate([np.abs(part).sum(axis=1) for part in parts]) * arriving.bound
     if bias is not None:
-        sums += np.abs(bias.astype(np.float64))
+        sums += np.abs(bias.astype(np.float64, copy=False))
     return float(sums.max(initial=0))
 
 

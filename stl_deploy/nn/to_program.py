@@ -228,7 +228,7 @@ def _weights(layer: nn.Conv2d | nn.Linear, name: str) -> dict[str, Any]:
 
 
 def _doubles(tensor: Tensor) -> Doubles:
-    return tensor.detach().cpu().double().numpy().copy()
+    return np.array(tensor.detach().cpu().numpy(), np.float64)
 
 
 def _floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

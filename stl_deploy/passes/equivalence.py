@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError, ParityError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.exact import input_grid, random_input, round_to_grid
+from stl_deploy.graph.exact import Grid, input_grid, largest_sum, random_input, round_to_grid
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Scale
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
@@ -294,11 +294,11 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: fr
         return _moved(program, node, grids, path)
     before = sum(_error(program, source.node, grids, path) for source in node.operands)
     if isinstance(node, Linear | Conv):
-        rows = np.abs(node.weight.astype(np.float64)).reshape(len(node.weight), -1).sum(axis=1).max(initial=0)
+        passed = before * largest_sum(node.weight, None, Grid(0, 1)) if before else 0.0
         change = grids[name].largest_change if name in grids else 0.0
         fan_in = node.weight[0].size
         bound = max((grid.bound for grid in [input_grid(program.metadata)] if grid is not None), default=1.0)
-        return float(rows * before + change * (fan_in * max(1.0, bound) + 1))
+        return float(passed + change * (fan_in * max(1.0, bound) + 1))
     if isinstance(node, Pool):
         return before * float(np.prod(node.kernel)) / node.divisor
     return before * (float(np.abs(node.scale).max()) if isinstance(node, Scale) else 1.0)

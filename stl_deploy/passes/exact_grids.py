@@ -66,7 +66,7 @@ def finest_exact_grid(
         own = max(fraction_bits(weight), fraction_bits(bias))
         return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
     finest = mantissa - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
-    largest = float(np.abs(weight).max(initial=0.0))
+    largest = float(max(weight.max(initial=0.0), -weight.min(initial=0.0)))
     for k in range(min(finest, _FINEST), _COARSEST, -1):
         if largest * 2.0**k < _LEAST:
             break
@@ -117,7 +117,7 @@ def _rounded(nodes: Nodes, name: str, arriving: Grid) -> LayerGrid:
     node = nodes[name]
     assert isinstance(node, Linear | Conv)
     bias = np.zeros(len(node.weight)) if node.bias is None else node.bias.astype(np.float64)
-    weight, rounded, grid = finest_exact_grid(name, node.weight.astype(np.float64), bias, arriving)
+    weight, rounded, grid = finest_exact_grid(name, node.weight.astype(np.float64, copy=False), bias, arriving)
     nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else rounded)
     return grid
 

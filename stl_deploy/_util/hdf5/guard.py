@@ -1,7 +1,8 @@
 """Write HDF5 files whole; read untrusted ones after a worker process has scanned them (see `scan`).
 
 Small arrays and all text come from that process. HDF5 is used here only for larger arrays of plain numbers, whose size
-is known to be affordable.
+is known to be affordable. h5py stays: a reader in pure Python (pyfive) gave equal values, at equal speed, but allocated
+and looped without bound on damaged files (4 of 1,000), and does not write.
 """
 
 from __future__ import annotations
