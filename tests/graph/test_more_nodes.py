@@ -68,8 +68,8 @@ TAKERS = {
     "Norm": {"program"},
     "MaxPool": {"program", "onnx", "c"},
     "Concat": {"program", "onnx"},
-    "Gather": {"program", "onnx"},
-    "Product": {"program", "onnx"},
+    "Gather": {"program", "onnx", "c"},
+    "Product": {"program", "onnx", "c"},
 }
 
 
