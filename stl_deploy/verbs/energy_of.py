@@ -155,4 +155,4 @@ def _write(report: EnergyReport, output: Path, say: Console) -> None:
     write_json(output / NEUROBENCH, dict(report.neurobench))
     write_text(output / HTML, page(report))
     record_files(output, [FILE])
-    say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")
+    say.say(f"written: {output / HTML} (opens offline), {output / FILE}, {output / CSV} and {output / NEUROBENCH}")

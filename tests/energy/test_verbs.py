@@ -70,6 +70,7 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
         "unmeasured",
         "spikes per synapse",
         "on a chip, modelled",
+        *("energy.html", "energy.json", "layers.csv", "neurobench.json"),
     ):
         assert text in shown.err
 
