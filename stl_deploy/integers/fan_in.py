@@ -17,6 +17,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
 from stl_deploy.integers.fields import describe_field, unread
+from stl_deploy.integers.graph import MOST_DELAY
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
 from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
 from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain, twelve_bits
@@ -177,6 +178,9 @@ def _check(node: ir.Node, known: dict[str, Value]) -> None:
             refuse(node, "long-edge", f"it reads '{source.node}' {source.delay} steps late", "use a delay node")
     if len(node.shape) > 3:
         refuse(node, "many-axes", f"its shape is {list(node.shape)}", "use at most 3 axes for a sample")
+    if isinstance(node, ir.Delay) and (most := int(node.steps.max())) > MOST_DELAY:
+        reason = f"it delays by {most:,} steps; integers hold at most {MOST_DELAY:,}"
+        refuse(node, "long-delay", reason, "shorten the delay")
     if isinstance(node, ir.Neuron):
         _check_potentials(node, known)
         for error in _neuron_refusals(node):

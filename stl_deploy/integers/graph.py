@@ -88,9 +88,13 @@ class MaxPoolNode(Node):
     input_shape: Shape
 
 
+MOST_DELAY = 10_000
+"""Steps by which a node delays at most."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DelayNode(Node):
-    """Each value some steps later; steps broadcasts to the shape."""
+    """Each value some steps later, up to `MOST_DELAY`; steps broadcasts to the shape."""
 
     steps: Ints
 

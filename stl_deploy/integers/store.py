@@ -23,6 +23,7 @@ from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.integers.graph import (
+    MOST_DELAY,
     ConvNode,
     DelayNode,
     DenseNode,
@@ -323,7 +324,7 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             require(int(node.indices.min()) >= -1 and int(node.indices.max()) < math.prod(arriving), "indices")
         case DelayNode():
             require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")
-            require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= 10_000, "steps")
+            require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= MOST_DELAY, "steps")
         case IntegerLIF():
             require(arriving == node.shape, "shape")
             _check_neuron(node.neuron, node.shape, most, require)

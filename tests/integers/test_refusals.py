@@ -69,6 +69,7 @@ REFUSED = {
         chain((3,), linear(), lif((3,)), scale(0.5), scale(0.5), linear(), lif((3,)), extra=[("n1", "n3")]),
         "n3",
     ),
+    "long-delay": (chain((3,), bare(nir.Delay, delay=full((3,), 2.0)), linear(), lif((3,))), "n0"),
     "reshape-before-neuron": (chain((2, 4, 4), conv(), flatten((2, 4, 4)), lif((32,))), "n1"),
 }
 
