@@ -636,13 +636,13 @@ MINE = Source(_raw, "three ones", (3,), 2)
 
 def test_another_package_s_dataset(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_point("ones", f"{__name__}:MINE")])
-    registry.operands.cache_clear()
+    registry.sources.cache_clear()
     try:
         data = load_dataset(DatasetConfig(name="ones"))
         assert (data.input_shape, data.classes, len(data.test)) == ((3,), 2, 8)
-        assert list(registry.operands())[-1] == "ones"
+        assert list(registry.sources())[-1] == "ones"
     finally:
-        registry.operands.cache_clear()
+        registry.sources.cache_clear()
 
 
 SEQUENCES = Source(_raw, "sequences of three ones", look=lambda config: Look((3,), ("a", "b"), 5))
@@ -650,14 +650,14 @@ SEQUENCES = Source(_raw, "sequences of three ones", look=lambda config: Look((3,
 
 def test_another_package_s_sequences_need_an_encoder_of_sequences(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_point("waves", f"{__name__}:SEQUENCES")])
-    registry.operands.cache_clear()
+    registry.sources.cache_clear()
     try:
         found = complete(_config("waves", "here"))
         assert (found.encoder, found.T, found.input_shape) == ("sequence", 5, (3,))
         with pytest.raises(ConfigError, match=r"key 'dataset\.encoder': expected .* sequences; found 'latency'"):
             complete(_config("waves", "here", encoder="latency"))
     finally:
-        registry.operands.cache_clear()
+        registry.sources.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -669,12 +669,12 @@ def test_another_package_s_sequences_need_an_encoder_of_sequences(monkeypatch):
 )
 def test_an_entry_point_that_gives_none(monkeypatch, value, sentence):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_point("odd", value)])
-    registry.operands.cache_clear()
+    registry.sources.cache_clear()
     try:
         with pytest.raises(InputError, match=f"entry point 'odd' of stl_deploy.datasets .* {sentence}"):
-            registry.operands()
+            registry.sources()
     finally:
-        registry.operands.cache_clear()
+        registry.sources.cache_clear()
 
 
 @pytest.mark.parametrize("kind", [int, str])
