@@ -40,6 +40,7 @@ _WORDS = {
 """Fields that hold one of a few words."""
 _IN_FILES = {"operands": "sources", "Operand": "Source", "operand_shapes": "operands", "multi_spike": "many"}
 """Names of fields and kinds in files of format 1, where they differ."""
+SUFFIX = ".program"
 _LATER = {"adaptation"}
 """Fields that files of earlier versions lack."""
 _MOST_VALUES = 2**28

@@ -78,12 +78,15 @@ def _without_tags(loc: Sequence[int | str]) -> Iterator[int | str]:
 
 def _fields(loc: Sequence[int | str]) -> list[str]:
     """Return the keys of the section at ``loc``."""
-    if len(loc) >= 3 and loc[0] == "network":
-        return list(_LAYERS[str(loc[-1])].model_fields)
     section: type[BaseModel] = RunConfig
-    for part in loc:
-        inner = section.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
+    inside = list(loc)
+    if len(loc) >= 3 and loc[0] == "network":
+        kind = max(place for place, part in enumerate(loc) if part in _LAYERS)
+        section, inside = _LAYERS[str(loc[kind])], inside[kind + 1 :]
+    for part in inside:
+        annotation = section.model_fields[str(part)].annotation
+        inner = next(one for one in (annotation, *get_args(annotation)) if isinstance(one, type))
+        assert issubclass(inner, BaseModel)
         section = inner
     return list(section.model_fields)
 

@@ -126,11 +126,22 @@ class DatasetConfig(_Section):
         return self
 
 
+class AdaptationConfig(_Section):
+    """A threshold that rises by ``jump`` with each spike and decays back by ``decay`` a step (`stl_deploy.nn.ALIF`).
+
+    subtracts: what reset ``subtract`` takes off, the threshold's ``baseline`` or the threshold as it is, ``adapted``.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    jump: NotNegative = 0.1
+    subtracts: Literal["baseline", "adapted"] = "baseline"
+
+
 class NeuronConfig(_Renamed):
     """Defaults of every LIF layer, which its own entry may override (see `stl_deploy.nn.neuron.LIF`).
 
     synapse_decay: also of li layers; null: no synaptic current. multi_spike: spikes of one step at most.
-    decay_form: ``shift`` holds decays on 1 - 2^-k.
+    decay_form: ``shift`` holds decays on 1 - 2^-k. adaptation: of lif layers; null: thresholds do not adapt.
     """
 
     surrogate: SurrogateName = "arctan"
@@ -146,6 +157,7 @@ class NeuronConfig(_Renamed):
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     decay_form: DecayForm = "free"
+    adaptation: AdaptationConfig | None = None
 
 
 class ConvSpec(_Section):
@@ -188,6 +200,7 @@ class LifSpec(_Renamed):
     granularity: Granularity | None = None
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    adaptation: AdaptationConfig | None = None
 
 
 class RlifSpec(_Renamed):

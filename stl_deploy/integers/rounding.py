@@ -10,12 +10,14 @@ from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Product, Program, is_spike_max_pool
 from stl_deploy.integers.scales import WEIGHT_TOP
 
 
-def _trained() -> str:
+def _trained(program: Program) -> str:
     """Return the remedy against rounding."""
+    if any(neuron.adaptation is not None for neuron in program.spiking) or any(program.of(Product)):
+        return "export tells how many spikes differ"
     how = remedy(
         cli="stl-deploy quantise RUN for a run",
         python="stl_deploy.verbs.quantise of a run, net.quantised() of a module",
@@ -34,9 +36,9 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
         if node.name in host:
             continue
         if isinstance(node, Linear | Conv):
-            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _trained())
+            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _trained(program))
         elif isinstance(node, Neuron) and node.threshold is not None and not is_spike_max_pool(program, node):
-            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _trained())
+            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _trained(program))
 
 
 def _input(program: Program) -> Iterator[Finding]:

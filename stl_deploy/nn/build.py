@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +28,7 @@ from stl_deploy.config.schema import (
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.nn.adapting import ALIF
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum, SumPool2d, Vote
 from stl_deploy.nn.neuron import LI, LIF, RLIF
 
@@ -175,7 +177,15 @@ def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
         return nn.Identity() if build.where == f"network.{build.count - 2} ({spec.kind})" else nn.ReLU()
     neuron = build.neuron
     by_shape = neuron.linear_granularity if len(build.shape) == 1 else neuron.conv_granularity
-    kind = RLIF if isinstance(spec, RlifSpec) else LIF
+    adaptation = neuron.adaptation
+    if isinstance(spec, LifSpec) and spec.adaptation is not None:
+        adaptation = spec.adaptation
+    kind, more = LIF if isinstance(spec, LifSpec) else RLIF, dict[str, Any]()
+    if adaptation is not None:
+        if isinstance(spec, RlifSpec):
+            raise build.fail("thresholds of recurrent populations do not adapt; use lif, or adaptation: null")
+        kind = ALIF
+        more = {"adaptation_decay": adaptation.decay, "jump": adaptation.jump, "subtracts": adaptation.subtracts}
     try:
         return kind(
             build.shape,
@@ -191,6 +201,7 @@ def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
             synapse_decay=neuron.synapse_decay if spec.synapse_decay is None else spec.synapse_decay,
             multi_spike=neuron.multi_spike if spec.multi_spike is None else spec.multi_spike,
             decay_form=neuron.decay_form,
+            **more,
         )
     except InputError as error:
         raise build.fail(str(error)) from None

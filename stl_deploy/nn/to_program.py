@@ -20,6 +20,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.exact import SPIKES
 from stl_deploy.graph.program import DT, Doubles, InputCoding, Shape
+from stl_deploy.nn.adapting import ALIF
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.neuron import LI, LIF, RLIF
 from stl_deploy.nn.schedule import INPUT
@@ -186,6 +187,10 @@ def _require_positive(name: str, threshold: np.ndarray[Any, Any]) -> None:
 def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
     reset: Any = "subtract" if layer.soft_reset else "value"
     several = layer.multi_spike > 1
+    adaptation = None
+    if isinstance(layer, ALIF):
+        decay, jump = (_floats(layer.get_buffer(name)) for name in ("adaptation_decay", "jump"))
+        adaptation = ir.Adaptation(decay, jump, layer.subtracts)
     return ir.Neuron(
         **common,
         decay=_decay(layer),
@@ -195,6 +200,7 @@ def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
         reset=reset,
         multi_spike=several,
         cap=layer.multi_spike if several else None,
+        adaptation=adaptation,
     )
 
 

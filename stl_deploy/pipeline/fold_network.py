@@ -34,12 +34,12 @@ layer's largest potential."""
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """A folded network as a NIR graph and the Program that it reads back as.
+    """A folded network as a NIR graph and the Program that it reads back as; graph: None where NIR cannot hold it.
 
     grids: those of its numbers. kept: why neurons keep their thresholds (see `Rewritten`).
     """
 
-    graph: nir.NIRGraph
+    graph: nir.NIRGraph | None
     program: Program
     grids: tuple[LayerGrid, ...]
     kept: Mapping[str, str]
@@ -85,7 +85,10 @@ def fold(
         metadata["thresholds_kept"] = sorted(folded.kept)
     if folded.grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
-    written = to_own_graph(replace(folded.program, metadata=metadata))
+    folded_program = replace(folded.program, metadata=metadata)
+    if any(neuron.adaptation is not None for neuron in folded_program.spiking):
+        return Folded(None, folded_program, folded.grids, folded.kept)
+    written = to_own_graph(folded_program)
     return Folded(written.graph, written.program, folded.grids, folded.kept)
 
 
@@ -117,7 +120,7 @@ def _require_spikes(neuron: Neuron, currents: Floats, spikes: Floats) -> None:
     assert neuron.threshold is not None
     for x, expected in zip(currents, spikes, strict=True):
         state.charge(x)
-        potentials = np.abs(state.v / neuron.threshold)
+        potentials = np.abs(state.v / state.threshold)
         steps = np.clip(np.rint(potentials), 1, neuron.cap) if neuron.multi_spike else 1
         near = np.abs(potentials - steps) <= _NEAR * max(1.0, float(potentials.max()))
         state.release(out)

@@ -17,8 +17,6 @@ from stl_deploy._util.untrusted import parse_errors_as_input_errors, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.file import read_nir
-from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network
@@ -26,13 +24,13 @@ from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.report.page import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.manifest import check_unchanged
-from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.runs.source import TEST_INPUT, graph_of, open_program, open_source
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.run_files import METRICS
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _MOST_NAMES = 20
-_NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS, TEST_INPUT)
+_NEEDED = ("manifest.json", "verify.json", "energy.json", METRICS, TEST_INPUT)
 _LOADED = ("config.yaml", "model.safetensors")
 
 
@@ -41,10 +39,12 @@ def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
 
     Raises InputError if a file that the report is made of is missing or damaged.
     """
-    for name in _NEEDED:
+    graph = graph_of(run_dir)
+    needed = ("net.nir" if graph is None else graph.name, *_NEEDED)
+    for name in needed:
         if not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: expected a folder that {verb('run')} has finished; found no {name}")
-    as_written = check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
+    as_written = check_unchanged(run_dir, [*needed, *_LOADED, TRADEOFF])
     with (
         nullcontext()
         if as_written
@@ -82,7 +82,7 @@ def _gather(run_dir: Path) -> ReportData:
         accuracy=accuracies,
         curves=list(_records(run_dir / METRICS)),
         thresholds=list(_thresholds(network)),
-        rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), x[:, :1])),
+        rasters=list(rasters(open_program(open_source(run_dir)), x[:, :1])),
         raster_sample="the first test sample",
         parity=parity,
         energy=_energy(run_dir),

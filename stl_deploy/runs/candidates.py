@@ -19,7 +19,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.tradeoff import Point, Tradeoff, TradeoffPoint, kept_twin_point
 from stl_deploy.runs.manifest import check_network
-from stl_deploy.runs.source import TEST_INPUT, open_program, open_source
+from stl_deploy.runs.source import TEST_INPUT, graph_of, open_program, open_source
 from stl_deploy.training.run_files import CONFIG, MODEL
 
 
@@ -50,7 +50,7 @@ def candidates(
     if source.is_dir():
         check_network(source)
     mode = mode_of(source)
-    trained = bool(mode) and not (source / "net.nir").is_file()
+    trained = bool(mode) and graph_of(source) is None
     program = _folded(source) if trained else open_program(open_source(source), dialect)
     given, labels = _input(source, input_file)
     program, x = _on_grid(program, given, input_grid, say)

@@ -13,6 +13,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
+from stl_deploy.exporters.program.file import read_program, write_program
 from stl_deploy.graph.exact import NodeProof, prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
@@ -33,6 +35,7 @@ class FoldedRun:
     folded: Folded
     program: Program
     proofs: tuple[NodeProof, ...]
+    file: Path
 
     @property
     def exact(self) -> bool:
@@ -50,6 +53,8 @@ def fold_run(
     say: Console | None = None,
 ) -> FoldedRun:
     """Fold the trained network of a run folder, write the graph to ``output``, and read it back.
+
+    A network that NIR cannot hold is written as a .program file of that name.
 
     options: exact_grid, input_grid: None as the run's configuration says. snapshot: other weights of the same training.
     data: the configuration's dataset, where it is loaded already.
@@ -73,9 +78,14 @@ def fold_run(
         thresholds=options.thresholds,
         about=_about(config, data),
     )
-    write_nir(folded.graph, output)
-    program = lower(read_nir(output))
-    return FoldedRun(config, data, trained, folded, program, prove_exact(program))
+    if folded.graph is None:
+        output = output.with_suffix(PROGRAM_SUFFIX)
+        write_program(folded.program, output)
+        program = read_program(output)
+    else:
+        write_nir(folded.graph, output)
+        program = lower(read_nir(output))
+    return FoldedRun(config, data, trained, folded, program, prove_exact(program), output)
 
 
 def _about(config: RunConfig, data: Dataset) -> dict[str, Any]:

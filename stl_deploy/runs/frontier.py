@@ -19,7 +19,6 @@ from stl_deploy.energy.models.frontier import WIDTHS, Frontier, FrontierPoint, f
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.price_list import middle
-from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
@@ -113,4 +112,4 @@ def structure_of(config: RunConfig, shape: tuple[int, ...], classes: int) -> Pro
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(spiking, shape, classes).eval()
-    return lower(fold(network, coding="analog", fraction_bits=4).graph)
+    return fold(network, coding="analog", fraction_bits=4).program

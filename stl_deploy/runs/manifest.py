@@ -15,7 +15,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
-from stl_deploy.runs.source import TEST_INPUT
+from stl_deploy.runs.source import TEST_INPUT, graph_of
 from stl_deploy.training.run_files import MANIFEST, UNDER_WAY
 
 SCHEMA_VERSION = 1
@@ -109,7 +109,8 @@ def require_unedited(folder: Path) -> None:
 def check_network(run_dir: Path) -> None:
     """Check a run's graph and test input, and the weights of the graph, if present, by `check_unchanged`."""
     weights = [name for name in ("model.safetensors",) if (run_dir / name).is_file()]
-    check_unchanged(run_dir, ("net.nir", TEST_INPUT, *weights))
+    graph = graph_of(run_dir)
+    check_unchanged(run_dir, ("net.nir" if graph is None else graph.name, TEST_INPUT, *weights))
 
 
 def record_files(run_dir: Path, names: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from stl_deploy.exporters.nir.detect_writer import DialectChoice, resolve_dialec
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import describe_path, format_of, registry
 from stl_deploy.graph.program import CAPTURED, Program
@@ -27,6 +28,8 @@ from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import compared, drawn, swapped, warn_of_images
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
+GRAPHS = ("net.nir", "net.program")
+"""The graph of a run folder: one of these files."""
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test samples, encoded."""
 
@@ -44,6 +47,11 @@ class NetworkSource:
         """Whether it holds a network, so that every verb takes it."""
         return self.kind in (RUN, GRAPH, PROGRAM)
 
+    @property
+    def holds_program(self) -> bool:
+        """Whether the file is a .program, which leaves nothing open: of networks that NIR cannot hold."""
+        return self.file.suffix == PROGRAM_SUFFIX
+
 
 def is_network_file(path: Path) -> bool:
     """Return whether the name is a .nir or .program file, which verbs take instead of a run folder.
@@ -58,8 +66,8 @@ def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
 
     Raises InputError if it does not exist, or the verb does not take its kind.
     """
-    if (path / "net.nir").is_file():
-        return NetworkSource(RUN, path, path / "net.nir")
+    if (graph := graph_of(path)) is not None:
+        return NetworkSource(RUN, path, graph)
     if not path.exists():
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     artifact = format_of(path)
@@ -74,6 +82,11 @@ def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
                 )
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found {actual}")
     return NetworkSource(artifact.name, path, path)
+
+
+def graph_of(run_dir: Path) -> Path | None:
+    """Return the file of a run folder that holds its network: ``net.nir``, or ``net.program`` where NIR cannot."""
+    return next((run_dir / name for name in GRAPHS if (run_dir / name).is_file()), None)
 
 
 def _accepted(artifacts: bool) -> str:
@@ -110,7 +123,7 @@ def open_reading(
     source: NetworkSource, dialect: str | None = None, *, or_spec: bool = False
 ) -> tuple[Program, DialectChoice]:
     """Read as `open_program`, and return the reading; the metadata of a NIR graph's Program hold the dialect."""
-    if source.kind == PROGRAM:
+    if source.holds_program:
         return _open_program_file(source, dialect)
     graph = read_nir(source.file)
     reading = resolve_dialect(graph, dialect, source.path, or_spec=or_spec)
@@ -169,7 +182,7 @@ class ProgramInput(NamedTuple):
 def run_of(source: NetworkSource) -> Path | None:
     """Return the run folder that a source is, or that a ``net.nir`` lies in with its configuration; None without."""
     folder = source.path if source.kind == RUN else source.path.parent
-    whole = (folder / "config.yaml").is_file() and (source.kind == RUN or source.path.name == "net.nir")
+    whole = (folder / "config.yaml").is_file() and (source.kind == RUN or source.path.name in GRAPHS)
     return folder if whole else None
 
 

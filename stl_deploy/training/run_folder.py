@@ -27,6 +27,7 @@ _RESULTS = (
     "report.csv",
     "report.bib",
     "net.nir",
+    "net.program",
     "net.onnx",
     "net.net",
     "test.npz",

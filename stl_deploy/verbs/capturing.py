@@ -24,6 +24,7 @@ from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.lower import own_metadata
+from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.nn.network import Network
@@ -36,8 +37,6 @@ from stl_deploy.runs.configure import configure
 from stl_deploy.runs.inputs import input_spec
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing import Time
-
-PROGRAM_SUFFIX = ".program"
 
 
 def capture(

@@ -30,7 +30,7 @@ from stl_deploy.graph.show import Row, table
 from stl_deploy.pipeline.check import check_as_program, declared_grid, seen_coding, targets_asked
 from stl_deploy.report.text.check import show as tell
 from stl_deploy.report.text.check import show_effects, show_folder
-from stl_deploy.runs.source import PROGRAM, NetworkSource, open_program, open_source, read_for
+from stl_deploy.runs.source import NetworkSource, graph_of, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def check(
     if dialect is not None:
         load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
     declared, seen = declared_grid(options.input_grid), seen_coding(x)
-    if opened.kind == PROGRAM:
+    if opened.holds_program:
         report = check_as_program(open_program(opened, dialect), asked, declared, seen)
     else:
         report = check_file(opened.file, dialect, asked, declared, seen)
@@ -133,7 +133,7 @@ def check_folder(
 
 def nir_files(source: Path) -> list[Path]:
     """Return the .nir files of a folder that is no run folder, in order of name."""
-    if not source.is_dir() or (source / "net.nir").is_file():
+    if not source.is_dir() or graph_of(source) is not None:
         return []
     return sorted(file for file in source.glob("*.nir") if file.is_file())
 
@@ -145,7 +145,7 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
     """
     x, _ = read_inputs(input_file)
     opened = open_source(source)
-    if opened.kind == PROGRAM:
+    if opened.holds_program:
         raise InputError(
             f"{source}: {named('input_file')} measures what a .nir file leaves open; a .program file is complete"
         )

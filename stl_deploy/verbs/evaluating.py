@@ -17,7 +17,7 @@ from stl_deploy.pipeline.results import GraphEvaluation
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import check_network, check_unchanged
 from stl_deploy.runs.read import read
-from stl_deploy.runs.source import GRAPH
+from stl_deploy.runs.source import GRAPH, PROGRAM, graph_of
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.model_file import load_network
@@ -38,7 +38,7 @@ def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     result = evaluate_network(network, test, config)
     _show(result, say)
     results: dict[str, Any] = {"run": str(run_dir), "test": result.as_dict()}
-    if (run_dir / "net.nir").is_file() and config.train.mode != "ann":
+    if graph_of(run_dir) is not None and config.train.mode != "ann":
         artifacts = _evaluate_artifacts(run_dir, encode_split(config, test), say)
         results |= {} if artifacts is None else {"artifacts": artifacts.as_dict()}
     return results
@@ -53,7 +53,7 @@ def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> Gra
     artifacts = []
     for path in sorted(run_dir.iterdir()):
         to = format_of(path)
-        if to is None or to.name == GRAPH:
+        if to is None or to.name in (GRAPH, PROGRAM):
             continue
         try:
             ready(to.load(path), net.program)

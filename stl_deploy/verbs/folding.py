@@ -36,6 +36,8 @@ def fold(
 ) -> dict[str, Any]:
     """Fold the trained network of a run folder into a NIR graph; return its grids and proofs (JSON-ready).
 
+    A network that NIR cannot hold becomes a .program file of the same name.
+
     options: or their fields as keywords. Raises InputError where the run or the network does not allow it.
     """
     from stl_deploy.runs.folded_run import fold_run  # torch
@@ -44,9 +46,9 @@ def fold(
     require_suffix(output, ".nir", " for a graph")
     done = fold_run(run_dir, output, options, say=say)
     show_fold(done, say)
-    say.say(f"written: {output}")
+    say.say(f"written: {done.file}")
     return {
-        "output": str(output),
+        "output": str(done.file),
         "thresholds": options.thresholds,
         "kept": dict(done.folded.kept),
         "exact": done.exact,

@@ -107,7 +107,7 @@ def _run(config: RunConfig, run_dir: Path, options: RunOptions, data: Dataset | 
         fit(config, run_dir, resume=options.resume, overwrite=not options.resume, say=say)
     forget_results(run_dir)
     mark_under_way(run_dir)
-    say.step("Folding BatchNorm, pooling and voting into net.nir")
+    say.step("Folding BatchNorm, pooling and voting into the graph")
     folded = fold_run(run_dir, run_dir / "net.nir", data=data)
     show_fold(folded, say.details)
     test = keep_test_input(folded, run_dir)
@@ -190,7 +190,7 @@ def _run_all(
     bench = ParityBench(folded.program, test.x, test.labels, name=parity.REFERENCE)
     bench.add("torch, folded", _run_torch(folded.folded.network, test.x), required=folded.exact)
     onnx, path = find_format("onnx"), run_dir / "net.onnx"
-    write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
+    write(folded.program, onnx, path, origin={"source": folded.file.name, "sha256": sha256(folded.file)})
     bench.artifact(path, onnx, "ONNX Runtime", required=folded.exact)
     others = lava and _others_run(bench, say)
     if others:
@@ -251,7 +251,7 @@ def _run_torch(network: Network | ProgramModule, x: Floats) -> Result:
 
 
 def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
-    names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
+    names = ["config.yaml", "model.safetensors", folded.file.name, "net.onnx", "net.net", TEST_INPUT]
     names += [METRICS, parity.FILE, ENERGY, TRADEOFF]
     contents = manifest(
         folded.program,

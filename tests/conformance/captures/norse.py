@@ -41,7 +41,15 @@ def steps():
     return net, torch.rand(10, 3, 20) * 20, {"time": "step"}
 
 
+def adapting():
+    """LSNN cells, whose thresholds rise quickly enough to be seen in 20 steps."""
+    given = norse.LSNNParameters(tau_adapt_inv=torch.tensor(20.0), beta=torch.tensor(0.4))
+    net = Loop(nn.Linear(20, 30), norse.LSNNCell(given), nn.Linear(30, 5), norse.LIBoxCell())
+    return net, torch.rand(20, 3, 20) * 40, {}
+
+
 CASES = {
+    "lsnn-cell": adapting,
     "lifbox-cell": cells(norse.LIFBoxCell, norse.LIBoxCell),
     "lifbox-leak": cells(leaking, norse.LIBoxCell),
     "lif-cell": cells(norse.LIFCell, norse.LICell),
@@ -51,4 +59,4 @@ CASES = {
     "conv": conv,
     "state-by-step": steps,
 }
-GOLDEN = ("lifbox-leak", "lif-cell")
+GOLDEN = ("lifbox-leak", "lif-cell", "lsnn-cell")

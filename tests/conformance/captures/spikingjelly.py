@@ -141,9 +141,22 @@ if TRANSFORMERS:
     size = {"img_size_h": 32, "img_size_w": 32, "patch_size": 4}
     CASES |= {
         "spikformer": lambda: driven(spikformer.Spikformer(**size, **small, num_heads=4, depths=2)),
+        "spikformer-tiny": lambda: driven(
+            spikformer.Spikformer(
+                img_size_h=16,
+                img_size_w=16,
+                patch_size=4,
+                num_heads=2,
+                depths=1,
+                T=4,
+                num_classes=4,
+                embed_dims=16,
+            ),
+            side=16,
+        ),
         "qkformer": lambda: driven(qkformer.QKFormer(**small, num_heads=(1, 2, 2), depths=(1, 1, 1))),
         "spike-driven-transformer": lambda: driven(
             spike_driven_transformer.SpikeDrivenTransformer(**small, num_heads=4, depths=1)
         ),
     }
-GOLDEN = ("if-soft", "lif-single", "lif-v-reset", "max-pool-of-currents", "ilif")
+GOLDEN = ("if-soft", "lif-single", "lif-v-reset", "max-pool-of-currents", "ilif", "spikformer-tiny")
