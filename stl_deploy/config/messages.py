@@ -85,7 +85,7 @@ def _fields(loc: Sequence[int | str]) -> list[str]:
         section, inside = _LAYERS[str(loc[kind])], inside[kind + 1 :]
     for part in inside:
         annotation = section.model_fields[str(part)].annotation
-        inner = next(one for one in (annotation, *get_args(annotation)) if isinstance(one, type))
+        inner = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
         assert issubclass(inner, BaseModel)
         section = inner
     return list(section.model_fields)
