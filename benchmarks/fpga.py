@@ -167,9 +167,9 @@ multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
 Networks: digits and n_mnist_small are the presets; digits_4bit and digits_2bit are digits after
 `quantise --weight-bits 4 --epochs 15` and `2` (float: 98.61 %); mnist_up5k is `benchmarks/fpga_mnist.yaml` (97.59 % of
 10,000 in integers; the row has the first 500); mnist_conv is `benchmarks/fpga_mnist_conv.yaml` (99.34 % of 10,000 in
-integers; float: 99.36 %; the row has the first 100). "engine" is the beginning of the SHA-256 of `snn_engine.v`: rows of
-an older text have its clocks. ECG on UP5K and Gowin were not placed. UP5K reads 64 bits of weights a clock: with 8 bits
-a weight, 48,000 of the digits' clocks are synaptic operations on 8 lanes.
+integers; float: 99.36 %; the row has the first 100). "engine" is the beginning of the SHA-256 of `snn_engine.v`: rows
+of an older text have its clocks. ECG on UP5K and Gowin were not placed. UP5K reads 64 bits of weights a clock: with 8
+bits a weight, 48,000 of the digits' clocks are synaptic operations on 8 lanes.
 
 Random graphs of every node kind, engine a46ba02: 500 (`make explore`), 0 spikes and outputs differ.
 

@@ -393,14 +393,14 @@ class _Lowering:
         )
 
     def _parameters(self, node: Node, neuron: IntegerNeuron | None, layout: Layout, widths: Widths) -> Lanes:
-        """Return threshold, reset value, kept fractions and bias of each neuron, in words of weights."""
+        """Return bias, threshold, reset value and kept fractions of each neuron, in words of weights."""
 
         def spread(values: int | Ints | None) -> Lanes:
             whole = np.broadcast_to(0 if values is None else values, node.shape)
             return layout.spread(whole.astype(np.int64).reshape(-1))
 
-        packed = spread(0 if neuron is None else neuron.threshold)
-        at = widths.threshold
+        packed = spread(0 if neuron is None else neuron.threshold) << widths.bias
+        at = widths.bias + widths.threshold
         if widths.value:
             given = None if neuron is None else neuron.drop if neuron.drop is not None else neuron.v_reset
             packed |= (spread(given) & ((1 << widths.value) - 1)) << at
@@ -409,9 +409,8 @@ class _Lowering:
             v_decay, i_decay = _decays(node)
             packed |= (DECAY_ONE - spread(v_decay)) << at
             packed |= (DECAY_ONE - spread(i_decay)) << (at + 13)
-            at += 26
-        if widths.bias and node.name in self.biases:
-            packed |= (layout.spread(self.biases[node.name]) & ((1 << widths.bias) - 1)) << at
+        if node.name in self.biases:
+            packed |= layout.spread(self.biases[node.name]) & ((1 << widths.bias) - 1)
         return words_of(packed, widths.weight, widths.loads)
 
 

@@ -397,25 +397,27 @@ module snn_engine #(
                 if (loading) coming <= arrived;
                 if (turn) parameters <= arrived;
             end
-            wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
+            wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters[BIAS_BITS+:THRESH_BITS]);
             wire signed [STATE_BITS-1:0] value, bias;
             wire keeps;
             if (VALUE_BITS > 0) begin : has_value
-                wire [VALUE_BITS-1:0] bits = parameters[THRESH_BITS+:VALUE_BITS];
+                wire [VALUE_BITS-1:0] bits = parameters[BIAS_BITS+THRESH_BITS+:VALUE_BITS];
                 assign value = {{STATE_BITS - VALUE_BITS - 6{bits[VALUE_BITS-1]}}, bits, 6'd0};
             end else begin : no_value
                 assign value = {STATE_BITS{1'b0}};
             end
-            if (BIAS_BITS > 0) begin : has_bias  // a primed potential comes in the clock of its parameters
+            if (BIAS_BITS > 0) begin : has_bias
+                // A primed potential comes in the clock of its parameters; these begin with the bias, which is in
+                // registers then, unlike the last of them.
                 wire [LOAD_BITS-1:0] own_parameters = primed ? arrived : parameters;
-                wire [BIAS_BITS-1:0] bits = own_parameters[THRESH_BITS+VALUE_BITS+2*KEEP_BITS+:BIAS_BITS];
+                wire [BIAS_BITS-1:0] bits = own_parameters[0+:BIAS_BITS];
                 assign bias = {{STATE_BITS - BIAS_BITS - 6{bits[BIAS_BITS-1]}}, bits, 6'd0};
             end else begin : no_bias
                 assign bias = {STATE_BITS{1'b0}};
             end
             if (KEEP_BITS > 0) begin : has_keeps
-                wire [12:0] of_neuron = leaking_current ? parameters[THRESH_BITS+VALUE_BITS+13+:13]
-                                                        : parameters[THRESH_BITS+VALUE_BITS+:13];
+                wire [12:0] of_neuron = leaking_current ? parameters[BIAS_BITS+THRESH_BITS+VALUE_BITS+13+:13]
+                                                        : parameters[BIAS_BITS+THRESH_BITS+VALUE_BITS+:13];
                 assign keeps = of_neuron[bit_at];
             end else begin : no_keeps
                 assign keeps = factor[0];
@@ -491,10 +493,10 @@ module snn_engine #(
     endfunction
 
     // In 64ths; one more bit than a threshold has keeps it above 0.
-    function signed [STATE_BITS-1:0] threshold_of(input [LOAD_BITS-1:0] bits);
+    function signed [STATE_BITS-1:0] threshold_of(input [THRESH_BITS-1:0] bits);
         begin
             threshold_of                  = 0;
-            threshold_of[6+:THRESH_BITS] = bits[THRESH_BITS-1:0];
+            threshold_of[6+:THRESH_BITS] = bits;
         end
     endfunction
 
