@@ -48,7 +48,6 @@ FORBIDDEN = {
 """Beyond the rows. ``integers/qat`` alone may import nn."""
 EXCEPTIONS = {
     ("stl_deploy.pipeline.results", "stl_deploy.report.energy_page"),  # Bill.to_html
-    ("stl_deploy.pipeline.export", "stl_deploy.runs.manifest"),  # written beside each artifact
 }
 NUMPY_ONLY = {"config", "graph", "passes", "energy"}
 """Rooms that import neither torch nor nir."""

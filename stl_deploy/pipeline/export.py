@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import require_suffix, write_json
+from stl_deploy._util.files import read_json, require_suffix, sha256, write_json
+from stl_deploy._util.install import versions
 from stl_deploy._util.remedies import option
 from stl_deploy._util.working import stage
 from stl_deploy.config.options import ExportOptions, of_target
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity, whole_artifact, write
 from stl_deploy.pipeline.network_input import compared, drawn, on_declared_grid
 from stl_deploy.pipeline.results import Exported
-from stl_deploy.runs.manifest import manifest, require_unedited
+from stl_deploy.training.run_files import MANIFEST
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+SCHEMA_VERSION = 1
 
 
 def target_of(output: Path) -> str:
@@ -121,3 +128,66 @@ def _verified(
     show_parity(bench.report, say, is_random=is_random)
     bench.report.require()
     return bench.report.as_dict()
+
+
+def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
+    """Return a manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready).
+
+    Of a folder every file in it is named, as ``<folder>/<file>``.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions(),
+        "threads": _threads(),
+        "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
+        "input": program.metadata.get("input"),
+        "grid": program.metadata.get("grid"),
+        "readout": readout_of(program.metadata).as_dict(),
+        **facts,
+        "files": {name: file_facts(path) for given in files for name, path in _within(given)},
+    }
+
+
+def _threads() -> int | None:
+    """Return torch's number of threads, which trained weights can depend on; None if torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def _within(path: Path) -> Iterator[tuple[str, Path]]:
+    if not path.is_dir():
+        yield path.name, path
+        return
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            yield file.relative_to(path.parent).as_posix(), file
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Return the hash and size of a file."""
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def require_unedited(folder: Path) -> None:
+    """Raise InputError if a file of an artifact's folder differs from the manifest beside it.
+
+    Files that the user has added are ignored.
+    """
+    path = folder.with_name(f"{folder.name}.{MANIFEST}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        files = read_json(path)["files"]
+        hashes = {name: str(facts["sha256"]) for name, facts in files.items()}
+    except (InputError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
+            f"be read; give {option('overwrite')} to replace them, or another folder"
+        ) from None
+    for name, wanted in hashes.items():
+        file = folder.parent / name
+        if file.is_file() and sha256(file) != wanted:
+            raise InputError(
+                f"{file}: was edited since stl-deploy wrote it; give {option('overwrite')} to replace it, or "
+                "another folder"
+            )

@@ -1,61 +1,17 @@
-"""Write manifests: an artifact's source and tools, as hashes, versions, dialect, grids, scales."""
+"""Check a run folder against its manifest, and add files to it."""
 
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from stl_deploy._util.files import read_json, sha256, write_json
-from stl_deploy._util.install import versions
-from stl_deploy._util.remedies import option, remedy
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.lower import metadata_dialect
-from stl_deploy.graph.program import Program
-from stl_deploy.graph.readout import readout_of
+from stl_deploy.pipeline.export import SCHEMA_VERSION, file_facts
 from stl_deploy.runs.source import TEST_INPUT, graph_of
 from stl_deploy.training.run_files import MANIFEST, UNDER_WAY
-
-SCHEMA_VERSION = 1
-
-
-def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
-    """Return a manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready).
-
-    Of a folder every file in it is named, as ``<folder>/<file>``.
-    """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "versions": versions(),
-        "threads": _threads(),
-        "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
-        "input": program.metadata.get("input"),
-        "grid": program.metadata.get("grid"),
-        "readout": readout_of(program.metadata).as_dict(),
-        **facts,
-        "files": {name: _entry(path) for given in files for name, path in _within(given)},
-    }
-
-
-def _threads() -> int | None:
-    """Return torch's number of threads, which trained weights can depend on; None if torch is not loaded."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else int(torch.get_num_threads())
-
-
-def _within(path: Path) -> Iterator[tuple[str, Path]]:
-    if not path.is_dir():
-        yield path.name, path
-        return
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            yield file.relative_to(path.parent).as_posix(), file
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def mark_under_way(run_dir: Path) -> None:
@@ -81,31 +37,6 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
     return all(name in files or name == MANIFEST or not (run_dir / name).is_file() for name in asked)
 
 
-def require_unedited(folder: Path) -> None:
-    """Raise InputError if a file of an artifact's folder differs from the manifest beside it.
-
-    Files that the user has added are ignored.
-    """
-    path = folder.with_name(f"{folder.name}.{MANIFEST}")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    try:
-        files = read_json(path)["files"]
-        hashes = {name: str(facts["sha256"]) for name, facts in files.items()}
-    except (InputError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
-            f"be read; give {option('overwrite')} to replace them, or another folder"
-        ) from None
-    for name, wanted in hashes.items():
-        file = folder.parent / name
-        if file.is_file() and sha256(file) != wanted:
-            raise InputError(
-                f"{file}: was edited since stl-deploy wrote it; give {option('overwrite')} to replace it, or "
-                "another folder"
-            )
-
-
 def check_network(run_dir: Path) -> None:
     """Check a run's graph and test input, and the weights of the graph, if present, by `check_unchanged`."""
     weights = [name for name in ("model.safetensors",) if (run_dir / name).is_file()]
@@ -119,7 +50,7 @@ def record_files(run_dir: Path, names: Iterable[str]) -> None:
     if not path.is_file() or not _files(run_dir):
         return
     contents = read_json(path)
-    contents["files"] |= {name: _entry(run_dir / name) for name in names}
+    contents["files"] |= {name: file_facts(run_dir / name) for name in names}
     write_json(path, contents)
 
 

@@ -27,9 +27,9 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.passes.join import check_members, merge
+from stl_deploy.pipeline.export import manifest
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
-from stl_deploy.runs.manifest import manifest
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import forget_results

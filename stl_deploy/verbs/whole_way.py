@@ -32,6 +32,7 @@ from stl_deploy.pipeline import parity
 from stl_deploy.pipeline.artifacts import FEW, MORE, ParityBench, open_runner, write
 from stl_deploy.pipeline.energy import FILE as ENERGY
 from stl_deploy.pipeline.energy import checked, on_loihi
+from stl_deploy.pipeline.export import manifest
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
@@ -43,7 +44,7 @@ from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.frontier import frontier_of, keep_frontier
 from stl_deploy.runs.inputs import LabelledInput, encode_split
-from stl_deploy.runs.manifest import manifest, mark_under_way
+from stl_deploy.runs.manifest import mark_under_way
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.runs.train import fit, size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack

@@ -11,7 +11,7 @@ import torch
 
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.runs.manifest import manifest
+from stl_deploy.pipeline.export import manifest
 from tests.hostile.nets import small_graph
 
 
@@ -30,7 +30,7 @@ def test_without_torch_there_are_none(tmp_path: Path) -> None:
     write_nir(small_graph(), tmp_path / "a.nir")
     code = (
         "import sys; from pathlib import Path; from stl_deploy.exporters.nir.lower import lower\n"
-        "from stl_deploy.exporters.nir.file import read_nir\nfrom stl_deploy.runs.manifest import manifest\n"
+        "from stl_deploy.exporters.nir.file import read_nir\nfrom stl_deploy.pipeline.export import manifest\n"
         "found = manifest(lower(read_nir(Path(sys.argv[1]))), [])\n"
         "print('torch' not in sys.modules, found['threads'])"
     )

@@ -182,7 +182,7 @@ REMEDIES = (
         lambda room: verbs.energy(room.file, room.input),
     ),
     Remedy(
-        "runs/manifest.py:require_unedited",
+        "pipeline/export.py:require_unedited",
         lambda room: room.net.export(_edited(room), to="c"),
         "give overwrite=True",
         "give --overwrite",
@@ -377,7 +377,8 @@ ELSEWHERE = {
     "verbs/quantising.py:_train": "tests/pipeline/test_quantising.py",
     "pipeline/evaluate_graph.py:": "tests/pipeline/test_evaluate_backends.py",
     "pipeline/time_axis.py:not_samples": "tests/tracing/test_capture.py",
-    "pipeline/tradeoff.py:read_tradeoff": "tests/energy/test_tradeoff.py",
+    "runs/candidates.py:read_tradeoff": "tests/energy/test_tradeoff.py",
+    "exporters/verilog/render.py:require_prefix": "tests/exporters/verilog/test_names.py",
     "verbs/trials.py:read_points": "tests/pipeline/test_optimise.py",
     "pipeline/verify.py:_require_whole": "tests/pipeline/test_foreign.py",
     "report/paper_tables.py:papers": "tests/pipeline/test_papers.py",
