@@ -24,6 +24,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import llvmlite.binding
 import matplotlib as mpl
 import numpy as np
 import torch
@@ -161,6 +162,7 @@ def measure(
         "rounds": rounds,
         "load": [before, os.getloadavg()[0]],
         "compiler": _version(),
+        "processor": llvmlite.binding.get_host_cpu_name(),
         "rows": [row | {"ratios": ratios(row["seconds"])} for row in rows],
     }
 
@@ -323,7 +325,8 @@ def table(data: Mapping[str, Any]) -> str:
     quiet = "" if load < QUIET else " - the machine was not quiet"
     lines += [
         "",
-        f"One thread, batch 1, the least of {data['rounds']} rounds, {data['compiler']}, load {load:.1f}{quiet}.",
+        f"One thread, batch 1, the least of {data['rounds']} rounds, {data['compiler']}, {data['processor']}, "
+        f"load {load:.1f}{quiet}.",
     ]
     return "\n".join(lines) + "\n\n" + NOT_HERE
 
