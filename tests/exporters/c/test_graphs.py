@@ -157,6 +157,26 @@ def test_potentials_of_16_bits_are_the_integer_models_under_sanitizers() -> None
     assert stopped > 5
 
 
+NATIVE = ("-O3", "-march=native", "-Wno-psabi", *STRICT)
+"""This machine's vectors: with AVX-512 the rows of weights are such by name."""
+
+
+@pytest.mark.parametrize(
+    ("seed", "form"),
+    [
+        (0, ("conv_levels", "levels", "int16_t")),
+        (6, ("dense", "spikes", "int16_t")),
+        (8, ("conv_window", "spikes", "int16_t")),
+        (21, ("dense", "spikes", "int32_t")),
+        (607, ("conv_window", "spikes", "int32_t")),
+    ],
+)
+def test_vectors_of_this_machine_are_the_integer_models(seed: int, form: tuple[str, ...]) -> None:
+    graph, x = Grower(seed).grow()
+    assert form in {(step.kind, *step.form) for step in make_plan(graph).statements if "form" in step.fields}
+    assert differing(graph, x, NATIVE) == 0
+
+
 def test_a_convolution_to_maps_of_one_pixel() -> None:
     """Its neurons are one row: their function takes no number of rows."""
     graph, x = Grower(3887633).grow()
