@@ -252,7 +252,7 @@ def measure_run(run: Path, samples: int) -> list[Measured]:
             x = to_integers(given[:, :samples], graph.input.scale)
             for board in here():
                 levels = [measure(folder, x, board, level, by_layer=level == LEVELS[-1]) for level in LEVELS]
-                rows += [replace(one, network=name) for one in levels]
+                rows += [replace(measured, network=name) for measured in levels]
     return rows
 
 
