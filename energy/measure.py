@@ -333,12 +333,15 @@ def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
 
 
 def _idle(program: Program, counts: Counts) -> Idle | None:
-    """Return whether no neuron fires, or the last spiking layers fire never or always on all samples."""
+    """Return whether no neuron fires, x is 0, or the last spiking layers fire never or always on all samples."""
     spiking = [node.name for node in program.spiking if node.name in counts.neurons]
     if not spiking:
         return None
     if not any(counts.neurons[name].events for name in spiking):
         return "silent"
+    fed = first_layer(program, counts)
+    if fed and not any(counts.weighted[name].in_nonzero for name in fed):
+        return "no input"
     last = [counts.neurons[name] for name in spiking if not _behind(program, name) & {*spiking}]
     if last and not any(counted.events for counted in last):
         return "output silent"

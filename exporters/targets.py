@@ -199,11 +199,12 @@ class ListsLayers(Protocol):
 
 @dataclass(frozen=True)
 class Check:
-    """A target for `check` alone: a chip, or a framework's reader."""
+    """A target for `check` alone: a chip, or a framework's reader. instead: what to export for it, as a remedy."""
 
     name: str
     description: str
     check: Callable[[Program], Iterable[Finding]]
+    instead: Callable[[], str] = lambda: ""
 
 
 Target = Format | type[Runner] | Check
@@ -312,7 +313,11 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
     if name not in known:
         if name in registry().broken:
             raise InputError(f"the target '{name}' is installed, but {registry().broken[name]}; mend or remove it")
-        hint = did_you_mean(name, known) or _described_by(known, name) or for_hardware(name)
+        alone = registry().checks.get(name)
+        if alone is not None:
+            instead = alone.instead()
+            raise InputError(f"expected a {what}; found '{name}', a target of check alone; {instead or 'see targets'}")
+        hint = _described_by(known, name) or suggest(name, known)
         raise InputError(f"expected a {what}: {', '.join(known)}; found '{name}'{hint}")
     return known[name]
 
@@ -324,6 +329,16 @@ _HARDWARE = (
     (r"lava|loihi", "netx"),
 )
 """Names of hardware, and the format that is for it."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the target that a wrong name means: a chip's, another spelling's, or nothing."""
+    spelt = name.lower()
+    if spelt in known:
+        return f" (did you mean '{spelt}'?)"
+    if spelt == "loihi":
+        return " (for loihi: 'netx', the files; 'loihi1' or 'loihi2', whether a chip has room)"
+    return did_you_mean(name, known) or for_hardware(name)
 
 
 def for_hardware(name: str) -> str:
@@ -356,7 +371,18 @@ def findings(target: Format | Check, program: Program, options: Any = None) -> I
     options: of the target's class, for one that `ChecksFor` them. Where there are nodes that it does not take, its
     findings on these are left out, and all of them if it cannot judge the rest.
     """
-    takes = NIR_NODES if isinstance(target, Check) else target.takes
+    if isinstance(target, Check):
+        return [*_findings(target, program, NIR_NODES, None), *_not_written(target)]
+    return _findings(target, program, target.takes, options)
+
+
+def _not_written(target: Check) -> Iterable[Finding]:
+    """Say of a target of check alone what to export."""
+    if target.instead():
+        yield Finding("check-only", "info", None, f"nothing is written for {target.name} itself", target.instead())
+
+
+def _findings(target: Format | Check, program: Program, takes: Kinds, options: Any) -> Iterable[Finding]:
     untaken = [from_error(error) for error in refused(program, takes, target.name)]
     tell = target.check
     if options is not None and isinstance(target, ChecksFor):

@@ -22,11 +22,12 @@ MOST_WORDS = 32
 """Of a sentence."""
 
 
-Idle = Literal["silent", "output silent", "output saturated"]
-"""Why a network decides nothing: no neuron fires, or the last spiking layers never or always do."""
+Idle = Literal["no input", "silent", "output silent", "output saturated"]
+"""Why a network decides nothing: x is 0, no neuron fires, or the last spiking layers never or always do."""
 
 _NO_NUMBER = "so there is no number to quote"
 _IDLE: Mapping[Idle, str] = {
+    "no input": f"Every value of the input is 0: no event reaches the SNN, {_NO_NUMBER}.",
     "silent": f"The SNN is silent on this input: no neuron fires, {_NO_NUMBER}.",
     "output silent": f"The SNN's output is silent on this input, {_NO_NUMBER}: its last layer never fires.",
     "output saturated": f"The SNN's output is saturated on this input, {_NO_NUMBER}: its last layer always fires.",
@@ -119,7 +120,7 @@ def on_chip(findings: Findings) -> str:
     scope = "" if line.step_source == GIVEN else " (neurocores only)"
     costs = f"{si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
     if not findings.placed:
-        return f"It could not be placed on {line.title}, where an inference would take {costs}."
+        return f"It could not be placed on {line.title}: no energy of that chip is quoted."
     return f"On {line.title} an inference takes {costs}."
 
 
@@ -130,8 +131,8 @@ def equal_at(break_even: BreakEven) -> str:
     model = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
     if model is None or model.scale is None or model.spike_rate is None:
         return {
-            "above": "more at every spike rate",
-            "below": "less at every spike rate",
-        }.get("not defined" if model is None else model.verdict, "its spikes decide nothing")
+            "above": "streaming, more at every spike rate",
+            "below": "streaming, less at every spike rate",
+        }.get("not defined" if model is None else model.verdict, "streaming has no break-even spike rate")
     at = sum(model.spike_rate) / 2
-    return f"equal at {percent(at)} spikes per neuron and step, here {percent(break_even.spike_rate)}"
+    return f"streaming, equal at {percent(at)} spikes per neuron and step, here {percent(break_even.spike_rate)}"

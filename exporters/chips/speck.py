@@ -2,7 +2,7 @@
 
 A core is a convolution (or a linear layer, as one over the whole picture), integrate-and-fire neurons, and a sum pool.
 Source: Sinabs's pages on Speck, "Overview" and "Available network architecture", and `validate_memory_speck` of its
-code (evidence A); the driver was not run.
+code (the maker's); the driver was not run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stl_deploy.graph.program import (
 CORES = (*[(16, 64)] * 3, *[(32, 32)] * 2, *[(64, 16)] * 2, *[(16, 16)] * 2)
 """Kernel and neuron memory of each core, in 1,024 words."""
 _WORDS = 1024
-_SOURCE = "Sinabs's pages on Speck; evidence A"
+_SOURCE = "Sinabs's pages on Speck, the maker's"
 
 
 def check(program: Program) -> Iterator[Finding]:

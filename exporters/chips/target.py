@@ -1,8 +1,6 @@
-"""Chips and tools beside Loihi as targets to check: named refusals, each with its source and grade of evidence.
+"""Chips and tools beside Loihi as targets to check: named refusals, each with its source.
 
-Grades are those of ``loihi/chips.toml``: A the maker's document, B the maker's code (run here where the sentence says
-so), C a third party's page, D a note, unverified. Only what was found is refused: a network without findings of this
-kind may still have no room.
+Only what was found is refused: a network without findings of this kind may still have no room.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from stl_deploy.graph.program import Neuron, Program
 
 @dataclass(frozen=True)
 class Rule:
-    """A limit of a chip. refuses: a population. reason, remedy: sentences; source: how it is known, and its grade."""
+    """A limit of a chip. refuses: a population. reason, remedy: sentences; source: how it is known."""
 
     slug: str
     refuses: Callable[[Neuron], bool]
@@ -32,10 +30,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Other:
-    """A chip or tool. rules: asked of every spiking population. whole: a refusal of every network, or None."""
+    """A chip or tool.
+
+    instead: what to export for it. rules: asked of every spiking population. whole: a refusal of every network, or
+    None.
+    """
 
     name: str
     description: str
+    instead: Callable[[], str]
     rules: tuple[Rule, ...]
     whole: Rule | None = None
 
@@ -58,18 +61,27 @@ def remembers(node: Neuron) -> bool:
     return filtered or (node.decay is not None and bool(np.any(node.decay)))
 
 
-_AKIDA = "akida 2.19, software backend; evidence B"
+def _twin() -> str:
+    return f"train the ANN twin ({option('mode', 'ann')} of train) and quantise that with its own tools"
+
+
+def _graph() -> str:
+    return f"export with {option('to', 'nir')} and give that to its tool"
+
+
+_AKIDA = "akida 2.19, the maker's software"
 
 OTHERS = (
     Other(
         "akida",
         "BrainChip Akida: layers without memory",
+        _twin,
         (
             Rule(
                 "no-memory",
                 remembers,
                 "Akida's layers remember nothing from step to step; its licence forbids publishing benchmarks",
-                lambda: f"train the ANN twin ({option('mode', 'ann')} of train) and quantise that with its own tools",
+                _twin,
                 _AKIDA,
             ),
         ),
@@ -77,19 +89,21 @@ OTHERS = (
     Other(
         "spinnaker2",
         "SpiNNaker 2: thresholds for each neuron, hard or soft reset",
+        _graph,
         (),
         Rule(
             "tool-not-available",
             lambda node: True,
             "its neurons could hold this (a threshold each, hard or soft reset), but its tool py-spinnaker2 is not on "
             "the package registry: nothing was run, so nothing is written",
-            lambda: f"export with {option('to', 'nir')} and give that to its tool",
-            "the registry, looked up; evidence D",
+            _graph,
+            "the registry, looked up",
         ),
     ),
     Other(
         "hls4ml",
         "hls4ml's spiking layers for FPGAs",
+        lambda: f"export with {option('to', 'verilog')} for an FPGA",
         (),
         Rule(
             "not-released",
@@ -97,12 +111,17 @@ OTHERS = (
             "spiking layers are on its main branch since June 2026 and in no release; they have a threshold for each "
             "layer or neuron, and their reset to zero is this neuron's; not tried",
             lambda: f"export with {option('to', 'c')} for a microcontroller now, and watch for its release",
-            "hls4ml's main branch, read; evidence B",
+            "hls4ml's main branch, read, not run",
         ),
     ),
 )
 
 TARGETS: Iterable[Check] = (
-    Check("speck", "SynSense Speck and DYNAP-CNN: IF neurons, one threshold a core, nine cores", speck.check),
-    *(Check(chip.name, chip.description, chip.check) for chip in OTHERS),
+    Check(
+        "speck",
+        "SynSense Speck and DYNAP-CNN: IF neurons, one threshold a core, nine cores",
+        speck.check,
+        lambda: f"export with {option('to', 'nir')} and {option('reader', 'sinabs')}, and deploy that with Sinabs",
+    ),
+    *(Check(chip.name, chip.description, chip.check, chip.instead) for chip in OTHERS),
 )

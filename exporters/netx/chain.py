@@ -13,6 +13,11 @@ from stl_deploy.graph.program import is_spike_max_pool
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 from stl_deploy.integers.scales import refusal, refuse
 
+_PLAIN = (
+    "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips, or export to c "
+    "or verilog"
+)
+
 
 def _merge_pools() -> str:
     return remedy(cli="stl-deploy fold NET.nir --merge-pools -o MERGED.nir", python="net.fold(merge_pools=True)")
@@ -161,7 +166,7 @@ def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]
                     _refuse_without_neuron(node, reader)
         elif isinstance(node, ir.Reshape):
             _flatten(node)
-        elif isinstance(node, ir.Neuron):
+        elif isinstance(node, ir.Neuron) and len(node.operands) == 1:  # more are refused as a skip
             for source in node.operands:
                 if not source.delay:
                     _check_synapse(program.by_name[source.node], node)
@@ -189,16 +194,10 @@ def _link_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedEr
         remedy = "netx 0.6 runs feed-forward networks; remove the recurrence"
         yield refusal(node, "recurrent", "it closes a loop", remedy)
     elif len(node.operands) > 1:
-        yield refusal(
-            node,
-            "skip-connection",
-            f"it adds up {len(node.sources)} sources",
-            "netx has no skip connections (its concat is not implemented); use a plain chain",
-        )
+        yield refusal(node, "skip-connection", f"it adds up {len(node.operands)} sources", _PLAIN)
     if len(program.readers[node.name]) > 1:
         readers = ", ".join(f"'{reader.name}'" for reader in program.readers[node.name])
-        remedy = "netx holds plain chains; give it one reader"
-        yield refusal(node, "skip-connection", f"it is read by {readers}", remedy)
+        yield refusal(node, "skip-connection", f"it is read by {readers}", _PLAIN)
 
 
 def _flatten(node: ir.Reshape) -> list[Stage]:

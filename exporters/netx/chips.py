@@ -7,19 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+EVIDENCE = {
+    "A": "the maker's document",
+    "B": "code that ran on the chip",
+    "C": "a third party's page",
+    "D": "unverified",
+}
 _FILE = Path(__file__).with_name("chips.toml")
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A number, its source, and its grade of evidence (A best, D unverified; see the file)."""
+    """A number, its source, and its grade of evidence (see the file)."""
 
     value: int
     source: str
     grade: str
 
     def __str__(self) -> str:
-        return f"{self.value:,} ({self.source}; evidence {self.grade})"
+        return f"{self.value:,} ({self.source}; {EVIDENCE[self.grade]})"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
 from stl_deploy.exporters.netx.accumulator import range_warnings, wide_findings, wide_layers
@@ -228,6 +229,12 @@ def _result(run_of_file: IntegerRun | NetxRun, record: bool) -> Result:
 
 
 CHIPS = tuple(
-    Check(key, f"whether {chip.name} has room", partial(check_chip, chip=chip)) for key, chip in load_chips().items()
+    Check(
+        key,
+        f"whether {chip.name} has room",
+        partial(check_chip, chip=chip),
+        lambda: f"export with {option('to', 'netx')}, the files for Loihi",
+    )
+    for key, chip in load_chips().items()
 )
 TARGETS = (Netx(), Loihi, *CHIPS)

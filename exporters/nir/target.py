@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.file import read_nir, write_nir
@@ -111,5 +113,12 @@ class Nir(Format):
         return Reference(path, Options())
 
 
-READERS = tuple(Check(name, f"what {name}'s NIR reader can hold", ask) for name, ask in READER_TARGETS.items())
+def _for_reader(name: str) -> str:
+    return f"export with {option('to', 'nir')} and {option('reader', name)}"
+
+
+READERS = tuple(
+    Check(name, f"what {name}'s NIR reader can hold", ask, partial(_for_reader, name))
+    for name, ask in READER_TARGETS.items()
+)
 TARGETS = (Nir(), Reference, *READERS)

@@ -21,6 +21,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv, Delay, Doubles, Input, Linear, Neuron, Node, Operand, Output, Program
+from stl_deploy.graph.show import reset_words
 from stl_deploy.integers.fields import describe_field, unread
 
 INPUT_DEPTH = -1
@@ -339,7 +340,7 @@ _READ = frozenset(
     {"decay", "threshold", "gain", "offset", "synapse", "compare", "reset", "multi_spike", "cap", "v_reset"}
 )
 _WEIGHTS = "train neurons with a synaptic current (stl.LIF(synapse_decay=...), NIR CubaLIF)"
-_SOURCE = "(xylosim 0.1.3, run here; evidence B)"
+_SOURCE = "(xylosim 0.1.3, the maker's code, run here)"
 
 
 def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]:
@@ -363,7 +364,7 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         yield _refusal(
             neuron,
             "no-hard-reset",
-            f"its reset is '{neuron.reset}'; Xylo subtracts the threshold for each spike, in its step {_SOURCE}",
+            f"it has {reset_words(neuron)}; Xylo subtracts the threshold for each spike, in its step {_SOURCE}",
             "train with reset 'subtract' (neuron: {reset: subtract} in a configuration)",
         )
     if not output and not neuron.spiking:

@@ -76,7 +76,9 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
         try:
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile:
-            raise InputError(f"{path}: not an .npz file (or truncated); write one with numpy.savez") from None
+            raise InputError(
+                f"{path}: not an .npz file (or truncated); write one with numpy.savez('x.npz', x=x)"
+            ) from None
         with archive:
             if len(archive.infolist()) > _MAX_MEMBERS:
                 raise InputError(f"{path}: expected up to {_MAX_MEMBERS} arrays; found {len(archive.infolist())}")

@@ -196,7 +196,7 @@ def _untrained(source: str) -> bool:
 def _require_sound(source: Path, report: CheckReport) -> None:
     if not report.ok:
         errors = [finding.target for finding in report.findings if finding.severity == "error"]
-        where = "" if None in errors else f" for {', '.join(dict.fromkeys(map(str, errors)))}; --target names others"
+        where = "" if None in errors else f" for {', '.join(dict.fromkeys(map(str, errors)))}"
         raise CheckFailed(f"{source}: {counted(len(errors), 'error')} found{where}")
 
 

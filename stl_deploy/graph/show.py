@@ -122,7 +122,7 @@ def _neuron(node: ir.Neuron) -> list[str]:
     parts.append("v >= θ" if node.compare == "ge" else "v > θ")
     if node.decay is None:
         return [*parts, "no memory"]
-    parts.append(_reset(node) + ", one step late" * node.delayed_reset)
+    parts.append(reset_words(node) + ", one step late" * node.delayed_reset)
     if node.adaptation is not None:
         parts.append(f"threshold adapts: decay {_span(node.adaptation.decay)}, jump {_span(node.adaptation.jump)}")
     several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
@@ -130,7 +130,8 @@ def _neuron(node: ir.Neuron) -> list[str]:
     return [*parts, *[several + nearest] * node.multi_spike]
 
 
-def _reset(node: ir.Neuron) -> str:
+def reset_words(node: ir.Neuron) -> str:
+    """Return a neuron's reset in words: ``reset to 0``."""
     match node.reset:
         case "none":
             return "no reset"

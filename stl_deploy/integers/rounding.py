@@ -12,17 +12,24 @@ from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Product, Program, is_spike_max_pool
 from stl_deploy.integers.scales import WEIGHT_TOP
+from stl_deploy.integers.trainable import untrainable
 
 
 def _trained(program: Program) -> str:
-    """Return the remedy against rounding."""
+    """Return the remedy against rounding, in a network that can be trained with it; else what keeps it from that."""
     if any(neuron.adaptation is not None for neuron in program.spiking) or any(program.of(Product)):
-        return "export tells how many spikes differ"
+        return "export counts the spikes that differ"
     how = remedy(
-        cli="stl-deploy quantise RUN for a run",
-        python="stl_deploy.verbs.quantise of a run, net.quantised() of a module",
+        cli="'stl-deploy quantise RUN' of a run folder, net.quantised() in Python of a captured module",
+        python="net.quantised() of a captured module, stl_deploy.verbs.quantise of a run folder",
     )
-    return f"export tells how many spikes differ; training with the rounding takes them away: {how}"
+    refused = untrainable(program)
+    counts = "export counts the spikes that differ"
+    if refused is None:
+        return f"{counts}; to train with the rounding, so that the module spikes as its integers do: {how}"
+    return (
+        f"{counts}; training with the rounding takes another network: at '{refused.node}' {refused.remedy}; then {how}"
+    )
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
@@ -32,13 +39,14 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
     agree best on calibration data, so nothing makes them agree on all.
     """
     yield from _input(program)
+    trained = _trained(program)
     for node in program.nodes:
         if node.name in host:
             continue
         if isinstance(node, Linear | Conv):
-            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _trained(program))
+            yield Finding("quantisation", "warning", node.name, _weights(node.weight), trained)
         elif isinstance(node, Neuron) and node.threshold is not None and not is_spike_max_pool(program, node):
-            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _trained(program))
+            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), trained)
 
 
 def _input(program: Program) -> Iterator[Finding]:
@@ -62,10 +70,11 @@ def _input(program: Program) -> Iterator[Finding]:
 def _weights(weight: Floats) -> str:
     largest = float(np.abs(weight).max(initial=0)) * 2.0 ** fraction_bits(weight)  # as an integer
     signed = int(largest).bit_length() + 1
-    size = f"weights of {counted(signed, 'bit')} with sign"
     if largest > WEIGHT_TOP:
-        return f"{size} are rounded to 8"
-    return f"{size} fit into 8, at a scale that export's input chooses"
+        return f"weights are rounded to 8 bits; exact integers would take {signed}"
+    return (
+        f"weights that take {counted(signed, 'bit')} with their sign fit into 8, at a scale that export's input chooses"
+    )
 
 
 def _neuron(neuron: Neuron, threshold: Floats) -> str:

@@ -7,7 +7,7 @@ arithmetic, for every leak, reset and synapse. In floats it is exact where θ is
 Under ``v > θ`` a threshold stored as the float just below θ' means ``v >= θ'`` (`strict_comparison`). Of the two the
 one with fewer bits is divided by, so that ties of round thresholds stay ties.
 
-A neuron that also receives what no weights of its own scale (the spikes of a skip connection) keeps its thresholds.
+A neuron that also receives values without weights (the spikes of a skip connection) keeps its thresholds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 SLUG = "threshold-not-absorbable"
+_AS_THEY_ARE = "export it as it is to ONNX, which takes every threshold"
 
 
 def _refusals(program: Program) -> Iterator[UnsupportedError]:
@@ -66,7 +67,9 @@ def _fold(program: Program) -> Rewritten:
             weight = node.weight / theta.reshape(-1, *(1,) * (node.weight.ndim - 1))
             nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else node.bias / theta)
         nodes[neuron.name] = _scaled(neuron, divisor, unit)
-    return Rewritten(with_nodes(program, nodes), kept={name: error.reason for name, error in kept.items()})
+    return Rewritten(
+        with_nodes(program, nodes), kept={name: f"{error.reason}; {error.remedy}" for name, error in kept.items()}
+    )
 
 
 def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
@@ -103,10 +106,10 @@ def _require_scalable(neuron: Neuron) -> None:
     assert neuron.threshold is not None
     if (neuron.threshold <= 0).any():
         lowest = float(neuron.threshold.min())
-        raise _refused(neuron, f"the lowest of them, {lowest:g}, is not above 0", "keep the thresholds")
+        raise _refused(neuron, f"the lowest of them, {lowest:g}, is not above 0", _AS_THEY_ARE)
     if neuron.v_min is not None and neuron.v_min.any() and not np.array_equal(neuron.v_min, -neuron.threshold):
         low = float(neuron.v_min.min())
-        raise _refused(neuron, f"its potential is bounded below by {low:g}", "keep the thresholds")
+        raise _refused(neuron, f"its potential is bounded below by {low:g}", _AS_THEY_ARE)
 
 
 def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
@@ -115,8 +118,9 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
     if not isinstance(node, Linear | Conv):
         raise _refused(
             neuron,
-            f"'{source}' ({type(node).__name__}) brings it values that no weights of its own scale",
-            "keep the thresholds for a target that takes them, or put a linear or conv layer right before the neuron",
+            f"'{source}' ({type(node).__name__}) reaches it without weights that could take them",
+            "ONNX, C, Verilog and energy take them as they are; for netx or Speck, put a linear or conv layer on "
+            "that way",
         )
     if len(program.readers[source]) > 1:
         others = ", ".join(f"'{reader.name}'" for reader in program.readers[source] if reader is not neuron)

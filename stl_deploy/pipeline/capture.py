@@ -115,8 +115,8 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
-        if error.__cause__ is not None:  # forward itself failed
-            run_module(model, batch, call)  # on x it says so of x
+        _run_on(batch, model, call)  # where forward fails, it says so of x
+        if error.__cause__ is not None:
             asked = as_asked(error, model, batch, call)
             raise (not_samples(batch, few, call) if asked is error else asked) from error
         if not any(cause in error.reason for cause in _CAUSES):
@@ -141,6 +141,14 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
         sample=sample,
         name=type(model).__name__.lower(),
     )
+
+
+def _run_on(batch: Tensor, model: nn.Module, call: Call) -> None:
+    """Run the module on the whole batch; where it fails, name the axes with which it does not."""
+    try:
+        run_module(model, batch, call)
+    except CaptureError as error:
+        raise as_asked(error, model, batch, call) from error.__cause__
 
 
 class Captured:
@@ -344,8 +352,8 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *version_warnings(model),
         *axis_warnings(model, x, call, traced.length if fixed else None),
     )
-    steps, samples = array.shape[:2]
-    return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned, traced.states)
+    sizes_of_x = array.shape[0], array.shape[1], call.time
+    return Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
 
 
 def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[list[str], bool]:

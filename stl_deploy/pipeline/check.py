@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stl_deploy._util.remedies import named
-from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.config.options import CheckOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
 from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.exporters.nir.lower import own_metadata
-from stl_deploy.exporters.targets import ChecksFor, findings, for_hardware, make_options, registry
+from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry, suggest
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.exact import Grid, on_grid
@@ -86,8 +85,7 @@ def targets_asked(
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, kind) for n, kind in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
-            close = did_you_mean(name, known) or for_hardware(name)
-            raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
+            raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{suggest(name, known)}")
     default = [name for name, kind in registry().formats.items() if kind.by_default]
     asked = {name: ask for name, ask in known.items() if name in (targets or default)}
     given = of_target(options)

@@ -173,7 +173,9 @@ def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")
         labels = as_array(batch[1])
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise InputError(f"expected integer labels [B]; found {labels.dtype} {list(labels.shape)}")
+            one_hot = labels.ndim == 2 and bool((np.count_nonzero(labels, axis=1) == 1).all())
+            hint = "; these rows are one-hot: give labels.argmax(axis=1)" if one_hot else ""
+            raise InputError(f"expected integer labels [B]; found {labels.dtype} {list(labels.shape)}{hint}")
         yield batch[0], labels.astype(np.int64)
 
 

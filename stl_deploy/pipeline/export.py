@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
+_FILES = (".nir", ".program", ".onnx", ".net", ".c", ".h", ".v", ".npz", ".json", ".html", ".yaml")
+"""Endings of files, which a folder's name does not have."""
+
+
 def target_of(output: Path) -> str:
     """Return the target of a file's suffix; raise InputError if there is none."""
     target = format_of(output)
@@ -50,6 +54,11 @@ def check_place(to: str, output: Path, options: ExportOptions) -> Format:
     target = find_format(to)
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
+    if target.folder is not None and output.suffix and not output.is_dir() and output.suffix in _FILES:
+        raise InputError(
+            f"{output}: expected the name of a folder, as {to} is written; found that of a file; leave "
+            f"'{output.suffix}' out"
+        )
     if target.folder is not None and not options.overwrite:
         require_unedited(output)
     return target
@@ -107,6 +116,8 @@ def export(
             say.say(f"reading {path.name} back and running it on {what}")
             comparison = _verified(ParityBench(program, x), path, target, output, options, is_random, say)
             facts["verified"] = comparison if comparison is None else {"input": what, **comparison}
+        if net.in_integers:
+            facts["integers"] = "trained"
         contents = manifest(program, [path], source=dict(origin), **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")

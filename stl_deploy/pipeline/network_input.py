@@ -78,7 +78,8 @@ def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: C
     if not bound:
         raise InputError(f"{option('input_grid', bits)}: every value of the input rounds to 0; use more bits")
     moved = float(np.abs(rounded - np.asarray(x, np.float32)).max(initial=0))
-    say.say(f"input rounded to multiples of 2^-{bits}; no value moved by more than {moved:.3g}")
+    how_far = f"by up to {moved:.3g}, to" if moved else "by nothing: every value is already one of the"
+    say.say(f"input rounded {how_far} multiples of 2^-{bits}")
     stated = {"fraction_bits": bits, "max": max(bound, 1.0)}
     return replace(program, metadata={**program.metadata, "input": stated}), rounded
 

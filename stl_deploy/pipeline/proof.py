@@ -22,6 +22,7 @@ from stl_deploy.graph.run import run
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.layout import BATCH, axis_of
 from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.running import Time
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
@@ -32,6 +33,15 @@ MAX_ULP = 64
 
 MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
 """Largest difference of a folded output from the module's, relative to the largest; and in half precision."""
+
+
+_READ: Mapping[Time, str] = {
+    "first": "[T, B, ...]",
+    "second": "[B, T, ...]",
+    "step": "[T, B, ...], a call for each step",
+    "inside": "[B, ...], the same at each step",
+}
+"""The axes of x, by the position of time."""
 
 
 class ComputesOtherwiseError(CaptureError):
@@ -61,9 +71,9 @@ class Proof:
 
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
     inputs included. runs: the runs, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
-    the reference run against the module's. steps, samples: as which x was read. left_aside: tensors that the module
-    returns besides the graph's output, the first of them, because ``output`` named none. states: forward's arguments
-    that got what it returned in the step before.
+    the reference run against the module's. steps, samples, time: as which x was read. left_aside: tensors that the
+    module returns besides the graph's output, the first of them, because ``output`` named none. states: forward's
+    arguments that got what it returned in the step before.
     """
 
     replay_compared: int
@@ -73,6 +83,7 @@ class Proof:
     end_to_end: Mapping[str, int]
     steps: int
     samples: int
+    time: Time = "first"
     left_aside: int = 0
     warnings: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
@@ -89,10 +100,11 @@ class Proof:
             for layer in self.layers
         ]
         head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
-        return f"<p>{html.escape(str(self))}</p>{html_table([head, *rows])}"
+        text = html.escape(str(self)).replace("\n", "<br>")
+        return f"<p>{text}</p>{html_table([head, *rows])}"
 
     def __repr__(self) -> str:
-        """Return the counts of values and spikes that were compared, in one line."""
+        """Return the counts of values and spikes that were compared, and as which axes x was read."""
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
@@ -104,8 +116,8 @@ class Proof:
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
-            f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}; "
-            f"x: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}" + output
+            f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}{output}\n"
+            f"x read as {_READ[self.time]}: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}"
         )
 
 

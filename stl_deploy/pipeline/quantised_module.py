@@ -34,9 +34,14 @@ class QuantisedModule(QuantisedGraph):
         self._net = net
 
     def graph(self) -> SpikingGraph:
-        """Return the trained integers as a graph; exported to netx or C it is exact."""
+        """Return the trained integers as a graph, for export to netx, C and Verilog.
+
+        The artifacts hold these integers and spike as the module does. The graph itself holds the same weights and
+        thresholds in float32 and does not round what leaks, so that a few of its spikes differ from both.
+        """
         net = self._net
         kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
         folded = fold_layers(replace(self.program(), metadata=kept))
-        made = type(net)
-        return made(folded.program, readout=net.readout, sample=net.sample, name=net.name)
+        made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)
+        made.in_integers = True
+        return made

@@ -51,9 +51,9 @@ class Simulation:
         return self.rule(self.y)
 
 
-def _named(model: str) -> str:
-    """Return a model that a run is compared with as readers of an export's summary know it."""
-    return {"reference": "the graph", "loihi": "the integers"}.get(model, model)
+_NAMED = {"reference": "the graph", "loihi": "the integers"}
+_NAMED_TRAINED = {"loihi": "the integers that were trained", "reference": "the same weights in float32"}
+"""The models that a run is compared with, as readers of an export's summary know them; the first is named first."""
 
 
 class Exported(dict[str, Any]):
@@ -78,9 +78,12 @@ class Exported(dict[str, Any]):
         verified = self.get("verified")
         if verified is None:
             return "not verified"
+        names = _NAMED_TRAINED if self.get("integers") == "trained" else _NAMED
+        rank = {model: place for place, model in enumerate(names)}
+        runs = sorted(verified["runs"], key=lambda run: rank.get(run["against"], len(rank)))
         results = [
-            f"{run['differing']:,} of {run['compared']:,} spikes differ from {_named(run['against'])}"
-            for run in verified["runs"]
+            f"{run['differing']:,} of {run['compared']:,} spikes differ from {names.get(model, model)}"
+            for run, model in ((run, run["against"]) for run in runs)
         ]
         return f"run on {verified['input']}: {'; '.join([*results, *verified['warnings']])}"
 

@@ -117,6 +117,7 @@ class SpikingGraph:
         self.program = replace(program, metadata=own)
         self._written: Written | None = None
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
+        self.in_integers = False  # whether its weights are integers that were trained
 
     @property
     def graph(self) -> nir.NIRGraph:
@@ -332,7 +333,7 @@ class SpikingGraph:
 
             module = net.fold(thresholds="weights").quantised()
             ...  # train it: spikes = module(x), x [T, B, *shape]
-            module.graph().export("net.net")  # its integers spike as the module does, every spike
+            module.graph().export("net.net")  # spikes as the module does in eval mode, every spike
         """
         from stl_deploy.pipeline.quantised_module import QuantisedModule
 

@@ -19,7 +19,9 @@ from stl_deploy.tracing.trace import batch_axis
 
 _STEPS = re.compile(r"T|n_?t|(num|n|nb)?_?(time_?)?steps?|time_?steps?|time_?window|seq(uence)?_?len(gth)?", re.I)
 """Names of attributes that hold a number of time steps."""
-_SAMPLES = 3
+_SAMPLES, _LEVELS = 3, 256
+AXES = {"first": "[T, B, ...]", "second": "[B, T, ...]", "step": "[B, ...] of one step", "inside": "[B, ...]"}
+"""What forward takes, by the position of time."""
 
 
 def few_samples(x: Tensor, call: Call) -> Tensor:
@@ -31,29 +33,50 @@ def few_samples(x: Tensor, call: Call) -> Tensor:
 
 
 def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> CaptureError:
-    """A refusal, with the other order of axes named where the module is captured with it; else as it was."""
-    if call.time not in ("first", "second"):
+    """A refusal, with the axes named with which the module is captured: in the other order, or one of samples more."""
+    if call.time in ("first", "second"):
+        other = replace(call, time="second" if call.time == "first" else "first")
+        for given, how, said in (
+            (x, other, option("time", other.time)),
+            (x.transpose(0, 1), call, remedy(cli="its first two axes swapped", python="x.transpose(0, 1)")),
+        ):
+            few = few_samples(given.contiguous(), how)
+            if _is_captured(model, few, how):
+                return _other_order(error, model, x, call, few, how, said)
+    if error.__cause__ is None:
         return error
-    other = replace(call, time="second" if call.time == "first" else "first")
-    for given, how, said in (
-        (x, other, option("time", other.time)),
-        (x.transpose(0, 1).contiguous(), call, remedy(cli="its first two axes swapped", python="x.transpose(0, 1)")),
-    ):
-        few = few_samples(given, how)
-        if not _is_captured(model, few, how):
-            continue
-        order = "[B, T, ...]" if call.time == "first" else "[T, B, ...]"
-        steps, samples = (x.shape[0], x.shape[1]) if call.time == "first" else (x.shape[1], x.shape[0])
-        read = f"x, {list(x.shape)}, was read as {counted(steps, 'step')} of {counted(samples, 'sample')}"
-        axis = 1 - batch_axis(how)
-        again = torch.arange(2 * few.shape[axis] + 1) % few.shape[axis]
-        if error.__cause__ is not None or _is_captured(model, few.index_select(axis, again), how):
-            reason = f"{read}, and the module has no form so; if x is {order}, give {said}, with which it has one "
-            reason += f"({error.reason})"
-        else:  # y[:4] of 7 steps of 4 samples: the other order is captured as it has 4 steps, whatever x is
-            reason = f"{error.reason}; {read}: if x is {order}, give {said}, with which the module has a form"
-        return CaptureError(reason, line=error.line, layer=error.layer, step=error.step, neuron=error.neuron)
-    return error
+    axis = batch_axis(call)
+    if not _is_captured(model, few_samples(x.unsqueeze(axis), call), call):
+        return error
+    whole = "x[:, None]" if axis == 1 else "x[None]"
+    reason = f"{_read_as(x, call)}, and the module fails so; if x is one sample, which has no axis of samples, give "
+    return _with_reason(error, f"{reason}{whole}, with which it has a form ({error.reason})")
+
+
+def _other_order(
+    error: CaptureError, model: nn.Module, x: Tensor, call: Call, few: Tensor, how: Call, said: str
+) -> CaptureError:
+    """The refusal with the other order; few, how: a few samples, and the call, with which the module is captured."""
+    order = "[B, T, ...]" if call.time == "first" else "[T, B, ...]"
+    axis = 1 - batch_axis(how)
+    again = torch.arange(2 * few.shape[axis] + 1) % few.shape[axis]
+    if error.__cause__ is not None or _is_captured(model, few.index_select(axis, again), how):
+        reason = f"{_read_as(x, call)}, and the module has no form so; if x is {order}, give {said}, with which it "
+        reason += f"has one ({error.reason})"
+    else:  # y[:4] of 7 steps of 4 samples: the other order is captured as it has 4 steps, whatever x is
+        reason = f"{error.reason}; {_read_as(x, call)}: if x is {order}, give {said}, with which the module has a form"
+    return _with_reason(error, reason)
+
+
+def _with_reason(error: CaptureError, reason: str) -> CaptureError:
+    return CaptureError(reason, line=error.line, layer=error.layer, step=error.step, neuron=error.neuron)
+
+
+def _read_as(x: Tensor, call: Call) -> str:
+    """Return how a batch was read: ``x, [8, 64], was read as 8 steps of 64 samples``."""
+    samples = counted(x.shape[batch_axis(call)], "sample")
+    read = f"{counted(x.shape[1 - batch_axis(call)], 'step')} of {samples}" if call.time != "inside" else samples
+    return f"x, {list(x.shape)}, was read as {read}"
 
 
 def _is_captured(model: nn.Module, x: Tensor, call: Call) -> bool:
@@ -68,9 +91,9 @@ def not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
     """Forward takes ``x``, and not another number on the axis where its samples should be."""
     axis = batch_axis(call)
     return CaptureError(
-        f"forward takes x, {list(x.shape)}, but fails with {few.shape[axis]} in place of {x.shape[axis]} on axis "
-        f"{axis}, where time={call.time!r} has the samples; give {option('time')[:-5]} as it is, or wrap the model in "
-        "one whose forward takes [T, B, ...] and moves the axes"
+        f"{_read_as(x, call)}, but forward fails with {counted(few.shape[axis], 'sample')} on axis {axis}: expected "
+        f"one that takes any number of samples; wrap the model in one whose forward takes "
+        f"{AXES[call.time]} and moves or adds the axes"
     )
 
 
@@ -84,6 +107,9 @@ def axis_warnings(model: nn.Module, x: Tensor, call: Call, fixed: int | None = N
             f"the model makes {counted(fixed, 'step')} of any longer x, and the graph one of each step of x: give the "
             f"graph {fixed} steps"
         )
+    largest = float(x.max())
+    if largest > _LEVELS / 2 and bool((x == x.round()).all()) and float(x.min()) >= 0 and largest < _LEVELS:
+        yield f"x holds integers from 0 to {largest:g}, as images do: if the model was trained on x / 255, give that"
     if call.time not in ("first", "second"):
         return
     steps, samples = (x.shape[0], x.shape[1]) if call.time == "first" else (x.shape[1], x.shape[0])

@@ -84,7 +84,10 @@ def module_input(path: Path) -> NDArray[Any]:
     """Return ``x`` of an npz file for a module's forward; raise InputError if there is none."""
     arrays = read_npz(path, lambda name: name == "x")
     if "x" not in arrays:
-        raise InputError(f"{path}: expected an array 'x'; found {', '.join(names_in(path)) or 'nothing'}")
+        raise InputError(
+            f"{path}: expected an array 'x'; found {', '.join(names_in(path)) or 'nothing'}; write it with "
+            "numpy.savez('x.npz', x=x)"
+        )
     return arrays["x"]
 
 

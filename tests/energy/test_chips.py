@@ -242,7 +242,7 @@ def test_a_network_of_more_cores_needs_more_chips_and_floors() -> None:
 def test_the_verdict_says_so_where_the_network_could_not_be_placed() -> None:
     refused = OnChip("Loihi 1", reason="'p' cannot be placed on Loihi 1")
     report = measure_energy(two_layers(), X, chip=refused)
-    assert "It could not be placed on Loihi 1, where an inference would take " in report.verdict
+    assert "It could not be placed on Loihi 1: no energy of that chip is quoted." in report.verdict
     assert "On Loihi 1 an inference takes " in measure_energy(two_layers(), X).verdict  # nobody tried
 
 

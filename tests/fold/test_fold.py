@@ -387,7 +387,7 @@ def test_thresholds_without_weights_right_before_them_have_nowhere_to_go(first: 
     fold(network, coding="analog", fraction_bits=4)
     folded = fold(network, coding="analog", fraction_bits=4, thresholds="weights")
     assert list(folded.kept) == ["lif1"]
-    assert re.search("'(pool1|input)' .* no weights of its own scale", folded.kept["lif1"])
+    assert re.search("'(pool1|input)' .* without weights that could take them", folded.kept["lif1"])
 
 
 def test_an_ann_is_not_folded() -> None:

@@ -71,7 +71,7 @@ def test_merged_members_decide_as_the_weighted_sum(tmp_path: Path, weights: tupl
     np.testing.assert_array_equal(onnx.y, reference.y)
     assert all(np.array_equal(onnx.recorded[name], reference.recorded[name]) for name in names)
     assert program.metadata["joint"]["weights"] == pytest.approx(shares.tolist())
-    with pytest.raises(UnsupportedError, match="netx holds plain chains"):
+    with pytest.raises(UnsupportedError, match="netx, the format for Loihi, holds plain chains"):
         read_chain(program)
 
 

@@ -125,7 +125,7 @@ def test_the_grid_of_a_layer_behind_a_sum_leaves_room_for_it() -> None:
 
 def test_netx_refuses_the_skip_with_its_reason() -> None:
     program = lower(fold(_network(), coding="analog", fraction_bits=4).graph)
-    with pytest.raises(UnsupportedError, match="netx holds plain chains") as caught:
+    with pytest.raises(UnsupportedError, match="netx, the format for Loihi, holds plain chains") as caught:
         read_chain(program)
     assert caught.value.slug == "skip-connection"
 

@@ -267,7 +267,7 @@ def test_check_asks_a_reader_by_name(cli: Any, run_dir: Path) -> None:
     found = cli("check", run_dir, "--target", "sinabs", "--target", "snntorch", "--json")
     assert found.code == 1
     assert found.json["targets"] == {"snntorch": "unsupported", "sinabs": "faithful"}
-    assert {f["slug"] for f in found.json["findings"]} == {"threshold-nonuniform"}
+    assert {f["slug"] for f in found.json["findings"]} == {"threshold-nonuniform", "check-only"}
 
 
 def test_check_of_a_folder_is_one_table(cli: Any, run_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_analog_input_to_netx_is_rounded_where_asked(analog: tuple[Path, Path], 
     assert "give --input-grid BITS" in refused.err
     done = cli(*call, "--input-grid", "6", "--json")
     assert done.code == 0
-    assert "input rounded to multiples of 2^-6; no value moved by more than 0.007" in done.err
+    assert re.search(r"input rounded by up to 0\.007\d*, to multiples of 2\^-6", done.err)
     assert "threshold forms on all 4 samples:" in done.err
     assert (done.json["input_scale"], done.json["forms_samples"]) == (64, 4)
 
@@ -357,7 +358,7 @@ def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path
         finding["node"]: finding["reason"] for finding in found.json["findings"] if finding["slug"] == "quantisation"
     }
     assert told == {
-        "fc": "weights of 5 bits with sign fit into 8, at a scale that export's input chooses",
+        "fc": "weights that take 5 bits with their sign fit into 8, at a scale that export's input chooses",
         "lif": "its threshold is an integer, and what leaks is rounded toward zero in each step",
     }
     held = {node["node"]: node["targets"]["netx"] for node in found.json["nodes"]}

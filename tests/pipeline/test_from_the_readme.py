@@ -65,7 +65,10 @@ def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, 
     with pytest.warns(UserWarning, match="keeps its thresholds") as warned:
         net = captured.fold(thresholds="weights")
     (kept,) = [str(one.message) for one in warned if "thresholds" in str(one.message)]
-    assert kept == "node 'lif3' keeps its thresholds: 'lif1' (Neuron) brings it values that no weights of its own scale"
+    assert kept == (
+        "node 'lif3' keeps its thresholds: 'lif1' (Neuron) reaches it without weights that could take them; ONNX, C, "
+        "Verilog and energy take them as they are; for netx or Speck, put a linear or conv layer on that way"
+    )
     distinct = {node.name: np.unique(node.threshold).size for node in net.program.spiking}
     assert distinct == {"lif1": 1, "lif2": 1, "lif3": 4}
     assert net.program.metadata["thresholds_kept"] == ["lif3"]

@@ -159,7 +159,7 @@ def test_a_run_with_skips_becomes_integers_for_c(
     assert "C" in table["rows"][-1]["holds"]
     assert not (tmp_path / "q" / "net.net").exists()
     capsys.readouterr()
-    with pytest.raises(UnsupportedError, match="netx holds plain chains"):
+    with pytest.raises(UnsupportedError, match="netx, the format for Loihi, holds plain chains"):
         export(tmp_path / "q", "netx", tmp_path / "a.net", say=Console())
     assert "threshold forms" not in capsys.readouterr().err
     network, _ = load_network(tmp_path / "q")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -96,3 +97,48 @@ def test_square_batches_are_asked_about_at_evaluation(time: str) -> None:
         net.evaluate([(X[:5], labels)])
     assert net.evaluate([(X[:5], labels)], time="second").differing == 0
     assert net.evaluate([(X, torch.arange(9) % 3)]).differing == 0  # 9 samples of 5 steps: labels tell
+
+
+class Pictures(nn.Module):
+    """Pictures in a loop over steps, ``[T, B, 1, 4, 4]``; puts out every step."""
+
+    def __init__(self, samples_first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights, self.samples_first = nn.Conv2d(1, 2, 3), samples_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1) if self.samples_first else x
+        v, spikes = torch.zeros(()), []
+        for now in x:
+            v = 0.5 * v + self.weights(now).flatten(1)
+            spikes.append((v > 0.05).float())
+            v = v * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize(
+    ("model", "time", "shape", "give"),
+    [
+        (Pictures(), "first", (6, 1, 4, 4), "x[:, None]"),
+        (Pictures(samples_first=True), "second", (6, 1, 4, 4), "x[None]"),
+        (nn.Sequential(nn.Linear(64, 4), stl.LIF((4,), threshold=0.1)), "first", (8, 64), "x[:, None]"),
+    ],
+)
+def test_a_missing_axis_of_samples_is_named(model: nn.Module, time: str, shape: tuple[int, ...], give: str) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(stl.CaptureError, match=rf"x is one sample, which .* give {re.escape(give)}, with which"):
+        stl.capture(model, x, time=time)  # type: ignore[arg-type]
+    whole = x[:, None] if give == "x[:, None]" else x[None]
+    assert stl.capture(model, whole, time=time, verify=False).sample.shape[:2] == (shape[0], 1)  # type: ignore[arg-type]
+
+
+def test_a_proof_says_on_a_line_of_its_own_how_x_was_read() -> None:
+    """A batch in the wrong order is captured where nothing contradicts it; this line is what shows it."""
+    x = X.transpose(0, 1)
+    with pytest.warns(UserWarning, match="num_steps"):
+        assert str(stl.capture(Loop(first), X).proof).splitlines()[1] == "x read as [T, B, ...]: 9 steps of 5 samples"
+    proof = stl.capture(Loop(first), x).proof
+    assert proof.as_dict()["time"] == "first"
+    assert "<br>x read as [T, B, ...]: 5 steps of 9 samples" in proof._repr_html_()
+    assert str(stl.capture(Loop(second), X, time="second").proof).endswith("as [B, T, ...]: 5 steps of 9 samples")

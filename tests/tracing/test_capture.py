@@ -142,7 +142,7 @@ def test_a_graph_takes_input_as_its_module_does(tmp_path: Path) -> None:
     x = (torch.rand(5, 7, 6) < 0.7).float()  # 5 samples of 7 steps
     net = stl.capture(Swapped(stack("m", v_threshold=0.1, tau=None)), x, time="second").fold(input_grid=0)
     steps_first = np.asarray(x.transpose(0, 1))
-    assert str(net.proof).endswith("x: 7 steps of 5 samples")
+    assert str(net.proof).endswith("\nx read as [B, T, ...]: 7 steps of 5 samples")
     assert net.simulate(x).y.shape[:2] == (7, 5)
     assert net.energy(x).totals == net.energy().totals
     manifest = net.export(tmp_path / "net.onnx", x=x)
@@ -478,7 +478,8 @@ class TimeLast(nn.Module):
 
 def test_time_on_another_axis_is_told() -> None:
     with pytest.raises(
-        CaptureError, match=r"takes x, \[4, 6, 7\], but fails with 3 in place of 6 on axis 1, where time="
+        CaptureError,
+        match=r"x, \[4, 6, 7\], was read as 4 steps of 6 samples, but forward fails with 3 samples on axis 1",
     ):
         stl.capture(TimeLast(), torch.rand(4, 6, 7))
 

@@ -29,7 +29,7 @@ from stl_deploy.config.schema import (
 )
 from stl_deploy.errors import ParityError
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_spike_max_pool
-from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, fan_in, values
+from stl_deploy.integers.fan_in import Value, fan_in, values
 from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, IntegerLIF
 from stl_deploy.integers.lava_layers import check_neuron
 from stl_deploy.integers.net import DECAY_ONE
@@ -37,6 +37,7 @@ from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSyna
 from stl_deploy.integers.quantise import IntegerModel
 from stl_deploy.integers.real_weights import real_weights, split_biases
 from stl_deploy.integers.scales import WEIGHT_TOP, real_population, refuse, v_decay
+from stl_deploy.integers.trainable import require_no_loop, trainable_synapses
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.population import Population
@@ -63,9 +64,7 @@ def quantise_layers(
     Raises UnsupportedError for what integers may hold, but not these layers.
     """
     known = values(program, start.graph.input.scale)
-    for node in program.nodes:
-        if any(source.delay for source in node.operands):
-            refuse(node, "recurrent", "it reads the step before", "train without recurrence, or leave it unquantised")
+    require_no_loop(program)
     for neuron in program.spiking:
         if not is_spike_max_pool(program, neuron):
             _quantise_population(layers, program, neuron, known, start, weight_top)
@@ -123,9 +122,7 @@ def _quantise_population(
 ) -> None:
     check_neuron(neuron)
     paths = fan_in(program, neuron, known)
-    if paths.axis != "first":
-        refuse(neuron, "linear-over-axes", "its weights are over several axes", "flatten before a Linear")
-    synapses = _synapses(program, neuron, paths)
+    synapses = trainable_synapses(program, neuron, paths)
     real = real_population(neuron, real_weights(paths, neuron), split_biases(paths, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
     assert isinstance(population, IntegerLIF)
@@ -156,27 +153,6 @@ def _quantise_population(
     lif = layers[neuron.name]
     assert isinstance(lif, LIF)
     layers[neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(neuron)), start.graph.accumulator)
-
-
-def _synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[Linear | Conv]:
-    """Return the layers of weights that reach a population; raise UnsupportedError for other inputs."""
-    if paths.between:
-        between = paths.between[0]
-        refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", "put it behind the neurons")
-    return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
-
-
-def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
-    node = leaf.node
-    if not isinstance(node, Linear | Conv):
-        remedy = "give that way a convolution of kernel 1, or add the spikes behind the neurons"
-        refuse(neuron, "no-weights", "spikes reach it on a way without weights of its own", remedy)
-    if len(program.readers[node.name]) > 1:
-        refuse(node, "several-readers", "several populations read it", "give each a layer of weights of its own")
-    if math.frexp(leaf.unit)[0] != 0.5:
-        reason = f"what it reads are multiples of {leaf.unit:.4g}, not of a power of two"
-        refuse(node, "pool-size", reason, "use sum pooling, or windows of 2x2 or 4x4")
-    return node
 
 
 def _reads_input(program: Program, node: Node) -> bool:

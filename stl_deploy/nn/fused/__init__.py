@@ -63,7 +63,7 @@ def path() -> str:
 
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
     fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tile_kernels.FAST else ""
-    return f"norm, LIF and pool in one block, in the first the convolution of the input, too, {compiled}{fewer}"
+    return f"blocks of norm, LIF and pool (the first with the convolution of the input), {compiled}{fewer}"
 
 
 def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:

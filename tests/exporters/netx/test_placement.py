@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.chip_check import check_chip
-from stl_deploy.exporters.netx.chips import Chip, Limit, load_chips
+from stl_deploy.exporters.netx.chips import EVIDENCE, Chip, Limit, load_chips
 from stl_deploy.exporters.netx.placement import place
 from stl_deploy.exporters.netx.target import Netx
 from stl_deploy.graph.program import Program
@@ -48,7 +48,11 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize(
     ("limits", "node", "said"),
     [
-        ({"in_axons_per_core": 15}, "a", "input axons of one neuron: 20 needed, the limit is 15 (a test; evidence A)"),
+        (
+            {"in_axons_per_core": 15},
+            "a",
+            "input axons of one neuron: 20 needed, the limit is 15 (a test; the maker's document)",
+        ),
         ({"synapse_bytes_per_core": 12}, "a", "synapse memory of one neuron, bytes: 20 needed, the limit is 12"),
         ({"neurons_per_core": 2, "cores": 6}, None, "cores: 7 needed, the limit is 6"),
         ({"out_axons_per_core": 9}, "a", "output axons of one core: 10 needed, the limit is 9"),
@@ -126,8 +130,8 @@ def test_every_limit_has_a_source_and_a_grade() -> None:
         assert found.limits
         for limit in found.limits.values():
             assert limit.source
-            assert limit.grade in "ABCD"
-            assert f"evidence {limit.grade}" in str(limit)
+            assert limit.grade in EVIDENCE
+            assert str(limit).endswith(f"{EVIDENCE[limit.grade]})")
 
 
 def test_real_chips_hold_a_small_net() -> None:

@@ -71,7 +71,7 @@ def _divided(program: Program, graph: nir.NIRGraph, neuron: Neuron, source: str,
     if not isinstance(node, Linear | Conv):
         raise _refused(
             neuron,
-            f"'{source}' ({type(node).__name__}) brings it values that no weights of its own scale",
+            f"'{source}' ({type(node).__name__}) reaches it without weights that could take them",
             "keep the thresholds for a target that takes them, or put a linear or conv layer right before the neuron",
         )
     if len(program.readers[source]) > 1:

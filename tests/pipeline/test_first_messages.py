@@ -1,0 +1,174 @@
+"""Messages that users meet in their first minutes: each names its consequence and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy._util.remedies import command_line
+
+SPIKES = (torch.rand(6, 4, 1, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+
+
+class Residual(nn.Module):
+    """Three populations by hand; the first one's spikes are added to the second's currents or to its spikes.
+
+    way: ``bare``, ``weights`` (a convolution of kernel 1 on the skip), or ``behind`` (added behind the neurons).
+    """
+
+    def __init__(self, way: str, decay: float = 0.75) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.way, self.decay = way, decay
+        self.stem, self.conv = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.skip = nn.Conv2d(4, 4, 1) if way == "weights" else nn.Identity()
+        self.head = nn.Linear(144, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = [torch.zeros(())] * 3, []
+
+        def lif(index: int, current: Tensor) -> Tensor:
+            moved = self.decay * v[index] + current
+            spiked = (moved > 0.3).float()
+            v[index] = moved * (1 - spiked)
+            return spiked
+
+        for step in x:
+            z = lif(0, self.stem(step))
+            y = lif(1, self.conv(z)) + z if self.way == "behind" else lif(1, self.conv(z) + self.skip(z))
+            out.append(lif(2, self.head(y.flatten(1))))
+        return torch.stack(out)
+
+
+@pytest.fixture(scope="module")
+def bare() -> stl.SpikingGraph:
+    return stl.capture(Residual("bare"), SPIKES, verify=False)
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), stl.LIF((6,), threshold=0.3), nn.Linear(6, 3), stl.LIF((3,), threshold=0.2))
+
+
+@pytest.fixture(scope="module")
+def net() -> stl.SpikingGraph:
+    return stl.capture(mlp(), (torch.rand(8, 6, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float())
+
+
+def test_rounding_s_remedy_says_what_a_residual_network_lacks(bare: stl.SpikingGraph) -> None:
+    """It promised that `quantised` takes the differences away, which refused such a network."""
+    (remedy,) = {found.remedy for found in bare.check("c").findings if found.slug == "quantisation"}
+    assert "takes another network: at 'lif2' give that way a convolution of kernel 1, or add the spikes" in remedy
+    with pytest.raises(stl.UnsupportedError, match=r"node 'lif2': .* give that way a convolution of kernel 1, or add"):
+        bare.fold(input_grid=0).quantised()
+
+
+@pytest.mark.parametrize("way", ["weights", "behind"])
+def test_integers_that_were_trained_are_compared_with_themselves_first(way: str, tmp_path: Path) -> None:
+    """Both remedies lead on; the float graph does not round what leaks, so that some of its spikes differ."""
+    net = stl.capture(Residual(way, decay=0.9), SPIKES, verify=False)
+    (remedy,) = {found.remedy for found in net.check("c").findings if found.slug == "quantisation"}
+    assert "to train with the rounding, so that the module spikes as its integers do: net.quantised()" in remedy
+    module = net.fold(input_grid=0).quantised().eval()
+    exported = module.graph().export(tmp_path / "net", to="c")
+    said = repr(exported).splitlines()[1]
+    assert ": 0 of 6,984 spikes differ from the integers that were trained; " in said
+    assert said.endswith(" of 6,984 spikes differ from the same weights in float32")
+    with torch.no_grad():
+        np.testing.assert_allclose(module.graph().simulate(SPIKES, backend="c").y, module(SPIKES).numpy(), atol=1e-6)
+    assert "integers" not in net.export(tmp_path / "plain", to="c")
+
+
+def test_netx_names_one_remedy_for_a_residual_network(bare: stl.SpikingGraph) -> None:
+    """It asked for identity weights on the skip, for one reader and for a chain at once."""
+    errors = [found for found in bare.check("netx").findings if found.severity == "error"]
+    assert {found.slug for found in errors} == {"skip-connection"}
+    (remedy,) = {found.remedy for found in errors}
+    assert remedy.endswith("train one without skips, or export to c or verilog")
+    report = bare.check("loihi1")
+    assert {node.targets["loihi1"] for node in report.nodes if node.node == "stem"} == {"approximate"}
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("speck", "found 'speck', a target of check alone; export with to='nir' and reader='sinabs', and deploy"),
+        ("snntorch", "found 'snntorch', a target of check alone; export with to='nir' and reader='snntorch'"),
+        ("loihi2", "found 'loihi2', a target of check alone; export with to='netx'"),
+        ("akida", "found 'akida', a target of check alone; train the ANN twin"),
+        ("C", "found 'C' (did you mean 'c'?)"),
+    ],
+)
+def test_a_target_of_check_alone_names_what_to_export(net: stl.SpikingGraph, to: str, said: str) -> None:
+    with pytest.raises(stl.InputError) as caught:
+        net.export("made", to=to)
+    assert said in str(caught.value)
+    if to != "C":
+        (told,) = [found for found in net.check(to).findings if found.slug == "check-only"]
+        assert told.remedy in str(caught.value)
+        with command_line():
+            assert "'" not in next(found.remedy for found in net.check(to).findings if found.slug == "check-only")
+
+
+def test_loihi_names_files_and_chips(net: stl.SpikingGraph) -> None:
+    with pytest.raises(stl.InputError, match="for loihi: 'netx', the files; 'loihi1' or 'loihi2', whether a chip has"):
+        net.check("loihi")
+
+
+def test_what_is_exported_in_place_of_speck_s_file_is_what_sinabs_reads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), stl.LIF((3,), threshold=0.25, decay=1.0, learn_decay=False))
+    net = stl.capture(model, (torch.rand(8, 6, 4) < 0.5).float())
+    net.export(tmp_path / "net.nir", to="nir", reader="sinabs")
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.c"])
+def test_a_folder_s_name_is_not_a_file_s(net: stl.SpikingGraph, name: str, tmp_path: Path) -> None:
+    with pytest.raises(stl.InputError, match=r"expected the name of a folder, as c is written; .* leave '\.\w+' out"):
+        net.export(tmp_path / name, to="c")
+    assert not (tmp_path / name).exists()
+    net.export(tmp_path / "net", to="c")
+
+
+def test_one_hot_labels_are_named_at_evaluation(net: stl.SpikingGraph) -> None:
+    x, y = net.sample, torch.eye(3)[torch.arange(6) % 3]
+    with pytest.raises(stl.InputError, match=r"these rows are one-hot: give labels\.argmax\(axis=1\)"):
+        net.evaluate([(x, y)])
+    net.evaluate([(x, y.argmax(axis=1))])
+
+
+def test_an_npz_without_x_says_how_to_write_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.zeros((8, 6, 4)))
+    (tmp_path / "model.py").write_text("from tests.pipeline.test_first_messages import mlp as net\n")
+    with pytest.raises(stl.InputError, match=r"found arr_0; write it with numpy\.savez\('x\.npz', x=x\)"):
+        verbs.capture(f"{tmp_path / 'model.py'}:net", input_file=tmp_path / "x.npz", output=tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x=np.ones((8, 6, 4), np.float32))
+    verbs.capture(f"{tmp_path / 'model.py'}:net", input_file=tmp_path / "x.npz", output=tmp_path / "net.nir")
+
+
+def test_an_image_s_levels_are_asked_about_at_capture() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 4)).astype(np.uint8)
+    with pytest.warns(UserWarning, match=r"x holds integers from 0 to 25\d, as images do: .* x / 255, give that"):
+        stl.capture(mlp(), torch.from_numpy(images))
+    stl.capture(mlp(), torch.from_numpy(images / 255))  # without a warning
+
+
+def test_input_without_events_gets_no_number() -> None:
+    """Biases fire: not silent, but an input of zeros is nothing to quote a ratio for."""
+    model, x = mlp(), torch.zeros(8, 6, 4)
+    with torch.no_grad():
+        model[0].bias.fill_(0.2)  # type: ignore[union-attr,operator]
+        model[2].bias.fill_(0.15)  # type: ignore[union-attr,operator]
+    net = stl.capture(model, (torch.rand(8, 6, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float())
+    verdict = repr(net.energy(x))
+    assert verdict.startswith(
+        "Every value of the input is 0: no event reaches the SNN, so there is no number to quote."
+    )
+    assert "times" not in verdict
+    assert "times; streaming, " in net.energy().report.spread
