@@ -49,6 +49,14 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     missing = sorted(set(nodes) - set(before) - back)
     if missing:
         raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
+    for name in sorted(set(nodes) - back):
+        own = getattr(network.layers[name], "weight", nodes[name].weight)
+        if tuple(own.shape) != nodes[name].weight.shape:
+            raise InputError(
+                f"{run_dir}: weights of '{name}' are {list(own.shape)}, in the spiking network "
+                f"{list(nodes[name].weight.shape)}; train the twin with the same configuration and "
+                f"{option('mode', 'ann')}"
+            )
     frames = x[:1] if bool((x == x[:1]).all()) else x
     active, right = dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
     for start in range(0, frames.shape[1], CHUNK):

@@ -129,7 +129,8 @@ def test_8_bit_images_are_told_to_be_scaled() -> None:
             folded.energy(pixels, input_grid=grid)
     assert folded.energy(pixels / 255, input_grid=8).totals == folded.energy().totals
 
-    unscaled = stl.capture(model, torch.from_numpy(pixels))
+    with pytest.warns(UserWarning, match="x holds integers from 0 to 255, as images do"):
+        unscaled = stl.capture(model, torch.from_numpy(pixels))
     with pytest.raises(stl.InputError, match=r"integers up to 255, as 8-bit images hold; give input_grid=0"):
         unscaled.fold(input_grid=8)
     assert unscaled.fold(input_grid=0).program.metadata["input"]["max"] == 255

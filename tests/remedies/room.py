@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import nir
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy._util.console import Console
 from stl_deploy.exporters.nir.file import write_nir
+from tests.conftest import TINY
 from tests.graph.nets import chain, lif
+
+SMALL = ("train.epochs=1", "dataset.T=2", "dataset.test_fraction=0.85")
 
 
 def model() -> nn.Module:
@@ -89,6 +97,39 @@ class Room:
     def c(self) -> Path:
         self.net.export(self.folder / "c", to="c")
         return self.folder / "c"
+
+    @cached_property
+    def config(self) -> Path:
+        """A configuration's file that trains in well under a second."""
+        path = self.folder / "tiny.yaml"
+        path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+        return path
+
+    @cached_property
+    def run(self) -> Path:
+        """A finished run folder, without an ANN twin."""
+        verbs.run(verbs.configure(str(self.config), SMALL), self.folder / "run", lava=False, twin=False)
+        return self.folder / "run"
+
+    def made(self, name: str, make: Callable[..., Path]) -> Path:
+        """A folder that is made once."""
+        path = self.folder / name
+        return path if path.exists() else make(output=path)
+
+    def copy(self, *missing: str) -> Path:
+        """A copy of the finished run without some of its files."""
+        path = self.new("run")
+        shutil.copytree(self.run, path)
+        for name in missing:
+            (path / name).unlink()
+        return path
+
+
+def said(verb: Callable[[Console], Any]) -> str:
+    """What a verb prints."""
+    stream = StringIO()
+    verb(Console(stream=stream, verbose=True))
+    return stream.getvalue()
 
 
 class AtEachStep(nn.Module):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.private import require_private
-from stl_deploy._util.remedies import option
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 
 _KEPT = "trusted.json"
@@ -41,7 +41,8 @@ def require(file: Path) -> None:
         return
     raise InputError(
         f"{file}: a Python file named by a run folder, and none that you have trained from before; its code would run: "
-        f"read it, and say {option('trust')}"
+        "read it, and "
+        + remedy(cli="say --trust", python=f"allow it: stl_deploy.data.own.trust.allow(Path({str(file)!r}))")
     )
 
 
