@@ -21,8 +21,8 @@ from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.data.datasets import load_dataset
 from stl_deploy.data.own import trust
 from stl_deploy.energy.ann_twin import AnnTwin
-from stl_deploy.pipeline.tradeoff import read_tradeoff
 from stl_deploy.runs.ann_twin import keep_ann
+from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.manifest import UNDER_WAY
 from stl_deploy.verbs.trials import POINTS, read_points
@@ -208,7 +208,7 @@ RUNS = (
         lambda room: tradeoff([room.file], _of_labels(room)),
     ),
     Remedy(
-        "pipeline/tradeoff.py:read_tradeoff",
+        "runs/candidates.py:read_tradeoff",
         lambda room: read_tradeoff(_broken(room, "tradeoff.json", {"points": [{"name": "x"}]}) / "tradeoff.json"),
         "not as stl_deploy.verbs.energy writes it; write it again, or remove it",
         "not as 'stl-deploy energy' writes it; write it again, or remove it",

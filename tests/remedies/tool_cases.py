@@ -406,6 +406,13 @@ TOOLS = (
         lambda room: _terminal(115200),
     ),
     Remedy(
+        "exporters/verilog/render.py:require_prefix",
+        lambda room: _verilog(room, name="module"),
+        "choose another name, as name='kws'",
+        "choose another name, as --name kws",
+        lambda room: _verilog(room, name="kws"),
+    ),
+    Remedy(
         "exporters/verilog/fits.py:require_fits",
         lambda room: _wide_verilog(room, device="hx8k"),
         "use device='",
