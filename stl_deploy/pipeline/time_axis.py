@@ -21,7 +21,7 @@ _STEPS = re.compile(r"T|n_?t|(num|n|nb)?_?(time_?)?steps?|time_?steps?|time_?win
 """Names of attributes that hold a number of time steps."""
 _SAMPLES, _LEVELS = 3, 256
 AXES = {"first": "[T, B, ...]", "second": "[B, T, ...]", "step": "[B, ...] of one step", "inside": "[B, ...]"}
-"""What forward takes, by the position of time."""
+"""Axes of x in forward, by the position of time."""
 
 
 def few_samples(x: Tensor, call: Call) -> Tensor:
