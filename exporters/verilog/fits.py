@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from dataclasses import dataclass
 
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
 from stl_deploy.exporters.verilog.lower import make_plan
-from stl_deploy.exporters.verilog.memories import memories_of, parameters_of
+from stl_deploy.exporters.verilog.memories import memories_of, parameters_of, tables_of
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.graph.program import Conv, Linear, Neuron, Program
 from stl_deploy.integers.net import STATE_SHIFT
@@ -26,20 +28,24 @@ class Memory:
 
 
 def memories(plan: Plan) -> list[Memory]:
-    """Return the engine's memories."""
-    sizes = parameters_of(plan, memories_of(plan))
-    tap = sizes["STATE_ADDR"] + sizes["WEIGHT_ADDR"]
+    """Return the engine's memories, without bits that are the same in all words of a table: yosys leaves them out."""
+    made = memories_of(plan)
+    sizes = parameters_of(plan, made)
     return [
         Memory("weights", sizes["LANES"] * sizes["WEIGHT_BITS"], sizes["WEIGHT_WORDS"], True),
         Memory("potentials", sizes["LANES"] * (sizes["STATE_BITS"] - STATE_SHIFT), sizes["STATE_WORDS"], False),
         Memory("their 64ths", sizes["LANES"] * STATE_SHIFT, sizes["STATE_WORDS"], False),
         Memory("spikes", sizes["LANES"], sizes["SPIKE_WORDS"], False),
         Memory("inputs", sizes["IN_BITS"], sizes["INPUT_WORDS"], False),
-        Memory("rows", sizes["FAN_BITS"] + sizes["ROW_TAP_ADDR"], sizes["ROW_WORDS"], True),
-        Memory("columns", sizes["FAN_BITS"] + sizes["COL_TAP_ADDR"], sizes["COL_WORDS"], True),
-        Memory("row taps", tap, sizes["ROW_TAPS"], True),
-        Memory("column taps", tap, sizes["COL_TAPS"], True),
+        *(Memory(name, varying_bits(words), len(words), True) for name, (words, _) in tables_of(made, sizes).items()),
     ]
+
+
+def varying_bits(words: list[int]) -> int:
+    """Return how many bits are not the same in all words."""
+    any_1 = functools.reduce(operator.or_, words, 0)
+    all_1 = functools.reduce(operator.and_, words, any_1)
+    return (any_1 & ~all_1).bit_count()
 
 
 def memory_bits(plan: Plan) -> int:

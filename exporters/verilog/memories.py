@@ -223,21 +223,25 @@ def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
 
 def hex_files(plan: Plan, made: Memories, sizes: dict[str, int]) -> dict[str, str]:
     """Return the memories as $readmemh reads them."""
-    state, weight = sizes["STATE_ADDR"], sizes["WEIGHT_ADDR"]
+    tables = {f"{name}.hex": _lines(numbers, width) for name, (numbers, width) in tables_of(made, sizes).items()}
+    return {"weights.hex": _weights(made.all_weights, plan.widths.weight), **tables}
 
-    def places(table: TapTable, address: int) -> str:
-        numbers = [count << address | first for count, first in table.places]
-        return _lines(numbers, sizes["FAN_BITS"] + address)
 
-    def taps(table: TapTable) -> str:
-        return _lines([to << weight | at for to, at in table.taps], state + weight)
+def tables_of(made: Memories, sizes: dict[str, int]) -> dict[str, tuple[list[int], int]]:
+    """Return the words of the tables of rows, columns and taps, and their widths."""
+    weight = sizes["WEIGHT_ADDR"]
+
+    def places(table: TapTable, address: int) -> tuple[list[int], int]:
+        return [count << address | first for count, first in table.places], sizes["FAN_BITS"] + address
+
+    def taps(table: TapTable) -> tuple[list[int], int]:
+        return [to << weight | at for to, at in table.taps], sizes["STATE_ADDR"] + weight
 
     return {
-        "weights.hex": _weights(made.all_weights, plan.widths.weight),
-        "rows.hex": places(made.rows, sizes["ROW_TAP_ADDR"]),
-        "columns.hex": places(made.columns, sizes["COL_TAP_ADDR"]),
-        "row_taps.hex": taps(made.rows),
-        "column_taps.hex": taps(made.columns),
+        "rows": places(made.rows, sizes["ROW_TAP_ADDR"]),
+        "columns": places(made.columns, sizes["COL_TAP_ADDR"]),
+        "row_taps": taps(made.rows),
+        "column_taps": taps(made.columns),
     }
 
 

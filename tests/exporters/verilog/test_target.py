@@ -19,7 +19,7 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
 from stl_deploy.exporters.verilog.devices import DEVICES
-from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks, require_fits
+from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks, require_fits, varying_bits
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
@@ -199,6 +199,11 @@ def test_blocks_of_memories(memory: Memory, ice40: int, ecp5: int) -> None:
         family = DEVICES[device].family
         assert family is not None
         assert blocks_of(memory, family) == blocks
+
+
+def test_bits_that_are_the_same_in_all_words_take_no_room() -> None:
+    assert varying_bits([0b1001, 0b1011, 0b1000]) == 2
+    assert varying_bits([7]) == varying_bits([]) == 0
 
 
 @pytest.mark.skipif(shutil.which("yosys") is None, reason="no yosys")
