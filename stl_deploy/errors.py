@@ -72,10 +72,10 @@ class DivergedError(CheckFailed):
 
 
 class CaptureError(CheckFailed):
-    """A torch module has no form as a graph, or the graph made of it does not spike as the module does.
+    """A torch module cannot be expressed as a graph, or its graph does not spike like it.
 
-    ``line`` is where in the user's file ("net.py:31"), None if no line is to blame. ``layer``, ``step`` and ``neuron``
-    (its index in the layer) say where graph and module part first, None where nothing was compared.
+    ``line`` is the line in the user's file ("net.py:31"), or None. ``layer``, ``step`` and ``neuron`` (its index in the
+    layer) locate the first difference between graph and module; None if nothing was compared.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ Trust = Annotated[
 ]
 InputGrid = Annotated[
     int | None,
-    typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
+    typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare this grid."),
 ]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""

@@ -31,7 +31,7 @@ Which = Annotated[
         autocompletion=completed(_presets),
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run or training that the folder holds.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write for TensorBoard, into the run folder's tensorboard.")

@@ -79,7 +79,7 @@ def input_grid_option() -> int | None:
     """Return the field of the input grid, which several verbs have."""
     return option(
         None,
-        "Round the input to multiples of 2^-BITS and declare it so.",
+        "Round the input to multiples of 2^-BITS and declare this grid.",
         "--input-grid",
         metavar="BITS",
     )
@@ -109,17 +109,19 @@ class FoldOptions:
     """Options of fold.
 
     thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
-    float32 sums are exact; None: yes, but for a run as its configuration says, and not for a .nir file. delays:
-    ``steps`` rounds learned delays between two steps to one, which changes what the network computes.
-    Raises InputError for thresholds or delays of no known form.
+    float32 sums are exact; None: as configured for a run, no for a .nir file, else yes. delays: ``steps`` rounds
+    learned fractional delays to whole steps, which changes the network.
+    Raises InputError for unknown thresholds or delays.
     """
 
-    thresholds: FoldThresholds = option("keep", "keep: one per neuron in the graph; weights: absorbed, each is 1.")
+    thresholds: FoldThresholds = option(
+        "keep", "keep: one per neuron in the graph; weights: fold them, so that each is 1."
+    )
     exact_grid: bool | None = option(
         None, "Round to grids on which float32 sums are exact.", "--exact-grid/--no-exact-grid"
     )
-    merge_pools: bool = option(False, "Of a .nir file: average pools go into weights beside them.", "--merge-pools")
-    delays: FoldDelays = option("keep", "steps: delays between two steps are rounded to one; prints the change.")
+    merge_pools: bool = option(False, "For a .nir file: fold average pools into adjacent weights.", "--merge-pools")
+    delays: FoldDelays = option("keep", "steps: round fractional delays to whole steps and print the change.")
     input_grid: int | None = input_grid_option()
 
     def __post_init__(self) -> None:
@@ -146,7 +148,7 @@ class ExportOptions:
     thresholds: NetxThresholds | None = option(
         None,
         "netx: folded (the default: one per population), per-layer, or per-neuron (simulation only); where thresholds "
-        "differ between pixels: unrolled (dense, exact) or projected (to channels). A table shows what each costs.",
+        "differ between pixels: unrolled (dense, exact) or projected (channel means). A table shows the cost of each.",
         of_target=True,
     )
     form: OnnxForm | None = option(
@@ -154,37 +156,37 @@ class ExportOptions:
     )
     precision: Precision | None = option(
         None,
-        "onnx: of weights and sums.",
+        "onnx: precision of weights and sums.",
         of_target=True,
         switches={
-            "exact": "onnx: add up in float64, for weights that lie on no exact grid (slow).",
-            "int8": "onnx: weights of 8 bits, about a quarter of the size.",
-            "integer": "onnx: sums in integers, same spikes, faster where 8-bit products are.",
+            "exact": "onnx: sum in float64, for weights off the exact grid (slow).",
+            "int8": "onnx: 8-bit weights, about a quarter of the size.",
+            "integer": "onnx: integer sums, same spikes; faster on processors with fast 8-bit products.",
         },
     )
-    reader: Reader | None = option(None, "nir: restate the graph for this framework's reader.", "--for", of_target=True)
+    reader: Reader | None = option(None, "nir: rewrite the graph for this framework's reader.", "--for", of_target=True)
     flash: str | None = option(
-        None, "c: flash that must hold it, as 256K (exit 1 if it does not).", metavar="BYTES", of_target=True
+        None, "c: flash limit, as 256K; exit code 1 if exceeded.", metavar="BYTES", of_target=True
     )
-    ram: str | None = option(None, "c: RAM that must hold it, as 64K.", metavar="BYTES", of_target=True)
+    ram: str | None = option(None, "c: RAM limit, as 64K; exit code 1 if exceeded.", metavar="BYTES", of_target=True)
     potentials: int | None = option(
         None, "c: bits of each potential, 32 (default) or 16: about half the RAM.", metavar="BITS", of_target=True
     )
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     round_decays: bool = option(
-        False, "xylo: take the nearest 1 - 2^-k for decays that are none.", "--round-decays", of_target=True
+        False, "xylo: round other decays to the nearest 1 - 2^-k.", "--round-decays", of_target=True
     )
     lanes: int | None = option(
         None,
-        "verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill).",
+        "verilog: neurons processed in parallel, a power of two (default: up to 8, depending on layer sizes).",
         of_target=True,
     )
     name: str | None = option(
-        None, "c, verilog: what all names and files begin with; default: net, snn.", metavar="PREFIX", of_target=True
+        None, "c, verilog: prefix of all names and files; default: net, snn.", metavar="PREFIX", of_target=True
     )
     package: str | None = option(
         None,
-        "c: also a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack.",
+        "c: also write a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack.",
         metavar="KIND",
         of_target=True,
     )
@@ -226,11 +228,9 @@ class CheckOptions:
 
     input_grid: int | None = input_grid_option()
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
-    lanes: int | None = option(None, "verilog: neurons at work at a time.", of_target=True)
-    flash: str | None = option(
-        None, "c: flash that must hold it, as 256K (estimated).", metavar="BYTES", of_target=True
-    )
-    ram: str | None = option(None, "c: RAM that must hold it, as 64K (estimated).", metavar="BYTES", of_target=True)
+    lanes: int | None = option(None, "verilog: neurons processed in parallel.", of_target=True)
+    flash: str | None = option(None, "c: flash limit, as 256K (estimated).", metavar="BYTES", of_target=True)
+    ram: str | None = option(None, "c: RAM limit, as 64K (estimated).", metavar="BYTES", of_target=True)
     potentials: int | None = option(
         None, "c: bits of each potential, 32 (default) or 16.", metavar="BITS", of_target=True
     )
@@ -253,11 +253,11 @@ class CheckKeywords(TypedDict, total=False):
 class VerifyOptions:
     """Options of verify. Raises InputError for an invalid deadline.
 
-    lava: artifacts also run on every other backend that reads them and must equal one of our models, Lava above all.
+    lava: also run artifacts on every other backend that reads them and must equal one of our models, such as Lava.
     """
 
     input_grid: int | None = input_grid_option()
-    lava: bool = option(True, "Leave Lava out even if it is installed.", "--no-lava")
+    lava: bool = option(True, "Skip Lava and other simulators even if they are installed.", "--no-lava")
     deadline: float = _seconds()
 
     def __post_init__(self) -> None:
@@ -276,17 +276,15 @@ class VerifyKeywords(TypedDict, total=False):
 class SimulateOptions:
     """Options of simulate. Raises InputError for an invalid deadline."""
 
-    record: bool = option(False, "Also every spiking node's spikes.", "--record")
+    record: bool = option(False, "Also write the spikes of every spiking node.", "--record")
     input_grid: int | None = input_grid_option()
-    thresholds: NetxThresholds | None = option(None, "loihi and lava: as export's.", of_target=True)
+    thresholds: NetxThresholds | None = option(None, "loihi, lava: as for export.", of_target=True)
     numeric: Numeric | None = option(
         None,
         "lava: fixed (the netx file in integers, the default) or float (floating-point processes).",
         of_target=True,
     )
-    trust: bool = option(
-        False, "c: compile and run a folder though its C is not what stl-deploy makes.", "--trust", of_target=True
-    )
+    trust: bool = option(False, "c: compile and run a folder even if its C was edited.", "--trust", of_target=True)
     deadline: float = _seconds()
     target_options: Mapping[str, Any] = _plug_in()
 
@@ -310,31 +308,31 @@ class SimulateKeywords(TypedDict, total=False):
 class EnergyOptions:
     """Options of energy: counting, prices and comparison.
 
-    step_time: a chip's name, as ``loihi1``, to the seconds of one measured time step, in place of the predicted one.
-    margin: of accuracy, in percentage points; None: 0.5, and no labels are needed.
+    step_time: measured seconds of one time step by chip name, such as ``loihi1``, instead of the predicted time.
+    margin: accuracy margin in percentage points; None: 0.5, and labels are optional.
     """
 
     prices: tuple[str, ...] = option(
         (),
-        "A price list; may be repeated.",
+        "Price list; repeatable.",
         "--prices",
         metavar="NAME|FILE.toml",
         choices="price_lists",
         kind=list[str] | None,
         parse="texts",
     )
-    input_coding: str | None = option(None, "spikes, graded or analog.", choices="codings")
+    input_coding: str | None = option(None, "Kind of input values: spikes, graded or analog.", choices="codings")
     input_grid: int | None = input_grid_option()
     measure: bool = option(False, "Also read this machine's energy counters under ONNX Runtime.", "--measure")
     step_time: Mapping[str, float] = mapping(
-        "Seconds of one time step as measured on a chip, as in loihi1=66e-6; may be repeated.",
+        "Measured seconds of one time step on a chip, as in loihi1=66e-6; repeatable.",
         metavar="CHIP=S",
         choices="chips",
         kind=list[str] | None,
         parse="step_times",
     )
     margin: float | None = option(
-        None, "Percentage points behind the ANN that count as equal accuracy (0.5).", metavar="POINTS"
+        None, "Largest accuracy difference to the ANN that counts as equal, in points (0.5).", metavar="POINTS"
     )
     processes: int = option(1, "Count in N processes.", metavar="N")
 
@@ -355,8 +353,8 @@ class EnergyKeywords(TypedDict, total=False):
 class TradeoffOptions:
     """Points of the trade-off between accuracy and energy, besides each network as it is.
 
-    early_exit: samples stop once their decision is sure by a margin, which a quarter, half and three quarters of them
-    stay below at the end.
+    early_exit: stop each sample once its leading score exceeds the next by a margin; the margins tried are
+    the quartiles of the samples' final leads.
     """
 
     over_steps: bool = option(False, "Accuracy against energy at 1, 2, ... T time steps.", "--over-steps")

@@ -15,13 +15,15 @@ from stl_deploy.errors import InputError
 class OptimiseOptions:
     """Options of optimise: the goal, and the limits of the search.
 
-    goal: ``energy``. margin: percentage points that a point may be behind the ANN twin, as measured. minutes: no
-    training begins after this time. processes: networks trained at a time.
+    goal: ``energy``. margin: accuracy that a point may lose to the ANN twin, in measured percentage points. minutes: no
+    training starts after this time. processes: networks trained in parallel.
     """
 
-    goal: str = option("energy", "What to save: energy.", "--for", metavar="GOAL")
-    margin: float = option(0.5, "Percentage points that a point may be behind the ANN twin.", metavar="POINTS")
-    minutes: float = option(10.0, "Begin no training after so many minutes; call again to go on.", metavar="M")
+    goal: str = option("energy", "Quantity to minimise: energy.", "--for", metavar="GOAL")
+    margin: float = option(
+        0.5, "Accuracy that a point may lose to the ANN twin, in percentage points.", metavar="POINTS"
+    )
+    minutes: float = option(10.0, "Start no training after M minutes; call again to continue.", metavar="M")
     processes: int = option(2, "Train N networks at a time.", metavar="N")
 
     def __post_init__(self) -> None:
@@ -45,19 +47,18 @@ class OptimiseKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseOptions:
-    """Options of quantise: training on in integers.
+    """Options of quantise: quantisation-aware training.
 
-    lr: None: 0.3 of the run's, 0.03 of a one-cycle's. samples: None: all. resume: go on with what a call that did not
-    end has trained.
+    lr: None: 0.3 of the run's, 0.03 for one-cycle schedules. samples: None: all. resume: continue an interrupted call.
     """
 
     epochs: int = option(10, "Epochs of fine-tuning; 0 rounds only.")
-    weight_bits: int = option(8, "Bits of a weight that neurons read, with its sign: 2 to 8.")
-    lr: float | None = option(None, "Learning rate to begin with; default: 0.3 of the run's (one_cycle: 0.03).")
+    weight_bits: int = option(8, "Bits per weight into neurons, sign included: 2 to 8.")
+    lr: float | None = option(None, "Initial learning rate; default: 0.3 of the run's (one_cycle: 0.03).")
     samples: int | None = option(None, "Test images to compare on; default: all.")
     device: str = option("cpu", "cpu or cuda, for the training.")
     input_grid: int | None = input_grid_option()
-    resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
+    resume: bool = option(False, "Continue from the folder's checkpoint.", "--resume")
 
 
 class QuantiseKeywords(TypedDict, total=False):
@@ -81,7 +82,7 @@ class TrainOptions:
     device: str | None = option(None, "auto, cpu or cuda.", choices="devices")
     data_dir: str | None = option(
         None,
-        "Where the dataset's files are already; default: downloaded.",
+        "Folder of the dataset's files; default: download them.",
         "--data-dir",
         metavar="DIR",
         kind=Path | None,
@@ -90,7 +91,7 @@ class TrainOptions:
     input_grid: int | None = input_grid_option()
     set: tuple[str, ...] = option(
         (),
-        "Change one key, as in --set train.epochs=3. May be repeated.",
+        "Change one key, as in --set train.epochs=3; repeatable.",
         "--set",
         metavar="KEY=VALUE",
         kind=list[str] | None,
@@ -120,17 +121,15 @@ class TrainOptions:
 class RunOptions:
     """Steps of the whole run.
 
-    lava: simulate on Lava where it is installed. twin: train the ANN of the same topology, once, to compare with.
-    frontier: train narrower ANNs, once, for the cheapest that is as accurate.
+    lava: simulate on Lava if it is installed. twin: train the ANN of the same topology once, for comparison.
+    frontier: train narrower ANNs once, to find the cheapest of equal accuracy.
     """
 
-    resume: bool = option(False, "Go on from the folder's checkpoint.", "--resume")
-    overwrite: bool = option(False, "Replace the run or training that the folder holds.", "--overwrite")
-    lava: bool = option(True, "Leave Lava out even if it is installed.", "--no-lava")
-    twin: bool | Literal["kept"] = option(True, "Do not train the ANN twin to compare with.", "--no-twin", kind=bool)
-    frontier: bool = option(
-        True, "Do not train narrower ANNs, to find the cheapest that is as accurate.", "--no-frontier"
-    )
+    resume: bool = option(False, "Continue from the folder's checkpoint.", "--resume")
+    overwrite: bool = option(False, "Replace the run or training in the folder.", "--overwrite")
+    lava: bool = option(True, "Skip Lava and other simulators even if they are installed.", "--no-lava")
+    twin: bool | Literal["kept"] = option(True, "Do not train the ANN twin for comparison.", "--no-twin", kind=bool)
+    frontier: bool = option(True, "Do not train narrower ANNs to find the cheapest of equal accuracy.", "--no-frontier")
 
 
 class RunKeywords(TypedDict, total=False):

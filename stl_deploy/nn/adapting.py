@@ -29,10 +29,10 @@ class ALIF(LIF):
         spikes = alif(currents)                     # [T, B, 64] from rest
         spikes, state = alif.step(current, state)   # one step; state [3, B, 64]: potential, a, last spikes
 
-    adaptation_decay: ρ, from 0 to below 1. jump: at least 0. subtracts: what a soft reset takes off, the ``baseline`` θ
-    or the threshold as it is, ``adapted``. Other options as `LIF` takes them, but for synapse_decay and multi_spike.
+    adaptation_decay: ρ in [0, 1). jump: at least 0. subtracts: amount that a soft reset subtracts, the ``baseline`` θ
+    or the ``adapted`` threshold θ + a. Other options as for `LIF`, except synapse_decay and multi_spike.
 
-    Raises InputError for a decay out of range, with which the threshold would diverge, and as `LIF`.
+    Raises InputError for a decay out of range, and as `LIF`.
     """
 
     def __init__(

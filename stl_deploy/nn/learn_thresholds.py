@@ -1,8 +1,7 @@
 """Turn fixed thresholds of a framework's neurons into trained parameters.
 
-snnTorch holds its threshold in a buffer that broadcasts, Norse in a tuple of tensors. SpikingJelly's operators take one
-float, and would drop a parameter's gradient silently. Neurons are recognised by their class, so that no framework is
-imported here.
+snnTorch keeps its threshold in a buffer that broadcasts, Norse in a tuple of tensors. SpikingJelly's operators take one
+float and would silently drop a parameter's gradient. Neurons are recognised by class name, so no framework is imported.
 """
 
 from __future__ import annotations
@@ -32,16 +31,21 @@ class _Kind:
 def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> tuple[str, ...]:
     """Make every spiking layer's threshold a parameter, in place; return the layers' names.
 
-    granularity: one threshold per neuron, per channel (first axis of a neuron's shape) or for the whole layer. They
-    begin at the values that they had. Where the shape of a layer is not known before it has run, its parameter gets
-    its size with the first batch, in place, so that an optimiser may hold it already. Neurons of this package's `LIF`
-    learn from then on, too. Thresholds are free parameters: keep them above 0, for instance with a small learning rate.
+    Thresholds start at their present values. If a layer's shape is unknown before it runs, its parameter gets its size
+    with the first batch, in place, so an optimiser may already hold it. This package's `LIF` becomes trainable, too.
+    Thresholds are free parameters: keep them above 0, for instance with a small learning rate.
 
-    Raises InputError, naming the layer, for SpikingJelly's neurons, whose threshold cannot learn, and if the model has
-    no spiking neurons at all; nothing is changed then. Also where thresholds are finer than asked for.
+    Args:
+        model: Module with spiking layers of snnTorch, Norse or this package.
+        granularity: One threshold per neuron, per channel (first axis of a neuron's shape) or per layer.
 
-        model = nn.Sequential(nn.Linear(784, 100), snntorch.Leaky(beta=0.9, init_hidden=True))
-        stl_deploy.learn_thresholds(model, granularity="neuron")
+    Raises:
+        InputError: For SpikingJelly's neurons, whose threshold cannot learn (names the layer), and for a model without
+            spiking neurons; the model is then unchanged. Also for thresholds finer than ``granularity``.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(784, 100), snntorch.Leaky(beta=0.9, init_hidden=True))
+        >>> stl_deploy.learn_thresholds(model, granularity="neuron")
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module; found a {type(model).__name__}")

@@ -3,8 +3,8 @@
     v[t] = β·v[t−1] + x[t];  a spike where v >= θ;  v is then reset to 0
 
 as in the authors' code (Sun et al. 2022, arXiv 2206.06129): the input is not scaled, and the
-gradient flows through the reset. On request θ is subtracted from v instead. Whole sequences start from rest, so samples
-never touch; for one step at a time see `stl_deploy.nn.population`.
+gradient flows through the reset. With ``reset="subtract"``, θ is subtracted from v instead. Sequences start from
+rest, so samples are independent; for single steps see `stl_deploy.nn.population`.
 """
 
 from __future__ import annotations
@@ -90,20 +90,20 @@ class LIF(Population):
         spikes = lif(currents)                    # [T, B, 64] from rest
         spikes, state = lif.step(current, state)  # one step [B, 64]; state None: from rest
 
-    shape: of the population, ``(features,)`` or ``(channels, height, width)``; None: that of the first input.
+    shape: population shape, ``(features,)`` or ``(channels, height, width)``; None: taken from the first input.
     threshold, jitter: initial θ is threshold + jitter·N(0, 1), drawn per threshold; threshold may be a tensor that
         broadcasts to the thresholds.
-    granularity: one θ per neuron, per channel (first axis of shape) or for the whole layer.
-    learn_threshold: whether θ learns; else it stays as it is.
-    parametrisation: ``positive`` θ = θ₀·exp(ρ) with ρ = 0 at first, so θ starts exactly at θ₀,
-        can never reach 0, and weight decay pulls it to θ₀; or ``raw``, the paper's free parameter.
+    granularity: one θ per neuron, per channel (first axis of shape) or per layer.
+    learn_threshold: whether θ is trained.
+    parametrisation: ``positive``: θ = θ₀·exp(ρ) with ρ = 0 initially, so θ starts exactly at θ₀,
+        stays above 0, and weight decay pulls it to θ₀; ``raw``: the paper's free parameter.
     decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer, and must start inside (0, 1).
-    surrogate: a surrogate gradient's name, or a callable: the derivative of the spike at v − θ, or a function that
-        makes spikes of v − θ and has such a gradient, as other frameworks have them; default: surrogate_name.
-    reset: what a spike does to v: ``zero`` sets it to 0 (hard reset), ``subtract`` subtracts θ from it (soft reset).
+    surrogate: name of a surrogate gradient, or a callable: the derivative of the spike at v − θ, or a differentiable
+        function from v − θ to spikes, as in other frameworks; default: surrogate_name.
+    reset: ``zero``: a spike sets v to 0 (hard reset); ``subtract``: it subtracts θ from v (soft reset).
     detach_reset: no gradient through the spike in the reset. stateful: see `Population`.
-    synapse_decay: input passes a synaptic current that decays by this before it acts; decay_form: see `Population`.
-    multi_spike: spikes of one step at most; above 1, trunc(v/θ) of them, whose gradient is that of a staircase, and the
+    synapse_decay: decay of a synaptic current that filters the input; None: no current. decay_form: see `Population`.
+    multi_spike: most spikes per step; above 1, a step emits trunc(v/θ) spikes with the gradient of a staircase, and the
         reset must be ``subtract``.
 
     Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity, reset or surrogate.
@@ -184,9 +184,9 @@ class LIF(Population):
         return Rule(self.multi_spike, self.soft_reset, self.detach_reset, self._derivative)
 
     def learn_thresholds(self, granularity: Granularity) -> None:
-        """Make thresholds learn from now on, one per ``granularity``, from their present values.
+        """Make thresholds trainable, one per ``granularity``, starting from their present values.
 
-        Raises InputError where there are more of them now than there would be.
+        Raises InputError if there are more thresholds now than ``granularity`` allows.
         """
         if granularity != self.granularity:
             if self._shape is None and granularity != "layer":
@@ -282,9 +282,9 @@ class LIF(Population):
 
 
 class RLIF(LIF):
-    """A recurrent LIF population: spikes return one step later, through learned weights R from all neurons to all.
+    """A recurrent LIF population: spikes feed back one step later through learned all-to-all weights R.
 
-    v[t] = β·v[t−1] + x[t] + R·s[t−1]. shape: ``(features,)``; options as `LIF` takes them. Whole sequences only.
+    v[t] = β·v[t−1] + x[t] + R·s[t−1]. shape: ``(features,)``; options as for `LIF`. Whole sequences only.
     """
 
     def __init__(self, shape: int | Sequence[int], **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""`capture`: turn any torch module into a `SpikingGraph`, proved to spike as the module does."""
+"""`capture`: turn any torch module into a `SpikingGraph` that is proved to spike like it."""
 
 from __future__ import annotations
 
@@ -81,22 +81,28 @@ def capture(
     verify: bool = True,
     progress: bool | None = None,
 ) -> SpikingGraph:
-    """One graph of one time step of ``model``, proved on ``x``.
+    """Trace one time step of ``model`` into a graph and prove it on ``x``.
 
-    model: any torch module on the CPU; run in eval mode and left as it was found. x: a real batch, as ``forward``
-    takes it: ``[T, B, *shape]`` (``time="first"``), ``[B, T, *shape]`` (``"second"``), ``[T, B, *shape]`` of which
-    forward takes one step ``[B, *shape]`` at a time and keeps its state (``"step"``), or ``[B, *shape]`` for a forward
-    that loops over time itself (``"inside"``). reset: brings the model to rest, where it has no method of that name.
-    output: which of several outputs is meant (index or name; default: the first tensor). verify: False leaves the
-    proof out. progress: False shows nothing while it runs; default: after a few seconds a line that is replaced, off a
-    terminal a plain line every ten seconds.
+    Args:
+        model: Any torch module on the CPU. It runs in eval mode; its mode, state and gradients are restored.
+        x: A real batch, in the form that ``time`` names.
+        time: ``first``: forward takes ``[T, B, *shape]``; ``second``: ``[B, T, *shape]``; ``step``: x is
+            ``[T, B, *shape]`` and forward takes one step ``[B, *shape]`` at a time, keeping its state; ``inside``:
+            forward takes ``[B, *shape]`` and loops over time itself.
+        reset: Callable that brings the model to rest, if it has no method ``reset``.
+        output: Output to use if there are several (index or name; default: the first tensor).
+        verify: False skips the proof.
+        progress: False disables the progress line, which otherwise appears after a few seconds (outside a terminal:
+            every ten seconds).
 
-    Raises CaptureError, with the line of the user's file, where the module has no form as a graph, and with layer, step
-    and neuron where the graph does not spike as the module does.
+    Raises:
+        CaptureError: If the module cannot be expressed as a graph, with the line of the user's file; or if the graph
+            does not spike like the module, with layer, step and neuron.
 
-        net = stl_deploy.capture(model, x)
-        print(net.proof)
-        net.export("net.onnx")
+    Examples:
+        >>> net = stl_deploy.capture(model, x)
+        >>> print(net.proof)
+        >>> net.export("net.onnx")
     """
     with working(f"capturing {type(model).__name__}", progress):
         net = _captured(model, x, Call(time, reset, output), verify)

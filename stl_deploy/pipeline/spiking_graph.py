@@ -81,20 +81,26 @@ class Original(Protocol):
 class SpikingGraph:
     """A spiking network: the Program that every target reads, or a NIR graph with its dialect.
 
-    graph: a `nir` graph, or a Program, for networks that NIR cannot hold. dialect: of a NIR graph; default: the graph's
-    own metadata, else ``spec``. proof: of its capture.
-    readout: decision over time; default: the graph's metadata. original: the module that it was captured from. sample:
-    default input ``[T, B, *shape]`` for verification and calibration. name: of the network, in reports.
-
-    Every method that takes ``x`` takes ``[T, B, *shape]``, as a numpy array or a torch tensor, or for several inputs
-    one by name; of a captured module, as the module takes it: ``[B, T, *shape]`` under ``time="second"``.
+    Methods take ``x`` as ``[T, B, *shape]``, a numpy array or torch tensor, or a mapping by input name if there are
+    several. For a captured module, ``x`` has the module's axis order: ``[B, T, *shape]`` under ``time="second"``.
     Graphs are immutable: `fold` returns a new one.
 
-    Raises GraphError where the graph cannot be read as a network.
+    Args:
+        graph: A `nir` graph, or a Program for networks that NIR cannot hold.
+        dialect: Dialect of a NIR graph; default: the graph's metadata, else ``spec``.
+        proof: Proof of the capture.
+        readout: Decision over time; default: the graph's metadata.
+        original: Module that the graph was captured from.
+        sample: Default input ``[T, B, *shape]`` for verification and calibration.
+        name: Name of the network in reports.
 
-        net = stl_deploy.read("their.nir", dialect="snntorch")
-        net.check("onnx").raise_if_unsupported()
-        net.export("net.onnx")
+    Raises:
+        GraphError: If the graph cannot be read as a network.
+
+    Examples:
+        >>> net = stl_deploy.read("their.nir", dialect="snntorch")
+        >>> net.check("onnx").raise_if_unsupported()
+        >>> net.export("net.onnx")
     """
 
     def __init__(
@@ -177,7 +183,7 @@ class SpikingGraph:
             ``.raise_if_unsupported()`` raises UnsupportedError where a target cannot hold the network.
 
         Raises:
-            InputError: For a target or an option that is not known.
+            InputError: For an unknown target or option.
         """
         from stl_deploy.pipeline.check import check
 
@@ -187,18 +193,17 @@ class SpikingGraph:
     def fold(self, **options: Unpack[FoldKeywords]) -> SpikingGraph:
         """Fold into a new graph with weights on power-of-two grids, where every backend computes the same bits.
 
-        Layers that no grid reaches are left as they are, but for scales that go into the weights behind them. Neurons
-        that also receive spikes of a skip connection keep their thresholds, with a warning for each.
+        Layers without a suitable grid change only where a scale moves into their weights. Neurons that also receive
+        the spikes of a skip connection keep their thresholds, with a warning for each.
 
         Args:
             options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
-                so that every threshold is 1. ``input_grid``: the input will be multiples of 2^-input_grid with
-                magnitudes up to 1, or to the largest of ``sample``, which is rounded; default: as the graph's metadata
-                declare. ``delays="steps"``: learned delays between two steps are rounded to one; a warning says by how
-                much.
+                so that every threshold is 1. ``input_grid``: declares input in multiples of 2^-input_grid with
+                magnitudes up to 1, or up to the largest in ``sample``, and rounds ``sample``; default: the graph's
+                metadata. ``delays="steps"`` rounds learned fractional delays to whole steps and warns of the change.
 
         Raises:
-            UnsupportedError: Where a pool, or no threshold at all, can go into weights; names node and remedy.
+            UnsupportedError: If a pool, or every threshold, cannot be folded into weights; names node and remedy.
         """
         from stl_deploy.pipeline.fold import fold
 
@@ -223,23 +228,23 @@ class SpikingGraph:
         progress: bool | None = None,
         **options: Unpack[ExportKeywords],
     ) -> Exported:
-        """Write one artifact and its manifest, read it back and run it. A failed one is removed.
+        """Write one artifact and its manifest, read it back and run it; remove it if verification fails.
 
         Args:
-            path: The file, or the folder, to write.
-            to: The target; default: by the suffix of ``path``.
+            path: File or folder to write.
+            to: Target; default: from the suffix of ``path``.
             x: Input ``[T, B, *shape]`` to calibrate and verify on; default: ``sample``, else random input on the
                 graph's grid.
-            progress: False shows nothing while it runs; default: after a few seconds a line that is replaced, off a
-                terminal a plain line every ten seconds.
+            progress: False disables the progress line, which otherwise appears after a few seconds (outside a terminal:
+                every ten seconds).
             options: Fields of `ExportOptions`, as in ``export("net.onnx", form="step")``.
 
         Returns:
             The manifest, a mapping.
 
         Raises:
-            UnsupportedError: Where the target cannot hold the network.
-            ParityError: Where a float artifact does not spike like the graph.
+            UnsupportedError: If the target does not support the network.
+            ParityError: If a float artifact does not spike like the graph.
         """
         from stl_deploy.pipeline import export as exporting
 
@@ -259,9 +264,9 @@ class SpikingGraph:
             options: Fields of `SimulateOptions`; spikes are recorded unless ``record=False``.
 
         Raises:
-            InputError: For input that does not fit or is off the grid that the graph declares, or an unknown backend.
-            UnsupportedError: Where the backend's target cannot hold the network.
-            ToolError: Where a tool is missing.
+            InputError: For input of the wrong shape or off the graph's declared grid, or an unknown backend.
+            UnsupportedError: If the backend's target does not support the network.
+            ToolError: If a tool is missing.
         """
         from stl_deploy.pipeline.simulate import simulate
 
@@ -275,17 +280,15 @@ class SpikingGraph:
     ) -> Verification:
         """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
 
-        ``verify("net.onnx", x).require()`` raises ParityError where a float artifact differs.
+        ``verify("net.onnx", x).require()`` raises ParityError if a float artifact differs.
 
         Args:
             artifact: One or several files or folders.
             x: Input ``[T, B, *shape]``.
-            options: Fields of `VerifyOptions`. ``input_grid``: default: the grid that an artifact was exported for.
-                ``lava``: default here: no.
+            options: Fields of `VerifyOptions`. ``input_grid`` defaults to the artifact's grid, ``lava`` to False.
 
         Raises:
-            InputError: For files that cannot be read or do not belong to the graph, and for input off the grid that
-                the graph declares.
+            InputError: For unreadable files, files of another graph, and input off the graph's declared grid.
         """
         from stl_deploy.pipeline.verify import verify
 
@@ -296,15 +299,15 @@ class SpikingGraph:
 
     @named_options(EnergyOptions)
     def energy(self, x: Any = None, labels: Any = None, **options: Unpack[EnergyKeywords]) -> Bill:
-        """Count the network's activity on ``x`` (default: ``sample``) exactly, and model its joules.
+        """Count the network's operations on ``x`` (default: ``sample``) exactly, and model its energy.
 
         Args:
             x: Input ``[T, B, *shape]``.
-            labels: ``[B]``, for accuracy and the spread by class.
+            labels: Labels ``[B]``, for accuracy and the spread by class.
             options: Fields of `EnergyOptions`, as in ``energy(x, prices=["loihi1_sanafe"])``.
 
         Raises:
-            InputError: For input or labels that do not fit, and for input off the grid that the graph declares.
+            InputError: For input or labels of the wrong shape, and input off the graph's declared grid.
         """
         from stl_deploy.pipeline.energy import energy
 
@@ -315,7 +318,7 @@ class SpikingGraph:
     def module(self, *, surrogate: str = "arctan") -> ProgramModule:
         """Return this graph as a torch module, ``[T, B, *shape]`` to ``[T, B, *shape]``, for further training.
 
-        surrogate: of the spikes' gradient, as `LIF` takes it. Raises InputError for several inputs or outputs.
+        surrogate: surrogate gradient, as for `LIF`. Raises InputError for several inputs or outputs.
 
             module = net.module()
             ...  # train it
@@ -328,12 +331,12 @@ class SpikingGraph:
     def quantised(self, x: Any = None) -> QuantisedModule:
         """Return a torch module of this graph in Loihi's integers, for further training; see `QuantisedModule`.
 
-        x: input that the first integers are chosen on (default: ``sample``). Raises UnsupportedError where integers
-        cannot hold the graph, or where it has loops.
+        x: calibration input for the initial integers (default: ``sample``). Raises UnsupportedError if integers
+        cannot represent the graph, or if it has loops.
 
             module = net.fold(thresholds="weights").quantised()
             ...  # train it: spikes = module(x), x [T, B, *shape]
-            module.graph().export("net.net")  # spikes as the module does in eval mode, every spike
+            module.graph().export("net.net")  # every spike equals the module's in eval mode
         """
         from stl_deploy.pipeline.quantised_module import QuantisedModule
 
@@ -343,7 +346,7 @@ class SpikingGraph:
         return QuantisedModule(self, given)
 
     def stream(self) -> Stream:
-        """Return a session for use step by step: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest."""
+        """Return a step-by-step session: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest."""
         return Stream(self.program)
 
     def evaluate(
@@ -358,10 +361,9 @@ class SpikingGraph:
     ) -> GraphEvaluation:
         """Run a labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
 
-        steps: repetitions of static samples. time: ``first`` or ``second`` where batches of a loader could be read
-        as ``[T, B, ...]`` and as ``[B, T, ...]``. input_grid: graph and module are given multiples of 2^-input_grid.
-        backend: one or several, as `simulate` takes them, or paths of artifacts. See
-        `stl_deploy.pipeline.evaluate_graph`.
+        steps: repetitions of static samples. time: ``first`` or ``second``, if a loader's batches could be either
+        ``[T, B, ...]`` or ``[B, T, ...]``. input_grid: rounds input to multiples of 2^-input_grid.
+        backend: backends as for `simulate`, or paths of artifacts. See `stl_deploy.pipeline.evaluate_graph`.
 
             print(net.evaluate(test_set, backend=["onnx", "c", "loihi"]))  # accuracy, its interval, differing spikes
         """

@@ -19,13 +19,19 @@ from stl_deploy.runs.source import RUN, TEST_INPUT, NetworkSource, open_program,
 def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:
     """Read a .nir file, a .program file or a run folder.
 
-    dialect: how the file is meant: a preset's name, a .json file, its keys, or a `Dialect`; default: as the file's own
-    metadata say, else as the framework means it that the file's form gives away, with a warning that says which.
-    Of a run folder the test samples become the graph's ``sample``.
-    Raises InputError for a file that cannot be read, or of which nothing says how it is meant; GraphError naming the
-    node where the graph is no network.
+    A run folder's test samples become the graph's ``sample``.
 
-        net = stl_deploy.read("their.nir", dialect="snntorch")
+    Args:
+        path: The file or folder.
+        dialect: Conventions of the file: a preset's name, a .json file, its keys, or a `Dialect`. Default: the file's
+            metadata, else the framework recognised from the file, named in a warning.
+
+    Raises:
+        InputError: For an unreadable file, or one without a recognisable dialect.
+        GraphError: If the graph is not a valid network; names the node.
+
+    Examples:
+        >>> net = stl_deploy.read("their.nir", dialect="snntorch")
     """
     source = open_source(Path(path))
     name = Path(path).resolve().stem

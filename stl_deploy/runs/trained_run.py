@@ -82,17 +82,27 @@ def train(
 ) -> TrainedRun:
     """Train one model and keep it in a run folder.
 
-    config: a preset's name, a YAML file's path, a mapping of its keys, or a `RunConfig`. changes: as ``--set`` takes
-    them. data: replaces the configuration's dataset: torch Datasets ``(train, validation, test)``, ``(train, test)`` or
-    one, or what `stl_deploy.data.from_arrays` gives; it is kept in the run folder as data.npz. A preset's last linear
-    layer then gets the size that their classes need.
-    output: the run folder; default: ``runs/`` and the configuration's name. resume, overwrite: as on the command line.
-    quiet: False prints what the command line prints. progress: False shows nothing while it runs; default: after a few
-    seconds a line that is replaced, off a terminal a plain line every ten seconds.
-    Raises ConfigError and InputError for what does not fit, DivergedError where training meets NaN.
+    Args:
+        config: A preset's name, a YAML file's path, a mapping of its keys, or a `RunConfig`.
+        changes: Changes to keys, as for ``--set``.
+        data: Replaces the configuration's dataset: torch Datasets ``(train, validation, test)``, ``(train, test)`` or
+            one, or the result of `stl_deploy.data.from_arrays`; kept in the run folder as data.npz. A preset's last
+            linear layer is resized to the classes.
+        output: Run folder; default: ``runs/`` and the configuration's name.
+        resume: Continue an interrupted training.
+        overwrite: Replace the run or training in the folder.
+        quiet: False prints the command line's messages.
+        progress: False disables the progress line, which otherwise appears after a few seconds (outside a terminal:
+            every ten seconds).
 
-        run = stl_deploy.train("digits", data=stl_deploy.data.from_arrays(x, y), output="runs/mine")
-        net = run.graph()
+    Raises:
+        ConfigError: For an invalid configuration.
+        InputError: For invalid data.
+        DivergedError: If training meets NaN or infinity.
+
+    Examples:
+        >>> run = stl_deploy.train("digits", data=stl_deploy.data.from_arrays(x, y), output="runs/mine")
+        >>> net = run.graph()
     """
     folder = Path(output) if output is not None else Path("runs") / _name(config)
     chosen = apply_overrides(_loaded(config), changes)

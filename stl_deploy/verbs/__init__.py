@@ -3,11 +3,12 @@
     from stl_deploy import verbs
     verbs.export(Path("runs/digits"), "onnx", Path("net.onnx"))
 
-Each is imported at first use, so a conversion does not load torch. ``eval`` is `evaluate`, since
-Python has an ``eval`` of its own. What ``check`` does on a folder is `check_folder`; what it does with ``--input`` is
-`measure` (which options of the dialect matter) and `near_threshold` (which spikes rounding could move), and of a
-network before its training `check_untrained`. ``fold`` and ``report`` of a .nir file are `fold_file` and
-`report_graph`.
+Each is imported at first use, so a conversion does not load torch. Names that differ from the verbs:
+
+- ``eval`` is `evaluate`, because Python has its own ``eval``.
+- ``check`` of a folder is `check_folder`, and of an untrained network `check_untrained`. With ``--input`` it also calls
+  `measure` (which dialect options matter) and `near_threshold` (which spikes rounding could change).
+- ``fold`` and ``report`` of a .nir file are `fold_file` and `report_graph`.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def export(
     """Write one artifact of a run folder or .nir file and ``<output>.manifest.json``; return the manifest.
 
     input_file: input for calibration and verification; default: the run folder's images, else random input on the
-    graph's grid (with a message). options: or their fields as keywords.
-    An artifact that fails its verification is removed.
+    graph's grid (with a message). options: an options object, or its fields as keywords.
+    An artifact that fails verification is removed.
     Raises as `stl_deploy.pipeline.export.export`.
     """
     options = options or ExportOptions(**keywords)
@@ -104,12 +104,12 @@ def verify(
     say: Console = QUIET,
     **keywords: Unpack[VerifyKeywords],
 ) -> ParityReport:
-    """Compare artifacts, or the network on backends, with a run folder's or .nir file's graph on one input.
+    """Compare artifacts, or the network on backends, with the graph of a run folder or .nir file on one input.
 
-    against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
-    images, else random input on the graph's grid. options: or their fields as keywords.
-    ``report.require()`` raises ParityError for differing spikes that must agree.
-    Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
+    against: paths of artifacts or names of backends. Default input: the run folder's test images, else random input on
+    the graph's grid. options: an options object, or its fields as keywords.
+    ``report.require()`` raises ParityError if spikes that must agree differ.
+    Raises InputError for unreadable files or files of another graph, ToolError if a tool fails.
     """
     options = options or VerifyOptions(**keywords)
     opened = open_source(source)
@@ -137,8 +137,8 @@ def simulate(
 ) -> dict[str, Any]:
     """Run a network on an input npz and write ``y`` (and spikes) as npz; return a summary (JSON-ready).
 
-    options: or their fields as keywords. Raises InputError for a bad source or input, and for input off the grid that
-    the graph declares, UnsupportedError where the target cannot hold the network.
+    options: an options object, or its fields as keywords. Raises InputError for an invalid source or input, or input
+    off the graph's declared grid; UnsupportedError if the target does not support the network.
     """
     options = options or SimulateOptions(**keywords)
     require_suffix(output, ".npz", " for outputs")

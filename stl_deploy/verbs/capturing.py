@@ -51,10 +51,9 @@ def capture(
 ) -> dict[str, Any]:
     """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; return the proof, JSON-ready.
 
-    output: ``.nir``, or ``.program`` for networks that NIR cannot hold.
-
-    Runs the user's file, and says so. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as `capture`'s
-    ``time`` and ``output``. Raises InputError for files that do not fit, CaptureError as `capture` does.
+    Executes the user's file, and prints that it does. output: a ``.nir`` file, or ``.program`` for networks that NIR
+    cannot hold. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as ``time`` and ``output`` of
+    `stl_deploy.capture`. Raises InputError for invalid files, CaptureError as `stl_deploy.capture`.
     """
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
@@ -106,8 +105,8 @@ def check_untrained(
 ) -> CheckReport:
     """Check a network before training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
 
-    input_file: x for a module. options: or their fields as keywords. Raises InputError for a bad call, CaptureError for
-    a module without a form as a graph.
+    input_file: x for a module. options: an options object, or its fields as keywords. Raises InputError for invalid
+    arguments, CaptureError for a module that cannot be expressed as a graph.
     """
     options = options or CheckOptions(**keywords)
     asked = targets_asked(targets, options)
@@ -123,9 +122,9 @@ def untrained_graph(
 ) -> tuple[nir.NIRGraph, Dialect | None]:
     """Return the graph of an untrained network: a preset, a configuration, or the torch module FILE.py:NAME.
 
-    input_file: an npz with ``x`` as the forward takes it. declared: the input's metadata. FILE.py:NAME needs
-    one, and is run; others take none.
-    Raises InputError for a wrong call, CaptureError for a module that has no form as a graph.
+    input_file: an npz file with ``x`` in the form of ``forward``; required for FILE.py:NAME, whose file is executed,
+    and not accepted otherwise. declared: the input's metadata.
+    Raises InputError for invalid arguments, CaptureError for a module that cannot be expressed as a graph.
     """
     if ".py:" in what:
         if input_file is None:

@@ -60,11 +60,10 @@ def check(
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
 ) -> CheckReport:
-    """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
+    """Check a run folder's graph, a .nir file or an exported artifact against targets (default: all formats).
 
-    x: representative input, for targets that take integers alone. options: or their fields as keywords.
-
-    Raises InputError for a bad call.
+    x: representative input, for targets that accept only integers. options: an options object, or its fields as
+    keywords. Raises InputError for invalid arguments.
     """
     options = options or CheckOptions(**keywords)
     asked = targets_asked(targets, options, x)
@@ -114,9 +113,9 @@ def check_folder(
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
 ) -> FolderCheck:
-    """Check every .nir file of a folder; one table for all; options as in `check`.
+    """Check every .nir file of a folder in one table; options as in `check`.
 
-    Raises InputError for a bad call or if there is none.
+    Raises InputError for invalid arguments or a folder without .nir files.
     """
     options = options or CheckOptions(**keywords)
     asked = targets_asked(targets, options)
@@ -132,7 +131,7 @@ def check_folder(
 
 
 def nir_files(source: Path) -> list[Path]:
-    """Return the .nir files of a folder that is no run folder, in order of name."""
+    """Return the .nir files of a folder, sorted by name; a run folder has none."""
     if not source.is_dir() or graph_of(source) is not None:
         return []
     return sorted(file for file in source.glob("*.nir") if file.is_file())
@@ -141,7 +140,7 @@ def nir_files(source: Path) -> list[Path]:
 def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: Console = QUIET) -> tuple[Effect, ...]:
     """Run the network under every other choice of its dialect's options and count the outputs that change.
 
-    Raises InputError or GraphError if it cannot be run as it is assumed to be meant.
+    Raises InputError or GraphError if it cannot be run under the assumed dialect.
     """
     x, _ = read_inputs(input_file)
     opened = open_source(source)
@@ -160,7 +159,7 @@ def near_threshold(
 ) -> dict[str, int]:
     """Count, per spiking node, potentials within a few units in the last place of the threshold.
 
-    There another order of summation can move a spike. Raises as `measure` does.
+    There, a different order of summation can change a spike. Raises as `measure`.
     """
     opened = open_source(source)
     program, near = open_program(opened, dialect, or_spec=True), UlpMargins()

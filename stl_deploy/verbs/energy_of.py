@@ -54,16 +54,18 @@ def energy(
 ) -> EnergyReport:
     """Count a network's activity on an input npz and price it.
 
-    With ``output`` write energy.html, energy.json, layers.csv and neurobench.json (NeuroBench's metrics alone) to that
-    folder.
+    Args:
+        source: Run folder or network file.
+        input_file: Input npz; None: the run folder's test samples.
+        output: Folder for energy.html, energy.json, layers.csv and neurobench.json (NeuroBench's metrics only).
+        ann: Run folder of an ANN of the same topology; default: the run's own twin, on one frame of each sample, as in
+            training; a note says if the input does not determine the frame.
+        frontier: Train missing narrower ANNs once and keep them in the run; existing ones are always compared.
+        options: An options object, or its fields as keywords.
 
-    input_file: None takes a run folder's own test samples. ann: the run folder of an ANN of the same topology; default:
-    the one that a run kept, on one frame of each sample, as in training; a note says so if the input does not determine
-    it. frontier: train the narrower ANNs that a run lacks, each once, and keep them in it; existing ones are compared
-    in any case. options: or their fields as keywords.
-
-    Raises InputError or ConfigError for a bad source, input, coding, price list or margin, for a margin without labels,
-    and for input off the grid that the graph declares.
+    Raises:
+        InputError: For an invalid source, input, coding, price list or margin (some as ConfigError), a margin without
+            labels, or input off the graph's declared grid.
     """
     options = options or EnergyOptions(**keywords)
     if options.margin is not None:
