@@ -40,7 +40,8 @@ class Divergence:
 
     def __str__(self) -> str:
         where = f"'{self.node}', step {self.step}, sample {self.sample}, neuron {list(self.neuron)}"
-        text = f"{where}: expected {self.expected:g}, found {self.found:g}"
+        digits = 6 if f"{self.expected:g}" != f"{self.found:g}" else 9
+        text = f"{where}: expected {self.expected:.{digits}g}, found {self.found:.{digits}g}"
         return text if self.margin is None else f"{text}, {self.margin}"
 
 

@@ -17,7 +17,7 @@ from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.targets import registry
-from stl_deploy.graph.compare import rate_warnings
+from stl_deploy.graph.compare import Divergence, rate_warnings
 from stl_deploy.verbs.artifacts import verify
 
 
@@ -175,3 +175,10 @@ def test_a_warning_names_eight_layers_at_most() -> None:
     assert silent.startswith("no spike in lif0, lif1, lif2, lif3, lif4, lif5, lif6, lif7 and 1,492 more on x: ")
     (full,) = rate_warnings({f"lif{number}": 1.0 for number in range(8)})
     assert full.startswith("every neuron of lif0, lif1, lif2, lif3, lif4, lif5, lif6, lif7 spikes at every step")
+
+
+@pytest.mark.parametrize(
+    ("found", "digits"), [(1.0, "expected 0.1, found 1"), (0.1 + 2**-27, "expected 0.1, found 0.100000007")]
+)
+def test_values_that_differ_are_printed_so_that_they_do(found: float, digits: str) -> None:
+    assert str(Divergence("v", 1, 2, (3,), 0.1, found)).endswith(digits)
