@@ -65,29 +65,28 @@ class Dialect:
     leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = v_leak + e^(−dt/τ)·(v − v_leak) + x (input gain 1).
     compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
     reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
-        at the next step, whatever arrives then; ``none``: a spike leaves v alone; ``snntorch_zero``: ``value_delayed``
-        for CubaLIF and for neurons in a loop, ``value`` for others; ``snntorch_zero_now`` and
+        at the next step, ignoring that step's input; ``none``: spikes leave v unchanged; ``snntorch_zero``:
+        ``value_delayed`` for CubaLIF and for neurons in a loop, ``value`` for others; ``snntorch_zero_now`` and
         ``snntorch_subtract_now``: snnTorch's ``reset_delay=False`` (`Program` has the equations); its RSynaptic, which
-        fails with that in snnTorch 1.0, is read as with the delay; ``spyx``: ``subtract`` for CubaLIF,
-        ``subtract_delayed`` for others.
-    spikes_per_step: ``one``; ``many``: trunc(v/θ) spikes in one step; or an integer from 2, as cap of these.
-    v_min: lower bound of v: a number, ``"-threshold"``, or None; or one of these for each node named, and none for
-        the others.
+        fails with it in snnTorch 1.0, is read with the delay; ``spyx``: ``subtract`` for CubaLIF, ``subtract_delayed``
+        for others.
+    spikes_per_step: ``one``; ``many``: trunc(v/θ) spikes in one step; or an integer of at least 2, their cap.
+    v_min: lower bound of v: a number, ``"-threshold"``, or None; or a mapping from node names to these (others: None).
     start: v at rest is 0 (``zero``), v_reset or v_leak (0 for neurons that have none).
-    synapse: how CubaLIF's current is stepped: ``euler``; ``jump``: i = (1 − dt/τ_syn)·i + w_in·in; or ``exp_add``:
+    synapse: update of CubaLIF's current: ``euler``; ``jump``: i = (1 − dt/τ_syn)·i + w_in·in; or ``exp_add``:
         i = (i + in)·e^(−dt/τ_syn); v = v·e^(−dt/τ_mem) + i.
-    gain: what scales a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``; with ``exp`` nothing);
+    gain: factor of a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``; with ``exp`` nothing);
         nothing (``one``); or 1 minus the decay of its potential (``one_minus_decay``).
-    rate: how dt/τ is computed: as a quotient (``divide``) or (1/τ)·dt (``reciprocal``), both in the file's precision,
-        or as a quotient in float64 that is not rounded before the decay is (``double``).
-    bounded: which neurons v_min is for: ``all`` that spike, or integrate-and-fire neurons, IF, only (``if``).
+    rate: computation of dt/τ: a quotient (``divide``) or (1/τ)·dt (``reciprocal``), both in the file's precision,
+        or a float64 quotient, of which only the decay is rounded (``double``).
+    bounded: neurons that v_min applies to: ``all`` spiking ones, or only integrate-and-fire neurons (``if``).
     integrate: I and IF add dt·r·x (``dt_r``) or r·x (``r``).
     emit: a spike leaves a neuron in the step in which v crosses θ (``now``), or one step later (``next_step``).
-    loop: where a loop is one step late: on the edge that closes it (``closing_edge``), so that a bias in the loop is
-        not there at t = 0; or where spikes leave the neuron (``neuron_output``), so that it is.
-    loop_input: an edge from an Input into the weights that lead a neuron's spikes back to it is taken ``as_written``,
-        or goes to the neuron, past the weights (``neuron``).
-    nodes: options of single nodes, by name, where they are not those of the graph.
+    loop: position of a loop's delay of one step: on the edge that closes it (``closing_edge``), so that a bias in the
+        loop is absent at t = 0; or at the neuron's output (``neuron_output``), so that it is present.
+    loop_input: an edge from an Input into a neuron's recurrent weights is taken ``as_written``, or leads to the neuron
+        directly (``neuron``).
+    nodes: options of single nodes, by name, that differ from the graph's.
     """
 
     dt: float = 1e-4

@@ -40,8 +40,8 @@ class _Section(BaseModel):
 class SensorConfig(_Section):
     """Spike counts of the encoders ``axes`` and ``bands`` (see `stl_deploy.data.sensors`).
 
-    unit: what one spike stands for, a change of an axis, or the mean rectified signal of a band in a step.
-    Of bands alone: rate: samples a second; bands: their number; low, high: their edges in Hz, null: 0.4 of the rate.
+    unit: value of one spike: a change along an axis, or a band's mean rectified signal in a step. For ``bands`` only:
+    rate: samples per second; bands: their number; low, high: range of the bands in Hz (high null: 0.4 of the rate).
     """
 
     unit: Positive | None = None
@@ -68,27 +68,27 @@ class _Renamed(_Section):
 class DatasetConfig(_Section):
     """The data set and its encoding.
 
-    T: time steps per sample. encoder: ``direct`` repeats the image at every step (analog input);
-    ``bernoulli`` spikes with the pixel's value as probability, drawn anew each step (the paper).
-        Event datasets are gathered into T frames, of which ``spikes`` shows where there was any event (0 or 1) and
-        ``counts`` how many (integers up to 255; all frames added up where one step is shown, as to an ANN).
-    binning: of events, into frames of equal ``count`` of events or of equal ``time``.
-    downscale: of event datasets, so many neighbours along each spatial axis are added up.
-        ``latency`` one spike per pixel that is not 0, the sooner the brighter.
-    test_fraction: used only by datasets without a test split of their own.
-    seed: decides the split, not the training. data_dir: where the files are; null: download to the cache.
+    - T: time steps per sample. validation_fraction, test_fraction: shares split off where a dataset has no such split.
+    - encoder of images: ``direct`` repeats the image at every step (analog input); ``bernoulli`` spikes with the
+      pixel's value as probability, drawn anew each step (the paper); ``latency``: one spike per nonzero pixel, brighter
+      ones earlier. Of event datasets, gathered into T frames: ``spikes`` marks pixels with any event (0 or 1),
+      ``counts`` counts them (integers up to 255; an ANN gets the sum of all frames).
+    - binning: event frames of equal ``count`` of events or of equal ``time``. downscale: sum n x n pixels of events.
+    - seed: seed of the split, not of the training. data_dir: folder of the files; null: download to the cache.
 
     Own data (names ``folder``, ``npz`` and ``python``, see docs/own-data.md):
-    path: the folder of images, the npz file, or FILE.py:NAME of a function that returns torch Datasets; relative to
-    the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are; ``axes`` and
-        ``bands`` make spike counts 0 to 15 of motion ``[N, T, axes]`` and of sound ``[N, samples]``, as sensor says.
-    size: [height, width] that images are resized to, or one side. colour: null: as the first image.
-    augment: training images are changed at random by torchvision, anew each epoch.
-    levels: the value that means 1, of integers up to it; null: 255 of 8-bit images, 1 of others.
-    input_bits: values are multiples of 2^-input_bits in the graph (built-in images', too); null: integers 0,
-        others 8.
-    classes: names, in order of the labels. input_shape, sha256: of one sample, and of all data; written when training
-    begins, so that a run folder can be read without its data and tells data that have changed.
+
+    - path: the folder of images, the npz file, or FILE.py:NAME of a function that returns torch Datasets; relative to
+      the configuration's folder.
+    - encoder: ``sequence`` passes sequences ``[N, T, *shape]`` unchanged; ``axes`` and ``bands`` turn motion
+      ``[N, T, axes]`` and sound ``[N, samples]`` into spike counts 0 to 15, configured by ``sensor``.
+    - size: resize images to [height, width], or to squares. colour: null: that of the first image.
+    - augment: random torchvision changes to training images, drawn anew each epoch.
+    - levels: the value that stands for 1, for integers up to it; null: 255 for 8-bit images, else 1.
+    - input_bits: the graph's input is in multiples of 2^-input_bits (also for built-in images); null: 0 for integers,
+      else 8.
+    - classes: names in label order. input_shape, sha256: of one sample and of all data; written when training begins,
+      so that a run folder can be read without its data, and changed data are detected.
     """
 
     name: str
@@ -129,7 +129,7 @@ class DatasetConfig(_Section):
 class AdaptationConfig(_Section):
     """A threshold that rises by ``jump`` with each spike and decays back by ``decay`` a step (`stl_deploy.nn.ALIF`).
 
-    subtracts: what reset ``subtract`` takes off, the threshold's ``baseline`` or the threshold as it is, ``adapted``.
+    subtracts: amount that reset ``subtract`` subtracts, the threshold's ``baseline`` or the ``adapted`` threshold.
     """
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -138,10 +138,10 @@ class AdaptationConfig(_Section):
 
 
 class NeuronConfig(_Renamed):
-    """Defaults of every LIF layer, which its own entry may override (see `stl_deploy.nn.neuron.LIF`).
+    """Defaults of all LIF layers; a layer's own entry overrides them (see `stl_deploy.nn.neuron.LIF`).
 
-    synapse_decay: also of li layers; null: no synaptic current. multi_spike: spikes of one step at most.
-    decay_form: ``shift`` holds decays on 1 - 2^-k. adaptation: of lif layers; null: thresholds do not adapt.
+    synapse_decay: also for li layers; null: no synaptic current. multi_spike: most spikes per step.
+    decay_form: ``shift`` restricts decays to 1 - 2^-k. adaptation: for lif layers; null: thresholds do not adapt.
     """
 
     surrogate: SurrogateName = "arctan"
@@ -182,7 +182,7 @@ class LinearSpec(_Section):
 class NormSpec(_Section):
     """Batch norm behind a conv or linear layer.
 
-    per_step: batch statistics of each time step apart, as the paper's code does; else of all T·B together (faster).
+    per_step: separate batch statistics for each time step, as in the paper's code; else of all T·B together (faster).
     """
 
     kind: Literal["norm"]
@@ -192,7 +192,7 @@ class NormSpec(_Section):
 
 
 class LifSpec(_Renamed):
-    """A LIF population; null: as `NeuronConfig` says."""
+    """A LIF population; null: the value in `NeuronConfig`."""
 
     kind: Literal["lif"]
     threshold: float | None = None
@@ -204,7 +204,7 @@ class LifSpec(_Renamed):
 
 
 class RlifSpec(_Renamed):
-    """A recurrent LIF population behind a linear layer: its spikes return one step later through its own weights."""
+    """A recurrent LIF population after a linear layer: spikes feed back one step later through learned weights."""
 
     kind: Literal["rlif"]
     threshold: float | None = None
@@ -239,8 +239,8 @@ class FlattenSpec(_Section):
 class VoteSpec(_Section):
     """The readout: a class's vote is the mean of its ``population`` neurons.
 
-    decision: by the mean over time, a spike count, or the class whose neurons are the ``first`` to spike (of those in
-    one step, that of the most). Training's loss is of means even then.
+    decision: the ``mean`` over time (a spike count), or the class whose neurons are ``first`` to spike (if several do
+    in the same step, the one with most spikes). The training loss always uses means.
     """
 
     kind: Literal["vote"]
@@ -251,8 +251,8 @@ class VoteSpec(_Section):
 class LiSpec(_Renamed):
     """The membrane readout: one leaky integrator per class, which does not spike.
 
-    decay, synapse_decay: its decays; null: as `NeuronConfig` says. decision: the class's score is the mean or the
-    maximum over time of its potential.
+    decay, synapse_decay: its decays; null: the values in `NeuronConfig`. decision: score by the mean or the maximum of
+    the potential over time.
     """
 
     kind: Literal["li"]
@@ -270,8 +270,8 @@ InnerSpec = Annotated[
 class ResidualSpec(_Section):
     """A spike-element-wise residual block (SEW-ADD: Fang et al., NeurIPS 2021, eq. 7): spikes of ``layers`` + shortcut.
 
-    layers: the branch, which ends in a lif. shortcut: empty: what arrives is added itself; else layers that bring it
-    to the branch's shape, the last a lif too. What arrives must be spikes or sums of spikes.
+    layers: the branch, which ends in a lif. shortcut: empty for the identity; else layers that map the input to the
+    branch's shape, also ending in a lif. The input must be spikes or sums of spikes.
     """
 
     kind: Literal["residual"]
@@ -282,7 +282,7 @@ class ResidualSpec(_Section):
 class VggSpec(_Section):
     """A block of the VGG form (Simonyan and Zisserman, ICLR 2015): ``convs`` times conv, norm, lif, and then a pool.
 
-    kernel: of side, odd; maps keep their size. per_step: of the norms. pool: over windows of 2x2.
+    kernel: odd side of the convolutions, which keep the maps' size. per_step: as in norm. pool: over windows of 2x2.
     """
 
     kind: Literal["vgg"]
@@ -328,38 +328,33 @@ LayerSpec = Annotated[BuiltSpec | VggSpec, Field(discriminator="kind")]
 class TrainConfig(_Section):
     """Training: optimiser, loss, schedule, penalties.
 
-    mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
-    scale and shift too) stay as drawn; ``ann`` ReLUs and a linear readout, and the image is shown once.
-    schedule: of the learning rate. ``decay``: times ``lr_decay`` after each epoch. ``one_cycle``: up to ``lr`` over the
-    first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.loop`).
-    threshold_lr_multiplier: of thresholds against weights.
-    optimiser: ``adam``, where ``weight_decay`` is added to every gradient (the paper's code), or ``adamw``, where it
-    shrinks weights alone, not thresholds, biases or norms (Loshchilov and Hutter, ICLR 2019).
-    one_step_epochs: the first so many epochs show one step of every sample, the others all T: what is learned in a step
-    is inherited by more of them at a T-th of the cost (time inheritance, Deng et al., ICLR 2022).
-    Encoder ``direct`` only, whose steps are alike.
-    label_smoothing: share of a label that is spread over all classes.
-    loss: of what is put out over time, ``mse`` between the scores (mean votes) and one-hot labels (the paper),
-    ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
-    each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
-    regulariser).
-    accumulate: so many parts that a batch is run in, one after the other, to save memory; gradients are those of the
-    whole batch but for batch norm and charges, which see a part.
-    keep_every: keep the weights of every so many epochs, for accuracy against energy over a training; null: none.
-    matmul: torch's setting for float32 matrix products while weights are learned. ``auto`` measures the others and
-    takes the fastest whose error is float32's rounding ('stl-deploy doctor' shows them, metrics.jsonl what it was).
-    Validation and test always take ``highest``.
-    winograd: convolutions of 3 by 3 and 5 by 5 with many channels take fewer multiplications while weights are learned,
-    on the fast path of processors with AVX2; rounding is up to 10 times that of plain float32 sums. Not in
-    validation and test.
-    precision: ``bfloat16`` runs synapses with bfloat16 operands while weights are learned, much faster where the
-    processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.
-    Validation, test and everything after training are float32.
-    shift, flip, cutout: training images are moved by up to so many pixels, mirrored half of the time, and lose a square
-    of so many pixels a side (DeVries and Taylor, 2017), anew each epoch.
-    tensorboard: also write what metrics.jsonl holds, and histograms of thresholds, for TensorBoard.
-    rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
-    is drawn to and charged above; null: free (see `stl_deploy.training.activity_penalty`).
+    - mode: learn ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (also batch
+      norm's) stay as drawn; ``ann``: ReLUs and a linear readout, with the image shown once.
+    - schedule: of the learning rate. ``decay``: times ``lr_decay`` after each epoch. ``one_cycle``: up to ``lr`` over
+      the first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.loop`).
+    - threshold_lr_multiplier: learning rate of thresholds relative to weights.
+    - optimiser: ``adam`` adds ``weight_decay`` to every gradient (the paper's code); ``adamw`` shrinks only weights,
+      not thresholds, biases or norms (Loshchilov and Hutter, ICLR 2019).
+    - one_step_epochs: number of first epochs that show one step per sample instead of T, at a T-th of the cost; the
+      others start from their result (time inheritance, Deng et al., ICLR 2022). Encoder ``direct`` only.
+    - label_smoothing: share of a label that is spread over all classes.
+    - loss: ``mse`` between scores (mean votes) and one-hot labels (the paper); ``ce``: cross-entropy of the scores
+      times ``ce_scale``; ``tet``: the same of each step's output, averaged over steps (temporal efficient training,
+      Deng et al., ICLR 2022, eq. 10 without its regulariser).
+    - accumulate: number of parts in which a batch is run, to save memory; gradients equal the whole batch's, except
+      that batch norm and penalties see one part at a time.
+    - keep_every: keep the weights of every n-th epoch, for accuracy against energy over a training; null: none.
+    - matmul: torch's setting for float32 matrix products in training. ``auto`` measures them and takes the fastest with
+      float32's rounding error ('stl-deploy doctor' shows them, metrics.jsonl the one used); elsewhere ``highest``.
+    - winograd: use Winograd for 3x3 and 5x5 convolutions with many channels in training, on the fast path of processors
+      with AVX2; at most 10 times the rounding error of float32 sums. Not used in validation and test.
+    - precision: ``bfloat16`` runs synapses with bfloat16 operands in training, much faster with processor support
+      (spikes are exact in it); weights, potentials and thresholds stay float32. Validation and test use float32.
+    - shift, flip, cutout: training images are shifted by at most so many pixels, mirrored half of the time, and lose a
+      square of this side (DeVries and Taylor, 2017), drawn anew each epoch.
+    - tensorboard: also write the content of metrics.jsonl and histograms of thresholds for TensorBoard.
+    - rate_target: spikes per neuron and step that every layer is pulled towards. synop_budget: synaptic events per
+      sample above which a penalty applies; null: none (see `stl_deploy.training.activity_penalty`).
     """
 
     mode: Mode = "stl"

@@ -38,7 +38,7 @@ def fold(
 
     A network that NIR cannot hold becomes a .program file of the same name.
 
-    options: or their fields as keywords. Raises InputError where the run or the network does not allow it.
+    options: an options object, or its fields as keywords. Raises InputError if the run or network cannot be folded.
     """
     from stl_deploy.runs.folded_run import fold_run  # torch
 
@@ -70,8 +70,8 @@ def fold_file(
 ) -> dict[str, Any]:
     """Fold a .nir or .program file into another; report the differing spikes on ``input_file`` (or random input).
 
-    options: or their fields as keywords; exact_grid None: no. Raises InputError for a bad source, UnsupportedError
-    where a pool, or no threshold at all, can go into weights.
+    options: an options object, or its fields as keywords; exact_grid None: no. Raises InputError for an invalid source,
+    UnsupportedError if a pool, or every threshold, cannot be folded into weights.
     """
     options = options or FoldOptions(**keywords)
     opened = open_source(source)

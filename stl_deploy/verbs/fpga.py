@@ -36,7 +36,7 @@ def synthesise(
 ) -> dict[str, Any]:
     """Place and route a Verilog folder on a device; write the bitstream and ``<folder>.DEVICE.json``.
 
-    input_file: input whose first samples are simulated, for the latency (clocks over the routed clock).
+    input_file: input whose first samples are simulated for the latency (clock cycles over the routed clock rate).
     Raises InputError, UnsupportedError and ToolError as `stl_deploy.exporters.verilog.synthesis.synthesise`.
     """
     routed = place_and_route(folder, device, seeds=seeds, output=output, deadline=deadline, say=say)
@@ -86,7 +86,7 @@ def fpga_run(
 ) -> dict[str, Any]:
     """Send an input to a board step by step, and compare its outputs with the integer model's.
 
-    output: file for ``y``. Raises InputError for a wrong call, ToolError for a board that does not answer.
+    output: file for ``y``. Raises InputError for invalid arguments, ToolError if the board does not answer.
     """
     say.warn("fpga-run is untested on hardware: the serial line was simulated, no board has run it")
     graph, design = read_folder(folder)

@@ -70,10 +70,10 @@ class Joint(JsonTwin):
 def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console = QUIET) -> Joint:
     """Fold trained runs, merge their graphs, and write net.nir, test.npz, joint.json and manifest.json to ``output``.
 
-    The folder is a source for export, verify, simulate and energy. weights: of the members' votes, ``equal`` or
-    ``learned`` on the validation split (which also picked each member's epoch), never on the test split: from the mean
-    of the votes over time, or from each step's where labels are of each step.
-    Raises InputError for fewer than two runs, and for runs of other data, time steps, resets, readouts or input grids.
+    The folder is a source for export, verify, simulate and energy. weights: weights of the members' votes, ``equal`` or
+    ``learned`` on the validation split (which also picked each member's epoch) from mean votes over time, or from the
+    votes of each step if labels are per step.
+    Raises InputError for fewer than two runs, or runs that differ in data, time steps, reset, readout or input grid.
     """
     if weights not in get_args(Weights):
         raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")

@@ -78,14 +78,13 @@ def quantise(
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
 
-    ``output`` has config.yaml, model.safetensors, net.nir, net.net (where netx can hold the network), test.npz and
-    quantised.json (the table float -> post-training -> quantisation-aware); every verb takes it. Returns the table
-    (JSON-ready).
-    options: or their fields as keywords, as in ``quantise(run, output, epochs=3)``.
-    known: the rows of the table up to post-training, where `before_training` has made them already.
-    Raises InputError for a run that cannot be read, ConfigError for a device that is not there, UnsupportedError for
-    nodes that integers cannot hold, ParityError if the integer model of what was written differs in one spike from the
-    network that was trained.
+    ``output`` gets config.yaml, model.safetensors, net.nir, net.net (if netx supports the network), test.npz and
+    quantised.json (the table float -> post-training -> quantisation-aware), and is a source for every verb. Returns the
+    table (JSON-ready).
+    options: an options object, or its fields as keywords, as in ``quantise(run, output, epochs=3)``.
+    known: the table's rows up to post-training, if `before_training` has computed them.
+    Raises InputError for an unreadable run, ConfigError for a missing device, UnsupportedError for nodes without
+    integer form, ParityError if one spike of the written integers differs from the trained network.
     """
     options = options or QuantiseOptions(**keywords)
     if run_dir.is_file():

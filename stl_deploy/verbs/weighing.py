@@ -50,14 +50,14 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
-    points_at: further points besides each network as it is. options: coding, grid and margin. Accuracy needs labels
-    ``y`` in the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are
-    weighed on the first spiking network's input. Without them a run alone is weighed against the twin that it keeps.
-    One network and one twin are also compared at equal accuracy, at the steps looked at. Networks measured on different
-    samples have no common Pareto front.
-    With ``output`` tradeoff.html and tradeoff.json go there.
-    Raises InputError for a margin outside 0 to 100, without labels, without a spiking network, for input off the grid
-    that a graph declares, or where no epochs were kept.
+    points_at: further points besides each unchanged network. options: coding, grid and margin. Accuracy needs labels
+    ``y`` in the input (default: each run's own test samples). ``ann`` and runs of mode ``ann`` are twins, evaluated on
+    the first spiking network's input; without any, a single run is compared with its own twin.
+    One network and one twin are also compared at equal accuracy, at each number of steps. Networks measured on
+    different samples have no common Pareto front.
+    With ``output``, tradeoff.html and tradeoff.json are written there.
+    Raises InputError for a margin outside 0 to 100, missing labels, no spiking network, input off a graph's declared
+    grid, or missing epochs.
     """
     points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
     input_coding, input_grid = options.input_coding, options.input_grid
@@ -120,19 +120,19 @@ def optimise(
 ) -> searching.Optimised:
     """Search time steps, width, synop budget, pruning and early exit for a network that costs less than an equal ANN.
 
-    Everything is decided on validation data; the point picked is then looked at on test data, once. Networks stay in
-    ``run_dir/optimise``: a search that was cut off, or ran out of minutes, goes on where it stopped.
+    The search uses validation data; the selected point is then evaluated once on test data. Networks stay in
+    ``run_dir/optimise``, so an interrupted search, or one out of time, continues where it stopped.
 
     Args:
-        run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
-        executor: Trains instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
-            Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
-        options: Goal and limits; or their fields as keywords.
+        run_dir: A trained run; missing ANN twins and narrower ANNs are trained.
+        executor: Runs the trainings: any `concurrent.futures.Executor` whose workers can access ``run_dir``, such as
+            Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then the number submitted at a time.
+        options: Goal and limits, or their fields as keywords.
         say: Prints progress.
         keywords: Fields of `OptimiseOptions`, as in ``optimise(run, minutes=30)``.
 
     Raises:
-        InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
+        InputError: For an unknown goal, a number out of range, an ANN, labels per step, or a missing run folder.
     """
     searched = searching.search(run_dir, options or OptimiseOptions(**keywords), executor=executor, say=say)
     folder = run_dir / searching.FOLDER

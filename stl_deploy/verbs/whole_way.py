@@ -85,13 +85,13 @@ def run(
     """Run all steps into ``run_dir``; with ``resume`` a finished training is not repeated.
 
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
-    options: or their fields as keywords. twin: also train the ANN of the same topology, once, into ``run_dir/twin``, to
-    compare at equal accuracy; kept: take the one that is there, whatever its recipe. frontier: also train three
-    narrower ANNs, once, into ``run_dir/frontier``; not with ``kept``. data: the dataset of a training that has ended,
-    where it is loaded already.
-    Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
-    or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
-    integer model's results; InputError and ConfigError for what cannot be run.
+    options: an options object, or its fields as keywords. twin: also train the ANN of the same topology once, into
+    ``run_dir/twin``, to compare at equal accuracy; ``kept``: use the existing one, whatever its recipe. frontier: also
+    train three narrower ANNs once, into ``run_dir/frontier``; not with ``kept``. data: the loaded dataset of a finished
+    training.
+    Raises InputError or ConfigError for an invalid run. After the folder is complete, raises ParityError if the torch
+    network, the graph and the ONNX model differ in a spike on an exact grid, or Lava and our integer model do;
+    ToolError if an installed Lava fails (the folder then has the integer model's results).
     """
     options = options or RunOptions(**keywords)
     if config.train.mode == "ann":
@@ -277,8 +277,8 @@ def run_pretrained(
 ) -> RunResult:
     """Unpack the model ``name`` into ``run_dir``, then continue as `run` does.
 
-    data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
-    Raises InputError if there is no such model, and as `run`.
+    data_dir: folder of the dataset's files; None: download them. overwrite: replace a training in the folder.
+    Raises InputError for an unknown model, and as `run`.
     """
     where = None if data_dir is None else str(data_dir)
     config = configuration(name, where)
