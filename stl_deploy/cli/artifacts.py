@@ -54,24 +54,28 @@ def capture(
         ),
     ],
     input_file: Annotated[
-        Path, typer.Option("--input", "-i", metavar="X.npz", help="x, a real batch as forward takes it.")
+        Path, typer.Option("--input", "-i", metavar="X.npz", help="x: a real batch, in the form of forward.")
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="NET.nir", help="The file to write; NET.program for what NIR cannot hold."
+            "-o", "--output", metavar="NET.nir", help="File to write; NET.program for networks that NIR cannot hold."
         ),
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="W.safetensors|W.pt", help="Its state dict; .pt files are read as weights only."),
+        typer.Option(
+            metavar="W.safetensors|W.pt", help="State dict of the module; .pt files are read as weights only."
+        ),
     ] = None,
     time: Annotated[
         Literal["first", "second", "step", "inside"],
-        typer.Option(help="Where time is: forward takes [T,B,...], [B,T,...], one step, or loops over time itself."),
+        typer.Option(
+            help="Position of time: forward takes [T,B,...], [B,T,...] or one step, or loops over time itself."
+        ),
     ] = "first",
     pick: Annotated[
-        str | None, typer.Option("--pick", metavar="INDEX|NAME", help="Which of several outputs is meant.")
+        str | None, typer.Option("--pick", metavar="INDEX|NAME", help="Output to use, if there are several.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -84,14 +88,12 @@ def capture(
 
 def export(
     source: SourceArg,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c, verilog: the folder) to write.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="File (c, verilog: folder) to write.")],
     options: ExportOptions,
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="TARGET", autocompletion=completed(formats), help="See below; default: as PATH ends."
+            "--to", metavar="TARGET", autocompletion=completed(formats), help="See below; default: from PATH's suffix."
         ),
     ] = None,
     dialect: DialectOption = None,
@@ -110,9 +112,7 @@ def export(
 def show(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C, Verilog)."
-        ),
+        typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or an exported .onnx, .net, C or Verilog."),
     ],
     dialect: DialectOption = None,
     drawing: Annotated[
@@ -142,7 +142,7 @@ def check(
             "--target",
             metavar="TARGET",
             autocompletion=completed(checks),
-            help="May be repeated; default: every target that can be exported. A chip: is there room?",
+            help="Repeatable; default: all export targets. A chip's name checks whether the network fits.",
         ),
     ] = None,
     input_file: Annotated[
@@ -212,7 +212,7 @@ def verify(
         ),
     ],
     options: VerifyOptions,
-    more: Annotated[list[str] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="ARTIFACT", help="Further artifacts.")] = None,
     input_file: InputOption = None,
     dialect: DialectOption = None,
     json: Json = False,
@@ -230,13 +230,15 @@ def verify(
 
 
 def simulate(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or an exported artifact.")
+    ],
     input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
     backend: Annotated[
         str,
         typer.Option(metavar="BACKEND", autocompletion=completed(backends), help="See below, or 'stl-deploy targets'."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="File for the outputs.")],
     options: SimulateOptions,
     dialect: DialectOption = None,
     json: Json = False,
@@ -249,15 +251,15 @@ def simulate(
 
 
 def synthesise(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export --to verilog wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export --to verilog.")],
     device: Annotated[str, typer.Option(metavar="DEVICE", help="up5k, hx8k, ecp5-25f or ecp5-85f.")],
     input_file: Annotated[
         Path | None,
         typer.Option(
-            "--input", "-i", metavar="X.npz", help="x [T, B, *shape]: counts clocks, which gives the latency."
+            "--input", "-i", metavar="X.npz", help="x [T, B, *shape]: simulate it to count clocks for the latency."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Placements that are tried.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of placements to try.")] = 3,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="The bitstream.")] = None,
     deadline: Deadline = 3600.0,
     json: Json = False,
@@ -278,11 +280,11 @@ def synthesise(
 
 
 def fpga_run(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export --to verilog wrote.")],
-    port: Annotated[Path, typer.Option(metavar="PORT", help="The board's serial line, as /dev/ttyUSB1.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export --to verilog.")],
+    port: Annotated[Path, typer.Option(metavar="PORT", help="The board's serial port, as /dev/ttyUSB1.")],
     input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="Y.npz", help="Where y goes.")] = None,
-    baud: Annotated[int, typer.Option(help="Bits a second.")] = 115200,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="Y.npz", help="File for y.")] = None,
+    baud: Annotated[int, typer.Option(help="Bits per second.")] = 115200,
     json: Json = False,
 ) -> None:
     """Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware."""
@@ -309,7 +311,7 @@ def nir_conformance(
     dialect: Annotated[str, typer.Option(metavar="NAME", help="Dialect that the reader must follow.")] = "spec",
     dt: Annotated[float, typer.Option(help="Time step of the reader, in the unit of time constants.")] = 1e-4,
     level: Annotated[
-        list[str] | None, typer.Option(help="nodes, neurons, shapes, wiring, time or files; several times for several.")
+        list[str] | None, typer.Option(help="nodes, neurons, shapes, wiring, time or files; repeatable.")
     ] = None,
     deadline: Annotated[float, typer.Option(metavar="SECONDS", help="Time allowed per graph.")] = 120.0,
     json: Json = False,

@@ -37,7 +37,7 @@ def energy(
         list[Path],
         typer.Argument(
             metavar="SOURCE...|validate",
-            help="A run folder or a .nir file; several: accuracy against energy; validate: published figures.",
+            help="A run folder or .nir file; several: compare accuracy and energy; validate: check the models.",
         ),
     ],
     options: EnergyOptions,
@@ -45,10 +45,11 @@ def energy(
     input_file: InputOption = None,
     dialect: DialectOption = None,
     ann: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")
+        Path | None,
+        typer.Option(metavar="RUN", help="The ANN twin: a run of the same network trained with --mode ann."),
     ] = None,
     frontier: Annotated[
-        bool, typer.Option("--frontier", help="Train the narrower ANNs that a run does not have yet, and keep them.")
+        bool, typer.Option("--frontier", help="Train a run's missing narrower ANNs and keep them.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -57,7 +58,7 @@ def energy(
             "--output",
             metavar="DIR",
             callback=_folder,
-            help="Write energy.html, .json, neurobench.json and layers.csv (or tradeoff.*) there.",
+            help="Folder for energy.html, .json, neurobench.json and layers.csv (or tradeoff.*).",
         ),
     ] = None,
     _trust: Trust = False,
@@ -101,7 +102,7 @@ def energy(
 
 
 def optimise(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; the networks tried are kept in it.")],
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; it keeps the networks tried.")],
     options: OptimiseOptions,
     json: Json = False,
 ) -> None:
@@ -127,7 +128,7 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="DIR", callback=_folder, help="Where a .nir file's report or tables go."
+            "-o", "--output", metavar="DIR", callback=_folder, help="Folder for a .nir file's report or tables."
         ),
     ] = None,
     _trust: Trust = False,
@@ -144,12 +145,12 @@ def report(
         from stl_deploy.report.paper_tables import papers
 
         if given:
-            raise InputError("--latex, --bib and --csv are of finished runs; leave out the options of a .nir file")
+            raise InputError("--latex, --bib and --csv are for finished runs; omit the options of a .nir file")
         rows = papers(sources, latex=latex, bib=bib, csv_file=csv, output=output, say=console())
         emit_json(rows, json)
         return
     if len(sources) > 1:
-        raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a page is of one run")
+        raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a report page covers one run")
     source = sources[0]
     if is_network_file(source):
         from stl_deploy.report.graph_report import report_graph

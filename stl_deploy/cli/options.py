@@ -120,14 +120,14 @@ def step_times(given: list[str] | None) -> dict[str, float]:
 
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Data on stdout, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, for scripts.")]
 DialectOption = Annotated[
     str | None,
     typer.Option(
         "--dialect",
         metavar="NAME|FILE.json",
         autocompletion=completed(_dialects),
-        help="How the .nir file is meant; default: as its metadata or its form say. See: stl-deploy targets.",
+        help="Conventions of the .nir file; default: from its metadata or form. See: stl-deploy targets.",
     ),
 ]
 
@@ -142,7 +142,9 @@ def _trust(value: bool) -> bool:
 
 Trust = Annotated[
     bool,
-    typer.Option("--trust", callback=_trust, help="Run the Python file that a run folder of someone's names."),
+    typer.Option(
+        "--trust", callback=_trust, help="Run the Python file named by a run folder, even if it is not yours."
+    ),
 ]
 InputGrid = Annotated[
     int | None,

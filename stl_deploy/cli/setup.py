@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     lava.command("status")(lava_status)
     lava.command("remove")(lava_remove)
     app.add_typer(lava, name="lava", rich_help_panel=None)
-    witness = typer.Typer(cls=Verbs, help="Other simulators, each in an environment of its own.", no_args_is_help=True)
+    witness = typer.Typer(cls=Verbs, help="Other simulators, each in its own environment.", no_args_is_help=True)
     witness.command("install")(witness_install)
     witness.command("status")(witness_status)
     witness.command("remove")(witness_remove)
@@ -87,7 +87,7 @@ def witness_install(
     python: Annotated[
         Path | None,
         typer.Option(
-            help="A Python of the version it needs; default: $STL_DEPLOY_PYTHON38 (311, 312), PATH, pyenv, uv."
+            help="A Python of the required version; default: $STL_DEPLOY_PYTHON38 (311, 312), PATH, pyenv, uv."
         ),
     ] = None,
     json: Json = False,
@@ -129,7 +129,7 @@ def _show_witness(state: dict[str, Any], json: bool) -> bool:
 
 def doctor(
     warm: Annotated[
-        bool, typer.Option("--warm", help="Compile the fast path now and keep it, so that no run waits for it.")
+        bool, typer.Option("--warm", help="Compile the fast path now, so that later runs start at once.")
     ] = False,
     json: Json = False,
 ) -> None:

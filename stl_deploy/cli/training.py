@@ -32,9 +32,9 @@ Which = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run or training that the folder holds.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run or training in the folder.")]
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write for TensorBoard, into the run folder's tensorboard.")
+    bool, typer.Option("--tensorboard", help="Also write TensorBoard files to the run folder's tensorboard.")
 ]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder.")]
 
@@ -55,7 +55,7 @@ def run(
     options: RunOptions,
     output: Output = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Take the ready-made model of that name instead of training.")
+        bool, typer.Option("--pretrained", help="Use the ready-made model of that name instead of training.")
     ] = False,
     _trust: Trust = False,
     json: Json = False,
@@ -95,7 +95,7 @@ def train(
         str | None,
         typer.Argument(
             metavar="PRESET|CONFIG.yaml",
-            help="A preset's name or a configuration file; default: digits, with --resume that of the folder.",
+            help="A preset's name or a configuration file; default: digits, or with --resume the folder's.",
             show_default=False,
             autocompletion=completed(_presets),
         ),
@@ -105,7 +105,7 @@ def train(
     overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
     config_file: Annotated[
-        Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="The same as naming the file.")
+        Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="Same as the argument.")
     ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the configuration as YAML (--json: as JSON) and stop.")
@@ -173,10 +173,10 @@ def fold(
 
 
 def join(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders of the same data.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder of the joint network.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders with the same data.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the joint network.")],
     weights: Annotated[
-        JointWeights, typer.Option(help="Of the members' votes: equal, or learned on the validation split.")
+        JointWeights, typer.Option(help="Weights of the members' votes: equal, or learned on the validation split.")
     ] = "equal",
     _trust: Trust = False,
     json: Json = False,
