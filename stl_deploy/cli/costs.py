@@ -81,7 +81,7 @@ def energy(
         given |= {"--step-time": options.step_time, "--frontier": frontier}
         if wrong := [option for option, is_given in given.items() if is_given]:
             raise InputError(
-                f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
+                f"{wrong[0]} is for the energy of one network; omit it when comparing accuracy and energy"
             )
         sweep = tradeoff(
             sources, input_file, points_at, options, dialect=dialect, ann=ann, output=output, say=console()

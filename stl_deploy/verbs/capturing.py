@@ -111,7 +111,7 @@ def check_untrained(
     options = options or CheckOptions(**keywords)
     asked = targets_asked(targets, options)
     graph, dialect = untrained_graph(what, input_file, declared_grid(options.input_grid))
-    say.say(f"{what}: as it is before training, with weights as they are drawn")
+    say.say(f"{what}: untrained, with its initial weights")
     report = check(graph, dialect, asked)
     show(report, say)
     return report

@@ -71,7 +71,7 @@ def check(
     if not opened.is_graph:
         if targets or options != CheckOptions():
             raise InputError(
-                f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}; "
+                f"{source}: expected a graph to check against targets; found an artifact of {opened.kind}; "
                 f"leave {named('targets')} and its options out, or give the graph it was made from"
             )
         report = _artifact(opened)

@@ -121,7 +121,7 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
     if isinstance(x, Mapping):
         raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave {named('ann')} out")
     announce("cpu", say)
-    say.say(f"counting what the ANN twin in {ann} does on the same input")
+    say.say(f"counting operations of the ANN twin in {ann} on the same input")
     return measure_twin(program, ann, x, labels)
 
 

@@ -99,7 +99,7 @@ def tradeoff(
     iso = iso_accuracy([*own, *others], share) if alone else None
     result = Tradeoff((*points, *others), iso)
     if len({point.samples for point in result.points}) > 1:
-        say.warn("these networks were measured on different samples; each set of samples has a Pareto front of its own")
+        say.warn("these networks were measured on different samples; each set of samples has its own Pareto front")
     show_tradeoff(result, say)
     if output is not None:
         write_json(output / JSON, result.as_dict())
@@ -150,5 +150,5 @@ def _show(searched: searching.Optimised, say: Console) -> None:
     ]
     say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)
     if searched.missing:
-        say.warn(f"no time for {len(searched.missing)} networks; the same command goes on with them")
+        say.warn(f"no time for {len(searched.missing)} networks; the same command continues with them")
     say.say(searched.text)
