@@ -80,9 +80,7 @@ def energy(
         given = {"--prices": options.prices, "--measure": options.measure, "--processes": options.processes != 1}
         given |= {"--step-time": options.step_time, "--frontier": frontier}
         if wrong := [option for option, is_given in given.items() if is_given]:
-            raise InputError(
-                f"{wrong[0]} is for the energy of one network; omit it when comparing accuracy and energy"
-            )
+            raise InputError(f"{wrong[0]} is for the energy of one network; omit it when comparing accuracy and energy")
         sweep = tradeoff(
             sources, input_file, points_at, options, dialect=dialect, ann=ann, output=output, say=console()
         )
