@@ -100,7 +100,7 @@ class Proof:
             for layer in self.layers
         ]
         head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
-        text = html.escape(str(self)).replace("\n", "<br>")
+        text = html.escape(str(self)).replace("\n", "<br/>")
         return f"<p>{text}</p>{html_table([head, *rows])}"
 
     def __repr__(self) -> str:
