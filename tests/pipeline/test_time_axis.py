@@ -140,5 +140,5 @@ def test_a_proof_says_on_a_line_of_its_own_how_x_was_read() -> None:
         assert str(stl.capture(Loop(first), X).proof).splitlines()[1] == "x read as [T, B, ...]: 9 steps of 5 samples"
     proof = stl.capture(Loop(first), x).proof
     assert proof.as_dict()["time"] == "first"
-    assert "<br>x read as [T, B, ...]: 5 steps of 9 samples" in proof._repr_html_()
+    assert "<br/>x read as [T, B, ...]: 5 steps of 9 samples" in proof._repr_html_()
     assert str(stl.capture(Loop(second), X, time="second").proof).endswith("as [B, T, ...]: 5 steps of 9 samples")
