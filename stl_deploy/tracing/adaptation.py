@@ -1,7 +1,8 @@
 """Recognise adapting thresholds: one state compared with another that rises with each spike and decays.
 
 With U the second state as it is compared, the comparison is that of v with θ + β·U, and U is read off its arithmetic as
-ρ·U + j·s of the step before, however the code is written. Then a = β·U is the adaptation of the Program's neuron.
+U0 + ρ·(U - U0) + j·s of the step before, however the code is written; U0, where it starts and returns to, joins θ. Then
+a = β·(U - U0) is the adaptation of the Program's neuron.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         return None
     potential, used = refs[at], refs[1 - at]
     size = slopes[at]
-    threshold = Threshold(signal, potential.signal, -constant / size, _MIRRORED[signal.node.name])
-    raised = _raised(signal, used, owners[1 - at])
+    raised, rest = _raised(signal, used, owners[1 - at])
     if divisor is not None and not _is_positive(divisor, potential, used):
         return None
-    return replace(threshold, adapts=replace(raised, scale=-slopes[1 - at] / size))
+    scale = -slopes[1 - at] / size
+    threshold = Threshold(signal, potential.signal, -constant / size + scale * rest, _MIRRORED[signal.node.name])
+    return replace(threshold, adapts=replace(raised, scale=scale))
 
 
 def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
@@ -102,8 +104,8 @@ def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]
     return [state for read in reads for state in _states(read, cores, path)]
 
 
-def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
-    """Return the state's own update; raise CaptureError for one that no neuron has."""
+def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> tuple[Adapting, Tensor]:
+    """Return the state's own update and the value that it returns to; raise CaptureError for one that no neuron has."""
 
     def after(state: float, spike: float) -> Tensor:
         fixed = {(used.signal, used.lag + 1): _number(state), (signal, 1): torch.tensor(spike != 0)}
@@ -119,7 +121,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
         )
     except Unknown as unknown:
         raise refuse(signal, f"it depends on '{unknown.signal.node.name}', not on its own spikes alone") from None
-    if not affine or bool(constant.abs().max() > 1e-9):
+    if not affine:
         raise refuse(signal, "it is no weighted sum of what it was and of its own spikes; write b = rho * b + s")
     if not bool(((decay >= 0) & (decay < 1)).all()):
         worst = float(decay.flatten()[(decay - 0.5).abs().argmax()])
@@ -129,9 +131,12 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
         )
     if bool((jump < 0).any()):
         raise refuse(signal, "a spike lowers it; let spikes raise it")
-    if any(node.tensor is None or bool(node.tensor.any()) for member in members for node in member.before):
-        raise refuse(signal, "it does not start from 0; start it from torch.zeros_like")
-    return Adapting(used, members, torch.ones(()), decay, jump)
+    rest = constant / (1 - decay)
+    starts = [node.tensor for member in members for node in member.before]
+    if any(start is None or not _close(start.double(), rest, 2.0**-20) for start in starts):
+        back = f"{float(rest.flatten()[0]):g}" if bool((rest == rest.flatten()[0]).all()) else "other values"
+        raise refuse(signal, f"it returns to {back} without spikes, but does not start there; start it there")
+    return Adapting(used, members, torch.ones(()), decay, jump), rest
 
 
 def refuse(signal: Signal, why: str) -> CaptureError:
@@ -151,6 +156,6 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
     first, second = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
-    return torch.allclose(first, second, rtol=1e-9, atol=1e-9)
+    return torch.allclose(first, second, rtol=tolerance, atol=tolerance)

@@ -21,15 +21,17 @@ Step = Callable[["Net", Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, T
 class Net(nn.Module):
     """Currents, then spikes, potential and adaptation of one step from those of the step before."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, start: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.start = start
         self.enter, self.leave = nn.Linear(6, 8), nn.Linear(8, 3)
         self.beta, self.rho = nn.Parameter(torch.full((8,), 0.7)), nn.Parameter(torch.linspace(0.8, 0.95, 8))
         self.advance = step
 
     def forward(self, x: Tensor) -> Tensor:
-        z = v = b = torch.zeros(x.shape[1], 8)
+        z = v = torch.zeros(x.shape[1], 8)
+        b = torch.full((x.shape[1], 8), self.start)
         found = []
         for current in self.enter(x) + 0.3:
             z, v, b = self.advance(self, current, z, v, b)
@@ -60,6 +62,13 @@ def norse(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor,
     return z, (1 - z) * v, b + 0.36 * z
 
 
+def returning(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Norse's LSNNCell, version 1.1: the whole threshold is the state, and returns to the baseline."""
+    v, b = v + 0.2 * (4 * x - v), b + 0.05 * (0.4 - b)
+    z = (v - b > 0).float()
+    return z, (1 - z) * v, b + 0.36 * z
+
+
 def at_once(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     v, threshold = 0.9 * v + x, 0.4 + b
     z = (v >= threshold).float()
@@ -78,6 +87,7 @@ FORMS: dict[str, tuple[Step, str, str]] = {
     "lsnn": (lsnn, "subtract_delayed", "baseline"),
     "srnn": (srnn, "subtract_delayed", "adapted"),
     "norse": (norse, "value", "baseline"),
+    "returning": (returning, "value", "baseline"),
     "at once": (at_once, "subtract", "adapted"),
     "integrator": (integrator, "subtract_delayed", "adapted"),
 }
@@ -87,7 +97,7 @@ X = (numbers(12, 4, 6) > 0.6).float()
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_adaptation(name: str, tmp_path: Path) -> None:
     step, reset, subtracts = FORMS[name]
-    model = Net(step)
+    model = Net(step, start=0.4 if name == "returning" else 0.0)
     net = stl.capture(model, X)
     (neuron,) = net.program.spiking
     assert neuron.adaptation is not None
@@ -173,6 +183,7 @@ def test_a_threshold_of_the_last_spike_is_captured_by_its_remedy() -> None:
         (without_memory, r"it reads spikes of earlier steps; let it read a state"),
         (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
         (driven, r"it depends on '\w+', not on its own spikes alone"),
+        (returning, r"it returns to 0.4 without spikes, but does not start there; start it there"),
         (lowered, r"a spike lowers it; let spikes raise it"),
         (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state"),
     ],
