@@ -41,15 +41,16 @@ def steps():
     return net, torch.rand(10, 3, 20) * 20, {"time": "step"}
 
 
-def adapting():
+def adapting(readout=True):
     """LSNN cells, whose thresholds rise quickly enough to be seen in 20 steps."""
     given = norse.LSNNParameters(tau_adapt_inv=torch.tensor(20.0), beta=torch.tensor(0.4))
-    net = Loop(nn.Linear(20, 30), norse.LSNNCell(given), nn.Linear(30, 5), norse.LIBoxCell())
+    net = Loop(nn.Linear(20, 30), norse.LSNNCell(given), nn.Linear(30, 5), *([norse.LIBoxCell()] if readout else []))
     return net, torch.rand(20, 3, 20) * 40, {}
 
 
 CASES = {
-    "lsnn-cell": adapting,
+    "lsnn-cell": lambda: adapting(readout=False),
+    "lsnn-cell-readout": adapting,
     "lifbox-cell": cells(norse.LIFBoxCell, norse.LIBoxCell),
     "lifbox-leak": cells(leaking, norse.LIBoxCell),
     "lif-cell": cells(norse.LIFCell, norse.LICell),
