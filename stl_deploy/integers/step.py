@@ -107,7 +107,7 @@ def integrate(
         if neuron.delayed_reset:
             v = put_back(v if raised is None else raised.taken_off(v, last), last)
         if limit is not None:
-            np.clip(v, *limit, out=v)
+            v = saturate(v, *limit)
         if observe is not None:
             observe(v)
         if several:
@@ -157,7 +157,7 @@ def potentials(v_decay: int | Ints, drive: Floats, state: State | None = None, *
     state = state or State()
     v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
     for now in drive:
-        v = saturate(leak(v, v_decay) + now, limit)
+        v = saturate(leak(v, v_decay) + now, 1 - limit, limit - 1)
         now[...] = v
     state.v = v
     return drive
@@ -222,7 +222,7 @@ def toward_zero(product: Floats) -> Floats:
 
 def _within(u: Floats, accumulator: Accumulator) -> Floats:
     """Wrap u at its limits, or stop it there."""
-    return wrap(u) if accumulator.wraps else saturate(u, accumulator.u_top + 1)
+    return wrap(u) if accumulator.wraps else saturate(u, -accumulator.u_top, accumulator.u_top)
 
 
 def wrap(u: Floats) -> Floats:
@@ -232,9 +232,9 @@ def wrap(u: Floats) -> Floats:
     return u
 
 
-def saturate(v: Floats, limit: int = STATE_TOP) -> Floats:
-    """Clip v to ±(limit − 1)."""
-    return np.clip(v, 1 - limit, limit - 1, out=v)
+def saturate(v: Floats, least: int, most: int) -> Floats:
+    """Clip v in place."""
+    return np.clip(v, least, most, out=v)
 
 
 def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:

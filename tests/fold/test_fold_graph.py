@@ -198,7 +198,7 @@ def _shared():
     [
         (_per_pixel(), Dialect(), "n1", "9 thresholds, one per pixel, behind the convolution 'n0'"),
         (_shared(), Dialect(), "n1", "its weights 'n0' are read by 'other' too"),
-        (chain([2], iff((2,), theta=2.0)), Dialect(), "n0", r"'input' \(Input\) brings it values that no weights"),
+        (chain([2], iff((2,), theta=2.0)), Dialect(), "n0", r"'input' \(Input\) reaches it without weights"),
         (chain([1], nir.Linear(a([1])), iff((1,), theta=2.0)), Dialect(v_min=-1.0), "n1", "bounded below by -1"),
         (
             chain([3, 2], nir.Linear(np.eye(2, dtype=np.float32)), iff((3, 2), theta=2.0)),

@@ -164,7 +164,7 @@ def _draw_less() -> None:
     for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "region",
                  "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
         setattr(plots, name, remembered(getattr(plots, name)))
-    for name in ("load_network", "model_facts", "read_input", "read_nir"):
+    for name in ("load_network", "model_facts", "read_input", "open_program"):
         setattr(verb, name, _once(getattr(verb, name)))
     last: list[Any] = [None, None]
 

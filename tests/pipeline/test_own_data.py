@@ -266,7 +266,7 @@ def test_a_python_file_of_someone_else_s_run_folder_does_not_run(tmp_path, monke
         assert "read it, and say --trust" in capsys.readouterr().err
     assert cli(["check", again]) == 0  # shapes stand in the configuration; the file does not run
     (tmp_path / "mine.py").write_text(CODE)
-    with pytest.raises(stl.InputError, match="say trust=True"):
+    with pytest.raises(stl.InputError, match="allow it: stl_deploy\\.data\\.own\\.trust\\.allow"):
         stl.train(again, output=tmp_path / "other")
     assert cli(["eval", str(out), "--trust"]) == 0
     assert cli(["train", again, "-o", str(out), "--resume", "--set", "train.epochs=5", "--trust"]) == 0

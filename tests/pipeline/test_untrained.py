@@ -33,7 +33,7 @@ def test_a_preset_is_checked_before_it_is_trained(cli: Any) -> None:
     found = cli("check", "digits", "--target", "netx", "--json")
     assert found.code == 0
     assert found.json["targets"] == {"netx": "approximate"}
-    assert "before training" in found.err
+    assert "digits: untrained, with its initial weights" in found.err
     assert cli("check", "digits", "--input", "x.npz").code == 2
 
 

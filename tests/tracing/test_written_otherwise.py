@@ -285,13 +285,15 @@ def test_a_bound_behind_the_reset_that_no_bound_before_it_replaces_is_refused(
 
 def test_a_lower_bound_keeps_thresholds_out_of_the_weights() -> None:
     net = stl.capture(Net(lambda net, x: spikes(net.enter(x), BOUNDS["clamp"])), numbers(8, 4, 6))
-    with pytest.raises(UnsupportedError, match=r"its potential is bounded below by -0\.2; keep the thresholds"):
+    with pytest.raises(UnsupportedError, match=r"its potential is bounded below by -0\.2; export it as it is to ONNX"):
         net.fold(thresholds="weights")
 
 
 def test_thresholds_below_0_are_kept_out_of_the_weights() -> None:
     net = stl.capture(Net(lambda net, x: net.leave((net.enter(x) > -0.25).float())), numbers(8, 4, 6))
-    with pytest.raises(UnsupportedError, match=r"the lowest of them, -0\.25, is not above 0; keep the thresholds"):
+    with pytest.raises(
+        UnsupportedError, match=r"the lowest of them, -0\.25, is not above 0; export it as it is to ONNX"
+    ):
         net.fold(thresholds="weights")
 
 

@@ -207,7 +207,7 @@ def test_the_digits_card_has_the_energy_that_a_run_of_the_model_shows(whole_way)
     assert vars(told.quoted).items() - {("snn_over_ann", told.quoted.snn_over_ann)} <= {
         pair for pair in quoted.items() if isinstance(pair[1], str)
     }
-    assert f"; {told.break_even}." in shown["spread"]
+    assert f"times; {told.break_even}." in shown["spread"]
     assert told.quoted_layer_by_layer.snn_over_ann == approx(shown["quoted_layer_by_layer"]["snn_over_ann"])
     sources = {entry["name"]: entry["source"] for entry in shown["price_lists"]}
     assert {name: sources[name] for name in told.prices} == told.prices

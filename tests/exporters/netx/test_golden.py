@@ -80,7 +80,7 @@ MUTANTS: dict[str, Patch] = {
     "u does not wrap": lambda m: m.setattr(step, "wrap", lambda u: u),
     "u wraps below zero only": lambda m: m.setattr(step, "wrap", _wraps_below),
     "u wraps above zero only": lambda m: m.setattr(step, "wrap", _wraps_above),
-    "v does not saturate": lambda m: m.setattr(step, "saturate", lambda v, limit: v),
+    "v does not saturate": lambda m: m.setattr(step, "saturate", lambda v, least, most: v),
     "state shift of 5": lambda m: m.setattr(step, "STATE_SHIFT", 5),
     "weights taken as written": lambda m: m.setattr(convert, "stored_weights", lambda weight: (weight, 0)),
     "shift rounds up": lambda m: m.setattr(sums, "shift_right", lambda total, bits: -(-total >> bits)),
