@@ -165,7 +165,7 @@ def _bound(node: ir.Neuron) -> float:
 
 def _options(node: ir.Neuron) -> dict[str, Any]:
     start = "zero"
-    if node.v_start is not None:
+    if node.v_start is not None and node.decay is not None:  # else there is no state to start
         reset = np.zeros((), np.float32) if node.v_reset is None else node.v_reset
         if np.array_equal(full(node, node.v_start), full(node, reset)):
             start = "v_reset"

@@ -1,4 +1,4 @@
-"""Files of others are folded as before but for one rounding, and written back into their own graph."""
+"""Files of others are folded and written back into their own graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.config.options import FoldOptions
-from stl_deploy.errors import ParityError, StlDeployError
+from stl_deploy.errors import ParityError, UnsupportedError
 from stl_deploy.exporters.nir import patch
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower, own_metadata
@@ -21,10 +21,6 @@ from stl_deploy.graph.program import Linear, Neuron, Node, Program
 from stl_deploy.passes import FOREIGN, apply
 from stl_deploy.pipeline.fold import fold
 from tests.graph.nets import a, chain, full, graph, iff, lif
-from tests.oracles.fold import graph as old
-from tests.oracles.fold.merge_pools import merge_pools
-
-_ROUNDING = 2.0**-22
 
 
 def _network(rng: np.random.Generator, scaled: bool, pooled: bool, loop: bool) -> nir.NIRGraph:
@@ -66,40 +62,36 @@ def _network(rng: np.random.Generator, scaled: bool, pooled: bool, loop: bool) -
         }
     ),
 )
-def test_files_are_folded_as_before_but_for_one_rounding(
+def test_a_folded_file_is_patched_in_its_own_graph(
     seed: int, parts: tuple[bool, bool, bool], preset: str, options: dict[str, Any]
 ) -> None:
+    """Names, kinds, edges and metadata stay; scales go; what is read back is the folded Program."""
     net, dialect = _network(np.random.default_rng(seed), *parts), PRESETS[preset]
     try:
-        expected = old.fold_graph(merge_pools(net, dialect)[0], dialect, **options)
-    except StlDeployError as error:
-        event("refused")
-        expected = error
-    if isinstance(expected, StlDeployError):
-        try:
-            partly = fold(lower(net, dialect), FoldOptions(merge_pools=True, **options))
-        except type(expected):
-            return
-        assert getattr(expected, "slug", "") == "threshold-not-absorbable"  # the old fold refused all for one neuron
-        assert partly.kept
+        folded = fold(lower(net, dialect), FoldOptions(merge_pools=True, **options))
+    except UnsupportedError as error:
+        event(f"refused: {error.slug}")
         return
-    folded = fold(lower(net, dialect), FoldOptions(merge_pools=True, **options))
     found = to_graph(folded.program)
     assert (folded.restated, found.dialect) == (False, dialect)
-    assert list(found.graph.nodes) == list(expected.nodes)
-    assert list(map(tuple, found.graph.edges)) == list(map(tuple, expected.edges))
+    kinds = {name: type(node) for name, node in net.nodes.items()}
+    left = {name: type(node) for name, node in found.graph.nodes.items()}
+    assert left.items() <= kinds.items() or left.keys() <= kinds.keys()
+    assert set(map(tuple, found.graph.edges)) <= set(map(tuple, net.edges)) | _joined(net, kinds.keys() - left.keys())
     assert found.graph.metadata["author"] == "someone"
-    own, theirs = own_metadata(found.graph), own_metadata(expected)
-    assert {key: own[key] for key in theirs} == theirs
-    for name, node in expected.nodes.items():
-        same = found.graph.nodes[name]
-        assert type(same) is type(node)
-        for field, value in vars(node).items():
-            made = getattr(same, field)
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-                assert (made.dtype, made.shape) == (value.dtype, value.shape), (name, field)
-                atol = float(np.abs(value).max(initial=0)) * _ROUNDING
-                np.testing.assert_allclose(made, value, rtol=_ROUNDING, atol=atol, err_msg=f"{name} {field}")
+    assert own_metadata(net).items() <= own_metadata(found.graph).items()
+    assert lower(found.graph, found.dialect).digest() == folded.program.digest()
+
+
+def _joined(net: nir.NIRGraph, gone: set[str]) -> set[tuple[str, str]]:
+    """The edges past the nodes that are gone, each of which has one in a chain."""
+    after = {source: target for source, target in net.edges if source in gone}
+    joined = set()
+    for source, target in net.edges:
+        while target in gone:
+            target = after[target]
+        joined.add((source, target))
+    return joined
 
 
 def test_an_untouched_file_is_written_back_as_it_was() -> None:

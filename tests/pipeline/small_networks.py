@@ -69,6 +69,40 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         {"reset": "subtract", "decay": 0.9},
     ),
     "avg3": ([CONV, {"kind": "lif"}, {"kind": "pool", "op": "avg", "kernel": 3}, *_END], {"decay": 1.0}),
+    "norms": (
+        [
+            CONV,
+            {"kind": "norm"},
+            {"kind": "lif", "granularity": "channel"},
+            {"kind": "pool"},
+            CONV | {"channels": 8, "bias": True},
+            {"kind": "norm"},
+            {"kind": "lif", "granularity": "channel"},
+            {"kind": "pool", "op": "avg"},
+            {"kind": "flatten"},
+            {"kind": "linear", "features": 30},
+            {"kind": "norm"},
+            {"kind": "lif"},
+            {"kind": "dropout"},
+            {"kind": "linear", "features": 30, "bias": True},
+            {"kind": "lif"},
+            {"kind": "vote", "population": 3},
+        ],
+        {},
+    ),
+    "sums": (
+        [
+            CONV | {"channels": 4},
+            {"kind": "lif", "decay": 1.0, "granularity": "channel"},
+            {"kind": "pool", "op": "sum"},
+            {"kind": "flatten"},
+            {"kind": "linear", "features": 40},
+            {"kind": "norm"},
+            {"kind": "lif", "decay": 0.0},
+            {"kind": "vote", "population": 4},
+        ],
+        {"learn_decay": False},
+    ),
 }
 
 
@@ -142,7 +176,7 @@ def digests(folder: Path) -> dict[str, Any]:
     """The digest of every artifact, by network and file."""
     found: dict[str, Any] = {}
     for name in NETWORKS:
-        for thresholds in ("keep", "weights") if name in ("rlif", "soft") else ("keep",):
+        for thresholds in ("keep", "weights") if name in ("rlif", "soft", "norms") else ("keep",):
             key = name if thresholds == "keep" else f"{name}, {thresholds}"
             folded = fold(network(name), coding="analog", fraction_bits=4, thresholds=thresholds)  # type: ignore[arg-type]
             write_nir(folded.graph, folder / f"{key}.nir")
