@@ -28,7 +28,7 @@ _WHY = (
     f"nengo-loihi wraps the accumulator at 2^21/64 = {WIDE:,}, Lava does not, and which of them the chip follows was "
     "not established"
 )
-_REMEDY = "fewer inputs a neuron, smaller weights or fewer input levels keep clear of it"
+_REMEDY = "fewer inputs a neuron, smaller weights or fewer input levels avoid it"
 
 
 def range_warnings(ranges: Iterable[LayerRange]) -> Iterator[str]:

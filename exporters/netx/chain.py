@@ -106,7 +106,7 @@ def _check_synapse(before: ir.Node | None, neuron: ir.Neuron) -> None:
     """Refuse a neuron that reads no layer of weights and no pool."""
     if not isinstance(before, ir.Linear | ir.Conv | ir.Pool):
         reason = "one of its inputs comes without a Linear or Conv before it"
-        refuse(neuron, "no-synapse", reason, "put a synapse with identity weights on that way")
+        refuse(neuron, "no-synapse", reason, "put a synapse with identity weights on that path")
 
 
 def refusals(program: ir.Program) -> list[UnsupportedError]:

@@ -98,14 +98,15 @@ def read_netx(path: Path) -> NetxFile:
         shape: Shape = ()
         run = _run_by_netx(records)
         notes = [
-            f"{record.name} ('{record.text('type')}') is not run by netx and left out" for record in records[len(run) :]
+            f"{record.name} ('{record.text('type')}') is not run by netx and is left out"
+            for record in records[len(run) :]
         ]
         for index, record in enumerate(run):
             layer = _read_layer(record, index, shape)
             layers.append(layer)
             shape = shape_behind(layer, shape)
     notes += [
-        f"{layer_key(index)} has no neurons; netx gives it such as never fire, so its spikes are all 0"
+        f"{layer_key(index)} has no neurons; netx gives it neurons that never fire, so its spikes are all 0"
         for index, layer in enumerate(layers)
         if isinstance(layer, DenseLayer) and layer.neuron is NO_NEURON
     ]

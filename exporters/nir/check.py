@@ -109,7 +109,7 @@ def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
 
 
 def _writer_findings(writer: Writer) -> list[Finding]:
-    said = f"the file does not say how it is stepped; {writer.preset} wrote it by its form ({writer.trace})"
+    said = f"the file does not state how time is stepped; {writer.preset} wrote it by its form ({writer.trace})"
     return [
         Finding(
             "dialect-recognised", "info", None, said, f"name another with {option('dialect', 'NAME')} if that is wrong"
@@ -149,6 +149,6 @@ def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:
             "dialect-unstated",
             "warning",
             None,
-            f"the file does not say how it is stepped; assumed: {', '.join(open_options)}",
+            f"the file does not state how time is stepped; assumed: {', '.join(open_options)}",
             f"pass the dialect of the framework that wrote it: {with_reasons(candidates(graph))}",
         )

@@ -160,9 +160,9 @@ def ignored_fields(graph: nir.NIRGraph, dialect: Dialect) -> str:
         resets = isinstance(node, _RESETTING) and own.reset not in _TO_A_VALUE
         try:
             if resets and np.any(node.v_reset):
-                return f"the reset of this dialect, {own.reset}, does not look at v_reset, which is not 0 at '{name}'"
+                return f"the reset of this dialect, {own.reset}, ignores v_reset, which is not 0 at '{name}'"
             if isinstance(node, _LEAKY) and _scales_nothing(own, node) and not _says_nothing(own, node):
-                return f"this dialect does not look at r, which is not 1 at '{name}'; if it scales input, name another"
+                return f"this dialect ignores r, which is not 1 at '{name}'; if it scales input, name another"
         except (AttributeError, TypeError, ValueError):  # a field is missing or no number: lowering says which
             continue
     return ""

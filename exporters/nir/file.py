@@ -102,7 +102,7 @@ class _Reader:
             raise GraphError(f"node name {name[:60]!a} is a path: expected no backslash; rename it", slug="odd-name")
         group = members.group(name)
         if group is None:
-            return ForeignNode("is no group of fields", "unknown-type")
+            return ForeignNode("is not a group of fields", "unknown-type")
         kind = group.text("type")
         if kind == "NIRGraph":
             return self.graph(group, full + ".", depth + 1)

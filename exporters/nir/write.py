@@ -259,7 +259,7 @@ def _conv(node: ir.Conv) -> nir.NIRNode:
     bias = np.zeros(node.shape[0], np.float32) if node.bias is None else node.bias
     pads = tuple(before for before, _ in node.padding)
     if any(before != after for before, after in node.padding):
-        raise CaptureError(f"layer '{node.name}' pads its sides unequally, which NIR has no word for", layer=node.name)
+        raise CaptureError(f"layer '{node.name}' pads its sides unequally, which NIR cannot express", layer=node.name)
     common = dict(weight=node.weight, groups=node.groups, bias=bias)
     if len(node.stride) == 1:
         return nir.Conv1d(

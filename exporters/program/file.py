@@ -75,7 +75,7 @@ def read_program(path: Path) -> ir.Program:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: no Program file ({type(error).__name__}: {one_line(error, 200)})") from None
+        raise InputError(f"{path}: not a Program file ({type(error).__name__}: {one_line(error, 200)})") from None
     _require_sound(program, path)
     return program
 

@@ -92,7 +92,7 @@ def _send(line: int, data: bytes) -> None:
     ends = time.monotonic() + SECONDS_A_STEP + len(data) / 1000
     while data:
         if not select.select([], [line], [], max(0.0, ends - time.monotonic()))[1]:
-            raise ToolError("the board's serial line takes no more bytes; check the port and the baud rate")
+            raise ToolError("the board's serial line accepts no more bytes; check the port and the baud rate")
         data = data[os.write(line, data) :]
 
 

@@ -204,7 +204,7 @@ class _Lowering:
             if delay > MOST_DELAY:
                 raise _late(layer.name, delay)
             if followed > MOST_WAYS:
-                reason = f"more than {MOST_WAYS} ways lead to it"
+                reason = f"more than {MOST_WAYS} paths lead to it"
                 remedy = "put neurons between, or shorten delays"
                 raise UnsupportedError(reason, node=layer.name, slug="ways", remedy=remedy)
             if isinstance(node, IntegerLIF | IntegerInput):
@@ -420,7 +420,7 @@ def _require_unrolled(nodes: Sequence[Node], count: int, layer: Node) -> int:
     size = steps * count * max(count, *(math.prod(node.shape) for node in (*nodes, layer)))
     if size > MOST_UNROLLED:
         raise UnsupportedError(
-            f"the way to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
+            f"the path to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
             f"columns, and has {size:,} numbers",
             node=layer.name,
             slug="irregular-way",

@@ -43,7 +43,7 @@ def _input(program: Program) -> Iterator[Finding]:
         if coding == "analog":
             yield Finding("analog-input", "error", node.name, "real numbers enter; Xylo takes spike counts", remedy)
         elif coding is None:
-            reason = f"nothing says what enters; export takes spike counts 0 to {INPUT_CAP} and refuses others"
+            reason = f"no input coding is declared; export takes spike counts 0 to {INPUT_CAP} and refuses others"
             yield Finding("input-unstated", "info", node.name, reason, remedy)
 
 

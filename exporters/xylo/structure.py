@@ -387,4 +387,4 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         )
     for field in unread(neuron, _READ):
         slug, what = describe_field(field)
-        yield _refusal(neuron, slug, f"{what}, which Xylo has not", "train without it")
+        yield _refusal(neuron, slug, f"{what}, which Xylo does not have", "train without it")

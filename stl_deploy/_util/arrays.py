@@ -29,7 +29,7 @@ def require_held_by_float32(x: NDArray[Any], where: str) -> None:
     """Raise InputError for integers beyond 2^24, between which float32 has gaps."""
     for bound in (int(x.min()), int(x.max())):
         if abs(bound) > 2**24:
-            raise InputError(f"{where}: expected integers up to 2^24, as float32 holds them all; found {bound}")
+            raise InputError(f"{where}: expected integers up to 2^24, which float32 holds exactly; found {bound}")
 
 
 def output_size(size: int, reach: int, stride: int = 1, padding: int = 0) -> int:

@@ -157,7 +157,7 @@ def report(
     else:
         if given or output is not None:
             raise InputError(
-                "--input, --dialect, --input-grid and -o are of a .nir file's report; a run folder has its own"
+                "--input, --dialect, --input-grid and -o apply to reports of .nir files; omit them for a run folder"
             )
         console().step(f"{source}: making its report")  # torch takes its time to load
         from stl_deploy.report.run_report import report as report_run

@@ -69,7 +69,7 @@ def run(
 
         if replace(changes, data_dir=None) or options.resume:
             raise InputError(
-                "--pretrained takes the model as it is: leave out --mode, --seed, --device, --input-grid, --set, "
+                "--pretrained uses the model unchanged: leave out --mode, --seed, --device, --input-grid, --set, "
                 "--resume"
             )
         result = run_pretrained(
@@ -166,7 +166,7 @@ def fold(
     else:
         if options.merge_pools or options.delays != "keep" or dialect is not None:
             raise InputError(
-                "--merge-pools, --delays and --dialect are of a .nir file; fold the run first, then its net.nir"
+                "--merge-pools, --delays and --dialect apply to .nir files only; fold the run first, then its net.nir"
             )
         result = verbs.fold(source, output or source / "net.nir", options=options, say=console())
     emit_json(result, json)

@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
-                raise yaml.YAMLError(f"key '{key.value}' stands twice, again in line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"key '{key.value}' appears twice, again in line {key.start_mark.line + 1}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

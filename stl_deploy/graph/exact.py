@@ -162,7 +162,7 @@ def require_on_grid(program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[
             require_no_image(array, grid)
             raise InputError(
                 f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
-                f"{grid.bound:g}, and what is proved of the graph's sums holds there only; "
+                f"{grid.bound:g}, the only grid on which its sums are proved exact; "
                 f"{option('input_grid', grid.fraction_bits)} rounds it to that grid, another number of bits declares "
                 "another"
             )

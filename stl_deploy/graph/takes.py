@@ -17,7 +17,7 @@ _NAMES: dict[type[ir.Node], str] = {ir.MaxPool: "max pool of currents", ir.Produ
 _REMEDIES: dict[type[ir.Node], str] = {
     ir.Norm: "fold it into weights: the pass fold_norms",
     ir.MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
-    ir.Product: "use weights that stay the same in its place",
+    ir.Product: "use constant weights instead",
     ir.Concat: "split it: the pass split_concats",
     ir.Gather: "keep one order of axes, as this target cannot rearrange values",
 }

@@ -26,10 +26,9 @@ def _trained(program: Program) -> str:
     refused = untrainable(program)
     counts = "export counts the spikes that differ"
     if refused is None:
-        return f"{counts}; to train with the rounding, so that the module spikes as its integers do: {how}"
-    return (
-        f"{counts}; training with the rounding takes another network: at '{refused.node}' {refused.remedy}; then {how}"
-    )
+        return f"{counts}; for quantisation-aware training, after which the module spikes as its integers do: {how}"
+    changed = f"at '{refused.node}' {refused.remedy}; then {how}"
+    return f"{counts}; quantisation-aware training needs a changed network: {changed}"
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
@@ -56,12 +55,12 @@ def _input(program: Program) -> Iterator[Finding]:
         return
     name = program.inputs[0].name
     if declared.get("coding") == "analog":
-        refused = "real numbers enter on no declared grid, and export refuses them"
+        refused = "real input has no declared grid, and export refuses it"
         yield Finding(
             "analog-input", "warning", name, refused, f"give {option('input_grid', 'BITS')} here and to export"
         )
     elif "coding" not in declared:
-        taken = "nothing says what enters: integers are taken as they are, and export refuses others"
+        taken = "no input grid is declared: integers are used unchanged, and export refuses other values"
         yield Finding(
             "input-unstated", "info", name, taken, f"give real numbers a grid with {option('input_grid', 'BITS')}"
         )
@@ -72,9 +71,7 @@ def _weights(weight: Floats) -> str:
     signed = int(largest).bit_length() + 1
     if largest > WEIGHT_TOP:
         return f"weights are rounded to 8 bits; exact integers would take {signed}"
-    return (
-        f"weights that take {counted(signed, 'bit')} with their sign fit into 8, at a scale that export's input chooses"
-    )
+    return f"weights of {counted(signed, 'bit')}, sign included, fit into 8; export chooses their scale from its input"
 
 
 def _neuron(neuron: Neuron, threshold: Floats) -> str:
@@ -82,7 +79,7 @@ def _neuron(neuron: Neuron, threshold: Floats) -> str:
     held = "its threshold is an integer" if count == 1 else f"{count} thresholds become integers"
     leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
     if neuron.rounding == "half_even":
-        held += ", halves between two counts round up, not to the even one"
+        held += ", halves round up to the next count, not to the even one"
     if neuron.adaptation is not None:
         held += ", its jumps become integers and their decay 12 bits"
-    return held + ", and what leaks is rounded toward zero in each step" * leaks
+    return held + ", and the leak is rounded toward zero in each step" * leaks

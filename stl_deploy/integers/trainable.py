@@ -45,11 +45,11 @@ def trainable_synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[L
 def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
     node = leaf.node
     if not isinstance(node, Linear | Conv):
-        remedy = "give that way a convolution of kernel 1, or add the spikes behind the neurons"
-        refuse(neuron, "no-weights", "spikes reach it on a way without weights of its own", remedy)
+        remedy = "put a convolution of kernel 1 on that path, or add the spikes behind the neurons"
+        refuse(neuron, "no-weights", "spikes reach it on a path without its own weights", remedy)
     if len(program.readers[node.name]) > 1:
         refuse(node, "several-readers", "several populations read it", "give each a layer of weights of its own")
     if math.frexp(leaf.unit)[0] != 0.5:
-        reason = f"what it reads are multiples of {leaf.unit:.4g}, not of a power of two"
+        reason = f"its inputs are multiples of {leaf.unit:.4g}, not of a power of two"
         refuse(node, "pool-size", reason, "use sum pooling, or windows of 2x2 or 4x4")
     return node

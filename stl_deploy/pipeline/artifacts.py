@@ -232,7 +232,7 @@ class ParityBench:
             try:
                 result = runner.run(x, record=True)
             except InputError as error:
-                say.warn(f"{kind.name} cannot hold {name}, the table is without it: {error}")
+                say.warn(f"{kind.name} cannot hold {name} and is left out of the table: {error}")
                 continue
             about = {"backend": kind.name, "label": kind.label, "artifact": str(path)}
             self._against(f"{name} on {kind.name}", result, own, x, "", about)
@@ -251,7 +251,7 @@ class ParityBench:
                 runner = open_runner(kind, self.program, self.program, **common)
                 self.compare(kind.name, runner, self.program, required=required, samples=samples)
             except (UnsupportedError, ToolError) as error:
-                say.warn(f"{kind.name} did not run, the table is without it: {error}")
+                say.warn(f"{kind.name} did not run and is left out of the table: {error}")
 
     def _model(self, runner: Runner, network: Network) -> Runner | None:
         """Return the model that the runner must equal, if that is not the plain reference."""

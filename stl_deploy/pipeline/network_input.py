@@ -68,7 +68,7 @@ def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: C
         require_on_grid(program, x)
         return program, x
     if isinstance(x, Mapping):
-        raise InputError(f"{named('input_grid')} is of networks with one input; the graph has {', '.join(x)}")
+        raise InputError(f"{named('input_grid')} applies to networks with one input; the graph has {', '.join(x)}")
     check_bits(bits)
     declared = input_grid(program.metadata)
     if declared is not None:

@@ -133,7 +133,7 @@ def open_reading(
 
 def _open_program_file(source: NetworkSource, dialect: str | None) -> tuple[Program, DialectChoice]:
     if dialect is not None:
-        raise InputError(f"{source.path}: a dialect is of .nir files; a .program file leaves nothing open")
+        raise InputError(f"{source.path}: dialects apply to .nir files; a .program file is complete")
     program = read_program(source.file)
     return program, DialectChoice(Dialect(dt=program.dt), "metadata", "Dialect: none needed, as the file is a Program.")
 

@@ -124,7 +124,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: no safetensors file ({one_line(error, 300)})") from None
+        raise InputError(f"{path}: not a safetensors file ({one_line(error, 300)})") from None
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:

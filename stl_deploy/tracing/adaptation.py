@@ -122,7 +122,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> tuple[Adap
     except Unknown as unknown:
         raise refuse(signal, f"it depends on '{unknown.signal.node.name}', not on its own spikes alone") from None
     if not affine:
-        raise refuse(signal, "it is no weighted sum of what it was and of its own spikes; write b = rho * b + s")
+        raise refuse(signal, "it is not a weighted sum of its last value and its own spikes; write b = rho * b + s")
     if not bool(((decay >= 0) & (decay < 1)).all()):
         worst = float(decay.flatten()[(decay - 0.5).abs().argmax()])
         raise refuse(
@@ -142,7 +142,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> tuple[Adap
 def refuse(signal: Signal, why: str) -> CaptureError:
     """Return a refusal of an adaptation that names the line of the comparison."""
     where = signal.node.place
-    what = f"the threshold of the neuron{in_module(where)} adapts as no graph holds"
+    what = f"the threshold of the neuron{in_module(where)} adapts in a way that no graph holds"
     return CaptureError(f"{what}: {why}", line=where.line)
 
 

@@ -72,7 +72,7 @@ def _left(reading: FittedUpdate, *, s: int, r: int) -> tuple[Tensor, Tensor]:
     scale = _left_of(reading, 1.0, s, r) - constant
     for h in _PROBES:
         if not torch.allclose(_left_of(reading, h, s, r), scale * h + constant, rtol=1e-9, atol=1e-9):
-            raise reading.refuse("what a spike leaves of its potential is not a weighted sum of what it was")
+            raise reading.refuse("the potential after a spike is not a weighted sum of the potential before")
     return scale, constant
 
 
@@ -90,6 +90,6 @@ def _left_of(reading: FittedUpdate, h: float, s: int, r: int) -> Tensor:
         return reading.full(Evaluation(given)(reading.carried, 0))
     except Unknown as unknown:
         raise reading.refuse(
-            f"what a spike leaves of its potential depends on '{unknown.signal.node.name}', too; let it depend on the "
+            f"the potential after a spike depends on '{unknown.signal.node.name}', too; let it depend on the "
             "potential and the spike alone"
         ) from None

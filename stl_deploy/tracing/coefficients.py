@@ -159,7 +159,7 @@ class FittedUpdate:
     def refuse(self, why: str) -> CaptureError:
         """Return a refusal that names the neuron's line."""
         where = self.state.node.place
-        return CaptureError(f"the neuron{in_module(where)} is none that a graph can hold: {why}", line=where.line)
+        return CaptureError(f"the neuron{in_module(where)} cannot be held by a graph:  {why}", line=where.line)
 
     def affine(self, spike: float) -> Affine:
         """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""
@@ -245,7 +245,7 @@ class FittedUpdate:
     def _several(counted: Sequence[Signal]) -> str:
         name = counted[0].node.name
         return (
-            f"'{name}' makes several spikes of one potential in a step, and not as a graph counts them; write "
+            f"'{name}' turns one potential into several spikes in a step, but not as a graph counts them; write "
             "torch.clamp(torch.floor(v / θ), 0, cap), or compare with one threshold (s = v > θ)"
         )
 
@@ -263,7 +263,7 @@ class FittedUpdate:
                 "comparison: v = (beta * v + x).clamp(min=...)"
             )
         return (
-            "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a refractory "
+            "its potential is not a weighted sum of its last value and its input (an adaptive threshold, a refractory "
             "time?); use a leaky neuron with a fixed threshold"
         )
 
@@ -285,7 +285,7 @@ class FittedUpdate:
         if torch.allclose(potential, off.constant.expand_as(potential), rtol=1e-6, atol=0):
             return None  # 0, but for what float32 rounded of it while the model ran
         if not bool(off.decay.all()):
-            raise self.refuse("what it starts from is lost in the first step")
+            raise self.refuse("its start value is lost in the first step")
         return difference / off.decay
 
 

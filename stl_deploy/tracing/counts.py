@@ -87,7 +87,7 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
         return None
     if low or (high is not None and (high < 1 or high != int(high))):
         raise CaptureError(
-            f"expected counts of spikes clamped to [0, cap], a whole cap; found [{low:g}, {high}]"
+            f"expected counts of spikes clamped to [0, cap] with an integer cap; found [{low:g}, {high}]"
             + in_module(signal.node.place),
             line=signal.node.place.line,
         )

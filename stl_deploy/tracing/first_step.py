@@ -55,9 +55,9 @@ def require_same_first_step(population: Population, fitted: Fitted, steps: Steps
     if step is not None:
         where = population.state.node.place
         raise CaptureError(
-            f"the neuron{in_module(where)} does otherwise in step {step} than in the steps after (another gain, "
-            "threshold or reset at the start, or a recurrence that starts from spikes); let every step do the same, "
-            "and start states from tensors (torch.zeros_like)",
+            f"the neuron{in_module(where)} computes something else in step {step} than in the steps after (another "
+            "gain, threshold or reset at the start, or a recurrence that starts from spikes); let every step do the "
+            "same, and start states from tensors (torch.zeros_like)",
             line=where.line,
         )
 
@@ -79,7 +79,7 @@ def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> Non
         if first.shape[1:] != later.shape[1:] or bool(((first - later).abs() > coarse).any()):
             where = signal.node.place
             raise CaptureError(
-                f"'{signal.node.name}'{in_module(where)} does otherwise in step 0 than in the steps after; let every "
+                f"'{signal.node.name}'{in_module(where)} differs between step 0 and the steps after; let every "
                 "step do the same",
                 line=where.line,
             )

@@ -25,7 +25,7 @@ def gathered(unroller: Unroller, op: Op) -> Flow:
     flow, dim = unroller.flow(op.args[0]), op.args[1] % len(op.args[0].shape)
     index = _places(unroller, op, op.args[2])
     if not _fits(index, op.args[0].shape, dim):
-        raise refuse(f"'{op.name}' takes part of the other axes, too; take that by slices before", op)
+        raise refuse(f"'{op.name}' also shortens other axes; slice them first", op)
     if flow.layout[dim] == (TIME,):
         return _over_time(unroller, op, flow, dim, index)
     for axis, factors in enumerate(flow.layout):
@@ -53,7 +53,7 @@ def diagonal(unroller: Unroller, op: Op) -> Flow:
         if torch.equal(places, torch.arange(flow_size(unroller, flow, dim)))
     ]
     if len(given) != 2 or not counted or any(len(index.shape) != 1 for _, index in given):
-        raise refuse("'index' takes values at places of several axes; take those of one after another", op)
+        raise refuse("'index' indexes several axes at once; index one after another", op)
     along, taken = given[counted[-1]][0], given[1 - counted[-1]][0]
     if any(isinstance(f, str) for dim in (along, taken) for f in flow.layout[dim]) or flow.timed:
         raise refuse("'index' takes values of other time steps or samples; index the axes of one step", op)
@@ -81,7 +81,7 @@ def flow_size(unroller: Unroller, flow: Flow, dim: int) -> int:
 def _places(unroller: Unroller, op: Op, index: Value) -> Tensor:
     places = unroller.flow(index)
     if not places.constant or places.timed or index.dtype == torch.bool:
-        raise refuse(f"'{op.name}' takes values at places that depend on the input; use places that stay the same", op)
+        raise refuse(f"'{op.name}' takes values at indices that depend on the input; use constant indices", op)
     return places.tensor
 
 
@@ -94,7 +94,9 @@ def _without_steps(op: Op, flow: Flow, index: Tensor) -> Tensor:
     for axis, factors in enumerate(flow.layout):
         if factors == (TIME,):
             if not torch.equal(index, index.narrow(axis, 0, 1).expand_as(index)):
-                raise refuse(f"'{op.name}' takes values at places that depend on the step; use the same at each", op)
+                raise refuse(
+                    f"'{op.name}' takes values at indices that depend on the step; use the same at each step", op
+                )
             return index.select(axis, 0)
     return index
 

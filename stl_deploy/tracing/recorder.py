@@ -255,7 +255,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = list(out) if isinstance(out, list | tuple) else [out]
         if written:
             if len(written) > 1 or name.startswith("_foreach"):
-                raise CaptureError(f"'{name}' writes into several tensors at once, which is not known", line=where.line)
+                raise CaptureError(
+                    f"'{name}' writes into several tensors at once, which capture does not support", line=where.line
+                )
             self._write(name.removesuffix("_"), func, written[0], before, where)
             return
         if not any(isinstance(item, Tensor) for item in outputs):

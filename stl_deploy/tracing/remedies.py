@@ -10,13 +10,13 @@ from stl_deploy._util.untrusted import one_line
 
 _NORM = "it divides by statistics of each sample; use BatchNorm, which goes into the weights"
 _CONDITION = (
-    "a spike is decided by one comparison with a fixed threshold; leave out what else decides (a refractory time?)"
+    "a spike is decided by one comparison with a fixed threshold; leave out other conditions (a refractory time?)"
 )
-_ACTIVATION = "an activation of real numbers is none of a spiking neuron; put a neuron in its place"
+_ACTIVATION = "a real-valued activation is not a spiking neuron; use a neuron instead"
 _GATES = "an LSTM or GRU multiplies signals by gates, which no spiking graph holds; use spiking neurons with recurrence"
 _ORDER = (
-    "a spike is decided by its own potential; leave out what compares neurons; at the end (the decision, the first "
-    "spike) return every step, [T, B, ...], and apply it to that"
+    "a spike is decided by its own potential; leave out comparisons between neurons; at the end (the decision, the "
+    "first spike) return every step, [T, B, ...], and apply it to that"
 )
 _STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
 _PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"

@@ -35,9 +35,7 @@ def pick(returned: Any, output: Pick) -> Tensor:
         return torch.stack(returned)
     first = next(tensors_in(returned), None)
     if first is None:
-        raise CaptureError(
-            f"the model returns {_described(returned)}, in which there is no tensor; return one from forward"
-        )
+        raise CaptureError(f"the model returns {_described(returned)}, without a tensor; return one from forward")
     return first
 
 

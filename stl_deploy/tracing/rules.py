@@ -165,7 +165,7 @@ def _option(option: object) -> str:
 def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     flow, *others = (unroller.flow(value) for value in op.inputs())
     if not all(other.constant for other in others):
-        raise refuse(f"'{op.name}' works on two signals at once; only weights that stay the same are known", op)
+        raise refuse(f"'{op.name}' works on two signals at once; expected one signal and constant weights", op)
     first = flow.layout[0]
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
     if BATCH not in first or torn:
@@ -256,7 +256,7 @@ def _matmul(unroller: Unroller, op: Op) -> Flow:
             op,
         )
     if not all(flow.constant for flow in flows if flow is not rows):
-        raise refuse(f"'{op.name}' multiplies two signals; only weights that stay the same are known", op)
+        raise refuse(f"'{op.name}' multiplies two signals; expected one signal and constant weights", op)
     first = rows.layout[0]
     if BATCH not in first or any(isinstance(f, str) for f in rows.layout[1]):
         raise _mixes(op, rows)
@@ -269,7 +269,7 @@ def _one_product(unroller: Unroller, op: Op) -> Flow:
     rows = next((flow for flow in flows if not flow.constant), flows[0])
     weight = flows[1]
     if not weight.constant or rows is weight or len(rows.layout[1]) == 0 or rows.layout[0] != ():
-        raise refuse("'bmm' multiplies two signals, or mixes time steps; only weights that stay the same are known", op)
+        raise refuse("'bmm' multiplies two signals, or mixes time steps; expected one signal and constant weights", op)
     if BATCH not in rows.layout[1] or any(isinstance(f, str) for f in rows.layout[2]):
         raise _mixes(op, rows)
     return _per_step(unroller, op, rows, ((), rows.layout[1], *of_shape(op.outputs[0].shape[2:])), 1)
@@ -323,7 +323,7 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
     if timed:
         over = {"sum": "time_sum", "mean": "time_mean", "amax": "time_max", "max": "time_max"}.get(op.name)
         if over is None:
-            raise refuse(f"'{op.name}' over time is no readout that is known", op)
+            raise refuse(f"unsupported readout over time: '{op.name}'", op)
         nodes = (unroller.untimed(over, None, tuple(nodes), {}, nodes[0].layout, dtype, op.place),)
         if keep:
             shown = list(nodes[0].layout)

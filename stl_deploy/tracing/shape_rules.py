@@ -38,12 +38,12 @@ def _reshape(unroller: Unroller, op: Op) -> list[Flow]:
 
 
 def to_shape(unroller: Unroller, op: Op, flow: Flow, shape: tuple[int, ...]) -> Flow:
-    """A flow in another shape; raises CaptureError if that tears time steps or samples apart."""
+    """A flow in another shape; raises CaptureError if that splits time steps or samples."""
     if 0 in shape:
-        raise refuse(f"a reshape to {list(shape)} is of no values at all; leave it out", op)
+        raise refuse(f"a reshape to {list(shape)} of an empty tensor; leave it out", op)
     layout = regroup(flow.layout, shape, unroller.sizes(flow))
     if layout is None:
-        raise refuse(f"a reshape to {list(shape)} tears time steps or samples apart", op)
+        raise refuse(f"a reshape to {list(shape)} splits time steps or samples", op)
     return moved(unroller, op, flow, layout)
 
 
@@ -204,7 +204,7 @@ def _indexed(unroller: Unroller, op: Op) -> list[Flow]:
         ((dim, index),) = given
     places = unroller.flow(index)
     if flow.constant or not places.constant or places.timed or len(index.shape) != 1:
-        raise refuse(f"'{op.name}' takes values at places that are none of one axis; use a list of numbers", op)
+        raise refuse(f"'{op.name}' takes values at indices that are not those of one axis; use a list of integers", op)
     axis = _own_axis(op, flow, dim)
     chosen = places.tensor.nonzero()[:, 0] if index.dtype == torch.bool else places.tensor % op.args[0].shape[dim]
     layout = tuple(of_shape([len(chosen)])[0] if i == dim else d for i, d in enumerate(flow.layout))

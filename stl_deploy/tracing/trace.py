@@ -105,7 +105,7 @@ def record_steps(
             return recorded, end, steps
         except CaptureError as error:
             refused = refused or error
-    raise refused or CaptureError("no loop over time is found in the model; with time='first' x is [T, B, ...]")
+    raise refused or CaptureError("the model has no loop over time; with time='first' x is [T, B, ...]")
 
 
 def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:

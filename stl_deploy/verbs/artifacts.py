@@ -151,12 +151,16 @@ def simulate(
         network = open_program(opened, dialect, say=say)
         x, labels = read_for(opened, network, input_file)
     elif options.input_grid is not None:
-        raise InputError(f"{source}: {named('input_grid')} is of graphs; an artifact of {opened.kind} has its own grid")
+        raise InputError(
+            f"{source}: {named('input_grid')} applies to graphs only; an artifact of {opened.kind} has its own grid"
+        )
     else:
         x, labels = read_inputs(input_file)
     result = simulating.simulate(network, x, backend, options, labels=labels, say=say)
     if result.accuracy is None and labels is not None and not opened.is_graph:
-        say.warn(f"no accuracy: {source} does not say what decides on its outputs; simulate the graph it was made from")
+        say.warn(
+            f"no accuracy: {source} does not record how to decode its outputs; simulate the graph it was made from"
+        )
     arrays = _arrays(result)
     write_npz(output, arrays)
     steps, samples = leading(x)

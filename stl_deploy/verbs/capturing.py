@@ -128,15 +128,13 @@ def untrained_graph(
     """
     if ".py:" in what:
         if input_file is None:
-            raise InputError(
-                f"{what}: expected {option('input_file', 'X.npz')} with x as the module's forward takes it; found none"
-            )
+            raise InputError(f"{what}: expected {option('input_file', 'X.npz')} with x as forward takes it; found none")
         net = capture_module(load_module(what, None), module_input(input_file), verify=False)
         own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
         return with_metadata(net.graph, own), net.dialect
     if input_file is not None:
         raise InputError(
-            f"{what}: {named('input_file')} is of a module's check (FILE.py:NAME); a configuration tells its input"
+            f"{what}: {named('input_file')} applies to checks of FILE.py:NAME; a configuration declares its input"
         )
     config = configure(what, [] if declared is None else [f"dataset.input_bits={declared['fraction_bits']}"])
     with torch.random.fork_rng(devices=[]):

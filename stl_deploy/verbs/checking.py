@@ -193,7 +193,7 @@ def show(
     _tell_rows(rows, say)
     total = sum(row.parameters or 0 for row in rows), sum(row.synapses or 0 for row in rows)
     say.say(f"{total[0]:,} weights and biases, {total[1]:,} synapses of one sample and step; dt {program.dt:g}")
-    say.say(f"outputs are read as: {readout_of(program.metadata)}")
+    say.say(f"readout: {readout_of(program.metadata)}")
     if drawing is not None:
         write_text(drawing, svg(program))
         say.say(f"written: {drawing}")

@@ -58,7 +58,7 @@ def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> Gra
         try:
             ready(to.load(path), net.program)
         except (InputError, ToolError, UnsupportedError) as error:
-            say.warn(f"{path.name} does not run, the table is without it: {error}")
+            say.warn(f"{path.name} does not run and is left out of the table: {error}")
         else:
             artifacts.append(path)
     say.step(f"{counted(len(artifacts), 'artifact')} and the graph on {counted(len(test.labels), 'test sample')}")

@@ -136,7 +136,7 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
     for about in cards:
         if about.share_alike:
             say.say(
-                f"{about.name}: the licence of its data asks for derived works to be shared alike ({about.licence})"
+                f"{about.name}: the licence of its data requires derived works to be shared alike ({about.licence})"
             )
     say.say("use one:  stl-deploy run NAME --pretrained")
     return [about.as_dict() for about in cards]

@@ -86,7 +86,9 @@ def tradeoff(
             if points_at.early_exit:
                 points += exit_points(last, input_coding)
     if first is None:
-        raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
+        raise InputError(
+            f"{sources[0]}: expected a spiking network to compare the ANN with; found the ANN alone; give both"
+        )
     others = [twin_point(first, twin, names[twin], input_coding) for twin in twins]
     if len(sources) == 1 and not twins:
         kept, unmeasured = kept_twin(

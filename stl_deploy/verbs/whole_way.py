@@ -204,7 +204,7 @@ def _run_all(
         facts = write(folded.program, netx, path, calibration=lambda: calibration, say=say.details)
     except UnsupportedError as error:
         path.unlink(missing_ok=True)
-        say.warn(f"no net.net, Loihi cannot hold this network: {error}")
+        say.warn(f"net.net was not written, since Loihi cannot hold this network: {error}")
         facts = {"target": "netx", "node": error.node, "unsupported": error.reason, "remedy": error.remedy}
         return bench, facts, None
     bench.artifact(path, netx, INTEGERS, note="8-bit weights, post-training")
@@ -213,7 +213,7 @@ def _run_all(
         try:
             bench.cross_check(path, netx, INTEGERS, {"loihi", "lava"}, say.details, values=FEW)
         except ToolError as error:
-            say.warn(f"another simulator of Loihi failed, the report is without it: {error}")
+            say.warn(f"another simulator of Loihi failed and is left out of the report: {error}")
     return bench, facts, problem
 
 
@@ -240,7 +240,7 @@ def _run_lava(bench: ParityBench, path: Path, wanted: bool, say: Console) -> Too
         runner = open_runner(kind, path, bench.program, progress=now_and_then(say, "steps on Lava"))
         bench.compare(LAVA, runner, path, model=INTEGERS, samples=samples, note="lava.lib.dl.netx")
     except ToolError as error:
-        say.warn(f"Lava failed, the report has our integer model alone: {error}")
+        say.warn(f"Lava failed; the report contains only our integer model:  {error}")
         return error
     return None
 

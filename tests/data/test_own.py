@@ -400,9 +400,7 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     for name in ("left", "right"):
         (tmp_path / "events" / name).mkdir(parents=True)
         (tmp_path / "events" / name / "1.npy").touch()
-    with pytest.raises(
-        InputError, match=r"expected images .*; found none.*: what is no image enters by dataset.name npz"
-    ):
+    with pytest.raises(InputError, match=r"expected images .*; found none.*: use dataset.name npz"):
         complete(_config("folder", tmp_path / "events"))
     (tmp_path / "one" / "only").mkdir(parents=True)
     with pytest.raises(InputError, match=r"expected a sub-folder for each class, two or more; found 1"):

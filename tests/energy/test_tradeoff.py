@@ -258,7 +258,7 @@ def test_weights_that_do_not_say_their_epoch_are_refused(study: tuple[Path, Path
 
 def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: Path) -> None:
     spiking, ann = study
-    with pytest.raises(InputError, match="an ANN alone; give the spiking network"):
+    with pytest.raises(InputError, match="found the ANN alone; give both"):
         tradeoff([ann])
     net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
     with pytest.raises(

@@ -196,7 +196,7 @@ def window(kind: type[Any], shape: tuple[int, ...], **options: Any) -> Any:
                 IMAGE,
                 window(Conv, (1, 4, 4), weight=np.ones((1, 1, 2, 2), np.float32), bias=None, dilation=(1, 1), groups=1),
             ),
-            "pads its sides unequally, which NIR has no word for",
+            "pads its sides unequally, which NIR cannot express",
         ),
     ],
 )

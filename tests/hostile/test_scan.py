@@ -60,7 +60,7 @@ LISTS = h5py.vlen_dtype(np.float32)
     [
         (_members, r"'/': expected up to 25000 members; found 25001$"),
         (lambda file: file.create_group("/a" * 101), r"is over 100 levels deep$"),
-        (lambda file: h5g.create(file.id, b"\xff"), r"a name in '/' is no UTF-8 text$"),
+        (lambda file: h5g.create(file.id, b"\xff"), r"a name in '/' is not UTF-8 text$"),
         (_attributes(*range(101)), r"'/a': expected up to 100 attributes; found 101$"),
         (_attributes(np.zeros(2**16 + 1, np.int8)), r"'/a' has an attribute of 65537 bytes$"),
         (lambda file: file.update(a=h5py.SoftLink("/b")), r"'/a': .* found a link to elsewhere$"),

@@ -43,7 +43,7 @@ def test_it_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run = tmp_path / "run"
     assert cli(["run", str(config(tmp_path)), "-o", str(run), "--no-twin", "--no-lava"]) == 0
     assert not (run / "net.nir").exists()
-    assert "no net.net, Loihi cannot hold this network: node 'lif1'" in capsys.readouterr().err
+    assert "net.net was not written, since Loihi cannot hold this network: node 'lif1'" in capsys.readouterr().err
     lifs = [layer for layer in load_network(run)[0].layers.values() if isinstance(layer, ALIF)]
     assert [round(float(lif.get_buffer("jump")), 3) for lif in lifs] == [0.4, 0.2]
     net = read(run)

@@ -122,7 +122,7 @@ def test_a_simulator_that_cannot_hold_an_artifact_is_told_and_left_out(
     bench, said = ParityBench(program, np.ones((2, 1, 3), np.float32)), StringIO()
     monkeypatch.setattr(registry(), "runners", {"narrow": Narrow})
     bench.cross_check(tmp_path / "net.onnx", find_format("onnx"), "net.onnx", set(), Console(stream=said))
-    assert "narrow cannot hold net.onnx, the table is without it: its delays are too long" in " ".join(
+    assert "narrow cannot hold net.onnx and is left out of the table: its delays are too long" in " ".join(
         said.getvalue().split()
     )
     assert bench.runs == []

@@ -499,9 +499,9 @@ def test_simulate_decides_as_the_graph_says(cli: Any, run_dir: Path, tmp_path: P
     np.savez(tmp_path / "whole.npz", x=np.round(x * 16), y=largest)
     of_layers = of_artifact("netx", "max.net", "loihi")
     assert of_layers.json["accuracy"] is None
-    assert "max.net does not say what decides on its outputs" in of_layers.err
+    assert "max.net does not record how to decode its outputs" in of_layers.err
     assert json.loads((tmp_path / "max.net.manifest.json").read_text())["readout"]["over_time"] == "max"
-    assert "outputs are read as: max over time" in cli("show", tmp_path / "max.nir").err
+    assert "readout: max over time" in cli("show", tmp_path / "max.nir").err
 
 
 def _truncated(path: Path, run_dir: Path) -> None:
@@ -661,16 +661,16 @@ def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -
     [
         (
             "report {run} --input {run}/test.npz",
-            "--input, --dialect, --input-grid and -o are of a .nir file's report",
+            "--input, --dialect, --input-grid and -o apply to reports of .nir files",
         ),
         (
             "fold {run} -o {out}/a.nir --dialect norse",
-            "--merge-pools, --delays and --dialect are of a .nir file; fold the run first",
+            "--merge-pools, --delays and --dialect apply to .nir files only; fold the run first",
         ),
-        ("run digits --pretrained --seed 1 -o {out}/run", "--pretrained takes the model as it is: leave out --mode"),
+        ("run digits --pretrained --seed 1 -o {out}/run", "--pretrained uses the model unchanged: leave out --mode"),
         (
             "simulate {run}/net.onnx -i {run}/test.npz --backend onnx -o {out}/y.npz --input-grid 3",
-            "--input-grid is of graphs; an artifact of onnx has",
+            "--input-grid applies to graphs only; an artifact of onnx has",
         ),
         (
             "simulate {run}/net.onnx -i {run}/test.npz --backend reference -o {out}/y.npz",

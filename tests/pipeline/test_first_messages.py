@@ -64,8 +64,10 @@ def net() -> stl.SpikingGraph:
 def test_rounding_s_remedy_says_what_a_residual_network_lacks(bare: stl.SpikingGraph) -> None:
     """It promised that `quantised` takes the differences away, which refused such a network."""
     (remedy,) = {found.remedy for found in bare.check("c").findings if found.slug == "quantisation"}
-    assert "takes another network: at 'lif2' give that way a convolution of kernel 1, or add the spikes" in remedy
-    with pytest.raises(stl.UnsupportedError, match=r"node 'lif2': .* give that way a convolution of kernel 1, or add"):
+    assert "quantisation-aware training needs a changed network: at 'lif2' put a convolution of kernel 1" in remedy
+    with pytest.raises(
+        stl.UnsupportedError, match=r"node 'lif2': .* put a convolution of kernel 1 on that path, or add"
+    ):
         bare.fold(input_grid=0).quantised()
 
 
@@ -74,7 +76,9 @@ def test_integers_that_were_trained_are_compared_with_themselves_first(way: str,
     """Both remedies lead on; the float graph does not round what leaks, so that some of its spikes differ."""
     net = stl.capture(Residual(way, decay=0.9), SPIKES, verify=False)
     (remedy,) = {found.remedy for found in net.check("c").findings if found.slug == "quantisation"}
-    assert "to train with the rounding, so that the module spikes as its integers do: net.quantised()" in remedy
+    assert (
+        "for quantisation-aware training, after which the module spikes as its integers do: net.quantised()" in remedy
+    )
     module = net.fold(input_grid=0).quantised().eval()
     exported = module.graph().export(tmp_path / "net", to="c")
     said = repr(exported).splitlines()[1]

@@ -358,8 +358,8 @@ def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path
         finding["node"]: finding["reason"] for finding in found.json["findings"] if finding["slug"] == "quantisation"
     }
     assert told == {
-        "fc": "weights that take 5 bits with their sign fit into 8, at a scale that export's input chooses",
-        "lif": "its threshold is an integer, and what leaks is rounded toward zero in each step",
+        "fc": "weights of 5 bits, sign included, fit into 8; export chooses their scale from its input",
+        "lif": "its threshold is an integer, and the leak is rounded toward zero in each step",
     }
     held = {node["node"]: node["targets"]["netx"] for node in found.json["nodes"]}
     assert held == {"input": "faithful", "fc": "approximate", "lif": "approximate", "output": "faithful"}

@@ -284,7 +284,7 @@ def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
 @pytest.mark.parametrize(
     ("most", "said"),
     [
-        (2_000_000, "another simulator of Loihi failed, the report is without it: it ended without a word"),
+        (2_000_000, "another simulator of Loihi failed and is left out of the report: it ended without a word"),
         (0, "simulators besides Lava are left to "),
     ],
 )
@@ -329,5 +329,5 @@ def test_a_network_that_loihi_cannot_hold_goes_the_rest_of_the_way(tmp_path: Pat
     assert not (done.run_dir / "net.net").exists()
     netx = _json(done.run_dir / "manifest.json")["netx"]
     assert netx["node"] == "li"
-    assert f"no net.net, Loihi cannot hold this network: node '{netx['node']}'" in stream.getvalue()
+    assert f"net.net was not written, since Loihi cannot hold this network: node '{netx['node']}'" in stream.getvalue()
     assert {entry.run for entry in done.parity.report.runs if entry.exact} >= {"torch, folded", "ONNX Runtime"}

@@ -95,7 +95,7 @@ def test_in_python_each_input_is_given_by_its_name(source: Path, tmp_path: Path)
     [
         (
             lambda net, x: verbs.simulate(net, x, "reference", net.with_name("y.npz"), input_grid=3),
-            "input_grid is of networks with one input; the graph has a, b",
+            "input_grid applies to networks with one input; the graph has a, b",
         ),
         (
             lambda net, x: verbs.energy(net, x, ann=net.parent),

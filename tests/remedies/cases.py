@@ -198,8 +198,8 @@ REMEDIES = (
     Remedy(
         "verbs/artifacts.py:simulate",
         lambda room: verbs.simulate(room.c, room.input, "loihi", room.new("y.npz"), input_grid=3),
-        "input_grid is of graphs",
-        "--input-grid is of graphs",
+        "input_grid applies to graphs only",
+        "--input-grid applies to graphs only",
         lambda room: verbs.simulate(room.c, room.input, "loihi", room.new("y.npz")),
     ),
     Remedy(

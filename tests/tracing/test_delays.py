@@ -111,7 +111,7 @@ def test_places_that_depend_on_the_input_are_refused() -> None:
         def late(self, h: Tensor) -> Tensor:
             return torch.gather(h, 2, (h > 0).long())
 
-    with pytest.raises(CaptureError, match=r"'gather' takes values at places that depend on the input.*"):
+    with pytest.raises(CaptureError, match=r"'gather' takes values at indices that depend on the input.*"):
         stl.capture(Chosen(), numbers(8, 3, 5))
 
 

@@ -53,7 +53,7 @@ class Deep(nn.Module):
 
 @pytest.mark.parametrize("rule", ["average", "readout", "synapse", "constant", "threshold", "reset"])
 def test_another_rule_at_the_start_is_refused_with_its_line(rule: str) -> None:
-    with pytest.raises(CaptureError, match=r"does otherwise in step [01] than in the steps after") as refused:
+    with pytest.raises(CaptureError, match=r"computes something else in step [01] than in the steps after") as refused:
         stl.capture(Deep(rule), X)
     assert refused.value.line is not None
     assert refused.value.line.startswith("test_first_step.py:")

@@ -323,9 +323,9 @@ def test_a_potential_that_spikes_let_through() -> None:
         (
             to_value(torch.tensor([0.0, 0.5]).repeat(4)),
             torch.tensor(0.1),
-            "what it starts from is lost in the first step",
+            "its start value is lost in the first step",
         ),
-        (doubles, torch.zeros((), dtype=torch.float64), "its potential is not a weighted sum of what it was"),
+        (doubles, torch.zeros((), dtype=torch.float64), "its potential is not a weighted sum of its last value"),
         (halved, torch.zeros(()), "a spike neither subtracts the threshold from its potential nor sets it to a value"),
         (reshaped, torch.zeros(()), r"it carries more than one state \('reshape' of 1 steps ago is read\)"),
         (both_read, torch.zeros(()), "two different values of one potential are read outside of the neuron"),

@@ -150,7 +150,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
     ("body", "reason"),
     [
         (lambda net, x: net.spikes(x).repeat(1, 1, 2), "a signal is repeated along an axis that it has already"),
-        (of_spikes(lambda net, s: s.reshape(B, T, 8)), r"a reshape to \[3, 5, 8\] tears time steps or samples apart"),
+        (of_spikes(lambda net, s: s.reshape(B, T, 8)), r"a reshape to \[3, 5, 8\] splits time steps or samples"),
         (of_spikes(lambda net, s: s[:, :2]), "part of the batch is taken"),
         (of_spikes(lambda net, s: torch.cat(s.split(1, 1), 1)), "the batch is split"),
         (of_spikes(lambda net, s: torch.stack([s[0], s[1]])), r"found one of 2 \(a stride\?\)"),
@@ -164,7 +164,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
             "a value without time is concatenated with one that has it",
         ),
         (written(lambda out, s: (s := s * 1)[:, 0].copy_(s[:, 1])), "the output does not depend on the input"),
-        (wrote(lambda s: s[0].index_put_((torch.tensor([0, 1]),), ONES)), "values are put at computed places"),
+        (wrote(lambda s: s[0].index_put_((torch.tensor([0, 1]),), ONES)), "values are written at computed indices"),
         (steps(lambda net, x: net.fc(x) + torch.zeros(B, 8).copy_(UP)), "copied into one of another shape"),
         (
             of_spikes(lambda net, s: (s.flatten(0, 1) + s.transpose(0, 1).flatten(0, 1)).unflatten(0, (T, B))),
@@ -199,7 +199,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
             lambda net, x: net.spikes(x).transpose(0, 1).flatten(1).mean(1, keepdim=True),
             r"'mean' over time and something else at once: \[B, T·8\]",
         ),
-        (lambda net, x: net.head(net.spikes(x)).amin(0), "'amin' over time is no readout that is known"),
+        (lambda net, x: net.head(net.spikes(x)).amin(0), "unsupported readout over time: 'amin'"),
         (lambda net, x: net.spikes(x).mean(), "'mean' mixes samples"),
         (
             steps(lambda net, x: functional.max_pool1d(x, 2, return_indices=True)[1].float()),
@@ -274,7 +274,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         (lambda net, x: torch.stack([step * 0 for step in x]), "the output does not depend on the input"),
         (
             of_spikes(lambda net, s: torch.cat([s[..., :0].reshape(T, B, 4, 0).flatten(2), s], -1)),
-            r"a reshape to \[5, 3, 4, 0\] is of no values at all; leave it out",
+            r"a reshape to \[5, 3, 4, 0\] of an empty tensor; leave it out",
         ),
         (lambda net, x: net.spikes(x) + torch.zeros(3).resize_(8).zero_(), "'resize_' changes a tensor's memory"),
         (
@@ -295,7 +295,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
             lambda net, x: torch.stack(
                 [(s.view(-1, 2, 4) if t else s.view(-1, 4, 2)).mT.flatten(1) for t, s in enumerate(net.spikes(x))]
             ),
-            "does otherwise in step 0 than in the steps after",
+            "differs between step 0 and the steps after",
         ),
         (
             lambda net, x: torch.stack([(y := net.fc(s)) + (y if t == T - 1 else net.fc2(s)) for t, s in enumerate(x)]),
@@ -303,7 +303,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         ),
         (
             lambda net, x: torch.stack([s * 2 if t else s for t, s in enumerate(net.spikes(x))]),
-            "'mul' does otherwise in step 0 than in the steps after; let every step do the same",
+            "'mul' differs between step 0 and the steps after; let every step do the same",
         ),
         (
             lambda net, x: net.spikes(x + torch.from_numpy(x.numpy()[0, 0, :1].copy())),
@@ -375,7 +375,7 @@ def test_a_state_that_starts_from_the_input_is_refused() -> None:
             found.append(z)
         return torch.stack(found)
 
-    refused(body, "does otherwise in step 0 than in the steps after")
+    refused(body, "computes something else in step 0 than in the steps after")
 
 
 GIVEN = torch.rand(T, B, 6, generator=torch.Generator().manual_seed(2)) * 2
@@ -505,8 +505,8 @@ def test_what_is_no_readout_is_refused(body: Callable[..., Any], reason: str) ->
         (lambda y: [y, 1], 3, "output=3: the model returns 2 values; name one"),
         (lambda y: y, "a", "output='a': the model returns an object of class Tensor; name one"),
         (lambda y: y, 1, "output=1: the model returns an object of class Tensor; name one"),
-        (lambda y: {"a": [1, 2]}, "a", "the model returns 2 values, in which there is no tensor; return one"),
-        (lambda y: 3, None, "the model returns an object of class int, in which there is no tensor"),
+        (lambda y: {"a": [1, 2]}, "a", "the model returns 2 values, without a tensor; return one"),
+        (lambda y: 3, None, "the model returns an object of class int, without a tensor"),
     ],
 )
 def test_an_output_that_is_not_there(returned: Callable[[Tensor], Any], output: Any, reason: str) -> None:
@@ -546,7 +546,7 @@ def test_more_weights_than_an_operation_may_be_are_refused() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (lambda net, x: net.head(x @ torch.ones(6, 8)), "no loop over time is found in the model; with time='first' x"),
+        (lambda net, x: net.head(x @ torch.ones(6, 8)), "the model has no loop over time; with time='first' x"),
         (
             lambda net, x: torch.stack([net.fc(x) * (t + 1) for t in range(T)]),
             "'mul' does not do the same at every step",

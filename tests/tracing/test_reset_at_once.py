@@ -129,7 +129,7 @@ class Own(nn.Module):
         ("at least", "found another reset"),
         ("to a value that fires", "found another reset"),
         ("squared", "not a weighted sum"),
-        ("as much as arrives", "what a spike leaves of its potential depends on 'addmm', too"),
+        ("as much as arrives", "the potential after a spike depends on 'addmm', too"),
         ("another threshold", "thresholds in two places"),
     ],
 )
@@ -167,7 +167,7 @@ def test_two_comparisons_of_which_neither_follows_the_other() -> None:
 
 def test_a_start_above_the_threshold_is_refused() -> None:
     torch.manual_seed(3)
-    with pytest.raises(CaptureError, match="does otherwise in step 1 than in the steps after"):
+    with pytest.raises(CaptureError, match="computes something else in step 1 than in the steps after"):
         stl.capture(Own("starts above"), torch.rand(8, 3, 6) * 4)
 
 

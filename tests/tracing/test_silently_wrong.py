@@ -232,7 +232,7 @@ def test_a_division_that_rounds_is_refused(mode: str, where: str) -> None:
 def test_a_cast_to_integers_is_refused(change: dict[str, Any], kind: torch.dtype) -> None:
     made = {where: lambda *values, each=each: each(*values, kind) for where, each in change.items()}
     name = str(kind).removeprefix("torch.")
-    with pytest.raises(CaptureError, match=f"a cast to {name} changes numbers that are not among its own"):
+    with pytest.raises(CaptureError, match=f"a cast to {name} changes numbers that it cannot hold"):
         stl.capture(Net(**made), ones_and_zeros())
 
 
@@ -316,7 +316,7 @@ def test_a_potential_that_is_rounded_to_a_grid_is_refused(grid: int) -> None:
             self.step = lambda v, current: torch.round(leaky(v, current) * grid) / grid
             return super().forward(x)
 
-    with pytest.raises(CaptureError, match="'round' makes several spikes of one potential"):
+    with pytest.raises(CaptureError, match="'round' turns one potential into several spikes"):
         stl.capture(Rounded(), (numbers() * 4).round() / 4)
 
 

@@ -105,7 +105,7 @@ class _Opened:
             if unknown:
                 shown = ", ".join(map(str, list(part.nodes)[:20]))
                 self._fail(
-                    f"edge {source} -> {target} names '{unknown[0]}', which is no node; nodes: {shown}",
+                    f"edge {source} -> {target} names '{unknown[0]}', which is not a node; nodes: {shown}",
                     prefix[:-1] or None,
                     "unknown-node",
                 )

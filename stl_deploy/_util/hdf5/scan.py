@@ -87,7 +87,7 @@ class Scan:
             try:
                 name = raw.decode()
             except UnicodeDecodeError:
-                raise self._error(f"a name in {where or '/'!a} is no UTF-8 text") from None
+                raise self._error(f"a name in {where or '/'!a} is not UTF-8 text") from None
             value = self._member(group, raw, f"{where}/{name}")
             if value is not None:
                 contents[name] = value

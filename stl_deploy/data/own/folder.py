@@ -113,9 +113,7 @@ def _parts(root: Path) -> dict[str, Path]:
 def _no_images(folder: Path) -> InputError:
     """Return a message with the folder's real contents, since event recordings are kept in such folders, too."""
     suffixes = sorted({path.suffix for path in folder.rglob("*") if path.suffix and path.is_file()})
-    instead = f"; found {', '.join(suffixes[:5])}: what is no image enters by dataset.name npz or python" * bool(
-        suffixes
-    )
+    instead = f"; found {', '.join(suffixes[:5])}: use dataset.name npz or python for other files" * bool(suffixes)
     return InputError(
         f"{folder}: expected images ({', '.join(sorted(_SUFFIXES))}) in its sub-folders; found none{instead}"
     )

@@ -279,7 +279,7 @@ def test_averages_at_the_end_are_left_out_and_said(small: Path) -> None:
         file["layer/2/type"] = np.array([b"average"])
         file["layer/2/shape"] = [2, 1, 1]
     net = read_netx(small)
-    assert net.notes == ("layer/2 ('average') is not run by netx and left out",)
+    assert net.notes == ("layer/2 ('average') is not run by netx and is left out",)
     np.testing.assert_array_equal(run_file(net, X).y, before)
 
 
@@ -289,7 +289,7 @@ def test_a_dense_layer_without_neurons_never_fires(
     with h5py.File(small, "r+") as file:
         del file["layer/1/neuron"]
     net = read_netx(small)
-    note = "layer1 has no neurons; netx gives it such as never fire, so its spikes are all 0"
+    note = "layer1 has no neurons; netx gives it neurons that never fire, so its spikes are all 0"
     assert net.notes == (note,)
     assert not run_file(net, X).y.any()
     np.savez(tmp_path / "x.npz", x=X)

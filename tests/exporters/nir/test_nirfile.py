@@ -272,7 +272,7 @@ HOSTILE = {
     ),
     "control characters": (lambda f: f["node/nodes"].create_group("a\x1b[2Jb"), "characters that cannot be printed"),
     "long name": (lambda f: f["node/nodes"].create_group("a" * 256), "is longer than 255 characters"),
-    "undecodable name": (lambda f: f["node/nodes"].create_group(b"\xff\xfe"), "is no UTF-8 text"),
+    "undecodable name": (lambda f: f["node/nodes"].create_group(b"\xff\xfe"), "is not UTF-8 text"),
 }
 
 

@@ -68,7 +68,7 @@ REFUSED = {
     ),
     "unknown node": (
         chain([1], extra=[("input", "ghost")]),
-        "edge input -> ghost names 'ghost', which is no node; nodes: input, output",
+        "edge input -> ghost names 'ghost', which is not a node; nodes: input, output",
     ),
     "edge twice": (chain([1], extra=[("input", "output")]), "edge input -> output is listed twice"),
     "unknown type": (chain([1], Exotic()), "node 'n0': type Exotic is not known"),
@@ -236,7 +236,7 @@ def test_an_error_of_all_neurons_is_collected_once():
         (np.full((1, 1, 3), "a"), "input 'input': expected numbers; found <U1"),
         (
             np.full((1, 1, 3), -(2**24) - 1),
-            "input 'input': expected integers up to 2^24, as float32 holds them all; found -16777217",
+            "input 'input': expected integers up to 2^24, which float32 holds exactly; found -16777217",
         ),
         ({"y": np.ones((1, 1, 3))}, "expected inputs input; found y"),
     ],

@@ -137,13 +137,13 @@ def test_what_sinabs_leaves_unsaid_is_told():
 def test_fields_that_a_named_dialect_does_not_look_at_are_told():
     scaled, lifted = chain([1], lif((1,), tau=20, r=5)), chain([1], lif((1,), v_reset=-0.5))
     assert resolve_dialect(scaled, "sinabs_norm", "net.nir").unspecified_options == (
-        "this dialect does not look at r, which is not 1 at 'n0'; if it scales input, name another"
+        "this dialect ignores r, which is not 1 at 'n0'; if it scales input, name another"
     )
     assert "r, which is not 1" in ignored_fields(scaled, PRESETS["rockpool"])
     assert "r, which is not 1" in ignored_fields(scaled, PRESETS["spyx"])
     assert not ignored_fields(scaled, PRESETS["spec"])
     assert resolve_dialect(lifted, "snntorch", "net.nir").unspecified_options.endswith(
-        "; the reset of this dialect, subtract_delayed, does not look at v_reset, which is not 0 at 'n0'"
+        "; the reset of this dialect, subtract_delayed, ignores v_reset, which is not 0 at 'n0'"
     )
     assert not ignored_fields(lifted, PRESETS["snntorch_zero"])
     own = replace(PRESETS["spec"], nodes={"n0": {"reset": "none"}})

@@ -74,7 +74,7 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "another version": (lambda h, a: h.update(format=2), "expected format 1; found 2"),
     "no nodes": (lambda h, a: h.update(nodes=[]), "expected a time step above 0 and a list of nodes"),
     "time": (lambda h, a: h.update(dt=float("nan")), "expected a time step above 0"),
-    "a kind that is none": (_set(1, kind="Os"), "no Program file .KeyError"),
+    "a kind that is none": (_set(1, kind="Os"), "not a Program file .KeyError"),
     "a field too many": (_set(1, other=1), "a MaxPool: expected .*; found other fields"),
     "a word that is none": (_set(3, reset="never"), "reset: expected value, .*; found 'never'"),
     "two of one name": (_set(1, name="in"), "'in': expected a name of its own"),
@@ -92,8 +92,8 @@ DAMAGED: dict[str, tuple[Any, str]] = {
         lambda h, a: a.update(a0=np.full((3, 2), np.inf, np.float32)),
         "expected finite numbers in float32",
     ),
-    "a missing array": (lambda h, a: a.pop("a0"), "no Program file .KeyError"),
-    "an array in the window": (_set(1, kernel=[2, 2]), "do not fit together|no Program file|no valid|expected"),
+    "a missing array": (lambda h, a: a.pop("a0"), "not a Program file .KeyError"),
+    "an array in the window": (_set(1, kernel=[2, 2]), "do not fit together|not a Program file|no valid|expected"),
     "nested": (_set(1, kernel=[[[[[[[[[[1]]]]]]]]]]), "nested too deep"),
 }
 

@@ -169,7 +169,7 @@ def test_a_large_irregular_way_is_refused_before_it_is_unrolled() -> None:
         ),
         WIDE,
     )
-    with pytest.raises(UnsupportedError, match=r"the way to it by gain is no product .* has 68,719,476,736 numbers"):
+    with pytest.raises(UnsupportedError, match=r"the path to it by gain is no product .* has 68,719,476,736 numbers"):
         make_plan(graph)
 
 

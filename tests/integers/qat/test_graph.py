@@ -282,7 +282,7 @@ def test_input_of_another_shape_is_refused() -> None:
 @pytest.mark.parametrize(
     ("nodes", "node", "said"),
     [
-        (without_weights, "n2", "a way without weights of its own"),
+        (without_weights, "n2", "a path without its own weights"),
         (with_a_pool_before_its_neurons, "p", "it stands between weights and 'n1'"),
         (with_a_loop, "c2", "it reads the step before"),
         (with_one_layer_for_two, "c2", "several populations read it"),
