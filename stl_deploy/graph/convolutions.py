@@ -13,20 +13,37 @@ MAX_DENSE = 2**25
 """Most numbers in the weights that stand for an operation NIR has no node for."""
 
 
-def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: int, pad: int, divisor: int) -> Conv:
-    """Return a pool over one spatial axis as a depthwise convolution."""
+Padding = tuple[tuple[int, int], ...]
+
+
+def window_sum(
+    name: str, sources: Sources, before: Shape, kernel: Shape, stride: Shape, padding: Padding, divisor: int = 1
+) -> Conv:
+    """Return the sum over windows of 1 or 2 spatial axes, divided by ``divisor``, as a depthwise convolution.
+
+    Where padding differs between sides, the kernel gets the difference in zeros and the convolution the larger padding
+    on both sides, because NIR pads both sides alike.
+    """
+    channels, *sizes = before
+    rules = zip(sizes, kernel, stride, padding, strict=True)
+    zeros = [(max(0, after - first), max(0, first - after)) for first, after in padding]
     return Conv(
         name=name,
-        shape=(before[0], output_size(before[1], kernel, stride, 2 * pad)),
+        shape=(channels, *(output_size(n, k, s, sum(sides)) for n, k, s, sides in rules)),
         operands=sources,
-        weight=np.full((before[0], 1, kernel), 1 / divisor, np.float32),
+        weight=np.pad(np.full((channels, 1, *kernel), 1 / divisor, np.float32), [(0, 0), (0, 0), *zeros]),
         bias=None,
-        stride=(stride,),
-        padding=((pad, pad),),
-        dilation=(1,),
-        groups=before[0],
+        stride=stride,
+        padding=tuple((max(sides), max(sides)) for sides in padding),
+        dilation=(1,) * len(kernel),
+        groups=channels,
         input_shape=before,
     )
+
+
+def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: int, pad: int, divisor: int) -> Conv:
+    """Return a pool over one spatial axis as a depthwise convolution."""
+    return window_sum(name, sources, before, (kernel,), (stride,), ((pad, pad),), divisor)
 
 
 def pointwise(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.graph.convolutions import line_sum
+from stl_deploy.graph.convolutions import window_sum
 from stl_deploy.graph.program import MaxPool, Neuron, Node, Operand, Pool, Program, is_binary
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
@@ -31,9 +31,8 @@ def _lower(program: Program) -> Rewritten:
 
 
 def _sum_pool(name: str, pool: MaxPool) -> Node:
-    if len(pool.kernel) == 1:
-        pad = pool.padding[0][0]
-        return line_sum(name, pool.operands, pool.input_shape, pool.kernel[0], pool.stride[0], pad, 1)
+    if len(pool.kernel) == 1 or any(before != after for before, after in pool.padding):
+        return window_sum(name, pool.operands, pool.input_shape, pool.kernel, pool.stride, pool.padding)
     return Pool(
         name=name,
         shape=pool.shape,

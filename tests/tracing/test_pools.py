@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch.nn import functional
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.exporters.c.compiler import find_compiler
+from stl_deploy.graph.program import MaxPool
 
 
 class Pooled(nn.Module):
@@ -48,9 +51,12 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
     "image without channels, maximum": lambda h: functional.max_pool2d(h.flatten(1, 2), 2),
     "image without channels, adaptive maximum": lambda h: functional.adaptive_max_pool2d(h.flatten(1, 2), (6, 2)),
     "sum": lambda h: functional.avg_pool2d(h, 2, divisor_override=1),
+    "maximum with ceil_mode": lambda h: functional.max_pool2d(h, 3, ceil_mode=True),
+    "maximum with ceil_mode, padded": lambda h: functional.max_pool2d(h, (3, 2), (4, 3), (1, 0), ceil_mode=True),
+    "average with ceil_mode, without a partial window": lambda h: functional.avg_pool2d(h, 2, 2, 1, ceil_mode=True),
 }
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "maximum up": (lambda h: functional.max_pool2d(h, 3, ceil_mode=True), "ceil_mode"),
+    "dilated maximum": (lambda h: functional.max_pool2d(h, 2, dilation=2), "expected max pooling without dilation"),
     "adaptive maximum": (lambda h: functional.adaptive_max_pool2d(h, (3, 3)), "expected windows of one size"),
     "maximum over one axis": (lambda h: h.amax(2), "expected a maximum over both axes of an image"),
 }
@@ -62,6 +68,65 @@ def test_a_pool_is_captured_spike_for_spike(pool: Callable[[Tensor], Tensor]) ->
     assert net.proof is not None
     assert net.proof.end_to_end["differing"] == 0
     assert net.proof.replay_differing == 0
+
+
+class Bare(nn.Module):
+    """Spikes where the input is above 1/2, or the input itself, through a pool into currents."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor], *, spikes: bool) -> None:
+        super().__init__()
+        self.pool, self.spikes = pool, spikes
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (x > 0.5).float() if self.spikes else x
+        return (self.pool(h.flatten(0, 1)).unflatten(0, x.shape[:2]) > 0.25).float()
+
+
+IMAGE = [[1, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("spikes", [True, False])
+def test_the_last_window_of_ceil_mode_reaches_beyond_the_image(spikes: bool) -> None:
+    """Windows of 2 every 2 over 5: the third has one row or column inside."""
+    x = torch.zeros(4, 2, 1, 5, 5)
+    x[:, 0, 0] = torch.tensor(IMAGE)
+    x[:, 1, 0, 4, 4] = 1
+    expected = [[[1, 0, 1], [0, 1, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 1]]]
+    net = stl.capture(Bare(lambda h: functional.max_pool2d(h, 2, ceil_mode=True), spikes=spikes), x)
+    np.testing.assert_array_equal(net.simulate(x.numpy()).y[0, :, 0], expected)
+    assert any(net.program.of(MaxPool)) is not spikes
+
+
+def test_an_average_with_ceil_mode_counts_padding_but_not_beyond_it() -> None:
+    """Of a window of 2 x 2 at the lower right corner one place is inside: its average is that value, not a quarter."""
+    x = torch.zeros(4, 1, 1, 3, 3)
+    x[:, 0, 0, 0, 0] = x[:, 0, 0, 2, 2] = 1
+    net = stl.capture(Bare(lambda h: functional.avg_pool2d(h, 2, ceil_mode=True), spikes=True), x)
+    np.testing.assert_array_equal(net.simulate(x.numpy()).y[0, 0].reshape(2, 2), [[0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_averages_too_large_for_a_matrix_are_sums_scaled_by_place(
+    counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stl_deploy.tracing.layers.pools.MAX_DENSE", 0)
+    net = stl.capture(
+        Pooled(lambda h: functional.avg_pool2d(h, 3, 2, 1, ceil_mode=True, count_include_pad=counts)), X
+    )
+    assert [type(node).__name__ for node in net.program.nodes][3:6] == ["Conv", "Scale", "Reshape"]
+    assert net.proof is not None
+    assert net.proof.end_to_end["differing"] == 0
+    for name in ("net.nir", "net.onnx"):
+        assert [run["differing"] for run in net.export(tmp_path / name)["verified"]["runs"]] == [0]
+
+
+def test_a_max_pool_of_spikes_with_ceil_mode_enters_nir_and_c(tmp_path: Path) -> None:
+    net = stl.capture(Pooled(lambda h: functional.max_pool2d(h, 3, 3, 0, ceil_mode=True)), X)
+    for name in ("net.nir", "net.onnx"):
+        assert [run["differing"] for run in net.export(tmp_path / name)["verified"]["runs"]] == [0]
+    if find_compiler() is not None:
+        runs = net.export(tmp_path / "c", to="c", input_grid=4)["verified"]["runs"]
+        assert [run["differing"] for run in runs if "against" in run["run"]] == [0]
 
 
 class Lines(nn.Module):

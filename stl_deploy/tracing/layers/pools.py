@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from stl_deploy._util.arrays import output_size
-from stl_deploy.graph.convolutions import line_sum
+from stl_deploy.graph.convolutions import MAX_DENSE, window_sum
 from stl_deploy.graph.program import MaxPool, Neuron, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
@@ -27,18 +30,37 @@ class _Windows:
     stride: Shape
     divisor: int
     pads: Shape = (0, 0)
+    ceil: bool = False
+
+    def padding(self, before: Shape) -> tuple[tuple[int, int], ...]:
+        """Return (before, after) of each spatial axis of an input of shape ``before``.
+
+        With ``ceil_mode`` the last window may reach beyond the end, as long as it starts inside the input or the
+        padding before it (torch.nn.MaxPool2d): what it reaches is more padding.
+        """
+        axes = slice(3 - len(before), None)
+        sides = zip(before[1:], self.size[axes], self.stride[axes], self.pads[axes], strict=True)
+        return tuple((pad, _after(n, k, s, pad) if self.ceil else pad) for n, k, s, pad in sides)
+
+
+def _after(size: int, kernel: int, stride: int, pad: int) -> int:
+    """Return the padding behind an axis that ``ceil_mode`` needs, at least ``pad``."""
+    last = -(-(size + 2 * pad - kernel) // stride) * stride
+    if last >= size + pad:
+        last -= stride
+    return max(pad, last + kernel - size - pad)
 
 
 def maximum(build: Builder, signal: Signal) -> Operands:
     """Build a max pool; the fold finds later whether it reads spikes."""
     x, kernel, stride, padding, dilation, ceil = with_defaults(signal.args, (None, None, [], 0, 1, False))
-    if set(pair(dilation)) != {1} or ceil:
+    if set(pair(dilation)) != {1}:
         raise refusal(
             signal,
-            "expected max pooling without dilation and ceil_mode; found "
-            f"dilation={list(pair(dilation))}, ceil_mode={bool(ceil)}; NIR has no node for it",
+            f"expected max pooling without dilation; found dilation={list(pair(dilation))}, for which the network has "
+            "no node; pool neighbours",
         )
-    return _largest(build, signal, x, _Windows(pair(kernel), pair(stride or kernel), 1, pair(padding)))
+    return _largest(build, signal, x, _Windows(pair(kernel), pair(stride or kernel), 1, pair(padding), bool(ceil)))
 
 
 def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operands:
@@ -62,7 +84,7 @@ def _largest_of(build: Builder, signal: Signal, terms: Operands, before: Shape, 
         operands=terms,
         kernel=windows.size[axes],
         stride=windows.stride[axes],
-        padding=tuple((p, p) for p in windows.pads[axes]),
+        padding=windows.padding(before),
         input_shape=before,
     )
     return reshaped(build, signal, build.add(node), node.shape)
@@ -77,7 +99,7 @@ def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> 
     if x.signal.node.name == "reshape":
         inner = x.signal.args[0]
         shape = build.shape(inner.signal)
-        high = output_size(1, windows.size[0], windows.stride[0], 2 * windows.pads[0])
+        high = output_size(1, windows.size[0], windows.stride[0], sum(windows.padding((1, 1, 1))[0]))
         if len(shape) == 2 and build.shape(x.signal) == (shape[0], 1, shape[1]) and high == 1:
             return build.read(Ref(inner.signal, inner.lag + x.lag)), shape
     terms, before = build.read(x), build.shape(x.signal)
@@ -89,8 +111,8 @@ def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> 
 
 def _made(before: Shape, windows: _Windows) -> Shape:
     axes = slice(3 - len(before), None)
-    rules = zip(before[1:], windows.size[axes], windows.stride[axes], windows.pads[axes], strict=True)
-    return (before[0], *(output_size(n, k, s, 2 * p) for n, k, s, p in rules))
+    rules = zip(before[1:], windows.size[axes], windows.stride[axes], windows.padding(before), strict=True)
+    return (before[0], *(output_size(n, k, s, sum(sides)) for n, k, s, sides in rules))
 
 
 def adaptive_maximum(build: Builder, signal: Signal) -> Operands:
@@ -118,9 +140,26 @@ def average(build: Builder, signal: Signal) -> Operands:
     x, kernel, stride, padding, ceil, counts, divisor = with_defaults(signal.args, defaults)
     size, pads = pair(kernel), pair(padding)
     area = size[0] * size[1]
-    if ceil or (any(pads) and not counts) or divisor not in (None, 1, area):
-        return dense(build, signal, x)  # windows of several sizes, or another divisor
-    return _pooled(build, signal, x, _Windows(size, pair(stride or kernel), 1 if divisor == 1 else area, pads))
+    windows = _Windows(size, pair(stride or kernel), 1 if divisor == 1 else area, pads, bool(ceil))
+    before = (1, *build.shape(x.signal)[-2:])
+    same = windows.padding(before) == replace(windows, ceil=False).padding(before)
+    if not same or (any(pads) and not counts) or divisor not in (None, 1, area):
+        return _of_several_sizes(build, signal, x, windows)
+    return _pooled(build, signal, x, windows)
+
+
+def _of_several_sizes(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operands:
+    """Build an average over windows of several sizes: a matrix or, where that is too large, sums scaled by place."""
+    shape, after = build.shape(x.signal), build.shape(signal)
+    if len(shape) != 3 or prod(shape) * prod(after) <= MAX_DENSE:
+        return dense(build, signal, x)
+    name = build.name("pool", signal.node.place.module)
+    sums = window_sum(name, build.read(x), shape, windows.size, windows.stride, windows.padding(shape))
+    ones = torch.ones(1, 1, *shape[1:], dtype=torch.float64)
+    _, kernel, stride, padding, ceil, *_ = with_defaults(signal.args, (None, None, [], 0, False))
+    counted = functional.avg_pool2d(ones, kernel, stride or None, padding, ceil_mode=ceil, divisor_override=1)
+    average = functional.avg_pool2d(ones, *signal.args[1:])
+    return build.scaled(build.add(sums), (average / counted)[0].float().numpy(), after)
 
 
 def adaptive(build: Builder, signal: Signal) -> Operands:
@@ -155,7 +194,7 @@ def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operan
         operands=terms,
         kernel=windows.size,
         stride=windows.stride,
-        padding=tuple((p, p) for p in windows.pads),
+        padding=windows.padding(before),
         divisor=windows.divisor,
         input_shape=before,
     )
@@ -165,5 +204,6 @@ def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operan
 def _along_a_line(build: Builder, signal: Signal, terms: Operands, before: Shape, windows: _Windows) -> Operands:
     """Pool over one axis, which NIR lacks: a depthwise convolution."""
     name = build.name("pool", signal.node.place.module)
-    node = line_sum(name, terms, before, windows.size[1], windows.stride[1], windows.pads[1], windows.divisor)
+    kernel, stride = windows.size[1:], windows.stride[1:]
+    node = window_sum(name, terms, before, kernel, stride, windows.padding(before), windows.divisor)
     return reshaped(build, signal, build.add(node), node.shape)
