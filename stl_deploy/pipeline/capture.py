@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -15,13 +15,14 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.files import leading
 from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
-from stl_deploy.graph.run import Result
+from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
 from stl_deploy.pipeline.network_input import swapped
@@ -41,6 +42,7 @@ from stl_deploy.pipeline.proof import (
     prove_replay,
     within,
 )
+from stl_deploy.pipeline.several_inputs import Packed, given_each, pack, split_input, unpacked
 from stl_deploy.pipeline.time_axis import (
     as_asked,
     axis_warnings,
@@ -85,7 +87,8 @@ def capture(
 
     Args:
         model: Any torch module on the CPU. It runs in eval mode; its mode, state and gradients are restored.
-        x: A real batch, in the form that ``time`` names.
+        x: A real batch, in the form that ``time`` names. For a forward of several inputs: a tuple of such batches, or
+            a dict by argument or key; the graph then has an input for each, and its verbs take a dict.
         time: ``first``: forward takes ``[T, B, *shape]``; ``second``: ``[B, T, *shape]``; ``step``: x is
             ``[T, B, *shape]`` and forward takes one step ``[B, *shape]`` at a time, keeping its state; ``inside``:
             forward takes ``[B, *shape]`` and loops over time itself.
@@ -114,7 +117,9 @@ def capture(
 def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
+    name = type(model).__name__.lower()
     time = call.time
+    model, x = pack(model, x, time)
     batch = _batch(model, x, call)
     few = few_samples(batch, call)
     stage("tracing")
@@ -130,6 +135,8 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
         raise as_asked(error, model, batch, call) from error
     require_repeatable(model, few, permuted(few, 7), call)
     _require_whole(traced, batch)
+    if isinstance(model, Packed):
+        traced.graph, model.parts = split_input(traced.graph, model.parts)
     stage("folding")
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
@@ -145,7 +152,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
         readout=traced.readout,
         original=original,
         sample=sample,
-        name=type(model).__name__.lower(),
+        name=name,
     )
 
 
@@ -168,10 +175,21 @@ class Captured:
         """Position of time in the module."""
         return self.traced.call.time
 
-    def as_graph_input(self, batch: Any) -> NDArray[Any]:
-        """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of several inputs, in the module's order."""
+        return tuple(part.name for part in self.model.parts) if isinstance(self.model, Packed) else ()
+
+    def as_graph_input(self, batch: Any) -> Any:
+        """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``, or a dict of several."""
         steps = steps_of(self.traced.call, _tensor(batch), self.traced.length)
-        return self.arranged(torch.stack(steps).float().numpy())
+        return _graph_input(self.model, self.folded, torch.stack(steps).float().numpy())
+
+    def given_each(self, x: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Several inputs as the module takes them, as the graph's own, ``[T, B, *shape]`` by name."""
+        if not isinstance(self.model, Packed):
+            return dict(x)
+        return given_each(self.model.parts, x, self.time, self.traced.length, self.folded.arranged)
 
     def given(self, x: NDArray[Any]) -> NDArray[Any]:
         """Input as the module takes it, or its steps in the graph's order of axes, as the graph's ``[T, B, *shape]``.
@@ -223,15 +241,11 @@ def _tensor(x: Any) -> Tensor:
     return tensor.detach().cpu() if tensor.is_floating_point() else tensor.cpu().float()
 
 
-def _require_one_input(x: Any) -> None:
-    """Raise CaptureError for several inputs."""
-    parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else []
-    tensors = [part for part in parts if isinstance(part, Tensor | np.ndarray)]
-    if isinstance(x, Mapping) or len(tensors) == 2 or len({tuple(part.shape) for part in tensors}) > 1:
-        raise CaptureError(
-            f"expected one tensor as x; found {len(parts)} inputs; join them on an axis of channels, "
-            "x = torch.cat([a, b], -1), and wrap the model in one whose forward splits them, x[..., :n] and x[..., n:]"
-        )
+def _graph_input(model: nn.Module, folded: FoldedLayers, x: Floats) -> Any:
+    """The module's input ``[T, B, *shape]`` as the graph takes it: in its order of axes; of several inputs a dict."""
+    inputs = unpacked(model.parts, x) if isinstance(model, Packed) else {folded.program.inputs[0].name: x}
+    arrays = {name: arrange(array, folded.arranged.get(name)) for name, array in inputs.items()}
+    return arrays if isinstance(model, Packed) else next(iter(arrays.values()))
 
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
@@ -243,7 +257,6 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
         raise CaptureError(
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
         )
-    _require_one_input(x)
     tensor = _tensor(x)
     if not tensor.numel():
         raise CaptureError(f"x is {list(tensor.shape)}, in which there is nothing; give at least one sample")
@@ -347,9 +360,9 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     sizes, fixed = _prove_other_sizes(model, traced, x)
     done += sizes
     stage("proving the folded layers")
-    layers, spikes, array = _prove_folded(traced, folded, x)
+    layers, spikes, array = _prove_folded(model, traced, folded, x)
     for given in () if casts_of_input(traced.steps) or coarse_types(traced.steps) else unseen.values():
-        _prove_folded(traced, folded, given)
+        _prove_folded(model, traced, folded, given)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
@@ -358,7 +371,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *version_warnings(model),
         *axis_warnings(model, x, call, traced.length if fixed else None),
     )
-    sizes_of_x = array.shape[0], array.shape[1], call.time
+    sizes_of_x = *leading(array), call.time
     return Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
 
 
@@ -397,17 +410,19 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[lis
     return done, fixed_steps
 
 
-def _prove_folded(traced: Traced, folded: FoldedLayers, x: Tensor) -> tuple[tuple[LayerProof, ...], Spikes, Floats]:
+def _prove_folded(
+    model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor
+) -> tuple[tuple[LayerProof, ...], Spikes, NetworkInput]:
     """Each layer of the folded graph and its output against the module's on ``x``; also the module's spikes, and x."""
     steps = steps_of(traced.call, x, traced.length)
     spikes, y = module_spikes(traced, steps, folded.arranged)
-    array = arrange(torch.stack(steps).float().numpy(), folded.arranged.get(folded.program.inputs[0].name))
+    array = _graph_input(model, folded, torch.stack(steps).float().numpy())
     layers = _proved_layers(traced, folded, spikes, array)
     prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING)
     return layers, spikes, array
 
 
-def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: Floats) -> tuple[LayerProof, ...]:
+def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: NetworkInput) -> tuple[LayerProof, ...]:
     try:
         return prove_layers(folded.program, spikes, x)
     except CaptureError as error:
@@ -422,11 +437,11 @@ def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: Floa
         raise
 
 
-def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:
-    given = folded.program.inputs[0]
-    if given.name not in folded.arranged:
-        return ()
-    return (
-        f"the model rearranges its input, {list(x.shape)}, before anything else; the graph takes it as "
-        f"[T, B, {', '.join(map(str, given.shape))}] (simulate, verify and energy of this graph take either)",
-    )
+def _order_warnings(folded: FoldedLayers, x: Tensor) -> Iterator[str]:
+    for given in folded.program.inputs:
+        if given.name in folded.arranged:
+            of = f"input '{given.name}'" if len(folded.program.inputs) > 1 else f"input, {list(x.shape)},"
+            yield (
+                f"the model rearranges its {of} before anything else; the graph takes it as "
+                f"[T, B, {', '.join(map(str, given.shape))}] (simulate, verify and energy of this graph take either)"
+            )

@@ -18,7 +18,7 @@ from stl_deploy.graph import neurons
 from stl_deploy.graph.compare import Tally, rate_warnings
 from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
-from stl_deploy.graph.run import run
+from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.layout import BATCH, axis_of
 from stl_deploy.tracing.replay import replay
@@ -263,12 +263,12 @@ def _stacked(values: list[Tensor]) -> Floats:
     return stacked
 
 
-def prove_layers(program: Program, spikes: Mapping[str, Floats], x: Floats) -> tuple[LayerProof, ...]:
+def prove_layers(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> tuple[LayerProof, ...]:
     """Run each spiking layer of the folded graph on the module's own layer inputs.
 
     Raises CaptureError for a difference farther than `MAX_ULP` from the threshold.
     """
-    given = {**spikes, **{node.name: x for node in program.inputs}}
+    given = {**spikes, **_by_name(program, x)}
     return tuple(_prove_layer(program, node, given) for node in program.spiking if node.name in spikes)
 
 
@@ -312,7 +312,7 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> Capture
 
 
 def prove_output(
-    program: Program, spikes: Mapping[str, Floats], x: Floats, y: Floats, most: float = MAX_ROUNDING
+    program: Program, spikes: Mapping[str, Floats], x: NetworkInput, y: Floats, most: float = MAX_ROUNDING
 ) -> None:
     """Compare the folded graph's output with the module's, up to rounding, if its layers spike alike.
 
@@ -320,7 +320,7 @@ def prove_output(
     otherwise than the steps after it.
     """
     output = program.outputs[0]
-    actual = _arriving(program, output, {**spikes, **{node.name: x for node in program.inputs}})
+    actual = _arriving(program, output, {**spikes, **_by_name(program, x)})
     expected = y.reshape(actual.shape)
     unequal = np.abs(actual - expected) > most * np.abs(expected).max(initial=np.finfo(np.float32).tiny)
     if unequal.any():
@@ -333,6 +333,10 @@ def prove_output(
             step=step,
             neuron=tuple(at),
         )
+
+
+def _by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
+    return x if isinstance(x, Mapping) else {program.inputs[0].name: x}
 
 
 def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
@@ -355,7 +359,7 @@ def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Flo
     return run(part, {node.name: given[node.name] for node in part.inputs}).y
 
 
-def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dict[str, int]:
+def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
     """Compare the folded graph's spikes on the reference run with the module's."""
     tally = Tally()
     tally.add(spikes, run(program, x, record=list(spikes)).recorded)

@@ -61,6 +61,11 @@ class Original(Protocol):
         ...
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of several inputs, in the module's order."""
+        ...
+
+    @property
     def takes(self) -> tuple[int, ...]:
         """Shape of one step of one sample in the module's form."""
         ...
@@ -69,7 +74,11 @@ class Original(Protocol):
         """Return input in the module's form, or its steps in the graph's order of axes, as the graph's own."""
         ...
 
-    def as_graph_input(self, batch: Any) -> NDArray[Any]:
+    def given_each(self, x: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return several inputs in the module's form as the graph's own."""
+        ...
+
+    def as_graph_input(self, batch: Any) -> Any:
         """Return a batch in the forward's form as the graph's input ``[T, B, *shape]``."""
         ...
 
@@ -375,9 +384,14 @@ class SpikingGraph:
 
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
+        names = [node.name for node in self.program.inputs]
+        if isinstance(x, tuple) and len(x) == len(names) > 1:
+            x = dict(zip(names if self.original is None else self.original.names, x, strict=True))
         arrays = {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
         warn_of_images(self.program, arrays, stacklevel=5)
-        return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.given(arrays)
+        if self.original is None:
+            return arrays
+        return self.original.given_each(arrays) if isinstance(arrays, Mapping) else self.original.given(arrays)
 
     def _input(self, x: Any, verb: str) -> NetworkInput:
         if x is not None:

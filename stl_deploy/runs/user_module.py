@@ -80,9 +80,17 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
         ) from error
 
 
-def module_input(path: Path) -> NDArray[Any]:
-    """Return ``x`` of an npz file for a module's forward; raise InputError if there is none."""
-    arrays = read_npz(path, lambda name: name == "x")
+def module_input(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    """Return ``x`` of an npz file for a module's forward, or of several inputs ``x__NAME`` by name.
+
+    Raises InputError if there is none.
+    """
+    arrays = read_npz(path, lambda name: name == "x" or name.startswith("x__"))
+    named = {name.removeprefix("x__"): array for name, array in arrays.items() if name != "x"}
+    if named and "x" in arrays:
+        raise InputError(f"{path}: expected one array x, or x__NAME for each input; found both")
+    if named:
+        return named
     if "x" not in arrays:
         raise InputError(
             f"{path}: expected an array 'x'; found {', '.join(names_in(path)) or 'nothing'}; write it with "

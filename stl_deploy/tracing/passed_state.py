@@ -46,7 +46,8 @@ class PassedState:
             if arg.kind not in _VARIADIC and arg.default is arg.empty:
                 raise CaptureError(
                     f"forward expects '{arg.name}' besides x, and time='step' gives it x alone at the first step; give "
-                    f"it a default, {arg.name}=None, and make the state at rest from that"
+                    f"it a default, {arg.name}=None, and make the state at rest from that; or, if it is an input, give "
+                    "capture a tuple of both"
                 )
         states = [arg for arg in others if arg.kind not in _VARIADIC and not isinstance(arg.default, bool | str)]
         variadic = [arg for arg in (first, *others) if arg.kind in _VARIADIC]

@@ -174,6 +174,8 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
         raise
     except Exception as error:
         instead = f"give x as forward takes it under time={call.time!r}"
+        if isinstance(error, TypeError) and "required positional argument" in str(error):
+            instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"
         for name, each in model.named_parameters():
             if not each.is_floating_point():
                 instead = f"parameter '{name}' holds integers: make them floats by .float()"

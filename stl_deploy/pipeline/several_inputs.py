@@ -1,0 +1,265 @@
+"""Capture modules of several inputs: trace them with one array of all features, then split the graph's input again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Program, Reshape, Shape
+from stl_deploy.graph.segments import ordered
+from stl_deploy.passes.permutations import Permutations, arrange
+from stl_deploy.tracing import Time
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of a module's inputs. name: the argument's or the key; node: the graph's; start: among all features."""
+
+    name: str
+    node: str
+    shape: Shape
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """The place behind its last feature."""
+        return self.start + prod(self.shape)
+
+
+class Packed(nn.Module):
+    """A module of several inputs as one of a single input, whose last axis holds the features of all.
+
+    how: ``each``: forward takes them one by one; ``named``: as keywords; ``mapping``: in one dict.
+    """
+
+    def __init__(self, model: nn.Module, parts: Sequence[Part], how: str, leading: int) -> None:
+        super().__init__()
+        self._orig_mod = model  # names of modules leave this one out, as they do torch.compile's
+        self.parts, self.how, self.leading = tuple(parts), how, leading
+        signature = _signature(model)
+        arguments = [] if signature is None else list(signature.parameters.values())
+        taken = {part.name for part in parts} if how == "named" else set()
+        first_state = {"each": len(parts), "named": 0, "mapping": 1}[how]
+        states = [argument for argument in arguments[first_state:] if argument.name not in taken]
+
+        def forward(x: Tensor, **passed: Any) -> Any:
+            return self._called(x, passed)
+
+        first = inspect.Parameter("x", inspect.Parameter.POSITIONAL_ONLY)
+        forward.__signature__ = inspect.Signature([first, *states])  # type: ignore[attr-defined]
+        self.forward = forward
+
+    def _called(self, x: Tensor, passed: Mapping[str, Any]) -> Any:
+        lead = x.shape[: self.leading]
+        each = {part.name: x[..., part.start : part.stop].reshape(*lead, *part.shape) for part in self.parts}
+        if self.how == "mapping":
+            return self._orig_mod(each, **passed)
+        if self.how == "named":
+            return self._orig_mod(**each, **passed)
+        return self._orig_mod(*each.values(), **passed)
+
+
+def pack(model: nn.Module, x: Any, time: Time) -> tuple[nn.Module, Any]:
+    """Return a model of several inputs as one of a single input, and x likewise; both unchanged for a single x.
+
+    x: a tuple of tensors, in the order of forward's arguments, or a dict by argument, or the one dict that forward
+    takes. Raises CaptureError for inputs of different numbers of steps or samples, or names that no node can have.
+    """
+    needed, arguments = _arguments(model)
+    tensors = _tensors(x, len(needed))
+    if tensors is None or not isinstance(model, nn.Module):
+        return model, x
+    leading = 1 if time == "inside" else 2
+    if isinstance(x, Mapping):
+        names = [str(name) for name in x]
+        how = "named" if set(names) <= set(arguments) else "mapping"
+    else:
+        enough = len(arguments) >= len(tensors)
+        names, how = arguments[: len(tensors)] if enough else [f"x{i}" for i in range(len(tensors))], "each"
+    _require_taken(model, names, how)
+    for name, tensor in zip(names, tensors, strict=True):
+        if not name.isidentifier():
+            raise CaptureError(f"inputs: expected names of letters, digits and '_'; found {name!a}; rename it")
+        if tensor.dim() < leading or tensor.shape[:leading] != tensors[0].shape[:leading] or not tensor.numel():
+            raise CaptureError(
+                f"inputs: expected {'[B, ...]' if leading == 1 else '[T, B, ...]'} of the same leading sizes; found "
+                f"{list(tensors[0].shape)} for '{names[0]}' and {list(tensor.shape)} for '{name}'"
+            )
+    shapes = [tuple(tensor.shape[leading:]) for tensor in tensors]
+    starts = [0, *accumulate(prod(shape) for shape in shapes)]
+    parts = [Part(name, name, shape, start) for name, shape, start in zip(names, shapes, starts, strict=False)]
+    lead = tensors[0].shape[:leading]
+    joined = torch.cat([tensor.reshape(*lead, -1) for tensor in tensors], -1)
+    return Packed(model, parts, how, 1 if time in ("inside", "step") else 2), joined
+
+
+def _signature(model: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(model.forward)
+    except (TypeError, ValueError, AttributeError):  # of a scripted module, or of none
+        return None
+
+
+def _arguments(model: Any) -> tuple[list[str], list[str]]:
+    """Return the names of the arguments that forward needs, and of all that it takes by name."""
+    signature = _signature(model)
+    parameters = () if signature is None else signature.parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [p.name for p in named if p.default is p.empty], [p.name for p in named]
+
+
+def _require_taken(model: nn.Module, names: Sequence[str], how: str) -> None:
+    """Raise CaptureError for inputs that forward's arguments do not take."""
+    signature = _signature(model)
+    if signature is None:
+        return
+    try:
+        if how == "named":
+            signature.bind(**dict.fromkeys(names))
+        else:
+            signature.bind(*([names] if how == "mapping" else names))
+    except TypeError as error:
+        raise CaptureError(
+            f"inputs: expected those of forward({', '.join(signature.parameters)}); found {', '.join(names)} ({error}); give a tuple in the "
+            "order of its arguments, or a dict by their names"
+        ) from None
+
+
+def _tensors(x: Any, arguments: int) -> list[Tensor] | None:
+    """Return several inputs as tensors; None for one, which a list of its steps is, too."""
+    if not isinstance(x, Mapping | tuple | list) or not len(x):
+        return None
+    parts = list(x.values()) if isinstance(x, Mapping) else list(x)
+    if not all(isinstance(part, Tensor | np.ndarray) for part in parts):
+        if isinstance(x, Mapping):
+            raise CaptureError("inputs: expected a tensor or array for each name; found other values")
+        return None
+    tensors = [part.detach().cpu() if isinstance(part, Tensor) else torch.as_tensor(part) for part in parts]
+    alike = len({tuple(tensor.shape) for tensor in tensors}) == 1
+    if not isinstance(x, Mapping) and alike and (len(tensors) == 1 or len(tensors) not in (2, arguments)):
+        return None
+    if any(tensor.is_complex() for tensor in tensors):
+        raise CaptureError("inputs: expected real numbers; found complex ones")
+    return [tensor if tensor.is_floating_point() else tensor.float() for tensor in tensors]
+
+
+def unpacked(parts: Sequence[Part], x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the graph's inputs of one array ``[T, B, features]``."""
+    return {part.node: x[..., part.start : part.stop].reshape(*x.shape[:2], *part.shape) for part in parts}
+
+
+def given_each(
+    parts: Sequence[Part], x: Mapping[str, NDArray[Any]], time: Time, steps: int, arranged: Permutations
+) -> dict[str, NDArray[Any]]:
+    """Return inputs as the module takes them, by its names, as the graph's own ``[T, B, *shape]``.
+
+    Arrays under other names, and those in the graph's order of axes, stay as they are.
+    """
+    arrays = dict(x)
+    for part in parts:
+        if part.name not in arrays:
+            continue
+        array = arrays.pop(part.name)
+        array = array.swapaxes(0, 1) if time == "second" else array
+        if time == "inside" and array.shape[1:] == part.shape:
+            array = np.broadcast_to(array, (steps, *array.shape))
+        arrays[part.node] = arrange(array, arranged.get(part.node)) if array.shape[2:] == part.shape else array
+    return arrays
+
+
+def split_input(program: Program, parts: Sequence[Part]) -> tuple[Program, tuple[Part, ...]]:
+    """Return a Program with an Input for each part in place of the one of all features, and the parts' nodes.
+
+    Gathers of one part read its Input; readers of several read their concatenation. The values are the same.
+    """
+    (joined,) = program.inputs
+    taken = set(program.by_name) - {joined.name}
+    parts = [replace(part, node=part.name if part.name not in taken else f"{part.name}_input") for part in parts]
+    nodes: dict[str, Node] = {part.node: Input(name=part.node, shape=part.shape, operands=()) for part in parts}
+    stands_for: dict[str, Operand] = {}
+    for node in program.nodes:
+        if isinstance(node, Gather) and [operand.node for operand in node.operands] == [joined.name]:
+            part = next((part for part in parts if _is_of(node, part)), None)
+            if part is not None:
+                source = Operand(part.node, node.operands[0].delay)
+                gathered = _gathered(node, part, source)
+                if gathered is None:
+                    stands_for[node.name] = source
+                else:
+                    nodes[node.name] = gathered
+                continue
+        if isinstance(node, Reshape) and len(node.operands) == 1:
+            inner = nodes.get(node.operands[0].node)
+            entry = nodes.get(inner.operands[0].node) if isinstance(inner, Reshape) and inner.operands else None
+            if isinstance(entry, Input) and inner is not None and entry.shape == node.shape:
+                stands_for[node.name] = Operand(entry.name, inner.operands[0].delay + node.operands[0].delay)
+                continue
+        if node.name != joined.name:
+            nodes[node.name] = node
+    if any(operand.node == joined.name for node in nodes.values() for operand in node.operands):
+        nodes |= _concatenated(joined, parts)
+    for name, node in list(nodes.items()):
+        operands = tuple(_resolved(operand, stands_for) for operand in node.operands)
+        if operands != node.operands:
+            nodes[name] = replace(node, operands=operands)
+    return replace(program, nodes=ordered(_needed(nodes))), tuple(parts)
+
+
+def _is_of(node: Gather, part: Part) -> bool:
+    places = node.indices[node.indices >= 0]
+    return bool(places.size and (places >= part.start).all() and (places < part.stop).all())
+
+
+def _gathered(node: Gather, part: Part, source: Operand) -> Node | None:
+    """Return what takes the place of a Gather of one part; None for all of it as it is."""
+    places = np.where(node.indices >= 0, node.indices - part.start, -1)
+    if not np.array_equal(places.reshape(-1), np.arange(prod(part.shape))):
+        return replace(node, indices=places, operands=(source,), input_shape=part.shape)
+    if node.shape == part.shape:
+        return None
+    return Reshape(name=node.name, shape=node.shape, operands=(source,), input_shape=part.shape)
+
+
+def _concatenated(joined: Input, parts: Sequence[Part]) -> dict[str, Node]:
+    """Return all inputs as the one array that the module was traced with, under its name."""
+    flat = {
+        f"{part.node}_flat": Reshape(
+            name=f"{part.node}_flat",
+            shape=(prod(part.shape),),
+            operands=(Operand(part.node),),
+            input_shape=part.shape,
+        )
+        for part in parts
+    }
+    sizes = tuple(prod(part.shape) for part in parts)
+    whole = Concat(name=joined.name, shape=joined.shape, operands=tuple(map(Operand, flat)), sizes=sizes)
+    return {**flat, joined.name: whole}
+
+
+def _resolved(operand: Operand, stands_for: Mapping[str, Operand]) -> Operand:
+    while operand.node in stands_for:
+        source = stands_for[operand.node]
+        operand = Operand(source.node, source.delay + operand.delay)
+    return operand
+
+
+def _needed(nodes: dict[str, Node]) -> dict[str, Node]:
+    """Return the inputs and the nodes that an output depends on."""
+    waiting = [name for name, node in nodes.items() if type(node).__name__ == "Output"]
+    needed = set(waiting)
+    while waiting:
+        for operand in nodes[waiting.pop()].operands:
+            if operand.node not in needed:
+                needed.add(operand.node)
+                waiting.append(operand.node)
+    return {name: node for name, node in nodes.items() if name in needed or isinstance(node, Input)}
