@@ -129,8 +129,9 @@ def _require_taken(model: nn.Module, names: Sequence[str], how: str) -> None:
         else:
             signature.bind(*([names] if how == "mapping" else names))
     except TypeError as error:
+        expected = ", ".join(signature.parameters)
         raise CaptureError(
-            f"inputs: expected those of forward({', '.join(signature.parameters)}); found {', '.join(names)} ({error}); give a tuple in the "
+            f"inputs: expected those of forward({expected}); found {', '.join(names)} ({error}); give a tuple in the "
             "order of its arguments, or a dict by their names"
         ) from None
 
