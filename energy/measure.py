@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.keywords import named_options
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import ChipLine, chip_lines, uncounted
-from stl_deploy.energy.chips.step_times import StepTimes, check_step_times, step_time_notes
+from stl_deploy.energy.chips.step_times import step_time_notes
+from stl_deploy.energy.context import Context, ContextKeywords
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.neurobench import neurobench_fields
@@ -38,9 +39,8 @@ from stl_deploy.energy.models.verdict import Findings, Idle, range_of_ratios, sp
 from stl_deploy.energy.models.what_if import what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
-from stl_deploy.energy.prices.chip import Checked, OnChip
+from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
-from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_spike_max_pool
@@ -49,13 +49,6 @@ from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.graph.takes import ALL_NODES, require_taken
 
 SCHEMA_VERSION = 2
-DEFAULT_PRICES = (
-    "horowitz45_fp32",
-    "horowitz45_int8",
-    "horowitz45_int8_acc32",
-    "loihi1_davies2018",
-    "loihi1_sanafe",
-)
 _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 
 
@@ -201,43 +194,38 @@ class EnergyReport(ByRule):
         }
 
 
+@named_options(Context)
 def measure_energy(
     program: Program,
     x: NDArray[Any] | Mapping[str, NDArray[Any]],
     *,
     input_coding: str | None = None,
-    prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
-    source: str = "",
+    labels: NDArray[Any] | None = None,
+    margin: float = MARGIN,
     chunk: int = CHUNK,
     processes: int = 1,
-    twin: AnnTwin | None = None,
-    labels: NDArray[Any] | None = None,
-    machine: MachineEnergy | None = None,
-    chip: OnChip | None = None,
-    checked: Checked | None = None,
-    step_time: StepTimes | None = None,
-    notes: Sequence[str] = (),
-    margin: float = MARGIN,
+    **context: Unpack[ContextKeywords],
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
-    input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
-    prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time,
-    in ``processes`` processes.
-    twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
-    the spread over samples is also given for each class; per-step labels ``[B, T]`` give no ratio.
-    machine: what this machine used, to be reported beside.
-    chip: where the network's neurons stand, for lists that price messages and hops between cores. checked: chips that
-    cannot hold the network, and its clocks on UP5K, without which UP5K has no line.
-    step_time: chip to the seconds of one measured step, instead of the predicted one. notes: assumptions.
-    margin: percentage points that the SNN may be behind its twin and still count as equally accurate.
-    Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
-    topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
+    Args:
+        program: A network.
+        x: Input; by the name of the Input where there are several.
+        input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
+        labels: ``[B]``; with them the spread over samples is also given for each class; per-step labels ``[B, T]`` give
+            no ratio.
+        margin: Percentage points that the SNN may be behind its twin and still count as equally accurate.
+        chunk: Samples run at a time, in each of ``processes`` processes.
+        context: Fields of `stl_deploy.energy.context.Context`.
+
+    Raises:
+        InputError: If x does not fit the network or contradicts the coding, or the twin is of another topology.
+        ConfigError: For a bad price list.
+        UnsupportedError: For a node of a kind that is not counted.
     """
-    check_step_times(step_time)
+    made = Context(**context)
     require_taken(program, ALL_NODES - {Norm}, "energy")
-    share = check_margin(margin)
-    lists = _load(prices)
+    share, lists = check_margin(margin), made.price_lists()
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
     counter = count_stream(program, split(arrays, labels, chunk), coding.value, processes=processes, chunk=chunk)
@@ -245,18 +233,11 @@ def measure_energy(
         program,
         counter.counts(),
         coding,
-        prices=lists,
-        source=source,
-        twin=twin,
         samples=counter.samples,
-        machine=machine,
-        chip=chip,
-        checked=checked,
-        step_time=step_time,
         each_step=labels is not None and labels.ndim == 2,
-        notes=notes,
-        accuracy=_paired(counter.right, twin, share),
+        accuracy=_paired(counter.right, made.twin, share),
         right=counter.right,
+        **context | {"prices": lists},
     )
 
 
@@ -267,50 +248,44 @@ def _paired(right: NDArray[Any] | None, twin: AnnTwin | None, margin: float) -> 
     return compare(right, twin.right, margin)
 
 
+@named_options(Context)
 def energy_report(
     program: Program,
     counts: Counts,
     coding: Coding,
     *,
-    prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
-    source: str = "",
-    twin: AnnTwin | None = None,
     samples: Samples | None = None,
-    machine: MachineEnergy | None = None,
-    chip: OnChip | None = None,
-    checked: Checked | None = None,
-    step_time: StepTimes | None = None,
     each_step: bool = False,
-    notes: Sequence[str] = (),
     accuracy: Paired | None = None,
     right: NDArray[np.bool_] | None = None,
+    **context: Unpack[ContextKeywords],
 ) -> EnergyReport:
-    """Price the counts of an `ActivityCounter` that observed a run of ``program``."""
-    lists = _load(prices)
+    """Price the counts of an `ActivityCounter` that observed a run of ``program``; context: fields of `Context`."""
+    made = Context(**context)
+    lists, twin, chip, checked = made.price_lists(), made.twin, made.chip, made.checked
     if twin is not None:
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)
     published = models(net, of_net, lists, twin)
-    chip, checked = chip or OnChip(), checked or Checked()
-    messages, last = traffic(program, counts, chip), (*step_time_notes(step_time), *checked.notes)
+    messages, last = traffic(program, counts, chip), (*step_time_notes(made.step_time), *checked.notes)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
-        source,
+        made.source,
         counts,
         coding,
         tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
         (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published, *what_if_table(net, of_net, twin)),
         break_even(net, of_net, lists, published, twin),
-        (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *last),
+        (*made.notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *last),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
-        chip_lines(net, of_net, chip, messages, step_time, checked),
+        chip_lines(net, of_net, chip, messages, made.step_time, checked),
         zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first),
         samples,
         neurobench_fields(program, counts),
-        machine,
+        made.machine,
         placement_json(chip, messages, counts.batch),
         itemised(net, of_net, twin),
         sensitivity(net, of_net, twin),
@@ -326,10 +301,6 @@ def energy_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of `EnergyReport.as_dict`."""
     schema: dict[str, Any] = json.loads((files(__package__) / "energy.schema.json").read_text(encoding="utf-8"))
     return schema
-
-
-def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
-    return [entry if isinstance(entry, PriceList) else load_prices(entry) for entry in prices]
 
 
 def _idle(program: Program, counts: Counts) -> Idle | None:

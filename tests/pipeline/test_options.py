@@ -22,6 +22,8 @@ from stl_deploy._util.tables import html_table
 from stl_deploy.cli.app import app
 from stl_deploy.cli.command import command
 from stl_deploy.config import options, run_options
+from stl_deploy.energy.context import Context, ContextKeywords
+from stl_deploy.energy.measure import energy_report, measure_energy
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 NAMES = {**vars(options), **vars(run_options)}
@@ -40,6 +42,12 @@ def net() -> SpikingGraph:
 def test_keywords_are_the_fields(name: str) -> None:
     named = get_type_hints(NAMES[name.replace("Options", "Keywords")])
     assert named == get_type_hints(NAMES[name])
+
+
+def test_the_context_of_an_energy_report_is_its_keywords() -> None:
+    assert get_type_hints(ContextKeywords) == get_type_hints(Context)
+    for function in (measure_energy, energy_report):
+        assert {one.name for one in fields(Context)} <= inspect.signature(function).parameters.keys()
 
 
 @pytest.mark.parametrize("name", CLASSES)
