@@ -5,7 +5,7 @@ the card says what came out: accuracy, and what the verb energy says of one agai
 Without RUN and TWIN (``python -m benchmarks.ready_made NAME [--data-dir DIR] [--command …]``) nothing is trained or
 rounded: a model that is there keeps its weights and accuracy, and its card gets its energy, and the texts given, anew.
 ``--frontier DIR`` names the narrower ANNs that ``stl-deploy energy RUN --frontier`` kept in ``RUN/frontier``, for the
-cheapest ANN of the model's accuracy; a card alone keeps the one it has if the SNN's energy stays.
+cheapest ANNs that are no less accurate; a card alone keeps those it has if the SNN's energy stays.
 Either way the table of all cards in docs/training.md is written again.
 """
 
@@ -30,7 +30,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.energy.models.frontier import Frontier
+from stl_deploy.energy.models.frontier import Against
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, quoted
 from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.verdict import equal_at
@@ -43,7 +43,7 @@ from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpack_fo
 from stl_deploy.training.run_files import CONFIG, METRICS, MODEL
 from stl_deploy.training.run_folder import FRONTIER
 from stl_deploy.verbs.energy_of import energy as bill
-from stl_deploy.verbs.listings import against_equal_ann, costs
+from stl_deploy.verbs.listings import AGAINST_ANNS, against_anns, costs
 from stl_deploy.verbs.whole_way import keep_test_input
 
 FOLDER = Path(pretrained.__file__).parent
@@ -124,7 +124,8 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
         quoted_layer_by_layer=_quoted(batched),
         break_even=equal_at(report.break_even),
         narrower_anns=0 if report.frontier is None else len(report.frontier.points) - 1,
-        equal_ann=None if report.frontier is None else _equal_ann(report.frontier),
+        proved_ann=None if report.frontier is None else _cheapest(report.frontier.proved),
+        measured_ann=None if report.frontier is None else _cheapest(report.frontier.measured),
         prices={each.prices.name: each.prices.source for each in cells},
     )
 
@@ -135,12 +136,8 @@ def _quoted(cell: Ratio) -> pretrained.Quoted:
     return pretrained.Quoted(**{key: fields[key] for key in keys}, snn_over_ann=_short(cell.ratio))
 
 
-def _equal_ann(frontier: Frontier) -> pretrained.EqualAnn | None:
-    ann = frontier.cheapest
-    if ann is None:
-        return None
-    modelled = (ann.joules, frontier.streaming_J / ann.joules, frontier.layer_by_layer_J / ann.joules)
-    return pretrained.EqualAnn(ann.width, _short(ann.accuracy), ann.is_equal, *map(_short, modelled))
+def _cheapest(against: Against | None) -> pretrained.CheapestAnn | None:
+    return None if against is None else pretrained.CheapestAnn(**{k: _short(v) for k, v in against.as_dict().items()})
 
 
 def _short(value: float) -> float:
@@ -202,7 +199,7 @@ def refreshed(arguments: argparse.Namespace) -> pretrained.Card:
     energy = asdict(energy_with(target, kept["sha256"], arguments.data_dir, arguments.frontier))
     before = kept.get("energy", {})
     if arguments.frontier is None and all(before.get(key) == energy[key] for key in _OF_THE_SNN):
-        energy |= {key: before.get(key, energy[key]) for key in ("narrower_anns", "equal_ann")}
+        energy |= {key: before.get(key, energy[key]) for key in ("narrower_anns", "proved_ann", "measured_ann")}
     return pretrained.read_card({**kept, **given, "weights": weights, "energy": energy}, str(target / "card.json"))
 
 
@@ -210,8 +207,8 @@ def table() -> str:
     """Format accuracy and energy of every card in Markdown; counts are the mean of one sample."""
     lines = [
         "| model | accuracy | its ANN twin | synops, AC + MAC | the twin's dense MACs | spikes per neuron and step | "
-        "counted on | the SNN costs, modelled | against the cheapest ANN of its accuracy |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"counted on | the SNN costs, modelled | {' | '.join(AGAINST_ANNS)} |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for card in map(pretrained.card, pretrained.names()):
         energy, shares = card.energy, (card.accuracy, card.twin_accuracy)
@@ -224,7 +221,7 @@ def table() -> str:
             percent(energy.spike_rate),
             counted(energy.samples, "sample"),
             costs(energy),
-            against_equal_ann(energy),
+            *against_anns(energy),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

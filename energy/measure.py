@@ -48,7 +48,7 @@ from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.graph.takes import ALL_NODES, require_taken
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 
 

@@ -1,11 +1,11 @@
-"""Build the ANN frontier: the same topology at several widths, to find the cheapest ANN of equal accuracy."""
+"""Build the ANN frontier: the same topology at several widths, to find the cheapest ANN that is no less accurate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy._util.units import with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
@@ -38,7 +38,6 @@ class FrontierPoint:
     """
 
     width: float
-    accuracy: float
     macs: int
     joules: float
     four_bit_J: float
@@ -50,9 +49,19 @@ class FrontierPoint:
         return width_name(self.width)
 
     @property
-    def is_equal(self) -> bool:
-        """Whether it is shown to be no less accurate than the SNN, within the margin."""
+    def accuracy(self) -> float:
+        """Its accuracy on the samples of ``paired``, a share."""
+        return self.paired.ann
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the interval shows that it is no less accurate than the SNN, to within the margin."""
         return -self.paired.interval[0] <= self.paired.margin
+
+    @property
+    def measured_no_less(self) -> bool:
+        """Whether it decided at least as many samples right as the SNN, which proves nothing of other samples."""
+        return self.paired.ann >= self.paired.snn
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -62,26 +71,59 @@ class FrontierPoint:
             "macs": self.macs,
             "int8_J": self.joules,
             "int4_J": self.four_bit_J,
-            "is_equal": self.is_equal,
+            "is_proved": self.is_proved,
+            "measured_no_less": self.measured_no_less,
             "snn_against_it": self.paired.as_dict(),
             "label": "modelled",
         }
 
 
 @dataclass(frozen=True)
+class Against:
+    """How many times the energy of one ANN an inference of the SNN costs."""
+
+    ann: FrontierPoint
+    streaming: float
+    layer_by_layer: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict."""
+        return {
+            "width": self.ann.width,
+            "accuracy": self.ann.accuracy,
+            "joules": self.ann.joules,
+            "streaming": self.streaming,
+            "layer_by_layer": self.layer_by_layer,
+        }
+
+
+@dataclass(frozen=True)
 class Frontier:
-    """The ANNs of a run, and the SNN's joules of one inference, streaming and layer by layer."""
+    """The ANNs of a run, and the SNN's joules of one inference, streaming and layer by layer.
+
+    Two comparisons, never mixed: with the cheapest ANN that is proved no less accurate, to within the margin, and with
+    the cheapest that measured no less accurate on these samples, proved or not.
+    """
 
     points: tuple[FrontierPoint, ...]
     streaming_J: float
     layer_by_layer_J: float
 
     @property
-    def cheapest(self) -> FrontierPoint | None:
-        """The cheapest ANN shown to be as accurate as the SNN; if none is, the cheapest measured no worse."""
-        by_cost = sorted(self.points, key=lambda point: point.joules)
-        shown = next((point for point in by_cost if point.is_equal), None)
-        return shown or next((point for point in by_cost if point.accuracy >= self.snn), None)
+    def proved(self) -> Against | None:
+        """Comparison with the cheapest ANN proved no less accurate: the number to quote."""
+        return self._against([point for point in self.points if point.is_proved])
+
+    @property
+    def measured(self) -> Against | None:
+        """Comparison with the cheapest ANN that measured no less accurate."""
+        return self._against([point for point in self.points if point.measured_no_less])
+
+    def _against(self, points: Sequence[FrontierPoint]) -> Against | None:
+        if not points:
+            return None
+        ann = min(points, key=lambda point: point.joules)
+        return Against(ann, self.streaming_J / ann.joules, self.layer_by_layer_J / ann.joules)
 
     @property
     def snn(self) -> float:
@@ -91,29 +133,46 @@ class Frontier:
     @property
     def text(self) -> str:
         """One sentence."""
-        point = self.cheapest
-        if point is None:
+        proved, measured = self.proved, self.measured
+        if proved is None and measured is None:
             best = max(self.points, key=lambda each: each.accuracy)
             both = f"{percent(best.accuracy)} against {percent(self.snn)}"
-            return f"No ANN of its topology is as accurate as the SNN ({both})."
-        how = "equal accuracy" if point.is_equal else "no lower measured accuracy"
+            return f"No ANN of its topology measured as accurate as the SNN ({both})."
+        if proved is None:
+            assert measured is not None
+            return (
+                f"No ANN is proved no less accurate; against the cheapest that measured so ({self._which(measured)}) "
+                f"the SNN costs {_times(measured)}."
+            )
+        if measured is None or measured.ann.joules >= proved.ann.joules:
+            return (
+                f"Against the cheapest ANN proved no less accurate ({self._which(proved)}) the SNN costs "
+                f"{_times(proved)}."
+            )
         return (
-            f"The cheapest ANN of {how} ({point.name}, {percent(point.accuracy)} against {percent(self.snn)}) costs "
-            f"{with_unit(point.joules, 'J')}: the SNN costs {number(self.streaming_J / point.joules)} times that "
-            f"streaming, {number(self.layer_by_layer_J / point.joules)} layer by layer."
+            f"Against the cheapest ANN proved no less accurate ({proved.ann.name}) the SNN costs {_times(proved)}; "
+            f"against the cheapest that only measured so ({measured.ann.name}): {number(measured.streaming)} and "
+            f"{number(measured.layer_by_layer)}."
         )
+
+    def _which(self, against: Against) -> str:
+        return f"{against.ann.name}, {percent(against.ann.accuracy)} against {percent(self.snn)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON's ``frontier``."""
-        point = self.cheapest
+        proved, measured = self.proved, self.measured
         return {
             "points": [each.as_dict() for each in self.points],
-            "cheapest_width": None if point is None else point.width,
-            "streaming": None if point is None else self.streaming_J / point.joules,
-            "layer_by_layer": None if point is None else self.layer_by_layer_J / point.joules,
+            "samples": self.points[0].paired.samples,
+            "proved": None if proved is None else proved.as_dict(),
+            "measured": None if measured is None else measured.as_dict(),
             "text": self.text,
             "label": "modelled",
         }
+
+
+def _times(against: Against) -> str:
+    return f"{number(against.streaming)} times streaming, {number(against.layer_by_layer)} layer by layer"
 
 
 def ann_joules(program: Program, counts: Counts, twin: AnnTwin, bits: int | None = None) -> float:
@@ -127,8 +186,7 @@ def ann_joules(program: Program, counts: Counts, twin: AnnTwin, bits: int | None
 
 
 def frontier_point(width: float, program: Program, counts: Counts, twin: AnnTwin, paired: Paired) -> FrontierPoint:
-    """Price one trained ANN."""
-    assert twin.accuracy is not None
+    """Price one trained ANN, compared with the SNN in ``paired``."""
     narrow = ann_joules(program, counts, twin, _NARROW_BITS)
     macs = twin.macs // twin.samples
-    return FrontierPoint(width, twin.accuracy, macs, ann_joules(program, counts, twin), narrow, paired)
+    return FrontierPoint(width, macs, ann_joules(program, counts, twin), narrow, paired)

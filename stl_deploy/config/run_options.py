@@ -122,14 +122,14 @@ class RunOptions:
     """Steps of the whole run.
 
     lava: simulate on Lava if it is installed. twin: train the ANN of the same topology once, for comparison.
-    frontier: train narrower ANNs once, to find the cheapest of equal accuracy.
+    frontier: train narrower ANNs once, to find the cheapest that is no less accurate.
     """
 
     resume: bool = option(False, "Continue from the folder's checkpoint.", "--resume")
     overwrite: bool = option(False, "Replace the run or training in the folder.", "--overwrite")
     lava: bool = option(True, "Skip Lava and other simulators even if they are installed.", "--no-lava")
     twin: bool | Literal["kept"] = option(True, "Do not train the ANN twin for comparison.", "--no-twin", kind=bool)
-    frontier: bool = option(True, "Do not train narrower ANNs to find the cheapest of equal accuracy.", "--no-frontier")
+    frontier: bool = option(True, "Do not train narrower ANNs for the comparison.", "--no-frontier")
 
 
 class RunKeywords(TypedDict, total=False):

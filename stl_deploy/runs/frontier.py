@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,28 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Split, sample_shape
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.energy.models.frontier import WIDTHS, Frontier, FrontierPoint, frontier_point
+from stl_deploy.energy.models.frontier import WIDTHS, Frontier, frontier_point
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.graph.accuracy import decided_right
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import run
+from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.runs.ann_twin import keep_ann, measure_twin
+from stl_deploy.runs.ann_twin import keep_ann, measure_kept, measure_twin
+from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.run_files import CONFIG, MODEL
-from stl_deploy.training.run_folder import FRONTIER
+from stl_deploy.training.run_folder import FRONTIER, TWIN
+
+_MOST_VALUES = 100_000_000
+"""Of the test split's input at once, 400 MB."""
+LabelledFrames = tuple[NDArray[Any], NDArray[np.int64]]
+"""``[1, B, *shape]`` and labels ``[B]``."""
 
 
 def narrowed(config: RunConfig, width: float) -> RunConfig:
@@ -65,45 +75,67 @@ def keep_frontier(config: RunConfig, run_dir: Path, say: Console) -> None:
             keep_ann(narrowed(config, width), folder_of(run_dir, width), say)
 
 
-def frontier_of(
+def with_frontier(
+    report: EnergyReport,
     run_dir: Path,
     twin: AnnTwin,
     program: Program,
-    report: EnergyReport,
-    frames: NDArray[Any],
-    labels: NDArray[np.int64],
+    frames: LabelledFrames,
     margin: float,
-) -> Frontier | None:
-    """Price every kept ANN and compare it with the SNN on the same samples; None without any, or without decisions.
+    test: Split | None = None,
+) -> EnergyReport:
+    """Return the report with every kept ANN priced and compared with the SNN; unchanged without any, or decisions.
 
-    twin: measured on ``frames`` ``[1, B, *shape]``, which the others take, too. margin: a share.
+    twin: measured on ``frames``, of the samples counted, which the others take, too. margin: a share. test: the whole
+    test split; then accuracies are compared on all of it (as many samples as `_MOST_VALUES` allows), and the report's
+    comparison with the twin, too, because the samples counted are often too few to tell.
     """
     streaming, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     right = report.right
     if not is_kept(run_dir) or right is None or twin.right is None or streaming is None or batched is None:
-        return None
-    points = [frontier_point(1.0, program, report.counts, twin, compare(right, twin.right, margin))]
+        return report
+    whole = None if test is None else _whole(run_dir, program, test, counted=len(right))
+    images, labels = frames
+    points = []
     for width in WIDTHS:
+        folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
+        structure, counts, ann = program, report.counts, twin
         if width < 1:
-            points.append(_point(folder_of(run_dir, width), width, frames, labels, right, margin))
-    return Frontier(tuple(points), middle(streaming.energy.snn_J), middle(batched.energy.snn_J))
+            structure = structure_of(load_config(folder / CONFIG), images.shape[2:], int(labels.max()) + 1)
+            counter = ActivityCounter(structure, "analog")
+            run(structure, np.zeros_like(images[:, :1], np.float32), observe=counter)
+            counts, ann = counter.counts(), measure_twin(structure, folder, images, labels)
+        assert ann.right is not None
+        both = (right, ann.right) if whole is None else (whole.right, whole.of_ann(structure, folder))
+        points.append(frontier_point(width, structure, counts, ann, compare(*both, margin)))
+    frontier = Frontier(tuple(points), middle(streaming.energy.snn_J), middle(batched.energy.snn_J))
+    return replace(report, frontier=frontier, accuracy=points[0].paired)
 
 
-def _point(
-    folder: Path,
-    width: float,
-    frames: NDArray[Any],
-    labels: NDArray[np.int64],
-    right: NDArray[np.bool_],
-    margin: float,
-) -> FrontierPoint:
-    config = load_config(folder / CONFIG)
-    structure = structure_of(config, frames.shape[2:], int(labels.max()) + 1)
-    counter = ActivityCounter(structure, "analog")
-    run(structure, np.zeros_like(frames[:, :1], np.float32), observe=counter)
-    twin = measure_twin(structure, folder, frames, labels)
-    assert twin.right is not None
-    return frontier_point(width, structure, counter.counts(), twin, compare(right, twin.right, margin))
+@dataclass(frozen=True)
+class _Whole:
+    """The test split, and whether the SNN decides each of its first samples right, ``[B]``."""
+
+    test: Split
+    right: NDArray[np.bool_]
+
+    def of_ann(self, structure: Program, folder: Path) -> NDArray[np.bool_]:
+        """Return whether a kept ANN decides each of the same samples right."""
+        decided = measure_kept(structure, folder, self.test, len(self.right)).right
+        assert decided is not None
+        return decided
+
+
+def _whole(run_dir: Path, program: Program, test: Split, counted: int) -> _Whole | None:
+    """Run the SNN on the test split; None if no more samples fit than were counted."""
+    config = load_config(run_dir / CONFIG)
+    size = config.time_steps * math.prod(sample_shape(config.dataset))
+    count = min(len(test), _MOST_VALUES // size)
+    if count <= counted:
+        return None
+    own = encode_split(config, test, count)
+    right = decided_right(program, run(program, own.x, chunk=CHUNK), own.labels)
+    return None if right is None else _Whole(test, right)
 
 
 def structure_of(config: RunConfig, shape: tuple[int, ...], classes: int) -> Program:

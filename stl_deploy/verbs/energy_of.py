@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -23,7 +24,7 @@ from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.validate import Check
 from stl_deploy.energy.validate import validate as check_all
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.energy import FILE, require_labels, rounded
@@ -94,7 +95,8 @@ def energy(
         narrower = _train_narrower(source, twin, say) if frontier else ""
         frames = None if twin is None or twin.right is None else twin_frames(program, source, input_file, x, labels)[0]
         if twin is not None and frames is not None:
-            report = _with_frontier(report, source, program, twin, frames, options.margin)
+            own = input_file is None and options.input_grid is None
+            report = _with_frontier(report, source, program, twin, frames, options.margin, own)
     elif frontier:
         narrower = _NO_FRONTIER
     say.say(reading.reason)
@@ -137,16 +139,21 @@ def _train_narrower(run_dir: Path, twin: AnnTwin | None, say: Console) -> str:
 
 
 def _with_frontier(
-    report: EnergyReport, run_dir: Path, program: Program, twin: AnnTwin, frames: Frames, margin: float | None
+    report: EnergyReport, source: Path, program: Program, twin: AnnTwin, frames: Frames, margin: float | None, own: bool
 ) -> EnergyReport:
-    """Return the report with the kept ANNs compared on the same samples."""
-    from stl_deploy.runs.frontier import frontier_of, is_kept  # torch
+    """Return the report with the kept ANNs compared: on the whole test split of the run's own input, if it is there."""
+    from stl_deploy.data import load_dataset  # torch
+    from stl_deploy.runs.frontier import is_kept, with_frontier
 
     images, labels = frames
-    if not is_kept(run_dir) or labels is None:
+    if not is_kept(source) or labels is None:
         return report
+    test = None
+    if own:
+        with suppress(StlDeployError):
+            test = load_dataset(load_config(source / CONFIG).dataset).test
     share = check_margin(MARGIN if margin is None else margin)
-    return replace(report, frontier=frontier_of(run_dir, twin, program, report, images, labels, share))
+    return with_frontier(report, source, twin, program, (images, labels), share, test)
 
 
 def _write(report: EnergyReport, output: Path, say: Console) -> None:

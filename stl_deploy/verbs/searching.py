@@ -1,4 +1,4 @@
-"""Search for a network that costs less than the cheapest ANN of its accuracy."""
+"""Search for a network that costs less than the cheapest ANN that measured no less accurate."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Optimised:
 
     @property
     def recommended(self) -> bool:
-        """Whether the best point costs less than the cheapest equal ANN, on validation and on test data."""
+        """Whether the best point costs less than its ``ann``, on validation and on test data."""
         points = (self.best, self.tested)
         return all(each is not None and each.ratio < 1 and each.gap <= self.margin + _ROUNDING for each in points)
 
@@ -95,7 +95,7 @@ class Optimised:
         point = f"{in_words(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
         ann = self.best.ann
         beaten = ann.accuracy < self.best.point.accuracy
-        kind = "the most accurate ANN, which is less accurate" if beaten else "the cheapest ANN of its accuracy"
+        kind = "the most accurate ANN, which is less accurate" if beaten else "the cheapest ANN that measured no less"
         costs = f"costs {number(self.best.ratio)} times {kind} ({ann.name}, {percent(ann.accuracy)}) streaming"
         test = (
             ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -42,7 +42,7 @@ from stl_deploy.report.text.energy import show as show_energy
 from stl_deploy.report.text.run_summary import commands, verdict
 from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
-from stl_deploy.runs.frontier import frontier_of, keep_frontier
+from stl_deploy.runs.frontier import keep_frontier, with_frontier
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import mark_under_way
 from stl_deploy.runs.source import TEST_INPUT
@@ -151,8 +151,8 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, checked=held, twin=kept)
     if kept is not None:
         frames = kept_frames(folder, folded.data.test, count)
-        anns = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))
-        energy = replace(energy, frontier=anns)
+        samples, share = (frames.x, frames.labels), check_margin(MARGIN)
+        energy = with_frontier(energy, run_dir, kept, program, samples, share, folded.data.test)
     write_json(run_dir / ENERGY, energy.as_dict())
     show_energy(energy, say.details)
     candidate = TradeoffPoint(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)

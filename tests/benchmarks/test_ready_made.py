@@ -10,6 +10,8 @@ from stl_deploy.training import pretrained
 from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 
+ANNS = ("proved_ann", "measured_ann")
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -34,8 +36,10 @@ def test_the_shipped_card_is_made_again_from_one_without_energy_and_only_texts_t
     assert made.pop("command") == "stl-deploy train digits --data-dir DIR"
     del shipped["command"]
     assert (made["energy"].pop("narrower_anns"), shipped["energy"].pop("narrower_anns")) == (0, 3)
-    assert made["energy"].pop("equal_ann") is None  # no frontier was named, and the card had none
-    assert shipped["energy"].pop("equal_ann")["width"] == 0.75
+    for kind in ANNS:
+        assert made["energy"].pop(kind) is None  # no frontier was named, and the card had none
+    assert shipped["energy"].pop("proved_ann") is None
+    assert shipped["energy"].pop("measured_ann")["width"] == 0.75
     for energy in (made["energy"], shipped["energy"]):
         energy["modelled"] = (energy.pop("active_fraction"), *energy.pop("snn_over_ann"))
     assert made["energy"].pop("modelled") == pytest.approx(shipped["energy"].pop("modelled"), rel=1e-3)
@@ -53,11 +57,12 @@ def test_a_card_keeps_its_cheapest_ann_while_the_energy_of_the_snn_stays(folder,
     file = folder / "digits" / "card.json"
     shipped = json.loads(file.read_text())
     ready_made.main(["digits"])
-    assert json.loads(file.read_text())["energy"]["equal_ann"] == shipped["energy"]["equal_ann"]
+    kept = json.loads(file.read_text())["energy"]
+    assert {kind: kept[kind] for kind in ANNS} == {kind: shipped["energy"][kind] for kind in ANNS}
     shipped["energy"]["quoted"]["snn_over_ann"] *= 1.1
     file.write_text(json.dumps(shipped))
     ready_made.main(["digits"])
-    assert json.loads(file.read_text())["energy"]["equal_ann"] is None
+    assert [json.loads(file.read_text())["energy"][kind] for kind in ANNS] == [None, None]
 
 
 def test_narrower_anns_in_a_folder_that_is_not_there_are_refused(folder, capsys):

@@ -91,7 +91,7 @@ def test_a_point_that_no_ann_reaches_is_said_to_be_more_accurate() -> None:
     )
     best = judged(at("a", "SNN", 975, 2.0), ANNS, 0.005)
     assert (
-        "costs 0.50 times the cheapest ANN of its accuracy (twin, 98.00 %)"
+        "costs 0.50 times the cheapest ANN that measured no less (twin, 98.00 %)"
         in Optimised((), (), 0.005, best, None, ()).text
     )
 

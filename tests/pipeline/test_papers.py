@@ -32,9 +32,14 @@ def test_several_runs_side_by_side(small_run: RunResult, tmp_path: Path, cli: Ca
     assert [row["run"] for row in rows] == [small_run.run_dir.name, other.name]
     assert float(rows[0]["streaming"]) == energy["quoted"]["snn_over_ann"]
     assert float(rows[0]["layer_by_layer"]) == energy["quoted_layer_by_layer"]["snn_over_ann"]
-    against = energy["frontier"]["streaming"]  # None where no ANN is as accurate
-    assert rows[0]["frontier_streaming"] == ("" if against is None else str(against))
+    for kind in ("proved", "measured"):
+        against = energy["frontier"][kind]  # None where no ANN is of that kind
+        for key in ("width", "streaming"):
+            assert rows[0][f"{kind}_{key}"] == ("" if against is None else str(against[key]))
     tex = (out / "report.tex").read_text()
+    both = [energy["frontier"][kind] or {} for kind in ("proved", "measured")]
+    cells = [" / ".join(_shown(ann.get(key)) for key in ("streaming", "layer_by_layer")) for ann in both]
+    assert f" & {' & '.join(cells)} & " in tex
     assert r"50\%\_of\_it\&more" in tex
     assert f"{number(energy['quoted']['snn_over_ann'])}$\\times$" in tex
     assert tex.count("\\\\\n") == 1 + len(rows)
@@ -44,6 +49,10 @@ def test_several_runs_side_by_side(small_run: RunResult, tmp_path: Path, cli: Ca
     for key in keys[1].split(","):
         assert re.search(rf"^@\w+\{{{key},$", bib, re.M), key
     assert "modelled by stl-deploy" in done.err
+
+
+def _shown(ratio: float | None) -> str:
+    return "--" if ratio is None else f"{number(ratio)}$\\times$"
 
 
 def test_a_table_is_of_finished_runs(small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]) -> None:

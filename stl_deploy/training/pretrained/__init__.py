@@ -50,17 +50,15 @@ class Quoted:
 
 
 @dataclass(frozen=True)
-class EqualAnn:
-    """The cheapest ANN of the model's topology that is as accurate as the model, after the frontier of the verb energy.
+class CheapestAnn:
+    """The cheapest ANN of a kind in the frontier of the verb energy, and how many times its energy the model costs.
 
-    width: of its hidden layers, as a share of the model's. accuracy: on the samples of the energy; is_equal: whether it
-    was shown to be as accurate within the margin, or only measured no worse. joules: of one inference, modelled;
-    streaming, layer_by_layer: how many times that the model costs.
+    width: of its hidden layers, as a share of the model's. accuracy: on the test split. joules: of one inference,
+    modelled; streaming, layer_by_layer: how many times that the model costs.
     """
 
     width: float
     accuracy: float
-    is_equal: bool
     joules: float
     streaming: float
     layer_by_layer: float
@@ -76,7 +74,8 @@ class Energy:
     Modelled (label), to four digits: snn_over_ann, how many times its twin the network costs, least and most over every
     dataflow, price list and published model, the twin's zeros counted as in ``quoted``, streaming; break_even: at which
     spikes ``quoted`` would be 1, in words; narrower_anns: how many narrower ANNs were trained beside the twin;
-    equal_ann: the cheapest of them all of the network's accuracy, None without any. prices: the lists of the grid, each
+    proved_ann: the cheapest of them all that is proved no less accurate, to within half a point (95 %); measured_ann:
+    the cheapest that measured no less accurate, proved or not; None without any. prices: the lists of the grid, each
     with its source.
     """
 
@@ -93,7 +92,8 @@ class Energy:
     quoted_layer_by_layer: Quoted
     break_even: str
     narrower_anns: int
-    equal_ann: EqualAnn | None
+    proved_ann: CheapestAnn | None
+    measured_ann: CheapestAnn | None
     prices: dict[str, str]
 
 
@@ -158,8 +158,9 @@ def read_card(data: Any, where: str) -> Card:
     energy = _keys(Energy, keys["energy"], f"{where}: energy")
     for name in ("quoted", "quoted_layer_by_layer"):
         energy[name] = Quoted(**_keys(Quoted, energy[name], f"{where}: energy.{name}"))
-    if energy["equal_ann"] is not None:
-        energy["equal_ann"] = EqualAnn(**_keys(EqualAnn, energy["equal_ann"], f"{where}: energy.equal_ann"))
+    for name in ("proved_ann", "measured_ann"):
+        if energy[name] is not None:
+            energy[name] = CheapestAnn(**_keys(CheapestAnn, energy[name], f"{where}: energy.{name}"))
     energy["snn_over_ann"] = tuple(energy["snn_over_ann"])
     return Card(**{**keys, "energy": Energy(**energy)})
 
@@ -187,7 +188,7 @@ def _fits(value: Any, hint: Any) -> bool:
     """Return whether a JSON value has a field's type; nested cards check their own fields."""
     if isinstance(hint, UnionType):
         return any(_fits(value, member) for member in get_args(hint))
-    if hint in (Accuracy, Energy, Quoted, EqualAnn):
+    if hint in (Accuracy, Energy, Quoted, CheapestAnn):
         return True
     if hint is float:
         return type(value) in (int, float) and abs(value) < _MOST
