@@ -5,7 +5,7 @@ Modelled throughout: no board ran the engine. Other families have no line, as no
 
 from __future__ import annotations
 
-from stl_deploy.energy.prices.price_list import Range
+from stl_deploy.energy.prices.price_list import Evidence, Range
 
 KEY, TITLE = "up5k", "Lattice iCE40 UP5K, Verilog target"
 CLOCK_HZ = 24e6
@@ -20,6 +20,8 @@ POWER = (
     "(the most that SYNtzulu states, doi 10.1109/TCSI.2024.3450966)"
 )
 SOURCE = f"modelled: time at 24 MHz, times {POWER}"
+READ_IN = "https://github.com/tinyvision-ai-inc/ice40_power; doi 10.1109/TCSI.2024.3450966"
+EVIDENCE: Evidence = "unverified"
 
 
 def energy_range(device: str, simulated: float, clock_hz: float) -> Range | None:

@@ -90,6 +90,26 @@ class ChipLine:
         }
 
 
+def chip_powers() -> list[dict[str, Any]]:
+    """Return the power that each chip's line is priced with, in watts [low, high] (JSON-ready).
+
+    Of a chip: the floor's bracket and what stepping adds; of a microcontroller and of UP5K: everything.
+    """
+    rows = []
+    for chip in chip_models():
+        floor, stepping = chip.floor(), (0.0, 0.0) if chip.stepping is None else (chip.stepping.low, chip.stepping.high)
+        if floor is not None:
+            watts = floor.low + stepping[0], floor.high + stepping[1]
+            rows.append((chip.name, chip.title, watts, chip.evidence, chip.source))
+    boards = [device for device in devices() if device.microcontroller]
+    rows += [(device.key, device.name, device.watts, "measured", device.source) for device in boards]
+    rows.append((fpga.KEY, fpga.TITLE, fpga.WATTS, fpga.EVIDENCE, fpga.READ_IN))
+    return [
+        {"name": name, "title": title, "scope": "power", "watts": list(watts), "evidence": evidence, "source": source}
+        for name, title, watts, evidence, source in rows
+    ]
+
+
 def _over(snn: Range, ann: Range | None) -> list[float] | None:
     """Return the minimum and maximum ratio to the ANN; None without an ANN, or if it costs nothing."""
     return None if ann is None or not ann[0] else [snn[0] / ann[1], snn[1] / ann[0]]
@@ -294,9 +314,9 @@ def _fpga(steps: int, clocks: Sequence[int], given: float | None) -> ChipLine:
         latency=(seconds, seconds),
         step=(seconds / steps, seconds / steps),
         step_source=source,
-        evidence="unverified",
+        evidence=fpga.EVIDENCE,
         events_evidence=("simulated",),
-        source="https://github.com/tinyvision-ai-inc/ice40_power; doi 10.1109/TCSI.2024.3450966",
+        source=fpga.READ_IN,
         note=f"Power {fpga.POWER}; no board ran it. The clocks are those of 'check'.",
     )
 

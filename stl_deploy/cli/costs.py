@@ -167,7 +167,7 @@ def report(
 
 
 def prices(json: Json = False) -> None:
-    """The price lists there are, with scope, source and grade of evidence."""
+    """The price lists, and the powers of the chips' lines, with scope, source and grade of evidence."""
     from stl_deploy.verbs.listings import prices as list_them
 
     emit_json(list_them(say=console()), json)

@@ -20,7 +20,7 @@ from stl_deploy.runs.manifest import check_unchanged
 
 LATEX, CSV, BIB = "report.tex", "report.csv", "report.bib"
 KINDS = ("proved", "measured")
-"""How the cheapest ANN was found to be no less accurate."""
+"""Evidence that an ANN is no less accurate than the SNN."""
 _ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 _NEEDED = ("energy.json", "verify.json")
 _OF_AN_ANN = ("width", "accuracy", "streaming", "layer_by_layer")

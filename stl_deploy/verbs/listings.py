@@ -13,8 +13,9 @@ from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.units import between, folder_bytes, in_words
+from stl_deploy.energy.chips.lines import chip_powers
 from stl_deploy.energy.models.frontier import width_name
-from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.models.wording import number, si
 from stl_deploy.energy.paired import percent as fine_percent
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
@@ -168,13 +169,18 @@ def _against(ann: pretrained.CheapestAnn | None) -> str:
 
 
 def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
-    """List the price lists (JSON-ready)."""
-    lists = list_prices()
+    """List the price lists, then the powers of the chips' lines, whose scope is ``power`` (JSON-ready)."""
+    lists, powers = list_prices(), chip_powers()
     say.table(
         ["price list", "scope", "evidence", "year", "source"],
         [[p.name, p.scope, p.evidence, str(p.year), p.source] for p in lists],
     )
-    return [p.as_dict() for p in lists]
+    say.say()
+    say.table(
+        ["chip's line", "power", "evidence", "source"],
+        [[p["name"], si((p["watts"][0], p["watts"][1]), "W"), p["evidence"], p["source"]] for p in powers],
+    )
+    return [*(p.as_dict() for p in lists), *powers]
 
 
 def doctor(*, say: Console = QUIET) -> dict[str, Any]:
