@@ -80,7 +80,7 @@ class FrontierPoint:
 
 @dataclass(frozen=True)
 class Against:
-    """How many times the energy of one ANN an inference of the SNN costs."""
+    """Comparison of the SNN with one ANN: its energy of an inference over the ANN's."""
 
     ann: FrontierPoint
     streaming: float

@@ -10,6 +10,7 @@ from stl_deploy.energy.measure import measure_energy
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.energy import checked, energy
+from stl_deploy.verbs.listings import prices
 from tests.energy.nets import lif, linear, start
 from tests.energy.nets import program as spiking
 from tests.exporters.xylo.nets import chain, counts
@@ -87,3 +88,22 @@ def test_input_that_integers_cannot_take_is_a_reason() -> None:
 def test_what_up5k_surely_cannot_hold_is_said_at_once(outputs: int, inputs: int, reason: str) -> None:
     net = spiking(start((inputs,)), linear("a", "in", np.ones((outputs, inputs))), lif("lif1", "a", (outputs,)))
     assert reason in checked(net, np.ones((1, 1, inputs), np.float32)).refused["up5k"]
+
+
+def test_prices_list_the_power_of_every_line_with_its_source() -> None:
+    """Power times time is the line's energy without events; of UP5K all of it."""
+    powers = {row["name"]: row for row in prices() if row["scope"] == "power"}
+    rng = np.random.default_rng(0)
+    net, x = small(rng, 5, 3), (rng.random((6, 4, 8)) < 0.4).astype(np.float32)
+    report = energy(net, x, EnergyOptions())
+    lines = {line.chip: line for line in report.chips if line.latency is not None}
+    assert "up5k" in lines
+    assert set(lines) == set(powers) - {"xylo_audio2"}  # which cannot hold this network
+    for name, line in lines.items():
+        row, latency = powers[name], line.latency
+        assert latency is not None
+        assert row["source"] == line.source
+        standing = [line.floor or (0.0, 0.0), line.stepping or (0.0, 0.0)]
+        joules = line.total if line.floor is None else tuple(map(sum, zip(*standing, strict=True)))
+        if not name.startswith("stm32"):  # whose cycles have a range beside the power's
+            assert joules == pytest.approx([w * s for w, s in zip(row["watts"], latency, strict=True)])
