@@ -1,4 +1,4 @@
-"""What an energy report is made of besides the network and its counts."""
+"""Inputs of an energy report besides the network and its counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_PLACEMENT, _UNCHECKED = OnChip(), Checked()
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What an energy report is made of besides the network and its counts.
+    """Inputs of an energy report besides the network and its counts.
 
     prices: names of built-in lists, paths of ``.toml`` files, or lists. source: name of the counted network. twin:
     activity of a trained ANN of the same topology; without it, it is bounded. machine: what this machine used, to be
