@@ -28,12 +28,18 @@ _NO_PLACEMENT, _UNCHECKED = OnChip(), Checked()
 class Context:
     """Inputs of an energy report besides the network and its counts.
 
-    prices: names of built-in lists, paths of ``.toml`` files, or lists. source: name of the counted network. twin:
-    activity of a trained ANN of the same topology; without it, it is bounded. machine: what this machine used, to be
-    reported beside. chip: where the network's neurons stand, for lists that price messages and hops between cores.
-    checked: chips that cannot hold the network, and its clocks on UP5K, without which UP5K has no line. step_time: chip
-    to the seconds of one measured step, instead of the predicted one. notes: assumptions, one sentence each.
-    Raises InputError for step times that are no chip's or no seconds.
+    Attributes:
+        prices: Names of built-in price lists, paths of ``.toml`` files, or lists.
+        source: Name of the counted network.
+        twin: Activity of a trained ANN of the same topology; without it, its zeros are bounded.
+        machine: Energy measured on this machine, listed beside the model.
+        chip: Placement of the neurons, for lists that price messages and hops between cores.
+        checked: Chips that cannot hold the network, and its clocks on UP5K; without clocks, UP5K has no line.
+        step_time: Measured seconds of one time step by chip, instead of predicted ones.
+        notes: Assumptions, one sentence each.
+
+    Raises:
+        InputError: For step times of unknown chips, or that are not seconds.
     """
 
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES

@@ -210,18 +210,17 @@ def measure_energy(
 
     Args:
         program: A network.
-        x: Input; by the name of the Input where there are several.
+        x: Input; a mapping by Input name if there are several.
         input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
-        labels: ``[B]``; with them the spread over samples is also given for each class; per-step labels ``[B, T]`` give
-            no ratio.
-        margin: Percentage points that the SNN may be behind its twin and still count as equally accurate.
-        chunk: Samples run at a time, in each of ``processes`` processes.
+        labels: ``[B]``, for the spread over samples by class; per-step labels ``[B, T]`` give no ratio.
+        margin: Percentage points by which the SNN may be less accurate than its twin and still count as equal.
+        chunk: Samples per run in each of the ``processes`` processes.
         context: Fields of `stl_deploy.energy.context.Context`.
 
     Raises:
-        InputError: If x does not fit the network or contradicts the coding, or the twin is of another topology.
-        ConfigError: For a bad price list.
-        UnsupportedError: For a node of a kind that is not counted.
+        InputError: If x does not fit the network or contradicts the coding, or the twin has another topology.
+        ConfigError: For an invalid price list.
+        UnsupportedError: For a kind of node that cannot be counted.
     """
     made = Context(**context)
     require_taken(program, ALL_NODES - {Norm}, "energy")

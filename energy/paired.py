@@ -84,15 +84,15 @@ def check_margin(points: float) -> float:
 
 
 def compare(snn_right: Right, ann_right: Right, margin: float) -> Paired:
-    """Compare two networks whose decisions on the same samples are right or wrong.
+    """Compare two networks by the samples that each classifies correctly.
 
     Args:
-        snn_right: ``[B]``, whether the SNN decides each sample right.
-        ann_right: ``[B]``, of the ANN, in the same order.
+        snn_right: ``[B]``, whether the SNN is right on each sample.
+        ann_right: ``[B]``, the same for the ANN.
         margin: Share by which the SNN may be behind and still count as equal.
 
     Raises:
-        InputError: If they are not of the same samples, or there are none.
+        InputError: If the samples differ in number, or there are none.
 
     Example:
         >>> compare([True] * 9 + [False], [True] * 10, 0.005).verdict

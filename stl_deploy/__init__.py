@@ -1,4 +1,4 @@
-"""stl-deploy: from a spiking network with learned thresholds to neuromorphic hardware.
+"""stl-deploy: train, convert, verify and cost spiking neural networks.
 
     import stl_deploy as stl
 

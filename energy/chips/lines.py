@@ -129,16 +129,16 @@ def chip_lines(
 ) -> tuple[ChipLine, ...]:
     """Price one inference on every chip, then on the C target's microcontrollers, and on UP5K.
 
+    Networks with `uncounted` populations get a microcontroller's line only if step_times contains it.
+
     Args:
         program: The network.
         counts: Its counts.
         on_chip: Its placements on Loihi 1, if any.
         traffic: Messages over each placement.
-        step_times: Seconds of a measured step for each chip that has one, used instead of the predicted step.
-        checked: Chips that cannot hold the network, which get no line, and clocks on UP5K, without which UP5K has a
-            line only where step_times has it.
-
-    Networks with `uncounted` populations get a microcontroller's line only where step_times has it.
+        step_times: Measured seconds of a step by chip, instead of predicted ones.
+        checked: Chips that cannot hold the network and get no line, and clocks on UP5K; without clocks, UP5K has a line
+            only if step_times contains it.
 
     Raises:
         InputError: For an unknown chip, a time that is not positive, or a microcontroller's step that would need more

@@ -1,17 +1,20 @@
 """Price operations and memory of both sides under one dataflow.
 
-``per_event``: a weight is fetched for every event that uses it (for an ANN every MAC). ``per_step``: once per time
-step, or per event where those are fewer; an ANN's step is its inference. ``per_inference``: once, all time steps
-of a layer being worked through before the next layer; a layer in a loop, whose every step needs the one before, is
-fetched once per step all the same. Sums in ``memory``: every addition reads and writes its
-potential (an ANN: its partial sum). In ``registers``: the sum of one step stays beside the adder, and a state is read
-and written once per step; with ``per_inference`` it stays there through all steps.
+Weights are fetched:
 
-An input is read once by each layer and walks its fan-out on both sides. A spike is written to a queue once by who sends
-it, an activation once where the sums of its layers meet. A state that nothing moves between inputs (an integrator's) is
-touched only where input arrives. A layer with so many zero weights that indexed storage is smaller is stored so; then
-its zero weights are neither fetched nor added, on both sides. Widths: weights and activations as the list's weights,
-sums and states as its accumulator.
+- ``per_event``: for every event that uses them (in an ANN, every MAC);
+- ``per_step``: once per time step, or per event if those are fewer; an ANN's step is its inference;
+- ``per_inference``: once, with all time steps of a layer processed before the next layer; layers in a loop need the
+  previous step and are fetched once per step.
+
+Sums are kept in ``memory``: every addition reads and writes its potential (in an ANN, its partial sum). Or in
+``registers``: the sum of one step stays beside the adder, and a state is read and written once per step; with
+``per_inference`` it stays there through all steps.
+
+On both sides each layer reads an input once and walks its fan-out. The sender writes a spike to a queue once, and an
+activation is written once, after its sums. A state that is constant between inputs (an integrator's) is accessed only
+when input arrives. Layers with enough zero weights use indexed storage; their zero weights are neither fetched nor
+added. Weights and activations have the list's weight width, sums and states its accumulator's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Price lists: what one operation, event or second costs, from whom, and how well that is known.
+"""Price lists: the cost of one operation, event or second, with source and uncertainty.
 
-One TOML file per hardware in ``prices/``; a user's own file has the same form::
+One TOML file per hardware in ``prices/``; your own files have the same form::
 
     title = "45 nm, 32-bit float"
     scope = "arithmetic"       # arithmetic | marginal | all-in | application
@@ -14,17 +14,18 @@ One TOML file per hardware in ``prices/``; a user's own file has the same form::
     mac = { value = 4.6, unit = "pJ" }
     dram = { value = [1300, 2600], unit = "pJ/64bit", note = "a range" }
 
-A price may carry its published standard deviation, ``sigma``, in the unit of the price. A list whose evidence
-is ``measured`` or ``calibrated`` says it for every price that is no range: a number, or "not published".
+A price may have a published standard deviation ``sigma`` in its own unit. Lists with evidence ``measured`` or
+``calibrated`` need it for every price that is not a range: a number, or "not published".
 
-**Scopes.** ``arithmetic``: the adders and multipliers alone. ``marginal``: what one more event costs
-on a chip that is running. ``all-in``: a chip's whole energy divided by its events, at one operating
-point; nothing may be added to it. ``application``: power and energy of a whole task; prices no count.
-Each scope has its own terms, so that prices of different meaning cannot stand in one list.
+**Scopes**, each with its own terms, so that different kinds of price never mix in one list:
 
-``weight_bits`` and ``accumulator_bits`` (32 if left out) say how wide the operands are that the list
-prices; they decide how many bits a memory access moves. ``numbers`` is ``integer`` (the default) or ``float``.
-``on_chip_bytes`` (1 MiB if left out): a memory larger than that is DRAM.
+- ``arithmetic``: adders and multipliers alone.
+- ``marginal``: one more event on a running chip.
+- ``all-in``: a chip's whole energy divided by its events, at one operating point; nothing may be added.
+- ``application``: power and energy of a whole task; no price per count.
+
+**Widths**: ``weight_bits`` and ``accumulator_bits`` (default 32) of the priced operands determine the bits of a memory
+access. ``numbers`` is ``integer`` (default) or ``float``. Memories above ``on_chip_bytes`` (default 1 MiB) are DRAM.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _WIDEST_INPUT = 2**31 - 1
 def run_file(file: NetxFile, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
     """Run a netx file bit for bit as Lava's CPU simulation does, every sample from rest.
 
-    Outputs stand in the input's time frame: the step of latency that Lava adds per layer is taken out.
+    Outputs are in the input's time frame: the step of latency that Lava adds per layer is removed.
 
     Args:
         file: The network.

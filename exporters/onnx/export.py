@@ -40,17 +40,22 @@ def export_onnx(
 ) -> tuple[Path, ...]:
     """Write ``program`` as ONNX, checked by onnx.checker in full mode; return the files written.
 
-    form: ``sequence`` takes ``[T, B, *shape]`` for each Input node and gives ``[T, B, *shape]`` for each Output
-    node, T and B free; ``step`` takes and gives one time step ``[B, *shape]``, with every state an input
-    ``state__<node>__<kind>`` and an output ``next__<node>__<kind>``. Tensors have their NIR node's name.
-    precision: of the synapses. ``exact`` adds up in float64 and rounds once, as ``run(..., double=True)`` does: for
-    weights on no grid. ``int8`` keeps weights as 8 bits: the file computes what `to_int8` makes of the Program.
-    ``integer`` multiplies spikes and planes of 8 bits where that gives the bits of ``float32`` (see `planes`).
-    record: every spiking node's spikes are outputs ``spikes__<node>`` too.
-    provenance: kept in the metadata (source file, its hash). external_above: bytes of weights above which
-    they go to a file beside the model.
-    Raises InputError for an unknown form or precision, a graph without weights in int8 or sums in integers, or a folder
-    that cannot be written; UnsupportedError for a delay too long to be kept.
+    Tensors have the names of their NIR nodes.
+
+    Args:
+        form: ``sequence``: ``[T, B, *shape]`` for each Input and Output node, T and B free. ``step``: one time step
+            ``[B, *shape]``, every state an input ``state__<node>__<kind>`` and an output ``next__<node>__<kind>``.
+        precision: Of the synapses. ``exact`` adds in float64 and rounds once, like ``run(..., double=True)``, for
+            weights off the grid. ``int8`` stores 8-bit weights: the file computes `to_int8` of the Program. ``integer``
+            multiplies spikes by 8-bit planes where that gives the bits of ``float32`` (see `planes`).
+        record: Add outputs ``spikes__<node>`` for every spiking node.
+        provenance: Metadata to store (source file, its hash).
+        external_above: Bytes of weights above which they go to a file beside the model.
+
+    Raises:
+        InputError: For an unknown form or precision, int8 without weights, ``integer`` without integer sums, or a
+            folder that cannot be written.
+        UnsupportedError: For a delay that is too long.
     """
     if form not in get_args(Form):
         raise InputError(f"expected an ONNX form, {' or '.join(get_args(Form))}; found {form!r}")

@@ -1,14 +1,13 @@
-"""Emit memoryless nodes. Sums see T·B samples at once.
+"""Emit memoryless nodes, which process T·B samples at once.
 
-A runtime may carry what follows a convolution or matrix product into it: a scale into the weights, an
-addition into the sum. That rounds differently (ONNX Runtime 1.32 merges Conv and Mul, and then a seventh of the
-values differ). In the sequence form the reshape back to ``[T, B, ...]`` stands between. Where there is no time
-axis `_settle` does: a lower bound at the least float32, which changes no finite value, which no optimiser may
-drop, and which fuses into the product for nothing.
+Runtimes may fuse what follows a convolution or matrix product: a scale into the weights, an addition into the sum. That
+rounds differently (ONNX Runtime 1.32 merges Conv and Mul, which changes a seventh of the values). In the sequence form
+the reshape back to ``[T, B, ...]`` prevents it. Without a time axis `_settle` does: a lower bound at the smallest
+float32, which changes no finite value, which optimisers may not drop, and which fuses into the product at no cost.
 
-Pooling is a depthwise convolution with ones: exact for integers (an average pool times the window
-size is not: 49·(1/49) ≠ 1), and measured as fast as MaxPool on the CPU; slices and additions took 4 times
-as long, a reduction over reshaped windows twice, LpPool 15 times.
+Pooling is a depthwise convolution with ones: exact for integers (an average pool times the window size is not:
+49·(1/49) ≠ 1), and measured as fast as MaxPool on the CPU. Slices and additions took 4 times as long, a reduction over
+reshaped windows twice, LpPool 15 times.
 """
 
 from __future__ import annotations

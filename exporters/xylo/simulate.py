@@ -1,17 +1,17 @@
-"""Simulate the chip in integers, bit for bit: SynSense Xylo Audio 2, Audio 3 and IMU.
+"""Simulate SynSense Xylo Audio 2, Audio 3 and IMU in integers, bit for bit.
 
-Each state has 16 bits and is 0 at first. ``sat`` keeps a value within them; ``decay(a, k)`` is ``a >> k`` rounded down,
-but 1 where that is 0 and a > 0, so that both signs end at 0. One step of a hidden neuron::
+States have 16 bits and start at 0. ``sat`` limits a value to 16 bits; ``decay(a, k)`` is ``a >> k`` rounded down, but 1
+if that is 0 and a > 0, so that both signs reach 0. One step of a hidden neuron::
 
-    i  = sat(i + w·2^shift), spike by spike    channels in order, then the hidden spikes of the step before, in order
+    i  = sat(i + w·2^shift), spike by spike    channels in order, then the previous step's hidden spikes, in order
     i  = i - decay(i, dash_syn)                before it acts
     dv = sat(int16(-decay(v, dash_mem)) + Σ i)
     dv = sat(dv + bias);  v = sat(v + dv)
     n  = spikes lent by aliases;  while v >= θ and n < 31:  n += 1,  v -= θ
     the neuron's alias gets n more spikes, up to 31: before its own last line if its number is higher, else after it
 
-An output does the same with the hidden spikes of the step before and a cap of 1. Agrees in every spike, v and i with
-xylosim 0.1.3 (module v2), SynSense's simulator, which Rockpool's tests hold equal to the chip.
+An output does the same with the previous step's hidden spikes and a cap of 1. Every spike, v and i equals xylosim 0.1.3
+(module v2), SynSense's simulator, which Rockpool's tests compare with the chip.
 """
 
 from __future__ import annotations

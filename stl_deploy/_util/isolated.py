@@ -46,15 +46,15 @@ def isolated(
     """Call ``reader(path, *arguments)`` in the worker process.
 
     Args:
-        reader: A function of a module, found again by name.
+        reader: Module-level function, looked up by name in the worker.
         path: The untrusted file.
-        arguments: Further arguments, as JSON can hold them.
+        arguments: Further JSON-compatible arguments.
         what: Expected kind of file, as in "an AEDAT 4 file".
-        memory: Bytes that the reader may allocate beyond what is there when it starts.
-        seconds: Processor time that it may take, counted anew after each call of `progress`.
+        memory: Bytes that the reader may allocate beyond the worker's own.
+        seconds: Allowed processor time, reset by each call of `progress`.
 
     Returns:
-        The reader's result. Arrays are read-only.
+        The reader's result, with read-only arrays.
 
     Raises:
         InputError: If the reader raises one, crashes, or exceeds a limit.

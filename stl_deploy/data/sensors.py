@@ -27,19 +27,19 @@ Counts = NDArray[np.uint8]
 
 
 def encode_axes(x: NDArray[Any], unit: float, *, most: int = MOST) -> Counts:
-    """Encode changes of values as spike counts: a spike for each ``unit`` that a value moves.
+    """Encode changes of values as spike counts: one spike for each ``unit`` of change.
 
     Args:
-        x: Signal ``[..., T, axes]``. The first step is the level that changes are counted from.
-        unit: Change that one spike stands for, in the unit of x.
-        most: Spikes of a channel in a step; the excess comes in later steps.
+        x: Signal ``[..., T, axes]``. Changes count from the first step's level.
+        unit: Change per spike, in the unit of x.
+        most: Maximum spikes of a channel in a step; the excess follows in later steps.
 
     Returns:
-        ``[..., T, 2·axes]``: channel 2a counts the rises of axis a, channel 2a + 1 its falls. The first value plus
-        unit·(rises − falls) up to a step is within one unit of the signal, unless ``most`` held it back.
+        ``[..., T, 2·axes]``: channel 2a counts the rises of axis a, channel 2a + 1 its falls. At every step, the first
+        value plus unit·(rises − falls) is within one unit of the signal, unless ``most`` limited the spikes.
 
     Raises:
-        InputError: For a unit or signal that is none.
+        InputError: For an invalid unit or signal.
 
     Example:
         >>> encode_axes(np.array([[0.0], [0.25], [-0.1]]), 0.1).tolist()
@@ -67,23 +67,23 @@ def encode_bands(
     high: float | None = None,
     most: int = MOST,
 ) -> Counts:
-    """Encode sound as spike counts of its bands: band-pass filters, rectified, integrate and fire.
+    """Encode sound as spike counts per frequency band: band-pass filter, rectify, integrate and fire.
 
     Args:
-        x: Waveform ``[..., samples]``; samples beyond a multiple of ``steps`` are left out.
-        rate: Samples a second.
-        steps: T, how many steps the waveform is cut into.
-        unit: Mean rectified signal of a step that one spike stands for; the remainder counts in later steps.
-        bands: Channels; Butterworth filters of second order between edges spaced evenly in their logarithm.
+        x: Waveform ``[..., samples]``; samples beyond a multiple of ``steps`` are dropped.
+        rate: Samples per second.
+        steps: T, the number of steps that the waveform is divided into.
+        unit: Mean rectified signal of a step per spike; the remainder carries over to later steps.
+        bands: Channels: second-order Butterworth filters between logarithmically spaced edges.
         low: Lowest edge in Hz.
         high: Highest edge in Hz, below half of the rate (default: 0.4 of the rate).
-        most: Spikes of a channel in a step; the excess is lost, as in a full counter.
+        most: Maximum spikes of a channel in a step; the excess is lost, as in a full counter.
 
     Returns:
         ``[..., T, bands]``.
 
     Raises:
-        InputError: For edges, a unit or a signal that are none.
+        InputError: For invalid edges, unit or signal.
     """
     from scipy.signal import butter, sosfilt
 

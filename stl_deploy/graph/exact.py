@@ -1,17 +1,14 @@
-"""Proof that every backend computes the same bits: the exact grid.
+"""Prove that every backend computes the same bits: the exact grid.
 
-Float32 holds every multiple of 2^-f whose magnitude is at most 2^(24-f), where f is at most 149 (finer
-multiples are below its least number) and the magnitude below 2^128. If all weights, biases and inputs of a
-layer are multiples of a power of two, and the sum of the magnitudes of all its terms fits, then every
-partial sum, in any order, with or without fused multiply-add, is exact - so any two libraries that add the
-terms up agree bit for bit. What follows the sums, the neuron's step, is a fixed list of elementwise
-float32 operations and agrees by IEEE 754.
+Float32 holds every multiple of 2^-f up to a magnitude of 2^(24-f), for f up to 149 and magnitudes below 2^128. If a
+layer's weights, biases and inputs are multiples of a power of two and the sum of all magnitudes fits, every partial sum
+is exact in any order, with or without fused multiply-add. So any two libraries that add these terms agree bit for bit.
+The neuron's step is a fixed list of elementwise float32 operations and agrees by IEEE 754.
 
-The proof is of sums of the layer's own terms, in any order. It says nothing of algorithms that form other
-sums: Winograd and FFT convolutions (so NNPACK's, which torch uses where oneDNN is off), reduced-precision
-products (TF32, bfloat16), and libraries that flush numbers below 2^-126 to zero.
+Algorithms that form other sums are not covered: Winograd and FFT convolutions (including NNPACK's, which torch uses
+without oneDNN), reduced precision (TF32, bfloat16), and libraries that flush numbers below 2^-126 to zero.
 
-The proof is made on the Program itself, so it holds for what is in the file, whoever rounded it.
+The proof reads the Program itself, so it holds for the file's weights, whoever rounded them.
 """
 
 from __future__ import annotations

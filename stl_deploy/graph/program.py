@@ -1,18 +1,15 @@
-"""The Program: a network in discrete time, ready to be run, exported, or counted.
+"""The Program: a network in discrete time, the one representation that every target reads.
 
-A Program is an ordered tuple of plain frozen dataclasses with resolved shapes and
-numpy arrays. Every target reads it; nothing after `lower` sees a NIR node or a
-dialect. Shapes are those of one sample at one time step; arrays that carry time
-are ``[T, B, *shape]``.
+A Program is an ordered tuple of frozen dataclasses with resolved shapes and numpy arrays. NIR nodes and dialects end in
+`lower`. Shapes are of one sample at one time step; arrays with time are ``[T, B, *shape]``. `Norm`, `MaxPool`,
+`Concat` and `Gather` have no NIR node: passes remove nodes that a target's Format does not list in ``takes``. During
+passes, weights and biases may be float64.
 
-**What a node computes.** Its input ``x`` is the sum of its sources, added left to right in float32; a `Concat` takes
-each source by itself. A source with ``delay`` d carries the value of d steps ago (0 before that).
+**Node input.** ``x`` is the sum of the sources, added left to right in float32; a `Concat` keeps its sources apart. A
+source with ``delay`` d carries the value of d steps ago (0 before that).
 
-A Program holds more than NIR: `Norm`, `MaxPool`, `Concat` and `Gather` have no NIR node. A pass removes nodes that a
-target lacks; a Format says which nodes it ``takes``. While passes run, weights and biases may be float64.
-
-**What a neuron computes**, each line one float32 operation per element, lines left out
-where the field is None (this order is the contract that every backend keeps)::
+**Neuron step.** Each line is one float32 operation per element, in this order on every backend. Lines whose field is
+None are left out::
 
     i  = syn.decay·i + syn.gain·x          synapse rule "euler"
     i  = (i + syn.gain·x)·syn.decay        synapse rule "exp_add"
@@ -21,18 +18,17 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = v + offset
     v  = v − θ·s[t−1]                      reset "subtract_delayed"
     v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract_now"
-    v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
+    v  = v_reset where s[t−1] > 0          reset "value_delayed": input of that step is lost
     v  = max(v, v_min)
-    a  = ρ·a + jump·s[t−1]                 adaptation: θₐ = θ + a stands for θ in the comparison
+    a  = ρ·a + jump·s[t−1]                 adaptation: compare with θₐ = θ + a instead of θ
     s  = v > θ, v >= θ, or min(max(q(v/θ), 0), cap), q(u) = trunc(u), floor(u + ½), or u rounded, halves to even
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
-The output is ``s``; a neuron without a threshold puts out ``v``. States start at
-``v_start`` (0 if None), i = 0, s = 0, a = 0, for every sample. With reset "none" a spike changes
-nothing. With adaptation a spike subtracts θ, or θₐ as it is when that is subtracted (`Adaptation`).
-"snntorch_subtract_now" is snnTorch with ``reset_delay=False``, which fires again only where v passes 2·θ while
-more than θ is left of it.
+The output is ``s``, or ``v`` without a threshold. Every sample starts at ``v_start`` (0 if None), i = 0, s = 0, a = 0.
+With reset "none" a spike changes nothing. With adaptation a spike subtracts θ or θₐ (`Adaptation`).
+"snntorch_subtract_now" is snnTorch with ``reset_delay=False``: while more than θ is left of v, a neuron fires again
+only above 2·θ.
 """
 
 from __future__ import annotations

@@ -53,19 +53,19 @@ def quantise(
     host: bool = False,
     reference: Program | None = None,
 ) -> IntegerModel:
-    """Choose the integers of each population, one after the other, by spike agreement with the Program.
+    """Choose the integers of each population in turn, by spike agreement with the Program.
 
     Args:
         program: The network to quantise.
         calibration: Real input ``[T, B, *shape]`` on the grid of 1/input_scale; some hundred samples are enough.
-        input_scale: Real input times this is integers.
-        largest: Magnitude that the input never exceeds (None: calibration's, at least 1/input_scale).
-        hardware: Target hardware (default: thresholds of each neuron's own in sums that do not wrap).
-        host: Leave the nodes behind the last spikes to the host (`split_host`).
-        reference: The network whose spikes are the goal, of the same populations (default: ``program``).
+        input_scale: Factor from real input to integers.
+        largest: Upper bound of the input's magnitude (None: calibration's, at least 1/input_scale).
+        hardware: Target hardware (default: a threshold per neuron, sums that do not wrap).
+        host: Leave nodes behind the last spikes to the host (`split_host`).
+        reference: Network with the same populations whose spikes are the goal (default: ``program``).
 
     Raises:
-        UnsupportedError: For nodes that integers cannot hold.
+        UnsupportedError: For nodes that integers cannot represent.
         InputError: For input off the grid.
     """
     hardware, reference = hardware or Hardware(), reference or program

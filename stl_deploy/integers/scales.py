@@ -1,15 +1,15 @@
 """Generate candidates for one layer in integers, scaling weights, bias and threshold together.
 
-A row (a neuron of a dense layer, a channel of a conv layer) may be multiplied by any s > 0 if its threshold
-is too: spikes stay the same but for rounding. The three forms choose the rows' scales:
+Multiplying a row (a neuron of a dense layer, a channel of a conv layer) and its threshold by the same s > 0 changes no
+spike except by rounding. Three forms choose the rows' scales:
 
 - ``folded``: s = K/θ of the row, so that one threshold serves the whole population (netx's documented contract);
 - ``per-layer``: one s = K/mean(θ) and one threshold: learned differences between thresholds are lost;
-- ``per-neuron``: each row as large as 8 bits hold, thresholds in an array (Lava's CPU simulation only).
+- ``per-neuron``: each row uses the full 8 bits, thresholds in an array (Lava's CPU simulation only).
 
-**Comparison.** Lava fires where v > vth with vth whole and v in 64ths; the model fires where v >= θ. With
-t = s·θ, ``vth = ceil(t) − 1`` is exact for whole v. A leaking v has fractions: v > m is v >= m + 1/64, so for K just
-above a whole m, ``vth = m`` is exact for those. Both kinds of K are candidates; spikes on calibration data decide.
+**Comparison.** Lava fires where v > vth with integer vth and v in 64ths; the model fires where v >= θ. With t = s·θ,
+``vth = ceil(t) − 1`` is exact for integer v. A leaking v has fractions: v > m is v >= m + 1/64, so for K just above an
+integer m, ``vth = m`` is exact. Both kinds of K are candidates; spikes on calibration data decide.
 """
 
 from __future__ import annotations

@@ -6,14 +6,15 @@
     cap above 1: the fewest s with v − 64·drop·s <= 64·threshold, at most cap;  v = v − 64·drop·s
     adaptation: s = v > 64·threshold + a;  a = tz(a·(4096 − decay) / 4096) + 64·jump·s
 
-tz rounds toward zero. The integers are held as floats, in which numpy is fastest, and the result is exact. In
-float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most before tz), 64·a below 2^32. float32 is used
-where u keeps nothing and v keeps a power of two or nothing. There 64·a, its wrap by 2^24, and 64·bias are multiples of
-64, exact below 2^30; scaling v by a power of two loses nothing; and what then arrives at v comes to less than 2^24,
-so exact, or it is rounded to a number past v's limit, and v is put at its limit as it would be for the exact one.
+tz rounds toward zero. Integers are held as floats, which numpy computes fastest, without loss:
 
-That is Loihi's accumulator. With the wide one, u stops at its limits instead of wrapping, both limits lie higher (see
-`stl_deploy.integers.net.Accumulator`), and float32 is used only where bounds keep v below 2^24.
+- float64: no number reaches 2^53, since u and v are below 2^24 (at most times 4096 before tz) and 64·a below 2^32.
+- float32 only where u keeps nothing, and v keeps nothing or a power of two. Then 64·a, its wrap by 2^24, and 64·bias
+  are multiples of 64, exact below 2^30, and scaling v by a power of two is lossless. The new v is either below 2^24,
+  thus exact, or rounded to a number beyond v's limit, and saturates like the exact one.
+
+This is Loihi's accumulator. In the wide one, u saturates instead of wrapping, and both limits are higher
+(`stl_deploy.integers.net.Accumulator`); float32 is used only where bounds keep v below 2^24.
 """
 
 from __future__ import annotations

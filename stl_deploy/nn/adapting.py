@@ -25,14 +25,20 @@ Subtracts = Literal["baseline", "adapted"]
 class ALIF(LIF):
     """A LIF population whose threshold rises by ``jump`` with each spike and decays back by ``adaptation_decay``.
 
-        alif = ALIF((64,), threshold=1.0, adaptation_decay=0.95, jump=0.2)
-        spikes = alif(currents)                     # [T, B, 64] from rest
-        spikes, state = alif.step(current, state)   # one step; state [3, B, 64]: potential, a, last spikes
+    Args:
+        adaptation_decay: ρ in [0, 1).
+        jump: At least 0.
+        subtracts: Amount that a soft reset subtracts: the ``baseline`` θ or the ``adapted`` threshold θ + a.
 
-    adaptation_decay: ρ in [0, 1). jump: at least 0. subtracts: amount that a soft reset subtracts, the ``baseline`` θ
-    or the ``adapted`` threshold θ + a. Other options as for `LIF`, except synapse_decay and multi_spike.
+    Other options as for `LIF`, except synapse_decay and multi_spike.
 
-    Raises InputError for a decay out of range, and as `LIF`.
+    Raises:
+        InputError: For a decay out of range, and as `LIF`.
+
+    Examples:
+        >>> alif = ALIF((64,), threshold=1.0, adaptation_decay=0.95, jump=0.2)
+        >>> spikes = alif(currents)  # [T, B, 64], from rest
+        >>> spikes, state = alif.step(current, state)  # one step; state [3, B, 64]: potential, a, last spikes
     """
 
     def __init__(

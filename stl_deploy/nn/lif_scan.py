@@ -5,18 +5,15 @@ Forward, with u the membrane before and r after the reset, per step t::
     u[t] = β·r[t−1] + x[t];   s[t] = 1 where u[t] >= θ else 0
     r[t] = (1 − s[t])·u[t], the hard reset;   or u[t] − θ·s[t], the soft one
 
-Each multiply, add and comparison is an operation of its own, so that no compiler contracts
-β·r + x and every backend gets the same bits. Backward through time, with g the surrogate
-derivative at u − θ and ∂ for the gradient of the loss::
+Multiply, add and comparison are separate operations: no compiler contracts β·r + x, and all backends get the same bits.
+Backward, with g the surrogate derivative at u − θ and ∂ the gradient of the loss::
 
     ∂r[t] = β·∂u[t+1];   ∂x = ∂u;   ∂β = Σ ∂u[t]·r[t−1]
     hard:   ∂s[t] += −u[t]·∂r[t];   ∂u[t] = (1 − s[t])·∂r[t] + g·∂s[t];   ∂θ = −Σ g·∂s
     soft:   ∂s[t] += −θ·∂r[t];      ∂u[t] = ∂r[t] + g·∂s[t];              ∂θ = −Σ g·∂s − Σ s·∂r
 
-Where the reset is detached, the spike in it counts as a constant and adds nothing to ∂s. The θ that a soft reset
-subtracts is no constant, so −Σ s·∂r stays, as it does in snnTorch and SpikingJelly.
-
-One trace of u is kept per layer; spikes, r and g are recomputed from it.
+A detached reset treats its spike as a constant and adds nothing to ∂s. The θ that a soft reset subtracts is still
+differentiated (−Σ s·∂r), as in snnTorch and SpikingJelly. Only u is stored per layer; spikes, r and g are recomputed.
 """
 
 from __future__ import annotations

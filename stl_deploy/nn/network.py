@@ -40,15 +40,16 @@ class Network(nn.Module):
 
     Built from ``config.network``, ``config.neuron`` and ``config.train.mode``; weights are drawn from torch's global
     generator. Layers are named by kind and count: conv1, norm1, lif1, pool1, ..., linear1, vote. In mode ``ann`` every
-    LIF is a ReLU of the same name, but for the last: the readout is linear, as in any classifier (behind a ReLU, whole
-    classes die in training, and the baseline would be a straw man). The mode decides what learns:
+    LIF is a ReLU of the same name except the last: the readout is linear, as in any classifier (with a ReLU, whole
+    classes die in training and the baseline would be unfair). The mode decides what learns:
 
-    - ``stl`` everything; ``ann`` everything;
-    - ``sl`` all but the thresholds;
-    - ``tl`` the thresholds alone. Weights, biases, batch norm's scale and shift and decays stay as drawn; batch norm's
-      running statistics still follow the data, for they are measured, not learned.
+    - ``stl``, ``ann``: everything;
+    - ``sl``: everything but thresholds;
+    - ``tl``: thresholds only. Weights, biases, decays and batch norm's scale and shift stay as drawn; batch norm's
+      running statistics still follow the data.
 
-    Raises ConfigError, naming the layer's index and the shapes, where the layers do not fit together.
+    Raises:
+        ConfigError: If layers do not fit together; names the layer's index and the shapes.
     """
 
     def __init__(self, config: RunConfig, input_shape: Shape, classes: int) -> None:

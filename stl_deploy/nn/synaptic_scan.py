@@ -1,4 +1,4 @@
-"""Scan neurons with a synaptic current or several spikes a step over time, and its gradient.
+"""Scan neurons with a synaptic current or several spikes per step over time, with the gradient.
 
 Forward, per step t, with i the current and v the membrane (without a synapse i is x)::
 
@@ -7,12 +7,12 @@ Forward, per step t, with i the current and v the membrane (without a synapse i 
     s[t] = min(max(trunc(u/θ), 0), cap)         cap 1: 1 where u >= θ
     v[t] = u[t] − θ·s[t], the soft reset;   or u[t]·(1 − s[t]), the hard one (cap 1 alone)
 
-Each multiply, add and comparison is an operation of its own, so that every backend gets the same bits. In the backward
-pass a staircase (cap above 1) has the slope of u/θ where 0.3 < u/θ < cap + 0.7, else 0; with cap 1 the derivative is
-the population's surrogate at u − θ. Both flow through the reset, unless it is detached.
+Multiply, add and comparison are separate operations, so every backend gets the same bits. Backward, a staircase (cap
+above 1) has the slope of u/θ where 0.3 < u/θ < cap + 0.7, else 0; cap 1 uses the population's surrogate at u − θ. Both
+flow through the reset unless it is detached.
 
-numba runs the scan where it is there (`stl_deploy.nn.fused.synaptic_kernels`), torch elsewhere; gradients are the same
-but for the order of sums over samples.
+numba runs the scan if installed (`stl_deploy.nn.fused.synaptic_kernels`), else torch; gradients differ only by the
+order of sums over samples.
 """
 
 from __future__ import annotations

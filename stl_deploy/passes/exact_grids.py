@@ -1,18 +1,14 @@
-"""Power-of-two grids for weights and biases, chosen so that float32 sums are exact (see `graph.exact`).
+"""Choose power-of-two grids for weights and biases on which float32 sums are exact (see `graph.exact`).
 
-For one layer: inputs are multiples of 2^-p with magnitude at most X; each output adds up the terms w·x and the
-bias. With weights and bias on the grid 2^-k every partial sum is a multiple of 2^-(k+p), and none is larger than
-M = max over outputs of X·Σ|w| + |b|. All are exact in float32 if M ≤ 2^(24−k−p). `finest_exact_grid` takes the
-finest such k.
+Let a layer's inputs be multiples of 2^-p with magnitude at most X. With weights and biases on the grid 2^-k, every
+partial sum is a multiple of 2^-(k+p), at most M = max over outputs of X·Σ|w| + |b|. All are exact in float32 if
+M ≤ 2^(24−k−p). `finest_exact_grid` takes the finest such k. Numbers whose sums are already exact stay: integer weights
+for an input in 256ths may be multiples of 256, and their biases of 1.
 
-Numbers whose sums are exact as they are stay so: whole weights for an input in 256ths may be multiples of 256, and
-their biases of 1.
-
-The pass goes through the Program in running order. Where the grid of what arrives is known, float64 weights are
-rounded; float32 ones are taken for rounded. Spikes are a grid by themselves; input is one if the metadata declare it.
-A layer that no such grid keeps as fine as 8 bits do stays as it is, without exact sums: `check` reports it.
-The weights that a dense population's own spikes come back through are rounded together with those before it, as their
-terms make one sum.
+The pass visits the Program in running order. Where the incoming grid is known, float64 weights are rounded; float32
+ones count as rounded. Spikes are a grid; input is one if the metadata declare it. A layer keeps its weights, without
+exact sums, if no grid holds them as finely as 8 bits do; `check` reports it. A dense population's recurrent weights are
+rounded together with its feed-forward ones, since their terms add up in one sum.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Merge average (and sum) pooling into the weights behind or before it, for targets that hold no graded sums.
+"""Merge average (and sum) pooling into adjacent weights, for targets without graded sums.
 
-Pooling is linear, so pooling and the layer after it are one layer. Of a pool with window k and stride t and a
-convolution with weights w, stride s, dilation d and padding p:
+Pooling is linear, so a pool and the next layer are one layer. For a pool with window k and stride t, and a convolution
+with weights w, stride s, dilation d and padding p:
 
     y[o] = Σ_i w[i] · (1/n) Σ_{u<k} x[(o·s + i·d − p)·t + u − q]
 
-which is a convolution with stride s·t, padding p·t + q and weights w[i]/n at place i·d·t + u (added up where windows
-overlap). With p > 0 the pool's own edges must be those of the input: t = k, q = 0 and no row left over. A dense
-layer behind a flattened pool becomes a dense layer of the pool's input. Both are equal in real arithmetic, and in
-float32 where n is a power of two and no windows overlap.
+This is a convolution with stride s·t, padding p·t + q and weights w[i]/n at place i·d·t + u (added up where windows
+overlap). With p > 0 the pool must tile its input: t = k, q = 0 and no remainder. A dense layer behind a flattened pool
+becomes a dense layer of the pool's input. Both are equal in real arithmetic, and in float32 if n is a power of two and
+windows do not overlap.
 
-A pool without padding that pools the sums of a convolution goes into that: a convolution with stride s·t, its own
-padding, bias b·Σ1/n and weights w[i]/n at place i·d + u·s. Its output has the pool's size, for
-⌊(⌊A/s⌋ - (k-1))/t⌋ = ⌊(A - (k-1)·s)/(s·t)⌋, where A is what the input has beyond the convolution's window.
+A pool without padding over the sums of a convolution merges into that convolution: stride s·t, its own padding, bias
+b·Σ1/n and weights w[i]/n at place i·d + u·s. The output size is the pool's, because
+⌊(⌊A/s⌋ - (k-1))/t⌋ = ⌊(A - (k-1)·s)/(s·t)⌋, where A is the input beyond the convolution's window.
 """
 
 from __future__ import annotations

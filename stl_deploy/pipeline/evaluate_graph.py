@@ -36,16 +36,20 @@ def evaluate_graph(
 ) -> GraphEvaluation:
     """Run all of ``data`` and return accuracy and differing spikes.
 
-    data: a torch DataLoader or any iterable of batches ``(x, labels)``, or a torch Dataset of samples ``(x, label)``,
-    which is batched. A batch is read as ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
-    labels (``time`` decides where both do), or as static samples ``[B, *shape]``, shown ``steps`` times; a captured
-    module is given it in the layout that it takes. One that loops over time itself is given ``[B, *shape]``.
-    input_grid: graph and module are given multiples of 2^-input_grid. backend: further runs of the same data, as
-    `SpikingGraph.simulate` names them, or paths of artifacts; a backend's integers are chosen on the graph's sample,
-    else on the first batch.
-    Raises InputError for data without labels, an empty set, an unknown backend, and batches that do not fit the network
-    or are off the grid that the graph declares; UnsupportedError where a backend's target cannot hold the network,
-    ToolError where a tool is missing.
+    Args:
+        data: A torch DataLoader or other iterable of batches ``(x, labels)``, or a torch Dataset of samples
+            ``(x, label)``. Batches are ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
+            labels (``time`` decides if both do), or static samples ``[B, *shape]``, presented ``steps`` times. A
+            captured module receives its own layout, ``[B, *shape]`` if it loops over time itself.
+        input_grid: Round the input of graph and module to multiples of 2^-input_grid.
+        backend: Further runs of the same data: names as in `SpikingGraph.simulate`, or paths of artifacts. A backend's
+            integers are chosen on the graph's sample, else on the first batch.
+
+    Raises:
+        InputError: For data without labels, an empty set, an unknown backend, and batches that do not fit the network
+            or are off the graph's declared grid.
+        UnsupportedError: If a backend's target does not support the network.
+        ToolError: If a tool is missing.
     """
     backends = _Backends(net, [backend] if isinstance(backend, str | Path) else list(backend), input_grid)
     right = module_right = samples = 0

@@ -48,11 +48,11 @@ def papers(
         latex: Whether to write a table, ``report.tex``.
         bib: Whether to write BibTeX of the prices' sources, ``report.bib``.
         csv_file: Whether to write every number, ``report.csv``.
-        output: Where to (default: the folder of a single run).
-        say: Where progress goes.
+        output: Folder for the files (default: the folder of a single run).
+        say: Prints progress.
 
     Raises:
-        InputError: For a folder that is no finished run, or several runs without ``output``.
+        InputError: For an unfinished run, or several runs without ``output``.
     """
     if output is None and len(runs) != 1:
         raise InputError(f"several runs: expected a folder for their table; found none; give {option('output', 'DIR')}")

@@ -1,12 +1,12 @@
 """Identify one step of a core, by its arithmetic, as a neuron of the Program.
 
-Let H be the potential one step ago, S the spike then, and e the currents that arrive. With S fixed, every known
-neuron's potential is affine in H and e::
+Let H be the potential and S the spike one step ago, and e the input currents. With S fixed, the potential of every
+supported neuron is affine in H and e::
 
-    h = a₀·H + g₀·e + k₀   where no spike was        h = a₁·H + g₁·e + k₁   after a spike
+    h = a₀·H + g₀·e + k₀   without a spike        h = a₁·H + g₁·e + k₁   after a spike
 
-so a few evaluations give all numbers, for each neuron of the population, however the code is written. They are those of
-a neuron of the Program (decay a₀, gain g₀, constant k₀) if one of these holds:
+A few evaluations determine these coefficients for each neuron, however the code is written. They describe a Program
+neuron (decay a₀, gain g₀, constant k₀) in one of these cases:
 
     none               a₁ = a₀, g₁ = g₀, k₁ = k₀
     subtract           a₁ = a₀, g₁ = g₀, k₁ - k₀ = -a₀·θ
@@ -14,7 +14,7 @@ a neuron of the Program (decay a₀, gain g₀, constant k₀) if one of these h
     value              a₁ = 0,  g₁ = g₀, k₁ - k₀ = a₀·v_reset
     value_delayed      a₁ = 0,  g₁ = 0,  k₁ = v_reset
 
-Where the code compares what a reset leaves once more, H is that, S whether it is above the threshold (`at_once`).
+If the code compares the potential after the reset again, H is that potential and S its comparison (`at_once`).
 """
 
 from __future__ import annotations

@@ -82,15 +82,21 @@ def train(
 ) -> TrainResult:
     """Train ``config`` in ``run_dir``; with ``resume`` continue from its checkpoint (or the start without one).
 
-    data: the configuration's dataset, if it is loaded already. loaded: called with the dataset before training
-    begins; opened: when nothing can refuse the run any more and what an older one left is gone, in the first process
-    alone; progress: with each epoch's record; batch: see `stl_deploy._util.training_progress`; curves: whether
-    curves.svg is drawn, which may take longer than a small net's training.
-    On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
+    On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is restored.
 
-    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, for a folder that another
-    process writes into, and with ``resume`` for a model without its checkpoint; DivergedError (the last checkpoint is
-    kept) if the loss or a weight becomes NaN or infinite.
+    Args:
+        data: The configuration's dataset, if already loaded.
+        loaded: Called with the dataset before training begins.
+        opened: Called in the first process once the run can no longer be refused and an older run's files are deleted.
+        progress: Called with each epoch's record.
+        batch: See `stl_deploy._util.training_progress`.
+        curves: Whether to draw curves.svg, which may take longer than training a small net.
+
+    Raises:
+        InputError: For invalid data or checkpoints, a folder in use by another process, or ``resume`` of a model
+            without its checkpoint.
+        ConfigError: For a configuration that does not fit the data.
+        DivergedError: If the loss or a weight becomes NaN or infinite; the last checkpoint is kept.
     """
     config = complete_run(config)
     with distributed.together():

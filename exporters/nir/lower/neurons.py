@@ -1,18 +1,17 @@
 """Lower NIR neurons to Program neurons: from time constants to one step.
 
-With k = dt/τ, computed in the precision the file stores τ in (as the frameworks do):
+With k = dt/τ, in the precision of the stored τ (as in the frameworks):
 
 - LI, LIF, ``euler``: v ← (1−k)·v + k·r·x + k·v_leak
 - LI, LIF, ``exp``:   v ← a·v + x + (1−a)·v_leak with a = e^(−k)
-- gain ``one_minus_decay``: x is scaled by 1 minus the decay in either, and by nothing else
+- gain ``one_minus_decay``: in both, x is scaled by 1 minus the decay only
 - I, IF:              v ← v + dt·r·x (or r·x)
 - CubaLI, CubaLIF:    i ← (1−k_syn)·i + k_syn·w_in·x, then as LIF on i (``euler``);
                       i ← (1−k_syn)·i + w_in·x, then as LIF on i (``jump``);
                       i ← (i + w_in·x)·a_syn, v ← a_mem·v + i (``exp_add``)
 
-A gain within two units in the last place of 1 is taken for 1: writers store r = τ/dt to make it 1, and the product of
-the rounded numbers misses it by a unit. If τ and r are both infinite (snnTorch writes β = 1 this way), there is no leak
-and the gain is 1, as the writer meant.
+A gain within two units in the last place of 1 becomes 1, because writers store r = τ/dt and the rounded product can
+miss 1 by a unit. Infinite τ and r (snnTorch's β = 1) mean no leak and a gain of 1.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
 """Fake-quantised layers: Loihi's integers in torch, with straight-through gradients.
 
-A network of these computes what Lava's CPU simulation computes for the netx file made of it, and where skips or graded
-values keep it off netx, what its C computes (rules: `stl_deploy.integers.step`), and trains in real numbers.
-Synapses put out integers divided by a power of two, the layer's unit, which loses nothing and keeps thresholds
-near 1, where the surrogate is wide enough. For a layer at scale s, with trained weight W, bias b, one log-threshold ρ
-per row and one threshold τ for the population::
+Such a network computes the same as Lava's CPU simulation of its netx file, or, with skips or graded values that netx
+does not support, as its C export (rules: `stl_deploy.integers.step`), while its parameters train in real numbers.
+Synapses output integers divided by the layer's unit, a power of two; this is lossless and keeps thresholds near 1,
+inside the surrogate's width. For a layer of scale s with trained weight W, bias b, one log-threshold ρ per row and one
+threshold τ per population::
 
     w = clip(round(s·W·e^−ρ), ±127);  bias = clip(round(s·b·e^−ρ), ±4095);  K = clip(round(unit·τ), 1, 2^17 − 1)
     v[t] = saturate(tz(v[t−1]·kept/4096) + 64·(wrap(Σ w·x[t]) + bias));  a spike where v > 64·K;  v is then 0
 
-e^−ρ is a row's threshold moved into its weights, so that one K serves the population while each row's own threshold
-still learns. Several layers that reach one population share s, e^−ρ and the bias: w is each one's own, Σ is over all.
-Where x is real input or an average, the integers that it is a multiple of are summed, and s has the multiple.
-round, clip of the threshold and wrap pass gradients as if they were not there (straight-through estimator, Bengio et
-al. 2013, arXiv 1308.3432); the spike has the network's surrogate at (v/64 − K)/unit.
+e^−ρ folds a row's threshold into its weights: the population has one K while each row's threshold still learns. Layers
+that feed one population share s, e^−ρ and the bias, each with its own w, and Σ covers all of them. Real or averaged
+input is summed in multiples of its unit, which s includes. Rounding, the threshold's clip and the wrap use
+straight-through gradients (Bengio et al. 2013, arXiv 1308.3432); the spike has the network's surrogate at (v/64 −
+K)/unit.
 
-In training mode a population is an ordinary `LIF` at a threshold just above K, so that it runs in the fast blocks:
-fractions of v below 1/64 are kept and v does not saturate. Evaluation follows the rules to the bit.
+In training mode a population is an ordinary `LIF` with a threshold just above K, which runs in the fast blocks:
+fractions of v below 1/64 are kept and v does not saturate. Evaluation is bit-exact.
 """
 
 from __future__ import annotations

@@ -26,16 +26,16 @@ from stl_deploy.nn.program_module import ProgramModule
 class QuantisedGraph(ProgramModule):
     """A network in integers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
 
-    In training mode gradients reach every weight and threshold (see `fake_quant`); in eval mode spikes are those of the
-    integers.
+    In training mode gradients reach every weight and threshold (see `fake_quant`); in eval mode the spikes equal the
+    integers'.
 
     Args:
-        program: What integers and `stl_deploy.integers.qat.network` can hold.
-        calibration: Input ``[T, B, *shape]`` that the first integers are chosen on.
+        program: Network that integers and `stl_deploy.integers.qat.network` can represent.
+        calibration: Input ``[T, B, *shape]`` for choosing the initial integers.
         host: Whether netx holds the program, so that the host computes its readout.
 
     Raises:
-        UnsupportedError: If integers or these layers cannot hold the program, by node.
+        UnsupportedError: If integers or these layers cannot represent a node.
         InputError: For input off the program's grid.
     """
 

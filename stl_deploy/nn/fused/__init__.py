@@ -1,15 +1,14 @@
 """The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba.
 
-The first block also convolves the network's input from its events, as does a dense layer of the input.
+The first block, and a dense layer of the input, also compute their weighted sums from the input's events.
 
-`stl_deploy.nn.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the
-other in torch, and so do neurons with a soft reset, which the blocks do not have. Spikes and gradients are the same but
-for the rounding of batch norm and of what is summed from events.
+`stl_deploy.nn.network.Network` uses it if `ready` allows. Otherwise (CUDA, no numba, soft resets) layers run one after
+the other in torch. Spikes and gradients differ only by the rounding of batch norm and of sums over events.
 
 `plan` finds the blocks; `block` and, with the input's convolution, `input_convolution` are differentiable functions;
-`passes` runs `kernels` over all samples on the threads of `sample_threads`; `vectors` are what kernels are written in,
-and `compile` keeps them on disk. Under `winograd_allowed`, convolutions between blocks take fewer multiplications
-(`winograd`). Where compilation fails in any way, `ready` says no, with one warning.
+`passes` runs `kernels` over all samples on the threads of `sample_threads`; kernels are written with `vectors`, and
+`compile` caches them on disk. Under `winograd_allowed`, convolutions between blocks need fewer multiplications
+(`winograd`). If compilation fails, `ready` returns False, with one warning.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Batch norm, LIF scan, max pooling and their gradients in one pass over memory each, compiled by numba.
+"""Batch norm, LIF scan, max pooling and their gradients, each in one pass over memory, compiled by numba.
 
-A map is worked on in strips, runs of whole image rows (windows of rows, where there is pooling) that stay in the cache
-from step to step: ``x[T, B, M]`` is channels-last, M = height·width·channels, and ``strip`` numbers of it are one. What
-holds for a channel is tiled to a strip. Currents, spikes and their gradients are float32, float64, or bfloat16 as the
-uint16 of its bits; potentials are float32 or float64. Every function works on the samples ``first <= b < last`` alone
-and releases the GIL; sums over samples come back as one part per call, so that the caller adds them in a fixed order,
-however many threads there are.
+A map is processed in strips of whole image rows (of pooling windows, if any) that stay in the cache from step to step:
+``x[T, B, M]`` is channels-last with M = height·width·channels, and a strip has ``strip`` numbers. Per-channel values
+are tiled to a strip. Currents, spikes and their gradients are float32, float64, or bfloat16 stored as uint16;
+potentials are float32 or float64. Every function handles the samples ``first <= b < last``, releases the GIL, and
+returns sums over samples as one part per call; the caller adds the parts in a fixed order for any number of threads.
 
-The convolution of a network's input can be part of the pass: currents are then made strip by strip where they are
-needed, from the events of the input, its numbers other than 0, and never written to memory; nor are their gradients.
+The input's convolution can be part of the pass: currents are computed strip by strip from the input's events (its
+non-zero values); neither they nor their gradients are written to memory.
 
-The scan is that of `stl_deploy.nn.lif_scan`: multiply, add and compare are operations of their own, so the spikes are
-those of the torch path bit for bit where there is no batch norm. Neurons are worked on by vectors
-(`stl_deploy.nn.fused.vectors`); other loops are long and touch few arrays: LLVM vectorises a loop only if few pairs of
-arrays could overlap, and numba copies a slice to a slice slowly."""
+The scan is that of `stl_deploy.nn.lif_scan`: multiply, add and compare are separate operations, so without batch norm
+the spikes equal the torch path's bit for bit. Neurons are processed in vectors (`stl_deploy.nn.fused.vectors`). Other
+loops are long and touch few arrays: LLVM vectorises a loop only if few pairs of arrays could overlap, and numba copies
+slices slowly.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Ready-made models: trained weights that ship with the package, each with a card and its ANN twin.
 
     card("digits").accuracy  # on the test split, with its 95 % interval
-    card("digits").energy.quoted.snn_over_ann  # how many times its ANN twin it costs, modelled
+    card("digits").energy.quoted.snn_over_ann  # SNN cost in ANN twins, modelled
 
 A model is a folder ``<name>/`` of ``card.json``, ``config.yaml``, ``metrics.jsonl``, ``model.safetensors`` and, for the
 twin (the same network with ReLU, trained by the same recipe), ``twin.yaml`` and ``twin.safetensors``. Weights were
-rounded after training, to 8 bits with a scale for each output or, the older ones, to float16; everything on the card is
-of the rounded ones (``python -m benchmarks.ready_made`` made them). Cards are read without torch; `unpacking.unpack`
-writes a run folder.
+rounded after training, to 8 bits with a scale per output or, in older models, to float16; all numbers on the card
+are of the rounded weights (made by ``python -m benchmarks.ready_made``). Cards are read without torch;
+`unpacking.unpack` writes a run folder.
 """
 
 from __future__ import annotations
@@ -66,17 +66,22 @@ class CheapestAnn:
 
 @dataclass(frozen=True)
 class Energy:
-    """Result of ``stl-deploy energy`` for weights and twin, on the test samples that ``run NAME --pretrained`` takes.
+    """Result of ``stl-deploy energy`` for weights and twin, on the test samples of ``run NAME --pretrained``.
 
-    Counted, exact, under the names of the energy JSON's ``totals``: synops_AC, synops_MAC and spikes, summed over all
-    steps of ``samples`` samples; ann_macs_exact: the twin's dense MACs for the same. active_fraction: the share of them
-    whose input is not zero; spike_rate: spikes per neuron and step.
-    Modelled (label), to four digits: snn_over_ann, how many times its twin the network costs, least and most over every
-    dataflow, price list and published model, the twin's zeros counted as in ``quoted``, streaming; break_even: at which
-    spikes ``quoted`` would be 1, in words; narrower_anns: how many narrower ANNs were trained beside the twin;
-    proved_ann: the cheapest of them all that is proved no less accurate, to within half a point (95 %); measured_ann:
-    the cheapest that measured no less accurate, proved or not; None without any. prices: the lists of the grid, each
-    with its source.
+    Counts are exact and modelled values rounded to four digits.
+
+    Attributes:
+        synops_AC, synops_MAC, spikes: As in the energy JSON's ``totals``, over all steps of ``samples`` samples.
+        ann_macs_exact: The twin's dense MACs for the same samples.
+        active_fraction: Share of those MACs whose input is not zero.
+        spike_rate: Spikes per neuron and step.
+        snn_over_ann: Lowest and highest cost of the SNN in twins, over every dataflow, price list and published model,
+            the twin's zeros counted as in ``quoted``, streaming.
+        break_even: Spike rate at which ``quoted`` would be 1, in words.
+        narrower_anns: Number of narrower ANNs trained beside the twin.
+        proved_ann: The cheapest ANN proved no less accurate, to within half a point (95 %), or None.
+        measured_ann: The cheapest ANN that measured no less accurate, proved or not, or None.
+        prices: The grid's price lists, each with its source.
     """
 
     samples: int
