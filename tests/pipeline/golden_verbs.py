@@ -45,9 +45,53 @@ CALLS = (
     "simulate DIR/net.nir --input DIR/x.npz --backend nobody -o DIR/n.npz",
     "export DIR/net.nir --to onx -o DIR/n.onnx",
     "exprot DIR/net.nir",
+    "capture DIR/module.py:Net --input DIR/x.npz --time first -o DIR/captured.nir --json",
+    "capture DIR/module.py:Nobody --input DIR/x.npz -o DIR/n.nir --json",
+    "capture DIR/module.py:Net --input DIR/wide.npz -o DIR/n.nir --json",
+    "train DIR/tiny.yaml -o DIR/trained --json",
+    "train DIR/tiny.yaml -o DIR/trained --json",
+    "train DIR/tiny.yaml --set train.epoch=2 -o DIR/n --json",
+    "run DIR/tiny.yaml -o DIR/whole --no-lava --no-twin --no-frontier --json",
+    "run nobody -o DIR/n --json",
+    "eval DIR/whole --json",
+    "quantise DIR/whole -o DIR/q --epochs 1 --json",
+    "quantise DIR/whole -o DIR/n --weight-bits 9 --json",
+    "quantise DIR/net.nir -o DIR/n --json",
+    "report DIR/whole --json",
+    "report DIR/net.nir --input DIR/x.npz -o DIR/page --json",
+    "report DIR/trained --latex --json",
 )
-KEYS_ONLY = ("energy",)
-"""Verbs whose numbers follow price lists: only the keys of their JSON are recorded."""
+TRAINED = ("train", "run", "eval", "quantise", "report")
+"""Verbs whose numbers come from training: only the keys of their JSON, and their text without numbers, are recorded."""
+KEYS_ONLY = ("energy", *TRAINED)
+"""Besides, a verb whose numbers follow price lists: only the keys of its JSON are recorded."""
+_TINY = """
+dataset: {name: digits, T: 4, test_fraction: 0.2}
+network:
+  - {kind: flatten}
+  - {kind: linear, features: 24}
+  - {kind: lif}
+  - {kind: linear, features: 20}
+  - {kind: lif}
+  - {kind: vote, population: 2}
+train: {epochs: 2, lr: 0.01, device: cpu}
+"""
+_MODULE = """
+import numpy as np
+import stl_deploy as stl
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        first, last = stl.LIF((6,), decay=0.5, threshold=0.75), stl.LIF((3,), threshold=0.5)
+        super().__init__(nn.Linear(8, 6), first, nn.Linear(6, 3), last)
+        drawn = np.random.default_rng(7)
+        with torch.no_grad():
+            for layer in (self[0], self[2]):
+                for value in layer.parameters():
+                    value.copy_(torch.from_numpy(drawn.integers(-8, 16, value.shape) / 8))
+"""
 
 
 def network() -> Program:
@@ -74,8 +118,11 @@ def outcomes(folder: Path) -> dict[str, Any]:
     write_nir(to_graph(network()).graph, folder / "net.nir")
     rng = np.random.default_rng(6)
     np.savez(folder / "x.npz", x=rng.integers(0, 2, (12, 5, 8)).astype(np.float32), y=np.arange(5) % 3)
+    np.savez(folder / "wide.npz", x=np.zeros((12, 5, 9), np.float32))
+    (folder / "tiny.yaml").write_text(_TINY)
+    (folder / "module.py").write_text(_MODULE)
     found = {}
-    for call in CALLS:
+    for number, call in enumerate(CALLS):
         before = set(folder.rglob("*"))
         out, err, code = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -83,12 +130,15 @@ def outcomes(folder: Path) -> dict[str, Any]:
                 main(call.replace("DIR", str(folder)).split())
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
-        short = call.split()[0] in KEYS_ONLY
+        verb = call.split()[0]
         contents = json.loads(out.getvalue()) if out.getvalue() else None
-        found[call] = {
+        lines = [_masked(line.rstrip(), folder) for line in err.getvalue().splitlines()]
+        if verb in KEYS_ONLY:
+            lines = _numberless(lines) if verb in TRAINED or code else []
+        found[f"{number}: {call}"] = {
             "code": code,
-            "json": _keys(contents) if short else _masked(contents, folder),
-            "text": [] if short else [_masked(line.rstrip(), folder) for line in err.getvalue().splitlines()],
+            "json": _keys(contents) if verb in KEYS_ONLY else _masked(contents, folder),
+            "text": lines,
             "files": sorted(str(path.relative_to(folder)) for path in set(folder.rglob("*")) - before),
         }
     return found
@@ -110,6 +160,12 @@ def _masked(value: Any, folder: Path) -> Any:
         text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
         return re.sub(r"\b\d[\d.,]* (s|ms|kB|KiB|MB|MiB|B|bytes)\b", r"# \1", text)
     return value
+
+
+def _numberless(lines: list[str]) -> list[str]:
+    """Return each paragraph on one line, since wraps follow the lengths of its numbers; of the energy, its name."""
+    text = re.sub(r"\nenergy .*", "\nenergy", "\n".join(lines).replace("\n          ", " ")).replace("+cpu", "")
+    return [re.sub(r"  +", " ", re.sub(r"\d+([.,]\d+)*", "#", line)) for line in text.splitlines()]
 
 
 def _keys(value: Any) -> Any:

@@ -16,6 +16,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return outcomes(Path(tmp_path_factory.mktemp("golden")))
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [f"{number}: {call}" for number, call in enumerate(CALLS)])
 def test_a_verb_leaves_what_was_recorded(call: str, found: dict[str, Any]) -> None:
     assert found[call] == GOLDEN[call]
