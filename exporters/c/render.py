@@ -66,8 +66,8 @@ def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
     shape, readout = plan.graph.output.shape, about.readout
     if about.per_step:
         readout = Readout("last", readout.population)
-    if readout.start:
-        return None  # whoever reads the outputs leaves steps out
+    if readout.start or readout.each:
+        return None  # the reader of the outputs leaves steps out, or applies the softmax
     if len(shape) != 1 or shape[0] % readout.population or shape[0] // readout.population < 2:
         return None
     votes = "" if readout.population == 1 else f" of votes, sums of {readout.population} outputs,"

@@ -25,7 +25,7 @@ class Readout:
     over_time: mean, sum, maximum or last of the T steps, or ``first``: T less the step of the first output above 0,
     and of those in one step the greater scores higher (0 where none is); None: every step is put out as it is.
     population: number of neighbouring outputs whose mean is one score (a vote); 1: no vote.
-    then: operation over the classes at the end; None: nothing.
+    then: operation over the classes at the end; None: nothing. each: the same operations, in each step.
     start: the first step that counts (a burn-in of so many steps); negative: so many steps at the end count.
 
         Readout("mean", population=10)(y)  # [T, B, 100] -> [B, 10]
@@ -35,13 +35,15 @@ class Readout:
     population: int = 1
     then: Then | None = None
     start: int = 0
+    each: Then | None = None
 
     def __post_init__(self) -> None:
         if self.over_time not in (None, *get_args(OverTime)):
             accepted = ", ".join(get_args(OverTime))
             raise InputError(f"readout: expected over time {accepted}, or None (every step); found {self.over_time!r}")
-        if self.then not in (None, *get_args(Then)):
-            raise InputError(f"readout: expected then {', '.join(get_args(Then))}, or None; found {self.then!r}")
+        for key, operation in (("then", self.then), ("each", self.each)):
+            if operation not in (None, *get_args(Then)):
+                raise InputError(f"readout: expected {key} {', '.join(get_args(Then))}, or None; found {operation!r}")
         if not isinstance(self.population, int) or self.population < 1:
             raise InputError(f"readout: expected an integer population from 1; found {self.population!r}")
         if not isinstance(self.start, int) or isinstance(self.start, bool):
@@ -53,11 +55,7 @@ class Readout:
         Raises InputError where the features are no multiple of ``population``.
         """
         scores = _over_time(self.votes(y), self.over_time)
-        if self.then is not None:
-            shifted = scores - scores.max(axis=-1, keepdims=True)
-            logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-            scores = logs if self.then == "log_softmax" else np.exp(logs)
-        return np.asarray(scores, np.float32)
+        return np.asarray(scores if self.then is None else _normalised(scores, self.then), np.float32)
 
     def decide(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the class of each sample ``[B]``; without a rule over time the steps' scores are added up."""
@@ -73,11 +71,13 @@ class Readout:
         return first
 
     def votes(self, y: NDArray[Any]) -> NDArray[Any]:
-        """The score of each step that counts ``[T, B, ..., classes]``: means over ``population`` neighbours.
+        """The score of each step that counts ``[T, B, ..., classes]``: ``each``, means over ``population`` neighbours.
 
         Raises InputError where the features are no multiple of ``population``, or no step counts.
         """
         votes = np.asarray(y)[self.first_step(len(y)) :]
+        if self.each is not None:
+            votes = _normalised(votes.astype(np.float64), self.each)
         if self.population == 1:
             return votes
         if votes.shape[-1] % self.population:
@@ -96,7 +96,14 @@ class Readout:
         votes = "" if self.population == 1 else f" of votes of {self.population} neurons"
         if self.start:
             steps += f" from step {self.start} on" if self.start > 0 else f", the last {-self.start} steps"
-        return steps + votes + ("" if self.then is None else f", then {self.then}")
+        each = "" if self.each is None else f" of each step's {self.each}"
+        return steps + votes + each + ("" if self.then is None else f", then {self.then}")
+
+
+def _normalised(scores: NDArray[Any], operation: Then) -> NDArray[Any]:
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.asarray(logs if operation == "log_softmax" else np.exp(logs))
 
 
 def _over_time(votes: NDArray[Any], rule: OverTime | None) -> NDArray[Any]:
@@ -132,7 +139,7 @@ def readout_of(metadata: Mapping[str, Any]) -> Readout:
         unknown = sorted(set(declared) - {field.name for field in fields(Readout)})
         if unknown:
             raise InputError(
-                f"graph metadata: expected readout keys over_time, population, then, start; found '{unknown[0]}'"
+                f"graph metadata: expected readout keys over_time, population, then, start, each; found '{unknown[0]}'"
             )
         return Readout(**declared)
     return Readout(metadata["decision"]) if "decision" in metadata else Readout()

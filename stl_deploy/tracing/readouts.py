@@ -71,6 +71,9 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
         node = inner[0]
     rule, taken = found
     each, start = _all_steps(taken, nodes, steps)
+    normalised = None if tail else _THEN.get(each[0].name)
+    if normalised is not None:
+        each = tuple(node.args[0] for node in each)
     if tail and rule == "max":
         raise _no_form(last)
     if rule == "sum" and _shifts(tail):
@@ -83,7 +86,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
         rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)
     divides = rule == "mean" and node.name != "time_mean"
     made = tuple(_at_step(tail, term, nodes) for term in each)
-    return Ending(made, Readout(rule, population, then, start), None, divides)
+    return Ending(made, Readout(rule, population, then, start, normalised), None, divides)
 
 
 def _all_steps(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[tuple[Node, ...], int]:

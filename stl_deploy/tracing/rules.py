@@ -323,7 +323,8 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
     if timed:
         over = {"sum": "time_sum", "mean": "time_mean", "amax": "time_max", "max": "time_max"}.get(op.name)
         if over is None:
-            raise refuse(f"unsupported readout over time: '{op.name}'", op)
+            remedy = "return what it reads, [T, B, ...] at every step, and apply it to that"
+            raise refuse(f"unsupported readout over time: '{op.name}'; {remedy}", op)
         nodes = (unroller.untimed(over, None, tuple(nodes), {}, nodes[0].layout, dtype, op.place),)
         if keep:
             shown = list(nodes[0].layout)

@@ -61,7 +61,11 @@ class Unroller:
         if value not in self.flows:
             if not value.constant:
                 assert value.op is not None
-                raise refuse(f"output {value.index + 1} of '{value.op.name}' has no form in a spiking graph", value.op)
+                raise refuse(
+                    f"output {value.index + 1} of '{value.op.name}' has no form in a spiking graph; return what "
+                    f"'{value.op.name}' reads, [T, B, ...] at every step, and apply it to that",
+                    value.op,
+                )
             self.flows[value] = self.constant(value.tensor())
         return self.flows[value]
 

@@ -47,7 +47,7 @@ def test_who_never_spikes_is_not_first() -> None:
         ({"over_time": "median"}, "expected over time mean, sum, max, last, first, or None"),
         ({"then": "tanh"}, "readout: expected then softmax, log_softmax, or None; found 'tanh'"),
         ({"population": 0}, "expected an integer population from 1; found 0"),
-        ({"votes": 3}, "expected readout keys over_time, population, then, start; found 'votes'"),
+        ({"votes": 3}, "expected readout keys over_time, population, then, start, each; found 'votes'"),
     ],
 )
 def test_wrong_declarations(wrong, sentence) -> None:
@@ -60,3 +60,12 @@ def test_features_that_are_no_multiple_of_the_population() -> None:
         InputError, match="expected outputs of a multiple of 3 features, the readout's population; found 4"
     ):
         Readout("mean", 3)(Y)
+
+
+def test_the_softmax_of_each_step_is_summed() -> None:
+    y = np.log([[[1.0, 3.0]], [[1.0, 1.0]]])
+    np.testing.assert_allclose(Readout("sum", each="softmax")(y), [[0.75, 1.25]], rtol=1e-6)
+    np.testing.assert_allclose(Readout("mean", each="log_softmax")(y), [np.log([0.125, 0.375]) / 2], rtol=1e-6)
+    assert Readout("sum", each="softmax").decide(y).tolist() == [1]
+    assert str(Readout("sum", each="softmax")) == "sum over time of each step's softmax"
+    assert Readout(**Readout("sum", each="softmax").as_dict()) == Readout("sum", each="softmax")

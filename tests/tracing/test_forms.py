@@ -132,6 +132,12 @@ def net_with(end: Callable[[nn.Module, Tensor], Tensor]) -> Net:
         (lambda head, y: functional.linear(y.sum(0), head.weight), "sum over time"),
         (lambda head, y: functional.log_softmax(head(y).max(0).values, dim=-1), "max over time, then log_softmax"),
         (lambda head, y: head(y).softmax(-1), "every step, then softmax"),
+        (lambda head, y: head(y).softmax(-1).sum(0), "sum over time of each step's softmax"),
+        (
+            lambda head, y: sum(functional.log_softmax(head(s), -1) for s in y) / len(y),
+            "mean over time of each step's log_softmax",
+        ),
+        (lambda head, y: head(y)[3:].softmax(-1).mean(0), "mean over time from step 3 on of each step's softmax"),
         (lambda head, y: functional.avg_pool1d(y.mean(0)[:, None], 4)[:, 0], "mean over time"),
     ],
 )

@@ -398,9 +398,9 @@ class Ragged(Plain):
         return [y[:, : 1 + t % 3] for t, y in enumerate(super().forward(x))]
 
 
-class SoftmaxOfEachStep(Plain):
+class DoubledSoftmaxOfEachStep(Plain):
     def forward(self, x: Tensor) -> Any:
-        return super().forward(x).softmax(-1).mean(0)
+        return 2 * super().forward(x).softmax(-1).mean(0)
 
 
 class WeightsOfSteps(Plain):
@@ -461,7 +461,7 @@ def exported() -> nn.Module:
         (SpikesOfBothStepsInALoop, "reads spikes of several steps in a loop"),
         (ResetsTo, r"ResetsTo.reset\(\), which should bring the model to rest, fails: TypeError: .* give reset="),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
-        (SoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
+        (DoubledSoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
         (WeightsOfSteps, "found weights times a signal in 'mm', which mixes time steps or samples"),
         (Ones, "expected signals or zeros to be concatenated; found other constants; add them as a bias"),
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),

@@ -194,9 +194,13 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
         lambda net, x: net.leave(spikes(net.enter(x)).sum(0)),
         "take the mean over time in place of the sum",
     ),
-    "softmax of each step": (
-        lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0),
+    "softmax of each step, doubled": (
+        lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0) * 2,
         "return what it reads, and apply it to that",
+    ),
+    "the first spike by a minimum": (
+        lambda net, x: torch.where(spikes(net.enter(x)) > 0, torch.arange(len(x)).view(-1, 1, 1), len(x)).amin(0),
+        r"unsupported readout over time: 'amin'; return what it reads, \[T, B, ...\] at every step",
     ),
     "steps shown twice": (
         lambda net, x: spikes(net.enter(x.repeat_interleave(2, 0))),
@@ -213,6 +217,14 @@ def test_a_refusal_says_what_to_change(name: str) -> None:
     body, remedy = REMEDIES[name]
     with pytest.raises(CaptureError, match=rf"^test_written_otherwise\.py:\d+: .*{remedy}"):
         stl.capture(Net(body), numbers(8, 4, 6))
+
+
+def test_the_remedy_for_the_first_spike_leads_on() -> None:
+    model, x = Net(lambda net, x: spikes(net.enter(x))), numbers(8, 4, 6)
+    y = stl.capture(model, x).simulate(x.numpy()).y
+    first = np.where((y > 0).any(0), (y > 0).argmax(0), len(y))
+    own = model(x).detach() > 0
+    np.testing.assert_array_equal(first, torch.where(own.any(0), own.float().argmax(0), len(x)).numpy())
 
 
 @pytest.mark.parametrize("padding", [(0, 2), (1, 1)])

@@ -4,14 +4,19 @@
 the layer: `weights`, `norms`, `pools`, `shapes`, `elementwise` and `thresholds` hold them.
 """
 
+from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layers.builder import Builder, Layers
 from stl_deploy.tracing.layers.kinds import KINDS
+from stl_deploy.tracing.refractory import explained
 from stl_deploy.tracing.steps import Steps
 
 
 def to_layers(steps: Steps) -> Layers:
     """Return the LayerGraph of one step; raise CaptureError, with the line, for parts without a form in it."""
-    return Builder(steps, KINDS).build()
+    try:
+        return Builder(steps, KINDS).build()
+    except CaptureError as error:
+        raise explained(error, steps) from None
 
 
 __all__ = ["Layers", "to_layers"]

@@ -1,0 +1,72 @@
+"""Recognise refractory counters, to refuse them by name: no node of a Program rests for some steps after a spike.
+
+A counter is a state that spikes alone drive. Without spikes it moves by 1 in each step, towards the level at which the
+neuron may fire again, or away from the last spike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.segments import strongly_connected
+from stl_deploy.tracing.evaluation import Evaluation, Unknown
+from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.steps import Signal, Steps
+from stl_deploy.tracing.thresholds import is_elementwise
+
+_COUNTS = (7.0, 6.0, 5.0)
+"""Values of a state from which a counter goes to the next smaller or larger integer."""
+
+
+def explained(error: CaptureError, steps: Steps) -> CaptureError:
+    """Return a refusal that names the refractory counter of a step, if it has one; else the given refusal."""
+    counter = next(_counters(steps), None)
+    if counter is None:
+        return error
+    where = counter.node.place
+    return CaptureError(
+        "a neuron counts steps after its spike and rests meanwhile (a refractory time), for which the network has no "
+        "node; leave the counter out, or let a spike raise the threshold, which adapts in its place: b = rho * b + s, "
+        f"v > theta + beta * b (stl.ALIF){in_module(where)}",
+        line=where.line or error.line,
+    )
+
+
+def _counters(steps: Steps) -> Iterator[Signal]:
+    """Yield the state of each counter."""
+    inner = [signal for signal in steps.signals if is_elementwise(signal)]
+    number = {signal: str(i) for i, signal in enumerate(inner)}
+    reads = {
+        number[s]: [number[r.signal] for r in s.reads() if r.signal in number and r.signal.node.name not in COMPARES]
+        for s in inner
+    }
+    for group in strongly_connected(list(reads), reads):
+        members = {inner[int(key)] for key in group}
+        carried = {r.signal for s in members for r in s.reads() if r.lag == 1 and r.signal in members}
+        if len(carried) == 1 and _counts(state := carried.pop(), members):
+            yield state
+
+
+def _counts(state: Signal, members: set[Signal]) -> bool:
+    """Return whether a state moves by 1 in each step without spikes, and reads nothing but comparisons."""
+
+    def after(value: float) -> float:
+        def given(signal: Signal, lag: int) -> Tensor | None:
+            if signal is state and lag == 1:
+                return torch.tensor(value, dtype=torch.float64)
+            if signal.node.name in COMPARES and (lag or not any(ref.signal in members for ref in signal.reads())):
+                return torch.zeros((), dtype=torch.bool)
+            return None
+
+        return float(Evaluation(given)(state, 0).double().flatten()[0])
+
+    try:
+        moved = {after(value) - value for value in _COUNTS}
+    except (Unknown, CaptureError, RuntimeError, TypeError):
+        return False
+    return moved in ({-1.0}, {1.0})

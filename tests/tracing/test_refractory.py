@@ -1,0 +1,117 @@
+"""Refractory counters are refused by their line however they are written, and the remedy leads on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+N = 3
+Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def ignores_input(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rest = torch.clamp(rest - 1, min=0)
+    v = 0.9 * v + current * (rest == 0).float()
+    spikes = (v > 1).float()
+    return spikes, v * (1 - spikes), torch.where(spikes > 0, torch.full_like(rest, N), rest)
+
+
+def fires_only_at_rest(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    v = 0.9 * v + current
+    spikes = ((v > 1) & (rest <= 0)).float()
+    return spikes, v - spikes, torch.where(spikes.bool(), torch.tensor(float(N)), (rest - 1).clamp(min=0))
+
+
+def is_held_at_zero(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    v = (0.9 * v + current) * (rest == 0).float()
+    spikes = (v > 1).float()
+    return spikes, v * (1 - spikes), torch.relu(rest - 1) + N * spikes
+
+
+def as_norse_does(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mask = rest > 0
+    moved = 0.9 * v + current
+    fired = (moved > 1).float()
+    v = torch.where(mask, v, (1 - fired) * moved)
+    spikes = torch.where(mask, torch.zeros_like(fired), fired)
+    return spikes, v, (1 - spikes) * torch.relu(rest - mask.float()) + spikes * N
+
+
+def counts_since_the_spike(current: Tensor, v: Tensor, since: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    since = since + 1
+    v = 0.9 * v + current
+    spikes = ((v > 1) & (since > N)).float()
+    return spikes, v * (1 - spikes), since * (1 - spikes)
+
+
+def multiplies_a_gate(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    gate = (rest < 0.5).float()
+    v = 0.9 * v + current
+    spikes = (v > 1).float() * gate
+    return spikes, v - spikes, torch.clamp(rest - 1, min=0) + N * spikes
+
+
+def raises_its_threshold(current: Tensor, v: Tensor, raised: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The remedy: a relative refractory time."""
+    v = 0.9 * v + current
+    spikes = (v > 1 + 0.8 * raised).float()
+    return spikes, v * (1 - spikes), 0.7 * raised + spikes
+
+
+class Net(nn.Module):
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.step = nn.Linear(5, 8), step
+
+    def forward(self, x: Tensor) -> Tensor:
+        currents = self.fc(x)
+        v, state, spikes = torch.zeros_like(currents[0]), torch.zeros_like(currents[0]), []
+        for current in currents:
+            fired, v, state = self.step(current, v, state)
+            spikes.append(fired)
+        return torch.stack(spikes)
+
+
+X = torch.rand(8, 3, 5, generator=torch.Generator().manual_seed(0)) * 6
+FORMS = [
+    ignores_input,
+    fires_only_at_rest,
+    is_held_at_zero,
+    as_norse_does,
+    counts_since_the_spike,
+    multiplies_a_gate,
+]
+
+
+@pytest.mark.parametrize("step", FORMS)
+def test_a_counter_is_refused_by_its_line(step: Step) -> None:
+    first = step.__code__.co_firstlineno
+    with pytest.raises(CaptureError, match=r"rests meanwhile .*b = rho") as refused:
+        stl.capture(Net(step), X)
+    file, line = str(refused.value.line).rsplit(":", 1)
+    assert file.endswith("test_refractory.py")
+    assert first < int(line) < first + 7
+
+
+def test_its_remedy_is_captured() -> None:
+    net = stl.capture(Net(raises_its_threshold), X)
+    assert net.proof is not None
+    assert net.proof.end_to_end["differing"] == 0
+    assert net.program.spiking[0].adaptation is not None
+
+
+def test_other_refusals_stay_as_they_are() -> None:
+    def squashed(current: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        v = 0.9 * v + torch.sigmoid(current)
+        spikes = (v > 1).float()
+        return spikes, v - spikes, 0.9 * state + spikes
+
+    with pytest.raises(CaptureError, match="'sigmoid' has no form"):
+        stl.capture(Net(squashed), X)
