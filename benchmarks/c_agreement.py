@@ -1,7 +1,8 @@
 """Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o OUT]
 
-Each RUN is a run folder: its network is folded, exported to C and compiled twice, for this machine's vector registers
-and as machines with 32-bit registers compile it; all test samples of its dataset go through both. Then the networks
+Each RUN is a run folder: its network is folded, exported to C and compiled three times: for any machine with registers
+of 64 bits, with this machine's vectors, and as machines with 32-bit registers compile it; all test samples of its dataset
+go through each. Then the networks
 captured from other frameworks (tests/tracing/golden) with their recorded input, rounded to sixteenths.
 """
 
@@ -36,11 +37,11 @@ from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 
 CAPTURED = Path(__file__).parents[1] / "tests" / "tracing" / "golden"
-BUILDS = {"wide": ("-O3",), "32-bit": ("-O3", "-DNET_NARROW")}
+BUILDS = {"wide": ("-O3",), "vectors": ("-O3", "-march=native"), "32-bit": ("-O3", "-DNET_NARROW")}
 GRID = 4
 """Bits of the captured networks' input."""
-AT_ONCE = 500
-"""Samples that both run before the next are taken."""
+AT_ONCE = 100
+"""Samples that all run before the next are taken."""
 
 
 @dataclass
@@ -78,7 +79,8 @@ def compare(name: str, program: Program, x: NDArray[Any], labels: NDArray[Any] |
                 pairs = {**outcome.spikes, "output": outcome.y}
                 row.differing[build] += sum(int((expected[key] != pairs[key]).sum()) for key in expected)
             votes.append(model.y)
-            print(f"{name}: {start + part.shape[1]} of {x.shape[1]}", file=sys.stderr, flush=True)
+            counts = f"{row.compared:,} compared, differing {row.differing}"
+            print(f"{name}: {start + part.shape[1]} of {x.shape[1]}: {counts}", file=sys.stderr, flush=True)
     if labels is not None:
         row.accuracy = share_right(Result({"output": np.concatenate(votes, axis=1)}, {}), labels)
     return row
@@ -112,14 +114,14 @@ def table(rows: list[Row]) -> str:
     lines = ["# The C target's spikes", "", made_by]
     lines += [
         "",
-        "| network | samples | compared | differ, wide | differ, 32-bit | accuracy |",
+        f"| network | samples | compared | {' | '.join(f'differ, {build}' for build in BUILDS)} | accuracy |",
     ]
-    lines.append("|---|---|---|---|---|---|")
+    lines.append("|---" * (4 + len(BUILDS)) + "|")
     for row in rows:
         if row.differing is None:
-            lines.append(f"| {row.network} | {row.samples:,} | refused: {row.refused} | | | |")
+            lines.append(f"| {row.network} | {row.samples:,} | refused: {row.refused} |{' |' * (1 + len(BUILDS))}")
             continue
-        counts = " | ".join(f"{row.differing[build]:,}" for build in BUILDS)
+        counts = " | ".join(f"{row.differing[build]:,}" if build in row.differing else "-" for build in BUILDS)
         share = "" if row.accuracy is None else f"{100 * row.accuracy:.2f} %"
         lines.append(f"| {row.network} | {row.samples:,} | {row.compared:,} | {counts} | {share} |")
     return "\n".join(lines) + "\n"

@@ -162,6 +162,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "pair_takers": sorted(pairs := {form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}),
         "leveled": sorted(leveled := {form[1] for kind, form in weighted if kind == "conv_levels"}),
         "halves": sorted(pairs | leveled),
+        "dotted": sorted({form[1] for kind, form in weighted if kind in ("conv_window", "conv_levels")}),
         "spiked": any(form[0] == "spikes" for _, form in weighted),
         "windows": "conv_window" in kinds,
         "row_adders": sorted({form[1] for kind, form in weighted if kind == "conv" and form[0] == "spikes"}),

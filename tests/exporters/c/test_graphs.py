@@ -223,7 +223,56 @@ def test_the_random_graphs_are_worth_comparing() -> None:
     assert any(max(node.dilation) > 1 for node in convs)
 
 
-@pytest.mark.parametrize("options", [(), NARROW])
+@pytest.mark.parametrize(
+    ("image", "outs", "kernel", "stride", "padding", "high"),
+    [
+        ((8, 6, 9), 20, (3, 3), (1, 1), ((1, 1), (1, 1)), 1),  # rows of 16 pairs, 9 outputs a row
+        ((11, 5, 7), 40, (2, 3), (2, 1), ((0, 1), (2, 0)), 1),  # 16 pairs and 8; a number of inputs that is odd
+        ((40, 4, 16), 10, (3, 3), (1, 2), ((1, 1), (0, 1)), 1),  # 8 pairs; lists of 32 values and of the rest
+        ((1, 7, 8), 32, (3, 3), (1, 1), ((1, 1), (1, 1)), 255),
+        ((2, 5, 6), 28, (2, 2), (1, 1), ((0, 0), (1, 0)), 16),
+        ((4, 5, 6), 24, (2, 2), (1, 1), ((0, 0), (1, 0)), 16),  # with the bias, sums of 32 bits
+    ],
+)
+def test_windows_of_many_inputs_are_the_integer_models(
+    image: Any, outs: int, kernel: Any, stride: Any, padding: Any, high: int
+) -> None:
+    """Of no, a tenth of, half and all inputs; with AVX-512 many are added by dot products of bytes."""
+    rng = np.random.default_rng(outs)
+    taps = image[0] * kernel[0] * kernel[1]
+    least = -min(128, 2**15 // (taps * high)) if high > 1 else -128
+    weight = rng.integers(least, -least - 1, (outs, image[0], *kernel), endpoint=True).astype(np.int32)
+    weight[0] = least
+    bias = np.full(outs, 32000, np.int32) if taps * high == 256 else None
+    sizes = [
+        (n + sum(p) - k) // s + 1 for n, k, s, p in zip(image[1:], kernel, stride, padding, strict=True)
+    ]  # fmt: skip
+    window: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": (1, 1), "groups": 1}
+    shape = (outs, *sizes)
+    conv = ConvNode(
+        name="c", shape=shape, operands=(Operand("in"),), weight=weight, bias=bias, input_shape=image, **window
+    )
+    threshold = (0 if bias is None else 32000) + rng.integers(0, -2 * least * high, (outs, 1, 1))
+    neuron = IntegerNeuron(v_decay=2048, threshold=threshold.astype(np.int32))
+    graph = IntegerGraph(
+        (
+            IntegerInput(name="in", shape=image, operands=(), low=0, high=high, scale=1.0),
+            conv,
+            IntegerLIF(name="a", shape=shape, operands=(Operand("c"),), neuron=neuron, bias=None),
+            IntegerOutput(name="o", shape=shape, operands=(Operand("a"),), unit=1.0),
+        )
+    )
+    forms = {(step.kind, *step.form) for step in make_plan(graph).statements if step.kind.startswith("conv")}
+    sums = "int32_t" if bias is not None or (high == 1 and taps > 255) else "int16_t"
+    assert forms == {("conv_window", "spikes", sums) if high == 1 else ("conv_levels", "levels", sums)}
+    share = np.array([0, 0.1, 0.5, 1]).reshape(4, 1, 1, 1, 1)
+    x = np.where(rng.random((4, 2, *image)) < share, rng.integers(1, high, (4, 2, *image), endpoint=True), 0)
+    assert 0.05 < simulate(graph, x.astype(np.int32)).y.mean() < 0.95
+    assert differing(graph, x.astype(np.int32), NATIVE) == 0
+    assert differing(graph, x.astype(np.int32), (*SANITIZED, *NATIVE[1:])) == 0
+
+
+@pytest.mark.parametrize("options", [(), NARROW, NATIVE[1:]])
 def test_more_weights_than_16_bits_hold_the_sum_of(options: tuple[str, ...]) -> None:
     """Windows of up to 9 x 40 spikes, each weight at its limit: sums pass 2^15 and are taken 256 spikes at a time."""
     rng = np.random.default_rng(5)
