@@ -1,9 +1,9 @@
 """Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o OUT]
 
 Each RUN is a run folder: its network is folded, exported to C and compiled three times: for any machine with registers
-of 64 bits, with this machine's vectors, and as machines with 32-bit registers compile it; all test samples of its dataset
-go through each. Then the networks
-captured from other frameworks (tests/tracing/golden) with their recorded input, rounded to sixteenths.
+of 64 bits, for this machine's vectors, and as machines with 32-bit registers compile it. All test samples of its data
+go through each. Then the networks captured from other frameworks (tests/tracing/golden) with their recorded input,
+rounded to sixteenths.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CAPTURED = Path(__file__).parents[1] / "tests" / "tracing" / "golden"
 BUILDS = {"wide": ("-O3",), "vectors": ("-O3", "-march=native"), "32-bit": ("-O3", "-DNET_NARROW")}
 GRID = 4
 """Bits of the captured networks' input."""
-AT_ONCE = 100
+AT_ONCE = 500
 """Samples that all run before the next are taken."""
 
 
