@@ -307,13 +307,10 @@ static int32_t nearest(int32_t value)
 
 int net_step(net_state *s, const int32_t *x, int32_t *y)
 {
-    int refused = 0;
-
     for (int32_t i = 0; i < NET_INPUTS; i++) {
-        refused |= is_refused(x[i]);
-    }
-    if (refused != 0) {
-        return -1;
+        if (is_refused(x[i]) != 0) {
+            return -1;
+        }
     }
     for (int32_t i = 0; i < 16; i++) {
         s->in_values[i] = (uint8_t)nearest(x[i]);
@@ -324,13 +321,10 @@ int net_step(net_state *s, const int32_t *x, int32_t *y)
 
 int net_step_int8(net_state *s, const int8_t *x, int32_t *y)
 {
-    int refused = 0;
-
     for (int32_t i = 0; i < NET_INPUTS; i++) {
-        refused |= is_refused(x[i]);
-    }
-    if (refused != 0) {
-        return -1;
+        if (is_refused(x[i]) != 0) {
+            return -1;
+        }
     }
     for (int32_t i = 0; i < 16; i++) {
         s->in_values[i] = (uint8_t)nearest(x[i]);
