@@ -56,16 +56,33 @@ def memory_bits(plan: Plan) -> int:
 def blocks_of(memory: Memory, family: Family) -> int:
     """Return RAM blocks for a memory; 0 if logic cells are cheaper.
 
-    yosys's memory_libmap takes the cheapest: a bit of a ROM in logic costs 1/16, one of a RAM 1, a LUT RAM of 16 x 4
-    bits 4, a block what its library says.
+    Chooses as yosys's memory_libmap, which drops fractions of the cost to beat: a bit of a ROM in logic costs 1/16, one
+    of a RAM 1, a LUT RAM of 16 x 4 bits 4, a block what its library says.
     """
-    depths = {wide: 1 << (family.block_bits // wide).bit_length() - 1 for wide in family.widths}
-    blocks = min(math.ceil(memory.width * math.ceil(memory.words / depth) / wide) for wide, depth in depths.items())
     bits = memory.width * memory.words
-    logic = bits / 16 if memory.rom else float(bits)
+    others = bits / 16 if memory.rom else float(bits)
     if family.lut_ram and not memory.rom:
-        logic = min(logic, 4.0 * math.ceil(memory.width / 4) * math.ceil(memory.words / 16))
-    return blocks if blocks * family.cost < logic else 0
+        others = min(others, _mapped(memory, 4, 16, 4, 4)[1])
+    blocks, cost = 0, math.inf
+    for wide in family.widths:
+        depth = 1 << (family.block_bits // wide).bit_length() - 1
+        count, cells = _mapped(memory, wide, depth, min(wide, family.byte), family.cost)
+        if blocks == 0 or cells < math.floor(cost):
+            blocks, cost = count, cells
+    return blocks if cost < math.floor(others) else 0
+
+
+def _mapped(memory: Memory, wide: int, depth: int, byte: int, cost: int) -> tuple[int, float]:
+    """Return the cells of ``depth`` words of ``wide`` bits for a memory, and yosys's cost of them.
+
+    Beside the cells: half a bit of multiplexer for each bit of each further bank, half a bit for each bank that is
+    written, and 2 for the read port.
+    """
+    banks = math.ceil(memory.words / depth)
+    width = memory.width if memory.rom else byte * math.ceil(memory.width / byte)
+    cells = math.ceil(banks * width / wide)
+    chosen = (banks - 1) * memory.width + (banks if banks > 1 and not memory.rom else 0)
+    return cells, cost * cells + chosen / 2 + 2
 
 
 def loaded_blocks(plan: Plan, device: Device) -> tuple[int, int]:

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from stl_deploy._util.remedies import named
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.verilog.devices import GENERIC, Device
-from stl_deploy.exporters.verilog.maps import constant, max_pool, separable, unrolled, words_of
+from stl_deploy.exporters.verilog.maps import (
+    constant,
+    input_shape_of,
+    max_pool,
+    require_unrolled,
+    separable,
+    uniform_delay,
+    unrolled,
+    words_of,
+)
 from stl_deploy.exporters.verilog.plan import (
     Entry,
     Lanes,
@@ -34,7 +43,6 @@ from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program, Resha
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.graph import (
     ConvNode,
-    DelayNode,
     DenseNode,
     GainNode,
     GatherNode,
@@ -53,8 +61,6 @@ from stl_deploy.integers.simulate import evaluate
 MOST_LANES = 64
 MOST_WAYS = 256
 """So many ways into one layer are followed."""
-MOST_UNROLLED = 2**26
-"""Numbers in the response of ways that have no rows and columns."""
 MOST_DELAY = 255
 LOWEST_WEIGHT_BITS = 2
 
@@ -220,7 +226,7 @@ class _Lowering:
             if isinstance(node, DenseNode | ConvNode) and node.bias is not None:
                 bias = np.broadcast_to(node.bias.reshape(-1, *(1,) * (len(node.shape) - 1)), node.shape)
                 yield Way(None, after, delay, bias.astype(np.int64).reshape(-1))
-            same = _same_delay(node)
+            same = uniform_delay(node)
             ways = after if same is not None else (node, *after)
             for source in node.operands:
                 yield from follow(self.graph.by_name[source.node], ways, delay + source.delay + (same or 0))
@@ -308,15 +314,15 @@ class _Lowering:
             yield way.delay, made
             return
         count = math.prod(way.origin.shape)
-        _require_unrolled(way.nodes, count, layer)
+        require_unrolled(way.nodes, count, layer)
         for late, matrix in enumerate(self._response(way.nodes, np.eye(count, dtype=np.int64), layer)):
             for part in unrolled(matrix, source if spikes else None, to, self.weight_bits):
                 yield way.delay + late, part
 
     def _response(self, nodes: Sequence[Node], given: NDArray[np.int64], layer: Node) -> list[NDArray[np.int64]]:
         """Return a layer's input ``[B, to]`` 0, 1, … steps after ``given`` ``[B, from]`` enters the first node."""
-        steps = _require_unrolled(nodes, len(given), layer)
-        shape = _input_shape(nodes[0]) if nodes else layer.shape
+        steps = require_unrolled(nodes, len(given), layer)
+        shape = input_shape_of(nodes[0]) if nodes else layer.shape
         values: NDArray[np.int64] = np.zeros((steps, *given.shape), np.int32)
         values[0] = given
         values = values.reshape(steps, len(given), *shape)
@@ -414,21 +420,6 @@ class _Lowering:
         return words_of(packed, widths.weight, widths.loads)
 
 
-def _require_unrolled(nodes: Sequence[Node], count: int, layer: Node) -> int:
-    """Return the steps of a way's response to ``count`` values; raise UnsupportedError if that is too large."""
-    steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
-    size = steps * count * max(count, *(math.prod(node.shape) for node in (*nodes, layer)))
-    if size > MOST_UNROLLED:
-        raise UnsupportedError(
-            f"the path to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
-            f"columns, and has {size:,} numbers",
-            node=layer.name,
-            slug="irregular-way",
-            remedy="put the pool or the flatten right before the weights, or use one gain for each channel",
-        )
-    return steps
-
-
 def _ors(node: IntegerLIF) -> bool:
     """Return whether a neuron fires exactly at any input spike of a step, regardless of earlier ones."""
     neuron = node.neuron
@@ -452,19 +443,3 @@ def _decays(node: Node) -> tuple[int | Ints, int | Ints]:
     if isinstance(node, IntegerLI):
         return node.v_decay, node.i_decay
     return DECAY_ONE, DECAY_ONE
-
-
-def _same_delay(node: Node) -> int | None:
-    """Return the steps of a uniform delay; None for another node."""
-    if isinstance(node, DelayNode) and (node.steps == node.steps.flat[0]).all():
-        return int(node.steps.flat[0])
-    return None
-
-
-def _input_shape(node: Node) -> tuple[int, ...]:
-    if isinstance(node, DenseNode):
-        return (node.weight.shape[1],)
-    if isinstance(node, ConvNode):
-        return (node.input_shape[0], node.input_shape[2]) if len(node.shape) == 2 else node.input_shape
-    shape: tuple[int, ...] = getattr(node, "input_shape", node.shape)
-    return shape

@@ -7,19 +7,23 @@ event at a time (`unrolled`), which any order of axes, delay or pool has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps
 from stl_deploy.graph.program import Node, Reshape
-from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, SumPoolNode
+from stl_deploy.integers.graph import ConvNode, DelayNode, DenseNode, GainNode, SumPoolNode
 
 HERE: Taps = (((0, 0),),)
 """One row, or column, with one tap."""
 Reaches = list[list[tuple[int, int]]]
 """For each place of an axis: (tap of the kernel, place that it reaches)."""
+MOST_UNROLLED = 2**26
+"""Numbers in the response of ways that have no rows and columns."""
 
 
 def separable(ways: Sequence[Node], source: Layout, to: Layout, *, spikes: bool) -> Map | None:
@@ -288,3 +292,35 @@ def words_of(numbers: Lanes, width: int, count: int) -> Lanes:
     """Split numbers ``[N, lanes]`` into ``count`` words of ``width`` bits, the lowest first: ``[N·count, lanes]``."""
     parts = [(numbers >> (width * i)) & ((1 << width) - 1) for i in range(count)]
     return np.stack(parts, 1).reshape(-1, numbers.shape[1])
+
+
+def require_unrolled(nodes: Sequence[Node], count: int, layer: Node) -> int:
+    """Return the steps of a way's response to ``count`` values; raise UnsupportedError if that is too large."""
+    steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
+    size = steps * count * max(count, *(math.prod(node.shape) for node in (*nodes, layer)))
+    if size > MOST_UNROLLED:
+        raise UnsupportedError(
+            f"the path to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
+            f"columns, and has {size:,} numbers",
+            node=layer.name,
+            slug="irregular-way",
+            remedy="put the pool or the flatten right before the weights, or use one gain for each channel",
+        )
+    return steps
+
+
+def input_shape_of(node: Node) -> tuple[int, ...]:
+    """Return the shape that a node of a way reads."""
+    if isinstance(node, DenseNode):
+        return (node.weight.shape[1],)
+    if isinstance(node, ConvNode):
+        return (node.input_shape[0], node.input_shape[2]) if len(node.shape) == 2 else node.input_shape
+    shape: tuple[int, ...] = getattr(node, "input_shape", node.shape)
+    return shape
+
+
+def uniform_delay(node: Node) -> int | None:
+    """Return the steps of a uniform delay; None for another node."""
+    if isinstance(node, DelayNode) and (node.steps == node.steps.flat[0]).all():
+        return int(node.steps.flat[0])
+    return None

@@ -189,6 +189,8 @@ MEMORIES = [
     (Memory("rows", 10, 29, True), 0, 0),  # logic: 290 / 16 is less than a block's cost
     (Memory("inputs", 6, 64, False), 1, 0),  # no LUT RAM on iCE40
     (Memory("potentials", 44, 20, False), 3, 0),
+    (Memory("taps", 19, 109, True), 0, 0),  # logic: 2071 / 16, without its fraction, is less than 128 and a port
+    (Memory("taps", 19, 111, True), 2, 1),
 ]
 
 
