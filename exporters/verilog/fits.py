@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.verilog.devices import DEVICES, Device, Family
+from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, Family
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.memories import memories_of, parameters_of, tables_of
 from stl_deploy.exporters.verilog.plan import Plan
@@ -136,13 +136,14 @@ def require_fits(plan: Plan, device: Device) -> None:
     fewer = _fewer_lanes(plan, device)
     large = [device_type.name for device_type in DEVICES.values() if holds(plan, device_type)]
     ways = [option("lanes", fewer)] * (fewer is not None) + [option("device", name) for name in large[:1]]
+    larger = f"{option('device', GENERIC.name)} writes it for another, larger FPGA"
     layer = max(plan.layers, key=lambda layer: layer.layout.words)
     raise UnsupportedError(
         f"{device.title} is too small: with {plan.lanes} lanes the network takes {', and '.join(parts)} "
         f"({memory_bits(plan):,} bits; the device has {device.bits:,})",
         node=layer.name,
         slug="device-too-small",
-        remedy=f"use {' or '.join(ways)}" if ways else "make the network smaller; no device here holds it",
+        remedy=f"use {' or '.join(ways)}" if ways else f"make the network smaller: no device here holds it; {larger}",
     )
 
 

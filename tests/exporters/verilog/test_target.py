@@ -18,7 +18,7 @@ from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
-from stl_deploy.exporters.verilog.devices import DEVICES
+from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC
 from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks, require_fits, varying_bits
 from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
@@ -135,6 +135,22 @@ def test_fewer_lanes_are_offered_where_they_fit() -> None:
     ):
         require_fits(make_plan(graph, 16, device), device)
     require_fits(make_plan(graph, 8, device), device)
+
+
+def test_what_no_device_holds_says_by_how_much_and_goes_to_any_device() -> None:
+    """600,000 weights of 8 bits are 4.8 Mbit; the largest device, ECP5 85F, has 208 blocks of 18 Kbit."""
+    program = Builder((3000,)).linear("fc", RNG(0).integers(-127, 128, (200, 3000)).astype(F)).lif("a", 127.0).program()
+    x = (RNG(1).random((1, 1, 3000)) < 0.5).astype(F)
+    graph = choose(program, x).graph
+    for device in DEVICES.values():
+        with pytest.raises(UnsupportedError, match="no device here holds it; device='generic' writes it for another"):
+            require_fits(make_plan(graph, 8, device), device)
+    plan = make_plan(graph, 8, DEVICES["ecp5-85f"])
+    blocks = ram_blocks(plan, plan.device)
+    assert blocks >= 600_000 * 8 / 18432
+    with pytest.raises(UnsupportedError, match=rf"takes {blocks} RAM blocks, {blocks - 208} more than its 208 \("):
+        require_fits(plan, plan.device)
+    require_fits(make_plan(graph, 8, GENERIC), GENERIC)
 
 
 def test_loihis_integers_are_refused(folder: Path) -> None:
