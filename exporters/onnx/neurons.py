@@ -55,7 +55,8 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
             if node.reset == "subtract"
             else _to_value(scope, node, v, spikes, fired)
         )
-    _keep(states, node, v)
+    if node.decay is not None:
+        states.close(name, "v", v, last=True)
     return spikes
 
 
@@ -106,12 +107,12 @@ def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) ->
         compare = "Greater" if node.compare == "gt" else "GreaterOrEqual"
         fired = scope.op(compare, [v, theta], f"{name}/compare")
         return fired, scope.op("Cast", [fired], f"{name}/spikes", output=output, to=1)
-    zero = scope.weight(f"{name}.zero", np.float32(0))
+    zero = scope.number("zero", np.float32(0))
     ratio = scope.op("Div", [v, theta], f"{name}/ratio")
     if node.rounding == "half_even":
         ratio = scope.op("Round", [ratio], f"{name}/nearest")
     elif node.rounding == "half_up":
-        ratio = scope.op("Add", [ratio, scope.weight(f"{name}.half", np.float32(0.5))], f"{name}/and_half")
+        ratio = scope.op("Add", [ratio, scope.number("half", np.float32(0.5))], f"{name}/and_half")
         ratio = scope.op("Floor", [ratio], f"{name}/nearest")
     positive = scope.op("Max", [ratio, zero], f"{name}/positive")
     if node.cap is not None:
@@ -124,10 +125,10 @@ def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) ->
 def _to_value(scope: Scope, node: Neuron, v: str, spikes: str, fired: str | None = None) -> str:
     if not node.multi_spike and (node.v_reset is None or not node.v_reset.any()):
         # v·(1 − s) is exact for finite v, and takes a third of the time of Where (ONNX Runtime 1.32, CPU)
-        silent = scope.op("Sub", [scope.weight(f"{node.name}.one", np.float32(1)), spikes], f"{node.name}/silent")
+        silent = scope.op("Sub", [scope.number("one", np.float32(1)), spikes], f"{node.name}/silent")
         return scope.op("Mul", [v, silent], f"{node.name}/reset")
     if fired is None:
-        fired = scope.op("Greater", [spikes, scope.weight(f"{node.name}.zero", np.float32(0))], f"{node.name}/fired")
+        fired = scope.op("Greater", [spikes, scope.number("zero", np.float32(0))], f"{node.name}/fired")
     value = np.float32(0) if node.v_reset is None else node.v_reset
     return scope.op("Where", [fired, scope.weight(f"{node.name}.v_reset", value), v], f"{node.name}/reset")
 

@@ -83,6 +83,7 @@ class Scope:
         self.labels: Names = outer.labels if outer else Names()
         self.weights: dict[str, Array] = outer.weights if outer else {}
         self._small: dict[str, Array] | None = {} if keeps_small else None
+        self._numbers: dict[float, str] = {} if outer is None or keeps_small else outer._numbers
         self.nodes: list[NodeProto] = []
         self._integers: dict[tuple[int, ...], str] = {}
 
@@ -103,6 +104,19 @@ class Scope:
         kept = self.weights if self._small is None or values.nbytes > SMALL else self._small
         kept[name] = values
         return name
+
+    def number(self, label: str, value: np.float32) -> str:
+        """Return the name of a constant number, ``label`` where it is the first of this value."""
+        if float(value) not in self._numbers:
+            self._numbers[float(value)] = self.weight(label, value)
+        return self._numbers[float(value)]
+
+    def rename_last(self, value: str, name: str) -> bool:
+        """Let the last operator put out ``name`` in place of ``value``; False, and no change, if it makes another."""
+        if not self.nodes or list(self.nodes[-1].output) != [value]:
+            return False
+        self.nodes[-1].output[0] = name
+        return True
 
     def integers(self, *values: int) -> str:
         """Add a vector of int64 constants; return its name."""

@@ -49,6 +49,7 @@ class _Sequence:
         self.values: dict[str, str] = {}
         self._scope, self._names, self._lead = scope, names, lead
         self._batch: str | None = None
+        self._starts: dict[tuple[object, ...], str] = {}
 
     def feed_forward(self, node: Node) -> None:
         output = self._names.get(node.name)
@@ -128,9 +129,13 @@ class _Sequence:
         scope = self._scope
         if self._batch is None:
             self._batch = scope.op("Slice", [self._lead, scope.integers(1), scope.integers(2)], "batch")
-        shape = scope.op("Concat", [self._batch, scope.integers(*state.shape)], f"{state.before}_shape", axis=0)
         rest: Floats = np.asarray(state.start, np.float32)
-        return scope.op("Expand", [scope.weight(f"{state.before}_rest", rest), shape], f"{state.before}_start")
+        key = (state.shape, rest.shape, rest.tobytes())
+        if key not in self._starts:
+            shape = scope.op("Concat", [self._batch, scope.integers(*state.shape)], f"{state.before}_shape", axis=0)
+            start = [scope.weight(f"{state.before}_rest", rest), shape]
+            self._starts[key] = scope.op("Expand", start, f"{state.before}_start")
+        return self._starts[key]
 
 
 def _as_outputs(body: Scope, leaving: Sequence[tuple[Node, str]]) -> list[tuple[Node, str]]:

@@ -49,9 +49,11 @@ class States:
         self._opened[node, kind] = State(node, before, after, shape, rest)
         return before
 
-    def close(self, node: str, kind: str, value: str) -> None:
-        """Set the state at the end of the step."""
+    def close(self, node: str, kind: str, value: str, *, last: bool = False) -> None:
+        """Set the state at the end of the step. last: nothing else reads ``value``."""
         after = self._opened[node, kind].after
+        if last and self._scope.rename_last(value, after):
+            return
         self._scope.op("Identity", [value], f"{node}/{kind}_next", output=after)
 
 

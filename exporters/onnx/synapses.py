@@ -163,7 +163,7 @@ def _unfold(scope: Scope, node: ir.Node, y: str, lead: str | None, output: str |
 
 
 def _settle(scope: Scope, name: str, y: str, output: str | None) -> str:
-    lowest = scope.weight(f"{name}.lowest", _LOWEST)
+    lowest = scope.number("lowest", _LOWEST)
     return scope.op("Clip", [y, lowest], f"{name}/settle", output=output)
 
 
