@@ -203,12 +203,19 @@ def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Se
     return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)
 
 
-def fraction_bits(values: NDArray[Any]) -> int:
-    """Return the least f so that all values are multiples of 2^-f (negative for larger powers of two)."""
+def fraction_bits(values: NDArray[Any], enough: float = math.inf) -> int:
+    """Return the least f so that all values are multiples of 2^-f (negative for larger powers of two).
+
+    enough: once some values need more bits, return theirs without looking at the rest.
+    """
     given = np.asarray(values)
     if given.dtype not in _MANTISSAS:
         given = given.astype(np.float64)
-    finest = min(map(_finest, _parts(given)), default=math.inf)
+    finest = math.inf
+    for part in _parts(given):
+        finest = min(finest, _finest(part))
+        if finest < math.inf and 1 - math.frexp(finest)[1] > enough:
+            break
     return 0 if finest == math.inf else 1 - math.frexp(finest)[1]
 
 

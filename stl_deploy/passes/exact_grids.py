@@ -57,7 +57,8 @@ def finest_exact_grid(
     magnitude = largest_sum(weight, bias, arriving)
     if not np.isfinite(magnitude):
         raise InputError(f"layer '{node}': weights add up to {magnitude}; no grid holds them")
-    given = Grid(max(fraction_bits(weight) + arriving.fraction_bits, fraction_bits(bias)), magnitude)
+    enough = mantissa + 1 - Grid(arriving.fraction_bits, magnitude).bits
+    given = Grid(max(fraction_bits(weight, enough) + arriving.fraction_bits, fraction_bits(bias)), magnitude)
     if given.bits <= mantissa:
         own = max(fraction_bits(weight), fraction_bits(bias))
         return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
@@ -96,7 +97,8 @@ def _round(program: Program) -> Rewritten:
                 continue
             chosen.append(made)
             rounded |= {node.name} if back is None else {node.name, back}
-        known[node.name] = output_grid(nodes[node.name], arriving, program.metadata)
+        if any(reader.name not in known for reader in program.readers[node.name]):  # spikes need no grid of currents
+            known[node.name] = output_grid(nodes[node.name], arriving, program.metadata)
     return Rewritten(with_nodes(program, nodes), grids=tuple(chosen))
 
 

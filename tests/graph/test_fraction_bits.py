@@ -48,3 +48,15 @@ def test_of_integers_of_every_order_and_beyond_what_is_read_at_once() -> None:
     values = np.zeros(200_000, np.float32)
     values[150_001] = 0.125
     assert fraction_bits(values) == 3
+
+
+@given(FLOATS, st.integers(-10, 60))
+def test_what_is_enough_ends_the_search_above_it_alone(values: np.ndarray, enough: int) -> None:
+    whole, early = fraction_bits(values), fraction_bits(values, enough)
+    assert early == whole if whole <= enough else enough < early <= whole
+
+
+def test_values_behind_what_is_enough_are_not_read() -> None:
+    values = np.ones(200_000, np.float32)
+    values[0], values[-1] = 0.125, 2.0**-20
+    assert [fraction_bits(values, enough) for enough in (2, 3)] == [3, 20]
