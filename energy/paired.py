@@ -1,10 +1,10 @@
 """Paired comparison of two classifiers on the same samples: non-inferiority with an exact interval.
 
-Only samples that one network alone decides right (discordant ones) tell the two apart. The difference in accuracy is
-ANN minus SNN, the rate of discordant samples times (2 q - 1), q the share of them that the ANN decides right. Both
-factors have exact (Clopper-Pearson) limits: of q given how many are discordant, at 2 %, which is McNemar's exact test
-where the difference is 0, and of the rate at 0.5 % (as Berger and Boos, JASA 89(427):1012, 1994, treat a nuisance
-parameter). So each end of the interval is wrong in at most 2.5 % of cases, at any number of samples.
+Only discordant samples, which one network alone classifies correctly, carry information. The difference in accuracy,
+ANN minus SNN, is the rate of discordant samples times (2 q - 1), with q the share of them that the ANN gets right. Both
+factors have exact (Clopper-Pearson) limits: q, given the number of discordant samples, at 2 %, which is McNemar's exact
+test for a difference of 0; the rate at 0.5 % (a nuisance parameter, as in Berger and Boos, JASA 89(427):1012, 1994). So
+each end of the interval is wrong in at most 2.5 % of cases, at any number of samples.
 
 "Not significantly different" is not "equal": equal means that the whole interval lies below the margin.
 """

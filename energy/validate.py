@@ -1,13 +1,12 @@
 """Compare the models with published measurements: prediction, measurement, error, and held-out families.
 
-Measurements stand in ``measured.toml`` with their sources, each with the ``family`` that it is of: one network, or one
-series of networks by the same authors. Scores are by family. A family is held out of a model that was fitted to no
-measurement of it; rows of a family that a model was fitted to are listed separately. Devices
-that run ANNs are scored by leaving one network out at a time.
+``measured.toml`` lists measurements with their sources and a ``family``: one network, or one series of networks by the
+same authors. Scores are by family. A family is held out if the model was fitted to none of its measurements; families
+used for fitting are listed separately. Devices that run ANNs are scored leaving out one network at a time.
 
 Predictions come from the functions that price a network: counts from `stl_deploy.energy.prices.events`, steps from
-`stl_deploy.energy.chips.time`, floor and stepping from `ChipModel.standing`. Where spikes were not published the counts
-are bounds. Errors are from middle to middle, with both ranges, and how many times wide the predicted one is.
+`stl_deploy.energy.chips.time`, floor and stepping from `ChipModel.standing`. Unpublished spike counts are bounded.
+Errors compare the middles of ranges; both ranges, and the width ratio of the predicted one, are listed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Targets: two protocols, and the one registry behind every list of formats and backends.
 
-A *Format* writes a Program as an artifact (a file, or a folder) and loads it again; a *Runner* runs a network. Ours are
-in the folders of `_OURS`; another package's come in through the entry point group ``stl_deploy.targets``:
+A *Format* writes a Program as an artifact (a file, or a folder) and loads it again; a *Runner* runs a network. Built-in
+targets are the folders listed in `_OURS`; other packages register through the entry point group ``stl_deploy.targets``:
 
     [project.entry-points."stl_deploy.targets"]
     json = "their_package:JsonFormat"
@@ -43,15 +43,16 @@ Network = Program | Path
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
-    """Options that the pipeline passes to every target; the user's options are fields of a target's subclass.
+    """Options that the pipeline passes to every target; a target's subclass adds the user's options as fields.
 
-    origin: source of the Program (``source``, ``sha256``), for the artifact's metadata.
-    calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
-    is_random: x was drawn at random, which sentences with percentages say.
-    x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
-    progress: called with (done, total) steps by long work; deadline: seconds that an outside tool may take
-    without showing progress.
-    say: prints messages for the user.
+    Attributes:
+        origin: Source of the Program (``source``, ``sha256``), for the artifact's metadata.
+        calibration: Loads real input ``[T, B, *shape]`` for choosing integers; None: only x.
+        is_random: Whether x is random, which messages with percentages mention.
+        x, labels: Input ``[T, B, *shape]`` for verifying the artifact, and ``[B]``.
+        progress: Called with (done, total) steps by long work.
+        deadline: Seconds that an outside tool may take without progress.
+        say: Prints messages for the user.
     """
 
     origin: Mapping[str, str] = field(default_factory=dict)

@@ -29,14 +29,20 @@ GIVEN = "given"
 
 @dataclass(frozen=True, kw_only=True)
 class ChipLine:
-    """One inference on one chip, all [low, high].
+    """One inference on one chip; numbers are [low, high].
 
-    floor: floor power x time; None where no floor is published. cores: power of working cores x time; None where none
-    is published. active_cores: how many, from the fewest to those of the shortest step. latency None: no time is known.
-    chips: how many the network needs. sigma: of the total from the published deviations of its prices; None without
-    any. evidence: of its power; events_evidence: of its events' prices, or of its instructions. ann: of the dense ANN
-    twin on the same device, from published inferences there; None where none are. regime: of the floor that is priced;
-    floors_W: power of every published one.
+    Attributes:
+        floor: Floor power x time; None without a published floor.
+        cores: Power of working cores x time; None if unpublished.
+        active_cores: Their number, from the fewest to those of the shortest step.
+        latency: None if no time is known.
+        chips: Number of chips that the network needs.
+        sigma: Deviation of the total from published deviations of its prices; None without any.
+        evidence: Of its power.
+        events_evidence: Of its events' prices, or of its instructions.
+        ann: The dense ANN twin on the same device, from published inferences there; None without any.
+        regime: Of the priced floor.
+        floors_W: Power of every published floor.
     """
 
     chip: str

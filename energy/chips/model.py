@@ -30,13 +30,17 @@ _NUMBERS = ("cores", "neurons_per_core", "tile")
 class ChipModel:
     """One chip.
 
-    floors: published powers of a chip that does nothing, by regime (boot, warm, ...). running: the regimes that an
-    inference may run in; their floors are the bracket. stepping: power on top while steps are made. core: power of each
-    core but the first (which the stepping power includes) while it works, not while the chip waits.
-    events: price lists, the bracket of which is the events' energy; none where only powers of the whole chip are known:
-    such a chip has a line if its step time is given. latencies: the list of its latencies, for chips
-    that step when all cores are done. least_step: no step is shorter. real_time_step: steps that last so long by
-    definition. cores, neurons_per_core, tile: of one chip.
+    Attributes:
+        floors: Published powers of the idle chip, by regime (boot, warm, ...).
+        running: Regimes that an inference may run in; their floors are the bracket.
+        stepping: Additional power while steps are made.
+        core: Power of each core but the first (included in stepping) while it works, not while the chip waits.
+        events: Price lists whose bracket is the events' energy. Empty if only whole-chip powers are known; the chip
+            then needs a given step time.
+        latencies: List of latencies, for chips whose step ends when all cores are done.
+        least_step: Shortest possible step.
+        real_time_step: Fixed step duration by definition.
+        cores, neurons_per_core, tile: Of one chip.
     """
 
     name: str

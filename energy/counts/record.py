@@ -15,13 +15,19 @@ from stl_deploy.energy.counts.taps import Ints
 class TapCounts:
     """Counts of a weighted or pooling node, summed over T steps and B samples.
 
-    in_nonzero: non-zero inputs. binary_input: whether the data held only 0 and 1.
-    synops: structural taps crossed by them; synops_nonzero_w: those whose weight is not zero.
-    synapses: structural taps (dense MACs of one step of one sample); dense_macs_exact: times T·B.
-    dense_macs_nominal: the same with taps on padding. bias_adds: outputs·T·B if there is a bias.
-    op: fixed by structure. synops_pool_folded: None unless a pool stands directly before; folded_nonzero_w: those of
-    them whose weight is not zero. spikes_carried: synops with each event counted as many times as it carries spikes,
-    None unless it can carry several.
+    Attributes:
+        in_nonzero: Non-zero inputs.
+        binary_input: Whether the data held only 0 and 1.
+        synops: Structural taps crossed by them.
+        synops_nonzero_w: Those whose weight is not zero.
+        synapses: Structural taps (dense MACs of one step of one sample).
+        dense_macs_exact: ``synapses`` times T·B.
+        dense_macs_nominal: The same with taps on padding.
+        bias_adds: outputs·T·B if there is a bias.
+        op: Fixed by structure.
+        synops_pool_folded: None unless directly behind a pool.
+        folded_nonzero_w: Those of them whose weight is not zero.
+        spikes_carried: Synops with each event counted once per spike that it carries; None unless it can carry several.
     """
 
     in_nonzero: int

@@ -97,10 +97,10 @@ def package_files(
 
     Args:
         kind: Build system or registry.
-        plan: The network laid out.
-        about: As the C folder keeps it.
+        plan: The network's layout.
+        about: As stored in the C folder.
         sources: Files of the C folder by name.
-        x: Integers ``[T, B, *shape]``, the first of which are recorded.
+        x: Integers ``[T, B, *shape]``; the first samples become the recorded sequences.
     """
     layout, prefix = LAYOUTS[kind], about.prefix
     own = {name: text for name, text in sources.items() if name.startswith(prefix) and name != "Makefile"}

@@ -49,11 +49,11 @@ def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | 
     """Raise UnsupportedError with the largest layer if a plan exceeds the memory.
 
     Args:
-        plan: Laid out network.
+        plan: The network's layout.
         flash: Bytes of flash; None: no limit.
         ram: Bytes of RAM; None: no limit.
-        code: Bytes of instructions; None: 8 KiB are set aside.
-        sure: Refuse only what is larger by this factor.
+        code: Bytes of instructions; None: reserve 8 KiB.
+        sure: Refuse only networks larger by this factor.
     """
     besides = f"{CODE // KIB} KiB of code" if code is None else f"{code:,} of code (Cortex-M4, -O3)"
     flashed = plan.flash + (CODE if code is None else code)

@@ -20,14 +20,25 @@ NARROW = 2**31 // DECAY_ONE
 class Rule:
     """Form of a row function; equal rules share one function.
 
-    sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
-    product fits in 32 bits. passes: what u does past its limit, ``wrap`` or ``stop``, or '' where it stays within it.
-    clips: function that stops v at its limit, or '' where it stays within it. v: C type of the potentials kept.
-    spikes: has a threshold. threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons
-    in a row; rows: whether there are several; by_neuron: tables that go on with them; pooled: of how many neighbours
-    pooling keeps one, or 0. cap: spikes of a step at most. a: C type of what is added to the threshold, or None; fade:
-    of 4096, what it keeps (None: a table); jump: C type of the table of what a spike adds; fades_narrow: as narrow;
-    subtracts: see `IntegerAdaptation`.
+    Attributes:
+        sums: C type of the incoming sums.
+        keeps, filter_keeps: Decay of v and u in 4096ths; None: a table.
+        narrow: Whether the product with ``keeps`` fits in 32 bits.
+        passes: Behaviour of u beyond its limit, ``wrap`` or ``stop``, or '' if it stays within.
+        clips: Function that limits v, or '' if it stays within its limit.
+        v: C type of the stored potentials.
+        spikes: Whether there is a threshold.
+        threshold, bias, drop, value: C types of tables, or None without one.
+        row: Neurons in a row.
+        rows: Whether there are several rows.
+        by_neuron: Tables that advance with the neurons.
+        pooled: Number of neighbours per pooling window, or 0.
+        cap: Maximum spikes per step.
+        a: C type of the adaptation, or None.
+        fade: Decay of the adaptation in 4096ths (None: a table).
+        jump: C type of the table of adaptation per spike.
+        fades_narrow: As ``narrow``, for ``fade``.
+        subtracts: See `IntegerAdaptation`.
     """
 
     sums: str

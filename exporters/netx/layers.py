@@ -1,9 +1,9 @@
 """The integer network in netx's terms, and its width limits.
 
 Everything is in torch's order: shapes ``(C, H, W)``, dense weights ``[out, in]``, kernels
-``[C_out, C_in/groups, kh, kw]``. Lava's own ``(W, H, C)`` order exists only inside the file
-(`stl_deploy.exporters.netx.file`). A network that can be constructed is one that netx runs:
-`NetxFile` checks shapes (InputError) and widths (UnsupportedError) of every layer.
+``[C_out, C_in/groups, kh, kw]``; only the file uses Lava's ``(W, H, C)`` order (`stl_deploy.exporters.netx.file`). netx
+runs every network that can be constructed: `NetxFile` checks shapes (InputError) and widths (UnsupportedError) of every
+layer.
 
 Widths (Lava 0.10, ``lava.proc.lif`` and ``lava.utils.weightutils``): weight 8 bits and sign, bias 13 bits,
 threshold 17 bits, decay 12 bits, delay 6 bits of which netx uses 0 to 62.

@@ -41,10 +41,10 @@ class NetxModel:
     Attributes:
         file: The layers, by the names of the Program's populations.
         host: The readout after the last spikes, which the host computes in float32.
-        input_scale: Real input times this is integers.
-        thresholds: The form in which thresholds are held.
+        input_scale: Factor from real input to integers.
+        thresholds: The form of the thresholds.
         shapes: Of the Program's populations; the file's layers may be flat.
-        integers: What the file was made of; None for one that was read.
+        integers: Source of the file; None for a file that was read.
         ranges: Of u and v on calibration data, if measured.
     """
 

@@ -1,13 +1,13 @@
 """Choose 8-bit weights, and store them in the file.
 
-Each output of a layer has a scale of its own, the least power of two that fits its largest weight into -127…127. Then
-the rounded weights lie on a grid (`stl_deploy.graph.exact`), and every runtime computes the same bits whether it
-multiplies integers or the float32 numbers that they stand for: the int8 file is exactly the network with rounded
-weights, and what it loses against the original is rounding alone. The price of the power of two is at most one bit.
+Each output of a layer has its own scale, the smallest power of two that fits its largest weight into -127…127. The
+rounded weights lie on a grid (`stl_deploy.graph.exact`), so every runtime computes the same bits, whether it multiplies
+integers or their float32 values: the int8 file is exactly the network with rounded weights, and rounding is the only
+loss. Restricting scales to powers of two costs at most one bit.
 
-In the file a weight is int8 with a DequantizeLinear for each axis of outputs; where spikes arrive (or sums of
-spikes, up to 127, so that no processor's 16-bit sums of products overflow) they pass as uint8 between a
-QuantizeLinear and a DequantizeLinear of scale 1, the form from which runtimes make integer products.
+A weight is stored as int8 with a DequantizeLinear along its output axis. Incoming spikes (or sums of up to 127 spikes,
+so that 16-bit sums of products cannot overflow) pass as uint8 between a QuantizeLinear and a DequantizeLinear of scale
+1, the form that runtimes turn into integer products.
 """
 
 from __future__ import annotations

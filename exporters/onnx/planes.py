@@ -1,13 +1,13 @@
-"""Sum in integers: the float network's own bits, from faster products and half the bytes.
+"""Sum in integers: the same bits as the float network, faster and in half the bytes.
 
-For spike inputs and sums that are proven exact (`stl_deploy.graph.exact`), a weight is 2^-f times an integer of up to
-24 bits, w = Σ 256^p·plane[p] with planes of 8 bits, -128…127. One MatMulInteger multiplies the spikes, as uint8, with
-all planes side by side. The planes' sums are combined in int32, scaled by 2^-f, and the bias is added in float32. The
-result equals the float form bit for bit, since both are the exact sum. Processors multiply 8-bit integers several times
-as fast as float32, and two planes are half the bytes.
+For spike inputs and sums proved exact (`stl_deploy.graph.exact`), a weight is 2^-f times an integer of up to 24 bits,
+w = Σ 256^p·plane[p] with 8-bit planes, -128…127. One MatMulInteger multiplies the spikes, as uint8, by all planes side
+by side. Their sums are combined in int32 and scaled by 2^-f, and the bias is added in float32. Both forms compute the
+exact sum, so they agree bit for bit. Processors multiply 8-bit integers several times as fast as float32, and two
+planes take half the bytes.
 
-A convolution becomes such a product over its windows (slices, side by side). Gathering them is slower below
-`_MANY_TAPS` weights an output (measured, docs/onnx.md); those convolutions are not converted.
+A convolution becomes such a product over its windows (slices, side by side). Gathering windows is slower below
+`_MANY_TAPS` weights per output (measured, docs/onnx.md), so such convolutions are not converted.
 """
 
 from __future__ import annotations

@@ -35,14 +35,19 @@ MAX_CHANNELS, MAX_HIDDEN, MAX_OUTPUTS, MAX_SYNAPSES = 1024, 4096, 1024, 2
 class Specification:
     """The integers of one chip.
 
-    ``N`` hidden neurons, of which the first ``hear`` read the input and the last ``heard`` are read by the outputs;
-    ``S`` synaptic currents for each hidden neuron (1 or 2), 1 for each output neuron.
+    ``N`` hidden neurons: the first ``hear`` read the input, and outputs read the last ``heard``. Each hidden neuron has
+    ``S`` synaptic currents (1 or 2), each output neuron 1.
 
-    weights_in: ``[channels, hear, S]``. weights_rec: ``[N, N, S]``, from row to column, one step late.
-    weights_out: ``[heard, outputs]``, one step late. dash_mem, dash_syn, dash_syn_2: ``[N]``, decays of
-    ``1 - 2^-dash``; dash_syn_2 None where S is 1. threshold, bias_hidden: ``[N]``. weight_shift_in, weight_shift_rec,
-    weight_shift_out: bits to the left. aliases: ``[N]``, the neuron that also gets this one's spikes, -1 for none.
-    Those ending in ``_out``: ``[outputs]``.
+    Attributes:
+        weights_in: ``[channels, hear, S]``.
+        weights_rec: ``[N, N, S]``, from row to column, one step late.
+        weights_out: ``[heard, outputs]``, one step late.
+        dash_mem, dash_syn, dash_syn_2: ``[N]``, decays of ``1 - 2^-dash``; dash_syn_2 is None if S is 1.
+        threshold, bias_hidden: ``[N]``.
+        weight_shift_in, weight_shift_rec, weight_shift_out: Bits to the left.
+        aliases: ``[N]``, the neuron that also receives this one's spikes, or -1.
+
+    Fields ending in ``_out`` are ``[outputs]``.
     """
 
     weights_in: Ints

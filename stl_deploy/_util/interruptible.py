@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 def interruptible(work: Callable[[], T]) -> T:
-    """Run ``work`` so that a signal is handled at once, although the call may spend minutes outside Python.
+    """Run ``work`` so that signals are handled at once, even if the call spends minutes outside Python.
 
-    Python runs signal handlers in its main thread between two of its own instructions only. So another thread does the
-    work, and this one waits. After an interrupt the other thread goes on until its call returns or the process ends.
+    Python runs signal handlers only between instructions of its main thread. So another thread runs ``work`` and the
+    main thread waits. After an interrupt the other thread continues until its call returns or the process ends.
 
     Args:
-        work: Must release Python's global lock while it works, or nothing is gained.
+        work: Must release Python's global lock, or nothing is gained.
 
     Returns:
         The result of ``work``; its exceptions are raised here.

@@ -20,13 +20,15 @@ TIMED_ENCODERS: tuple[Encoder, ...] = (*EVENT_ENCODERS, "sequence", "axes", "ban
 def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator | None = None) -> Tensor:
     """Encode images ``[B, *shape]`` with values in [0, 1], or frames of events, as a sequence ``[T, B, *shape]``.
 
-    ``direct`` shows the image itself at every step (a view, no copy). ``bernoulli`` spikes where the pixel is at
-    least a number drawn uniformly from [0, 1), anew each step, as in the STL-SNN authors' code; the draws come
-    from ``generator`` (default: torch's global one). ``latency`` gives each pixel above 0 one spike, at step
-    round((1 − pixel)·(T − 1)), the brightest at the first step. Of frames ``[B, T, *shape]``
-    ``counts`` shows how many events a pixel had, ``spikes`` whether it had any, and ``sequence`` whatever values they
-    hold, ``axes`` and ``bands`` the counts that `stl_deploy.data.sensors` made of them; frames are added up where T
-    is 1.
+    Images:
+
+    - ``direct``: the image itself at every step (a view, not a copy).
+    - ``bernoulli``: a spike where the pixel is at least a number drawn uniformly from [0, 1) at each step, as in the
+      STL-SNN authors' code, from ``generator`` (default: torch's global one).
+    - ``latency``: one spike for each pixel above 0, at step round((1 − pixel)·(T − 1)), the brightest first.
+
+    Frames ``[B, T, *shape]``, added up if T is 1: ``counts`` gives the events of a pixel, ``spikes`` whether there was
+    any, ``sequence`` the values unchanged, ``axes`` and ``bands`` the counts from `stl_deploy.data.sensors`.
     """
     import torch
 

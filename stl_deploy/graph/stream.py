@@ -17,14 +17,15 @@ from stl_deploy.graph.run import as_floats, match_inputs
 
 
 class Stream:
-    """A session: it keeps every population's state and the values on delayed edges.
+    """A session that keeps every population's state and the values on delayed edges.
 
-        session = Stream(program)
-        for x_t in frames:          # [B, *input shape]
-            y_t = session.step(x_t)  # [B, *output shape]
-        session.reset()
+    Outputs equal those of `stl_deploy.graph.run.run` on the whole sequence, bit for bit.
 
-    The outputs are those of `stl_deploy.graph.run.run` on the whole sequence, bit for bit.
+    Examples:
+        >>> session = Stream(program)
+        >>> for x_t in frames:  # [B, *input shape]
+        ...     y_t = session.step(x_t)  # [B, *output shape]
+        >>> session.reset()
     """
 
     def __init__(self, program: Program) -> None:

@@ -94,12 +94,17 @@ class IntegerAdaptation:
 class IntegerNeuron:
     """Lava's LIF (netx type CUBA), with resets beyond Lava's.
 
-    ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
-    a neuron fires where ``v > threshold·64``. Arrays broadcast to the population's shape; Lava's CPU simulation takes
-    one threshold per neuron, netx documents one per population. reset: as a Program's neuron has it; drop: what the
-    subtracting ones take off v, v_reset: where the others put it (None: 0), both in units of 64.
-    cap: spikes of one step at most. Above 1 (reset ``subtract``, drop from 1) a neuron fires again in the same step as
-    long as ``v > threshold·64``, each spike taking its drop. adaptation: of the threshold; the cap is 1 then.
+    ``u`` decays by (4096 − i_decay)/4096 each step, ``v`` by (4096 − v_decay)/4096; a neuron fires where
+    ``v > threshold·64``. Arrays broadcast to the population's shape; Lava's CPU simulation takes one threshold per
+    neuron, netx documents one per population.
+
+    Attributes:
+        reset: As in a Program's neuron.
+        drop: Amount that subtracting resets take off v, in units of 64.
+        v_reset: Value of v after other resets, in units of 64; None: 0.
+        cap: Maximum spikes per step. Above 1 (reset ``subtract``, drop from 1) a neuron fires again in the same step
+            while ``v > threshold·64``; each spike subtracts the drop.
+        adaptation: Of the threshold; the cap is then 1.
     """
 
     v_decay: int | Ints

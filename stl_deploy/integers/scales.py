@@ -65,10 +65,10 @@ class RealPopulation:
 
     Attributes:
         weights: One array ``[rows, ...]`` for each layer of synapses that reaches it.
-        bias: Added to v in each step; ``[rows]``, or the population's shape where pixels differ.
+        bias: Added to v in each step; ``[rows]``, or the population's shape if pixels differ.
         theta: Thresholds, broadcast to the population's shape.
         theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
-        v_reset: Where a spike puts v, broadcast to the population's shape; None: 0.
+        v_reset: Value of v after a spike, broadcast to the population's shape; None: 0.
         gain: Factor on each row's weights.
         also_whole: Further values that must be integers for an exact result, ``[rows]`` each.
     """

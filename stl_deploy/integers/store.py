@@ -63,9 +63,13 @@ class About:
     The network's name, its source file, synops measured by node (a step), the version of stl-deploy that chose the
     integers, and the readout.
 
-    prefix: start of names in generated code. per_step: whether labels are of each step. steps: T of the input
-    that the export was made with, 0 if unknown. dt: of a step, in the unit of the network's time constants.
-    trained: T of the training sequences, 0 if unknown. classes: their names, empty if unknown.
+    Attributes:
+        prefix: Prefix of names in generated code.
+        per_step: Whether labels are per step.
+        steps: T of the export's input, 0 if unknown.
+        dt: Duration of a step, in the unit of the network's time constants.
+        trained: T of the training sequences, 0 if unknown.
+        classes: Class names, empty if unknown.
     """
 
     title: str = "network"

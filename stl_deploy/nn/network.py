@@ -1,12 +1,12 @@
 """The network: layers in order, each reading an earlier one, with names that become the nodes of the graph.
 
-Arrays are ``[T, B, *shape]``. Synapses, norms and pools see time folded into the batch, ``[T·B, *shape]``;
-the neurons scan time. To walk a network: ``network.layers`` (name -> module, in order), ``network.shapes``
-(name -> output shape of one sample at one step), ``network.sources`` (name -> the layers it reads, `INPUT` for the
-network's input; only a `Sum` reads several), ``network.input_shape`` and ``network.classes``. The modules are
-torch's own `Conv2d`, `Linear`, `BatchNorm1d`, `BatchNorm2d`, `MaxPool2d`, `AvgPool2d`, `Dropout`, `Flatten`, `ReLU`,
-and ours: `Sum`, `LIF` (``threshold``, ``decay``), `LI` (``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a
-BatchNorm), and `Vote` (``population``).
+Arrays are ``[T, B, *shape]``. Synapses, norms and pools fold time into the batch, ``[T·B, *shape]``; neurons scan time.
+To traverse a network: ``network.layers`` (name -> module, in order), ``network.shapes`` (name -> output shape of one
+sample at one step), ``network.sources`` (name -> the layers it reads, `INPUT` for the network's input; only a `Sum`
+reads several), ``network.input_shape`` and ``network.classes``. Modules are torch's `Conv2d`, `Linear`, `BatchNorm1d`,
+`BatchNorm2d`, `MaxPool2d`, `AvgPool2d`, `Dropout`, `Flatten`, `ReLU`, and ours: `Sum`, `LIF` (``threshold``,
+``decay``), `LI` (``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a BatchNorm), and `Vote`
+(``population``).
 """
 
 from __future__ import annotations

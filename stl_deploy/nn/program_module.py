@@ -1,8 +1,8 @@
-"""Run any Program as a torch module: it spikes as the Program does, and trains.
+"""Run any Program as a trainable torch module with the Program's spikes.
 
     module = ProgramModule(program)
     y = module(x)                # [T, B, *shape]
-    program = module.program()   # with the numbers as they are now
+    program = module.program()   # with the current numbers
 
 Each operation of the Program is one of torch's, in the order of the equations in `stl_deploy.graph.program`. Weights,
 biases, scales and thresholds are parameters; spikes have a surrogate gradient.

@@ -1,11 +1,10 @@
 """Eliminate permutations, slices, repeats, and reshapes that NIR cannot express.
 
-NIR can flatten, nothing else. A rearrangement P moves towards what reads it: a neuron in other order is the same neuron
-with its parameters in that order, n(P·x) = P·n'(x); weights take it in, W·(P·x) = (W·P)·x; two that follow one another
-are one, and P⁻¹·P is none. What is moved in the input is moved in the graph's input. Where nothing takes one in,
-weights of 0 and 1 do its work, or the layer behind it becomes the matrix that it is. One that a max pool reads stays:
-NIR has no node for that pool, and what takes the pool takes it, too. So do all of a
-network that multiplies signals, or in which they would go round in a circle.
+NIR can only flatten. A rearrangement P moves towards its readers: a neuron behind it becomes the same neuron with
+permuted parameters, n(P·x) = P·n'(x); weights absorb it, W·(P·x) = (W·P)·x; two in a row combine, and P⁻¹·P vanishes.
+A rearranged input moves into the graph's input. Where nothing absorbs P, weights of 0 and 1 replace it, or the next
+layer becomes its matrix. P stays before a max pool: NIR has no node for that pool, and targets that support the pool
+support P. All stay in networks that multiply signals or in which they would move in a circle.
 """
 
 from __future__ import annotations

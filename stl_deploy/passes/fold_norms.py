@@ -1,11 +1,11 @@
-"""Fold each norm into the weights before it, or give it weights of its own.
+"""Fold each norm into the weights before it, or give it its own weights.
 
-With y = W·x + b, scale s, mean μ and shift t for each channel: s·(y - μ) + t = (s·W)·x + (s·(b - μ) + t). It holds at
-the borders, too: padding pads the input with zeros, which add nothing to either side. A norm behind anything else is
-the same with W = 1: a scale, a diagonal linear layer, or a depthwise 1x1 convolution.
+With y = W·x + b, scale s, mean μ and shift t per channel: s·(y - μ) + t = (s·W)·x + (s·(b - μ) + t). This also holds at
+the borders, where padding adds zeros to neither side. Behind other nodes W = 1: the norm becomes a scale, a diagonal
+linear layer, or a depthwise 1x1 convolution.
 
-A norm behind a max pool goes before it: s·(max(y) - μ) + t = max(s·(y - μ) + t) for s >= 0, and with the sign of s
-behind the pool, σ·max(|s|·(y - μ) + σ·t), for any s. One behind an average pool without padding does so for every s.
+A norm behind a max pool moves before it: s·(max(y) - μ) + t = max(s·(y - μ) + t) for s >= 0, and for any s with its
+sign σ behind the pool, σ·max(|s|·(y - μ) + σ·t). Behind an average pool without padding it does so for every s.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Scale each neuron's weights so that every threshold becomes 1.
 
-Every neuron is linear in its input between spikes. With all that it receives, its offset, reset, bound and start
-divided by θ > 0 its potential is v/θ at every step, so it spikes where v/θ passes 1: the same spikes in real
-arithmetic, for every leak, reset and synapse. In floats it is exact where θ is a power of two; else a tie can move.
+Between spikes a neuron is linear in its input. Dividing its input, offset, reset, bound and start by θ > 0 gives the
+potential v/θ at every step, and spikes where v/θ passes 1: the same spikes in real arithmetic, for every leak, reset
+and synapse. Floats agree exactly if θ is a power of two; otherwise a tie can move.
 
-Under ``v > θ`` a threshold stored as the float just below θ' means ``v >= θ'`` (`strict_comparison`). Of the two the
-one with fewer bits is divided by, so that ties of round thresholds stay ties.
+Under ``v > θ``, a threshold stored as the float just below θ' means ``v >= θ'`` (`strict_comparison`). The divisor is
+whichever of the two has fewer bits, so that ties at round thresholds stay ties.
 
 A neuron that also receives values without weights (the spikes of a skip connection) keeps its thresholds.
 """

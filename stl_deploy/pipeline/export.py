@@ -78,14 +78,20 @@ def export(
     is_random: bool = False,
     say: Console = QUIET,
 ) -> Exported:
-    """Write one artifact and ``<output>.manifest.json``.
+    """Write one artifact and ``<output>.manifest.json``; remove the artifact if its verification fails.
 
-    x: input for verification, and for calibration unless ``calibration`` loads better; None: random input on the
-    graph's grid, with a message. labels: of x. what: x in words; None: as many of its samples as `compared` allows
-    are taken. origin: of the network; default: its name and hash. is_random: x was drawn, which tables say.
-    An artifact that fails its verification is removed.
-    Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
-    the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
+    Args:
+        x: Input for verification, and for calibration unless ``calibration`` loads better; None: random input on the
+            graph's grid, with a message.
+        labels: Labels of x.
+        what: Description of x; None: as many of its samples as `compared` allows are used.
+        origin: Origin of the network; default: its name and hash.
+        is_random: Whether x is random, which tables mention.
+
+    Raises:
+        InputError: For an invalid call.
+        UnsupportedError: If the target does not support the network.
+        ParityError: If the artifact does not spike as required (float artifacts on the exact grid: like the graph).
     """
     target = check_place(to, output, options)
     program = net.program

@@ -340,12 +340,16 @@ class SpikingGraph:
     def quantised(self, x: Any = None) -> QuantisedModule:
         """Return a torch module of this graph in Loihi's integers, for further training; see `QuantisedModule`.
 
-        x: calibration input for the initial integers (default: ``sample``). Raises UnsupportedError if integers
-        cannot represent the graph, or if it has loops.
+        Args:
+            x: Calibration input for the initial integers (default: ``sample``).
 
-            module = net.fold(thresholds="weights").quantised()
-            ...  # train it: spikes = module(x), x [T, B, *shape]
-            module.graph().export("net.net")  # every spike equals the module's in eval mode
+        Raises:
+            UnsupportedError: If integers cannot represent the graph, or it has loops.
+
+        Examples:
+            >>> module = net.fold(thresholds="weights").quantised()
+            >>> spikes = module(x)  # x [T, B, *shape]; train it
+            >>> module.graph().export("net.net")  # every spike equals the module's in eval mode
         """
         from stl_deploy.pipeline.quantised_module import QuantisedModule
 

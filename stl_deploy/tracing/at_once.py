@@ -1,12 +1,13 @@
 """Read immediate resets of code that compares the remaining potential again at the next step.
 
-With P what the reset leaves, r = [P > θ] one step ago and s = [h > θ], snnTorch's ``reset_delay=False`` computes::
+With P the potential after the reset, r = [P > θ] one step ago and s = [h > θ], snnTorch's ``reset_delay=False``
+computes::
 
     h = β·P + x - θ·r       P = h - (s - r)·θ       reset "subtract"
     h = β·(1 - r)·P + x     P = h - (s - r)·h       reset "zero"
 
-The first is the Program's reset ``snntorch_subtract_now``. In the second r never is 1, for P is h where h does not
-fire and 0 where it does; so it is the reset ``value``, and what the code would do with r = 1 is of no consequence.
+The first is the Program's reset ``snntorch_subtract_now``. In the second r is always 0, because P is h without a spike
+and 0 after one; so it is the reset ``value``, and the code's behaviour for r = 1 does not matter.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     torchrun --nproc_per_node 2 -m stl_deploy train digits
 
-Each batch is cut into one run of samples per process. Sums that one process would take over the whole batch are taken
-over all processes - gradients, batch norm's statistics (`stl_deploy.training.sync_batchnorm`), charges - so gradients
-are those of one process but for the order of summation. Dropout is the exception: each process draws masks of its own.
-All processes hold the same bits; the first (rank 0) alone writes and speaks.
+Each process takes a contiguous share of every batch. Sums over the whole batch (gradients, batch norm's statistics
+(`stl_deploy.training.sync_batchnorm`), penalties) are taken over all processes, so gradients equal those of one process
+up to the order of summation. Dropout is the exception: each process draws its own masks. All processes hold the same
+bits; only the first (rank 0) writes and prints.
 """
 
 from __future__ import annotations

@@ -78,13 +78,21 @@ def quantise(
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
 
-    ``output`` gets config.yaml, model.safetensors, net.nir, net.net (if netx supports the network), test.npz and
-    quantised.json (the table float -> post-training -> quantisation-aware), and is a source for every verb. Returns the
-    table (JSON-ready).
-    options: an options object, or its fields as keywords, as in ``quantise(run, output, epochs=3)``.
-    known: the table's rows up to post-training, if `before_training` has computed them.
-    Raises InputError for an unreadable run, ConfigError for a missing device, UnsupportedError for nodes without
-    integer form, ParityError if one spike of the written integers differs from the trained network.
+    ``output`` receives config.yaml, model.safetensors, net.nir, net.net (if netx supports the network), test.npz and
+    quantised.json (the table float -> post-training -> quantisation-aware), and is a source for every verb.
+
+    Args:
+        options: An options object, or its fields as keywords, as in ``quantise(run, output, epochs=3)``.
+        known: The table's rows up to post-training, if `before_training` has computed them.
+
+    Returns:
+        The table (JSON-ready).
+
+    Raises:
+        InputError: For an unreadable run.
+        ConfigError: For a missing device.
+        UnsupportedError: For nodes without integer form.
+        ParityError: If a spike of the written integers differs from the trained network.
     """
     options = options or QuantiseOptions(**keywords)
     if run_dir.is_file():

@@ -50,14 +50,18 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
-    points_at: further points besides each unchanged network. options: coding, grid and margin. Accuracy needs labels
-    ``y`` in the input (default: each run's own test samples). ``ann`` and runs of mode ``ann`` are twins, evaluated on
-    the first spiking network's input; without any, a single run is compared with its own twin.
     One network and one twin are also compared at equal accuracy, at each number of steps. Networks measured on
-    different samples have no common Pareto front.
-    With ``output``, tradeoff.html and tradeoff.json are written there.
-    Raises InputError for a margin outside 0 to 100, missing labels, no spiking network, input off a graph's declared
-    grid, or missing epochs.
+    different samples have no common Pareto front. Accuracy needs labels ``y`` in the input (default: each run's own
+    test samples). ``ann`` and runs of mode ``ann`` are twins, evaluated on the first spiking network's input; without
+    any, a single run is compared with its own twin. ``output`` receives tradeoff.html and tradeoff.json.
+
+    Args:
+        points_at: Further points besides each unchanged network.
+        options: Coding, grid and margin.
+
+    Raises:
+        InputError: For a margin outside 0 to 100, missing labels, no spiking network, input off a graph's declared
+            grid, or missing epochs.
     """
     points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
     input_coding, input_grid = options.input_coding, options.input_grid

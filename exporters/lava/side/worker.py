@@ -1,11 +1,11 @@
-"""Runs a netx file on Lava. Executed by the side environment's Python 3.10; imports nothing of stl-deploy.
+"""Run a netx file on Lava, in the side environment's Python 3.10; imports nothing of stl-deploy.
 
     python -I worker.py JOB.json
 
-JOB: ``net`` (a .net file), ``input`` (npz with ``x`` [T, B, *shape], torch order), ``folder`` (where to write),
-``parent`` (the driver's process id). Written into ``folder``: ``progress.json`` {done, total} as steps pass,
+JOB: ``net`` (a .net file), ``input`` (npz with ``x`` [T, B, *shape], torch order), ``folder`` (output folder),
+``parent`` (the driver's process id). Written into ``folder``: ``progress.json`` {done, total} after each step,
 ``spikes.npz`` with one uint8 array ``layer<i>`` [T, B, *shape] per layer, then ``done.json``; or ``failure.json``
-with the reason (exit code ENOSPC: the disk is full). Standard output is never used: netx prints to it.
+with the reason (exit code ENOSPC: the disk is full). Standard output stays unused, because netx prints to it.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Restate a network for one reader: a NIR file that the framework reads faithfully.
+"""Restate a network as a NIR file that one framework's reader reads faithfully.
 
-Readers differ in time step, comparison, reset, in which fields they use at all (see the classes in
-`stl_deploy.exporters.nir.readers.reading_rules`), and in which edges they take a step late
-(`stl_deploy.exporters.nir.readers.execution_order`). A restatement starts from the Program, so it does not matter who
-wrote the graph. It moves what a reader ignores to where it looks: gains and average pools into the weights (exact in
-real arithmetic, and in float32 where the factor is a power of two), a ``>=`` into the next smaller threshold for a
-reader that compares with ``>``. Max pooling of spikes, which no reader knows, becomes a sum pool and
-integrate-and-fire neurons: a spike resets them to 0, and without one nothing has arrived, so they never remember.
-Where a reader cannot hold a node, the node is refused with the reason.
+Readers differ in time step, comparison, reset, the fields that they use (see the classes in
+`stl_deploy.exporters.nir.readers.reading_rules`), and the edges that they delay by a step
+(`stl_deploy.exporters.nir.readers.execution_order`). A restatement starts from the Program, so the graph's writer does
+not matter. What a reader ignores moves to where it looks: gains and average pools into the weights (exact in real
+arithmetic, and in float32 if the factor is a power of two), and ``>=`` into the next smaller threshold for readers that
+compare with ``>``. No reader supports max pooling of spikes; it becomes a sum pool and integrate-and-fire neurons,
+which keep no state: a spike resets them to 0, and without one nothing has arrived. Other unsupported nodes are refused
+with the reason.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Scan an untrusted HDF5 file: every object is checked before anything is allocated.
+"""Scan an untrusted HDF5 file: check every object before allocating anything.
 
 Refused: links out of the file (external, soft), objects linked twice (so no cycles), data stored outside the file,
-filters other than HDF5's common ones, types other than numbers and text, and more data than the file's own size can
-account for (an HDF5 file of a few bytes can declare terabytes of zeros).
+filters other than HDF5's common ones, types other than numbers and text, and more data than the file's size can account
+for (an HDF5 file of a few bytes can declare terabytes of zeros).
 
-The result is plain JSON and bytes, so that another process can use it without HDF5: a group is a dict of its members, a
-text ``["text", shape, strings]``, a row of lists ``["lists of <f4", shape, None]``, an array ``[dtype, shape, offset]``
-with the place of its bytes in `Scan.content`, or None for arrays that are too large to be handed over. Attributes are
-not handed over, but read, so that their damage is met here.
+The result is JSON and bytes, readable by another process without HDF5. A group is a dict of its members; a text is
+``["text", shape, strings]``; a row of lists is ``["lists of <f4", shape, None]``; an array is ``[dtype, shape,
+offset]``, the offset into `Scan.content`, or None if the array is too large to be passed on. Attributes are read, to
+detect damage, but not passed on.
 """
 
 from __future__ import annotations

@@ -56,16 +56,23 @@ def from_arrays(
     group: Any = None,
     classes: Sequence[str] | None = None,
 ) -> ArrayData:
-    """Return own arrays as data for `stl_deploy.train`; numpy or torch.
+    """Return arrays as data for `stl_deploy.train`; numpy or torch.
 
-    x: static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit numbers are images from 0 to 255, other
-    numbers are taken as they are. y: integers ``[N]``, or of sequences ``[N, T]``, one for each step. Splits that
-    are not given are drawn from ``x`` by the configuration's seed and fractions. group: numbers or names ``[N]``;
-    samples of one group, as windows of one recording, go into one split. classes: names in order of the labels.
-    Raises InputError for arrays that do not fit together, hold NaN, or are no numbers.
+    Missing splits are drawn from ``x`` with the configuration's seed and fractions.
 
-        data = stl_deploy.data.from_arrays(x, y, x_test=x_test, y_test=y_test)
-        run = stl_deploy.train("digits", data=data)
+    Args:
+        x: Static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit integers are images from 0 to 255,
+            other values are used unchanged.
+        y: Integers ``[N]``, or for sequences ``[N, T]``, one per step.
+        group: Numbers or names ``[N]``; samples of one group, such as windows of one recording, go into one split.
+        classes: Names in the order of the labels.
+
+    Raises:
+        InputError: For arrays that do not fit together, are not numeric, or hold NaN.
+
+    Examples:
+        >>> data = stl_deploy.data.from_arrays(x, y, x_test=x_test, y_test=y_test)
+        >>> run = stl_deploy.train("digits", data=data)
     """
     given = {"x": x, "y": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
     arrays = {name: _numpy(name, value) for name, value in given.items() if value is not None}

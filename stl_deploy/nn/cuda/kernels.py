@@ -1,11 +1,11 @@
-"""Batch norm and the LIF scan (`stl_deploy.nn.lif_scan`) as Triton kernels: a program takes a block of neurons.
+"""Batch norm and the LIF scan (`stl_deploy.nn.lif_scan`) as Triton kernels, one block of neurons per program.
 
-Arrays are contiguous ``[T, B, M]``, one step ``step`` = B·M numbers from the next; thresholds ``[M]``; a norm's numbers
-``[S, C]``, S = T where each step has its own, else 1, for M = C·``positions`` neurons. Computations have the type
-``wide``, float32 or float64. ``u = r·β + x`` must not be contracted to one operation, so kernels are launched with
-``enable_fp_fusion=False``.
+Arrays are contiguous ``[T, B, M]`` with ``step`` = B·M numbers per step; thresholds are ``[M]``; a norm's numbers are
+``[S, C]``, with S = T if each step has its own, else 1, for M = C·``positions`` neurons. Computations have the type
+``wide``, float32 or float64. Kernels are launched with ``enable_fp_fusion=False``, so that ``u = r·β + x`` is not
+contracted to one operation.
 
-Parameters are not annotated, but for constants: Triton reads annotations as code of the kernel.
+Only constants are annotated, because Triton reads annotations as kernel code.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Convolve with fewer multiplications (Winograd 1980; Lavin and Gray 2016, section 4).
 
 Windows of 6 by 6 numbers give a tile of outputs: 4 by 4 for kernels of 3, 2 by 2 for kernels of 5. With the window d,
-the kernel g and their transforms ``V = Bᵀ d B`` and ``U = G g Gᵀ``, the outputs are ``Aᵀ (U ∘ V) A``: 36 products where
-sums over the kernel need 144 or 100. Over channels they are 36 matrix products.
+the kernel g and their transforms ``V = Bᵀ d B`` and ``U = G g Gᵀ``, the outputs are ``Aᵀ (U ∘ V) A``: 36 products
+instead of 144 or 100. Over channels they are 36 matrix products.
 
-Rounding grows with the transforms' entries: its root mean square is up to 10 times that of plain float32 sums. Entries
-follow from the points that are interpolated at; 0, ±2/3, ±3/2 round half as much as the usual 0, ±1, ±2.
+Rounding grows with the transforms' entries: its root mean square is up to 10 times that of plain float32 sums. The
+interpolation points determine the entries; 0, ±2/3, ±3/2 round half as much as the usual 0, ±1, ±2.
 """
 
 from __future__ import annotations
