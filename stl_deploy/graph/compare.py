@@ -70,6 +70,10 @@ class NodeParity:
         return asdict(self) | {"agreement": self.agreement}
 
 
+ROUNDING = 2.0**-17
+"""Difference of outputs that sums of another order may make, relative to the largest output: 64 units of float32."""
+
+
 @dataclass(frozen=True)
 class ParityRow:
     """One line of a parity table: an artifact's spikes against the model's, and the claim's label."""
@@ -89,6 +93,7 @@ class RunParity:
     """One run against another, ``against``: its spiking nodes in graph order, and its outputs.
 
     states: potentials and currents of both runs. required: every spike, and every state, must agree.
+    is_rounding: the outputs of a network without spikes differ by no more than `ROUNDING`.
     artifact: its path, as it was given; backend: the runner.
     """
 
@@ -103,6 +108,7 @@ class RunParity:
     label: Label = "measured"
     note: str = ""
     states: tuple[NodeParity, ...] = ()
+    is_rounding: bool = False
 
     @property
     def compared(self) -> int:
@@ -123,9 +129,24 @@ class RunParity:
     def exact(self) -> bool:
         """Whether every spiking node was compared and spikes alike.
 
-        Without spiking nodes, every output must be equal. No state differs.
+        Without spiking nodes, every output must be equal, or up to rounding (`up_to_rounding`). No state differs.
         """
+        if self.is_rounding:
+            return all(node.compared for node in self.outputs) and not any(node.differing for node in self.states)
         return all(node.compared and not node.differing for node in (*(self.nodes or self.outputs), *self.states))
+
+    def up_to_rounding(self, expected: Arrays) -> RunParity:
+        """Accept outputs that differ by at most `ROUNDING`, with a note; for networks without spiking nodes.
+
+        expected: outputs of the reference.
+        """
+        differing = [node for node in self.outputs if node.differing]
+        if self.nodes or not differing:
+            return self
+        if any(node.largest > ROUNDING * np.abs(expected[node.node]).max(initial=0) for node in differing):
+            return self
+        note = f"outputs differ by rounding, by at most {max(node.largest for node in differing):.2g}"
+        return replace(self, is_rounding=True, note=f"{self.note}; {note}" if self.note else note)
 
     @property
     def first(self) -> Divergence | None:

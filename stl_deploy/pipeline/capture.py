@@ -42,7 +42,7 @@ from stl_deploy.pipeline.proof import (
     prove_replay,
     within,
 )
-from stl_deploy.pipeline.several_inputs import Packed, given_each, pack, split_input, unpacked
+from stl_deploy.pipeline.several_inputs import Packed, given_each, graph_input, pack, split_input
 from stl_deploy.pipeline.time_axis import (
     as_asked,
     axis_warnings,
@@ -53,6 +53,7 @@ from stl_deploy.pipeline.time_axis import (
 )
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, holds_input, type_warnings
+from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.remedies import version_warnings
 from stl_deploy.tracing.running import require_repeatable
@@ -176,6 +177,12 @@ class Captured:
         return self.traced.call.time
 
     @property
+    def makes(self) -> Shape | None:
+        """Shape of one step's output of one sample in the module's form; None where samples are not its first axis."""
+        layout = self.traced.steps.output.signal.node.layout
+        return shape_of(layout[1:], {}) if layout and layout[0] == (BATCH,) else None
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of several inputs, in the module's order."""
         return tuple(part.name for part in self.model.parts) if isinstance(self.model, Packed) else ()
@@ -183,7 +190,7 @@ class Captured:
     def as_graph_input(self, batch: Any) -> Any:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``, or a dict of several."""
         steps = steps_of(self.traced.call, _tensor(batch), self.traced.length)
-        return _graph_input(self.model, self.folded, torch.stack(steps).float().numpy())
+        return graph_input(self.model, self.folded, torch.stack(steps).float().numpy())
 
     def given_each(self, x: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Several inputs as the module takes them, as the graph's own, ``[T, B, *shape]`` by name."""
@@ -239,13 +246,6 @@ def _tensor(x: Any) -> Tensor:
     if tensor.is_complex():
         raise CaptureError("x is complex; expected real numbers")
     return tensor.detach().cpu() if tensor.is_floating_point() else tensor.cpu().float()
-
-
-def _graph_input(model: nn.Module, folded: FoldedLayers, x: Floats) -> Any:
-    """The module's input ``[T, B, *shape]`` as the graph takes it: in its order of axes; of several inputs a dict."""
-    inputs = unpacked(model.parts, x) if isinstance(model, Packed) else {folded.program.inputs[0].name: x}
-    arrays = {name: arrange(array, folded.arranged.get(name)) for name, array in inputs.items()}
-    return arrays if isinstance(model, Packed) else next(iter(arrays.values()))
 
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
@@ -416,7 +416,7 @@ def _prove_folded(
     """Each layer of the folded graph and its output against the module's on ``x``; also the module's spikes, and x."""
     steps = steps_of(traced.call, x, traced.length)
     spikes, y = module_spikes(traced, steps, folded.arranged)
-    array = _graph_input(model, folded, torch.stack(steps).float().numpy())
+    array = graph_input(model, folded, torch.stack(steps).float().numpy())
     layers = _proved_layers(traced, folded, spikes, array)
     prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING)
     return layers, spikes, array

@@ -18,6 +18,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Program, Reshape, Shape
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.permutations import Permutations, arrange
+from stl_deploy.pipeline.fold import FoldedLayers
 from stl_deploy.tracing import Time
 
 
@@ -154,9 +155,15 @@ def _tensors(x: Any, arguments: int) -> list[Tensor] | None:
     return [tensor if tensor.is_floating_point() else tensor.float() for tensor in tensors]
 
 
-def unpacked(parts: Sequence[Part], x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the graph's inputs of one array ``[T, B, features]``."""
-    return {part.node: x[..., part.start : part.stop].reshape(*x.shape[:2], *part.shape) for part in parts}
+def graph_input(model: nn.Module, folded: FoldedLayers, x: NDArray[Any]) -> Any:
+    """Return the module's input ``[T, B, *shape]`` in the graph's order of axes; of several inputs a dict."""
+    if not isinstance(model, Packed):
+        return arrange(x, folded.arranged.get(folded.program.inputs[0].name))
+    arrays = {}
+    for part in model.parts:
+        array = x[..., part.start : part.stop].reshape(*x.shape[:2], *part.shape)
+        arrays[part.node] = arrange(array, folded.arranged.get(part.node))
+    return arrays
 
 
 def given_each(

@@ -61,6 +61,11 @@ class Original(Protocol):
         ...
 
     @property
+    def makes(self) -> tuple[int, ...] | None:
+        """Shape of one step's output of one sample in the module's form, if it is known."""
+        ...
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of several inputs, in the module's order."""
         ...
@@ -281,7 +286,7 @@ class SpikingGraph:
 
         options.setdefault("record", True)
         simulation = simulate(self.program, self._given(x), backend, SimulateOptions(**options))
-        return replace(simulation, rule=self.readout)
+        return replace(simulation, rule=self.readout, outputs=self._as_module(simulation.outputs))
 
     @named_options(VerifyOptions)
     def verify(
@@ -385,6 +390,15 @@ class SpikingGraph:
         return evaluate_graph(
             self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid, backend=backend
         )
+
+    def _as_module(self, outputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Return outputs in the shape in which the captured module makes them: a matrix makes flat ones."""
+        shape = None if self.original is None else self.original.makes
+        if shape is None or len(outputs) != 1:
+            return outputs
+        (name, y), *_ = outputs.items()
+        fits = y.shape[2:] != shape and int(np.prod(y.shape[2:])) == int(np.prod(shape))
+        return {name: y.reshape(*y.shape[:2], *shape)} if fits else outputs
 
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
