@@ -7,10 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stl_deploy.errors import ToolError
+from stl_deploy.exporters.c.tables import DATA, Tables, take_tables
 
 DEADLINE = 600.0
 """Seconds for a compilation or a run."""
@@ -31,14 +32,42 @@ def why_none() -> str:
     return f"$CC: expected a C compiler, without options; found no program '{named}'; unset CC" if named else MISSING
 
 
-def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE) -> None:
-    """Compile the C files of ``folder``; raise ToolError if there is no compiler, or it fails or hangs."""
+def compile_program(
+    files: Mapping[str, str], output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE
+) -> None:
+    """Compile C files, text by name, in the folder of ``output``.
+
+    Large tables are included as data where the assembler can (see `take_tables`), else compiled like the rest.
+    Raises ToolError if there is no compiler, or it fails or hangs.
+    """
     compiler = find_compiler()
     if compiler is None:
         raise ToolError(why_none())
+    folder, objects = output.parent, list[str]()
+    for name, text in files.items():
+        tables = take_tables(text) if name.endswith(".c") and not objects else None
+        if tables is not None and (made := _assembled(compiler, folder / name, tables)):
+            text = tables.text
+            objects.append(made)
+        (folder / name).write_text(text, encoding="ascii")
     sources = sorted(str(path) for path in folder.glob("*.c"))
-    command = [compiler, *FLAGS, *options, "-o", str(output), *sources]
+    command = [compiler, *FLAGS, *options, "-o", str(output), *sources, *objects]
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
+
+
+def _assembled(compiler: str, source: Path, tables: Tables) -> str | None:
+    """Return the object file of a source's tables; None where the assembler does not take them."""
+    assembly = source.with_suffix(".s")
+    made = str(source.with_suffix(".o"))
+    (source.parent / DATA).write_bytes(tables.data)
+    assembly.write_text(tables.assembly, encoding="ascii")
+    try:
+        run_program(
+            [compiler, "-c", "-o", made, str(assembly)], b"", what=compiler, deadline=DEADLINE, folder=source.parent
+        )
+    except ToolError:
+        return None
+    return made
 
 
 def run_program(

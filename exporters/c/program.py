@@ -77,9 +77,7 @@ class Program:
     @contextmanager
     def _compiled(self, flags: Sequence[str], deadline: float) -> Iterator[Path]:
         with temporary_folder() as folder:
-            for file, text in self.files.items():
-                (folder / file).write_text(text, encoding="ascii")
-            compile_program(folder, folder / "net", options=flags, deadline=deadline)
+            compile_program(self.files, folder / "net", options=flags, deadline=deadline)
             yield folder / "net"
 
     def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> IntegerRun:

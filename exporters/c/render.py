@@ -25,9 +25,11 @@ _FILES = {"net.c.j2": "{}.c", "net.h.j2": "{}.h", "main.c.j2": "main.c", "Makefi
 _DECISION_FILES = {"decide.c.j2": "{}_decide.c", "decide.h.j2": "{}_decide.h"}
 """Names of files by their templates; {} is the prefix. The second: where the outputs are scores of classes."""
 WIDTH = 120
+"""Columns of a line of C."""
 _LITERALS = 106
 """Characters of a line of numbers, behind its indent of 4."""
-"""Columns of a line of C."""
+_AT_ONCE = 2**14
+"""Numbers that are written at a time, so that they stay in the cache."""
 MOST_NAMES = 1000
 """Class names in the header."""
 
@@ -250,27 +252,43 @@ def _shape(shape: tuple[int, ...]) -> str:
 def literals(values: NDArray[Any]) -> str:
     """Return lines of comma-separated numbers for an array initialiser, as `textwrap.fill` would break them.
 
-    A network has millions of them, so that lines are cut by where their words end, not word by word.
+    A network has millions of them, so that they are written digit by digit, all at once, and lines are cut by where
+    their words end.
     """
-    numbers = np.asarray(values)
-    text = str(numbers.tolist())[1:-1]
-    ends = np.cumsum(_lengths(numbers) + 2).tolist()  # each number with its comma and blank
-    lines, first, past = list[str](), 0, 0
+    numbers = np.asarray(values, np.int64).reshape(-1)
+    parts = [_words(numbers[start : start + _AT_ONCE]) for start in range(0, len(numbers), _AT_ONCE)]
+    ends = np.cumsum(np.concatenate([lengths for _, lengths in parts]), dtype=np.int64)
+    return ",\n".join(_lines(b"".join(words for words, _ in parts).decode("ascii"), ends.tolist()))
+
+
+def _words(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:
+    """Return each number with a comma and a blank, and how long they are."""
+    rest = np.abs(numbers).astype(np.uint32)
+    width = len(str(rest.max())) + 1  # with a sign
+    words = np.empty((len(numbers), width + 2), np.uint8)
+    words[:, width:] = ord(","), ord(" ")
+    shown = np.ones(words.shape, bool)
+    lengths = np.full(len(numbers), 3, np.uint8)
+    for place in range(width - 1, -1, -1):
+        if place < width - 1:
+            shown[:, place] = digit = rest > 0
+            lengths += digit
+        tens = rest // 10
+        words[:, place] = rest - 10 * tens + ord("0")
+        rest = tens
+    signed = np.flatnonzero(numbers < 0)
+    first = width + 1 - lengths[signed]
+    words[signed, first], shown[signed, first] = ord("-"), True
+    lengths[signed] += 1
+    return words[shown].tobytes(), lengths
+
+
+def _lines(text: str, ends: list[int]) -> Iterator[str]:
+    """Break a text behind as many of its words as fit; ends: of each word with a comma and a blank."""
+    first, past = 0, 0
     while first < len(ends):
-        last = max(bisect_right(ends, past + _LITERALS + 1, first), first + 1)
+        last = max(bisect_right(ends, past + _LITERALS + 1, first, min(first + _LITERALS, len(ends))), first + 1)
         if last == len(ends) - 1 and ends[-1] - past - 2 <= _LITERALS:
             last = len(ends)  # no comma follows the last one
-        lines.append("    " + text[past : ends[last - 1] - 2])
+        yield "    " + text[past : ends[last - 1] - 2]
         first, past = last, ends[last - 1]
-    return ",\n".join(lines)
-
-
-def _lengths(numbers: NDArray[Any]) -> NDArray[np.int64]:
-    """Return how many characters each integer takes."""
-    sizes = np.abs(numbers.astype(np.int64))
-    lengths = 1 + (numbers < 0).astype(np.int64)
-    limit = 10
-    while (sizes >= limit).any():
-        lengths += sizes >= limit
-        limit *= 10
-    return lengths

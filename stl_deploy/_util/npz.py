@@ -26,12 +26,18 @@ thousand steps do 200; deflate ends at 1032)."""
 _MAX_MEMBERS = 10_000
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a compressed npz whole or not at all; raises InputError for a name that is no plain file name."""
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, level: int = 6) -> None:
+    """Write a compressed npz whole or not at all; raises InputError for a name that is no plain file name.
+
+    level: of zlib; 3 takes a fifth of the time of 6 on drawn integers, for half a percent more bytes.
+    """
     for name in arrays:
         if not is_plain_name(name):
             raise InputError(f"{path}: {name[:60]!a} cannot be the name of an array in it; rename the node")
-    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        whole_file(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive,
+    ):
         # not numpy.savez: it takes some names for options of its own, and refuses objects in later releases alone
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:

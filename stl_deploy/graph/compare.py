@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.graph.margins import Margin, margin_at
+from stl_deploy.graph.margins import Margin, margins_at
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
 
@@ -214,7 +214,7 @@ def compare(
         for node in program.spiking
     )
     if x is not None:
-        nodes = tuple(_with_margin(node, program, x) for node in nodes)
+        nodes = _with_margins(nodes, program, x)
     outputs = tuple(_one(run, node.name, expected.outputs, found.outputs) for node in program.outputs)
     states = tuple(
         compare_node(name, expected.states[name], found.states[name], run) for name in _both(expected, found)
@@ -294,12 +294,13 @@ def _joined(one: NodeParity, other: NodeParity) -> NodeParity:
     )
 
 
-def _with_margin(node: NodeParity, program: Program, x: NetworkInput) -> NodeParity:
-    first = node.first
-    if first is None:
-        return node
-    margin = margin_at(program, x, first.node, first.step, first.sample, first.neuron)
-    return replace(node, first=replace(first, margin=margin))
+def _with_margins(nodes: Sequence[NodeParity], program: Program, x: NetworkInput) -> tuple[NodeParity, ...]:
+    firsts = [node.first for node in nodes if node.first is not None]
+    margins = margins_at(program, x, {first.node: (first.step, first.sample, first.neuron) for first in firsts})
+    return tuple(
+        node if node.first is None else replace(node, first=replace(node.first, margin=margins[node.node]))
+        for node in nodes
+    )
 
 
 _NAMED = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,28 +71,29 @@ def potentials(node: Neuron, x: Floats) -> Iterator[tuple[Floats, Floats]]:
         state.release(output)
 
 
-def margin_at(
-    program: Program,
-    x: NetworkInput,
-    node: str,
-    step: int,
-    sample: int,
-    neuron: tuple[int, ...],
-) -> Margin:
-    """Return the margin of one neuron of a spiking node in one step; the reference runs on that sample alone."""
-    margins: list[Margin] = []
+def margins_at(
+    program: Program, x: NetworkInput, places: Mapping[str, tuple[int, int, tuple[int, ...]]]
+) -> dict[str, Margin]:
+    """Return the margin of one neuron of each of some spiking nodes, by node.
 
-    def observe(seen: Node, arrived: Floats, output: Floats) -> None:
-        if isinstance(seen, Neuron) and seen.name == node:
-            *_, (v, levels) = potentials(seen, arrived)
-            at = (0, *neuron)
-            theta = levels[at]
-            ulps = (float(v[at]) - float(theta)) / float(np.spacing(np.abs(theta)))
-            margins.append(Margin(float(v[at]), float(theta), ulps))
+    places: step, sample and neuron, by node. The reference runs once for each sample among them, alone.
+    """
+    margins: dict[str, Margin] = {}
+    for sample in dict.fromkeys(sample for _, sample, _ in places.values()):
+        wanted = {node: (step, neuron) for node, (step, of, neuron) in places.items() if of == sample}
 
-    part = (slice(None, step + 1), slice(sample, sample + 1))
-    run(program, {name: a[part] for name, a in x.items()} if isinstance(x, Mapping) else x[part], observe=observe)
-    return margins[0]
+        def observe(seen: Node, arrived: Floats, output: Floats, wanted: Mapping[str, Any] = wanted) -> None:
+            if isinstance(seen, Neuron) and seen.name in wanted:
+                step, neuron = wanted[seen.name]
+                *_, (v, levels) = potentials(seen, arrived[: step + 1])
+                at = (0, *neuron)
+                theta = levels[at]
+                ulps = (float(v[at]) - float(theta)) / float(np.spacing(np.abs(theta)))
+                margins[seen.name] = Margin(float(v[at]), float(theta), ulps)
+
+        part = (slice(None, max(step for step, _ in wanted.values()) + 1), slice(sample, sample + 1))
+        run(program, {name: a[part] for name, a in x.items()} if isinstance(x, Mapping) else x[part], observe=observe)
+    return margins
 
 
 def nearest_level(state: NeuronState) -> Floats:

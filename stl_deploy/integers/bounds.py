@@ -146,8 +146,10 @@ def _values(node: Node, sums: Interval) -> Interval:
 
 def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:
     """Return bounds of ``rows · x + bias`` and of every partial sum, for every x within an interval that holds 0."""
-    wide = rows.astype(np.int64)
-    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    largest = max(int(rows.max(initial=0)), -int(rows.min(initial=0)))
+    kind = np.int32 if largest * rows.shape[1] < 2**31 else np.int64
+    positive = np.maximum(rows, 0).sum(axis=1, dtype=kind).astype(np.int64)
+    negative = rows.sum(axis=1, dtype=kind) - positive
     offset: NDArray[np.int64] = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
     low, high = within
     greatest = positive * high + negative * low + np.maximum(offset, 0)

@@ -195,8 +195,10 @@ class LayerwiseQuantiser:
             )
             return [*nodes, population]
 
-        def differing(chosen: Candidate, part: slice) -> int:
-            return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
+        def differing(tried: Sequence[Candidate], part: slice) -> list[int]:
+            *before, _ = built(tried[0])
+            ends = [built(chosen)[-1] for chosen in tried]
+            return [int(np.count_nonzero(run != wanted[:, part])) for run in self._runs(before, ends, part)]
 
         layer = paths.leaves[0].node or node
         hardware = self._hardware
@@ -231,18 +233,24 @@ class LayerwiseQuantiser:
 
     def _run(self, nodes: Sequence[ir.Node], part: slice) -> NDArray[Any]:
         """Return the values of the last of more nodes on some of the samples."""
+        return self._runs(nodes[:-1], nodes[-1:], part)[0]
+
+    def _runs(self, nodes: Sequence[ir.Node], ends: Sequence[ir.Node], part: slice) -> list[NDArray[Any]]:
+        """Return the values of each of ``ends`` behind the same nodes, from the same sources."""
         accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
         outputs: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
-        for node in nodes:
+        for node in (*nodes, ends[0]):
             known[node.name] = bounds_of(node, known, self._plain_nodes, dict(self._spikes))
-        if len(nodes) == 2 and isinstance(nodes[1], IntegerLIF) and isinstance(nodes[0], DenseNode | ConvNode):
+        populations = [node for node in ends if isinstance(node, IntegerLIF)]
+        if len(nodes) == 1 and populations and isinstance(nodes[0], DenseNode | ConvNode):
             arriving = [self._arriving(source, outputs, part) for source in nodes[0].operands]
-            return sum_and_step(as_run(nodes[0]), nodes[1], arriving, known, accumulator)
+            return sum_and_step(as_run(nodes[0]), populations, arriving, known, accumulator)
         for node in nodes:
             arriving = [self._arriving(source, outputs, part) for source in node.operands]
             outputs[node.name] = evaluate(as_run(node), arriving, known, accumulator)
-        return outputs[nodes[-1].name]
+        arriving = [self._arriving(source, outputs, part) for source in ends[0].operands]
+        return [evaluate(as_run(node), arriving, known, accumulator) for node in ends]
 
     def _arriving(self, source: ir.Operand, outputs: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
         if source.node in outputs:

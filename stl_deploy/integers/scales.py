@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -217,8 +218,7 @@ def candidates(
         limits = _row_limits(real, top, most)
         for ratio in RATIOS:
             target = real.level * _by_row(ratio * limits, real.theta.ndim)
-            for threshold in (np.ceil(target) - 1, np.round(target)):
-                yield from _candidate(real, ratio * limits, threshold, top, most)
+            yield from _candidates(real, ratio * limits, (np.ceil(target) - 1, np.round(target)), top, most)
         return
     theta = _one_threshold(real, form)
     limit = float((_row_limits(real, top, most, theta) * theta).min())
@@ -226,7 +226,7 @@ def candidates(
     for whole in wholes:
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:
-                yield from _candidate(real, aim / theta, np.array(float(whole)), top, most)
+                yield from _candidates(real, aim / theta, [np.array(float(whole))], top, most)
 
 
 def _unrounded(real: RealPopulation, form: ThresholdForm, top: int, most: int) -> Iterator[Candidate]:
@@ -265,7 +265,7 @@ def _held(
     same = (threshold == threshold.flat[0]).all()
     if (scale > _row_limits(real, top, most)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
         return
-    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold, top, most)
+    yield from _candidates(real, scale, [np.array(threshold.flat[0]) if same else threshold], top, most)
 
 
 def _leaks(neuron: Neuron) -> bool:
@@ -297,26 +297,34 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
 
 
 def best_candidate(
-    tried: Iterable[Candidate], samples: int, differing: Callable[[Candidate, slice], int], node: Node
+    tried: Iterable[Candidate],
+    samples: int,
+    differing: Callable[[Sequence[Candidate], slice], Sequence[int]],
+    node: Node,
 ) -> Candidate:
     """Return the candidate with the fewest differing spikes (of equals the first, which has the largest scale).
 
-    All are tried on about `FEW` of the ``samples``, and the best of those on all. differing: spikes of a candidate that
-    differ on some of the samples. Refuses ``node`` if there is no candidate.
+    All are tried on about `FEW` of the ``samples``, and the best of those on all. differing: spikes that differ on some
+    of the samples, of each of several candidates that differ in their thresholds alone. Refuses ``node`` if there is
+    no candidate.
     """
     left = list(tried)
     some = slice(None, None, max(1, samples // FEW))
-    for part, kept in ((some, SHORTLIST), (slice(None), 1)):
+    stages = [(slice(None), 1)] if some.step == 1 else [(some, SHORTLIST), (slice(None), 1)]
+    for part, kept in stages:
         if len(left) > kept:
-            counted = map_parts(partial(_counted, differing, part), left)
+            groups = [list(group) for _, group in groupby(left, key=lambda candidate: id(candidate.weights))]
+            counted = [count for counts in map_parts(partial(_counted, differing, part), groups) for count in counts]
             left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]
     if not left:
         refuse(node, "all-zero-layer", "every weight rounds to 0", "it passes nothing on; leave it out")
     return left[0]
 
 
-def _counted(differing: Callable[[Candidate, slice], int], part: slice, candidate: Candidate) -> int:
-    return differing(candidate, part)
+def _counted(
+    differing: Callable[[Sequence[Candidate], slice], Sequence[int]], part: slice, group: Sequence[Candidate]
+) -> Sequence[int]:
+    return differing(group, part)
 
 
 def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
@@ -362,27 +370,34 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
     return values.reshape(-1, *[1] * (ndim - 1))
 
 
-def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles, top: int, most: int) -> Iterator[Candidate]:
-    """Return the layer at one scale; None if no weight is left, or a reset's amount or value is too wide.
+def _candidates(
+    real: RealPopulation, scale: Doubles, thresholds: Iterable[Doubles], top: int, most: int
+) -> Iterator[Candidate]:
+    """Yield the layer at one scale with each threshold: the same arrays of weights and bias.
 
-    Also None if one of several spikes would take nothing off v.
+    None if no weight is left, or a reset's amount or value is too wide, or one of several spikes would take nothing
+    off v.
     """
     weights = tuple(_rounded(weight, scale, top) for weight in real.weights)
     if not any(weight.any() for weight in weights):
-        return
-    neuron = _neuron(real, scale, np.clip(threshold, 0, most))
-    if any(values is not None and np.abs(values).max() > most for values in (neuron.drop, neuron.v_reset)):
-        return
-    if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
-        return
-    adapts = neuron.adaptation
-    if adapts is not None and (adapts.jump.max() > MAX_THRESHOLD or adapts.top > RAISED_TOP):
         return
     bias: Ints | None = None
     if real.bias is not None:
         scaled = np.round(real.bias * _by_row(scale, real.bias.ndim))
         bias = np.clip(scaled, -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
-    yield Candidate(weights, bias, neuron, scale)
+    for threshold in thresholds:
+        neuron = _neuron(real, scale, np.clip(threshold, 0, most))
+        if _is_held(neuron, most):
+            yield Candidate(weights, bias, neuron, scale)
+
+
+def _is_held(neuron: IntegerNeuron, most: int) -> bool:
+    if any(values is not None and np.abs(values).max() > most for values in (neuron.drop, neuron.v_reset)):
+        return False
+    if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
+        return False
+    adapts = neuron.adaptation
+    return adapts is None or (adapts.jump.max() <= MAX_THRESHOLD and adapts.top <= RAISED_TOP)
 
 
 def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> IntegerNeuron:
@@ -417,7 +432,8 @@ def _compact(values: Doubles) -> Ints:
 
 
 def _rounded(weight: Doubles, scale: Doubles, top: int) -> Ints:
-    whole = np.clip(np.round(weight * _by_row(scale, weight.ndim)), -top - 1, top)
+    whole: Doubles = weight * _by_row(scale, weight.ndim)
+    np.clip(np.round(whole, out=whole), -top - 1, top, out=whole)
     return whole.astype(np.int32)
 
 

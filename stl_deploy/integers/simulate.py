@@ -134,7 +134,7 @@ def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping
         arriving = [values[source.node] for source in node.operands]
         if node.name in ahead:
             reader = ahead[node.name]
-            values[reader.name] = sum_and_step(node, reader, arriving, known, graph.accumulator)
+            (values[reader.name],) = sum_and_step(node, [reader], arriving, known, graph.accumulator)
         else:
             values[node.name] = evaluate(node, arriving, known, graph.accumulator)
         for source in node.operands:
@@ -157,20 +157,23 @@ def _stands_alone(graph: IntegerGraph, node: IntegerLIF, keep: Collection[str]) 
 
 def sum_and_step(
     layer: Node,
-    node: IntegerLIF,
+    nodes: Sequence[IntegerLIF],
     arriving: Sequence[Values],
     known: Mapping[str, Bounds],
     accumulator: Accumulator,
-) -> Values:
-    """Return spikes of a population from the input of the layer of weights before it, its only source.
+) -> list[Values]:
+    """Return spikes of populations from the input of the layer of weights before them, the only source of each.
 
     Sums are formed for some samples at a time, so that they stay in the cache.
     """
     assert isinstance(layer, DenseNode | ConvNode)
-    x = _together(arriving)
-    add_up, spikes = _summing(layer, x, accumulator), np.empty((*x.shape[:2], *node.shape), np.uint8)
-    for part in blocks(node.shape, x):
-        _fire(node, add_up(x[:, part]), known, accumulator, spikes[:, part])
+    x, shape = _together(arriving), nodes[0].shape
+    add_up, spikes = _summing(layer, x, accumulator), [np.empty((*x.shape[:2], *shape), np.uint8) for _ in nodes]
+    for part in blocks(shape, x):
+        sums = add_up(x[:, part])
+        for node, fired in zip(nodes[1:], spikes[1:], strict=True):
+            _fire(node, sums.copy(), known, accumulator, fired[:, part])
+        _fire(nodes[0], sums, known, accumulator, spikes[0][:, part])
     return spikes
 
 

@@ -131,6 +131,8 @@ def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:
 
 _PATCH_BYTES = 2**20
 """Frames are unfolded as many at a time as fit here."""
+_FEW_PLACES = 64
+"""Images of fewer outputs per channel are multiplied by the weights together."""
 
 
 class Convolution:
@@ -176,6 +178,11 @@ class Convolution:
         groups, n = self._layer.groups, len(patches)
         if self._weight.shape[1] == 1 and groups > 1:
             _depthwise(self._weight, patches, total)
+            return
+        if groups == 1 and n > 1 and total.shape[2] < _FEW_PLACES:  # one product, not one that reads all weights each
+            columns = np.moveaxis(patches.reshape(n, -1, total.shape[2]), 0, 1)
+            sums = self._rows @ columns.reshape(len(columns), -1)
+            total[...] = np.moveaxis(sums.reshape(-1, n, total.shape[2]), 1, 0)
             return
         outputs, inputs = len(self._rows) // groups, self._weight.shape[1]
         for group in range(groups):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
 from stl_deploy.tracing.running import run as run_module
@@ -43,6 +43,10 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
             few = few_samples(given.contiguous(), how)
             if _is_captured(model, few, how):
                 return _other_order(error, model, x, call, few, how, said)
+        inside = replace(call, time="inside")
+        if _is_captured(model, few_samples(x, inside), inside):
+            reason = f"{_read_as(x, call)}; if x is [B, ...] and forward loops over time itself, give "
+            return _with_reason(error, f"{reason}{option('time', 'inside')}, with which it has a form ({error.reason})")
     if error.__cause__ is None:
         return error
     axis = batch_axis(call)
@@ -82,7 +86,7 @@ def _read_as(x: Tensor, call: Call) -> str:
 def _is_captured(model: nn.Module, x: Tensor, call: Call) -> bool:
     try:
         trace(model, x, call)
-    except (CaptureError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+    except (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
         return False
     return True
 

@@ -74,13 +74,13 @@ def export(
         what=given.what,
         is_random=given.is_random,
         origin={"source": opened.file.name, "sha256": sha256(opened.file)},
-        calibration=_calibration(opened, input_file),
+        calibration=_calibration(opened, input_file, say),
         say=say,
     )
 
 
-def _calibration(source: NetworkSource, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
-    """Return a run folder's training images, if no input was given."""
+def _calibration(source: NetworkSource, input_file: Path | None, say: Console) -> Callable[[], NDArray[Any]] | None:
+    """Return what loads a run folder's training images, and says so; None if input was given."""
     folder = run_of(source)
     if folder is None or input_file is not None:
         return None
@@ -88,7 +88,9 @@ def _calibration(source: NetworkSource, input_file: Path | None) -> Callable[[],
     def load() -> NDArray[Any]:
         from stl_deploy.runs.inputs import training_input  # torch
 
-        return training_input(folder, CALIBRATION)
+        x = training_input(folder, CALIBRATION)
+        say.say(f"choosing integers on {x.shape[1]} training samples of {folder}")
+        return x
 
     return load
 

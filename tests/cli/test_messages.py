@@ -26,7 +26,8 @@ def _refusal(x: NDArray[Any], y: NDArray[Any]) -> str:
 
 def test_one_hot_labels() -> None:
     rows = np.eye(4)[LABELS]
-    assert _refusal(X, rows).endswith("; these rows are one-hot: give y.argmax(axis=1)")
+    said = "expected integers [8], a label for each sample; found float64 [8, 4]; these rows are one-hot"
+    assert _refusal(X, rows).endswith(f"{said}: give y.argmax(axis=1)")
     check_arrays(ArrayData({"x": X, "y": rows.argmax(axis=1)}, "data.npz"))
 
 

@@ -122,6 +122,13 @@ def test_wrong_keys_and_values_are_named(override, message):
     assert str(caught.value).startswith(message.replace("0 to 11", f"0 to {len(base.network) - 1}"))
 
 
+def test_a_key_without_its_underscore_is_recognised():
+    with pytest.raises(
+        ConfigError, match=r"key 'train.batchsize'.*; found 'batchsize' \(did you mean 'batch_size'\?\)"
+    ):
+        load_config("digits", ["train.batchsize=3"])
+
+
 def test_every_problem_gets_its_sentence():
     with pytest.raises(ConfigError) as caught:
         apply_overrides(load_config("digits"), ["train.epochs=0", "neuron.decay=2"])
@@ -150,6 +157,15 @@ def test_files_that_are_no_configuration(text, message, tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert message in str(caught.value)
+
+
+def test_both_endings_of_yaml_are_paths(tmp_path):
+    text = dump_config(load_config("digits"))
+    for name in ("c.yaml", "c.yml"):
+        (tmp_path / name).write_text(text)
+        assert load_config(tmp_path / name) == load_config("digits")
+    with pytest.raises(ConfigError, match=r"d\.yml: expected a YAML configuration.*; found no such file"):
+        load_config(tmp_path / "d.yml")
 
 
 def test_missing_file_binary_file_and_unknown_preset(tmp_path):

@@ -56,6 +56,34 @@ def test_a_loop_over_the_second_axis_is_asked_about(steps: Steps) -> None:
     assert stl.capture(Loop(steps), X, time="second", verify=False).sample.shape[:2] == (5, 9)
 
 
+class Images(nn.Module):
+    """A residual network that shows the same image in every step of a loop of its own; ``[B, 1, 6, 6]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, w, total = torch.zeros(()), torch.zeros(()), torch.zeros(())
+        for _ in range(3):
+            v = 0.5 * v + self.first(x)
+            spikes = (v > 0.2).float()
+            v = v * (1 - spikes)
+            w = 0.5 * w + self.second(spikes) + spikes
+            out = (w > 0.4).float()
+            w = w * (1 - out)
+            total = total + out.flatten(1)
+        return total / 3
+
+
+def test_a_batch_of_images_for_a_module_that_loops_itself_is_asked_about() -> None:
+    images = torch.rand(7, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(stl.CaptureError, match=r"forward loops over time itself, give time='inside', with which"):
+        stl.capture(Images(), images)
+    assert stl.capture(Images(), images, time="inside", verify=False).sample.shape[1] == 7
+
+
 def test_a_loop_over_fewer_steps_than_x_has_is_asked_about() -> None:
     with pytest.raises(stl.CaptureError, match=r"if x is .*, give x\.transpose\(0, 1\), with which"):
         stl.capture(Loop(fixed_first), X)

@@ -104,10 +104,11 @@ def check_arrays(data: ArrayData) -> None:
         _check_x(data, f"x{ending}", x)
         by_step = data.arrays["y"].ndim == 2
         if y.shape != x.shape[: 1 + by_step] or y.dtype.kind not in "iu":
-            expected = ", ".join(map(str, x.shape[: 1 + by_step]))
+            per_step = by_step and not _is_one_hot(x, y)
+            expected = ", ".join(map(str, x.shape[: 1 + per_step]))
             raise InputError(
                 f"{data.where}: 'y{ending}': expected integers [{expected}], a label for each "
-                f"{'step of each sample' if by_step else 'sample'}; found {y.dtype} {list(y.shape)}"
+                f"{'step of each sample' if per_step else 'sample'}; found {y.dtype} {list(y.shape)}"
                 f"{_label_remedy(x, y)}"
             )
         if len(y) and int(y.min()) < 0:
@@ -121,9 +122,13 @@ def check_arrays(data: ArrayData) -> None:
     _check_classes(data)
 
 
+def _is_one_hot(x: NDArray[Any], y: NDArray[Any]) -> bool:
+    return y.ndim == 2 and len(y) == len(x) and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
+
+
 def _label_remedy(x: NDArray[Any], y: NDArray[Any]) -> str:
     """Name the likely mistake behind labels that do not fit: one-hot rows, floats, or time first."""
-    if y.ndim == 2 and len(y) == len(x) and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
+    if _is_one_hot(x, y):
         return "; these rows are one-hot: give y.argmax(axis=1)"
     if y.ndim == 1 and x.ndim > 2 and len(y) == x.shape[1]:
         return f"; samples come first: if x is [T, N, ...], give x.swapaxes(0, 1), {list(x.swapaxes(0, 1).shape)}"

@@ -233,3 +233,28 @@ def test_check_tells_what_integers_hold(digits_run: Path, cli: Any) -> None:
     done = cli("check", digits_run, "--target", "c", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["targets"] == {"c": "approximate"}
+
+
+@needs_compiler
+def test_a_run_s_integers_are_chosen_on_its_training_samples_and_says_so(
+    digits_run: Path, tmp_path: Path, cli: Any
+) -> None:
+    for source in (digits_run, digits_run / "net.nir"):
+        done = cli("export", source, "--to", "c", "-o", tmp_path / source.stem)
+        assert done.exit_code == 0
+        assert f"choosing integers on 256 training samples of {digits_run}" in done.output
+    first, second = (read_npz(tmp_path / name / "integers.npz") for name in (digits_run.stem, "net"))
+    weights = [name for name in first if name.endswith(".weight")]
+    assert weights
+    assert all(np.array_equal(first[name], second[name]) for name in weights)
+
+
+@needs_compiler
+def test_random_input_stands_beside_the_agreement_of_a_graph_of_its_own(
+    digits_run: Path, tmp_path: Path, cli: Any
+) -> None:
+    shutil.copy(digits_run / "net.nir", tmp_path / "alone.nir")
+    done = cli("export", tmp_path / "alone.nir", "--to", "c", "-o", tmp_path / "c")
+    assert "running it on 8 random samples" in done.output
+    assert "agreement (random input)" in done.output
+    assert "training samples" not in done.output
