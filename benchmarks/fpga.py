@@ -164,12 +164,12 @@ line; the clock is that of the fastest seed, all seeds in brackets. Latency: mea
 that clock. After synthesis: the netlist of cells, simulated with yosys's models of them (ECP5's block RAM and
 multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
 
-Networks: digits and n_mnist_small are the presets; digits_4bit and digits_2bit are digits after
+Networks: digits is the preset; digits_4bit and digits_2bit are digits after
 `quantise --weight-bits 4 --epochs 15` and `2` (float: 98.61 %); mnist_up5k is `benchmarks/fpga_mnist.yaml` (97.59 % of
 10,000 in integers; the row has the first 500); mnist_conv is `benchmarks/fpga_mnist_conv.yaml` (99.34 % of 10,000 in
 integers; float: 99.36 %; the row has the first 100). "engine" is the beginning of the SHA-256 of `snn_engine.v`: rows
-of an older text have its clocks. ECG on UP5K and Gowin were not placed. UP5K reads 64 bits of weights a clock: with 8
-bits a weight, 48,000 of the digits' clocks are synaptic operations on 8 lanes.
+of an older text have its clocks. n_mnist_small, ECG on UP5K and Gowin were not placed. Most of the digits' clocks with
+8 bits a weight are synaptic operations (computed): 50,700 of 58,230 on UP5K's 8 lanes, 13,040 of 15,570 on ECP5's 32.
 
 Random graphs of every node kind, engine a46ba02: 500 (`make explore`), 0 spikes and outputs differ.
 
