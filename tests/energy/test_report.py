@@ -421,11 +421,11 @@ def test_every_table_says_what_the_ann_does_with_its_zeros() -> None:
 
 def test_the_page_compares_with_the_graph() -> None:
     page = shown()
-    assert "1 234 478 of 1 234 567 spikes and silences as in the graph" in page
-    assert "against the graph’s, or those of the run that its name says" in page
+    assert "1 234 478 of 1 234 567 spikes and silences equal the graph’s" in page
+    assert "against the graph’s, or against the run named" in page
     assert "trained model" not in page
     equal = replace(full(), parity=[ParityRow("torch", 1234, 0)])
-    assert "torch, all 1 234 spikes and silences as in the graph" in render_report(equal)
+    assert "torch: all 1 234 spikes and silences equal the graph’s" in render_report(equal)
 
 
 def test_what_has_no_price_is_told_with_its_bounds() -> None:

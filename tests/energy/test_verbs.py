@@ -81,7 +81,7 @@ def test_the_sources_of_chip_lines_are_printed_and_on_the_page(
     net, x = write(tmp_path, spikes())
     assert main(["energy", net, "-i", x]) == 0
     shown = " ".join(capsys.readouterr().err.split())
-    assert "Sources of the lines of chips: -v, or --json." in shown
+    assert "Sources of the chips' energy: -v, or --json." in shown
     assert "SNABSuite" not in shown
     assert main(["-v", "energy", net, "-i", x, "-o", str(tmp_path / "out"), "--json"]) == 0
     found = capsys.readouterr()

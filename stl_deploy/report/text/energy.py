@@ -39,7 +39,7 @@ def show(report: EnergyReport, say: Console) -> None:
     )
     for chip in report.chips:
         say.details.say(f"{chip.title}: {chip.source}")
-    sources = () if say.verbose or not report.chips else ("Sources of the lines of chips: -v, or --json.",)
+    sources = () if say.verbose or not report.chips else ("Sources of the chips' energy: -v, or --json.",)
     for line in (*sources, *report.checked.notes, *summary(report)):
         say.say(line)
     say.say(report.verdict)
