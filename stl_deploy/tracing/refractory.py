@@ -1,4 +1,6 @@
-"""Recognise refractory counters, to refuse them by name: no node of a Program rests for some steps after a spike.
+"""Recognise refractory counters, to refuse them by name where no node has their form.
+
+A counter that gates the input is captured: it is a neuron of its own, and the gate a product.
 
 A counter is a state that spikes alone drive. Without spikes it moves by 1 in each step, towards the level at which the
 neuron may fire again, or away from the last spike.
@@ -30,9 +32,9 @@ def explained(error: CaptureError, steps: Steps) -> CaptureError:
         return error
     where = counter.node.place
     return CaptureError(
-        "a neuron counts steps after its spike and rests meanwhile (a refractory time), for which the network has no "
-        "node; leave the counter out, or let a spike raise the threshold, which adapts in its place: b = rho * b + s, "
-        f"v > theta + beta * b (stl.ALIF){in_module(where)}",
+        "a neuron counts steps after its spike and rests meanwhile (a refractory time), in a form that no node has; "
+        "let the counter gate the input, rest = (rest - 1).clamp(min=0); v = beta * v + x * (rest <= 0); "
+        f"s = v > theta; rest = rest + n * s, or a spike raise an adapting threshold (stl.ALIF){in_module(where)}",
         line=where.line or error.line,
     )
 

@@ -1,15 +1,17 @@
-"""Refractory counters are refused by their line however they are written, and the remedy leads on."""
+"""Refractory counters that gate the input are captured; others are refused by their line, with that as the remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, UnsupportedError
 
 N = 3
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -57,8 +59,16 @@ def multiplies_a_gate(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor,
     return spikes, v - spikes, torch.clamp(rest - 1, min=0) + N * spikes
 
 
+def gates_its_input(current: Tensor, v: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The remedy."""
+    rest = (rest - 1).clamp(min=0)
+    v = 0.9 * v + current * (rest <= 0)
+    spikes = (v > 1).float()
+    return spikes, v * (1 - spikes), rest + N * spikes
+
+
 def raises_its_threshold(current: Tensor, v: Tensor, raised: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The remedy: a relative refractory time."""
+    """The other one: a relative refractory time."""
     v = 0.9 * v + current
     spikes = (v > 1 + 0.8 * raised).float()
     return spikes, v * (1 - spikes), 0.7 * raised + spikes
@@ -93,18 +103,38 @@ FORMS = [
 @pytest.mark.parametrize("step", FORMS)
 def test_a_counter_is_refused_by_its_line(step: Step) -> None:
     first = step.__code__.co_firstlineno
-    with pytest.raises(CaptureError, match=r"rests meanwhile .*b = rho") as refused:
+    with pytest.raises(CaptureError, match=r"rests meanwhile .*let the counter gate the input, rest = ") as refused:
         stl.capture(Net(step), X)
     file, line = str(refused.value.line).rsplit(":", 1)
     assert file.endswith("test_refractory.py")
     assert first < int(line) < first + 7
 
 
-def test_its_remedy_is_captured() -> None:
-    net = stl.capture(Net(raises_its_threshold), X)
+@pytest.mark.parametrize("step", [gates_its_input, raises_its_threshold])
+def test_the_remedies_are_captured(step: Step) -> None:
+    model = Net(step)
+    net = stl.capture(model, X)
     assert net.proof is not None
     assert net.proof.end_to_end["differing"] == 0
-    assert net.program.spiking[0].adaptation is not None
+    fresh = torch.rand(30, 4, 5, generator=torch.Generator().manual_seed(1)) * 9 - 2
+    expected = model(fresh).detach().numpy()
+    np.testing.assert_array_equal(net.simulate(fresh).y, expected)
+    assert expected.any()
+
+
+def test_a_neuron_rests_for_as_many_steps_as_its_counter_says(tmp_path: Path) -> None:
+    """Driven in every step, it fires, loses N - 1 steps of input to the counter, and fires again."""
+    model = Net(gates_its_input)
+    with torch.no_grad():
+        model.fc.weight.zero_()
+        model.fc.bias.fill_(2.0)
+    net = stl.capture(model, X)
+    assert net.simulate(X).y[:, 0, 0].tolist() == [1, 0, 0, 1, 0, 0, 1, 0]
+    for form in ("sequence", "step"):
+        done = net.export(tmp_path / f"{form}.onnx", form=form)
+        assert [run["differing"] for run in done["verified"]["runs"]] == [0]
+    with pytest.raises(UnsupportedError, match="node 'product1': nir takes no product of two signals"):
+        net.export(tmp_path / "net.nir")
 
 
 def test_other_refusals_stay_as_they_are() -> None:
