@@ -97,7 +97,7 @@ def _row(run_dir: Path, name: str) -> dict[str, Any]:
 def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dict[str, Any]:
     streaming, batched = energy["quoted"] or {}, energy["quoted_layer_by_layer"] or {}
     totals, batch, twin = energy["totals"], energy["batch"], energy["ann_twin"]
-    frontier = energy.get("frontier") or dict.fromkeys(KINDS)
+    frontier = energy.get("frontier") or {"points": [], **dict.fromkeys(KINDS)}
     cheapest = {kind: frontier[kind] or {} for kind in KINDS}
     chip = next(line for line in energy["chips"] if line["chip"] == "loihi1")
     accuracy = verified["rows"]["accuracy"]
@@ -118,6 +118,7 @@ def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dic
         "streaming": streaming.get("snn_over_ann"),
         "layer_by_layer": batched.get("snn_over_ann"),
         "ann_zeros": streaming.get("ann_zeros"),
+        "anns": len(frontier["points"]),
         **{f"{kind}_{key}": cheapest[kind].get(key) for kind in KINDS for key in _OF_AN_ANN},
         "loihi1_J": chip["total_J"],
         "loihi1_s": chip["latency_s"],
@@ -159,11 +160,19 @@ def _latex(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
             f"{row['synops_AC'] + row['synops_MAC']:,.0f}".replace(",", r"\,"),
             _times(row["streaming"]),
             _times(row["layer_by_layer"]),
-            *(f"{_times(row[f'{kind}_streaming'])} / {_times(row[f'{kind}_layer_by_layer'])}" for kind in KINDS),
+            *(_against(row, kind) for kind in KINDS),
             _escaped(si((row["loihi1_J"][0], row["loihi1_J"][1]), "J")).replace("µ", r"\textmu{}"),
         ]
         lines.append(f"{' & '.join(cells)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _against(row: dict[str, Any], kind: str) -> str:
+    """Return both ratios to an ANN; "none" where narrower ANNs were compared and none is of that kind."""
+    both = row[f"{kind}_streaming"], row[f"{kind}_layer_by_layer"]
+    if None in both:
+        return "none" if row["anns"] else "--"
+    return " / ".join(map(_times, both))
 
 
 def _share(value: float | None) -> str:

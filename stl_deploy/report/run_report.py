@@ -16,6 +16,7 @@ from stl_deploy._util.remedies import energy_again, verb
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.energy.layers_csv import layers_csv
+from stl_deploy.energy.measure import SCHEMA_VERSION
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, run
@@ -93,17 +94,19 @@ def _gather(run_dir: Path) -> ReportData:
 
 
 def _energy(run_dir: Path) -> dict[str, Any]:
-    """Read the run's energy.json; raise InputError if an earlier version wrote it."""
+    """Read the run's energy.json; raise InputError if another version wrote it."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
+    version, again = energy.get("schema_version"), energy_again(run_dir)
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{run_dir}: energy.json: expected schema_version {SCHEMA_VERSION}; found {version}; make it again: {again}"
+        )
     missing = sorted(
         {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement", "sensitivity"}
         - set(energy)
     )
     if missing:
-        again = energy_again(run_dir)
-        raise InputError(
-            f"{run_dir}: energy.json has no '{missing[0]}'; an earlier version wrote it, make it again: {again}"
-        )
+        raise InputError(f"{run_dir}: energy.json has no '{missing[0]}'; make it again: {again}")
     return energy
 
 

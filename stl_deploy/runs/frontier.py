@@ -71,7 +71,7 @@ def keep_frontier(config: RunConfig, run_dir: Path, say: Console) -> None:
     """Train the missing ANNs, each below ``run_dir``; an interrupted one is resumed."""
     for width in WIDTHS:
         if width < 1:
-            say.step(f"Training the ANN of {width:g} times the width (kept in {folder_of(run_dir, width)})")
+            say.step(f"The ANN of {width:g} times the width, kept in {folder_of(run_dir, width)}")
             keep_ann(narrowed(config, width), folder_of(run_dir, width), say)
 
 

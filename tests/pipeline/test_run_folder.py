@@ -22,7 +22,7 @@ from stl_deploy._util.lock import NAME, alone_in
 from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.errors import InputError
 from stl_deploy.runs.configure import configure
-from stl_deploy.runs.manifest import check_unchanged
+from stl_deploy.runs.manifest import check_unchanged, record_files
 from stl_deploy.training.run_files import MANIFEST
 from stl_deploy.verbs import whole_way as run_module
 from stl_deploy.verbs.weighing import tradeoff
@@ -55,6 +55,14 @@ def test_report_refuses_a_file_of_another_run(copy: Path, name: str) -> None:
     ):
         verbs.report(copy)
     assert sha256(copy / "report.html") == page
+
+
+def test_report_refuses_the_energy_of_another_version(copy: Path) -> None:
+    energy = json.loads((copy / "energy.json").read_text())
+    write_text(copy / "energy.json", json.dumps(energy | {"schema_version": 2}))
+    record_files(copy, ["energy.json"])
+    with pytest.raises(InputError, match=r"energy\.json: expected schema_version 3; found 2; make it again: "):
+        verbs.report(copy)
 
 
 @pytest.mark.parametrize("name", ["net.nir", "test.npz", "model.safetensors"])
