@@ -20,7 +20,7 @@ from tests.conformance.environments import REQUIREMENTS, environment
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "capture_worker.py"
 GOLDEN = ROOT / "tests" / "tracing" / "golden"
-FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldest", "norse")
+FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldest", "norse", "dcls")
 """Each with the requirements of its newest version, or of the oldest that works with today's torch."""
 _HEAD = """# Captures of nets that others wrote
 
@@ -65,7 +65,10 @@ def _fails(row: dict[str, Any]) -> bool:
 
 
 def _with_ours(python: Path) -> Path:
-    if subprocess.run([python, "-c", "import stl_deploy"], cwd="/", capture_output=True, check=False).returncode:
+    """Install this checkout where the environment has none of ours, or another one."""
+    show = [python, "-c", "import stl_deploy; print(stl_deploy.__file__)"]
+    shown = subprocess.run(show, cwd="/", capture_output=True, text=True, check=False).stdout
+    if shown.strip() != str(ROOT / "stl_deploy" / "__init__.py"):
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT], check=True)
     return python
 
