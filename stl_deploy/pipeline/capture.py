@@ -21,7 +21,7 @@ from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.graph.compare import rate_warnings
-from stl_deploy.graph.program import CAPTURED, Floats, Shape
+from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
@@ -335,6 +335,10 @@ def _fold(traced: Traced) -> FoldedLayers:
         where = traced.places.get(layer or "")
         if isinstance(error, CaptureError) and (where is None or error.line is not None):
             raise
+        if traced.steps.unequal is not None and any(
+            node.name == layer and node.v_start is not None for node in traced.graph.of(Neuron)
+        ):
+            raise traced.steps.unequal from None
         reason = str(error) if isinstance(error, GraphError) else error.reason
         line = None if where is None else where.line
         raise CaptureError(reason + in_module(where or NOWHERE), line=line, layer=layer) from None

@@ -7,16 +7,23 @@ zeros where the code let the recurrence start from them. To tell which, both are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.recorder import COMPARES, map_tree
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
+
+if TYPE_CHECKING:
+    from stl_deploy.tracing.readings import Population
 
 
 def start_layers(steps: Steps) -> None:
@@ -95,3 +102,40 @@ def _run(signals: list[Signal], known: Mapping[Signal, Tensor]) -> dict[Signal, 
 
 def _zeros(signal: Signal) -> Tensor:
     return torch.zeros(shape_of(signal.node.layout, {BATCH: 1}), dtype=signal.node.dtype)
+
+
+def start_before(population: Population, steps: int, states: Container[Signal]) -> Floats | None:
+    """Return the start of a state that begins ``steps`` steps before the first, when no spike has arrived yet.
+
+    states: potentials and spikes of all neurons. None: the state starts from 0.
+
+    Raises:
+        CaptureError: With the line, if the values recorded before the first step are others than zeros as input make.
+    """
+    known = [node.tensor for node in population.state.before[:steps]]
+    decay, driven = population.decay, population.constant
+    for ref, gain in zip(population.currents, population.gains, strict=True):
+        driven = driven + gain * _of_zeros(ref.signal, states).double()
+    earlier = [value.double() for value in known if value is not None]
+    shape = shape_of(population.state.node.layout, {BATCH: 1})[1:]
+    starts = torch.where(decay == 0, 0.0, (earlier[-1] - driven) / decay)
+    coarse = 1e-5 * max(float(value.abs().max()) for value in (*earlier, driven))
+    starts = torch.where(starts.abs() * decay <= coarse, 0.0, starts)
+    for sooner, later in zip([*earlier[1:], starts], earlier, strict=True):
+        if bool(((decay * sooner + driven - later).abs() > coarse).any()):
+            where = population.state.node.place
+            raise CaptureError(
+                f"the neuron{in_module(where)} is read some steps late, and starts otherwise than it goes on; let "
+                "every step do the same, the first one, too",
+                line=where.line,
+            )
+    array: Floats = starts.expand((1, *shape))[0].float().numpy()
+    return array if array.any() else None
+
+
+def _of_zeros(signal: Signal, states: Container[Signal]) -> Tensor:
+    """Return the value of a signal while all neurons that it reads put out zeros."""
+    if signal in states or signal.node.name == "input":
+        return _zeros(signal)
+    made = {ref.signal: _of_zeros(ref.signal, states) for ref in signal.reads()}
+    return _run([signal], made)[signal]

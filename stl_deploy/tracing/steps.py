@@ -54,11 +54,15 @@ class Signal:
 
 @dataclass
 class Steps:
-    """The graph of one step: signals in an order in which each comes after those that it reads without lag."""
+    """The graph of one step: signals in an order in which each comes after those that it reads without lag.
+
+    unequal: the refusal of a target without starts of its own, where neurons start from what a bias made of them.
+    """
 
     signals: tuple[Signal, ...]
     output: Ref
     of_node: dict[Node, tuple[Signal, int]] = field(default_factory=dict)
+    unequal: CaptureError | None = None
 
 
 def fold_steps(outputs: Sequence[Node]) -> Steps:
@@ -82,8 +86,14 @@ class _Folding:
         self.start: dict[Node, Node] = {}
         self.steady: set[Node] = set()
         """Constants that the step before had, too."""
+        self.leading = next(t for t, node in enumerate(outputs) if not node.constant)
+        """Outputs of the first steps that are constants, whose neurons are all still as they started."""
+        self.unequal: CaptureError | None = None
         for t in range(len(outputs) - 1, 0, -1):
-            self._match(outputs[t], outputs[t - 1])
+            if t >= self.leading or _equal(outputs[t], outputs[t - 1]):
+                self._match(outputs[t], outputs[t - 1])
+            else:
+                self.unequal = self._unequal(outputs[t], outputs[t - 1], outputs[t])
         self.depths: dict[Node, int | None] = {}
         self.shared = {node for node, times in Counter(self.earlier.values()).items() if times > 1}
         """Nodes that stood for several signals at first: two decays of a state that is still 0 are one operation."""
@@ -227,6 +237,8 @@ class _Folding:
             latest[ref.signal] = max(ref.lag, latest.get(ref.signal, 0))
         for key, signal in made.items():
             self._add_start(signal, key, latest.get(signal, 0))
+        if lag == self.leading and root(last) is self.outputs[lag]:
+            output.signal.before = tuple(reversed(self.outputs[:lag]))
         if not output.signal.still and len(output.signal.before) < output.lag:
             raise CaptureError(
                 f"the last output, '{_called(last)}', is that of an earlier step, and nothing is known before step 0: "
@@ -237,7 +249,7 @@ class _Folding:
         for node, back in self.earlier.items():
             if back in self.shared and node in known:
                 known.setdefault(back, (known[node][0], self.depths.get(back) or 0))
-        return Steps(_in_order(list(made.values())), output, known)
+        return Steps(_in_order(list(made.values())), output, known, self.unequal)
 
     def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:
         return node if node.constant else self._ref(signal_of(node), reader, node)

@@ -197,3 +197,40 @@ def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) 
 def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) -> None:
     net = stl.capture(Net(norse), X)
     require_held_or_refused(net, X, tmp_path, {"onnx", "program", "c"})
+
+
+class Cells(nn.Module):
+    """Layers of Norse 1.1's LSNNCell, whose potentials read the current of the step before; a leaky readout."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter = nn.ModuleList([nn.Linear(20, 20) for _ in range(layers)])
+        self.leave = nn.Linear(20, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, i, b = ([torch.full((x.shape[1], 20), start)] * len(self.enter) for start in (0.0, 0.0, 1.0))
+        potential, found = torch.zeros(x.shape[1], 5), []
+        for z in x:
+            for k, layer in enumerate(self.enter):
+                v[k], i[k] = v[k] + 0.1 * (i[k] - v[k]), i[k] - 0.2 * i[k] + layer(z)
+                b[k] = b[k] + 0.02 * (1 - b[k])
+                z = (v[k] - b[k] > 0).float()
+                v[k], b[k] = (1 - z) * v[k], b[k] + 0.4 * z
+            potential = potential + 0.1 * (self.leave(z) - potential)
+            found.append(potential)
+        return torch.stack(found)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_late_currents_before_a_leaky_readout(layers: int, tmp_path: Path) -> None:
+    """Before input arrives, biases alone move the readout."""
+    model, x = Cells(layers), torch.rand(20, 3, 20) * 80
+    net = stl.capture(model, x)
+    assert all(layer.rate for layer in net.proof.layers)
+    unseen = torch.rand(25, 2, 20, generator=torch.Generator().manual_seed(3)) * 90
+    expected = model(unseen).detach().numpy()
+    assert np.unique(expected[:, 0, 0]).size == len(expected)
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, expected, rtol=1e-5, atol=1e-6)
+    net.export(tmp_path / "net.onnx")
+    net.export(tmp_path / "step.onnx", form="step")

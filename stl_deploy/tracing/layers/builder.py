@@ -21,6 +21,7 @@ from stl_deploy.tracing.populations import Fitted, compact, fit_neuron
 from stl_deploy.tracing.readings import Population, read_core
 from stl_deploy.tracing.remedies import no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
+from stl_deploy.tracing.starts import start_before
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import find_thresholds
 
@@ -65,6 +66,7 @@ class Builder(ProgramBuilder):
             if core.threshold is not None:
                 self._core_of[core.threshold.signal] = core
         self._name_of: dict[Recurrence, str] = {}
+        self._named: dict[tuple[Recurrence, int], str] = {}
         self._populations: dict[Recurrence, Population] = {}
         self._terms: dict[tuple[Signal, int], Operands] = {}
         self._path: frozenset[Signal] = frozenset()
@@ -111,10 +113,13 @@ class Builder(ProgramBuilder):
     def read(self, ref: Ref) -> Operands:
         """Return a reference's layers, as a sum of sources.
 
-        A layer read late whose value before step 0 is its output for zeros (its bias) reads its own sources late.
+        A layer read late whose value before step 0 is its output for zeros (its bias) reads its own sources late. So
+        does a leaky integrator that such a layer has moved before step 0.
         """
         lag = ref.lag + self._shift
         signal = ref.signal
+        if lag and self._starts_before(signal, lag):
+            return self._signal(signal, lag)
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
             return tuple(Operand(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
         product = signal.node.name == "mul" and len(signal.reads()) > 1  # a gate's spikes are compared where it stands
@@ -124,6 +129,13 @@ class Builder(ProgramBuilder):
         if outside and _was_zero(signal, lag):
             return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
         return self._signal(signal, lag)
+
+    def _starts_before(self, signal: Signal, lag: int) -> bool:
+        """Return whether a state without threshold has other values than 0 in the ``lag`` steps before the first."""
+        core = self._core_of.get(signal)
+        if core is None or core.threshold is not None or len(signal.before) < lag:
+            return False
+        return any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag])
 
     def _of_zeros(self, signal: Signal, lag: int) -> bool:
         """Whether all that a signal reads was zero for ``lag`` steps before the first."""
@@ -153,9 +165,10 @@ class Builder(ProgramBuilder):
             if core is None:
                 self._terms[key] = self._layer(signal)
                 return self._terms[key]
-            self._terms[key] = (Operand(self._name_of[core]),)
-            if self._name_of[core] not in self.nodes:
-                self._core(core)
+            name = self._name(core, shift)
+            self._terms[key] = (Operand(name),)
+            if name not in self.nodes:
+                self._core(core, name)
             if core.threshold is not None and signal is not core.threshold.signal:
                 self._terms[key] = self._potential(core, signal)
         finally:
@@ -211,9 +224,15 @@ class Builder(ProgramBuilder):
             return (Operand(twin),)
         return (Operand(twin), *self.scaled((Operand(name),), after, spiking.shape, name))
 
-    def _core(self, core: Recurrence) -> None:
+    def _name(self, core: Recurrence, shift: int) -> str:
+        """Return the name of a core's neuron; the same core begun some steps earlier is a neuron of its own."""
+        if (core, shift) not in self._named:
+            first = all(named is not core for named, _ in self._named)
+            self._named[core, shift] = self._name_of[core] if first else self.name("late", self._name_of[core])
+        return self._named[core, shift]
+
+    def _core(self, core: Recurrence, name: str) -> None:
         """Build a core's neuron, and its input."""
-        name = self._name_of[core]
         foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
         population = read_core(core, lambda member: self._read_outside(core, member), foreign)
         self._populations[core] = population
@@ -233,7 +252,8 @@ class Builder(ProgramBuilder):
                 "only; let forward take [T, B, ...], and give zeros after the first step",
             )
         sources += self._own(name, fitted)
-        self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources))
+        start = start_before(population, self._shift, self._core_of) if self._shift else fitted.neuron.v_start
+        self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
             self.signals[name] = core.threshold.signal
 
