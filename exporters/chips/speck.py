@@ -68,6 +68,13 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
     if node.synapse is not None or node.decay is None or bool(np.any(node.decay != 1)):
         reason = "Speck's neurons do not leak" if node.synapse is None else "Speck's neurons do not filter their input"
         yield _error("no-leak", node.name, reason, "train IF neurons (NIR IF: the potential keeps all of itself)")
+    if node.adaptation is not None:
+        yield _error(
+            "adapting-threshold", node.name, "its threshold adapts; Speck's are fixed", "use a fixed threshold"
+        )
+    if node.multi_spike and node.rounding != "down":
+        reason = "it rounds its number of spikes to the nearest; Speck's neurons fire at their threshold"
+        yield _error("rounding", node.name, reason, "round down: torch.floor(v / θ)")
     if node.threshold is not None and bool(np.ptp(node.threshold) > 0):
         how = remedy(
             cli="stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir", python="net.fold(thresholds='weights')"

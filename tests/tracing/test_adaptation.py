@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph import program as ir
 from tests.tracing.held import require_held_or_refused
 from tests.tracing.test_written_otherwise import numbers
 
@@ -197,6 +200,37 @@ def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) 
 def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) -> None:
     net = stl.capture(Net(norse), X)
     require_held_or_refused(net, X, tmp_path, {"onnx", "program", "c"})
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [
+        *((target, "adapting-threshold") for target in ("snntorch", "norse", "spikingjelly", "sinabs", "speck")),
+        ("speck", "rounding"),
+    ],
+)
+def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: str, field: str) -> None:
+    """Everything else of the neuron is theirs, in the form that this target holds."""
+    kept: dict[str, Any] = {"decay": np.array(1, np.float32), "reset": "value"}
+    if field == "rounding":
+        kept |= {"multi_spike": True, "cap": 4, "reset": "subtract", "rounding": "half_up"}
+    else:
+        kept["adaptation"] = ir.Adaptation(np.array(0.9, np.float32), np.array(0.5, np.float32))
+    x = ir.Input(name="input", shape=(2,), operands=())
+    fc = ir.Linear(
+        name="fc",
+        shape=(3,),
+        operands=(ir.Operand("input"),),
+        weight=np.ones((3, 2), np.float32),
+        bias=None,
+        input_shape=(2,),
+    )
+    lif = ir.Neuron(name="if", shape=(3,), operands=(ir.Operand("fc"),), threshold=np.array(1, np.float32), **kept)
+    output = ir.Output(name="output", shape=(3,), operands=(ir.Operand("if"),))
+    refused = stl.SpikingGraph(ir.Program((x, fc, lif, output), 1e-3)).check(target)
+    assert [each.slug for each in refused.findings if each.severity == "error"] == [field]
+    plain = replace(lif, adaptation=None, rounding="down")
+    assert stl.SpikingGraph(ir.Program((x, fc, plain, output), 1e-3)).check(target).ok
 
 
 class Cells(nn.Module):
