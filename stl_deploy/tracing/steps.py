@@ -237,7 +237,7 @@ class _Folding:
             latest[ref.signal] = max(ref.lag, latest.get(ref.signal, 0))
         for key, signal in made.items():
             self._add_start(signal, key, latest.get(signal, 0))
-        if lag == self.leading and root(last) is self.outputs[lag]:
+        if self.unequal is not None and lag == self.leading and root(last) is self.outputs[lag]:
             output.signal.before = tuple(reversed(self.outputs[:lag]))
         if not output.signal.still and len(output.signal.before) < output.lag:
             raise CaptureError(
