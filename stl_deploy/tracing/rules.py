@@ -120,7 +120,8 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     pointwise = is_elementwise(op)
     if all(value.constant for value in op.inputs()) and not pointwise and not op.scatter:
         return [unroller.constant(value.tensor()) for value in op.outputs]
-    _require_known_options(op)
+    if not pointwise or not all(unroller.flow(value).constant for value in op.inputs()):
+        _require_known_options(op)
     if op.scatter:
         return [scatter(unroller, op)]
     if op.name in shape_rules.RULES:

@@ -25,8 +25,8 @@ FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldes
 _HEAD = """# Captures of nets that others wrote
 
 Random weights, random input. *Replayed*: values of the module and of the captured step in torch's own kernels, in
-four runs (x, fresh input, another batch size, another number of steps); none may differ. *Layers*: spikes of the
-folded graph on the reference run, each layer given the module's own inputs. *End to end*: spikes that differ with
+up to ten runs (x, fresh input, other ranges, batch sizes and numbers of steps); none may differ. *Layers*: spikes of
+the folded graph on the reference run, each layer given the module's own inputs. *End to end*: spikes that differ with
 nothing given. Of snnTorch and SpikingJelly the newest version and the oldest that runs with this torch as it is (older
 ones make tensor classes that torch cannot follow, or have other modules); other versions are captured with a warning.
 snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that.

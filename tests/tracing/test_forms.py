@@ -655,8 +655,20 @@ class Tanh(nn.Module):
         return weight.tanh()
 
 
+class Rounded(nn.Module):
+    """Options that no rule for signals reads."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.div(weight.round(decimals=2), 0.05, rounding_mode="floor") * 0.05
+
+
 def _parametrised(module: nn.Module) -> nn.Module:
     parametrize.register_parametrization(module, "weight", Tanh())
+    return module
+
+
+def _rounded(module: nn.Module) -> nn.Module:
+    parametrize.register_parametrization(module, "weight", Rounded())
     return module
 
 
@@ -675,6 +687,7 @@ WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "spectral norm": lambda: Loop(parametrizations.spectral_norm),
     "orthogonal": lambda: Loop(parametrizations.orthogonal),
     "a parametrisation of one's own": lambda: Loop(_parametrised),
+    "rounded weights": lambda: Loop(_rounded),
     "pruned": lambda: Loop(_pruned),
 }
 
