@@ -27,8 +27,8 @@ def command_line() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the command line itself. Human text goes to stderr, `--json` data to stdout. Anywhere on the line: "
-        "`-q` says less, `-v` more, `--debug` shows tracebacks.",
+        "Made from the command line itself. Human text goes to stderr, `--json` data to stdout. Global options: "
+        "`-q` prints less, `-v` more, `--debug` shows tracebacks.",
         "",
         "| exit code | means |",
         "|---|---|",

@@ -49,6 +49,6 @@ def others_here(what: str) -> Iterator[None]:
 def lost(why: str) -> ToolError:
     """Return the error of the remaining processes when another one has ended."""
     return ToolError(
-        f"one of the {world_size()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
-        f"go on with {option('resume')}"
+        f"one of the {world_size()} training processes ended or cannot be reached ({why}); finished epochs are kept; "
+        f"continue with {option('resume')}"
     )

@@ -15,12 +15,12 @@ app = typer.Typer(
     cls=Verbs,
     name="stl-deploy",
     help=(
-        "Take a spiking network from training to neuromorphic hardware, and tell the truth about it on the way.\n\n"
+        "Train, convert, verify and cost spiking neural networks.\n\n"
         "Start with:  stl-deploy run digits\n\n"
         "SOURCE is a run folder or a .nir file (for simulate, check and show also what export wrote). Human text goes "
         "to stderr, --json data to stdout. Exit codes: 0 done; 1 a check failed; 2 the call or its input is wrong; 70 "
         "a defect of ours; 130 interrupted.\n\n"
-        "Anywhere on the line: -q/--quiet says less, -v/--verbose more, --debug shows tracebacks."
+        "Global options: -q/--quiet prints less, -v/--verbose more, --debug shows tracebacks."
     ),
     no_args_is_help=True,
     add_completion=True,

@@ -109,11 +109,11 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
     if is_finished(run_dir):
         return f"{run_dir} holds a finished run, as before"
     if (run_dir / MODEL).is_file():
-        return f"the trained model is kept in {run_dir}, the rest is not whole; go on with: {again}"
+        return f"the trained model is kept in {run_dir}, the rest is incomplete; continue with: {again}"
     if (run_dir / CHECKPOINT).is_file():
         epochs = _epochs(run_dir)
         what = "the checkpoint is" if epochs is None else f"{counted(epochs, 'epoch')} {'is' if epochs == 1 else 'are'}"
-        return f"{what} kept in {run_dir}; go on with: {again}"
+        return f"{what} kept in {run_dir}; continue with: {again}"
     return "no epoch was finished, so nothing is kept"
 
 

@@ -101,8 +101,8 @@ def load_dataset(config: DatasetConfig, raw: Raw | None = None) -> Dataset:
         raw = source(config.name).load(config)
     if config.sha256 is not None and raw.digest != config.sha256:
         raise InputError(
-            f"{config.path}: the data are others than those trained on (sha256 {raw.digest or 'none'}, then "
-            f"{config.sha256}); restore them, or train anew"
+            f"{config.path}: the data differ from those trained on (sha256 {raw.digest or 'none'}, then "
+            f"{config.sha256}); restore them, or train again"
         )
     _check_labels(config, raw, classes)
     _check_levels(config, raw)

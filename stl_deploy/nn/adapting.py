@@ -84,7 +84,7 @@ class ALIF(LIF):
         if state.shape != (3, *x.shape):
             raise InputError(
                 f"currents are {list(x.shape)} and the state {list(state.shape)}; one state goes with one batch: call "
-                "reset(), or pass state=None to begin anew"
+                "reset(), or pass state=None to start from rest"
             )
         spikes, *parts = self._stepped(x, *state.unbind(0))
         return spikes, torch.stack([*parts, spikes])

@@ -135,7 +135,7 @@ class Population(nn.Module):
         if state is not None and state.shape != (2, *x.shape)[not self.synaptic :]:
             raise InputError(
                 f"currents are {list(x.shape)} and the state {list(state.shape)}; one state goes with one batch: call "
-                "reset(), or pass state=None to begin anew"
+                "reset(), or pass state=None to start from rest"
             )
         x = wide(x)
         return self._one_step(x, rest(x, self.synaptic) if state is None else state)

@@ -255,7 +255,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
         raise CaptureError(f"expected a module; found the class {model.__name__}; give one: {model.__name__}(...)")
     if not isinstance(model, nn.Module):
         raise CaptureError(
-            f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
+            f"a {type(model).__name__} is not a torch.nn.Module; wrap it in a module's forward and pass that"
         )
     tensor = _tensor(x)
     if not tensor.numel():

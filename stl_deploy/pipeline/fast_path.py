@@ -47,5 +47,5 @@ def warm(*, say: Console = QUIET) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     if not compiles or not fused.is_warm("everything"):
         raise ToolError("the fast path is not kept: it does not compile here, or there is no folder to write it into")
-    say.say(f"the fast path is compiled and kept ({seconds:.1f} s); the next run waits for no compiler")
+    say.say(f"the fast path is compiled and kept ({seconds:.1f} s); the next run starts without compiling")
     return {"seconds": seconds, "first_seconds": first}

@@ -304,7 +304,7 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> Capture
     return CaptureError(
         f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step {step}, "
         f"sample {at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
-        f"{MAX_ULP} are no rounding)",
+        f"{MAX_ULP} cannot be rounding)",
         layer=layer.name,
         step=step,
         neuron=at[1:],

@@ -40,7 +40,7 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
     file = snapshot or run_dir / MODEL
     if snapshot is None and not file.is_file():
         raise InputError(
-            f"{run_dir}: no {MODEL}, the training has not ended; go on with it: "
+            f"{run_dir}: no {MODEL}, since the training has not ended; continue it with: "
             + remedy(
                 cli=f"stl-deploy train --resume -o {shlex.quote(str(run_dir))}",
                 python=f"stl_deploy.train({str(run_dir / CONFIG)!r}, output={str(run_dir)!r}, resume=True)",

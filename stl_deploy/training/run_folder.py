@@ -85,7 +85,7 @@ def require_resumable(run_dir: Path) -> None:
     require_begun(run_dir)
     if (run_dir / MODEL).is_file() and not (run_dir / CHECKPOINT).is_file():
         raise InputError(
-            f"{run_dir}: expected a checkpoint to go on from; found a model without it; "
+            f"{run_dir}: expected a checkpoint to continue from; found only a model; "
             f"{option('overwrite')} trains anew, {named('output')} names another folder"
         )
 
@@ -104,7 +104,7 @@ def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
             what = "a finished run" if is_finished(run_dir) else "a run that has not ended"
         else:
             what = "a finished training" if MODEL in kept else "a training that has not ended"
-        resumed = f"{option('resume')} goes on from it, " if CHECKPOINT in kept else ""
+        resumed = f"{option('resume')} continues it, " if CHECKPOINT in kept else ""
         raise InputError(
             f"{run_dir}: holds {what}; {resumed}{option('overwrite')} replaces it, {named('output')} names another "
             "folder"

@@ -143,7 +143,7 @@ def test_the_shell_completes_presets(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_is_kept(tmp_path: Path) -> None:
     call = ["train", "digits", "-o", "my runs", "--overwrite"]
-    again = "go on with: stl-deploy train digits -o 'my runs' --resume"
+    again = "continue with: stl-deploy train digits -o 'my runs' --resume"
     assert kept(tmp_path / "none", call) == "no epoch was finished, so nothing is kept"
     (tmp_path / "checkpoint.safetensors").touch()
     assert kept(tmp_path, call) == f"the checkpoint is kept in {tmp_path}; {again}"
@@ -152,7 +152,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{}\n{}\n")
     assert kept(tmp_path, call) == f"2 epochs are kept in {tmp_path}; {again}"
     (tmp_path / "model.safetensors").touch()
-    assert kept(tmp_path, call) == f"the trained model is kept in {tmp_path}, the rest is not whole; {again}"
+    assert kept(tmp_path, call) == f"the trained model is kept in {tmp_path}, the rest is incomplete; {again}"
     (tmp_path / "manifest.json").write_text(json.dumps({"state": "under way"}))
     assert "the trained model is kept" in kept(tmp_path, call)
     (tmp_path / "manifest.json").write_text(json.dumps({"files": {}}))
@@ -162,4 +162,4 @@ def test_what_is_kept(tmp_path: Path) -> None:
 def test_after_an_interrupt_a_ready_made_model_is_unpacked_anew(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     told = kept(tmp_path, ["run", "digits", "--pretrained", "-o", "a"])
-    assert told.endswith("the rest is not whole; go on with: stl-deploy run digits --pretrained -o a --overwrite")
+    assert told.endswith("the rest is incomplete; continue with: stl-deploy run digits --pretrained -o a --overwrite")

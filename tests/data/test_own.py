@@ -285,7 +285,7 @@ def test_data_that_have_changed_are_told(tmp_path):
     kept = config.model_copy(update={"sha256": load_dataset(config).digest})
     load_dataset(kept)
     _npz(path, x=_x(30, 5) * 2, y=_labels(30))
-    with pytest.raises(InputError, match=r"the data are others than those trained on"):
+    with pytest.raises(InputError, match=r"the data differ from those trained on"):
         load_dataset(kept)
 
 

@@ -258,9 +258,9 @@ def test_ended_from_outside_is_one_sentence_and_nothing_temporary(tmp_path: Path
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     last = errors.splitlines()[-1]
-    assert re.match(r"stl-deploy: interrupted; \d+ epochs? (is|are) kept in .*; go on with: stl-deploy train", last), (
-        last
-    )
+    assert re.match(
+        r"stl-deploy: interrupted; \d+ epochs? (is|are) kept in .*; continue with: stl-deploy train", last
+    ), last
     assert "Traceback" not in errors
     assert {path.name for path in run.iterdir()} <= {"config.yaml", "metrics.jsonl", "checkpoint.safetensors"}
     assert not [path for path in temporary.rglob("*") if "stl-deploy" in path.name]

@@ -87,7 +87,7 @@ def test_an_npz_goes_the_whole_way_by_the_command_line(tmp_path, monkeypatch, ca
     x, y = _events()
     np.savez(tmp_path / "mine.npz", x=1 - x, y=y, classes=["left", "right"])
     assert cli(["eval", str(out)]) == 2
-    assert "the data are others than those trained on" in capsys.readouterr().err
+    assert "the data differ from those trained on" in capsys.readouterr().err
 
 
 def test_labels_of_each_step_have_no_twin_and_that_is_said(tmp_path, capsys):

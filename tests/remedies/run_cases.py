@@ -154,8 +154,8 @@ RUNS = (
     Remedy(
         "_util/processes.py:lost",
         lambda room: lost("it ended"),
-        "finished epochs are kept, go on with resume=True",
-        "finished epochs are kept, go on with --resume",
+        "finished epochs are kept; continue with resume=True",
+        "finished epochs are kept; continue with --resume",
         lambda room: _resumed(room, room.copy(MODEL)),
     ),
     Remedy(
@@ -322,8 +322,8 @@ RUNS = (
     Remedy(
         "training/model_file.py:load_network",
         lambda room: verbs.evaluate(room.copy(MODEL)),
-        "go on with it: stl_deploy.train(",
-        "go on with it: stl-deploy train --resume -o ",
+        "continue it with: stl_deploy.train(",
+        "continue it with: stl-deploy train --resume -o ",
         lambda room: _resumed(room, room.copy(MODEL)),
     ),
     Remedy(
@@ -350,8 +350,8 @@ RUNS = (
     Remedy(
         "training/run_folder.py:refuse_replacing",
         lambda room: _train(room, output=room.run),
-        "resume=True goes on from it, overwrite=True replaces it, output names another folder",
-        "--resume goes on from it, --overwrite replaces it, -o names another folder",
+        "resume=True continues it, overwrite=True replaces it, output names another folder",
+        "--resume continues it, --overwrite replaces it, -o names another folder",
         lambda room: _train(room, output=room.copy(), overwrite=True),
     ),
     Remedy(

@@ -518,7 +518,7 @@ def test_two_decays_of_one_input_stay_two() -> None:
 
 
 def test_not_a_module() -> None:
-    with pytest.raises(CaptureError, match=r"is no torch\.nn\.Module"):
+    with pytest.raises(CaptureError, match=r"is not a torch\.nn\.Module"):
         stl.capture(lambda x: x, torch.rand(5, 2, 6))  # type: ignore[arg-type]
 
 

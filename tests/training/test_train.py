@@ -539,7 +539,7 @@ def test_load_network_needs_a_finished_run(tmp_path, tiny):
     ):
         load_network(tmp_path)
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
-    with pytest.raises(InputError, match=r"no model\.safetensors, the training has not ended; .* resume=True"):
+    with pytest.raises(InputError, match=r"no model\.safetensors, since the training has not ended; .* resume=True"):
         load_network(tmp_path)
 
 

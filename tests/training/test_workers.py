@@ -132,7 +132,7 @@ def test_one_that_is_killed_ends_all_and_resume_gives_the_same_bits(
     assert said[1].startswith("epoch 1/2")
     assert len(said) == 3
     assert said[2].startswith("stl-deploy: error: one of the 2 training processes ended or cannot be reached (")
-    assert said[2].endswith("finished epochs are kept, go on with --resume")
+    assert said[2].endswith("finished epochs are kept; continue with --resume")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     _torchrun("-m", "stl_deploy", *run, "--resume")
     killed, whole = (load_file(folder / CHECKPOINT) for folder in (tmp_path / "killed", two[0]))
