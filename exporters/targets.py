@@ -293,9 +293,14 @@ def _add_all(made: Registry, entries: Any) -> None:
 
 
 def register_target(target: Format | type[Runner]) -> None:
-    """Add a Format or a Runner (its class) of your own for this process; an entry point adds it for all.
+    """Add a Format, or the class of a Runner, in this process; entry points add them in every process.
 
-    Raises InputError for a name that is taken, or something that is no target.
+    Raises:
+        InputError: For a registered name, or an object that is not a target.
+
+    Examples:
+        >>> stl_deploy.register_target(MyRunner)
+        >>> net.simulate(x, backend="mine")
     """
     registry().add(target)
 

@@ -30,7 +30,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter"}
-"""Keys of 0.1 to the names that Python has for them; they are read for one more release."""
+"""Keys of 0.1 to their present names; read until 0.5."""
 
 
 class _Section(BaseModel):

@@ -71,7 +71,7 @@ class Operand:
 
 
 Source = Operand
-"""Its name of version 0.3."""
+"""Its name of version 0.3, removed in 0.5."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,7 +88,7 @@ class Node:
 
     @property
     def sources(self) -> tuple[Operand, ...]:
-        """The operands, under their name of version 0.3."""
+        """The operands, under their name of version 0.3; removed in 0.5."""
         return self.operands
 
 

@@ -41,9 +41,15 @@ _MEANT = {
 class LI(Population):
     """Leaky integrators that do not spike, ``[T, B, *shape]`` currents in, potentials out: v[t] = β·v[t−1] + x[t].
 
-    shape, stateful, synapse_decay, decay_form: see `Population`. decay: β in [0, 1]; with learn_decay it is σ(a), one a
-    per layer.
-    Raises InputError for a β out of range.
+    Args:
+        shape, stateful, synapse_decay, decay_form: See `Population`.
+        decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer.
+
+    Raises:
+        InputError: For a β out of range.
+
+    Examples:
+        >>> potentials = LI((10,), decay=0.9)(currents)  # [T, B, 10]
     """
 
     @right_keywords(_MEANT)
@@ -86,27 +92,32 @@ _INTEGRATES = Rule(spiking=False)
 class LIF(Population):
     """A population of leaky integrate-and-fire neurons; ``[T, B, *shape]`` currents in, spikes out.
 
-        lif = LIF((64,), threshold=1.0, granularity="neuron")
-        spikes = lif(currents)                    # [T, B, 64] from rest
-        spikes, state = lif.step(current, state)  # one step [B, 64]; state None: from rest
+    Args:
+        shape: Population shape, ``(features,)`` or ``(channels, height, width)``; None: from the first input.
+        threshold: Initial θ, a number or a tensor that broadcasts to the thresholds.
+        jitter: Adds jitter·N(0, 1) to each initial threshold.
+        granularity: One θ per neuron, per channel (first axis of shape) or per layer.
+        learn_threshold: Whether θ is trained.
+        parametrisation: ``positive``: θ = θ₀·exp(ρ) with ρ = 0 initially, so θ starts exactly at θ₀, stays above 0, and
+            weight decay pulls it to θ₀; ``raw``: the paper's free parameter.
+        decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer, and must start inside (0, 1).
+        surrogate: Name of a surrogate gradient, or a callable: the derivative of the spike at v − θ, or a
+            differentiable function from v − θ to spikes, as in other frameworks; default: surrogate_name.
+        reset: ``zero``: a spike sets v to 0 (hard reset); ``subtract``: it subtracts θ from v (soft reset).
+        detach_reset: No gradient through the spike in the reset.
+        stateful: See `Population`.
+        synapse_decay: Decay of a synaptic current that filters the input; None: no current.
+        decay_form: See `Population`.
+        multi_spike: Maximum spikes per step; above 1, a step emits trunc(v/θ) spikes with the gradient of a staircase,
+            and the reset must be ``subtract``.
 
-    shape: population shape, ``(features,)`` or ``(channels, height, width)``; None: taken from the first input.
-    threshold, jitter: initial θ is threshold + jitter·N(0, 1), drawn per threshold; threshold may be a tensor that
-        broadcasts to the thresholds.
-    granularity: one θ per neuron, per channel (first axis of shape) or per layer.
-    learn_threshold: whether θ is trained.
-    parametrisation: ``positive``: θ = θ₀·exp(ρ) with ρ = 0 initially, so θ starts exactly at θ₀,
-        stays above 0, and weight decay pulls it to θ₀; ``raw``: the paper's free parameter.
-    decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer, and must start inside (0, 1).
-    surrogate: name of a surrogate gradient, or a callable: the derivative of the spike at v − θ, or a differentiable
-        function from v − θ to spikes, as in other frameworks; default: surrogate_name.
-    reset: ``zero``: a spike sets v to 0 (hard reset); ``subtract``: it subtracts θ from v (soft reset).
-    detach_reset: no gradient through the spike in the reset. stateful: see `Population`.
-    synapse_decay: decay of a synaptic current that filters the input; None: no current. decay_form: see `Population`.
-    multi_spike: most spikes per step; above 1, a step emits trunc(v/θ) spikes with the gradient of a staircase, and the
-        reset must be ``subtract``.
+    Raises:
+        InputError: For a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity, reset or surrogate.
 
-    Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity, reset or surrogate.
+    Examples:
+        >>> lif = LIF((64,), threshold=1.0, granularity="neuron")
+        >>> spikes = lif(currents)  # [T, B, 64], from rest
+        >>> spikes, state = lif.step(current, state)  # one step [B, 64]; state None: from rest
     """
 
     threshold_init: Tensor
