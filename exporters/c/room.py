@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from stl_deploy._util.remedies import option
@@ -35,17 +37,25 @@ def estimate(program: Program, accumulator: Accumulator = WIDE) -> Plan:
 def require_estimated_room(
     program: Program, flash: int | None, ram: int | None, deadline: float, accumulator: Accumulator = WIDE
 ) -> None:
-    """Raise UnsupportedError if the estimate exceeds the memory by more than a tenth.
+    """Raise UnsupportedError if the estimate exceeds the memory by more than a tenth; see `estimated_excesses`."""
+    for excess in estimated_excesses(program, flash, ram, deadline, accumulator):
+        raise excess
+
+
+def estimated_excesses(
+    program: Program, flash: int | None, ram: int | None, deadline: float, accumulator: Accumulator = WIDE
+) -> Iterator[UnsupportedError]:
+    """Yield an error for each memory that the estimate exceeds by more than a tenth.
 
     deadline: seconds for the compiler that is asked for the code's size, where the rest fits into the flash.
     """
     plan, about = estimate(program, accumulator), About()
     fits = flash is not None and plan.flash <= flash * SURE
     code = code_size(render_plan(plan, about), about.prefix, deadline) if fits else None
-    require_room(plan, flash, ram, code=code, sure=SURE)
+    yield from _excesses(plan, flash, ram, code, SURE)
 
 
-def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | None = None, sure: float = 1.0) -> None:
+def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | None = None) -> None:
     """Raise UnsupportedError with the largest layer if a plan exceeds the memory.
 
     Args:
@@ -53,18 +63,24 @@ def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | 
         flash: Bytes of flash; None: no limit.
         ram: Bytes of RAM; None: no limit.
         code: Bytes of instructions; None: reserve 8 KiB.
-        sure: Refuse only networks larger by this factor.
     """
+    for excess in _excesses(plan, flash, ram, code, 1.0):
+        raise excess
+
+
+def _excesses(
+    plan: Plan, flash: int | None, ram: int | None, code: int | None, sure: float
+) -> Iterator[UnsupportedError]:
+    """Yield an error for each memory that a plan exceeds by more than the factor ``sure``."""
     besides = f"{CODE // KIB} KiB of code" if code is None else f"{code:,} of code (Cortex-M4, -O3)"
     flashed = plan.flash + (CODE if code is None else code)
-    _require("flash", flashed, flashed, flash, plan, besides, sure)
-    _require("RAM", plan.ram + STACK, plan.least_ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack", sure)
+    if flash is not None and flashed > flash * sure:
+        yield _excess("flash", flashed, flashed, flash, plan, besides, sure)
+    if ram is not None and plan.ram + STACK > ram * sure:
+        yield _excess("RAM", plan.ram + STACK, plan.least_ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack", sure)
 
 
-def _require(what: str, needed: int, least: int, limit: int | None, plan: Plan, besides: str, sure: float) -> None:
-    if limit is None or needed <= limit * sure:
-        return
-
+def _excess(what: str, needed: int, least: int, limit: int, plan: Plan, besides: str, sure: float) -> UnsupportedError:
     def size(share: Share) -> int:
         return share.flash if what == "flash" else share.ram
 
@@ -77,7 +93,7 @@ def _require(what: str, needed: int, least: int, limit: int | None, plan: Plan, 
         remedy = f"use {narrow}: the network then takes about {least:,} bytes"
     else:
         remedy = f"{smaller} at least {least:,} bytes of {what}, which the network takes with {narrow}"
-    raise UnsupportedError(
+    return UnsupportedError(
         f"expected at most {limit:,} bytes of {what}; the network takes {about}{needed:,} with {besides}, "
         f"{size(plan.shares[node]):,} here",
         node=node,

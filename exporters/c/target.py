@@ -23,7 +23,7 @@ from stl_deploy.exporters.c.packages import Package, package_files, require_pack
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import require_estimated_room
+from stl_deploy.exporters.c.room import estimated_excesses, require_estimated_room
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
@@ -142,12 +142,12 @@ class CFormat(Format):
         findings = list(self.check(program))
         if (options.flash is None and options.ram is None) or any(each.severity == "error" for each in findings):
             return findings
+        flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
         try:
-            flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
-            require_estimated_room(program, flash, ram, options.deadline, options.accumulator)
+            excesses = [*estimated_excesses(program, flash, ram, options.deadline, options.accumulator)]
         except UnsupportedError as error:
-            findings.append(from_error(error))
-        return findings
+            excesses = [error]
+        return [*findings, *(from_error(excess) for excess in excesses)]
 
     def write(self, program: Program, path: Path, options: COptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
