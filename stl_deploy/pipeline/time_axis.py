@@ -43,18 +43,26 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
             few = few_samples(given.contiguous(), how)
             if _is_captured(model, few, how):
                 return _other_order(error, model, x, call, few, how, said)
-        inside = replace(call, time="inside")
-        if _is_captured(model, few_samples(x, inside), inside):
-            reason = f"{_read_as(x, call)}; if x is [B, ...] and forward loops over time itself, give "
-            return _with_reason(error, f"{reason}{option('time', 'inside')}, with which it has a form ({error.reason})")
     if error.__cause__ is None:
         return error
+    for given, how, said in _other_readings(x, call):
+        if _is_captured(model, few_samples(given, how), how):
+            reason = f"{_read_as(x, call)}, and the module fails so; {said}, with which it has a form ({error.reason})"
+            return _with_reason(error, reason)
+    return error
+
+
+def _other_readings(x: Tensor, call: Call) -> Iterator[tuple[Tensor, Call, str]]:
+    """Yield input, call and advice for x without an axis of samples or of steps, and for other kinds of forward."""
     axis = batch_axis(call)
-    if not _is_captured(model, few_samples(x.unsqueeze(axis), call), call):
-        return error
     whole = "x[:, None]" if axis == 1 else "x[None]"
-    reason = f"{_read_as(x, call)}, and the module fails so; if x is one sample, which has no axis of samples, give "
-    return _with_reason(error, f"{reason}{whole}, with which it has a form ({error.reason})")
+    yield x.unsqueeze(axis), call, f"if x is one sample, which has no axis of samples, give {whole}"
+    if call.time in ("first", "second"):
+        inside, step = replace(call, time="inside"), replace(call, time="step")
+        yield x, inside, f"if x is [B, ...] and forward loops over time itself, give {option('time', 'inside')}"
+        single = f"if forward takes one step, [B, ...], give x as [T, B, ...] and {option('time', 'step')}"
+        yield x, step, single
+        yield x.unsqueeze(0).expand(_SAMPLES, *x.shape), step, single
 
 
 def _other_order(

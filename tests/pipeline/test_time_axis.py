@@ -84,6 +84,32 @@ def test_a_batch_of_images_for_a_module_that_loops_itself_is_asked_about() -> No
     assert stl.capture(Images(), images, time="inside", verify=False).sample.shape[1] == 7
 
 
+class Step(nn.Module):
+    """Takes one step, ``[B, 1, 6, 6]``, and keeps its potentials, as single-step layers of frameworks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights, self.v = nn.Linear(36, 5), torch.zeros(())
+
+    def reset(self) -> None:
+        self.v = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v = 0.5 * self.v + self.weights(x.flatten(1))
+        spikes = (self.v > 0.2).float()
+        self.v = self.v * (1 - spikes)
+        return spikes
+
+
+def test_a_module_of_one_step_is_asked_about() -> None:
+    x = (torch.rand(4, 6, 1, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    for given in (x, x[0]):
+        with pytest.raises(stl.CaptureError, match=r"give x as \[T, B, \.\.\.\] and time='step', with which"):
+            stl.capture(Step(), given)
+    assert stl.capture(Step(), x, time="step", verify=False).sample.shape[:2] == (4, 6)
+
+
 def test_a_loop_over_fewer_steps_than_x_has_is_asked_about() -> None:
     with pytest.raises(stl.CaptureError, match=r"if x is .*, give x\.transpose\(0, 1\), with which"):
         stl.capture(Loop(fixed_first), X)
