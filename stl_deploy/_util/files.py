@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import require_held_by_float32
 from stl_deploy._util.atomic import make_folder, make_place, require_folder, whole_file, write_json, write_text
 from stl_deploy._util.npz import MAX_ARRAY_BYTES, names_in, read_npz, write_npz
+from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
 
@@ -162,9 +163,13 @@ def checked_labels(labels: NDArray[Any], steps: int, samples: int, where: str) -
     """Return labels ``[B]``, or ``[B, T]``; raise InputError naming ``where`` for others."""
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         swapped = labels.shape in ((steps,), (steps, samples))
-        remedy = "if it is [B, T, ...], swap its first two axes" if swapped else "leave labels out if there are none"
+        remedy = "leave labels out if there are none"
+        if swapped:
+            remedy = "if it is [B, T, ...], swap its first two axes"
+            remedy += "; if it has no axis of time, give np.repeat(x[None], T, axis=0)" if labels.ndim == 1 else ""
         raise InputError(
             f"{where}: expected integers [{samples}], or [{samples}, {steps}] for labels of each step (x is read "
-            f"as [T, B, ...], {steps} steps of {samples} samples); found {labels.dtype} {list(labels.shape)}; {remedy}"
+            f"as [T, B, ...], {counted(steps, 'step')} of {counted(samples, 'sample')}); found {labels.dtype} "
+            f"{list(labels.shape)}; {remedy}"
         )
     return labels.astype(np.int64)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import read_input, write_npz
 from stl_deploy.cli import error_sentences
 from stl_deploy.data.own.arrays import ArrayData, check_arrays
 from stl_deploy.energy.chips.step_times import parse_step_times
@@ -40,6 +42,17 @@ def test_time_in_front() -> None:
     x = X.swapaxes(0, 1)
     assert _refusal(x, LABELS).endswith("if x is [T, N, ...], give x.swapaxes(0, 1), [8, 5, 3]")
     check_arrays(ArrayData({"x": x.swapaxes(0, 1), "y": LABELS}, "data.npz"))
+
+
+def test_images_without_time_are_given_one(tmp_path: Path) -> None:
+    images, labels = np.zeros((6, 1, 8, 8), np.float32), np.arange(6) % 3
+    write_npz(tmp_path / "x.npz", {"x": images, "y": labels})
+    with pytest.raises(InputError, match=r"6 steps of 1 sample\).*; if it has no axis of time, give np\.repeat\("):
+        read_input(tmp_path / "x.npz")
+    write_npz(tmp_path / "x.npz", {"x": np.repeat(images[None], 4, axis=0), "y": labels})
+    x, found = read_input(tmp_path / "x.npz")
+    assert x.shape == (4, 6, 1, 8, 8)
+    assert found is not None
 
 
 def test_labels_that_are_none_of_these_get_no_advice() -> None:
