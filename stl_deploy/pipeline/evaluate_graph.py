@@ -51,6 +51,10 @@ def evaluate_graph(
         UnsupportedError: If a backend's target does not support the network.
         ToolError: If a tool is missing.
     """
+    if len(net.program.inputs) != 1:
+        raise InputError(
+            f"expected a network of one input; found {len(net.program.inputs)}; simulate it with one array for each"
+        )
     backends = _Backends(net, [backend] if isinstance(backend, str | Path) else list(backend), input_grid)
     right = module_right = samples = 0
     tally = Tally()
@@ -184,10 +188,6 @@ def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
 
 
 def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None, time: str | None) -> NDArray[Any]:
-    if len(net.program.inputs) != 1:
-        raise InputError(
-            f"expected a network of one input; found {len(net.program.inputs)}; simulate it with one array for each"
-        )
     shape = net.program.inputs[0].shape if net.original is None else net.original.takes
     if x.shape == (count, *shape):
         if steps is None:

@@ -403,7 +403,7 @@ class SpikingGraph:
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
         names = [node.name for node in self.program.inputs]
-        if isinstance(x, tuple) and len(x) == len(names) > 1:
+        if isinstance(x, tuple | list) and len(x) == len(names) > 1:
             x = dict(zip(names if self.original is None else self.original.names, x, strict=True))
         arrays = {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
         warn_of_images(self.program, arrays, stacklevel=5)

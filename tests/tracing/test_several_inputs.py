@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.program import Conv, Input, Linear
 from stl_deploy.tracing import Time
 from stl_deploy.verbs.capturing import capture as capture_file
@@ -140,6 +140,12 @@ def test_every_target_takes_them_or_refuses_by_node(tmp_path: Path) -> None:
     assert read.energy(fresh).as_dict()["totals"] == net.energy(fresh).as_dict()["totals"]
     refused = {f.target for f in net.check().findings if f.severity == "error"}
     assert refused >= {"c", "netx", "verilog"}
+
+
+def test_an_evaluation_of_several_inputs_is_refused() -> None:
+    net = stl.capture(Both(), _given(Both, "first", False, 0))
+    with pytest.raises(InputError, match="expected a network of one input; found 2; simulate it with one array"):
+        net.evaluate([(_given(Both, "first", False, 0), torch.zeros(3, dtype=torch.long))])
 
 
 def test_an_input_with_a_layers_name_gets_another() -> None:
