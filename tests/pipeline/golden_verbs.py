@@ -65,6 +65,8 @@ TRAINED = ("train", "run", "eval", "quantise", "report")
 """Verbs whose numbers come from training: only the keys of their JSON, and their text without numbers, are recorded."""
 KEYS_ONLY = ("energy", *TRAINED)
 """Besides, a verb whose numbers follow price lists: only the keys of its JSON are recorded."""
+_WAITING = re.compile(r"capturing \S+: |compiling the fast path")
+"""Lines that a slow machine prints, or one without compiled kernels in its cache."""
 _TINY = """
 dataset: {name: digits, T: 4, test_fraction: 0.2}
 network:
@@ -132,7 +134,7 @@ def outcomes(folder: Path) -> dict[str, Any]:
                 code = stop.code if isinstance(stop.code, int) else 1
         verb = call.split()[0]
         contents = json.loads(out.getvalue()) if out.getvalue() else None
-        lines = [_masked(line.rstrip(), folder) for line in err.getvalue().splitlines()]
+        lines = [_masked(line.rstrip(), folder) for line in err.getvalue().splitlines() if not _WAITING.match(line)]
         if verb in KEYS_ONLY:
             lines = _numberless(lines) if verb in TRAINED or code else []
         found[f"{number}: {call}"] = {
