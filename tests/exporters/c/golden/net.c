@@ -2,7 +2,6 @@
  *
  * Made by stl-deploy of one version from net.nir. What each step computes is in net.h and in the comments below.
  */
-#include <stddef.h>
 #include <string.h>
 
 #include "net.h"
