@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,7 +51,9 @@ def test_a_run_compares_with_narrower_anns(small_run: RunResult) -> None:
     again = energy(folder, None)
     assert again.frontier is not None
     assert again.frontier.text == data["frontier"]["text"]
-    assert 'id="frontier-table"' in (folder / "report.html").read_text()
+    table = (folder / "report.html").read_text().partition('id="frontier-table"')[2].partition("</table>")[0]
+    kinds = ["proved" if p["is_proved"] else "measured, not proved" if p["measured_no_less"] else "no" for p in points]
+    assert re.findall(r"<td>(proved|measured, not proved|no)</td>", table) == kinds
 
 
 def test_kept_anns_are_not_trained_again(small_run: RunResult) -> None:
