@@ -15,7 +15,7 @@ LARGE = 2**12
 """Numbers of a table from which it is taken out."""
 DATA = "tables.bin"
 
-_NUMBER = "(?:0|-?[1-9][0-9]*+)"
+_NUMBER = "(?:0|-?[1-9][0-9]{0,9}+)"
 _TABLE = re.compile(
     r"^static (const (u?int(?:8|16|32))_t \w+\[(\d{1,9})\])(?: STL_ALIGNED)? = \{( /\* [^*\n]* \*/)\n"
     rf"( *+{_NUMBER}(?:,[ \n]++{_NUMBER})*+)\n\}};$",
@@ -47,7 +47,7 @@ def take_tables(text: str) -> Tables | None:
         declaration, kind, count, comment, listed = table.groups()
         if int(count) < LARGE or listed.count(",") + 1 != int(count):
             return table[0]
-        values, limits = np.fromstring(listed, np.float64, sep=","), np.iinfo(kind)
+        values, limits = np.fromstring(listed, np.int64, sep=","), np.iinfo(kind)
         if values.min() < limits.min or values.max() > limits.max:
             return table[0]
         written, label = values.astype(kind).tobytes(), f"stl_table_{len(data)}"

@@ -90,6 +90,8 @@ def test_tables_that_are_taken_out_hold_the_numbers_of_the_text(drawn: tuple[str
         listed("int8_t", 2, "1, 128"),
         listed("uint8_t", 2, "1, -1"),
         listed("int8_t", 2, "1, 2,"),
+        listed("int32_t", 2, "1, 2147483648"),
+        listed("uint8_t", 2, "1, 18446744073709551617"),  # 1 in 64 bits
         listed("int8_t", 3, "1, - 2, 3"),
         listed("int8_t", 2, "1, +2"),
         listed("int8_t", 2, "1, 2 /* or 3 */"),
