@@ -46,7 +46,7 @@ def compile_program(
     folder, objects = output.parent, list[str]()
     for name, text in files.items():
         tables = take_tables(text) if name.endswith(".c") and not objects else None
-        if tables is not None and (made := _assembled(compiler, folder / name, tables)):
+        if tables is not None and (made := _assembled(compiler, folder / name, tables, deadline)):
             text = tables.text
             objects.append(made)
         (folder / name).write_text(text, encoding="ascii")
@@ -55,7 +55,7 @@ def compile_program(
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
 
 
-def _assembled(compiler: str, source: Path, tables: Tables) -> str | None:
+def _assembled(compiler: str, source: Path, tables: Tables, deadline: float) -> str | None:
     """Return the object file of a source's tables; None where the assembler does not take them."""
     assembly = source.with_suffix(".s")
     made = str(source.with_suffix(".o"))
@@ -63,7 +63,7 @@ def _assembled(compiler: str, source: Path, tables: Tables) -> str | None:
     assembly.write_text(tables.assembly, encoding="ascii")
     try:
         run_program(
-            [compiler, "-c", "-o", made, str(assembly)], b"", what=compiler, deadline=DEADLINE, folder=source.parent
+            [compiler, "-c", "-o", made, str(assembly)], b"", what=compiler, deadline=deadline, folder=source.parent
         )
     except ToolError:
         return None
