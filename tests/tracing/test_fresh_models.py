@@ -251,7 +251,7 @@ def test_an_output_made_otherwise_in_a_silent_first_step_is_refused() -> None:
 
     model, x = Deep(), X.clone()
     x[0] = 0
-    with pytest.raises(CaptureError, match=r"'mm' \(in module 'c', Linear\) differs between step 0 and the steps after"):
+    with pytest.raises(CaptureError, match=r"'mm' \(in module 'c', Linear\) differs between step 0 and the steps"):
         stl.capture(model, x)
 
 
