@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,19 +35,34 @@ from stl_deploy.exporters.nir.conformance.kit import (
 from tests.conformance.environments import REQUIREMENTS, environment
 from tests.conformance.runs import WORKER
 
-READERS: dict[str, tuple[str, float, dict[str, str]]] = {
-    "snntorch": ("spec", 1e-4, {}),
-    "norse": ("spec", 1e-4, {"dt": "1e-4"}),
-    "spikingjelly": ("spikingjelly", 1e-4, {}),
+
+class Reader(NamedTuple):
+    """One reader: the environment that it runs in, the dialect that it is judged by, its time step, its options."""
+
+    environment: str
+    dialect: str
+    dt: float = 1e-4
+    options: Mapping[str, str] = MappingProxyType({})
+
+
+READERS = {
+    "snntorch": Reader("snntorch", "spec"),
+    "snntorch, oldest": Reader("snntorch-oldest", "spec"),
+    "norse": Reader("norse", "spec", options={"dt": "1e-4"}),
+    "spikingjelly": Reader("spikingjelly", "spikingjelly"),
+    "sinabs": Reader("sinabs", "sinabs_reader", 1.0),
+    "sinabs, hard reset": Reader("sinabs", "sinabs_hard", 1.0, {"reset": "hard"}),
+    "rockpool": Reader("rockpool", "rockpool", 1e-3),
+    "spyx": Reader("spyx", "spyx", 1.0),
 }
-"""Framework -> the dialect that it is judged by, its time step, options of its worker. Sinabs is left out: it pins nir
-1.0.4, which refuses files with `v_reset` (117 of 118 graphs); Rockpool and Spyx have not been run."""
+OLDEST = "-oldest"
 ROOT = Path(__file__).parents[2]
 
 
-def read_kit(framework: str, python: Path, folder: Path) -> list[Outcome]:
-    """Every graph of the kit through one framework's reader."""
-    dialect, dt, options = READERS[framework]
+def read_kit(reader: Reader, python: Path, folder: Path) -> list[Outcome]:
+    """Run every graph of the kit through one framework's reader."""
+    dialect, dt, options = reader.dialect, reader.dt, dict(reader.options)
+    module = reader.environment.removesuffix(OLDEST)
     chosen = cases(dt)
     written = [write_case(case, folder, dt) for case in chosen]
     jobs = []
@@ -55,7 +71,7 @@ def read_kit(framework: str, python: Path, folder: Path) -> list[Outcome]:
         files = {"net": ".in.npz", "file": ".nir", "spikes": ".out.npz"}
         jobs.append({"verb": "load", "options": options} | {k: f"{folder}/{case.name}{v}" for k, v in files.items()})
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    command = [str(python), str(WORKER), framework, str(folder / "jobs.json"), str(folder / "done.json")]
+    command = [str(python), str(WORKER), module, str(folder / "jobs.json"), str(folder / "done.json")]
     with (folder / "worker.log").open("w") as log:
         subprocess.run(command, check=True, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
     told = json.loads((folder / "done.json").read_text())
@@ -80,8 +96,8 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     yield "# NIR conformance kit: results\n"
     yield "Frameworks' own NIR readers on the graphs of `stl-deploy nir-conformance` (measured; remake with"
     yield "`python -m tests.conformance.kit`). Each reader is compared with the dialect named. *Failed*: the reader"
-    yield "raised an error or returned another shape. Sinabs 3.1.3 pins nir 1.0.4, which refuses files with `v_reset`:"
-    yield "117 of 118 graphs fail. Rockpool and Spyx were not run.\n"
+    yield "raised an error or returned another shape. Sinabs 3.1.3 and Rockpool 3.1.0 pin nir 1.0.4, which refuses"
+    yield "files with `v_reset`. SpikingJelly 0.0.0.0.14 has no NIR reader.\n"
     yield "| reader | version | dialect | level | " + " | ".join(STATUSES) + " |"
     yield "|---|---|---|---|" + "---|" * len(STATUSES)
     for name, result in results.items():
@@ -100,10 +116,11 @@ def table(results: dict[str, Any]) -> Iterator[str]:
                 yield f"| {name} | {graph['case']} | {graph['about']} | {graph['status']}: {told} | {reads} |"
 
 
-def _version(framework: str) -> str:
-    lines = (REQUIREMENTS / f"{framework}.txt").read_text().splitlines()
-    found = [line.split("==")[1].split()[0] for line in lines if line.lower().startswith(f"{framework}==")]
-    return found[0] if found else metadata.version(framework)
+def _version(environment: str) -> str:
+    lines = (REQUIREMENTS / f"{environment}.txt").read_text().splitlines()
+    package = environment.removesuffix(OLDEST)
+    found = [line.split("==")[1].split()[0] for line in lines if line.lower().startswith(f"{package}==")]
+    return found[0] if found else metadata.version(package)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,10 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for framework in options.frameworks:
         with tempfile.TemporaryDirectory() as folder:
-            outcomes = read_kit(framework, environment(framework, options.cache), Path(folder))
+            reader = READERS[framework]
+            outcomes = read_kit(reader, environment(reader.environment, options.cache), Path(folder))
         results[framework] = {
-            "version": _version(framework),
-            "dialect": READERS[framework][0],
+            "version": _version(reader.environment),
+            "dialect": reader.dialect,
             "counts": dict(Counter(outcome.status for outcome in outcomes)),
             "agreement": agreement(outcomes),
             "graphs": [outcome.as_dict() for outcome in outcomes],

@@ -57,9 +57,12 @@ def export(layers, x, path):
     return _run(modules, x)
 
 
+def _channels_last(x):
+    return jnp.array(x.transpose(0, 1, 3, 4, 2) if x.ndim == 5 else x)
+
+
 def _run(modules, x):
-    value = jnp.array(x if x.ndim == 3 else x.transpose(0, 1, 3, 4, 2))
-    spikes = []
+    value, spikes = _channels_last(x), []
     for module in modules:
         if hasattr(module, "initial_state"):
             value, _ = nn.run(nn.Sequential(module), value)
@@ -71,5 +74,5 @@ def _run(modules, x):
 
 
 def load(path, x):
-    model, _ = spyx.nir.from_nir(nir.read(path), jnp.array(x))
+    model, _ = spyx.nir.from_nir(nir.read(path), _channels_last(x))
     return _run(model.layers, x)
