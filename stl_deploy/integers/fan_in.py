@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
@@ -97,6 +98,7 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
             arriving = [known[source.node] for source in node.operands]
             known[node.name] = _instead(node, arriving)
             with _kept(errors):
+                _require_whole_delays(program, node)
                 known[node.name] = _value(node, arriving)
         waiting = [node for node in waiting if node.name not in known]
     return known
@@ -135,6 +137,22 @@ def _instead(node: ir.Node, arriving: list[Value]) -> Value:
     if isinstance(node, ir.Linear | ir.Conv) or "weighted" in arriving:
         return "weighted"
     return next((value for value in arriving if isinstance(value, float)), 1.0)
+
+
+def _require_whole_delays(program: ir.Program, node: ir.Node) -> None:
+    """Refuse a node that adds one signal of two steps, scaled by channel: delays learned between steps."""
+    read, used = set[str](), np.zeros((), np.int64)
+    for source in node.operands:
+        before, scale = program.by_name[source.node], np.ones(())
+        while isinstance(before, ir.Delay | ir.Scale):
+            scale = scale * before.scale if isinstance(before, ir.Scale) else scale
+            before = program.by_name[before.operands[0].node]
+        read.add(before.name)
+        used = used + (scale != 0)
+    if len(node.operands) > 1 and len(read) == 1 and used.ndim and used.max() <= 2:
+        how = remedy(cli="stl-deploy fold SOURCE --delays steps -o FOLDED.nir", python="net.fold(delays='steps')")
+        reason = "it reads one signal at several steps, scaled, as delays learned between two steps do"
+        refuse(node, "fractional-delay", reason, f"round them to steps: {how}")
 
 
 def _value(node: ir.Node, arriving: list[Value]) -> Value:

@@ -143,6 +143,20 @@ def test_interpolated_delays_are_held_exactly_and_rounded_where_asked(tmp_path: 
         rounded.export(tmp_path / "c", to="c")
 
 
+def test_interpolated_delays_of_spikes_are_refused_by_c_until_they_are_rounded() -> None:
+    class OfSpikes(Interpolated):
+        def forward(self, x: Tensor) -> Tensor:
+            return spikes(self.leave(self.late(spikes(self.enter(x) + 0.3))) + 0.3)
+
+    net = stl.capture(OfSpikes(), (numbers(10, 3, 5) > 0.5).float())
+    (refused,) = (found for found in net.check("c").findings if found.severity == "error")
+    assert (refused.node, refused.slug) == ("leave", "fractional-delay")
+    assert refused.remedy is not None
+    assert "net.fold(delays='steps')" in refused.remedy
+    with pytest.warns(UserWarning, match="delays rounded to steps"):
+        assert net.fold(delays="steps").check("c").ok
+
+
 def test_synapses_with_their_own_delays_are_rounded_to_one_tap() -> None:
     x, model = (numbers(12, 3, 5) > 0.5).float(), Taps()
     net = require_same(model, x)
