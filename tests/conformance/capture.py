@@ -29,7 +29,8 @@ up to ten runs (x, fresh input, other ranges, batch sizes and numbers of steps);
 the folded graph on the reference run, each layer given the module's own inputs. *End to end*: spikes that differ with
 nothing given. Of snnTorch and SpikingJelly the newest version and the oldest that runs with this torch as it is (older
 ones make tensor classes that torch cannot follow, or have other modules); other versions are captured with a warning.
-snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that.
+snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that; so is
+SpikingJelly 0.0.0.0.14's Delay over all steps at once, before neurons whose potential starts as a number.
 Norse before 1.1 comes as source alone, which is compiled against the torch at hand, and has no rows.
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.

@@ -99,7 +99,6 @@ CASES = {
     "lif-v-reset": _multi(neuron.LIFNode, v_reset=-0.25),
     "plif-multi": _multi(neuron.ParametricLIFNode),
     "max-pool-of-currents": lambda: (pooled(neuron.IFNode), sequence(), {}),
-    "ilif": lambda: (pooled(neuron.ILIFNode), sequence(), {}),
     "if-static": lambda: (Static(), sequence()[0], {"time": "inside"}),
     "plif-mnist-net": lambda: (
         deep(parametric_lif_net.MNISTNet, neuron.ParametricLIFNode, channels=16),
@@ -138,6 +137,7 @@ def late(mode):
 small = {"T": 4, "num_classes": 10, "embed_dims": 32}
 CASES |= {"delay-multi": lambda: late("m"), "delay-single": lambda: late("s")}
 if TRANSFORMERS:
+    CASES["ilif"] = lambda: (pooled(neuron.ILIFNode), sequence(), {})
     size = {"img_size_h": 32, "img_size_w": 32, "patch_size": 4}
     CASES |= {
         "spikformer": lambda: driven(spikformer.Spikformer(**size, **small, num_heads=4, depths=2)),
