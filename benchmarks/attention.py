@@ -8,7 +8,7 @@ the spikes that differ.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from torch.nn import functional
 
 import stl_deploy as stl
 from stl_deploy._util.files import write_text
-from stl_deploy.data.datasets import load_split
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.datasets import Split, load_dataset
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import run
+from stl_deploy.pipeline.results import GraphEvaluation
 
 STEPS, WIDTH, HEADS, TRAINED, TESTED, UPDATES = 4, 32, 4, 6000, 1000, 190
 BITS = (6, 8, 10, 12, 16)
@@ -88,9 +90,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x and what the block adds."""
-        q, k, v = (
-            part(x).unflatten(-1, (HEADS, -1)).transpose(2, 3) for part in (self.query, self.key, self.value)
-        )
+        q, k, v = (part(x).unflatten(-1, (HEADS, -1)).transpose(2, 3) for part in (self.query, self.key, self.value))
         mixed = spikes((q @ k.transpose(-2, -1) @ v * 0.25).transpose(2, 3).flatten(3))
         x = x + self.out(mixed)
         added: Tensor = self.narrow(self.wide(x))
@@ -135,3 +135,73 @@ def differing(program: Program, x: np.ndarray[Any, np.dtype[np.float32]]) -> Ite
         given = run(rounded(program, bits), x, record=names).recorded
         wrong = sum(int((given[name] != expected[name]).sum()) for name in names)
         yield bits, wrong / sum(expected[name].size for name in names)
+
+
+def images(split: Split, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first images [N, 1, 14, 14] in sixteenths, and their labels."""
+    pixels = split.pixels[:count].float() / split.levels
+    return torch.round(functional.avg_pool2d(pixels, 2) * 16) / 16, split.labels[:count]
+
+
+def trained(x: Tensor, labels: Tensor) -> Spikformer:
+    """Return the network after `UPDATES` batches of 64."""
+    torch.manual_seed(0)
+    model = Spikformer()
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=UPDATES)
+    for _ in range(UPDATES):
+        picked = torch.randint(0, len(x), (64,))
+        loss = functional.cross_entropy(model(x[picked]), labels[picked])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return model.eval()
+
+
+def page(table: GraphEvaluation, widths: Iterable[tuple[int, float]], spiking: int) -> str:
+    """Return the page of the measurement."""
+    size = f"{WIDTH} channels, {HEADS} heads, {STEPS} steps, {spiking:,} spiking neurons"
+    lines = [
+        "# Spiking attention in 8-bit integers",
+        "",
+        f"Two blocks of Spikformer ({size}), trained on {TRAINED:,} images of MNIST, {TESTED:,} tested.",
+        "Measured by `python -m benchmarks.attention`.",
+        "",
+        "| run | accuracy | spikes compared | differ |",
+        "|---|---|---|---|",
+        f"| graph | {table.accuracy:.1%} | | |",
+    ]
+    for name, each in table.backends.items():
+        lines.append(f"| {name} | {each.accuracy:.1%} | {each.compared:,} | {each.differing / each.compared:.2%} |")
+    lines += [
+        "",
+        "Share of spikes that differ if the weights alone are rounded, all else in float32 (reference run, 16 images):",
+        "",
+        "| bits of weights | spikes that differ |",
+        "|---|---|",
+        *(f"| {bits} | {share:.2%} |" for bits, share in widths),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train, capture, compare, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="folder of MNIST's files; default: download to the cache")
+    parser.add_argument("-o", "--out", type=Path, default=Path("docs/measurements"))
+    options = parser.parse_args()
+    data = load_dataset(DatasetConfig(name="mnist", T=STEPS, data_dir=options.data_dir))
+    (x, labels), (test, expected) = images(data.train, TRAINED), images(data.test, TESTED)
+    net = stl.capture(trained(x, labels), x[:8], time="inside")
+    print(net.proof)
+    batches = [(test[at : at + 100], expected[at : at + 100]) for at in range(0, TESTED, 100)]
+    table = net.evaluate(batches, backend=["onnx", "c"], steps=STEPS, input_grid=4)
+    print(table)
+    few = np.repeat(test[:16].numpy()[None], STEPS, axis=0)
+    spiking = sum(int(np.prod(node.shape)) for node in net.program.spiking)
+    write_text(options.out / "attention.md", page(table, differing(net.program, few), spiking))
+
+
+if __name__ == "__main__":
+    main()

@@ -159,7 +159,7 @@ class FittedUpdate:
     def refuse(self, why: str) -> CaptureError:
         """Return a refusal that names the neuron's line."""
         where = self.state.node.place
-        return CaptureError(f"the neuron{in_module(where)} cannot be held by a graph:  {why}", line=where.line)
+        return CaptureError(f"the neuron{in_module(where)} cannot be held by a graph: {why}", line=where.line)
 
     def affine(self, spike: float) -> Affine:
         """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""

@@ -16,6 +16,7 @@ from stl_deploy.pipeline.network_input import drawn
 from stl_deploy.runs.configure import configure
 from tests.pipeline.test_time_axis import Loop, X, second
 from tests.remedies.room import Remedy, Room, model
+from tests.tracing.test_delays import InterpolatedSpikes
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 4)).astype(np.uint8)
 LABELS = np.arange(6) % 3
@@ -48,6 +49,10 @@ def _folded(room: Room) -> stl.SpikingGraph:
 def _module_file(room: Room) -> str:
     (room.folder / "model.py").write_text("from tests.remedies.room import model as net\n")
     return f"{room.folder / 'model.py'}:net"
+
+
+def _between_steps() -> stl.SpikingGraph:
+    return stl.capture(InterpolatedSpikes(), torch.bernoulli(torch.full((10, 3, 5), 0.5)))
 
 
 def _names(room: Room, name: str) -> Any:
@@ -292,6 +297,13 @@ REMEDIES = (
         "net.fold(merge_pools=True)",
         "stl-deploy fold SOURCE --merge-pools -o FOLDED.nir",
         lambda room: _without(room.pooled.fold(merge_pools=True), "average-pool", "speck"),
+    ),
+    Remedy(
+        "integers/fan_in.py:_require_whole_delays",
+        lambda room: _found(_between_steps(), "c"),
+        "net.fold(delays='steps')",
+        "stl-deploy fold SOURCE --delays steps -o FOLDED.nir",
+        lambda room: _without(_between_steps().fold(delays="steps"), "fractional-delay", "c"),
     ),
     Remedy(
         "exporters/netx/chain.py:_merge_pools",

@@ -77,6 +77,13 @@ class Interpolated(Delayed):
         return found
 
 
+class InterpolatedSpikes(Interpolated):
+    """The same delays, of spikes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spikes(self.leave(self.late(spikes(self.enter(x) + 0.3))) + 0.3)
+
+
 class Taps(nn.Module):
     """A learned delay of each synapse, as a kernel over time (DCLS with linear interpolation)."""
 
@@ -144,11 +151,7 @@ def test_interpolated_delays_are_held_exactly_and_rounded_where_asked(tmp_path: 
 
 
 def test_interpolated_delays_of_spikes_are_refused_by_c_until_they_are_rounded() -> None:
-    class OfSpikes(Interpolated):
-        def forward(self, x: Tensor) -> Tensor:
-            return spikes(self.leave(self.late(spikes(self.enter(x) + 0.3))) + 0.3)
-
-    net = stl.capture(OfSpikes(), (numbers(10, 3, 5) > 0.5).float())
+    net = stl.capture(InterpolatedSpikes(), (numbers(10, 3, 5) > 0.5).float())
     (refused,) = (found for found in net.check("c").findings if found.severity == "error")
     assert (refused.node, refused.slug) == ("leave", "fractional-delay")
     assert refused.remedy is not None
