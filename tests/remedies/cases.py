@@ -166,7 +166,7 @@ REMEDIES = (
         lambda room: stl.capture(model(), torch.from_numpy(IMAGES)).fold(input_grid=0),
     ),
     Remedy(
-        "pipeline/time_axis.py:as_asked tracing/shape_rules.py:_taken",
+        "pipeline/time_axis.py:as_asked pipeline/time_axis.py:_other_readings tracing/shape_rules.py:_taken",
         lambda room: stl.capture(Loop(second), X),
         "give time='second', with which",
         "give --time second, with which",
@@ -257,7 +257,7 @@ REMEDIES = (
         lambda room: room.net.export(room.new("c"), to="c", potentials=16),
     ),
     Remedy(
-        "exporters/c/room.py:_require",
+        "exporters/c/room.py:_excess",
         lambda room: room.net.export(room.new("c"), to="c", ram=_least(room)),
         "use potentials=16: the network then takes",
         "use --potentials 16: the network then takes",
