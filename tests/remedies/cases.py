@@ -14,7 +14,7 @@ from stl_deploy import verbs
 from stl_deploy.energy.chips.step_times import parse_step_times
 from stl_deploy.pipeline.network_input import drawn
 from stl_deploy.runs.configure import configure
-from tests.pipeline.test_time_axis import Loop, X, second
+from tests.pipeline.test_time_axis import Images, Loop, Step, X, second
 from tests.remedies.room import Remedy, Room, model
 from tests.tracing.test_delays import InterpolatedSpikes
 
@@ -171,6 +171,20 @@ REMEDIES = (
         "give time='second', with which",
         "give --time second, with which",
         lambda room: stl.capture(Loop(second), X, time="second"),
+    ),
+    Remedy(
+        "pipeline/time_axis.py:_other_readings",
+        lambda room: stl.capture(Images(), torch.rand(7, 1, 6, 6)),
+        "loops over time itself, give time='inside', with which",
+        "loops over time itself, give --time inside, with which",
+        lambda room: stl.capture(Images(), torch.rand(7, 1, 6, 6), time="inside"),
+    ),
+    Remedy(
+        "pipeline/time_axis.py:_other_readings",
+        lambda room: stl.capture(Step(), torch.ones(6, 1, 6, 6)),
+        "give x as [T, B, ...] and time='step', with which",
+        "give x as [T, B, ...] and --time step, with which",
+        lambda room: stl.capture(Step(), torch.ones(4, 6, 1, 6, 6), time="step"),
     ),
     Remedy(
         "report/graph_report.py:report_graph",
