@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Split, sample_shape
+from stl_deploy.data import Split, class_count, sample_shape
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport
@@ -101,7 +101,8 @@ def with_frontier(
         folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
         structure, counts, ann = program, report.counts, twin
         if width < 1:
-            structure = structure_of(load_config(folder / CONFIG), images.shape[2:], int(labels.max()) + 1)
+            config = load_config(folder / CONFIG)
+            structure = structure_of(config, images.shape[2:], class_count(config.dataset))
             counter = ActivityCounter(structure, "analog")
             run(structure, np.zeros_like(images[:, :1], np.float32), observe=counter)
             counts, ann = counter.counts(), measure_twin(structure, folder, images, labels)
