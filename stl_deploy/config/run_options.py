@@ -112,7 +112,7 @@ class TrainOptions:
             "train.seed": self.seed,
             "train.device": self.device,
             "dataset.data_dir": None if self.data_dir is None else dumps(self.data_dir),
-            "dataset.input_bits": self.input_grid,
+            "dataset.input_grid": self.input_grid,
         }
         return [*(f"{key}={value}" for key, value in named.items() if value is not None), *self.set]
 

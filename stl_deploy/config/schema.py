@@ -29,8 +29,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter"}
-"""Keys of 0.1 to their present names; read until 0.5."""
+RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter", "input_bits": "input_grid"}
+"""Former keys to their present names; CONTRIBUTING.md lists when each one ends."""
 
 
 class _Section(BaseModel):
@@ -59,13 +59,14 @@ class _Renamed(_Section):
     def _reads_old_names(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        for old, new in RENAMED.items():
+        renamed = {old: new for old, new in RENAMED.items() if new in cls.model_fields}
+        for old, new in renamed.items():
             if old in data and new in data:
                 raise ValueError(f"expected '{new}'; found '{old}', its old name, too; leave '{old}' out")
-        return {RENAMED.get(key, key): value for key, value in data.items()}
+        return {renamed.get(key, key): value for key, value in data.items()}
 
 
-class DatasetConfig(_Section):
+class DatasetConfig(_Renamed):
     """The data set and its encoding.
 
     - T: time steps per sample. validation_fraction, test_fraction: shares split off where a dataset has no such split.
@@ -85,7 +86,7 @@ class DatasetConfig(_Section):
     - size: resize images to [height, width], or to squares. colour: null: that of the first image.
     - augment: random torchvision changes to training images, drawn anew each epoch.
     - levels: the value that stands for 1, for integers up to it; null: 255 for 8-bit images, else 1.
-    - input_bits: the graph's input is in multiples of 2^-input_bits (also for built-in images); null: 0 for integers,
+    - input_grid: the graph's input is in multiples of 2^-input_grid (also for built-in images); null: 0 for integers,
       else 8.
     - classes: names in label order. input_shape, sha256: of one sample and of all data; written when training begins,
       so that a run folder can be read without its data, and changed data are detected.
@@ -105,7 +106,7 @@ class DatasetConfig(_Section):
     colour: Literal["grey", "rgb"] | None = None
     augment: Annotated[tuple[Augmentation, ...] | None, Field(strict=False)] = None
     levels: Count | None = None
-    input_bits: Annotated[int, Field(ge=0, le=16)] | None = None
+    input_grid: Annotated[int, Field(ge=0, le=16)] | None = None
     classes: Annotated[tuple[str, ...] | None, Field(strict=False, max_length=100_000)] = None
     input_shape: Annotated[tuple[Count, ...] | None, Field(strict=False, max_length=3)] = None
     sha256: Annotated[str, Field(max_length=129)] | None = None

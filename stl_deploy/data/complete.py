@@ -13,9 +13,9 @@ from stl_deploy.data.registry import Source, source
 from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.errors import ConfigError
 
-_OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_bits", "classes", "input_shape", "sha256")
+_OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_grid", "classes", "input_shape", "sha256")
 _OF_IMAGES = ("size", "colour")
-_OF_ALL = ("augment", "input_bits")
+_OF_ALL = ("augment", "input_grid")
 _MOVES = ("shift", "flip", "cutout")
 
 
@@ -113,10 +113,10 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
             raise ConfigError(
                 f"key 'dataset.{key}': expected none for {config.name}, no events; found {value!r}; leave it out"
             )
-    if config.input_bits is not None and config.encoder not in ("direct", "sequence"):
+    if config.input_grid is not None and config.encoder not in ("direct", "sequence"):
         raise ConfigError(
-            f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows integers; "
-            f"found {config.input_bits}; leave it out"
+            f"key 'dataset.input_grid': expected none for the encoder {config.encoder!r}, which shows integers; "
+            f"found {config.input_grid}; leave it out"
         )
     if config.encoder in SENSOR_ENCODERS and entry.look is None:
         raise ConfigError(

@@ -66,7 +66,7 @@ def fold_run(
         say.say(f"folding {run_dir}")
         announce("cpu", say)
     if options.input_grid is not None:
-        config = apply_overrides(config, [f"dataset.input_bits={options.input_grid}"])
+        config = apply_overrides(config, [f"dataset.input_grid={options.input_grid}"])
     data = data or load_dataset(config.dataset)
     spec = split_spec(config, data.test)
     folded = fold_network(

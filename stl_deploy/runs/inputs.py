@@ -61,13 +61,13 @@ def input_spec(config: RunConfig, levels: int) -> InputSpec:
         return InputSpec(coding, 0)
     if coding == "graded":
         return InputSpec(coding, 0, bound=float(SPIKES_OF_SENSORS if config.encoder in SENSOR_ENCODERS else MOST))
-    exact = levels & (levels - 1) == 0 and config.dataset.input_bits is None
+    exact = levels & (levels - 1) == 0 and config.dataset.input_grid is None
     return InputSpec(coding, levels.bit_length() - 1 if exact else analog_bits(config.dataset))
 
 
 def analog_bits(config: DatasetConfig) -> int:
     """Return fraction bits of real-valued input: the configuration's, else `IMAGE_BITS`."""
-    return IMAGE_BITS if config.input_bits is None else config.input_bits
+    return IMAGE_BITS if config.input_grid is None else config.input_grid
 
 
 def encode_split(config: RunConfig, split: Split, count: int | None = None) -> LabelledInput:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DATA_FILE = "data.npz"
 """Data handed over in Python, kept in the run folder, so that it evaluates again from them."""
 _SAMPLES = 64
-_KEPT = ("validation_fraction", "test_fraction", "seed", "levels", "input_bits", "augment")
+_KEPT = ("validation_fraction", "test_fraction", "seed", "levels", "input_grid", "augment")
 """Keys of a configuration's dataset that are kept where other data take its place."""
 
 

@@ -31,7 +31,7 @@ _FREE_TO_CHANGE = (
         ("train", "tensorboard"),
         ("train", "keep_every"),
         ("dataset", "data_dir"),
-        ("dataset", "input_bits"),
+        ("dataset", "input_grid"),
         ("dataset", "path"),
     },
 )

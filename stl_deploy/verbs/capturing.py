@@ -136,7 +136,7 @@ def untrained_graph(
         raise InputError(
             f"{what}: {named('input_file')} applies to checks of FILE.py:NAME; a configuration declares its input"
         )
-    config = configure(what, [] if declared is None else [f"dataset.input_bits={declared['fraction_bits']}"])
+    config = configure(what, [] if declared is None else [f"dataset.input_grid={declared['fraction_bits']}"])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)
         network = Network(config, *check_dataset(config.dataset)).eval()

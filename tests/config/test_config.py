@@ -191,3 +191,16 @@ def test_keys_of_the_last_release_are_read_under_their_new_names():
     assert "beta" not in dump_config(old)
     with pytest.raises(ConfigError, match="expected 'decay'; found 'beta', its old name, too; leave 'beta' out"):
         config_of({**data, "neuron": {"beta": 0.7, "decay": 0.7}})
+
+
+def test_the_input_grid_is_read_under_its_former_key():
+    data = load_config("digits").model_dump(mode="json")
+    del data["dataset"]["input_grid"]
+    old = config_of({**data, "dataset": {**data["dataset"], "input_bits": 6}})
+    assert old == config_of({**data, "dataset": {**data["dataset"], "input_grid": 6}})
+    assert apply_overrides(old, ["dataset.input_bits=4"]).dataset.input_grid == 4
+    assert "input_grid: 6" in dump_config(old) and "input_bits" not in dump_config(old)
+    with pytest.raises(ConfigError, match="expected 'input_grid'; found 'input_bits', its old name, too"):
+        config_of({**data, "dataset": {**data["dataset"], "input_bits": 4, "input_grid": 4}})
+    with pytest.raises(ConfigError, match=r"key 'neuron\.input_bits': expected .*; found 'input_bits'"):
+        config_of({**data, "neuron": {"input_bits": 4}})

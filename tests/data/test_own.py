@@ -77,11 +77,11 @@ def test_splits_and_class_names_of_the_file_are_kept(tmp_path):
         (np.array([[0.0, 3.0]]), {}, (0, 3.0)),
         (np.array([[0.3, -2.5]]), {}, (8, 2.5)),
         (np.array([[0.3, 0.9999]]), {}, (8, 1.0)),
-        (np.array([[0.3, -0.9]]), {"input_bits": 1}, (1, 1.0)),
-        (np.array([[0.3, -2.5]]), {"input_bits": 4}, (4, 2.5)),
+        (np.array([[0.3, -0.9]]), {"input_grid": 1}, (1, 1.0)),
+        (np.array([[0.3, -2.5]]), {"input_grid": 4}, (4, 2.5)),
         (np.array([[True, False]]), {}, (0, 1.0)),
         (np.array([[0, 9]]), {}, (0, 9.0)),
-        (np.array([[0, 16]], np.uint8), {"levels": 16, "input_bits": 4}, (4, 1.0)),
+        (np.array([[0, 16]], np.uint8), {"levels": 16, "input_grid": 4}, (4, 1.0)),
     ],
     ids=["events", "counts", "real", "rounded up", "coarse", "declared", "bool", "integers", "sixteenths"],
 )
@@ -105,7 +105,7 @@ def test_values_that_levels_do_not_reach_are_refused(tmp_path, encoder, x, level
     with pytest.raises(InputError, match=rf"expected .*{found}.*levels"):
         load_dataset(_config("npz", path, levels=levels, encoder=encoder))
     if encoder == "direct":
-        declared = load_dataset(_config("npz", path, levels=levels, input_bits=6)).train
+        declared = load_dataset(_config("npz", path, levels=levels, input_grid=6)).train
         assert declared.images().abs().max() == pytest.approx(np.abs(x).max() / levels)
         assert declared.grid.bound == round(np.abs(x).max() / levels * 64) / 64
 

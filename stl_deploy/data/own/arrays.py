@@ -253,9 +253,9 @@ def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, 
 
 def input_grid(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig) -> Grid | None:
     """Return the grid of the network's input, or the grid to round it to; None: that of images with ``levels``."""
-    if config.input_bits is None and levels != 1:
+    if config.input_grid is None and levels != 1:
         return None
     bound = max(float(np.abs(x).max()) for x in xs) / levels
     whole = levels == 1 and all(x.dtype.kind in "ub" or bool((x == np.round(x)).all()) for x in xs)
-    bits = config.input_bits if config.input_bits is not None else 0 if whole else _IMAGE_BITS
+    bits = config.input_grid if config.input_grid is not None else 0 if whole else _IMAGE_BITS
     return Grid(bits, max(round(bound * 2.0**bits), 1) / 2.0**bits)
