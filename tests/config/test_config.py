@@ -199,7 +199,8 @@ def test_the_input_grid_is_read_under_its_former_key():
     old = config_of({**data, "dataset": {**data["dataset"], "input_bits": 6}})
     assert old == config_of({**data, "dataset": {**data["dataset"], "input_grid": 6}})
     assert apply_overrides(old, ["dataset.input_bits=4"]).dataset.input_grid == 4
-    assert "input_grid: 6" in dump_config(old) and "input_bits" not in dump_config(old)
+    assert "input_grid: 6" in dump_config(old)
+    assert "input_bits" not in dump_config(old)
     with pytest.raises(ConfigError, match="expected 'input_grid'; found 'input_bits', its old name, too"):
         config_of({**data, "dataset": {**data["dataset"], "input_bits": 4, "input_grid": 4}})
     with pytest.raises(ConfigError, match=r"key 'neuron\.input_bits': expected .*; found 'input_bits'"):
