@@ -44,6 +44,7 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_spike_max_pool
+from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.graph.takes import ALL_NODES, require_taken
@@ -59,6 +60,7 @@ class EnergyReport(ByRule):
     ratios: SNN over ANN under every rule. right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
     of each step, which the ANN twin of one pass does not decide. idle: why the network decides nothing on this input.
+    one_sided: a warning that the samples lack classes, else "".
     """
 
     source: str
@@ -86,6 +88,7 @@ class EnergyReport(ByRule):
     idle: Idle | None = None
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     checked: Checked = field(default_factory=Checked)
+    one_sided: str = ""
 
     @property
     def _findings(self) -> Findings:
@@ -236,6 +239,7 @@ def measure_energy(
         each_step=labels is not None and labels.ndim == 2,
         accuracy=_paired(counter.right, made.twin, share),
         right=counter.right,
+        one_sided=_one_sided(program, labels),
         **context | {"prices": lists},
     )
 
@@ -257,6 +261,7 @@ def energy_report(
     each_step: bool = False,
     accuracy: Paired | None = None,
     right: NDArray[np.bool_] | None = None,
+    one_sided: str = "",
     **context: Unpack[ContextKeywords],
 ) -> EnergyReport:
     """Price the counts of an `ActivityCounter` that observed a run of ``program``; context: fields of `Context`."""
@@ -266,7 +271,8 @@ def energy_report(
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)
     published = models(net, of_net, lists, twin)
-    messages, last = traffic(program, counts, chip), (*step_time_notes(made.step_time), *checked.notes)
+    messages = traffic(program, counts, chip)
+    last = (*([one_sided] * bool(one_sided)), *step_time_notes(made.step_time), *checked.notes)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
         made.source,
@@ -275,7 +281,12 @@ def energy_report(
         tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
         (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published, *what_if_table(net, of_net, twin)),
         break_even(net, of_net, lists, published, twin),
-        (*made.notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *last),
+        (
+            *made.notes,
+            *_assumptions(program, counts, coding, twin),
+            *([_EACH_STEP] * each_step),
+            *last,
+        ),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         chip_lines(net, of_net, chip, messages, made.step_time, checked),
@@ -293,6 +304,21 @@ def energy_report(
         idle=_idle(program, counts),
         right=right,
         checked=checked,
+        one_sided=one_sided,
+    )
+
+
+def _one_sided(program: Program, labels: NDArray[Any] | None) -> str:
+    """Return a warning if labels ``[B]`` lack classes of the output, though there are enough samples for all."""
+    if labels is None or labels.ndim != 1 or len(program.outputs) != 1 or len(program.outputs[0].shape) != 1:
+        return ""
+    classes = program.outputs[0].shape[0] // readout_of(program.metadata).population
+    present = len(np.unique(labels))
+    if not present < classes <= len(labels):
+        return ""
+    return (
+        f"The {len(labels)} samples counted are of {present} of {classes} classes, so other classes may cost more or "
+        "less; count samples of every class."
     )
 
 

@@ -41,9 +41,22 @@ class Split:
         """Return the images at ``index`` (all by default) in [0, 1], or the frames' counts, float32 ``[B, ...]``."""
         return self.pixels[index].float() / self.levels
 
-    def first(self, count: int) -> Split:
-        """Return the first ``count`` images alone (all, if there are fewer)."""
-        return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
+    def part(self, count: int | None) -> slice | Tensor:
+        """Return the index of ``count`` samples of the split; None, or as many as there are: all, in order.
+
+        They are the first ones; of a split sorted by class, whose first ones lack classes, the first of a fixed
+        permutation. So any part of them spans the split, too.
+        """
+        import torch
+
+        if count is None or count >= len(self) or not _is_sorted_by_class(self.labels.numpy()):
+            return slice(0, count)
+        return torch.from_numpy(np.random.default_rng(0).permutation(len(self))[:count])
+
+    def some(self, count: int) -> Split:
+        """Return the samples at `part` alone."""
+        index = self.part(count)
+        return replace(self, pixels=self.pixels[index], labels=self.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +186,14 @@ def _check_colours(config: DatasetConfig, split: Split) -> None:
             f"{config.path or config.name}: expected values from 0 to 1 for dataset.augment colour; found {low:g} to "
             f"{high:g}; scale them, or leave colour out"
         )
+
+
+def _is_sorted_by_class(labels: NDArray[np.int64]) -> bool:
+    """Return whether neighbours differ in label less than half as often as in random order; no for ``[N, T]``."""
+    if labels.ndim != 1 or len(labels) < 2:
+        return False
+    shares = np.unique(labels, return_counts=True)[1] / len(labels)
+    return bool((labels[1:] != labels[:-1]).mean() < (1 - (shares**2).sum()) / 2)
 
 
 def _drawn(

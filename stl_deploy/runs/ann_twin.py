@@ -115,13 +115,13 @@ def keep_ann(config: RunConfig, folder: Path, say: Console) -> None:
 
 
 def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
-    """Measure the twin's zeros and accuracy on the first ``count`` test samples, encoded for the twin."""
+    """Measure the twin's zeros and accuracy on ``count`` test samples (see `Split.part`), encoded for the twin."""
     own = kept_frames(folder, test, count)
     return measure_twin(program, folder, own.x, own.labels)
 
 
 def kept_frames(folder: Path, test: Split, count: int) -> LabelledInput:
-    """Return the first ``count`` test samples in a kept ANN's form, ``[1, B, *shape]``."""
+    """Return ``count`` test samples (see `Split.part`) in a kept ANN's form, ``[1, B, *shape]``."""
     return encode_split(load_config(folder / CONFIG), test, count)
 
 

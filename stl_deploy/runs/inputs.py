@@ -71,7 +71,7 @@ def analog_bits(config: DatasetConfig) -> int:
 
 
 def encode_split(config: RunConfig, split: Split, count: int | None = None) -> LabelledInput:
-    """Encode the first ``count`` samples of a split (None: all) as the configuration says, on the grid.
+    """Encode ``count`` samples of a split (None: all; see `Split.part`) as the configuration says, on the grid.
 
     Bernoulli draws come from the run's seed, the same at every call.
     """
@@ -82,7 +82,7 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
             f"expected arrays of at most {MAX_ARRAY_BYTES // 2**30} GiB; found {size / 2**30:.0f} GiB ({samples} "
             f"samples of {config.time_steps} steps); use fewer steps (dataset.T)"
         )
-    part = slice(0, count)
+    part = split.part(count)
     draws = generator(config.train.seed, "evaluation")
     x = encode(split.images(part), config.time_steps, config.encoder, draws).numpy()
     spec = split_spec(config, split)
@@ -90,6 +90,6 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
 
 
 def training_input(run_dir: Path, count: int) -> Floats:
-    """Encode the first ``count`` training samples of a run folder: calibration data for quantisation."""
+    """Encode ``count`` training samples of a run folder: calibration data for quantisation."""
     config = load_config(run_dir / "config.yaml")
     return encode_split(config, load_dataset(config.dataset).train, count).x

@@ -170,7 +170,7 @@ def before_training(
     folded: FoldedRun, models: Models, test: LabelledInput, progress: Callable[[int, int], None] | None = None
 ) -> list[FormRow]:
     """Return rows of the trained network, its graph, and its integers in each threshold form, on the test samples."""
-    floats = evaluate(folded.trained, folded.data.test.first(len(test.labels)), folded.config).accuracy
+    floats = evaluate(folded.trained, folded.data.test.some(len(test.labels)), folded.config).accuracy
     rows = compare_forms(folded.program, models, test.x, test.labels, progress)
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 

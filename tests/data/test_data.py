@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import dataset_names, describe, encode, input_coding, load_dataset, sources
+from stl_deploy.data.datasets import Split
 from stl_deploy.errors import ConfigError, InputError, ToolError
+from stl_deploy.runs.inputs import encode_split
+from stl_deploy.verbs.whole_way import TEST_INPUT, keep_test_input
+from tests.hunt.run_formats import TINY
 
 
 def _indices(split, images):
@@ -306,3 +310,41 @@ def test_latency_gives_one_spike_the_sooner_the_brighter():
     assert spikes[:, 0, 1:].argmax(0).tolist() == [4, 2, 0, 0]
     assert encode(images, 1, "latency").tolist() == [[[0, 1, 1, 1, 1]]]
     assert input_coding("latency") == "spikes"
+
+
+def _sorted_digits(classes=10):
+    """The test split of digits in order of its labels, as folders of images are read."""
+    split = load_dataset(DatasetConfig(name="digits")).test
+    order = torch.argsort(split.labels, stable=True)
+    order = order[split.labels[order] < classes]
+    return Split(split.pixels[order], split.labels[order], split.levels)
+
+
+def test_samples_kept_of_a_split_sorted_by_class_span_its_classes(tmp_path):
+    config, split = RunConfig.model_validate(TINY), _sorted_digits()
+    assert set(split.labels[:30].tolist()) == {0}
+    folded = SimpleNamespace(
+        data=SimpleNamespace(test=split), program=SimpleNamespace(samples_within=lambda *_: 60), config=config
+    )
+    kept = keep_test_input(folded, tmp_path)
+    assert sorted(set(kept.labels.tolist())) == list(range(10))
+    assert len(set(kept.labels[:30].tolist())) >= 8  # any part spans them, too
+    rows = {image.numpy().tobytes(): int(label) for image, label in zip(split.images(), split.labels, strict=True)}
+    assert [rows[image.tobytes()] for image in kept.x[0]] == kept.labels.tolist()
+    with np.load(tmp_path / TEST_INPUT) as written:
+        assert np.array_equal(written["y"], kept.labels)
+    assert torch.equal(split.some(60).pixels, split.pixels[split.part(60)])
+    assert np.array_equal(split.some(60).labels.numpy(), kept.labels)
+    assert np.array_equal(encode_split(config, split, 20).labels, kept.labels[:20])
+    frame = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
+    assert np.array_equal(encode_split(frame, split, 60).x[0], kept.x[0])  # the twin's are the same samples
+
+
+def test_splits_of_random_order_and_whole_ones_keep_their_order():
+    config, mixed = RunConfig.model_validate(TINY), load_dataset(DatasetConfig(name="digits")).test
+    assert np.array_equal(encode_split(config, mixed, 20).labels, mixed.labels[:20].numpy())
+    for split in (_sorted_digits(), _sorted_digits(classes=1)):
+        assert np.array_equal(encode_split(config, split).labels, split.labels.numpy())
+        assert np.array_equal(encode_split(config, split, len(split) + 1).labels, split.labels.numpy())
+    steps = Split(mixed.pixels, mixed.labels[:, None].expand(-1, 2), mixed.levels)
+    assert steps.part(3) == slice(0, 3)

@@ -9,11 +9,13 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy.energy import list_prices, measure_energy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron, Operand, Program
+from stl_deploy.report.text.energy import show
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
 TAPPED = {
@@ -248,6 +250,21 @@ def test_samples_differ_and_classes_are_told_apart() -> None:
     assert data["per_class"]["7"]["synops_AC"] == {"mean": 4.5, "std": 1.5, "min": 3, "max": 6}
     assert data["per_class"]["2"]["spikes"]["max"] == 0
     assert "per_class" not in measure_energy(net, x).as_dict()
+
+
+def test_samples_that_lack_classes_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    net = program(start((2,)), linear("l", "in", np.ones((3, 2))), lif("n", "l", (3,)))
+    x = f32([[[1, 1], [1, 0], [0, 0]]])
+    lacking = "The 3 samples counted are of 1 of 3 classes, so other classes may cost more or less"
+    report = measure_energy(net, x, labels=np.array([2, 2, 2]))
+    assert any(line.startswith(lacking) for line in report.as_dict()["assumptions"])
+    show(report, Console())
+    assert lacking in " ".join("".join(capsys.readouterr()).split())
+    for labels in (np.array([2, 0, 1]), np.array([0, 0]), None):  # two samples cannot be of three classes
+        few = x if labels is None else x[:, : len(labels)]
+        assert not measure_energy(net, few, labels=labels).one_sided
+    two = measure_energy(net, x, labels=np.array([2, 0, 2]))
+    assert two.one_sided.startswith("The 3 samples counted are of 2 of 3 classes")
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 99])

@@ -42,6 +42,8 @@ def show(report: EnergyReport, say: Console) -> None:
     sources = () if say.verbose or not report.chips else ("Sources of the chips' energy: -v, or --json.",)
     for line in (*sources, *report.checked.notes, *summary(report)):
         say.say(line)
+    if report.one_sided:
+        say.warn(report.one_sided)
     say.say(report.verdict)
 
 
