@@ -235,7 +235,7 @@ def test_models_shows_the_energy_of_every_card(capsys):
     costs = r"2\.9 times streaming, 1\.05 layer by layer \(0\.86 to 33\)"
     measured = r"4\.9 times streaming, 1\.8 layer by layer \(three-quarter width, 98\.33 %\)"
     assert re.search(rf"digits +4 +44,708 +float16 .* {costs} +none +{measured} +Optical", shown)
-    assert re.search(r"cifar10_small .* not trained +not trained +CIFAR", shown)
+    assert re.search(r"cifar10_small .* none +none +CIFAR", shown)
     half = r"29 times streaming, 6\.1 layer by layer \(half width, 99\.35 %\)"
     more = r"10 times streaming, 2\.2 layer by layer \(three-quarter width, 99\.48 %\)"
     assert re.search(rf"\bmnist_small .* {half} +{more} +MNIST", shown)
