@@ -25,7 +25,8 @@ def test_the_deep_net() -> None:
     for text in (
         f"decides {100 * share:.2f} % of {card.accuracy.samples:,} test images right",
         f"its twin {100 * card.twin_accuracy.correct / card.twin_accuracy.samples:.2f} %",
-        f"On {energy.samples} images drawn over all classes, counted: {millions[0]} million synops AC and {millions[1]} million MAC",
+        f"On {energy.samples} images drawn over all classes, counted: {millions[0]} million synops AC and "
+        f"{millions[1]} million MAC",
         f"{100 * energy.spike_rate:.2g} % spikes per neuron and step, against the twin's {millions[2]} million dense",
         f"{100 * energy.active_fraction:.0f} % of them on inputs that are not zero",
         f"**{number(energy.quoted.snn_over_ann)} times its twin streaming and "
