@@ -154,6 +154,10 @@ def _dialect(nodes: tuple[ir.Node, ...]) -> Dialect:
 def _bound(node: ir.Neuron) -> float:
     """Return the lower bound of a neuron's potential, one number in a dialect."""
     assert node.v_min is not None
+    if not node.spiking:
+        raise CaptureError(
+            f"layer '{node.name}' bounds currents below, as a ReLU does, for which NIR has no node", layer=node.name
+        )
     if node.v_min.min() != node.v_min.max():
         raise CaptureError(
             f"layer '{node.name}' bounds its potentials below by {_range(node.v_min)}; a graph holds one bound for all "

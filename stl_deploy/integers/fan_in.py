@@ -34,7 +34,7 @@ SEVERAL, _SEVERAL = describe_field("multi_spike")
 
 _REMEDIES = {
     "v_start": "use neurons that start at 0",
-    "v_min": "train without a bound",
+    "v_min": "train without a bound (a ReLU before a neuron: leave it out), or export to onnx",
 }
 
 Value = float | str

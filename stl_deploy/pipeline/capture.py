@@ -329,7 +329,7 @@ def _require_whole(traced: Traced, x: Tensor) -> None:
 def _fold(traced: Traced) -> FoldedLayers:
     """Fold the layers; a refusal names the layer's line in the user's code."""
     try:
-        return fold_layers(traced.graph)
+        return fold_layers(traced.graph, any_start=traced.steps.unequal is None)
     except (CaptureError, GraphError) as error:
         layer = error.node if isinstance(error, GraphError) else error.layer
         where = traced.places.get(layer or "")

@@ -86,9 +86,10 @@ class FoldedLayers(NamedTuple):
     arranged: Permutations
 
 
-def fold_layers(layers: Program) -> FoldedLayers:
+def fold_layers(layers: Program, *, any_start: bool = True) -> FoldedLayers:
     """Fold the layers of a captured module, and read the result back from its NIR graph, if there is one.
 
+    any_start: whether neurons may start from values that NIR cannot hold.
     Raises CaptureError for a layer that a pass cannot take apart, or numbers that NIR cannot hold; ParityError where a
     pass changes what it must not.
     """
@@ -103,17 +104,20 @@ def fold_layers(layers: Program) -> FoldedLayers:
     try:
         return FoldedLayers(write_anew(folded.program).program, folded.places)
     except CaptureError:
-        if not any(map(_is_beyond_nir, folded.program.nodes)):
+        starts = any_start and any(node.v_start is not None for node in folded.program.of(Neuron))
+        if not starts and not any(map(_is_beyond_nir, folded.program.nodes)):
             raise
         return FoldedLayers(folded.program, folded.places)
 
 
 def _is_beyond_nir(node: Node) -> bool:
-    """Return whether a neuron adapts or counts spikes as none of NIR does, or a reshape is more than a flattening."""
+    """Return whether a neuron adapts, counts or bounds currents as none of NIR does, or a reshape is no flattening."""
     if isinstance(node, Reshape):
         return node.input_shape != node.shape and flattens(node.input_shape, node.shape) is None
     return isinstance(node, Neuron) and _is_neuron_beyond_nir(node)
 
 
 def _is_neuron_beyond_nir(neuron: Neuron) -> bool:
-    return neuron.adaptation is not None or (neuron.multi_spike and (neuron.rounding != "down" or neuron.decay is None))
+    bounds_currents = neuron.v_min is not None and not neuron.spiking
+    counts = neuron.multi_spike and (neuron.rounding != "down" or neuron.decay is None)
+    return neuron.adaptation is not None or bounds_currents or counts

@@ -126,7 +126,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
 
     Raises CaptureError naming layer, step and neuron where one differs.
     """
-    sums = traced.readout.over_time == "sum"
+    sums = traced.readout.over_time in ("sum", "last")  # the last value of a sum that starts from a bias
     recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length, sums=sums)
     own = fold_steps(end.nodes)
     spikes = _spikes(traced.steps)

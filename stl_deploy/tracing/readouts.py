@@ -27,6 +27,12 @@ _AFFINE = (
     *("slice", "select", "_to_copy"),
 )
 """Operations f with f(mean of x) = mean of f(x), but for rounding, if all else that they read is constant."""
+_ADDED = {
+    **dict.fromkeys(("add", "sub", "rsub"), (0, 1)),
+    "addmm": (0,),
+    **dict.fromkeys(("_native_batch_norm_legit_no_training", "native_batch_norm"), (2, 3)),
+}
+"""Arguments of operations that are added to what they make of x: biases, and the means that norms subtract."""
 _OVER_TIME: dict[str, OverTime] = {"time_mean": "mean", "time_sum": "sum", "time_max": "max"}
 
 
@@ -77,13 +83,16 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
     if tail and rule == "max":
         raise _no_form(last)
     if rule == "sum" and _shifts(tail):
-        if not fixed:
+        if fixed:
+            rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)
+        elif start or normalised:
             raise CaptureError(
-                f"'{last.name}'{in_module(last.place)} adds a bias once, after the sum over time, and a graph's layer "
-                "adds it at every step; take the mean over time in place of the sum, or leave the bias out",
+                f"'{last.name}'{in_module(last.place)} adds a bias once, after a sum over time of some steps, or of "
+                "each step's softmax; take the mean in place of the sum, or leave the bias out",
                 line=last.place.line,
             )
-        rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)
+        else:
+            return Ending(_sums_from_bias(tail, each, nodes), Readout("last", population, then), None)
     divides = rule == "mean" and node.name != "time_mean"
     made = tuple(_at_step(tail, term, nodes) for term in each)
     return Ending(made, Readout(rule, population, then, start, normalised), None, divides)
@@ -144,6 +153,47 @@ def _shifts(tail: list[Node]) -> bool:
         if bool(shift.any()):
             return True
     return False
+
+
+def _sums_from_bias(tail: list[Node], each: tuple[Node, ...], nodes: Nodes) -> tuple[Node, ...]:
+    """Return the sums so far of ``tail`` without biases, from what ``tail`` makes of zeros on: W Σ s + b."""
+    bias = _zeros(each[0])
+    for node in reversed(tail):
+        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), partial(_tensor_or, bias))
+        bias = node.run(args, kwargs, {BATCH: 1})
+    linear = [_without_bias(node, nodes) for node in tail]
+    total, sums = nodes.constant(bias), []
+    for term in each:
+        made = _at_step(linear, term, nodes)
+        add = torch.ops.aten.add.Tensor
+        sums.append(nodes.make(replace(made, name="add", call=add, args=(total, made), kwargs={}, pointwise=True)))
+        total = sums[-1]
+    return tuple(sums)
+
+
+def _without_bias(node: Node, nodes: Nodes) -> Node:
+    """Return an affine operation without what it adds; raises CaptureError where that is not one of its arguments."""
+    if node.name == "addmm" and not node.kwargs:
+        return replace(node, name="mm", call=torch.ops.aten.mm.default, args=node.args[1:], kept=None)
+    if node.name == "convolution":
+        return replace(node, args=(*node.args[:2], None, *node.args[3:]), kept=None)
+    added = _ADDED.get(node.name, ())
+    args = tuple(_nought(arg, nodes) if at in added else arg for at, arg in enumerate(node.args))
+    linear = replace(node, args=args, kept=None)
+    if _shifts([linear]):
+        raise _no_form(node)
+    return linear
+
+
+def _nought(argument: object, nodes: Nodes) -> object:
+    """Return zeros for a constant; all else as it is."""
+    if isinstance(argument, Node):
+        return argument if argument.tensor is None else nodes.constant(torch.zeros_like(argument.tensor))
+    return 0.0 if isinstance(argument, int | float) else argument
+
+
+def _tensor_or(value: Tensor, node: Node) -> Tensor:
+    return value if node.tensor is None else node.tensor
 
 
 def _times(node: Node, factor: int, nodes: Nodes) -> Node:

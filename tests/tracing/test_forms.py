@@ -130,6 +130,8 @@ def net_with(end: Callable[[nn.Module, Tensor], Tensor]) -> Net:
         (lambda head, y: head(y.mean(0)), "mean over time"),
         (lambda head, y: head(y[-1]), "last over time"),
         (lambda head, y: functional.linear(y.sum(0), head.weight), "sum over time"),
+        (lambda head, y: head(y.sum(0)), "last over time"),
+        (lambda head, y: (2 * (1 - head(y.sum(0) * 0.25))).softmax(-1), "last over time, then softmax"),
         (lambda head, y: functional.log_softmax(head(y).max(0).values, dim=-1), "max over time, then log_softmax"),
         (lambda head, y: head(y).softmax(-1), "every step, then softmax"),
         (lambda head, y: head(y).softmax(-1).sum(0), "sum over time of each step's softmax"),
@@ -169,7 +171,7 @@ def test_the_last_potential_of_our_own_integrator_is_read() -> None:
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        (lambda head, y: head(y.sum(0)), "adds a bias once, after the sum over time"),
+        (lambda head, y: head(y[3:].sum(0)), "adds a bias once, after a sum over time of some steps"),
         (lambda head, y: head(y.max(0).values), "after the last time step"),
         (lambda head, y: functional.relu(head(y.mean(0))), "after the last time step"),
     ],
@@ -300,6 +302,7 @@ def doubles(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         (kept_where_silent, 0.0),
         (to_value(0.9, 0.05, -0.25), -0.25),
         (to_value(1.0), 0.0),
+        (to_value(0.9), 0.3),
         (lambda v, current: (v + current, v + current), 0.0),
     ],
 )
@@ -323,7 +326,6 @@ def test_a_potential_that_spikes_let_through() -> None:
 @pytest.mark.parametrize(
     ("step", "start", "reason"),
     [
-        (to_value(0.9), torch.tensor(0.3), "starts from 0.3, which is neither 0 nor its reset value"),
         (to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()), "has a decay of 1 beside others"),
         (to_value(1.0, 0.05), torch.zeros(()), "adds a constant to a potential that does not leak"),
         (

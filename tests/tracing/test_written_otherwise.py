@@ -191,8 +191,8 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
         "return .* one for each step, and leave steps out after",
     ),
     "a bias once": (
-        lambda net, x: net.leave(spikes(net.enter(x)).sum(0)),
-        "take the mean over time in place of the sum",
+        lambda net, x: net.leave(spikes(net.enter(x))[3:].sum(0)),
+        "take the mean in place of the sum",
     ),
     "softmax of each step, doubled": (
         lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0) * 2,
@@ -207,7 +207,7 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
         r"repeat them before, x\.repeat_interleave\(2, 0\)",
     ),
     "steps repeated": (lambda net, x: spikes(net.enter(x.repeat(2, 1, 1))), "a graph runs once for each step of x"),
-    "a ReLU": (lambda net, x: spikes(functional.relu(net.enter(x))), "leave the ReLU before it out"),
+    "a ReLU6": (lambda net, x: spikes(net.enter(x).clamp(0, 6)), "put a spiking neuron, or a ReLU, in its place"),
     "rounded input": (lambda net, x: spikes(net.enter(torch.round(x * 9) / 9)), "apply it to x before capture"),
 }
 

@@ -39,9 +39,9 @@ def compared(build: Builder, signal: Signal) -> Operands:
 
 
 def rectified(build: Builder, signal: Signal) -> Operands:
-    """Return spikes unchanged by a clip to a range that holds them."""
+    """Return spikes unchanged by a clip to a range that holds them; bound currents below."""
     x, *bounds = signal.args
-    low, high = (*bounds, None, None)[:2]
+    low, high = (*bounds, 0 if signal.node.name == "relu" else None, None)[:2]
     low, high = signal.kwargs.get("min", low), signal.kwargs.get("max", high)
     if signal.node.name == "clamp_max":
         low, high = None, low
@@ -50,11 +50,26 @@ def rectified(build: Builder, signal: Signal) -> Operands:
         return terms
     if (low is None or low <= 0) and high == 1 and all(is_binary(build, (term,)) for term in terms):
         return _added_and_compared(build, signal, terms, 0.5)
+    if high is None and isinstance(low, int | float):
+        return _bounded_below(build, signal, terms, float(low))
     raise refusal(
         signal,
-        f"expected spikes, or a neuron's own arithmetic; found '{signal.node.name}' of a current, which no spiking "
-        "graph holds; put a spiking neuron in its place (of a net converted from an ANN, leave the ReLU before it out)",
+        f"expected spikes, a lower bound that is a number, or a neuron's own arithmetic; found '{signal.node.name}' of "
+        "a current with an upper bound or with a tensor's; put a spiking neuron, or a ReLU, in its place",
     )
+
+
+def _bounded_below(build: Builder, signal: Signal, terms: Operands, low: float) -> Operands:
+    """Build ``max(x, low)`` (a ReLU: 0) as a potential without memory that is bounded below."""
+    node = Neuron(
+        name=build.name("relu", signal.node.place.module),
+        shape=build.shape(signal),
+        operands=terms,
+        decay=None,
+        threshold=None,
+        v_min=np.asarray(low, np.float32),
+    )
+    return build.add(node)
 
 
 def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
