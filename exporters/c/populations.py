@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,17 @@ import numpy as np
 from stl_deploy.exporters.c.memory import Table, narrowest
 from stl_deploy.exporters.c.plan import ByRows, Order, Value
 from stl_deploy.exporters.c.pools import Pools, is_or
-from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
+from stl_deploy.exporters.c.rule import Rule, drive_bounds, kept, kept_table, potential_bounds
 from stl_deploy.exporters.c.weights import scratch
 from stl_deploy.graph.program import Node
+from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.graph import ConvNode, IntegerLI, IntegerLIF, SumPoolNode
-from stl_deploy.integers.net import IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, WIDE, Accumulator, IntegerNeuron, Ints
 
 FEW_NEURONS = 4096
 """Where inputs add to the sums around them, so many sums stay in the first cache, and all at once is faster."""
+NARROW = 2**31 // DECAY_ONE
+"""Below it, a state times what it keeps of 4096 fits in 32 bits."""
 _ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value", "jump", "fade")
 """In the order of a row function's arguments."""
 
@@ -119,15 +122,13 @@ class Populations(Pools):
         }
         types = {what: table.ctype for what, (table, _) in tables.items()}
         reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay, self.graph.accumulator)[0]
-        rule = make_rule(
+        rule = _rule(
             neuron,
-            drive.ctype,
+            drive,
             types,
             potential_bounds(neuron, reached) if spikes else None,
-            drive.passes,
             self.graph.accumulator,
             row=row,
-            rows=row < count,
             by_neuron=[what for what in _ARGUMENTS if what in tables and tables[what][1]],
             pooled=pooled,
         )
@@ -180,3 +181,66 @@ def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Itera
         ("fade", None if adapts is None else kept_table(adapts.decay), "of 4096, what a keeps"),
     )
     return ((what, values, comment) for what, values, comment in named if values is not None)
+
+
+def _rule(
+    neuron: IntegerNeuron,
+    drive: Drive,
+    types: Mapping[str, str],
+    reach: Interval | None,
+    accumulator: Accumulator,
+    *,
+    row: int,
+    by_neuron: Iterable[str],
+    pooled: int,
+) -> Rule:
+    """Choose the form of a row function. types: of the tables; reach: bounds of v, None: it stops at its limit."""
+    filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
+    adapts = neuron.adaptation
+    low, high = accumulator.potentials if spikes else (1 - accumulator.v_top, accumulator.v_top - 1)
+    stays = reach is not None and low <= reach[0] and reach[1] <= high
+    farthest = max(-reach[0], reach[1]) if reach is not None and stays else max(-low, high)
+    return Rule(
+        sums=drive.ctype,
+        keeps=kept(neuron.v_decay),
+        filter_keeps=kept(neuron.i_decay) if filtered else None,
+        filtered=filtered,
+        narrow=farthest < NARROW and not filtered,
+        passes=drive.passes,
+        clips="" if stays else _clips(neuron, accumulator if spikes else WIDE),
+        v=_kept_type(neuron, reach, accumulator) if spikes else "int32_t",
+        spikes=spikes,
+        reset=neuron.reset if spikes else "value",
+        threshold=types.get("threshold"),
+        bias=types.get("offset"),
+        drop=types.get("drop"),
+        value=types.get("value"),
+        cap=neuron.cap,
+        row=row,
+        rows=row < len(drive.order),
+        by_neuron=tuple("bias" if name == "offset" else name for name in by_neuron),
+        pooled=pooled,
+        a=None if adapts is None else narrowest((0, adapts.top), "int16_t", "int32_t"),
+        fade=None if adapts is None else kept(adapts.decay),
+        fades_narrow=adapts is not None and adapts.top < NARROW,
+        jump=types.get("jump"),
+        subtracts="baseline" if adapts is None else adapts.subtracts,
+    )
+
+
+def _kept_type(neuron: IntegerNeuron, reach: Interval | None, accumulator: Accumulator) -> str:
+    """Return the C type of v after its reset to 0; values above the threshold are not kept. reach: bounds before it."""
+    if accumulator.kept is not None:
+        return "int16_t"
+    if reach is None:
+        return "int32_t"
+    low, high = reach[0], min(reach[1], neuron.level_top)
+    return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
+
+
+def _clips(neuron: IntegerNeuron, accumulator: Accumulator) -> str:
+    """Return the function that stops v; what is above 16 bits fires, and is not kept where a spike puts v."""
+    if accumulator.kept is None:
+        return "clip"
+    fires = neuron.reset == "value" and neuron.cap == 1 and neuron.adaptation is None
+    return "clip_low_int16" if fires else "clip_int16"

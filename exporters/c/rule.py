@@ -1,19 +1,14 @@
-"""Choose the C form of a neuron's step from proved bounds."""
+"""The C form of a neuron's step, and the proved bounds that decide it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.graph.program import DELAYED_RESETS
 from stl_deploy.integers.bounds import Interval
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
-
-NARROW = 2**31 // DECAY_ONE
-"""Below it, a state times what it keeps of 4096 fits in 32 bits."""
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
 
 
 @dataclass(frozen=True)
@@ -131,24 +126,6 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     return -(-low * DECAY_ONE // slowest) - 1, top
 
 
-def _kept_type(neuron: IntegerNeuron, reach: Interval | None, accumulator: Accumulator) -> str:
-    """Return the C type of v after its reset to 0; values above the threshold are not kept. reach: bounds before it."""
-    if accumulator.kept is not None:
-        return "int16_t"
-    if reach is None:
-        return "int32_t"
-    low, high = reach[0], min(reach[1], neuron.level_top)
-    return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
-
-
-def _clips(neuron: IntegerNeuron, accumulator: Accumulator) -> str:
-    """Return the function that stops v; what is above 16 bits fires, and is not kept where a spike puts v."""
-    if accumulator.kept is None:
-        return "clip"
-    fires = neuron.reset == "value" and neuron.cap == 1 and neuron.adaptation is None
-    return "clip_low_int16" if fires else "clip_int16"
-
-
 def kept(decay: int | Ints) -> int | None:
     """Return the kept fraction, of 4096, if it is one number."""
     return DECAY_ONE - decay if isinstance(decay, int) else None
@@ -157,50 +134,3 @@ def kept(decay: int | Ints) -> int | None:
 def kept_table(decay: int | Ints) -> Ints | None:
     """Return each neuron's kept fraction, of 4096, if they differ."""
     return None if isinstance(decay, int) else np.asarray(DECAY_ONE - decay, np.int32)
-
-
-def make_rule(
-    neuron: IntegerNeuron,
-    sums: str,
-    types: Mapping[str, str],
-    reach: Interval | None,
-    passes: str,
-    accumulator: Accumulator,
-    *,
-    row: int,
-    rows: bool,
-    by_neuron: Iterable[str],
-    pooled: int,
-) -> Rule:
-    """Choose the form of a row function. types: of the tables; reach: bounds of v, None: it stops at its limit."""
-    filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
-    adapts = neuron.adaptation
-    low, high = accumulator.potentials if spikes else (1 - accumulator.v_top, accumulator.v_top - 1)
-    stays = reach is not None and low <= reach[0] and reach[1] <= high
-    farthest = max(-reach[0], reach[1]) if reach is not None and stays else max(-low, high)
-    return Rule(
-        sums=sums,
-        keeps=kept(neuron.v_decay),
-        filter_keeps=kept(neuron.i_decay) if filtered else None,
-        filtered=filtered,
-        narrow=farthest < NARROW and not filtered,
-        passes=passes,
-        clips="" if stays else _clips(neuron, accumulator if spikes else WIDE),
-        v=_kept_type(neuron, reach, accumulator) if spikes else "int32_t",
-        spikes=spikes,
-        reset=neuron.reset if spikes else "value",
-        threshold=types.get("threshold"),
-        bias=types.get("offset"),
-        drop=types.get("drop"),
-        value=types.get("value"),
-        cap=neuron.cap,
-        row=row,
-        rows=rows,
-        by_neuron=tuple("bias" if name == "offset" else name for name in by_neuron),
-        pooled=pooled,
-        a=None if adapts is None else narrowest((0, adapts.top), "int16_t", "int32_t"),
-        fade=None if adapts is None else kept(adapts.decay),
-        fades_narrow=adapts is not None and adapts.top < NARROW,
-        jump=types.get("jump"),
-        subtracts="baseline" if adapts is None else adapts.subtracts,
-    )

@@ -21,9 +21,8 @@ from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
-from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity, whole_artifact, write
-from stl_deploy.pipeline.network_input import compared, drawn, on_declared_grid
+from stl_deploy.pipeline.network_input import ProgramInput, drawn, on_declared_grid
 from stl_deploy.pipeline.results import Exported
 from stl_deploy.training.run_files import MANIFEST
 
@@ -68,25 +67,19 @@ def export(
     net: SpikingGraph,
     to: str,
     output: Path,
-    x: NetworkInput | None,
+    given: ProgramInput | None,
     options: ExportOptions,
     *,
-    labels: NDArray[Any] | None = None,
-    what: str | None = None,
     origin: Mapping[str, str] | None = None,
     calibration: Callable[[], NDArray[Any]] | None = None,
-    is_random: bool = False,
     say: Console = QUIET,
 ) -> Exported:
     """Write one artifact and ``<output>.manifest.json``; remove the artifact if its verification fails.
 
     Args:
-        x: Input for verification, and for calibration unless ``calibration`` loads better; None: random input on the
-            graph's grid, with a message.
-        labels: Labels of x.
-        what: Description of x; None: as many of its samples as `compared` allows are used.
+        given: Input for verification, and for calibration unless ``calibration`` loads better; None: random input on
+            the graph's grid, with a message.
         origin: Origin of the network; default: its name and hash.
-        is_random: Whether x is random, which tables mention.
 
     Raises:
         InputError: For an invalid call.
@@ -95,20 +88,16 @@ def export(
     """
     target = check_place(to, output, options)
     program = net.program
-    if x is None:
-        x, what = drawn(program)
-        is_random = True
-    elif what is None:
-        x, labels, what = compared(program, x, labels, "x")
-    program, x = on_declared_grid(program, x, options.input_grid, say)
+    given = given or drawn(program)
+    program, x = on_declared_grid(program, given.x, options.input_grid, say)
     origin = origin or {"source": net.name, "sha256": net.program.digest()}
     common = {
         "origin": origin,
         "calibration": calibration,
         "x": x,
-        "labels": labels,
+        "labels": given.labels,
         "deadline": options.deadline,
-        "is_random": is_random,
+        "is_random": given.is_random,
         "say": say,
     }
     say.say(f"exporting {origin['source']} to {to}")
@@ -119,9 +108,9 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if options.verified:
             stage("reading it back and running it")
-            say.say(f"reading {path.name} back and running it on {what}")
-            comparison = _verified(ParityBench(program, x), path, target, output, options, is_random, say)
-            facts["verified"] = comparison if comparison is None else {"input": what, **comparison}
+            say.say(f"reading {path.name} back and running it on {given.what}")
+            comparison = _verified(ParityBench(program, x), path, target, output, options, given.is_random, say)
+            facts["verified"] = comparison if comparison is None else {"input": given.what, **comparison}
         if net.in_integers:
             facts["integers"] = "trained"
         contents = manifest(program, [path], source=dict(origin), **facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,17 @@ MOST_COMPARED = 250_000_000
 """Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
 
 
-def drawn(program: Program) -> tuple[NetworkInput, str]:
-    """Draw random values from a fixed seed on the Program's declared grid (0 or 1 by default), with a description."""
+class ProgramInput(NamedTuple):
+    """A network's input, its labels if there are any, its description in words, and whether it was drawn at random."""
+
+    x: NetworkInput
+    labels: NDArray[np.int64] | None
+    what: str
+    is_random: bool = False
+
+
+def drawn(program: Program) -> ProgramInput:
+    """Draw random values from a fixed seed on the Program's declared grid (0 or 1 by default)."""
     rng = np.random.default_rng(0)
     made = {
         node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))
@@ -42,20 +52,18 @@ def drawn(program: Program) -> tuple[NetworkInput, str]:
         f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with "
         f"{remedy(cli='--input X.npz', python='x=')})"
     )
-    return (next(iter(made.values())) if len(made) == 1 else made), what
+    return ProgramInput(next(iter(made.values())) if len(made) == 1 else made, None, what, is_random=True)
 
 
-def compared(
-    program: Program, x: NetworkInput, labels: NDArray[np.int64] | None, name: str
-) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
-    """Return as many of the first samples as `MOST_COMPARED` allows, one at least; in words, as of ``name``."""
+def compared(program: Program, x: NetworkInput, labels: NDArray[np.int64] | None, name: str) -> ProgramInput:
+    """Return as many of the first samples of ``name`` as `MOST_COMPARED` allows, one at least."""
     steps, samples = leading(x)
     count = program.samples_within(MOST_COMPARED, steps)
     if count >= samples:
-        return x, labels, f"{counted(samples, 'sample')} of {name}"
+        return ProgramInput(x, labels, f"{counted(samples, 'sample')} of {name}")
     these = f"the first {count:,} of {counted(samples, 'sample')} of {name}"
     what = f"{these} (no more spikes are compared at once)"
-    return first_samples(x, count), None if labels is None else labels[:count], what
+    return ProgramInput(first_samples(x, count), None if labels is None else labels[:count], what)
 
 
 def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: Console) -> tuple[Program, NetworkInput]:

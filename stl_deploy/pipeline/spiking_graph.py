@@ -44,7 +44,7 @@ from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
-from stl_deploy.pipeline.network_input import on_grid_of, warn_of_images
+from stl_deploy.pipeline.network_input import compared, on_grid_of, warn_of_images
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -263,10 +263,12 @@ class SpikingGraph:
         from stl_deploy.pipeline import export as exporting
 
         output = Path(path)
-        given = self.sample if x is None else self._given(x)
         chosen = ExportOptions(**options)
+        to = to or exporting.target_of(output)
         with working(f"exporting {output.name}", progress):
-            return exporting.export(self, to or exporting.target_of(output), output, given, chosen)
+            x = self.sample if x is None else self._given(x)
+            given = None if x is None else compared(self.program, x, None, "x")
+            return exporting.export(self, to, output, given, chosen)
 
     @named_options(SimulateOptions, target="backend")
     def simulate(self, x: Any, *, backend: str = "reference", **options: Unpack[SimulateKeywords]) -> Simulation:

@@ -62,7 +62,7 @@ def report_graph(
     bill = energy(program, given, options, labels=labels, source=source.name, notes=notes)
     if reading.unspecified_options:
         say.warn(reading.unspecified_options)
-    x, labels, what = compared(program, given, labels, str(input_file))
+    x, labels, what, _ = compared(program, given, labels, str(input_file))
     program, x = on_declared_grid(program, x, input_grid, say)
     bench = ParityBench(program, x, labels)
     unheld = _hold_onnx(bench, program)

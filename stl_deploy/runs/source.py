@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import describe_path, format_of, registry
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import compared, drawn, swapped, warn_of_images
+from stl_deploy.pipeline.network_input import ProgramInput, compared, drawn, swapped, warn_of_images
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
 GRAPHS = ("net.nir", "net.program")
@@ -170,15 +169,6 @@ def _usual_steps(source: NetworkSource, program: Program) -> tuple[int | None, s
     return load_config(config).dataset.T, "this network was trained"
 
 
-class ProgramInput(NamedTuple):
-    """A network's input, its labels if there are any, its description in words, and whether it was drawn at random."""
-
-    x: NetworkInput
-    labels: NDArray[np.int64] | None
-    what: str
-    is_random: bool = False
-
-
 def run_of(source: NetworkSource) -> Path | None:
     """Return the run folder that a source is, or that a ``net.nir`` lies in with its configuration; None without."""
     folder = source.path if source.kind == RUN else source.path.parent
@@ -195,9 +185,8 @@ def program_input(source: NetworkSource, program: Program, file: Path | None) ->
     if file is None and folder is not None and (folder / TEST_INPUT).is_file():
         file = folder / TEST_INPUT
     if file is None:
-        x, what = drawn(program)
-        return ProgramInput(x, None, what, is_random=True)
-    return ProgramInput(*compared(program, *read_for(source, program, file), str(file)))
+        return drawn(program)
+    return compared(program, *read_for(source, program, file), str(file))
 
 
 def input_of(source: NetworkSource, given: Path | None) -> Path:

@@ -60,11 +60,23 @@ CALLS = (
     "report DIR/whole --json",
     "report DIR/net.nir --input DIR/x.npz -o DIR/page --json",
     "report DIR/trained --latex --json",
+    "optimise DIR/whole --minutes 0 --processes 1 --json",
+    "optimise DIR/net.nir --json",
+    "join DIR/trained DIR/whole -o DIR/joint --json",
+    "join DIR/trained -o DIR/n --json",
+    "synthesise DIR/c --device up5k --json",
+    "synthesise DIR/c --device up5 --json",
+    "fpga-run DIR/c --port DIR/none --input DIR/x.npz --json",
+    "nir-conformance -o DIR/graphs --level time --json",
+    "nir-conformance --reader false --level time --json",
+    "nir-conformance --reader DIR/none --json",
+    "nir-conformance --json",
+    "prices --json",
 )
-TRAINED = ("train", "run", "eval", "quantise", "report")
+TRAINED = ("train", "run", "eval", "quantise", "report", "join")
 """Verbs whose numbers come from training: only the keys of their JSON, and their text without numbers, are recorded."""
-KEYS_ONLY = ("energy", *TRAINED)
-"""Besides, a verb whose numbers follow price lists: only the keys of its JSON are recorded."""
+KEYS_ONLY = ("energy", "optimise", "prices", *TRAINED)
+"""Besides, verbs whose numbers follow price lists: only the keys of their JSON are recorded."""
 _WAITING = re.compile(r"capturing \S+: |compiling the fast path")
 """Lines that a slow machine prints, or one without compiled kernels in its cache."""
 _TINY = """

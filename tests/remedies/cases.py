@@ -139,7 +139,7 @@ REMEDIES = (
     ),
     Remedy(
         "pipeline/network_input.py:drawn",
-        lambda room: drawn(room.net.program)[1],
+        lambda room: drawn(room.net.program).what,
         "give real ones with x=",
         "give real ones with --input X.npz",
         lambda room: room.net.export(room.new("net.onnx"), x=room.spikes),
