@@ -17,13 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stl_deploy._util import system
 from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.remedies import remedy
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import folder_bytes
 from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.lava.process import run_worker
 from stl_deploy.exporters.lava.pythons import find_python, python_version
-from stl_deploy.exporters.lava.smoke import check_three_neurons
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import DenseLayer, InputLayer, NetxFile
+from stl_deploy.integers.net import IntegerNeuron
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 STAMP = "stl-deploy-lava.json"
@@ -243,3 +249,21 @@ def step(command: list[Path | str], doing: str) -> None:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise ToolError(f"{doing} failed: {last[:300]}")
+
+
+EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)
+"""Spikes of the check network by step. Input 1 in each step; weights 12, 8, 6, threshold above 10, β = 0.5: potentials
+12→spike; 8, 12→spike; 6, 9, 10.5→spike."""
+
+
+def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
+    """Raise ToolError unless Lava under ``python`` gives the spikes of three neurons that are `EXPECTED`."""
+    neuron = IntegerNeuron(v_decay=2048, threshold=np.array(10, np.int32))
+    layer = DenseLayer(weight=np.array([[12], [8], [6]], np.int32), neuron=neuron)
+    net = NetxFile((InputLayer(shape=(1,)), layer))
+    with temporary_folder() as folder:
+        path = folder / "three.net"
+        write_netx(net, path)
+        spikes = run_worker(python, path, np.ones((4, 1, 1), np.int32), deadline=deadline)
+    if not np.array_equal(spikes.get("layer1", np.zeros(0)).reshape(-1, 3), EXPECTED):
+        raise ToolError("Lava ran the check network and gave other spikes than expected; reinstall it")

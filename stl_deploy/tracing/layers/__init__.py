@@ -1,14 +1,67 @@
 """Convert the graph of one step to a Program: cores become neurons, the operations between them layers.
 
-`builder` walks from the output to the inputs; for each operation that it meets, `kinds` names the function that makes
-the layer: `weights`, `norms`, `pools`, `shapes`, `elementwise` and `thresholds` hold them.
+`builder` walks from the output to the inputs; for each operation that it meets, `KINDS` names the function that makes
+the layer.
 """
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.layers.builder import Builder, Layers
-from stl_deploy.tracing.layers.kinds import KINDS
+from stl_deploy.tracing.layers import elementwise, norms, pools, products, shapes, thresholds, weights
+from stl_deploy.tracing.layers.builder import Builder, Kind, Layers
 from stl_deploy.tracing.refractory import explained
 from stl_deploy.tracing.steps import Steps
+from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
+
+KINDS: dict[str, Kind] = {
+    "convolution": weights.convolution,
+    OVER_TIME: weights.over_time,
+    "addmm": weights.linear,
+    "mm": weights.linear,
+    "native_batch_norm": norms.batch_norm,
+    "_native_batch_norm_legit": norms.batch_norm,
+    "_native_batch_norm_legit_no_training": norms.batch_norm,
+    "_batch_norm_no_update": norms.batch_norm,
+    "max_pool2d_with_indices": pools.maximum,
+    "mkldnn_max_pool2d": pools.maximum,
+    "adaptive_max_pool2d": pools.adaptive_maximum,
+    "amax": pools.largest_over_axes,
+    "bmm": products.batched,
+    "avg_pool2d": pools.average,
+    "_adaptive_avg_pool2d": pools.adaptive,
+    "mean": pools.over_axes,
+    "sum": pools.over_axes,
+    "reshape": shapes.reshape,
+    **dict.fromkeys(("permute", "slice", "select", "expand", "flip", "roll", "index_select"), shapes.rearranged),
+    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col"), shapes.rearranged),
+    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "constant_pad_nd"), shapes.rearranged),
+    **dict.fromkeys(("reflection_pad1d", "reflection_pad2d", "replication_pad1d"), shapes.rearranged),
+    "replication_pad2d": shapes.rearranged,
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"), weights.as_matrix),
+    "_upsample_bilinear2d_aa": weights.as_matrix,
+    "_to_copy": shapes.same,
+    "clone": shapes.same,
+    "cat": shapes.concatenated,
+    "add": elementwise.added,
+    "sub": elementwise.added,
+    "rsub": elementwise.added,
+    "mul": elementwise.multiplied,
+    "div": elementwise.multiplied,
+    "neg": elementwise.negated,
+    "logical_not": elementwise.turned,
+    "bitwise_not": elementwise.turned,
+    "relu": thresholds.rectified,
+    "clamp": thresholds.rectified,
+    "clamp_min": thresholds.rectified,
+    "clamp_max": thresholds.rectified,
+    **dict.fromkeys(("maximum", "logical_or", "bitwise_or"), thresholds.either),
+    **dict.fromkeys(("minimum", "logical_and", "bitwise_and"), thresholds.both),
+    "gt": thresholds.compared,
+    "ge": thresholds.compared,
+    "lt": thresholds.compared,
+    "le": thresholds.compared,
+    "heaviside": thresholds.compared,
+    "count": thresholds.compared,
+}
+"""Builder of the layer of each ATen operation that has a form in a spiking graph."""
 
 
 def to_layers(steps: Steps) -> Layers:

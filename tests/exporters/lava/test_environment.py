@@ -18,7 +18,7 @@ import pytest
 
 from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.lava import environment, pythons, smoke
+from stl_deploy.exporters.lava import environment, pythons
 from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
@@ -255,11 +255,11 @@ def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch)
     def ours(python: Path, path: Path, x: object, deadline: float) -> object:
         return run_file(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
 
-    monkeypatch.setattr(smoke, "run_worker", ours)
-    smoke.check_three_neurons(Path("python"))
-    monkeypatch.setattr(smoke, "EXPECTED", 1 - smoke.EXPECTED)
+    monkeypatch.setattr(environment, "run_worker", ours)
+    environment.check_three_neurons(Path("python"))
+    monkeypatch.setattr(environment, "EXPECTED", 1 - environment.EXPECTED)
     with pytest.raises(ToolError, match="other spikes than expected"):
-        smoke.check_three_neurons(Path("python"))
+        environment.check_three_neurons(Path("python"))
 
 
 @pytest.mark.parametrize(
