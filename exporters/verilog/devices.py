@@ -14,7 +14,8 @@ class Family:
     """RAM of a family. block_bits, widths: of one block, and what it can be read in. byte: bits written at once.
 
     cost: what yosys counts for a block, in bits of a memory made of flip-flops. lut_ram: small memories stand in logic
-    cells. loaded: large memories of one port, ``(blocks, bits, words)``, that a bitstream cannot fill.
+    cells of 16 words of 4 bits. scaled: of these bits, only the used ones cost. loaded: large memories of one port,
+    ``(blocks, bits, words)``, that a bitstream cannot fill.
     """
 
     block_bits: int
@@ -23,6 +24,7 @@ class Family:
     cost: int
     lut_ram: bool
     loaded: tuple[int, int, int] | None = None
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Device:
 _ICE40 = Family(4096, (2, 4, 8, 16), 1, 64, False)
 _UP5K = Family(4096, (2, 4, 8, 16), 1, 64, False, (4, 16, 16384))
 _ECP5 = Family(18432, (1, 2, 4, 9, 18, 36), 9, 128, True)
-_GOWIN = Family(18432, (1, 2, 4, 9, 18, 36), 36, 128, True)
+_GOWIN = Family(18432, (1, 2, 4, 9, 18, 36), 36, 128, True, scaled=True)
 GENERIC = Device("generic", "any device", 0, 0, 0, None)
 DEVICES = {
     device.name: device

@@ -62,7 +62,7 @@ def blocks_of(memory: Memory, family: Family) -> int:
     bits = memory.width * memory.words
     others = bits / 16 if memory.rom else float(bits)
     if family.lut_ram and not memory.rom:
-        others = min(others, _mapped(memory, 4, 16, 4, 4)[1])
+        others = min(others, _mapped(memory, 4, 16, 4, min(4, memory.width) if family.scaled else 4)[1])
     blocks, cost = 0, math.inf
     for wide in family.widths:
         depth = 1 << (family.block_bits // wide).bit_length() - 1

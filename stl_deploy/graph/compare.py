@@ -143,7 +143,7 @@ class RunParity:
         differing = [node for node in self.outputs if node.differing]
         if self.nodes or not differing:
             return self
-        if any(node.largest > ROUNDING * np.abs(expected[node.node]).max(initial=0) for node in differing):
+        if not all(node.largest <= ROUNDING * _largest_finite(expected[node.node]) for node in differing):
             return self
         note = f"outputs differ by rounding, by at most {max(node.largest for node in differing):.2g}"
         return replace(self, is_rounding=True, note=f"{self.note}; {note}" if self.note else note)
@@ -275,6 +275,10 @@ def compare_node(node: str, expected: NDArray[Any], found: NDArray[Any], run: st
     return NodeParity(node, expected.size, differing, largest, first)
 
 
+def _largest_finite(values: NDArray[Any]) -> float:
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0))
+
+
 def _one(run: str, node: str, base: Arrays, other: Arrays) -> NodeParity:
     if node not in base or node not in other:
         return NodeParity(node, 0, 0, 0.0, None)
@@ -288,7 +292,7 @@ def _joined(one: NodeParity, other: NodeParity) -> NodeParity:
         one.node,
         one.compared + other.compared,
         one.differing + other.differing,
-        max(one.largest, other.largest),
+        float(np.maximum(one.largest, other.largest)),  # NaN stays NaN
         min(firsts, key=lambda first: (first.step, first.sample), default=None),
         near,
     )

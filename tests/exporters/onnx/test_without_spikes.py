@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import stl_deploy as stl
-from stl_deploy.errors import ParityError
+from stl_deploy.errors import CaptureError, ParityError
 from stl_deploy.graph.compare import ROUNDING, compare
 from stl_deploy.graph.program import Conv, Floats, Input, Operand, Output, Program
 from stl_deploy.graph.run import Result, run
+from stl_deploy.pipeline import proof
 
 
 def _network(grid: bool) -> stl.SpikingGraph:
@@ -70,3 +72,37 @@ def test_more_than_rounding_is_refused() -> None:
         else:
             with pytest.raises(ParityError, match="outputs differ"):
                 parity.require()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_no_rounding(value: float) -> None:
+    program, x = _network(grid=False).program, _input(grid=False)
+    expected = run(program, x)
+    other = expected.y.copy()
+    other[3, 1, 2, 0, 0] = value
+    result = Result({"output": other}, {})
+    assert not compare(program, expected, result, "a run").up_to_rounding(expected.outputs).exact
+    overflown = Result({"output": np.where(np.isfinite(other), np.float32(np.inf), other)}, {})
+    other[3, 1, 2, 0, 0] = np.inf
+    assert (
+        not compare(program, Result({"output": other}, {}), overflown, "a run").up_to_rounding({"output": other}).exact
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "module", "passes"),
+    [(np.inf, np.inf, True), (np.nan, np.nan, True), (5.0, np.inf, False), (np.nan, 1.0, False), (1.0, np.nan, False)],
+)
+def test_capture_compares_outputs_that_are_no_numbers(
+    made: float, module: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.ones((3, 4, 2), np.float32)
+    y, actual = x.copy(), x.copy()
+    y[1, 1, 1], actual[1, 1, 1] = module, made
+    monkeypatch.setattr(proof, "_arriving", lambda *_: actual)
+    nodes = (
+        Input(name="input", shape=(2,), operands=()),
+        Output(name="output", shape=(2,), operands=(Operand("input"),)),
+    )
+    with contextlib.nullcontext() if passes else pytest.raises(CaptureError, match="step 1, sample 1, neuron"):
+        proof.prove_output(Program(nodes, 1e-4), {}, x, y)

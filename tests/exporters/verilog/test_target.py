@@ -219,6 +219,14 @@ def test_blocks_of_memories(memory: Memory, ice40: int, ecp5: int) -> None:
         assert blocks_of(memory, family) == blocks
 
 
+@pytest.mark.parametrize(("width", "words", "blocks"), [(2, 512, 0), (2, 600, 1), (3, 512, 1)])
+def test_narrow_memories_stand_in_gowins_lut_ram(width: int, words: int, blocks: int) -> None:
+    """synth_gowin of yosys 0.52 took these; its library counts the used bits of a LUT RAM alone."""
+    family = DEVICES["gw1nr-9"].family
+    assert family is not None
+    assert blocks_of(Memory("spikes", width, words, False), family) == blocks
+
+
 def test_bits_that_are_the_same_in_all_words_take_no_room() -> None:
     assert varying_bits([0b1001, 0b1011, 0b1000]) == 2
     assert varying_bits([7]) == varying_bits([]) == 0
