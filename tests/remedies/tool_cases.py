@@ -36,7 +36,7 @@ from stl_deploy.exporters.verilog.board import _open
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.exporters.witnesses.equations import equations
 from stl_deploy.exporters.witnesses.rows import net_arrays
-from stl_deploy.exporters.witnesses.sanafe import SanaFe
+from stl_deploy.exporters.witnesses.target import SanaFe
 from stl_deploy.verbs.whole_way import _others_run
 from tests.conformance.golden import GOLDEN
 from tests.exporters.netx.nets import chain, dense, neuron

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.target import NetxOptions
-from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
+from stl_deploy.exporters.witnesses.target import NengoLoihi
 from tests.exporters.witnesses.cases import cases
 
 GOLDEN = Path(__file__).parent / "nengo_loihi.npz"

@@ -17,8 +17,8 @@ from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
-from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
+from stl_deploy.exporters.witnesses.target import NengoLoihi
 from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
 from stl_deploy.integers.graph import ConvNode
 from tests.exporters.netx.nets import chain, dense, neuron, random_case

@@ -13,7 +13,7 @@ from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.target import NetxOptions
 from stl_deploy.exporters.witnesses.environment import SANAFE
 from stl_deploy.exporters.witnesses.rows import net_arrays
-from stl_deploy.exporters.witnesses.sanafe import SanaFe
+from stl_deploy.exporters.witnesses.target import SanaFe
 from tests.exporters.netx.nets import chain, dense, neuron
 from tests.exporters.witnesses.cases import cases
 
