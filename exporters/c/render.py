@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -252,43 +251,28 @@ def _shape(shape: tuple[int, ...]) -> str:
 def literals(values: NDArray[Any]) -> str:
     """Return lines of comma-separated numbers for an array initialiser, as `textwrap.fill` would break them.
 
-    A network has millions of them, so that they are written digit by digit, all at once, and lines are cut by where
-    their words end.
+    A network has millions of them, so that they are looked up, all at once.
     """
     numbers = np.asarray(values, np.int64).reshape(-1)
-    parts = [_words(numbers[start : start + _AT_ONCE]) for start in range(0, len(numbers), _AT_ONCE)]
-    ends = np.cumsum(np.concatenate([lengths for _, lengths in parts]), dtype=np.int64)
-    return ",\n".join(_lines(b"".join(words for words, _ in parts).decode("ascii"), ends.tolist()))
+    if len(numbers) > _AT_ONCE and -(2**15) <= numbers.min() and numbers.max() < 2**16:
+        parts = (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
+        text = b"".join(_words()[part + 2**15].tobytes().translate(None, b"\0") for part in parts).decode("ascii")
+    else:
+        text = "".join(f"{number}, " for number in numbers.tolist())
+    return ",\n".join(_lines(text[:-2]))
 
 
-def _words(numbers: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return each number with a comma and a blank, and how long they are."""
-    rest = np.abs(numbers).astype(np.uint32)
-    width = len(str(rest.max())) + 1  # with a sign
-    words = np.empty((len(numbers), width + 2), np.uint8)
-    words[:, width:] = ord(","), ord(" ")
-    shown = np.ones(words.shape, bool)
-    lengths = np.full(len(numbers), 3, np.uint8)
-    for place in range(width - 1, -1, -1):
-        if place < width - 1:
-            shown[:, place] = digit = rest > 0
-            lengths += digit
-        tens = rest // 10
-        words[:, place] = rest - 10 * tens + ord("0")
-        rest = tens
-    signed = np.flatnonzero(numbers < 0)
-    first = width + 1 - lengths[signed]
-    words[signed, first], shown[signed, first] = ord("-"), True
-    lengths[signed] += 1
-    return words[shown].tobytes(), lengths
+@cache
+def _words() -> NDArray[np.bytes_]:
+    """Return the numbers of 16 bits, with or without a sign, each with a comma and a blank."""
+    return np.array([f"{number}, " for number in range(-(2**15), 2**16)], "S8")
 
 
-def _lines(text: str, ends: list[int]) -> Iterator[str]:
-    """Break a text behind as many of its words as fit; ends: of each word with a comma and a blank."""
-    first, past = 0, 0
-    while first < len(ends):
-        last = max(bisect_right(ends, past + _LITERALS + 1, first, min(first + _LITERALS, len(ends))), first + 1)
-        if last == len(ends) - 1 and ends[-1] - past - 2 <= _LITERALS:
-            last = len(ends)  # no comma follows the last one
-        yield "    " + text[past : ends[last - 1] - 2]
-        first, past = last, ends[last - 1]
+def _lines(text: str) -> Iterator[str]:
+    """Break a text behind as many of its words as fit."""
+    past = 0
+    while len(text) - past > _LITERALS:
+        last = text.rfind(",", past, past + _LITERALS)
+        yield "    " + text[past:last]
+        past = last + 2
+    yield "    " + text[past:]

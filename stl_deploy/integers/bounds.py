@@ -144,10 +144,14 @@ def _values(node: Node, sums: Interval) -> Interval:
     return _ANYTHING
 
 
+def largest(weight: Ints) -> int:
+    """Return the largest magnitude of the weights."""
+    return max(int(weight.max(initial=0)), -int(weight.min(initial=0)))
+
+
 def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:
     """Return bounds of ``rows · x + bias`` and of every partial sum, for every x within an interval that holds 0."""
-    largest = max(int(rows.max(initial=0)), -int(rows.min(initial=0)))
-    kind = np.int32 if largest * rows.shape[1] < 2**31 else np.int64
+    kind = np.int32 if largest(rows) * rows.shape[1] < 2**31 else np.int64
     positive = np.maximum(rows, 0).sum(axis=1, dtype=kind).astype(np.int64)
     negative = rows.sum(axis=1, dtype=kind) - positive
     offset: NDArray[np.int64] = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)

@@ -45,6 +45,8 @@ WEIGHT_TOP = 127
 FEW, SHORTLIST = 64, 6
 """Candidates are tried on about so many samples first, and as many of them as the second on all."""
 
+_ROUNDED_AT_ONCE = 2**15
+"""Weights, so that they stay in the cache."""
 _JUST_ABOVE = 1 / 128
 RATIOS = np.geomspace(1.5, 0.2, 18)
 """Scales tried, relative to the largest at which nothing is clipped (above 1, outliers are)."""
@@ -432,9 +434,13 @@ def _compact(values: Doubles) -> Ints:
 
 
 def _rounded(weight: Doubles, scale: Doubles, top: int) -> Ints:
-    whole: Doubles = weight * _by_row(scale, weight.ndim)
-    np.clip(np.round(whole, out=whole), -top - 1, top, out=whole)
-    return whole.astype(np.int32)
+    rounded = np.empty(weight.shape, np.int32)
+    at_once = max(1, _ROUNDED_AT_ONCE * len(weight) // max(1, weight.size))
+    for start in range(0, len(weight), at_once):
+        rows = slice(start, start + at_once)
+        whole: Doubles = weight[rows] * _by_row(scale[rows], weight.ndim)
+        rounded[rows] = np.clip(np.rint(whole, out=whole), -top - 1, top, out=whole)
+    return rounded
 
 
 def v_decay(neuron: Neuron) -> int | Ints:

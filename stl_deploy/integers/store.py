@@ -137,7 +137,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "nodes": nodes,
     }
     text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
-    write_npz(path, {_STRUCTURE: text, **arrays}, level=3)
+    write_npz(path, {_STRUCTURE: text, **arrays}, level=1)
 
 
 def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:

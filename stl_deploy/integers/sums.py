@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.integers.bounds import weighted
+from stl_deploy.integers.bounds import largest, weighted
 from stl_deploy.integers.net import Conv, Dense, Ints, Shape, Synapse
 
 Sums = NDArray[np.float32] | Ints
@@ -113,9 +113,16 @@ def wrap24(total: NDArray[np.int64]) -> Ints:
     return ((total + 2**23) % 2**24 - 2**23).astype(np.int32)
 
 
+_LOOSE = 2**23
+"""A bound below it is good enough: no sum wraps, and float32 is exact."""
+
+
 def _bound(x: NDArray[Any], weight: Ints) -> int:
     """Bound every partial sum of products: weights ``[out, in]``, any values between the extremes of ``x``."""
     low, high = (0, 1) if x.dtype == bool or not x.size else (min(0, int(x.min())), max(1, int(x.max())))
+    loose = int(max(-low, high)) * largest(weight) * weight.shape[1]
+    if loose < _LOOSE:
+        return loose
     least, greatest = weighted(weight, None, (low, high))
     return max(-least, greatest)
 
@@ -144,12 +151,12 @@ class Convolution:
     def __init__(self, layer: Conv, kind: type[np.float32] | type[np.float64]) -> None:
         self._layer, self._weight = layer, layer.weight.astype(kind)
         (pad_h, pad_w), (channels, height, width) = layer.padding, layer.input_shape
-        shape = (*layer.weight.shape[2:], channels, *layer.shape[1:])
+        shape = (channels, *layer.weight.shape[2:], *layer.shape[1:])
         at_once = max(1, _PATCH_BYTES // (math.prod(shape) * self._weight.itemsize))
         self._patches = np.empty((at_once, *shape), kind)
         self._padded = np.zeros((at_once, channels, height + 2 * pad_h, width + 2 * pad_w), kind)
         self._inside = self._padded[:, :, pad_h : pad_h + height, pad_w : pad_w + width]
-        self._rows = self._weight.transpose(0, 2, 3, 1).reshape(len(self._weight), -1)
+        self._rows = self._weight.reshape(len(self._weight), -1)
 
     def __call__(self, frames: NDArray[Any]) -> NDArray[Any]:
         """Convolve ``[N, C, H, W]`` to ``[N, C_out, H', W']``."""
@@ -165,14 +172,14 @@ class Convolution:
         return total.reshape(-1, *shape)
 
     def _unfold(self, padded: NDArray[Any], patches: NDArray[Any]) -> None:
-        """Copy the inputs of each output, tap by tap: ``[N, kh, kw, C, H', W']``."""
+        """Copy the inputs of each output, tap by tap: ``[N, C, kh, kw, H', W']``."""
         (dil_h, dil_w), (step_h, step_w) = self._layer.dilation, self._layer.stride
-        taps_h, taps_w, _, height, width = patches.shape[1:]
+        taps_h, taps_w, height, width = patches.shape[2:]
         for i in range(taps_h):
             for j in range(taps_w):
                 rows = slice(i * dil_h, i * dil_h + (height - 1) * step_h + 1, step_h)
                 columns = slice(j * dil_w, j * dil_w + (width - 1) * step_w + 1, step_w)
-                patches[:, i, j] = padded[:, :, rows, columns]
+                patches[:, :, i, j] = padded[:, :, rows, columns]
 
     def _multiply(self, patches: NDArray[Any], total: NDArray[Any]) -> None:
         groups, n = self._layer.groups, len(patches)
@@ -187,15 +194,15 @@ class Convolution:
         outputs, inputs = len(self._rows) // groups, self._weight.shape[1]
         for group in range(groups):
             out, into = slice(group * outputs, (group + 1) * outputs), slice(group * inputs, (group + 1) * inputs)
-            np.matmul(self._rows[out], patches[:, :, :, into].reshape(n, -1, total.shape[2]), out=total[:, out])
+            np.matmul(self._rows[out], patches[:, into].reshape(n, -1, total.shape[2]), out=total[:, out])
 
 
 def _depthwise(weight: NDArray[Any], patches: NDArray[Any], total: NDArray[Any]) -> None:
     """Convolve with one input channel per group: tap by tap, elementwise."""
-    n, kernel_h, kernel_w, channels = patches.shape[:4]
+    n, channels, kernel_h, kernel_w = patches.shape[:4]
     by_channel = total.reshape(n, channels, -1, total.shape[2])
     by_channel[...] = 0
     taps = weight.reshape(channels, -1, kernel_h, kernel_w)
     for i in range(kernel_h):
         for j in range(kernel_w):
-            by_channel += patches[:, i, j].reshape(n, channels, 1, -1) * taps[:, :, i, j, None]
+            by_channel += patches[:, :, i, j].reshape(n, channels, 1, -1) * taps[:, :, i, j, None]
