@@ -254,7 +254,7 @@ def literals(values: NDArray[Any]) -> str:
     A network has millions of them, so that they are looked up, all at once.
     """
     numbers = np.asarray(values, np.int64).reshape(-1)
-    if len(numbers) > _AT_ONCE and -(2**15) <= numbers.min() and numbers.max() < 2**16:
+    if len(numbers) > _AT_ONCE and numbers.min() >= -(2**15) and numbers.max() < 2**16:
         parts = (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
         text = b"".join(_words()[part + 2**15].tobytes().translate(None, b"\0") for part in parts).decode("ascii")
     else:
