@@ -120,7 +120,7 @@ _LOOSE = 2**23
 def _bound(x: NDArray[Any], weight: Ints) -> int:
     """Bound every partial sum of products: weights ``[out, in]``, any values between the extremes of ``x``."""
     low, high = (0, 1) if x.dtype == bool or not x.size else (min(0, int(x.min())), max(1, int(x.max())))
-    loose = int(max(-low, high)) * largest(weight) * weight.shape[1]
+    loose: int = max(-low, high) * largest(weight) * weight.shape[1]
     if loose < _LOOSE:
         return loose
     least, greatest = weighted(weight, None, (low, high))
