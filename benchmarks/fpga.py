@@ -118,6 +118,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     seeds = ", ".join(f"{seed['clock_hz'] / 1e6:.1f}" for seed in row["seeds"])
     after, energy, used = row.get("after_synthesis"), row.get("energy_J"), row["used"]
     single = f" + {used['single_port_rams']} single-port" if "single_port_rams" in used else ""
+    adders = f" + {used['adders']:,} adders" if "adders" in used else ""
     return (
         row["network"],
         row["device"],
@@ -127,7 +128,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['correct']:,} of {row.get('of', row['samples']):,}",
         f"{row['spikes_differing']:,} of {row['spikes_compared']:,}",
         f"{after['differing']:,} of {after['compared']:,} ({after['samples']} samples)" if after else "-",
-        f"{used['cells']:,} of {row['available']['cells']:,}",
+        f"{used['cells']:,} of {row['available']['cells']:,}{adders}",
         f"{used['ram_blocks']} of {row['available']['ram_blocks']}{single}",
         f"{row['clock_hz'] / 1e6:.1f} ({seeds})",
         f"{row['clocks_per_inference']:,.0f}",

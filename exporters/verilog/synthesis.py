@@ -28,43 +28,53 @@ DEADLINE = 3600.0
 
 @dataclass(frozen=True)
 class Flow:
-    """A device's tools. synth: yosys's pass; place: nextpnr and its options; pack: writes the bitstream.
+    """A device's tools. synth: yosys's pass; place: nextpnr and its options; pack: the packer and its options.
 
-    used: the names in nextpnr's report of logic cells, RAM blocks and multipliers.
+    used: the names in nextpnr's report of logic cells, RAM blocks and multipliers. clocks_per_bit: of the serial line,
+    for 115,200 baud from a board's clock; None: as `snn_serial.v` has it.
     """
 
     synth: str
     place: tuple[str, ...]
     output: str
-    pack: str
+    pack: tuple[str, ...]
+    bitstream: str
     used: Mapping[str, str]
+    clocks_per_bit: int | None = None
 
 
 _ICE40 = {"cells": "ICESTORM_LC", "ram_blocks": "ICESTORM_RAM", "multipliers": "ICESTORM_DSP"}
 _UP5K = {**_ICE40, "single_port_rams": "ICESTORM_SPRAM"}
 _ECP5 = {"cells": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "ram_blocks": "DP16KD", "multipliers": "MULT18X18D"}
+_GOWIN = {"cells": "LUT4", "adders": "ALU", "flip_flops": "DFF", "ram_blocks": "BSRAM", "multipliers": "MULT18X18"}
 _SLOWER = ("--timing-allow-fail",)
 """The clock asked for is beyond reach, so that the placer tries; the one that is reached is quoted."""
 FLOWS = {
     "up5k": Flow(
         "synth_ice40 -dsp", ("nextpnr-ice40", "--up5k", "--package", "sg48", "--freq", "40", *_SLOWER),
-        "--asc", "icepack", _UP5K,
+        "--asc", ("icepack",), "snn.bin", _UP5K,
     ),
     "hx8k": Flow(
         "synth_ice40", ("nextpnr-ice40", "--hx8k", "--package", "ct256", "--freq", "100", *_SLOWER),
-        "--asc", "icepack", _ICE40,
+        "--asc", ("icepack",), "snn.bin", _ICE40,
     ),
     "ecp5-25f": Flow(
         "synth_ecp5",
         ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
          *_SLOWER),
-        "--textcfg", "ecppack", _ECP5,
+        "--textcfg", ("ecppack",), "snn.bit", _ECP5,
     ),
     "ecp5-85f": Flow(
         "synth_ecp5",
         ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
          *_SLOWER),
-        "--textcfg", "ecppack", _ECP5,
+        "--textcfg", ("ecppack",), "snn.bit", _ECP5,
+    ),
+    "gw1nr-9": Flow(
+        "synth_gowin",
+        ("nextpnr-himbaechel-gowin", "--device", "GW1NR-LV9QN88PC6/I5", "--vopt", "family=GW1N-9C",
+         "--vopt", "cst=tang_nano_9k.cst", "--freq", "80", *_SLOWER),
+        "--write", ("gowin_pack", "-d", "GW1N-9C", "-o"), "snn.fs", _GOWIN, 234,
     ),
 }  # fmt: skip
 
@@ -108,7 +118,17 @@ def tool(name: str) -> str:
     return program
 
 
-TOOLS = ("verilator", "iverilog", "yosys", "nextpnr-ice40", "nextpnr-ecp5", "icepack", "ecppack")
+TOOLS = (
+    "verilator",
+    "iverilog",
+    "yosys",
+    "nextpnr-ice40",
+    "nextpnr-ecp5",
+    "nextpnr-himbaechel-gowin",
+    "icepack",
+    "ecppack",
+    "gowin_pack",
+)
 
 
 def tool_versions() -> dict[str, str | None]:
@@ -127,8 +147,9 @@ def synthesise(
 ) -> Synthesis:
     """Synthesise, place and route the folder's design behind a serial line, and pack the fastest seed's bitstream.
 
-    output: the bitstream (default: ``<folder>/snn.bin`` or ``snn.bit``). Raises InputError for an edited folder or an
-    unknown device, UnsupportedError where the device is too small, ToolError where a tool is missing or fails.
+    output: the bitstream (default: ``<folder>/snn.bin``, ``snn.bit`` or ``snn.fs``; on GW1NR-9 with Tang Nano 9K's
+    pins). Raises InputError for an edited folder or an unknown device, UnsupportedError where the device is too small,
+    ToolError where a tool is missing or fails.
     """
     chosen = device_of(device)
     if chosen.name not in FLOWS:
@@ -143,18 +164,19 @@ def synthesise(
             f"{folder}: {chosen.title} takes its weights from a flash; export it with {option('device', device)}"
         )
     require_fits(design.plan, chosen)
-    programs = {name: tool(name) for name in ("yosys", flow.place[0], flow.pack)}
-    target = output or folder / ("snn.bin" if flow.pack == "icepack" else "snn.bit")
+    programs = {name: tool(name) for name in ("yosys", flow.place[0], flow.pack[0])}
+    target = output or folder / flow.bitstream
     with temporary_folder() as work:
         for name, text in design.files.items():
-            if "/" not in name:
-                (work / name).write_text(text, encoding="ascii")
+            if "/" not in name or name.startswith("boards/"):
+                (work / Path(name).name).write_text(text, encoding="ascii")
         say.say(f"yosys: {flow.synth}")
         _synthesised(programs["yosys"], flow, design, work, deadline)
         placements = [_placed(programs[flow.place[0]], flow, work, seed, deadline, say) for seed in seeds]
         best = max(placements, key=lambda placed: placed[0].clock_hz)
-        _call([programs[flow.pack], f"{best[0].seed}.cfg", "snn.bit"], work, flow.pack, deadline)
-        target.write_bytes((work / "snn.bit").read_bytes())
+        packer, *options = flow.pack
+        _call([programs[packer], f"{best[0].seed}.cfg", *options, flow.bitstream], work, packer, deadline)
+        target.write_bytes((work / flow.bitstream).read_bytes())
         return _result(chosen, flow, placements, best, target, programs, work)
 
 
@@ -202,7 +224,8 @@ def _cells(yosys: str, family: str) -> str:
 def _synthesised(yosys: str, flow: Flow, design: Simulation, work: Path, deadline: float) -> None:
     top = f"{design.prefix}_serial"
     sources = " ".join((*design.design, f"{top}.v", "snn_flash.v"))
-    script = f"read_verilog -defer {sources}; {flow.synth} -top {top} -json snn.json"
+    rate = "" if flow.clocks_per_bit is None else f"chparam -set CLOCKS_PER_BIT {flow.clocks_per_bit} {top}; "
+    script = f"read_verilog -defer {sources}; {rate}{flow.synth} -top {top} -json snn.json"
     said = _call([yosys, "-p", script], work, "yosys", deadline)
     for line in said.splitlines():
         if "out of bounds" in line and "Warning" in line:
@@ -232,7 +255,7 @@ def _result(
 ) -> Synthesis:
     used = {name: int(best[1].get(key, {}).get("used", 0)) for name, key in flow.used.items()}
     available = {name: int(best[1].get(key, {}).get("available", 0)) for name, key in flow.used.items()}
-    tools = {name: _version(path, work) for name, path in programs.items() if name != flow.pack}
+    tools = {name: _version(path, work) for name, path in programs.items() if name != flow.pack[0]}
     seeds = tuple(seed for seed, _ in placements)
     return Synthesis(device.name, used, available, seeds, str(target), tools, best[0].clock_hz)
 

@@ -252,7 +252,7 @@ def simulate(
 
 def synthesise(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export --to verilog.")],
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="up5k, hx8k, ecp5-25f or ecp5-85f.")],
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="up5k, hx8k, ecp5-25f, ecp5-85f or gw1nr-9.")],
     input_file: Annotated[
         Path | None,
         typer.Option(

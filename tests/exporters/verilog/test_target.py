@@ -278,8 +278,8 @@ def test_make_sim_compares_with_the_golden_vectors(folder: Path) -> None:
 
 
 def test_devices_that_cannot_be_placed(folder: Path) -> None:
-    with pytest.raises(InputError, match="expected one of up5k, hx8k, ecp5-25f, ecp5-85f to place and route"):
-        synthesise(folder, "gw1nr-9")
+    with pytest.raises(InputError, match="expected one of up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 to place and route"):
+        synthesise(folder, "generic")
 
 
 def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> None:
@@ -309,6 +309,25 @@ def test_a_tool_of_a_version_that_fails(folder: Path, tmp_path: Path, monkeypatc
     with pytest.raises(ToolError, match="yosys failed with exit code 1: ERROR: No such command: synth_ecp5"):
         synthesise(folder, "ecp5-25f")
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_gowin_takes_the_boards_pins_and_clock(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for the tools: fail unless called as the real ones need it."""
+    report = '{"fmax": {"clk": {"achieved": 70.5}}, "utilization": {"LUT4": {"used": 9, "available": 8640}}}'
+    made = "*'CLOCKS_PER_BIT 234 snn_serial; synth_gowin -top snn_serial -json snn.json'"
+    tools = {
+        "yosys": f'case "$*" in *--version|{made}) echo yosys;; *) exit 3;; esac',
+        "nextpnr-himbaechel-gowin": f"grep -q IO_LOC tang_nano_9k.cst && echo '{report}' >1.json",
+        "gowin_pack": '[ "$*" = "1.cfg -d GW1N-9C -o snn.fs" ] && echo bits >snn.fs',
+    }
+    for name, text in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    placed = synthesise(folder, "gw1nr-9", seeds=(1,))
+    assert (placed.clock_hz, placed.used["cells"], placed.used["ram_blocks"]) == (70.5e6, 9, 0)
+    assert Path(placed.bitstream) == folder / "snn.fs"
+    assert (folder / "snn.fs").read_text() == "bits\n"
 
 
 def test_a_board_without_pins(folder: Path) -> None:
