@@ -15,6 +15,8 @@ from stl_deploy.energy.models.dataflow import DATAFLOWS, ann, snn
 from stl_deploy.graph.program import DT, Gather, Input, Neuron, Node, Operand, Output, Product, Program
 from stl_deploy.graph.run import run
 from stl_deploy.graph.show import table
+from stl_deploy.report.page import ReportData, render_report
+from stl_deploy.report.page.render import boxes
 
 F = np.float32
 T, B, N, D = 3, 2, 4, 5
@@ -141,3 +143,13 @@ def test_products_are_shown_with_their_operands() -> None:
     rows = {row.node: row for row in table(attention())}
     assert (rows["scores"].parameters, rows["scores"].constants) == (0, "4×5 times 5×4, as matrices")
     assert rows["square"].constants == "4×5 times 4×5, element by element"
+
+
+def test_the_page_names_each_product_and_its_synops(x: NDArray[Any]) -> None:
+    report = measured(attention(), x)
+    drawn = {box.name: box for box in boxes(report.as_dict())[0]}
+    assert (drawn["scores"].kind, drawn["scores"].unit) == ("product", "synops (AC)")
+    assert drawn["scores"].count == report.counts.products["scores"].synops / B
+    page = render_report(ReportData(title="attention", energy=report.as_dict()))
+    row = page[page.index('<th scope="row">scores</th><td>AC</td>') :]
+    assert f"{report.counts.products['scores'].synops:,}" in row[: row.index("</tr>")]

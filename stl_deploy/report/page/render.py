@@ -156,6 +156,8 @@ def _box(name: str, layer: Mapping[str, Any], joules: float, whole: float, batch
         )
     if "max_compares" in layer:
         return Box(name, "max pool", layer["max_compares"] / batch, "comparisons", None, joules, joules / whole)
+    if "weight_words" not in layer:  # two signals are multiplied, as in attention
+        return Box(name, "product", layer["synops"] / batch, f"synops ({layer['op']})", None, joules, joules / whole)
     pool = layer["weight_words"] == 0
     kind = "pool" if pool else f"{count(layer['weight_words'])} weights"
     unit = "pooled events" if pool else f"synops ({layer['op']})"
