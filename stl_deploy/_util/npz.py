@@ -83,7 +83,8 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile:
             raise InputError(
-                f"{path}: not an .npz file (or truncated); write one with numpy.savez('x.npz', x=x)"
+                f"{path}: not an .npz file (or truncated); write one with numpy.savez('x.npz', x=x), or "
+                "numpy.savez('x.npz', x=x, y=y) where labels are read"
             ) from None
         with archive:
             if len(archive.infolist()) > _MAX_MEMBERS:

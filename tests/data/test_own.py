@@ -157,6 +157,20 @@ def test_a_label_that_no_sample_has_is_told(tmp_path):
         load_dataset(_config("npz", path))
 
 
+@pytest.mark.parametrize(
+    ("shape", "order"), [((9, 6, 5, 3), r"\(0, 3, 1, 2\)"), ((9, 2, 8, 7, 1), r"\(0, 1, 4, 2, 3\)")]
+)
+def test_images_with_channels_last_are_warned_of(tmp_path, shape, order):
+    path = _npz(tmp_path / "a.npz", x=np.ones(shape, np.uint8), y=_labels(9))
+    with pytest.warns(UserWarning, match=rf"are read as \[channels, height, width\].*give x.transpose{order}"):
+        complete(_config("npz", path))
+
+
+@pytest.mark.parametrize("shape", [(9, 3, 6, 5), (9, 4, 4, 4), (9, 64, 4, 3), (9, 2, 1, 8, 7)])
+def test_images_with_channels_first_are_not_warned_of(tmp_path, shape):
+    complete(_config("npz", _npz(tmp_path / "a.npz", x=np.ones(shape, np.uint8), y=_labels(9))))
+
+
 def _x(*shape, dtype=np.float32):
     return np.ones(shape, dtype)
 
@@ -167,6 +181,11 @@ def _x(*shape, dtype=np.float32):
         ({"x": _x(4, 5)}, {}, "expected x and y in the train split; found no 'y'"),
         ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y': expected integers \[4\].*; found int64 \[3\]"),
         ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y': expected integers .*; found float64 \[4\]"),
+        (
+            {"x": _x(4, 5), "y": np.array(["no", "yes"] * 2)},
+            {},
+            r"'y': expected integers \[4\].*; found <U3 \[4\]; give classes, y = numpy.unique\(y, return_inverse=True\)",
+        ),
         ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "'y': expected labels from 0; found -1"),
         (
             {"x": _x(4, 5) * np.nan, "y": _labels(4)},
@@ -263,7 +282,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"expected an .npz with x and y .*; found no such file"):
         complete(_config("npz", tmp_path / "a.npz"))
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(InputError, match=r"not an .npz file"):
+    with pytest.raises(InputError, match=r"not an .npz file.*numpy.savez\('x.npz', x=x, y=y\) where labels"):
         complete(_config("npz", tmp_path / "a.npz"))
     np.savez(tmp_path / "p.npz", x=np.array([{}], object), y=[0])
     with pytest.raises(InputError, match=r"array 'x': expected numbers; found Python objects"):

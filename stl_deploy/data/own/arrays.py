@@ -25,6 +25,8 @@ SPLITS = {"": "train", "_val": "validation", "_test": "test"}
 CLASSES, GROUP = "classes", "group"
 _MOST_AXES = 3
 _IMAGE_BITS = 8
+_IMAGE_CHANNELS = (1, 3, 4)
+_MOST_CHANNELS = max(_IMAGE_CHANNELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +129,15 @@ def _is_one_hot(x: NDArray[Any], y: NDArray[Any]) -> bool:
 
 
 def _label_remedy(x: NDArray[Any], y: NDArray[Any]) -> str:
-    """Name the likely mistake behind labels that do not fit: one-hot rows, floats, or time first."""
+    """Name the likely mistake behind labels that do not fit: one-hot rows, floats, names, or time first."""
     if _is_one_hot(x, y):
         return "; these rows are one-hot: give y.argmax(axis=1)"
     if y.ndim == 1 and x.ndim > 2 and len(y) == x.shape[1]:
         return f"; samples come first: if x is [T, N, ...], give x.swapaxes(0, 1), {list(x.swapaxes(0, 1).shape)}"
     if y.shape[:1] == x.shape[:1] and y.dtype.kind == "f" and bool((y == y.round()).all()):
         return "; give y.astype(int)"
+    if y.shape == x.shape[:1] and y.dtype.kind in "US":
+        return "; give classes, y = numpy.unique(y, return_inverse=True)"
     return ""
 
 
@@ -195,7 +199,18 @@ def look(data: ArrayData, config: DatasetConfig) -> Look:
             f"{data.where}: expected one label for each sample; found one for each step; for sequences say "
             "dataset.encoder: sequence"
         )
+    _warn_of_channels_last(shape, steps is not None, data.where)
     return Look(shape, class_names(data, config), steps)
+
+
+def _warn_of_channels_last(shape: tuple[int, ...], timed: bool, where: str) -> None:
+    if len(shape) == _MOST_AXES and min(shape[:2]) > _MOST_CHANNELS and shape[2] in _IMAGE_CHANNELS:
+        order = (0, 1, 4, 2, 3) if timed else (0, 3, 1, 2)
+        warnings.warn(
+            f"{where}: samples of {list(shape)} are read as [channels, height, width], {shape[0]} channels; if they "
+            f"are [height, width, channels], give x.transpose{order}",
+            stacklevel=2,
+        )
 
 
 def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tuple[tuple[int, ...], int | None]:
