@@ -184,7 +184,7 @@ def _x(*shape, dtype=np.float32):
         (
             {"x": _x(4, 5), "y": np.array(["no", "yes"] * 2)},
             {},
-            r"'y': expected integers \[4\].*; found <U3 \[4\]; give classes, y = numpy.unique\(y, return_inverse=True\)",
+            r"'y': expected integers \[4\].*; found <U3 \[4\]; give classes, y = numpy.unique\(y, return_inv",
         ),
         ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "'y': expected labels from 0; found -1"),
         (
