@@ -21,6 +21,7 @@ from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Progra
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.layout import BATCH, axis_of
+from stl_deploy.tracing.recorder import ROUNDS
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.running import Time
 from stl_deploy.tracing.running import run as run_module
@@ -113,12 +114,18 @@ class Proof:
         output += "".join(
             f"; {warning}" for warning in rate_warnings({layer.layer: layer.rate for layer in self.layers})
         )
+        replayed = _count(self.replay_differing, self.replay_compared, " values differ")
+        whole = _count(self.end_to_end["differing"], self.end_to_end["compared"])
         return (
-            f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
-            f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
-            f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}{output}\n"
+            f"replayed: {replayed} ({len(self.runs)} runs); folded, layer by layer: "
+            f"{_count(differing, compared, ' spikes')}; end to end: {whole}{output}\n"
             f"x read as {_READ[self.time]}: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}"
         )
+
+
+def _count(differing: int, compared: int, what: str = "") -> str:
+    """Return ``0 of 40 values differ``, or that there was nothing to compare."""
+    return f"{differing:,} of {compared:,}{what}" if compared else "nothing compared"
 
 
 def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
@@ -145,7 +152,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
         mine = traced.steps.signals[own.signals.index(signal)]
         if mine in values:
             name = names.get(mine) or mine.node.place.module or mine.node.name
-            compared += _compare(values[mine][step].bool(), node.kept, name, step, what)
+            compared += _compare(values[mine][step].to(node.kept.dtype), node.kept, name, step, what)
     outputs = _outputs(traced.steps.output, values, length)
     if end.axis is None or end.readout.then is not None:
         _require_readout(traced, outputs, recorded.tensor, end.axis, what)
@@ -213,8 +220,10 @@ def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) ->
 
 def _spikes(steps: Steps) -> list[Signal]:
     def is_spike(signal: Signal) -> bool:
-        return signal.node.dtype == torch.bool or (
-            signal.node.name == "_to_copy" and any(read.signal.node.dtype == torch.bool for read in signal.reads())
+        return (
+            signal.node.dtype == torch.bool
+            or signal.node.name in ROUNDS
+            or (signal.node.name == "_to_copy" and any(read.signal.node.dtype == torch.bool for read in signal.reads()))
         )
 
     return [signal for signal in steps.signals if is_spike(signal)]

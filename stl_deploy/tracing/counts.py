@@ -17,10 +17,10 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.recorder import ROUNDS
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 
-_ROUNDS: dict[str, Rounding] = {"trunc": "down", "floor": "down", "round": "half_even"}
 _CLAMPS = ("clamp", "clamp_min", "clamp_max", "relu", "minimum", "maximum", "hardtanh")
 
 
@@ -45,7 +45,7 @@ def find_counts(steps: Steps) -> dict[Signal, Count]:
             readers.setdefault(ref.signal, []).append(signal)
     counts = {}
     for signal in steps.signals:
-        if signal.node.name in _ROUNDS and signal.node.dtype.is_floating_point and len(signal.reads()) == 1:
+        if signal.node.name in ROUNDS and signal.node.dtype.is_floating_point and len(signal.reads()) == 1:
             count = _count(signal, readers, steps.output.signal)
             if count is not None:
                 counts[count.signal] = count
@@ -53,7 +53,7 @@ def find_counts(steps: Steps) -> dict[Signal, Count]:
 
 
 def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) -> Count | None:
-    rounding = _ROUNDS[signal.node.name]
+    rounding = ROUNDS[signal.node.name]
     if signal.kwargs and any(signal.kwargs.values()):
         return None  # rounds to decimals
     low: float | None = None

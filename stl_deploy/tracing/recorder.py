@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.model_state import Weights, changes
 from stl_deploy.tracing.source_lines import Place, place
 from stl_deploy.tracing.watched import TEXT, Leaks, reading
@@ -157,7 +158,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Record the operations of everything that runs inside ``with recorder:``.
 
     names: modules by id. weights: what may not be written into.
-    keep: whether the results of comparisons are kept, to be compared with another run's.
+    keep: whether the results of comparisons and roundings are kept, to be compared with another run's.
     """
 
     def __init__(self, names: Mapping[int, str], weights: Weights, *, keep: bool = False) -> None:
@@ -295,7 +296,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for index, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
                 value = Value(tuple(tensor.shape), tensor.dtype, op, index, None, constant)
-                if self.keeps and not constant and tensor.dtype == torch.bool:
+                if self.keeps and not constant and (tensor.dtype == torch.bool or name in ROUNDS):
                     value.kept = tensor.detach().clone()
             else:
                 value = Value((), torch.float32, op, index, None, constant)
@@ -312,8 +313,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value.constant = all(item.constant for item in op.inputs())
         op.outputs = (value,)
         self.ops.append(op)
-        if self.keeps and not value.constant and name in COMPARES:
-            value.kept = tensor.detach().to(torch.bool)
+        if self.keeps and not value.constant and (name in COMPARES or name in ROUNDS):
+            value.kept = tensor.detach().clone() if name in ROUNDS else tensor.detach().to(torch.bool)
         seen = self._seen[tensor]
         parents = [seen.memory.value]
         for step in seen.chain:
@@ -382,6 +383,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")
 """Operations whose results are spikes, or what spikes are made of."""
+ROUNDS: dict[str, Rounding] = {"trunc": "down", "floor": "down", "round": "half_even"}
+"""Operations whose results are counts of spikes, or what counts are made of, and how each rounds."""
 
 
 def _part(name: str, func: Any, before: Any, outputs: list[Any], index: int) -> _View:

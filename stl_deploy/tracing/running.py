@@ -85,7 +85,8 @@ def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -
 def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = False) -> Recorded:
     """Record a run of ``model`` from rest on ``x`` as `capture` takes it, with ``steps`` time steps.
 
-    keep: whether results of comparisons are kept (``Node.kept``). Raises CaptureError for what has no form in a graph.
+    keep: whether results of comparisons and roundings are kept (``Node.kept``). Raises CaptureError for what has no
+    form in a graph.
     """
     recorder = Recorder(names_of(model), Weights(model), keep=keep)
     batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]

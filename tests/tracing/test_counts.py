@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.graph.program import Neuron
 from stl_deploy.nn.program_module import ProgramModule
+from stl_deploy.pipeline import proof as proof_module
+from stl_deploy.tracing.replay import replay
 
 THETA = 0.75
 Fire = Callable[[Tensor], Tensor]
@@ -101,6 +104,33 @@ def _counting(net: stl.SpikingGraph) -> list[Neuron]:
 def test_a_count_is_captured(form: tuple[Fire, tuple[int | None, str]], late: bool) -> None:
     neurons = _counting(stl.capture(Counting(form[0], late=late), X))
     assert [(n.multi_spike, n.cap, n.rounding, n.reset) for n in neurons] == [(True, *form[1], "subtract")] * 2
+
+
+class Scored(Counting):
+    """Counts that only hidden layers show: the output is their mean over time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(0)
+
+
+def test_the_counts_of_hidden_layers_are_replayed() -> None:
+    proof = stl.capture(Scored(FORMS["round"][0]), X).proof
+    assert proof.replay_compared > 3 * sum(layer.compared for layer in proof.layers) > 0
+    nothing = replace(proof, replay_compared=0, layers=(), end_to_end={"compared": 0, "differing": 0})
+    assert "replayed: nothing compared (" in str(nothing)
+    assert "layer by layer: nothing compared; end to end: nothing compared\n" in str(nothing)
+
+
+def test_a_count_that_replays_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_more(*args: Any) -> dict[Any, list[Tensor]]:
+        values = replay(*args)
+        return {
+            signal: [v + 1 for v in steps] if signal.node.name == "round" else steps for signal, steps in values.items()
+        }
+
+    monkeypatch.setattr(proof_module, "replay", one_more)
+    with pytest.raises(CaptureError, match="the captured step does not compute what the model does: layer 'lif"):
+        stl.capture(Scored(FORMS["round"][0]), X)
 
 
 @pytest.mark.parametrize("name", ["trunc, with a cap", "floor of a half more", "round"])
