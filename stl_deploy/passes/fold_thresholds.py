@@ -32,7 +32,9 @@ def _refusals(program: Program) -> Iterator[UnsupportedError]:
     """The reasons of all neurons, where none of them can be folded; else `_fold` keeps those that cannot."""
     kept = _unfoldable(program)
     if len(kept) == len(_changed(program)):
-        yield from kept.values()
+        for error in kept.values():
+            remedy = f"{error.remedy}; or fold with thresholds 'keep', the default"
+            yield UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=remedy)
 
 
 def _unfoldable(program: Program) -> dict[str, UnsupportedError]:
@@ -119,8 +121,8 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
         raise _refused(
             neuron,
             f"'{source}' ({type(node).__name__}) reaches it without weights that could take them",
-            "ONNX, C, Verilog and energy take them as they are; for netx or Speck, put a linear or conv layer on "
-            "that way",
+            "ONNX, C, Verilog and energy take them as they are; for Speck, put a linear or conv layer on that path; "
+            + ("netx (Loihi) holds chains only, no skips" if len(neuron.operands) > 1 else "for netx (Loihi), too"),
         )
     if len(program.readers[source]) > 1:
         others = ", ".join(f"'{reader.name}'" for reader in program.readers[source] if reader is not neuron)
@@ -130,7 +132,11 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
     whole = np.broadcast_to(divisor_of(neuron)[0], neuron.shape)
     if isinstance(node, Linear):
         if len(neuron.shape) != 1:
-            raise _refused(neuron, f"its shape is {list(neuron.shape)} behind the linear '{source}'", "flatten first")
+            raise _refused(
+                neuron,
+                f"its shape is {list(neuron.shape)}, and its rows (tokens) share the weights of '{source}'",
+                _AS_THEY_ARE,
+            )
         return np.array(whole)
     flat = whole.reshape(len(node.weight), -1)
     if (flat != flat[:, :1]).any():

@@ -204,7 +204,7 @@ def _shared():
             chain([3, 2], nir.Linear(np.eye(2, dtype=np.float32)), iff((3, 2), theta=2.0)),
             Dialect(),
             "n1",
-            r"its shape is \[3, 2\] behind the linear 'n0'",
+            r"its shape is \[3, 2\], and its rows \(tokens\) share the weights of 'n0'",
         ),
     ],
     ids=["per pixel", "shared weights", "no weights", "bounded", "rows"],
@@ -213,7 +213,7 @@ def test_refusals(net, dialect, node, reason) -> None:
     with pytest.raises(UnsupportedError, match=reason) as caught:
         fold_graph(net, dialect, thresholds="weights")
     assert (caught.value.node, caught.value.slug) == (node, "threshold-not-absorbable")
-    assert caught.value.remedy
+    assert caught.value.remedy.endswith("; or fold with thresholds 'keep', the default")
 
 
 def test_a_scale_behind_weights_goes_into_them() -> None:

@@ -67,7 +67,8 @@ def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, 
     (kept,) = [str(one.message) for one in warned if "thresholds" in str(one.message)]
     assert kept == (
         "node 'lif3' keeps its thresholds: 'lif1' (Neuron) reaches it without weights that could take them; ONNX, C, "
-        "Verilog and energy take them as they are; for netx or Speck, put a linear or conv layer on that path"
+        "Verilog and energy take them as they are; for Speck, put a linear or conv layer on that path; netx (Loihi) "
+        "holds chains only, no skips"
     )
     distinct = {node.name: np.unique(node.threshold).size for node in net.program.spiking}
     assert distinct == {"lif1": 1, "lif2": 1, "lif3": 4}
@@ -84,8 +85,10 @@ def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, 
 
 
 def test_a_net_in_which_nothing_can_be_folded_is_refused() -> None:
-    with pytest.raises(stl.UnsupportedError, match="its thresholds cannot go into weights: 'input'"):
-        stl.capture(stl.LIF((3,), threshold=0.5), torch.rand(4, 2, 3)).fold(thresholds="weights")
+    net = stl.capture(stl.LIF((3,), threshold=0.5), torch.rand(4, 2, 3))
+    with pytest.raises(stl.UnsupportedError, match=r"into weights: 'input'.*fold with thresholds 'keep', the default"):
+        net.fold(thresholds="weights")
+    assert net.fold(thresholds="keep").program.spiking[0].threshold == 0.5
 
 
 def images() -> tuple[nn.Module, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
