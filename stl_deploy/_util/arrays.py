@@ -14,7 +14,8 @@ def as_array(x: Any) -> NDArray[Any]:
     """Return an array of a numpy array, a torch tensor on any device, or nested lists of numbers; raise InputError."""
     if hasattr(x, "detach"):
         tensor = x.detach().cpu()
-        return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+        narrow = tensor.is_floating_point() and tensor.element_size() < 4  # numpy has no bfloat16
+        return np.asarray((tensor.float() if narrow else tensor).numpy())
     try:
         array = np.asarray(x)
     except (ValueError, TypeError) as error:
@@ -26,10 +27,20 @@ def as_array(x: Any) -> NDArray[Any]:
 
 
 def require_held_by_float32(x: NDArray[Any], where: str) -> None:
-    """Raise InputError for integers beyond 2^24, between which float32 has gaps."""
-    for bound in (int(x.min()), int(x.max())):
-        if abs(bound) > 2**24:
-            raise InputError(f"{where}: expected integers up to 2^24, which float32 holds exactly; found {bound}")
+    """Raise InputError for integers, and float64 values, beyond 2^24 that float32 would round; it has gaps there."""
+    if x.dtype.kind in "iu":
+        for bound in (int(x.min()), int(x.max())):
+            if abs(bound) > 2**24:
+                raise InputError(f"{where}: expected integers up to 2^24, which float32 holds exactly; found {bound}")
+    elif x.dtype == np.float64 and max(-x.min(), x.max()) > 2**24:
+        large = x[np.isfinite(x) & (np.abs(x) > 2**24)]
+        with np.errstate(over="ignore"):
+            lost = large[large.astype(np.float32) != large]
+        if lost.size and np.abs(lost[0]) <= np.finfo(np.float32).max:
+            raise InputError(
+                f"{where}: expected numbers that float32 holds, beyond 2^24 too; found {float(lost[0])!r}; subtract "
+                "an offset or scale x, in the model and the input"
+            )
 
 
 def output_size(size: int, reach: int, stride: int = 1, padding: int = 0) -> int:

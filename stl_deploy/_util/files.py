@@ -143,8 +143,8 @@ def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
         raise InputError(f"{path}: '{name}': expected float32, integers or bool; found {x.dtype}")
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"{path}: '{name}': expected [T, B, *input shape] with T, B >= 1; found {list(x.shape)}")
+    require_held_by_float32(x, f"{path}: '{name}'")
     if x.dtype.kind != "f":
-        require_held_by_float32(x, f"{path}: '{name}'")
         return x
     with np.errstate(over="ignore"):  # infinite then, which is refused
         rounded = x.astype(np.float32, copy=False)

@@ -135,8 +135,7 @@ def _checked(name: str, x: NDArray[Any]) -> NDArray[Any]:
         raise InputError(f"input '{name}': expected numbers; found {x.dtype}")
     if x.dtype.itemsize == 1 and x.dtype.kind in "iub":
         return x
-    if x.dtype.kind in "iu":
-        require_held_by_float32(x, f"input '{name}'")
+    require_held_by_float32(x, f"input '{name}'")
     with np.errstate(over="ignore"):
         array = np.asarray(x, np.float32)
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import apply, combined
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program
-from stl_deploy.graph.run import as_floats, match_inputs
+from stl_deploy.graph.run import NetworkInput, as_floats, match_inputs
 
 
 class Stream:
     """A session that keeps every population's state and the values on delayed edges.
 
-    Outputs equal those of `stl_deploy.graph.run.run` on the whole sequence, bit for bit.
+    Outputs equal those of `stl_deploy.graph.run.run` on the whole sequence, bit for bit. given: makes arrays of the
+    Program's names and shapes from what `step` is given; default: these themselves.
 
     Examples:
         >>> session = Stream(program)
@@ -28,8 +29,8 @@ class Stream:
         >>> session.reset()
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, given: Callable[[Any], NetworkInput] | None = None) -> None:
+        self.program, self._given = program, given
         reach: dict[str, int] = {}
         for node in program.nodes:
             for source in node.operands:
@@ -59,6 +60,7 @@ class Stream:
 
     def step_all(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
         """Step as `step` does, with every Output node's array by name."""
+        x = x if self._given is None else self._given(x)
         single = {name: a[None] for name, a in x.items()} if isinstance(x, Mapping) else np.asarray(x)[None]
         arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
         self._begin(len(next(iter(arrays.values()))))

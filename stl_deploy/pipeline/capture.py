@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
-from stl_deploy._util.arrays import as_array
+from stl_deploy._util.arrays import as_array, require_held_by_float32
 from stl_deploy._util.files import leading
 from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.units import counted
@@ -25,6 +25,7 @@ from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
+from stl_deploy.pipeline.input_types import own_types, require_same_in_own_types, require_whole
 from stl_deploy.pipeline.network_input import swapped
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
@@ -52,7 +53,7 @@ from stl_deploy.pipeline.time_axis import (
     varied,
 )
 from stl_deploy.tracing import Call, Time, Traced, trace
-from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, holds_input, type_warnings
+from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_warnings
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.remedies import version_warnings
@@ -89,7 +90,7 @@ def capture(
     Args:
         model: Any torch module on the CPU. It runs in eval mode; its mode, state and gradients are restored.
         x: A real batch, in the form that ``time`` names. For a forward of several inputs: a tuple of such batches, or
-            a dict by argument or key; the graph then has an input for each, and its verbs take a dict.
+            a dict by argument or key; the graph then has an input for each, and its verbs take either.
         time: ``first``: forward takes ``[T, B, *shape]``; ``second``: ``[B, T, *shape]``; ``step``: x is
             ``[T, B, *shape]`` and forward takes one step ``[B, *shape]`` at a time, keeping its state; ``inside``:
             forward takes ``[B, *shape]`` and loops over time itself.
@@ -135,7 +136,8 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
             require_repeatable(model, few, permuted(few, 7), call)
         raise as_asked(error, model, batch, call) from error
     require_repeatable(model, few, permuted(few, 7), call)
-    _require_whole(traced, batch)
+    require_whole(traced, batch)
+    require_same_in_own_types(model, x, batch, few, call)
     if isinstance(model, Packed):
         traced.graph, model.parts = split_input(traced.graph, model.parts)
     stage("folding")
@@ -184,8 +186,9 @@ class Captured:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of several inputs, in the module's order."""
-        return tuple(part.name for part in self.model.parts) if isinstance(self.model, Packed) else ()
+        """Names of several inputs, in the order of forward's arguments; empty for those of one dict, without order."""
+        several = self.model if isinstance(self.model, Packed) and self.model.how != "mapping" else None
+        return () if several is None else tuple(part.name for part in several.parts)
 
     def as_graph_input(self, batch: Any) -> Any:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``, or a dict of several."""
@@ -197,6 +200,15 @@ class Captured:
         if not isinstance(self.model, Packed):
             return dict(x)
         return given_each(self.model.parts, x, self.time, self.traced.length, self.folded.arranged)
+
+    def given_step(self, x: NetworkInput) -> NetworkInput:
+        """One step of the module's input, ``[B, *shape]``, or of several by name, as the graph's."""
+        if not isinstance(x, Mapping):
+            return self.arranged(x[None])[0]
+        steps: Mapping[str, NDArray[Any]] = {name: array[None] for name, array in x.items()}
+        if isinstance(self.model, Packed):
+            steps = given_each(self.model.parts, steps, "first", 1, self.folded.arranged)
+        return {name: array[0] for name, array in steps.items()}
 
     def given(self, x: NDArray[Any]) -> NDArray[Any]:
         """Input as the module takes it, or its steps in the graph's order of axes, as the graph's ``[T, B, *shape]``.
@@ -242,10 +254,8 @@ class Captured:
 
 
 def _tensor(x: Any) -> Tensor:
-    tensor = x if isinstance(x, Tensor) else torch.as_tensor(as_array(x))
-    if tensor.is_complex():
-        raise CaptureError("x is complex; expected real numbers")
-    return tensor.detach().cpu() if tensor.is_floating_point() else tensor.cpu().float()
+    tensor = own_types(x)
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
@@ -263,6 +273,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     least = 2 if call.time == "inside" else 3
     if tensor.dim() < (1 if call.time == "inside" else 2):
         raise CaptureError(f"x: expected at least {least} axes with time={call.time!r}; found {list(tensor.shape)}")
+    require_held_by_float32(as_array(own_types(x)), "x")
     if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in model.parameters()):
         tensor = tensor.float()
     if not bool(torch.isfinite(tensor).all()):
@@ -308,22 +319,6 @@ def _at_least_two(x: Tensor, call: Call) -> Tensor:
     """Duplicate a single sample: a batch axis of size 1 looks like a channel axis of size 1."""
     axis = batch_axis(call)
     return x if x.shape[axis] > 1 else torch.cat([x, x], axis)
-
-
-def _require_whole(traced: Traced, x: Tensor) -> None:
-    """Raise CaptureError where the model makes integers or bools of an input that is none; a graph does not."""
-    for signal in traced.steps.signals:
-        dtype = signal.node.dtype
-        if signal.node.name != "_to_copy" or dtype.is_floating_point or not holds_input(signal):
-            continue
-        kept = x.to(dtype).to(x.dtype) == x
-        if not bool(kept.all()):
-            kind = str(dtype).removeprefix("torch.")
-            raise CaptureError(
-                f"the model makes its input {kind}, which changes x; a graph takes numbers as they are: give x as what "
-                "it is made, or compare it with a number, (x > 0.5).float()",
-                line=signal.node.place.line,
-            )
 
 
 def _fold(traced: Traced) -> FoldedLayers:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stl_deploy._util.arrays import as_array, require_held_by_float32
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Program, Reshape, Shape
 from stl_deploy.graph.segments import ordered
@@ -24,12 +25,16 @@ from stl_deploy.tracing import Time
 
 @dataclass(frozen=True)
 class Part:
-    """One of a module's inputs. name: the argument's or the key; node: the graph's; start: among all features."""
+    """One of a module's inputs. name: the argument's or the key; node: the graph's; start: among all features.
+
+    dtype: as it was given.
+    """
 
     name: str
     node: str
     shape: Shape
     start: int
+    dtype: torch.dtype = torch.float32
 
     @property
     def stop(self) -> int:
@@ -47,6 +52,7 @@ class Packed(nn.Module):
         super().__init__()
         self._orig_mod = model  # names of modules leave this one out, as they do torch.compile's
         self.parts, self.how, self.leading = tuple(parts), how, leading
+        self.in_own_types = False
         signature = _signature(model)
         arguments = [] if signature is None else list(signature.parameters.values())
         taken = {part.name for part in parts} if how == "named" else set()
@@ -63,6 +69,8 @@ class Packed(nn.Module):
     def _called(self, x: Tensor, passed: Mapping[str, Any]) -> Any:
         lead = x.shape[: self.leading]
         each = {part.name: x[..., part.start : part.stop].reshape(*lead, *part.shape) for part in self.parts}
+        if self.in_own_types:
+            each = {part.name: each[part.name].to(part.dtype) for part in self.parts}
         if self.how == "mapping":
             return self._orig_mod(each, **passed)
         if self.how == "named":
@@ -76,17 +84,23 @@ def pack(model: nn.Module, x: Any, time: Time) -> tuple[nn.Module, Any]:
     x: a tuple of tensors, in the order of forward's arguments, or a dict by argument, or the one dict that forward
     takes. Raises CaptureError for inputs of different numbers of steps or samples, or names that no node can have.
     """
-    needed, arguments = _arguments(model)
-    tensors = _tensors(x, len(needed))
-    if tensors is None or not isinstance(model, nn.Module):
-        return model, x
+    needed, arguments, most = _arguments(model)
+    if isinstance(x, Mapping) and set(x) <= set(arguments):
+        x = {name: x[name] for name in arguments if name in x}  # as a tuple of them would be read
     leading = 1 if time == "inside" else 2
+    given = _tensors(x, len(needed), most, arguments, leading)
+    if given is None or not isinstance(model, nn.Module):
+        return model, x
     if isinstance(x, Mapping):
         names = [str(name) for name in x]
         how = "named" if set(names) <= set(arguments) else "mapping"
     else:
-        enough = len(arguments) >= len(tensors)
-        names, how = arguments[: len(tensors)] if enough else [f"x{i}" for i in range(len(tensors))], "each"
+        enough = len(arguments) >= len(given)
+        names, how = arguments[: len(given)] if enough else [f"x{i}" for i in range(len(given))], "each"
+    for name, tensor in zip(names, given, strict=True):
+        if tensor.numel():
+            require_held_by_float32(as_array(tensor), f"inputs: '{name}'")
+    tensors = [tensor if tensor.is_floating_point() else tensor.float() for tensor in given]
     _require_taken(model, names, how)
     for name, tensor in zip(names, tensors, strict=True):
         if not name.isidentifier():
@@ -98,7 +112,8 @@ def pack(model: nn.Module, x: Any, time: Time) -> tuple[nn.Module, Any]:
             )
     shapes = [tuple(tensor.shape[leading:]) for tensor in tensors]
     starts = [0, *accumulate(prod(shape) for shape in shapes)]
-    parts = [Part(name, name, shape, start) for name, shape, start in zip(names, shapes, starts, strict=False)]
+    types = [tensor.dtype for tensor in given]
+    parts = [Part(name, name, *of) for name, *of in zip(names, shapes, starts, types, strict=False)]
     lead = tensors[0].shape[:leading]
     joined = torch.cat([tensor.reshape(*lead, -1) for tensor in tensors], -1)
     return Packed(model, parts, how, 1 if time in ("inside", "step") else 2), joined
@@ -111,12 +126,13 @@ def _signature(model: Any) -> inspect.Signature | None:
         return None
 
 
-def _arguments(model: Any) -> tuple[list[str], list[str]]:
-    """Return the names of the arguments that forward needs, and of all that it takes by name."""
+def _arguments(model: Any) -> tuple[list[str], list[str], int]:
+    """Return names of arguments that forward needs, of all that it takes by name, and how many it takes by place."""
     signature = _signature(model)
     parameters = () if signature is None else signature.parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return [p.name for p in named if p.default is p.empty], [p.name for p in named]
+    most = 2**30 if len(named) < len(parameters) or signature is None else len(named)
+    return [p.name for p in named if p.default is p.empty], [p.name for p in named], most
 
 
 def _require_taken(model: nn.Module, names: Sequence[str], how: str) -> None:
@@ -137,8 +153,12 @@ def _require_taken(model: nn.Module, names: Sequence[str], how: str) -> None:
         ) from None
 
 
-def _tensors(x: Any, arguments: int) -> list[Tensor] | None:
-    """Return several inputs as tensors; None for one, which a list of its steps is, too."""
+def _tensors(x: Any, needed: int, most: int, arguments: Sequence[str], leading: int) -> list[Tensor] | None:
+    """Return several inputs as tensors; None for one, which a list of its steps is, too.
+
+    Arrays of one shape in a list are inputs if forward needs as many, and steps if it takes fewer (as in a tuple).
+    Raises CaptureError where they may be either.
+    """
     if not isinstance(x, Mapping | tuple | list) or not len(x):
         return None
     parts = list(x.values()) if isinstance(x, Mapping) else list(x)
@@ -147,12 +167,19 @@ def _tensors(x: Any, arguments: int) -> list[Tensor] | None:
             raise CaptureError("inputs: expected a tensor or array for each name; found other values")
         return None
     tensors = [part.detach().cpu() if isinstance(part, Tensor) else torch.as_tensor(part) for part in parts]
+    count = len(tensors)
     alike = len({tuple(tensor.shape) for tensor in tensors}) == 1
-    if not isinstance(x, Mapping) and alike and (len(tensors) == 1 or len(tensors) not in (2, arguments)):
-        return None
+    if not isinstance(x, Mapping) and alike:
+        if count == 1 or (count > most and (isinstance(x, list) or count != 2)):
+            return None
+        if isinstance(x, list) and (count != needed or tensors[0].dim() <= leading):
+            raise CaptureError(
+                f"x is a list of {count} arrays of one shape, which may be {count} steps or inputs of "
+                f"forward({', '.join(arguments)}); give steps as one array, torch.stack(x), or inputs as a tuple"
+            )
     if any(tensor.is_complex() for tensor in tensors):
         raise CaptureError("inputs: expected real numbers; found complex ones")
-    return [tensor if tensor.is_floating_point() else tensor.float() for tensor in tensors]
+    return tensors
 
 
 def graph_input(model: nn.Module, folded: FoldedLayers, x: NDArray[Any]) -> Any:

@@ -366,8 +366,11 @@ class SpikingGraph:
         return QuantisedModule(self, given)
 
     def stream(self) -> Stream:
-        """Return a step-by-step session: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest."""
-        return Stream(self.program)
+        """Return a step-by-step session: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest.
+
+        Of several inputs a tuple or dict, as `simulate` takes them.
+        """
+        return Stream(self.program, self._given_step)
 
     def evaluate(
         self,
@@ -404,14 +407,29 @@ class SpikingGraph:
 
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
-        names = [node.name for node in self.program.inputs]
-        if isinstance(x, tuple | list) and len(x) == len(names) > 1:
-            x = dict(zip(names if self.original is None else self.original.names, x, strict=True))
-        arrays = {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
+        arrays = self._named(x)
         warn_of_images(self.program, arrays, stacklevel=5)
         if self.original is None:
             return arrays
         return self.original.given_each(arrays) if isinstance(arrays, Mapping) else self.original.given(arrays)
+
+    def _given_step(self, x: Any) -> NetworkInput:
+        """Return one step's input ``[B, *shape]`` as `_given` does a sequence."""
+        arrays = self._named(x)
+        return arrays if self.original is None else self.original.given_step(arrays)
+
+    def _named(self, x: Any) -> NetworkInput:
+        """Return input as numpy: one array, or several by name; a tuple of them in the module's order."""
+        names = [node.name for node in self.program.inputs]
+        if isinstance(x, tuple | list) and len(x) == len(names) > 1:
+            order = () if self.original is None else self.original.names
+            if not order:
+                raise InputError(
+                    "expected a dict of inputs by name, for the graph knows no order of them; found a "
+                    f"{type(x).__name__}; give {{{', '.join(f'{name!r}: ...' for name in names)}}}"
+                )
+            x = dict(zip(order, x, strict=True))
+        return {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
 
     def _input(self, x: Any, verb: str) -> NetworkInput:
         if x is not None:

@@ -26,21 +26,65 @@ _COUNTS = (7.0, 6.0, 5.0)
 
 
 def explained(error: CaptureError, steps: Steps) -> CaptureError:
-    """Return a refusal that names the refractory counter of a step, if it has one; else the given refusal."""
-    counter = next(_counters(steps), None)
-    if counter is None:
-        return error
-    where = counter.node.place
-    return CaptureError(
-        "a neuron counts steps after its spike and rests meanwhile (a refractory time), in a form that no node has; "
-        "let the counter gate the input, rest = (rest - 1).clamp(min=0); v = beta * v + x * (rest <= 0); "
-        f"s = v > theta; rest = rest + n * s, or a spike raise an adapting threshold (stl.ALIF){in_module(where)}",
-        line=where.line or error.line,
-    )
+    """Return a refusal that names the refractory counter which causes it, if one does; else the given refusal.
+
+    A counter that gates the input as advised causes only refusals of its own lines, another one those of its neuron's.
+    """
+    for state, counter in _counters(steps):
+        neuron = _neuron(steps, state)
+        inside = neuron | counter
+        readers = [s for s in steps.signals if s not in counter and any(r.signal in counter for r in s.reads())]
+        equal = next((s for s in readers if s.node.name in ("eq", "ne")), None)
+        if equal is not None and equal.node.place.line == error.line:
+            where = equal.node.place
+            return CaptureError(
+                f"'{equal.node.name}' compares a refractory counter, which a graph does by order only; let it count "
+                f"down and gate the input by rest <= 0: v = beta * v + x * (rest <= 0){in_module(where)}",
+                line=where.line or error.line,
+            )
+        gates = all(_gates_input(steps, reader, inside) for reader in readers)
+        if error.line in {signal.node.place.line for signal in (counter if gates else inside)}:
+            where = state.node.place
+            return CaptureError(
+                "a neuron counts steps after its spike and rests meanwhile (a refractory time), in a form that no node "
+                "has; let the counter gate the input, rest = (rest - 1).clamp(min=0); "
+                "v = beta * v + x * (rest <= 0); s = v > theta; rest = rest + n * s, or a spike raise an adapting "
+                f"threshold (stl.ALIF){in_module(where)}",
+                line=where.line or error.line,
+            )
+    return error
 
 
-def _counters(steps: Steps) -> Iterator[Signal]:
-    """Yield the state of each counter."""
+def _neuron(steps: Steps, state: Signal) -> set[Signal]:
+    """Return the signals that a counter's state depends on and that depend on it: those of its neuron."""
+    number = {signal: str(i) for i, signal in enumerate(steps.signals)}
+    reads = {number[s]: [number[r.signal] for r in s.reads() if r.signal in number] for s in steps.signals}
+    group = next((g for g in strongly_connected(list(reads), reads) if number.get(state) in g), [])
+    return {steps.signals[int(key)] for key in group}
+
+
+def _gates_input(steps: Steps, reader: Signal, inside: set[Signal]) -> bool:
+    """Return whether a counter's reader compares it by order, to multiply by that what is no signal of its neuron."""
+    if reader.node.name not in COMPARES:
+        return False
+    gates, multiplied = [reader], False
+    while gates:
+        gate = gates.pop()
+        for by in steps.signals:
+            operands = [r.signal for r in by.reads()]
+            if gate not in operands:
+                continue
+            if by.node.name == "_to_copy":
+                gates.append(by)
+            elif by.node.name != "mul" or any(other in inside for other in operands if other is not gate):
+                return False
+            else:
+                multiplied = True
+    return multiplied
+
+
+def _counters(steps: Steps) -> Iterator[tuple[Signal, set[Signal]]]:
+    """Yield the state of each counter, and its signals."""
     inner = [signal for signal in steps.signals if is_elementwise(signal)]
     number = {signal: str(i) for i, signal in enumerate(inner)}
     reads = {
@@ -51,7 +95,7 @@ def _counters(steps: Steps) -> Iterator[Signal]:
         members = {inner[int(key)] for key in group}
         carried = {r.signal for s in members for r in s.reads() if r.lag == 1 and r.signal in members}
         if len(carried) == 1 and _counts(state := carried.pop(), members):
-            yield state
+            yield state, members
 
 
 def _counts(state: Signal, members: set[Signal]) -> bool:

@@ -91,9 +91,7 @@ class Net(nn.Module):
 
 X = torch.rand(8, 3, 5, generator=torch.Generator().manual_seed(0)) * 6
 FORMS = [
-    ignores_input,
     fires_only_at_rest,
-    is_held_at_zero,
     as_norse_does,
     counts_since_the_spike,
     multiplies_a_gate,
@@ -108,6 +106,21 @@ def test_a_counter_is_refused_by_its_line(step: Step) -> None:
     file, line = str(refused.value.line).rsplit(":", 1)
     assert file.endswith("test_refractory.py")
     assert first < int(line) < first + 7
+
+
+@pytest.mark.parametrize("step", [ignores_input, is_held_at_zero])
+def test_a_counter_compared_by_equality_is_refused_as_that(step: Step) -> None:
+    with pytest.raises(CaptureError, match=r"'eq' compares a refractory counter, .* by rest <= 0"):
+        stl.capture(Net(step), X)
+
+
+def test_a_refusal_elsewhere_keeps_its_reason_beside_a_counter_of_the_advised_form() -> None:
+    class Squashed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sigmoid(super().forward(x))
+
+    with pytest.raises(CaptureError, match="'sigmoid' has no form"):
+        stl.capture(Squashed(gates_its_input), X)
 
 
 @pytest.mark.parametrize("step", [gates_its_input, raises_its_threshold])

@@ -1,0 +1,83 @@
+"""Hold a module's results on its input in the types that it was given in against those in float32, as graphs take it.
+
+Integers wrap around, sums of bools are 1 where both are, and float64 keeps what float32 rounds: a module that computes
+so before it makes floats has another graph than on the same values in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stl_deploy._util.arrays import as_array
+from stl_deploy.errors import CaptureError
+from stl_deploy.pipeline.several_inputs import Packed
+from stl_deploy.tracing import Call, Traced
+from stl_deploy.tracing.exact_types import holds_input, require_exact_types
+from stl_deploy.tracing.running import run
+from stl_deploy.tracing.steps import fold_steps
+from stl_deploy.tracing.trace import record_steps
+
+_ROUNDING = 1e-4
+"""Difference that float32's rounding may make, relative to the largest output."""
+
+
+def own_types(x: Any) -> Tensor:
+    """Return input as a tensor on the CPU in its own type; raise CaptureError for complex numbers."""
+    tensor = x.detach().cpu() if isinstance(x, Tensor) else torch.as_tensor(as_array(x))
+    if tensor.is_complex():
+        raise CaptureError("x is complex; expected real numbers")
+    return tensor
+
+
+def require_whole(traced: Traced, x: Tensor) -> None:
+    """Raise CaptureError where the model makes integers or bools of an input that is none; a graph does not."""
+    for signal in traced.steps.signals:
+        dtype = signal.node.dtype
+        if signal.node.name != "_to_copy" or dtype.is_floating_point or not holds_input(signal):
+            continue
+        kept = x.to(dtype).to(x.dtype) == x
+        if not bool(kept.all()):
+            kind = str(dtype).removeprefix("torch.")
+            raise CaptureError(
+                f"the model makes its input {kind}, which changes x; a graph takes numbers as they are: give x as what "
+                "it is made, or compare it with a number, (x > 0.5).float()",
+                line=signal.node.place.line,
+            )
+
+
+def require_same_in_own_types(model: nn.Module, x: Any, batch: Tensor, few: Tensor, call: Call) -> None:
+    """Raise CaptureError if the module computes otherwise on its input's own types than on floats of the same values.
+
+    x: as `capture` takes it, or joined; batch, few: all and the first of its samples in the type that is traced. A
+    module that fails on its input's own types takes floats only.
+    """
+    given = own_types(x)
+    types = {part.dtype for part in model.parts} if isinstance(model, Packed) else {given.dtype}
+    if types <= {batch.dtype, torch.float16, torch.bfloat16}:
+        return
+    if isinstance(model, Packed):
+        model.in_own_types = True
+    try:
+        made = run(model, given, call)
+    except CaptureError:
+        return
+    else:
+        if not all(dtype.is_floating_point for dtype in types):
+            few = few if isinstance(model, Packed) else few.to(given.dtype)
+            require_exact_types(fold_steps(record_steps(model, few, call)[1].nodes))
+    finally:
+        if isinstance(model, Packed):
+            model.in_own_types = False
+    expected = run(model, batch, call)
+    made, expected = made.double(), expected.double()
+    allowed = _ROUNDING * float(expected.abs().max()) if torch.float64 in types and expected.numel() else 0.0
+    differing = int(((made - expected).abs() > allowed).sum())
+    if differing:
+        kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types - {torch.float32}))
+        raise CaptureError(
+            f"the model gives {differing:,} of {made.numel():,} other outputs on x in {kinds} than on the same values "
+            "in float32, in which a graph computes; make the input floats in forward, x = x.float(), before all else"
+        )
