@@ -204,7 +204,8 @@ class Captured:
     def given_step(self, x: NetworkInput) -> NetworkInput:
         """One step of the module's input, ``[B, *shape]``, or of several by name, as the graph's."""
         if not isinstance(x, Mapping):
-            return self.arranged(x[None])[0]
+            arranged: NDArray[Any] = self.arranged(x[None])[0]
+            return arranged
         steps: Mapping[str, NDArray[Any]] = {name: array[None] for name, array in x.items()}
         if isinstance(self.model, Packed):
             steps = given_each(self.model.parts, steps, "first", 1, self.folded.arranged)

@@ -112,8 +112,8 @@ def pack(model: nn.Module, x: Any, time: Time) -> tuple[nn.Module, Any]:
             )
     shapes = [tuple(tensor.shape[leading:]) for tensor in tensors]
     starts = [0, *accumulate(prod(shape) for shape in shapes)]
-    types = [tensor.dtype for tensor in given]
-    parts = [Part(name, name, *of) for name, *of in zip(names, shapes, starts, types, strict=False)]
+    places = zip(names, shapes, starts, given, strict=False)
+    parts = [Part(name, name, shape, start, tensor.dtype) for name, shape, start, tensor in places]
     lead = tensors[0].shape[:leading]
     joined = torch.cat([tensor.reshape(*lead, -1) for tensor in tensors], -1)
     return Packed(model, parts, how, 1 if time in ("inside", "step") else 2), joined

@@ -83,6 +83,10 @@ class Original(Protocol):
         """Return several inputs in the module's form as the graph's own."""
         ...
 
+    def given_step(self, x: NetworkInput) -> NetworkInput:
+        """Return one step of input in the module's form as the graph's own."""
+        ...
+
     def as_graph_input(self, batch: Any) -> Any:
         """Return a batch in the forward's form as the graph's input ``[T, B, *shape]``."""
         ...
