@@ -74,7 +74,8 @@ class Proof:
     inputs included. runs: the runs, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
     the reference run against the module's. steps, samples, time: as which x was read. left_aside: tensors that the
     module returns besides the graph's output, the first of them, because ``output`` named none. states: forward's
-    arguments that got what it returned in the step before.
+    arguments that got what it returned in the step before. before_fold: whether the proof is of the graph before a
+    fold, which changed its numbers or rounded its input.
     """
 
     replay_compared: int
@@ -88,6 +89,7 @@ class Proof:
     left_aside: int = 0
     warnings: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
+    before_fold: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
@@ -116,8 +118,9 @@ class Proof:
         )
         replayed = _count(self.replay_differing, self.replay_compared, " values differ")
         whole = _count(self.end_to_end["differing"], self.end_to_end["compared"])
+        before = "of the graph before fold (evaluate() counts spikes that fold changes): " if self.before_fold else ""
         return (
-            f"replayed: {replayed} ({len(self.runs)} runs); folded, layer by layer: "
+            f"{before}replayed: {replayed} ({len(self.runs)} runs); folded, layer by layer: "
             f"{_count(differing, compared, ' spikes')}; end to end: {whole}{output}\n"
             f"x read as {_READ[self.time]}: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}"
         )

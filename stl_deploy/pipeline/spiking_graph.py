@@ -106,7 +106,7 @@ class SpikingGraph:
     Args:
         graph: A `nir` graph, or a Program for networks that NIR cannot hold.
         dialect: Dialect of a NIR graph; default: the graph's metadata, else ``spec``.
-        proof: Proof of the capture.
+        proof: Proof of the capture; after a fold that changed numbers, of the graph before it.
         readout: Decision over time; default: the graph's metadata.
         original: Module that the graph was captured from.
         sample: Default input ``[T, B, *shape]`` for verification and calibration.
@@ -233,7 +233,11 @@ class SpikingGraph:
         if options.get("delays") == "steps":
             for note in folded.program.metadata.get("delays", ()):
                 warnings.warn(note, stacklevel=3)
-        about: dict[str, Any] = {"proof": self.proof, "original": self.original}
+        proof = self.proof
+        same = chosen.input_grid is None and folded.program.digest() == self.program.digest()
+        if proof is not None and not same:
+            proof = replace(proof, before_fold=True)
+        about: dict[str, Any] = {"proof": proof, "original": self.original}
         return SpikingGraph(folded.program, sample=sample, name=self.name, **about)
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")

@@ -127,6 +127,16 @@ def test_a_folded_one_spikes_alike_on_an_exact_grid() -> None:
     assert folded.check("onnx").targets == {"onnx": "faithful"}
 
 
+def test_the_proof_of_a_folded_graph_says_that_it_is_of_the_graph_before() -> None:
+    net = _captured("conv, pool")
+    assert str(net.proof).startswith("replayed: ")
+    unchanged = net.fold(exact_grid=False)
+    assert (str(unchanged.proof), unchanged.proof.before_fold) == (str(net.proof), False)
+    for folded in (net.fold(), net.fold(input_grid=2), net.fold(input_grid=2).fold()):
+        assert str(folded.proof).startswith("of the graph before fold (evaluate() counts spikes that fold changes): ")
+        assert folded.proof.as_dict()["before_fold"] is True
+
+
 def test_a_program_file_is_read_back(tmp_path: Path) -> None:
     net = _captured("two pools")
     net.export(tmp_path / "net.program")
