@@ -17,6 +17,7 @@ from stl_deploy._util.remedies import option
 from stl_deploy._util.working import stage
 from stl_deploy.config.options import ExportOptions, of_target
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.program import Program
@@ -145,13 +146,24 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
         "schema_version": SCHEMA_VERSION,
         "versions": versions(),
         "threads": _threads(),
-        "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
+        "dialect": _dialect(program),
         "input": program.metadata.get("input"),
         "grid": program.metadata.get("grid"),
         "readout": readout_of(program.metadata).as_dict(),
         **facts,
         "files": {name: file_facts(path) for given in files for name, path in _within(given)},
     }
+
+
+def _dialect(program: Program) -> dict[str, Any] | None:
+    """Return the dialect of the Program's NIR graph; None without such a graph, as NIR cannot hold every Program."""
+    if program.origin is not None:
+        dialect: Dialect = program.origin.dialect
+    elif "dialect" in program.metadata:
+        dialect = metadata_dialect(program.metadata)
+    else:
+        return None
+    return dialect.as_dict() | {"dt": program.dt}
 
 
 def _threads() -> int | None:
