@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy._util.remedies import option
+from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import error_location, one_line, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.runs.checkpoint_file import read_checkpoint
+from stl_deploy.tracing import Time
 
 
 def load_module(source: str, weights: Path | None = None) -> nn.Module:
@@ -80,12 +83,16 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
         ) from error
 
 
-def module_input(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
+def module_input(path: Path, time: Time | None = None) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """Return ``x`` of an npz file for a module's forward, or of several inputs ``x__NAME`` by name.
 
-    Raises InputError if there is none.
+    time: position of time in x, as for `stl_deploy.capture`; None: ``first``, and the caller has no such option.
+    Raises InputError if there is none, or if labels ``y`` contradict the number of samples.
     """
-    arrays = read_npz(path, lambda name: name == "x" or name.startswith("x__"))
+    arrays = read_npz(path, lambda name: name in ("x", "y") or name.startswith("x__"))
+    labels = arrays.pop("y", None)
+    if labels is not None and arrays:
+        _require_samples(path, next(iter(arrays.values())).shape, labels, time)
     named = {name.removeprefix("x__"): array for name, array in arrays.items() if name != "x"}
     if named and "x" in arrays:
         raise InputError(f"{path}: expected one array x, or x__NAME for each input; found both")
@@ -97,6 +104,28 @@ def module_input(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
             "numpy.savez('x.npz', x=x)"
         )
     return arrays["x"]
+
+
+def _require_samples(path: Path, shape: tuple[int, ...], labels: NDArray[Any], time: Time | None) -> None:
+    """Raise InputError if integer labels are not one for each sample of x as its axes are read."""
+    axis = {"second": 0, "inside": 0}.get(time or "first", 1)
+    if labels.dtype.kind not in "iub" or not labels.ndim or len(shape) <= axis or len(labels) == shape[axis]:
+        return
+    read = counted(shape[axis], "sample")
+    remedies = []
+    if time != "inside" and len(shape) > 1:
+        read = f"{counted(shape[1 - axis], 'step')} of {read}"
+        if len(labels) == shape[1 - axis]:
+            other = {"first": "second", "second": "first"}.get(time or "")
+            if other is not None:
+                order = "[B, T, ...]" if other == "second" else "[T, B, ...]"
+                remedies.append(f"if forward takes {order}, give {option('time', other)}")
+            if time != "second":
+                remedies.append("if forward takes [T, B, ...], swap the first two axes of x")
+    raise InputError(
+        f"{path}: 'y': expected one label for each sample (x, {list(shape)}, is read as {read}); found "
+        f"{labels.dtype} {list(labels.shape)}; {'; '.join(remedies) or 'leave y out if it holds no labels'}"
+    )
 
 
 _MOST_BYTES = 2**33

@@ -57,7 +57,7 @@ def capture(
     """
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
-    x = module_input(input_file)
+    x = module_input(input_file, time)
     say.say(f"running {name_in_file(module)[0]}, which is your code")
     model = load_module(module, weights)
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from stl_deploy import verbs
 from stl_deploy.cli.main import main
 from stl_deploy.errors import InputError
-from stl_deploy.runs.user_module import load_module
+from stl_deploy.runs.user_module import load_module, module_input
 
 NET = """
 import torch
@@ -187,6 +187,37 @@ def test_files_without_input_or_weights(files: Path) -> None:
     torch.save([torch.ones(2)], files / "w.pt")
     with pytest.raises(InputError, match=r"w\.pt: expected a state dict of tensors; found a list"):
         load_module(f"{files / 'net.py'}:Net", files / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("time", "labels", "reason"),
+    [
+        (
+            "first",
+            8,
+            r"8 steps of 4 samples\); found int64 \[8\]; if forward takes \[B, T, ...\], give .*second",
+        ),
+        (
+            "second",
+            4,
+            r"4 steps of 8 samples\); found int64 \[4\]; if forward takes \[T, B, ...\], give .*first",
+        ),
+        (
+            "step",
+            8,
+            r"8 steps of 4 samples\); found int64 \[8\]; if forward takes \[T, B, ...\], swap the first",
+        ),
+        ("inside", 4, r"is read as 8 samples\); found int64 \[4\]; leave y out if it holds no labels"),
+    ],
+)
+def test_labels_that_contradict_the_samples_are_refused(files: Path, time: Any, labels: int, reason: str) -> None:
+    x = np.zeros((8, 4, 6), np.float32)
+    np.savez(files / "y.npz", x=x, y=np.zeros(labels, np.int64))
+    with pytest.raises(InputError, match=rf"'y': expected one label for each sample \(x, \[8, 4, 6\], .*{reason}"):
+        verbs.capture(f"{files / 'net.py'}:Net", files / "y.npz", files / "net.nir", time=time)
+    assert not (files / "net.nir").exists()
+    np.savez(files / "y.npz", x=x, y=np.zeros(12 - labels, np.int64))
+    assert module_input(files / "y.npz", time).shape == x.shape
 
 
 def test_weights_of_another_model(files: Path) -> None:
