@@ -67,7 +67,7 @@ RESTATED = "the graph is written anew, flat and canonical: its own nodes cannot 
 def unheld(program: Program, error: CaptureError) -> UnsupportedError:
     """Return why a Program of NIR's own nodes is no NIR graph all the same."""
     name = error.layer or program.nodes[0].name
-    remedy = "or keep it as a .program file, and export that to another target"
+    remedy = "keep it as a .program file, and export that to another target"
     return UnsupportedError(error.reason, node=name, slug="not-in-nir", remedy=remedy)
 
 

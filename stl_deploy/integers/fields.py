@@ -35,6 +35,8 @@ def unread(neuron: Neuron, read: Collection[str]) -> Iterator[str]:
     for field in fields(neuron):
         if field.name in read or field.name in ("name", "shape", "operands"):
             continue
+        if field.name == "cap" and neuron.multi_spike and "multi_spike" not in read:
+            continue  # multi_spike is yielded in its place
         value = getattr(neuron, field.name)
         if not _is_neutral(field.name, value, field.default):
             yield field.name

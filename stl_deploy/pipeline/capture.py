@@ -52,7 +52,7 @@ from stl_deploy.pipeline.time_axis import (
     not_samples,
     varied,
 )
-from stl_deploy.tracing import Call, Time, Traced, trace
+from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
 from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_warnings
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
@@ -110,7 +110,7 @@ def capture(
         >>> net.export("net.onnx")
     """
     with working(f"capturing {type(model).__name__}", progress):
-        net = _captured(model, x, Call(time, reset, output), verify)
+        net = _captured(uncompiled(model), x, Call(time, reset, output), verify)
     for warning in net.proof.warnings if net.proof is not None else ():
         warnings.warn(warning, stacklevel=2)
     return net

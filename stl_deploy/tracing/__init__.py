@@ -6,7 +6,8 @@ each step computes; `steps` finds the one step that repeats; `cores`, `coefficie
 kernels, for comparison with the model.
 """
 
+from stl_deploy.tracing.model_state import uncompiled
 from stl_deploy.tracing.running import Call, Time
 from stl_deploy.tracing.trace import Traced, trace
 
-__all__ = ["Call", "Time", "Traced", "trace"]
+__all__ = ["Call", "Time", "Traced", "trace", "uncompiled"]

@@ -135,7 +135,11 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> tuple[Adap
     starts = [node.tensor for member in members for node in member.before]
     if any(start is None or not _close(start.double(), rest, 2.0**-20) for start in starts):
         back = f"{float(rest.flatten()[0]):g}" if bool((rest == rest.flatten()[0]).all()) else "other values"
-        raise refuse(signal, f"it returns to {back} without spikes, but does not start there; start it there")
+        raise refuse(
+            signal,
+            f"it returns to {back} without spikes, but does not start there; start it there, which changes the "
+            "thresholds of the first steps: check the accuracy again",
+        )
     return Adapting(used, members, torch.ones(()), decay, jump), rest
 
 

@@ -162,6 +162,13 @@ def shake(seed: int) -> None:
     random.seed(seed)
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile wraps, or ``model`` itself; hooks of the wrapper keep it."""
+    while type(model).__module__.startswith("torch._dynamo") and not (model._forward_hooks or model._forward_pre_hooks):
+        model = model._orig_mod  # type: ignore[assignment]
+    return model
+
+
 def names_of(model: nn.Module) -> dict[int, str]:
     """Each module's name by its id, without what torch.compile and DataParallel put into it."""
     named = dict(model.named_modules())

@@ -186,7 +186,10 @@ def test_a_threshold_of_the_last_spike_is_captured_by_its_remedy() -> None:
         (without_memory, r"it reads spikes of earlier steps; let it read a state"),
         (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
         (driven, r"it depends on '\w+', not on its own spikes alone"),
-        (returning, r"it returns to 0.4 without spikes, but does not start there; start it there"),
+        (
+            returning,
+            r"it returns to 0.4 without spikes, but does not start there; start it there, which changes the thre",
+        ),
         (lowered, r"a spike lowers it; let spikes raise it"),
         (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state"),
     ],

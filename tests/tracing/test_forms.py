@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Neuron, Product
+from stl_deploy.tracing import uncompiled
 
 THETA = torch.linspace(0.3, 0.9, 8)
 
@@ -708,3 +709,15 @@ def test_a_wrapped_module_is_the_module(wrap: Callable[[], nn.Module]) -> None:
     if not isinstance(model, torch.jit.ScriptModule):
         names = [node.name.removeprefix("0.") for node in net.program.nodes]
         assert [name for name in names if name.startswith("fc")] == ["fc1", "fc2"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_compiled_module_is_captured_uncompiled() -> None:
+    model, x = Loop(), torch.rand(7, 4, 6) * 2
+    net = stl.capture(torch.compile(model), x)
+    assert net.name == "loop"
+    assert net.original is not None
+    assert net.original.model is model
+    hooked = torch.compile(model)
+    hooked.register_forward_hook(lambda module, inputs, output: output * 3)
+    assert uncompiled(hooked) is hooked

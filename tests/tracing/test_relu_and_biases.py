@@ -112,7 +112,7 @@ def test_targets_without_relus_refuse_by_node(tmp_path: Path) -> None:
         (
             "net.nir",
             "nir",
-            r"bounds currents below, as a ReLU does, for which NIR has no node; or keep it as a \.program file",
+            r"bounds currents below, as a ReLU does, for which NIR has no node; keep it as a \.program file",
         ),
         (
             "c",

@@ -20,6 +20,7 @@ from stl_deploy.exporters.netx.model import export_netx, layer_facts, quantise, 
 from stl_deploy.graph.program import Delay, Neuron, Operand, Program, Scale, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers import scales
+from stl_deploy.integers.fields import unread
 from tests.exporters.netx.programs import Builder, F, conv_net, events
 
 FORMS: tuple[scales.ThresholdForm, ...] = ("folded", "per-neuron", "per-layer")
@@ -269,6 +270,12 @@ def test_what_loihi_cannot_hold_is_refused_by_node(name: str) -> None:
     assert (error.value.node, error.value.slug) == (node, slug)
     assert error.value.remedy
     assert "\n" not in str(error.value)
+
+
+def test_a_cap_of_several_spikes_is_refused_once() -> None:
+    capped = small().lif("a", 1.0, multi_spike=True, cap=4).program().spiking[0]
+    assert list(unread(capped, {"decay", "threshold", "reset", "compare"})) == ["multi_spike"]
+    assert list(unread(replace(capped, multi_spike=False), {"decay", "threshold", "reset", "compare"})) == ["cap"]
 
 
 def test_thresholds_per_pixel_fit_the_array_form() -> None:
