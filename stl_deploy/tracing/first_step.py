@@ -22,7 +22,7 @@ from stl_deploy.tracing.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.steps import DELAYS, Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import is_elementwise
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> Non
             where = signal.node.place
             raise CaptureError(
                 f"'{signal.node.name}'{in_module(where)} differs between step 0 and the steps after; let every "
-                "step do the same",
+                f"step do the same{f' ({DELAYS})' if signal.node.name == 'cat' else ''}",
                 line=where.line,
             )
 

@@ -52,6 +52,13 @@ class Signal:
         return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Ref)]
 
 
+DELAYS = (
+    "delays d of channels i of s [T, B, channels]: torch.stack([F.pad(s[..., i], (0, 0, d, 0))[:T] for i, d in "
+    "enumerate(delays)], -1)"
+)
+"""The form in which delays by channel are captured."""
+
+
 @dataclass
 class Steps:
     """The graph of one step: signals in an order in which each comes after those that it reads without lag.
@@ -138,11 +145,18 @@ class _Folding:
                 "layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
                 line=next((n.place.line for n in reversed(self.outputs) if n.place.line), None),
             )
+        differing, line = reader if a.constant else a, a.place.line or reader.place.line or b.place.line
+        if differing.name == "cat":
+            return CaptureError(
+                f"'{_called(differing)}' joins other parts at some steps than at others; join the same at every step "
+                f"({DELAYS})",
+                line=line,
+            )
         from_numbers = ", and let states start from tensors (torch.zeros_like)" if self.start else ""
         return CaptureError(
-            f"'{_called(reader if a.constant else a)}' does not do the same at every step (a weight, a norm or a "
+            f"'{_called(differing)}' does not do the same at every step (a weight, a norm or a "
             f"branch chosen by the step?); a graph has one step that repeats: use the same at every step{from_numbers}",
-            line=a.place.line or reader.place.line or b.place.line,
+            line=line,
         )
 
     def depth(self, node: Node) -> int | None:

@@ -556,3 +556,28 @@ def test_a_loop_inside_that_is_none(body: Callable[..., Any], reason: str) -> No
 
 def test_an_input_that_is_repeated_over_time_inside() -> None:
     require_same(lambda net, x: net.spikes(x.repeat(T, 1, 1)), torch.rand(B, 6) * 2, time="inside")
+
+
+@pytest.mark.parametrize(
+    ("delays", "reason"),
+    [
+        ((3, 2, 1, 0, 3, 2, 1, 0), "joins other parts at some steps than at others"),
+        ((2, 0, 3, 1, 1, 3, 0, 2), "differs between step 0 and the steps after"),
+    ],
+)
+def test_refused_delays_name_the_form_that_is_captured(delays: tuple[int, ...], reason: str) -> None:
+    def wrote(net: Net, s: Tensor) -> Tensor:
+        delayed = torch.zeros_like(s)
+        for i, d in enumerate(delays):
+            delayed[d:, :, i] = s[: len(s) - d, :, i]
+        return delayed
+
+    def stacked(net: Net, s: Tensor) -> Tensor:
+        return torch.stack([functional.pad(s[..., i], (0, 0, d, 0))[: len(s)] for i, d in enumerate(delays)], -1)
+
+    x = torch.rand(10, B, 6) * 2
+    refused(of_spikes(wrote), rf"'cat' {reason}.*torch.stack\(\[F.pad\(s\[..., i\], \(0, 0, d, 0\)\)", x)
+    net = require_same(of_spikes(stacked), x)
+    torch.manual_seed(0)
+    expected = Net(of_spikes(wrote)).eval()(x).detach().numpy()
+    np.testing.assert_allclose(net.simulate(x.numpy()).y, expected, rtol=1e-5, atol=1e-6)
