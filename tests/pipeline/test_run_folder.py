@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_replaced_unasked(copy: Path) -> None:
     before = {path.name: sha256(path) for path in copy.iterdir() if path.is_file()}
     for call in (verbs.run, verbs.train):
         with pytest.raises(
-            InputError, match=r"holds a finished run; resume=True goes on .* overwrite=True replaces it"
+            InputError, match=r"holds a finished run; resume=True continues it.* overwrite=True replaces it"
         ):
             call(configure("digits", BRIEF), copy)
         with pytest.raises(InputError, match="exclude each other"):
@@ -149,7 +149,7 @@ def test_a_run_cut_off_is_under_way_for_every_reader(
         verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
     monkeypatch.undo()
     assert not (copy / "verify.json").exists()
-    with pytest.raises(InputError, match="holds a run that has not ended; resume=True goes on"):
+    with pytest.raises(InputError, match="holds a run that has not ended; resume=True continues it"):
         verbs.run(configure("digits", SMALL), copy)
     for call in (lambda: verbs.energy(copy, None), lambda: verbs.verify(copy, [run_dir / "net.onnx"], lava=False)):
         with pytest.raises(InputError, match="under way or was cut off"):

@@ -51,6 +51,12 @@ def _module_file(room: Room) -> str:
     return f"{room.folder / 'model.py'}:net"
 
 
+def _labelled(room: Room, time: Any) -> Any:
+    path = room.folder / "labelled.npz"
+    np.savez(path, x=(IMAGES > 127).astype(np.float32), y=LABELS)
+    return verbs.capture(_module_file(room), path, room.new("labelled").with_suffix(".nir"), time=time)
+
+
 def _between_steps() -> stl.SpikingGraph:
     return stl.capture(InterpolatedSpikes(), torch.bernoulli(torch.full((10, 3, 5), 0.5)))
 
@@ -227,6 +233,13 @@ REMEDIES = (
         "expected input_file='X.npz'",
         "expected --input X.npz",
         lambda room: verbs.check_untrained(_module_file(room), input_file=room.input),
+    ),
+    Remedy(
+        "runs/user_module.py:_require_samples",
+        lambda room: _labelled(room, "second"),
+        "if forward takes [T, B, ...], give time='first'",
+        "if forward takes [T, B, ...], give --time first",
+        lambda room: _labelled(room, "first"),
     ),
     Remedy(
         "verbs/checking.py:check",

@@ -343,7 +343,7 @@ TOOLS = (
         lambda room: _on_integers(room, _own_file(room, "late.net", _late(room))),
     ),
     Remedy(
-        "exporters/witnesses/sanafe.py:check",
+        "exporters/witnesses/target.py:check",
         lambda room: SanaFe(None, NetxOptions()).check(_decaying()),  # type: ignore[arg-type]
         "use backend='loihi'",
         "use --backend loihi",
