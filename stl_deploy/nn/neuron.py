@@ -42,8 +42,12 @@ class LI(Population):
     """Leaky integrators that do not spike, ``[T, B, *shape]`` currents in, potentials out: v[t] = β·v[t−1] + x[t].
 
     Args:
-        shape, stateful, synapse_decay, decay_form: See `Population`.
-        decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer.
+        shape: Of a sample, as for `Population`.
+        decay: β in [0, 1].
+        learn_decay: Learn a, one per layer, of β = σ(a).
+        stateful: Take one step a call and keep the state, as for `Population`.
+        synapse_decay: Of the synaptic current, as for `Population`.
+        decay_form: As for `Population`.
 
     Raises:
         InputError: For a β out of range.
