@@ -19,9 +19,8 @@ from stl_deploy.energy.chips.step_times import step_time_notes
 from stl_deploy.energy.context import Context, ContextKeywords
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
-from stl_deploy.energy.counts.neurobench import neurobench_fields
 from stl_deploy.energy.counts.neuron_ops import layer_ops
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, neurobench_fields
 from stl_deploy.energy.counts.samples import Samples
 from stl_deploy.energy.counts.stream import count_stream, split
 from stl_deploy.energy.counts.traffic import placement_json, traffic

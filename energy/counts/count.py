@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, feeders, how_many
 from stl_deploy.energy.counts.coding import Op, op_of, origin_of, product_op
-from stl_deploy.energy.counts.fold_pool import fold_pools
 from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.samples import MEASURES, Samples
 from stl_deploy.energy.counts.taps import (
@@ -27,6 +26,7 @@ from stl_deploy.energy.counts.taps import (
     dense_macs,
     fan_out,
     fan_out_nonzero,
+    fold_pools,
     input_shape,
     max_compares,
     nominal_macs,

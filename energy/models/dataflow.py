@@ -30,8 +30,7 @@ from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
-from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
-from stl_deploy.energy.prices.price_list import Price, PriceList
+from stl_deploy.energy.prices.price_list import Price, PriceList, requantisation, requantises, shift, state_multiply
 from stl_deploy.graph.program import Neuron, Program
 from stl_deploy.graph.segments import looped
 

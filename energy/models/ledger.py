@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from stl_deploy.energy.prices.price_list import Price, PriceList, Range
-from stl_deploy.energy.prices.sram import word_access
+from stl_deploy.energy.prices.price_list import Price, PriceList, Range, word_access
 
 
 @dataclass(frozen=True)

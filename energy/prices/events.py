@@ -12,8 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from stl_deploy.energy.counts.fold_pool import fold_pools
 from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.taps import fold_pools
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller

@@ -12,8 +12,7 @@ from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller, Priced
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
-from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
-from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.price_list import PriceList, requantisation, requantises, shift, state_multiply
 from stl_deploy.graph.program import Neuron, Program, is_spike_max_pool
 
 _HOST = "host and input/output"

@@ -25,7 +25,8 @@ A price may have a published standard deviation ``sigma`` in its own unit. Lists
 - ``application``: power and energy of a whole task; no price per count.
 
 **Widths**: ``weight_bits`` and ``accumulator_bits`` (default 32) of the priced operands determine the bits of a memory
-access. ``numbers`` is ``integer`` (default) or ``float``. Memories above ``on_chip_bytes`` (default 1 MiB) are DRAM.
+access, and the prices of state multiplies and shifts that a list leaves out. ``numbers`` is ``integer`` (default) or
+``float``. Memories above ``on_chip_bytes`` (default 1 MiB) are DRAM.
 """
 
 from __future__ import annotations
@@ -141,3 +142,80 @@ class PriceList:
                 for term, price in self.terms.items()
             },
         }
+
+
+def state_multiply(prices: PriceList) -> Price:
+    """Return the price of a multiply of accumulator width: the list's ``mul_state``, else ``mul`` at equal widths.
+
+    Without either: between r and r² times the list's multiply, r the ratio of the widths (an array multiplier grows
+    with the product of its operands' widths).
+    """
+    if "mul_state" in prices.terms:
+        return prices.terms["mul_state"]
+    narrow = prices.terms["mul"]
+    wider = prices.accumulator_bits / prices.weight_bits
+    if wider <= 1 or prices.numbers == "float":
+        return narrow
+    return Price(narrow.low * wider, narrow.high * wider**2, narrow.unit, f"{wider:g} to {wider**2:g} times 'mul'")
+
+
+def shift(prices: PriceList) -> Price:
+    """Return the price of a shift by a constant: the list's ``shift``, else from nothing (wiring) to an add."""
+    add = prices.terms["add"]
+    return prices.terms.get("shift", Price(0.0, add.high, add.unit, "from wiring to an add"))
+
+
+def requantises(prices: PriceList) -> bool:
+    """Return whether an activation is stored narrower than it is summed: integers with a wider accumulator."""
+    return prices.numbers == "integer" and prices.accumulator_bits > prices.weight_bits
+
+
+def requantisation(prices: PriceList) -> Price:
+    """Charge one activation from accumulator to activation width: a multiply on the accumulator, a shift and a clip."""
+    parts = state_multiply(prices), shift(prices), prices.terms["add"]
+    low, high = sum(part.low for part in parts), sum(part.high for part in parts)
+    return Price(low, high, parts[0].unit, "multiply, shift and clip")
+
+
+_POINTS = (("sram_8KB", 8 * 1024), ("sram_32KB", 32 * 1024), ("sram_1MB", 1024 * 1024))
+_DRAM = ("dram", "dram_ddr")
+WORD_BITS = 64
+
+
+def has_memory(prices: PriceList) -> bool:
+    """Return whether a list prices everything that the models with memory need."""
+    needed = {"mac", "ac", "mul", "add", *(term for term, _ in _POINTS)}
+    return needed <= set(prices.terms) and not prices.terms.keys().isdisjoint(_DRAM)
+
+
+def access(prices: PriceList, size: int, on_chip: float = 1.0) -> Range:
+    """Return joules of one 64-bit access to a memory of ``size`` bytes: a share ``on_chip``, the rest in DRAM.
+
+    No more of it is on chip than the list's ``on_chip_bytes``.
+    """
+    share = min(on_chip, prices.on_chip_bytes / max(size, 1))
+    low, high = sram_access(prices, min(size, prices.on_chip_bytes))
+    dram = next(prices.terms[term] for term in _DRAM if term in prices.terms)
+    return share * low + (1 - share) * dram.low, share * high + (1 - share) * dram.high
+
+
+def sram_access(prices: PriceList, size: int) -> Range:
+    """Return joules of one 64-bit access to an SRAM of ``size`` bytes, low to high.
+
+    Linear between 0 bytes at 0 J and the list's 8 KB, 32 KB and 1 MB (Lemaire et al. 2022, section 3);
+    between 1 MB and a list's larger ``on_chip_bytes`` the last slope goes on.
+    """
+    upper = next((i for i, (_, at) in enumerate(_POINTS) if size <= at), len(_POINTS) - 1)
+    left, low, high = 0, 0.0, 0.0
+    if upper:
+        term, left = _POINTS[upper - 1]
+        low, high = prices.terms[term].low, prices.terms[term].high
+    term, right = _POINTS[upper]
+    share = (size - left) / (right - left)
+    return low + share * (prices.terms[term].low - low), high + share * (prices.terms[term].high - high)
+
+
+def word_access(prices: PriceList, bits: int, size: int, on_chip: float = 1.0) -> Range:
+    """Return joules to move one word of ``bits``, with words packed into 64-bit accesses."""
+    low, high = access(prices, size, on_chip)
+    return low * bits / WORD_BITS, high * bits / WORD_BITS

@@ -19,8 +19,7 @@ from stl_deploy.energy.models.lemaire import snn as lemaire_snn
 from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.comparison import Comparison
-from stl_deploy.energy.prices.price_list import middle
-from stl_deploy.energy.prices.sram import access, word_access
+from stl_deploy.energy.prices.price_list import access, middle, word_access
 from stl_deploy.graph.program import Neuron, Operand, Program, Scale
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start

@@ -13,7 +13,7 @@ from stl_deploy.energy import EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.energy.models.break_even import crossing
 from stl_deploy.energy.prices.events import event_bill
-from stl_deploy.energy.prices.operations import state_multiply
+from stl_deploy.energy.prices.price_list import state_multiply
 from stl_deploy.graph.program import Adaptation, Neuron, Operand, Program, Scale, Synapse
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start

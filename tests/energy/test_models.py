@@ -12,7 +12,7 @@ from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.models.layout import activation_bits
 from stl_deploy.energy.models.ledger import Item, total
 from stl_deploy.energy.models.ratios import Ratio
-from stl_deploy.energy.prices.sram import sram_access, word_access
+from stl_deploy.energy.prices.price_list import sram_access, word_access
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx

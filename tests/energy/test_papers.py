@@ -20,8 +20,7 @@ from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.layout import activation_bits
 from stl_deploy.energy.models.ledger import Item, total
 from stl_deploy.energy.models.what_if import scaled
-from stl_deploy.energy.prices.price_list import Price, PriceList
-from stl_deploy.energy.prices.sram import sram_access, word_access
+from stl_deploy.energy.prices.price_list import Price, PriceList, sram_access, word_access
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, program, start
