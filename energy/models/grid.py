@@ -17,8 +17,7 @@ from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList, Range, middle
-from stl_deploy.energy.prices.sram import has_memory
+from stl_deploy.energy.prices.price_list import PriceList, Range, has_memory, middle
 from stl_deploy.graph.program import Program
 
 GRID_PRICES = ("horowitz45_fp32", "horowitz45_int8_acc32", "jouppi7_fp32", "jouppi7_int8_acc32")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.exporters.witnesses.xylosim import XyloSim
+from stl_deploy.exporters.witnesses.target import XyloSim
 from stl_deploy.exporters.xylo.network import evolve, load, whole_counts
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.exporters.xylo.simulate import ChipRun, simulate

@@ -21,12 +21,11 @@ import numpy as np
 
 from stl_deploy._util import system
 from stl_deploy._util.files import cache_dir, read_json, write_json
-from stl_deploy._util.remedies import remedy
+from stl_deploy._util.remedies import named, remedy
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import folder_bytes
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.lava.pythons import find_python, python_version
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.layers import DenseLayer, InputLayer, NetxFile
 from stl_deploy.integers.net import IntegerNeuron
@@ -267,3 +266,63 @@ def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
         spikes = run_worker(python, path, np.ones((4, 1, 1), np.int32), deadline=deadline)
     if not np.array_equal(spikes.get("layer1", np.zeros(0)).reshape(-1, 3), EXPECTED):
         raise ToolError("Lava ran the check network and gave other spikes than expected; reinstall it")
+
+
+Version = tuple[int, int]
+
+
+def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path:
+    """Return the first fitting Python: ``chosen``, $STL_DEPLOY_PYTHON<version>, PATH, pyenv's versions, uv's.
+
+    Raises ToolError if ``chosen`` (or the variable's) is not one, or none is found. tool: name in messages.
+    """
+    dotted = f"{version[0]}.{version[1]}"
+    variable = f"STL_DEPLOY_PYTHON{version[0]}{version[1]}"
+    named_there = os.environ.get(variable)
+    there = Path(os.path.expanduser(named_there)) if named_there else None
+    for path, where in ((chosen, named("python")), (there, variable)):
+        if path is not None:
+            seen = python_version(path)
+            if seen != version:
+                described = f"Python {seen[0]}.{seen[1]}" if seen else "no Python"
+                raise ToolError(f"{path} ({where}): expected Python {dotted} for {tool}; found {described}")
+            return path
+    for candidate in _candidates(dotted):
+        if python_version(candidate) == version:
+            return candidate
+    raise ToolError(
+        f"no Python {dotted} found on PATH, under pyenv or uv; install one (pyenv install {dotted}, or uv python "
+        f"install {dotted}) or name it with {named('python')} or {variable}"
+    )
+
+
+def python_version(python: Path) -> Version | None:
+    """Return (major, minor) of an interpreter, or None if it is none."""
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", "import sys; print(*sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        major, minor = done.stdout.split()
+        return int(major), int(minor)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+
+
+def _candidates(dotted: str) -> Iterator[Path]:
+    for name in (f"python{dotted}", "python3", "python"):
+        path = shutil.which(name)
+        if path:
+            yield Path(path)
+    pyenv = Path(os.path.expanduser(os.environ.get("PYENV_ROOT") or "~/.pyenv"))
+    yield from sorted(pyenv.glob(f"versions/{dotted}.*/bin/python"), reverse=True)
+    uv = shutil.which("uv")
+    if uv:
+        try:
+            done = subprocess.run([uv, "python", "find", dotted], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return
+        if done.returncode == 0 and done.stdout.strip():
+            yield Path(done.stdout.strip())

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
-from stl_deploy.exporters.netx.accumulator import range_warnings, wide_findings, wide_layers
 from stl_deploy.exporters.netx.chain import read_chain, refusals
-from stl_deploy.exporters.netx.chip_check import check_chip, rounded_if_held
+from stl_deploy.exporters.netx.chip_check import check_chip, range_warnings, rounded_if_held, wide_findings, wide_layers
 from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx

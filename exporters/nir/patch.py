@@ -1,12 +1,13 @@
 """Write a Program as a NIR graph: patch the graph that it was read from, or write its nodes anew.
 
 A patch keeps foreign metadata, nested graphs, time constants and the dialect. Where nodes or edges changed beyond what
-the graph's own nodes hold, the graph is written anew.
+the graph's own nodes hold, the graph is written anew. Nodes are found and replaced by their Program's names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -15,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.edit import find, with_fields, with_metadata, with_node, without_nodes
-from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
 from stl_deploy.exporters.nir.write import Written, node_of, write_anew
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Origin, Program
 from stl_deploy.passes.base import bypassed
@@ -167,3 +167,53 @@ def _thresholds(held: Any, before: Neuron, after: Neuron) -> dict[str, Any]:
         if value is not None and np.any(value):
             fields_changed[name] = (np.asarray(value, np.float64) / divisor_of(before)[0]).astype(np.float32)
     return fields_changed
+
+
+def with_metadata(graph: nir.NIRGraph, own: Mapping[str, Any]) -> nir.NIRGraph:
+    """Return the same graph with our metadata replaced; nodes are shared."""
+    metadata = {**graph.metadata, METADATA_KEY: dict(own)}
+    return nir.NIRGraph(graph.nodes, graph.edges, metadata=metadata, type_check=False)
+
+
+def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -> nir.NIRGraph:
+    """Return a graph with other fields in the named nodes (``inner.node`` inside graphs); the rest is shared."""
+    nodes = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, nir.NIRGraph):
+            below = {key.removeprefix(f"{name}."): v for key, v in changes.items() if key.startswith(f"{name}.")}
+            nodes[name] = with_fields(node, below) if below else node
+        elif name in changes:
+            nodes[name] = copy.copy(node)
+            for field, value in changes[name].items():
+                setattr(nodes[name], field, value)
+        else:
+            nodes[name] = node
+    return nir.NIRGraph(nodes, graph.edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def with_node(graph: nir.NIRGraph, name: str, node: nir.NIRNode) -> nir.NIRGraph:
+    """Return the graph with one of its nodes replaced."""
+    return nir.NIRGraph({**graph.nodes, name: node}, graph.edges, metadata=graph.metadata, type_check=False)
+
+
+def without_nodes(graph: nir.NIRGraph, names: Collection[str]) -> nir.NIRGraph:
+    """Return the graph without these nodes, each of one source; their readers read that source."""
+    before = {end: start for start, end in graph.edges if end in names}
+
+    def source(name: str) -> str:
+        while name in before:
+            name = before[name]
+        return name
+
+    nodes = {name: node for name, node in graph.nodes.items() if name not in names}
+    edges = [(source(start), end) for start, end in graph.edges if end not in names]
+    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)
+
+
+def find(graph: nir.NIRGraph, name: str) -> nir.NIRNode:
+    """Return the node of that name, ``inner.node`` inside graphs."""
+    if name in graph.nodes:
+        return graph.nodes[name]
+    parts = (key for key, node in graph.nodes.items() if isinstance(node, nir.NIRGraph))
+    outer = next(key for key in parts if name.startswith(f"{key}."))
+    return find(graph.nodes[outer], name.removeprefix(f"{outer}."))

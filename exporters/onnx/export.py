@@ -1,4 +1,4 @@
-"""Export a Program to ONNX.
+"""Export a Program to ONNX: one step, or all of them in one call (neurons and loops in a Scan over time).
 
 Opset 18 and IR 8 (ONNX 1.13): the oldest that have every operator used in its present form (GreaterOrEqual on
 floats, Shape of some axes, Clip and Scan without their early quirks), so ONNX Runtime from 1.14 on, its web build and
@@ -7,25 +7,34 @@ most converters take the file. Nothing later than 18 is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
+from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
 from stl_deploy.exporters.onnx.planes import to_planes
 from stl_deploy.exporters.onnx.scope import Dims, Scope, floats
-from stl_deploy.exporters.onnx.sequence import sequence_nodes
-from stl_deploy.exporters.onnx.states import States
-from stl_deploy.exporters.onnx.step import step_nodes
+from stl_deploy.exporters.onnx.states import State, States, choose, shift
+from stl_deploy.exporters.onnx.step import step_nodes, together
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES, write_model
-from stl_deploy.graph.program import Node, Program
+from stl_deploy.exporters.onnx.synapses import memoryless
+from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Operand, Program
+from stl_deploy.graph.segments import is_loop, segments
 
 OPSET = 18
+
+
 IR_VERSION = 8
+
+
+MOST_SCANS = 256
+"""With more, one Scan takes all nodes: checking and loading a model takes time in proportion to its Scans squared."""
 
 
 def export_onnx(
@@ -120,3 +129,137 @@ def _between(
     shown = (node for node in nodes if node.name in values)
     shapes = {values[node.name]: node.shape for node in shown if values[node.name] not in declared}
     return [floats(name, (*lead, *shape)) for name, shape in shapes.items()]
+
+
+def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> dict[str, str]:
+    """Add ``program`` over a whole sequence; return the name of each node's output ``[T, B, *shape]``.
+
+    names: how outputs shall be called, for inputs, spikes and Output nodes.
+    """
+    lead = scope.op("Shape", [names[program.inputs[0].name]], "steps_and_batch", start=0, end=2)
+    builder = _Sequence(scope, names, lead)
+    parts = segments(program)
+    if sum(map(_is_scan, parts)) > MOST_SCANS:
+        for node in program.inputs:
+            builder.feed_forward(node)
+        builder.loop([node for node in program.nodes if not isinstance(node, Input)], program, keeps_small=True)
+        return builder.values
+    for segment in parts:
+        if is_loop(segment):
+            builder.loop(segment, program)
+        else:
+            builder.feed_forward(segment[0])
+    return builder.values
+
+
+def _is_scan(segment: Sequence[Node]) -> bool:
+    return is_loop(segment) or (isinstance(segment[0], Neuron) and has_state(segment[0]))
+
+
+class _Sequence:
+    def __init__(self, scope: Scope, names: Mapping[str, str], lead: str) -> None:
+        self.values: dict[str, str] = {}
+        self._scope, self._names, self._lead = scope, names, lead
+        self._batch: str | None = None
+        self._starts: dict[tuple[object, ...], str] = {}
+
+    def feed_forward(self, node: Node) -> None:
+        output = self._names.get(node.name)
+        if isinstance(node, Input):
+            self.values[node.name] = self._names[node.name]
+            return
+        x = together(self._scope, node, [self._arrive(node, source) for source in node.operands], axis=2)
+        if isinstance(node, Neuron):
+            value = self._neuron(node, x, output)
+        elif isinstance(node, Delay):
+            value = choose(self._scope, node, lambda steps: shift(self._scope, x, steps, f"{node.name}/{steps}"))
+        else:
+            value = memoryless(self._scope, node, x, self._lead, output)
+        self.values[node.name] = value
+
+    def loop(self, nodes: Sequence[Node], program: Program, *, keeps_small: bool = False) -> None:
+        """Add nodes that are stepped together. keeps_small: see `Scope`."""
+        inside = {node.name for node in nodes}
+        edges = dict.fromkeys((node, source) for node in nodes for source in node.operands if source.node not in inside)
+        outside = {source: self._arrive(node, source) for node, source in edges}
+        body = Scope(self._scope, keeps_small=keeps_small)
+        states = _body_states(body)
+        given = {source: body.values.fresh(f"{source.node}/now") for source in outside}
+        stepped = step_nodes(body, nodes, states, given, {})
+        wanted = [
+            node
+            for node in nodes
+            if node.name in self._names or any(reader.name not in inside for reader in program.readers[node.name])
+        ]
+        arriving = [(outside[source], given[source], program.by_name[source.node].shape) for source in outside]
+        label = f"loop of {', '.join(node.name for node in nodes)}"[:100]
+        self._scan(body, label, states, arriving, [(node, stepped[node.name]) for node in wanted])
+
+    def _arrive(self, node: Node, source: Operand) -> str:
+        label = f"{node.name}/{source.node}_delayed"
+        return shift(self._scope, self.values[source.node], source.delay, label)
+
+    def _neuron(self, node: Neuron, x: str, output: str | None) -> str:
+        body = Scope(self._scope)
+        states = _body_states(body)
+        if not has_state(node):
+            return neuron_step(self._scope, node, x, states, output)
+        arriving = body.values.fresh(f"{node.name}/now")
+        result = neuron_step(body, node, arriving, states)
+        self._scan(body, node.name, states, [(x, arriving, node.shape)], [(node, result)])
+        return self.values[node.name]
+
+    def _scan(
+        self,
+        body: Scope,
+        label: str,
+        states: States,
+        arriving: Sequence[tuple[str, str, tuple[int, ...]]],
+        leaving: Sequence[tuple[Node, str]],
+    ) -> None:
+        """Add a Scan. arriving: (sequence, its name in the body, shape); leaving: (node, its value in the body)."""
+        scope = self._scope
+        kept = _as_outputs(body, leaving)
+        graph = body.graph(
+            f"{label}/step",
+            [floats(s.before, s.dims) for s in states] + [floats(name, ("B", *shape)) for _, name, shape in arriving],
+            [floats(s.after, s.dims) for s in states] + [floats(name, ("B", *node.shape)) for node, name in kept],
+        )
+        finals = [scope.values.fresh(f"{state.after}_final") for state in states]
+        outputs = [self._names.get(node.name) or scope.values.fresh(node.name) for node, _ in leaving]
+        scope.add_node(
+            "Scan",
+            [self._start(state) for state in states] + [sequence for sequence, _, _ in arriving],
+            [*finals, *outputs],
+            label,
+            body=graph,
+            num_scan_inputs=len(arriving),
+        )
+        self.values.update({node.name: output for (node, _), output in zip(leaving, outputs, strict=True)})
+
+    def _start(self, state: State) -> str:
+        scope = self._scope
+        if self._batch is None:
+            self._batch = scope.op("Slice", [self._lead, scope.integers(1), scope.integers(2)], "batch")
+        rest: Floats = np.asarray(state.start, np.float32)
+        key = (state.shape, rest.shape, rest.tobytes())
+        if key not in self._starts:
+            shape = scope.op("Concat", [self._batch, scope.integers(*state.shape)], f"{state.before}_shape", axis=0)
+            start = [scope.weight(f"{state.before}_rest", rest), shape]
+            self._starts[key] = scope.op("Expand", start, f"{state.before}_start")
+        return self._starts[key]
+
+
+def _as_outputs(body: Scope, leaving: Sequence[tuple[Node, str]]) -> list[tuple[Node, str]]:
+    """Return unique output names made in the body; a copy for any other value."""
+    free = {output for operator in body.nodes for output in operator.output}
+    kept = []
+    for node, value in leaving:
+        name = value if value in free else body.op("Identity", [value], f"{node.name}/out")
+        free.discard(name)
+        kept.append((node, name))
+    return kept
+
+
+def _body_states(body: Scope) -> States:
+    return States(body, lambda node, kind: f"{node}/{kind}", lambda node, kind: f"{node}/{kind}_after")

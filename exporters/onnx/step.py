@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from onnx import TensorProto
 
-from stl_deploy.exporters.onnx.delays import choose
 from stl_deploy.exporters.onnx.neurons import neuron_step
 from stl_deploy.exporters.onnx.scope import Scope
-from stl_deploy.exporters.onnx.states import Past, States
+from stl_deploy.exporters.onnx.states import Past, States, choose
 from stl_deploy.exporters.onnx.synapses import memoryless
 from stl_deploy.graph.program import Delay, Input, Neuron, Node, Operand, Product
 

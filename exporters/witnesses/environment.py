@@ -16,8 +16,17 @@ from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.remedies import remedy
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.lava.environment import create, discard, fill, folder_from, lock, pins_hash, step
-from stl_deploy.exporters.lava.pythons import Version, find_python
+from stl_deploy.exporters.lava.environment import (
+    Version,
+    create,
+    discard,
+    fill,
+    find_python,
+    folder_from,
+    lock,
+    pins_hash,
+    step,
+)
 
 STAMP = "stl-deploy-witness.json"
 HERE = Path(__file__).parent

@@ -1,9 +1,9 @@
-"""Expand a netx network into rows of synapses, input by input, for simulators of single connections."""
+"""Expand weights into single synapses, and a netx network into rows of them, for simulators of connections."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.convert import to_graph
 from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
-from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerLIF
 from stl_deploy.integers.net import Ints, Shape
 
@@ -83,3 +82,47 @@ def _by_input(connections: Connections, inputs: int) -> Rows:
     order = np.argsort(connections.source, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(connections.source, minlength=inputs))]).astype(np.int32)
     return starts, connections.target[order], connections.weight[order].astype(np.int32)
+
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+class Connections(NamedTuple):
+    """One entry a synapse: places in the flattened input and output (int32), and the weight."""
+
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+    weight: NDArray[Any]
+
+
+def dense_connections(weight: NDArray[Any]) -> Connections:
+    """Expand a dense layer: every input reaches every output; weight ``[out, in]``."""
+    target, source = np.indices(weight.shape, np.int32).reshape(2, -1)
+    return Connections(source, target, weight.reshape(-1))
+
+
+def conv_connections(
+    weight: NDArray[Any],
+    input_shape: tuple[int, ...],
+    *,
+    stride: tuple[int, ...],
+    padding: Pairs,
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Connections:
+    """Expand a cross-correlation as in torch, padding taps left out; weight ``[C_out, C_in/groups, *kernel]``."""
+    outs, per_group, *kernel = weight.shape
+    pixels = np.arange(np.prod(input_shape[1:]), dtype=np.int32).reshape(input_shape[1:])
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(pixels, padding, constant_values=-1), reach)
+    windows = windows[tuple(slice(None, None, step) for step in (*stride, *dilation))].reshape(-1, np.prod(kernel))
+    place, tap = np.nonzero(windows >= 0)
+    first = np.arange(outs) // (outs // groups) * per_group
+    channel = first[:, None] + np.arange(per_group)
+    source = channel[:, :, None] * pixels.size + windows[place, tap]
+    target = np.broadcast_to(np.arange(outs)[:, None, None] * len(windows) + place, source.shape)
+    return Connections(
+        source.reshape(-1).astype(np.int32),
+        target.reshape(-1).astype(np.int32),
+        weight.reshape(outs, per_group, -1)[:, :, tap].reshape(-1),
+    )

@@ -1,26 +1,89 @@
-"""Witnesses: simulators that are not ours, each in an environment of its own, as Runners."""
+"""Witnesses: simulators of others, each in an environment of its own, as Runners."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
+from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import write_npz
 from stl_deploy._util.remedies import option
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import with_unit
 from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.lava.process import run_worker
 from stl_deploy.exporters.netx.layers import NetxFile
-from stl_deploy.exporters.witnesses.brian2 import Brian2
-from stl_deploy.exporters.witnesses.emulator import Emulator
-from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, SANAFE
+from stl_deploy.exporters.netx.target import Loihi
+from stl_deploy.exporters.targets import Network, Options, Runner
+from stl_deploy.exporters.witnesses.environment import BRIAN2, NENGO_LOIHI, SANAFE, SIDE, XYLOSIM, Witness
+from stl_deploy.exporters.witnesses.equations import Arrays, equations
+from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
 from stl_deploy.exporters.witnesses.wrapped import Wrapped, parting
-from stl_deploy.exporters.witnesses.xylosim import XyloSim
+from stl_deploy.exporters.xylo.runner import Xylo
+from stl_deploy.exporters.xylo.simulate import ChipRun
+from stl_deploy.exporters.xylo.specification import Specification
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, Result, as_floats, match_inputs
 from stl_deploy.integers.net import DECAY_ONE
-from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.simulate import IntegerRun, as_integers
 
 TERMS = ("synapse", "dendrite", "soma", "network")
 """Parts of the energy that SANA-FE returns, in order."""
+
+
+class Emulator(Loihi):
+    """Run the integers of a Program, or of a netx file, on a witness in its side environment.
+
+    script: of `SIDE`, given the network's rows; it returns each layer's spikes, and may return more.
+    """
+
+    reads = ("netx",)
+    agrees_with = "loihi"
+    witness: ClassVar[Witness]
+    script: ClassVar[str]
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Return why its side environment cannot be used, or None."""
+        return cls.witness.reason()
+
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file on integers, none below 0."""
+        x = as_integers(x, file.input_shape)
+        if x.size and x.min() < 0:
+            raise InputError(f"expected counts of spikes, 0 or more; found {x.min()}; use {option('backend', 'loihi')}")
+        arrays = net_arrays(file)
+        self.check(arrays)
+        with temporary_folder() as folder:
+            write_npz(folder / "net.npz", arrays)
+            results: dict[str, NDArray[Any]] = dict(
+                run_worker(
+                    self.witness.require(),
+                    folder / "net.npz",
+                    x,
+                    deadline=self._options.deadline,
+                    progress=self._options.progress,
+                    script=SIDE / self.script,
+                    tool=self.witness.title,
+                )
+            )
+        self.tell(results, x.shape[1])
+        expected = shapes(file)
+        if {key: array.shape[2:] for key, array in results.items()} != {
+            key: (math.prod(shape),) for key, shape in expected.items()
+        }:
+            raise ToolError(f"{self.witness.title} returned arrays of other shapes than the network's")
+        spikes = {key: results[key].reshape(*x.shape[:2], *shape) for key, shape in expected.items()}
+        return IntegerRun(spikes[list(expected)[-1]], spikes)
+
+    def check(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise InputError for rows that it cannot hold."""
+
+    def tell(self, results: dict[str, NDArray[Any]], samples: int) -> None:
+        """Remove everything but spikes from the result, and print it."""
 
 
 class NengoLoihi(Emulator):
@@ -78,6 +141,106 @@ class SanaFe(Emulator):
         terms = ", ".join(f"{name} {with_unit(value / samples, 'J')}" for name, value in self.energy.items())
         total = with_unit(sum(self.energy.values()) / samples, "J")
         self._options.say.say(f"SANA-FE's own model of Loihi 1: {total} an inference without floor power ({terms})")
+
+
+class Brian2(Runner):
+    """A Program in Brian2, in float32, in its side environment.
+
+    On the exact grid every spike is the reference's; off it, sums are added up in another order.
+    """
+
+    name = "brian2"
+    description = "Brian2 in its side environment"
+    label = "measured"
+    agrees_with = "reference"
+
+    def __init__(self, network: Network, options: Options) -> None:
+        if not isinstance(network, Program):
+            raise InputError(f"{network}: expected a run folder or a .nir file for brian2; found an artifact")
+        self._program, self._options = network, options
+        self._groups, self._arrays = equations(network)
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Return why its side environment cannot be used, or None."""
+        return BRIAN2.reason()
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; raises ToolError if Brian2 is missing, fails or takes too long."""
+        given = {name: as_floats(array) for name, array in match_inputs(self._program, x).items()}
+        rows = [given[node.name] for node in self._program.inputs]
+        entering = np.concatenate([array.reshape(*array.shape[:2], -1) for array in rows], axis=2)
+        spikes = self._work(entering)
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for place, group in enumerate(self._groups):
+            if group["keep"]:
+                node, array = self._program.by_name[group["name"]], spikes.get(f"out{place}")
+                if array is None or array.shape != (*entering.shape[:2], group["size"]):
+                    raise ToolError(f"Brian2 returned no array of the shape of '{node.name}'")
+                arrays[node.name] = array.astype(np.float32).reshape(*entering.shape[:2], *node.shape)
+        outputs = {node.name: arrays[node.name] for node in self._program.outputs}
+        return Result(outputs, {node.name: arrays[node.name] for node in self._program.spiking} if record else {})
+
+    def _work(self, entering: NDArray[np.float32]) -> Arrays:
+        with temporary_folder() as folder:
+            write_npz(folder / "net.npz", {**self._arrays, "groups": np.array(json.dumps(self._groups))})
+            return run_worker(
+                BRIAN2.require(),
+                folder / "net.npz",
+                entering,
+                deadline=self._options.deadline,
+                progress=self._options.progress,
+                script=SIDE / "brian2_worker.py",
+                tool=BRIAN2.title,
+            )
+
+
+class XyloSim(Xylo):
+    """xylosim in its side environment."""
+
+    name = "xylosim"
+    description = "xylosim, SynSense's simulator of Xylo, in its side environment (simulated; not the chip)"
+    agrees_with = "xylo"
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Return why its side environment cannot be used, or None."""
+        return XYLOSIM.reason()
+
+    def model(self, program: Program) -> Xylo:
+        """Return our model of the same integers."""
+        own = Xylo(program, self._options)
+        own.network = self.network
+        return own
+
+    def integers(self, spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:
+        """Run the chip's integers; raise ToolError if xylosim is missing, fails or takes too long."""
+        with temporary_folder() as folder:
+            write_npz(folder / "net.npz", spec.arrays())
+            results: dict[str, NDArray[Any]] = dict(
+                run_worker(
+                    XYLOSIM.require(),
+                    folder / "net.npz",
+                    x,
+                    deadline=self._options.deadline,
+                    progress=self._options.progress,
+                    script=SIDE / "xylosim_worker.py",
+                    tool=XYLOSIM.title,
+                )
+            )
+        shape = x.shape[:2]
+        expected = {
+            "spikes": (*shape, spec.hidden),
+            "v": (*shape, spec.hidden),
+            "i": (*shape, spec.hidden, spec.synapses),
+            "outputs": (*shape, spec.outputs),
+            "v_out": (*shape, spec.outputs),
+            "i_out": (*shape, spec.outputs),
+        }
+        if {name: array.shape for name, array in results.items()} != expected:
+            raise ToolError("xylosim returned arrays of other shapes than the network's")
+        saturated, saturated_out = np.zeros(spec.hidden, np.int64), np.zeros(spec.outputs, np.int64)
+        return ChipRun(**results, saturated=saturated, saturated_out=saturated_out)
 
 
 TARGETS = (Brian2, NengoLoihi, SanaFe, XyloSim)

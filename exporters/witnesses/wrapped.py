@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx.accumulator import WIDE
+from stl_deploy.exporters.netx.chip_check import WIDE
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi

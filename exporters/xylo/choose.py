@@ -11,11 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.xylo.decays import decay_findings
 from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
 from stl_deploy.exporters.xylo.layout import Layout, PlacedPopulation
 from stl_deploy.exporters.xylo.network import ChipNetwork, evolve, spike_counts
-from stl_deploy.exporters.xylo.quantise import Extremes, Order, Row, Shifts, candidates, order, proved, rows, scales
+from stl_deploy.exporters.xylo.quantise import (
+    Extremes,
+    Order,
+    Row,
+    Shifts,
+    candidates,
+    decay_findings,
+    order,
+    proved,
+    rows,
+    scales,
+)
 from stl_deploy.exporters.xylo.quantise import specification as make_specification
 from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP, INPUT_CAP, Specification

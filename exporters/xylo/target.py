@@ -1,8 +1,11 @@
-"""Xylo as a Format, and our model of the chip as a Runner."""
+"""Xylo as a Format, and our model of the chip as a Runner.
+
+The script beside a specification, which loads it on a board, was not run on a board.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,19 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.targets import Format, Options
 from stl_deploy.exporters.xylo import layout as placed
-from stl_deploy.exporters.xylo.check import check
-from stl_deploy.exporters.xylo.choose import Chosen, choose
-from stl_deploy.exporters.xylo.layout import write_layout
-from stl_deploy.exporters.xylo.loader import FILE, script
+from stl_deploy.exporters.xylo.choose import Chosen, choose, fitting
+from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
+from stl_deploy.exporters.xylo.layout import Layout, write_layout
 from stl_deploy.exporters.xylo.network import load, spike_counts
-from stl_deploy.exporters.xylo.quantise import MARGIN
+from stl_deploy.exporters.xylo.quantise import MARGIN, decay_findings
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
-from stl_deploy.exporters.xylo.specification import NAME, write_specification
+from stl_deploy.exporters.xylo.specification import INPUT_CAP, NAME, write_specification
+from stl_deploy.exporters.xylo.structure import Structure, outline, refusals
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Neuron, Program
 from stl_deploy.graph.show import Row
+
+FILE = "load_on_board.py"
 
 
 class XyloFormat(Format):
@@ -118,6 +123,138 @@ def _tell(chosen: Chosen, options: Options) -> None:
             f"16-bit states of {', '.join(unproved)} are not proved to suffice for every input: {MARGIN:g} times the "
             "largest state on the calibration input fits"
         )
+
+
+def check(program: Program, device: str | None = None, round_decays: bool = False) -> Iterator[Finding]:
+    """Return everything that keeps a network off a Xylo, and its approximations on the chip.
+
+    device: a name of `DEVICES`; None: the first that holds the network. Raises InputError for another name.
+    """
+    chip = None if device is None else find_device(device)
+    refused = refusals(program)
+    yield from (from_error(error) for error in refused)
+    yield from _input(program)
+    for node in program.of(Neuron):
+        yield from decay_findings(node, round_decays)
+    net = outline(program)
+    if net is None:
+        return
+    chip = chip or fitting(net)
+    yield from excesses(net, chip)
+    if not refused:
+        yield _placement(net, chip.title)
+        yield from _rounded(net)
+
+
+def _input(program: Program) -> Iterator[Finding]:
+    """Return the finding that the chip takes spike counts alone."""
+    declared = program.metadata.get("input", {})
+    coding = declared.get("coding") if isinstance(declared, dict) else None
+    remedy = f"encode it as spike counts 0 to {INPUT_CAP}: values that rise and that fall on a channel each"
+    for node in program.inputs:
+        if coding == "analog":
+            yield Finding("analog-input", "error", node.name, "real numbers enter; Xylo takes spike counts", remedy)
+        elif coding is None:
+            reason = f"no input coding is declared; export takes spike counts 0 to {INPUT_CAP} and refuses others"
+            yield Finding("input-unstated", "info", node.name, reason, remedy)
+
+
+def _placement(net: Structure, title: str) -> Finding:
+    late = ", ".join(f"'{population.name}' {population.depth}" for population in net.populations)
+    hidden, outputs = (sum(population.size for population in part) for part in (net.hidden, net.outputs))
+    others = [chip.title for chip in DEVICES.values() if not any(f.severity == "error" for f in excesses(net, chip))]
+    holders = ", ".join(others) or "no Xylo"
+    return Finding(
+        "placement",
+        "info",
+        None,
+        f"{hidden} hidden and {outputs} output neurons, checked for {title}; {holders} can hold them. Steps late on "
+        f"the chip, which simulate takes out: {late}",
+    )
+
+
+def _rounded(net: Structure) -> Iterator[Finding]:
+    for population in net.populations:
+        if population.depth > 0 and population.neuron.offset is not None and population.neuron.offset.any():
+            yield Finding(
+                "early-bias",
+                "warning",
+                population.name,
+                f"its bias acts {population.depth} steps before its input arrives on the chip",
+                "train without v_leak behind the first layer, or compare the agreement that export reports",
+            )
+        held = "thresholds and states to 16" if population.neuron.spiking else "states to 16"
+        yield Finding(
+            "quantisation",
+            "warning",
+            population.name,
+            f"weights are rounded to 8 bits and {held}; decays are rounded in each step",
+            "export reports how many spikes differ on its input, and how many states leave 16 bits",
+        )
+
+
+def script(device: Device, layout: Layout) -> str:
+    """Return Python for Rockpool 3.1.0 with samna, for the board owner's own environment."""
+    mode = "Spike" if all(population.spikes for population in layout.populations if population.output) else "Vmem"
+    return f'''"""Load specification.npz on {device.title} and run an input. UNTESTED: it was never run on a board.
+
+It needs Rockpool 3.1.0 with samna (pip install "rockpool[xylo]", AGPL-3; samna downloads its binaries from SynSense),
+and a {device.title} development kit. Written by stl-deploy; manifest and neurons.json say from what.
+
+    python {FILE} X.npz Y.npz        x [T, B, ...], spike counts 0 to {INPUT_CAP}; y [T + {layout.skew}, B, outputs]
+
+The outputs are {counted(layout.skew, "step")} late (neurons.json: skew). Each sample is given a network of its own, so
+that it starts from rest: Rockpool's reset_state does nothing on some boards.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from rockpool.devices.xylo.{device.package} import XyloSamna, config_from_specification, {device.finder}
+
+HERE = Path(__file__).parent
+DT = 1e-3
+ROWS = ("dash_mem", "dash_mem_out", "dash_syn", "dash_syn_out", "threshold", "threshold_out", "bias_hidden", "bias_out")
+SHIFTS = ("weight_shift_in", "weight_shift_rec", "weight_shift_out")
+
+
+def configuration():
+    """The board's configuration, validated by samna."""
+    with np.load(HERE / "specification.npz", allow_pickle=False) as arrays:
+        spec = dict(arrays)
+    weights = {{name: spec[name] for name in ("weights_in", "weights_rec", "weights_out")}}
+    rows = {{name: spec[name] for name in ROWS}}
+    shifts = {{name: int(spec[name]) for name in SHIFTS}}
+    targets = spec["aliases"].tolist()
+    aliases = [[target] if target >= 0 else [] for target in targets] if max(targets) >= 0 else None
+    config, valid, message = config_from_specification(**weights, **rows, **shifts, aliases=aliases)
+    if not valid:
+        raise SystemExit(f"samna refuses the configuration: {{message}}")
+    return config
+
+
+def main(source, target):
+    """Run x on the first board that is connected; write y."""
+    boards = {device.finder}()
+    if not boards:
+        raise SystemExit("no {device.title} development kit found; connect one")
+    x = np.load(source, allow_pickle=False)["x"]
+    if not np.isin(x, range({INPUT_CAP + 1})).all():
+        raise SystemExit("expected spike counts 0 to {INPUT_CAP} in x; found other values")
+    x = x.reshape(*x.shape[:2], -1)
+    late = np.zeros(({layout.skew}, *x.shape[1:]), x.dtype)
+    samples = []
+    for sample in np.moveaxis(np.concatenate([x, late]), 1, 0):
+        network = XyloSamna(boards[0], configuration(), dt=DT, output_mode="{mode}")
+        y, _, _ = network.evolve(sample.astype(int))
+        samples.append(y)
+    np.savez(target, y=np.stack(samples, axis=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
+'''
 
 
 TARGETS = (XyloFormat(), Xylo)

@@ -24,7 +24,7 @@ from stl_deploy import verbs
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.lava.pythons import find_python
+from stl_deploy.exporters.lava.environment import find_python
 from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
 from stl_deploy.exporters.netx.file import read_netx, write_netx
 from stl_deploy.exporters.netx.layers import NetxFile
@@ -308,7 +308,7 @@ TOOLS = (
         lambda room: verbs.lava_install,  # a download of 5.8 GB, which the lane of Lava makes
     ),
     Remedy(
-        "exporters/lava/pythons.py:find_python",
+        "exporters/lava/environment.py:find_python",
         lambda room: _python(room, (3, 99)),
         "name it with python or STL_DEPLOY_PYTHON399",
         "name it with --python or STL_DEPLOY_PYTHON399",
@@ -350,7 +350,7 @@ TOOLS = (
         lambda room: room.net.simulate(room.spikes, backend="loihi"),
     ),
     Remedy(
-        "exporters/witnesses/emulator.py:integers",
+        "exporters/witnesses/target.py:integers",
         _below_zero,
         "use backend='loihi'",
         "use --backend loihi",
@@ -441,7 +441,7 @@ TOOLS = (
         lambda room: _reaches_tools(room, "up5k", device="up5k"),
     ),
     Remedy(
-        "exporters/xylo/decays.py:decay_findings",
+        "exporters/xylo/quantise.py:decay_findings",
         lambda room: _found(_slow_decays(room), "xylo"),
         "export with the nearest, round_decays=True",
         "export with the nearest, --round-decays",

@@ -14,7 +14,7 @@ from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import ForeignNode
-from stl_deploy.exporters.nir.lower._fields import bad_shape
+from stl_deploy.exporters.nir.lower._fields import SHAPE_CONVENTIONS, ShapeConvention, bad_shape
 from stl_deploy.exporters.nir.lower.faults import faults, shape_despite
 from stl_deploy.exporters.nir.lower.layers import (
     lower_conv,
@@ -24,10 +24,8 @@ from stl_deploy.exporters.nir.lower.layers import (
     lower_pool,
     lower_scale,
 )
-from stl_deploy.exporters.nir.lower.loops import place_delays
 from stl_deploy.exporters.nir.lower.neurons import lower_neuron
-from stl_deploy.exporters.nir.lower.readings import SHAPE_CONVENTIONS, ShapeConvention
-from stl_deploy.exporters.nir.lower.wiring import Wiring, wire
+from stl_deploy.exporters.nir.lower.wiring import Wiring, place_delays, wire
 from stl_deploy.graph.program import Input, Node, Operand, Origin, Output, Program, Reshape, Shape
 
 METADATA_KEY = "stl_deploy"

@@ -15,10 +15,9 @@ import numpy as np
 
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.lower._fields import fit, float32, numbers, optional_bias, weights, whole
+from stl_deploy.exporters.nir.lower._fields import ShapeConvention, fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.exporters.nir.lower.layers import lower_conv, padding
 from stl_deploy.exporters.nir.lower.neurons import require_tau, require_threshold, reset_of
-from stl_deploy.exporters.nir.lower.readings import ShapeConvention
 from stl_deploy.graph.program import Shape
 
 _ELEMENTWISE = (

@@ -10,8 +10,16 @@ import numpy as np
 
 from stl_deploy._util.arrays import output_size
 from stl_deploy.errors import GraphError
-from stl_deploy.exporters.nir.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
-from stl_deploy.exporters.nir.lower.readings import ShapeConvention
+from stl_deploy.exporters.nir.lower._fields import (
+    ShapeConvention,
+    bad_shape,
+    fit,
+    float32,
+    numbers,
+    optional_bias,
+    weights,
+    whole,
+)
 from stl_deploy.graph.program import Conv, Delay, Linear, Operand, Pool, Reshape, Scale, Shape
 
 Operands = tuple[Operand, ...]

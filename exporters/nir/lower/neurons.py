@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Bound, Dialect
-from stl_deploy.exporters.nir.lower._fields import fit, float32, numbers
-from stl_deploy.exporters.nir.lower.readings import ShapeConvention
+from stl_deploy.exporters.nir.lower._fields import ShapeConvention, fit, float32, numbers
 from stl_deploy.graph.program import Floats, Neuron, Operand, Reset, Shape, Synapse
 
 _ROUNDING = 2.0**-22

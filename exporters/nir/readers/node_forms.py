@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.nir.readers.execution_order import Edge
-from stl_deploy.exporters.nir.readers.reading_rules import Reader, refuse
+from stl_deploy.exporters.nir.readers.reading_rules import Edge, Reader, refuse
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale
 
 _LARGEST = 2048

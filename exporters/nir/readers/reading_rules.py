@@ -1,4 +1,4 @@
-"""Model each framework's reading of a NIR file: the fields that it uses, and its neuron steps.
+"""Model each framework's reading of a NIR file: the fields that it uses, its neuron steps, and its order of nodes.
 
 Found by reading and running snnTorch 1.0.0, Norse 1.1.0, SpikingJelly 2.0.0 and Sinabs 3.1.3; the conformance run
 (`python -m tests.conformance`) proves it again.
@@ -7,7 +7,8 @@ Found by reading and running snnTorch 1.0.0, Norse 1.1.0, SpikingJelly 2.0.0 and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, NoReturn
 
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.readers.execution_order import Edge, queued, traced
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
+from stl_deploy.graph.segments import grouped, strongly_connected
 
+Edge = tuple[str, str]
 _RATE_ROUNDED = 2.0**-23
 """Relative error of 1 - dt/τ, and so of dt/τ, in float32."""
 
@@ -67,7 +69,7 @@ class Reader(ABC):
     def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
         """Return the edges that it takes a step late, and the node of its output.
 
-        See `stl_deploy.exporters.nir.readers.execution_order`.
+        See `stl_deploy.exporters.nir.readers.reading_rules`.
         """
         return (traced if self.walks else queued)(names, edges, start)
 
@@ -326,3 +328,59 @@ def _without_v_reset(node: nir.NIRNode) -> nir.NIRNode:
 
 
 READERS: dict[str, Reader] = {reader.name: reader for reader in (SnnTorch(), Norse(), SpikingJelly(), Sinabs())}
+
+
+def traced(names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
+    """`nirtorch.load` (Norse, Sinabs): a depth-first walk in the order of the edges.
+
+    A node runs when the walk meets it, whether or not all that it reads from has run; the last is the output.
+    Returns the edges that carry the previous step, and the node whose value is taken for the network's output (None:
+    that of its Output, as it should be). Found by reading and running nirtorch 2.6.
+    """
+    after = grouped(edges)
+    place = {start: 0}
+    work = [iter(after.get(start, ()))]
+    while work:
+        for name in work[-1]:
+            if name not in place:
+                place[name] = len(place)
+                work.append(iter(after.get(name, ())))
+                break
+        else:
+            work.pop()
+    last = len(names)
+    late = {(source, target) for source, target in edges if place.get(source, last) >= place.get(target, last)}
+    return late, list(place)[-1]
+
+
+def queued(names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
+    """`nirtorch.nir_to_torch` (snnTorch, SpikingJelly): a queue in the order of the names, as files are read.
+
+    A node is put back while something that it reads from is missing; but what comes to it through a loop is not waited
+    for if it reads anything else. Returns as `traced`.
+    """
+    before, loop = grouped((target, source) for source, target in edges), loops(names, edges)
+    queue = deque(sorted((name for name in names if name != start), key=str.encode))
+    done, late, put_back = {start}, set[Edge](), 0
+    while queue and loop and put_back < len(queue):
+        name = queue.popleft()
+        missing = [source for source in before.get(name, ()) if source not in done]
+        if missing and (len(before[name]) == 1 or any(loop.get(source) != loop.get(name, -1) for source in missing)):
+            queue.append(name)
+            put_back += 1
+        else:
+            done.add(name)
+            late |= {(source, name) for source in missing}
+            put_back = 0
+    return late, None
+
+
+def loops(names: Sequence[str], edges: Sequence[Edge]) -> Mapping[str, int]:
+    """Return, for each node in a loop, a number that the nodes of that loop share."""
+    groups = strongly_connected(names, grouped(edges))
+    return {
+        name: number
+        for number, group in enumerate(groups)
+        if len(group) > 1 or (group[0], group[0]) in edges
+        for name in group
+    }

@@ -2,7 +2,7 @@
 
 Readers differ in time step, comparison, reset, the fields that they use (see the classes in
 `stl_deploy.exporters.nir.readers.reading_rules`), and the edges that they delay by a step
-(`stl_deploy.exporters.nir.readers.execution_order`). A restatement starts from the Program, so the graph's writer does
+(`stl_deploy.exporters.nir.readers.reading_rules`). A restatement starts from the Program, so the graph's writer does
 not matter. What a reader ignores moves to where it looks: gains and average pools into the weights (exact in real
 arithmetic, and in float32 if the factor is a power of two), and ``>=`` into the next smaller threshold for readers that
 compare with ``>``. No reader supports max pooling of spikes; it becomes a sum pool and integrate-and-fire neurons,
@@ -22,9 +22,8 @@ import numpy as np
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.exporters.nir.lower.wiring import wire
-from stl_deploy.exporters.nir.readers.execution_order import Edge, loops
 from stl_deploy.exporters.nir.readers.node_forms import Restating
-from stl_deploy.exporters.nir.readers.reading_rules import READERS, Reader, refusal
+from stl_deploy.exporters.nir.readers.reading_rules import READERS, Edge, Reader, loops, refusal
 from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_spike_max_pool

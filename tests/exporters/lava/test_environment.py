@@ -18,7 +18,7 @@ import pytest
 
 from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.lava import environment, pythons
+from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
@@ -165,7 +165,7 @@ def test_an_uv_that_cannot_be_run_is_none(place: Place, monkeypatch: pytest.Monk
     _from_uv(place, monkeypatch)
     (place.python.parent / "uv").write_bytes(b"no program")
     with pytest.raises(ToolError, match=r"no Python 3\.10 found"):
-        pythons.find_python((3, 10), "Lava")
+        environment.find_python((3, 10), "Lava")
 
 
 def test_somebody_elses_folder_is_left_alone(place: Place) -> None:
@@ -215,7 +215,7 @@ def test_ways_to_find_a_python(
     if way is not _on_path:
         monkeypatch.setattr("shutil.which", lambda name: None)
     way(place, monkeypatch)
-    assert pythons.find_python((3, 10), "Lava") == place.python
+    assert environment.find_python((3, 10), "Lava") == place.python
 
 
 def test_no_python_anywhere(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.lava.floats import run_lava_float
+from stl_deploy.exporters.lava.target import run_lava_float
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from tests.exporters.netx.programs import Builder, conv_net, events

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stl_deploy.exporters.nir.readers.execution_order import loops, queued, traced
+from stl_deploy.exporters.nir.readers.reading_rules import loops, queued, traced
 
 CASES = {
     "chain": ("ia ab bo", set(), set()),

@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
+from stl_deploy.exporters.onnx.export import MOST_SCANS
 from stl_deploy.exporters.onnx.scope import SMALL
-from stl_deploy.exporters.onnx.sequence import MOST_SCANS
 from stl_deploy.graph.program import Delay, Operand
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, linear, neuron
@@ -29,7 +29,7 @@ def scans(path):
 @pytest.mark.parametrize("extra", [0, 1])
 def test_many_layers_are_one_scan_and_the_same_network(extra, tmp_path, monkeypatch):
     """As many Scans as are allowed, then one more. Large weights stay outside: one layer's are."""
-    monkeypatch.setattr("stl_deploy.exporters.onnx.sequence.MOST_SCANS", 5)
+    monkeypatch.setattr("stl_deploy.exporters.onnx.export.MOST_SCANS", 5)
     program = deep(5 + extra, width=SMALL // 16 + 1)
     x = np.random.default_rng(1).integers(0, 2, (7, 2, *program.inputs[0].shape)).astype(F)
     x *= np.random.default_rng(2).random(x.shape) < 0.001
@@ -48,7 +48,7 @@ def test_many_layers_are_one_scan_and_the_same_network(extra, tmp_path, monkeypa
 
 
 def test_delays_loops_and_late_edges_in_one_scan(tmp_path, monkeypatch):
-    monkeypatch.setattr("stl_deploy.exporters.onnx.sequence.MOST_SCANS", 1)
+    monkeypatch.setattr("stl_deploy.exporters.onnx.export.MOST_SCANS", 1)
     program = deep(4)
     changed = []
     for node in program.nodes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.accumulator import WIDE
+from stl_deploy.exporters.netx.chip_check import WIDE
 from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.witnesses.rows import net_arrays
 from stl_deploy.integers.net import DECAY_ONE

@@ -18,17 +18,16 @@ from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.targets import find_format
 from stl_deploy.exporters.witnesses import environment
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
-from stl_deploy.exporters.witnesses.xylosim import XyloSim
+from stl_deploy.exporters.witnesses.target import XyloSim
 from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.devices import DEVICES
-from stl_deploy.exporters.xylo.loader import FILE
 from stl_deploy.exporters.xylo.network import load
 from stl_deploy.exporters.xylo.quantise import Extremes, Shifts, order, proved, rows, scales, specification
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
 from stl_deploy.exporters.xylo.simulate import simulate as on_chip
 from stl_deploy.exporters.xylo.specification import checked
 from stl_deploy.exporters.xylo.structure import structure
-from stl_deploy.exporters.xylo.target import XyloFormat
+from stl_deploy.exporters.xylo.target import FILE, XyloFormat
 from stl_deploy.graph.program import Program, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.artifacts import ParityBench

@@ -11,7 +11,7 @@ import pytest
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.targets import find_format
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
-from stl_deploy.exporters.witnesses.xylosim import XyloSim
+from stl_deploy.exporters.witnesses.target import XyloSim
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.graph.run import run
 from stl_deploy.runs.read import read

@@ -11,7 +11,7 @@ import pytest
 
 from stl_deploy.exporters.targets import Options
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
-from stl_deploy.exporters.witnesses.xylosim import XyloSim
+from stl_deploy.exporters.witnesses.target import XyloSim
 from stl_deploy.exporters.xylo import simulate as module
 from stl_deploy.exporters.xylo.simulate import simulate
 from stl_deploy.exporters.xylo.specification import checked

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.xylo.check import check
 from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.quantise import order
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.exporters.xylo.structure import refusals, structure
+from stl_deploy.exporters.xylo.target import check
 from stl_deploy.graph.program import Input, Linear, Node, Operand, Output, Pool, Program, Reshape, Scale, Synapse
 from tests.exporters.xylo.nets import F, chain, changed, counts, linear, neuron
 
