@@ -73,7 +73,7 @@ def _assembled(compiler: str, source: Path, tables: Tables, deadline: float) -> 
 def run_program(
     command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE, folder: Path | None = None
 ) -> bytes:
-    """Run a program in ``folder`` and return its stdout; raise ToolError with stderr's last line if it fails."""
+    """Run a program in ``folder`` and return its stdout; raise ToolError with stderr's first error, else its last line."""
     try:
         process = subprocess.Popen(
             command,
@@ -106,5 +106,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _last_line(said: bytes) -> str:
     lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "error:" in line]
+    errors = [line for line in lines if "error:" in line.lower()]
     return (errors or lines[-1:] or ["it said nothing"])[0][:300]

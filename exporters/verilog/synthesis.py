@@ -12,10 +12,11 @@ from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.remedies import named, option
+from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program
-from stl_deploy.exporters.verilog.devices import GENERIC, Device, device_of
+from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device
 from stl_deploy.exporters.verilog.fits import require_fits
 from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.render import engine_text
@@ -151,10 +152,12 @@ def synthesise(
     pins). Raises InputError for an edited folder or an unknown device, UnsupportedError where the device is too small,
     ToolError where a tool is missing or fails.
     """
-    chosen = device_of(device)
-    if chosen.name not in FLOWS:
-        raise InputError(f"{named('device')}: expected one of {', '.join(FLOWS)} to place and route; found '{device}'")
-    flow = FLOWS[chosen.name]
+    if device not in FLOWS:
+        close = did_you_mean(device, FLOWS)
+        raise InputError(
+            f"{named('device')}: expected one of {', '.join(FLOWS)} to place and route; found '{device}'{close}"
+        )
+    chosen, flow = DEVICES[device], FLOWS[device]
     _, design = read_folder(folder)
     made_for = design.plan.device
     if made_for not in (GENERIC, chosen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -25,7 +26,7 @@ from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
 from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
-from stl_deploy.exporters.verilog.synthesis import FAMILIES, NETLIST, after_synthesis, synthesise
+from stl_deploy.exporters.verilog.synthesis import FAMILIES, FLOWS, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.program import Operand
 from stl_deploy.graph.run import run
@@ -277,9 +278,11 @@ def test_make_sim_compares_with_the_golden_vectors(folder: Path) -> None:
     assert subprocess.run(["make", "sim"], cwd=folder, capture_output=True, check=False).returncode != 0
 
 
-def test_devices_that_cannot_be_placed(folder: Path) -> None:
-    with pytest.raises(InputError, match="expected one of up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 to place and route"):
-        synthesise(folder, "generic")
+@pytest.mark.parametrize(("name", "close"), [("generic", ""), ("up5", " (did you mean 'up5k'?)")])
+def test_devices_that_cannot_be_placed(name: str, close: str, folder: Path) -> None:
+    placed = "expected one of up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 to place and route"
+    with pytest.raises(InputError, match=re.escape(f"{placed}; found '{name}'{close}")):
+        synthesise(folder, name)
 
 
 def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> None:
@@ -300,13 +303,23 @@ def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> No
         read_folder(tmp_path / "u")
 
 
-def test_a_tool_of_a_version_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("ERROR: No such command: synth_ecp5", "ERROR: No such command: synth_ecp5"),
+        ("Info: Placing\nERROR: Failed to place 'clk'.\n0 warnings, 1 error", "ERROR: Failed to place 'clk'."),
+        ("1 warning, 0 errors", "1 warning, 0 errors"),
+    ],
+)
+def test_a_tool_that_fails_shows_its_error(
+    said: str, shown: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("yosys", "nextpnr-ecp5", "ecppack"):
-        (tmp_path / name).write_text("#!/bin/sh\necho 'ERROR: No such command: synth_ecp5' >&2; exit 1\n")
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{said}" >&2; exit 1\n')
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(ToolError, match="yosys failed with exit code 1: ERROR: No such command: synth_ecp5"):
+    with pytest.raises(ToolError, match=f"yosys failed with exit code 1: {re.escape(shown)}$"):
         synthesise(folder, "ecp5-25f")
     assert sorted(path.name for path in folder.iterdir()) == before
 
@@ -330,10 +343,35 @@ def test_gowin_takes_the_boards_pins_and_clock(folder: Path, tmp_path: Path, mon
     assert (folder / "snn.fs").read_text() == "bits\n"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    ("board", "device", "clocks_per_bit"),
+    [("icebreaker", "up5k", 104), ("ulx3s", "ecp5-85f", 217), ("tang_nano_9k", "gw1nr-9", 234)],
+)
+def test_make_packs_for_each_board(board: str, device: str, clocks_per_bit: int, folder: Path, tmp_path: Path) -> None:
+    """Stand-ins for pip's tools note how they are called: as by `synthesise`, with the board's pins and clock."""
+    flow = FLOWS[device]
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("yosys", flow.place[0], flow.pack[0]):
+        path = tools / (name if name == "gowin_pack" else f"yowasp-{name}")
+        path.write_text(f'#!/bin/sh\necho "$0 $*" >>{tmp_path}/calls\n')
+        path.chmod(0o755)
+    call = [str(shutil.which("make")), "bitstream", f"BOARD={board}"]
+    subprocess.run(call, cwd=folder, capture_output=True, check=True, env={"PATH": str(tools)})
+    yosys, place, pack = (tmp_path / "calls").read_text().splitlines()
+    assert f"{flow.synth} -top snn_serial -json" in yosys
+    assert clocks_per_bit == 104 or f"chparam -set CLOCKS_PER_BIT {clocks_per_bit} snn_serial" in yosys
+    shared = [word for word in flow.place[1:] if not word.startswith(("--freq", "--timing", "--lpf-allow", "cst="))]
+    assert set(shared) - {"40", "120", "80"} <= set(place.split())
+    assert [path.suffix for path in (folder / "boards").iterdir() if f"boards/{path.name}" in place] != []
+    assert all(word in pack.split() for word in flow.pack[1:])
+
+
 def test_a_board_without_pins(folder: Path) -> None:
     done = subprocess.run(["make", "bitstream", "BOARD=arty"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "BOARD: expected one of icebreaker ulx3s; found arty" in done.stderr
+    assert "BOARD: expected one of icebreaker ulx3s tang_nano_9k; found arty" in done.stderr
 
 
 def test_two_inputs_are_refused(tmp_path: Path) -> None:
