@@ -73,7 +73,7 @@ def _assembled(compiler: str, source: Path, tables: Tables, deadline: float) -> 
 def run_program(
     command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE, folder: Path | None = None
 ) -> bytes:
-    """Run a program in ``folder`` and return its stdout; raise ToolError with stderr's first error, else its last line."""
+    """Run a program in ``folder`` and return its stdout; raise ToolError with its first error, or the last line."""
     try:
         process = subprocess.Popen(
             command,
