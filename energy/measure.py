@@ -42,11 +42,11 @@ from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.graph.check import ALL_NODES, require_taken
 from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_spike_max_pool
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
-from stl_deploy.graph.takes import ALL_NODES, require_taken
 
 SCHEMA_VERSION = 3
 _DESCRIBED = ("name", "title", "evidence", "source", "caveat")

@@ -27,12 +27,12 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
+from stl_deploy.graph.check import NIR_NODES, Kinds, refused
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
-from stl_deploy.graph.takes import NIR_NODES, Kinds, refused
 
 GROUP = "stl_deploy.targets"
 Model = Literal["reference", "loihi", "xylo"]

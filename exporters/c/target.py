@@ -27,11 +27,11 @@ from stl_deploy.exporters.c.room import estimated_excesses, require_estimated_ro
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
+from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Gather, MaxPool, Node, Product, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.graph.takes import NIR_NODES
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph, ProductNode
 from stl_deploy.integers.net import INT16, WIDE, Accumulator

@@ -16,11 +16,11 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.readers.restate import READER_TARGETS, restate
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
+from stl_deploy.graph.check import ALL_NODES
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
-from stl_deploy.graph.takes import ALL_NODES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

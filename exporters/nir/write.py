@@ -18,9 +18,9 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.exporters.nir.dialect import Dialect, Loop, SpikesPerStep
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.check import NIR_NODES, require_taken
 from stl_deploy.graph.program import DT, Doubles, Floats
 from stl_deploy.graph.segments import ordered
-from stl_deploy.graph.takes import NIR_NODES, require_taken
 from stl_deploy.passes.parameters import full, leak_end
 from stl_deploy.passes.permutations import flattens
 from stl_deploy.passes.representable_decays import exponential_tau, time_constants

@@ -14,14 +14,13 @@ from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.exporters.targets import Format, Network, Options, Runner
-from stl_deploy.graph.check import check_sums
+from stl_deploy.graph.check import ALL_NODES, check_sums
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Norm, Program
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result
 from stl_deploy.graph.show import Row
-from stl_deploy.graph.takes import ALL_NODES
 
 TAKES = ALL_NODES - {Norm}
 """A norm rounds once from float64; it is folded into weights before."""

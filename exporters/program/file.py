@@ -20,10 +20,10 @@ from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.check import ALL_NODES
 from stl_deploy.graph.program import Compare, Reset, Rounding, Subtracts, SynapseRule
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
-from stl_deploy.graph.takes import ALL_NODES
 
 FORMAT = 1
 _HEADER = "program"

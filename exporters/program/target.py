@@ -9,10 +9,10 @@ from typing import Any
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.program.file import read_program, write_program
 from stl_deploy.exporters.targets import Format, Options
+from stl_deploy.graph.check import ALL_NODES
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.show import Row, table
-from stl_deploy.graph.takes import ALL_NODES
 
 
 class ProgramFormat(Format):

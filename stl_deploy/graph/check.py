@@ -1,18 +1,20 @@
-"""Check that a Program is sound, and which targets can hold it."""
+"""Check that a Program is sound, and which targets can hold it; refuse nodes of kinds that a target does not take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
 from stl_deploy._util.remedies import remedy
-from stl_deploy.errors import StlDeployError
+from stl_deploy.errors import StlDeployError, UnsupportedError
+from stl_deploy.graph import program as ir
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import CheckReport, Fidelity, Finding, NodeReport, fidelities, from_error, worst
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
 if TYPE_CHECKING:
     from stl_deploy.exporters.nir.dialect import Dialect
+
 
 TargetCheck = Callable[[Program], Iterable[Finding]]
 """Asks one target what it cannot hold, or holds only roughly; may raise an UnsupportedError for the first thing."""
@@ -115,3 +117,38 @@ def _neuron(node: Neuron) -> Iterator[Finding]:
             )
     if node.threshold is not None and node.decay is None and (node.threshold < 0).any():
         yield Finding("always-on", "warning", node.name, "a threshold below 0 fires without input", "")
+
+
+Kinds = Set[type[ir.Node]]
+NIR_NODES: Kinds = frozenset(
+    {ir.Input, ir.Output, ir.Linear, ir.Conv, ir.Scale, ir.Pool, ir.Reshape, ir.Delay, ir.Neuron}
+)
+"""The nodes that every Format takes unless it says otherwise."""
+ALL_NODES: Kinds = NIR_NODES | {ir.Norm, ir.MaxPool, ir.Concat, ir.Gather, ir.Product}
+_NAMES: dict[type[ir.Node], str] = {ir.MaxPool: "max pool of currents", ir.Product: "product of two signals"}
+_REMEDIES: dict[type[ir.Node], str] = {
+    ir.Norm: "fold it into weights: the pass fold_norms",
+    ir.MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
+    ir.Product: "use constant weights instead",
+    ir.Concat: "split it: the pass split_concats",
+    ir.Gather: "keep one order of axes, as this target cannot rearrange values",
+}
+
+
+def refused(program: ir.Program, takes: Kinds, target: str) -> Iterator[UnsupportedError]:
+    """Return one error for each node of a kind that ``target`` does not take, with the pass that removes it."""
+    for node in program.nodes:
+        if type(node) not in takes:
+            kind = _NAMES.get(type(node), type(node).__name__)
+            yield UnsupportedError(
+                f"{target} takes no {kind}",
+                node=node.name,
+                slug="kind-not-taken",
+                remedy=f"{_REMEDIES.get(type(node), 'remove it')}; or choose another target",
+            )
+
+
+def require_taken(program: ir.Program, takes: Kinds, target: str) -> None:
+    """Raise UnsupportedError for the first node that ``target`` does not take."""
+    for error in refused(program, takes, target):
+        raise error

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.nn.fused.switch import usable
-from stl_deploy.nn.fused.working import works
+from stl_deploy.nn.fused.switch import usable, works
 from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import spike
 from stl_deploy.nn.surrogate import SURROGATES, Derivative

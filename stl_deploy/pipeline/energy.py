@@ -27,10 +27,10 @@ from stl_deploy.exporters.targets import find_format, find_runner, findings, mak
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.fits import too_large
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
+from stl_deploy.graph.check import refused as untaken
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, match_inputs
-from stl_deploy.graph.takes import refused as untaken
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
 

@@ -11,9 +11,9 @@ from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.write import write_anew
+from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.program import Neuron, Node, Pool, Program, Reshape
-from stl_deploy.graph.takes import NIR_NODES, refused
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.narrow import NotFiniteError

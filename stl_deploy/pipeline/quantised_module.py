@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.chain import refusals
+from stl_deploy.graph.check import NIR_NODES, require_taken
 from stl_deploy.graph.exact import input_grid, round_to_grid
-from stl_deploy.graph.takes import NIR_NODES, require_taken
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold import fold_layers
 

@@ -37,13 +37,11 @@ from stl_deploy.exporters.nir.lower import lower, metadata_dialect, own_metadata
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.target import unheld
 from stl_deploy.exporters.nir.write import Written
-from stl_deploy.graph.draw import svg
 from stl_deploy.graph.findings import CheckReport, kept_thresholds
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
-from stl_deploy.graph.run import NetworkInput, Result
-from stl_deploy.graph.show import Row, table
-from stl_deploy.graph.stream import Stream
+from stl_deploy.graph.run import NetworkInput, Result, Stream
+from stl_deploy.graph.show import Row, svg, table
 from stl_deploy.pipeline.network_input import compared, on_grid_of, warn_of_images
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 

@@ -72,7 +72,7 @@ def _on_grid(program: Program, x: NDArray[Any], input_grid: int | None, say: Con
 
 
 def _kept(source: Path) -> dict[int, Path]:
-    from stl_deploy.training.snapshots import snapshots  # torch
+    from stl_deploy.training.checkpoint import snapshots  # torch
 
     kept = snapshots(source)
     if not kept:

@@ -1,22 +1,22 @@
-"""Record a run of a model under each of the four positions of time."""
+"""Record a run of a model under each of the four positions of time, and pick its output among the returned values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
 from stl_deploy.nn.fused.switch import paused
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, keeps_other_batch, names_of, shake
-from stl_deploy.tracing.passed_state import PassedState
 from stl_deploy.tracing.recorder import Op, Recorder
-from stl_deploy.tracing.returned import Pick, left_aside, pick
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
@@ -213,3 +213,140 @@ def _layout(x: Tensor, time: Time) -> Layout:
     leading = {"first": ((TIME,), (BATCH,)), "second": ((BATCH,), (TIME,))}.get(time, ((BATCH,),))
     sample = tuple(() if size == 1 else (size,) for size in x.shape[len(leading) :])
     return (*leading, *sample)
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass
+class PassedState:
+    """The state that forward takes after x, by argument name.
+
+    names: the arguments that have a default which is no option (a bool or a string). variadic: ``*args`` or
+    ``**kwargs`` is among them. values: what they get at the next step; none before the first.
+    """
+
+    names: tuple[str, ...]
+    variadic: bool
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> PassedState | None:
+        """Return the state arguments of a model's forward; None if it takes x alone.
+
+        Raises CaptureError for another argument that has no default.
+        """
+        try:
+            first, *others = inspect.signature(model.forward).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        for arg in others:
+            if arg.kind not in _VARIADIC and arg.default is arg.empty:
+                raise CaptureError(
+                    f"forward expects '{arg.name}' besides x, and time='step' gives it x alone at the first step; give "
+                    f"it a default, {arg.name}=None, and make the state at rest from that; or, if it is an input, give "
+                    "capture a tuple of both"
+                )
+        states = [arg for arg in others if arg.kind not in _VARIADIC and not isinstance(arg.default, bool | str)]
+        variadic = [arg for arg in (first, *others) if arg.kind in _VARIADIC]
+        names = [arg.name for arg in states] + [str(arg).partition(":")[0] for arg in variadic]
+        return cls(tuple(names), bool(variadic)) if names else None
+
+    def take(self, result: Any, output: Pick) -> None:
+        """Keep the state that forward returned beside its output.
+
+        Raises CaptureError where what it returned does not match its arguments.
+        """
+        named = fields_of(result)
+        if isinstance(named, Mapping) and set(self.names) <= set(named):
+            self.values = {name: named[name] for name in self.names}
+            return
+        returned = list(result) if isinstance(result, tuple | list) else []
+        if len(list(tensors_in(result))) == 1 and len(returned) != 1 + len(self.names):
+            return
+        at = output if isinstance(output, int) else 0
+        if len(returned) != 1 + len(self.names) or not -len(returned) <= at < len(returned) or self.variadic:
+            count = len(named) if isinstance(named, Mapping | tuple | list) else 1
+            raise CaptureError(
+                f"forward takes {', '.join(self.names)} besides x and returns {counted(count, 'value')}, so "
+                "time='step' cannot tell which of them is the state of the next step: return "
+                f"{', '.join(('output', *self.names))}, or keep the state in the module and clear it in reset()"
+            )
+        del returned[at]
+        self.values = dict(zip(self.names, returned, strict=True))
+
+
+Pick = int | str | None
+"""The index or name of an output; None: the first tensor."""
+
+
+def pick(returned: Any, output: Pick) -> Tensor:
+    """Return one tensor of a model's result: by index or name, or the first.
+
+    Raises CaptureError if there is no such output, or it is no tensor.
+    """
+    if output is not None:
+        try:
+            returned = [returned][output] if isinstance(returned, Tensor) else fields_of(returned)[output]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            raise CaptureError(
+                f"output={output!r}: the model returns {_described(returned)}; name one of its outputs"
+            ) from None
+        if isinstance(returned, list | tuple) and all(isinstance(item, Tensor) for item in returned):
+            return torch.stack(list(returned))
+        if isinstance(returned, Tensor):
+            return returned
+    if _one_for_each_step(returned):
+        return torch.stack(returned)
+    first = next(tensors_in(returned), None)
+    if first is None:
+        raise CaptureError(f"the model returns {_described(returned)}, without a tensor; return one from forward")
+    return first
+
+
+def left_aside(returned: Any, output: Pick) -> int:
+    """Count the returned tensors besides `pick`'s default one."""
+    return 0 if output is not None or _one_for_each_step(returned) else len(list(tensors_in(returned))) - 1
+
+
+def _one_for_each_step(returned: Any) -> bool:
+    alike = isinstance(returned, list) and len({getattr(item, "shape", None) for item in returned}) == 1
+    return alike and len(returned) > 2 and isinstance(returned[0], Tensor)
+
+
+def fields_of(returned: Any) -> Any:
+    """Return a dataclass, or a named tuple, as a dict of its fields; other values unchanged."""
+    if isinstance(returned, tuple) and hasattr(returned, "_asdict"):
+        return _Named(returned._asdict())
+    if not is_dataclass(returned) or isinstance(returned, Mapping):
+        return returned
+    return {field.name: getattr(returned, field.name) for field in fields(returned)}
+
+
+class _Named(dict[str, Any]):
+    """Fields that also have a place."""
+
+    def __missing__(self, place: int) -> Any:
+        return list(self.values())[place]
+
+
+def tensors_in(returned: Any) -> Iterator[Tensor]:
+    """Yield every tensor in nested tuples, lists, mappings and dataclasses."""
+    if isinstance(returned, Tensor):
+        yield returned
+        return
+    returned = fields_of(returned)
+    items = (
+        returned.values() if isinstance(returned, Mapping) else returned if isinstance(returned, list | tuple) else ()
+    )
+    for item in items:
+        yield from tensors_in(item)
+
+
+def _described(returned: Any) -> str:
+    returned = fields_of(returned)
+    if isinstance(returned, Mapping):
+        return f"a dict with {', '.join(map(repr, returned))}"
+    if isinstance(returned, list | tuple):
+        return f"{len(returned)} values"
+    return f"an object of class {type(returned).__name__}"

@@ -2,6 +2,9 @@
 
 Everything random in an epoch follows from the seed and the epoch's number (`stl_deploy.training.seeds`), so weights,
 optimiser state and counters are all that a bit-identical continuation needs.
+
+Weights of some epochs are kept beside it, so that networks of one training can be compared:
+``snapshots/epoch-00005.safetensors`` in the run folder, one for each ``train.keep_every``-th epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.network import Network
 from stl_deploy.training.model_file import load_weights
 from stl_deploy.training.run_files import CHECKPOINT
-from stl_deploy.training.snapshots import keep
 
 _FREE_TO_CHANGE = (
     {"fold"},
@@ -185,3 +187,26 @@ def _load_adam(state: State, tensors: Mapping[str, Tensor]) -> None:
         for place, name in enumerate(order)
     }
     state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})
+
+
+FOLDER = "snapshots"
+
+
+def keep(run_dir: Path, epoch: int, every: int | None, weights: Mapping[str, Tensor]) -> None:
+    """Write the weights of ``epoch`` (from 1) if it is a multiple of ``every``; None keeps nothing.
+
+    Snapshots of this epoch and of later ones are of an older training and go.
+    """
+    for old, path in snapshots(run_dir).items():
+        if old >= epoch:
+            path.unlink()
+    if every is not None and epoch % every == 0:
+        (run_dir / FOLDER).mkdir(exist_ok=True)
+        write_tensors(run_dir / FOLDER / f"epoch-{epoch:05}.safetensors", weights, {"epoch": epoch})
+
+
+def snapshots(run_dir: Path) -> dict[int, Path]:
+    """Return the file of each kept epoch, in order."""
+    files = (run_dir / FOLDER).glob("epoch-*.safetensors")
+    numbered = {path.stem.removeprefix("epoch-"): path for path in files}
+    return {int(epoch): path for epoch, path in sorted(numbered.items()) if epoch.isdecimal()}

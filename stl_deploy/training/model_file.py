@@ -30,7 +30,7 @@ def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str,
 def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, RunConfig]:
     """Load the trained network of a run folder, in evaluation mode on the CPU, and its configuration.
 
-    snapshot: a file of other weights of the same training (`stl_deploy.training.snapshots`).
+    snapshot: a file of other weights of the same training (`stl_deploy.training.checkpoint`).
 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """

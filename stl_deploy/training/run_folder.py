@@ -61,7 +61,7 @@ def forget_twin(run_dir: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    from stl_deploy.training.snapshots import FOLDER, snapshots  # torch
+    from stl_deploy.training.checkpoint import FOLDER, snapshots  # torch
 
     forget_results(folder)
     for path in (*(folder / name for name in _TRAINED), *snapshots(folder).values()):

@@ -20,13 +20,12 @@ from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.targets import ListsLayers, find_format
-from stl_deploy.graph.draw import svg
 from stl_deploy.graph.exact import require_on_grid
 from stl_deploy.graph.findings import CheckReport, Finding, NodeReport, fidelities, from_error, worst
 from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
-from stl_deploy.graph.show import Row, table
+from stl_deploy.graph.show import Row, svg, table
 from stl_deploy.pipeline.check import check_as_program, declared_grid, seen_coding, targets_asked
 from stl_deploy.report.text.check import show as tell
 from stl_deploy.report.text.check import show_effects, show_folder

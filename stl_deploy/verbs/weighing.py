@@ -29,7 +29,7 @@ from stl_deploy.pipeline.tradeoff import (
     pareto_front,
     points_at_steps,
 )
-from stl_deploy.report.page.pareto import render_pareto
+from stl_deploy.report.page.plots import render_pareto
 from stl_deploy.report.text.energy import show_tradeoff
 from stl_deploy.runs.candidates import candidates, mode_of, twin_point
 from stl_deploy.runs.kept_twin import kept_twin

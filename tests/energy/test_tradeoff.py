@@ -28,13 +28,13 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.tradeoff import Point, TradeoffPoint, over_time, pareto_front
-from stl_deploy.report.page.pareto import render_pareto
+from stl_deploy.report.page.plots import render_pareto
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.train import train
+from stl_deploy.training.checkpoint import snapshots
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
-from stl_deploy.training.snapshots import snapshots
 from stl_deploy.verbs.weighing import tradeoff
 from tests.energy.nets import lif, linear, program, start
 from tests.energy.test_ann import NETWORK

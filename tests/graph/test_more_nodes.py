@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.targets import find_runner, findings, registry
-from stl_deploy.graph.draw import svg
 from stl_deploy.graph.exact import grids, on_grid, prove_exact
 from stl_deploy.graph.program import (
     Concat,
@@ -24,9 +23,8 @@ from stl_deploy.graph.program import (
     Program,
     is_binary,
 )
-from stl_deploy.graph.run import run
-from stl_deploy.graph.show import table
-from stl_deploy.graph.stream import Stream
+from stl_deploy.graph.run import Stream, run
+from stl_deploy.graph.show import svg, table
 from stl_deploy.pipeline.artifacts import open_runner, write
 from tests import program_oracle
 from tests.strategies import programs_and_inputs

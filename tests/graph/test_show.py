@@ -8,10 +8,9 @@ import pytest
 
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.draw import svg
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv
-from stl_deploy.graph.show import table
+from stl_deploy.graph.show import svg, table
 from tests.graph.nets import a, bare, chain, graph, iff, lif
 
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.run import run
-from stl_deploy.graph.stream import Stream
+from stl_deploy.graph.run import Stream, run
 from tests.graph.nets import chain, graph, iff, lif, steps
 from tests.strategies import programs_and_inputs
 

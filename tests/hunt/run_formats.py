@@ -133,9 +133,7 @@ def _draw_less() -> None:
     import matplotlib.figure
 
     from stl_deploy.report import run_report as verb
-    from stl_deploy.report.page import cores, pareto, plots, render, svg
-    from stl_deploy.report.page import plots as bars
-    from stl_deploy.report.page import plots as energy_plots
+    from stl_deploy.report.page import plots, render, svg
 
     turn = [0]
     real = svg.inline
@@ -158,9 +156,7 @@ def _draw_less() -> None:
 
         return draw
 
-    for module in (bars, cores, energy_plots, pareto, plots):
-        if hasattr(module, "inline"):
-            module.inline = inline
+    plots.inline = inline
     for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "region",
                  "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
         setattr(plots, name, remembered(getattr(plots, name)))

@@ -22,7 +22,7 @@ from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block, window_moments
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.plan import stages
-from stl_deploy.nn.fused.working import works
+from stl_deploy.nn.fused.switch import works
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.schedule import over_time

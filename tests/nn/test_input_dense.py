@@ -11,7 +11,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.nn.fused import warm
 from stl_deploy.nn.fused.input_dense import dense
 from stl_deploy.nn.fused.input_dense.dense import product, suits
-from stl_deploy.nn.fused.working import works
+from stl_deploy.nn.fused.switch import works
 from stl_deploy.nn.network import Network
 
 ROUNDING = 4

@@ -19,7 +19,7 @@ from stl_deploy.nn.fused.vectors import (
     store,
     stream,
 )
-from stl_deploy.nn.fused.winograd.outer_products import outer_products
+from stl_deploy.nn.fused.winograd.tile_kernels import outer_products
 
 BESIDE = 77.0
 """What lies behind a row, to be left alone."""

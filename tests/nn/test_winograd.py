@@ -11,10 +11,10 @@ from torch import nn
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.nn.fused import path, winograd_allowed
+from stl_deploy.nn.fused.switch import works
 from stl_deploy.nn.fused.winograd import convolution as winograd
 from stl_deploy.nn.fused.winograd import tile_kernels as tiles
 from stl_deploy.nn.fused.winograd.convolution import convolve, suits
-from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.network import Network
 from stl_deploy.training.loop import train
 

@@ -15,8 +15,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.tradeoff import Point
 from stl_deploy.verbs.quantising import quantise
-from stl_deploy.verbs.searching import Optimised, judged, pick, plan
-from stl_deploy.verbs.trials import POINTS, pruned
+from stl_deploy.verbs.searching import POINTS, Optimised, judged, pick, plan, pruned
 from stl_deploy.verbs.weighing import optimise
 from stl_deploy.verbs.whole_way import RunResult
 from tests.energy.nets import lif, linear, program, start

@@ -25,7 +25,7 @@ from stl_deploy.runs.ann_twin import keep_ann
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.manifest import UNDER_WAY
-from stl_deploy.verbs.trials import POINTS, read_points
+from stl_deploy.verbs.searching import POINTS, read_points
 from stl_deploy.verbs.weighing import tradeoff
 from tests.remedies.room import SMALL, Remedy, Room, said
 
@@ -215,7 +215,7 @@ RUNS = (
         lambda room: read_tradeoff(room.run / "tradeoff.json"),
     ),
     Remedy(
-        "verbs/trials.py:read_points",
+        "verbs/searching.py:read_points",
         lambda room: read_points(_bad_points(room)),
         "not as stl_deploy.verbs.optimise writes it; remove it, and it is measured again",
         "not as 'stl-deploy optimise' writes it; remove it, and it is measured again",

@@ -24,8 +24,7 @@ import torch
 from torch import nn
 
 from stl_deploy._util import install
-from stl_deploy.nn.fused.switch import SWITCH, installed, ready
-from stl_deploy.nn.fused.working import Kernels, works
+from stl_deploy.nn.fused.switch import SWITCH, Kernels, installed, ready, works
 
 if TYPE_CHECKING:
     from stl_deploy.nn.schedule import Sources, Stage

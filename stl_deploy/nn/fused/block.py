@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.nn.fused import norm_kernels
+from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.neuron_kernels import Layout
 from stl_deploy.nn.fused.passes import (
     Form,
@@ -175,7 +175,7 @@ def _moments(x: Tensor, form: Form, layout: Layout) -> tuple[Array, Array, Array
     computed = array(torch.empty(0, dtype=wide(x.dtype)))
 
     def part(index: int, first: int, last: int) -> None:
-        norm_kernels.moments(maps, first, last, count[index], mean[index], squares[index], computed)
+        kernels.moments(maps, first, last, count[index], mean[index], squares[index], computed)
 
     run(part, parts, x.numel())
     total, each = count.sum(0), count[:, :, None]
@@ -191,7 +191,7 @@ def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: tuple[Array, ...], l
     center, of_grad, of_x, rest = coefficients
 
     def part(_: int, first: int, last: int) -> None:
-        norm_kernels.norm_backward(g, z, first, last, center, of_grad, of_x, rest, out)
+        kernels.norm_backward(g, z, first, last, center, of_grad, of_x, rest, out)
 
     run(part, split(x.shape[1]), x.numel())
     return grad_x

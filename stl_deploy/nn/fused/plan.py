@@ -12,8 +12,8 @@ from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block
 from stl_deploy.nn.fused.input_dense import dense as input_dense
 from stl_deploy.nn.fused.passes import Form
+from stl_deploy.nn.fused.switch import works
 from stl_deploy.nn.fused.winograd import convolution as winograd
-from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.layers import Norm, Synapse, is_by_step
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import Sources, Stage, norm_before, over_time, readers

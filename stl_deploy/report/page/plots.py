@@ -1,21 +1,23 @@
-"""Draw the page's figures from the report's JSON alone."""
+"""Draw the page's figures from the report's JSON alone, and the Pareto plot of accuracy against energy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from stl_deploy.report.page.cores import heat_map
-from stl_deploy.report.page.pareto import draw
+from stl_deploy.pipeline.tradeoff import Point, pareto_front
 from stl_deploy.report.page.svg import FAINT, INK, SERIES, inline, panels, short, style
-from stl_deploy.report.page.templates import joules
+from stl_deploy.report.page.templates import joules, template
 
 _WIDTH = 10.4
 _MAX_RASTER_ROWS = 128
@@ -252,3 +254,108 @@ def region(break_even: Mapping[str, Any], price: str) -> str | None:
     ax.set_xlabel("spikes per neuron and step; solid: the SNN costs less, pale: the ANN does")
     ax.grid(axis="x", color=FAINT)
     return inline(figure, "region", "Spike rates at which the SNN costs less than its ANN twin, by dataflow")
+
+
+_COLOURS = {"": 0, "stl": 0, "ann": 1, "sl": 2, "tl": 3}
+_NAMED = 12
+"""More points on the front than this are drawn without names; the table has them."""
+
+
+def render_pareto(points: Sequence[Point]) -> str:
+    """Return one self-contained page: the plot and its table. Names are escaped."""
+    front = pareto_front(points)
+    rows = [p.as_dict() | {"pareto": p in front} for p in points]
+    with style():
+        drawn = Markup(draw(rows))
+    return template("pareto.html").render(points=rows, plot=drawn)
+
+
+def draw(points: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the plot from the rows of a trade-off's JSON."""
+    figure, (ax,) = panels(1, 6.6, 3.6)
+    front = sorted((p for p in points if p["pareto"]), key=lambda p: float(p["joules"]))
+    ax.plot([p["joules"] for p in front], [p["accuracy"] for p in front], color=FAINT, lw=2, drawstyle="steps-post")
+    modes = sorted({p["mode"] for p in points}, key=lambda mode: _COLOURS.get(mode, len(_COLOURS)))
+    for mode in modes:
+        kept = [p for p in points if p["mode"] == mode]
+        sizes = [42 if p["pareto"] else 18 for p in kept]
+        colour = SERIES[_COLOURS.get(mode, len(_COLOURS))]
+        where = [p["joules"] for p in kept], [p["accuracy"] for p in kept]
+        ax.scatter(*where, color=colour, s=sizes, zorder=3, label=mode or "SNN")
+    for p in front if len(front) <= _NAMED else ():
+        ax.annotate(_label(p), (p["joules"], p["accuracy"]), (5, -9), textcoords="offset points")
+    if len(modes) > 1:
+        ax.legend(fontsize=7)
+    if all(p["joules"] > 0 for p in points):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
+    ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: joules(value)))
+    ax.tick_params(axis="x", which="both", labelsize=7)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_ylim(top=min(ax.get_ylim()[1], 1.01))
+    ax.grid(axis="y")
+    ax.set(xlabel="energy of one inference (modelled)", ylabel="accuracy (measured)")
+    return inline(figure, "pareto", "Accuracy against energy; the line joins the points that no other beats in both")
+
+
+def _label(point: Mapping[str, Any]) -> str:
+    if point["kind"] == "ANN":
+        return f"{short(point['name'])} (ANN)"
+    epoch = "" if point["epoch"] is None else f", epoch {point['epoch']}"
+    return f"{short(point['name'])}, T = {point['steps']}{epoch}"
+
+
+RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}
+"""Resources that are drawn, and their labels."""
+_WIDTH, _MOST, _NUMBERED, _LEVELS = 10.4, 256, 24, 20
+"""Inches; cores drawn; cores whose cells carry their percentage; strengths of colour."""
+
+
+def heat_map(placement: Mapping[str, Any]) -> str:
+    """Draw one panel per placement, from the energy JSON's ``placement``.
+
+    Fuller cells are stronger; cells over the limit have the other colour.
+    """
+    known = {key: name for key, name in RESOURCES.items() if key in placement["limits"]}
+    shown = placement["placements"]
+    figure, axes = panels(len(shown), _WIDTH, 0.75 + 0.24 * len(known), columns=1)
+    for ax, placed in zip(axes, shown, strict=True):
+        cores = placed["cores"]
+        part = f"first {_MOST} of {len(cores)}" if len(cores) > _MOST else f"{len(cores)}"
+        ax.set_title(f"{placed['placement']}: {part} cores")
+        _panel(ax, cores[:_MOST], known, placement["limits"])
+    return inline(figure, "cores", "How full each core is, by resource, as a share of its limit")
+
+
+def _panel(ax: Axes, cores: Sequence[Mapping[str, Any]], known: Mapping[str, str], limits: Mapping[str, int]) -> None:
+    cells: dict[float, list[tuple[int, int]]] = {}
+    for row, key in enumerate(known):
+        for column, core in enumerate(cores):
+            share = core[key] / limits[key]
+            cells.setdefault(min(round(share * _LEVELS) / _LEVELS, 1) if share <= 1 else 2, []).append((column, row))
+            if len(cores) <= _NUMBERED:
+                ax.text(column + 0.5, row + 0.5, f"{share:.0%}", ha="center", va="center", fontsize=6)
+    for level, where in cells.items():
+        colour = to_rgba(SERIES[0], 0.05 + 0.55 * level) if level <= 1 else to_rgba(SERIES[1], 0.7)
+        ax.add_patch(PathPatch(_boxes(where), facecolor=colour, linewidth=0))
+    start = 0
+    marks = []
+    for node, group in groupby(cores, key=lambda core: str(core["node"])):
+        end = start + len(list(group))
+        marks.append(((start + end) / 2, short(node)))
+        ax.axvline(end, color=INK, lw=0.5)
+        start = end
+    crowded = len(marks) > 12
+    ax.set_xticks([at for at, _ in marks], [name for _, name in marks], rotation=90 if crowded else 0, fontsize=7)
+    ax.set_yticks([row + 0.5 for row in range(len(known))], list(known.values()))
+    ax.tick_params(length=0)
+    ax.set(xlim=(0, len(cores)), ylim=(len(known), 0))
+
+
+def _boxes(where: Sequence[tuple[int, int]]) -> Path:
+    """Return one path of a box in each cell."""
+    box = np.array([(0.04, 0.06), (0.96, 0.06), (0.96, 0.94), (0.04, 0.94), (0.04, 0.06)])
+    corners = (np.array(where, float)[:, None] + box).reshape(-1, 2)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    return Path(corners, np.tile(codes, len(where)))

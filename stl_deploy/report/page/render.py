@@ -8,9 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stl_deploy.report.page.cores import RESOURCES
 from stl_deploy.report.page.data import ReportData, report_json
-from stl_deploy.report.page.plots import plots
+from stl_deploy.report.page.plots import RESOURCES, plots
 from stl_deploy.report.page.templates import count, template
 
 

@@ -5,7 +5,7 @@ the layer.
 """
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.layers import elementwise, norms, pools, products, shapes, thresholds, weights
+from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Builder, Kind, Layers
 from stl_deploy.tracing.refractory import explained
 from stl_deploy.tracing.steps import Steps
@@ -16,15 +16,15 @@ KINDS: dict[str, Kind] = {
     OVER_TIME: weights.over_time,
     "addmm": weights.linear,
     "mm": weights.linear,
-    "native_batch_norm": norms.batch_norm,
-    "_native_batch_norm_legit": norms.batch_norm,
-    "_native_batch_norm_legit_no_training": norms.batch_norm,
-    "_batch_norm_no_update": norms.batch_norm,
+    "native_batch_norm": elementwise.batch_norm,
+    "_native_batch_norm_legit": elementwise.batch_norm,
+    "_native_batch_norm_legit_no_training": elementwise.batch_norm,
+    "_batch_norm_no_update": elementwise.batch_norm,
     "max_pool2d_with_indices": pools.maximum,
     "mkldnn_max_pool2d": pools.maximum,
     "adaptive_max_pool2d": pools.adaptive_maximum,
     "amax": pools.largest_over_axes,
-    "bmm": products.batched,
+    "bmm": elementwise.batched,
     "avg_pool2d": pools.average,
     "_adaptive_avg_pool2d": pools.adaptive,
     "mean": pools.over_axes,

@@ -1,4 +1,4 @@
-"""Build sums and products, of signals and with constants."""
+"""Build sums, products (spiking attention among them), and batch norms: one scale and one shift for each channel."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.tracing.layers.arguments import alpha, number
+from stl_deploy.graph.program import Doubles, Norm, Operand, Product, Reshape, Scale, Shape
+from stl_deploy.tracing.layers import weights
+from stl_deploy.tracing.layers.arguments import alpha, doubles, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
-from stl_deploy.tracing.layers.norms import norm
-from stl_deploy.tracing.layers.products import product
 from stl_deploy.tracing.layers.thresholds import gate, is_binary, turned_spike
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.populations import compact
 from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.steps import Ref, Signal
@@ -97,3 +98,77 @@ def multiplied(build: Builder, signal: Signal) -> Operands:
     gain = compact((1 / factor if divided else factor).expand((1, *shape)), shape)
     terms = build.widened(build.read(x), build.shape(x.signal), shape)
     return build.scaled(terms, gain, shape, signal.node.place.module)
+
+
+def batched(build: Builder, signal: Signal) -> Operands:
+    """``bmm`` of two signals, or of one and weights."""
+    left, right = signal.args[:2]
+    if isinstance(left, Ref) and isinstance(right, Ref):
+        return product(build, signal, (left, right), matrices=True)
+    return weights.linear(build, signal)
+
+
+def product(build: Builder, signal: Signal, operands: tuple[Ref, Ref], *, matrices: bool = False) -> Operands:
+    """Two signals multiplied, as matrices or element by element; the latter in the shape of the result."""
+    shape = build.shape(signal)
+    sources, shapes = [], []
+    for ref in operands:
+        before = build.shape(ref.signal)
+        terms = build.read(ref)
+        if not matrices:
+            terms = build.widened(terms, before, shape)
+            before = shape
+        sources.append(_one_source(build, terms, before))
+        shapes.append(before)
+    node = Product(
+        name=build.name("product", signal.node.place.module),
+        shape=shape,
+        operands=tuple(sources),
+        operand_shapes=(shapes[0], shapes[1]),
+        matrices=matrices,
+    )
+    return build.add(node)
+
+
+def _one_source(build: Builder, terms: Operands, shape: Shape) -> Operand:
+    """Terms as one source of a shape, for operands are not summed."""
+    if len(terms) > 1:
+        name = build.name("sum", "")
+        known = build.shape_of(terms) or shape
+        terms = build.add(Scale(name=name, shape=known, operands=terms, scale=np.ones((), np.float32)))
+    (source,) = terms
+    node = build.nodes.get(source.node)
+    if node is None or node.shape == shape:
+        return source
+    (source,) = build.add(Reshape(name=build.name("flatten", ""), shape=shape, operands=terms, input_shape=node.shape))
+    return source
+
+
+def batch_norm(build: Builder, signal: Signal) -> Operands:
+    """With running statistics: y = w·(x - mean) / √(var + ε) + b."""
+    x, weight, bias, mean, var, *rest = signal.args
+    training = rest[0] if signal.node.name in ("native_batch_norm", "_native_batch_norm_legit") else False
+    if training or not isinstance(mean, Node):
+        raise refusal(
+            signal,
+            "expected a batch norm with running statistics; found one that takes them from the batch; "
+            "train it with track_running_stats=True",
+        )
+    inverse = 1 / np.sqrt(doubles(var) + float(rest[-1]))
+    scale = inverse if weight is None else inverse * doubles(weight)
+    shift = (0.0 if bias is None else doubles(bias)) - doubles(mean) * scale
+    return norm(build, signal, x, scale, shift, axis=0 if len(signal.node.layout[0]) == 1 else -1)
+
+
+def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles, *, axis: int = 0) -> Operands:
+    """y = scale·x + shift, ``[C]`` each."""
+    return build.add(
+        Norm(
+            name=build.name("norm", signal.node.place.module),
+            shape=build.shape(signal),
+            operands=build.widened(build.read(x), build.shape(x.signal), build.shape(signal)),
+            scale=scale,
+            shift=shift,
+            axis=axis,
+        )
+    )

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import llvmlite.binding
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
 
 from stl_deploy.nn.fused.compile import compiled, inlined
 from stl_deploy.nn.fused.rows import Array, copy
-from stl_deploy.nn.fused.vectors import LANES, beyond, fill, load, row_at, store
-from stl_deploy.nn.fused.winograd.outer_products import outer_products
+from stl_deploy.nn.fused.vectors import LANES, beyond, broadcast, fill, load, operation, row_at, size_of, store
 
 _A, _B = 2 / 3, 3 / 2
 POINTS = (0.0, _A, -_A, _B, -_B)
@@ -29,6 +31,61 @@ FAST = bool(_FEATURES.get("fma"))
 ROWS, _CHANNELS = (12, 8) if _FEATURES.get("avx512f") else (2, 2)
 """Tiles that are multiplied at a time, and channels where tiles are summed over: with two vectors each, their sums stay
 in registers."""
+
+
+def outer_products(rows: int, of_row: int, of_step: int) -> Any:
+    """Return a function that adds up outer products of ``rows`` numbers with two vectors, all in registers.
+
+    ``add(a, jump, b, b_apart, c, c_apart, groups, steps, onto)``: for group g and step k, in order, number r is
+    ``a[g·jump + k·of_step + r·of_row]``, vector w begins at ``b[(g·steps + k)·LANES + w·b_apart]``, and their products
+    are added to what stands at ``c[r·LANES + w·c_apart]``, or, if not ``onto``, to 0. Multiplication and addition are
+    rounded once where the processor can.
+    """
+    wide = range(2)
+
+    @operation
+    def add(
+        _: Any, a: Any, jump: Any, b: Any, b_apart: Any, c: Any, c_apart: Any, groups: Any, steps: Any, onto: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, jump, b, b_apart, c, c_apart, groups, steps, onto = arguments
+            element, index = a.type.pointee, jump.type
+            vector = ir.VectorType(element, LANES)
+            name = f"llvm.fmuladd.v{LANES}{element.intrinsic_name}"
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+
+            def there(base: Any, fixed: int, w: int, apart: Any) -> Any:
+                row = builder.gep(builder.gep(base, [builder.mul(apart, index(w))]), [index(fixed)])
+                return builder.bitcast(row, vector.as_pointer())
+
+            size = size_of(context, element)
+            totals = {(r, w): cgutils.alloca_once(builder, vector) for r in range(rows) for w in wide}
+            for place in totals.values():
+                builder.store(ir.Constant(vector, None), place)
+            with builder.if_then(onto):
+                for (r, w), place in totals.items():
+                    builder.store(builder.load(there(c, r * LANES, w, c_apart), align=size), place)
+            with cgutils.for_range(builder, groups) as group:
+                numbers = builder.gep(a, [builder.mul(group.index, jump)])
+                vectors = builder.gep(b, [builder.mul(builder.mul(group.index, steps), index(LANES))])
+                with cgutils.for_range(builder, steps) as step:
+                    number = builder.gep(numbers, [builder.mul(step.index, index(of_step))])
+                    line = builder.gep(vectors, [builder.mul(step.index, index(LANES))])
+                    factors = [builder.load(there(line, 0, w, b_apart), align=size) for w in wide]
+                    for r in range(rows):
+                        one = broadcast(builder, builder.load(builder.gep(number, [index(r * of_row)])))
+                        for w in wide:
+                            total = builder.load(totals[r, w])
+                            builder.store(builder.call(function, [one, factors[w], total]), totals[r, w])
+            for (r, w), place in totals.items():
+                builder.store(builder.load(place), there(c, r * LANES, w, c_apart), align=size)
+            return context.get_dummy_value()
+
+        return types.void(a, jump, b, b_apart, c, c_apart, groups, steps, onto), generate
+
+    return add
+
+
 _by_tile = outer_products(ROWS, LANES, 1)
 _by_channel = outer_products(_CHANNELS, 1, LANES)
 
