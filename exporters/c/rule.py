@@ -11,6 +11,10 @@ from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
 
 
+LANES = 32
+"""Neurons that vectors of 512 bits take at a time."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Form of a row function; equal rules share one function.
@@ -89,6 +93,14 @@ class Rule:
     def has_state(self) -> bool:
         """Whether v persists after the step."""
         return self.keeps != 0
+
+    @property
+    def in_lanes(self) -> bool:
+        """Whether machines with vectors of 512 bits take the rows 32 neurons at a time (`templates/lanes.j2`)."""
+        plain = self.spikes and not self.filtered and self.a is None and self.cap == 1 and not self.late
+        keeps = self.keeps is not None and self.keeps > 0 and (self.narrow or DECAY_ONE % self.keeps == 0)
+        tables = self.bias is None and self.value is None and not self.by_neuron
+        return plain and keeps and tables and self.clips != "clip" and not self.passes and self.rows and self.row % LANES == 0
 
     @property
     def late(self) -> bool:
