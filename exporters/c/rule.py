@@ -100,7 +100,15 @@ class Rule:
         plain = self.spikes and not self.filtered and self.a is None and self.cap == 1 and not self.late
         keeps = self.keeps is not None and self.keeps > 0 and (self.narrow or DECAY_ONE % self.keeps == 0)
         tables = self.bias is None and self.value is None and not self.by_neuron
-        return plain and keeps and tables and self.clips != "clip" and not self.passes and self.rows and self.row % LANES == 0
+        return (
+            plain
+            and keeps
+            and tables
+            and self.clips != "clip"
+            and not self.passes
+            and self.rows
+            and self.row % LANES == 0
+        )
 
     @property
     def late(self) -> bool:
