@@ -10,7 +10,6 @@ from stl_deploy.graph.program import DELAYED_RESETS
 from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
 
-
 LANES = 32
 """Neurons that vectors of 512 bits take at a time."""
 

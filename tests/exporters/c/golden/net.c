@@ -306,11 +306,22 @@ static int32_t nearest(int32_t value)
 
 int net_step(net_state *s, const int32_t *x, int32_t *y)
 {
+#ifdef NET_WIDE
+    int refused = 0;
+
+    for (int32_t i = 0; i < NET_INPUTS; i++) { /* to the end, so that vectors may take it */
+        refused |= is_refused(x[i]);
+    }
+    if (refused != 0) {
+        return -1;
+    }
+#else
     for (int32_t i = 0; i < NET_INPUTS; i++) {
         if (is_refused(x[i]) != 0) {
             return -1;
         }
     }
+#endif
     for (int32_t i = 0; i < 16; i++) {
         s->in_values[i] = (uint8_t)nearest(x[i]);
     }
@@ -320,11 +331,22 @@ int net_step(net_state *s, const int32_t *x, int32_t *y)
 
 int net_step_int8(net_state *s, const int8_t *x, int32_t *y)
 {
+#ifdef NET_WIDE
+    int refused = 0;
+
+    for (int32_t i = 0; i < NET_INPUTS; i++) { /* to the end, so that vectors may take it */
+        refused |= is_refused(x[i]);
+    }
+    if (refused != 0) {
+        return -1;
+    }
+#else
     for (int32_t i = 0; i < NET_INPUTS; i++) {
         if (is_refused(x[i]) != 0) {
             return -1;
         }
     }
+#endif
     for (int32_t i = 0; i < 16; i++) {
         s->in_values[i] = (uint8_t)nearest(x[i]);
     }
