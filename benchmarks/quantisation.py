@@ -21,13 +21,13 @@ from benchmarks.agreement import against_lava
 from benchmarks.quantisation_report import markdown
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_folder, read_json, sha256, write_json, write_text
+from stl_deploy._util.working import now_and_then
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.forms import FormRow, Models, quantise_forms
 from stl_deploy.exporters.netx.model import NetxModel
 from stl_deploy.exporters.netx.target import model_of_file
-from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import open_program, open_source

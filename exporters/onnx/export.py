@@ -15,10 +15,10 @@ import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
-from stl_deploy.exporters.onnx.planes import to_planes
 from stl_deploy.exporters.onnx.scope import Dims, Scope, floats
 from stl_deploy.exporters.onnx.states import State, States, choose, shift
 from stl_deploy.exporters.onnx.step import step_nodes, together

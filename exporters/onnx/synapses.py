@@ -16,9 +16,8 @@ import math
 
 import numpy as np
 
-from stl_deploy.exporters.onnx.double import double_sum
+from stl_deploy.exporters.onnx.exact_sums import double_sum, integer_conv, integer_linear
 from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
-from stl_deploy.exporters.onnx.planes import integer_conv, integer_linear
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Shape

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -108,3 +108,21 @@ def _write(stream: TextIO | None, text: str) -> None:
             stream.flush()
     except (OSError, ValueError):  # a full disk, a closed stream
         pass
+
+
+_SECONDS = 5.0
+"""Between two lines of `now_and_then`."""
+
+
+def now_and_then(say: Console, what: str) -> Callable[[int, int], None]:
+    """Called with (done, total), says so where it takes long: "``what``: 40 of 400"."""
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last >= _SECONDS:
+            last = now
+            say.say(f"{what}: {done:,} of {total:,}")
+
+    return show

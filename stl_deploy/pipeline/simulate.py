@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.working import now_and_then
 from stl_deploy.config.options import SimulateOptions, of_target
 from stl_deploy.errors import InputError, UnavailableError
 from stl_deploy.exporters.targets import (
@@ -27,7 +28,6 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import on_declared_grid
-from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.results import Simulation
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.remedies import option
+from stl_deploy._util.working import now_and_then
 from stl_deploy.config.options import VerifyOptions
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import DeclaresInputGrid, Format, describe_path, format_of, registry
@@ -21,7 +22,6 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
-from stl_deploy.pipeline.progress import now_and_then
 
 
 def verify(

@@ -14,6 +14,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.printable import printable
 from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.working import now_and_then
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
 from stl_deploy.exporters.nir.conformance.kit import (
@@ -27,7 +28,6 @@ from stl_deploy.exporters.nir.conformance.kit import (
     write_case,
 )
 from stl_deploy.exporters.nir.dialect import PRESETS
-from stl_deploy.pipeline.progress import now_and_then
 
 
 def nir_conformance(

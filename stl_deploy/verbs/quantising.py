@@ -19,6 +19,7 @@ from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import named
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
+from stl_deploy._util.working import now_and_then
 from stl_deploy.config.load import save_config
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.config.run_options import QuantiseKeywords, QuantiseOptions
@@ -46,7 +47,6 @@ from stl_deploy.integers.qat.network import quantised_network, require_same_inte
 from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.source import TEST_INPUT

@@ -16,6 +16,7 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import verb
 from stl_deploy._util.units import counted
+from stl_deploy._util.working import now_and_then
 from stl_deploy.config.load import load_config
 from stl_deploy.config.run_options import RunKeywords, RunOptions
 from stl_deploy.config.schema import RunConfig
@@ -33,7 +34,6 @@ from stl_deploy.pipeline.artifacts import FEW, MORE, ParityBench, open_runner, w
 from stl_deploy.pipeline.energy import FILE as ENERGY
 from stl_deploy.pipeline.energy import checked, on_loihi
 from stl_deploy.pipeline.export import manifest
-from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
 from stl_deploy.report import run_report as reporting

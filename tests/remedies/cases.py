@@ -396,7 +396,7 @@ REMEDIES = (
         lambda room: verbs.check(room.net.export(room.new("net.onnx")).path),
     ),
     Remedy(
-        "exporters/onnx/planes.py:to_planes",
+        "exporters/onnx/exact_sums.py:to_planes",
         lambda room: room.analog.export(room.new("net.onnx"), precision="integer"),
         "export it without precision='integer'",
         "export it without --integer",

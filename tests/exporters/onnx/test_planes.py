@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as arrays
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
-from stl_deploy.exporters.onnx import planes as planes_module
-from stl_deploy.exporters.onnx.planes import split, to_planes
+from stl_deploy.exporters.onnx import exact_sums as planes_module
+from stl_deploy.exporters.onnx.exact_sums import split, to_planes
 from stl_deploy.graph.program import Conv
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, conv, flatten, linear, neuron

@@ -1,4 +1,4 @@
-"""Sum in integers: the same bits as the float network, faster and in half the bytes.
+"""Sum in integers (the same bits as the float network, faster and in half the bytes), or in float64 off any grid.
 
 For spike inputs and sums proved exact (`stl_deploy.graph.exact`), a weight is 2^-f times an integer of up to 24 bits,
 w = Σ 256^p·plane[p] with 8-bit planes, -128…127. One MatMulInteger multiplies the spikes, as uint8, by all planes side
@@ -8,11 +8,16 @@ planes take half the bytes.
 
 A convolution becomes such a product over its windows (slices, side by side). Gathering windows is slower below
 `_MANY_TAPS` weights per output (measured, docs/onnx.md), so such convolutions are not converted.
+
+Weights that lie on no grid may be summed in float64 and rounded once. ONNX Runtime multiplies float64 matrices but does
+not convolve them, so a convolution is one matrix product for each place of its kernel, on the input's values under that
+place, added up. Weights stay float32 in the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -24,7 +29,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.int8 import spikes_arrive
 from stl_deploy.exporters.onnx.scope import Planes, Scope
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, fraction_bits, grids
-from stl_deploy.graph.program import Conv, Linear, Program
+from stl_deploy.graph.program import Conv, Floats, Linear, Pool, Program, Shape
 
 _MANY_TAPS = 256
 _MOST_PLANES = 3
@@ -124,3 +129,83 @@ def _suits(program: Program, node: Linear | Conv, known: Mapping[str, Grid | Non
     if abs(fraction_bits(node.weight)) > _MOST_FRACTION_BITS or taps > _MOST_TAPS:
         return False
     return isinstance(node, Linear) or (node.groups == 1 and taps >= _MANY_TAPS)
+
+
+def double_sum(scope: Scope, node: Linear | Conv | Pool, x: str) -> str:
+    """Add ``node`` on ``x`` ``[N, *input shape]`` (Linear: ``[N, inputs]``); returns the name of the float32 result.
+
+    Its shape is ``[N, *shape]`` (Linear: ``[N, outputs]``; Pool: as the input, with one axis of channels).
+    """
+    wide = _cast(scope, node.name, x, TensorProto.DOUBLE)
+    match node:
+        case Linear():
+            total = _linear(scope, node, wide)
+        case Conv():
+            total = _conv(scope, node, wide)
+        case Pool():
+            total = _pool(scope, node, wide)
+    return _cast(scope, node.name, total, TensorProto.FLOAT)
+
+
+def _linear(scope: Scope, node: Linear, x: str) -> str:
+    operands = [_parameter(scope, f"{node.name}.weight", node.weight)]
+    if node.bias is not None:
+        operands.append(_parameter(scope, f"{node.name}.bias", node.bias))
+    return scope.op("Gemm", [x, *operands], node.name, transB=1)
+
+
+def _conv(scope: Scope, node: Conv, x: str) -> str:
+    kernel, (outputs, per_group) = node.weight.shape[2:], node.weight.shape[:2]
+    flat = scope.integers(0, node.groups, per_group, int(np.prod(node.shape[1:])))
+    weight = node.weight.reshape(node.groups, outputs // node.groups, per_group, -1)
+    total = None
+    x = _pad(scope, node.name, x, node.padding)
+    for place, window in enumerate(_windows(scope, node.name, x, kernel, node.shape[1:], node.stride, node.dilation)):
+        part = scope.op("Reshape", [window, flat], f"{node.name}/flat")
+        factor = _parameter(scope, f"{node.name}.weight", np.ascontiguousarray(weight[..., place]))
+        product = scope.op("MatMul", [factor, part], node.name)
+        total = product if total is None else scope.op("Add", [total, product], f"{node.name}/add")
+    assert total is not None
+    total = scope.op("Reshape", [total, scope.integers(-1, *node.shape)], f"{node.name}/result")
+    if node.bias is None:
+        return total
+    bias = _parameter(scope, f"{node.name}.bias", node.bias.reshape(-1, *(1,) * len(kernel)))
+    return scope.op("Add", [total, bias], f"{node.name}/bias")
+
+
+def _pool(scope: Scope, node: Pool, x: str) -> str:
+    x = _pad(scope, node.name, x, node.padding)
+    total = None
+    for window in _windows(scope, node.name, x, node.kernel, node.shape[-2:], node.stride, (1, 1)):
+        total = window if total is None else scope.op("Add", [total, window], node.name)
+    assert total is not None
+    if node.divisor == 1:
+        return total
+    divisor = _parameter(scope, f"{node.name}.divisor", np.array(node.divisor, np.float32))
+    return scope.op("Div", [total, divisor], f"{node.name}/average")
+
+
+def _windows(
+    scope: Scope, name: str, x: str, kernel: Shape, sizes: Shape, stride: Shape, dilation: Shape
+) -> Iterator[str]:
+    """Return the padded input's values under each place of the kernel, ``[N, C, *sizes]``."""
+    axes, steps = scope.integers(*range(2, 2 + len(kernel))), scope.integers(*stride)
+    for place in itertools.product(*map(range, kernel)):
+        first = [i * step for i, step in zip(place, dilation, strict=True)]
+        last = [start + (n - 1) * step + 1 for start, n, step in zip(first, sizes, stride, strict=True)]
+        yield scope.op("Slice", [x, scope.integers(*first), scope.integers(*last), axes, steps], f"{name}/window")
+
+
+def _pad(scope: Scope, name: str, x: str, padding: Sequence[tuple[int, int]]) -> str:
+    if not any(before or after for before, after in padding):
+        return x
+    amounts = [0, 0, *(before for before, _ in padding), 0, 0, *(after for _, after in padding)]
+    return scope.op("Pad", [x, scope.integers(*amounts)], f"{name}/pad")
+
+
+def _parameter(scope: Scope, label: str, array: Floats) -> str:
+    return _cast(scope, label, scope.weight(label, array), TensorProto.DOUBLE)
+
+
+def _cast(scope: Scope, label: str, x: str, kind: int) -> str:
+    return scope.op("Cast", [x], f"{label}/{'double' if kind == TensorProto.DOUBLE else 'float'}", to=kind)
