@@ -196,7 +196,8 @@ def _neuron(node, x, state):
         v = v - node.threshold * over
     level = subtracted = node.threshold
     if node.adaptation is not None:
-        state["a"] = node.adaptation.decay * state.get("a", F(0)) + node.adaptation.jump * state["s"]
+        start = F(0) if node.adaptation.start is None else node.adaptation.start
+        state["a"] = node.adaptation.decay * state.get("a", start) + node.adaptation.jump * state["s"]
         level = node.threshold + state["a"]
         subtracted = level if node.adaptation.subtracts == "adapted" else node.threshold
     if node.threshold is not None and node.reset == "subtract_delayed":

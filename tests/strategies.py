@@ -282,7 +282,8 @@ class _Made:
         adaptation = None
         if self.more and threshold and not counting and reset != "snntorch_subtract_now" and self.pick(True, False):
             subtracts = self.pick("baseline", "adapted")
-            adaptation = Adaptation(self.parameter(shape, 0, 0.9), self.parameter(shape, 0, 1), subtracts)
+            start = self.parameter(shape, -0.5, 1) if self.pick(True, False) else None
+            adaptation = Adaptation(self.parameter(shape, 0, 0.9), self.parameter(shape, 0, 1), subtracts, start)
         return Neuron(
             name=name,
             shape=shape,

@@ -63,7 +63,7 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
 def _adapted(scope: Scope, node: Neuron, adaptation: Adaptation, theta: str, last: str, states: States) -> str:
     """The threshold of this step, from how far it was raised and the spikes of the step before."""
     name = node.name
-    raised = states.open(name, "a", node.shape)
+    raised = states.open(name, "a", node.shape, adaptation.start)
     faded = _times(scope, name, "adaptation_decay", adaptation.decay, raised)
     jump = _times(scope, name, "adaptation_jump", adaptation.jump, last)
     raised = scope.op("Add", [faded, jump], f"{name}/raised")

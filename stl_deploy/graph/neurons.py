@@ -23,6 +23,8 @@ class NeuronState:
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
         self.spikes = np.zeros(shape, np.float32) if node.delayed_reset or node.adaptation is not None else None
         self.a = np.zeros(shape, np.float32) if node.adaptation is not None else None
+        if self.a is not None and node.adaptation is not None and node.adaptation.start is not None:
+            self.a += node.adaptation.start
         over = node.reset == "snntorch_subtract_now" and node.decay is not None
         self._over = np.zeros(shape, np.float32) if over else None
 

@@ -25,7 +25,8 @@ None are left out::
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
-The output is ``s``, or ``v`` without a threshold. Every sample starts at ``v_start`` (0 if None), i = 0, s = 0, a = 0.
+The output is ``s``, or ``v`` without a threshold. Every sample starts at ``v_start`` and at the adaptation's ``start``
+(0 if None), i = 0, s = 0.
 With reset "none" a spike changes nothing. With adaptation a spike subtracts θ or θₐ (`Adaptation`).
 "snntorch_subtract_now" is snnTorch with ``reset_delay=False``: while more than θ is left of v, a neuron fires again
 only above 2·θ.
@@ -228,12 +229,14 @@ class Adaptation:
     """A threshold that rises with each spike and decays back to its baseline (see the module's equations).
 
     decay: ρ, from 0 to below 1. jump: what a spike of one step adds to the threshold of the next. subtracts: what a
-    reset by subtraction takes off v: the baseline θ, or θ + a, the threshold as it is.
+    reset by subtraction takes off v: the baseline θ, or θ + a, the threshold as it is. start: a before the first step,
+    which multiplies it by ρ (None: 0).
     """
 
     decay: Floats
     jump: Floats
     subtracts: Subtracts = "baseline"
+    start: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -128,7 +128,9 @@ def _neuron(node: ir.Neuron) -> list[str]:
         return [*parts, "no memory"]
     parts.append(reset_words(node) + ", one step late" * node.delayed_reset)
     if node.adaptation is not None:
-        parts.append(f"threshold adapts: decay {_span(node.adaptation.decay)}, jump {_span(node.adaptation.jump)}")
+        adapts = node.adaptation
+        begins = "" if adapts.start is None else f", from {_span(adapts.start)}"
+        parts.append(f"threshold adapts{begins}: decay {_span(adapts.decay)}, jump {_span(adapts.jump)}")
     several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
     nearest = {"half_up": ", halves up", "half_even": ", halves to even"}.get(node.rounding, "")
     return [*parts, *[several + nearest] * node.multi_spike]

@@ -318,7 +318,7 @@ class Population(_Layer):
         self.hold(i_decay=None if synapse is None else synapse.decay, i_gain=None if synapse is None else synapse.gain)
         self._derivative = surrogate_of(surrogate)
         adapts = node.adaptation
-        self.hold(a_decay=None if adapts is None else adapts.decay, a_jump=None if adapts is None else adapts.jump)
+        self.hold(**{f"a_{name}": getattr(adapts, name, None) for name in ("decay", "jump", "start")})
         extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse, adapts)
         alike = node.decay is not None and not node.decay.ndim and all(field is None for field in extra)
         self._plain = alike and theta is not None and not node.multi_spike and node.reset in ("value", "subtract")
@@ -332,8 +332,13 @@ class Population(_Layer):
 
     def rest(self, x: Tensor) -> State:
         """Return the state before the first step, for currents ``[B, *shape]``."""
-        start = self._get("v_start")
-        return State(torch.zeros_like(x) if start is None else torch.zeros_like(x) + start)
+        state = State(self._started(x, "v_start"))
+        state.a = self._started(x, "a_start")
+        return state
+
+    def _started(self, x: Tensor, name: str) -> Tensor:
+        start = self._get(name)
+        return torch.zeros_like(x) if start is None else torch.zeros_like(x) + start
 
     def forward(self, x: Tensor) -> Tensor:
         """Return spikes, or potentials, ``[T, B, *shape]`` of currents of the same shape, from rest."""

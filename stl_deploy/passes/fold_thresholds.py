@@ -82,7 +82,8 @@ def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
     if neuron.v_min is not None and neuron.v_min.any():
         changes["v_min"] = np.asarray(-unit, np.float32)  # it is -θ, or the pass would have refused it
     if (adapts := neuron.adaptation) is not None:
-        changes["adaptation"] = replace(adapts, jump=(adapts.jump / divisor).astype(np.float32))
+        start = None if adapts.start is None else (adapts.start / divisor).astype(np.float32)
+        changes["adaptation"] = replace(adapts, jump=(adapts.jump / divisor).astype(np.float32), start=start)
     return replace(neuron, **changes)
 
 

@@ -1,13 +1,14 @@
 """Recognise adapting thresholds: one state compared with another that rises with each spike and decays.
 
 With U the second state as it is compared, the comparison is that of v with θ + β·U, and U is read off its arithmetic as
-U0 + ρ·(U - U0) + j·s of the step before, however the code is written; U0, where it starts and returns to, joins θ. Then
-a = β·(U - U0) is the adaptation of the Program's neuron.
+U0 + ρ·(U - U0) + j·s of the step before, however the code is written; U0, where it returns to, joins θ. Then
+a = β·(U - U0) is the adaptation of the Program's neuron, which starts from another value than 0 where U does not start
+at U0: published SRNNs begin b at the baseline, 0.01, and let it fall to 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,11 @@ from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting, Threshold, constant_of, is_elementwise
 
+Values = Callable[[Signal, int], Tensor | None]
+
 _PROBES = ((0.7312, 1.2457), (-1.5193, 0.5071), (2.2749, -0.2633))
+_COARSE = 2.0**-20
+"""Adaptation at the start, relative to the threshold, that is none: what float32 rounds of it while the model runs."""
 _MIRRORED = {"gt": "gt", "ge": "ge", "lt": "gt", "le": "ge"}
 
 
@@ -40,7 +45,10 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     def above(values: Sequence[float]) -> Tensor:
         """Return the first side less the second."""
         fixed = {(ref.signal, ref.lag): _number(value) for ref, value in zip(refs, values, strict=True)}
-        return _value(sides[0], fixed) - _value(sides[1], fixed)
+        return difference(lambda signal, lag: fixed.get((signal, lag)))
+
+    def difference(given: Values) -> Tensor:
+        return _value(sides[0], given) - _value(sides[1], given)
 
     constant = above((0.0, 0.0))
     slopes = above((1.0, 0.0)) - constant, above((0.0, 1.0)) - constant
@@ -51,12 +59,47 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         return None
     potential, used = refs[at], refs[1 - at]
     size = slopes[at]
-    raised, rest = _raised(signal, used, owners[1 - at])
+    raised = _raised(signal, used, owners[1 - at])
     if divisor is not None and not _is_positive(divisor, potential, used):
         return None
     scale = -slopes[1 - at] / size
-    threshold = Threshold(signal, potential.signal, -constant / size + scale * rest, _MIRRORED[signal.node.name])
-    return replace(threshold, adapts=replace(raised, scale=scale))
+    threshold = Threshold(signal, potential.signal, -constant / size + scale * raised.rest, _MIRRORED[signal.node.name])
+    at_rest = (potential.signal, potential.lag)
+    start = _start(
+        threshold,
+        raised,
+        lambda given: -difference(lambda *at: _number(0.0) if at == at_rest else given(*at)) / size,
+    )
+    return replace(threshold, adapts=replace(raised, scale=scale, start=start))
+
+
+def _start(threshold: Threshold, raised: Adapting, level: Callable[[Values], Tensor]) -> Tensor | None:
+    """Return the adaptation before the first step; None: 0, up to roundings of the threshold.
+
+    level: the level of potentials, of signals' values. Raises CaptureError, with the line, for a start that the first
+    step does not carry on.
+    """
+
+    def before(read: Signal, lag: int) -> Tensor | None:
+        if not lag and read.first is not None:
+            raise Unknown(read, lag)
+        value = read.before[lag - 1].tensor if 0 < lag <= len(read.before) else None
+        return value if value is None or value.dtype == torch.bool else value.double()
+
+    try:
+        before(threshold.signal, 0)
+        first = level(before) - threshold.theta
+    except Unknown:  # the first step is made otherwise, which is compared with the others later
+        starts = [node.tensor for member in raised.members for node in member.before]
+        if all(start is not None and _close(start.double(), raised.rest, _COARSE) for start in starts):
+            return None
+        why = "it does not start where it returns to, and step 0 is made otherwise (theta < v: write v > theta)"
+        raise refuse(threshold.signal, why) from None
+    if bool((first.abs() <= _COARSE * threshold.theta.abs()).all()):
+        return None
+    if bool(((raised.decay == 0) & (first != 0)).any()):
+        raise refuse(threshold.signal, "its decay is 0, and it does not start where it returns to; start it there")
+    return torch.where(first == 0, 0.0, first / raised.decay)
 
 
 def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
@@ -64,7 +107,7 @@ def _is_positive(divisor: Ref, potential: Ref, used: Ref) -> bool:
 
     def at(v: float, raised: float) -> Tensor:
         fixed = {(potential.signal, potential.lag): _number(v), (used.signal, used.lag): _number(raised)}
-        return _value(divisor, fixed)
+        return _value(divisor, lambda signal, lag: fixed.get((signal, lag)))
 
     try:
         rest, higher, other = at(0.0, 0.0), at(0.0, 1.0), at(1.0, 0.0)
@@ -104,12 +147,12 @@ def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]
     return [state for read in reads for state in _states(read, cores, path)]
 
 
-def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> tuple[Adapting, Tensor]:
+def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
     """Return the state's own update and the value that it returns to; raise CaptureError for one that no neuron has."""
 
     def after(state: float, spike: float) -> Tensor:
         fixed = {(used.signal, used.lag + 1): _number(state), (signal, 1): torch.tensor(spike != 0)}
-        return _value(used, fixed)
+        return _value(used, lambda signal, lag: fixed.get((signal, lag)))
 
     try:
         constant = after(0.0, 0.0)
@@ -131,16 +174,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> tuple[Adap
         )
     if bool((jump < 0).any()):
         raise refuse(signal, "a spike lowers it; let spikes raise it")
-    rest = constant / (1 - decay)
-    starts = [node.tensor for member in members for node in member.before]
-    if any(start is None or not _close(start.double(), rest, 2.0**-20) for start in starts):
-        back = f"{float(rest.flatten()[0]):g}" if bool((rest == rest.flatten()[0]).all()) else "other values"
-        raise refuse(
-            signal,
-            f"it returns to {back} without spikes, but does not start there; start it there, which changes the "
-            "thresholds of the first steps: check the accuracy again",
-        )
-    return Adapting(used, members, torch.ones(()), decay, jump), rest
+    return Adapting(used, members, torch.ones(()), decay, jump, constant / (1 - decay))
 
 
 def refuse(signal: Signal, why: str) -> CaptureError:
@@ -150,10 +184,8 @@ def refuse(signal: Signal, why: str) -> CaptureError:
     return CaptureError(f"{what}: {why}", line=where.line)
 
 
-def _value(side: Ref | Tensor, fixed: Mapping[tuple[Signal, int], Tensor]) -> Tensor:
-    if isinstance(side, Tensor):
-        return side.double()
-    return Evaluation(lambda read, lag: fixed.get((read, lag)))(side.signal, side.lag).double()
+def _value(side: Ref | Tensor, given: Values) -> Tensor:
+    return side.double() if isinstance(side, Tensor) else Evaluation(given)(side.signal, side.lag).double()
 
 
 def _number(value: float) -> Tensor:

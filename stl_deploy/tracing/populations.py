@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,8 @@ def _adaptation(population: Population, shape: Shape) -> Adaptation | None:
         return None
     adapts = threshold.adapts
     jump = compact((adapts.scale * adapts.jump).expand((1, *shape)), shape)
-    return Adaptation(compact(adapts.decay.expand((1, *shape)), shape), jump, population.subtracts)
+    start = None if adapts.start is None else compact(adapts.start.expand((1, *shape)), shape)
+    return Adaptation(compact(adapts.decay.expand((1, *shape)), shape), jump, population.subtracts, start)
 
 
 def counting(threshold: Threshold | None) -> dict[str, Any]:
@@ -120,6 +121,8 @@ def _unless(array: Floats, neutral: float) -> Floats | None:
 def _differing(population: Population, fitted: Fitted) -> int:
     """Count potentials that differ between the code's own float32 arithmetic and a neuron's, under random currents."""
     neuron = fitted.neuron
+    if neuron.adaptation is not None:
+        neuron = replace(neuron, adaptation=replace(neuron.adaptation, start=None))
     generator = torch.Generator().manual_seed(0)
     shape = (_SAMPLES, *neuron.shape)
     scale = float(np.abs(neuron.threshold).max()) if neuron.threshold is not None else 1.0
@@ -153,7 +156,7 @@ class _Stepper:
             threshold.signal: torch.zeros((), dtype=threshold.signal.node.dtype),
         }
         if threshold.adapts is not None:
-            self.past[threshold.adapts.used.signal] = torch.zeros(())
+            self.past[threshold.adapts.used.signal] = threshold.adapts.rest
 
     def step(self, currents: list[Tensor]) -> Tensor:
         arriving = dict(zip(self.population.currents, currents, strict=True))

@@ -25,6 +25,7 @@ class Adapting:
     """State that raises a threshold. used: as it is compared; members: of its core. Numbers are float64.
 
     scale: β, decay: ρ, jump: what a spike adds to the state of the next step (see `stl_deploy.tracing.adaptation`).
+    rest: U0. start: the adaptation before the first step; None: 0.
     """
 
     used: Ref
@@ -32,6 +33,8 @@ class Adapting:
     scale: Tensor
     decay: Tensor
     jump: Tensor
+    rest: Tensor
+    start: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

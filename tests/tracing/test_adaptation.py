@@ -95,15 +95,30 @@ FORMS: dict[str, tuple[Step, str, str]] = {
     "integrator": (integrator, "subtract_delayed", "adapted"),
 }
 X = (numbers(12, 4, 6) > 0.6).float()
+STARTS: dict[str, tuple[float, Callable[[float, float], float]]] = {
+    "lsnn": (0.3, lambda b, rho: 0.7 * b),
+    "srnn": (0.01, lambda b, rho: 1.8 * b),
+    "norse": (-0.2, lambda b, rho: b),
+    "returning": (0.9, lambda b, rho: b - 0.4),
+    "at once": (0.4, lambda b, rho: b / rho),  # compared before it decays
+}
+"""b at the start, and from it and rho the adaptation before the first step."""
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_forms_of_adaptation(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "moved"), [*((name, False) for name in FORMS), *((name, True) for name in STARTS)])
+def test_forms_of_adaptation(name: str, moved: bool, tmp_path: Path) -> None:
     step, reset, subtracts = FORMS[name]
-    model = Net(step, start=0.4 if name == "returning" else 0.0)
+    rest = 0.4 if name == "returning" else 0.0
+    start, before = STARTS[name] if moved else (rest, lambda b, rho: 0.0)
+    model = Net(step, start=start)
     net = stl.capture(model, X)
     (neuron,) = net.program.spiking
     assert neuron.adaptation is not None
+    if moved:
+        expected = np.float32([before(start, rho) for rho in np.linspace(0.8, 0.95, 8)])
+        np.testing.assert_allclose(np.broadcast_to(neuron.adaptation.start, 8), expected, rtol=1e-5)
+    else:
+        assert neuron.adaptation.start is None
     assert (neuron.reset, neuron.adaptation.subtracts) == (reset, subtracts)
     unseen = (numbers(20, 3, 6, seed=2) * 2).float()
     expected = model(unseen).detach().numpy()
@@ -186,10 +201,6 @@ def test_a_threshold_of_the_last_spike_is_captured_by_its_remedy() -> None:
         (without_memory, r"it reads spikes of earlier steps; let it read a state"),
         (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
         (driven, r"it depends on '\w+', not on its own spikes alone"),
-        (
-            returning,
-            r"it returns to 0.4 without spikes, but does not start there; start it there, which changes the thre",
-        ),
         (lowered, r"a spike lowers it; let spikes raise it"),
         (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state"),
     ],
@@ -198,6 +209,24 @@ def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) 
     with pytest.raises(CaptureError, match=sentence) as refused:
         stl.capture(Net(step), X)
     assert "test_adaptation.py:" in str(refused.value)
+
+
+def test_a_start_that_the_first_step_compares_otherwise_is_refused_with_a_form_that_is_captured() -> None:
+    with pytest.raises(CaptureError, match=r"step 0 is made otherwise \(theta < v: write v > theta\)"):
+        stl.capture(Net(integrator, start=0.1), X)
+
+    def greater(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        b = 0.9 * b + z
+        threshold = 0.4 + 0.3 * b
+        v = v + x - z * threshold
+        return (v > threshold).float(), v, b
+
+    model = Net(greater, start=0.5)
+    net = stl.capture(model, X)
+    (neuron,) = net.program.spiking
+    assert (neuron.reset, neuron.adaptation.subtracts) == ("subtract_delayed", "adapted")  # type: ignore[union-attr]
+    unseen = (numbers(20, 3, 6, seed=2) * 2).float()
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) -> None:

@@ -252,6 +252,10 @@ class Builder(ProgramBuilder):
                 "only; let forward take [T, B, ...], and give zeros after the first step",
             )
         sources += self._own(name, fitted)
+        adapts = fitted.neuron.adaptation
+        if self._shift and adapts is not None and adapts.start is not None:
+            why = "is read some steps late, and its threshold does not start where it returns to; start it there"
+            raise refusal(population.state, f"the neuron '{name}' {why}")
         start = start_before(population, self._shift, self._core_of) if self._shift else fitted.neuron.v_start
         self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
