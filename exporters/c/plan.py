@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.memory import BYTES, Buffer, Share
+from stl_deploy.exporters.c.memory import BYTES, Buffer, Share, Table
 from stl_deploy.exporters.c.rule import Rule
 from stl_deploy.graph.program import Shape
 from stl_deploy.integers.graph import IntegerGraph
@@ -80,6 +80,8 @@ class Plan:
     graph: IntegerGraph
     steps: list[Step] = field(default_factory=list)
     last: list[Step] = field(default_factory=list)
+    begins: list[tuple[str, Table]] = field(default_factory=list)
+    """States that do not start at 0, and the tables of their values."""
     shares: dict[str, Share] = field(default_factory=dict)
     recorded: list[Recorded] = field(default_factory=list)
     rules: dict[Rule, str] = field(default_factory=dict)

@@ -138,6 +138,7 @@ def is_or(node: Node) -> bool:
         and node.neuron.reset == "value"
         and node.neuron.cap == 1
         and node.neuron.adaptation is None
+        and node.neuron.v_start is None
         and not node.neuron.threshold.any()
     )
 

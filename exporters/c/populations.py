@@ -135,10 +135,12 @@ class Populations(Pools):
         states = []
         if rule.has_state or not spikes:
             states.append(self._buffer(node, "v", rule.v, count, "potentials, in 64ths"))
+            self._begin(node, "v", rule.v, neuron.v_start, drive.order)
         if rule.filtered:
             states.append(self._buffer(node, "u", "int32_t", count, "filtered input, in 64ths"))
         if rule.a:
             states.append(self._buffer(node, "a", rule.a, count, "added to the thresholds, in 64ths"))
+            self._begin(node, "a", rule.a, neuron.adaptation.start if neuron.adaptation else None, drive.order)
         return {
             "function": self.made.rules.setdefault(rule, f"neurons_{len(self.made.rules) + 1}"),
             "sums": drive.sums,
@@ -148,6 +150,15 @@ class Populations(Pools):
             "count": count,
             "by_rows": drive.rows,
         }
+
+    def _begin(self, node: Node, what: str, ctype: str, start: Ints | None, order: Order) -> None:
+        """Let a state start from other values than 0."""
+        if start is None:
+            return
+        flat = np.broadcast_to(start, node.shape).reshape(-1)[order]
+        comment = "potentials before the first step" if what == "v" else "added to the thresholds in the first step"
+        table = self._table(node, f"{what}_start", flat, f"{comment}, in 64ths", ctype)
+        self.made.begins.append((self._at(node, what), table))
 
     def _row_table(
         self, node: Node, what: str, values: Ints, comment: str, order: Order, row: int
@@ -161,8 +172,7 @@ class Populations(Pools):
     def _integrator(self, node: IntegerLI) -> None:
         self._head(node)
         drive = self._drive(node)
-        neuron = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
-        values = self._neurons(node, neuron, drive)
+        values = self._neurons(node, node.neuron, drive)
         self._do("neurons", **values, spikes=None, record=None)
         self.values[node.name] = Value(self._at(node, "v"), "int32_t", False, drive.order)
 
@@ -200,6 +210,8 @@ def _rule(
     low, high = accumulator.potentials if spikes else (1 - accumulator.v_top, accumulator.v_top - 1)
     stays = reach is not None and low <= reach[0] and reach[1] <= high
     farthest = max(-reach[0], reach[1]) if reach is not None and stays else max(-low, high)
+    if neuron.v_start is not None:
+        farthest = max(farthest, int(np.abs(neuron.v_start).max()))
     return Rule(
         sums=drive.ctype,
         keeps=kept(neuron.v_decay),
@@ -220,9 +232,9 @@ def _rule(
         rows=row < len(drive.order),
         by_neuron=tuple("bias" if name == "offset" else name for name in by_neuron),
         pooled=pooled,
-        a=None if adapts is None else narrowest((0, adapts.top), "int16_t", "int32_t"),
+        a=None if adapts is None else narrowest((adapts.least, adapts.top), "int16_t", "int32_t"),
         fade=None if adapts is None else kept(adapts.decay),
-        fades_narrow=adapts is not None and adapts.top < NARROW,
+        fades_narrow=adapts is not None and max(adapts.top, -adapts.least) < NARROW,
         jump=types.get("jump"),
         subtracts="baseline" if adapts is None else adapts.subtracts,
     )
@@ -235,6 +247,8 @@ def _kept_type(neuron: IntegerNeuron, reach: Interval | None, accumulator: Accum
     if reach is None:
         return "int32_t"
     low, high = reach[0], min(reach[1], neuron.level_top)
+    if neuron.v_start is not None:
+        low, high = min(low, int(neuron.v_start.min())), max(high, int(neuron.v_start.max()))
     return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
 
 

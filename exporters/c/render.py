@@ -149,6 +149,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "memory_map": memory_map(plan, shares),
         "shares": shares,
         "steps": _of_a_step(plan),
+        "begins": plan.begins,
         "shapes": shapes,
         "shape_fields": _shape_fields(shapes),
         "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},

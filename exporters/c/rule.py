@@ -139,10 +139,11 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     if neuron.reset != "value" or neuron.v_reset is not None:
         return None
     low, high = min(0, drive[0]), max(0, drive[1])
-    top = neuron.level_top + high
+    least, greatest = (0, 0) if neuron.v_start is None else (int(neuron.v_start.min()), int(neuron.v_start.max()))
+    top = max(neuron.level_top, greatest) + high
     if slowest == 0:
-        return (0, top) if low == 0 else None
-    return -(-low * DECAY_ONE // slowest) - 1, top
+        return (min(0, least), top) if low == 0 else None
+    return min(0, least) - (-low * DECAY_ONE // slowest) - 1, top
 
 
 def kept(decay: int | Ints) -> int | None:

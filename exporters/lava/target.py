@@ -25,7 +25,7 @@ from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.integers.per_pixel import unroll_all
-from stl_deploy.integers.scales import real_population
+from stl_deploy.integers.real_population import real_population
 from stl_deploy.integers.simulate import IntegerRun, as_integers
 
 

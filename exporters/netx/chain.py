@@ -10,8 +10,8 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
+from stl_deploy.integers.fields import refusal, refuse
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
-from stl_deploy.integers.scales import refusal, refuse
 
 _PLAIN = (
     "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips, or export to c "

@@ -25,6 +25,7 @@ from stl_deploy.exporters.netx.layers import (
     layer_key,
 )
 from stl_deploy.graph.program import Node, Operand, Reshape, Shape
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import (
     ConvNode,
     DenseNode,
@@ -36,7 +37,6 @@ from stl_deploy.integers.graph import (
 )
 from stl_deploy.integers.net import DECAY_ONE, LOIHI, MAX_BIAS, MIN_BIAS, Ints
 from stl_deploy.integers.real_weights import bits_of
-from stl_deploy.integers.scales import refuse
 from stl_deploy.integers.simulate import IntegerRun, as_integers, simulate
 
 _WIDEST_INPUT = 2**31 - 1

@@ -26,7 +26,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, one_spike_only, refusals
+from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, one_spike_only, refusals, zero_starts_only
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -99,6 +99,7 @@ def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
     """Return what integers hold and the engine does not."""
     engine = "the engine"
     several, adapting = one_spike_only(program, engine), fixed_thresholds_only(program, engine)
+    several += zero_starts_only(program, engine)
     return [*several, *adapting, *first_rows_only(program, engine), *too_late(program)]
 
 

@@ -15,6 +15,7 @@ from stl_deploy.graph.program import Doubles, is_spike_max_pool
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.bounds import Bounds, bounds_of
 from stl_deploy.integers.fan_in import FanIn, Value, fan_in, keeps_sign
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -30,6 +31,7 @@ from stl_deploy.integers.graph import (
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
+from stl_deploy.integers.real_population import real_population, row_gain
 from stl_deploy.integers.real_weights import (
     late,
     one_scale,
@@ -47,8 +49,6 @@ from stl_deploy.integers.scales import (
     ThresholdForm,
     best_candidate,
     candidates,
-    real_population,
-    row_gain,
     twelve_bits,
     v_decay,
 )
@@ -317,14 +317,28 @@ class LayerwiseQuantiser:
         bias = None
         if offset is not None and offset.any():
             bias = np.asarray(np.round(offset * scale), np.int32)
-        filtered = DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay)
-        decay = v_decay(node)
-        self._take(
-            *nodes,
-            IntegerLI(name=node.name, shape=node.shape, operands=sources, v_decay=decay, i_decay=filtered, bias=bias),
+        integrator = IntegerLI(
+            name=node.name,
+            shape=node.shape,
+            operands=sources,
+            v_decay=v_decay(node),
+            bias=bias,
+            i_decay=DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay),
+            v_start=self._start_of(node, scale),
         )
+        self._take(*nodes, integrator)
         self.known[node.name] = "potential"
         self._units = 1 / (scale * 2**STATE_SHIFT)
+
+    def _start_of(self, node: ir.Neuron, scale: float) -> Ints | None:
+        """Return the start of a potential without threshold, in 64ths; refuse one beyond the accumulator."""
+        if node.decay is None or node.v_start is None or not node.v_start.any():
+            return None
+        start = np.round(node.v_start * np.float64(scale * 2**STATE_SHIFT))
+        if np.abs(start).max() >= self._hardware.accumulator.v_top:
+            reason = f"its potential starts at up to {np.abs(node.v_start).max():.4g}, too far above its weights"
+            refuse(node, "v-start", reason, "start nearer to 0, or export to onnx")
+        return start.astype(np.int32)
 
     def _output(self, node: ir.Output) -> None:
         arriving = [self.known[source.node] for source in node.operands]
@@ -350,8 +364,9 @@ def _rows_back(neuron: IntegerNeuron, axis: RowAxis, shape: ir.Shape) -> Integer
 
     adapts = neuron.adaptation
     if adapts is not None:
-        adapts = replace(adapts, decay=back(adapts.decay), jump=back(adapts.jump))
-    arrays = {name: back(getattr(neuron, name)) for name in ("v_decay", "threshold", "i_decay", "drop", "v_reset")}
+        adapts = replace(adapts, decay=back(adapts.decay), jump=back(adapts.jump), start=back(adapts.start))
+    names = ("v_decay", "threshold", "i_decay", "drop", "v_reset", "v_start")
+    arrays = {name: back(getattr(neuron, name)) for name in names}
     return neuron if axis == "first" else replace(neuron, adaptation=adapts, **arrays)
 
 

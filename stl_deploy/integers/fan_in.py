@@ -17,14 +17,15 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
-from stl_deploy.integers.fields import describe_field, unread
+from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
 from stl_deploy.integers.graph import MOST_DELAY
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
+from stl_deploy.integers.real_population import require_gain, total_gain
 from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
-from stl_deploy.integers.scales import refusal, refuse, require_gain, total_gain, twelve_bits
+from stl_deploy.integers.scales import twelve_bits
 
 READ = (
-    *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse"),
+    *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "v_start", "synapse"),
     *("multi_spike", "cap", "rounding", "adaptation"),
 )
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
@@ -33,7 +34,6 @@ SEVERAL, _SEVERAL = describe_field("multi_spike")
 """The slug of a refusal of several spikes a step, and its words."""
 
 _REMEDIES = {
-    "v_start": "use neurons that start at 0",
     "v_min": "train without a bound (a ReLU before a neuron: leave it out), or export to onnx",
 }
 
@@ -277,6 +277,21 @@ def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedE
         )
         for node in program.spiking
         if node.adaptation is not None
+    ]
+
+
+def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]:
+    """Refuse each potential that starts at other values than 0, for targets that hold no starts."""
+    slug, starts = describe_field("v_start")
+    return [
+        UnsupportedError(
+            f"{starts}; {target} starts at 0",
+            node=node.name,
+            slug=slug,
+            remedy="use neurons that start at 0, or export to c or onnx",
+        )
+        for node in program.of(ir.Neuron)
+        if "v_start" in unread(node, set(READ) - {"v_start"})
     ]
 
 

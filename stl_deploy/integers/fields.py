@@ -1,14 +1,15 @@
-"""Find neuron fields that a target does not support; they must have their neutral value."""
+"""Find neuron fields that a target does not support, which must have their neutral value, and refuse nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from stl_deploy.graph.program import Neuron
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import Neuron, Node
 
 ZERO_IS_NONE = frozenset({"v_reset", "v_start"})
 """Fields in which zeros say the same as None."""
@@ -48,3 +49,13 @@ def _is_neutral(name: str, value: Any, default: Any) -> bool:
     if isinstance(value, np.ndarray):
         return name in ZERO_IS_NONE and not value.any()
     return bool(value == default)
+
+
+def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
+    """Raise UnsupportedError for a node."""
+    raise refusal(node, slug, reason, remedy)
+
+
+def refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
+    """The error for a node."""
+    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)

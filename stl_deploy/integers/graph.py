@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from stl_deploy.graph.program import Node, Shape
 from stl_deploy.integers.net import DECAY_ONE, WIDE, Accumulator, IntegerNeuron, Ints, Pair
 
@@ -126,11 +128,18 @@ class IntegerLIF(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerLI(Node):
-    """Neurons without threshold: the value is v, in 64ths. ``u`` and ``v`` decay as an `IntegerNeuron`'s."""
+    """Neurons without threshold: the value is v, in 64ths. ``u`` and ``v`` start and decay as an `IntegerNeuron`'s."""
 
     v_decay: int | Ints
     bias: Ints | None
     i_decay: int | Ints = DECAY_ONE
+    v_start: Ints | None = None
+
+    @property
+    def neuron(self) -> IntegerNeuron:
+        """Return a neuron with these states; its threshold is not read."""
+        threshold = np.zeros((), np.int32)
+        return IntegerNeuron(v_decay=self.v_decay, threshold=threshold, i_decay=self.i_decay, v_start=self.v_start)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterator
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Program, Scale, is_spike_max_pool
 from stl_deploy.integers.fan_in import FanIn, WeightedPath, fan_in, values
-from stl_deploy.integers.fields import describe_field, unread
-from stl_deploy.integers.scales import refusal, refuse
+from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
 _REMEDIES = {

@@ -76,18 +76,26 @@ class IntegerAdaptation:
     """A threshold that rises with each spike, from the next step on, and falls back to its baseline.
 
     In 64ths: ``a = tz(a·(4096 − decay) / 4096) + 64·jump·s``; a neuron fires where ``v > 64·threshold + a``. decay: at
-    least 1; jump: at least 0. subtracts: what a reset by subtraction takes off v, the drop or the drop and a.
+    least 1; jump: at least 0. subtracts: what a reset by subtraction takes off v, the drop or the drop and a. start: a
+    in the first step, in 64ths; None: 0.
     """
 
     decay: int | Ints
     jump: Ints
     subtracts: Subtracts = "baseline"
+    start: Ints | None = None
 
     @property
     def top(self) -> int:
         """Return the bound that ``a`` never exceeds."""
         jump = self.jump.astype(np.int64) << STATE_SHIFT
-        return int((-(-jump * DECAY_ONE // np.asarray(self.decay, np.int64))).max())
+        settled = int((-(-jump * DECAY_ONE // np.asarray(self.decay, np.int64))).max())
+        return settled if self.start is None else max(settled, int(self.start.max()))
+
+    @property
+    def least(self) -> int:
+        """Return the bound that ``a`` never falls below."""
+        return 0 if self.start is None else min(0, int(self.start.min()))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,6 +110,7 @@ class IntegerNeuron:
         reset: As in a Program's neuron.
         drop: Amount that subtracting resets take off v, in units of 64.
         v_reset: Value of v after other resets, in units of 64; None: 0.
+        v_start: Value of v before the first step, in 64ths; None: 0.
         cap: Maximum spikes per step. Above 1 (reset ``subtract``, drop from 1) a neuron fires again in the same step
             while ``v > threshold·64``; each spike subtracts the drop.
         adaptation: Of the threshold; the cap is then 1.
@@ -115,6 +124,7 @@ class IntegerNeuron:
     v_reset: Ints | None = None
     cap: int = 1
     adaptation: IntegerAdaptation | None = None
+    v_start: Ints | None = None
 
     @property
     def level_top(self) -> int:

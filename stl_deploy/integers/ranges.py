@@ -93,11 +93,13 @@ def _range(node: IntegerLIF, worst: Interval, values: Mapping[str, Values]) -> L
     low, high = u_low + (int(offset.min()) << STATE_SHIFT), u_high + (int(offset.max()) << STATE_SHIFT)
     least = int(np.min(neuron.v_decay))
     back = np.zeros(1, np.int64) if neuron.v_reset is None else neuron.v_reset.astype(np.int64)
-    top = _series(high, least, steps)
+    begin = np.zeros(1, np.int64) if neuron.v_start is None else neuron.v_start.astype(np.int64)
+    top = max(0, int(begin.max())) + _series(high, least, steps)
     if not neuron.reset.startswith("subtract"):
         kept = (DECAY_ONE - least) / DECAY_ONE
-        top = int(max(neuron.level_top, int(back.max()) * 2**STATE_SHIFT) * kept) + high
-    v_worst = (min(0, _series(low, least, steps), int(back.min()) << STATE_SHIFT), max(0, top))
+        top = int(max(neuron.level_top, int(back.max()) * 2**STATE_SHIFT, int(begin.max())) * kept) + high
+    bottom = min(0, int(begin.min())) + min(0, _series(low, least, steps))
+    v_worst = (min(bottom, int(back.min()) << STATE_SHIFT), max(0, top))
     return LayerRange(node.name, (u_low, u_high), v_worst, *_seen(neuron, offset, sums))
 
 

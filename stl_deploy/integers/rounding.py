@@ -80,6 +80,9 @@ def _neuron(neuron: Neuron, threshold: Floats) -> str:
     leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
     if neuron.rounding == "half_even":
         held += ", halves round up to the next count, not to the even one"
+    starts = neuron.v_start is not None or (neuron.adaptation is not None and neuron.adaptation.start is not None)
+    if starts:
+        held += ", its start becomes 64ths"
     if neuron.adaptation is not None:
         held += ", its jumps become integers and their decay 12 bits"
     return held + ", and the leak is rounded toward zero in each step" * leaks

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Literal, NoReturn
+from typing import Literal
 
 import numpy as np
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 from stl_deploy.graph.threads import map_parts
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.net import (
     DECAY_ONE,
     MAX_BIAS,
@@ -35,6 +35,7 @@ from stl_deploy.integers.net import (
     IntegerNeuron,
     Ints,
 )
+from stl_deploy.integers.real_population import RealPopulation, by_row
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
@@ -50,147 +51,6 @@ _ROUNDED_AT_ONCE = 2**15
 _JUST_ABOVE = 1 / 128
 RATIOS = np.geomspace(1.5, 0.2, 18)
 """Scales tried, relative to the largest at which nothing is clipped (above 1, outliers are)."""
-
-
-def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
-    """Raise UnsupportedError for a node."""
-    raise refusal(node, slug, reason, remedy)
-
-
-def refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
-    """The error for a node."""
-    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
-
-
-@dataclass(frozen=True, eq=False)
-class RealPopulation:
-    """A population before rounding.
-
-    Attributes:
-        weights: One array ``[rows, ...]`` for each layer of synapses that reaches it.
-        bias: Added to v in each step; ``[rows]``, or the population's shape if pixels differ.
-        theta: Thresholds, broadcast to the population's shape.
-        theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
-        v_reset: Value of v after a spike, broadcast to the population's shape; None: 0.
-        gain: Factor on each row's weights.
-        also_whole: Further values that must be integers for an exact result, ``[rows]`` each.
-    """
-
-    neuron: Neuron
-    weights: tuple[Doubles, ...]
-    bias: Doubles | None
-    theta: Doubles
-    theta_rows: Doubles | None
-    v_reset: Doubles | None
-    gain: Doubles
-    also_whole: tuple[Doubles, ...] = ()
-
-    @property
-    def level(self) -> Doubles:
-        """Return the potentials at which neurons fire first: θ, or θ/2 where counts are rounded to the nearest."""
-        return self.theta if self.neuron.rounding == "down" else self.theta / 2
-
-    @property
-    def jump(self) -> Doubles | None:
-        """Return how far a spike raises each threshold, broadcast to the population's shape; None: thresholds stay."""
-        adaptation, threshold = self.neuron.adaptation, self.neuron.threshold
-        if adaptation is None or threshold is None:
-            return None
-        return np.asarray(adaptation.jump * (self.theta / threshold), np.float64)
-
-
-def real_population(
-    neuron: Neuron,
-    weights: Sequence[Doubles],
-    bias: Doubles | None,
-    also_whole: Sequence[Doubles] = (),
-    *,
-    pixels: bool = False,
-) -> RealPopulation:
-    """Absorb the gain and the drive offset of a population's neurons; weights are for integer input.
-
-    A gain that differs between the pixels of a channel cannot go into shared weights. v/gain takes its place, with
-    threshold, reset value and offset divided by the gain: equal in real numbers, for the leak is linear.
-
-    Args:
-        pixels: Whether the target holds a threshold and a bias of each pixel's own; else such gains are refused.
-    """
-    total = total_gain(neuron)
-    gain, divisor = _rows(total), np.ones(neuron.shape)
-    if gain is None:
-        require_gain(neuron, total, pixels)
-        gain, divisor = np.ones(neuron.shape[0]), total
-    bias = None if bias is None else bias * gain
-    if neuron.offset is not None:
-        offset = np.broadcast_to(neuron.offset, neuron.shape) / divisor
-        by_row = _rows(offset)
-        if by_row is None and not pixels:
-            _refuse_pixels(neuron, "drive offset")
-        bias = _added(bias, offset if by_row is None else by_row)
-    if bias is not None and not bias.any():
-        bias = None
-    assert neuron.threshold is not None
-    theta = np.broadcast_to(neuron.threshold, neuron.shape) / divisor
-    v_reset = None
-    if neuron.v_reset is not None and neuron.v_reset.any():
-        v_reset = np.broadcast_to(neuron.v_reset, neuron.shape) / divisor
-    return RealPopulation(
-        neuron=neuron,
-        weights=tuple(weight * _by_row(gain, weight.ndim) for weight in weights),
-        bias=bias,
-        theta=theta,
-        theta_rows=_rows(theta),
-        v_reset=v_reset,
-        gain=gain,
-        also_whole=tuple(values * gain for values in also_whole),
-    )
-
-
-def _added(bias: Doubles | None, offset: Doubles) -> Doubles:
-    """Return ``[rows]``, or the population's shape if the offset has it."""
-    return offset if bias is None else _by_row(bias, offset.ndim) + offset
-
-
-def total_gain(neuron: Neuron) -> Doubles:
-    """Return the factor on the input of each neuron: its gain and its synapse's."""
-    gain = np.ones(neuron.shape)
-    if neuron.gain is not None:
-        gain = gain * neuron.gain
-    if neuron.synapse is not None:
-        if neuron.synapse.gain is not None:
-            gain = gain * neuron.synapse.gain
-        if neuron.synapse.rule == "exp_add":
-            gain = gain * neuron.synapse.decay
-    return gain
-
-
-def row_gain(neuron: Neuron) -> Doubles:
-    """Return the factor on the input of each row; refuse gains that differ between the pixels of a channel."""
-    gain = _rows(total_gain(neuron))
-    if gain is None:
-        _refuse_pixels(neuron, "gain")
-    return gain
-
-
-def require_gain(neuron: Neuron, gain: Doubles, pixels: bool) -> None:
-    """Refuse gains that differ between the pixels of a channel, unless thresholds can be divided by them."""
-    if _rows(gain) is not None:
-        return
-    if not pixels:
-        _refuse_pixels(neuron, "gain")
-    if not (gain > 0).all():
-        reason = "its gain differs between pixels and is not above 0 everywhere"
-        refuse(neuron, "gain-per-pixel", reason, "use gains above 0, or one value per channel")
-
-
-def _rows(values: Doubles) -> Doubles | None:
-    flat = values.reshape(values.shape[0], -1)
-    return flat[:, 0] if (flat == flat[:, :1]).all() else None
-
-
-def _refuse_pixels(neuron: Neuron, what: str) -> NoReturn:
-    slug = f"{what.replace(' ', '-')}-per-pixel"
-    refuse(neuron, slug, f"its {what} differs between pixels", "use one value per channel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +79,7 @@ def candidates(
     if form == "per-neuron":
         limits = _row_limits(real, top, most)
         for ratio in RATIOS:
-            target = real.level * _by_row(ratio * limits, real.theta.ndim)
+            target = real.level * by_row(ratio * limits, real.theta.ndim)
             yield from _candidates(real, ratio * limits, (np.ceil(target) - 1, np.round(target)), top, most)
         return
     theta = _one_threshold(real, form)
@@ -241,7 +101,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm, top: int, most: int) -
     scale = _whole_scale(real)
     if scale is None:
         return
-    target = real.level * _by_row(scale, real.theta.ndim)
+    target = real.level * by_row(scale, real.theta.ndim)
     at_or_above = real.neuron.compare == "ge" or real.neuron.multi_spike
     if not _leaks(real.neuron):
         yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target), top, most)
@@ -283,7 +143,7 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
     With a leak it is 1 or none: v is rounded in units that depend on the scale.
     """
     rows = len(real.theta)
-    own = (real.bias, real.v_reset, real.jump)
+    own = (real.bias, real.v_reset, real.v_start, real.jump, real.raised)
     parts = [*real.weights, *real.also_whole, *(part for part in own if part is not None)]
     if real.neuron.reset in ("subtract", "subtract_delayed"):
         parts.append(real.theta)
@@ -353,10 +213,15 @@ def _row_limits(real: RealPopulation, top: int, most: int, theta_rows: Doubles |
         limit: Doubles = np.minimum(top / largest, most / theta)
         if real.v_reset is not None:
             limit = np.minimum(limit, most / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
+        if real.v_start is not None:
+            limit = np.minimum(limit, most / np.abs(real.v_start.reshape(rows, -1)).max(axis=1))
         if real.bias is not None:
             limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias.reshape(rows, -1)).max(axis=1))
         if real.jump is not None:
             limit = np.minimum(limit, _raised_limit(real, real.jump))
+        if real.raised is not None:
+            highest = np.abs(real.raised.reshape(rows, -1)).max(axis=1) * 2**STATE_SHIFT
+            limit = np.minimum(limit, RAISED_TOP / 2 / highest)
     return limit
 
 
@@ -366,10 +231,6 @@ def _raised_limit(real: RealPopulation, jump: Doubles) -> Doubles:
     decay = np.broadcast_to(twelve_bits(real.neuron.adaptation.decay), jump.shape)
     highest = np.maximum(jump * DECAY_ONE / decay * (2**STATE_SHIFT / (RAISED_TOP / 2)), jump / MAX_THRESHOLD)
     return np.asarray(1 / highest.reshape(len(jump), -1).max(axis=1))
-
-
-def _by_row(values: Doubles, ndim: int) -> Doubles:
-    return values.reshape(-1, *[1] * (ndim - 1))
 
 
 def _candidates(
@@ -385,7 +246,7 @@ def _candidates(
         return
     bias: Ints | None = None
     if real.bias is not None:
-        scaled = np.round(real.bias * _by_row(scale, real.bias.ndim))
+        scaled = np.round(real.bias * by_row(scale, real.bias.ndim))
         bias = np.clip(scaled, -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
     for threshold in thresholds:
         neuron = _neuron(real, scale, np.clip(threshold, 0, most))
@@ -399,22 +260,26 @@ def _is_held(neuron: IntegerNeuron, most: int) -> bool:
     if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
         return False
     adapts = neuron.adaptation
-    return adapts is None or (adapts.jump.max() <= MAX_THRESHOLD and adapts.top <= RAISED_TOP)
+    if neuron.v_start is not None and np.abs(neuron.v_start).max() > most << STATE_SHIFT:
+        return False
+    fits = adapts is None or max(adapts.top, -adapts.least) <= RAISED_TOP
+    return fits and (adapts is None or adapts.jump.max() <= MAX_THRESHOLD)
 
 
 def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> IntegerNeuron:
-    neuron, by_row = real.neuron, _by_row(scale, real.theta.ndim)
+    neuron, rows = real.neuron, by_row(scale, real.theta.ndim)
     drop = v_reset = None
     if neuron.reset in ("subtract", "subtract_delayed"):
-        drop = _compact(np.round(real.theta * by_row))
+        drop = _compact(np.round(real.theta * rows))
     elif real.v_reset is not None:
-        v_reset = _compact(np.round(real.v_reset * by_row))
+        v_reset = _compact(np.round(real.v_reset * rows))
     adaptation = None
     if neuron.adaptation is not None and real.jump is not None:
         adaptation = IntegerAdaptation(
             decay=twelve_bits(neuron.adaptation.decay),
-            jump=_compact(np.round(real.jump * by_row)),
+            jump=_compact(np.round(real.jump * rows)),
             subtracts=neuron.adaptation.subtracts,
+            start=None if real.raised is None else _states(real.raised * rows),
         )
     return IntegerNeuron(
         v_decay=v_decay(neuron),
@@ -425,7 +290,13 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
         v_reset=v_reset,
         cap=neuron.cap or 1,
         adaptation=adaptation,
+        v_start=None if real.v_start is None else _states(real.v_start * rows),
     )
+
+
+def _states(values: Doubles) -> Ints:
+    """Return states in 64ths."""
+    return _compact(np.round(values * 2**STATE_SHIFT))
 
 
 def _compact(values: Doubles) -> Ints:
@@ -438,7 +309,7 @@ def _rounded(weight: Doubles, scale: Doubles, top: int) -> Ints:
     at_once = max(1, _ROUNDED_AT_ONCE * len(weight) // max(1, weight.size))
     for start in range(0, len(weight), at_once):
         rows = slice(start, start + at_once)
-        whole: Doubles = weight[rows] * _by_row(scale[rows], weight.ndim)
+        whole: Doubles = weight[rows] * by_row(scale[rows], weight.ndim)
         rounded[rows] = np.clip(np.rint(whole, out=whole), -top - 1, top, out=whole)
     return rounded
 

@@ -34,7 +34,7 @@ from stl_deploy.integers.graph import (
     ProductNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
+from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, Ints
 from stl_deploy.integers.step import State, currents, potentials, step_through
 from stl_deploy.integers.sums import adder, blocks
 
@@ -346,8 +346,8 @@ def _remembered(x: Values, steps: int, state: State) -> Values:
 
 
 def _integrate(node: IntegerLI, x: Values, accumulator: Accumulator, state: State | None) -> Values:
-    filtered = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
-    drive = currents(filtered, x.astype(np.int32), np.float64, accumulator, state=state)
+    neuron = node.neuron
+    drive = currents(neuron, x.astype(np.int32), np.float64, accumulator, state=state)
     if node.bias is not None:
         drive = drive + (node.bias << STATE_SHIFT)
-    return potentials(node.v_decay, drive, state=state, limit=accumulator.v_top).astype(np.int32)
+    return potentials(neuron, drive, state=state, limit=accumulator.v_top).astype(np.int32)

@@ -72,7 +72,8 @@ def step_through(
     reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
     least = int(np.min(neuron.i_decay))
     passes = state is not None or _summed(reach, least, len(sums)) >= accumulator.u_top
-    plain = state is None and least == DECAY_ONE and neuron.reset == "value" and neuron.v_reset is None
+    from_zero = neuron.v_reset is None and neuron.v_start is None
+    plain = state is None and least == DECAY_ONE and neuron.reset == "value" and from_zero
     farthest = _summed(reach + offset, int(np.min(neuron.v_decay)), len(sums)) if plain else np.inf
     kind = exact_type(neuron, farthest if not accumulator.wraps else 0)
     drive = currents(neuron, sums, kind, accumulator if passes else None, state=state)
@@ -99,7 +100,7 @@ def integrate(
     threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
     put_back = _reset_of(neuron, drive.dtype)
     state = state or State()
-    v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
+    v = _started(drive, neuron.v_start) if state.v is None else state.v
     last = np.zeros(v.shape, bool) if state.spikes is None else state.spikes
     several, raised = neuron.cap > 1, None if neuron.adaptation is None else _Raised(neuron.adaptation, state, v)
     for now, fired in zip(drive, spikes if several else spikes.view(bool), strict=True):
@@ -124,11 +125,17 @@ def integrate(
     state.v, state.spikes, state.a = v, last, None if raised is None else raised.a
 
 
+def _started(drive: Floats, start: Ints | None) -> Floats:
+    """Return a state before the first of the steps ``[T, B, *shape]``."""
+    state = np.zeros(drive.shape[1:], drive.dtype)
+    return state if start is None else state + start.astype(drive.dtype)
+
+
 class _Raised:
     """Amount that an adaptation adds to the thresholds."""
 
     def __init__(self, adaptation: IntegerAdaptation, state: State, v: Floats) -> None:
-        self.adaptation, self.a = adaptation, np.zeros_like(v) if state.a is None else state.a
+        self.adaptation, self.a = adaptation, _started(v[None], adaptation.start) if state.a is None else state.a
         self._jump = (adaptation.jump << STATE_SHIFT).astype(v.dtype)
 
     def taken_off(self, v: Floats, fired: NDArray[np.bool_]) -> Floats:
@@ -153,12 +160,12 @@ def _reset_of(neuron: IntegerNeuron, kind: np.dtype[Any]) -> Callable[[Floats, N
     return lambda v, fired: np.where(fired, value, v)
 
 
-def potentials(v_decay: int | Ints, drive: Floats, state: State | None = None, *, limit: int = STATE_TOP) -> Floats:
-    """Return v ``[T, B, *shape]`` of neurons without threshold, from rest or ``state``; overwrites ``drive``."""
+def potentials(neuron: IntegerNeuron, drive: Floats, state: State | None = None, *, limit: int = STATE_TOP) -> Floats:
+    """Return v ``[T, B, *shape]`` without a threshold, from rest or ``state``; overwrites ``drive``."""
     state = state or State()
-    v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
+    v = _started(drive, neuron.v_start) if state.v is None else state.v
     for now in drive:
-        v = saturate(leak(v, v_decay) + now, 1 - limit, limit - 1)
+        v = saturate(leak(v, neuron.v_decay) + now, 1 - limit, limit - 1)
         now[...] = v
     state.v = v
     return drive

@@ -46,9 +46,12 @@ from stl_deploy.integers.net import (
     MOST_SPIKES,
     RAISED_TOP,
     RESETS,
+    STATE_SHIFT,
+    WIDE,
     Accumulator,
     IntegerAdaptation,
     IntegerNeuron,
+    Ints,
 )
 
 NAME = "integers.npz"
@@ -150,7 +153,7 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
         if isinstance(item, np.ndarray):
             arrays[f"{key}.{each.name}"] = item.astype(np.int32)
             item = {"array": f"{key}.{each.name}"}
-        elif item is None and each.name == "adaptation":
+        elif item is None and each.name in ("adaptation", "start", "v_start"):
             continue  # as files had none before
         elif isinstance(item, IntegerNeuron | IntegerAdaptation):
             item = _plain(item, f"{key}.{each.name}", arrays)
@@ -338,6 +341,7 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             for decay in (node.v_decay, node.i_decay):
                 require(_decays(decay, node.shape), "decay")
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
+            _check_start(node.v_start, node.shape, WIDE.v_top - 1, require)
         case IntegerOutput():
             require(arriving == node.shape and node.unit > 0, "shape")
 
@@ -367,11 +371,18 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, requ
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
     require(isinstance(neuron.cap, int), "cap")
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
+    _check_start(neuron.v_start, shape, most << STATE_SHIFT, require)
     if (adapts := neuron.adaptation) is not None:
+        _check_start(adapts.start, shape, RAISED_TOP, require)
         require(_decays(adapts.decay, shape) and int(np.min(adapts.decay)) >= 1 and neuron.cap == 1, "adaptation")
         require(isinstance(adapts.jump, np.ndarray) and _broadcasts(adapts.jump, shape), "jump")
         require(int(adapts.jump.min()) >= 0 and int(adapts.jump.max()) <= MAX_THRESHOLD, "jump")
         require(adapts.top <= RAISED_TOP, "jump")
+
+
+def _check_start(start: Ints | None, shape: tuple[int, ...], most: int, require: Any) -> None:
+    require(start is None or (isinstance(start, np.ndarray) and _broadcasts(start, shape)), "start")
+    require(start is None or max(int(start.max()), -int(start.min())) <= most, "start")
 
 
 def _check_conv(node: ConvNode, arriving: tuple[int, ...], require: Any) -> None:

@@ -25,7 +25,11 @@ STEPS = 6
 """A 64th is halved at most as often: the decays are 1/2, so that nothing is rounded."""
 
 
-def network(reset: Any, subtracts: Any, decay: float = 0.5, rho: float = 0.5, jump: float = 2.0) -> ir.Program:
+def network(
+    reset: Any, subtracts: Any, decay: float = 0.5, rho: float = 0.5, jump: float = 2.0, start: float = 0.0
+) -> ir.Program:
+    """start: of the potential; the thresholds' adaptation starts at twice and three times as much."""
+
     def f(*values: float) -> Any:
         return np.array(values, np.float32)
 
@@ -36,7 +40,8 @@ def network(reset: Any, subtracts: Any, decay: float = 0.5, rho: float = 0.5, ju
         decay=f(decay)[0],
         threshold=f(5, 9),
         reset=reset,
-        adaptation=ir.Adaptation(f(rho)[0], f(jump, 3 * jump), subtracts),
+        v_start=f(start, -start),
+        adaptation=ir.Adaptation(f(rho)[0], f(jump, 3 * jump), subtracts, f(2 * start, 3 * start)),
     )
     weight = f(3, -2, 1, 4, 0, 2).reshape(2, 3)
     return ir.Program(
@@ -60,6 +65,8 @@ def in_integers(program: ir.Program) -> IntegerGraph:
     assert neuron.threshold is not None
     assert neuron.decay is not None
     assert linear.bias is not None
+    assert neuron.v_start is not None
+    assert neuron.adaptation.start is not None
     theta = neuron.threshold.astype(np.int32)
     made = IntegerNeuron(
         v_decay=round(DECAY_ONE * (1 - float(neuron.decay))),
@@ -70,7 +77,9 @@ def in_integers(program: ir.Program) -> IntegerGraph:
             decay=round(DECAY_ONE * (1 - float(neuron.adaptation.decay))),
             jump=neuron.adaptation.jump.astype(np.int32),
             subtracts=neuron.adaptation.subtracts,
+            start=np.int32(np.float32(64) * neuron.adaptation.decay * neuron.adaptation.start),
         ),
+        v_start=np.int32(64 * neuron.v_start),
     )
     fc = DenseNode(
         name="fc",
@@ -95,12 +104,13 @@ def in_integers(program: ir.Program) -> IntegerGraph:
     st.sampled_from([0.0, 0.5, 1.0]),
     st.sampled_from([0.0, 0.5]),
     st.sampled_from([0.0, 1.0, 2.0, 7.0]),
+    st.sampled_from([0.0, 1.0, -1.0, 4.0, -4.0]),
     st.integers(0, 2**32 - 1),
 )
 def test_integers_are_the_reference_where_nothing_is_rounded(
-    reset: str, subtracts: str, decay: float, rho: float, jump: float, seed: int
+    reset: str, subtracts: str, decay: float, rho: float, jump: float, start: float, seed: int
 ) -> None:
-    program = network(reset, subtracts, decay, rho, jump)
+    program = network(reset, subtracts, decay, rho, jump, start)
     x = np.random.default_rng(seed).integers(0, 4, (STEPS, 5, 3))
     expected = run(program, x.astype(np.float32)).outputs["out"]
     np.testing.assert_array_equal(simulate(in_integers(program), x).y, expected)
@@ -120,6 +130,20 @@ def test_integers_are_chosen_that_agree() -> None:
     assert all(layer.holds for layer in ranges(model.graph, x))
 
 
+def test_starts_are_scaled_with_weights_and_thresholds() -> None:
+    program = network("subtract", "adapted", start=-1.0)
+    x = np.random.default_rng(0).integers(0, 4, (STEPS, 50, 3))
+    model = quantise(program, x)
+    assert [fit.spikes_differing for fit in model.fits] == [0]
+    (population,) = model.graph.populations
+    neuron, adapts = population.neuron, population.neuron.adaptation
+    assert neuron.drop is not None
+    scale = neuron.drop / np.array([5, 9])
+    np.testing.assert_allclose(neuron.v_start, [-64, 64] * scale, rtol=0.02)
+    np.testing.assert_allclose(adapts.start, [-64, -96] * scale, rtol=0.02)  # type: ignore[union-attr]  # half of -2, -3
+    assert not np.array_equal(simulate(model.graph, x).y, run(network("subtract", "adapted"), x).outputs["out"])
+
+
 def test_a_slow_adaptation_is_refused_by_node_and_within_its_range_otherwise() -> None:
     (error,) = refusals(network("value", "baseline", rho=0.99999))
     assert "its threshold adapts and its decay, 0.99999, is 1 in the 12 bits of integers" in str(error)
@@ -132,12 +156,15 @@ def test_a_slow_adaptation_is_refused_by_node_and_within_its_range_otherwise() -
 
 
 def test_stored_adaptations_come_back_and_damaged_ones_are_refused(tmp_path: Path) -> None:
-    graph, path = in_integers(network("subtract", "adapted")), tmp_path / "integers.npz"
+    graph, path = in_integers(network("subtract", "adapted", start=3.0)), tmp_path / "integers.npz"
     write_integers(graph, About(), path)
     read, _ = read_integers(path)
     x = np.random.default_rng(0).integers(0, 4, (STEPS, 5, 3))
     np.testing.assert_array_equal(simulate(read, x).y, simulate(graph, x).y)
-    for old, new in ((b'"decay": 2048', b'"decay": 0   '), (b'"adapted"', b'"other"  ')):
+    assert not np.array_equal(simulate(read, x).y, simulate(in_integers(network("subtract", "adapted")), x).y)
+    damages = [(b'"decay": 2048', b'"decay": 0   '), (b'"adapted"', b'"other"  ')]
+    damages += [(b'"v_start": {"array"', b'"v_start": {"arrey"'), (b'2.neuron.v_start"', b'1.weight"        ')]
+    for old, new in damages:
         with np.load(path) as arrays:
             kept = dict(arrays)
         text = kept["structure"].tobytes()

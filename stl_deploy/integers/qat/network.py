@@ -30,13 +30,15 @@ from stl_deploy.config.schema import (
 from stl_deploy.errors import ParityError
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_spike_max_pool
 from stl_deploy.integers.fan_in import Value, fan_in, values
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, IntegerLIF
 from stl_deploy.integers.lava_layers import check_neuron, require_no_loop, trainable_synapses
 from stl_deploy.integers.net import DECAY_ONE
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.integers.quantise import IntegerModel
+from stl_deploy.integers.real_population import real_population
 from stl_deploy.integers.real_weights import real_weights, split_biases
-from stl_deploy.integers.scales import WEIGHT_TOP, real_population, refuse, v_decay
+from stl_deploy.integers.scales import WEIGHT_TOP, v_decay
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.population import Population

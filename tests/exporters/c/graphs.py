@@ -35,6 +35,7 @@ class Grower:
         self.several, self.adapts = several, adapts
         self.rng = np.random.default_rng(seed)
         self.maxima = np.random.default_rng((seed, 1))
+        self.starts = np.random.default_rng((seed, 2))
         self.nodes: list[Node] = []
         self.accumulator = WIDE if seed % 2 else LOIHI
 
@@ -229,6 +230,7 @@ class Grower:
                 reset="subtract",
                 drop=self.whole(1, self.pick(3, 60), self.sizes(shape)),
                 cap=self.pick(2, 31, 255),
+                v_start=self.start(shape),
             )
         reset = self.pick("value", "value", "value", "subtract", "subtract_delayed", "value_delayed")
         soft = reset.startswith("subtract")
@@ -240,7 +242,16 @@ class Grower:
             drop=self.whole(0, 60, self.sizes(shape)) if soft else None,
             v_reset=self.whole(-20, 20, self.sizes(shape)) if not soft and self.chance(0.2) else None,
             adaptation=self.adaptation(shape) if self.adapts and self.chance(0.8) else None,
+            v_start=self.start(shape),
         )
+
+    def start(self, shape: Any) -> Any:
+        """Values of a state before the first step, in 64ths; often None."""
+        if self.starts.random() < 0.6:
+            return None
+        sizes = ((), shape)[int(self.starts.integers(2))]
+        top = (40, 4000, 30_000)[int(self.starts.integers(3))]
+        return np.asarray(self.starts.integers(-top, top, sizes, endpoint=True), np.int32)
 
     def adaptation(self, shape: Any) -> IntegerAdaptation:
         decay = self.pick(self.whole(1, 4096, self.sizes(shape)), 4096, 1024, int(self.rng.integers(1, 600)))
@@ -248,6 +259,7 @@ class Grower:
             decay=decay,
             jump=self.whole(0, self.pick(2, 30, 1000), self.sizes(shape)),
             subtracts=self.pick("baseline", "adapted"),
+            start=self.start(shape),
         )
 
     def end(self) -> None:
@@ -270,6 +282,7 @@ class Grower:
                 v_decay=self.decay((3,)),
                 bias=bias,
                 i_decay=i_decay,
+                v_start=self.start((3,)),
             )
             self.nodes.append(before)
         self.nodes.append(IntegerOutput(name="out", shape=before.shape, operands=(Operand(before.name),), unit=1.0))

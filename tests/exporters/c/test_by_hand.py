@@ -89,6 +89,12 @@ def one_neuron(**more: Any) -> IntegerGraph:
             },
             [0, 1, 0, 1, 0],
         ),
+        # From 640 64ths: 320 + 384 = 704 > 640 fires at once, then 384, 576, 288 + 192 and 240 + 192.
+        ({"v_start": ints(640)}, [1, 0, 0, 0, 0]),
+        # Above 640 + a, 100 in the first step, then 50, 25, 12: 672 is above 665, and raises a to 12 + 256.
+        ({"adaptation": IntegerAdaptation(decay=2048, jump=ints(4), start=ints(100))}, [0, 0, 1, 0, 0]),
+        # a -300 in the first step, then -150 + 256 = 106, 53, 26: 384 is above 340; 384, 576 and 480 not above 640.
+        ({"adaptation": IntegerAdaptation(decay=2048, jump=ints(4), start=ints(-300))}, [1, 0, 0, 0, 0]),
     ],
 )
 def test_one_neuron(more: dict[str, Any], spikes: list[int]) -> None:
@@ -175,6 +181,11 @@ def test_a_negative_potential_leaks_toward_zero() -> None:
     )
     x = ints([1, 0, 0, 0, 0, 0, 0, 0, 0]).reshape(9, 1, 1)
     expected = [-64, -32, -16, -8, -4, -2, -1, 0, 0]
+    assert simulate(graph, x).y.reshape(-1).tolist() == expected
+    assert program(graph).run(x).y.reshape(-1).tolist() == expected
+    nodes = [replace(node, v_start=ints(-9)) if isinstance(node, IntegerLI) else node for node in graph.nodes]
+    graph = IntegerGraph(tuple(nodes), graph.accumulator)
+    expected = [-4 - 64, -34, -17, -8, -4, -2, -1, 0, 0]
     assert simulate(graph, x).y.reshape(-1).tolist() == expected
     assert program(graph).run(x).y.reshape(-1).tolist() == expected
 

@@ -22,10 +22,11 @@ from stl_deploy.integers.graph import (
     ConvNode,
     IntegerGraph,
     IntegerInput,
+    IntegerLI,
     IntegerLIF,
     IntegerOutput,
 )
-from stl_deploy.integers.net import INT16, IntegerNeuron
+from stl_deploy.integers.net import INT16, STATE_SHIFT, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 from tests.exporters.c.graphs import Grower
@@ -76,6 +77,33 @@ def test_every_spike_is_the_integer_models_under_sanitizers(block: int) -> None:
         assert differing(graph, x, (*SANITIZED, *NARROW[seed % 2 :])) == 0
 
     check()
+
+
+def test_states_start_where_the_integer_model_starts_them() -> None:
+    """Of the graphs that the tests below draw, those that spike otherwise from 0, and states of both widths."""
+    otherwise, kinds = 0, set()
+    for seed in range(80):
+        graph, x = Grower(seed, adapts=seed % 4 > 1).grow()
+        if not fits(graph):
+            continue
+        begins = make_plan(graph).begins
+        kinds |= {(state.rpartition("_")[2], table.ctype) for state, table in begins}
+        otherwise += bool(begins) and not np.array_equal(simulate(graph, x).y, simulate(from_zero(graph), x).y)
+    assert otherwise > 5
+    assert kinds == {("v", "int16_t"), ("v", "int32_t"), ("a", "int16_t"), ("a", "int32_t")}
+
+
+def from_zero(graph: IntegerGraph) -> IntegerGraph:
+    def without(node: Node) -> Node:
+        if isinstance(node, IntegerLI):
+            return replace(node, v_start=None)
+        if not isinstance(node, IntegerLIF):
+            return node
+        adapts = node.neuron.adaptation
+        adapts = None if adapts is None else replace(adapts, start=None)
+        return replace(node, neuron=replace(node.neuron, v_start=None, adaptation=adapts))
+
+    return IntegerGraph(tuple(without(node) for node in graph.nodes), graph.accumulator)
 
 
 @pytest.mark.hypothesis
@@ -129,9 +157,9 @@ def in_16_bits(graph: IntegerGraph) -> IntegerGraph:
     def within(node: Node) -> Node:
         if not isinstance(node, IntegerLIF):
             return node
-        names = ("threshold", "drop", "v_reset")
-        values = {name: getattr(node.neuron, name) for name in names}
-        clipped = {name: None if v is None else np.clip(v, -top, top) for name, v in values.items()}
+        names = {"threshold": top, "drop": top, "v_reset": top, "v_start": top << STATE_SHIFT}
+        values = {name: (getattr(node.neuron, name), most) for name, most in names.items()}
+        clipped = {name: None if v is None else np.clip(v, -most, most) for name, (v, most) in values.items()}
         return replace(node, neuron=replace(node.neuron, **clipped))
 
     return IntegerGraph(tuple(within(node) for node in graph.nodes), INT16)

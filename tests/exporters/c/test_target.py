@@ -313,7 +313,6 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "more than a byte": (lambda: several(cap=256), "a", "several-spikes"),
     "many, hard reset": (lambda: several(cap=9), "a", "several-spikes"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
-    "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
     "theta": (lambda: small().lif("a", -1.0).program(), "a", "threshold-not-positive"),
     "potentials read": (lambda: potentials_read(), "fc3", "potential"),
     "no neurons": (lambda: small().program(), "in", "no-neurons"),

@@ -59,6 +59,17 @@ CASES = {
         [3, 2, 2, 4],
         [1, 0, 1, 1],
     ),
+    # From a = 2: v 2 under 2 no | θ 1.5, v 1+1 fires | θ 2.25, v 2 no; from -4: θ -1, v -.5 fires | θ 1, v 1 no
+    "adapting, from above": (
+        neuron(adaptation=Adaptation(F(0.5), F(1), start=F(2))),
+        [2, 1, 2],
+        [0, 1, 0],
+    ),
+    "adapting, from below": (
+        neuron(adaptation=Adaptation(F(0.5), F(1), start=F(-4))),
+        [-0.5, 1],
+        [1, 0],
+    ),
     # v starts at 2: 1+0 = 1 no | .5 + 1 fires
     "start": (neuron(v_start=2.0), [0, 1], [0, 1]),
     # v: 2*.25+.25 = .75 | .375+.5+.25 = 1.125 fires
