@@ -29,10 +29,16 @@ CASES: list[tuple[dict[str, Any], str, list[float], list[int]]] = [
     ({"reset": "subtract"}, "adapted", [3, 2, 2, 2], [1, 1, 0, 1]),
     # v 3 fires | θ 2, v 1.5 + 2 - 2 no | θ 1.5, v .75 + 2 fires | θ 2.25, v 1.375 + 4 - 2.25 fires
     ({"reset": "subtract_delayed"}, "adapted", [3, 2, 2, 4], [1, 0, 1, 1]),
+    # From a = 4: θ 3, v 3 no | θ 2, v 1.5 + 1 fires -> .5 | θ 2.5, v .25 + 2 no | θ 1.75, v 1.125 + 1 fires
+    ({"reset": "subtract", "start": 4}, "adapted", [3, 1, 2, 1], [0, 1, 0, 1]),
+    # From a = -4: θ -1, v -.5 fires -> -.5 + 1 | θ 1, v .25 + .5 no | θ 1, v .375 + .75 fires -> 0
+    ({"reset": "subtract", "start": -4}, "adapted", [-0.5, 0.5, 0.75], [1, 0, 1]),
 ]
 
 
 def _program(fields: dict[str, Any], subtracts: Any, theta: float = 1.0) -> Program:
+    fields = dict(fields)
+    start = np.asarray(theta * fields.pop("start"), F) if "start" in fields else None
     weights = Linear(
         name="fc",
         shape=(1,),
@@ -47,7 +53,7 @@ def _program(fields: dict[str, Any], subtracts: Any, theta: float = 1.0) -> Prog
         operands=(Operand("fc"),),
         decay=np.asarray(0.5, F),
         threshold=np.asarray(theta, F),
-        adaptation=Adaptation(np.asarray(0.5, F), np.asarray(theta, F), subtracts),
+        adaptation=Adaptation(np.asarray(0.5, F), np.asarray(theta, F), subtracts, start),
         **fields,
     )
     ends = Input(name="input", shape=(1,), operands=()), Output(name="output", shape=(1,), operands=(Operand("lif"),))

@@ -365,7 +365,7 @@ def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path
     assert held == {"input": "faithful", "fc": "approximate", "lif": "approximate", "output": "faithful"}
 
 
-@pytest.mark.parametrize("target", ["netx", "c"])
+@pytest.mark.parametrize("target", ["netx", "verilog"])
 def test_layers_beside_one_that_is_refused_are_not_called_faithful(target: str, cli: Any, tmp_path: Path) -> None:
     ones = np.ones(4, np.float32)
     neurons = nir.LIF(tau=2e-4 * ones, r=ones, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones)
