@@ -35,6 +35,8 @@ CONV_LIMIT = 2**23
 """Lava's convolutions wrap past it."""
 _MOST_LATER = 100
 """Limit on later nodes that are followed; untrusted files can hold any number."""
+_AT_ONCE = 2**16
+"""Weights, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _values(node: Node, sums: Interval) -> Interval:
     return _ANYTHING
 
 
-def largest(weight: Ints) -> int:
+def largest(weight: Ints | NDArray[np.int8]) -> int:
     """Return the largest magnitude of the weights."""
     return max(int(weight.max(initial=0)), -int(weight.min(initial=0)))
 
@@ -152,7 +154,11 @@ def largest(weight: Ints) -> int:
 def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:
     """Return bounds of ``rows · x + bias`` and of every partial sum, for every x within an interval that holds 0."""
     kind = np.int32 if largest(rows) * rows.shape[1] < 2**31 else np.int64
-    positive = np.maximum(rows, 0).sum(axis=1, dtype=kind).astype(np.int64)
+    at_once = max(1, _AT_ONCE // max(1, rows.shape[1]))
+    positive = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        positive[start : start + at_once] = np.maximum(part, 0).sum(axis=1, dtype=kind)
     negative = rows.sum(axis=1, dtype=kind) - positive
     offset: NDArray[np.int64] = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
     low, high = within

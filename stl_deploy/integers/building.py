@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles, is_spike_max_pool
 from stl_deploy.graph.threads import map_samples
-from stl_deploy.integers.bounds import Bounds, bounds_of
+from stl_deploy.integers.bounds import Bounds, bounds_of, largest
 from stl_deploy.integers.fan_in import FanIn, Value, fan_in, keeps_sign
 from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import (
@@ -181,23 +181,24 @@ class LayerwiseQuantiser:
         )
         wanted = self.reference[node.name]
 
-        def built(chosen: Candidate) -> list[ir.Node]:
+        def layers(chosen: Candidate) -> tuple[list[ir.Node], tuple[ir.Operand, ...]]:
             biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
-            nodes, sources = self._weighted(paths, node, chosen.weights, biases)
+            return self._weighted(paths, node, [weight.astype(np.int32) for weight in chosen.weights], biases)
+
+        def population(chosen: Candidate, sources: tuple[ir.Operand, ...]) -> IntegerLIF:
             shape = node.shape
             bias = chosen.bias
             if bias is not None and bias.ndim == 1:
                 bias = bias.reshape(-1, *(1,) * (len(seen.shape) - 1))
             if bias is not None:
                 bias = rows_back(bias, axis, shape)
-            population = IntegerLIF(
+            return IntegerLIF(
                 name=node.name, shape=shape, operands=sources, neuron=_rows_back(chosen.neuron, axis, shape), bias=bias
             )
-            return [*nodes, population]
 
         def differing(tried: Sequence[Candidate], part: slice) -> list[int]:
-            *before, _ = built(tried[0])
-            ends = [built(chosen)[-1] for chosen in tried]
+            before, sources = layers(tried[0])
+            ends = [population(chosen, sources) for chosen in tried]
             return [int(np.count_nonzero(run != wanted[:, part])) for run in self._runs(before, ends, part)]
 
         layer = paths.leaves[0].node or node
@@ -208,9 +209,10 @@ class LayerwiseQuantiser:
             differing,
             layer,
         )
-        self._take(*built(best))
+        before, sources = layers(best)
+        self._take(*before, population(best, sources))
         self.scales[node.name] = best.scale
-        self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
+        self._fit(node, max(largest(weight) for weight in best.weights), best.neuron)
 
     def _max_pool(self, node: ir.Neuron) -> None:
         """Add a max pool of spikes: it fires at the first spike in its window."""

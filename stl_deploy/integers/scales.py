@@ -21,6 +21,7 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 from stl_deploy.graph.threads import map_parts
@@ -57,7 +58,7 @@ RATIOS = np.geomspace(1.5, 0.2, 18)
 class Candidate:
     """A population in integers, and its rows' factors before rounding."""
 
-    weights: tuple[Ints, ...]
+    weights: tuple[NDArray[np.int8], ...]
     bias: Ints | None
     neuron: IntegerNeuron
     scale: Doubles
@@ -304,12 +305,14 @@ def _compact(values: Doubles) -> Ints:
     return np.asarray(values.flat[0] if (values == values.flat[0]).all() else values, np.int32)
 
 
-def _rounded(weight: Doubles, scale: Doubles, top: int) -> Ints:
-    rounded = np.empty(weight.shape, np.int32)
+def _rounded(weight: Doubles, scale: Doubles, top: int) -> NDArray[np.int8]:
+    """Round the scaled weights; bytes, since many candidates of a layer are kept at once."""
+    rounded = np.empty(weight.shape, np.int8)
     at_once = max(1, _ROUNDED_AT_ONCE * len(weight) // max(1, weight.size))
+    scaled = np.empty((min(at_once, len(weight)), *weight.shape[1:]))
     for start in range(0, len(weight), at_once):
         rows = slice(start, start + at_once)
-        whole: Doubles = weight[rows] * by_row(scale[rows], weight.ndim)
+        whole = np.multiply(weight[rows], by_row(scale[rows], weight.ndim), out=scaled[: len(weight[rows])])
         rounded[rows] = np.clip(np.rint(whole, out=whole), -top - 1, top, out=whole)
     return rounded
 

@@ -531,7 +531,7 @@ DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "spikes beyond a byte": lambda s, a: _several(s, a, 256),
     "a cap for each": lambda s, a: _several(s, a, {"array": "cap"}),
     "spikes that take nothing": lambda s, a: _several(s, a, 9, drop=0),
-    "weights": lambda s, a: a.update({"1.weight": a["1.weight"] * 100}),
+    "weights": lambda s, a: a.update({"1.weight": a["1.weight"].astype(np.int32) * 100}),
     "weights' type": lambda s, a: a.update({"1.weight": a["1.weight"].astype(np.float32)}),
     "weights' shape": lambda s, a: a.update({"1.weight": a["1.weight"][:, :3]}),
     "no weights": lambda s, a: a.__delitem__("1.weight"),
@@ -552,6 +552,22 @@ def test_damaged_integers_are_refused_in_one_sentence(folder: Path, what: str) -
     damage(folder, DAMAGE[what])
     with pytest.raises(InputError, match=r"integers.npz: .*export it again"):
         read_folder(folder)
+
+
+def test_weights_are_bytes_in_the_file_and_of_32_bits_in_older_ones(folder: Path) -> None:
+    types = {}
+
+    def widen(structure: Any, arrays: dict[str, Any]) -> None:
+        types.update({name: array.dtype for name, array in arrays.items()})
+        arrays["1.weight"] = arrays["1.weight"].astype(np.int32)
+
+    before, _ = read_integers(folder / NAME)
+    damage(folder, widen)
+    after, _ = read_integers(folder / NAME)
+    assert types["1.weight"] == np.int8
+    for graph in (before, after):
+        assert graph.by_name["fc"].weight.dtype == np.int32  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(before.by_name["fc"].weight, after.by_name["fc"].weight)  # type: ignore[attr-defined]
 
 
 def test_several_spikes_are_read_back(folder: Path) -> None:
