@@ -95,8 +95,12 @@ def nonzero_macs(node: Weighted) -> int:
     return int(fan_out_nonzero(node).sum(dtype=np.int64))
 
 
+@remembered
+def _nonzero(node: Weighted) -> int:
+    return int(np.count_nonzero(node.scale if isinstance(node, Scale) else node.weight))
+
+
 def _layer(node: Weighted, macs: int) -> Synapses:
-    values = node.scale if isinstance(node, Scale) else node.weight
     bias = bias_of(node)
     biases = 0 if bias is None else int(bias.size)
     inputs, outputs = prod(input_shape(node)), prod(node.shape)
@@ -110,7 +114,7 @@ def _layer(node: Weighted, macs: int) -> Synapses:
         macs=macs,
         conv=isinstance(node, Conv),
         filters=filters,
-        nonzero=int(np.count_nonzero(values)),
+        nonzero=_nonzero(node),
         macs_nonzero=nonzero_macs(node),
     )
 

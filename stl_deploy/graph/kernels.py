@@ -20,6 +20,8 @@ from stl_deploy.graph.threads import map_parts
 
 Sums = type[np.float32] | type[np.float64]
 """The type in which terms are added up."""
+_CONVERTED = 2**18
+"""So many weights are converted to the type of the sums at once, so that they stay in a cache."""
 _PATCH_BYTES = 8 * 2**20
 """Convolution unfolds as many samples at a time, on each thread, as fit here: memory is bounded."""
 _MOST_PATCH_BYTES = 256 * 2**20
@@ -59,11 +61,23 @@ def _pass(node: ir.Node, x: Floats, sums: Sums = np.float32) -> Floats:
 
 @apply.register
 def _linear(node: ir.Linear, x: Floats, sums: Sums = np.float32) -> Floats:
-    y: NDArray[Any] = x.astype(sums, copy=False) @ node.weight.T.astype(sums, copy=False)
+    y = _sums(x.astype(sums, copy=False), node.weight)
     if node.bias is not None:
         y += node.bias
     rounded: Floats = y.astype(np.float32, copy=False)
     return rounded
+
+
+def _sums(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
+    """Return ``x @ weight.T`` in the type of x; weights of another type are converted a part at a time."""
+    if weight.dtype == x.dtype:
+        product: NDArray[Any] = x @ weight.T
+        return product
+    y, rows = np.empty((*x.shape[:-1], len(weight)), x.dtype), max(1, _CONVERTED // weight.shape[1])
+    for start in range(0, len(weight), rows):
+        part = slice(start, start + rows)
+        y[..., part] = x @ weight[part].T.astype(x.dtype)
+    return y
 
 
 @apply.register

@@ -94,3 +94,15 @@ def test_a_sum_beyond_float64_is_not_proved():
     (proof,) = prove_exact(_net(node), double=True)
     assert not proof.exact
     assert "float64 holds 53" in proof.reason
+
+
+def test_dense_weights_converted_in_parts_give_the_same_sums():
+    rng = np.random.default_rng(1)
+    weight, bias = rng.normal(0, 1, (600, 700)).astype(F), rng.normal(0, 1, 600).astype(F)
+    node = Linear(name="fc", shape=(600,), operands=(Operand("input"),), weight=weight, bias=bias, input_shape=(700,))
+    x = rng.integers(0, 2, (2, 3, 700)).astype(F)
+    y = run(_net(node), x, double=True).y
+    for sample in (0, 2):
+        for row in (0, 373, 374, 599):  # the part of 2^18 weights ends after row 373
+            terms = [*weight[row][x[1, sample] > 0].astype(float), float(bias[row])]
+            assert y[1, sample, row] == pytest.approx(math.fsum(terms), rel=2**-23)
