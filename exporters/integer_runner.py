@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +78,22 @@ class IntegerRunner(Runner):
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run integers."""
         return simulate(graph, x, record=record)
+
+
+class IntegerProgram(IntegerRunner):
+    """Run a program that was generated from the integers; every spike must equal the integer model's."""
+
+    agrees_with = "loihi"
+
+    def within(self, seconds: float) -> Self:
+        """Return the same runner with a deadline in seconds for the build and the run each."""
+        same = copy.copy(self)
+        same._options = replace(self._options, deadline=seconds)
+        return same
+
+    def model(self, program: Program) -> IntegerRunner:
+        """Return the integer model of the same integers."""
+        return IntegerRunner(program, self._options, graph=self._graph)
 
 
 def calibration(program: Program, options: Options, x: NetworkInput | None) -> NDArray[Any]:

@@ -16,7 +16,6 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.memory import BYTES, Share
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan, Step
-from stl_deploy.graph.readout import Readout
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import About
 
@@ -64,12 +63,8 @@ def _broken(line: str) -> Iterator[str]:
 
 def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
     """Return fields of the decision's template; None if the outputs are no list of classes."""
-    shape, readout = plan.graph.output.shape, about.readout
-    if about.per_step:
-        readout = Readout("last", readout.population)
-    if readout.start or readout.each:
-        return None  # the reader of the outputs leaves steps out, or applies the softmax
-    if len(shape) != 1 or shape[0] % readout.population or shape[0] // readout.population < 2:
+    readout = about.decision(plan.graph.output.shape)
+    if readout is None:
         return None
     votes = "" if readout.population == 1 else f" of votes, sums of {readout.population} outputs,"
     rules = {
@@ -84,7 +79,7 @@ def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
         "first": "some class has spiked, which settles it (`margin` says nothing here)",
     }
     return {
-        "classes": shape[0] // readout.population,
+        "classes": plan.graph.output.shape[0] // readout.population,
         "population": readout.population,
         "over_time": readout.over_time,
         "per_step": about.per_step,

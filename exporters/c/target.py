@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.room import estimated_excesses, require_estimated_room
 from stl_deploy.exporters.c.weights import conv_fan_out
-from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
+from stl_deploy.exporters.integer_runner import IntegerProgram, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error
@@ -84,14 +83,13 @@ TAKES = NIR_NODES | {MaxPool, Gather, Product}
 """The nodes that integers hold."""
 
 
-class C(IntegerRunner):
+class C(IntegerProgram):
     """The C program of a folder, or of a Program, compiled for this machine and run."""
 
     name = "c"
     description = "the C program, compiled for this machine"
     label = "measured"
     options = COptions
-    agrees_with = "loihi"
     takes = TAKES
 
     def __init__(self, network: Network, options: COptions) -> None:
@@ -105,16 +103,6 @@ class C(IntegerRunner):
     def available(cls) -> str | None:
         """Return None if there is a C compiler, else the reason."""
         return None if find_compiler() else why_none()
-
-    def within(self, seconds: float) -> Self:
-        """Return the same runner with a deadline in seconds for compiler and program each."""
-        same = copy.copy(self)
-        same._options = replace(self._options, deadline=seconds)
-        return same
-
-    def model(self, program: Program) -> IntegerRunner:
-        """Return the integer model of the same integers; every spike must equal it."""
-        return IntegerRunner(program, self._options, graph=self._graph)
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Compile and run."""

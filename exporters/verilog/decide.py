@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stl_deploy.exporters.verilog.plan import Plan, bits
-from stl_deploy.graph.readout import Readout
 from stl_deploy.integers.store import About
 
 RULES = {"sum": 0, "mean": 0, "max": 1, "last": 2, "first": 3}
@@ -38,15 +37,12 @@ class Decision:
 
 def decision_of(plan: Plan, about: About) -> Decision | None:
     """Return the decision on the network's outputs; None if they are no list of classes."""
-    shape, readout = plan.graph.output.shape, about.readout
-    if about.per_step:
-        readout = Readout("last", readout.population)
-    if readout.start or readout.each:
-        return None  # the reader of the outputs leaves steps out, or applies the softmax
-    if len(shape) != 1 or shape[0] % readout.population or shape[0] // readout.population < 2:
+    readout = about.decision(plan.graph.output.shape)
+    if readout is None:
         return None
+    classes = plan.graph.output.shape[0] // readout.population
     vote = plan.widths.output + bits(readout.population - 1)
-    return Decision(shape[0] // readout.population, readout.population, RULES[readout.over_time or "sum"], vote)
+    return Decision(classes, readout.population, RULES[readout.over_time or "sum"], vote)
 
 
 def wrapper(plan: Plan, sizes: dict[str, int], decision: Decision, prefix: str) -> str:

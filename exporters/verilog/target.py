@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
+from stl_deploy.exporters.integer_runner import IntegerProgram, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import Device, device_of
@@ -53,7 +52,7 @@ class VerilogOptions(Options):
             require_prefix(self.name)
 
 
-class Verilog(IntegerRunner):
+class Verilog(IntegerProgram):
     """Simulate the Verilog of a folder, or of a Program, in Verilator or Icarus."""
 
     name = "verilog"
@@ -61,7 +60,6 @@ class Verilog(IntegerRunner):
     label = "simulated"
     options = VerilogOptions
     reads = ("verilog",)
-    agrees_with = "loihi"
 
     def __init__(self, network: Network, options: VerilogOptions) -> None:
         graph: IntegerGraph | None = None
@@ -75,16 +73,6 @@ class Verilog(IntegerRunner):
     def available(cls) -> str | None:
         """Return None if there is a simulator, else the reason."""
         return None if simulators() else MISSING
-
-    def within(self, seconds: float) -> Self:
-        """Return the same runner with a deadline in seconds for the build and the simulation."""
-        same = copy.copy(self)
-        same._options = replace(self._options, deadline=seconds)
-        return same
-
-    def model(self, program: Program) -> IntegerRunner:
-        """Return the integer model of the same integers; every spike must equal it."""
-        return IntegerRunner(program, self._options, graph=self._graph)
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Build and run the simulation."""

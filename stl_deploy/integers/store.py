@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import output_size
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.graph.program import Node, Operand, Reshape
+from stl_deploy.graph.program import Node, Operand, Reshape, Shape
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.integers.graph import (
@@ -86,6 +86,15 @@ class About:
     dt: float = 0.0
     trained: int = 0
     classes: tuple[str, ...] = ()
+
+    def decision(self, shape: Shape) -> Readout | None:
+        """Return the readout that decides on a class of outputs ``shape``; None if they are no list of classes."""
+        readout = Readout("last", self.readout.population) if self.per_step else self.readout
+        if readout.start or readout.each:
+            return None  # the reader of the outputs leaves steps out, or applies the softmax
+        if len(shape) != 1 or shape[0] % readout.population or shape[0] // readout.population < 2:
+            return None
+        return readout
 
 
 _STRUCTURE = "structure"
