@@ -176,7 +176,8 @@ def _max_pool(node, x):
 def _neuron(node, x, state):
     if not state:
         start = F(0) if node.v_start is None else node.v_start
-        state.update(v=np.zeros(node.shape, F) + start, i=np.zeros(node.shape, F), s=np.zeros(node.shape, F))
+        current = F(0) if node.i_start is None else node.i_start
+        state.update(v=np.zeros(node.shape, F) + start, i=np.zeros(node.shape, F) + current, s=np.zeros(node.shape, F))
     drive, before = x, state["v"]
     if node.synapse is not None:
         arriving = x if node.synapse.gain is None else node.synapse.gain * x

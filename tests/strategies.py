@@ -274,9 +274,11 @@ class _Made:
         def maybe(low, high):
             return self.parameter(shape, low, high) if self.pick(True, False, False) else None
 
-        synapse = None
+        synapse = i_start = None
         if self.pick(True, False, False):
             synapse = Synapse(self.pick("euler", "exp_add"), self.parameter(shape, 0, 1), maybe(0.5, 2))
+            if self.more:
+                i_start = maybe(-1, 1)
         reset = self.pick("value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now")
         counting = self.counting()
         adaptation = None
@@ -295,6 +297,7 @@ class _Made:
             v_reset=maybe(-1, 0.5),
             v_min=maybe(-2, 0),
             v_start=maybe(-1, 1),
+            i_start=i_start,
             synapse=synapse,
             compare=self.pick("gt", "ge"),
             reset=reset,

@@ -49,9 +49,8 @@ class Populations(Pools):
         """Add up the input; the bias goes with it if u keeps nothing and stays within its limit."""
         order = self._order(node)
         known = self.known[node.name]
-        decay = node.neuron.i_decay if isinstance(node, IntegerLIF) else node.i_decay
-        _, passes = drive_bounds(known.sums, None, decay, self.graph.accumulator)
-        early = None if kept(decay) != 0 or passes else node.bias
+        _, passes = drive_bounds(known.sums, None, node.neuron, self.graph.accumulator)
+        early = None if kept(node.neuron.i_decay) != 0 or passes else node.bias
         if len(node.operands) == 1 and not self._waits(self.graph.by_name[node.operands[0].node]):
             value = self._in_order(node, self._read(node, node.operands[0]), order)
             return Drive(value.at, value.ctype, order, node.bias, passes)
@@ -121,7 +120,7 @@ class Populations(Pools):
             for what, values, comment in _row_values(neuron, drive.bias, spikes)
         }
         types = {what: table.ctype for what, (table, _) in tables.items()}
-        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay, self.graph.accumulator)[0]
+        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron, self.graph.accumulator)[0]
         rule = _rule(
             neuron,
             drive,
@@ -138,6 +137,7 @@ class Populations(Pools):
             self._begin(node, "v", rule.v, neuron.v_start, drive.order)
         if rule.filtered:
             states.append(self._buffer(node, "u", "int32_t", count, "filtered input, in 64ths"))
+            self._begin(node, "u", "int32_t", neuron.u_start, drive.order)
         if rule.a:
             states.append(self._buffer(node, "a", rule.a, count, "added to the thresholds, in 64ths"))
             self._begin(node, "a", rule.a, neuron.adaptation.start if neuron.adaptation else None, drive.order)
@@ -156,7 +156,8 @@ class Populations(Pools):
         if start is None:
             return
         flat = np.broadcast_to(start, node.shape).reshape(-1)[order]
-        comment = "potentials before the first step" if what == "v" else "added to the thresholds in the first step"
+        comments = {"v": "potentials before the first step", "u": "filtered input before the first step"}
+        comment = comments.get(what, "added to the thresholds in the first step")
         table = self._table(node, f"{what}_start", flat, f"{comment}, in 64ths", ctype)
         self.made.begins.append((self._at(node, what), table))
 

@@ -116,14 +116,16 @@ class Rule:
 
 
 def drive_bounds(
-    sums: Interval, bias: Ints | None, i_decay: int | Ints, accumulator: Accumulator
+    sums: Interval, bias: Ints | None, neuron: IntegerNeuron, accumulator: Accumulator
 ) -> tuple[Interval, str]:
     """Return bounds of u + 64·bias, and `Rule.passes`: ``wrap``, ``stop``, or '' if u stays within its limit."""
     low, high = float(sums[0] << STATE_SHIFT), float(sums[1] << STATE_SHIFT)
-    slowest = int(np.min(i_decay))
+    slowest = int(np.min(neuron.i_decay))
     if slowest < DECAY_ONE:
         factor = DECAY_ONE / slowest if slowest else np.inf
         low, high = (low * factor if low else 0.0), (high * factor if high else 0.0)
+        if neuron.u_start is not None:
+            low, high = low + min(0, int(neuron.u_start.min())), high + max(0, int(neuron.u_start.max()))
     passes = ""
     if max(-low, high) >= accumulator.u_top:
         passes, low, high = ("wrap" if accumulator.wraps else "stop"), -(2**30), 2**30

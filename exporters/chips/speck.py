@@ -72,6 +72,8 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
         yield _error(
             "adapting-threshold", node.name, "its threshold adapts; Speck's are fixed", "use a fixed threshold"
         )
+    if any(start is not None and start.any() for start in (node.v_start, node.i_start)):
+        yield _error("v-start", node.name, "its state does not start at 0; Speck's does", "start at 0")
     if node.multi_spike and node.rounding != "down":
         reason = "it rounds its number of spikes to the nearest; Speck's neurons fire at their threshold"
         yield _error("rounding", node.name, reason, "round down: torch.floor(v / θ)")

@@ -231,7 +231,7 @@ def _check_neuron(key: str, neuron: IntegerNeuron, shape: Shape) -> None:
     _check_range(key, "threshold", neuron.threshold, 0, MAX_THRESHOLD, "choose a smaller scale for the layer")
     if neuron.reset != "value" or neuron.v_reset is not None:
         raise InputError(f"{key}: neurons of netx reset to 0 at once; found a reset of another kind")
-    if neuron.v_start is not None:
+    if neuron.starts:
         raise InputError(f"{key}: neurons of netx start at 0; found another start")
     if not isinstance(neuron.i_decay, int) or not isinstance(neuron.v_decay, int):
         raise InputError(f"{key}: neurons of netx have one decay per layer; found arrays")

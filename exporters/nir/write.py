@@ -297,6 +297,11 @@ def _neuron(node: ir.Neuron) -> nir.NIRNode:
         raise CaptureError(
             f"layer '{node.name}' has a threshold that adapts, for which NIR has no node", layer=node.name
         )
+    if node.i_start is not None:
+        raise CaptureError(
+            f"layer '{node.name}' has a current that starts from {_range(node.i_start)}, for which NIR has no node",
+            layer=node.name,
+        )
     threshold = None if node.threshold is None else full(node, node.threshold).astype(np.float32)
     if node.decay is None:
         assert threshold is not None

@@ -79,7 +79,7 @@ def _over(scope: Scope, name: str, before: str, theta: str) -> str:
 def _drive(scope: Scope, node: Neuron, x: str, states: States) -> str:
     name = node.name
     if node.synapse is not None:
-        before = states.open(name, "i", node.shape)
+        before = states.open(name, "i", node.shape, node.i_start)
         x = _filter(scope, name, node.synapse, before, x)
         states.close(name, "i", x)
     return x if node.gain is None else _times(scope, name, "gain", node.gain, x)

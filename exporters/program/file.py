@@ -41,7 +41,7 @@ _WORDS = {
 _IN_FILES = {"operands": "sources", "Operand": "Source", "operand_shapes": "operands", "multi_spike": "many"}
 """Names of fields and kinds in files of format 1, where they differ."""
 SUFFIX = ".program"
-_LATER = {"adaptation", "start"}
+_LATER = {"adaptation", "start", "i_start"}
 """Fields that files of earlier versions lack."""
 _MOST_VALUES = 2**28
 """Values of all nodes of one sample and step; with more, not even one step is run."""

@@ -115,8 +115,8 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
             remedy="pool the spikes (move the pool behind the neurons), use average pooling, or export to c",
         )
     for other in graph.nodes:
-        if isinstance(other, IntegerLIF | IntegerLI) and other.neuron.v_start is not None:
-            reason, remedy = "its potential does not start at 0", "start at 0, or export to c or onnx"
+        if isinstance(other, IntegerLIF | IntegerLI) and other.neuron.starts:
+            reason, remedy = "its state does not start at 0", "start at 0, or export to c or onnx"
             raise UnsupportedError(f"{reason}; the engine starts at 0", node=other.name, slug="v-start", remedy=remedy)
         if isinstance(other, GatherNode | ProductNode) or (isinstance(other, DenseNode) and len(other.shape) > 1):
             raise UnsupportedError(

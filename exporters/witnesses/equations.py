@@ -160,6 +160,8 @@ def _delay(node: ir.Delay, group: Group) -> dict[str, NDArray[Any]]:
 def _neuron(node: ir.Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
     if node.adaptation is not None:
         raise _not_here(node, "adapting-threshold", "its threshold adapts")
+    if node.i_start is not None:
+        raise _not_here(node, "i-start", "its current does not start at 0")
     given = {name: getattr(node, name) for name in ("decay", "gain", "offset", "v_reset", "v_min", "v_start")}
     given["theta"] = node.threshold
     if node.synapse is not None:

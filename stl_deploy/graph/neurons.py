@@ -21,6 +21,8 @@ class NeuronState:
         if node.v_start is not None:
             self.v += node.v_start
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
+        if self.i is not None and node.i_start is not None:
+            self.i += node.i_start
         self.spikes = np.zeros(shape, np.float32) if node.delayed_reset or node.adaptation is not None else None
         self.a = np.zeros(shape, np.float32) if node.adaptation is not None else None
         if self.a is not None and node.adaptation is not None and node.adaptation.start is not None:

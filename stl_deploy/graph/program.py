@@ -25,8 +25,8 @@ None are left out::
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
-The output is ``s``, or ``v`` without a threshold. Every sample starts at ``v_start`` and at the adaptation's ``start``
-(0 if None), i = 0, s = 0.
+The output is ``s``, or ``v`` without a threshold. Every sample starts at ``v_start``, ``i_start`` and the adaptation's
+``start`` (0 if None), s = 0.
 With reset "none" a spike changes nothing. With adaptation a spike subtracts θ or θₐ (`Adaptation`).
 "snntorch_subtract_now" is snnTorch with ``reset_delay=False``: while more than θ is left of v, a neuron fires again
 only above 2·θ.
@@ -257,6 +257,7 @@ class Neuron(Node):
     v_reset: Floats | None = None
     v_min: Floats | None = None
     v_start: Floats | None = None
+    i_start: Floats | None = None
     synapse: Synapse | None = None
     compare: Compare = "gt"
     reset: Reset = "value"

@@ -157,6 +157,7 @@ def _arrays(node: ir.Neuron) -> list[tuple[str, Floats | None]]:
         ("offset", node.offset),
         ("v_min", node.v_min),
         ("starts at", node.v_start),
+        ("current starts at", node.i_start),
     ]
 
 

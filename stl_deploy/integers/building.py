@@ -326,19 +326,22 @@ class LayerwiseQuantiser:
             v_decay=v_decay(node),
             bias=bias,
             i_decay=DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay),
-            v_start=self._start_of(node, scale),
+            v_start=None if node.decay is None else self._start_of(node, node.v_start, scale),
+            u_start=None
+            if node.synapse is None
+            else self._start_of(node, node.i_start, scale * (1.0 if node.gain is None else node.gain)),
         )
         self._take(*nodes, integrator)
         self.known[node.name] = "potential"
         self._units = 1 / (scale * 2**STATE_SHIFT)
 
-    def _start_of(self, node: ir.Neuron, scale: float) -> Ints | None:
-        """Return the start of a potential without threshold, in 64ths; refuse one beyond the accumulator."""
-        if node.decay is None or node.v_start is None or not node.v_start.any():
+    def _start_of(self, node: ir.Neuron, values: ir.Floats | None, scale: Any) -> Ints | None:
+        """Return the start of a state of neurons without threshold, in 64ths; refuse one beyond the accumulator."""
+        if values is None or not values.any():
             return None
-        start = np.round(node.v_start * np.float64(scale * 2**STATE_SHIFT))
+        start = np.round(values * np.float64(scale * 2**STATE_SHIFT))
         if np.abs(start).max() >= self._hardware.accumulator.v_top:
-            reason = f"its potential starts at up to {np.abs(node.v_start).max():.4g}, too far above its weights"
+            reason = f"its state starts at up to {np.abs(values).max():.4g}, too far above its weights"
             refuse(node, "v-start", reason, "start nearer to 0, or export to onnx")
         return start.astype(np.int32)
 
@@ -367,7 +370,7 @@ def _rows_back(neuron: IntegerNeuron, axis: RowAxis, shape: ir.Shape) -> Integer
     adapts = neuron.adaptation
     if adapts is not None:
         adapts = replace(adapts, decay=back(adapts.decay), jump=back(adapts.jump), start=back(adapts.start))
-    names = ("v_decay", "threshold", "i_decay", "drop", "v_reset", "v_start")
+    names = ("v_decay", "threshold", "i_decay", "drop", "v_reset", "v_start", "u_start")
     arrays = {name: back(getattr(neuron, name)) for name in names}
     return neuron if axis == "first" else replace(neuron, adaptation=adapts, **arrays)
 

@@ -25,7 +25,7 @@ from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, 
 from stl_deploy.integers.scales import twelve_bits
 
 READ = (
-    *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "v_start", "synapse"),
+    *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "v_start", "i_start", "synapse"),
     *("multi_spike", "cap", "rounding", "adaptation"),
 )
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
@@ -281,18 +281,15 @@ def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedE
 
 
 def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]:
-    """Refuse each potential that starts at other values than 0, for targets that hold no starts."""
-    slug, starts = describe_field("v_start")
-    return [
-        UnsupportedError(
-            f"{starts}; {target} starts at 0",
-            node=node.name,
-            slug=slug,
-            remedy="use neurons that start at 0, or export to c or onnx",
-        )
-        for node in program.of(ir.Neuron)
-        if "v_start" in unread(node, set(READ) - {"v_start"})
-    ]
+    """Refuse potentials and currents that start at other values than 0, for targets that hold no starts."""
+    refused = []
+    for node in program.of(ir.Neuron):
+        for field in unread(node, set(READ) - {"v_start", "i_start"}):
+            if field in ("v_start", "i_start"):
+                slug, starts = describe_field(field)
+                remedy = "use neurons that start at 0, or export to c or onnx"
+                refused.append(refusal(node, slug, f"{starts}; {target} starts at 0", remedy))
+    return refused
 
 
 def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:

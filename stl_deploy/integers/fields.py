@@ -11,7 +11,7 @@ import numpy as np
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Neuron, Node
 
-ZERO_IS_NONE = frozenset({"v_reset", "v_start"})
+ZERO_IS_NONE = frozenset({"v_reset", "v_start", "i_start"})
 """Fields in which zeros say the same as None."""
 
 _DESCRIPTIONS = {
@@ -20,6 +20,7 @@ _DESCRIPTIONS = {
     "cap": ("several-spikes", "it fires several spikes per step"),
     "v_reset": ("v-reset", "its v_reset is not 0"),
     "v_start": ("v-start", "its potential does not start at 0"),
+    "i_start": ("i-start", "its current does not start at 0"),
     "v_min": ("v-min", "its potential has a lower bound, v_min"),
     "adaptation": ("adapting-threshold", "its threshold adapts"),
     "synapse": ("synaptic-current", "it filters its input current"),

@@ -134,12 +134,18 @@ class IntegerLI(Node):
     bias: Ints | None
     i_decay: int | Ints = DECAY_ONE
     v_start: Ints | None = None
+    u_start: Ints | None = None
 
     @property
     def neuron(self) -> IntegerNeuron:
         """Return a neuron with these states; its threshold is not read."""
-        threshold = np.zeros((), np.int32)
-        return IntegerNeuron(v_decay=self.v_decay, threshold=threshold, i_decay=self.i_decay, v_start=self.v_start)
+        return IntegerNeuron(
+            v_decay=self.v_decay,
+            threshold=np.zeros((), np.int32),
+            i_decay=self.i_decay,
+            v_start=self.v_start,
+            u_start=self.u_start,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -110,7 +110,7 @@ class IntegerNeuron:
         reset: As in a Program's neuron.
         drop: Amount that subtracting resets take off v, in units of 64.
         v_reset: Value of v after other resets, in units of 64; None: 0.
-        v_start: Value of v before the first step, in 64ths; None: 0.
+        v_start, u_start: Values of v and u before the first step, in 64ths; None: 0.
         cap: Maximum spikes per step. Above 1 (reset ``subtract``, drop from 1) a neuron fires again in the same step
             while ``v > threshold·64``; each spike subtracts the drop.
         adaptation: Of the threshold; the cap is then 1.
@@ -125,6 +125,12 @@ class IntegerNeuron:
     cap: int = 1
     adaptation: IntegerAdaptation | None = None
     v_start: Ints | None = None
+    u_start: Ints | None = None
+
+    @property
+    def starts(self) -> bool:
+        """Whether v or u starts at other values than 0."""
+        return self.v_start is not None or self.u_start is not None
 
     @property
     def level_top(self) -> int:

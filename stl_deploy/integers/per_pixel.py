@@ -94,7 +94,7 @@ def _flat(node: Node) -> Node:
     if isinstance(node, Conv | Pool):
         return _dense(node)
     if isinstance(node, Neuron):
-        names = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start")
+        names = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "i_start")
         arrays: dict[str, Any] = {name: _flat_values(getattr(node, name), node.shape) for name in names}
         return replace(node, shape=shape, **arrays)
     if isinstance(node, Reshape):

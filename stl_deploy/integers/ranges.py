@@ -89,6 +89,8 @@ def _range(node: IntegerLIF, worst: Interval, values: Mapping[str, Values]) -> L
     sums = sum_of_sources(node, values)
     steps = len(sums)
     u_low, u_high = (_series(extreme << STATE_SHIFT, int(np.min(neuron.i_decay)), steps) for extreme in worst)
+    if neuron.u_start is not None:
+        u_low, u_high = u_low + min(0, int(neuron.u_start.min())), u_high + max(0, int(neuron.u_start.max()))
     offset = np.zeros(1, np.int64) if node.bias is None else node.bias.astype(np.int64)
     low, high = u_low + (int(offset.min()) << STATE_SHIFT), u_high + (int(offset.max()) << STATE_SHIFT)
     least = int(np.min(neuron.v_decay))

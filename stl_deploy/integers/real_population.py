@@ -22,7 +22,7 @@ class RealPopulation:
         theta: Thresholds, broadcast to the population's shape.
         theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
         v_reset: Value of v after a spike, broadcast to the population's shape; None: 0.
-        v_start: Value of v before the first step, broadcast likewise; None: 0.
+        v_start, u_start: Values of v and u before the first step, broadcast likewise; None: 0.
         gain: Factor on each row's weights.
         also_whole: Further values that must be integers for an exact result, ``[rows]`` each.
     """
@@ -34,6 +34,7 @@ class RealPopulation:
     theta_rows: Doubles | None
     v_reset: Doubles | None
     v_start: Doubles | None
+    u_start: Doubles | None
     gain: Doubles
     also_whole: tuple[Doubles, ...] = ()
 
@@ -97,6 +98,9 @@ def real_population(
         None if value is None or not value.any() else np.broadcast_to(value, neuron.shape) / divisor
         for value in (neuron.v_reset, neuron.v_start if remembers else None)
     )
+    u_start = None
+    if neuron.synapse is not None and neuron.synapse.decay.any() and neuron.i_start is not None:
+        u_start = np.broadcast_to(1.0 if neuron.gain is None else neuron.gain, neuron.shape) * neuron.i_start / divisor
     return RealPopulation(
         neuron=neuron,
         weights=tuple(weight * by_row(gain, weight.ndim) for weight in weights),
@@ -105,6 +109,7 @@ def real_population(
         theta_rows=_rows(theta),
         v_reset=v_reset,
         v_start=v_start,
+        u_start=u_start if u_start is not None and u_start.any() else None,
         gain=gain,
         also_whole=tuple(values * gain for values in also_whole),
     )

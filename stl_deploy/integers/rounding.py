@@ -80,8 +80,8 @@ def _neuron(neuron: Neuron, threshold: Floats) -> str:
     leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
     if neuron.rounding == "half_even":
         held += ", halves round up to the next count, not to the even one"
-    starts = neuron.v_start is not None or (neuron.adaptation is not None and neuron.adaptation.start is not None)
-    if starts:
+    starts = [neuron.v_start, neuron.i_start, None if neuron.adaptation is None else neuron.adaptation.start]
+    if any(start is not None for start in starts):
         held += ", its start becomes 64ths"
     if neuron.adaptation is not None:
         held += ", its jumps become integers and their decay 12 bits"

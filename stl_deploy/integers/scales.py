@@ -144,7 +144,7 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
     With a leak it is 1 or none: v is rounded in units that depend on the scale.
     """
     rows = len(real.theta)
-    own = (real.bias, real.v_reset, real.v_start, real.jump, real.raised)
+    own = (real.bias, real.v_reset, real.v_start, real.u_start, real.jump, real.raised)
     parts = [*real.weights, *real.also_whole, *(part for part in own if part is not None)]
     if real.neuron.reset in ("subtract", "subtract_delayed"):
         parts.append(real.theta)
@@ -214,8 +214,9 @@ def _row_limits(real: RealPopulation, top: int, most: int, theta_rows: Doubles |
         limit: Doubles = np.minimum(top / largest, most / theta)
         if real.v_reset is not None:
             limit = np.minimum(limit, most / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
-        if real.v_start is not None:
-            limit = np.minimum(limit, most / np.abs(real.v_start.reshape(rows, -1)).max(axis=1))
+        for start in (real.v_start, real.u_start):
+            if start is not None:
+                limit = np.minimum(limit, most / np.abs(start.reshape(rows, -1)).max(axis=1))
         if real.bias is not None:
             limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias.reshape(rows, -1)).max(axis=1))
         if real.jump is not None:
@@ -261,7 +262,8 @@ def _is_held(neuron: IntegerNeuron, most: int) -> bool:
     if neuron.cap > 1 and (neuron.drop is None or neuron.drop.min() < 1):
         return False
     adapts = neuron.adaptation
-    if neuron.v_start is not None and np.abs(neuron.v_start).max() > most << STATE_SHIFT:
+    starts = (neuron.v_start, neuron.u_start)
+    if any(start is not None and np.abs(start).max() > most << STATE_SHIFT for start in starts):
         return False
     fits = adapts is None or max(adapts.top, -adapts.least) <= RAISED_TOP
     return fits and (adapts is None or adapts.jump.max() <= MAX_THRESHOLD)
@@ -292,6 +294,7 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
         cap=neuron.cap or 1,
         adaptation=adaptation,
         v_start=None if real.v_start is None else _states(real.v_start * rows),
+        u_start=None if real.u_start is None else _states(real.u_start * rows),
     )
 
 

@@ -71,7 +71,8 @@ def step_through(
     """
     reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
     least = int(np.min(neuron.i_decay))
-    passes = state is not None or _summed(reach, least, len(sums)) >= accumulator.u_top
+    begins = 0 if neuron.u_start is None else int(np.abs(neuron.u_start).max())
+    passes = state is not None or begins + _summed(reach, least, len(sums)) >= accumulator.u_top
     from_zero = neuron.v_reset is None and neuron.v_start is None
     plain = state is None and least == DECAY_ONE and neuron.reset == "value" and from_zero
     farthest = _summed(reach + offset, int(np.min(neuron.v_decay)), len(sums)) if plain else np.inf
@@ -189,7 +190,7 @@ def currents(
     if np.all(neuron.i_decay == DECAY_ONE):
         return arriving if accumulator is None else _within(arriving, accumulator)
     state = state or State()
-    u = np.zeros(arriving.shape[1:], arriving.dtype) if state.u is None else state.u
+    u = _started(arriving, neuron.u_start) if state.u is None else state.u
     for now in arriving:
         u = leak(u, neuron.i_decay)
         u += now

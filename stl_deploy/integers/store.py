@@ -162,7 +162,7 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
         if isinstance(item, np.ndarray):
             arrays[f"{key}.{each.name}"] = _narrowed(item)
             item = {"array": f"{key}.{each.name}"}
-        elif item is None and each.name in ("adaptation", "start", "v_start"):
+        elif item is None and each.name in ("adaptation", "start", "v_start", "u_start"):
             continue  # as files had none before
         elif isinstance(item, IntegerNeuron | IntegerAdaptation):
             item = _plain(item, f"{key}.{each.name}", arrays)
@@ -357,6 +357,7 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
                 require(_decays(decay, node.shape), "decay")
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
             _check_start(node.v_start, node.shape, WIDE.v_top - 1, require)
+            _check_start(node.u_start, node.shape, WIDE.v_top - 1, require)
         case IntegerOutput():
             require(arriving == node.shape and node.unit > 0, "shape")
 
@@ -387,6 +388,7 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, requ
     require(isinstance(neuron.cap, int), "cap")
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
     _check_start(neuron.v_start, shape, most << STATE_SHIFT, require)
+    _check_start(neuron.u_start, shape, most << STATE_SHIFT, require)
     if (adapts := neuron.adaptation) is not None:
         _check_start(adapts.start, shape, RAISED_TOP, require)
         require(_decays(adapts.decay, shape) and int(np.min(adapts.decay)) >= 1 and neuron.cap == 1, "adaptation")

@@ -28,7 +28,7 @@ from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.surrogate import Surrogate, surrogate_of
 
-_STATE = ("decay", "gain", "offset", "v_reset", "v_min", "v_start")
+_STATE = ("decay", "gain", "offset", "v_reset", "v_min", "v_start", "i_start")
 
 
 class ProgramModule(nn.Module):
@@ -333,7 +333,7 @@ class Population(_Layer):
     def rest(self, x: Tensor) -> State:
         """Return the state before the first step, for currents ``[B, *shape]``."""
         state = State(self._started(x, "v_start"))
-        state.a = self._started(x, "a_start")
+        state.i, state.a = self._started(x, "i_start"), self._started(x, "a_start")
         return state
 
     def _started(self, x: Tensor, name: str) -> Tensor:

@@ -387,7 +387,7 @@ class _Work:
 
 
 _ARRAYS = (
-    *("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "synapse", "adaptation"),
+    *("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "i_start", "synapse", "adaptation"),
     *("scale", "steps"),
 )
 

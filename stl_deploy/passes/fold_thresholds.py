@@ -76,7 +76,7 @@ def _fold(program: Program) -> Rewritten:
 
 def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
     changes: dict[str, Any] = {"threshold": np.asarray(unit, np.float32)}
-    for name in ("offset", "v_reset", "v_start"):
+    for name in ("offset", "v_reset", "v_start", "i_start"):
         value = getattr(neuron, name)
         changes[name] = None if value is None else np.asarray(value / divisor)
     if neuron.v_min is not None and neuron.v_min.any():

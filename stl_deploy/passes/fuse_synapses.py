@@ -18,11 +18,11 @@ def _fuse(nodes: Nodes) -> Nodes:
         current = fused.get(source.node)
         if not isinstance(current, Neuron) or current.spiking or source.delay or current.decay is None:
             continue
-        plain = current.offset is None and current.v_start is None and current.v_min is None and current.synapse is None
+        plain = current.offset is None and current.v_min is None and current.synapse is None
         readers = sum(s.node == current.name for other in nodes.values() for s in other.operands)
         if plain and readers == 1 and "output" in nodes:
             synapse = Synapse("euler", current.decay, current.gain)
-            fused[name] = replace(node, operands=current.operands, synapse=synapse)
+            fused[name] = replace(node, operands=current.operands, synapse=synapse, i_start=current.v_start)
             del fused[current.name]
     return fused
 

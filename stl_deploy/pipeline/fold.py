@@ -104,10 +104,14 @@ def fold_layers(layers: Program, *, any_start: bool = True) -> FoldedLayers:
     try:
         return FoldedLayers(write_anew(folded.program).program, folded.places)
     except CaptureError:
-        starts = any_start and any(node.v_start is not None for node in folded.program.of(Neuron))
+        starts = any_start and any(map(_starts_elsewhere, folded.program.of(Neuron)))
         if not starts and not any(map(_is_beyond_nir, folded.program.nodes)):
             raise
         return FoldedLayers(folded.program, folded.places)
+
+
+def _starts_elsewhere(neuron: Neuron) -> bool:
+    return neuron.v_start is not None or neuron.i_start is not None
 
 
 def _is_beyond_nir(node: Node) -> bool:

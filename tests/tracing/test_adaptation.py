@@ -239,6 +239,8 @@ def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) ->
     [
         *((target, "adapting-threshold") for target in ("snntorch", "norse", "spikingjelly", "sinabs", "speck")),
         ("speck", "rounding"),
+        *((target, "start") for target in ("snntorch", "norse", "spikingjelly", "sinabs")),
+        ("speck", "v-start"),
     ],
 )
 def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: str, field: str) -> None:
@@ -246,6 +248,8 @@ def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: st
     kept: dict[str, Any] = {"decay": np.array(1, np.float32), "reset": "value"}
     if field == "rounding":
         kept |= {"multi_spike": True, "cap": 4, "reset": "subtract", "rounding": "half_up"}
+    elif field.endswith("start"):
+        kept["i_start"] = np.array(0.5, np.float32)
     else:
         kept["adaptation"] = ir.Adaptation(np.array(0.9, np.float32), np.array(0.5, np.float32))
     x = ir.Input(name="input", shape=(2,), operands=())
@@ -261,7 +265,7 @@ def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: st
     output = ir.Output(name="output", shape=(3,), operands=(ir.Operand("if"),))
     refused = stl.SpikingGraph(ir.Program((x, fc, lif, output), 1e-3)).check(target)
     assert [each.slug for each in refused.findings if each.severity == "error"] == [field]
-    plain = replace(lif, adaptation=None, rounding="down")
+    plain = replace(lif, adaptation=None, i_start=None, rounding="down")
     assert stl.SpikingGraph(ir.Program((x, fc, plain, output), 1e-3)).check(target).ok
 
 
@@ -300,3 +304,7 @@ def test_late_currents_before_a_leaky_readout(layers: int, tmp_path: Path) -> No
     np.testing.assert_allclose(net.simulate(unseen.numpy()).y, expected, rtol=1e-5, atol=1e-6)
     net.export(tmp_path / "net.onnx")
     net.export(tmp_path / "step.onnx", form="step")
+    starts = [neuron.i_start is not None for neuron in net.program.spiking]
+    assert starts == [False, True][:layers]  # what the bias made of it before spikes arrive
+    net.export(tmp_path / "c", to="c", input_grid=2)
+    net.verify(tmp_path / "c", x.numpy()[:, ::-1].copy(), input_grid=2).require()

@@ -84,6 +84,8 @@ class Reader(ABC):
             refuse(node, "no-such-layer", self, "is given spiking neurons only", "end with spikes")
         if node.adaptation is not None:
             refuse(node, "adapting-threshold", self, "reads fixed thresholds", "use one, or export to onnx or c")
+        if node.i_start is not None:
+            refuse(node, "start", self, "starts currents at 0", "train with currents that start at 0")
         self._require_reset(node)
         if node.v_min is not None:
             refuse(node, "v-min", self, "has no lower bound of the potential", "drop v_min from the dialect")

@@ -231,6 +231,7 @@ class Grower:
                 drop=self.whole(1, self.pick(3, 60), self.sizes(shape)),
                 cap=self.pick(2, 31, 255),
                 v_start=self.start(shape),
+                u_start=self.start(shape),
             )
         reset = self.pick("value", "value", "value", "subtract", "subtract_delayed", "value_delayed")
         soft = reset.startswith("subtract")
@@ -243,6 +244,7 @@ class Grower:
             v_reset=self.whole(-20, 20, self.sizes(shape)) if not soft and self.chance(0.2) else None,
             adaptation=self.adaptation(shape) if self.adapts and self.chance(0.8) else None,
             v_start=self.start(shape),
+            u_start=self.start(shape),
         )
 
     def start(self, shape: Any) -> Any:
@@ -283,6 +285,7 @@ class Grower:
                 bias=bias,
                 i_decay=i_decay,
                 v_start=self.start((3,)),
+                u_start=self.start((3,)),
             )
             self.nodes.append(before)
         self.nodes.append(IntegerOutput(name="out", shape=before.shape, operands=(Operand(before.name),), unit=1.0))

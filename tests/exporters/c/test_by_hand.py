@@ -91,6 +91,8 @@ def one_neuron(**more: Any) -> IntegerGraph:
         ),
         # From 640 64ths: 320 + 384 = 704 > 640 fires at once, then 384, 576, 288 + 192 and 240 + 192.
         ({"v_start": ints(640)}, [1, 0, 0, 0, 0]),
+        # u from 512 64ths: v 640 is not above 640; u 704, v 320 + 704 fires; u 736 fires; 560; 280 + 472 fires
+        ({"i_decay": 2048, "u_start": ints(512)}, [0, 1, 1, 0, 1]),
         # Above 640 + a, 100 in the first step, then 50, 25, 12: 672 is above 665, and raises a to 12 + 256.
         ({"adaptation": IntegerAdaptation(decay=2048, jump=ints(4), start=ints(100))}, [0, 0, 1, 0, 0]),
         # a -300 in the first step, then -150 + 256 = 106, 53, 26: 384 is above 340; 384, 576 and 480 not above 640.

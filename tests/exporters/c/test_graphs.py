@@ -90,18 +90,18 @@ def test_states_start_where_the_integer_model_starts_them() -> None:
         kinds |= {(state.rpartition("_")[2], table.ctype) for state, table in begins}
         otherwise += bool(begins) and not np.array_equal(simulate(graph, x).y, simulate(from_zero(graph), x).y)
     assert otherwise > 5
-    assert kinds == {("v", "int16_t"), ("v", "int32_t"), ("a", "int16_t"), ("a", "int32_t")}
+    assert kinds == {("u", "int32_t"), *((state, kind) for state in "va" for kind in ("int16_t", "int32_t"))}
 
 
 def from_zero(graph: IntegerGraph) -> IntegerGraph:
     def without(node: Node) -> Node:
         if isinstance(node, IntegerLI):
-            return replace(node, v_start=None)
+            return replace(node, v_start=None, u_start=None)
         if not isinstance(node, IntegerLIF):
             return node
         adapts = node.neuron.adaptation
         adapts = None if adapts is None else replace(adapts, start=None)
-        return replace(node, neuron=replace(node.neuron, v_start=None, adaptation=adapts))
+        return replace(node, neuron=replace(node.neuron, v_start=None, u_start=None, adaptation=adapts))
 
     return IntegerGraph(tuple(without(node) for node in graph.nodes), graph.accumulator)
 
