@@ -82,8 +82,9 @@ def report_graph(
             environment=versions(),
         )
     )
+    html = render_report(data)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / HTML, render_report(data))
+    write_text(folder / HTML, html)
     write_json(folder / JSON, twin)
     say.say(reading.reason)
     say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")

@@ -159,9 +159,10 @@ def _with_frontier(
 def _write(report: EnergyReport, output: Path, say: Console) -> None:
     from stl_deploy.report.energy_page import page  # matplotlib
 
+    html = page(report)  # first, so that no other file is written where it fails
     write_json(output / FILE, report.as_dict())
     write_text(output / CSV, layers_csv(report.as_dict()))
     write_json(output / NEUROBENCH, dict(report.neurobench))
-    write_text(output / HTML, page(report))
+    write_text(output / HTML, html)
     record_files(output, [FILE])
     say.say(f"written: {output / HTML} (opens offline), {output / FILE}, {output / CSV} and {output / NEUROBENCH}")

@@ -108,8 +108,9 @@ def tradeoff(
         say.warn("these networks were measured on different samples; each set of samples has its own Pareto front")
     show_tradeoff(result, say)
     if output is not None:
+        html = render_pareto(result.points)  # first, so that no other file is written where it fails
         write_json(output / JSON, result.as_dict())
-        write_text(output / HTML, render_pareto(result.points))
+        write_text(output / HTML, html)
         record_files(output, [JSON])
         say.say(f"written: {output / HTML} and {output / JSON}")
     return result

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.cli.main import main as command_line
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
@@ -73,6 +74,21 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
         *("energy.html", "energy.json", "layers.csv", "neurobench.json"),
     ):
         assert text in shown.err
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_a_page_that_fails_leaves_no_other_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, networks: int
+) -> None:
+    def fails(report: object) -> str:
+        raise InputError("no page today")
+
+    monkeypatch.setattr("stl_deploy.report.energy_page.page", fails)
+    monkeypatch.setattr("stl_deploy.verbs.weighing.render_pareto", fails)
+    net, x = write(tmp_path, spikes(), y=np.array([0, 1, 0, 1, 1]))
+    assert main(["energy", *[net] * networks, "-i", x, "-o", str(tmp_path / "out")]) == 2
+    assert "no page today" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_sources_of_chip_lines_are_printed_and_on_the_page(
