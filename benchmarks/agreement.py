@@ -14,8 +14,8 @@ from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.model import NetxModel, by_node
-from stl_deploy.graph.accuracy import share_right
 from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.readout import share_right
 from stl_deploy.graph.run import Result
 from stl_deploy.integers.real_weights import to_integers
 

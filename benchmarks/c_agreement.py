@@ -27,8 +27,8 @@ from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.accuracy import share_right
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import share_right
 from stl_deploy.graph.run import Result
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate

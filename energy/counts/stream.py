@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.errors import InputError
-from stl_deploy.graph.accuracy import decided_right
 from stl_deploy.graph.program import InputCoding, Program
+from stl_deploy.graph.readout import decided_right
 from stl_deploy.graph.run import run
 
 Arrays = NDArray[Any] | Mapping[str, NDArray[Any]]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stl_deploy.data.event_files import aer40
+from stl_deploy.data.events import aer40
 from stl_deploy.errors import StlDeployError
 
 _SHAPE = (2, 128, 128)

@@ -15,8 +15,8 @@ from stl_deploy.exporters.xylo.network import evolve, load, whole_counts
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
 from stl_deploy.exporters.xylo.specification import Specification
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import compare_node
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split

@@ -13,10 +13,10 @@ from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, quantise, run_model
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.integers.per_pixel import per_pixel
 from stl_deploy.integers.quantise import IntegerModel, choose

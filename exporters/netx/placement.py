@@ -1,4 +1,4 @@
-"""Place neurons onto cores, and report every excess over a limit.
+"""Place neurons onto cores, and report every excess over a limit of the chip (``chips.toml``).
 
 **Model.** A core holds consecutive neurons of one layer, in (C, H, W) order. One byte per synapse (the 8-bit weight
 alone: indices and headers come on top, so memory is a lower bound); convolutions unrolled, kernels not shared. One
@@ -9,15 +9,16 @@ layer evenly over as many cores as ``simple`` takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.chain import FlattenStage, PoolStage, SynapseStage, read_chain
-from stl_deploy.exporters.netx.chips import Chip
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
@@ -196,3 +197,46 @@ def _read(node: Conv | Pool, groups: int, cuts: NDArray[np.int64]) -> NDArray[np
             inside = (row >= 0) & (row < in_h) & (column >= 0) & (column < in_w)
             reached[block[inside], group[inside], row[inside], column[inside]] = True
     return reached
+
+
+EVIDENCE = {
+    "A": "the maker's document",
+    "B": "code that ran on the chip",
+    "C": "a third party's page",
+    "D": "unverified",
+}
+_FILE = Path(__file__).with_name("chips.toml")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A number, its source, and its grade of evidence (see the file)."""
+
+    value: int
+    source: str
+    grade: str
+
+    def __str__(self) -> str:
+        return f"{self.value:,} ({self.source}; {EVIDENCE[self.grade]})"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """limits: by name, as in the file; a missing limit is unknown."""
+
+    key: str
+    name: str
+    limits: Mapping[str, Limit]
+
+    def value(self, limit: str) -> int | None:
+        """Return the number, or None if it is unknown."""
+        return self.limits[limit].value if limit in self.limits else None
+
+
+def load_chips() -> dict[str, Chip]:
+    """Return every chip by its key."""
+    data = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    return {
+        key: Chip(key, entry["name"], {name: Limit(**limit) for name, limit in entry["limits"].items()})
+        for key, entry in data.items()
+    }

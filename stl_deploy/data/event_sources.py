@@ -23,8 +23,7 @@ from stl_deploy._util.files import (
 from stl_deploy._util.install import missing
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.schema import DatasetConfig
-from stl_deploy.data import event_files
-from stl_deploy.data.events import Events, Frames, gather
+from stl_deploy.data.events import Events, Frames, aedat4, aer40, gather, gesture_npy, heidelberg
 from stl_deploy.data.raw import Raw
 from stl_deploy.data.sources import CIFAR10_CLASSES
 from stl_deploy.errors import InputError
@@ -126,7 +125,7 @@ def _nmnist(files: list[Path], shape: tuple[int, ...]) -> Recordings:
         yield from _nmnist_zip(files[0], shape)
         return
     for path in files:
-        yield event_files.aer40(_bytes(path), shape, str(path)), int(path.parent.name)
+        yield aer40(_bytes(path), shape, str(path)), int(path.parent.name)
 
 
 def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
@@ -137,7 +136,7 @@ def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
             if name.endswith(".bin") and label in _DIGITS and info.file_size <= _MOST_BYTES:
                 members.append((info, int(label)))
         for info, number in members:
-            yield event_files.aer40(archive.read(info), shape, f"{path}: {info.filename}"), number
+            yield aer40(archive.read(info), shape, f"{path}: {info.filename}"), number
 
 
 def _bytes(path: Path) -> bytes:
@@ -152,7 +151,7 @@ def _gesture_part(name: str) -> Callable[[Path], list[Path]]:
 
 def _gesture(files: list[Path], shape: tuple[int, ...]) -> Recordings:
     for path in files:
-        yield event_files.gesture_npy(path, shape), int(path.stem)
+        yield gesture_npy(path, shape), int(path.stem)
 
 
 def _cifar_part(folder: Path) -> list[Path]:
@@ -161,7 +160,7 @@ def _cifar_part(folder: Path) -> list[Path]:
 
 def _cifar(files: list[Path], shape: tuple[int, ...]) -> Recordings:
     for path in files:
-        yield event_files.aedat4(path, shape), CIFAR10_CLASSES.index(path.parent.name)
+        yield aedat4(path, shape), CIFAR10_CLASSES.index(path.parent.name)
 
 
 def _heidelberg_part(name: str) -> Callable[[Path], list[Path]]:
@@ -169,7 +168,7 @@ def _heidelberg_part(name: str) -> Callable[[Path], list[Path]]:
 
 
 def _heidelberg(files: list[Path], shape: tuple[int, ...]) -> Recordings:
-    labels, recordings = event_files.heidelberg(files[0], shape)
+    labels, recordings = heidelberg(files[0], shape)
     yield from zip(recordings, labels.tolist(), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Read out a network's outputs over time: a classifier's decision from ``[T, B, ...]``."""
+"""Read out a network's outputs over time: a classifier's decision from ``[T, B, ...]``, and its accuracy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats, Program
+from stl_deploy.graph.run import Result
 
 OverTime = Literal["mean", "sum", "max", "last", "first"]
 Then = Literal["softmax", "log_softmax"]
@@ -174,3 +175,43 @@ def exit_steps(sure: NDArray[np.float64], margin: float) -> NDArray[np.int64]:
     """Return the steps until each sample is sure by ``margin``, ``[B]``; all of them if it never is."""
     reached = sure >= margin
     return np.where(reached.any(axis=0), reached.argmax(axis=0) + 1, len(sure)).astype(np.int64)
+
+
+def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> float | None:
+    """Return the share of samples decided right; None without labels, or without one output ``[T, B, classes]``.
+
+    Raises InputError for a label that is no class of the output.
+    """
+    if len(program.outputs) != 1:
+        return None
+    return share_right(result, labels, readout_of(program.metadata))
+
+
+def decided_right(program: Program, result: Result, labels: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+    """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None."""
+    scores = list(result.outputs.values())
+    if labels is None or labels.ndim != 1 or len(scores) != 1 or scores[0].ndim != 3:
+        return None
+    return np.asarray(readout_of(program.metadata).decide(scores[0]) == labels)
+
+
+def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:
+    """Return `accuracy` without a Program; readout: decides (default: the greatest sum over time).
+
+    With labels of each step, ``[B, T]``: share of steps whose class is right.
+    """
+    scores = list(result.outputs.values())
+    if labels is None or len(scores) != 1 or scores[0].ndim != 3:
+        return None
+    readout = readout or Readout()
+    votes = readout.votes(scores[0])
+    classes = votes.shape[2]
+    wrong = np.argwhere((labels < 0) | (labels >= classes))
+    if wrong.size:
+        label = labels[tuple(wrong[0])]
+        raise InputError(
+            f"expected labels from 0 to {classes - 1}, the classes of the output; found {label} of sample {wrong[0][0]}"
+        )
+    if labels.ndim == 2:
+        return float((labels[:, : len(votes)] == votes.argmax(axis=-1).T).mean())
+    return float((readout.decide(scores[0]) == labels).mean())

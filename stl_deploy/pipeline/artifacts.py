@@ -30,12 +30,12 @@ from stl_deploy.exporters.targets import (
     why_unavailable,
 )
 from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.compare import RunParity, compare, rate_warnings
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 
 REFERENCE = "reference"

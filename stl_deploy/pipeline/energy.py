@@ -21,8 +21,7 @@ from stl_deploy.energy.prices.chip import CORES, Checked, OnChip
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain, refusals
-from stl_deploy.exporters.netx.chips import load_chips
-from stl_deploy.exporters.netx.placement import RESOURCES, place
+from stl_deploy.exporters.netx.placement import RESOURCES, load_chips, place
 from stl_deploy.exporters.targets import find_format, find_runner, findings, make_options
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.fits import too_large

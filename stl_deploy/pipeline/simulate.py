@@ -22,10 +22,9 @@ from stl_deploy.exporters.targets import (
     registry,
     why_unavailable,
 )
-from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.readout import Readout, readout_of
+from stl_deploy.graph.readout import Readout, accuracy, readout_of, share_right
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import Simulation

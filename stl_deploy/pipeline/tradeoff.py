@@ -20,9 +20,8 @@ from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
-from stl_deploy.graph.accuracy import accuracy, decided_right
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.readout import exit_steps, sureness
+from stl_deploy.graph.readout import accuracy, decided_right, exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"

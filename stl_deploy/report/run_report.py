@@ -15,7 +15,6 @@ from stl_deploy._util.files import read_input, read_json, write_json, write_text
 from stl_deploy._util.remedies import energy_again, verb
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
-from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import SCHEMA_VERSION
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
@@ -23,6 +22,7 @@ from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.report.page import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.report.text.energy import layers_csv
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.manifest import check_unchanged
 from stl_deploy.runs.source import TEST_INPUT, graph_of, open_program, open_source

@@ -22,8 +22,8 @@ from stl_deploy.energy.models.frontier import WIDTHS, Frontier, frontier_point
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.price_list import middle
-from stl_deploy.graph.accuracy import decided_right
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import decided_right
 from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold

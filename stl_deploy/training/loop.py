@@ -36,7 +36,7 @@ from stl_deploy.training import checkpoint, distributed, model_file
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.curves import FILE as CURVES_FILE
-from stl_deploy.training.curves import write_curves
+from stl_deploy.training.curves import Board, write_curves
 from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, mean_synops, right
 from stl_deploy.training.matmul_precision import matmul_precision, settle
@@ -44,7 +44,6 @@ from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
 from stl_deploy.training.run_folder import forget_results, forget_twin, require_resumable
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
-from stl_deploy.training.tensorboard import Board
 
 Record = dict[str, Any]
 """One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr, matmul (torch's

@@ -19,7 +19,6 @@ from stl_deploy._util.remedies import named
 from stl_deploy.config.load import load_config
 from stl_deploy.config.options import EnergyKeywords, EnergyOptions
 from stl_deploy.energy.ann_twin import AnnTwin
-from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.validate import Check
@@ -30,7 +29,7 @@ from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.energy import FILE, require_labels, rounded
 from stl_deploy.pipeline.energy import energy as count
 from stl_deploy.pipeline.network_input import on_declared_grid
-from stl_deploy.report.text.energy import show, show_checks
+from stl_deploy.report.text.energy import layers_csv, show, show_checks
 from stl_deploy.runs.kept_twin import Frames, kept_twin, twin_frames
 from stl_deploy.runs.manifest import check_network, record_files
 from stl_deploy.runs.source import RUN, input_of, open_reading, open_source, read_for

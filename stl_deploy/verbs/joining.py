@@ -22,9 +22,9 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.write import to_own_graph
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.passes.join import check_members, merge
 from stl_deploy.pipeline.export import manifest

@@ -18,8 +18,7 @@ from stl_deploy._util import isolated
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import encode, input_coding, load_dataset, present
-from stl_deploy.data.event_files import aer40, gesture_npy
-from stl_deploy.data.events import Events, gather, shrunk
+from stl_deploy.data.events import Events, aer40, gather, gesture_npy, shrunk
 from stl_deploy.errors import ConfigError, InputError, ToolError
 from stl_deploy.graph.run import run
 from stl_deploy.runs.folded_run import fold_run

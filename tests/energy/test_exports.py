@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy import AnnTwin, energy_schema, list_prices, measure_energy
-from stl_deploy.energy.layers_csv import layers_csv
+from stl_deploy.report.text.energy import layers_csv
 from tests.energy.nets import f32, inputs, lif, linear, program, programs, start
 
 

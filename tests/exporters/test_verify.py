@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, ParityReport, layer_rows, run_rows
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import compare
 from stl_deploy.graph.margins import Margin, UlpMargins
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import Result, run
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stl_deploy.data.event_files import heidelberg
+from stl_deploy.data.events import heidelberg
 from stl_deploy.errors import InputError
 
 SHAPE = (700,)

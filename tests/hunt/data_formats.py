@@ -26,8 +26,7 @@ def _gesture() -> list[bytes]:
 
 
 def _try_gesture(path: Path) -> str:
-    from stl_deploy.data.event_files import gesture_npy
-    from stl_deploy.data.events import gather
+    from stl_deploy.data.events import gather, gesture_npy
 
     gather(gesture_npy(path, (2, 128, 128)), 4, (2, 128, 128), "time")
     return "read"
@@ -66,8 +65,7 @@ def _shd() -> list[bytes]:
 
 
 def _try_shd(path: Path) -> str:
-    from stl_deploy.data.event_files import heidelberg
-    from stl_deploy.data.events import gather
+    from stl_deploy.data.events import gather, heidelberg
 
     labels, recordings = heidelberg(path, (700,))
     for events, _ in zip(recordings, labels, strict=True):
@@ -173,8 +171,7 @@ def _damage_packets(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _try_aedat4(path: Path) -> str:
-    from stl_deploy.data.event_files import aedat4
-    from stl_deploy.data.events import gather
+    from stl_deploy.data.events import aedat4, gather
 
     gather(aedat4(path, (2, 128, 128)), 4, (2, 128, 128), "time")
     return "read"

@@ -14,10 +14,9 @@ import pytest
 
 from stl_deploy.energy.chips.model import chip_models
 from stl_deploy.energy.models.wording import number
-from stl_deploy.energy.prices.bibliography import _CITED, ENTRIES, cited
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.errors import InputError
-from stl_deploy.report.paper_tables import papers
+from stl_deploy.report.paper_tables import _CITED, ENTRIES, cited, papers
 from stl_deploy.verbs.whole_way import RunResult
 
 

@@ -17,8 +17,8 @@ from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI

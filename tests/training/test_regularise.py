@@ -12,8 +12,8 @@ from stl_deploy.data import load_dataset
 from stl_deploy.energy import ActivityCounter
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
-from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.to_program import with_numbers
 from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.runs.train import fit
 from stl_deploy.training.activity_penalty import Regulariser

@@ -17,8 +17,8 @@ from stl_deploy.data import complete, from_arrays, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.exporters.c.compiler import find_compiler
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import RLIF

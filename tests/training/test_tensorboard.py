@@ -9,8 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.errors import ToolError
+from stl_deploy.training.curves import FOLDER
 from stl_deploy.training.loop import train
-from stl_deploy.training.tensorboard import FOLDER
 
 
 def _read(run):

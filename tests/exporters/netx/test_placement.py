@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.exporters.netx.chain import refusals
-from stl_deploy.exporters.netx.chip_check import check_chip
-from stl_deploy.exporters.netx.chips import EVIDENCE, Chip, Limit, load_chips
-from stl_deploy.exporters.netx.placement import place
-from stl_deploy.exporters.netx.target import Netx
+from stl_deploy.exporters.netx.placement import EVIDENCE, Chip, Limit, load_chips, place
+from stl_deploy.exporters.netx.target import Netx, check_chip
 from stl_deploy.graph.program import Program
 from tests.exporters.netx.programs import Builder, conv_net
 

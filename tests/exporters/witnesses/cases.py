@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.chip_check import WIDE
 from stl_deploy.exporters.netx.layers import NetxFile
+from stl_deploy.exporters.netx.target import WIDE
 from stl_deploy.exporters.witnesses.rows import net_arrays
 from stl_deploy.integers.net import DECAY_ONE
 from tests.exporters.netx.nets import Case, chain, dense, neuron, random_case

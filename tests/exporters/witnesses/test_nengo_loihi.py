@@ -18,8 +18,7 @@ from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
-from stl_deploy.exporters.witnesses.target import NengoLoihi
-from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
+from stl_deploy.exporters.witnesses.target import NengoLoihi, parting, simulate_wrapped, wrap
 from stl_deploy.integers.graph import ConvNode
 from tests.exporters.netx.nets import chain, dense, neuron, random_case
 from tests.exporters.netx.programs import conv_net, events
