@@ -19,6 +19,7 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WIDE = (torch.int32, torch.int64)
 _INTEGERS = (torch.bool, torch.int8, torch.uint8, torch.int16, *_WIDE)
 _REARRANGE = ("reshape", "permute", "slice", "select", "expand", "flip", "roll", "index_select", "clone")
+_PRODUCTS = ("mul", "pow", "square", "mm", "bmm", "addmm", "convolution")
 _LOGIC = ("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or", "where")
 
 
@@ -84,6 +85,11 @@ def _refusal(signal: Signal, why: str) -> CaptureError:
     return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
 
 
+def _may_leave_range(signal: Signal) -> bool:
+    """Return whether a product of integers has a factor other than 0 and 1, so that it has no bound that is known."""
+    return signal.node.dtype in _WIDE and not all(is_zero_or_one(read.signal) for read in signal.reads())
+
+
 def coarse_types(steps: Steps) -> set[torch.dtype]:
     """The types of half precision that the module computes in."""
     return {signal.node.dtype for signal in steps.signals} & {torch.float16, torch.bfloat16}
@@ -107,6 +113,14 @@ def type_warnings(steps: Steps) -> tuple[str, ...]:
             "the model computes in float64 and the graph in float32: spikes may differ where a potential meets its "
             "threshold within float32 rounding; capture model.float() for the float32 model's own spikes"
         )
+    products = {
+        signal.node.dtype for signal in steps.signals if signal.node.name in _PRODUCTS and _may_leave_range(signal)
+    }
+    coarse += [
+        f"the model multiplies in {_kind(dtype)}, which wraps around, and the graph in float32, which rounds beyond "
+        "2^24: give it no input whose products reach 2^24"
+        for dtype in products
+    ]
     casts = [
         f"the model makes its input {_kind(dtype)}, which leaves x as it is; the graph takes numbers as they are: give "
         "it no others"

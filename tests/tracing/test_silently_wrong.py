@@ -498,3 +498,18 @@ def test_unseen_input_has_other_extremes_and_values(axis: int, x: Callable[[], T
     assert outer.min() < given.min() or outer.max() > given.max()
     assert outer.min() < 0 < outer.max()
     assert len(set(outer.unique().tolist()) - set(given.unique().tolist())) > 2
+
+
+@pytest.mark.parametrize("product", [lambda x: x * 100_000_000, lambda x: x * x])
+def test_products_of_integers_that_may_wrap_around_are_said(product: Callable[[Tensor], Tensor]) -> None:
+    model = Net(before=lambda x: product(x.int()).float() / 100_000_000)
+    with (
+        pytest.warns(UserWarning, match="makes its input int32"),
+        pytest.warns(UserWarning, match=r"multiplies in int32, which wraps around, .* products reach 2\^24"),
+    ):
+        stl.capture(model, ones_and_zeros())
+
+
+def test_products_of_spikes_with_integers_have_no_warning_of_products() -> None:
+    model = Net(spikes=lambda s: (s.int() * s.int()).float())
+    assert stl.capture(model, ones_and_zeros()).proof  # warnings are errors here
