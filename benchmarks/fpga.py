@@ -44,19 +44,22 @@ def main() -> None:
     parser.add_argument("lanes", type=int)
     parser.add_argument("--samples", type=int, default=None, help="of the test input, to simulate; default: all")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--grade", type=int, default=None, help="speed grade of an ECP5; default: 6")
     parser.add_argument("--netlist", type=int, default=0, help="samples, to simulate after synthesis, too")
     parser.add_argument("-o", type=Path, default=Path("docs/measurements"))
     given = parser.parse_args()
-    row = measure(given.run, given.device, given.lanes, given.samples, given.seeds, given.netlist)
+    row = measure(given.run, given.device, given.lanes, given.samples, given.seeds, given.netlist, given.grade)
     path = given.o / "fpga.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
-    key = ("network", "device", "lanes")
-    rows = [kept for kept in rows if any(kept[name] != row[name] for name in key)] + [row]
-    write_json(path, sorted(rows, key=lambda kept: tuple(str(kept[name]) for name in key)))
+    key = ("network", "device", "lanes", "grade")
+    rows = [kept for kept in rows if any(kept.get(name) != row[name] for name in key)] + [row]
+    write_json(path, sorted(rows, key=lambda kept: tuple(str(kept.get(name)) for name in key)))
     write_text(given.o / "fpga.md", page(rows))
 
 
-def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int, netlist: int) -> dict[str, Any]:
+def measure(
+    run: Path, device: str, lanes: int, samples: int | None, seeds: int, netlist: int, grade: int | None = None
+) -> dict[str, Any]:
     """One network on one device: spikes that differ, clocks, cells, RAM blocks, clock, latency."""
     program = open_program(open_source(run))
     x, labels = read_inputs(run / "test.npz")
@@ -71,7 +74,7 @@ def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int,
         outcome, clocks = design.run(whole, deadline=3600.0)
         model = simulate(graph, whole, record=True)
         after = _after_synthesis(design, whole[:, :netlist]) if netlist else None
-        placed = synthesise(work / "v", device, seeds=range(1, seeds + 1), say=Console())
+        placed = synthesise(work / "v", device, seeds=range(1, seeds + 1), grade=grade, say=Console())
     compared = sum(spikes.size for spikes in model.spikes.values())
     differing = sum(int((outcome.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
     return {
@@ -121,7 +124,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     adders = f" + {used['adders']:,} adders" if "adders" in used else ""
     return (
         row["network"],
-        row["device"],
+        row["device"] + (f", grade {row['grade']}" if row.get("grade") else ""),
         str(row["lanes"]),
         row["engine"],
         f"{row['weight_bits']} bits",

@@ -32,7 +32,7 @@ class Flow:
     """A device's tools. synth: yosys's pass; place: nextpnr and its options; pack: the packer and its options.
 
     used: the names in nextpnr's report of logic cells, RAM blocks and multipliers. clocks_per_bit: of the serial line,
-    for 115,200 baud from a board's clock; None: as `snn_serial.v` has it.
+    for 115,200 baud from a board's clock; None: as `snn_serial.v` has it. grades: speed grades, the default first.
     """
 
     synth: str
@@ -42,6 +42,7 @@ class Flow:
     bitstream: str
     used: Mapping[str, str]
     clocks_per_bit: int | None = None
+    grades: tuple[int, ...] = ()
 
 
 _ICE40 = {"cells": "ICESTORM_LC", "ram_blocks": "ICESTORM_RAM", "multipliers": "ICESTORM_DSP"}
@@ -61,15 +62,15 @@ FLOWS = {
     ),
     "ecp5-25f": Flow(
         "synth_ecp5",
-        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
+        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--lpf-allow-unconstrained", "--freq", "120",
          *_SLOWER),
-        "--textcfg", ("ecppack",), "snn.bit", _ECP5,
+        "--textcfg", ("ecppack",), "snn.bit", _ECP5, None, (6, 7, 8),
     ),
     "ecp5-85f": Flow(
         "synth_ecp5",
-        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained", "--freq", "120",
+        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--lpf-allow-unconstrained", "--freq", "120",
          *_SLOWER),
-        "--textcfg", ("ecppack",), "snn.bit", _ECP5,
+        "--textcfg", ("ecppack",), "snn.bit", _ECP5, None, (6, 7, 8),
     ),
     "gw1nr-9": Flow(
         "synth_gowin",
@@ -92,7 +93,7 @@ class Seed:
 class Synthesis:
     """Placed and routed. used: cells, RAM blocks and so on; seeds: each placement's clock; bitstream: of the fastest.
 
-    tools: versions. available: what the device has of each.
+    tools: versions. available: what the device has of each. grade: the speed grade, None where there is one only.
     """
 
     device: str
@@ -102,6 +103,7 @@ class Synthesis:
     bitstream: str
     tools: Mapping[str, str]
     clock_hz: float
+    grade: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
@@ -142,22 +144,23 @@ def synthesise(
     device: str,
     *,
     seeds: Sequence[int] = SEEDS,
+    grade: int | None = None,
     output: Path | None = None,
     deadline: float = DEADLINE,
     say: Console = QUIET,
 ) -> Synthesis:
     """Synthesise, place and route the folder's design behind a serial line, and pack the fastest seed's bitstream.
 
-    output: the bitstream (default: ``<folder>/snn.bin``, ``snn.bit`` or ``snn.fs``; on GW1NR-9 with Tang Nano 9K's
-    pins). Raises InputError for an edited folder or an unknown device, UnsupportedError where the device is too small,
-    ToolError where a tool is missing or fails.
+    grade: speed grade of an ECP5 (default: 6, the slowest). output: the bitstream (default: ``<folder>/snn.bin``,
+    ``snn.bit`` or ``snn.fs``; on GW1NR-9 with Tang Nano 9K's pins). Raises InputError for an edited folder, an unknown
+    device or grade, UnsupportedError where the device is too small, ToolError where a tool is missing or fails.
     """
     if device not in FLOWS:
         close = did_you_mean(device, FLOWS)
         raise InputError(
             f"{named('device')}: expected one of {', '.join(FLOWS)} to place and route; found '{device}'{close}"
         )
-    chosen, flow = DEVICES[device], FLOWS[device]
+    chosen, flow = DEVICES[device], _of_grade(device, grade)
     _, design = read_folder(folder)
     made_for = design.plan.device
     if made_for not in (GENERIC, chosen):
@@ -181,6 +184,16 @@ def synthesise(
         _call([programs[packer], f"{best[0].seed}.cfg", *options, flow.bitstream], work, packer, deadline)
         target.write_bytes((work / flow.bitstream).read_bytes())
         return _result(chosen, flow, placements, best, target, programs, work)
+
+
+def _of_grade(device: str, grade: int | None) -> Flow:
+    """Return the device's flow with one speed grade."""
+    flow = FLOWS[device]
+    if grade is not None and grade not in flow.grades:
+        grades = f"{named('grade')}: expected one of {', '.join(map(str, flow.grades))} for {device}; found {grade}"
+        raise InputError(grades if flow.grades else f"{named('grade')}: {device} has no speed grades; leave it out")
+    chosen = flow.grades[:1] if grade is None else (grade,)
+    return replace(flow, grades=chosen, place=(*flow.place, *(f"--speed={number}" for number in chosen)))
 
 
 NETLIST = ("cells_sim.v", "cells_more.v", "netlist.v")
@@ -260,7 +273,8 @@ def _result(
     available = {name: int(best[1].get(key, {}).get("available", 0)) for name, key in flow.used.items()}
     tools = {name: _version(path, work) for name, path in programs.items() if name != flow.pack[0]}
     seeds = tuple(seed for seed, _ in placements)
-    return Synthesis(device.name, used, available, seeds, str(target), tools, best[0].clock_hz)
+    grade = flow.grades[0] if flow.grades else None
+    return Synthesis(device.name, used, available, seeds, str(target), tools, best[0].clock_hz, grade)
 
 
 def _version(path: str, work: Path) -> str:

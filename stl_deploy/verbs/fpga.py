@@ -30,6 +30,7 @@ def synthesise(
     *,
     input_file: Path | None = None,
     seeds: Sequence[int] = SEEDS,
+    grade: int | None = None,
     output: Path | None = None,
     deadline: float = 3600.0,
     say: Console = QUIET,
@@ -37,9 +38,10 @@ def synthesise(
     """Place and route a Verilog folder on a device; write the bitstream and ``<folder>.DEVICE.json``.
 
     input_file: input whose first samples are simulated for the latency (clock cycles over the routed clock rate).
+    grade: speed grade of an ECP5 (default: 6, the slowest).
     Raises InputError, UnsupportedError and ToolError as `stl_deploy.exporters.verilog.synthesis.synthesise`.
     """
-    routed = place_and_route(folder, device, seeds=seeds, output=output, deadline=deadline, say=say)
+    routed = place_and_route(folder, device, seeds=seeds, grade=grade, output=output, deadline=deadline, say=say)
     result: dict[str, Any] = {
         "folder": str(folder),
         **routed.as_dict(),

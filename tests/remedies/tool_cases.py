@@ -142,15 +142,15 @@ def _verilog(room: Room, **options: Any) -> Path:
     return path
 
 
-def _synthesise(room: Room, chosen: str, **options: Any) -> Any:
+def _synthesise(room: Room, chosen: str, grade: int | None = None, **options: Any) -> Any:
     """Up to the tools, which are not here or were not called."""
     with _environment(PATH=str(room.folder)):
-        return verbs.synthesise(_verilog(room, **options), chosen)
+        return verbs.synthesise(_verilog(room, **options), chosen, grade=grade)
 
 
-def _reaches_tools(room: Room, chosen: str, **options: Any) -> None:
+def _reaches_tools(room: Room, chosen: str, grade: int | None = None, **options: Any) -> None:
     with pytest.raises(ToolError):
-        _synthesise(room, chosen, **options)
+        _synthesise(room, chosen, grade, **options)
 
 
 def _slow_decays(room: Room) -> stl.SpikingGraph:
@@ -439,6 +439,20 @@ TOOLS = (
         "export it with device='up5k'",
         "export it with --device up5k",
         lambda room: _reaches_tools(room, "up5k", device="up5k"),
+    ),
+    Remedy(
+        "exporters/verilog/synthesis.py:_of_grade",
+        lambda room: _synthesise(room, "ecp5-25f", 9),
+        "grade: expected one of 6, 7, 8 ",
+        "--grade: expected one of 6, 7, 8 ",
+        lambda room: _reaches_tools(room, "ecp5-25f", 8),
+    ),
+    Remedy(
+        "exporters/verilog/synthesis.py:_of_grade",
+        lambda room: _synthesise(room, "hx8k", 6),
+        "grade: hx8k has no speed grades; leave it out",
+        "--grade: hx8k has no speed grades; leave it out",
+        lambda room: _reaches_tools(room, "hx8k"),
     ),
     Remedy(
         "exporters/xylo/quantise.py:decay_findings",

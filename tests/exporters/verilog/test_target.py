@@ -285,6 +285,31 @@ def test_devices_that_cannot_be_placed(name: str, close: str, folder: Path) -> N
         synthesise(folder, name)
 
 
+@pytest.mark.parametrize(
+    ("device", "grade", "said"),
+    [("ecp5-25f", 9, "grade: expected one of 6, 7, 8 for ecp5-25f; found 9"), ("up5k", 6, "up5k has no speed grades")],
+)
+def test_grades_that_a_device_lacks(device: str, grade: int, said: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        synthesise(folder, device, grade=grade)
+
+
+@pytest.mark.parametrize(("grade", "speed"), [(None, 6), (8, 8)])
+def test_a_grade_is_placed(
+    grade: int | None, speed: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = '{"fmax": {"clk": {"achieved": 70.5}}, "utilization": {}}'
+    for name, text in {
+        "yosys": "echo yosys",
+        "nextpnr-ecp5": f"case \"$*\" in *--version|*--speed={speed}\\ *) echo '{report}' >1.json;; *) exit 3;; esac",
+        "ecppack": "echo bits >snn.bit",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert synthesise(folder, "ecp5-25f", seeds=(1,), grade=grade).grade == speed
+
+
 def test_up5k_takes_its_weights_from_a_flash(folder: Path, tmp_path: Path) -> None:
     program, x = network()
     VerilogFormat().write(program, tmp_path / "u", VerilogOptions(x=x, device="up5k"))
