@@ -212,7 +212,8 @@ Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
 _OURS = ("nir", "program", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
-"""Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
+_ELSEWHERE = ("nn",)
+"""Folders beside this file, and of the package; the ``TARGETS`` of each one's ``target`` are loaded when needed."""
 
 
 class Registry:
@@ -268,8 +269,8 @@ def _put(known: dict[str, T], name: str, target: T) -> None:
 def registry() -> Registry:
     """Return all targets: ours, and those of installed packages."""
     made = Registry()
-    for folder in _OURS:
-        _add_all(made, import_module(f"stl_deploy.exporters.{folder}.target").TARGETS)
+    for folder in (*(f"exporters.{name}" for name in _OURS), *_ELSEWHERE):
+        _add_all(made, import_module(f"stl_deploy.{folder}.target").TARGETS)
     for entry in entry_points(group=GROUP):
         try:
             _add_all(made, entry.load())

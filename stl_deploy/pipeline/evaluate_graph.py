@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import round_to_grid
@@ -98,9 +98,13 @@ class _Backends:
             return
         _, given = on_declared_grid(self.net.program, x, self.input_grid, QUIET)
         for name, kind in self.kinds.items():
-            if isinstance(kind, type) and name not in self.runners:
-                self.runners[name] = self._opened(kind, x)
-            result = self.runners[name].run(given, record=True)
+            try:
+                if isinstance(kind, type) and name not in self.runners:
+                    self.runners[name] = self._opened(kind, x)
+                result = self.runners[name].run(given, record=True)
+            except UnsupportedError as error:
+                reason = f"{error.reason} (backend '{name}')"
+                raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
             simulation = Simulation(name, result.outputs, result.recorded, self.net.readout)
             self.right[name] += _right(simulation, labels)
             self.tallies[name].add(
@@ -111,9 +115,8 @@ class _Backends:
         """Open a backend; its integers are chosen on the graph's sample, or else on ``x``."""
         chosen_on = x if self.net.sample is None else self.net.sample
         declared, _ = on_declared_grid(self.net.program, chosen_on, self.input_grid, QUIET)
-        if isinstance(chosen_on, Mapping):
-            return open_runner(kind, declared, declared)
-        return open_runner(kind, declared, declared, calibration=lambda: chosen_on)
+        given = {} if isinstance(chosen_on, Mapping) else {"calibration": lambda: chosen_on}
+        return open_runner(kind, declared, declared, **given)
 
     def results(self, samples: int) -> dict[str, BackendEvaluation]:
         """Return the results by name."""

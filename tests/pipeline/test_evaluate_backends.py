@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import stl_deploy as stl
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler
+from tests.exporters.xylo.nets import chain, counts
 
 
 class Net(nn.Module):
@@ -82,6 +83,22 @@ def test_what_no_backend_takes_is_refused(net: stl.SpikingGraph, data: TensorDat
         net.evaluate(DataLoader(data, batch_size=20), backend="onx")
     with pytest.raises(UnsupportedError, match="node"):
         net.evaluate(DataLoader(data, batch_size=20), backend="xylo")
+    with pytest.raises(UnsupportedError, match=r"node '\w+': .* \(backend 'xylo'\); "):
+        net.evaluate(DataLoader(data, batch_size=20), backend=["onnx", "xylo"])
+
+
+def test_xylo_is_beside_its_graph_as_simulate_runs_it() -> None:
+    program = chain()
+    x = counts(program, batch=12)
+    net = stl.SpikingGraph(program)
+    labels = np.random.default_rng(2).integers(0, program.outputs[0].shape[0], 12)
+    chip = net.evaluate([(x, labels)], backend=["xylo", "torch"]).backends["xylo"]
+    alone = net.simulate(x, backend="xylo")
+    assert chip.compared == sum(spikes.size for spikes in alone.spikes.values())
+    assert chip.accuracy == float((alone.y.sum(0).argmax(-1) == labels).mean())
+    reference = net.simulate(x)
+    assert chip.differing == sum(int((s != reference.spikes[n]).sum()) for n, s in alone.spikes.items())
+    assert 0 < chip.differing < 0.1 * chip.compared
 
 
 def test_an_artifact_is_run_from_its_path(net: stl.SpikingGraph, data: TensorDataset, tmp_path: Path) -> None:
