@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.taps import Window, bias_of, windows
 from stl_deploy.graph.program import Concat, Conv, Delay, Gather, Linear, MaxPool, Node, Operand, Pool, Program, Reshape
+from stl_deploy.graph.run import delayed
 
 Mask = NDArray[np.bool_]
 
@@ -92,7 +93,7 @@ def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
 
 def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
     """Mark where an event arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
-    masks = [_later(_out(program, source, known), source.delay) for source in node.operands]
+    masks = [delayed(_out(program, source, known), source.delay) for source in node.operands]
     if len(masks) == 1:
         return masks[0]
     return np.concatenate(masks, axis=2) if node.combine == "each" else np.logical_or.reduce(masks)
@@ -114,17 +115,9 @@ def _out(program: Program, source: Operand, known: Mapping[str, Mask]) -> Mask:
     return mask.reshape(*mask.shape[:2], *node.shape)
 
 
-def _later(mask: Mask, steps: int) -> Mask:
-    if not steps:
-        return mask
-    moved = np.zeros_like(mask)
-    moved[steps:] = mask[: max(0, len(mask) - steps)]
-    return moved
-
-
 def _per_element(mask: Mask, steps: NDArray[np.int64]) -> Mask:
     moved = np.zeros(mask.shape, np.bool_)
     for wait in np.unique(steps):
         chosen = steps == wait
-        moved[..., chosen] = _later(mask[..., chosen], int(wait))
+        moved[..., chosen] = delayed(mask[..., chosen], int(wait))
     return moved

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from stl_deploy.graph.kernels import Sums, apply, combined
 from stl_deploy.graph.program import CAPTURED, Delay, Floats, Input, Neuron, Node, Program, Shape
 from stl_deploy.graph.segments import is_loop, segments
 
+T = TypeVar("T", bound=np.generic)
 NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
 """``[T, B, *shape]``, or one array for each Input node by name."""
 
@@ -191,10 +192,11 @@ def _run_part(
 
 
 def _arriving(node: Node, values: Mapping[str, Floats]) -> Floats:
-    return combined(node, [_delayed(values[source.node], source.delay) for source in node.operands], leading=2)
+    return combined(node, [delayed(values[source.node], source.delay) for source in node.operands], leading=2)
 
 
-def _delayed(x: Floats, steps: int) -> Floats:
+def delayed(x: NDArray[T], steps: int) -> NDArray[T]:
+    """Return values ``[T, ...]`` some steps later, zeros before them."""
     if not steps:
         return x
     y = np.zeros_like(x)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from types import UnionType
+from typing import Any, Literal
 
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
@@ -104,6 +105,13 @@ def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
         else node
         for name, node in kept.items()
     }
+
+
+def rewrite_each(kinds: type[Node] | UnionType, change: Callable[[Any], Node]) -> Callable[[Program], Rewritten]:
+    """Make a pass's ``run`` from a function on one node of some kinds; the others stay."""
+    return rewrite(
+        lambda nodes: {name: change(node) if isinstance(node, kinds) else node for name, node in nodes.items()}
+    )
 
 
 def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:

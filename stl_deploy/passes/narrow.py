@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Node, Norm, Program
-from stl_deploy.passes.base import Pass, Rewritten, with_nodes
+from stl_deploy.graph.program import Node, Norm
+from stl_deploy.passes.base import Pass, rewrite_each
 
 
 class NotFiniteError(InputError):
@@ -18,11 +18,6 @@ class NotFiniteError(InputError):
     def __init__(self, node: str) -> None:
         super().__init__(f"layer '{node}': weights are not finite after folding; was the training diverging?")
         self.node = node
-
-
-def _narrow(program: Program) -> Rewritten:
-    nodes = {node.name: _narrowed(node) for node in program.nodes}
-    return Rewritten(with_nodes(program, nodes))
 
 
 def _narrowed(node: Node) -> Node:
@@ -41,4 +36,4 @@ def _float32(name: str, array: Any) -> Any:
     return rounded
 
 
-PASS = Pass("narrow", _narrow, "grid")
+PASS = Pass("narrow", rewrite_each(Node, _narrowed), "grid")

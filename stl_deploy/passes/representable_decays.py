@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import DT, Neuron
-from stl_deploy.passes.base import Nodes, Pass, rewrite
+from stl_deploy.passes.base import Pass, rewrite_each
 
 _NEIGHBOURS = 64
 
@@ -92,10 +92,6 @@ def _around(x: np.float32, count: int = _NEIGHBOURS) -> list[np.float32]:
     return neighbours
 
 
-def _represent(nodes: Nodes) -> Nodes:
-    return {name: _represented(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
-
-
 def _represented(node: Neuron) -> Neuron:
     if node.decay is None or (node.synapse is not None and node.synapse.rule == "exp_add"):
         return node  # exponentials in float64 hold every float32 decay
@@ -103,4 +99,4 @@ def _represented(node: Neuron) -> Neuron:
     return node if np.array_equal(decays, node.decay) else replace(node, decay=np.asarray(decays))
 
 
-PASS = Pass("representable_decays", rewrite(_represent), "grid")
+PASS = Pass("representable_decays", rewrite_each(Neuron, _represented), "grid")

@@ -7,12 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Neuron
-from stl_deploy.passes.base import Nodes, Pass, rewrite
+from stl_deploy.passes.base import Pass, rewrite_each
 from stl_deploy.passes.parameters import full, leak_end
-
-
-def _start(nodes: Nodes) -> Nodes:
-    return {name: _from_leak(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
 
 
 def _from_leak(node: Neuron) -> Neuron:
@@ -25,4 +21,4 @@ def _from_leak(node: Neuron) -> Neuron:
     return replace(node, offset=((1 - full(node, node.decay)) * start).astype(np.float32))
 
 
-PASS = Pass("start_at_leak", rewrite(_start), "grid")
+PASS = Pass("start_at_leak", rewrite_each(Neuron, _from_leak), "grid")

@@ -10,11 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Neuron
-from stl_deploy.passes.base import Nodes, Pass, rewrite
-
-
-def _strict(nodes: Nodes) -> Nodes:
-    return {name: _below(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
+from stl_deploy.passes.base import Pass, rewrite_each
 
 
 def _below(node: Neuron) -> Neuron:
@@ -24,4 +20,4 @@ def _below(node: Neuron) -> Neuron:
     return replace(node, compare="gt", threshold=threshold)
 
 
-PASS = Pass("strict_comparison", rewrite(_strict), "bits")
+PASS = Pass("strict_comparison", rewrite_each(Neuron, _below), "bits")

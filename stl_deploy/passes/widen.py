@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.graph.program import Conv, Linear, Node
-from stl_deploy.passes.base import Nodes, Pass, rewrite
-
-
-def _widen(nodes: Nodes) -> Nodes:
-    return {name: _widened(node) if isinstance(node, Linear | Conv) else node for name, node in nodes.items()}
+from stl_deploy.passes.base import Pass, rewrite_each
 
 
 def _widened(node: Linear | Conv) -> Node:
@@ -21,4 +17,4 @@ def _widened(node: Linear | Conv) -> Node:
     return replace(node, weight=weight, bias=bias)
 
 
-PASS = Pass("widen", rewrite(_widen), "bits")
+PASS = Pass("widen", rewrite_each(Linear | Conv, _widened), "bits")
