@@ -21,7 +21,7 @@ from stl_deploy.graph import program as ir
 from stl_deploy.graph.check import NIR_NODES, require_taken
 from stl_deploy.graph.program import DT, Doubles, Floats
 from stl_deploy.graph.segments import ordered
-from stl_deploy.passes.parameters import full, leak_end
+from stl_deploy.passes.base import full, leak_end
 from stl_deploy.passes.permutations import flattens
 from stl_deploy.passes.representable_decays import exponential_tau, time_constants
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal
 
+import numpy as np
+
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.program import Node, Operand, Program
+from stl_deploy.graph.program import Doubles, Neuron, Node, Operand, Program
 from stl_deploy.passes.permutations import Indices
 
 Exactness = Literal["bits", "real", "grid", "asked"]
@@ -121,3 +123,15 @@ def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:
         return Rewritten(with_nodes(program, change(dict(program.by_name))))
 
     return run
+
+
+def leak_end(node: Neuron) -> Doubles:
+    """Return the potential that leaks end at: offset/(1 - decay)."""
+    assert node.decay is not None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(full(node, 0 if node.offset is None else node.offset) / (1 - full(node, node.decay)))
+
+
+def full(node: Node, array: Any) -> Doubles:
+    """Return a parameter in float64, of the node's shape."""
+    return np.broadcast_to(np.asarray(array, np.float64), node.shape).copy()

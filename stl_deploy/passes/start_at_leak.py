@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Neuron
-from stl_deploy.passes.base import Pass, rewrite_each
-from stl_deploy.passes.parameters import full, leak_end
+from stl_deploy.passes.base import Pass, full, leak_end, rewrite_each
 
 
 def _from_leak(node: Neuron) -> Neuron:
