@@ -135,10 +135,13 @@ class LayerwiseQuantiser:
         """Append nodes; later ones may read the last of them."""
         last, (steps, samples) = nodes[-1], self._values[self.program.inputs[0].name].shape[:2]
         widest = max(math.prod(node.shape) for node in nodes)
-        parts = map_samples(lambda part: self._run(nodes, part), samples, widest * steps, VALUES_AT_ONCE)
-        self._values[last.name] = np.concatenate(parts, axis=1)
-        for node in nodes:
-            self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes, dict(self._spikes))
+        known = self._bounds_of(nodes)
+
+        def run(part: slice) -> NDArray[Any]:
+            return self._runs(nodes[:-1], nodes[-1:], part, known)[0]
+
+        parts = map_samples(run, samples, widest * steps, VALUES_AT_ONCE)
+        self._values[last.name], self._bounds = np.concatenate(parts, axis=1), known
         self.nodes.extend(nodes)
 
     def _plain(self, node: ir.Node, name: str, sources: tuple[ir.Operand, ...]) -> ir.Node:
@@ -196,10 +199,18 @@ class LayerwiseQuantiser:
                 name=node.name, shape=shape, operands=sources, neuron=_rows_back(chosen.neuron, axis, shape), bias=bias
             )
 
+        covering: list[tuple[Doubles, dict[str, Bounds]]] = []
+
         def differing(tried: Sequence[Candidate], part: slice) -> list[int]:
             before, sources = layers(tried[0])
             ends = [population(chosen, sources) for chosen in tried]
-            return [int(np.count_nonzero(run != wanted[:, part])) for run in self._runs(before, ends, part)]
+            scale = tried[0].scale  # at smaller ones weights round to no larger ones
+            known = next((known for larger, known in covering if (scale <= larger).all()), None)
+            if known is None:
+                known = self._bounds_of([*before, ends[0]])
+                covering.append((scale, known))
+            runs = self._runs(before, ends, part, known)
+            return [int(np.count_nonzero(run != wanted[:, part])) for run in runs]
 
         layer = paths.leaves[0].node or node
         hardware = self._hardware
@@ -233,17 +244,19 @@ class LayerwiseQuantiser:
             )
         )
 
-    def _run(self, nodes: Sequence[ir.Node], part: slice) -> NDArray[Any]:
-        """Return the values of the last of more nodes on some of the samples."""
-        return self._runs(nodes[:-1], nodes[-1:], part)[0]
+    def _bounds_of(self, nodes: Iterable[ir.Node]) -> dict[str, Bounds]:
+        """Return the bounds of nodes, and of all before them."""
+        known = dict(self._bounds)
+        for node in nodes:
+            known[node.name] = bounds_of(node, known, self._plain_nodes, dict(self._spikes))
+        return known
 
-    def _runs(self, nodes: Sequence[ir.Node], ends: Sequence[ir.Node], part: slice) -> list[NDArray[Any]]:
-        """Return the values of each of ``ends`` behind the same nodes, from the same sources."""
+    def _runs(
+        self, nodes: Sequence[ir.Node], ends: Sequence[ir.Node], part: slice, known: Mapping[str, Bounds]
+    ) -> list[NDArray[Any]]:
+        """Return the values of each of ``ends`` behind the same nodes, from the same sources. known: their bounds."""
         accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
         outputs: dict[str, NDArray[Any]] = {}
-        known = dict(self._bounds)
-        for node in (*nodes, ends[0]):
-            known[node.name] = bounds_of(node, known, self._plain_nodes, dict(self._spikes))
         populations = [node for node in ends if isinstance(node, IntegerLIF)]
         if len(nodes) == 1 and populations and isinstance(nodes[0], DenseNode | ConvNode):
             arriving = [self._arriving(source, outputs, part) for source in nodes[0].operands]

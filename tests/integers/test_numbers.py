@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from typing import Any
 
@@ -14,9 +15,9 @@ from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.program import Node, Operand, Reshape
+from stl_deploy.graph.program import Neuron, Node, Operand, Reshape
 from stl_deploy.graph.run import run
-from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.bounds import bounds, weighted
 from stl_deploy.integers.graph import (
     ConvNode,
     GainNode,
@@ -29,7 +30,9 @@ from stl_deploy.integers.graph import (
 from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.ranges import ranges
+from stl_deploy.integers.real_population import real_population
 from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm, candidates
 from stl_deploy.integers.simulate import as_integers, simulate
 from tests.exporters.netx.nets import chain as net
 from tests.exporters.netx.nets import dense, neuron
@@ -109,6 +112,25 @@ def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
     assert _later(_same("b", Operand("a"), Operand("a")), last="b")["a"].sums == (0, 3)
     assert _later(pool, last="pool")["a"].sums == (0, 5)
     assert _later(pool, conv, last="conv")["a"].sums == (-1, 9)
+
+
+@pytest.mark.parametrize("form", ["per-neuron", "folded", "per-layer"])
+def test_bounds_of_a_candidate_hold_for_those_at_smaller_scales(form: ThresholdForm) -> None:
+    """The choice of scales relies on it: it bounds sums at the largest scale alone."""
+    rng = np.random.default_rng(3)
+    real = real_population(
+        Neuron(name="n", shape=(6,), operands=(), decay=None, threshold=rng.uniform(0.5, 2, 6).astype(F)),
+        [rng.normal(size=(6, 40))],
+        rng.normal(size=6),
+    )
+    pairs = 0
+    tried = list(candidates(real, form))
+    for larger, smaller in itertools.product(tried, tried):
+        if (smaller.scale <= larger.scale).all():
+            outer, inner = (weighted(chosen.weights[0], chosen.bias, (-3, 5)) for chosen in (larger, smaller))
+            assert outer[0] <= inner[0] <= inner[1] <= outer[1]
+            pairs += 1
+    assert pairs > len(tried)
 
 
 def test_what_nothing_bounds_may_be_anything() -> None:
