@@ -174,9 +174,11 @@ first 500), mnist_4bit and mnist_2bit after `quantise --epochs 2` (97.46 % and 9
 `benchmarks/fpga_mnist_conv.yaml` (99.34 % of 10,000 in integers; float: 99.36 %; the row has the first 100);
 n_mnist_small is the preset, after 1,000 recordings (the first 20 of 100); ecg is the configuration of
 `benchmarks.ecg_windows` (64 steps). "engine" is the beginning of the SHA-256 of `snn_engine.v`: rows of an older text
-have its clocks. Most of the digits' clocks with 8 bits a weight are synaptic operations (computed): 50,700 of 58,230
-on UP5K's 8 lanes. 16 lanes do not fit there with 8 bits (8 single-port RAMs of 4, `check`), so latencies below 1.2 ms
-take 4 bits and more than 3,000 cells.
+have its clocks. "grade" is an ECP5's speed grade: 6, the slowest, or 8, as on OrangeCrab.
+
+Why digits with 8 bits a weight take more than 1.2 ms on UP5K: its single-port RAMs give 64 bits, so 8 weights, a clock.
+51,145 of 58,690 clocks are synaptic operations (computed, all images); these alone would take 42.6 MHz, all 48.9 MHz.
+Latencies below 1.2 ms take 4 bits and more than 3,000 cells.
 
 Random graphs of every node kind, engine 1b0d82f: 500 (`make explore`), 0 spikes and outputs differ.
 
