@@ -74,6 +74,11 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
         )
     if any(start is not None and start.any() for start in (node.v_start, node.i_start)):
         yield _error("v-start", node.name, "its state does not start at 0; Speck's does", "start at 0")
+    at_once = ("value", "subtract", "subtract_delayed")  # without a leak, the last two are one
+    if node.reset not in at_once or (node.v_reset is not None and node.v_reset.any()):
+        yield _error(
+            "reset", node.name, "Speck resets to 0 or by subtraction, at once", "train with one of these resets"
+        )
     if node.multi_spike and node.rounding != "down":
         reason = "it rounds its number of spikes to the nearest; Speck's neurons fire at their threshold"
         yield _error("rounding", node.name, reason, "round down: torch.floor(v / θ)")

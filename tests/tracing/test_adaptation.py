@@ -241,6 +241,7 @@ def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) ->
         ("speck", "rounding"),
         *((target, "start") for target in ("snntorch", "norse", "spikingjelly", "sinabs")),
         ("speck", "v-start"),
+        *(("speck", reset) for reset in ("reset", "reset none", "reset value_delayed")),
     ],
 )
 def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: str, field: str) -> None:
@@ -248,6 +249,9 @@ def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: st
     kept: dict[str, Any] = {"decay": np.array(1, np.float32), "reset": "value"}
     if field == "rounding":
         kept |= {"multi_spike": True, "cap": 4, "reset": "subtract", "rounding": "half_up"}
+    elif field.startswith("reset"):
+        name = field.removeprefix("reset").strip()
+        kept |= {"reset": name} if name else {"v_reset": np.array(0.5, np.float32)}
     elif field.endswith("start"):
         kept["i_start"] = np.array(0.5, np.float32)
     else:
@@ -264,8 +268,9 @@ def test_readers_of_nir_and_speck_refuse_what_they_would_read_without(target: st
     lif = ir.Neuron(name="if", shape=(3,), operands=(ir.Operand("fc"),), threshold=np.array(1, np.float32), **kept)
     output = ir.Output(name="output", shape=(3,), operands=(ir.Operand("if"),))
     refused = stl.SpikingGraph(ir.Program((x, fc, lif, output), 1e-3)).check(target)
-    assert [each.slug for each in refused.findings if each.severity == "error"] == [field]
-    plain = replace(lif, adaptation=None, i_start=None, rounding="down")
+    assert [each.slug for each in refused.findings if each.severity == "error"] == field.split()[:1]
+    reset = lif.reset if lif.reset == "subtract" else "value"
+    plain = replace(lif, adaptation=None, i_start=None, rounding="down", reset=reset, v_reset=None)
     assert stl.SpikingGraph(ir.Program((x, fc, plain, output), 1e-3)).check(target).ok
 
 
