@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
+from stl_deploy.exporters.nir.lower import lower, with_metadata
 from stl_deploy.exporters.nir.write import Written, node_of, write_anew
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Origin, Program
 from stl_deploy.passes.base import bypassed
@@ -167,12 +167,6 @@ def _thresholds(held: Any, before: Neuron, after: Neuron) -> dict[str, Any]:
         if value is not None and np.any(value):
             fields_changed[name] = (np.asarray(value, np.float64) / divisor_of(before)[0]).astype(np.float32)
     return fields_changed
-
-
-def with_metadata(graph: nir.NIRGraph, own: Mapping[str, Any]) -> nir.NIRGraph:
-    """Return the same graph with our metadata replaced; nodes are shared."""
-    metadata = {**graph.metadata, METADATA_KEY: dict(own)}
-    return nir.NIRGraph(graph.nodes, graph.edges, metadata=metadata, type_check=False)
 
 
 def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -> nir.NIRGraph:

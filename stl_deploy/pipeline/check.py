@@ -13,8 +13,7 @@ from stl_deploy._util.remedies import named
 from stl_deploy.config.options import CheckOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
-from stl_deploy.exporters.nir.lower import own_metadata
-from stl_deploy.exporters.nir.patch import with_metadata
+from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
 from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry, suggest
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.check import TargetCheck, check_program

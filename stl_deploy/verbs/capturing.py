@@ -22,8 +22,7 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.nir.check import check
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import write_nir
-from stl_deploy.exporters.nir.lower import own_metadata
-from stl_deploy.exporters.nir.patch import with_metadata
+from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.findings import CheckReport

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.exporters.nir.dialect import Dialect
-from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.exporters.nir.patch import to_graph, with_metadata
+from stl_deploy.exporters.nir.lower import lower, with_metadata
+from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, fold_affine
 from stl_deploy.pipeline import fold as folding

@@ -149,6 +149,12 @@ def own_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     return _plain(metadata) if isinstance(metadata, Mapping) else {}
 
 
+def with_metadata(graph: nir.NIRGraph, own: Mapping[str, Any]) -> nir.NIRGraph:
+    """Return the same graph with our metadata replaced; nodes are shared."""
+    metadata = {**graph.metadata, METADATA_KEY: dict(own)}
+    return nir.NIRGraph(graph.nodes, graph.edges, metadata=metadata, type_check=False)
+
+
 def metadata_dialect(metadata: Mapping[str, Any]) -> Dialect:
     """Return the dialect in the graph's metadata, or the spec preset."""
     written = metadata.get("dialect")
