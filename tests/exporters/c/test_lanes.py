@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_lanes_are_the_integer_model(graph: IntegerGraph, v: str, sums: str, cli
     assert differing(graph, x.astype(np.int32), NATIVE) == 0
     assert differing(graph, x.astype(np.int32), (*SANITIZED, *NATIVE[1:])) == 0
     assert np.array_equal(program(graph).run(x.astype(np.int32), options=NATIVE).y, expected)  # nothing recorded
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
+def test_another_compiler_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it find a function that no neuron in vectors calls."""
+    monkeypatch.setenv("CC", "clang")
+    for graph in (chain(32, 2, WIDE, v_decay=2048, reset="value"), chain(64, 1, INT16, v_decay=500, reset="subtract")):
+        x = (np.random.default_rng(2).random((6, 2, 3, 4, 6)) < 0.4).astype(np.int32)
+        assert differing(graph, x, NATIVE) == 0
 
 
 @pytest.mark.parametrize(
