@@ -29,7 +29,7 @@ _MAX_MEMBERS = 10_000
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, level: int = 6) -> None:
     """Write a compressed npz whole or not at all; raises InputError for a name that is no plain file name.
 
-    level: of zlib; 1 takes an eighth of the time of 6 on drawn integers, for an eighth more bytes.
+    level: of zlib; 0 stores arrays as they are.
     """
     for name in arrays:
         if not is_plain_name(name):

@@ -149,7 +149,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "nodes": nodes,
     }
     text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
-    write_npz(path, {_STRUCTURE: text, **arrays}, level=1)
+    write_npz(path, {_STRUCTURE: text, **arrays}, level=0)
 
 
 def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
 
 
 def _narrowed(values: Ints) -> NDArray[Any]:
-    """Return bytes where they hold all values, as they hold most weights: a quarter to compress and to read."""
+    """Return bytes where they hold all values, as they hold weights; deflate would take little off them."""
     least, most = values.min(initial=0), values.max(initial=0)
     return values.astype(np.int8 if least >= -128 and most <= 127 else np.int32)
 

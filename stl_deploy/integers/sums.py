@@ -153,7 +153,9 @@ class Convolution:
         (pad_h, pad_w), (channels, height, width) = layer.padding, layer.input_shape
         shape = (channels, *layer.weight.shape[2:], *layer.shape[1:])
         at_once = max(1, _PATCH_BYTES // (math.prod(shape) * self._weight.itemsize))
-        self._patches = np.empty((at_once, *shape), kind)
+        self._together = layer.groups == 1 and math.prod(shape[3:]) < _FEW_PLACES
+        frames_at = 3 if self._together else 0
+        self._patches = np.moveaxis(np.empty((*shape[:frames_at], at_once, *shape[frames_at:]), kind), frames_at, 0)
         self._padded = np.zeros((at_once, channels, height + 2 * pad_h, width + 2 * pad_w), kind)
         self._inside = self._padded[:, :, pad_h : pad_h + height, pad_w : pad_w + width]
         self._rows = self._weight.reshape(len(self._weight), -1)
@@ -186,9 +188,8 @@ class Convolution:
         if self._weight.shape[1] == 1 and groups > 1:
             _depthwise(self._weight, patches, total)
             return
-        if groups == 1 and n > 1 and total.shape[2] < _FEW_PLACES:  # one product, not one that reads all weights each
-            columns = np.moveaxis(patches.reshape(n, -1, total.shape[2]), 0, 1)
-            sums = self._rows @ columns.reshape(len(columns), -1)
+        if self._together:  # one product, not one for each frame that reads all weights
+            sums = self._rows @ np.moveaxis(patches, 0, 3).reshape(self._rows.shape[1], -1)
             total[...] = np.moveaxis(sums.reshape(-1, n, total.shape[2]), 1, 0)
             return
         outputs, inputs = len(self._rows) // groups, self._weight.shape[1]
