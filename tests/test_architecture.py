@@ -161,6 +161,31 @@ def test_no_circle() -> None:
         visit(module, [])
 
 
+def _bound(tree: ast.Module) -> Iterator[str]:
+    """Names that a module binds at its top, one by one; a dispatcher's cases and overloads share theirs."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list:
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = [part for each in targets for part in ast.walk(each) if isinstance(part, ast.Name)]
+            yield from (part.id for part in parts if isinstance(part.ctx, ast.Store))
+
+
+@pytest.mark.parametrize("text", ["_MOST = 14\n_WIDTH, _MOST = 10.4, 256", "from a import f\ndef f(): pass"])
+def test_a_second_binding_is_seen(text: str) -> None:
+    assert len(names := list(_bound(ast.parse(text)))) > len(set(names))
+
+
+def test_no_module_binds_a_name_twice() -> None:
+    """Constants of one name, as of two modules that were merged, would change what the first one's readers read."""
+    for module, path in MODULES.items():
+        names = [name for name in _bound(ast.parse(path.read_text())) if name != "_"]
+        assert sorted(names) == sorted(set(names)), module
+
+
 def test_every_room_is_known_and_few_modules_lie_loose() -> None:
     rooms = {_room(name) for name in MODULES} - {""}
     assert rooms <= set().union(*LAYERS)

@@ -32,7 +32,7 @@ from stl_deploy.report.page import (
     render_report,
     report_json,
 )
-from stl_deploy.report.page.plots import by_layer
+from stl_deploy.report.page.plots import by_layer, dominating
 from stl_deploy.report.page.render import boxes
 from stl_deploy.report.page.svg import panels
 from stl_deploy.report.page.templates import count, joules, ratios, span
@@ -269,6 +269,15 @@ def test_the_cheapest_of_many_layers_are_one_bar() -> None:
     assert kept == list(range(15, 30))
     assert "<!-- 14 others -->" in drawn  # l00 takes nothing
     assert f"<!-- {sum(range(15))}\u00a0J -->" in drawn
+
+
+def test_the_cheapest_of_many_terms_are_one_bar() -> None:
+    items = [{"layer": f"l{i}", "term": "synapses", "joules": [0.0, 40.0 - i, 0.0]} for i in range(20)]
+    drawn = dominating(items)
+    assert "7 others" in drawn
+    assert "l12: synapses" in drawn
+    assert "l13: synapses" not in drawn
+    assert "others" not in dominating(items[:14])
 
 
 def test_places_that_no_panel_takes_are_not_drawn() -> None:

@@ -164,16 +164,16 @@ def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
     return inline(figure, "layers", "Share of each layer's synapses that events crossed")
 
 
-_MOST = 14
+_MOST_TERMS = 14
 
 
 def dominating(items: Sequence[Mapping[str, Any]]) -> str:
     """Plot the dearest items (dearest first in ``items``) as shares of the sum; the others as one bar."""
     costs = [float(item["joules"][1]) for item in items]
     names = [f"{short(item['layer'])}: {item['term']}" for item in items]
-    if len(items) > _MOST:
-        names = [*names[: _MOST - 1], f"{len(items) - _MOST + 1} others"]
-        costs = [*costs[: _MOST - 1], sum(costs[_MOST - 1 :])]
+    if len(items) > _MOST_TERMS:
+        names = [*names[: _MOST_TERMS - 1], f"{len(items) - _MOST_TERMS + 1} others"]
+        costs = [*costs[: _MOST_TERMS - 1], sum(costs[_MOST_TERMS - 1 :])]
     everything = sum(costs) or 1.0
     figure, (ax,) = panels(1, _WIDTH, 0.8 + 0.24 * max(1, len(costs)))
     places = list(range(len(costs)))
@@ -308,8 +308,8 @@ def _label(point: Mapping[str, Any]) -> str:
 
 RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}
 """Resources that are drawn, and their labels."""
-_WIDTH, _MOST, _NUMBERED, _LEVELS = 10.4, 256, 24, 20
-"""Inches; cores drawn; cores whose cells carry their percentage; strengths of colour."""
+_MOST_CORES, _NUMBERED, _LEVELS = 256, 24, 20
+"""Cores drawn; cores whose cells carry their percentage; strengths of colour."""
 
 
 def heat_map(placement: Mapping[str, Any]) -> str:
@@ -322,9 +322,9 @@ def heat_map(placement: Mapping[str, Any]) -> str:
     figure, axes = panels(len(shown), _WIDTH, 0.75 + 0.24 * len(known), columns=1)
     for ax, placed in zip(axes, shown, strict=True):
         cores = placed["cores"]
-        part = f"first {_MOST} of {len(cores)}" if len(cores) > _MOST else f"{len(cores)}"
+        part = f"first {_MOST_CORES} of {len(cores)}" if len(cores) > _MOST_CORES else f"{len(cores)}"
         ax.set_title(f"{placed['placement']}: {part} cores")
-        _panel(ax, cores[:_MOST], known, placement["limits"])
+        _panel(ax, cores[:_MOST_CORES], known, placement["limits"])
     return inline(figure, "cores", "How full each core is, by resource, as a share of its limit")
 
 
