@@ -340,6 +340,11 @@ _READ = frozenset(
     {"decay", "threshold", "gain", "offset", "synapse", "compare", "reset", "multi_spike", "cap", "v_reset"}
 )
 _WEIGHTS = "train neurons with a synaptic current (stl.LIF(synapse_decay=...), NIR CubaLIF)"
+_REMEDIES = {
+    "v_start": "train neurons that start at 0",
+    "i_start": "train neurons that start at 0",
+    "adaptation": "train with fixed thresholds",
+}
 _SOURCE = "(xylosim 0.1.3, the maker's code, run here)"
 
 
@@ -387,4 +392,4 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         )
     for field in unread(neuron, _READ):
         slug, what = describe_field(field)
-        yield _refusal(neuron, slug, f"{what}, which Xylo does not have", "train without it")
+        yield _refusal(neuron, slug, f"{what}; Xylo has no such neurons", _REMEDIES.get(field, "train without it"))

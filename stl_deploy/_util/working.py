@@ -111,11 +111,11 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 _SECONDS = 5.0
-"""Between two lines of `now_and_then`."""
+"""Between two lines of `now_and_then`, at least."""
 
 
 def now_and_then(say: Console, what: str) -> Callable[[int, int], None]:
-    """Called with (done, total), says so where it takes long: "``what``: 40 of 400"."""
+    """Return a callback of (done, total) that prints a line such as "steps: 40 of 400" at most every `_SECONDS`."""
     last = time.monotonic()
 
     def show(done: int, total: int) -> None:

@@ -1,6 +1,6 @@
 """Check layers and neurons against Lava's fixed-point model: for netx, and for training in integers.
 
-Training refuses more: what integers hold and quantisation-aware training does not.
+Quantisation-aware training also refuses loops, and layers of weights that several populations read (`untrainable`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
 READ = ("decay", "threshold", "gain", "offset", "compare")
 _REMEDIES = {
     "multi_spike": "use one spike per step",
-    "v_reset": "Loihi starts and resets at 0",
-    "v_start": "Loihi starts and resets at 0",
+    "v_reset": "Loihi resets to 0; train with that, or export to c or onnx",
+    "v_start": "Loihi starts at 0; train with that, or export to c or onnx",
+    "i_start": "Loihi starts at 0; train with that, or export to c or onnx",
+    "adaptation": "train with fixed thresholds, or export to c or onnx",
     "v_min": "train without v_min",
     "synapse": "use a LIF without synaptic current",
 }
@@ -69,7 +71,7 @@ def check_fields(neuron: Neuron, read: Collection[str]) -> None:
 
 
 def field_refusals(neuron: Neuron, read: Collection[str]) -> Iterator[UnsupportedError]:
-    """A refusal for each field that netx's neurons have not."""
+    """Return a refusal for each field that netx's neurons lack."""
     for name in unread(neuron, read):
         if name == "reset" and neuron.reset == "value_delayed":
             remedy = "Loihi resets at once; train with such a reset"

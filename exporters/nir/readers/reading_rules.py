@@ -69,7 +69,7 @@ class Reader(ABC):
     def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
         """Return the edges that it takes a step late, and the node of its output.
 
-        See `stl_deploy.exporters.nir.readers.reading_rules`.
+        See `traced` and `queued`.
         """
         return (traced if self.walks else queued)(names, edges, start)
 

@@ -205,6 +205,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "many": (lambda: small().lif("a", 1.0, multi_spike=True).program(), "a", "several-spikes"),
     "v_reset": (lambda: small().lif("a", 1.0, v_reset=np.asarray(0.5, F)).program(), "a", "v-reset"),
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
+    "i_start": (lambda: small().lif("a", 1.0, synapse=CURRENT, i_start=np.asarray(0.5, F)).program(), "a", "i-start"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
     "current": (lambda: small().lif("a", 1.0, synapse=CURRENT).program(), "a", "synaptic-current"),
     "decays": (
