@@ -41,11 +41,6 @@ def window_sum(
     )
 
 
-def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: int, pad: int, divisor: int) -> Conv:
-    """Return a pool over one spatial axis as a depthwise convolution."""
-    return window_sum(name, sources, before, (kernel,), (stride,), ((pad, pad),), divisor)
-
-
 def pointwise(
     name: str,
     sources: Sources,
