@@ -55,7 +55,7 @@ def export_onnx(
             ``[B, *shape]``, every state an input ``state__<node>__<kind>`` and an output ``next__<node>__<kind>``.
         precision: Of the synapses. ``exact`` adds in float64 and rounds once, like ``run(..., double=True)``, for
             weights off the grid. ``int8`` stores 8-bit weights: the file computes `to_int8` of the Program. ``integer``
-            multiplies spikes by 8-bit planes where that gives the bits of ``float32`` (see `planes`).
+            multiplies spikes by 8-bit planes where that gives the bits of ``float32`` (see `exact_sums`).
         record: Add outputs ``spikes__<node>`` for every spiking node.
         provenance: Metadata to store (source file, its hash).
         external_above: Bytes of weights above which they go to a file beside the model.

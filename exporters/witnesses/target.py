@@ -1,4 +1,4 @@
-"""Witnesses: simulators of others, each in an environment of its own, as Runners."""
+"""Third-party simulators (witnesses) as Runners, each in its own environment."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Emulator(Loihi):
 class NengoLoihi(Emulator):
     """nengo-loihi: an emulator of Loihi 1, equal to our integer model in every spike.
 
-    It must equal our integer model with its narrower registers (`wrapped`): 64 times a weighted sum wraps at 2^21.
+    It must equal our integer model with its narrower registers (`Wrapped`): 64 times a weighted sum wraps at 2^21.
     """
 
     name = "nengo_loihi"

@@ -3,7 +3,7 @@
 A norm keeps its mean apart (s·(b-μ)+β is not s·b+(β-sμ) in the last bit). A missing bias is zeros. The weights of a
 vote are on their grid and float32, so that nothing rounds them again. The spikes of a recurrent population come back
 through weights of their own, a step late. A sum is no node but several sources; dropout is none. Neurons fire at
-v >= θ.
+v >= θ. `with_numbers` leads back: it copies a folded Program's numbers into the layers of its network.
 """
 
 from __future__ import annotations

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,14 +18,12 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import named
 from stl_deploy._util.temporary import temporary_folder
-from stl_deploy._util.training_progress import Batch
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import now_and_then
 from stl_deploy.config.load import save_config
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.config.run_options import QuantiseKeywords, QuantiseOptions
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Dataset
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.forms import (
@@ -55,9 +51,9 @@ from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training import model_file
-from stl_deploy.training.checkpoint import State, read_checkpoint, write_checkpoint
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.loop import Progress, no_batches, pick_device, train_epoch, weights_of
+from stl_deploy.training.fine_tune import fine_tune
+from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import forget_results
 
@@ -246,46 +242,3 @@ def compare_spikes(
         tally.add({name: recorded[name].numpy() for name in integers.spikes}, integers.spikes)
         outputs.append(integers.y)
     return tally.differing, tally.compared, np.concatenate(outputs, axis=1)
-
-
-def fine_tune(
-    network: Network,
-    config: RunConfig,
-    data: Dataset,
-    *,
-    epochs: int,
-    lr: float,
-    checkpoints: Path | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-    batch: Batch = no_batches,
-) -> int:
-    """Train ``network`` in place, epoch by epoch as `train` does, with a learning rate that falls to 0 as a cosine.
-
-    checkpoints: the folder that keeps the state after each epoch, and that ``resume`` goes on from.
-    progress: called with each epoch's record; batch: see `stl_deploy._util.training_progress`.
-    The weights of the epoch of lowest validation loss are kept, the start (epoch 0) among them; returns that epoch.
-    Every epoch shows all steps. Raises DivergedError if the loss or a weight becomes NaN or infinite, and as
-    `read_checkpoint` does.
-    """
-    settings = {"one_step_epochs": 0, "keep_every": None, "lr": lr}
-    config = config.model_copy(update={"train": config.train.model_copy(update=settings)})
-    optimiser = torch.optim.Adam([{"params": list(network.parameters()), "multiplier": 1.0}], lr=lr)
-    start = evaluate(network, data.validation, config).loss
-    state = State(network, optimiser, 0, [], weights_of(network), 0)
-    if resume and checkpoints is not None:
-        read_checkpoint(checkpoints, state, config, start_counts=True)
-    while state.epoch < epochs:
-        rate = lr * (1 + math.cos(math.pi * state.epoch / epochs)) / 2
-        record = train_epoch(state, config, data, partial(_constant, rate), epochs, start=start, batch=batch)
-        if checkpoints is not None:
-            write_checkpoint(checkpoints, state, config)
-        if progress is not None:
-            progress(record)
-    network.load_state_dict(state.best)
-    network.eval()
-    return state.best_epoch
-
-
-def _constant(rate: float, _part: float) -> float:
-    return rate
