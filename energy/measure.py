@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import ChipLine, chip_lines, uncounted
@@ -347,14 +348,7 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
 
 def _behind(program: Program, name: str) -> set[str]:
     """Return the names of all nodes that a node's output reaches, without the node itself."""
-    reached: set[str] = set()
-    waiting = [name]
-    while waiting:
-        for reader in program.readers[waiting.pop()]:
-            if reader.name not in reached:
-                reached.add(reader.name)
-                waiting.append(reader.name)
-    return reached - {name}
+    return {*reachable([name], lambda at: (reader.name for reader in program.readers[at]))} - {name}
 
 
 def _sources(program: Program, name: str) -> tuple[str, ...]:

@@ -134,7 +134,8 @@ def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
     populations = dict.fromkeys(counts.weighted, 0)
     fed: set[str] = set()
     for node in program.of(Neuron):
-        weighted = [name for name in counts.weighted if name in feeders(program, node)]
+        sources = feeders(program, node)
+        weighted = [name for name in counts.weighted if name in sources]
         fed.update(weighted)
         if weighted:
             populations[weighted[0]] += 1

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import fold_pools
 from stl_deploy.energy.counts.traffic import Traffic
@@ -203,16 +204,13 @@ def _folded(program: Program, counts: Counts) -> set[str]:
 
 def _all_readers_in(program: Program, name: str, folded: set[str]) -> bool:
     """Return whether every reader of a pool, through reshapes and further pools, is a folded node."""
-    waiting = list(program.readers[name])
-    if not waiting:
-        return False
-    while waiting:
-        reader = waiting.pop()
-        if isinstance(reader, Reshape | Pool):
-            waiting.extend(program.readers[reader.name])
-        elif reader.name not in folded:
-            return False
-    return True
+
+    def behind(at: str) -> list[str]:
+        passes_on = at == name or isinstance(program.by_name[at], Reshape | Pool)
+        return [reader.name for reader in program.readers[at]] if passes_on else []
+
+    readers = [at for at in reachable([name], behind) if at != name]
+    return bool(readers) and all(at in folded or isinstance(program.by_name[at], Reshape | Pool) for at in readers)
 
 
 def _kind(node: Node) -> str:

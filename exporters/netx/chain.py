@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
@@ -145,14 +146,8 @@ def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedErr
 
 def _before_neurons(program: ir.Program) -> set[str]:
     """The nodes that a neuron lies behind, and the neurons: what must run on Loihi."""
-    names: set[str] = set()
-    waiting: list[str] = [node.name for node in program.of(ir.Neuron)]
-    while waiting:
-        name = waiting.pop()
-        if name not in names:
-            names.add(name)
-            waiting += [source.node for source in program.by_name[name].operands]
-    return names
+    neurons = (node.name for node in program.of(ir.Neuron))
+    return {*reachable(neurons, lambda name: (source.node for source in program.by_name[name].operands))}
 
 
 def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:

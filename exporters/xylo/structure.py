@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy._util.units import counted
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
@@ -151,14 +152,13 @@ class _Reader:
     @cached_property
     def _output_names(self) -> frozenset[str]:
         """Names of populations that reach the graph's output through nothing but weights."""
-        names, waiting = set(), [source.node for node in self.program.outputs for source in node.operands]
-        while waiting:
-            node = self.program.by_name[waiting.pop()]
-            if isinstance(node, Neuron):
-                names.add(node.name)
-            else:
-                waiting += [source.node for source in node.operands]
-        return frozenset(names)
+        ends = (source.node for node in self.program.outputs for source in node.operands)
+        return frozenset(n for n in reachable(ends, self._before) if isinstance(self.program.by_name[n], Neuron))
+
+    def _before(self, name: str) -> list[str]:
+        """Return the sources of a node; none of a neuron, which ends a search."""
+        node = self.program.by_name[name]
+        return [] if isinstance(node, Neuron) else [source.node for source in node.operands]
 
     def refusals_of_ends(self) -> Iterator[UnsupportedError]:
         """Yield refusals of sizes that stop the analysis, and of nodes with no place on the chip by their kind."""
@@ -277,14 +277,9 @@ class _Reader:
 
     def _biased(self, node: Node) -> Node:
         """Return the nearest node before ``node`` whose bias reaches it."""
-        waiting = [source.node for source in node.operands]
-        while waiting:
-            before = self.program.by_name[waiting.pop(0)]
-            if isinstance(before, Linear | Conv) and before.bias is not None and before.bias.any():
-                return before
-            if not isinstance(before, Neuron | Input):
-                waiting += [source.node for source in before.operands]
-        return node
+        before = map(self.program.by_name.__getitem__, reachable((s.node for s in node.operands), self._before))
+        biased = (n for n in before if isinstance(n, Linear | Conv) and n.bias is not None and n.bias.any())
+        return next(biased, node)
 
     def _arriving(self, node: Node) -> tuple[Sums, Doubles]:
         """Return the sum of a node's sources: weights by source, and a constant."""

@@ -44,6 +44,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.reachable import reachable
+
 Shape = tuple[int, ...]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -390,15 +392,11 @@ def is_spike_max_pool(program: Program, node: Node) -> bool:
 
 def is_binary(program: Program, name: str) -> bool:
     """Return whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
-    waiting, seen = [name], {name}
-    while waiting:
-        node = program.by_name[waiting.pop()]
+
+    def before(at: str) -> list[str]:
+        node = program.by_name[at]
         passes_on = isinstance(node, Reshape | Delay | Output | MaxPool | Gather) and len(node.operands) == 1
-        if not (passes_on or isinstance(node, Concat)):
-            if not isinstance(node, Neuron) or not node.spiking or node.multi_spike:
-                return False
-            continue
-        before = {source.node for source in node.operands} - seen
-        seen |= before
-        waiting += before
-    return True
+        return [source.node for source in node.operands] if passes_on or isinstance(node, Concat) else []
+
+    ends = (program.by_name[at] for at in reachable([name], before) if not before(at))
+    return all(isinstance(node, Neuron) and node.spiking and not node.multi_spike for node in ends)

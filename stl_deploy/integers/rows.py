@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Shape
@@ -26,20 +27,13 @@ _PASSED = (ir.Reshape, ir.Pool, ir.MaxPool, ir.Delay, ir.Scale)
 def row_axis(program: ir.Program, consumer: ir.Node) -> RowAxis:
     """Return where the rows of the weights that reach a consumer lie."""
     axis: RowAxis = "first"
-    waiting = [program.by_name[operand.node] for operand in consumer.operands]
-    seen = {node.name for node in waiting}
-    while waiting:
-        node = waiting.pop()
+    for node in _before(program, consumer):
         if isinstance(node, ir.Linear) and len(node.input_shape) > 1:
             return "last"
         if isinstance(node, ir.Reshape) and mixes_rows(node):
             layers = _layers_before(program, node)
             if layers and all(isinstance(layer, ir.Linear) for layer in layers):
                 axis = "flat"
-        if isinstance(node, _PASSED):
-            before = [program.by_name[operand.node] for operand in node.operands if operand.node not in seen]
-            seen |= {other.name for other in before}
-            waiting += before
     return axis
 
 
@@ -50,16 +44,17 @@ def mixes_rows(node: ir.Reshape) -> bool:
 
 def _layers_before(program: ir.Program, node: ir.Node) -> list[ir.Node]:
     """Return the layers whose weighted sums reach a node."""
-    waiting, seen, layers = [node], {node.name}, list[ir.Node]()
-    while waiting:
-        for operand in waiting.pop().operands:
-            before = program.by_name[operand.node]
-            if isinstance(before, ir.Linear | ir.Conv):
-                layers.append(before)
-            elif isinstance(before, _PASSED) and before.name not in seen:
-                seen.add(before.name)
-                waiting.append(before)
-    return layers
+    return [before for before in _before(program, node) if isinstance(before, ir.Linear | ir.Conv)]
+
+
+def _before(program: ir.Program, node: ir.Node) -> Iterator[ir.Node]:
+    """Yield the nodes whose values reach a node, through pools, scales, delays and reshapes."""
+
+    def sources(name: str) -> list[str]:
+        before = program.by_name[name]
+        return [operand.node for operand in before.operands] if isinstance(before, _PASSED) else []
+
+    return map(program.by_name.__getitem__, reachable((operand.node for operand in node.operands), sources))
 
 
 def rows_first(values: NDArray[Any], axis: RowAxis, shape: Shape) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.program import Delay, Node, Operand
 from stl_deploy.passes.base import Nodes, Pass, rewrite
 
@@ -34,16 +35,7 @@ def _materialise(nodes: Nodes) -> Nodes:
 
 def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:
     """Return whether ``end`` depends on ``start`` (or equals it)."""
-    waiting, seen = [end], {end}
-    while waiting:
-        name = waiting.pop()
-        if name == start:
-            return True
-        for source in nodes[name].operands:
-            if source.node not in seen:
-                seen.add(source.node)
-                waiting.append(source.node)
-    return False
+    return start in reachable([end], lambda name: (source.node for source in nodes[name].operands))
 
 
 PASS = Pass("materialise_delays", rewrite(_materialise), "bits")

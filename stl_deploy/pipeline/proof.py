@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy._util.tables import html_table
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
@@ -356,15 +357,13 @@ def _by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
 
 def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
     """Return a layer's input when every spiking layer before it spikes as ``given``."""
-    needed: dict[str, Node] = {}
-    waiting = [source.node for source in layer.operands]
-    while waiting:
-        name = waiting.pop()
-        if name in needed:
-            continue
+
+    def cut(name: str) -> Node:
         node = program.by_name[name]
-        needed[name] = Input(name=name, shape=node.shape, operands=()) if name in given else node
-        waiting += [source.node for source in needed[name].operands]
+        return Input(name=name, shape=node.shape, operands=()) if name in given else node
+
+    starts = (source.node for source in layer.operands)
+    needed = {n: cut(n) for n in reachable(starts, lambda n: (source.node for source in cut(n).operands))}
     output = Output(name="arriving", shape=layer.shape, operands=layer.operands)
     while output.name in needed:
         output = replace(output, name=output.name + "_")

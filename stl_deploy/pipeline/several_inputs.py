@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stl_deploy._util.arrays import as_array, require_held_by_float32
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Program, Reshape, Shape
 from stl_deploy.graph.segments import ordered
@@ -290,11 +291,6 @@ def _resolved(operand: Operand, stands_for: Mapping[str, Operand]) -> Operand:
 
 def _needed(nodes: dict[str, Node]) -> dict[str, Node]:
     """Return the inputs and the nodes that an output depends on."""
-    waiting = [name for name, node in nodes.items() if type(node).__name__ == "Output"]
-    needed = set(waiting)
-    while waiting:
-        for operand in nodes[waiting.pop()].operands:
-            if operand.node not in needed:
-                needed.add(operand.node)
-                waiting.append(operand.node)
+    outputs = (name for name, node in nodes.items() if type(node).__name__ == "Output")
+    needed = {*reachable(outputs, lambda name: (operand.node for operand in nodes[name].operands))}
     return {name: node for name, node in nodes.items() if name in needed or isinstance(node, Input)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.adaptation import adapting_threshold
@@ -85,12 +86,9 @@ def _thresholds_of(
 
 def _follows(signal: Signal, earlier: Signal) -> bool:
     """Return whether a signal depends on an earlier one by elementwise arithmetic of the same step."""
-    seen, waiting = {signal}, [signal]
-    while waiting:
-        for ref in waiting.pop().reads():
-            if ref.signal is earlier and not ref.lag:
-                return True
-            if not ref.lag and ref.signal not in seen and is_elementwise(ref.signal):
-                seen.add(ref.signal)
-                waiting.append(ref.signal)
-    return False
+
+    def before(later: Signal) -> list[Signal]:
+        goes_on = later is signal or is_elementwise(later)
+        return [ref.signal for ref in later.reads() if not ref.lag] if goes_on else []
+
+    return any(found is earlier for found in reachable(before(signal), before))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.tracing.evaluation import Unknown
@@ -130,14 +131,8 @@ def signals_of(population: Population) -> set[Signal]:
     """Return the signals between the currents and the neuron's potential and spikes."""
     stop = {ref.signal for ref in (*population.currents, *population.silent)}
     threshold = population.core.threshold
-    waiting = [population.state, *([] if threshold is None else [threshold.signal])]
-    seen = set(waiting)
-    while waiting:
-        for ref in waiting.pop().reads():
-            if ref.signal not in seen and ref.signal not in stop:
-                seen.add(ref.signal)
-                waiting.append(ref.signal)
-    return seen
+    ends = [population.state, *([] if threshold is None else [threshold.signal])]
+    return {*reachable(ends, lambda signal: (ref.signal for ref in signal.reads() if ref.signal not in stop))}
 
 
 def _drawn(population: Population) -> dict[Signal, list[Tensor]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.layout import BATCH, shape_of
@@ -77,14 +78,14 @@ def _is_unknown(signal: Signal) -> bool:
 
 def _layers(last: Signal) -> set[Signal]:
     """Return a layer and those before it, in the same step; none without a layer."""
-    layers: set[Signal] = set()
-    waiting = [last]
-    while waiting:
-        signal = waiting.pop()
-        if not signal.node.pointwise and _is_unknown(signal):
-            layers.add(signal)
-            waiting += [ref.signal for ref in signal.reads() if not ref.lag]
-    return layers
+
+    def is_layer(signal: Signal) -> bool:
+        return not signal.node.pointwise and _is_unknown(signal)
+
+    def before(signal: Signal) -> list[Signal]:
+        return [ref.signal for ref in signal.reads() if not ref.lag] if is_layer(signal) else []
+
+    return {signal for signal in reachable([last], before) if is_layer(signal)}
 
 
 def _run(signals: list[Signal], known: Mapping[Signal, Tensor]) -> dict[Signal, Tensor]:

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.program import Floats, Gather, Input, Node, Operand, Scale, Shape
 from stl_deploy.graph.segments import ordered
 
@@ -65,10 +66,5 @@ class ProgramBuilder:
 
     def needed_for(self, name: str) -> tuple[Node, ...]:
         """Return the nodes that one depends on, and inputs, each after its sources of the same step."""
-        needed, waiting = {name}, [name]
-        while waiting:
-            for source in self.nodes[waiting.pop()].operands:
-                if source.node not in needed:
-                    needed.add(source.node)
-                    waiting.append(source.node)
+        needed = {*reachable([name], lambda key: (source.node for source in self.nodes[key].operands))}
         return ordered({key: node for key, node in self.nodes.items() if key in needed or isinstance(node, Input)})
