@@ -501,7 +501,7 @@ def test_unseen_input_has_other_extremes_and_values(axis: int, x: Callable[[], T
 
 
 @pytest.mark.parametrize("product", [lambda x: x * 100_000_000, lambda x: x * x])
-def test_products_of_integers_that_may_wrap_around_are_said(product: Callable[[Tensor], Tensor]) -> None:
+def test_products_of_integers_that_may_wrap_around_give_a_warning(product: Callable[[Tensor], Tensor]) -> None:
     model = Net(before=lambda x: product(x.int()).float() / 100_000_000)
     with (
         pytest.warns(UserWarning, match="makes its input int32"),
@@ -510,6 +510,6 @@ def test_products_of_integers_that_may_wrap_around_are_said(product: Callable[[T
         stl.capture(model, ones_and_zeros())
 
 
-def test_products_of_spikes_with_integers_have_no_warning_of_products() -> None:
+def test_products_of_spikes_as_integers_give_none() -> None:
     model = Net(spikes=lambda s: (s.int() * s.int()).float())
     assert stl.capture(model, ones_and_zeros()).proof  # warnings are errors here
