@@ -84,11 +84,15 @@ class Verilog(IntegerProgram):
 
 
 def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
-    """Return what integers hold and the engine does not."""
+    """Return refusals of nodes that integers hold and the engine does not."""
     engine = "the engine"
-    several, adapting = one_spike_only(program, engine), fixed_thresholds_only(program, engine)
-    several += zero_starts_only(program, engine)
-    return [*several, *adapting, *first_rows_only(program, engine), *too_late(program)]
+    return [
+        *one_spike_only(program, engine),
+        *zero_starts_only(program, engine),
+        *fixed_thresholds_only(program, engine),
+        *first_rows_only(program, engine),
+        *too_late(program),
+    ]
 
 
 class VerilogFormat(Format):
