@@ -86,7 +86,7 @@ def _refusal(signal: Signal, why: str) -> CaptureError:
 
 
 def _may_leave_range(signal: Signal) -> bool:
-    """Return whether a product of wide integers has a factor that may be other than 0 and 1, so that nothing bounds it."""
+    """Return whether a product of integers has a factor that may be other than 0 and 1: nothing bounds it."""
     return signal.node.dtype in _WIDE and not all(is_zero_or_one(read.signal) for read in signal.reads())
 
 
