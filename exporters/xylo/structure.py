@@ -183,6 +183,13 @@ class _Reader:
                 "every population leads to the output alone; Xylo's outputs read hidden neurons, not the input",
                 "end the network in a layer of its own behind a hidden one",
             )
+        elif not self._output_names:
+            yield _refusal(
+                self.program.outputs[0],
+                "no-output-neurons",
+                "no population leads to it; Xylo's outputs are what its output neurons give",
+                "end the network in a layer of neurons behind a hidden one",
+            )
         for node in self.program.of(Delay):
             if np.ptp(node.steps):
                 yield _refusal(

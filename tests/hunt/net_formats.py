@@ -1,4 +1,4 @@
-"""Networks and their input: NIR, ONNX, netx, C folders, npz, weights of a user's own module."""
+"""Networks and their input: NIR, Programs, ONNX, netx, C folders, npz, weights of a user's own module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.hunt.damage import damage_bytes
+from stl_deploy.graph.program import Program
+from tests.hunt.damage import damage_bytes, damage_json
 from tests.hunt.mutant import Format, npy
 from tests.hunt.structures import damage_onnx, damage_tensors, damage_zip, member
 
@@ -44,6 +45,55 @@ def _try_nir(path: Path) -> str:
     if sum(np.prod(node.shape) for node in program.nodes) < 2**20:
         run(program, {node.name: np.ones((2, 1, *node.shape), np.float32) for node in program.inputs})
     return "read"
+
+
+@cache
+def _programs() -> list[bytes]:
+    """Networks of every kind of node, drawn; always the same ones."""
+    from hypothesis import HealthCheck, given, settings
+
+    from stl_deploy.exporters.program.file import write_program
+    from tests.strategies import programs
+
+    found: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.program"
+
+        @settings(max_examples=60, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+        @given(program=programs(more="all"))
+        def draw(program: Program) -> None:
+            write_program(program, path)
+            found.append(path.read_bytes())
+
+        draw()
+    return found
+
+
+def _try_program(path: Path) -> str:
+    """What can be read runs, and each target takes it or refuses it."""
+    import stl_deploy as stl
+    from stl_deploy.exporters.program.file import read_program
+    from stl_deploy.graph.run import run
+
+    program = read_program(path)
+    run(program, {node.name: np.ones((2, 1, *node.shape), np.float32) for node in program.inputs})
+    network = stl.read(path)
+    for target in ("nir", "onnx", "netx", "c", "verilog", "xylo", "speck"):
+        network.check(target)
+    return "read"
+
+
+def _damage_header(content: bytes, rng: np.random.Generator) -> bytes:
+    """Change the JSON of a Program file, whose arrays stay."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    text = np.lib.format.read_array(io.BytesIO(members["program.npy"])).tobytes()
+    members["program.npy"] = npy(np.frombuffer(damage_json(text, rng), np.uint8))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(member(name), data)
+    return stream.getvalue()
 
 
 @cache
@@ -224,6 +274,7 @@ def _external(content: bytes, rng: np.random.Generator) -> bytes:
 
 FORMATS: Mapping[str, Format] = {
     "nir": Format(".nir", golden_nir, _try_nir, hdf5=True),
+    "program": Format(".program", _programs, _try_program, (_damage_header, damage_zip, damage_bytes)),
     "net": Format(".net", _net, _try_net, hdf5=True),
     "onnx": Format(".onnx", _onnx, _try_onnx, (damage_onnx, damage_bytes)),
     "onnx_external": Format(".onnx", lambda: [_beside()["mutant.onnx"]], _try_beside, (_external, damage_onnx)),

@@ -125,6 +125,17 @@ def test_what_a_neuron_may_be(name: str, fields: dict[str, Any], expected: str |
     assert found == ([] if expected is None else [expected])
 
 
+def test_an_output_that_no_population_reaches_is_refused() -> None:
+    whole = chain((4, 5, 2), recurrent=False)
+    (output,) = whole.outputs
+    past = linear("past", np.ones((2, 4)), (Operand(whole.inputs[0].name),))
+    nodes = [node for node in whole.nodes if node is not output]
+    program = Program(
+        (*nodes, past, Output(name="output", shape=(2,), operands=(Operand("past"),))), whole.dt, whole.metadata
+    )
+    assert "no-output-neurons" in slugs(program)
+
+
 def test_ends() -> None:
     alone = chain((4, 3))
     assert [error.slug for error in refusals(alone)] == ["no-hidden-neurons"]
