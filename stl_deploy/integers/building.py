@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from stl_deploy.integers.graph import (
     SumPoolNode,
 )
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
-from stl_deploy.integers.real_population import real_population, row_gain
+from stl_deploy.integers.real_population import RealPopulation, real_population, row_gain
 from stl_deploy.integers.real_weights import (
     late,
     one_scale,
@@ -213,17 +213,22 @@ class LayerwiseQuantiser:
             return [int(np.count_nonzero(run != wanted[:, part])) for run in runs]
 
         layer = paths.leaves[0].node or node
-        hardware = self._hardware
-        best = best_candidate(
-            candidates(real, hardware.thresholds, hardware.weight_top, hardware.accumulator.threshold_top),
-            wanted.shape[1],
-            differing,
-            layer,
-        )
+        best = best_candidate(self._candidates(node, real), wanted.shape[1], differing, layer)
         before, sources = layers(best)
         self._take(*before, population(best, sources))
         self.scales[node.name] = best.scale
         self._fit(node, max(largest(weight) for weight in best.weights), best.neuron)
+
+    def _candidates(self, node: ir.Neuron, real: RealPopulation) -> Iterator[Candidate]:
+        """Yield the layer in integers; refuse a state that starts so high that no weight is left beside it."""
+        hardware, empty = self._hardware, True
+        limits = hardware.thresholds, hardware.weight_top, hardware.accumulator.threshold_top
+        for candidate in candidates(real, *limits):
+            empty = False
+            yield candidate
+        if empty and any(candidates(replace(real, v_start=None, u_start=None), *limits)):
+            reason = "its state starts so far from 0 that every weight rounds to 0 beside it"
+            refuse(node, "v-start", reason, "start nearer to 0, or export to onnx")
 
     def _max_pool(self, node: ir.Neuron) -> None:
         """Add a max pool of spikes: it fires at the first spike in its window."""

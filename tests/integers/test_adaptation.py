@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.run import run
 from stl_deploy.integers.fan_in import fixed_thresholds_only, refusals
@@ -142,6 +142,14 @@ def test_starts_are_scaled_with_weights_and_thresholds() -> None:
     np.testing.assert_allclose(neuron.v_start, [-64, 64] * scale, rtol=0.02)
     np.testing.assert_allclose(adapts.start, [-64, -96] * scale, rtol=0.02)  # type: ignore[union-attr]  # half of -2, -3
     assert not np.array_equal(simulate(model.graph, x).y, run(network("subtract", "adapted"), x).outputs["out"])
+
+
+def test_a_start_beside_which_no_weight_is_left_is_refused() -> None:
+    x = np.random.default_rng(0).integers(0, 4, (STEPS, 50, 3))
+    with pytest.raises(
+        UnsupportedError, match="node 'a': its state starts so far from 0 that every weight rounds to 0"
+    ):
+        quantise(network("value", "baseline", start=1e7), x)
 
 
 def test_a_slow_adaptation_is_refused_by_node_and_within_its_range_otherwise() -> None:
