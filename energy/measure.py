@@ -18,7 +18,6 @@ from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import ChipLine, chip_lines, uncounted
 from stl_deploy.energy.chips.step_times import step_time_notes
 from stl_deploy.energy.context import Context, ContextKeywords
-from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.neuron_ops import layer_ops
 from stl_deploy.energy.counts.record import Counts, neurobench_fields
@@ -44,7 +43,7 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.check import ALL_NODES, require_taken
-from stl_deploy.graph.program import Input, Neuron, Norm, Program, is_spike_max_pool
+from stl_deploy.graph.program import Input, Neuron, Norm, Program, feeders, is_spike_max_pool
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments

@@ -15,11 +15,10 @@ from math import ceil
 import numpy as np
 
 from stl_deploy.energy.chips.model import ChipModel
-from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.placement import Placement
-from stl_deploy.graph.program import Conv, Pool, Program
+from stl_deploy.graph.program import Conv, Pool, Program, feeders
 
 _SYNC = {1: "step_sync_1_tiles", 2: "step_sync_2_tiles", 4: "step_sync_4_tiles", 29: "step_sync_29_tiles"}
 

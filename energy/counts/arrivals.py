@@ -12,28 +12,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.counts.taps import Window, bias_of, windows
-from stl_deploy.graph.program import Concat, Conv, Delay, Gather, Linear, MaxPool, Node, Operand, Pool, Program, Reshape
+from stl_deploy.graph.program import Conv, Delay, Gather, Linear, MaxPool, Node, Operand, Pool, Program, passes_on
 from stl_deploy.graph.run import delayed
 
 Mask = NDArray[np.bool_]
-
-
-def passes_on(node: Node) -> bool:
-    """Return whether the node only moves its inputs in place or time."""
-    return isinstance(node, Reshape | Delay | MaxPool | Gather | Concat)
-
-
-def feeders(program: Program, node: Node) -> set[str]:
-    """Return the nodes whose arrivals make up those at ``node``'s input, looking through `passes_on` nodes."""
-
-    def before(name: str) -> list[str]:
-        made = program.by_name[name]
-        return [source.node for source in made.operands] if passes_on(made) else []
-
-    starts = (source.node for source in node.operands)
-    return {name for name in reachable(starts, before) if not passes_on(program.by_name[name])}
 
 
 def arrivals(node: Node, events: Mask) -> Mask:

@@ -72,27 +72,12 @@ def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArr
     return next((float(x[wrong][0]) for x in arrays if (wrong := where(x)).any()), None)
 
 
-_THROUGH: tuple[type[ir.Node], ...] = (ir.Reshape, ir.Delay, ir.Output, ir.MaxPool, ir.Gather)
-"""Nodes that put out no value but those that they get, or 0."""
-
-
-def origin_of(program: ir.Program, node: ir.Node, through: tuple[type[ir.Node], ...] = _THROUGH) -> ir.Node | None:
-    """Return the node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
-    seen: set[str] = set()
-    while len(node.operands) == 1 and node.name not in seen:
-        seen.add(node.name)
-        node = program.by_name[node.operands[0].node]
-        if not isinstance(node, through):
-            return node
-    return None
-
-
 def op_of(program: ir.Program, node: ir.Node, coding: InputCoding) -> Op:
     """Return AC if every value that can arrive at ``node`` is 0 or 1 by structure and coding, else MAC.
 
     Sums of several sources, pools, analog inputs and neurons that fire several spikes in a step make MACs.
     """
-    source = origin_of(program, node)
+    source = ir.origin_of(program, node)
     if isinstance(source, ir.Neuron):
         return "AC" if source.spiking and not source.multi_spike else "MAC"
     return "AC" if isinstance(source, ir.Input) and coding == "spikes" else "MAC"

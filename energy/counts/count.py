@@ -14,8 +14,8 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, feeders, how_many
-from stl_deploy.energy.counts.coding import Op, op_of, origin_of, product_op
+from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, how_many
+from stl_deploy.energy.counts.coding import Op, op_of, product_op
 from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.samples import MEASURES, Samples
 from stl_deploy.energy.counts.taps import (
@@ -35,7 +35,7 @@ from stl_deploy.energy.counts.taps import (
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.kernels import split_operands
-from stl_deploy.graph.program import InputCoding, is_binary
+from stl_deploy.graph.program import InputCoding, feeders, is_binary, origin_of
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""

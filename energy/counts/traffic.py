@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.energy.counts.arrivals import Mask
-from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Ints, windows
 from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of, tiles
 from stl_deploy.graph.placement import PlacedCore, Placement
-from stl_deploy.graph.program import Conv, Linear, Pool, Program
+from stl_deploy.graph.program import Conv, Linear, Pool, Program, origin_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import Dataflow
@@ -20,7 +19,7 @@ from stl_deploy.energy.prices.comparison import Comparison, exactly
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import PriceList, middle
-from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
+from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape, origin_of
 
 
 def first_layer(program: Program, counts: Counts) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ from math import ceil, log2, prod
 import numpy as np
 
 from stl_deploy._util.remembered import remembered
-from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Weighted, bias_of, fan_out_nonzero, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, feeders, is_spike_max_pool
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from stl_deploy.energy.ann_twin import AnnTwin
-from stl_deploy.energy.counts.arrivals import feeders
-from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
@@ -24,7 +22,7 @@ from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
 from stl_deploy.errors import ConfigError
-from stl_deploy.graph.program import Delay, Input, Neuron, Output, Pool, Program, Reshape
+from stl_deploy.graph.program import Delay, Input, Neuron, Output, Pool, Program, Reshape, feeders, origin_of
 
 DEFAULT_PRICE = QUOTED_PRICE
 

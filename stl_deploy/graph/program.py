@@ -390,13 +390,44 @@ def is_spike_max_pool(program: Program, node: Node) -> bool:
     return is_binary(program, pool.operands[0].node)
 
 
+_THROUGH: tuple[type[Node], ...] = (Reshape, Delay, Output, MaxPool, Gather)
+"""Nodes that put out no value but those that they get, or 0."""
+
+
 def is_binary(program: Program, name: str) -> bool:
     """Return whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
 
     def before(at: str) -> list[str]:
         node = program.by_name[at]
-        passes_on = isinstance(node, Reshape | Delay | Output | MaxPool | Gather) and len(node.operands) == 1
-        return [source.node for source in node.operands] if passes_on or isinstance(node, Concat) else []
+        moves = isinstance(node, Concat) or (isinstance(node, _THROUGH) and len(node.operands) == 1)
+        return [source.node for source in node.operands] if moves else []
 
     ends = (program.by_name[at] for at in reachable([name], before) if not before(at))
     return all(isinstance(node, Neuron) and node.spiking and not node.multi_spike for node in ends)
+
+
+def passes_on(node: Node) -> bool:
+    """Return whether the node only moves its inputs in place or time."""
+    return isinstance(node, Reshape | Delay | MaxPool | Gather | Concat)
+
+
+def feeders(program: Program, node: Node) -> set[str]:
+    """Return the nodes whose outputs make up ``node``'s input, looking through `passes_on` nodes."""
+
+    def before(name: str) -> list[str]:
+        made = program.by_name[name]
+        return [source.node for source in made.operands] if passes_on(made) else []
+
+    starts = (source.node for source in node.operands)
+    return {name for name in reachable(starts, before) if not passes_on(program.by_name[name])}
+
+
+def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = _THROUGH) -> Node | None:
+    """Return the node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
+    seen: set[str] = set()
+    while len(node.operands) == 1 and node.name not in seen:
+        seen.add(node.name)
+        node = program.by_name[node.operands[0].node]
+        if not isinstance(node, through):
+            return node
+    return None
