@@ -1,4 +1,4 @@
-"""A Program as a torch module, as a backend: what trains further, beside what is deployed."""
+"""Run a Program as the torch module that trains it further (`ProgramModule`): the backend torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Torch:
     """A Runner (`stl_deploy.exporters.targets.Runner`) of one input and one output, on the CPU."""
 
     name = "torch"
-    description = "the network as a torch module, as it trains further"
+    description = "the network as a torch module, the one that trains further"
     label = "measured"
     agrees_with = "reference"
     takes = ALL_NODES
@@ -26,8 +26,8 @@ class Torch:
         assert isinstance(network, Program)  # it reads no artifacts
         if len(network.inputs) != 1 or len(network.outputs) != 1:
             raise InputError(
-                f"expected a network of one input and one output; found {len(network.inputs)} and "
-                f"{len(network.outputs)}; backends reference and onnx run those"
+                f"backend torch: expected a network of one input and one output; found {len(network.inputs)} and "
+                f"{len(network.outputs)}; use backend reference or onnx"
             )
         from stl_deploy.nn.program_module import ProgramModule  # listing backends needs no torch
 
