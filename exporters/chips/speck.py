@@ -73,8 +73,10 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
             "adapting-threshold", node.name, "its threshold adapts; Speck's are fixed", "use a fixed threshold"
         )
     if any(start is not None and start.any() for start in (node.v_start, node.i_start)):
-        yield _error("v-start", node.name, "its state does not start at 0; Speck's does", "start at 0")
-    at_once = ("value", "subtract", "subtract_delayed")  # without a leak, the last two are one
+        yield _error(
+            "v-start", node.name, "its state does not start at 0; Speck's does", "train neurons that start at 0"
+        )
+    at_once = ("value", "subtract", "subtract_delayed")  # the last two are equal without a leak
     if node.reset not in at_once or (node.v_reset is not None and node.v_reset.any()):
         yield _error(
             "reset", node.name, "Speck resets to 0 or by subtraction, at once", "train with one of these resets"

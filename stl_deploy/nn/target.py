@@ -17,7 +17,7 @@ class Torch:
     """A Runner (`stl_deploy.exporters.targets.Runner`) of one input and one output, on the CPU."""
 
     name = "torch"
-    description = "the network as a torch module, the one that trains further"
+    description = "the network as the torch module that trains further"
     label = "measured"
     agrees_with = "reference"
     takes = ALL_NODES

@@ -73,7 +73,7 @@ def test_it_simulates_and_evaluates_beside_the_others() -> None:
 
 def test_what_it_does_not_run_is_refused(tmp_path: Path) -> None:
     x = np.ones((2, 1, 2), np.float32)
-    with pytest.raises(InputError, match="backend torch: expected .* found 1 and 2; use backend reference or onnx"):
+    with pytest.raises(InputError, match=r"backend torch: expected .* found 1 and 2; use backend reference or onnx"):
         network(outputs=2).simulate(x, backend="torch")
     net = network()
     net.export(tmp_path / "net.onnx", x=x)

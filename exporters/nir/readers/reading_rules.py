@@ -83,7 +83,13 @@ class Reader(ABC):
         if node.threshold is None:
             refuse(node, "no-such-layer", self, "is given spiking neurons only", "end with spikes")
         if node.adaptation is not None:
-            refuse(node, "adapting-threshold", self, "reads fixed thresholds", "use one, or export to onnx or c")
+            refuse(
+                node,
+                "adapting-threshold",
+                self,
+                "reads fixed thresholds",
+                "train with fixed thresholds, or export to onnx or c",
+            )
         if node.i_start is not None:
             refuse(node, "start", self, "starts currents at 0", "train with currents that start at 0")
         self._require_reset(node)
