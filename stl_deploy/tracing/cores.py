@@ -91,4 +91,4 @@ def _follows(signal: Signal, earlier: Signal) -> bool:
         goes_on = later is signal or is_elementwise(later)
         return [ref.signal for ref in later.reads() if not ref.lag] if goes_on else []
 
-    return any(found is earlier for found in reachable(before(signal), before))
+    return any(reached is earlier for reached in reachable(before(signal), before))
