@@ -199,6 +199,13 @@ def _check(node: ir.Node, known: dict[str, Value]) -> None:
     if isinstance(node, ir.Delay) and (most := int(node.steps.max())) > MOST_DELAY:
         reason = f"it delays by {most:,} steps; integers hold at most {MOST_DELAY:,}"
         refuse(node, "long-delay", reason, "shorten the delay")
+    for unit in (known[source.node] for source in node.operands):
+        if isinstance(node, ir.MaxPool) and isinstance(unit, float) and unit < 0:
+            reason = f"it reads values times {unit:g}, and the largest of these is the least in integers"
+            refuse(node, "max-pool-sign", reason, "use a scale above 0 before it, or export to onnx")
+        if isinstance(node, ir.Output) and isinstance(unit, float) and unit <= 0:
+            reason = f"it puts out values times {unit:g}, and integers are scaled by numbers above 0 there"
+            refuse(node, "output-sign", reason, "scale the output afterwards, or export to onnx")
     if isinstance(node, ir.Neuron):
         _check_potentials(node, known)
         for error in _neuron_refusals(node):

@@ -50,7 +50,10 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     def difference(given: Values) -> Tensor:
         return _value(sides[0], given) - _value(sides[1], given)
 
-    constant = above((0.0, 0.0))
+    try:
+        constant = above((0.0, 0.0))
+    except Unknown:  # a current is compared, too
+        return None
     slopes = above((1.0, 0.0)) - constant, above((0.0, 1.0)) - constant
     if any(not _close(above(p), constant + slopes[0] * p[0] + slopes[1] * p[1]) for p in _PROBES):
         return None

@@ -175,3 +175,52 @@ def test_the_verb_names_the_file_to_write(tmp_path: Path) -> None:
     assert not (tmp_path / "net.nir").exists()
     capture_file(*arguments, tmp_path / "net.program", time="step")
     assert any(stl.read(tmp_path / "net.program").program.of(MaxPool))
+
+
+class Scaled(nn.Module):
+    """Spikes times a number, then a max pool, a layer and neurons unless ``ends``."""
+
+    def __init__(self, scale: float, pools: bool = True, ends: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.last = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 2)
+        self.scale, self.pools, self.ends = scale, pools, ends
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last, out = Leaky(threshold=0.2), Leaky(threshold=0.1), []
+        for step in x:
+            spikes = self.scale * first(self.first(step))
+            pooled = nn.functional.max_pool2d(spikes, 2) if self.pools else spikes
+            out.append(pooled if self.ends else last(self.last(pooled)))
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("model", "slug", "sentence"),
+    [
+        (Scaled(-0.5), "max-pool-sign", r"node 'pool1': it reads values times -0.5, and the largest of these is"),
+        (Scaled(-0.5, pools=False, ends=True), "output-sign", r"node 'output': it puts out values times -0.5, and"),
+    ],
+)
+def test_spikes_times_a_number_below_0_are_not_pooled_or_put_out_by_integers(
+    model: Scaled, slug: str, sentence: str, tmp_path: Path
+) -> None:
+    x = (torch.rand(6, 3, 1, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.4).float()
+    net = stl.capture(model, x)
+    assert slug in [finding.slug for finding in net.check("c").findings]
+    with pytest.raises(UnsupportedError, match=sentence):
+        net.export(tmp_path / "c", to="c")
+    assert not (tmp_path / "c").exists()
+    net.export(tmp_path / "net.onnx")
+
+
+def test_spikes_times_a_number_below_0_reach_weights_in_integers(tmp_path: Path) -> None:
+    x = (torch.rand(6, 3, 1, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.4).float()
+    net = stl.capture(Scaled(-0.5, pools=False), x)
+    net.check("c").raise_if_unsupported()
+    assert 0.02 < np.mean(net.simulate(x).spikes["lif2"]) < 0.98
+    if find_compiler() is not None:
+        runs = net.export(tmp_path / "c", to="c")["verified"]["runs"]
+        differing = {run["against"]: run["differing"] / run["compared"] for run in runs}
+        assert differing["loihi"] == 0
+        assert differing["reference"] < 0.05

@@ -235,6 +235,44 @@ def test_a_layer_with_a_bias_behind_a_delay_gives_its_bias_from_the_first_step_o
     require_same(Other(forward), x_of(6, 4, 6), x_of(9, 2, 6, seed=2))
 
 
+def test_a_mean_over_steps_behind_a_loop_that_reads_the_step_before() -> None:
+    """In a run of one step the output is made of constants, of one sample."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        v = u = torch.zeros(x.shape[1], 8)
+        before, found = torch.zeros(x.shape[1], 8), []
+        for step in x:
+            u = 0.5 * u + net.again(before)
+            found.append((u > 0.3).float())
+            u = u - 0.3 * found[-1]
+            v = 0.5 * v + net.enter(step)
+            before = (v > 0.3).float()
+            v = v - 0.3 * before
+        return torch.stack(found).mean(0)
+
+    torch.manual_seed(0)
+    model = Other(forward)
+    model.again = nn.Linear(8, 8, bias=False)
+    net = stl.capture(model, x_of(6, 4, 6))
+    for unseen in (x_of(1, 4, 6), x_of(9, 2, 6, seed=2)):
+        np.testing.assert_allclose(net.simulate(unseen.numpy()).readout, model(unseen).detach(), atol=1e-6)
+
+
+def test_two_states_and_a_current_are_compared_with_a_threshold() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        v = u = torch.zeros(x.shape[1], 8)
+        found = []
+        for step in x:
+            v, u = 0.5 * v + net.enter(step), 0.9 * u + net.slow(step)
+            found.append((v - u + net.fast(step) > 0.3).float())
+        return net.leave(torch.stack(found))
+
+    torch.manual_seed(0)
+    model = Other(forward)
+    model.slow, model.fast = nn.Linear(6, 8), nn.Linear(6, 8)
+    require_same(model, x_of(6, 4, 6), x_of(9, 2, 6, seed=2))
+
+
 def test_a_convolution_and_a_norm_behind_a_delay() -> None:
     class Images(nn.Module):
         def __init__(self) -> None:
