@@ -28,11 +28,12 @@ Case = tuple[IntegerGraph, Any]
 class Grower:
     """Adds node after node, each reading what is there.
 
-    several: populations fire several spikes a step. adapts: their thresholds adapt.
+    several: populations fire several spikes a step. adapts: their thresholds adapt. starts: states may start at other
+    values than 0.
     """
 
-    def __init__(self, seed: int, *, several: bool = False, adapts: bool = False) -> None:
-        self.several, self.adapts = several, adapts
+    def __init__(self, seed: int, *, several: bool = False, adapts: bool = False, starts: bool = True) -> None:
+        self.several, self.adapts, self._may_start = several, adapts, starts
         self.rng = np.random.default_rng(seed)
         self.maxima = np.random.default_rng((seed, 1))
         self.starts = np.random.default_rng((seed, 2))
@@ -249,7 +250,7 @@ class Grower:
 
     def start(self, shape: Any) -> Any:
         """Values of a state before the first step, in 64ths; often None."""
-        if self.starts.random() < 0.6:
+        if not self._may_start or self.starts.random() < 0.6:
             return None
         sizes = ((), shape)[int(self.starts.integers(2))]
         top = (40, 4000, 30_000)[int(self.starts.integers(3))]
