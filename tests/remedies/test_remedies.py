@@ -22,7 +22,7 @@ REMEDIES = (*NETWORKS, *RUNS, *TOOLS)
 ROOT = Path(stl_deploy.__file__).parents[1]
 HELPERS = {"option", "named", "verb", "remedy", "energy_again"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|'stl-deploy [a-z]")
-TOOLS = ("exporters/lava/environment.py", "exporters/verilog/s", "exporters/c/program.py", "report/page/svg.py")
+OF_TOOLS = ("exporters/lava/environment.py", "exporters/verilog/s", "exporters/c/program.py", "report/page/svg.py")
 """Modules whose options are those of compilers, of pip and of simulators, and a colour's name."""
 NEXT = ("verbs/quantising.py", "runs/train.py", "report/text/", "verbs/joining.py", "verbs/listings.py")
 """Modules that tell the command line's user what may come next; Python's console is quiet."""
@@ -123,7 +123,7 @@ def test_no_sentence_names_an_option_by_itself() -> None:
     """Options and commands come from the helpers, which know the reader's interface."""
     wrong = []
     for module, tree in _modules().items():
-        if module.startswith((*TOOLS, *NEXT, "config/options.py", "_util/remedies.py")):
+        if module.startswith((*OF_TOOLS, *NEXT, "config/options.py", "_util/remedies.py")):
             continue
         own: set[int] = set()
         for node in ast.walk(tree):
