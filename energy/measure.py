@@ -408,10 +408,9 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
         )
-    if names := uncounted(program):
+    if reason := uncounted(program, counts):
         lines.append(
-            "No microcontroller is priced without a step time: instructions of the C target were counted for neurons "
-            f"that have no synaptic current and fire once a step, unlike {', '.join(names)}."
+            f"No microcontroller is priced without a step time: instructions of the C target were counted for {reason}."
         )
     if counts.maxima:
         lines.append(

@@ -134,6 +134,7 @@ def test_a_step_time_is_of_the_chip_that_it_names() -> None:
     assert not any("as given" in text for text in predicted.assumptions)
 
 
+@pytest.mark.usefixtures("any_size")
 def test_no_microcontroller_steps_faster_than_its_clock_allows() -> None:
     least = line("stm32l4r5").latency[0] / X.shape[0]  # type: ignore[index]
     with pytest.raises(InputError, match=r"step time of stm32l4r5: expected at least .* at 120 MHz; found"):
@@ -142,6 +143,7 @@ def test_no_microcontroller_steps_faster_than_its_clock_allows() -> None:
     assert line("stm32l4r5", step=1.1 * least).evidence == "unverified"  # power of other runs, a time nobody checked
 
 
+@pytest.mark.usefixtures("any_size")
 def test_power_and_events_say_each_how_they_are_known() -> None:
     known = {c.chip: (c.evidence, c.events_evidence) for c in measure_energy(two_layers(), X).chips}
     assert known["loihi1"] == ("measured", ("simulated", "calibrated"))
@@ -155,6 +157,7 @@ def test_what_is_not_published_is_null_and_not_0() -> None:
     assert data["total_J"] == data["events_J"]
 
 
+@pytest.mark.usefixtures("any_size")
 def test_a_microcontroller_pays_for_the_instructions_of_each_synop_and_update() -> None:
     device = next(d for d in devices() if d.name.startswith("STM32L4R5"))
     found, core = line(device.key), core_of(device)

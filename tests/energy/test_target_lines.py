@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Adaptation, Program
 from stl_deploy.pipeline.energy import checked, energy
 from stl_deploy.verbs.listings import prices
-from tests.energy.nets import lif, linear, start
+from tests.energy.nets import f32, lif, linear, start
 from tests.energy.nets import program as spiking
 from tests.exporters.xylo.nets import chain, counts
 
@@ -42,6 +46,35 @@ def test_microcontrollers_are_priced_by_instructions_that_were_counted() -> None
     )
     (line,) = [line for line in measure_energy(program, x, step_time={"stm32l4r5": 1e-3}).chips if "stm32" in line.chip]
     assert line.latency == pytest.approx((20e-3, 20e-3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"adaptation": Adaptation(decay=f32(0.9), jump=f32(0.1))},
+            "adapting threshold or late reset that fire at most once a step, unlike lif[.]$",
+        ),
+        ({"reset": "subtract_delayed"}, "late reset that fire at most once a step, unlike lif[.]$"),
+        ({"reset": "value_delayed", "v_reset": f32(0)}, "late reset that fire at most once a step, unlike lif[.]$"),
+        ({}, ""),
+    ],
+)
+def test_only_neurons_whose_instructions_were_counted_have_a_line(changes: dict[str, Any], reason: str) -> None:
+    """Measured in QEMU: 24,000 instructions were predicted for a network of adapting neurons that took 90,000."""
+    net = spiking(start((4000,)), replace(lif("lif", "in", (4000,), 1), **changes))
+    report = measure_energy(net, np.ones((2, 1, 4000), np.float32))
+    notes = [note for note in report.assumptions if note.startswith("No microcontroller is priced")]
+    assert bool(notes) == bool(reason)
+    assert all(re.search(reason, note) for note in notes)
+    assert len([line for line in report.chips if line.chip.startswith("stm32")]) == (0 if reason else 4)
+
+
+def test_networks_smaller_than_those_counted_need_a_step_time() -> None:
+    net, x = small(np.random.default_rng(0), 24, 10), np.ones((6, 4, 8), np.float32)
+    report = measure_energy(net, x)
+    assert not [line.chip for line in report.chips if line.chip.startswith("stm32")]
+    assert any("at least 3,940 neuron updates a step; this one has 34" in note for note in report.assumptions)
 
 
 def small(rng: np.random.Generator, hidden: int, outputs: int) -> Program:
@@ -90,6 +123,7 @@ def test_what_up5k_surely_cannot_hold_is_said_at_once(outputs: int, inputs: int,
     assert reason in checked(net, np.ones((1, 1, inputs), np.float32)).refused["up5k"]
 
 
+@pytest.mark.usefixtures("any_size")
 def test_prices_list_the_power_of_every_line_with_its_source() -> None:
     """Power times time is the line's energy without events; of UP5K all of it."""
     powers = {row["name"]: row for row in prices() if row["scope"] == "power"}

@@ -153,6 +153,7 @@ def _place(data: dict[str, object]) -> dict[str, object]:
     return {key: cell[key] for key in ("dataflow", "sums", "prices")}
 
 
+@pytest.mark.usefixtures("any_size")
 def test_the_same_microcontroller_is_told_for_both_sides() -> None:
     """The strongest comparison, SNN and ANN on one board, was never made."""
     chips = {c["chip"]: c for c in measure_energy(two_layers(), X).as_dict()["chips"]}
