@@ -212,8 +212,9 @@ Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
 _OURS = ("nir", "program", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
+"""Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when needed."""
 _ELSEWHERE = ("nn",)
-"""Folders beside this file, and of the package; the ``TARGETS`` of each one's ``target`` are loaded when needed."""
+"""Folders of the package, loaded as a plugin is: by name, since no exporter imports torch modules."""
 
 
 class Registry:
