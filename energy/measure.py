@@ -15,7 +15,7 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
-from stl_deploy.energy.chips.lines import ChipLine, chip_lines, uncounted
+from stl_deploy.energy.chips.lines import NO_BOARD, ChipLine, chip_lines, uncounted
 from stl_deploy.energy.chips.step_times import step_time_notes
 from stl_deploy.energy.context import Context, ContextKeywords
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
@@ -409,9 +409,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
         )
     if reason := uncounted(program, counts):
-        lines.append(
-            f"No microcontroller is priced without a step time: instructions of the C target were counted for {reason}."
-        )
+        lines.append(f"{NO_BOARD}: instructions of the C target were counted for {reason}.")
     if counts.maxima:
         lines.append(
             f"Max pools of currents ({', '.join(counts.maxima)}) compare all values of their windows in each step, in "

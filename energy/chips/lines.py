@@ -25,6 +25,7 @@ from stl_deploy.graph.program import Neuron, Program
 
 PREDICTED = "predicted: neurocores only, input and output excluded"
 GIVEN = "given"
+NO_BOARD = "No microcontroller is priced without a step time"
 FEWEST_UPDATES = 3940
 """Neuron updates a step of the smallest networks whose instructions in C were counted (chips/c_code.toml)."""
 

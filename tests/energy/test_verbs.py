@@ -11,16 +11,20 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy.cli.main import main as command_line
+from stl_deploy.energy.measure import measure_energy
+from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron
-from stl_deploy.report.text.energy import summary
+from stl_deploy.report.text.energy import show, summary
 from stl_deploy.verbs.energy_of import energy
 from tests.conformance.golden import GOLDEN
 from tests.energy.brute import Walk
+from tests.energy.nets import f32, lif, linear, program, start
 from tests.energy.test_report import Page
 
 
@@ -89,6 +93,20 @@ def test_a_page_that_fails_leaves_no_other_file(
     assert main(["energy", *[net] * networks, "-i", x, "-o", str(tmp_path / "out")]) == 2
     assert "no page today" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_table_says_which_lines_are_of_chips_that_cannot_hold_the_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    x, say = f32(np.ones((2, 1, 1))), Console()
+    net = program(start((1,)), linear("fc", "in", f32([[1]])), lif("n", "fc", (1,)))
+    refused = OnChip("Loihi 1", reason="'n' has a soft reset")
+    for chip, mark in ((refused, "; not placed"), (OnChip(), "")):
+        show(measure_energy(net, x, chip=chip), say)
+        rows = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("Loihi 1 ", "Loihi 2, "))]
+        assert [row.rstrip().endswith(f"predicted: neurocores only{mark}") for row in rows] == [True, True]
+    show(measure_energy(net, x), say)
+    assert "No microcontroller is priced without a step time: " in capsys.readouterr().err
 
 
 def test_the_sources_of_chip_lines_are_printed_and_on_the_page(

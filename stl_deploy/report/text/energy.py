@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
+from stl_deploy.energy.chips.lines import NO_BOARD, PREDICTED, ChipLine
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
 from stl_deploy.energy.models.wording import number
@@ -42,7 +43,8 @@ def show(report: EnergyReport, say: Console) -> None:
     for chip in report.chips:
         say.details.say(f"{chip.title}: {chip.source}")
     sources = () if say.verbose or not report.chips else ("Sources of the chips' energy: -v, or --json.",)
-    for line in (*sources, *report.checked.notes, *summary(report)):
+    boards = (note for note in report.assumptions if note.startswith(NO_BOARD))
+    for line in (*sources, *report.checked.notes, *boards, *summary(report)):
         say.say(line)
     if report.one_sided:
         say.warn(report.one_sided)
@@ -58,10 +60,17 @@ def _chips(report: EnergyReport) -> list[list[str]]:
             "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})",
             range_with_unit(line.events, "J"),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
-            "not known" if line.step_source is None else line.step_source.partition(", ")[0],
+            _step(report, line),
         ]
         for line in report.chips
     ]
+
+
+def _step(report: EnergyReport, line: ChipLine) -> str:
+    """Say where a line's time comes from, and that the chip's placement failed."""
+    source = "not known" if line.step_source is None else line.step_source.partition(", ")[0]
+    refused = report.placement["chip"] is not None and report.placement["reason"] is not None
+    return f"{source}; not placed" if refused and line.step_source == PREDICTED else source
 
 
 def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:

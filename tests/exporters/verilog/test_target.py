@@ -382,7 +382,10 @@ def test_make_packs_for_each_board(board: str, device: str, clocks_per_bit: int,
         path = tools / (name if name == "gowin_pack" else f"yowasp-{name}")
         path.write_text(f'#!/bin/sh\necho "$0 $*" >>{tmp_path}/calls\n')
         path.chmod(0o755)
-    call = [str(shutil.which("make")), "bitstream", f"BOARD={board}"]
+    for program in ("sed", "sh"):
+        (tools / program).symlink_to(str(shutil.which(program)))
+    (folder / "snn_defines.vh").write_text(f"// device: {device}\n")  # makes its board the default
+    call = [str(shutil.which("make")), "bitstream"]
     subprocess.run(call, cwd=folder, capture_output=True, check=True, env={"PATH": str(tools)})
     yosys, place, pack = (tmp_path / "calls").read_text().splitlines()
     assert f"{flow.synth} -top snn_serial -json" in yosys
@@ -391,6 +394,21 @@ def test_make_packs_for_each_board(board: str, device: str, clocks_per_bit: int,
     assert set(shared) - {"40", "120", "80"} <= set(place.split())
     assert [path.suffix for path in (folder / "boards").iterdir() if f"boards/{path.name}" in place] != []
     assert all(word in pack.split() for word in flow.pack[1:])
+
+
+def test_a_missing_tool_is_named_before_any_tool_runs(folder: Path, tmp_path: Path) -> None:
+    """Synthesis ran for a minute before make missed nextpnr, without a remedy."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "yosys").write_text(f"#!/bin/sh\necho called >{tmp_path}/calls\n")
+    (tools / "yosys").chmod(0o755)
+    (tools / "sh").symlink_to(str(shutil.which("sh")))
+    call = [str(shutil.which("make")), "bitstream", "BOARD=tang_nano_9k"]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False, env={"PATH": str(tools)})
+    assert done.returncode == 2
+    assert "nextpnr-himbaechel-gowin: expected on the PATH; found no such program" in done.stderr
+    assert "pip install 'stl-deploy[fpga]'" in done.stderr
+    assert not (tmp_path / "calls").exists()
 
 
 def test_a_board_without_pins(folder: Path) -> None:
