@@ -21,6 +21,8 @@ from stl_deploy.graph.run import NetworkInput, Result
 Arrays = Mapping[str, NDArray[Any]]
 Label = Literal["measured", "simulated"]
 """Evidence of a run: it ran here and was read off, or ran on a simulator of hardware."""
+MODEL_NAMES = {"reference": "the graph", "loihi": "the integers"}
+"""The models that runs are compared with, by the name in ``against``, as readers know them."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ class RunParity:
         count = f"{self.differing:,} of {self.compared:,} spikes differ" if self.nodes else "outputs differ"
         if any(node.differing for node in self.states) and not self.differing:
             count = "potentials or currents differ"
-        raise ParityError(f"{self.run}: {count} from {self.against}, first in {self.first}")
+        raise ParityError(
+            f"{self.run}: {count} from {MODEL_NAMES.get(self.against, self.against)}, first in {self.first}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""

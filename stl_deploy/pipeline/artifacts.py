@@ -31,7 +31,7 @@ from stl_deploy.exporters.targets import (
 )
 from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
 from stl_deploy.graph.check import require_taken
-from stl_deploy.graph.compare import RunParity, compare, rate_warnings
+from stl_deploy.graph.compare import MODEL_NAMES, RunParity, compare, rate_warnings
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.program import Program
@@ -267,8 +267,9 @@ class ParityBench:
         self, name: str, result: Result, model: Runner, x: NetworkInput, title: str, about: Mapping[str, Any]
     ) -> None:
         title = title or model.name
+        known_as = MODEL_NAMES.get(title, title)
         expected = model.run(x, record=True)
-        parity = compare(self.program, expected, result, f"{name} (against {title})", against=title, **about)
+        parity = compare(self.program, expected, result, f"{name} (against {known_as})", against=title, **about)
         self.runs.append(parity)
 
 

@@ -18,7 +18,7 @@ from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
-from stl_deploy.graph.compare import RunParity
+from stl_deploy.graph.compare import MODEL_NAMES, RunParity
 from stl_deploy.graph.readout import Readout
 
 
@@ -51,9 +51,8 @@ class Simulation:
         return self.rule(self.y)
 
 
-_NAMED = {"reference": "the graph", "loihi": "the integers"}
 _NAMED_TRAINED = {"loihi": "the integers that were trained", "reference": "the same weights in float32"}
-"""The models that a run is compared with, as readers of an export's summary know them; the first is named first."""
+"""Like `MODEL_NAMES`, of integers that were trained; the first is named first."""
 
 
 class Exported(dict[str, Any]):
@@ -78,7 +77,7 @@ class Exported(dict[str, Any]):
         verified = self.get("verified")
         if verified is None:
             return "not verified"
-        names = _NAMED_TRAINED if self.get("integers") == "trained" else _NAMED
+        names = _NAMED_TRAINED if self.get("integers") == "trained" else MODEL_NAMES
         rank = {model: place for place, model in enumerate(names)}
         runs = sorted(verified["runs"], key=lambda run: rank.get(run["against"], len(rank)))
         results = [

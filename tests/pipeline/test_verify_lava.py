@@ -53,7 +53,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, moved: int) -> list[int]:
 def test_lava_agrees(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = stand_in(monkeypatch, 0)
     report = verify(run_dir, [run_dir / "net.net"])
-    assert [run.run for run in report.runs] == ["net.net", "net.net on lava (against loihi)"]
+    assert [run.run for run in report.runs] == ["net.net", "net.net on lava (against the integers)"]
     assert [(run.backend, run.against, run.required) for run in report.runs] == [
         ("loihi", "reference", False),
         ("lava", "loihi", True),
@@ -67,7 +67,9 @@ def test_lava_agrees(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_spike_of_lava_that_moved_fails(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, 1)
     report = verify(run_dir, [run_dir / "net.net"])
-    with pytest.raises(ParityError, match=r"net.net on lava \(against loihi\): 1 of [\d,]+ spikes differ from loihi"):
+    with pytest.raises(
+        ParityError, match=r"net.net on lava \(against the integers\): 1 of [\d,]+ spikes differ from the integers"
+    ):
         report.require()
 
 
