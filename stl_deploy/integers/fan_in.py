@@ -316,7 +316,9 @@ def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:
 def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> FanIn:
     """Return the inputs of ``consumer``; raise UnsupportedError if two paths from one layer differ in scale."""
     axis = row_axis(program, consumer)
-    rows = with_rows_first(consumer, axis).shape[0]
+    seen = with_rows_first(consumer, axis)
+    rows = seen.shape[0]
+    gain = total_gain(seen).min() if isinstance(seen, ir.Neuron) else 1.0
     factors: dict[str, Doubles] = {}
     leaves: list[WeightedPath] = []
 
@@ -344,6 +346,9 @@ def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> F
         if isinstance(node, ir.Scale):
             scale = _by_row(node, axis)
             factor = factor * (np.abs(scale) if keeps_sign(program, node) else scale)
+        if isinstance(node, ir.MaxPool) and gain < 0:
+            reason = f"the gain of '{consumer.name}' behind it is below 0, which turns its largest into its least"
+            refuse(node, "max-pool-sign", reason, "use a gain above 0, or export to onnx")
         if isinstance(node, ir.MaxPool) and (factor < 0).any():
             reason = "what lies behind it turns the sign of some channels, so that their largest becomes their least"
             refuse(node, "max-pool-sign", reason, "put what scales its channels right behind it")

@@ -224,3 +224,27 @@ def test_spikes_times_a_number_below_0_reach_weights_in_integers(tmp_path: Path)
         differing = {run["against"]: run["differing"] / run["compared"] for run in runs}
         assert differing["loihi"] == 0
         assert differing["reference"] < 0.05
+
+
+def test_currents_that_lower_the_potential_are_not_pooled_by_integers(tmp_path: Path) -> None:
+    """A gain below 0 would go into the weights before the pool."""
+
+    class Inhibits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros(x.shape[1], 2, 3, 3), []
+            for step in x:
+                v = 0.75 * v - 0.5 * nn.functional.max_pool2d(self.conv(step), 2)
+                out.append((v > 0.1).float())
+                v = v - 0.1 * out[-1]
+            return torch.stack(out)
+
+    x = (torch.rand(6, 3, 1, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.4).float()
+    net = stl.capture(Inhibits(), x)
+    with pytest.raises(UnsupportedError, match=r"node 'pool1': the gain of 'lif1' behind it is below 0, which turns"):
+        net.export(tmp_path / "c", to="c")
+    assert "max-pool-sign" in [finding.slug for finding in net.check("c").findings]
