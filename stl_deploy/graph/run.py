@@ -319,7 +319,10 @@ class Stream:
         """Step as `step` does, with every Output node's array by name."""
         x = x if self._given is None else self._given(x)
         single = {name: a[None] for name, a in x.items()} if isinstance(x, Mapping) else np.asarray(x)[None]
-        arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
+        try:
+            arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
+        except InputError as error:
+            raise InputError(f"step takes one step, [B, ...], and adds the axis of time: {error}") from None
         self._begin(len(next(iter(arrays.values()))))
         outputs = {node.name for node in self.program.outputs}
         by_output: dict[str, Floats] = {}

@@ -28,7 +28,8 @@ _REMEDIES = {
 def check_kind(node: Node) -> None:
     """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
-        refuse(node, "scale", "Loihi's layers have no scale of their own", "fold it into the weights before it")
+        remedy = "in the module, multiply the weights and biases of the layers before it by it"
+        refuse(node, "scale", "Loihi's layers have no scale of their own", remedy)
     if isinstance(node, Delay):
         refuse(
             node, "delay", "a delay node has no layer in netx", "remove it, or fold it into the dense layer after it"
