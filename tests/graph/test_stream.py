@@ -39,7 +39,9 @@ def test_a_potential_builds_up_and_goes_by_hand() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     stream = Stream(lower(chain([2], iff((2,)))))
-    with pytest.raises(InputError, match=r"takes one step, .B, ....*input 'input': expected shape .*; found \[1, 1, 3\]"):
+    with pytest.raises(
+        InputError, match=r"takes one step, .B, ....*input 'input': expected shape .*; found \[1, 1, 3\]"
+    ):
         stream.step(np.zeros((1, 3)))
     stream.step(np.zeros((2, 2)))
     with pytest.raises(InputError, match=r"a step of 1 samples in a stream of 2; call reset"):
