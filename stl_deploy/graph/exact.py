@@ -157,11 +157,11 @@ def require_on_grid(program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[
     for array in x.values() if isinstance(x, Mapping) else [x]:
         if array.dtype.kind in "fiub" and not on_grid(array, grid):
             require_no_image(array, grid)
+            values = f"multiples of 2^-{grid.fraction_bits}" if grid.fraction_bits else "integers"
             raise InputError(
-                f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
-                f"{grid.bound:g}, the only grid on which its sums are proved exact; "
-                f"{option('input_grid', grid.fraction_bits)} rounds it to that grid, another number of bits declares "
-                "another"
+                f"the input is not on the grid that the graph declares, {values} up to {grid.bound:g}, the only grid "
+                f"on which its sums are proved exact; {option('input_grid', grid.fraction_bits)} rounds it to that grid, "
+                "another number of bits declares another"
             )
 
 

@@ -96,6 +96,8 @@ def test_input_off_the_declared_grid_is_refused(x):
     require_on_grid(program, np.array([[[0.25, 0.75]]], F))
     with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1.*input_grid=2 rounds"):
         require_on_grid(program, np.array([[x]], F))
+    with pytest.raises(InputError, match=r"declares, integers up to 1, the only grid .*; input_grid=0 rounds"):
+        require_on_grid(_dense([[1, 1]], 0), np.array([[x]], F))
 
 
 @pytest.mark.parametrize("bound", [np.nan, np.inf, 0, -1, True, "1"])
