@@ -159,9 +159,9 @@ def require_on_grid(program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[
             require_no_image(array, grid)
             values = f"multiples of 2^-{grid.fraction_bits}" if grid.fraction_bits else "integers"
             raise InputError(
-                f"the input is not on the grid that the graph declares, {values} up to {grid.bound:g}, the only grid "
-                f"on which its sums are proved exact; {option('input_grid', grid.fraction_bits)} rounds it to that grid, "
-                "another number of bits declares another"
+                f"the input is not on the grid that the graph declares, {values} up to {grid.bound:g}, the only "
+                f"grid on which its sums are proved exact; {option('input_grid', grid.fraction_bits)} rounds it to that "
+                "grid, another number of bits declares another"
             )
 
 
