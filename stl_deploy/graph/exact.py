@@ -158,10 +158,11 @@ def require_on_grid(program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[
         if array.dtype.kind in "fiub" and not on_grid(array, grid):
             require_no_image(array, grid)
             values = f"multiples of 2^-{grid.fraction_bits}" if grid.fraction_bits else "integers"
+            rounding = option("input_grid", grid.fraction_bits)
             raise InputError(
                 f"the input is not on the grid that the graph declares, {values} up to {grid.bound:g}, the only "
-                f"grid on which its sums are proved exact; {option('input_grid', grid.fraction_bits)} rounds it to that "
-                "grid, another number of bits declares another"
+                f"grid on which its sums are proved exact; {rounding} rounds it to that grid, another number of "
+                "bits declares another"
             )
 
 
