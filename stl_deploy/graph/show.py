@@ -124,16 +124,17 @@ def _neuron(node: ir.Neuron) -> list[str]:
     if node.threshold is None:
         return [*parts, "puts out v"]
     parts.append("v >= θ" if node.compare == "ge" else "v > θ")
+    several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
+    nearest = {"half_up": ", halves up", "half_even": ", halves to even"}.get(node.rounding, "")
+    counts = [several + nearest] * node.multi_spike
     if node.decay is None:
-        return [*parts, "no memory"]
+        return [*parts, "no memory", *counts]
     parts.append(reset_words(node) + ", one step late" * node.delayed_reset)
     if node.adaptation is not None:
         adapts = node.adaptation
         begins = "" if adapts.start is None else f", from {_span(adapts.start)}"
         parts.append(f"threshold adapts{begins}: decay {_span(adapts.decay)}, jump {_span(adapts.jump)}")
-    several = "several spikes" if node.cap is None else f"up to {node.cap} spikes"
-    nearest = {"half_up": ", halves up", "half_even": ", halves to even"}.get(node.rounding, "")
-    return [*parts, *[several + nearest] * node.multi_spike]
+    return [*parts, *counts]
 
 
 def reset_words(node: ir.Neuron) -> str:

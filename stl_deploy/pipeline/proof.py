@@ -346,7 +346,8 @@ def prove_output(
         raise CaptureError(
             f"the graph's output is not the model's: step {step}, sample {sample}, neuron {at} is "
             f"{float(actual[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
-            "every step, the first one, too",
+            "every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by F.pad "
+            "and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
             layer=output.name,
             step=step,
             neuron=tuple(at),

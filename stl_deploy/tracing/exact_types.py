@@ -48,7 +48,7 @@ def _require_exact_cast(signal: Signal) -> None:
         return
     raise _refusal(
         signal,
-        f"a cast to {_kind(dtype)} changes numbers that it cannot hold, and a graph converts nothing;  "
+        f"a cast to {_kind(dtype)} changes numbers that it cannot hold, and a graph converts nothing; "
         "leave the cast out, or compare with a threshold: (v > 0.5).float()",
     )
 

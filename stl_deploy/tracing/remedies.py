@@ -28,14 +28,16 @@ _ATTENTION = (
     "_scaled_dot_product_efficient_attention",
     "_native_multi_head_attention",
 )
+SPREADS = ("std", "var", "std_mean", "var_mean")
 CONDITIONS = ("bitwise_and", "bitwise_or", "logical_and", "logical_or")
 NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
 _INSTEAD = {
     **dict.fromkeys(NORMS, _NORM),
+    **dict.fromkeys(SPREADS, "normalise x before capture, or use BatchNorm, which goes into the weights"),
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
     **dict.fromkeys(("mkldnn_rnn_layer", "unsafe_split", "unsafe_chunk", "_thnn_fused_lstm_cell"), _GATES),
     **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue", "any", "all"), _ORDER),
-    **dict.fromkeys(("cumsum", "median", "std", "var", "logsumexp", "cumprod"), _STATISTIC),
+    **dict.fromkeys(("cumsum", "median", "logsumexp", "cumprod"), _STATISTIC),
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
     **dict.fromkeys(_ATTENTION, "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING),
     **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),

@@ -13,7 +13,7 @@ from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, sh
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.overwriting import scatter
 from stl_deploy.tracing.recorder import Op, Value, map_tree
-from stl_deploy.tracing.remedies import NORMS, no_form, unforeseen
+from stl_deploy.tracing.remedies import NORMS, SPREADS, no_form, unforeseen
 from stl_deploy.tracing.time_convolution import over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
@@ -147,6 +147,8 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
 
 def _require_known_options(op: Op) -> None:
     """Raise CaptureError for an option that changes what an operation computes and that no rule reads."""
+    if op.name in SPREADS:
+        raise refuse(no_form(op.name), op)
     known = {*_OPTIONS.get(op.name, ()), *_HARMLESS, op.writes}
     for name, option in op.kwargs.items():
         if name == "dtype" and op.name in ("sum", "mean") and option in (None, torch.float32, torch.float64):

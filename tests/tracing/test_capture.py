@@ -308,6 +308,8 @@ class Refused(nn.Module):
                 mem = mem * mem
             if self.kind == "layer norm":
                 mem = nn.functional.layer_norm(mem, (6,))
+            if self.kind == "spread":
+                mem = (mem - mem.mean(-1, keepdim=True)) / mem.std(-1, keepdim=True)
             if self.kind == "clipped":
                 mem = mem.clamp(-0.25, 2.0)
             spikes = (mem > 0.5).float()
@@ -329,6 +331,7 @@ class Refused(nn.Module):
         ("unknown neuron", "not a weighted sum"),
         ("sigmoid", "is read outside of it|has no form"),
         ("layer norm", "'native_layer_norm' has no form .* use BatchNorm"),
+        ("spread", "'std' has no form in a spiking graph; normalise x before capture, or use BatchNorm"),
         ("clipped", "'clamp' bounds its potential; leave the bound out"),
         ("refractory", "'bitwise_and' has no form .* one comparison with a fixed threshold"),
     ],

@@ -183,8 +183,10 @@ def test_a_count_without_memory_is_a_neuron_without_memory() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc2(Rounds.apply(3 * self.fc1(x), 4))
 
-    (neuron,) = _counting(stl.capture(Quantised(), X))
+    net = stl.capture(Quantised(), X)
+    (neuron,) = _counting(net)
     assert (neuron.decay, neuron.cap, neuron.rounding) == (None, 4, "half_even")
+    assert "no memory, up to 4 spikes, halves to even" in str(net)
 
 
 def test_nir_holds_those_that_are_rounded_down() -> None:
