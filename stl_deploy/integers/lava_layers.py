@@ -28,7 +28,7 @@ _REMEDIES = {
 def check_kind(node: Node) -> None:
     """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
-        remedy = "in the module, multiply the weights and biases of the layers before it by it"
+        remedy = "fold the network, or in the module multiply the weights and biases of the layers before it by it"
         refuse(node, "scale", "Loihi's layers have no scale of their own", remedy)
     if isinstance(node, Delay):
         refuse(

@@ -57,6 +57,7 @@ FOREIGN: tuple[Pass, ...] = (
     replace(merge_delays.PASS, wanted=round_delays.PASS.wanted),
     fold_affine.PASS,
     merge_pools.PASS,
+    fold_scales.OF_SUMS,
     fold_scales.PASS,
     fold_thresholds.PASS,
     exact_grids.PASS,

@@ -1,14 +1,19 @@
-"""Fold a scale of each output into the weights right before it: s·(W·x + b) = (s·W)·x + s·b in real arithmetic."""
+"""Fold a scale of each output into the weights right before it: s·(W·x + b) = (s·W)·x + s·b in real arithmetic.
+
+A scale of a sum goes into every term: s·(V·x + W·y) = (s·V)·x + (s·W)·y, as in recurrent layers that multiply what
+arrives by 1 - α. That is always done, since a scale of a sum fits into no other layer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from stl_deploy.config.options import FoldOptions
-from stl_deploy.graph.program import Conv, Doubles, Linear, Program, Scale
+from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Operand, Program, Scale
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
@@ -16,23 +21,52 @@ def _fold(program: Program) -> Rewritten:
     nodes: Nodes = dict(program.by_name)
     gone = []
     for scale in program.of(Scale):
-        factors = _rows(program, scale)
+        factors = _rows(program, scale, scale.operands[0]) if len(scale.operands) == 1 else None
         if factors is None:
             continue
-        before: Any = nodes[scale.operands[0].node]
-        column = factors.reshape(-1, *(1,) * (before.weight.ndim - 1))
-        bias = None if before.bias is None else before.bias * factors
-        nodes[before.name] = replace(before, weight=before.weight * column, bias=bias)
+        _multiply(nodes, {scale.operands[0].node: factors})
         gone.append(scale.name)
     return Rewritten(with_nodes(program, bypassed(nodes, gone)), removed=tuple(gone))
 
 
-def _rows(program: Program, scale: Scale) -> Doubles | None:
-    """Return one factor for each row of the weights before a scale; None if it cannot go into them."""
-    if len(scale.operands) != 1 or scale.operands[0].delay:
-        return None
-    before = program.by_name[scale.operands[0].node]
-    if not isinstance(before, Linear | Conv) or len(program.readers[before.name]) != 1:
+def _fold_sums(program: Program) -> Rewritten:
+    nodes: Nodes = dict(program.by_name)
+    gone = []
+    for scale in program.of(Scale):
+        terms = {term.node: _rows(program, scale, term) for term in scale.operands}
+        factors = {name: rows for name, rows in terms.items() if rows is not None}
+        adding = all(reader.combine == "add" for reader in program.readers[scale.name])
+        if len(scale.operands) == 1 or len(factors) < len(scale.operands) or not adding:
+            continue
+        _multiply(nodes, factors)
+        for reader in program.readers[scale.name]:
+            nodes[reader.name] = _with_terms(nodes[reader.name], scale)
+        del nodes[scale.name]
+        gone.append(scale.name)
+    return Rewritten(with_nodes(program, nodes), removed=tuple(gone))
+
+
+def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
+    """Multiply the rows of weights and biases."""
+    for name, rows in factors.items():
+        layer: Any = nodes[name]
+        bias = None if layer.bias is None else layer.bias * rows
+        column = rows.reshape(-1, *(1,) * (layer.weight.ndim - 1))
+        nodes[name] = replace(layer, weight=layer.weight * column, bias=bias)
+
+
+def _with_terms(reader: Node, scale: Scale) -> Node:
+    """Let a node read the terms of a sum itself."""
+    terms = [
+        term for source in reader.operands for term in (scale.operands if source.node == scale.name else (source,))
+    ]
+    return replace(reader, operands=tuple(terms))
+
+
+def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
+    """Return one factor for each row of the weights that a scale reads; None if it cannot go into them."""
+    before = program.by_name[term.node]
+    if term.delay or not isinstance(before, Linear | Conv) or len(program.readers[before.name]) != 1:
         return None
     if any(
         source.node == scale.name and source.delay
@@ -52,3 +86,4 @@ def _wanted(options: FoldOptions) -> bool:
 
 
 PASS = Pass("fold_scales", _fold, "real", wanted=_wanted)
+OF_SUMS = Pass("fold_scales_of_sums", _fold_sums, "real")

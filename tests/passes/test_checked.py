@@ -210,7 +210,9 @@ def _foreign() -> Program:
         Pool(name="pool", shape=(3, 2, 2), operands=(Operand("lif1"),), **pool),
         Reshape(name="flat", shape=(12,), operands=(Operand("pool"),), input_shape=(3, 2, 2)),
         Linear(name="fc", shape=(6,), operands=(Operand("flat"),), weight=_f32(6, 12), bias=None, input_shape=(12,)),
-        Neuron(name="lif2", shape=(6,), operands=(Operand("fc"),), decay=np.float32(0.5), threshold=theta),
+        Linear(name="back", shape=(6,), operands=(Operand("lif2", 1),), weight=_f32(6, 6), bias=None, input_shape=(6,)),
+        Scale(name="sum", shape=(6,), operands=(Operand("fc"), Operand("back")), scale=np.float32(0.6)),
+        Neuron(name="lif2", shape=(6,), operands=(Operand("sum"),), decay=np.float32(0.5), threshold=theta),
         Output(name="output", shape=(6,), operands=(Operand("lif2"),)),
     )
     return Program(nodes, DT, {"input": {"coding": "analog", "fraction_bits": 4, "max": 1.0}})
