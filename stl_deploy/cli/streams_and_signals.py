@@ -83,7 +83,14 @@ class Endings:
 
 
 def _loads_extension(frame: FrameType | None) -> bool:
-    """Return whether an extension module is loading: in C++ an exception there ends in abort, or in an ImportError."""
+    """Return whether an extension module is loading: in C++ an exception there ends in abort, or in an ImportError.
+
+    So it does where the top level of torch's modules calls torch's C++, as ``torch.distributed`` does.
+    """
+    if frame is not None and frame.f_code.co_name == "<module>":
+        package, _, _ = str(frame.f_globals.get("__name__")).partition(".")
+        if package == "torch":
+            return True
     while frame is not None:
         by_importlib = frame.f_code.co_name == "_call_with_frames_removed"
         if by_importlib and frame.f_locals.get("f") in (_imp.create_dynamic, _imp.exec_dynamic):

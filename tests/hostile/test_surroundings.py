@@ -220,6 +220,19 @@ def test_a_signal_waits_until_an_extension_module_is_loaded(tmp_path: Path, name
     assert found[1].splitlines()[-1] == "stl-deploy: interrupted; nothing half-written is left"
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_waits_while_torch_runs_the_top_level_of_its_modules(tmp_path: Path, name: str) -> None:
+    """That of torch.distributed calls C++, which aborts at an exception."""
+    (tmp_path / "initialising.py").write_text(
+        "import os, signal, sys, time\nimport stl_deploy.cli.app as app\nfrom stl_deploy.cli import main\n"
+        f"top = 'os.kill(os.getpid(), signal.{name}); time.sleep(0.2); os.write(2, bytes([105, 10]))'\n"
+        "def verb(**_):\n    exec(top, {**globals(), '__name__': 'torch.own'})\n    time.sleep(300)\n"
+        "app.app = verb\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    found = _shell(f"{sys.executable} initialising.py", tmp_path)
+    assert found == (130, "i\nstl-deploy: interrupted; nothing half-written is left\n")
+
+
 def test_a_users_thread_that_does_not_end_does_not_keep_the_command_from_ending(place: Path) -> None:
     (place / "own.py").write_text(
         "import threading, time, stl_deploy, torch\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
