@@ -155,14 +155,17 @@ def ignores_later_steps(model: nn.Module, x: Tensor, call: Call, steps: int) -> 
 
 
 def varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
-    """Return fresh input with another batch size, and another number of steps if the caller decides that."""
+    """Return fresh input with another batch size, and another number of steps if the caller decides that.
+
+    Both are odd where x's are even: models may pad, or choose a branch, by that.
+    """
     axis = batch_axis(call)
     size = x.shape[axis]
     index = torch.arange(size + 1) % size
     variants = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
     if call.time != "inside":
         steps = x.shape[1 - axis]
-        index = torch.arange(steps + 2) % steps
+        index = torch.arange(steps + 3) % steps
         longer = permuted(x.index_select(1 - axis, index), 2)
-        variants.append((f"another number of steps ({steps + 2})", longer))
+        variants.append((f"another number of steps ({steps + 3})", longer))
     return variants
