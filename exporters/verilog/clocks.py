@@ -62,13 +62,14 @@ def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stag
     taps = np.tile(np.repeat(fans, how.words), how.outers) * how.groups
     counts = np.where(taps > 0, events, 0)
     always = _reaches_one_place(how)
-    handed, last, free = 0, -2, 0  # when the place before was handed on; which it was; the walk's last clock
+    handed, last, free = 0, -2, 0  # when the place before was handed on; which it was; when the next can be
     for place in np.flatnonzero(counts).tolist():
         pace = max(int(taps[place]), reread)
         taken = max(handed + place - last, free) + (int(counts[place]) - 1) * pace
         handed, last, free = taken, place, taken + (pace if always else int(taps[place]))
     read = handed + len(counts) - last - 2
-    return max(read + 2, free + stages + 1 if last >= 0 else 0) + 1
+    added = handed + int(taps[last]) + stages + 1 if last >= 0 else 0
+    return max(read + 2, added) + 1
 
 
 def _reaches_one_place(how: Map) -> bool:

@@ -101,10 +101,10 @@ def test_a_reset_within_a_sample_leaves_nothing_behind() -> None:
 
 @needs_simulator
 def test_clocks_are_computed_as_they_are_simulated() -> None:
-    """Within 5 %; a simulation ends with its last output, before the last pass does (up to 40 clocks)."""
-    for seed, design, x in cheap(0, 10):
+    """Within 2 %; a simulation ends with its last output, before the last pass does (up to 20 clocks)."""
+    for seed, design, x in [*cheap(0, 10), *cheap(154, 1)]:  # graph 154: words that every event reaches, late ones
         _, simulated = design.run(x)
-        assert abs(int(clocks_of(design.plan, x).sum()) - simulated) < 0.05 * simulated + 40, seed
+        assert abs(int(clocks_of(design.plan, x).sum()) - simulated) < 0.02 * simulated + 20, seed
 
 
 @needs_simulator
