@@ -304,7 +304,10 @@ def _neuron(node: ir.Neuron) -> nir.NIRNode:
         )
     threshold = None if node.threshold is None else full(node, node.threshold).astype(np.float32)
     if node.decay is None:
-        assert threshold is not None
+        if threshold is None:
+            raise CaptureError(
+                f"layer '{node.name}' has neither memory nor a threshold, for which NIR has no node", layer=node.name
+            )
         return nir.Threshold(threshold)
     decay, gain = full(node, node.decay), full(node, 1 if node.gain is None else node.gain)
     offset = full(node, 0 if node.offset is None else node.offset)

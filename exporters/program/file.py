@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.check import ALL_NODES
-from stl_deploy.graph.program import Compare, Reset, Rounding, Subtracts, SynapseRule
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 
@@ -30,14 +30,6 @@ _HEADER = "program"
 _KINDS = {kind.__name__: kind for kind in ALL_NODES}
 _PARTS = {kind.__name__: kind for kind in (ir.Operand, ir.Synapse, ir.Adaptation)}
 """Dataclasses that stand within nodes."""
-_WORDS = {
-    "compare": get_args(Compare),
-    "reset": get_args(Reset),
-    "rule": get_args(SynapseRule),
-    "rounding": get_args(Rounding),
-    "subtracts": get_args(Subtracts),
-}
-"""Fields that hold one of a few words."""
 _IN_FILES = {"operands": "sources", "Operand": "Source", "operand_shapes": "operands", "multi_spike": "many"}
 """Names of fields and kinds in files of format 1, where they differ."""
 SUFFIX = ".program"
@@ -124,10 +116,38 @@ def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
     value = {name: None for name in known.keys() & _LATER} | value
     if set(value) - {"kind"} != known.keys():
         raise InputError(f"a {value['kind']}: expected {', '.join(sorted(known))}; found other fields")
-    for name in known.keys() & _WORDS.keys():
-        if value[name] not in _WORDS[name]:
-            raise InputError(f"{name}: expected {', '.join(_WORDS[name])}; found {str(value[name])[:60]!r}")
-    return kind(**{field: _read(value[name], arrays, level + 1) for name, field in known.items()})
+    made = {field: _read(value[name], arrays, level + 1) for name, field in known.items()}
+    for field, hint in get_type_hints(kind).items():
+        if field in made and not _fits(made[field], hint):
+            found = made[field][:60] if isinstance(made[field], str) else type(made[field]).__name__
+            raise InputError(f"{_in_file(field)}: expected {_expected(hint)}; found {found!r}")
+    return kind(**made)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is what a field's annotation says; of arrays, whether it holds numbers of that kind."""
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return isinstance(value, str) and value in inside
+    if kind is UnionType:
+        return any(_fits(value, each) for each in inside)
+    if kind is np.ndarray:
+        (number,) = get_args(inside[1])
+        return isinstance(value, np.ndarray) and value.dtype.kind == np.dtype(number).kind
+    if kind is tuple and isinstance(value, tuple):
+        each = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
+        return len(value) == len(each) and all(map(_fits, value, each))
+    return type(value) is (kind or hint)
+
+
+def _expected(hint: Any) -> str:
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return ", ".join(inside)
+    if kind is UnionType:
+        return " or ".join(map(_expected, inside))
+    name: str = (kind or hint).__name__
+    return {"ndarray": "an array", "tuple": "a list", "NoneType": "null"}.get(name, name)
 
 
 def _in_file(name: str) -> str:
@@ -156,6 +176,10 @@ def _require_sound(program: ir.Program, path: Path) -> None:
             raise InputError(f"{where}: expected to read nodes of the file, some steps late; found others")
         if bool(sources) == isinstance(node, ir.Input):
             raise InputError(f"{where}: expected sources of every node but inputs")
+        for name, array in _by_element(node):
+            if not _broadcasts(array.shape, node.shape):
+                shapes = f"that broadcasts to {list(node.shape)}; found {list(array.shape)}"
+                raise InputError(f"{where}: {name}: expected a shape {shapes}")
     if not program.inputs or not program.outputs:
         raise InputError(f"{path}: expected an Input and an Output; found none")
     if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
@@ -169,6 +193,23 @@ def _require_sound(program: ir.Program, path: Path) -> None:
         raise InputError(f"{path}: its nodes do not fit together ({one_line(error, 200)})") from None
     if not in_order:
         raise InputError(f"{path}: expected each node behind those that it reads; found another order")
+
+
+def _by_element(part: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the arrays of a node, or of a part of one, that hold one value for each element, or for all."""
+    if not isinstance(part, ir.Neuron | ir.Scale | ir.Delay | ir.Synapse | ir.Adaptation):
+        return
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, np.ndarray):
+            yield field.name, value
+        else:
+            yield from _by_element(value)
+
+
+def _broadcasts(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    sizes = zip(reversed(shape), reversed(whole), strict=False)
+    return len(shape) <= len(whole) and all(size in (1, of) for size, of in sizes)
 
 
 def _is_edge(source: Any, names: Collection[str]) -> bool:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy._util.npz import read_npz, write_npz
-from stl_deploy.errors import InputError
+from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.exporters.program.file import read_program, write_program
 from stl_deploy.graph.program import Input, Linear, MaxPool, Neuron, Operand, Output, Program
 from tests.strategies import programs
@@ -84,8 +85,15 @@ DAMAGED: dict[str, tuple[Any, str]] = {
         "'out': expected to read",
     ),
     "a wrong shape": (_set(1, shape=[1, 3]), "do not fit together"),
+    "a list for an array": (_set(3, threshold=[1]), "threshold: expected an array or null; found 'tuple'"),
+    "a number for a list": (_set(1, kernel=2), "kernel: expected a list; found 'int'"),
+    "truth for an array": (_set(3, gain=True), "gain: expected an array or null; found 'bool'"),
+    "a decay of other neurons": (
+        lambda h, a: a.update({h["nodes"][3]["decay"]["array"]: np.ones(5, np.float32)}),
+        "'lif': decay: expected a shape that broadcasts to .1, 3.; found .5.",
+    ),
     "a huge shape": (_set(0, shape=[2**20, 2**20]), "more than 268,435,456 values"),
-    "no shape": (_set(0, shape="x"), "expected a shape of sizes"),
+    "no shape": (_set(0, shape="x"), "shape: expected a list; found 'x'"),
     "weights that do not fit": (lambda h, a: a.update(a0=np.ones((3, 5), np.float32)), "do not fit together"),
     "weights of text": (lambda h, a: a.update(a0=np.array(["x"])), "expected finite numbers in float32"),
     "infinite weights": (
@@ -133,3 +141,13 @@ def test_another_npz_is_no_program(tmp_path: Path) -> None:
         InputError, match=r"expected a Program file, with an array 'program'; found an \.npz of another"
     ):
         read_program(path)
+
+
+def test_a_neuron_with_neither_memory_nor_threshold_has_no_nir_node() -> None:
+    nodes = (
+        Input(name="in", shape=(3,), operands=()),
+        Neuron(name="passing", shape=(3,), operands=(Operand("in"),), decay=None, threshold=None),
+        Output(name="out", shape=(3,), operands=(Operand("passing"),)),
+    )
+    with pytest.raises(CaptureError, match="'passing' has neither memory nor a threshold"):
+        to_own_graph(Program(nodes, 1e-4, {}))
