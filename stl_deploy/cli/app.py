@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import typer
 
@@ -39,6 +40,10 @@ def version(value: bool) -> None:
         raise typer.Exit
 
 
+_PATIENCE = 5.0
+"""Seconds in which the process that speaks should have ended: torchrun ends all of them with the first."""
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -48,6 +53,7 @@ def root(
     count = processes.world_size()
     if count > 1 and context.invoked_subcommand != "train":
         if processes.rank():
+            time.sleep(_PATIENCE)
             raise typer.Exit(InputError.exit_code)
         del os.environ["WORLD_SIZE"]  # the processes never meet, so this one speaks without asking the others
         raise InputError(
