@@ -119,8 +119,8 @@ def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
     made = {field: _read(value[name], arrays, level + 1) for name, field in known.items()}
     for field, hint in get_type_hints(kind).items():
         if field in made and not _fits(made[field], hint):
-            found = made[field][:60] if isinstance(made[field], str) else type(made[field]).__name__
-            raise InputError(f"{_in_file(field)}: expected {_expected(hint)}; found {found!r}")
+            shown = made[field][:60] if isinstance(made[field], str) else type(made[field]).__name__
+            raise InputError(f"{_in_file(field)}: expected {_expected(hint)}; found {shown!r}")
     return kind(**made)
 
 
