@@ -20,8 +20,11 @@ from tests.conformance.environments import REQUIREMENTS, environment
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "capture_worker.py"
 GOLDEN = ROOT / "tests" / "tracing" / "golden"
-FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldest", "norse", "dcls")
+FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldest", "norse", "dcls", "torch")
 """Each with the requirements of its newest version, or of the oldest that works with today's torch."""
+_ENVIRONMENTS = {"torch": "norse"}
+"""Nets in plain torch need nothing else; they run in an environment that is there."""
+_MODULES = {"torch": "torch_alone"}
 _HEAD = """# Captures of nets that others wrote
 
 Random weights, random input. *Replayed*: values of the module and of the captured step in torch's own kernels, in
@@ -32,6 +35,7 @@ ones make tensor classes that torch cannot follow, or have other modules); other
 snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that; so is
 SpikingJelly 0.0.0.0.14's Delay over all steps at once, before neurons whose potential starts as a number.
 Norse before 1.1 comes as source alone, which is compiled against the torch at hand, and has no rows.
+The nets of torch are papers' networks in plain torch: Yin et al.'s SRNN, whose adaptation starts at the baseline.
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.
 
@@ -50,7 +54,7 @@ def main() -> int:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for framework in options.frameworks:
-        python = _with_ours(environment(framework, options.cache))
+        python = _with_ours(environment(_ENVIRONMENTS.get(framework, framework), options.cache))
         rows += _work(python, framework, options.nets, GOLDEN if options.record else None)
     path = ROOT / "docs" / "measurements" / "capture-conformance.json"
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
@@ -80,6 +84,7 @@ def _work(python: Path, framework: str, nets: list[str], golden: Path | None) ->
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
         name, _, oldest = framework.partition("-")
+        name = _MODULES.get(name, name)
         command = [str(python), str(WORKER), name, str(told), "-" if oldest or golden is None else str(golden), *nets]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         return [row | {"framework": framework} for row in json.loads(told.read_text())]
@@ -88,11 +93,15 @@ def _work(python: Path, framework: str, nets: list[str], golden: Path | None) ->
 def write(rows: list[dict[str, Any]], path: Path) -> None:
     """Write the rows and the page that shows them."""
     versions = {
-        name: dict(line.split("==") for line in (REQUIREMENTS / f"{name}.txt").read_text().split())
+        name: dict(
+            line.split("==") for line in (REQUIREMENTS / f"{_ENVIRONMENTS.get(name, name)}.txt").read_text().split()
+        )
         for name in FRAMEWORKS
     }
     path.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
-    shown = ", ".join(f"{name.partition('-')[0]} {_pinned(name, pins)}" for name, pins in versions.items())
+    shown = ", ".join(
+        f"{name.partition('-')[0]} {_pinned(name, pins)}" for name, pins in versions.items() if name != "torch"
+    )
     torch = next(iter(versions.values()))["torch"]
     lines = [_HEAD.format(versions=f"{shown}; torch {torch}, on the CPU")]
     lines += [_line(row, _pinned(row["framework"], versions[row["framework"]])) for row in rows]
