@@ -26,6 +26,8 @@ WIDTH = 120
 """Columns of a line of C."""
 _LITERALS = 106
 """Characters of a line of numbers, behind its indent of 4."""
+_WORD = 8
+"""Characters of a number of 16 bits with its comma and blank, at most."""
 _AT_ONCE = 2**14
 """Numbers that are written at a time, so that they stay in the cache."""
 MOST_NAMES = 1000
@@ -42,10 +44,20 @@ def render_plan(plan: Plan, about: About) -> dict[str, str]:
     decision = _decision(plan, about)
     context = _context(plan, about) | {"decision": decision} | (decision or {})
     names = _FILES | (_DECISION_FILES if decision else {})
-    return {
-        name.format(about.prefix): _wrapped(templates().get_template(template).render(context))
-        for template, name in names.items()
-    }
+    return {name.format(about.prefix): _rendered(template, context) for template, name in names.items()}
+
+
+def _rendered(template: str, context: Mapping[str, Any]) -> str:
+    """Render a template, wrapped; tables of numbers, millions of lines that all fit, enter last."""
+    tables = list[str]()
+
+    def numbers(values: NDArray[Any]) -> str:
+        tables.append(literals(values))
+        return "\0"
+
+    text = _wrapped(templates().get_template(template).render(context, numbers=numbers))
+    start, *between = text.split("\0")
+    return start + "".join(table + after for table, after in zip(tables, between, strict=True))
 
 
 def _wrapped(text: str) -> str:
@@ -166,7 +178,6 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "ones": [_ones(number) for number in range(256)],
         "time_adders": sorted({form[1] for kind, form in weighted if form[0] != "spikes" and kind != "conv_levels"}),
         "functions": sorted(functions, key=lambda rule: (_ORDER.index(rule[0]), rule[1])),
-        "numbers": literals,
     }
 
 
@@ -247,21 +258,32 @@ def _shape(shape: tuple[int, ...]) -> str:
 def literals(values: NDArray[Any]) -> str:
     """Return lines of comma-separated numbers for an array initialiser, as `textwrap.fill` would break them.
 
-    A network has millions of them, so that they are looked up, all at once.
+    A network has millions of them: in a long array they are looked up, many at once, and lines may be shorter than
+    they could be.
     """
     numbers = np.asarray(values, np.int64).reshape(-1)
-    if len(numbers) > _AT_ONCE and numbers.min() >= -(2**15) and numbers.max() < 2**16:
-        parts = (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
-        text = b"".join(_words()[part + 2**15].tobytes().translate(None, b"\0") for part in parts).decode("ascii")
-    else:
-        text = "".join(f"{number}, " for number in numbers.tolist())
-    return ",\n".join(_lines(text[:-2]))
+    if len(numbers) <= _AT_ONCE or numbers.min() < -(2**15) or numbers.max() >= 2**16:
+        return ",\n".join(_lines("".join(f"{number}, " for number in numbers.tolist())[:-2]))
+    parts = (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
+    return b",\n".join(_filled(_words()[part + 2**15].tobytes().translate(None, b"\0")) for part in parts).decode(
+        "ascii"
+    )
 
 
 @cache
-def _words() -> NDArray[np.bytes_]:
-    """Return the numbers of 16 bits, with or without a sign, each with a comma and a blank."""
-    return np.array([f"{number}, " for number in range(-(2**15), 2**16)], "S8")
+def _words() -> NDArray[np.uint64]:
+    """Return the numbers of 16 bits, with or without a sign, each with a comma and a blank: 8 characters in one."""
+    return np.array([f"{number}, " for number in range(-(2**15), 2**16)], f"S{_WORD}").view(np.uint64)
+
+
+def _filled(words: bytes) -> bytes:
+    """Break a text of `_words` at the last comma before each multiple of a line's length."""
+    text = np.frombuffer(bytearray(words[:-2]), np.uint8)
+    commas = np.arange(length := _LITERALS - _WORD + 1, len(text), length)
+    for _ in range(_WORD - 1):
+        commas -= text[commas] != ord(",")
+    text[commas + 1] = ord("\n")
+    return b"    " + text.tobytes().replace(b"\n", b"\n    ")
 
 
 def _lines(text: str) -> Iterator[str]:

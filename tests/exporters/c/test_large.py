@@ -15,6 +15,7 @@ from torch import nn
 
 import stl_deploy as stl
 from stl_deploy.exporters.c import compiler, folder, tables
+from stl_deploy.exporters.c import render as rendering
 from stl_deploy.exporters.c.render import literals
 
 
@@ -23,6 +24,17 @@ def test_numbers_are_broken_into_lines_as_textwrap_does(values: list[int]) -> No
     text = ", ".join(map(str, values))
     wrapped = textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
     assert literals(np.array(values)) == wrapped
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(-128, 127), (0, 1), (-(2**15), 2**16 - 1), (100, 127)]))
+def test_lines_of_a_long_array_fit_and_hold_its_numbers(seed: int, limits: tuple[int, int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendering, "_AT_ONCE", 200)
+        values = np.random.default_rng(seed).integers(*limits, size=900, endpoint=True)
+        lines = literals(values).split("\n")
+    assert all(len(line) <= 110 and re.fullmatch("    -?[0-9]+(, -?[0-9]+)*,", line) for line in lines[:-1])
+    assert [int(number) for number in "".join(lines).split(",")] == values.tolist()
+    assert sum(len(line) < 95 for line in lines) <= 5  # the last of each part
 
 
 def test_a_folder_is_rendered_once_and_still_held_to_its_integers(
@@ -92,6 +104,13 @@ def test_tables_that_are_taken_out_hold_the_numbers_of_the_text(drawn: tuple[str
         listed("int8_t", 2, "1, 2,"),
         listed("int32_t", 2, "1, 2147483648"),
         listed("uint8_t", 2, "1, 18446744073709551617"),  # 1 in 64 bits
+        listed("int8_t", 3, "1, -010, 2"),
+        listed("int8_t", 3, "1, 2, 00"),
+        listed("int8_t", 3, "1, -0, 2"),
+        listed("int8_t", 3, "01, 2, 3"),
+        listed("int8_t", 3, "1,2, 3"),
+        listed("int8_t", 3, "1, , 3"),
+        listed("int8_t", 2, "1, 99999999999999999999999"),
         listed("int8_t", 3, "1, - 2, 3"),
         listed("int8_t", 2, "1, +2"),
         listed("int8_t", 2, "1, 2 /* or 3 */"),
