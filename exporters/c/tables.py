@@ -35,7 +35,7 @@ _THREES = bytes(
     if (first, second) != (0, 3) or third == 1  # 010 is 8 in C
 )
 _AT_ONCE = 2**16
-"""Characters that are looked at at a time, so that they stay in the cache."""
+"""Characters that are checked together, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
