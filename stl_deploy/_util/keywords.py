@@ -12,6 +12,7 @@ from stl_deploy._util.suggest import did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 PLUG_INS = "target_options"
 """The field of an options class that takes options of other packages' targets."""
 
@@ -46,11 +47,21 @@ def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callab
     """Name the right keyword in a wrong keyword's TypeError; known: default: the function's signature."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        names = list(known) or [*signature(function).parameters]
+        parameters = signature(function).parameters
+        names = list(known) or [*parameters]
         title = function.__qualname__.removesuffix(".__init__")
+        kinds = [parameter.kind for parameter in parameters.values()]
+        by_place = sum(kind in _BY_PLACE for kind in kinds)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if len(args) > by_place and Parameter.VAR_POSITIONAL not in kinds:
+                first = [name for name in names[:by_place] if name != "self"]
+                given = len(args) - by_place + len(first)
+                raise TypeError(
+                    f"{title}() takes {' and '.join(first) or 'nothing'} by position; found {given} values; "
+                    f"give the others by name: {', '.join(names[by_place:])}"
+                )
             others: dict[str, Any] = {}
             for name in [name for name in kwargs if name not in names]:
                 hint = did_you_mean(name, names)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.files import checked_labels, leading, require_suffix, write_text
-from stl_deploy._util.keywords import named_options
+from stl_deploy._util.keywords import named_options, right_keywords
 from stl_deploy._util.tables import columns, html_table
 from stl_deploy._util.working import working
 from stl_deploy.config.options import (
@@ -378,6 +378,7 @@ class SpikingGraph:
         """
         return Stream(self.program, self._given_step)
 
+    @right_keywords({"x": "data", "loader": "data", "backends": "backend"})
     def evaluate(
         self,
         data: Iterable[Any],

@@ -180,6 +180,8 @@ def test_the_digest_is_of_every_number(net: SpikingGraph) -> None:
         (lambda net, path: stl.LIF((3,), beta=0.9), r"LIF\(\) has no keyword 'beta'; use decay="),
         (lambda net, path: stl.LI((3,), learn_beta=True), r"LI\(\) has no keyword 'learn_beta'; use learn_decay="),
         (lambda net, path: stl.LIF((3,), v_threshold=0.9), "use threshold="),
+        (lambda net, path: net.evaluate(x=net.sample), r"evaluate\(\) has no keyword 'x'; use data="),
+        (lambda net, path: net.evaluate(net.sample, [0, 1]), "takes data by position; found 2 values; give .*: steps"),
     ],
 )
 def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, call: Any, hint: str) -> None:
