@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from stl_deploy.training import distributed
 _INTERRUPTED = 130
 _INTERNAL = 70
 _WRONG_CALL = 2
+_ALLOCATIONS = 50_000
+"""Containers between garbage collections: imports make hundreds of thousands, and collecting them frees none."""
 _INTERNAL_SENTENCE = "internal error: {type}: {error} (this is a bug; --debug shows where)"
 
 
@@ -33,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 wrong call or input."""
     open_closed_streams()
     prepare_libraries()
+    if argv is None:
+        gc.set_threshold(_ALLOCATIONS, 20, 20)
     arguments = list(sys.argv[1:] if argv is None else argv)
     output.settings.debug = _take(arguments, "--debug")
     output.settings.quiet = _take(arguments, "-q", "--quiet")

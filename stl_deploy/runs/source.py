@@ -57,6 +57,8 @@ def is_network_file(path: Path) -> bool:
 
     Raises InputError for an artifact of another format.
     """
+    if graph_of(path) is not None:  # a run folder, seen without importing the formats
+        return False
     return format_of(path) is not None and open_source(path).kind in (GRAPH, PROGRAM)
 
 

@@ -348,3 +348,15 @@ def test_splits_of_random_order_and_whole_ones_keep_their_order():
         assert np.array_equal(encode_split(config, split, len(split) + 1).labels, split.labels.numpy())
     steps = Split(mixed.pixels, mixed.labels[:, None].expand(-1, 2), mixed.levels)
     assert steps.part(3) == slice(0, 3)
+
+
+@pytest.mark.parametrize("without_file", [False, True])
+def test_digits_are_scikit_learns_with_and_without_its_import(without_file, monkeypatch):
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    if without_file:
+        monkeypatch.setattr(sources, "find_spec", lambda _: None)
+    raw, bunch = sources.digits(None), load_digits()
+    assert raw.train.dtype == np.uint8
+    assert raw.train_labels.dtype == np.int64
+    assert np.array_equal(raw.train[:, 0], bunch.images)
+    assert np.array_equal(raw.train_labels, bunch.target)
