@@ -14,6 +14,7 @@ from html import escape
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
@@ -84,6 +85,7 @@ def inline(figure: Figure, name: str, label: str) -> str:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # Where a legend fits best takes a while to find on a busy machine; it is found all the same.
         warnings.filterwarnings("ignore", 'Creating legend with loc="best" can be slow')
+        _lay_out(figure)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -97,3 +99,15 @@ def inline(figure: Figure, name: str, label: str) -> str:
     head = re.sub(r'\s(width|height|version)="[^"]*"', "", head)
     width = figure.get_figwidth() * 96
     return f'{head} role="img" aria-label="{escape(label, quote=True)}" style="max-width:{width:.0f}px">{rest}'
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place the axes as saving would, which draws the figure once more to do it."""
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    if engine is None:
+        return
+    FigureCanvasSVG(figure)
+    figure.dpi = FigureCanvasSVG.fixed_dpi
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    figure.dpi = dpi
