@@ -67,10 +67,18 @@ class Cut:
                 spikes = (rng.random(size, np.float32) < _RATE).astype(np.float32)
                 self.given[node.name] = _none_silent(spikes, 1.0, rng)
 
-    def run(self, program: Program, places: Permutations | None = None, *, known: Arrived | None = None) -> Arrived:
+    def run(
+        self,
+        program: Program,
+        places: Permutations | None = None,
+        *,
+        known: Arrived | None = None,
+        double: bool = True,
+    ) -> Arrived:
         """Run a Program with the populations replaced by the drawn spikes.
 
-        places: of values in another order. known: a run of another Program, whose equal parts are kept.
+        places: of values in another order. known: a run of another Program, whose equal parts are kept. double: add up
+        in float64.
         """
         places = places or {}
         given = {name: arrange(values, places.get(name)) for name, values in self.given.items()}
@@ -98,7 +106,7 @@ class Cut:
                 arrived_at[names[node.name].name] = arrived
 
         x = {node.name: given[node.name] for node in part.inputs}
-        outputs = run(part, x, observe=observe, double=True).outputs if nodes else {}
+        outputs = run(part, x, observe=observe, double=double).outputs if nodes else {}
         if known is not None and not places:
             arrived_at = {name: values for name, values in known.currents.items() if name in given} | arrived_at
             outputs = {**known.outputs, **outputs}

@@ -104,7 +104,7 @@ def require_forward(network: Network, program: Program) -> None:
     votes, recorded = plain.record(torch.from_numpy(x), every_layer=True)  # so that nothing is compiled first
     cut = Cut(program, set())
     cut.given = {entry.name: x} | {name: recorded[name].float().numpy() for name in cut_at(program, program)}
-    arrived = cut.run(program)
+    arrived = cut.run(program, double=False)  # as the forward adds up
     for name, currents in arrived.currents.items():
         neuron = program.by_name[name]
         assert isinstance(neuron, Neuron)
