@@ -117,3 +117,57 @@ def test_a_list_that_may_be_steps_or_inputs_is_refused() -> None:
         stl.capture(Masked(lambda a: a), [X[0, 0], X[0, 1]])
     assert len(stl.capture(Masked(lambda a: a), list(X[0])).program.inputs) == 1
     assert len(stl.capture(Prepared(lambda a, b: a - b), [X[0], X[1]]).program.inputs) == 2
+
+
+class Loop(nn.Module):
+    """A loop over time whose state is in the type of its input."""
+
+    def __init__(self, dtype: torch.dtype, scale: float = 1.0, *, casts: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave, self.scale, self.casts = nn.Linear(4, 6), nn.Linear(6, 2), scale, casts
+        self.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, outputs = torch.zeros(x.shape[1], 6, dtype=self.leave.weight.dtype), []
+        for current in self.enter(x.to(self.leave.weight.dtype) if self.casts else x):
+            v = 0.8 * v + self.scale * current
+            s = (v > 0.2).to(v.dtype)
+            v = v - 0.2 * s
+            outputs.append(self.leave(s))
+        return torch.stack(outputs).float()
+
+
+TYPES = {torch.float16: 1e-3, torch.float64: 1e-6}
+"""Largest difference of the outputs of linear layers in this type and in float32."""
+
+
+@pytest.mark.parametrize("casts", [False, True])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_module_of_another_type_is_captured_with_a_warning(dtype: torch.dtype, casts: bool) -> None:
+    name, model = str(dtype).removeprefix("torch."), Loop(dtype, casts=casts)
+    kind = torch.float32 if casts else dtype
+    with pytest.warns(UserWarning, match=rf"the model computes in {name} and the graph in float32.*model\.float\(\)"):
+        net = stl.capture(model, (X[0] > 0.5).to(kind))
+    assert net.proof.replay_differing == 0
+    for seed in range(3):
+        fresh = torch.randint(0, 3, (9, 2, 4), generator=torch.Generator().manual_seed(seed)).to(kind)
+        expected = model(fresh).detach().numpy()
+        assert expected.any()
+        np.testing.assert_allclose(net.simulate(fresh.float().numpy()).y, expected, rtol=0, atol=TYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_module_of_another_type_than_x_is_refused_by_its_parameter(dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    refusal = rf"test_input_types\.py:\d+: .*parameter 'enter.weight' is {name} and x float32: give model\.float\(\)"
+    with pytest.raises(CaptureError, match=refusal):
+        stl.capture(Loop(dtype), X[0])
+    net, model = stl.capture(Loop(dtype).float(), X[0]), Loop(dtype).float()
+    np.testing.assert_allclose(net.simulate(X[1].numpy()).y, model(X[1]).detach().numpy(), rtol=0, atol=1e-6)
+
+
+def test_half_precision_that_overflows_is_refused() -> None:
+    """Potentials beyond 65,504 are infinite in float16, and stay so."""
+    with pytest.raises(CaptureError, match=r"the model computes in float16, .*: capture model\.float\(\)"):
+        stl.capture(Loop(torch.float16, 5e4), X[0].half())
