@@ -37,7 +37,17 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         return None
     *sides, divisor = _sides(signal)
     compared = [side for side in sides if isinstance(side, Ref)]
-    refs = list(dict.fromkeys(state for side in compared for state in _states(side, cores, [signal])))
+    try:
+        refs = list(dict.fromkeys(state for side in compared for state in _states(side, cores, [signal])))
+    except CaptureError:
+        if len(compared) > 1:
+            raise
+        raise CaptureError(
+            f"the neuron{in_module(signal.node.place)} cannot be held by a graph: it compares no state, but a sum "
+            "on which its own spikes of earlier steps act (snnTorch's Alpha?); let spikes act on a state, and compare "
+            "that (snnTorch's Synaptic: i = alpha * i + x; v = beta * v + i - s * theta)",
+            line=signal.node.place.line,
+        ) from None
     owners = [next(core for core in cores if ref.signal in core) for ref in refs]
     if len(refs) != 2 or owners[0] is owners[1]:
         return None

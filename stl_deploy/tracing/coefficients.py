@@ -143,10 +143,26 @@ class FittedUpdate:
         except Unknown as unknown:
             if counted := self._called(COUNTS):
                 raise self.refuse(self._several(counted)) from None
-            raise self.refuse(
-                f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
-                "use a leaky neuron with a fixed threshold"
-            ) from None
+            raise self.refuse(self._coupled() or self._not_read(unknown)) from None
+
+    def _coupled(self) -> str | None:
+        """Describe states of the core that read each other; None if it has one."""
+        members = self.core.members
+        states = {ref.signal for member in members for ref in member.reads() if ref.lag and ref.signal in members}
+        lines = sorted({str(state.node.place.line) for state in states if state.node.place.line})
+        if len(states) < 2:
+            return None
+        return (
+            f"states read each other's last values (at {' and '.join(lines)}), and a graph's neuron has one potential; "
+            "let no second state read the potential: w = rho * w + b * s reads spikes alone"
+        )
+
+    @staticmethod
+    def _not_read(unknown: Unknown) -> str:
+        return (
+            f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
+            "use a leaky neuron with a fixed threshold"
+        )
 
     def _passing(self) -> dict[Signal, Ref]:
         return {} if self.clip is None else {self.clip.signal: self.clip.source}

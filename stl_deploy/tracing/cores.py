@@ -7,7 +7,7 @@ one, makes the spikes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from stl_deploy._util.reachable import reachable
@@ -15,8 +15,9 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.adaptation import adapting_threshold
 from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, Steps
-from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state
+from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state, path_to_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ def find_cores(steps: Steps) -> list[Recurrence]:
             members = frozenset(by_number[key] for key in group)
             cores.append(members)
     held = frozenset[Signal]().union(*cores)
+    for threshold in thresholds.values():
+        _require_own_counts(threshold, held)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
     for signal in steps.signals:
         fixed = thresholds.get(signal)
@@ -79,9 +82,25 @@ def _thresholds_of(
             if same and _follows(again.potential, first.signal):
                 return first, again
     raise CaptureError(
-        "a potential is compared with thresholds in two places of one step; a neuron has one comparison",
+        "a potential is compared with thresholds in two places of one step; a neuron has one comparison: compare once, "
+        "s = (v > theta).float(), and read s in both places",
         line=comparisons[1].signal.node.place.line,
     )
+
+
+def _require_own_counts(threshold: Threshold, held: Set[Signal]) -> None:
+    """Raise CaptureError for a count of what is not a state, but a state scaled or shifted."""
+    if threshold.count is None or threshold.potential in held:
+        return
+    path = path_to_state(threshold.potential, held)
+    if path:
+        where = threshold.signal.node.place
+        raise CaptureError(
+            f"the neuron{in_module(where)} counts spikes of its potential after '{path[0].node.name}', and a graph "
+            "counts how often a threshold above 0 is in the potential: write torch.round(torch.clamp(v / theta, 0, "
+            "cap)), or torch.floor",
+            line=where.line,
+        )
 
 
 def _follows(signal: Signal, earlier: Signal) -> bool:

@@ -65,6 +65,8 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
     theta = torch.ones((), dtype=torch.float32)
     while here is not None:
         bounds, inner = _clamp(here), _divided(here)
+        if here.node.name == "mul" and (len(readers[here]) > 1 or here is output):
+            inner = None  # a state, v = (v + x) * 0.5
         if bounds is not None and (bounds == (0.0, None) or bool((theta == 1).all())):
             low, high = _tighter((low, high), bounds)
         elif inner is not None and bool((theta == 1).all()):
@@ -120,13 +122,28 @@ def _added_half(signal: Signal) -> Signal | None:
 
 
 def _divided(signal: Signal) -> Tensor | None:
-    """Return θ if a signal is another one divided by it; a division that rounds otherwise is none."""
-    if signal.node.name != "div" or len(signal.args) != 2 or not isinstance(signal.args[0], Ref) or signal.kwargs:
+    """Return θ if a signal is another one divided by it; a division that rounds otherwise is none.
+
+    ``v * 4`` is ``v / 0.25`` on every bit, but ``v * 3`` is rounded otherwise than ``v / (1 / 3)``.
+    """
+    name, args = signal.node.name, signal.args
+    if name not in ("div", "mul") or len(args) != 2 or signal.kwargs:
         return None
-    divisor = signal.args[1]
-    if isinstance(divisor, Node):
-        return divisor.tensor
-    return torch.tensor(float(divisor)) if isinstance(divisor, int | float) else None
+    signals, numbers = [item for item in args if isinstance(item, Ref)], [_tensor(item) for item in args]
+    number = numbers[0] if name == "mul" and isinstance(args[1], Ref) else numbers[1]
+    if len(signals) != 1 or number is None:
+        return None
+    if name == "div":
+        return number
+    powers = bool((torch.frexp(number.double()).mantissa == 0.5).all())
+    return 1 / number if powers and bool(torch.isfinite(1 / number).all()) else None
+
+
+def _tensor(item: Any) -> Tensor | None:
+    """Return a constant argument as a tensor."""
+    if isinstance(item, Node):
+        return item.tensor
+    return torch.tensor(float(item)) if isinstance(item, int | float) else None
 
 
 def _clamp(signal: Signal) -> tuple[float | None, float | None] | None:

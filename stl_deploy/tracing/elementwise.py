@@ -239,18 +239,35 @@ def _others(dim: tuple[Any, ...], sizes: dict[str, int]) -> int:
 def as_comparison(unroller: Unroller, op: Op, name: str, args: tuple[Any, ...]) -> Flow | None:
     """Return the boolean flow whose values (0 and 1) an operation has; None if it has others.
 
-    ``where(c, 1, 0)``, ``relu(sign(u))``, ``heaviside(u, 0)`` and ``1 - (v < θ)`` are spikes.
+    ``where(c, 1, 0)``, ``where(v < θ, 0, 1)``, ``relu(sign(u))``, ``heaviside(u, 0)`` and ``1 - (v < θ)`` are spikes.
     """
-    if name == "where" and len(args) == 3 and _all(unroller, args[1], 1) and _all(unroller, args[2], 0):
+    if name == "where" and len(args) == 3 and args[0].dtype == torch.bool and args[0].shape == op.outputs[0].shape:
         mask = unroller.flow(args[0])
-        return mask if args[0].dtype == torch.bool and args[0].shape == op.outputs[0].shape else None
+        if _all(unroller, args[1], 1) and _all(unroller, args[2], 0):
+            return mask
+        if _all(unroller, args[1], 0) and _all(unroller, args[2], 1) and not mask.constant:
+            return _twice_turned(mask) or _turned(unroller, op, mask)
     if name == "heaviside":
         return _step(unroller, op, unroller.flow(args[0]), unroller.flow(args[1]))
     if name == "relu" or (name in ("clamp", "clamp_min") and _bounds(op, args) == (0, None)):
         return _positive(unroller, op, unroller.flow(args[0]))
-    if name in ("logical_not", "bitwise_not") or (name == "rsub" and args[1:] == (1,) and not op.kwargs):
+    is_not = name == "logical_not" or (name == "bitwise_not" and op.outputs[0].dtype == torch.bool)
+    if is_not or (name == "rsub" and args[1:] == (1,) and not op.kwargs):
         return _twice_turned(unroller.flow(args[0]))
     return None
+
+
+def _turned(unroller: Unroller, op: Op, flow: Flow) -> Flow:
+    """Return not c of a boolean flow."""
+
+    def turned(node: Node) -> Node:
+        if node.tensor is not None:
+            return unroller.nodes.constant(~node.tensor)
+        call = torch.ops.aten.logical_not.default
+        made = Node("logical_not", call, (node,), {}, node.layout, torch.bool, op.place, pointwise=True)
+        return unroller.nodes.make(made)
+
+    return Flow(tuple(turned(node) for node in flow.nodes), flow.layout)
 
 
 def _twice_turned(flow: Flow) -> Flow | None:

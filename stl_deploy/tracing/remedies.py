@@ -20,6 +20,7 @@ _ORDER = (
 )
 _STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
 _PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"
+_COUNTED = "count spikes by torch.clamp(torch.floor(v / θ), 0, cap); where it prepares x, apply it to x before capture"
 _SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
 _SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
 _ATTENTION = (
@@ -41,7 +42,8 @@ _INSTEAD = {
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
     **dict.fromkeys(_ATTENTION, "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING),
     **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
-    "floor_divide": "count spikes by torch.clamp(torch.floor(v / θ), 0, cap)",
+    "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
+    **dict.fromkeys(("floor_divide", "floor", "trunc"), _COUNTED),
     **dict.fromkeys(("round", "ceil", "fmod", "remainder", "ne", "eq"), _PREPARED),
     **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), _SPARSE),
     **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), _SPARSE),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from stl_deploy._util.remedies import option
+from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.gathers import diagonal, gathered
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
@@ -149,10 +150,22 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     if range(size)[slice(start, end, stride)] == range(size):
         return [flow]
     if any(isinstance(factor, str) for factor in factors):
-        raise refuse("part of the batch is taken; a model must treat all samples alike", op)
+        raise _cut(op, factors, dim, "part of the batch is taken")
     if stride == 1 and not flow.constant and all(node.name == "cat" for node in flow.nodes):
         return [slice_of_join(unroller, op, flow, dim, *slice(start, end).indices(size)[:2])]
     return [sliced(unroller, op, flow, dim, op.outputs[0].shape[dim], start, end, stride)]
+
+
+def _cut(op: Op, factors: Dim, dim: int, what: str) -> CaptureError:
+    """Return a refusal of a part of an axis that has samples or time steps among its factors."""
+    if BATCH in factors:
+        return refuse(f"{what}; a model must treat all samples alike", op)
+    sizes = ", ".join("T" if factor == TIME else str(factor) for factor in factors)
+    return refuse(
+        f"'{op.name}' cuts an axis that holds time steps and channels; give time an axis of its own: "
+        f"y.unflatten({dim}, ({sizes})).unbind({dim + factors.index(TIME)})",
+        op,
+    )
 
 
 def _some_steps(unroller: Unroller, op: Op, flow: Flow, dim: int, steps: slice) -> Flow:
@@ -229,7 +242,7 @@ def _split(unroller: Unroller, op: Op) -> list[Flow]:
         elif len(op.outputs) == 1:
             made.append(flow)
         elif any(isinstance(factor, str) for factor in flow.layout[dim]):
-            raise refuse("the batch is split; a model must treat all samples alike", op)
+            raise _cut(op, flow.layout[dim], dim, "the batch is split")
         else:
             made.append(sliced(unroller, op, flow, dim, size, start, start + size, 1))
         start += size

@@ -26,6 +26,12 @@ from stl_deploy.tracing.steps import Ref, Signal, Steps
 if TYPE_CHECKING:
     from stl_deploy.tracing.readings import Population
 
+_OF_CURRENT = (
+    "the current that it reads is not 0 before spikes arrive (a layer's bias?); update the current before the "
+    "potential, i = alpha * i + x; v = beta * v + i, or leave the bias out"
+)
+_OTHERWISE = "starts otherwise than it goes on; let every step do the same, the first one, too"
+
 
 def start_layers(steps: Steps) -> None:
     """Give the layers of ``steps`` that are scaled, and only then read late, their values before step 0."""
@@ -125,9 +131,9 @@ def start_before(population: Population, steps: int, states: Container[Signal]) 
     for sooner, later in zip([*earlier[1:], starts], earlier, strict=True):
         if bool(((decay * sooner + driven - later).abs() > coarse).any()):
             where = population.state.node.place
+            late = any(ref.signal in states and ref.signal.node.name not in COMPARES for ref in population.currents)
             raise CaptureError(
-                f"the neuron{in_module(where)} is read some steps late, and starts otherwise than it goes on; let "
-                "every step do the same, the first one, too",
+                f"the neuron{in_module(where)} is read some steps late, and {_OF_CURRENT if late else _OTHERWISE}",
                 line=where.line,
             )
     array: Floats = starts.expand((1, *shape))[0].float().numpy()

@@ -70,6 +70,42 @@ def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
     return thresholds
 
 
+def merge_comparisons(steps: Steps) -> Steps:
+    """Replace comparisons by the first one that says the same of the same numbers: ``v > θ`` and ``v - θ > 0``."""
+    same: dict[Signal, Signal] = {}
+    first: list[Threshold] = []
+    for signal in steps.signals:
+        threshold = _threshold(signal)
+        if threshold is None or signal.first is not None or threshold.potential.node.dtype != torch.float32:
+            continue  # in coarser numbers a difference may be 0
+        earlier = next((known.signal for known in first if _are_same(known, threshold)), None)
+        if earlier is None:
+            first.append(threshold)
+            continue
+        same[signal] = earlier
+        earlier.before = max(signal.before, earlier.before, key=len)
+    if same:
+
+        def merged(ref: Ref) -> Ref:
+            return Ref(same.get(ref.signal, ref.signal), ref.lag)
+
+        for signal in steps.signals:
+            signal.args, signal.kwargs = map_tree((signal.args, signal.kwargs), Ref, merged)
+        steps.signals = tuple(signal for signal in steps.signals if signal not in same)
+        steps.output = merged(steps.output)
+        steps.of_node = {node: (same.get(signal, signal), step) for node, (signal, step) in steps.of_node.items()}
+    return steps
+
+
+def _are_same(a: Threshold, b: Threshold) -> bool:
+    """Return whether two comparisons give the same at every step, those before the first that are known included."""
+    alike = a.potential is b.potential and a.compare == b.compare and a.signal.still == b.signal.still
+    if not alike or a.signal.node.layout != b.signal.node.layout or a.theta.shape != b.theta.shape:
+        return False
+    starts = zip(a.signal.before, b.signal.before, strict=False)  # one of them may be read later than the other
+    return torch.equal(a.theta, b.theta) and all(torch.equal(*map(constant_of, pair)) for pair in starts)
+
+
 def _threshold(signal: Signal) -> Threshold | None:
     name, args = signal.node.name, signal.args
     if name not in ("gt", "ge", "lt", "le"):
@@ -113,16 +149,24 @@ def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
     """
     if threshold.count is not None:
         return threshold
-    chain: list[Signal] = []
-    potential = threshold.potential
-    while potential not in held:
-        reads = potential.reads()
-        if potential.node.name not in _MONOTONE or len(reads) != 1 or reads[0].lag:
-            return threshold
-        chain.append(potential)
-        potential = reads[0].signal
-    theta = _level(potential, chain[::-1], threshold) if chain else None
+    chain = path_to_state(threshold.potential, held)
+    if not chain:
+        return threshold
+    potential = chain[-1].reads()[0].signal
+    theta = _level(potential, chain[::-1], threshold)
     return threshold if theta is None else replace(threshold, potential=potential, theta=theta)
+
+
+def path_to_state(signal: Signal, held: Set[Signal]) -> list[Signal]:
+    """Return the operations with constants that make a signal of a state, the last one first; empty if none does."""
+    chain: list[Signal] = []
+    while signal not in held:
+        reads = signal.reads()
+        if signal.node.name not in _MONOTONE or len(reads) != 1 or reads[0].lag:
+            return []
+        chain.append(signal)
+        signal = reads[0].signal
+    return chain
 
 
 def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tensor | None:

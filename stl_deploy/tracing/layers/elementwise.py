@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Doubles, Norm, Operand, Product, Reshape, Scale, Shape
@@ -28,6 +29,8 @@ def negated(build: Builder, signal: Signal) -> Operands:
 def turned(build: Builder, signal: Signal) -> Operands:
     """Build ``not s`` of spikes: 1 - s."""
     (x,) = signal.args
+    if signal.node.name == "bitwise_not" and signal.node.dtype != torch.bool:
+        raise refusal(signal, "'bitwise_not' of integers is -1 - s; negate spikes by ~s.bool(), or write 1 - s")
     if not is_binary(build, build.read(x)):
         raise refusal(signal, no_form(signal.node.name))
     ones = np.ones(build.shape(signal)[0])
@@ -71,7 +74,7 @@ def _by_channel(build: Builder, signal: Signal, constant: Any) -> tuple[NDArray[
         raise refusal(
             signal,
             "expected a constant of one number for each channel to be added; found one that differs between pixels; "
-            "add it inside a convolution or linear layer",
+            "add it in the neuron's update, v = beta * v + x + p, which holds one number for each pixel",
         )
     return full[0].reshape(shape[0], -1)[:, 0].numpy(), 0
 

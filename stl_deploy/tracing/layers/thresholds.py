@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+import torch
 
 from stl_deploy.graph.program import Gather, MaxPool, Neuron, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import alpha, number
@@ -91,7 +92,7 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
     if all(negated for _, negated in turned):
         raise refusal(
             signal,
-            "expected at most one negated spike in a product; found two; a neuron cannot fire where nothing arrives",
+            "expected at most one negated spike in a product; found two; write 1 - torch.maximum(a, b)",
         )
     return _added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
 
@@ -143,8 +144,13 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Operands, thresho
 
 
 def turned_spike(ref: Ref) -> tuple[Ref, bool]:
-    """Return ``1 - s`` as s, and whether it was inverted."""
+    """Return ``1 - s`` and ``~s`` as s, and whether it was inverted."""
     node, args = ref.signal.node, ref.signal.args
+    if node.name == "_to_copy" and isinstance(args[0], Ref):
+        inner, turned = turned_spike(Ref(args[0].signal, args[0].lag + ref.lag))
+        return (inner, True) if turned else (ref, False)
+    if node.name in ("logical_not", "bitwise_not") and node.dtype == torch.bool and isinstance(args[0], Ref):
+        return Ref(args[0].signal, args[0].lag + ref.lag), True
     if alpha(ref.signal) != 1:
         return ref, False
     if node.name == "rsub" and isinstance(args[0], Ref) and args[1] == 1:

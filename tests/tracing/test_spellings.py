@@ -1,0 +1,371 @@
+"""One neuron, or one gate, in other spellings: captured with the same spikes on ties, or refused by a true sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph import program as ir
+
+Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Spikes of a potential, and what they leave of it."""
+POWERS = torch.tensor([1.0, 2, 4, 8, 0.5, 0.25, 1, 2])
+
+
+def grid(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(-2, 6, shape, generator=torch.Generator().manual_seed(seed)).float() / 2
+
+
+class Net(nn.Module):
+    """6 inputs, 8 neurons, whose spikes are the output; potentials are on a grid, so that they meet thresholds."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.enter, self.step, self.potentials = nn.Linear(6, 8, bias=False), step, list[Tensor]()
+        with torch.no_grad():
+            self.enter.weight.copy_(grid(8, 6, seed=2) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, spikes = torch.zeros(x.shape[1], 8), []
+        for current in self.enter(x):
+            v = 0.5 * v + current
+            self.potentials = [*self.potentials, v]
+            s, v = self.step(v)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+
+def require_same(model: nn.Module, x: Tensor, *unseen: Tensor) -> stl.SpikingGraph:
+    net = stl.capture(model, x)
+    for given in (x, *unseen):
+        with torch.no_grad():
+            np.testing.assert_array_equal(net.simulate(given.numpy()).y, model(given).numpy())
+    return net
+
+
+def subtracting(count: Callable[[Tensor], Tensor], theta: Tensor | float) -> Step:
+    def step(v: Tensor) -> tuple[Tensor, Tensor]:
+        s = count(v)
+        return s, v - s * theta
+
+    return step
+
+
+COUNTS: dict[str, tuple[Step, float | Tensor, str]] = {
+    "round(4v)": (subtracting(lambda v: torch.round(torch.clamp(v * 4, 0, 4)), 0.25), 0.25, "half_even"),
+    "clamp(round(4v))": (subtracting(lambda v: torch.clamp(torch.round(4 * v), 0, 4), 0.25), 0.25, "half_even"),
+    "floor(2v)": (subtracting(lambda v: torch.floor(torch.clamp(v * 2, 0, 3)), 0.5), 0.5, "down"),
+    "trunc(v/2)": (subtracting(lambda v: torch.clamp(torch.trunc(v * 0.5), 0, 2), 2), 2.0, "down"),
+    "floor(4v+.5)": (subtracting(lambda v: torch.floor(torch.clamp(v * 4, 0, 4) + 0.5), 0.25), 0.25, "half_up"),
+    "powers": (subtracting(lambda v: torch.round(torch.clamp(v * POWERS, 0, 4)), 1 / POWERS), 1 / POWERS, "half_even"),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_of_a_potential_times_a_power_of_2(name: str) -> None:
+    step, theta, rounding = COUNTS[name]
+    model = Net(step)
+    (neuron,) = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3), 4 * grid(5, 2, 6, seed=4)).program.spiking
+    assert neuron.multi_spike
+    assert neuron.rounding == rounding
+    np.testing.assert_array_equal(neuron.threshold, np.asarray(theta, np.float32))
+    halves = torch.cat(model.potentials) / theta % 1
+    assert bool((halves == (0.5 if "half" in rounding else 0)).any())
+
+
+@pytest.mark.parametrize(
+    ("scaled", "operation"),
+    [
+        (lambda v: v * 3, "mul"),
+        (lambda v: v * torch.tensor([*POWERS[:-1], 3]), "mul"),
+        (lambda v: v * -4, "mul"),
+        (lambda v: (v - 0.1) / 0.25, "sub"),
+    ],
+)
+def test_counts_of_another_number_name_the_division(scaled: Callable[[Tensor], Tensor], operation: str) -> None:
+    model = Net(subtracting(lambda v: torch.round(torch.clamp(scaled(v), 0, 4)), 1 / 3))
+    sentence = rf"test_spellings\.py:\d+: .*counts spikes of its potential after '{operation}', .*v / theta, 0, cap"
+    with pytest.raises(CaptureError, match=sentence):
+        stl.capture(model, grid(6, 4, 6))
+
+
+def test_counts_by_the_division_that_the_refusal_names_are_captured() -> None:
+    theta = 1 / 3
+    model = Net(subtracting(lambda v: torch.round(torch.clamp(v / theta, 0, 4)), theta))
+    net, unseen = stl.capture(model, grid(6, 4, 6)), torch.rand(9, 3, 6)
+    np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy())
+
+
+ONE, ZERO = torch.ones(()), torch.zeros(())
+COMPARISONS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "where(v < θ, 0, 1)": (lambda v: torch.where(v < 0.25, 0.0, 1.0), "ge"),
+    "where(v <= θ, 0, 1)": (lambda v: torch.where(v <= 0.25, torch.zeros_like(v), torch.ones_like(v)), "gt"),
+    "where(θ > v, 0, 1)": (lambda v: torch.where(torch.tensor(0.25) > v, ZERO, ONE), "ge"),
+    "1 - where(v > θ, 0, 1)": (lambda v: 1 - torch.where(v > 0.25, 0.0, 1.0), "gt"),
+    "v - θ > 0": (lambda v: (v - 0.25 > 0).float(), "gt"),
+    "v - θ >= 0": (lambda v: (v - 0.25 >= 0).float(), "ge"),
+    "v - [θ] > 0": (lambda v: (v - torch.full((8,), 0.25) > torch.zeros(1)).float(), "gt"),
+    "1 - (v - θ < 0)": (lambda v: 1 - (v - 0.25 < 0).float(), "ge"),
+    "~(v - θ <= 0)": (lambda v: (~(v - 0.25 <= 0)).float(), "gt"),
+    "θ - v < 0": (lambda v: (0.25 - v < 0).float(), "gt"),
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_in_other_words(name: str) -> None:
+    spikes, compare = COMPARISONS[name]
+    model = Net(subtracting(spikes, 0.25))
+    (neuron,) = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3)).program.spiking
+    assert (neuron.compare, float(neuron.threshold or 0)) == (compare, 0.25)
+    assert bool((torch.cat(model.potentials) == 0.25).any())
+
+
+def test_a_mask_of_what_did_not_spike_resets() -> None:
+    def step(v: Tensor) -> tuple[Tensor, Tensor]:
+        return (v > 0.25).float(), v * torch.where(v > 0.25, 0.0, 1.0)
+
+    (neuron,) = require_same(Net(step), grid(6, 4, 6), grid(9, 3, 6, seed=3)).program.spiking
+    assert neuron.reset == "value"
+
+
+class Twice(Net):
+    """SnnTorch's order: the reset compares the potential of the step before once more."""
+
+    def __init__(self, theta: float, start: float, *, late: bool = False, masks: bool = False) -> None:
+        super().__init__(lambda v: (v, v))
+        self.theta, self.start, self.late, self.masks = theta, start, late, masks
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, spikes, before = torch.full((x.shape[1], 8), self.start), list[Tensor](), torch.zeros(x.shape[1], 8)
+        for current in self.enter(x):
+            if self.masks:
+                v = 0.5 * v.masked_fill(v > self.theta, 0) + current
+            else:
+                v = 0.5 * v + current - self.theta * (v > self.theta).float()
+            self.potentials = [*self.potentials, v]
+            s = (v - self.theta > 0).float()
+            spikes.append(before if self.late else s)
+            before = s
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize(("theta", "start"), [(0.25, 0.0), (0.3, 0.0), (0.25, 0.5), (0.25, 0.25)])
+def test_one_threshold_in_two_spellings_is_one(theta: float, start: float, masks: bool) -> None:
+    """A potential that starts above its threshold is reset in the first step."""
+    model = Twice(theta, start, masks=masks)
+    (neuron,) = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3)).program.spiking
+    assert neuron.reset == ("value" if masks else "subtract_delayed")
+    assert theta != 0.25 or bool((torch.cat(model.potentials) == theta).any())
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_spikes_that_leave_late_start_from_zeros_where_a_reset_starts_from_ones(start: float) -> None:
+    require_same(Twice(0.25, start, late=True), grid(6, 4, 6), grid(9, 3, 6, seed=3))
+
+
+def test_thresholds_that_differ_on_ties_alone_are_two() -> None:
+    def step(v: Tensor) -> tuple[Tensor, Tensor]:
+        return (v - 0.25 > 0).float(), v - 0.25 * (v >= 0.25).float()
+
+    with pytest.raises(
+        CaptureError, match=r"in two places of one step; .*: compare once, s = \(v > theta\)\.float\(\)"
+    ):
+        stl.capture(Net(step), grid(6, 4, 6))
+
+
+class Gates(nn.Module):
+    """An operation of the spikes of two populations."""
+
+    def __init__(self, gate: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second = (Net(subtracting(lambda v: (v > 0.25).float(), 0.25)) for _ in range(2))
+        self.gate = gate
+        with torch.no_grad():
+            self.second.enter.weight.copy_(grid(8, 6, seed=5) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(self.first(x), self.second(x)).float()
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda a, b: a.bool() & ~b.bool(),
+        lambda a, b: ~a.bool() & b.bool(),
+        lambda a, b: torch.logical_and(a, torch.logical_not(b)),
+        lambda a, b: (a > 0.5) & (b < 0.5),
+        lambda a, b: a * (~b.bool()).float(),
+        lambda a, b: a * torch.where(b > 0, 0.0, 1.0),
+        lambda a, b: ~(a.bool() | b.bool()),
+        lambda a, b: ~(a.bool() & b.bool()),
+        lambda a, b: a * (1 - b) + b * (1 - a),
+        lambda a, b: 1 - torch.maximum(a, b),
+    ],
+)
+def test_gates_of_two_spikes(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
+    net = require_same(Gates(gate), grid(6, 4, 6), grid(9, 3, 6, seed=3))
+    assert not any(isinstance(node, ir.Product) for node in net.program.nodes)  # which NIR has not
+    assert 0 < net.simulate(grid(6, 4, 6).numpy()).y.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("gate", "sentence"),
+    [
+        (lambda a, b: a.bool() ^ b.bool(), r"'bitwise_xor' has no form .* write a \* \(1 - b\) \+ b \* \(1 - a\)"),
+        (lambda a, b: ~a.bool() & ~b.bool(), "found two; write 1 - torch.maximum"),
+        (lambda a, b: ~a.int() * b.int(), r"'bitwise_not' of integers is -1 - s; negate spikes by ~s.bool\(\)"),
+        (lambda a, b: ~(a + b).bool() & b.bool(), "a cast to bool changes numbers that it cannot hold"),
+    ],
+)
+def test_other_gates_name_what_is_captured(gate: Callable[[Tensor, Tensor], Tensor], sentence: str) -> None:
+    with pytest.raises(CaptureError, match=rf"test_spellings\.py:\d+: .*{sentence}"):
+        stl.capture(Gates(gate), grid(6, 4, 6))
+
+
+class Written(nn.Module):
+    """A net with a forward of its own, in a function."""
+
+    def __init__(self, forward: Callable[[Written, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave, self.conv = nn.Linear(6, 8), nn.Linear(8, 4), nn.Conv2d(1, 2, 3)
+        self.place = nn.Parameter(torch.randn(1, 2, 4, 4))
+        self.own = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self, x)
+
+
+def require_close(forward: Callable[[Written, Tensor], Tensor], x: Tensor, *unseen: Tensor) -> None:
+    model = Written(forward)
+    net = stl.capture(model, x)
+    for given in (x, *unseen):
+        expected = model(given).detach().numpy()
+        np.testing.assert_allclose(net.simulate(given.numpy()).y, expected, rtol=1e-4, atol=1e-6)
+
+
+def looped(currents: Tensor, added: Tensor | float = 0.0) -> Tensor:
+    v, spikes = torch.zeros_like(currents[0]), []
+    for current in currents:
+        v = 0.8 * v + current + added
+        spikes.append((v > 0.2).float())
+        v = v - 0.2 * spikes[-1]
+    return torch.stack(spikes)
+
+
+X = torch.rand(6, 4, 6, generator=torch.Generator().manual_seed(1)) * 2
+UNSEEN = torch.rand(9, 3, 6, generator=torch.Generator().manual_seed(2)) * 3
+
+
+def test_a_constant_for_each_pixel_behind_a_convolution() -> None:
+    def currents(net: Written, x: Tensor) -> Tensor:
+        return net.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+
+    images, unseen = torch.rand(6, 2, 1, 6, 6), torch.rand(8, 3, 1, 6, 6) * 2
+    with pytest.raises(
+        CaptureError, match=r"differs between pixels; add it in the neuron's update, v = beta \* v \+ x"
+    ):
+        stl.capture(Written(lambda net, x: looped(currents(net, x) + net.place)), images)
+    require_close(lambda net, x: looped(currents(net, x), net.place), images, unseen)
+
+
+def test_steps_beside_channels_in_one_axis() -> None:
+    def beside(net: Written, x: Tensor) -> Tensor:
+        return net.enter(x.permute(1, 0, 2)).reshape(x.shape[1], -1)  # type: ignore[no-any-return]
+
+    sentence = r"holds time steps and channels; .*: y\.unflatten\(1, \(T, 8\)\)\.unbind\(1\)"
+    with pytest.raises(CaptureError, match=f"'split' cuts an axis that {sentence}"):
+        stl.capture(Written(lambda net, x: looped(torch.stack(beside(net, x).split(8, 1)))), X)
+    with pytest.raises(CaptureError, match=f"'slice' cuts an axis that {sentence}"):
+        stl.capture(Written(lambda net, x: looped(torch.stack([beside(net, x)[:, :8]] * len(x)))), X)
+
+    def followed(net: Written, x: Tensor) -> Tensor:
+        return looped(torch.stack(beside(net, x).unflatten(1, (len(x), 8)).unbind(1)))
+
+    require_close(followed, X, UNSEEN)
+
+
+def late_synapses(net: Written, x: Tensor, *, current_first: bool = False, bias: bool = True) -> Tensor:
+    """Potentials read their currents a step late, in the readout, too."""
+    i = v = torch.zeros(x.shape[1], 8)
+    y = j = torch.zeros(x.shape[1], 4)
+    outputs = []
+    for current in net.enter(x):
+        v, i = 0.9 * v + 0.1 * i, 0.8 * i + current
+        s = (v > 0.05).float()
+        v = v * (1 - s)
+        arriving = functional.linear(s, net.leave.weight, net.leave.bias if bias else None)
+        late, j = j, 0.8 * j + arriving
+        y = 0.9 * y + 0.1 * (j if current_first else late)
+        outputs.append(y)
+    return torch.stack(outputs)
+
+
+def test_a_bias_in_a_current_that_is_read_late() -> None:
+    x, unseen = torch.cat((X, X)), torch.cat((UNSEEN, UNSEEN))
+    sentence = r"the current that it reads is not 0 before spikes arrive .*; update the current before the potential"
+    with pytest.raises(CaptureError, match=sentence):
+        stl.capture(Written(late_synapses), x)
+    require_close(lambda net, x: late_synapses(net, x, bias=False), x, unseen)
+    require_close(lambda net, x: late_synapses(net, x, current_first=True), x, unseen)
+
+
+def adaptive_lif(net: Written, x: Tensor, coupling: float = 0.3) -> Tensor:
+    """Bittar and Garner's AdLIF: the adaptation reads the potential, too."""
+    u = w = s = torch.zeros(x.shape[1], 8)
+    spikes = []
+    for current in net.enter(x):
+        w = 0.95 * w + 0.5 * s + (coupling * u if coupling else 0)
+        u = 0.85 * (u - 0.2 * s) + 0.15 * (4 * current - w)
+        s = (u > 0.2).float()
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+def resonating(net: Written, x: Tensor) -> Tensor:
+    u = w = torch.zeros(x.shape[1], 8)
+    spikes = []
+    for current in net.enter(x):
+        u, w = 0.9 * u - 0.3 * w + current, 0.3 * u + 0.9 * w
+        spikes.append((u > 0.2).float())
+    return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("forward", [adaptive_lif, resonating])
+def test_states_that_read_each_other_are_named(forward: Callable[[Written, Tensor], Tensor]) -> None:
+    lines = r"\(at test_spellings\.py:\d+( and test_spellings\.py:\d+)?\)"
+    with pytest.raises(CaptureError, match=rf"states read each other's last values {lines}.* w = rho \* w \+ b \* s"):
+        stl.capture(Written(forward), torch.cat((X, X)))
+
+
+def test_an_adaptation_that_reads_spikes_alone_is_captured() -> None:
+    require_close(lambda net, x: adaptive_lif(net, x, 0.0), torch.cat((X, X)), UNSEEN)
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_the_sum_of_two_currents_reset_by_its_spikes_is_no_adapting_threshold(reset: str) -> None:
+    """SnnTorch's Alpha."""
+
+    def alpha(net: Written, x: Tensor) -> Tensor:
+        v = excited = inhibited = torch.zeros(x.shape[1], 8)
+        spikes = []
+        for current in net.enter(x):
+            before = (v > 0.2).float()
+            excited, inhibited = 0.9 * excited + current, 0.8 * inhibited - current
+            v = 2.1 * (excited + inhibited)
+            v = v - before * (0.2 if reset == "subtract" else v)
+            if reset == "zero":
+                excited, inhibited = (1 - before) * excited, (1 - before) * inhibited
+            spikes.append((v > 0.2).float())
+        return torch.stack(spikes)
+
+    with pytest.raises(CaptureError, match=r"compares no state, but a sum on which its own spikes .*Alpha\?\); let"):
+        stl.capture(Written(alpha), torch.cat((X, X)))
