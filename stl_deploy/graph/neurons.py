@@ -118,8 +118,12 @@ class NeuronState:
             np.subtract(self.v, self._subtracted * spikes, out=self.v)
 
     def _to_value(self, spikes: Floats) -> None:
-        value = np.float32(0) if self.node.v_reset is None else self.node.v_reset
-        np.copyto(self.v, value, where=spikes > 0)
+        fired = spikes > 0
+        if self.node.v_reset is None:
+            bits = self.v.view(np.int32)  # those of 0.0 are 0; a masked copy takes five times as long
+            np.multiply(bits, np.logical_not(fired, out=fired), out=bits)
+        else:
+            np.copyto(self.v, self.node.v_reset, where=fired)
 
 
 def fire(node: Neuron, v: Floats, out: Floats, threshold: Floats | None = None) -> None:
