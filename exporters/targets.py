@@ -307,13 +307,25 @@ def register_target(target: Format | type[Runner]) -> None:
     registry().add(target)
 
 
+@cache
+def _of_folder(folder: str) -> Registry:
+    """Return the targets of one of our folders, without importing the others."""
+    made = Registry()
+    _add_all(made, import_module(f"stl_deploy.exporters.{folder}.target").TARGETS)
+    return made
+
+
 def find_format(name: str) -> Format:
     """Return the Format of that name; raise InputError with the known names."""
+    if name in _OURS and name in _of_folder(name).formats:
+        return _of_folder(name).formats[name]
     return _find(registry().formats, name, "format")
 
 
 def find_runner(name: str) -> type[Runner]:
     """Return the Runner of that name; raise InputError with the known names."""
+    if name in _OURS and name in _of_folder(name).runners:
+        return _of_folder(name).runners[name]
     return _find(registry().runners, name, "backend")
 
 
