@@ -3,7 +3,8 @@
     s = clamp(trunc(v / θ), 0, cap)          s = floor(clamp(v, 0, cap) + 0.5)          s = round(clamp(v, 0, cap))
     s = (v >= θ) * floor(v / θ)              as Sinabs writes it
 
-Rounding is monotone and leaves whole bounds alone, so the clamp may stand before it or behind it.
+Rounding is monotone and leaves whole bounds alone, so the clamp may stand before it or behind it, and before
+the division, too, where its bound in thresholds is the cap.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
         bounds, inner = _clamp(here), _divided(here)
         if here.node.name == "mul" and (len(readers[here]) > 1 or here is output):
             inner = None  # a state, v = (v + x) * 0.5
-        if bounds is not None and (bounds == (0.0, None) or bool((theta == 1).all())):
-            low, high = _tighter((low, high), bounds)
+        scaled = None if bounds is None else _divided_bounds(bounds, theta)
+        if scaled is not None:
+            low, high = _tighter((low, high), scaled)
         elif inner is not None and bool((theta == 1).all()):
             theta = inner
         else:
@@ -165,6 +167,19 @@ def _clamp(signal: Signal) -> tuple[float | None, float | None] | None:
     bounds = tuple(None if item is None else _number(item) for item in (low, high))
     given = sum(item is not None for item in (low, high))
     return (bounds[0], bounds[1]) if sum(bound is not None for bound in bounds) == given else None
+
+
+def _divided_bounds(
+    bounds: tuple[float | None, float | None], theta: Tensor
+) -> tuple[float | None, float | None] | None:
+    """Return the bounds of a clamp before a division by θ as bounds behind it; None if they are not one number each."""
+    low, high = bounds
+    if bool((theta == 1).all()):
+        return bounds
+    if low or not bool((theta > 0).all()):
+        return None
+    highs = set() if high is None else set((torch.tensor(high) / theta.float()).reshape(-1).tolist())
+    return (low, highs.pop() if highs else None) if len(highs) < 2 else None
 
 
 def _tighter(

@@ -64,6 +64,8 @@ COUNTS: dict[str, tuple[Step, float | Tensor, str]] = {
     "floor(2v)": (subtracting(lambda v: torch.floor(torch.clamp(v * 2, 0, 3)), 0.5), 0.5, "down"),
     "trunc(v/2)": (subtracting(lambda v: torch.clamp(torch.trunc(v * 0.5), 0, 2), 2), 2.0, "down"),
     "floor(4v+.5)": (subtracting(lambda v: torch.floor(torch.clamp(v * 4, 0, 4) + 0.5), 0.25), 0.25, "half_up"),
+    "4 clamp(v)": (subtracting(lambda v: torch.round(torch.clamp(v, 0, 0.75) * 4), 0.25), 0.25, "half_even"),
+    "clamp(v) / θ": (subtracting(lambda v: torch.floor(torch.clamp(v, 0, 1.5) / 0.5), 0.5), 0.5, "down"),
     "powers": (subtracting(lambda v: torch.round(torch.clamp(v * POWERS, 0, 4)), 1 / POWERS), 1 / POWERS, "half_even"),
 }
 
