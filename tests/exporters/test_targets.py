@@ -1,5 +1,6 @@
 """The registry of targets: names, refusals, options, and how an artifact's format is told."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -228,3 +229,18 @@ def test_nir_is_written_from_the_program_where_no_graph_is_given(tmp_path: Path)
     program = Program(nodes, 1e-4, {"dialect": {"dt": 1e-4}})
     find_format("nir").write(program, tmp_path / "net.nir", make_options(find_format("nir"), {}))
     assert [node.name for node in lower(read_nir(tmp_path / "net.nir")).nodes] == ["in", "out"]
+
+
+def test_a_target_asked_for_by_name_is_imported_alone() -> None:
+    code = (
+        "import sys; from stl_deploy.exporters.targets import find_format; find_format('nir')\n"
+        "print(*(name for name in ('nir', 'onnx') if f'stl_deploy.exporters.{name}.target' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["nir"]
+
+
+def test_a_target_is_the_same_whether_the_others_are_imported_or_not() -> None:
+    known = targets.registry()
+    assert {name: find_format(name) for name in known.formats} == known.formats
+    assert {name: find_runner(name) for name in known.runners} == known.runners

@@ -7,6 +7,7 @@ import pytest
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.graph.neurons import NeuronState
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif, steps
 
@@ -319,3 +320,12 @@ def test_an_integrator_in_norses_order_of_operations_differs_by_rounding_alone(t
     assert not np.array_equal(y, expected)
     assert np.abs(y - expected).max() < 1e-6 * np.abs(expected).max()
     assert np.median(np.abs(y - expected) / np.spacing(np.abs(expected))) <= 8
+
+
+def test_a_reset_to_0_leaves_no_sign_and_no_infinity():
+    node = lower(chain([1], lif((1,), r=2)), HALF).spiking[0]
+    state = NeuronState(node, 4)
+    state.v[:, 0] = -0.5, np.inf, -np.inf, 0.75
+    state._to_value(np.array([[1], [1], [1], [0]], np.float32))
+    assert state.v.view(np.uint32)[:3].max() == 0
+    assert state.v[3] == 0.75
