@@ -60,7 +60,7 @@ def take_tables(text: str) -> Tables | None:
     while (at := text.find(_START, at + 1)) >= 0:
         table = _TABLE.match(text, at)
         end = text.find(_END, at)
-        if table is None or end < 0 or int(table["count"]) < LARGE:
+        if table is None or end <= table.end() or int(table["count"]) < LARGE:
             continue
         values = _numbers(text[table.end() : end], table["type"])
         if values is None or len(values) != int(table["count"]):

@@ -30,6 +30,12 @@ _PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137,
 """No multiples of a power of 2, which rounding to a grid would leave as they are."""
 _COARSE = 64 * 2.0**-24
 """Largest deviation of the potential from its coefficients in float32, relative to its terms: 64 roundings."""
+_CURVED = (
+    *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "erf", "exp", "exp2", "expm1"),
+    *("hypot", "log", "log10", "log1p", "log2", "logit", "nextafter", "pow", "reciprocal", "rsqrt"),
+    *("sigmoid", "sin", "sinh", "softplus", "sqrt", "square", "tan", "tanh"),
+)
+"""Functions that a weighted sum holds only where another one undoes them, up to rounding: tan(atan(v))."""
 _SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
@@ -222,8 +228,13 @@ class FittedUpdate:
         """Raise CaptureError where float32 rounds the potential to a grid, as (v + 1536) - 1536 does.
 
         In float64, where coefficients are read off, nothing is rounded. Probed around the resting potential, beside
-        which a leak towards -65 is no rounding.
+        which a leak towards -65 is no rounding. Functions that undo each other round, too.
         """
+        if curved := sorted(signal.node.name for signal in self._called(_CURVED)):
+            raise self.refuse(
+                f"its potential passes '{curved[0]}', which no weighted sum of its last value and its input "
+                "does, and what undoes it rounds otherwise; leave both out"
+            )
         if any(member.node.dtype in (torch.float16, torch.bfloat16) for member in (self.state, *self.core.members)):
             return  # capture warns of coarser numbers
         rest = torch.where(off.decay == 1, 0.0, off.constant / (1 - off.decay))

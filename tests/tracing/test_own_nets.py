@@ -371,6 +371,16 @@ class SpikesOfBothStepsInALoop(CatLoop):
         return torch.stack(found)
 
 
+class Missing(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x.of_another_library())
+
+
+class DividesByZero(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) * (1 / 0)
+
+
 class ResetsTo(Plain):
     def reset(self, samples: int) -> None:
         raise NotImplementedError
@@ -459,6 +469,8 @@ def exported() -> nn.Module:
         (LargestSoFar, r"'maximum' keeps the extreme of a signal over time; return every step"),
         (NegativeThreshold, r"test_own_nets.py:[0-9]+: node 'neurons': v_threshold: expected thresholds above 0"),
         (SpikesOfBothStepsInALoop, "reads spikes of several steps in a loop"),
+        (Missing, r"test_own_nets.py:[0-9]+: the model fails on an input .*: AttributeError: .*of_another_library"),
+        (DividesByZero, r"test_own_nets.py:[0-9]+: the model fails on an input .*: ZeroDivisionError"),
         (ResetsTo, r"ResetsTo.reset\(\), which should bring the model to rest, fails: TypeError: .* give reset="),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
         (DoubledSoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),

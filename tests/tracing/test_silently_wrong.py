@@ -513,3 +513,18 @@ def test_products_of_integers_that_may_wrap_around_give_a_warning(product: Calla
 def test_products_of_spikes_as_integers_give_none() -> None:
     model = Net(spikes=lambda s: (s.int() * s.int()).float())
     assert stl.capture(model, ones_and_zeros()).proof  # warnings are errors here
+
+
+@pytest.mark.parametrize(
+    ("undone", "name"),
+    [
+        (lambda v: torch.nextafter(v, torch.tensor(9.0)), "nextafter"),
+        (lambda v: torch.sign(v) * torch.expm1(torch.log1p(v.abs())), "expm1"),
+        (lambda v: torch.sign(v) * v.abs().sqrt() ** 2, "pow"),
+        (lambda v: torch.tan(torch.atan(v)), "atan"),
+    ],
+)
+def test_functions_that_undo_each_other_up_to_rounding_are_refused(undone: Change, name: str) -> None:
+    """Their rounding moves spikes where a potential meets the threshold."""
+    with pytest.raises(CaptureError, match=f"its potential passes '{name}', which no weighted sum"):
+        stl.capture(Net(step=lambda v, current: undone(0.5 * v + current)), ones_and_zeros())

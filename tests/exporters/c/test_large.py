@@ -118,11 +118,15 @@ def test_tables_that_are_taken_out_hold_the_numbers_of_the_text(drawn: tuple[str
         listed("int8_t", 2, "1 2, 3"),
         listed("float", 2, "1, 2"),
         listed("int8_t", 2, "1, 2", " STL_OTHER"),
+        "static const int8_t some_weight[2] = { /* none */\n};\n",
+        listed("int8_t", 2, ""),
+        "static const int8_t some_weight[2] = { /* none */\n\n};\n",
+        listed("int8_t", 2, "\n"),
     ],
 )
 def test_what_is_no_plain_list_of_numbers_is_left_to_the_compiler(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "LARGE", 1)
-    assert tables.take_tables(text) is None
+    assert tables.take_tables("int before;\n" + text) is None
 
 
 @pytest.mark.skipif(compiler.find_compiler() is None, reason=compiler.MISSING)
