@@ -8,12 +8,13 @@ at U0: published SRNNs begin b at the baseline, 0.01, and let it fall to 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.source_lines import in_module
@@ -40,7 +41,9 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     try:
         refs = list(dict.fromkeys(state for side in compared for state in _states(side, cores, [signal])))
     except CaptureError:
-        if len(compared) > 1:
+        held = frozenset[Signal]().union(*cores)
+        read = reachable([side.signal for side in compared], lambda s: _added_up(s, held))
+        if len(compared) > 1 or sum(reached in held for reached in read) == 1:
             raise
         raise CaptureError(
             f"the neuron{in_module(signal.node.place)} cannot be held by a graph: it compares no state, but a sum "
@@ -140,6 +143,11 @@ def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
     if left.lag or not isinstance(over, Ref) or not isinstance(under, Ref):
         return left, right, None
     return over, right, under
+
+
+def _added_up(signal: Signal, held: Set[Signal]) -> list[Signal]:
+    """Return what elementwise arithmetic reads, which ends at states."""
+    return [ref.signal for ref in signal.reads()] if signal not in held and is_elementwise(signal) else []
 
 
 def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]) -> list[Ref]:

@@ -7,7 +7,7 @@ one, makes the spikes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stl_deploy._util.reachable import reachable
@@ -54,7 +54,7 @@ def find_cores(steps: Steps) -> list[Recurrence]:
             cores.append(members)
     held = frozenset[Signal]().union(*cores)
     for threshold in thresholds.values():
-        _require_own_counts(threshold, held)
+        _require_own_counts(threshold, cores)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
     for signal in steps.signals:
         fixed = thresholds.get(signal)
@@ -88,12 +88,13 @@ def _thresholds_of(
     )
 
 
-def _require_own_counts(threshold: Threshold, held: Set[Signal]) -> None:
-    """Raise CaptureError for a count of what is not a state, but a state scaled or shifted."""
+def _require_own_counts(threshold: Threshold, cores: Sequence[frozenset[Signal]]) -> None:
+    """Raise CaptureError for a count of what is no state, but one scaled or shifted, that acts on that state."""
+    held = frozenset[Signal]().union(*cores)
     if threshold.count is None or threshold.potential in held:
         return
     path = path_to_state(threshold.potential, held)
-    if path:
+    if path and _acts_on(threshold.signal, next(core for core in cores if path[-1].reads()[0].signal in core)):
         where = threshold.signal.node.place
         raise CaptureError(
             f"the neuron{in_module(where)} counts spikes of its potential after '{path[0].node.name}', and a graph "
@@ -101,6 +102,14 @@ def _require_own_counts(threshold: Threshold, held: Set[Signal]) -> None:
             "cap)), or torch.floor",
             line=where.line,
         )
+
+
+def _acts_on(spikes: Signal, core: frozenset[Signal]) -> bool:
+    """Return whether a state depends on spikes by elementwise arithmetic: they reset it."""
+    return any(
+        reached is spikes
+        for reached in reachable(core, lambda s: [ref.signal for ref in s.reads()] if is_elementwise(s) else [])
+    )
 
 
 def _follows(signal: Signal, earlier: Signal) -> bool:

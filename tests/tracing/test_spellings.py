@@ -371,3 +371,84 @@ def test_the_sum_of_two_currents_reset_by_its_spikes_is_no_adapting_threshold(re
 
     with pytest.raises(CaptureError, match=r"compares no state, but a sum on which its own spikes .*Alpha\?\); let"):
         stl.capture(Written(alpha), torch.cat((X, X)))
+
+
+class Gated(nn.Module):
+    """Spikes gated by those of other neurons of the step before. start: of these; turned: as they are kept."""
+
+    def __init__(
+        self, start: float, kept: Callable[[Tensor], Tensor], read: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.start, self.kept, self.read = nn.Linear(6, 8, bias=False), start, kept, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = torch.zeros(x.shape[1], 8)
+        past, found = torch.full((x.shape[1], 8), self.start), []
+        for current in self.enter(x):
+            v = 0.5 * v + current
+            s = (v > 0.6).float()
+            v = v - 0.6 * s
+            u = 0.75 * u + current.flip(1)
+            q = (u > 1).float()
+            u = u - q
+            found.append(self.read(s, past))
+            past = self.kept(q)
+        return torch.stack(found)
+
+
+def _as_it_is(s: Tensor) -> Tensor:
+    return s
+
+
+@pytest.mark.parametrize(
+    ("kept", "read", "right"),
+    [
+        (_as_it_is, lambda s, p: s * p, 0.0),
+        (_as_it_is, lambda s, p: s * (1 - p), 0.0),
+        (_as_it_is, torch.maximum, 0.0),
+        (_as_it_is, lambda s, p: (s.bool() & ~p.bool()).float(), 0.0),
+        (lambda q: 1 - q, lambda s, p: s * p, 1.0),
+        (lambda q: (~q.bool()).float(), lambda s, p: s * p, 1.0),
+        (lambda q: 1 - q, lambda s, p: s * (1 - p), 1.0),
+    ],
+)
+def test_spikes_of_the_step_before_that_gate_start_as_a_graphs_do(
+    kept: Callable[[Tensor], Tensor], read: Callable[[Tensor, Tensor], Tensor], right: float
+) -> None:
+    """Nothing fires in the first step of x, so that x does not show how they start."""
+    drawn = torch.Generator().manual_seed(1)
+    x = (torch.rand(12, 4, 6, generator=drawn) > 0.5).float()
+    unseen = 3 * (torch.rand(12, 4, 6, generator=drawn) > 0.5).float()
+    x[0] = 0
+    require_same(Gated(right, kept, read), torch.cat((x, unseen), 1), x, unseen)
+    with pytest.raises(
+        CaptureError, match=r"spikes of earlier steps that start at 0|starts at [01], where a graph has"
+    ):
+        stl.capture(Gated(1 - right, kept, read), x)
+
+
+@pytest.mark.parametrize("read", [lambda v: 3 * v, lambda v: v - 0.1, lambda v: 0.5 - v])
+def test_counts_of_a_potential_that_they_do_not_reset(read: Callable[[Tensor], Tensor]) -> None:
+    """They are spikes of another neuron, which reads the potential; only what resets it must be its own count."""
+
+    def step(v: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.round(torch.clamp(read(v), 0, 4)), v
+
+    require_same(Net(step), grid(12, 4, 6), grid(7, 3, 6, seed=5))
+
+
+def test_a_threshold_moved_by_the_last_spike_alone_keeps_the_remedy_that_works() -> None:
+    class Last(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            v = last = torch.zeros(x.shape[1], 8)
+            spikes = []
+            for current in self.enter(x):
+                v = 0.5 * v + current
+                last = (v - 0.5 * last > 0.4).float()
+                spikes.append(last)
+            return torch.stack(spikes)
+
+    with pytest.raises(CaptureError, match=r"let it read a state, b = rho \* b \+ s"):
+        stl.capture(Last(lambda v: (v, v)), grid(12, 4, 6))

@@ -128,7 +128,37 @@ class Builder(ProgramBuilder):
         outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
         if outside and _was_zero(signal, lag):
             return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
+        self._require_start(signal, lag)
         return self._signal(signal, lag)
+
+    def _require_start(self, signal: Signal, lag: int) -> None:
+        """Raise CaptureError for arithmetic whose values before step 0 are not those of what it reads then.
+
+        Layers with weights, whose starts are seen by the proof, are left out.
+        """
+
+        def at_rest(read: Signal, ago: int) -> Tensor | None:
+            core = self._core_of.get(read)
+            if core is not None and core.threshold is None and 0 < ago <= len(read.before):
+                return read.before[ago - 1].tensor
+            known = core is not None or read.node.name == "input"
+            return torch.zeros((), dtype=read.node.dtype) if known else None
+
+        for ago, node in enumerate(signal.before[:lag], 1):
+            try:
+                made = Evaluation(at_rest)(signal, ago).double()
+            except Unknown:
+                return
+            if node.tensor is None:
+                return
+            found, graph = torch.broadcast_tensors(node.tensor.double(), made)
+            worst = (found - graph).abs().argmax()
+            if not torch.allclose(found, graph, rtol=1e-5, atol=1e-6):
+                raise refusal(
+                    signal,
+                    f"'{signal.node.name}' is read a step late and starts at {found.flatten()[worst]:g}, where a graph "
+                    f"has {graph.flatten()[worst]:g}; start it from what it is before any spike",
+                )
 
     def _starts_before(self, signal: Signal, lag: int) -> bool:
         """Return whether a state without threshold has other values than 0 in the ``lag`` steps before the first."""

@@ -77,6 +77,8 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
     """Build the product of two spikes (AND), or of a spike and another's remainder (AND NOT), as a threshold."""
     shape = build.shape(signal)
     terms: Operands = ()
+    for ref in operands:
+        _require_start(signal, ref)
     turned = [turned_spike(ref) for ref in operands]
     if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
         return build.read(operands[0])
@@ -108,6 +110,7 @@ def either(build: Builder, signal: Signal) -> Operands:
     operands = _two(signal)
     terms: Operands = ()
     for ref in dict.fromkeys(operands):
+        _require_start(signal, ref)
         spikes = build.read(ref)
         if not is_binary(build, spikes):
             raise refusal(signal, _OF_SPIKES.format(signal.node.name))
@@ -141,6 +144,23 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Operands, thresho
     )
     build.signals[node.name] = signal
     return build.add(node)
+
+
+def _require_start(signal: Signal, ref: Ref) -> None:
+    """Raise CaptureError where spikes of earlier steps start otherwise than a graph's: at 0, and negated ones at 1."""
+    inner, start = turned_spike(ref)
+    while True:
+        before = [node.tensor for node in ref.signal.before[: ref.lag]]
+        if any(tensor is not None and not bool((tensor == start).all()) for tensor in before):
+            raise refusal(
+                signal,
+                "expected spikes of earlier steps that start at 0, and negated ones at 1, as in a graph; found others, "
+                "read by a product or comparison of two spikes; start them so (torch.zeros_like, torch.ones_like)",
+            )
+        if ref.signal is inner.signal:
+            return
+        start ^= ref.signal.node.name != "_to_copy"
+        ref = next(arg for arg in ref.signal.args if isinstance(arg, Ref))
 
 
 def turned_spike(ref: Ref) -> tuple[Ref, bool]:
