@@ -11,7 +11,7 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
-from stl_deploy.integers.fields import refusal, refuse
+from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 
 _PLAIN = (
@@ -171,12 +171,13 @@ def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]
 
 def _chain(program: ir.Program) -> list[ir.Node]:
     """Return the nodes from the only input to the only output, each with one source and one reader."""
+    if len(program.inputs) > 1:  # a sum of them is no skip connection
+        refuse(program.inputs[-1], *SEVERAL_ENDS)
     for node in program.nodes:
         for error in _link_refusals(program, node):
             raise error
     if len(program.inputs) != 1 or len(program.outputs) != 1:
-        extra = (*program.inputs, *program.outputs)[-1]
-        refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
+        refuse((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS)
     nodes: list[ir.Node] = [program.inputs[0]]
     while following := program.readers[nodes[-1].name]:
         nodes.append(following[0])

@@ -37,6 +37,7 @@ from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, taps
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.net import STATE_SHIFT
+from stl_deploy.integers.per_pixel import per_pixel
 from stl_deploy.integers.ranges import LayerRange
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
@@ -156,7 +157,7 @@ class Netx(Format):
         if refused:
             return [*refused, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
-        return [*rounded(program, host), *wide_findings(program)]
+        return [*_of_pixels(program), *rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
         """Report the cost of each threshold form on ``options.x`` (if given), then write the chosen one.
@@ -247,6 +248,19 @@ def _result(run_of_file: IntegerRun | NetxRun, record: bool) -> Result:
     return Result({"output": np.asarray(run_of_file.y, np.float32)}, spikes if record else {})
 
 
+def _of_pixels(program: Program) -> Iterator[Finding]:
+    """Return what `export` refuses unless it is given another form of thresholds."""
+    for name in per_pixel(program):
+        yield Finding(
+            "per-pixel-threshold",
+            "warning",
+            name,
+            "its thresholds differ between the pixels of a channel, which shared kernels cannot absorb",
+            f"export with {option('thresholds', 'unrolled')} (dense layers, exact) or "
+            f"{option('thresholds', 'projected')} (one threshold per channel)",
+        )
+
+
 def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
     """Return whether a chip has room.
 
@@ -271,6 +285,10 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
     for where, excess in simple.excess:
         folded = excess.kind == "thresholds"
         remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
+        if folded and where in per_pixel(program):
+            remedy = (
+                f"export with {option('thresholds', 'projected')}, one per channel, which become one per population"
+            )
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
     yield from rounded(program, [node.name for node in read_chain(program).readout])
     yield from wide_findings(program)

@@ -17,7 +17,7 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
-from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
+from stl_deploy.integers.fields import SEVERAL_ENDS, describe_field, refusal, refuse, unread
 from stl_deploy.integers.graph import MOST_DELAY
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
 from stl_deploy.integers.real_population import require_gain, total_gain
@@ -81,8 +81,7 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
     Raises UnsupportedError where the graph has no order or no spikes.
     """
     if len(program.inputs) != 1 or len(program.outputs) != 1:
-        extra = (*program.inputs, *program.outputs)[-1]
-        refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
+        refuse((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS)
     if not program.spiking:
         reason = "there is no spiking neuron behind it"
         refuse(program.inputs[0], "no-neurons", reason, "put a spiking neuron into the graph")

@@ -11,6 +11,12 @@ import numpy as np
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Neuron, Node
 
+SEVERAL_ENDS = (
+    "several-ends",
+    "the graph has several inputs or outputs",
+    "export to onnx, which holds them, or train with one input and one output",
+)
+"""Slug, reason and remedy of a refusal."""
 ZERO_IS_NONE = frozenset({"v_reset", "v_start", "i_start"})
 """Fields in which zeros say the same as None."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import stl_deploy as stl
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.placement import EVIDENCE, Chip, Limit, load_chips, place
 from stl_deploy.exporters.netx.target import Netx, check_chip
@@ -74,6 +76,19 @@ def test_many_thresholds_fit_once_they_are_folded() -> None:
     assert (warning.severity, warning.node) == ("warning", "a")
     assert "10 needed, the limit is 8" in warning.reason
     assert "folded" in warning.remedy
+
+
+@pytest.mark.parametrize("thresholds", ["unrolled", "projected"])
+def test_thresholds_per_pixel_are_warned_of_with_remedies_that_lead_on(tmp_path: Path, thresholds: str) -> None:
+    net = stl.SpikingGraph(conv_net(np.random.default_rng(0), "pixel"))
+    findings = [finding for finding in net.check("netx").findings if finding.slug == "per-pixel-threshold"]
+    assert [(finding.node, finding.severity) for finding in findings] == [("lif1", "warning")]
+    assert f"thresholds='{thresholds}'" in findings[0].remedy
+    x = np.ones((4, 2, *net.program.inputs[0].shape), np.float32)
+    with pytest.raises(stl.UnsupportedError, match="shared kernels cannot absorb"):
+        net.export(tmp_path / "net.net", x=x)
+    net.export(tmp_path / "net.net", x=x, thresholds=thresholds)
+    assert (tmp_path / "net.net").is_file()
 
 
 @settings(max_examples=20)
