@@ -50,6 +50,7 @@ from stl_deploy.pipeline.time_axis import (
     few_samples,
     ignores_later_steps,
     not_samples,
+    require_memory,
     varied,
 )
 from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
@@ -142,6 +143,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
         traced.graph, model.parts = split_input(traced.graph, model.parts)
     stage("folding")
     folded = _fold(traced)
+    require_memory(model, few, call, folded.program)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
     shown = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}

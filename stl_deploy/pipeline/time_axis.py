@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.graph.program import Delay, Neuron, Program
 from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
+from stl_deploy.tracing.running import keeps_state
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.trace import batch_axis
 
@@ -152,6 +154,23 @@ def ignores_later_steps(model: nn.Module, x: Tensor, call: Call, steps: int) -> 
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
     return whole.shape == part.shape and torch.equal(whole, part)
+
+
+def require_memory(model: nn.Module, x: Tensor, call: Call, program: Program) -> None:
+    """Raise CaptureError for a module of one step per call that was given a whole sequence in one.
+
+    Its graph passes nothing from step to step, though the module keeps state from call to call.
+    """
+    neurons = list(program.of(Neuron))
+    late = any(program.of(Delay)) or any(operand.delay for node in program.nodes for operand in node.operands)
+    if call.time not in ("first", "second") or not neurons or late or any(n.decay is not None for n in neurons):
+        return
+    if keeps_state(model, x, call):
+        raise CaptureError(
+            "the model keeps state between calls, but nothing from step to step of one call: a whole sequence in one "
+            f"call has no memory. If a call takes one step, give {option('time', 'step')}; if it takes a sequence, let "
+            "forward start from rest"
+        )
 
 
 def varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:

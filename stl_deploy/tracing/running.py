@@ -82,6 +82,23 @@ def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -
         )
 
 
+def keeps_state(model: nn.Module, x: Tensor, call: Call) -> bool:
+    """Return whether a second call, given the state that the first one kept or returned, gives something else."""
+    outputs = []
+    with as_found(model), torch.no_grad():
+        _to_eval(model)
+        bring_to_rest(model, call.reset)
+        try:
+            passed = PassedState.of(model)
+            for _ in range(2):
+                shake(0)
+                outputs.append(pick(_called(model, x.clone(), call, passed), call.output).clone())
+        except CaptureError:  # its second argument is no state
+            return False
+    once, again = outputs
+    return once.shape != again.shape or not bool(((once == again) | (once != once)).all())
+
+
 def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = False) -> Recorded:
     """Record a run of ``model`` from rest on ``x`` as `capture` takes it, with ``steps`` time steps.
 

@@ -528,3 +528,59 @@ def test_functions_that_undo_each_other_up_to_rounding_are_refused(undone: Chang
     """Their rounding moves spikes where a potential meets the threshold."""
     with pytest.raises(CaptureError, match=f"its potential passes '{name}', which no weighted sum"):
         stl.capture(Net(step=lambda v, current: undone(0.5 * v + current)), ones_and_zeros())
+
+
+class Kept(nn.Module):
+    """Neurons that take one step per call and keep their potential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | float = 0.0
+
+    def reset(self) -> None:
+        self.v = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = 0.7 * self.v + x
+        s = (v > 0.2).float()
+        self.v = v * (1 - s)
+        return s
+
+
+class Passed(nn.Module):
+    """One step per call, whose potential the caller passes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        v = self.enter(x) if v is None else 0.7 * v + self.enter(x)
+        s = (v > 0.2).float()
+        return s, v * (1 - s)
+
+
+class Remembered(nn.Module):
+    """Without memory from step to step; what it keeps is for a monitor alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.last = nn.Linear(6, 8), torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = (self.enter(x) > 0.2).float()
+        return self.last
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(nn.Linear(6, 8), Kept()), Passed])
+def test_a_module_of_one_step_is_not_captured_as_one_without_memory(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = make(), ones_and_zeros()
+    with pytest.raises(CaptureError, match=r"keeps state between calls, .* If a call takes one step, give time='step'"):
+        stl.capture(model, x)
+    net = stl.capture(model, x, time="step")
+    assert all(neuron.decay is not None for neuron in net.program.spiking)
+
+
+def test_a_module_that_keeps_its_last_spikes_for_a_monitor_has_no_memory() -> None:
+    assert all(neuron.decay is None for neuron in stl.capture(Remembered(), ones_and_zeros()).program.spiking)

@@ -134,8 +134,10 @@ class Builder(ProgramBuilder):
     def _require_start(self, signal: Signal, lag: int) -> None:
         """Raise CaptureError for arithmetic whose values before step 0 are not those of what it reads then.
 
-        Layers with weights, whose starts are seen by the proof, are left out.
+        Layers with weights, and spikes themselves, whose starts are seen by the proof, are left out.
         """
+        if signal.node.name == "_to_copy":
+            return
 
         def at_rest(read: Signal, ago: int) -> Tensor | None:
             core = self._core_of.get(read)
