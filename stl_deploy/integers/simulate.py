@@ -98,17 +98,14 @@ def check_input(node: IntegerInput, x: Values) -> Ints:
 def _check_range(node: IntegerInput, x: Values) -> None:
     low, high = int(x.min()), int(x.max())
     if low < node.low or high > node.high:
+        ends = [(high, node.high), (low, node.low)]
+        beyond = low < node.low == 0 or high > node.high == 0  # no divisor helps
+        ratio = max((math.ceil(value / limit) for value, limit in ends if limit), default=1)
         raise InputError(
             f"expected input from {node.low} to {node.high}, which the integers were chosen for; found {low} to "
-            f"{high}; divide it by {_ratio(node, low, high):g}, or export again with such input "
+            f"{high}; {'' if beyond else f'divide it by {ratio:g}, or '}export again with such input "
             f"({remedy(cli='--input X.npz', python='x=')})"
         )
-
-
-def _ratio(node: IntegerInput, low: int, high: int) -> float:
-    """The least integer that brings ``low`` to ``high`` within the input's range."""
-    ends = [(high, node.high), (low, node.low)]
-    return max((math.ceil(value / limit) for value, limit in ends if limit and value / limit > 1), default=2)
 
 
 def as_integers(x: Values, shape: Shape) -> Values:

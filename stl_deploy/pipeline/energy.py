@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def energy(
         program,
         x,
         input_coding=options.input_coding,
-        prices=options.prices or DEFAULT_PRICES,
+        prices=_several(options.prices) or DEFAULT_PRICES,
         source=source,
         labels=labels,
         twin=twin,
@@ -74,6 +75,11 @@ def energy(
         margin=MARGIN if options.margin is None else options.margin,
         notes=(*notes, *rounded(options)),
     )
+
+
+def _several(names: Any) -> tuple[str, ...]:
+    """Return names as a tuple, also one alone: Python takes any string for a list of its letters."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> None:

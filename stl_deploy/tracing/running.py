@@ -190,7 +190,7 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
         return returned
     except CaptureError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         instead = f"give x as forward takes it under time={call.time!r}"
         if isinstance(error, TypeError) and "required positional argument" in str(error):
             instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.models.verdict import MOST_WORDS, Findings, range_of_ratios
@@ -15,6 +16,7 @@ from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.report.text.energy import show
 from tests.energy.close import approx
 from tests.energy.nets import f32, lif, linear, program, start
 from tests.energy.test_dataflow import X, two_layers
@@ -119,6 +121,14 @@ def test_a_silent_network_gets_no_number() -> None:
     assert not any(character.isdigit() for character in report.verdict)
     assert (data["quoted"], data["quoted_layer_by_layer"], report.spread) == (None, None, "")
     assert "no neuron of it spikes." in measure_energy(STILL, X).verdict
+
+
+def test_a_silent_network_is_printed_without_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    show(measure_energy(two_layers(), 0 * X), Console())
+    printed = "".join(capsys.readouterr())
+    assert "silent" in printed
+    assert " times" not in printed
+    assert "Loihi" not in printed
 
 
 @pytest.mark.parametrize(("threshold", "word"), [(100.0, "silent"), (-100.0, "saturated")])

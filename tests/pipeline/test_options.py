@@ -125,7 +125,9 @@ def test_methods_make_no_temporary_files_of_their_own(
     for backend in ("reference", "loihi"):  # ONNX Runtime reads a file, which its Runner writes
         assert net.simulate(x, backend=backend).y.shape == (5, 4, 3)
     assert net.verify(tmp_path / "net.onnx").require().runs[0].differing == 0
-    assert net.energy(x, labels=[0, 1, 2, 0], prices=["horowitz45_fp32"]).totals["spikes"] > 0
+    report = net.energy(x, labels=[0, 1, 2, 0], prices=["horowitz45_fp32"])
+    assert report.totals["spikes"] > 0
+    assert net.energy(x, labels=[0, 1, 2, 0], prices="horowitz45_fp32").as_dict() == report.as_dict()  # type: ignore[arg-type]
     assert net.quantised(x).graph().program.nodes
     assert net.module().program().nodes
     assert net.evaluate([(np.asarray(x), np.array([0, 1, 2, 0]))], time="first").samples == 4

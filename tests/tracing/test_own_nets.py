@@ -381,6 +381,11 @@ class DividesByZero(Plain):
         return super().forward(x) * (1 / 0)
 
 
+class Exits(Plain):
+    def forward(self, x: Tensor) -> Any:
+        raise SystemExit(0)  # an exit of 0 would say that all went well
+
+
 class ResetsTo(Plain):
     def reset(self, samples: int) -> None:
         raise NotImplementedError
@@ -471,6 +476,7 @@ def exported() -> nn.Module:
         (SpikesOfBothStepsInALoop, "reads spikes of several steps in a loop"),
         (Missing, r"test_own_nets.py:[0-9]+: the model fails on an input .*: AttributeError: .*of_another_library"),
         (DividesByZero, r"test_own_nets.py:[0-9]+: the model fails on an input .*: ZeroDivisionError"),
+        (Exits, r"test_own_nets.py:[0-9]+: the model fails on an input .*: SystemExit: 0"),
         (ResetsTo, r"ResetsTo.reset\(\), which should bring the model to rest, fails: TypeError: .* give reset="),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
         (DoubledSoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),

@@ -22,12 +22,18 @@ if TYPE_CHECKING:
 
 
 def show(report: EnergyReport, say: Console) -> None:
-    """Print counts, the comparison grid, prices side by side, dominating items, and last the verdict."""
+    """Print counts, the comparison grid, prices side by side, dominating items, and last the verdict.
+
+    Of a network that decides nothing on the input (silent, saturated), counts and the verdict alone.
+    """
     totals = report.counts.totals
     say.say(
         f"{report.counts.batch} samples, T = {report.counts.T}: {totals.synops_AC:,} synops AC + "
         f"{totals.synops_MAC:,} MAC; {totals.spikes:,} spikes; ANN twin {totals.ann_macs_exact:,} MACs, dense"
     )
+    if report.idle:
+        say.say(report.verdict)
+        return
     rows = [
         [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
     ]
