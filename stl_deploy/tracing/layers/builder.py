@@ -154,13 +154,13 @@ class Builder(ProgramBuilder):
             if node.tensor is None:
                 return
             zeros = torch.zeros_like(node.tensor.double() - made)
-            found, graph = node.tensor.double() + zeros, made + zeros
-            worst = (found - graph).abs().argmax()
-            if not torch.allclose(found, graph, rtol=1e-5, atol=1e-6):
+            start, rest = node.tensor.double() + zeros, made + zeros
+            worst = (start - rest).abs().argmax()
+            if not torch.allclose(start, rest, rtol=1e-5, atol=1e-6):
                 raise refusal(
                     signal,
-                    f"'{signal.node.name}' is read a step late and starts at {found.flatten()[worst]:g}, where a graph "
-                    f"has {graph.flatten()[worst]:g}; start it from what it is before any spike",
+                    f"'{signal.node.name}' is read a step late and starts at {start.flatten()[worst]:g}, where a graph "
+                    f"has {rest.flatten()[worst]:g}; start it from what it is before any spike",
                 )
 
     def _starts_before(self, signal: Signal, lag: int) -> bool:
