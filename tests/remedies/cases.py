@@ -14,9 +14,11 @@ from stl_deploy import verbs
 from stl_deploy.energy.chips.step_times import parse_step_times
 from stl_deploy.pipeline.network_input import drawn
 from stl_deploy.runs.configure import configure
+from tests.exporters.netx.programs import conv_net
 from tests.pipeline.test_time_axis import Images, Loop, Step, X, second
 from tests.remedies.room import Remedy, Room, model
 from tests.tracing.test_delays import InterpolatedSpikes
+from tests.tracing.test_silently_wrong import Passed, ones_and_zeros
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 4)).astype(np.uint8)
 LABELS = np.arange(6) % 3
@@ -59,6 +61,16 @@ def _labelled(room: Room, time: Any) -> Any:
 
 def _between_steps() -> stl.SpikingGraph:
     return stl.capture(InterpolatedSpikes(), torch.bernoulli(torch.full((10, 3, 5), 0.5)))
+
+
+def _of_pixels() -> stl.SpikingGraph:
+    return stl.SpikingGraph(conv_net(np.random.default_rng(0), "pixel"))
+
+
+def _projected(room: Room) -> Any:
+    net = _of_pixels()
+    x = np.ones((4, 2, *net.program.inputs[0].shape), np.float32)
+    return net.export(room.new("net.net"), thresholds="projected", x=x)
 
 
 def _names(room: Room, name: str) -> Any:
@@ -191,6 +203,27 @@ REMEDIES = (
         "give x as [T, B, ...] and time='step', with which",
         "give x as [T, B, ...] and --time step, with which",
         lambda room: stl.capture(Step(), torch.ones(4, 6, 1, 6, 6), time="step"),
+    ),
+    Remedy(
+        "pipeline/time_axis.py:require_memory",
+        lambda room: stl.capture(Passed(), ones_and_zeros()),
+        "If a call takes one step, give time='step'",
+        "If a call takes one step, give --time step",
+        lambda room: stl.capture(Passed(), ones_and_zeros(), time="step"),
+    ),
+    Remedy(
+        "exporters/netx/target.py:_of_pixels",
+        lambda room: _found(_of_pixels(), "netx"),
+        "export with thresholds='unrolled' (dense layers, exact) or thresholds='projected'",
+        "export with --thresholds unrolled (dense layers, exact) or --thresholds projected",
+        _projected,
+    ),
+    Remedy(
+        "exporters/netx/target.py:check_chip",
+        lambda room: _found(_of_pixels(), "loihi1"),
+        "export with thresholds='projected', one per channel",
+        "export with --thresholds projected, one per channel",
+        _projected,
     ),
     Remedy(
         "report/graph_report.py:report_graph",
