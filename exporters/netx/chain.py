@@ -172,7 +172,7 @@ def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]
 def _chain(program: ir.Program) -> list[ir.Node]:
     """Return the nodes from the only input to the only output, each with one source and one reader."""
     if len(program.inputs) > 1:  # a sum of them is no skip connection
-        refuse(program.inputs[-1], *SEVERAL_ENDS)
+        refuse((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS)
     for node in program.nodes:
         for error in _link_refusals(program, node):
             raise error
