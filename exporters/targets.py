@@ -317,16 +317,14 @@ def _of_folder(folder: str) -> Registry:
 
 def find_format(name: str) -> Format:
     """Return the Format of that name; raise InputError with the known names."""
-    if name in _OURS and name in _of_folder(name).formats:
-        return _of_folder(name).formats[name]
-    return _find(registry().formats, name, "format")
+    ours = _of_folder(name).formats if name in _OURS else {}
+    return ours[name] if name in ours else _find(registry().formats, name, "format")
 
 
 def find_runner(name: str) -> type[Runner]:
     """Return the Runner of that name; raise InputError with the known names."""
-    if name in _OURS and name in _of_folder(name).runners:
-        return _of_folder(name).runners[name]
-    return _find(registry().runners, name, "backend")
+    ours = _of_folder(name).runners if name in _OURS else {}
+    return ours[name] if name in ours else _find(registry().runners, name, "backend")
 
 
 def _find(known: Mapping[str, T], name: str, what: str) -> T:
