@@ -11,6 +11,8 @@ import signal
 import sys
 from subprocess import Popen
 
+from stl_deploy.errors import InputError
+
 _BEYOND = 2**30
 """Where Windows locks a byte: one that is locked can be read by nobody else."""
 
@@ -33,6 +35,28 @@ def limit_memory(most: int) -> bool:
     except (OSError, ValueError):  # macOS knows the limit and refuses most values
         return False
     return True
+
+
+TRAINING_BYTES = 2**31
+"""Address space of a training: libraries, their threads' stacks and heaps, and small batches."""
+
+
+def require_address_space() -> None:
+    """Raise InputError if this process may not map what a training takes.
+
+    In native code the shortage ends the process, or is tried again without end (torch, OpenBLAS), with no error that
+    Python could catch.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < TRAINING_BYTES:
+        raise InputError(
+            f"expected an address space of at least {TRAINING_BYTES / 2**30:.0f} GiB to train in; found a limit of "
+            f"{limit / 2**30:.2g} GiB; raise it (ulimit -v {TRAINING_BYTES // 2**10})"
+        )
 
 
 def memory_in_use() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.system import require_address_space
 from stl_deploy._util.units import counted
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, whole_size
@@ -52,6 +53,7 @@ def fit(
     opened: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train as `train` does, without a message on the next step."""
+    require_address_space()
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
     _allocator.keep_large_buffers()

@@ -17,6 +17,7 @@ from stl_deploy._util.files import write_json, write_npz
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.remedies import named
+from stl_deploy._util.system import require_address_space
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import now_and_then
@@ -113,6 +114,7 @@ def quantise(
         raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
     if not 2 <= options.weight_bits <= 8:
         raise InputError(f"{named('weight_bits')}: expected 2 to 8 bits, sign included; found {options.weight_bits}")
+    require_address_space()
     pick_device(options.device, named("device"))
     with alone_in(output), temporary_folder(output) as made:
         table = _quantise(run_dir, made, options, known, say, output)

@@ -520,3 +520,14 @@ def test_without_a_place_to_write_the_temporary_folder_serves_and_then_nothing(t
     finally:
         monkeypatch.undo()
         compile_module.cache_folder.cache_clear()
+
+
+def test_scipy_stays_unloaded_until_a_kernel_of_others_calls_it():
+    """It takes half a second, and its OpenBLAS does not come back where the address space is short."""
+    code = (
+        "import sys, numba, numpy as np, torch\nfrom stl_deploy.nn.fused import warm\nwarm.blocks(torch.float32)\n"
+        "print('scipy.linalg' in sys.modules)\nx = np.arange(6.0).reshape(2, 3)\n"
+        "print(np.array_equal(numba.njit(lambda a, b: np.dot(a, b))(x, x.T), x @ x.T), 'scipy.linalg' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\nTrue True\n", done.stderr

@@ -21,10 +21,30 @@ import llvmlite.binding
 import numba
 
 from stl_deploy._util.files import user_cache
+from stl_deploy._util.install import is_there
 from stl_deploy._util.private import private_folder
 
 SOURCES = Path(__file__).parent
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_BLAS = "scipy.linalg.cython_blas"
+
+
+def _load_arrays_without_scipy() -> None:
+    """Import numba's arrays without `scipy.linalg`, which they load to see whether it is there; no kernel calls it.
+
+    It takes 0.5 s, and its OpenBLAS tries without end to get memory where the address space is short.
+    """
+    if _BLAS in sys.modules:
+        return
+    sys.modules[_BLAS] = None  # type: ignore[assignment]  # as Python spells a module that cannot be imported
+    try:
+        from numba.np import arraymath
+    finally:
+        del sys.modules[_BLAS]
+    arraymath._HAVE_BLAS = is_there("scipy")  # as numba finds it, for kernels of others
+
+
+_load_arrays_without_scipy()
 
 
 @cache
