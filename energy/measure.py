@@ -328,10 +328,10 @@ def energy_schema() -> dict[str, Any]:
 
 
 def _idle(program: Program, counts: Counts) -> Idle | None:
-    """Return whether no neuron fires, x is 0, or the last spiking layers fire never or always on all samples."""
+    """Return whether no neuron is spiking or fires, x is 0, or the last spiking layers never or always fire."""
     spiking = [node.name for node in program.spiking if node.name in counts.neurons]
     if not spiking:
-        return None
+        return "no neuron"
     if not any(counts.neurons[name].events for name in spiking):
         return "silent"
     fed = first_layer(program, counts)

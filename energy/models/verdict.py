@@ -22,11 +22,13 @@ MOST_WORDS = 32
 """Of a sentence."""
 
 
-Idle = Literal["no input", "silent", "output silent", "output saturated"]
-"""Why a network decides nothing: x is 0, no neuron fires, or the last spiking layers never or always do."""
+Idle = Literal["no neuron", "no input", "silent", "output silent", "output saturated"]
+"""Why a network decides nothing: no spiking neuron, x is 0, no neuron fires, or its last layers never or always do."""
 
 _NO_NUMBER = "so there is no number to quote"
+_ADVICE = " Give it input that it was trained for, or look at its thresholds."
 _IDLE: Mapping[Idle, str] = {
+    "no neuron": f"The network has no spiking neuron, {_NO_NUMBER}. It is no SNN to compare with an ANN twin.",
     "no input": f"Every value of the input is 0: no event reaches the SNN, {_NO_NUMBER}.",
     "silent": f"The SNN is silent on this input: no neuron fires, {_NO_NUMBER}.",
     "output silent": f"The SNN's output is silent on this input, {_NO_NUMBER}: its last layer never fires.",
@@ -58,7 +60,7 @@ def verdict(findings: Findings) -> str:
     """Return both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
     streaming, batched = quoted(findings.cells), quoted(findings.cells, LAYER_BY_LAYER)
     if findings.idle:
-        return _IDLE[findings.idle] + " Give it input that it was trained for, or look at its thresholds."
+        return _IDLE[findings.idle] + (_ADVICE if findings.idle != "no neuron" else "")
     if streaming is None or batched is None:
         return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(findings))
     if findings.each_step:
@@ -127,7 +129,7 @@ def on_chip(findings: Findings) -> str:
 def equal_at(break_even: BreakEven) -> str:
     """Return the break-even of the streaming comparison, or that there are no spikes."""
     if not break_even.spike_rate:
-        return "no neuron of it spikes" if break_even.spike_rate is None else "no neuron fires on this input"
+        return "no neuron fires on this input"
     model = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
     if model is None or model.scale is None or model.spike_rate is None:
         return {

@@ -333,3 +333,21 @@ def rate_warnings(rates: Mapping[str, float]) -> tuple[str, ...]:
             f"every neuron of {_first_of(full)} spikes at every step on x: a saturated layer proves nothing"
         )
     return tuple(warnings)
+
+
+class FiringRates:
+    """Count the spikes of each layer, part after part of the samples."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def add(self, recorded: Arrays) -> None:
+        """Add the next samples' spikes ``[T, B, *shape]`` by layer."""
+        for name, spikes in recorded.items():
+            fired, values = self._counts.get(name, (0, 0))
+            self._counts[name] = fired + np.count_nonzero(spikes), values + spikes.size
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings of layers that were silent, or saturated, in every part; see `rate_warnings`."""
+        return rate_warnings({name: fired / values for name, (fired, values) in self._counts.items() if values})

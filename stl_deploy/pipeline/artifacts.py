@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
@@ -31,7 +30,7 @@ from stl_deploy.exporters.targets import (
 )
 from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
 from stl_deploy.graph.check import require_taken
-from stl_deploy.graph.compare import MODEL_NAMES, RunParity, compare, rate_warnings
+from stl_deploy.graph.compare import MODEL_NAMES, FiringRates, RunParity, compare
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.program import Program
@@ -130,8 +129,9 @@ class ParityBench:
         self._near = UlpMargins()
         names = [node.name for node in program.spiking]
         self.expected = run(program, x, record=names, observe=self._near, chunk=CHUNK)
-        rates = {name: np.count_nonzero(spikes) / spikes.size for name, spikes in self.expected.recorded.items()}
-        self._warnings = rate_warnings(rates)
+        rates = FiringRates()
+        rates.add(self.expected.recorded)
+        self._warnings = rates.warnings
 
     @property
     def report(self) -> ParityReport:

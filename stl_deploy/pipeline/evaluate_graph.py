@@ -13,7 +13,7 @@ from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
-from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
@@ -57,7 +57,7 @@ def evaluate_graph(
         )
     backends = _Backends(net, [backend] if isinstance(backend, str | Path) else list(backend), input_grid)
     right = module_right = samples = 0
-    tally = Tally()
+    tally, rates = Tally(), FiringRates()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
         from torch.utils.data import DataLoader
 
@@ -68,6 +68,7 @@ def evaluate_graph(
         result = net.simulate(x, input_grid=input_grid)
         right += _right(result, labels)
         samples += len(labels)
+        rates.add(result.spikes)
         backends.add(x if net.original is None else net.original.given(x), result, labels)
         if net.original is not None:
             scores, own = net.original.run(batch)
@@ -77,7 +78,7 @@ def evaluate_graph(
         raise InputError("expected a labelled data set; found no batch in it")
     layers = {name: (node.compared, node.differing) for name, node in tally.nodes.items()}
     of_module = module_right / samples if net.original else None
-    return GraphEvaluation(samples, right / samples, of_module, layers, backends.results(samples))
+    return GraphEvaluation(samples, right / samples, of_module, layers, backends.results(samples), rates.warnings)
 
 
 class _Backends:

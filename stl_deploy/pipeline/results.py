@@ -28,6 +28,7 @@ class Simulation:
 
     outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: its name, described
     in ``what``. accuracy: with labels, where the readout decides. states: see `stl_deploy.graph.run.Result`.
+    warnings: of layers that were silent or saturated, which their spikes or an accuracy prove nothing about.
     """
 
     backend: str
@@ -37,6 +38,17 @@ class Simulation:
     states: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     accuracy: float | None = None
     what: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the backend, the arrays by name and shape, their order of axes, the accuracy and the warnings."""
+        one = len(self.outputs) == 1
+        arrays = {"y" if one else f"outputs['{name}']": array for name, array in self.outputs.items()}
+        arrays |= {f"spikes['{name}']": array for name, array in self.spikes.items()}
+        rows = [[name, f"[{', '.join(map(str, array.shape))}]"] for name, array in arrays.items()]
+        right = [] if self.accuracy is None else [f"accuracy {self.accuracy:.2%}"]
+        table = columns([["array", "[T, B, ...]"], *rows])
+        return "\n".join([self.what or self.backend, *table, *right, *self.warnings])
 
     @property
     def y(self) -> NDArray[np.float32]:
@@ -177,7 +189,8 @@ class GraphEvaluation:
     """A whole labelled data set through the graph, the captured module, and named backends.
 
     accuracy: the graph's; module_accuracy: the module's, None without one. layers: spikes (and silences) of both that
-    were compared and that differ, by layer. backends: by name. Its text is a table of all of them.
+    were compared and that differ, by layer. backends: by name. warnings: of layers of the graph that were silent or
+    saturated on all samples. Its text is a table of all of them, and the warnings.
     """
 
     samples: int
@@ -185,6 +198,7 @@ class GraphEvaluation:
     module_accuracy: float | None
     layers: Mapping[str, tuple[int, int]]
     backends: Mapping[str, BackendEvaluation] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return a table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
@@ -196,7 +210,7 @@ class GraphEvaluation:
             rows.append(_row("module", "measured", self.module_accuracy, own, *counts))
         for name, run in self.backends.items():
             rows.append(_row(name, run.label, run.accuracy, run.interval, f"{run.compared:,}", f"{run.differing:,}"))
-        return "\n".join([*columns(rows), f"{self.samples:,} samples"])
+        return "\n".join([*columns(rows), f"{self.samples:,} samples", *self.warnings])
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -224,6 +238,7 @@ class GraphEvaluation:
             "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
             "interval": list(self.interval),
             "backends": {name: run.as_dict() for name, run in self.backends.items()},
+            "warnings": list(self.warnings),
         }
 
 

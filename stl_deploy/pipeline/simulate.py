@@ -23,6 +23,7 @@ from stl_deploy.exporters.targets import (
     why_unavailable,
 )
 from stl_deploy.graph.check import require_taken
+from stl_deploy.graph.compare import FiringRates
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout, accuracy, readout_of, share_right
 from stl_deploy.graph.run import NetworkInput
@@ -50,13 +51,17 @@ def simulate(
     runner = open_backend(network, backend, options, say)
     for note in getattr(runner, "notes", ()):
         say.warn(note)
-    result = runner.run(x, options.record)
+    decides = labels is not None and (isinstance(network, Program) or isinstance(runner, HasReadout))
+    result = runner.run(x, options.record or decides)
+    rates = FiringRates()
+    rates.add(result.recorded)
     if isinstance(network, Program):
         rule, right = readout_of(network.metadata), accuracy(network, result, labels)
     else:
         readout = runner.readout if isinstance(runner, HasReadout) else None
         rule, right = readout or Readout(), None if readout is None else share_right(result, labels, readout)
-    return Simulation(backend, result.outputs, result.recorded, rule, result.states, right, runner.description)
+    spikes, states = (result.recorded, result.states) if options.record else ({}, {})
+    return Simulation(backend, result.outputs, spikes, rule, states, right, runner.description, rates.warnings)
 
 
 def open_backend(network: Network, backend: str, options: SimulateOptions, say: Console = QUIET) -> Runner:

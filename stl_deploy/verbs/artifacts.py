@@ -166,6 +166,8 @@ def simulate(
     say.say(f"ran {counted(samples, 'sample')} of {counted(steps, 'step')} on {result.what}")
     if result.accuracy is not None:
         say.say(f"accuracy {result.accuracy:.2%}")
+    for warning in result.warnings:
+        say.warn(warning)
     say.say(f"written: {output}")
     return {
         "source": str(source),
@@ -174,6 +176,7 @@ def simulate(
         "output": str(output),
         "arrays": {name: list(array.shape) for name, array in arrays.items()},
         "accuracy": result.accuracy,
+        "warnings": list(result.warnings),
     }
 
 

@@ -10,6 +10,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
+from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.pipeline.artifacts import ready
 from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 from stl_deploy.pipeline.fast_path import announce
@@ -37,6 +38,8 @@ def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     test = load_dataset(config.dataset).test
     result = evaluate_network(network, test, config)
     _show(result, say)
+    for warning in () if config.train.mode == "ann" else rate_warnings(result.rates):
+        say.warn(warning)
     results: dict[str, Any] = {"run": str(run_dir), "test": result.as_dict()}
     if graph_of(run_dir) is not None and config.train.mode != "ann":
         artifacts = _evaluate_artifacts(run_dir, encode_split(config, test), say)

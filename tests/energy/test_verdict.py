@@ -16,6 +16,7 @@ from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.report.energy_page import page
 from stl_deploy.report.text.energy import show
 from tests.energy.close import approx
 from tests.energy.nets import f32, lif, linear, program, start
@@ -120,7 +121,13 @@ def test_a_silent_network_gets_no_number() -> None:
     assert "silent" in report.verdict
     assert not any(character.isdigit() for character in report.verdict)
     assert (data["quoted"], data["quoted_layer_by_layer"], report.spread) == (None, None, "")
-    assert "no neuron of it spikes." in measure_energy(STILL, X).verdict
+
+
+def test_a_network_without_spiking_neurons_gets_no_number() -> None:
+    """An ANN was quoted as an SNN that costs so many times its ANN twin."""
+    report = measure_energy(STILL, X)
+    assert report.verdict.startswith("The network has no spiking neuron, so there is no number to quote.")
+    assert (report.as_dict()["quoted"], report.spread) == (None, "")
 
 
 def test_a_silent_network_is_printed_without_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +136,16 @@ def test_a_silent_network_is_printed_without_a_ratio(capsys: pytest.CaptureFixtu
     assert "silent" in printed
     assert " times" not in printed
     assert "Loihi" not in printed
+
+
+def test_the_page_of_a_silent_network_has_no_joules_and_no_ratio() -> None:
+    """Its first line said silent; a table of chips and 27 ratios followed."""
+    html = page(measure_energy(two_layers(), 0 * X))
+    assert "silent" in html
+    for part in ("chip-table", "price-table", "convention-table", "what-if-table", "break-even-table", "grid-table"):
+        assert f'id="{part}"' not in html
+        assert f'id="{part}"' in page(measure_energy(two_layers(), X))
+    assert 'id="layer-table"' in html
 
 
 @pytest.mark.parametrize(("threshold", "word"), [(100.0, "silent"), (-100.0, "saturated")])

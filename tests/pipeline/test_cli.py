@@ -474,6 +474,17 @@ def test_a_label_that_is_no_class_is_one_sentence_and_exit_2(
     assert not output.parent.exists()
 
 
+def test_simulate_says_silent_beside_the_accuracy(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["lif2"].v_threshold *= np.float32(1000)
+    nir.write(tmp_path / "high.nir", graph)
+    call = ("--input", run_dir / "test.npz", "--backend", "reference", "-o", tmp_path / "y.npz")
+    found = cli("simulate", tmp_path / "high.nir", *call)
+    assert "accuracy " in found.err
+    assert "warning: no spike in lif2, pool2, " in found.err
+    assert list(np.load(tmp_path / "y.npz")) == ["y"]  # spikes are recorded for the sentence alone
+
+
 def test_simulate_decides_as_the_graph_says(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     x = np.load(run_dir / "test.npz")["x"][:, :200]
     graph = read_nir(run_dir / "net.nir")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,27 @@ def test_every_backend_is_beside_the_graph(net: stl.SpikingGraph, data: TensorDa
     lines = str(found).splitlines()
     assert [line.split()[0] for line in lines] == ["label", "graph", "module", *names, "40"]
     assert set(found.as_dict()["backends"]) == set(names)
+
+
+@pytest.mark.parametrize(("bias", "word"), [(-100.0, "silent"), (100.0, "saturated")])
+def test_an_accuracy_of_a_silent_or_saturated_network_says_so(data: TensorDataset, bias: float, word: str) -> None:
+    """A table of accuracies and no differing spike was quoted of networks that decide nothing."""
+    model = Net()
+    nn.init.constant_(model.fc1.bias, bias)
+    with pytest.warns(UserWarning, match=word):
+        net = stl.capture(model, torch.bernoulli(torch.full((8, 5, 12), 0.4)))
+    found = net.evaluate(DataLoader(data, batch_size=20))
+    (warning,) = found.warnings
+    assert f"a {word} layer proves nothing" in warning
+    assert str(found).endswith(warning)
+    assert found.as_dict()["warnings"] == [warning]
+
+
+def test_a_simulation_prints_its_arrays_shapes_and_warnings(net: stl.SpikingGraph) -> None:
+    """Printed, it was hundreds of lines of numbers."""
+    quiet = net.simulate(np.zeros((8, 2, 12)))
+    assert re.search(r"^y +\[8, 2, 3\]$", repr(quiet), re.MULTILINE)
+    assert len(repr(quiet).splitlines()) <= 6
 
 
 def test_integers_are_chosen_once_and_labels_alone_decide(net: stl.SpikingGraph, data: TensorDataset) -> None:

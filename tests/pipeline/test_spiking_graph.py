@@ -120,6 +120,7 @@ def test_a_run_folder_brings_its_test_images(run_dir: Path, tmp_path: Path) -> N
         "differing": 0,
         "layers": {},
         "backends": {},
+        "warnings": [],
     }
     batch_first = torch.utils.data.TensorDataset(torch.from_numpy(x.swapaxes(0, 1).copy()), torch.from_numpy(y))
     assert net.evaluate(batch_first, batch_size=50).accuracy == found.accuracy

@@ -22,7 +22,8 @@ def render_report(data: ReportData) -> str:
 
     The page's own policy admits that script by its hash and no other; without scripts nothing is missing but sorting.
     Every name is escaped. Numbers are those of `report_json`; each number in a table carries its exact
-    value in ``data-value``. Raises InputError for numbers that are not finite.
+    value in ``data-value``. Of a network that decides nothing on the input (silent, saturated), counts and the verdict
+    alone. Raises InputError for numbers that are not finite.
     """
     report = report_json(data)
     energy = report["energy"]
@@ -32,6 +33,7 @@ def render_report(data: ReportData) -> str:
         report=report,
         plots=drawn,
         energy=energy,
+        idle=energy is not None and bool(energy["comparisons"]) and energy["quoted"] is None,
         boxes=shown,
         left_out=left_out,
         grid=[] if energy is None else _grid(energy),
