@@ -94,6 +94,8 @@ class Exported(dict[str, Any]):
         runs = sorted(verified["runs"], key=lambda run: rank.get(run["against"], len(rank)))
         results = [
             f"{run['differing']:,} of {run['compared']:,} spikes differ from {names.get(model, model)}"
+            if run["compared"]
+            else f"no neuron spikes, so only outputs were compared with {names.get(model, model)}"
             for run, model in ((run, run["against"]) for run in runs)
         ]
         return f"run on {verified['input']}: {'; '.join([*results, *verified['warnings']])}"
