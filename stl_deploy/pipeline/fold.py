@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from stl_deploy._util.files import first_samples, leading
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.lower import own_metadata
@@ -13,11 +16,16 @@ from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.write import write_anew
 from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid as declared_grid
+from stl_deploy.graph.findings import kept_thresholds
 from stl_deploy.graph.program import Neuron, Node, Pool, Program, Reshape
+from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.narrow import NotFiniteError
 from stl_deploy.passes.permutations import Permutations, flattens
+
+_COMPARED = 2**20
+"""Spikes and silences that `fold_warnings` compares at most, beyond one sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,30 @@ def fold(program: Program, options: FoldOptions, bound: float = 1.0) -> Folded:
     written = to_graph(made)
     read = replace(written.program, metadata=own_metadata(written.graph))
     return Folded(read, merged, written.how == "restated", folded.kept)
+
+
+def fold_warnings(before: Program, folded: Folded, options: FoldOptions, x: NetworkInput | None) -> Iterator[str]:
+    """Yield what a fold kept, what it rounded, and how many spikes on ``x`` thresholds in weights moved."""
+    yield from kept_thresholds(folded.kept)
+    if options.delays == "steps":
+        yield from folded.program.metadata.get("delays", ())
+    if options.thresholds == "weights" and x is not None:
+        yield from _moved(before, folded.program, x)
+
+
+def _moved(before: Program, after: Program, x: NetworkInput) -> Iterator[str]:
+    """Yield a sentence on the first neuron whose spikes differ on a few samples of ``x``."""
+    part = first_samples(x, min(leading(x)[1], before.samples_within(_COMPARED, leading(x)[0])))
+    names = [neuron.name for neuron in before.spiking if neuron.name in after.by_name]
+    theirs, ours = (run(program, part, record=names).recorded for program in (before, after))
+    for name in names:
+        if differing := int(np.count_nonzero(theirs[name] != ours[name])):
+            yield (
+                f"thresholds in weights: {differing:,} of {ours[name].size:,} spikes and silences of '{name}' differ "
+                "on the sample, where potentials meet a threshold: dividing weights by it rounds, unless it is a power "
+                "of 2; train such thresholds, or keep them: fold()"
+            )
+            return
 
 
 def _declared(metadata: Mapping[str, Any], input_grid: int | None, bound: float) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from stl_deploy.exporters.nir.lower import lower, metadata_dialect, own_metadata
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.target import unheld
 from stl_deploy.exporters.nir.write import Written
-from stl_deploy.graph.findings import CheckReport, kept_thresholds
+from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream
@@ -214,23 +214,21 @@ class SpikingGraph:
 
         Args:
             options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
-                so that every threshold is 1. ``input_grid``: declares input in multiples of 2^-input_grid with
-                magnitudes up to 1, or up to the largest in ``sample``, and rounds ``sample``; default: the graph's
-                metadata. ``delays="steps"`` rounds learned fractional delays to whole steps and warns of the change.
+                so that every threshold is 1, and warns of spikes on ``sample`` that this moves. ``input_grid``:
+                declares input in multiples of 2^-input_grid with magnitudes up to 1, or up to the largest in
+                ``sample``, and rounds ``sample``; default: the graph's metadata. ``delays="steps"`` rounds learned
+                fractional delays to whole steps and warns of the change.
 
         Raises:
             UnsupportedError: If a pool, or every threshold, cannot be folded into weights; names node and remedy.
         """
-        from stl_deploy.pipeline.fold import fold
+        from stl_deploy.pipeline.fold import fold, fold_warnings
 
         chosen = FoldOptions(**options)
         sample, bound = on_grid_of(self.sample, chosen.input_grid)
         folded = fold(self.program, chosen, bound)
-        for sentence in kept_thresholds(folded.kept):
+        for sentence in fold_warnings(self.program, folded, chosen, sample):
             warnings.warn(sentence, stacklevel=3)
-        if options.get("delays") == "steps":
-            for note in folded.program.metadata.get("delays", ()):
-                warnings.warn(note, stacklevel=3)
         proof = self.proof
         same = chosen.input_grid is None and folded.program.digest() == self.program.digest()
         if proof is not None and not same:

@@ -1,6 +1,7 @@
 """The verbs as methods, on a network small enough to follow by hand and on a whole run folder."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,3 +250,21 @@ def test_a_dialect_is_a_name_a_file_its_keys_or_itself(tmp_path: Path) -> None:
         stl.read(file, dialect={"dt": 0})
     with pytest.raises(stl.InputError, match=r"expected a dialect preset: .*; found 5"):
         stl.read(file, dialect=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("theta", "moves"), [(0.375, True), (0.5, False)])
+def test_spikes_that_thresholds_in_weights_move_are_said(theta: float, *, moves: bool) -> None:
+    """Ties of weights on a grid: divided by 0.375 they have no exact grid, by 0.5 they have."""
+    rng = np.random.default_rng(1)
+    weights = nir.Linear((rng.integers(-3, 4, (16, 12)) / 8).astype(np.float32))
+    x = (rng.random((8, 6, 12)) < 0.5).astype(np.float32)
+    net = stl.SpikingGraph(chain([12], weights, iff((16,), theta=theta)), sample=x)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        folded = net.fold(thresholds="weights")
+    before, after = (graph.simulate(x).spikes["n1"] for graph in (net, folded))
+    differing = np.count_nonzero(before != after)
+    assert (differing > 0) == moves
+    expected = f"thresholds in weights: {differing} of {8 * 6 * 16} spikes and silences of 'n1' differ on the sample"
+    assert [str(warning.message)[: len(expected)] for warning in caught] == [expected] * moves
+    assert [warning.filename for warning in caught] == [__file__] * moves
