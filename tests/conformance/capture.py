@@ -25,7 +25,7 @@ FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldes
 _ENVIRONMENTS = {"torch": "norse"}
 """Nets in plain torch need nothing else; they run in an environment that is there."""
 _MODULES = {"torch": "torch_alone"}
-_HEAD = """# Captures of nets that others wrote
+_HEAD = """# Captures of nets of other frameworks, and of papers
 
 Random weights, random input. *Replayed*: values of the module and of the captured step in torch's own kernels, in
 up to ten runs (x, fresh input, other ranges, batch sizes and numbers of steps); none may differ. *Layers*: spikes of
