@@ -207,3 +207,40 @@ def test_what_a_recurrence_is_compared_to_is_no_start_and_no_error() -> None:
     require_same_spikes(equal)
     with pytest.raises(CaptureError):
         require_same_spikes(gated)
+
+
+@pytest.mark.parametrize(
+    "gated",
+    [
+        torch.maximum,
+        lambda a, b: a * (1 - b),
+        lambda a, b: torch.minimum(torch.maximum(a, b), a),
+        lambda a, b: (a.bool() & b.bool()).float(),
+    ],
+    ids=["or", "and not", "of both", "and"],
+)
+def test_gates_of_spikes_are_fed_back(gated: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """The recurrent layer has a bias, so it reads the gate's late copy, which starts as the gate of no spikes."""
+
+    def own(net: Net, x: Tensor) -> Tensor:
+        v = u = zeros(x)
+        fed, found = gated(v, u), []
+        for t in x:
+            v = 0.5 * v + net.a(t) + 0.25 * net.r(fed)
+            u = 0.75 * u + net.b(net.a(t))
+            k, n = (v > 0.25).float(), (u >= 0.125).float()
+            v, u = v - 0.25 * k, u * (1 - n)
+            fed = gated(k, n)
+            found.append(fed)
+        return torch.stack(found)
+
+    torch.manual_seed(0)
+    model, x = Net(own).eval(), torch.randint(0, 9, (10, 4, 16)) / 4
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_((parameter * 64).round() / 64)  # sums are exact, and potentials meet thresholds
+    net = stl.capture(model, x)
+    for steps, samples, scale in ((1, 3, 1), (14, 5, 1), (9, 2, 4), (9, 3, -2), (7, 1, 0)):
+        unseen = torch.randint(0, 9, (steps, samples, 16)) / 4 * scale
+        expected = model(unseen).detach().numpy()
+        np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, expected)

@@ -257,6 +257,11 @@ class Builder(ProgramBuilder):
             return (Operand(twin),)
         return (Operand(twin), *self.scaled((Operand(name),), after, spiking.shape, name))
 
+    def spikes_as(self, name: str, signal: Signal) -> None:
+        """Note whose spikes a layer makes, for the proof; a late copy is compared through the layers that read it."""
+        if not self._shift:
+            self.signals[name] = signal
+
     def _name(self, core: Recurrence, shift: int) -> str:
         """Return the name of a core's neuron; the same core begun some steps earlier is a neuron of its own."""
         if (core, shift) not in self._named:
@@ -292,7 +297,7 @@ class Builder(ProgramBuilder):
         start = start_before(population, self._shift, self._core_of) if self._shift else fitted.neuron.v_start
         self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
-            self.signals[name] = core.threshold.signal
+            self.spikes_as(name, core.threshold.signal)
 
     def _own(self, name: str, fitted: Fitted) -> Operands:
         """Return the neuron's own spikes, one step late, if it reads them."""

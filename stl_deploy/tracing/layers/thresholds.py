@@ -35,7 +35,7 @@ def compared(build: Builder, signal: Signal) -> Operands:
         compare="gt" if threshold.compare == "gt" else "ge",
         **counting(threshold),
     )
-    build.signals[node.name] = signal
+    build.spikes_as(node.name, signal)
     return build.add(node)
 
 
@@ -142,7 +142,7 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Operands, thresho
         decay=None,
         threshold=np.asarray(threshold, np.float32),
     )
-    build.signals[node.name] = signal
+    build.spikes_as(node.name, signal)
     return build.add(node)
 
 
