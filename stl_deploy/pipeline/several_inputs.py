@@ -171,6 +171,11 @@ def _tensors(x: Any, needed: int, most: int, arguments: Sequence[str], leading: 
     count = len(tensors)
     alike = len({tuple(tensor.shape) for tensor in tensors}) == 1
     if not isinstance(x, Mapping) and alike:
+        if count == 1 and leading == 2:
+            raise CaptureError(
+                f"x: expected one array, or a tuple or dict of several inputs; found a {type(x).__name__} of one "
+                f"array, {list(tensors[0].shape)}, which would be a single time step; give the array itself, x[0]"
+            )
         if count == 1 or (count > most and (isinstance(x, list) or count != 2)):
             return None
         if isinstance(x, list) and (count != needed or tensors[0].dim() <= leading):

@@ -17,6 +17,7 @@ from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
 from stl_deploy.tracing.running import keeps_state
 from stl_deploy.tracing.running import run as run_module
+from stl_deploy.tracing.steps import FEWEST
 from stl_deploy.tracing.trace import batch_axis
 
 _STEPS = re.compile(r"T|n_?t|(num|n|nb)?_?(time_?)?steps?|time_?steps?|time_?window|seq(uence)?_?len(gth)?", re.I)
@@ -36,6 +37,8 @@ def few_samples(x: Tensor, call: Call) -> Tensor:
 
 def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> CaptureError:
     """A refusal, with the axes named with which the module is captured: in the other order, or one of samples more."""
+    if error.__cause__ is not None and _moves_with_samples(model, x, call):
+        return _own_samples(error, x, call)
     if call.time in ("first", "second"):
         other = replace(call, time="second" if call.time == "first" else "first")
         for given, how, said in (
@@ -52,6 +55,32 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
             reason = f"{_read_as(x, call)}, and the module fails so; {said}, with which it has a form ({error.reason})"
             return _with_reason(error, reason)
     return error
+
+
+def _moves_with_samples(model: nn.Module, x: Tensor, call: Call) -> bool:
+    """Whether the module takes ``x`` and changes the order of what it returns with that of x's samples."""
+    axis = batch_axis(call)
+    order = torch.arange(x.shape[axis]).flip(0)
+    try:
+        made, other = run_module(model, x, call), run_module(model, x.index_select(axis, order), call)
+    except CaptureError:
+        return False
+    return any(
+        made.shape == other.shape
+        and not torch.equal(made, made.index_select(place, order))
+        and torch.allclose(other, made.index_select(place, order), rtol=1e-4, atol=1e-6)
+        for place in range(made.dim())
+        if made.shape[place] == len(order) > 1
+    )
+
+
+def _own_samples(error: CaptureError, x: Tensor, call: Call) -> CaptureError:
+    """The refusal of a module that has its number of samples written into it."""
+    axis = 0 if call.time == "step" else batch_axis(call)
+    samples = counted(x.shape[batch_axis(call)], "sample")
+    reason = f"{_read_as(x, call)}, and the model takes no other number of samples: it has {samples} written into it; "
+    reason += f"take the number from forward's input, x.shape[{axis}] ({error.reason})"
+    return _with_reason(error, reason)
 
 
 def _other_readings(x: Tensor, call: Call) -> Iterator[tuple[Tensor, Call, str]]:
@@ -74,9 +103,10 @@ def _other_order(
     order = "[B, T, ...]" if call.time == "first" else "[T, B, ...]"
     axis = 1 - batch_axis(how)
     again = torch.arange(2 * few.shape[axis] + 1) % few.shape[axis]
-    if error.__cause__ is not None or _is_captured(model, few.index_select(axis, again), how):
-        reason = f"{_read_as(x, call)}, and the module has no form so; if x is {order}, give {said}, with which it "
-        reason += f"has one ({error.reason})"
+    enough = x.shape[1 - batch_axis(call)] >= FEWEST
+    if error.__cause__ is not None or (enough and _is_captured(model, few.index_select(axis, again), how)):
+        reason = f"{_read_as(x, call)}, and the module cannot be captured that way; if x is {order}, give {said}, with "
+        reason += f"which it can ({error.reason})"
     else:  # y[:4] of 7 steps of 4 samples: the other order is captured as it has 4 steps, whatever x is
         reason = f"{error.reason}; {_read_as(x, call)}: if x is {order}, give {said}, with which the module has a form"
     return _with_reason(error, reason)

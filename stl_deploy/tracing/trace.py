@@ -92,8 +92,8 @@ def record_steps(
         steps = x.shape[1 if call.time == "second" else 0]
         if steps < FEWEST:
             raise CaptureError(
-                f"x: expected at least {FEWEST} time steps, to tell what repeats; found {steps} in {list(x.shape)} "
-                f"with time={call.time!r}; give more steps, or the time= that x has"
+                f"x: expected at least {FEWEST} time steps, to tell what repeats; found {steps} with "
+                f"time={call.time!r}; give more steps, or the time= that x has"
             )
         recorded = record(model, x, call, steps, keep=keep)
         return recorded, ending(recorded.output, recorded.unroller.nodes, steps, sums=sums), steps

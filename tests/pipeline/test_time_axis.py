@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,59 @@ def test_a_missing_axis_of_samples_is_named(model: nn.Module, time: str, shape: 
         stl.capture(model, x, time=time)  # type: ignore[arg-type]
     whole = x[:, None] if give == "x[:, None]" else x[None]
     assert stl.capture(model, whole, time=time, verify=False).sample.shape[:2] == (shape[0], 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("own", ["9", "x.shape[1]"])
+@pytest.mark.parametrize("time", ["first", "second", "step"])
+def test_a_number_of_samples_written_into_forward_is_named(time: Any, own: str) -> None:
+    """An axis of samples more would be captured as neurons of 9 samples; the remedy is the number from the input."""
+
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.weights, self.v = nn.Linear(4, 8), torch.zeros(9, 8)
+
+        def step(self, now: Tensor) -> Tensor:
+            self.v = 0.7 * self.v + self.weights(now)
+            spikes = (self.v > 0.1).float()
+            self.v = self.v * (1 - spikes)
+            return spikes
+
+        def reset(self, samples: int = 9) -> None:
+            self.v = torch.zeros(samples, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if time == "step":
+                if own != "9" and self.v.shape[0] != x.shape[0]:
+                    self.reset(x.shape[0])
+                return self.step(x)
+            x = x.transpose(0, 1) if time == "second" else x
+            self.reset(9 if own == "9" else x.shape[1])
+            spikes = torch.stack([self.step(now) for now in x])
+            return spikes.transpose(0, 1) if time == "second" else spikes
+
+    x = X.transpose(0, 1).repeat(2, 1, 1)  # 10 steps of 9 samples
+    x = x.transpose(0, 1).contiguous() if time == "second" else x
+    if own == "9":
+        place = {"first": 1, "second": 0, "step": 0}[time]
+        with pytest.raises(stl.CaptureError, match=rf"it has 9 samples written into it; .*, x\.shape\[{place}\] \("):
+            stl.capture(Written(), x, time=time)
+    else:
+        assert stl.capture(Written(), x, time=time).program.inputs[0].shape == (4,)
+
+
+@pytest.mark.parametrize("wrapped", [[X], (X,), [X.numpy()]])
+def test_one_array_in_a_list_is_no_step(wrapped: Any) -> None:
+    with pytest.raises(stl.CaptureError, match=r"found a (list|tuple) of one array, \[9, 5, 4\].*itself, x\[0\]$"):
+        stl.capture(Loop(second), wrapped, time="second")
+    assert stl.capture(Loop(second), wrapped[0], time="second", verify=False).sample.shape[:2] == (5, 9)
+
+
+def test_two_steps_are_too_few_before_their_axes_are_in_doubt() -> None:
+    with pytest.raises(stl.CaptureError, match=r"^x: expected at least 3 time steps.*: if x is \[B, T, \.\.\.\], give"):
+        stl.capture(Loop(first), X[:2])
+    assert stl.capture(Loop(first), X[:3], verify=False).sample.shape[:2] == (3, 5)
 
 
 def test_a_proof_says_on_a_line_of_its_own_how_x_was_read() -> None:

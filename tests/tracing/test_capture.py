@@ -425,7 +425,7 @@ def test_a_delay_before_the_output() -> None:
         ),
         (torch.rand(6, 0, 6), r"x is \[6, 0, 6\], in which there is nothing"),
         (torch.rand(6, 3, 6) * 1j, "x is complex; expected real numbers"),
-        (torch.rand(2, 3, 6), r"at least 3 time steps, to tell what repeats; found 2 in \[2, 3, 6\] with time='first'"),
+        (torch.rand(2, 3, 6), "^x: expected at least 3 time steps, to tell what repeats; found 2 with time='first'"),
         (torch.full((6, 3, 6), float("nan")), "NaN or infinity"),
     ],
 )
