@@ -98,7 +98,7 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
             known[node.name] = _instead(node, arriving)
             with _kept(errors):
                 _require_whole_delays(program, node)
-                known[node.name] = _value(node, arriving)
+                known[node.name] = _value(program, node, arriving)
         waiting = [node for node in waiting if node.name not in known]
     return known
 
@@ -154,7 +154,7 @@ def _require_whole_delays(program: ir.Program, node: ir.Node) -> None:
         refuse(node, "fractional-delay", reason, f"round them to steps: {how}")
 
 
-def _value(node: ir.Node, arriving: list[Value]) -> Value:
+def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
     first = arriving[0]
     if isinstance(node, ir.Output):
         return first
@@ -170,7 +170,8 @@ def _value(node: ir.Node, arriving: list[Value]) -> Value:
         if "weighted" in arriving and not isinstance(node, ir.Scale):
             refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
         if len(set(arriving)) > 1:
-            refuse(node, "mixed-scales", "it adds values of different scales", "put a neuron before it")
+            apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else "put a neuron before it"
+            refuse(node, "mixed-scales", "it adds values of different scales", apart)
         return "weighted"
     if len(set(arriving)) > 1:
         refuse(node, "mixed-scales", "it adds values of different scales", "add them in a neuron")
@@ -180,6 +181,15 @@ def _value(node: ir.Node, arriving: list[Value]) -> Value:
         if isinstance(node, ir.Scale):
             return first * float(node.scale)
     return first
+
+
+def _scaled_apart(program: ir.Program, node: ir.Scale) -> str:
+    """Return the remedy of a scaled sum: fold distributes the scale, unless weights are read elsewhere, too."""
+    how = remedy(cli="stl-deploy fold SOURCE -o FOLDED.nir", python="net.fold()")
+    weights = [term.node for term in node.operands if isinstance(program.by_name[term.node], ir.Linear | ir.Conv)]
+    alone = weights and all(len(program.readers[name]) == 1 for name in weights)
+    does = f": {how}" if alone else ""
+    return f"scale each term by itself, s * a + s * b instead of s * (a + b){does}"
 
 
 def _product(node: ir.Product, one: Value, other: Value) -> float:

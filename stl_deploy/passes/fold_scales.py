@@ -1,7 +1,8 @@
 """Fold a scale of each output into the weights right before it: s·(W·x + b) = (s·W)·x + s·b in real arithmetic.
 
 A scale of a sum goes into every term: s·(V·x + W·y) = (s·V)·x + (s·W)·y, as in recurrent layers that multiply what
-arrives by 1 - α. That is always done, since a scale of a sum fits into no other layer.
+arrives by 1 - α. That is always done, since a scale of a sum fits into no other layer. Terms without weights (spikes of
+a skip connection) stay under the scale: s·(V·x + z) = (s·V)·x + s·z, so that integers need no scale of a mixed sum.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ def _fold_sums(program: Program) -> Rewritten:
     for scale in program.of(Scale):
         terms = {term.node: _rows(program, scale, term) for term in scale.operands}
         factors = {name: rows for name, rows in terms.items() if rows is not None}
+        bare = tuple(term for term in scale.operands if term.node not in factors)
         adding = all(reader.combine == "add" for reader in program.readers[scale.name])
-        if len(scale.operands) == 1 or len(factors) < len(scale.operands) or not adding:
+        if len(scale.operands) == 1 or not factors or not adding or any(_weighs(program, term) for term in bare):
             continue
         _multiply(nodes, factors)
+        kept = replace(scale, operands=bare) if bare else None
         for reader in program.readers[scale.name]:
-            nodes[reader.name] = _with_terms(nodes[reader.name], scale)
+            nodes[reader.name] = _with_terms(nodes[reader.name], scale, kept)
+        if kept is not None:
+            nodes[scale.name] = kept
+            continue
         del nodes[scale.name]
         gone.append(scale.name)
     return Rewritten(with_nodes(program, nodes), removed=tuple(gone))
@@ -55,11 +61,18 @@ def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
         nodes[name] = replace(layer, weight=layer.weight * column, bias=bias)
 
 
-def _with_terms(reader: Node, scale: Scale) -> Node:
-    """Let a node read the terms of a sum itself."""
-    terms = [
-        term for source in reader.operands for term in (scale.operands if source.node == scale.name else (source,))
-    ]
+def _weighs(program: Program, term: Operand) -> bool:
+    """Return whether a term comes from weights, or from another scale."""
+    return isinstance(program.by_name[term.node], Linear | Conv | Scale)
+
+
+def _with_terms(reader: Node, scale: Scale, kept: Scale | None) -> Node:
+    """Let a node read the terms of a sum itself; ``kept`` scales those without weights."""
+    bare = () if kept is None else kept.operands
+    apart = tuple(term for term in scale.operands if term not in bare)
+    terms: list[Operand] = []
+    for source in reader.operands:
+        terms += (source,) if source.node != scale.name else (*apart, *([source] if bare else []))
     return replace(reader, operands=tuple(terms))
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, Scale, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 SLUG = "threshold-not-absorbable"
@@ -119,10 +119,12 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
     """Return the divisor of each output of the weights ``source``."""
     node = program.by_name[source]
     if not isinstance(node, Linear | Conv):
+        mixed = isinstance(node, Scale) and len(node.operands) > 1  # integers hold no scale of a mixed sum
+        able = "ONNX and energy take" if mixed else "ONNX, C, Verilog and energy take"
         raise _refused(
             neuron,
             f"'{source}' ({type(node).__name__}) reaches it without weights that could take them",
-            "ONNX, C, Verilog and energy take them as they are; for Speck, put a linear or conv layer on that path; "
+            f"{able} them as they are; for Speck, put a linear or conv layer on that path; "
             + ("netx (Loihi) holds chains only, no skips" if len(neuron.operands) > 1 else "for netx (Loihi), too"),
         )
     if len(program.readers[source]) > 1:

@@ -95,7 +95,29 @@ def _bare() -> Program:
     return _changed(whole, replace(whole.by_name["scale"], operands=(Operand("w"), Operand("in"))))
 
 
-@pytest.mark.parametrize("made", [_read_twice, _late, _joined, _bare])
+def _twice() -> Program:
+    whole = _recurrent()
+    inner = Scale(name="inner", shape=(2,), operands=(Operand("in"),), scale=np.array([2, 3], np.float32))
+    return _changed(whole, inner, replace(whole.by_name["scale"], operands=(Operand("w"), Operand("inner"))))
+
+
+@pytest.mark.parametrize("made", [_read_twice, _late, _joined, _twice])
 def test_a_scale_stays_where_a_term_cannot_take_it(made: Callable[[], Program]) -> None:
     program = made()
     assert fold_scales.OF_SUMS.run(program).program is program
+
+
+def test_a_term_without_weights_stays_under_the_scale() -> None:
+    """(1 - β)·(W·x + z): C and Verilog refused the sum of a weighted value and a spike, "of different scales"."""
+    before = _bare()
+    after = fold_scales.OF_SUMS.run(before)
+    nodes = after.program.by_name
+    assert after.removed == ()
+    assert nodes["lif"].operands == (Operand("w"), Operand("scale"))
+    assert nodes["scale"].operands == (Operand("in"),)
+    w = nodes["w"]
+    assert isinstance(w, Linear)
+    assert w.weight.tolist() == [[0.5, 1], [0.75, 1]]
+    x = (np.random.default_rng(0).random((30, 8, 2)) < 0.4).astype(np.float32)
+    np.testing.assert_array_equal(run(after.program, x).y, run(before, x).y)
+    assert fold_scales.OF_SUMS.run(after.program).program is after.program

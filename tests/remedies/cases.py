@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import stl_deploy as stl
 from stl_deploy import verbs
@@ -61,6 +62,30 @@ def _labelled(room: Room, time: Any) -> Any:
 
 def _between_steps() -> stl.SpikingGraph:
     return stl.capture(InterpolatedSpikes(), torch.bernoulli(torch.full((10, 3, 5), 0.5)))
+
+
+class _ScaledSum(nn.Module):
+    """A skip connection under a decay for each channel: (1 - beta) * (W @ s + s)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.beta = nn.Linear(6, 5), nn.Linear(5, 5), torch.linspace(0.4, 0.8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, u, out = torch.zeros(()), torch.zeros(()), []
+        for step in x:
+            v = 0.5 * v + self.first(step)
+            s = (v >= 0.2).float()
+            v = v * (1 - s)
+            u = self.beta * u + (1 - self.beta) * (self.second(s) + s)
+            out.append((u >= 0.3).float())
+            u = u * (1 - out[-1])
+        return torch.stack(out)
+
+
+def _scaled_sum() -> stl.SpikingGraph:
+    return stl.capture(_ScaledSum(), torch.bernoulli(torch.full((10, 3, 6), 0.5)))
 
 
 def _of_pixels() -> stl.SpikingGraph:
@@ -364,6 +389,13 @@ REMEDIES = (
         "net.fold(delays='steps')",
         "stl-deploy fold SOURCE --delays steps -o FOLDED.nir",
         lambda room: _without(_between_steps().fold(delays="steps"), "fractional-delay", "c"),
+    ),
+    Remedy(
+        "integers/fan_in.py:_scaled_apart",
+        lambda room: _found(_scaled_sum(), "c"),
+        "s * a + s * b instead of s * (a + b): net.fold()",
+        "s * a + s * b instead of s * (a + b): stl-deploy fold SOURCE -o FOLDED.nir",
+        lambda room: _scaled_sum().fold(thresholds="weights").export(room.new("c"), to="c"),
     ),
     Remedy(
         "exporters/netx/chain.py:_merge_pools",
