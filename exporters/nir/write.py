@@ -386,7 +386,7 @@ def require_same(meant: tuple[ir.Node, ...], program: ir.Program) -> None:
                 if name == "operands":
                     raise CaptureError(
                         f"layer '{node.name}' reads spikes of several steps in a loop, which NIR's edges do not hold; "
-                        "let it read those of the last step alone",
+                        "let a layer of its own read those of each step: self.a(last) + self.b(before)",
                         layer=node.name,
                     )
                 is_read, is_meant = _shown(getattr(actual, name)), _shown(getattr(node, name))

@@ -371,6 +371,41 @@ class SpikesOfBothStepsInALoop(CatLoop):
         return torch.stack(found)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("lags", [(1, 2), (2, 3), (2,)])
+def test_layers_of_their_own_read_the_spikes_of_several_steps(bias: bool, lags: tuple[int, ...]) -> None:
+    """As the refusal of one layer that reads their sum says."""
+
+    class OfEachStep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter = nn.Linear(10, 8)
+            self.own = nn.ModuleList(nn.Linear(8, 8, bias=bias) for _ in lags)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = torch.zeros(x.shape[1], 8)
+            past, found = [v] * 3, []
+            for step in x:
+                v = 0.5 * v + self.enter(step)
+                for lag, layer in zip(lags, self.own, strict=True):
+                    v = v + layer(past[-lag])
+                spikes = (v >= 0.25).float()
+                v = v - 0.25 * spikes
+                past.append(spikes)
+                found.append(spikes)
+            return torch.stack(found)
+
+    model = OfEachStep().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_((parameter * 16).round() / 16)  # sums are exact, and potentials meet the threshold
+    net = stl.capture(model, torch.randint(0, 4, (8, 4, 10)) / 4)
+    for steps, samples, scale in ((1, 2, 1), (3, 1, 1), (17, 6, 1), (9, 3, 0), (9, 3, -2)):
+        unseen = torch.randint(0, 4, (steps, samples, 10)) / 4 * scale
+        np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy())
+
+
 class Missing(Plain):
     def forward(self, x: Tensor) -> Any:
         return super().forward(x.of_another_library())
@@ -473,7 +508,10 @@ def exported() -> nn.Module:
         (NormOfEachStep, "'native_batch_norm' in 'norms.5' does not do the same .* use the same at every step"),
         (LargestSoFar, r"'maximum' keeps the extreme of a signal over time; return every step"),
         (NegativeThreshold, r"test_own_nets.py:[0-9]+: node 'neurons': v_threshold: expected thresholds above 0"),
-        (SpikesOfBothStepsInALoop, "reads spikes of several steps in a loop"),
+        (
+            SpikesOfBothStepsInALoop,
+            r"reads spikes of several steps in a loop.*read those of each step: self.a",
+        ),
         (Missing, r"test_own_nets.py:[0-9]+: the model fails on an input .*: AttributeError: .*of_another_library"),
         (DividesByZero, r"test_own_nets.py:[0-9]+: the model fails on an input .*: ZeroDivisionError"),
         (Exits, r"test_own_nets.py:[0-9]+: the model fails on an input .*: SystemExit: 0"),

@@ -23,7 +23,7 @@ from stl_deploy.tracing.remedies import no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.starts import start_before
 from stl_deploy.tracing.steps import Ref, Signal, Steps
-from stl_deploy.tracing.thresholds import find_thresholds
+from stl_deploy.tracing.thresholds import constant_of, find_thresholds
 
 
 @dataclass(eq=False)
@@ -125,6 +125,8 @@ class Builder(ProgramBuilder):
         product = signal.node.name == "mul" and len(signal.reads()) > 1  # a gate's spikes are compared where it stands
         if product and not any(node.tensor is None or bool(node.tensor.any()) for node in signal.before[:lag]):
             return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
+        if _was_zero(signal, lag) and self._is_late_product(signal):
+            return self._signal(signal, lag)
         outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
         if outside and _was_zero(signal, lag):
             return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
@@ -169,6 +171,21 @@ class Builder(ProgramBuilder):
         if core is None or core.threshold is not None or len(signal.before) < lag:
             return False
         return any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag])
+
+    def _is_late_product(self, signal: Signal) -> bool:
+        """Whether weights without a bias are all that is between a signal and spikes: the spikes can be read late.
+
+        NIR holds one delay in a loop before a layer, and none behind it.
+        """
+        biases = {"addmm": 0, "convolution": 2}
+        while signal.node.name in ("mm", "_to_copy", *biases) and len(signal.reads()) == 1:
+            bias = signal.args[biases[signal.node.name]] if signal.node.name in biases else None
+            if isinstance(bias, Ref) or (bias is not None and bool(constant_of(bias).any())):
+                return False
+            signal = signal.reads()[0].signal
+            if signal in self._core_of:
+                return True
+        return False
 
     def _of_zeros(self, signal: Signal, lag: int) -> bool:
         """Whether all that a signal reads was zero for ``lag`` steps before the first."""
