@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_input, write_text
-from stl_deploy.exporters.c.folder import read_folder
-from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions
+from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.exporters.witnesses.target import XyloSim
-from stl_deploy.exporters.xylo.network import evolve, load, whole_counts
 from stl_deploy.exporters.xylo.runner import XyloOptions
-from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
+from stl_deploy.exporters.xylo.simulate import ChipRun, evolve, load, simulate, whole_counts
 from stl_deploy.exporters.xylo.specification import Specification
 from stl_deploy.graph.compare import compare_node
 from stl_deploy.graph.readout import accuracy

@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
 from stl_deploy.exporters.c.names import identifiers, in_comment
-from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
+from stl_deploy.exporters.c.plan import (
+    Buffer,
+    Order,
+    Plan,
+    Recorded,
+    Share,
+    Step,
+    Table,
+    Value,
+    channels_last,
+    narrowest,
+    table_type,
+)
 from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.bounds import bounds, require_sums
 from stl_deploy.integers.graph import (

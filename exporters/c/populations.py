@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.exporters.c.memory import Table, narrowest
-from stl_deploy.exporters.c.plan import ByRows, Order, Value
+from stl_deploy.exporters.c.plan import ByRows, Order, Table, Value, narrowest
 from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import Rule, drive_bounds, kept, kept_table, potential_bounds
 from stl_deploy.exporters.c.weights import scratch

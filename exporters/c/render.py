@@ -13,9 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.layout import make_plan
-from stl_deploy.exporters.c.memory import BYTES, Share
 from stl_deploy.exporters.c.names import in_comment
-from stl_deploy.exporters.c.plan import Plan, Step
+from stl_deploy.exporters.c.plan import BYTES, Plan, Share, Step
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import About
 

@@ -1,17 +1,18 @@
-"""Estimate whether a chip's flash and RAM can hold a network, before its integers are chosen."""
+"""Estimate whether a chip's flash and RAM can hold a network, before its integers are chosen; measure its code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from stl_deploy._util.remedies import option
-from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.c.code_size import code_size
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import ToolError, UnsupportedError
+from stl_deploy.exporters.c.compiler import DEADLINE, run_program
 from stl_deploy.exporters.c.layout import make_plan
-from stl_deploy.exporters.c.memory import KIB, Share
-from stl_deploy.exporters.c.plan import Plan
+from stl_deploy.exporters.c.plan import KIB, Plan, Share
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.graph.program import Program
 from stl_deploy.integers.net import WIDE, Accumulator
@@ -100,3 +101,25 @@ def _excess(what: str, needed: int, least: int, limit: int, plan: Plan, besides:
         slug=f"too-much-{what.lower()}",
         remedy=remedy,
     )
+
+
+COMPILER, SIZES = "arm-none-eabi-gcc", "arm-none-eabi-size"
+FLAGS = ("-std=c99", "-O3", "-mcpu=cortex-m4", "-mthumb")
+
+
+def code_size(files: Mapping[str, str], prefix: str, deadline: float = DEADLINE) -> int | None:
+    """Return bytes of instructions at -O3; None if the compiler is missing, fails or exceeds ``deadline`` seconds."""
+    if shutil.which(COMPILER) is None or shutil.which(SIZES) is None:
+        return None
+    with temporary_folder() as folder:
+        for name in (f"{prefix}.c", f"{prefix}.h"):
+            (folder / name).write_text(files[name], encoding="ascii")
+        compiled = folder / "net.o"
+        try:
+            command = [COMPILER, *FLAGS, "-c", str(folder / f"{prefix}.c"), "-o", str(compiled)]
+            run_program(command, b"", what=COMPILER, deadline=deadline)
+            listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES, deadline=deadline)
+        except ToolError:
+            return None
+    rows = [line.split() for line in listed.decode("ascii", "replace").splitlines()]
+    return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].split(".")[1:2] == ["text"])

@@ -1,7 +1,8 @@
-"""C as a Format, and its compiled program as a Runner."""
+"""C as a Format whose folder is read only if its C matches its integers, and its compiled program as a Runner."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,19 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import make_folder, write_text
-from stl_deploy._util.remedies import named
+from stl_deploy._util.files import make_folder, sha256, write_text
+from stl_deploy._util.remedies import named, remedy
 from stl_deploy._util.units import bytes_of
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.c.folder import read_folder, write_folder
+from stl_deploy.exporters.c.compiler import DEADLINE, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import PREFIX, require_prefix
 from stl_deploy.exporters.c.packages import Package, package_files, require_package
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import estimated_excesses, require_estimated_room
+from stl_deploy.exporters.c.room import code_size, estimated_excesses, require_estimated_room, require_room
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerProgram, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
@@ -38,7 +38,79 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
 from stl_deploy.integers.simulate import IntegerRun, values_of
-from stl_deploy.integers.store import NAME, About
+from stl_deploy.integers.store import NAME, About, read_integers, write_integers
+
+MAX_TEXT = 2**28
+_made: dict[str, dict[str, str]] = {}
+"""Hashes of the files that the last integers written here make, by the hash of these: rendered once, not twice."""
+
+
+def write_folder(
+    graph: IntegerGraph,
+    about: About,
+    folder: Path,
+    *,
+    flash: int | None,
+    ram: int | None,
+    deadline: float = DEADLINE,
+) -> Plan:
+    """Write every file of a C folder; return the memory layout.
+
+    flash, ram: available bytes. deadline: seconds for the compiler that measures the code's size.
+    Raises UnsupportedError where the network takes more, or its sums do not fit.
+    """
+    plan = make_plan(graph)
+    files = render_plan(plan, about)
+    code = None if flash is None else code_size(files, about.prefix, deadline)
+    require_room(plan, flash, ram, code=code)
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        write_text(folder / name, text)
+    write_integers(graph, about, folder / NAME)
+    _made.clear()
+    _made[sha256(folder / NAME)] = {name: _digest(text) for name, text in files.items()}
+    return plan
+
+
+def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, CProgram]:
+    """Read the integers and regenerate their program; the folder's text must equal it.
+
+    trust: accept other text, too. Raises InputError for files that are missing, damaged or not what we
+    would write.
+    """
+    graph, about = read_integers(folder / NAME)
+    try:
+        require_prefix(about.prefix)
+        plan = make_plan(graph)
+    except (UnsupportedError, InputError) as error:
+        raise InputError(f"{folder / NAME}: {error}") from None
+    files = _made.get(sha256(folder / NAME))
+    if files is None:
+        files = {name: _digest(text) for name, text in render_plan(plan, about).items()}
+    texts = {name: _text(folder / name, files) for name in files}
+    for name in files:
+        if _digest(texts[name]) != files[name] and not trust:
+            raise InputError(
+                f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
+                "and run; export it again, or, if you know it, take "
+                + remedy(cli="simulate --trust", python="simulate(..., trust=True)")
+            )
+    return graph, CProgram(texts, plan, about.prefix)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(path: Path, names: Iterable[str]) -> str:
+    try:
+        if path.stat().st_size > MAX_TEXT:
+            raise InputError(f"{path}: larger than {MAX_TEXT:,} bytes; export it again")
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; a C folder holds {', '.join(names)}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not ASCII text; export it again") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

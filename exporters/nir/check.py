@@ -7,13 +7,17 @@ the lowering itself, so rules exist once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.remedies import option, remedy
+from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.nir.detect_writer import (
     Writer,
     asked_dialect,
@@ -23,12 +27,22 @@ from stl_deploy.exporters.nir.detect_writer import (
     unspecified_options,
     with_reasons,
 )
-from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.dialect import CHOICES, Dialect
 from stl_deploy.exporters.nir.file import read_nir
-from stl_deploy.exporters.nir.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
+from stl_deploy.exporters.nir.lower import (
+    METADATA_KEY,
+    Lowering,
+    all_errors,
+    lower,
+    metadata_dialect,
+    own_metadata,
+    try_lower,
+)
 from stl_deploy.graph.check import TARGETS, TargetCheck, ask, check_program, report, soundness
+from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.findings import CheckReport, Finding, from_error
-from stl_deploy.graph.program import Delay, Neuron, Program
+from stl_deploy.graph.program import Delay, Floats, Neuron, Program
+from stl_deploy.graph.run import run
 
 
 def check_file(
@@ -152,3 +166,62 @@ def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:
             f"the file does not state how time is stepped; assumed: {', '.join(open_options)}",
             f"pass the dialect of the framework that wrote it: {with_reasons(candidates(graph))}",
         )
+
+
+@dataclass(frozen=True)
+class Effect(JsonTwin):
+    """Effect of another choice for one option.
+
+    differ: of ``compared`` outputs of spiking neurons (of Output nodes, if nothing spikes), how many change; None if
+    the graph cannot be run that way, and ``reason`` says why.
+    """
+
+    option: str
+    assumed: Any
+    instead: Any
+    differ: int | None
+    compared: int
+    reason: str = ""
+
+
+def effects(
+    graph: nir.NIRGraph, x: NDArray[Any] | Mapping[str, NDArray[Any]], dialect: Dialect | None = None
+) -> tuple[Effect, ...]:
+    """Return the effect of each other choice, largest first; choices without an effect are kept, with 0.
+
+    x: input as for `run`. dialect: the assumption; default: the graph's own, else spec.
+    Raises GraphError or InputError if the graph cannot be run as assumed.
+    """
+    assumed = dialect or metadata_dialect(own_metadata(graph))
+    program = lower(graph, assumed)
+    expected = _outputs(program, x)
+    results = [_effect(graph, x, assumed, option, value, expected) for option, value in _alternatives(assumed)]
+    return tuple(sorted(results, key=lambda effect: -(effect.differ or 0)))
+
+
+def _alternatives(assumed: Dialect) -> list[tuple[str, Any]]:
+    choices: dict[str, tuple[Any, ...]] = {
+        **CHOICES,
+        "spikes_per_step": ("one", "many"),
+        "v_min": (None, "-threshold"),
+        "dt": (assumed.dt / 10, assumed.dt * 10),
+    }
+    return [(key, value) for key, values in choices.items() for value in values if value != getattr(assumed, key)]
+
+
+def _effect(
+    graph: nir.NIRGraph, x: Any, assumed: Dialect, option: str, value: Any, expected: Mapping[str, Floats]
+) -> Effect:
+    compared = sum(array.size for array in expected.values())
+    try:
+        outputs = _outputs(lower(graph, replace(assumed, **{option: value})), x)
+    except StlDeployError as error:
+        return Effect(option, getattr(assumed, option), value, None, compared, str(error))
+    tally = Tally()
+    tally.add(expected, outputs)
+    return Effect(option, getattr(assumed, option), value, tally.differing, compared)
+
+
+def _outputs(program: Program, x: Any) -> dict[str, Floats]:
+    names = [node.name for node in program.spiking] or [node.name for node in program.outputs]
+    return {name: np.asarray(array) for name, array in run(program, x, record=names).recorded.items()}

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
 from stl_deploy.exporters.xylo.layout import Layout, PlacedPopulation
-from stl_deploy.exporters.xylo.network import ChipNetwork, evolve, spike_counts
 from stl_deploy.exporters.xylo.quantise import (
     Extremes,
     Order,
@@ -27,7 +26,7 @@ from stl_deploy.exporters.xylo.quantise import (
     scales,
 )
 from stl_deploy.exporters.xylo.quantise import specification as make_specification
-from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
+from stl_deploy.exporters.xylo.simulate import ChipNetwork, ChipRun, evolve, simulate, spike_counts
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP, INPUT_CAP, Specification
 from stl_deploy.exporters.xylo.structure import Structure, structure
 from stl_deploy.graph.findings import Finding

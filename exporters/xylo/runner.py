@@ -15,8 +15,7 @@ from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.devices import find_device
-from stl_deploy.exporters.xylo.network import HIDDEN, OUTPUT, evolve, load, whole_counts
-from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
+from stl_deploy.exporters.xylo.simulate import HIDDEN, OUTPUT, ChipRun, evolve, load, simulate, whole_counts
 from stl_deploy.exporters.xylo.specification import INPUT_CAP, Specification
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout

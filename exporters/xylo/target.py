@@ -21,9 +21,9 @@ from stl_deploy.exporters.xylo import layout as placed
 from stl_deploy.exporters.xylo.choose import Chosen, choose, fitting
 from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
 from stl_deploy.exporters.xylo.layout import Layout, write_layout
-from stl_deploy.exporters.xylo.network import load, spike_counts
 from stl_deploy.exporters.xylo.quantise import MARGIN, decay_findings
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
+from stl_deploy.exporters.xylo.simulate import load, spike_counts
 from stl_deploy.exporters.xylo.specification import INPUT_CAP, NAME, write_specification
 from stl_deploy.exporters.xylo.structure import Structure, outline, refusals
 from stl_deploy.graph.findings import Finding, from_error

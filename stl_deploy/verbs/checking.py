@@ -14,8 +14,7 @@ from stl_deploy._util.remedies import named
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import CheckKeywords, CheckOptions
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.ambiguity import Effect, effects
-from stl_deploy.exporters.nir.check import check_file
+from stl_deploy.exporters.nir.check import Effect, check_file, effects
 from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir

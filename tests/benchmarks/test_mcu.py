@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.mcu.__main__ import BOARDS, measure, table
-from stl_deploy.exporters.c.folder import read_folder
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.verbs.capturing import untrained_graph

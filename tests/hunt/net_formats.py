@@ -168,7 +168,7 @@ def _try_npz(path: Path) -> str:
 
 @cache
 def _c_folder() -> Mapping[str, bytes]:
-    from stl_deploy.exporters.c.folder import write_folder
+    from stl_deploy.exporters.c.target import write_folder
     from stl_deploy.integers.store import About
     from tests.exporters.c.test_by_hand import digits_like
 
@@ -180,7 +180,7 @@ def _c_folder() -> Mapping[str, bytes]:
 def _try_c(path: Path) -> str:
     """Integers that can be read are simulated whether or not the C beside them is theirs."""
     from stl_deploy.errors import InputError
-    from stl_deploy.exporters.c.folder import read_folder
+    from stl_deploy.exporters.c.target import read_folder
     from stl_deploy.integers.simulate import simulate
 
     for name, content in _c_folder().items():

@@ -272,7 +272,7 @@ REMEDIES = (
         lambda room: room.net.export(_edited(room), to="c", overwrite=True),
     ),
     Remedy(
-        "exporters/c/folder.py:read_folder",
+        "exporters/c/target.py:read_folder",
         lambda room: verbs.simulate(_edited(room), room.input, "c", room.new("y.npz")),
         "export it again, or, if you know it, take simulate(..., trust=True)",
         "export it again, or, if you know it, take simulate --trust",

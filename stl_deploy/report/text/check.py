@@ -10,7 +10,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.graph.findings import CheckReport, kept_thresholds, to_lines
 
 if TYPE_CHECKING:
-    from stl_deploy.exporters.nir.ambiguity import Effect
+    from stl_deploy.exporters.nir.check import Effect
     from stl_deploy.runs.folded_run import FoldedRun
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import stl_deploy as stl
-from stl_deploy.exporters.c import compiler, folder, tables
+from stl_deploy.exporters.c import compiler, target
 from stl_deploy.exporters.c import render as rendering
 from stl_deploy.exporters.c.render import literals
 
@@ -41,8 +41,8 @@ def test_a_folder_is_rendered_once_and_still_held_to_its_integers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    render = folder.render_plan
-    monkeypatch.setattr(folder, "render_plan", lambda *given: (calls.append(1), render(*given))[1])
+    render = target.render_plan
+    monkeypatch.setattr(target, "render_plan", lambda *given: (calls.append(1), render(*given))[1])
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), stl.LIF((6,), threshold=0.2))
     net = stl.capture(model, (torch.rand(6, 4, 4) < 0.5).float())
@@ -52,10 +52,10 @@ def test_a_folder_is_rendered_once_and_still_held_to_its_integers(
     text = code.read_text()
     code.write_text(text.replace("int", "long", 1))
     with pytest.raises(stl.InputError, match="expected what stl-deploy makes of integers"):
-        folder.read_folder(tmp_path / "a")
+        target.read_folder(tmp_path / "a")
     code.write_text(text)
-    folder._made.clear()  # as another process reads it
-    folder.read_folder(tmp_path / "a")
+    target._made.clear()  # as another process reads it
+    target.read_folder(tmp_path / "a")
     assert len(calls) == 2
 
 
@@ -82,8 +82,8 @@ def test_tables_that_are_taken_out_hold_the_numbers_of_the_text(drawn: tuple[str
     kind, values = drawn
     text = "int before;\n" + listed(kind, len(values), literals(np.array(values)).strip()) + "int behind;\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "LARGE", 1)
-        taken = tables.take_tables(text)
+        patch.setattr(compiler, "LARGE", 1)
+        taken = compiler.take_tables(text)
     assert taken is not None
     assert np.frombuffer(taken.data, kind[:-2]).tolist() == values
     label = '__asm__("stl_table_0")'
@@ -125,8 +125,8 @@ def test_tables_that_are_taken_out_hold_the_numbers_of_the_text(drawn: tuple[str
     ],
 )
 def test_what_is_no_plain_list_of_numbers_is_left_to_the_compiler(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LARGE", 1)
-    assert tables.take_tables("int before;\n" + text) is None
+    monkeypatch.setattr(compiler, "LARGE", 1)
+    assert compiler.take_tables("int before;\n" + text) is None
 
 
 @pytest.mark.skipif(compiler.find_compiler() is None, reason=compiler.MISSING)
@@ -143,12 +143,12 @@ def test_tables_as_data_run_as_the_text_that_is_shipped(tmp_path: Path, monkeypa
     stl.capture(model, x).export(tmp_path / "a", to="c")
     given = x.numpy().astype(np.int32)
     taken = list[bytes]()
-    take = tables.take_tables
+    take = compiler.take_tables
     monkeypatch.setattr(compiler, "take_tables", lambda text: (out := take(text)) and (taken.append(out.data), out)[1])
-    _, program = folder.read_folder(tmp_path / "a")
+    _, program = target.read_folder(tmp_path / "a")
     plain = program.run(given, record=True)
     assert not taken
-    monkeypatch.setattr(tables, "LARGE", 1)
+    monkeypatch.setattr(compiler, "LARGE", 1)
     data = program.run(given, record=True)
     assert taken
     assert np.array_equal(plain.y, data.y)
@@ -160,9 +160,9 @@ def test_tables_as_data_run_as_the_text_that_is_shipped(tmp_path: Path, monkeypa
     edited = re.sub(r"(bias\[5\] = \{ [^\n]*\n +)(-?\d+)", r"\g<1>-2000", text, count=1)
     assert edited != text
     code.write_text(edited)
-    _, program = folder.read_folder(tmp_path / "a", trust=True)
+    _, program = target.read_folder(tmp_path / "a", trust=True)
     assert not np.array_equal(program.run(given).y, plain.y)  # what runs is the text, not the integers beside it
     monkeypatch.setattr(compiler, "_assembled", lambda *given: None)  # as where no assembler takes them
     code.write_text(text)
-    _, program = folder.read_folder(tmp_path / "a")
+    _, program = target.read_folder(tmp_path / "a")
     assert np.array_equal(program.run(given).y, plain.y)

@@ -19,14 +19,12 @@ from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.temporary import is_alive
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.c import compiler
-from stl_deploy.exporters.c.code_size import COMPILER, code_size
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
-from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import CODE, STACK
-from stl_deploy.exporters.c.target import C, CFormat, COptions
+from stl_deploy.exporters.c.room import CODE, COMPILER, STACK, code_size
+from stl_deploy.exporters.c.target import C, CFormat, COptions, read_folder
 from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.netx.model import quantise as quantise_chain
 from stl_deploy.exporters.netx.model import run_model
@@ -587,7 +585,7 @@ def test_integers_whose_sums_fit_no_register_are_refused(folder: Path) -> None:
 
 
 def test_a_text_that_is_too_long_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stl_deploy.exporters.c.folder.MAX_TEXT", 100)
+    monkeypatch.setattr("stl_deploy.exporters.c.target.MAX_TEXT", 100)
     with pytest.raises(InputError, match=r"net\.c: larger than 100 bytes; export it again"):
         read_folder(folder)
 

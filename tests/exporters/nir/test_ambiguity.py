@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.ambiguity import effects
+from stl_deploy.exporters.nir.check import effects
 from stl_deploy.exporters.nir.dialect import Dialect
 from tests.graph.nets import a, bare, chain, iff, lif, steps
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.verilog.decide import RULES, decision_of
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.plan import Plan
-from stl_deploy.exporters.verilog.render import PREFIX, render
+from stl_deploy.exporters.verilog.render import PREFIX, RULES, decision_of, render
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.graph.program import Operand
 from stl_deploy.graph.readout import Readout

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.verilog.decide import decision_of
 from stl_deploy.exporters.verilog.folder import read_folder, write_folder
-from stl_deploy.exporters.verilog.render import PREFIX, SHARED, render
+from stl_deploy.exporters.verilog.render import PREFIX, SHARED, decision_of, render
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text, simulators
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.graph.readout import Readout

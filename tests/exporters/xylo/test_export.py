@@ -21,9 +21,9 @@ from stl_deploy.exporters.witnesses.environment import XYLOSIM
 from stl_deploy.exporters.witnesses.target import XyloSim
 from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.devices import DEVICES
-from stl_deploy.exporters.xylo.network import load
 from stl_deploy.exporters.xylo.quantise import Extremes, Shifts, order, proved, rows, scales, specification
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
+from stl_deploy.exporters.xylo.simulate import load
 from stl_deploy.exporters.xylo.simulate import simulate as on_chip
 from stl_deploy.exporters.xylo.specification import checked
 from stl_deploy.exporters.xylo.structure import structure
