@@ -1,6 +1,6 @@
 """Measurements that the documentation quotes, each a command of its own.
 
-OpenMP's idle threads sleep, as under our command line (`stl_deploy._util.threads`), unless a measurement of what others
+OpenMP's idle threads sleep, as under our command line (`stl_deploy._util.system`), unless a measurement of what others
 meet asks for the C library's defaults.
 """
 

@@ -31,7 +31,7 @@ from benchmarks.reference import liven
 from benchmarks.timing import QUIET, interleave
 from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.energy.counts.stream import Part, count_stream
+from stl_deploy.energy.counts.count import Part, count_stream
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks import loihi_mnist
 from benchmarks.timing import QUIET
-from stl_deploy._util.allocator import keep_large_buffers
+from stl_deploy._util.system import keep_large_buffers
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.convert import run_file

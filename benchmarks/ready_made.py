@@ -32,9 +32,8 @@ from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.frontier import Against
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, quoted
-from stl_deploy.energy.models.ratios import Ratio
+from stl_deploy.energy.models.ratios import Ratio, percent
 from stl_deploy.energy.models.verdict import equal_at
-from stl_deploy.energy.models.wording import percent
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate

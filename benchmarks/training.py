@@ -51,8 +51,8 @@ from benchmarks.workloads import (
     small_mlp,
     training_step,
 )
-from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy._util.files import read_json
+from stl_deploy._util.system import keep_large_buffers
 from stl_deploy.config.schema import MatmulChoice, RunConfig
 from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.fused.winograd.convolution import convolve, suits

@@ -1,8 +1,7 @@
 """Counts, joules and the report."""
 
-from stl_deploy.energy.ann_twin import AnnTwin
-from stl_deploy.energy.counts.count import ActivityCounter
-from stl_deploy.energy.counts.stream import count_stream
+from stl_deploy.energy.context import AnnTwin
+from stl_deploy.energy.counts.count import ActivityCounter, count_stream
 from stl_deploy.energy.measure import EnergyReport, energy_report, energy_schema, measure_energy
 from stl_deploy.energy.models.ratios import Ratio
 from stl_deploy.energy.models.what_if import what_if

@@ -1,18 +1,92 @@
-"""Inputs of an energy report besides the network and its counts."""
+"""Inputs of an energy report besides the network and its counts: the ANN twin's activity, and this machine's energy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from stl_deploy.energy.ann_twin import AnnTwin
-from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.remedies import option
+from stl_deploy.energy.chips.time import StepTimes, check_step_times
+from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.errors import InputError
+
+
+@dataclass(frozen=True)
+class AnnTwin:
+    """MACs of a trained ANN with a nonzero input (``macs_nonzero``), of all its MACs, summed over ``samples``.
+
+    macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
+    by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
+    frames: passes for each of these samples, whose mean the accuracy is of. nonzero_weights: share of each layer's
+    weights that are not zero; empty: as in the spiking network. right: ``[B]``, whether it decides each sample right,
+    for a paired comparison.
+    """
+
+    macs_nonzero: int
+    macs: int
+    samples: int
+    source: str
+    accuracy: float | None = None
+    by_layer: Mapping[str, float] = field(default_factory=dict)
+    frames: int = 1
+    nonzero_weights: Mapping[str, float] = field(default_factory=dict)
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the MACs that zero-skipping hardware computes."""
+        return self.macs_nonzero / self.macs if self.macs else 0.0
+
+    def active(self, layer: str) -> float:
+        """Return the share of a layer's MACs with nonzero input; the share of all layers if only that is known."""
+        return self.by_layer[layer] if self.by_layer else self.fraction
+
+    def check(self, counts: Counts) -> None:
+        """Raise InputError unless one pass of the twin has as many MACs as one pass of the counted network."""
+        passes = counts.totals.ann_macs_exact // counts.batch
+        if self.macs != passes * self.samples:
+            raise InputError(
+                f"{self.source}: one pass has {self.macs // self.samples:,} MACs, the spiking network {passes:,}; "
+                f"train the twin with the same configuration and {option('mode', 'ann')}"
+            )
+
+
+def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> dict[str, Any]:
+    """Return the energy JSON's ``ann_twin``: MACs per inference, dense and with zeros skipped.
+
+    Unmeasured, the second is bounded: at most every MAC; at least the first layer's non-zero inputs if the
+    input is the same at every step (then the twin sees that very input), else 0.
+    """
+    dense = counts.totals.ann_macs_exact / counts.batch
+    data: dict[str, Any] = {"macs_dense": dense}
+    if twin is None:
+        least = first_layer_synops / counts.T / counts.batch if counts.constant_input else 0.0
+        return data | {
+            "label": "unmeasured",
+            "macs_zero_skipping": [least, dense],
+            "text": "the twin's own zero activations were not measured: between these bounds (train one: mode ann)",
+        }
+    frames = f": of each of the {twin.frames} frames that its accuracy is of" if twin.frames > 1 else ""
+    return data | {
+        "label": "measured",
+        "macs_zero_skipping": [twin.macs_nonzero / twin.samples] * 2,
+        "active_fraction": twin.fraction,
+        "active_by_layer": dict(twin.by_layer),
+        "samples": twin.samples,
+        "source": twin.source,
+        "accuracy": twin.accuracy,
+        "text": "MACs on non-zero inputs, counted in the trained twin" + frames,
+    }
+
 
 DEFAULT_PRICES = (
     "horowitz45_fp32",
@@ -71,3 +145,74 @@ class ContextKeywords(TypedDict, total=False):
     checked: Checked
     step_time: StepTimes | None
     notes: Sequence[str]
+
+
+POWERCAP = Path("/sys/class/powercap")
+LEAST_SECONDS = 0.5
+"""The counters move about every millisecond; the work is repeated for at least so long."""
+
+
+@dataclass(frozen=True)
+class MachineEnergy:
+    """Joules per sample of ``samples`` samples in ``seconds``; None if not measured, with the ``reason``."""
+
+    joules_per_sample: float | None
+    samples: int
+    seconds: float | None
+    domains: tuple[str, ...]
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict."""
+        measured = self.joules_per_sample is not None
+        return {
+            "label": "measured" if measured else "not measured",
+            "joules_per_sample": self.joules_per_sample,
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "domains": list(self.domains),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class _Counter:
+    name: str
+    file: Path
+    wraps_at: int
+
+    def read(self) -> int:
+        return int(self.file.read_text())
+
+
+def measure_machine(work: Callable[[], object], samples: int, *, root: Path = POWERCAP) -> MachineEnergy:
+    """Run ``work`` (an inference over ``samples`` samples) for half a second or more and read the package counters."""
+    try:
+        counters = _counters(root)
+        before = [counter.read() for counter in counters]
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) else str(error)
+        return MachineEnergy(None, samples, None, (), f"the energy counters cannot be read ({text})")
+    names = tuple(counter.name for counter in counters)
+    if not counters:
+        return MachineEnergy(None, samples, None, (), f"no CPU energy counters in {root}")
+    start, rounds = time.perf_counter(), 0
+    while not rounds or time.perf_counter() - start < LEAST_SECONDS:
+        work()
+        rounds += 1
+    seconds = time.perf_counter() - start
+    used = [(counter.read() - first) % counter.wraps_at for counter, first in zip(counters, before, strict=True)]
+    if not all(used):
+        return MachineEnergy(None, rounds * samples, seconds, names, "an energy counter did not move")
+    return MachineEnergy(sum(used) * 1e-6 / (rounds * samples), rounds * samples, seconds, names)
+
+
+def _counters(root: Path) -> list[_Counter]:
+    """Return the CPU packages' counters; sub-domains (cores, memory) are left out."""
+    counters = []
+    for folder in sorted(root.glob("intel-rapl:*")):
+        name = (folder / "name").read_text().strip()
+        if name.startswith("package"):
+            wraps_at = int((folder / "max_energy_range_uj").read_text()) + 1
+            counters.append(_Counter(name, folder / "energy_uj", wraps_at))
+    return counters

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 from stl_deploy.graph.check import NIR_NODES, Kinds, refused

@@ -13,8 +13,7 @@ from stl_deploy._util.units import counted, range_with_unit, with_unit
 from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import Device, devices
 from stl_deploy.energy.chips.model import ChipModel, chip_models
-from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
-from stl_deploy.energy.chips.time import active_cores, chips_needed, layer_work, step_time
+from stl_deploy.energy.chips.time import StepTimes, active_cores, check_step_times, chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import Checked, OnChip

@@ -1,4 +1,4 @@
-"""Count operations exactly from a Program and its activity, streaming over samples.
+"""Count operations exactly from a Program and its activity, over any number of samples in bounded memory.
 
 Nonzero inputs of each tapped node are counted per position over time and samples, then multiplied by the position's
 structural fan-out. All counts are integers; the network runs once.
@@ -6,8 +6,13 @@ structural fan-out. All counts are integers; the network runs once.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from math import prod
+from itertools import islice
+from math import prod, sqrt
+from multiprocessing import get_context
 from typing import Any, TypeGuard
 from weakref import ref
 
@@ -17,7 +22,6 @@ from numpy.typing import NDArray
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, how_many
 from stl_deploy.energy.counts.coding import Op, op_of, product_op
 from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
-from stl_deploy.energy.counts.samples import MEASURES, Samples
 from stl_deploy.energy.counts.taps import (
     Ints,
     Tapped,
@@ -35,7 +39,9 @@ from stl_deploy.energy.counts.taps import (
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.kernels import split_operands
-from stl_deploy.graph.program import InputCoding, feeders, is_binary, origin_of
+from stl_deploy.graph.program import InputCoding, Program, feeders, is_binary, origin_of
+from stl_deploy.graph.readout import decided_right
+from stl_deploy.graph.run import run
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
@@ -279,3 +285,135 @@ def _is_weighted(node: ir.Node) -> TypeGuard[Weighted]:
 
 def _is_tapped(node: ir.Node) -> TypeGuard[Tapped]:
     return isinstance(node, ir.Linear | ir.Conv | ir.Scale | ir.Pool)
+
+
+MEASURES = ("synops_AC", "synops_MAC", "spikes")
+"""Counts that are kept sample by sample."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Count, sum, sum of squares, minimum and maximum of a series of integers."""
+
+    n: int = 0
+    sum: int = 0
+    squares: int = 0
+    least: int = 0
+    most: int = 0
+
+    def add(self, values: Ints) -> Spread:
+        """Return the spread with ``values`` added; at least one value."""
+        whole = [int(value) for value in values]
+        return self.join(Spread(len(whole), sum(whole), sum(v * v for v in whole), min(whole), max(whole)))
+
+    def join(self, other: Spread) -> Spread:
+        """Return the spread of both series."""
+        if not self.n or not other.n:
+            return self if self.n else other
+        least, most = min(self.least, other.least), max(self.most, other.most)
+        return Spread(self.n + other.n, self.sum + other.sum, self.squares + other.squares, least, most)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict; std is the population's."""
+        variance = (self.n * self.squares - self.sum**2) / self.n**2
+        return {"mean": self.sum / self.n, "std": sqrt(variance), "min": self.least, "max": self.most}
+
+
+class Samples:
+    """Spread of each measure over all samples and per class (labels ``[B]``, not per step)."""
+
+    def __init__(self, labels: NDArray[Any] | None = None) -> None:
+        self._labels = None if labels is None or labels.ndim > 1 else labels
+        self._seen = 0
+        self.overall = dict.fromkeys(MEASURES, Spread())
+        self.by_class: dict[int, dict[str, Spread]] = {}
+
+    def add(self, values: Mapping[str, Ints]) -> None:
+        """Add the next samples, in order: one integer per sample for each measure."""
+        count = len(values[MEASURES[0]])
+        self.overall = {name: spread.add(values[name]) for name, spread in self.overall.items()}
+        if self._labels is not None:
+            labels = self._labels[self._seen : self._seen + count]
+            for label in np.unique(labels):
+                chosen = labels == label
+                known = self.by_class.setdefault(int(label), dict.fromkeys(MEASURES, Spread()))
+                self.by_class[int(label)] = {name: known[name].add(values[name][chosen]) for name in MEASURES}
+        self._seen += count
+
+    def join(self, other: Samples) -> None:
+        """Add the samples of another counter."""
+        self.overall = {name: spread.join(other.overall[name]) for name, spread in self.overall.items()}
+        for label, spreads in other.by_class.items():
+            known = self.by_class.setdefault(label, dict.fromkeys(MEASURES, Spread()))
+            self.by_class[label] = {name: known[name].join(spreads[name]) for name in MEASURES}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the energy JSON's ``per_sample`` and, with labels, ``per_class``."""
+        data: dict[str, Any] = {"per_sample": {name: spread.as_dict() for name, spread in self.overall.items()}}
+        if self.by_class:
+            data["per_class"] = {
+                str(label): {"samples": spreads["spikes"].n} | {name: s.as_dict() for name, s in spreads.items()}
+                for label, spreads in sorted(self.by_class.items())
+            }
+        return data
+
+
+Arrays = NDArray[Any] | Mapping[str, NDArray[Any]]
+Part = tuple[Arrays, NDArray[Any] | None]
+"""Samples ``[T, B, *shape]`` and their labels ``[B]``, or None."""
+
+
+def count_stream(
+    program: Program, parts: Iterable[Part], coding: InputCoding, *, processes: int = 1, chunk: int = 64
+) -> ActivityCounter:
+    """Run and count each part; the counts equal those of one run over all samples.
+
+    ``parts`` is read as it is needed: at most two parts for each process are in memory. Results do not
+    depend on ``processes``. Raises InputError for parts of different T, none at all, or fewer than one process.
+    """
+    if processes < 1:
+        raise InputError(f"expected 1 process or more; found {processes}")
+    whole = ActivityCounter(program, coding)
+    counters = _in_turn if processes == 1 else _at_once
+    seen = False
+    for counter in counters(program, iter(parts), coding, processes, chunk):
+        whole.merge(counter)
+        seen = True
+    if not seen:
+        raise InputError("no samples to count")
+    return whole
+
+
+def split(arrays: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None, size: int) -> Iterator[Part]:
+    """Split the samples into parts of ``size``."""
+    batch = next(iter(arrays.values())).shape[1]
+    for start in range(0, batch, size):
+        part = slice(start, start + size)
+        yield {name: x[:, part] for name, x in arrays.items()}, None if labels is None else labels[part]
+
+
+def _in_turn(
+    program: Program, parts: Iterator[Part], coding: InputCoding, _processes: int, chunk: int
+) -> Iterator[ActivityCounter]:
+    for part in parts:
+        yield _count(program, part, coding, chunk)
+
+
+def _at_once(
+    program: Program, parts: Iterator[Part], coding: InputCoding, processes: int, chunk: int
+) -> Iterator[ActivityCounter]:
+    waiting: deque[Future[ActivityCounter]] = deque()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for part in islice(parts, 2 * processes):
+            waiting.append(pool.submit(_count, program, part, coding, chunk))
+        while waiting:
+            yield waiting.popleft().result()
+            for part in islice(parts, 1):
+                waiting.append(pool.submit(_count, program, part, coding, chunk))
+
+
+def _count(program: Program, part: Part, coding: InputCoding, chunk: int) -> ActivityCounter:
+    x, labels = part
+    counter = ActivityCounter(program, coding, labels)
+    counter.right = decided_right(program, run(program, x, observe=counter, chunk=chunk), labels)
+    return counter

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow, lemaire
 from stl_deploy.energy.models.dataflow import Dataflow

@@ -9,7 +9,7 @@ from functools import cache
 from math import inf
 from typing import Any, Literal
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer

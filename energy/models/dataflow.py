@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
 from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses

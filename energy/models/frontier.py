@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.models.what_if import with_bits
-from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import Paired, percent
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import middle

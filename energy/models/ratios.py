@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stl_deploy._util.units import between, prefix_of
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.ledger import Item, dominating
 from stl_deploy.energy.prices.comparison import Comparison, exactly
-from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Program
 
 Kind = Literal["dataflow", "bookkeeping", "physics", "model", "what if"]
@@ -119,3 +120,22 @@ class ByRule:
     def what_if(self) -> tuple[Ratio, ...]:
         """Variants of the network."""
         return self._of("what if")
+
+
+def si(values: Range, unit: str) -> str:
+    """Format a range with one prefix, two digits at each end."""
+    factor, prefix = prefix_of(values[1])
+    low, high = (f"{float(f'{value / factor:.2g}'):g}" for value in values)
+    return f"{between(low, high)} {prefix}{unit}"
+
+
+def number(ratio: float) -> str:
+    """Format with two digits, three next to 1, without an exponent where plain digits are short."""
+    if 0.95 <= ratio < 1.095:
+        return f"{ratio:.3g}" if ratio < 0.9995 else f"{ratio:.2f}"
+    return f"{ratio:#.2g}".rstrip(".") if ratio < 99.5 else f"{ratio:,.0f}"
+
+
+def percent(rate: float) -> str:
+    """Format a share with two digits."""
+    return f"{100 * rate:.2g} %"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import Active, Dataflow

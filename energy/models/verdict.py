@@ -11,8 +11,7 @@ from stl_deploy.energy.chips.lines import GIVEN, ChipLine
 from stl_deploy.energy.models.break_even import BreakEven
 from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, beside, quoted
-from stl_deploy.energy.models.ratios import Ratio
-from stl_deploy.energy.models.wording import number, percent, si
+from stl_deploy.energy.models.ratios import Ratio, number, percent, si
 from stl_deploy.energy.paired import Paired
 from stl_deploy.energy.prices.price_list import Range
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow

@@ -10,8 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from stl_deploy._util.remedies import verb
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, verb
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.energy.counts.neuron_ops import Numbers
 from stl_deploy.energy.prices.price_list import (

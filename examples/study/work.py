@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from examples.study.noise import under_noise
 from examples.study.plan import Task
-from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy._util.files import make_folder, read_json, whole_file, write_json, write_npz
+from stl_deploy._util.system import keep_large_buffers
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.data.sources import Raw, cifar10, fashion_mnist, mnist

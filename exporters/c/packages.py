@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.remedies import named
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, named
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan

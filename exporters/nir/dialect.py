@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Compare, SynapseRule

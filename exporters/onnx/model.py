@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.interruptible import interruptible
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.foreign import read_model
 from stl_deploy.exporters.onnx.interface import Interface, graph_metadata
-from stl_deploy.exporters.onnx.runtime import onnxruntime
+from stl_deploy.exporters.onnx.runtime import interruptible, onnxruntime
 from stl_deploy.graph.program import Floats, Input, Program, Shape
 from stl_deploy.graph.run import Result, as_floats, match_inputs
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stl_deploy._util.remedies import named
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, named
 from stl_deploy.errors import InputError
 
 

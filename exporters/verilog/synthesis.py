@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.remedies import named, option
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, named, option
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program

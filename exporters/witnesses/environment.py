@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.files import cache_dir, read_json, write_json
-from stl_deploy._util.remedies import remedy
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, remedy
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.environment import (
     Version,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.xylo.structure import Structure
 from stl_deploy.graph.findings import Finding

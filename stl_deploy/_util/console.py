@@ -9,9 +9,9 @@ from copy import copy
 from io import StringIO
 from typing import Any, TextIO
 
-from stl_deploy._util.printable import continued, printable
 from stl_deploy._util.tables import columns
 from stl_deploy._util.training_progress import Bar, Batch, Lines, epoch_line
+from stl_deploy._util.untrusted import continued, printable
 
 
 class Console:

@@ -8,7 +8,7 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, ParamSpec, TypeVar
 
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,13 +1,10 @@
-"""Phrase remedies in the reader's interface: the command line's options, or Python's keywords.
-
-A message of both faces asks here for every option, command and call that it names; nothing else writes ``--option``
-into a sentence. `tests.remedies` reaches each of these sentences and follows it.
-"""
+"""Phrase remedies in the reader's interface (the command line's options, or Python's keywords), and suggest names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 _NAMES = {
     "goal": "--for",
@@ -72,3 +69,14 @@ def _literal(value: object) -> str:
     if isinstance(value, str) and not value.isupper() and not value.startswith(("[", "(", "{")):
         return repr(value)
     return str(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return `` (did you mean 'mnist'?)`` if ``known`` has a name close to ``name``, else nothing.
+
+    most: names suggested. With more than one, those that contain ``name`` count as close, too.
+    """
+    names = sorted(known)
+    containing = [candidate for candidate in names if name and name in candidate] if most > 1 else []
+    close = list(dict.fromkeys([*get_close_matches(name, names, n=most), *containing]))[:most]
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

@@ -1,7 +1,7 @@
-"""Operating-system differences: process limits, file locks, process groups.
+"""Settings of the process and the operating system: limits, file locks, process groups, memory, idle threads.
 
-Linux and macOS have all of them. Windows locks files in another way and has none of the rest; Python in a browser
-(Emscripten, WASI) starts no processes either. If a safeguard is missing, the work goes on without it.
+Linux and macOS have all limits, locks and groups. Windows locks files in another way and has none of the rest; Python
+in a browser (Emscripten, WASI) starts no processes either. If a safeguard is missing, the work goes on without it.
 """
 
 from __future__ import annotations
@@ -108,3 +108,43 @@ def signal_group(leader: Popen[bytes], number: int) -> None:
         raise ProcessLookupError
     elif number:
         leader.terminate()
+
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_THRESHOLD = 2**30
+_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def keep_large_buffers() -> bool:
+    """Raise malloc's mmap and trim thresholds to 1 GiB for this process; True if that was done.
+
+    glibc would else give large buffers back after every training step, and each step spend up to 60 % of its time on
+    faulting their pages in anew. Nothing is done where the C library is not glibc, or where the user chose an allocator
+    or its settings.
+    """
+    if any(name in os.environ for name in _VARIABLES):
+        return False
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018 (looks the symbol up)
+        mallopt = libc.mallopt
+    except (ImportError, AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(option, _THRESHOLD) == 1 for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+
+
+def sleep_when_idle() -> bool:
+    """Ask OpenMP for passive waiting; return True if that was done.
+
+    torch's threads wait for each other after every operation. Spinning costs a training step several times its length
+    when anything else wants the processor: a thread that is not running keeps all others turning.
+
+    Call it before torch is imported, since OpenMP reads its settings once; the user's own setting is kept.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
+        return False
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    return True

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.printable import printable
 from stl_deploy._util.training_progress import Batch, duration
+from stl_deploy._util.untrusted import printable
 
 FIRST, TERMINAL, ELSEWHERE = 3.0, 0.5, 10.0
 """Seconds until the first line, and between two of them on a terminal and elsewhere."""

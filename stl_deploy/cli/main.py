@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Sequence
 
 from stl_deploy._util import install, processes
-from stl_deploy._util.printable import continued
 from stl_deploy._util.remedies import command_line
+from stl_deploy._util.untrusted import continued
 from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
 from stl_deploy.cli.streams_and_signals import (

@@ -113,7 +113,7 @@ def path_text(given: Path | None) -> str | None:
 
 def step_times(given: list[str] | None) -> dict[str, float]:
     """Parse ``CHIP=S`` entries."""
-    from stl_deploy.energy.chips.step_times import parse_step_times
+    from stl_deploy.energy.chips.time import parse_step_times
 
     return parse_step_times(given or ())
 

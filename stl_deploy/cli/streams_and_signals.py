@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from stl_deploy._util import install
-from stl_deploy._util.printable import printable
-from stl_deploy._util.threads import sleep_when_idle
+from stl_deploy._util.system import sleep_when_idle
+from stl_deploy._util.untrusted import printable
 
 
 def open_closed_streams() -> None:

@@ -16,8 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from stl_deploy._util.files import write_text
-from stl_deploy._util.remedies import remedy
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, remedy
 from stl_deploy._util.untrusted import one_line, read_text
 from stl_deploy.config.schema import RENAMED, InnerSpec, LayerSpec, RunConfig
 from stl_deploy.errors import ConfigError, InputError

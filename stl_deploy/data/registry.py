@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from stl_deploy._util.files import cache_dir
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.event_sources import EVENT_SOURCES
 from stl_deploy.data.own import folder, npz, python_file, qtdb_ecg

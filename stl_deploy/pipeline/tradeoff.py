@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
-from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError

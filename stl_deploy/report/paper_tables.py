@@ -12,7 +12,7 @@ from typing import Any
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, require_folder, write_text
 from stl_deploy._util.remedies import energy_again, option, verb
-from stl_deploy.energy.models.wording import number, si
+from stl_deploy.energy.models.ratios import number, si
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.runs.manifest import check_unchanged

@@ -16,7 +16,7 @@ from stl_deploy._util.remedies import option, remedy
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program

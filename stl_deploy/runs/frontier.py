@@ -15,7 +15,7 @@ from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split, class_count, sample_shape
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.frontier import WIDTHS, Frontier, frontier_point

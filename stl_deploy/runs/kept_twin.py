@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.program import Program

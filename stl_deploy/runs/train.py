@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util import allocator as _allocator
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.system import require_address_space
+from stl_deploy._util.system import keep_large_buffers, require_address_space
 from stl_deploy._util.units import counted
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, whole_size
@@ -56,7 +55,7 @@ def fit(
     require_address_space()
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
-    _allocator.keep_large_buffers()
+    keep_large_buffers()
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {counted(config.train.epochs, 'epoch')}")
     sizes: dict[str, int | None] = {}
 

@@ -8,11 +8,11 @@ from typing import Any, Unpack
 
 from numpy.typing import NDArray
 
-from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, sha256, write_npz
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named
+from stl_deploy._util.system import keep_large_buffers
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import (
     ExportKeywords,
@@ -142,7 +142,7 @@ def simulate(
     options = options or SimulateOptions(**keywords)
     require_suffix(output, ".npz", " for outputs")
     require_other(output, source, input_file)
-    _allocator.keep_large_buffers()
+    keep_large_buffers()
     opened = open_source(source, artifacts=True)
     network: Network = opened.file
     x: NetworkInput

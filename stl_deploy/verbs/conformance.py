@@ -11,9 +11,8 @@ from typing import Any
 
 from stl_deploy._util.atomic import make_folder, write_json, write_text
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.printable import printable
-from stl_deploy._util.remedies import named, option, remedy
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, named, option, remedy
+from stl_deploy._util.untrusted import printable
 from stl_deploy._util.working import now_and_then
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.conformance.builder import Case

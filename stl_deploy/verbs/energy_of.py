@@ -18,7 +18,7 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named
 from stl_deploy.config.load import load_config
 from stl_deploy.config.options import EnergyKeywords, EnergyOptions
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.validate import Check

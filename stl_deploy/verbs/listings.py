@@ -15,7 +15,7 @@ from stl_deploy._util.files import cache_dir
 from stl_deploy._util.units import between, folder_bytes, in_words
 from stl_deploy.energy.chips.lines import chip_powers
 from stl_deploy.energy.models.frontier import width_name
-from stl_deploy.energy.models.wording import number, si
+from stl_deploy.energy.models.ratios import number, si
 from stl_deploy.energy.paired import percent as fine_percent
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment

@@ -30,7 +30,7 @@ from stl_deploy.data import Dataset, Split, load_dataset
 from stl_deploy.data.complete import has_fixed_steps
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.models.frontier import WIDTHS, ann_joules
-from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.paired import Paired, check_margin, compare, percent
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph.program import Conv, Linear, Program

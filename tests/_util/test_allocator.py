@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import mmap, resource
-from stl_deploy._util.allocator import keep_large_buffers
+from stl_deploy._util.system import keep_large_buffers
 assert keep_large_buffers() is {expected}
 if {expected}:
     import ctypes

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stl_deploy._util.interruptible import interruptible
+from stl_deploy.exporters.onnx.runtime import interruptible
 
 
 def test_results_and_errors_come_back():

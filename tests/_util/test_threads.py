@@ -8,7 +8,7 @@ PROGRAM = """
 import os, sys
 if {torch_first}:
     import torch
-from stl_deploy._util.threads import sleep_when_idle
+from stl_deploy._util.system import sleep_when_idle
 print(sleep_when_idle(), os.environ.get("OMP_WAIT_POLICY"))
 """
 

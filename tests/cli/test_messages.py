@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import read_input, write_npz
 from stl_deploy.cli import error_sentences
 from stl_deploy.data.own.arrays import ArrayData, check_arrays
-from stl_deploy.energy.chips.step_times import parse_step_times
+from stl_deploy.energy.chips.time import parse_step_times
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import find_format, for_hardware, registry
 

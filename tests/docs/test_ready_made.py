@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.training import pretrained
 
 ROOT = Path(__file__).parents[2]

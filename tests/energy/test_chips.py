@@ -14,8 +14,7 @@ from stl_deploy.energy import measure_energy
 from stl_deploy.energy.chips.baselines import Device, Row, baselines, devices
 from stl_deploy.energy.chips.lines import ChipLine, core_of, cores
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
-from stl_deploy.energy.chips.step_times import parse_step_times
-from stl_deploy.energy.chips.time import Work, fastest, step_time
+from stl_deploy.energy.chips.time import Work, fastest, parse_step_times, step_time
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program

@@ -16,8 +16,7 @@ from stl_deploy.energy.models.layout import meeting_places
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
-from stl_deploy.energy.models.ratios import Ratio
-from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.models.ratios import Ratio, number
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import access, middle, word_access
 from stl_deploy.graph.program import Neuron, Operand, Program, Scale

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy import ActivityCounter, count_stream
-from stl_deploy.energy.counts.stream import Part
+from stl_deploy.energy.counts.count import Part
 from stl_deploy.errors import InputError
 from stl_deploy.graph.run import run
 from tests.energy.nets import inputs, programs

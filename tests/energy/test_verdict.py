@@ -11,8 +11,8 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.models.verdict import MOST_WORDS, Findings, range_of_ratios
-from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.price_list import middle

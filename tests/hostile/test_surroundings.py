@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stl_deploy._util.printable import printable
+from stl_deploy._util.untrusted import printable
 from stl_deploy.exporters.nir.file import write_nir
 from tests.hostile.nets import small_graph
 

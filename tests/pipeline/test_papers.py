@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stl_deploy.energy.chips.model import chip_models
-from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.errors import InputError
 from stl_deploy.report.paper_tables import _CITED, ENTRIES, cited, papers

@@ -12,7 +12,7 @@ from torch import nn
 
 import stl_deploy as stl
 from stl_deploy import verbs
-from stl_deploy.energy.chips.step_times import parse_step_times
+from stl_deploy.energy.chips.time import parse_step_times
 from stl_deploy.pipeline.network_input import drawn
 from stl_deploy.runs.configure import configure
 from tests.exporters.netx.programs import conv_net
@@ -440,7 +440,7 @@ REMEDIES = (
         lambda room: room.net.export(room.new("v"), to="verilog", lanes=2, verified=False),
     ),
     Remedy(
-        "energy/chips/step_times.py:parse_step_times energy/chips/step_times.py:_seconds",
+        "energy/chips/time.py:parse_step_times energy/chips/time.py:_seconds",
         lambda room: parse_step_times(["loihi1=66xs"]),
         "step_time: expected seconds after 'loihi1=', or a time with its unit (66us)",
         "--step-time: expected seconds after 'loihi1=', or a time with its unit (66us)",

@@ -20,7 +20,7 @@ from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.data.datasets import load_dataset
 from stl_deploy.data.own import trust
-from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.context import AnnTwin
 from stl_deploy.runs.ann_twin import keep_ann
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
@@ -180,7 +180,7 @@ RUNS = (
         lambda room: verbs.energy(room.run, None, ann=_ann(room)),
     ),
     Remedy(
-        "energy/ann_twin.py:check",
+        "energy/context.py:check",
         lambda room: AnnTwin(1, 5, 1, "ann").check(room.net.energy(room.spikes).report.counts),
         "train the twin with the same configuration and mode='ann'",
         "train the twin with the same configuration and --mode ann",

@@ -13,7 +13,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
-from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate

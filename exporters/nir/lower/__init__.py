@@ -10,7 +10,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import ForeignNode

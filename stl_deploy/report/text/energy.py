@@ -11,8 +11,8 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
 from stl_deploy.energy.chips.lines import NO_BOARD, PREDICTED, ChipLine
 from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
-from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.validate import Check, scores
 from stl_deploy.pipeline.tradeoff import pareto_front

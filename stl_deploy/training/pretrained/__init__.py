@@ -18,7 +18,7 @@ from importlib import resources
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError
 
 _MOST = 2**63
