@@ -186,7 +186,11 @@ class _Counter:
 
 
 def measure_machine(work: Callable[[], object], samples: int, *, root: Path = POWERCAP) -> MachineEnergy:
-    """Run ``work`` (an inference over ``samples`` samples) for half a second or more and read the package counters."""
+    """Run ``work`` (an inference over ``samples`` samples) for half a second or more and read Linux's RAPL counters.
+
+    The value is the whole packages', idle power included. A counter that is unreadable or did not move gives "not
+    measured" with the reason, never 0.
+    """
     try:
         counters = _counters(root)
         before = [counter.read() for counter in counters]
