@@ -23,7 +23,7 @@ from stl_deploy.nn.network import Network
 from stl_deploy.passes.exact_grids import finest_exact_grid
 from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.runs.inputs import encode_split, input_spec
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 
 GRID, FLOAT = "exact grid", "float weights"
 TRAINED = "trained"

@@ -36,8 +36,8 @@ from stl_deploy.energy.models.ratios import Ratio, percent
 from stl_deploy.energy.models.verdict import equal_at
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import pretrained
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpack_folder, unpacked
 from stl_deploy.training.run_files import CONFIG, METRICS, MODEL
 from stl_deploy.training.run_folder import FRONTIER

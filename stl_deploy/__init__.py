@@ -38,7 +38,7 @@ if _TYPE_CHECKING:
     from stl_deploy.nn.neuron import LI, LIF
     from stl_deploy.pipeline.capture import capture
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
-    from stl_deploy.runs.read import read
+    from stl_deploy.runs.source import read
     from stl_deploy.runs.trained_run import train
 
     __version__: str

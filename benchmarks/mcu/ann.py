@@ -28,7 +28,7 @@ from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions, read_fo
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 
 BOARD, LEVEL = "Cortex-M4", "-O3"
 SOURCES = (

@@ -27,8 +27,8 @@ from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.runs.ann_twin import measure_twin
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split, split_spec
+from stl_deploy.training.checkpoint import load_network, model_facts
 from stl_deploy.training.loop import Record, train
-from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.verbs.quantising import CALIBRATION
 
 PRICES = "horowitz45_fp32"

@@ -1,6 +1,5 @@
 """Datasets with fixed splits, own data included, and the encoding of samples as sequences."""
 
-from stl_deploy.data.augment import augment, transformed
 from stl_deploy.data.complete import check_dataset, class_count, complete, sample_shape
 from stl_deploy.data.datasets import (
     Dataset,
@@ -11,12 +10,12 @@ from stl_deploy.data.datasets import (
     present,
     whole_size,
 )
-from stl_deploy.data.encoders import encode, input_coding
 from stl_deploy.data.own.arrays import ArrayData, from_arrays
 from stl_deploy.data.own.python_file import from_datasets
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.data.registry import Source
 from stl_deploy.data.sensors import encode_axes, encode_bands
+from stl_deploy.data.transforms import augment, encode, input_coding, transformed
 
 __all__ = [
     "ArrayData",

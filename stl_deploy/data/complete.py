@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from stl_deploy._util.install import require
 from stl_deploy.config.schema import DatasetConfig, Encoder, RunConfig
-from stl_deploy.data.encoders import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.data.events import shrunk
 from stl_deploy.data.raw import Shape
 from stl_deploy.data.registry import Source, source
 from stl_deploy.data.sensors import SENSOR_ENCODERS
+from stl_deploy.data.transforms import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.errors import ConfigError
 
 _OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_grid", "classes", "input_shape", "sha256")

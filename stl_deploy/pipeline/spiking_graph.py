@@ -310,7 +310,7 @@ class SpikingGraph:
         Raises:
             InputError: For unreadable files, files of another graph, and input off the graph's declared grid.
         """
-        from stl_deploy.pipeline.verify import verify
+        from stl_deploy.pipeline.simulate import verify
 
         paths = [artifact] if isinstance(artifact, str | Path) else list(artifact)
         options.setdefault("lava", False)

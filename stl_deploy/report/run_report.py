@@ -26,7 +26,7 @@ from stl_deploy.report.text.energy import layers_csv
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.manifest import check_unchanged
 from stl_deploy.runs.source import TEST_INPUT, graph_of, open_program, open_source
-from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.checkpoint import load_network, model_facts
 from stl_deploy.training.run_files import METRICS
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"

@@ -25,7 +25,7 @@ from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.to_program import recurrence
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.train import fit
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
 

@@ -85,7 +85,7 @@ def _kept(source: Path) -> dict[int, Path]:
 
 def _picked(source: Path) -> int:
     """Return the epoch whose weights the run's network has."""
-    from stl_deploy.training.model_file import model_facts  # torch
+    from stl_deploy.training.checkpoint import model_facts  # torch
 
     epoch = model_facts(source).get("epoch")
     if type(epoch) is not int:

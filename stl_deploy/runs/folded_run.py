@@ -22,7 +22,7 @@ from stl_deploy.pipeline.fast_path import announce
 from stl_deploy.pipeline.fold_network import Folded
 from stl_deploy.pipeline.fold_network import fold as fold_network
 from stl_deploy.runs.inputs import split_spec
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,9 +28,9 @@ from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.runs.configure import checked, is_own
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
-from stl_deploy.runs.read import read
+from stl_deploy.runs.source import read
 from stl_deploy.runs.train import train as train_into
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.run_folder import refuse_replacing
 
 if TYPE_CHECKING:

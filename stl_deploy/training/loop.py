@@ -32,7 +32,7 @@ from stl_deploy.data.complete import complete_run
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.network import INPUT, Network
-from stl_deploy.training import checkpoint, distributed, model_file
+from stl_deploy.training import checkpoint, distributed
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.curves import FILE as CURVES_FILE
@@ -398,7 +398,7 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
     if processes.rank() == 0:
         _write_metrics(run_dir, state)
         if not (run_dir / MODEL).is_file():
-            model_file.save_model(run_dir, state.best, about)
+            checkpoint.save_model(run_dir, state.best, about)
         if curves and not (run_dir / CURVES_FILE).is_file():
             write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()

@@ -21,8 +21,7 @@ from stl_deploy.pipeline.artifacts import ParityBench, show_parity
 from stl_deploy.pipeline.fold import fold as fold_network
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.report.text.check import show_fold
-from stl_deploy.runs.read import open_network
-from stl_deploy.runs.source import GRAPH, PROGRAM, open_program, open_source, program_input
+from stl_deploy.runs.source import GRAPH, PROGRAM, open_network, open_program, open_source, program_input
 
 
 @named_options(FoldOptions)

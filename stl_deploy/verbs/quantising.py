@@ -51,7 +51,7 @@ from stl_deploy.nn.to_program import with_numbers
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.source import TEST_INPUT
-from stl_deploy.training import model_file
+from stl_deploy.training import checkpoint
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.loop import pick_device
@@ -213,7 +213,7 @@ def _write(
     """
     plain = whole_config(config, network)
     state = whole_state(network)
-    model_file.save_model(output, state, {"mode": config.train.mode, "quantised": "loihi"})
+    checkpoint.save_model(output, state, {"mode": config.train.mode, "quantised": "loihi"})
     save_config(plain, output / CONFIG)
     program = fold_run(output, output / "net.nir").program
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})

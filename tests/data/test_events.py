@@ -23,9 +23,9 @@ from stl_deploy.errors import ConfigError, InputError, ToolError
 from stl_deploy.graph.run import run
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.loop import train
-from stl_deploy.training.model_file import load_network
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from stl_deploy.energy import measure_energy
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.pretrained.unpacking import unpack
 
 FILE = Path(__file__).with_suffix(".json")

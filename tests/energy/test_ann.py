@@ -18,7 +18,7 @@ from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.runs.ann_twin import measure_twin
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.train import train
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
 NETWORK = (

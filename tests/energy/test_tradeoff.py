@@ -32,9 +32,8 @@ from stl_deploy.report.page.plots import render_pareto
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.train import train
-from stl_deploy.training.checkpoint import snapshots
+from stl_deploy.training.checkpoint import load_network, model_facts, snapshots
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.verbs.weighing import tradeoff
 from tests.energy.nets import lif, linear, program, start
 from tests.energy.test_ann import NETWORK

@@ -106,7 +106,7 @@ def _try_checkpoint(path: Path) -> str:
 
 
 def _try_model(path: Path) -> str:
-    from stl_deploy.training.model_file import load_network, model_facts
+    from stl_deploy.training.checkpoint import load_network, model_facts
 
     load_network(_beside(path, without="model.safetensors"))
     model_facts(path.parent)
@@ -207,7 +207,7 @@ def _try_report(path: Path) -> str:
 
 
 def _try_config(path: Path) -> str:
-    from stl_deploy.training.model_file import load_network
+    from stl_deploy.training.checkpoint import load_network
 
     load_network(_beside(path, without=path.name))
     return "read"

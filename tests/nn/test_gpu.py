@@ -13,9 +13,9 @@ from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.nn import cuda
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.loop import train
 from stl_deploy.training.matmul_precision import matmul_precision
-from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import unpack
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # here: the first product of the process settles it

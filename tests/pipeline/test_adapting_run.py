@@ -12,9 +12,9 @@ import yaml
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler
 from stl_deploy.nn.adapting import ALIF
-from stl_deploy.runs.read import read
+from stl_deploy.runs.source import read
 from stl_deploy.runs.trained_run import train
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 from tests.energy.test_verbs import main as cli
 
 NETWORK: list[dict[str, Any]] = [

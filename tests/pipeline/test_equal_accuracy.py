@@ -21,8 +21,8 @@ from stl_deploy.errors import InputError
 from stl_deploy.pipeline.tradeoff import MOST_STEPS, Point, iso_accuracy, numbers_of_steps
 from stl_deploy.runs.ann_twin import keep_twin
 from stl_deploy.runs.candidates import read_tradeoff
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.loop import train
-from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 from stl_deploy.verbs.energy_of import energy

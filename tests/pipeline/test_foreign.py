@@ -16,7 +16,7 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.report import graph_report as report_graph
-from stl_deploy.runs.read import read
+from stl_deploy.runs.source import read
 from tests.conformance.golden import GOLDEN
 from tests.graph import nets
 from tests.hostile.nets import small_graph

@@ -20,7 +20,7 @@ from stl_deploy.energy.models.verdict import MOST_WORDS
 from stl_deploy.energy.paired import compare
 from stl_deploy.runs.frontier import folder_of, is_kept, keep_frontier, narrowed, structure_of
 from stl_deploy.training import pretrained
-from stl_deploy.training.model_file import load_network
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.verbs.energy_of import energy
 from stl_deploy.verbs.listings import AGAINST_ANNS, against_anns
 from stl_deploy.verbs.whole_way import RunResult

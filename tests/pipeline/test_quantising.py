@@ -22,9 +22,9 @@ from stl_deploy.integers.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.store import NAME, read_integers
 from stl_deploy.runs.configure import configure
 from stl_deploy.training import fine_tune as fine_tuning
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.loop import train, train_epoch
-from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_files import CHECKPOINT, MODEL
 from stl_deploy.verbs import quantising
 from stl_deploy.verbs.artifacts import export, simulate

@@ -320,14 +320,14 @@ RUNS = (
         lambda room: _refolded(room),
     ),
     Remedy(
-        "training/model_file.py:load_network",
+        "training/checkpoint.py:load_network",
         lambda room: verbs.evaluate(room.copy(MODEL)),
         "continue it with: stl_deploy.train(",
         "continue it with: stl-deploy train --resume -o ",
         lambda room: _resumed(room, room.copy(MODEL)),
     ),
     Remedy(
-        "training/model_file.py:load_network",
+        "training/checkpoint.py:load_network",
         lambda room: verbs.evaluate(room.copy("config.yaml")),
         "expected a run folder written by stl_deploy.verbs.train",
         "expected a run folder written by 'stl-deploy train'",

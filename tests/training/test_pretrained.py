@@ -16,8 +16,8 @@ from stl_deploy.data import load_dataset
 from stl_deploy.energy.models.ratios import number
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.training import pretrained
+from stl_deploy.training.checkpoint import load_network, model_facts
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.pretrained import unpacking
 from stl_deploy.training.pretrained.unpacking import unpack, unpacked
 from stl_deploy.training.run_folder import TWIN

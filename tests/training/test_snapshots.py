@@ -6,9 +6,8 @@ from safetensors.torch import load_file
 
 from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.errors import InputError
-from stl_deploy.training.checkpoint import FOLDER, snapshots
+from stl_deploy.training.checkpoint import FOLDER, load_network, snapshots
 from stl_deploy.training.loop import train
-from stl_deploy.training.model_file import load_network
 
 
 def config(*changes):

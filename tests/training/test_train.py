@@ -23,14 +23,14 @@ from stl_deploy.errors import ConfigError, DivergedError, InputError
 from stl_deploy.nn.network import Network
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import loop as train_module
+from stl_deploy.training.checkpoint import load_network, model_facts
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import diverged
 from stl_deploy.training.evaluate import Rates, evaluate
 from stl_deploy.training.loop import learning_rate, make_optimiser, pick_device, train
-from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.run_files import CHECKPOINT
 from stl_deploy.training.run_folder import refuse_replacing
-from stl_deploy.verbs.evaluating import evaluate as evaluate_run
+from stl_deploy.verbs.artifacts import evaluate as evaluate_run
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:

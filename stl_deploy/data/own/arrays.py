@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.files import MAX_ARRAY_BYTES, write_npz
 from stl_deploy.config.schema import DatasetConfig
-from stl_deploy.data.encoders import TIMED_ENCODERS
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.data.sensors import sensed, unit_missing
+from stl_deploy.data.transforms import TIMED_ENCODERS
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.exact import Grid
 

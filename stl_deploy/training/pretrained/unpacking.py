@@ -17,7 +17,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data.complete import check_dataset
 from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
-from stl_deploy.training.model_file import save_model
+from stl_deploy.training.checkpoint import save_model
 from stl_deploy.training.run_files import CONFIG, METRICS
 from stl_deploy.training.run_folder import TWIN, forget_training
 

@@ -14,7 +14,7 @@ from stl_deploy.exporters.witnesses.environment import XYLOSIM
 from stl_deploy.exporters.witnesses.target import XyloSim
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.graph.run import run
-from stl_deploy.runs.read import read
+from stl_deploy.runs.source import read
 from stl_deploy.verbs.artifacts import export
 
 FILES = Path(__file__).parent / "frameworks"
