@@ -11,27 +11,13 @@ from stl_deploy.exporters.c.plan import Plan, Value, channels_last, narrowest
 from stl_deploy.exporters.c.populations import Populations
 from stl_deploy.exporters.c.weights import scratch
 from stl_deploy.graph.program import Node, Operand, Reshape
-from stl_deploy.integers.graph import (
-    ConvNode,
-    DelayNode,
-    DenseNode,
-    GainNode,
-    GatherNode,
-    IntegerGraph,
-    IntegerInput,
-    IntegerLI,
-    IntegerLIF,
-    IntegerOutput,
-    MaxPoolNode,
-    ProductNode,
-    SumPoolNode,
-)
+from stl_deploy.integers import graph as int_ir
 
 
 class Products(Populations):
     """Add products, and the order of their operands."""
 
-    def _gather(self, node: GatherNode) -> None:
+    def _gather(self, node: int_ir.GatherNode) -> None:
         """Rearrange values: where each is read once, only their order changes; they are copied by the next reader."""
         value = self._read(node, node.operands[0])
         indices, positions = node.indices.reshape(-1), np.arange(len(value.order))
@@ -53,7 +39,7 @@ class Products(Populations):
         self._do("gather", to=made.at, from_=value.at, table=table.name, count=len(indices), some=-1 in indices)
         self.values[node.name] = made
 
-    def _product(self, node: ProductNode) -> None:
+    def _product(self, node: int_ir.ProductNode) -> None:
         """Multiply row by row: every value of the first operand that is not 0 adds its multiple of a row."""
         self._head(node)
         left, right = (self._operand(node, at) for at in (0, 1))
@@ -77,7 +63,7 @@ class Products(Populations):
         )
         self.values[node.name] = made
 
-    def _operand(self, node: ProductNode, at: int) -> Value:
+    def _operand(self, node: int_ir.ProductNode, at: int) -> Value:
         """Return an operand's values in torch's order, repeated along the axes that it has once."""
         value, shape = self._read(node, node.operands[at]), node.operand_shapes[at]
         full = (*node.shape[:-2], *shape[-2:]) if node.matrices else node.shape
@@ -93,22 +79,24 @@ class Products(Populations):
         return Value(name, value.ctype, value.binary, np.arange(len(wanted)))
 
 
-def make_plan(graph: IntegerGraph) -> Plan:
+def make_plan(graph: int_ir.IntegerGraph) -> Plan:
     """Lay a graph out; raise UnsupportedError (node, reason) if sums do not fit in 32 bits."""
     return _Layout(_with_sums(graph)).plan()
 
 
-def _with_sums(graph: IntegerGraph) -> IntegerGraph:
+def _with_sums(graph: int_ir.IntegerGraph) -> int_ir.IntegerGraph:
     """Insert an adding node before nodes that read several sources and do not add them."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        if len(node.operands) > 1 and not isinstance(node, ProductNode | IntegerLIF | IntegerLI | IntegerOutput):
+        if len(node.operands) > 1 and not isinstance(
+            node, int_ir.ProductNode | int_ir.IntegerLIF | int_ir.IntegerLI | int_ir.IntegerOutput
+        ):
             shape = graph.by_name[node.operands[0].node].shape
             total = Reshape(name=f"{node.name}.in", shape=shape, operands=node.operands, input_shape=shape)
             nodes.append(total)
             node = replace(node, operands=(Operand(total.name),))
         nodes.append(node)
-    return IntegerGraph(tuple(nodes), graph.accumulator)
+    return int_ir.IntegerGraph(tuple(nodes), graph.accumulator)
 
 
 class _Layout(Products):
@@ -120,31 +108,31 @@ class _Layout(Products):
             if self._waits(node) or node.name in self.fused:
                 continue
             match node:
-                case IntegerInput():
+                case int_ir.IntegerInput():
                     self._input(node)
-                case DenseNode() | ConvNode() | GainNode():
+                case int_ir.DenseNode() | int_ir.ConvNode() | int_ir.GainNode():
                     self._own_sums(node)
-                case SumPoolNode():
+                case int_ir.SumPoolNode():
                     self._sum_pool(node)
-                case MaxPoolNode():
+                case int_ir.MaxPoolNode():
                     self._max_pool(node)
                 case Reshape():
                     self._reshape(node)
-                case GatherNode():
+                case int_ir.GatherNode():
                     self._gather(node)
-                case ProductNode():
+                case int_ir.ProductNode():
                     self._product(node)
-                case DelayNode():
+                case int_ir.DelayNode():
                     self._delay(node)
-                case IntegerLIF():
+                case int_ir.IntegerLIF():
                     self._population(node)
-                case IntegerLI():
+                case int_ir.IntegerLI():
                     self._integrator(node)
-                case IntegerOutput():
+                case int_ir.IntegerOutput():
                     self._output(node)
         return self.made
 
-    def _input(self, node: IntegerInput) -> None:
+    def _input(self, node: int_ir.IntegerInput) -> None:
         self._head(node)
         order = channels_last(node.shape)
         ctype = narrowest((node.low, node.high))
@@ -167,7 +155,7 @@ class _Layout(Products):
         self._accumulate(node, name, made.ctype, made.order, node)
         self.values[node.name] = made
 
-    def _delay(self, node: DelayNode) -> None:
+    def _delay(self, node: int_ir.DelayNode) -> None:
         self._head(node)
         value = self._in_order(node, self._read(node, node.operands[0]), self._order(node))
         count = len(value.order)
@@ -193,7 +181,7 @@ class _Layout(Products):
         )
         self.values[node.name] = replace(value, at=name)
 
-    def _output(self, node: IntegerOutput) -> None:
+    def _output(self, node: int_ir.IntegerOutput) -> None:
         self._head(node)
         if len(node.operands) == 1 and not self._waits(self.graph.by_name[node.operands[0].node]):
             value = self._read(node, node.operands[0])

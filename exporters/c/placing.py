@@ -24,45 +24,30 @@ from stl_deploy.exporters.c.plan import (
     table_type,
 )
 from stl_deploy.graph.program import Node, Operand, Reshape
+from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.bounds import bounds, require_sums
-from stl_deploy.integers.graph import (
-    ConvNode,
-    DelayNode,
-    DenseNode,
-    GainNode,
-    GatherNode,
-    IntegerGraph,
-    IntegerInput,
-    IntegerLI,
-    IntegerLIF,
-    IntegerOutput,
-    MaxPoolNode,
-    ProductNode,
-    SumPoolNode,
-    Weighted,
-)
 
 _KINDS: dict[type[Node], str] = {
-    IntegerInput: "input",
-    DenseNode: "dense",
-    ConvNode: "convolution",
-    GainNode: "gain",
-    SumPoolNode: "sum pooling",
-    MaxPoolNode: "max pooling",
+    int_ir.IntegerInput: "input",
+    int_ir.DenseNode: "dense",
+    int_ir.ConvNode: "convolution",
+    int_ir.GainNode: "gain",
+    int_ir.SumPoolNode: "sum pooling",
+    int_ir.MaxPoolNode: "max pooling",
     Reshape: "sum",
-    GatherNode: "rearranging",
-    ProductNode: "product",
-    DelayNode: "delay",
-    IntegerLIF: "neurons",
-    IntegerLI: "integrators",
-    IntegerOutput: "output",
+    int_ir.GatherNode: "rearranging",
+    int_ir.ProductNode: "product",
+    int_ir.DelayNode: "delay",
+    int_ir.IntegerLIF: "neurons",
+    int_ir.IntegerLI: "integrators",
+    int_ir.IntegerOutput: "output",
 }
 
 
 class Placing:
     """A graph, and the values already placed."""
 
-    def __init__(self, graph: IntegerGraph) -> None:
+    def __init__(self, graph: int_ir.IntegerGraph) -> None:
         require_sums(graph)
         self.graph, self.known = graph, bounds(graph)
         self.ids = identifiers(node.name for node in graph.nodes)
@@ -81,12 +66,15 @@ class Placing:
 
     def _has_rows_last(self, node: Node) -> bool:
         """Return whether a node's values stand in torch's order, for their rows (of tokens) are the last axis."""
-        if isinstance(node, GatherNode | ProductNode) or over_axes(node):
+        if isinstance(node, int_ir.GatherNode | int_ir.ProductNode) or over_axes(node):
             return True
         before = [self.graph.by_name[operand.node] for operand in node.operands]
-        if not isinstance(node, GainNode | DelayNode | Reshape | IntegerLIF | IntegerLI) or not before:
+        if (
+            not isinstance(node, int_ir.GainNode | int_ir.DelayNode | Reshape | int_ir.IntegerLIF | int_ir.IntegerLI)
+            or not before
+        ):
             return False
-        return all(not isinstance(each, ConvNode) for each in before) and before[0].name in self.rows_last
+        return all(not isinstance(each, int_ir.ConvNode) for each in before) and before[0].name in self.rows_last
 
     def _order(self, node: Node) -> Order:
         """Return the torch position of each place of a node's values."""
@@ -115,7 +103,9 @@ class Placing:
         reader = self._only_reader(node)
         if over_axes(node) and reader is not None and reader.name not in self.rows_last:
             return False
-        return isinstance(node, Weighted) and isinstance(reader, IntegerLIF | IntegerLI | IntegerOutput)
+        return isinstance(node, int_ir.Weighted) and isinstance(
+            reader, int_ir.IntegerLIF | int_ir.IntegerLI | int_ir.IntegerOutput
+        )
 
     def _share(self, node: Node) -> Share:
         if node.name not in self.made.shares:
@@ -147,7 +137,7 @@ class Placing:
         """Return a node's buffer; create it if need be."""
         return f"s->{self.ids[node.name]}_{what}"
 
-    def _spikes_of(self, node: IntegerLIF, count: int) -> str:
+    def _spikes_of(self, node: int_ir.IntegerLIF, count: int) -> str:
         comment = "1 where a neuron fired" if node.neuron.cap == 1 else "how often each neuron fired"
         return self._buffer(node, "spikes", "uint8_t", count, comment)
 
@@ -174,7 +164,7 @@ class Placing:
 
     def _promised(self, node: Node) -> Value:
         """Return the storage of a node later in the step; until then it holds the previous step."""
-        if isinstance(node, IntegerLIF):
+        if isinstance(node, int_ir.IntegerLIF):
             return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, self._order(node))
         if isinstance(node, Reshape):
             inner = node.operands[0]
@@ -186,7 +176,7 @@ class Placing:
         return Value(self._at(node, "values"), ctype, False, self._order(node))
 
     def _type(self, node: Node) -> str:
-        if isinstance(node, Weighted):
+        if isinstance(node, int_ir.Weighted):
             return narrowest(self.known[node.name].values, "int16_t", "int32_t")
         return narrowest(self.known[node.name].values)
 
@@ -207,4 +197,4 @@ class Placing:
 
 def over_axes(node: Node) -> bool:
     """Return whether a node is a dense layer over several axes, each token for itself."""
-    return isinstance(node, DenseNode) and len(node.shape) > 1
+    return isinstance(node, int_ir.DenseNode) and len(node.shape) > 1

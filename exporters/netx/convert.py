@@ -25,16 +25,8 @@ from stl_deploy.exporters.netx.layers import (
     layer_key,
 )
 from stl_deploy.graph.program import Node, Operand, Reshape, Shape
+from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.fields import refuse
-from stl_deploy.integers.graph import (
-    ConvNode,
-    DenseNode,
-    IntegerGraph,
-    IntegerInput,
-    IntegerLIF,
-    IntegerOutput,
-    SumPoolNode,
-)
 from stl_deploy.integers.net import DECAY_ONE, LOIHI, MAX_BIAS, MIN_BIAS, Ints
 from stl_deploy.integers.real_weights import bits_of
 from stl_deploy.integers.simulate import IntegerRun, as_integers, simulate
@@ -69,10 +61,10 @@ def _require_bias(x: NDArray[Any], entry: InputLayer) -> None:
         )
 
 
-def to_graph(file: NetxFile) -> IntegerGraph:
+def to_graph(file: NetxFile) -> int_ir.IntegerGraph:
     """Return the network that netx runs; populations are named ``layer<i>``, their weights ``layer<i>.weights``."""
     nodes: list[Node] = [
-        IntegerInput(
+        int_ir.IntegerInput(
             name="input",
             shape=file.input_shape,
             operands=(),
@@ -85,8 +77,8 @@ def to_graph(file: NetxFile) -> IntegerGraph:
         for node in _nodes(layer, layer_key(index), nodes[-1].shape):
             nodes.append(replace(node, operands=(Operand(nodes[-1].name),)))
     last = nodes[-1]
-    nodes.append(IntegerOutput(name="output", shape=last.shape, operands=(Operand(last.name),), unit=1.0))
-    return IntegerGraph(tuple(nodes), LOIHI)
+    nodes.append(int_ir.IntegerOutput(name="output", shape=last.shape, operands=(Operand(last.name),), unit=1.0))
+    return int_ir.IntegerGraph(tuple(nodes), LOIHI)
 
 
 def _nodes(layer: Layer, key: str, arriving: Shape) -> tuple[Node, ...]:
@@ -96,20 +88,20 @@ def _nodes(layer: Layer, key: str, arriving: Shape) -> tuple[Node, ...]:
             return ()
         # A bias reaches v as a current does that decays at once.
         neuron = replace(layer.neuron, i_decay=DECAY_ONE)
-        return (IntegerLIF(name=key, shape=layer.shape, operands=(), neuron=neuron, bias=None),)
+        return (int_ir.IntegerLIF(name=key, shape=layer.shape, operands=(), neuron=neuron, bias=None),)
     if isinstance(layer, FlattenLayer):
         return (Reshape(name=key, shape=(math.prod(arriving),), operands=(), input_shape=arriving),)
     bias = layer.bias[:, None, None] if layer.bias is not None and layer.bias.ndim < len(layer.shape) else layer.bias
     weights = _weights(layer, f"{key}.weights")
-    return weights, IntegerLIF(name=key, shape=layer.shape, operands=(), neuron=layer.neuron, bias=bias)
+    return weights, int_ir.IntegerLIF(name=key, shape=layer.shape, operands=(), neuron=layer.neuron, bias=bias)
 
 
 def _weights(layer: SpikingLayer, name: str) -> Node:
     common: dict[str, Any] = {"name": name, "shape": layer.shape, "operands": (), "bias": None}
     if isinstance(layer, DenseLayer):
-        return as_stored(DenseNode(weight=layer.weight, delay=layer.delay, **common))
+        return as_stored(int_ir.DenseNode(weight=layer.weight, delay=layer.delay, **common))
     (vertical, horizontal) = layer.padding
-    return ConvNode(
+    return int_ir.ConvNode(
         weight=layer.weight,
         stride=layer.stride,
         padding=((vertical, vertical), (horizontal, horizontal)),
@@ -120,7 +112,7 @@ def _weights(layer: SpikingLayer, name: str) -> Node:
     )
 
 
-def to_file(graph: IntegerGraph) -> NetxFile:
+def to_file(graph: int_ir.IntegerGraph) -> NetxFile:
     """Return the netx file of a chain, layers named by its populations; raise UnsupportedError for other graphs."""
     entry = graph.input
     layers: list[Layer] = [InputLayer(shape=entry.shape, fraction_bits=bits_of(entry.scale))]
@@ -128,27 +120,27 @@ def to_file(graph: IntegerGraph) -> NetxFile:
         if [(source.node, source.delay) for source in node.operands] != [(before.name, 0)]:
             refuse(node, "skip-connection", "it does not read the node before it alone", "export a chain of layers")
         match node:
-            case IntegerLIF():
+            case int_ir.IntegerLIF():
                 layers.append(_layer(before, node))
             case Reshape() if node.shape != node.input_shape:
                 layers.append(FlattenLayer())
-            case DenseNode() | ConvNode() | SumPoolNode() | Reshape() | IntegerOutput():
+            case int_ir.DenseNode() | int_ir.ConvNode() | int_ir.SumPoolNode() | Reshape() | int_ir.IntegerOutput():
                 pass
             case _:
                 refuse(node, "no-layer", f"no layer of netx is a {type(node).__name__}", "export to c")
     return NetxFile(tuple(layers))
 
 
-def _layer(weights: Node, node: IntegerLIF) -> SpikingLayer:
+def _layer(weights: Node, node: int_ir.IntegerLIF) -> SpikingLayer:
     bias = node.bias
     if bias is not None and bias.size == node.shape[0]:
         bias = bias.reshape(-1)
     common: dict[str, Any] = {"neuron": node.neuron, "bias": bias, "node": node.name}
-    if isinstance(weights, DenseNode):
+    if isinstance(weights, int_ir.DenseNode):
         if weights.shift:
             refuse(weights, "stored-weights", "its weights are as Lava stores them", "write the file they are from")
         return DenseLayer(weight=weights.weight, delay=weights.delay, **common)
-    if isinstance(weights, ConvNode):
+    if isinstance(weights, int_ir.ConvNode):
         return ConvLayer(
             weight=weights.weight,
             input_shape=weights.input_shape,
@@ -158,7 +150,7 @@ def _layer(weights: Node, node: IntegerLIF) -> SpikingLayer:
             groups=weights.groups,
             **common,
         )
-    if not isinstance(weights, SumPoolNode):
+    if not isinstance(weights, int_ir.SumPoolNode):
         refuse(node, "no-synapse", "no layer of weights feeds it", "put a layer of weights before it")
     channels = weights.input_shape[0]
     return ConvLayer(  # a depthwise kernel of ones
@@ -180,7 +172,7 @@ def _padding(node: Node, padding: tuple[tuple[int, int], tuple[int, int]]) -> tu
 
 def as_stored(node: Node) -> Node:
     """Return a dense layer with the weights that Lava sums; other nodes unchanged."""
-    if not isinstance(node, DenseNode):
+    if not isinstance(node, int_ir.DenseNode):
         return node
     stored, bits = stored_weights(node.weight)
     if np.array_equal(stored, node.weight << bits):

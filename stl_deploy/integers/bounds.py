@@ -10,21 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Node, Reshape
-from stl_deploy.integers.graph import (
-    ConvNode,
-    DelayNode,
-    DenseNode,
-    GainNode,
-    GatherNode,
-    IntegerGraph,
-    IntegerInput,
-    IntegerLI,
-    IntegerLIF,
-    IntegerOutput,
-    MaxPoolNode,
-    ProductNode,
-    SumPoolNode,
-)
+from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.net import WIDE, Ints
 
 Interval = tuple[int, int]
@@ -50,7 +36,7 @@ class Bounds:
     values: Interval
 
 
-def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
+def bounds(graph: int_ir.IntegerGraph) -> dict[str, Bounds]:
     """Return bounds of every node."""
     known: dict[str, Bounds] = {}
     for node in graph.nodes:
@@ -58,19 +44,19 @@ def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
     return known
 
 
-def require_sums(graph: IntegerGraph) -> None:
+def require_sums(graph: int_ir.IntegerGraph) -> None:
     """Raise UnsupportedError by node if 64 times a sum could leave 32 bits, or a convolution wrap as Lava's do."""
     known, potentials = bounds(graph), set[str]()
     for node in graph.nodes:
         reaches = [*known[node.name].sums, *known[node.name].values]
-        limit = CONV_LIMIT if isinstance(node, ConvNode) and graph.accumulator.wraps else SUM_LIMIT
-        if isinstance(node, IntegerLI):
+        limit = CONV_LIMIT if isinstance(node, int_ir.ConvNode) and graph.accumulator.wraps else SUM_LIMIT
+        if isinstance(node, int_ir.IntegerLI):
             reaches = [*known[node.name].sums]
             potentials.add(node.name)
         elif any(source.node in potentials for source in node.operands):
             limit = 2**31
             potentials.add(node.name)
-        if isinstance(node, IntegerLIF | IntegerLI) and node.bias is not None:
+        if isinstance(node, int_ir.IntegerLIF | int_ir.IntegerLI) and node.bias is not None:
             reaches += [int(node.bias.min()), int(node.bias.max())]
         reach = max(abs(value) for value in reaches)
         if reach >= limit:
@@ -91,13 +77,13 @@ def bounds_of(
     """
     later = {} if later is None else later
     arriving = [_arriving(source.node, known, by_name, later) for source in node.operands]
-    if isinstance(node, ProductNode):
+    if isinstance(node, int_ir.ProductNode):
         return _product(node, *arriving)
     sums = sum(low for low, _ in arriving), sum(high for _, high in arriving)
     return Bounds(sums, _values(node, sums))
 
 
-def _product(node: ProductNode, one: Interval, other: Interval) -> Bounds:
+def _product(node: int_ir.ProductNode, one: Interval, other: Interval) -> Bounds:
     """Return the bounds of sums of products, partial ones included."""
     terms = node.operand_shapes[0][-1] if node.matrices else 1
     ends = [low * high for low in one for high in other]
@@ -112,7 +98,7 @@ def _arriving(
     if name in known:
         return known[name].values
     node = by_name.get(name)
-    if isinstance(node, IntegerLIF):
+    if isinstance(node, int_ir.IntegerLIF):
         return 0, node.neuron.cap
     if node is None:
         return later.get(name, (0, 1))
@@ -125,24 +111,24 @@ def _arriving(
 
 def _values(node: Node, sums: Interval) -> Interval:
     match node:
-        case IntegerInput():
+        case int_ir.IntegerInput():
             return min(0, node.low), max(0, node.high)
-        case DenseNode():
+        case int_ir.DenseNode():
             low, high = weighted(node.weight, node.bias, sums)
             # Each delay's sum is rounded down by itself, so that together they may come to less than one sum does.
             return (low if node.delay is not None else low >> node.shift), high >> node.shift
-        case ConvNode():
+        case int_ir.ConvNode():
             return weighted(node.weight.reshape(len(node.weight), -1), node.bias, sums)
-        case GainNode():
+        case int_ir.GainNode():
             return weighted(node.weight.reshape(-1, 1), None, sums)
-        case SumPoolNode():
+        case int_ir.SumPoolNode():
             window = node.kernel[0] * node.kernel[1]
             return sums[0] * window, sums[1] * window
-        case Reshape() | GatherNode() | DelayNode() | IntegerOutput() | MaxPoolNode():
+        case Reshape() | int_ir.GatherNode() | int_ir.DelayNode() | int_ir.IntegerOutput() | int_ir.MaxPoolNode():
             return sums
-        case IntegerLIF():
+        case int_ir.IntegerLIF():
             return 0, node.neuron.cap
-    assert isinstance(node, IntegerLI)
+    assert isinstance(node, int_ir.IntegerLI)
     return _ANYTHING
 
 

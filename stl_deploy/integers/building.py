@@ -13,23 +13,10 @@ from numpy.typing import NDArray
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles, is_spike_max_pool
 from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.bounds import Bounds, bounds_of, largest
 from stl_deploy.integers.fan_in import FanIn, Value, fan_in, keeps_sign
 from stl_deploy.integers.fields import refuse
-from stl_deploy.integers.graph import (
-    ConvNode,
-    DelayNode,
-    DenseNode,
-    GainNode,
-    GatherNode,
-    IntegerInput,
-    IntegerLI,
-    IntegerLIF,
-    IntegerOutput,
-    MaxPoolNode,
-    ProductNode,
-    SumPoolNode,
-)
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
 from stl_deploy.integers.real_population import RealPopulation, real_population, row_gain
 from stl_deploy.integers.real_weights import (
@@ -112,7 +99,7 @@ class LayerwiseQuantiser:
         """Add the input with its range."""
         (node,) = self.program.inputs
         top = max(1, int(x.max())) if largest is None else round(largest * scale)
-        made = IntegerInput(
+        made = int_ir.IntegerInput(
             name=node.name, shape=node.shape, operands=(), low=min(0, int(x.min())), high=top, scale=scale
         )
         self.nodes.append(made)
@@ -149,7 +136,7 @@ class LayerwiseQuantiser:
         common: dict[str, Any] = {"name": name, "shape": node.shape, "operands": sources}
         if isinstance(node, ir.Pool):
             (top, bottom), (left, right) = node.padding
-            return SumPoolNode(
+            return int_ir.SumPoolNode(
                 kernel=(node.kernel[0], node.kernel[1]),
                 stride=(node.stride[0], node.stride[1]),
                 padding=((top, bottom), (left, right)),
@@ -159,16 +146,16 @@ class LayerwiseQuantiser:
         if isinstance(node, ir.MaxPool):
             return _max_pool_node(node, common)
         if isinstance(node, ir.Delay):
-            return DelayNode(steps=np.asarray(node.steps, np.int32), **common)
+            return int_ir.DelayNode(steps=np.asarray(node.steps, np.int32), **common)
         if isinstance(node, ir.Gather):
-            return GatherNode(indices=node.indices.astype(np.int32), input_shape=node.input_shape, **common)
+            return int_ir.GatherNode(indices=node.indices.astype(np.int32), input_shape=node.input_shape, **common)
         if isinstance(node, ir.Product):
-            return ProductNode(operand_shapes=node.operand_shapes, matrices=node.matrices, **common)
+            return int_ir.ProductNode(operand_shapes=node.operand_shapes, matrices=node.matrices, **common)
         assert isinstance(node, ir.Reshape | ir.Scale)
         weighted = isinstance(node, ir.Scale) and not isinstance(self.known[node.name], float)
         if weighted and isinstance(node, ir.Scale) and keeps_sign(self.program, node):
             signs = np.broadcast_to(np.where(node.scale < 0, -1, 1), node.shape).astype(np.int32)
-            return GainNode(weight=signs, **common)
+            return int_ir.GainNode(weight=signs, **common)
         return ir.Reshape(input_shape=node.shape if isinstance(node, ir.Scale) else node.input_shape, **common)
 
     def _population(self, node: ir.Neuron) -> None:
@@ -188,14 +175,14 @@ class LayerwiseQuantiser:
             biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
             return self._weighted(paths, node, [weight.astype(np.int32) for weight in chosen.weights], biases)
 
-        def population(chosen: Candidate, sources: tuple[ir.Operand, ...]) -> IntegerLIF:
+        def population(chosen: Candidate, sources: tuple[ir.Operand, ...]) -> int_ir.IntegerLIF:
             shape = node.shape
             bias = chosen.bias
             if bias is not None and bias.ndim == 1:
                 bias = bias.reshape(-1, *(1,) * (len(seen.shape) - 1))
             if bias is not None:
                 bias = rows_back(bias, axis, shape)
-            return IntegerLIF(
+            return int_ir.IntegerLIF(
                 name=node.name, shape=shape, operands=sources, neuron=_rows_back(chosen.neuron, axis, shape), bias=bias
             )
 
@@ -233,7 +220,9 @@ class LayerwiseQuantiser:
     def _max_pool(self, node: ir.Neuron) -> None:
         """Add a max pool of spikes: it fires at the first spike in its window."""
         neuron = IntegerNeuron(v_decay=DECAY_ONE, threshold=np.zeros((), np.int32))
-        self._take(IntegerLIF(name=node.name, shape=node.shape, operands=node.operands, neuron=neuron, bias=None))
+        self._take(
+            int_ir.IntegerLIF(name=node.name, shape=node.shape, operands=node.operands, neuron=neuron, bias=None)
+        )
         self._fit(node, 1, neuron)
 
     def _fit(self, node: ir.Neuron, weight_top: int, neuron: IntegerNeuron) -> None:
@@ -262,8 +251,8 @@ class LayerwiseQuantiser:
         """Return the values of each of ``ends`` behind the same nodes, from the same sources. known: their bounds."""
         accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
         outputs: dict[str, NDArray[Any]] = {}
-        populations = [node for node in ends if isinstance(node, IntegerLIF)]
-        if len(nodes) == 1 and populations and isinstance(nodes[0], DenseNode | ConvNode):
+        populations = [node for node in ends if isinstance(node, int_ir.IntegerLIF)]
+        if len(nodes) == 1 and populations and isinstance(nodes[0], int_ir.DenseNode | int_ir.ConvNode):
             arriving = [self._arriving(source, outputs, part) for source in nodes[0].operands]
             return sum_and_step(as_run(nodes[0]), populations, arriving, known, accumulator)
         for node in nodes:
@@ -302,7 +291,7 @@ class LayerwiseQuantiser:
                 name = f"{leaf.source.node}.to.{consumer.name}" + (".late" if leaf.source.delay else "")
                 straight.append(name)
                 weight = rows_back(weight, paths.axis, consumer.shape)
-                made.append(GainNode(name=name, shape=consumer.shape, operands=(leaf.source,), weight=weight))
+                made.append(int_ir.GainNode(name=name, shape=consumer.shape, operands=(leaf.source,), weight=weight))
             else:
                 names[leaf.node.name] = self._own_name(leaf.node, consumer)
                 if isinstance(leaf.node, ir.Scale):
@@ -337,7 +326,7 @@ class LayerwiseQuantiser:
         bias = None
         if offset is not None and offset.any():
             bias = np.asarray(np.round(offset * scale), np.int32)
-        integrator = IntegerLI(
+        integrator = int_ir.IntegerLI(
             name=node.name,
             shape=node.shape,
             operands=sources,
@@ -366,17 +355,17 @@ class LayerwiseQuantiser:
     def _output(self, node: ir.Output) -> None:
         arriving = [self.known[source.node] for source in node.operands]
         if "potential" in arriving:
-            self._take(IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=self._units))
+            self._take(int_ir.IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=self._units))
             return
         if isinstance(arriving[0], float) and len(set(arriving)) == 1:
-            self._take(IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=arriving[0]))
+            self._take(int_ir.IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=arriving[0]))
             return
         paths = fan_in(self.program, node, self.known)
         weights = real_weights(paths, with_rows_first(node, paths.axis))
         scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in paths.leaves))
         biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in paths.leaves]
         nodes, sources = self._weighted(paths, node, [whole_weight(weight, scale) for weight in weights], biases)
-        self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, operands=sources, unit=1 / scale))
+        self._take(*nodes, int_ir.IntegerOutput(name=node.name, shape=node.shape, operands=sources, unit=1 / scale))
 
 
 def _rows_back(neuron: IntegerNeuron, axis: RowAxis, shape: ir.Shape) -> IntegerNeuron:
@@ -393,13 +382,13 @@ def _rows_back(neuron: IntegerNeuron, axis: RowAxis, shape: ir.Shape) -> Integer
     return neuron if axis == "first" else replace(neuron, adaptation=adapts, **arrays)
 
 
-def _max_pool_node(node: ir.MaxPool, common: Mapping[str, Any]) -> MaxPoolNode:
+def _max_pool_node(node: ir.MaxPool, common: Mapping[str, Any]) -> int_ir.MaxPoolNode:
     """Return a max pool; over one axis it gets a height of 1."""
     (kernel, stride, padding), before = (node.kernel, node.stride, node.padding), node.input_shape
     if len(kernel) == 1:
         kernel, stride, padding, before = (1, *kernel), (1, *stride), ((0, 0), *padding), (before[0], 1, before[1])
     (top, bottom), (left, right) = padding
-    return MaxPoolNode(
+    return int_ir.MaxPoolNode(
         kernel=(kernel[0], kernel[1]),
         stride=(stride[0], stride[1]),
         padding=((top, bottom), (left, right)),

@@ -18,22 +18,8 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Node, Reshape, Shape
 from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.bounds import Bounds, bounds, require_sums
-from stl_deploy.integers.graph import (
-    ConvNode,
-    DelayNode,
-    DenseNode,
-    GainNode,
-    GatherNode,
-    IntegerGraph,
-    IntegerInput,
-    IntegerLI,
-    IntegerLIF,
-    IntegerOutput,
-    MaxPoolNode,
-    ProductNode,
-    SumPoolNode,
-)
 from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, Ints
 from stl_deploy.integers.step import State, currents, potentials, step_through
 from stl_deploy.integers.sums import adder, blocks
@@ -53,7 +39,7 @@ class IntegerRun:
     spikes: Mapping[str, NDArray[np.uint8]]
 
 
-def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
+def simulate(graph: int_ir.IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
     """Run integers ``x`` ``[T, B, *input shape]``.
 
     Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for;
@@ -64,7 +50,7 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
     return IntegerRun(outputs[graph.output.name].astype(np.int32), {name: outputs[name] for name in names})
 
 
-def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
+def values_of(graph: int_ir.IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """Return some nodes' outputs, ``[T, B, *shape]``; raise as `simulate`."""
     x = as_integers(x, graph.input.shape)
     _check_range(graph.input, x)
@@ -82,20 +68,20 @@ def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
 
 
-def entered_by(graph: IntegerGraph, x: Values) -> IntegerGraph:
+def entered_by(graph: int_ir.IntegerGraph, x: Values) -> int_ir.IntegerGraph:
     """Return the graph with an input as narrow as ``x``, so that bounds are those of this input."""
     entry = replace(graph.input, low=min(0, int(x.min())), high=max(0, int(x.max())))
-    return IntegerGraph(tuple(entry if node is graph.input else node for node in graph.nodes))
+    return int_ir.IntegerGraph(tuple(entry if node is graph.input else node for node in graph.nodes))
 
 
-def check_input(node: IntegerInput, x: Values) -> Ints:
+def check_input(node: int_ir.IntegerInput, x: Values) -> Ints:
     """Return ``x`` as int32; raise InputError if it is not integers within the input's range and shape."""
     x = as_integers(x, node.shape)
     _check_range(node, x)
     return x.astype(np.int32)
 
 
-def _check_range(node: IntegerInput, x: Values) -> None:
+def _check_range(node: int_ir.IntegerInput, x: Values) -> None:
     low, high = int(x.min()), int(x.max())
     if low < node.low or high > node.high:
         ends = [(high, node.high), (low, node.low)]
@@ -121,7 +107,9 @@ def as_integers(x: Values, shape: Shape) -> Values:
     return x if x.dtype.kind != "f" else x.astype(np.int32)
 
 
-def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
+def _at_once(
+    graph: int_ir.IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]
+) -> dict[str, Values]:
     values: dict[str, Values] = {graph.input.name: x}
     left = dict(graph.readers)
     ahead = {node.operands[0].node: node for node in graph.populations if _stands_alone(graph, node, keep)}
@@ -141,12 +129,12 @@ def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping
     return {name: values[name] for name in keep}
 
 
-def _stands_alone(graph: IntegerGraph, node: IntegerLIF, keep: Collection[str]) -> bool:
+def _stands_alone(graph: int_ir.IntegerGraph, node: int_ir.IntegerLIF, keep: Collection[str]) -> bool:
     """Return whether a population's only source is a layer of weights with no other reader."""
     before = graph.by_name[node.operands[0].node]
     return (
         len(node.operands) == 1
-        and isinstance(before, DenseNode | ConvNode)
+        and isinstance(before, int_ir.DenseNode | int_ir.ConvNode)
         and graph.readers[before.name] == 1
         and before.name not in keep
     )
@@ -154,7 +142,7 @@ def _stands_alone(graph: IntegerGraph, node: IntegerLIF, keep: Collection[str]) 
 
 def sum_and_step(
     layer: Node,
-    nodes: Sequence[IntegerLIF],
+    nodes: Sequence[int_ir.IntegerLIF],
     arriving: Sequence[Values],
     known: Mapping[str, Bounds],
     accumulator: Accumulator,
@@ -163,7 +151,7 @@ def sum_and_step(
 
     Sums are formed for some samples at a time, so that they stay in the cache.
     """
-    assert isinstance(layer, DenseNode | ConvNode)
+    assert isinstance(layer, int_ir.DenseNode | int_ir.ConvNode)
     x, shape = _together(arriving), nodes[0].shape
     add_up, spikes = _summing(layer, x, accumulator), [np.empty((*x.shape[:2], *shape), np.uint8) for _ in nodes]
     for part in blocks(shape, x):
@@ -174,14 +162,16 @@ def sum_and_step(
     return spikes
 
 
-def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
+def _stepped(
+    graph: int_ir.IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]
+) -> dict[str, Values]:
     states = {node.name: State() for node in graph.nodes}
     before: dict[str, Values] = {}
     kept: dict[str, list[Values]] = {name: [] for name in keep}
     for now in x:
         values: dict[str, Values] = {graph.input.name: now[None]}
         for node in graph.nodes:
-            if not isinstance(node, IntegerInput):
+            if not isinstance(node, int_ir.IntegerInput):
                 arriving = [
                     before.get(source.node, np.zeros((1, len(now), *graph.by_name[source.node].shape), np.uint8))
                     if source.delay
@@ -203,35 +193,35 @@ def evaluate(
     state: State | None = None,
 ) -> Values:
     """Return a node's values from its sources' ``[T, B, ...]``; state: carried from step to step (None: rest)."""
-    if isinstance(node, ProductNode):
+    if isinstance(node, int_ir.ProductNode):
         return _product(node, arriving[0], arriving[1], known)
     x = _together(arriving)
     match node:
-        case DenseNode() if state is not None and node.delay is not None:
+        case int_ir.DenseNode() if state is not None and node.delay is not None:
             line = _remembered(x, int(node.delay.max()), state)
             return _summing(node, line, accumulator)(line)[len(line) - len(x) :]
-        case DenseNode() | ConvNode():
+        case int_ir.DenseNode() | int_ir.ConvNode():
             return _summing(node, x, accumulator)(x)
-        case GainNode():
+        case int_ir.GainNode():
             return x.astype(np.int32) * node.weight
-        case SumPoolNode():
+        case int_ir.SumPoolNode():
             return _sum_pool(node, x)
-        case MaxPoolNode():
+        case int_ir.MaxPoolNode():
             return _max_pool(node, x)
         case Reshape():
             return x.reshape(*x.shape[:2], *node.shape)
-        case GatherNode():
+        case int_ir.GatherNode():
             return _gather(node, x)
-        case DelayNode():
+        case int_ir.DelayNode():
             return _delay(node, x, state)
-        case IntegerLIF():
+        case int_ir.IntegerLIF():
             spikes = np.empty(x.shape, np.uint8)
             sums = x.copy() if x.dtype.kind == "f" and state is None else x.astype(np.int32)
             _fire(node, sums, known, accumulator, spikes, state)
             return spikes
-        case IntegerLI():
+        case int_ir.IntegerLI():
             return _integrate(node, x, accumulator, state)
-    assert isinstance(node, IntegerOutput)
+    assert isinstance(node, int_ir.IntegerOutput)
     return x
 
 
@@ -243,7 +233,7 @@ def _together(arriving: Sequence[Values]) -> Values:
 
 
 def _fire(
-    node: IntegerLIF,
+    node: int_ir.IntegerLIF,
     sums: Values,
     known: Mapping[str, Bounds],
     accumulator: Accumulator,
@@ -256,9 +246,11 @@ def _fire(
     step_through(node.neuron, sums, node.bias, spikes, bound=bound, state=state, accumulator=accumulator)
 
 
-def _summing(node: DenseNode | ConvNode, x: Values, accumulator: Accumulator) -> Callable[[Values], Values]:
+def _summing(
+    node: int_ir.DenseNode | int_ir.ConvNode, x: Values, accumulator: Accumulator
+) -> Callable[[Values], Values]:
     """Return a function that sums a layer's input ``[T, b, *shape]`` for some samples of ``x`` ``[T, B, ...]``."""
-    if isinstance(node, DenseNode):
+    if isinstance(node, int_ir.DenseNode):
         dense = Dense(weight=node.weight, delay=node.delay, shift=node.shift, enlarged=node.enlarged)
         add_up = adder(dense, x)
         return lambda part: _with_bias(add_up(part), node.bias, 1)
@@ -290,7 +282,7 @@ def _with_bias(total: Values, bias: Ints | None, axes: int) -> Values:
     return total.astype(np.int32) + bias.reshape(-1, *(1,) * (axes - 1))
 
 
-def _sum_pool(node: SumPoolNode, x: Values) -> Ints:
+def _sum_pool(node: int_ir.SumPoolNode, x: Values) -> Ints:
     x = np.pad(x.astype(np.int32), [(0, 0)] * 3 + list(node.padding))
     total = np.zeros((*x.shape[:2], *node.shape), np.int32)
     rows, columns = ((size - 1) * step + 1 for size, step in zip(node.shape[1:], node.stride, strict=True))
@@ -300,7 +292,7 @@ def _sum_pool(node: SumPoolNode, x: Values) -> Ints:
     return total
 
 
-def _max_pool(node: MaxPoolNode, x: Values) -> Ints:
+def _max_pool(node: int_ir.MaxPoolNode, x: Values) -> Ints:
     frames = x.astype(np.int32).reshape(*x.shape[:2], *node.input_shape)
     frames = np.pad(frames, [(0, 0)] * 3 + list(node.padding), constant_values=np.iinfo(np.int32).min)
     windows = sliding_window_view(frames, node.kernel, axis=(3, 4))[:, :, :, :: node.stride[0], :: node.stride[1]]
@@ -308,12 +300,12 @@ def _max_pool(node: MaxPoolNode, x: Values) -> Ints:
     return largest.reshape(*x.shape[:2], *node.shape)
 
 
-def _gather(node: GatherNode, x: Values) -> Values:
+def _gather(node: int_ir.GatherNode, x: Values) -> Values:
     values = x.reshape(*x.shape[:2], -1)[..., node.indices]
     return values if (node.indices >= 0).all() else np.where(node.indices < 0, x.dtype.type(0), values)
 
 
-def _product(node: ProductNode, one: Values, other: Values, known: Mapping[str, Bounds]) -> Ints:
+def _product(node: int_ir.ProductNode, one: Values, other: Values, known: Mapping[str, Bounds]) -> Ints:
     """Multiply, in the narrowest float type that holds every partial sum."""
     low, high = known[node.name].sums
     kind = np.float32 if max(-low, high) < 2**24 else np.float64
@@ -323,7 +315,7 @@ def _product(node: ProductNode, one: Values, other: Values, known: Mapping[str, 
     return products
 
 
-def _delay(node: DelayNode, x: Values, state: State | None) -> Values:
+def _delay(node: int_ir.DelayNode, x: Values, state: State | None) -> Values:
     longest = int(node.steps.max(initial=0))
     line = _remembered(x, longest, state or State())
     steps = np.broadcast_to(node.steps, node.shape)
@@ -342,7 +334,7 @@ def _remembered(x: Values, steps: int, state: State) -> Values:
     return line
 
 
-def _integrate(node: IntegerLI, x: Values, accumulator: Accumulator, state: State | None) -> Values:
+def _integrate(node: int_ir.IntegerLI, x: Values, accumulator: Accumulator, state: State | None) -> Values:
     neuron = node.neuron
     drive = currents(neuron, x.astype(np.int32), np.float64, accumulator, state=state)
     if node.bias is not None:

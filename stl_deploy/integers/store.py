@@ -22,22 +22,7 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Operand, Reshape, Shape
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
-from stl_deploy.integers.graph import (
-    MOST_DELAY,
-    ConvNode,
-    DelayNode,
-    DenseNode,
-    GainNode,
-    GatherNode,
-    IntegerGraph,
-    IntegerInput,
-    IntegerLI,
-    IntegerLIF,
-    IntegerOutput,
-    MaxPoolNode,
-    ProductNode,
-    SumPoolNode,
-)
+from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.net import (
     ACCUMULATORS,
     DECAY_ONE,
@@ -99,29 +84,29 @@ class About:
 
 _STRUCTURE = "structure"
 _KINDS: dict[str, type[Node]] = {
-    "input": IntegerInput,
-    "dense": DenseNode,
-    "conv": ConvNode,
-    "gain": GainNode,
-    "sum_pool": SumPoolNode,
-    "max_pool": MaxPoolNode,
+    "input": int_ir.IntegerInput,
+    "dense": int_ir.DenseNode,
+    "conv": int_ir.ConvNode,
+    "gain": int_ir.GainNode,
+    "sum_pool": int_ir.SumPoolNode,
+    "max_pool": int_ir.MaxPoolNode,
     "reshape": Reshape,
-    "gather": GatherNode,
-    "product": ProductNode,
-    "delay": DelayNode,
-    "population": IntegerLIF,
-    "integrator": IntegerLI,
-    "output": IntegerOutput,
+    "gather": int_ir.GatherNode,
+    "product": int_ir.ProductNode,
+    "delay": int_ir.DelayNode,
+    "population": int_ir.IntegerLIF,
+    "integrator": int_ir.IntegerLI,
+    "output": int_ir.IntegerOutput,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _OF_NETX = ("delay", "shift", "enlarged")
 """Fields of a dense layer that only netx files set; what reads ``integers.npz`` does not compute them."""
 
 
-def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
+def write_integers(graph: int_ir.IntegerGraph, about: About, path: Path) -> None:
     """Write the file, whole or not at all; raise UnsupportedError for dense layers as a netx file holds them."""
     for node in graph.nodes:
-        if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
+        if isinstance(node, int_ir.DenseNode) and (node.delay is not None or node.shift or node.enlarged):
             raise UnsupportedError(
                 "its synapses have delays or shifted sums, which only netx files hold",
                 node=node.name,
@@ -178,7 +163,7 @@ def _narrowed(values: Ints) -> NDArray[Any]:
     return values.astype(np.int8 if least >= -128 and most <= 127 else np.int32)
 
 
-def read_integers(path: Path) -> tuple[IntegerGraph, About]:
+def read_integers(path: Path) -> tuple[int_ir.IntegerGraph, About]:
     """Read the file; raise InputError naming the node for anything that `write_integers` does not write."""
     arrays = read_npz(path)
     try:
@@ -219,7 +204,7 @@ def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
     kind = _KINDS[entry["kind"]]
     values = {key: value for key, value in entry.items() if key != "kind"}
     values["operands"] = tuple(Operand(str(name), _whole(delay)) for name, delay in values.pop("sources"))
-    if kind is IntegerLIF:
+    if kind is int_ir.IntegerLIF:
         neuron = dict(values["neuron"])
         if "adaptation" in neuron:
             neuron["adaptation"] = IntegerAdaptation(**_fields(IntegerAdaptation, neuron["adaptation"], arrays))
@@ -278,21 +263,23 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
+def _checked(nodes: list[Node], accumulator: Accumulator) -> int_ir.IntegerGraph:
     """Raise ValueError if shapes, orders or ranges do not fit."""
     known: dict[str, Node] = {}
     names = {node.name for node in nodes}
     if len(names) != len(nodes):
         raise ValueError("two nodes have one name")
-    if not isinstance(nodes[0], IntegerInput) or not isinstance(nodes[-1], IntegerOutput):
+    if not isinstance(nodes[0], int_ir.IntegerInput) or not isinstance(nodes[-1], int_ir.IntegerOutput):
         raise ValueError("expected the input as first node and the output as last; found others")
     by_name = {node.name: node for node in nodes}
     for node in nodes:
-        if isinstance(node, IntegerInput) != (not known) or isinstance(node, IntegerOutput) != (node is nodes[-1]):
+        if isinstance(node, int_ir.IntegerInput) != (not known) or isinstance(node, int_ir.IntegerOutput) != (
+            node is nodes[-1]
+        ):
             raise ValueError("expected one input and one output")
         if not node.shape or min(node.shape) < 1 or math.prod(node.shape) > MAX_VALUES or len(node.shape) > 3:
             raise ValueError(f"'{node.name}' has shape {list(node.shape)}")
-        if bool(node.operands) == isinstance(node, IntegerInput):
+        if bool(node.operands) == isinstance(node, int_ir.IntegerInput):
             raise ValueError(f"'{node.name}' has {len(node.sources)} sources")
         for source in node.operands:
             if (
@@ -302,14 +289,14 @@ def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
             ):
                 raise ValueError(f"'{node.name}' reads '{source.node}', which does not come before it")
         arriving = {by_name[source.node].shape for source in node.operands}
-        if isinstance(node, ProductNode):
+        if isinstance(node, int_ir.ProductNode):
             _check_product(node, [by_name[source.node].shape for source in node.operands])
         elif len(arriving) > 1:
             raise ValueError(f"the sources of '{node.name}' differ in shape")
         else:
             _check_node(node, next(iter(arriving), ()), accumulator.threshold_top)
         known[node.name] = node
-    return IntegerGraph(tuple(nodes), accumulator)
+    return int_ir.IntegerGraph(tuple(nodes), accumulator)
 
 
 def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
@@ -318,22 +305,22 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             raise ValueError(f"{what} of '{node.name}' does not fit")
 
     match node:
-        case IntegerInput():
+        case int_ir.IntegerInput():
             require(-(2**31) < node.low <= 0 < node.high < 2**31 and node.scale > 0, "range")
-        case DenseNode():
+        case int_ir.DenseNode():
             require(node.weight.shape == node.shape[-1:] + arriving[-1:] and len(arriving) >= 1, "weight")
             require(node.shape[:-1] == arriving[:-1], "shape")
             _check_weight(node.weight, require)
             require(node.bias is None or node.bias.shape == node.shape[-1:], "bias")
-        case ConvNode():
+        case int_ir.ConvNode():
             _check_conv(node, arriving, require)
-        case GainNode():
+        case int_ir.GainNode():
             require(_broadcasts(node.weight, node.shape) and arriving == node.shape, "weight")
             _check_weight(node.weight, require)
-        case SumPoolNode():
+        case int_ir.SumPoolNode():
             require(node.input_shape == arriving and len(arriving) == 3 and node.shape[0] == arriving[0], "input shape")
             _check_window(node.kernel, node.stride, (1, 1), node.padding, arriving[1:], node.shape[1:], require)
-        case MaxPoolNode():
+        case int_ir.MaxPoolNode():
             flat, out = ((s[0], 1, s[1]) if len(s) == 2 else s for s in (arriving, node.shape))
             require(node.input_shape == flat and len(flat) == len(out) == 3 and out[0] == flat[0], "input shape")
             _check_window(node.kernel, node.stride, (1, 1), node.padding, flat[1:], out[1:], require)
@@ -341,28 +328,28 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             require(all(max(sides) < size for size, sides in halves), "padding")
         case Reshape():
             require(node.input_shape == arriving and math.prod(arriving) == math.prod(node.shape), "input shape")
-        case GatherNode():
+        case int_ir.GatherNode():
             require(node.input_shape == arriving and node.indices.shape == node.shape, "indices")
             require(int(node.indices.min()) >= -1 and int(node.indices.max()) < math.prod(arriving), "indices")
-        case DelayNode():
+        case int_ir.DelayNode():
             require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")
-            require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= MOST_DELAY, "steps")
-        case IntegerLIF():
+            require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= int_ir.MOST_DELAY, "steps")
+        case int_ir.IntegerLIF():
             require(arriving == node.shape, "shape")
             _check_neuron(node.neuron, node.shape, most, require)
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
-        case IntegerLI():
+        case int_ir.IntegerLI():
             require(arriving == node.shape, "shape")
             for decay in (node.v_decay, node.i_decay):
                 require(_decays(decay, node.shape), "decay")
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
             _check_start(node.v_start, node.shape, WIDE.v_top - 1, require)
             _check_start(node.u_start, node.shape, WIDE.v_top - 1, require)
-        case IntegerOutput():
+        case int_ir.IntegerOutput():
             require(arriving == node.shape and node.unit > 0, "shape")
 
 
-def _check_product(node: ProductNode, arriving: list[tuple[int, ...]]) -> None:
+def _check_product(node: int_ir.ProductNode, arriving: list[tuple[int, ...]]) -> None:
     """Raise ValueError if two operands do not multiply to the node's shape."""
     given = tuple(tuple(shape) for shape in node.operand_shapes)
     if len(arriving) != 2 or given != tuple(arriving):
@@ -402,7 +389,7 @@ def _check_start(start: Ints | None, shape: tuple[int, ...], most: int, require:
     require(start is None or max(int(start.max()), -int(start.min())) <= most, "start")
 
 
-def _check_conv(node: ConvNode, arriving: tuple[int, ...], require: Any) -> None:
+def _check_conv(node: int_ir.ConvNode, arriving: tuple[int, ...], require: Any) -> None:
     require(node.weight.ndim == 4 and min(node.weight.shape) >= 1 and node.groups >= 1, "weight")
     flat = (arriving[0], 1, arriving[1]) if len(arriving) == 2 else arriving
     require(node.input_shape == flat and len(flat) == 3, "input shape")
