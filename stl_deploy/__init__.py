@@ -50,7 +50,7 @@ _HOME = {
     "SpikingGraph": "pipeline.spiking_graph",
     "capture": "pipeline.capture",
     "learn_thresholds": "nn.learn_thresholds",
-    "read": "runs.read",
+    "read": "runs.source",
     "register_target": "exporters.targets",
     "train": "runs.trained_run",
     "data": "",

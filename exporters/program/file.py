@@ -11,12 +11,12 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.json_twin import expected, fits
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError, StlDeployError
@@ -118,36 +118,10 @@ def _read(value: Any, arrays: Arrays, level: int = 0) -> Any:
         raise InputError(f"a {value['kind']}: expected {', '.join(sorted(known))}; found other fields")
     made = {field: _read(value[name], arrays, level + 1) for name, field in known.items()}
     for field, hint in get_type_hints(kind).items():
-        if field in made and not _fits(made[field], hint):
+        if field in made and not fits(made[field], hint):
             shown = made[field][:60] if isinstance(made[field], str) else type(made[field]).__name__
-            raise InputError(f"{_in_file(field)}: expected {_expected(hint)}; found {shown!r}")
+            raise InputError(f"{_in_file(field)}: expected {expected(hint)}; found {shown!r}")
     return kind(**made)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value is what a field's annotation says; of arrays, whether it holds numbers of that kind."""
-    kind, inside = get_origin(hint), get_args(hint)
-    if kind is Literal:
-        return isinstance(value, str) and value in inside
-    if kind is UnionType:
-        return any(_fits(value, each) for each in inside)
-    if kind is np.ndarray:
-        (number,) = get_args(inside[1])
-        return isinstance(value, np.ndarray) and value.dtype.kind == np.dtype(number).kind
-    if kind is tuple and isinstance(value, tuple):
-        each = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
-        return len(value) == len(each) and all(map(_fits, value, each))
-    return type(value) is (kind or hint)
-
-
-def _expected(hint: Any) -> str:
-    kind, inside = get_origin(hint), get_args(hint)
-    if kind is Literal:
-        return ", ".join(inside)
-    if kind is UnionType:
-        return " or ".join(map(_expected, inside))
-    name: str = (kind or hint).__name__
-    return {"ndarray": "an array", "tuple": "a list", "NoneType": "null"}.get(name, name)
 
 
 def _in_file(name: str) -> str:

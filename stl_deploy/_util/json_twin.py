@@ -1,9 +1,12 @@
-"""Dataclasses with a JSON form of the same fields."""
+"""Dataclasses with a JSON form of the same fields, and values of files held to their annotations."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -13,3 +16,30 @@ class JsonTwin:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin: every field under its name."""
         return asdict(self)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is what a field's annotation says; of arrays, whether it holds numbers of that kind."""
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return isinstance(value, str) and value in inside
+    if kind is UnionType:
+        return any(fits(value, each) for each in inside)
+    if kind is np.ndarray:
+        (number,) = get_args(inside[1])
+        return isinstance(value, np.ndarray) and value.dtype.kind == np.dtype(number).kind
+    if kind is tuple and isinstance(value, tuple):
+        each = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
+        return len(value) == len(each) and all(map(fits, value, each))
+    return type(value) is (kind or hint)
+
+
+def expected(hint: Any) -> str:
+    """Return what an annotation says, in words."""
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return ", ".join(inside)
+    if kind is UnionType:
+        return " or ".join(map(expected, inside))
+    name: str = (kind or hint).__name__
+    return {"ndarray": "an array", "tuple": "a list", "NoneType": "null"}.get(name, name)

@@ -9,15 +9,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import output_size
 from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy._util.json_twin import expected, fits
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Operand, Reshape, Shape
 from stl_deploy.graph.readout import KEY as READOUT
@@ -219,42 +221,29 @@ def _fields(kind: type[Any], values: Mapping[str, Any], arrays: Mapping[str, NDA
     missing = [name for name, each in known.items() if name not in values and each.default is MISSING]
     if missing:
         raise ValueError(f"no field '{missing[0]}'")
-    return {name: _value(name, value, arrays) for name, value in values.items()}
+    made = {name: _value(value, arrays) for name, value in values.items()}
+    for name, hint in _hints(kind).items():
+        if hint is float and type(made.get(name)) is int:
+            made[name] = float(made[name])
+        if name in made and not fits(made[name], hint):
+            raise ValueError(f"{name}: expected {expected(hint)}; found {type(made[name]).__name__}")
+    return made
 
 
-def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _value(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if isinstance(value, dict):
         array = arrays[value["array"]]
         if array.dtype not in (np.int8, np.int32) or array.size > MAX_VALUES:
-            raise ValueError(f"{name}: expected int8 or int32; found {array.dtype}")
+            raise ValueError(f"expected int8 or int32; found {array.dtype}")
         return array.astype(np.int32, copy=False)
-    if name == "name":
-        if not isinstance(value, str) or not 0 < len(value) <= 1000:
-            raise ValueError("expected a name of 1 to 1000 characters")
-        return value
-    if name in ("scale", "unit"):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} is not finite")
-        return float(value)
-    if name == "matrices":
-        if not isinstance(value, bool):
-            raise ValueError(f"matrices {value!r}")
-        return value
-    if name == "reset":
-        if value not in RESETS:
-            raise ValueError(f"reset {value!r}")
-        return value
-    if name == "subtracts":
-        if value not in ("baseline", "adapted"):
-            raise ValueError(f"subtracts {value!r}")
-        return value
     if isinstance(value, list):
-        return tuple(_value(name, item, arrays) for item in value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _whole(value)
-    if value is None or isinstance(value, Operand | IntegerNeuron | IntegerAdaptation | tuple):
-        return value
-    raise ValueError(f"{name} holds {type(value).__name__}")
+        return tuple(_value(item, arrays) for item in value)
+    return _whole(value) if type(value) is int else value
 
 
 def _whole(value: Any) -> int:
@@ -269,6 +258,8 @@ def _checked(nodes: list[Node], accumulator: Accumulator) -> int_ir.IntegerGraph
     names = {node.name for node in nodes}
     if len(names) != len(nodes):
         raise ValueError("two nodes have one name")
+    if not all(0 < len(name) <= 1000 for name in names):
+        raise ValueError("expected names of 1 to 1000 characters")
     if not isinstance(nodes[0], int_ir.IntegerInput) or not isinstance(nodes[-1], int_ir.IntegerOutput):
         raise ValueError("expected the input as first node and the output as last; found others")
     by_name = {node.name: node for node in nodes}
@@ -306,7 +297,7 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
 
     match node:
         case int_ir.IntegerInput():
-            require(-(2**31) < node.low <= 0 < node.high < 2**31 and node.scale > 0, "range")
+            require(-(2**31) < node.low <= 0 < node.high < 2**31 and 0 < node.scale < math.inf, "range")
         case int_ir.DenseNode():
             require(node.weight.shape == node.shape[-1:] + arriving[-1:] and len(arriving) >= 1, "weight")
             require(node.shape[:-1] == arriving[:-1], "shape")
@@ -346,7 +337,7 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             _check_start(node.v_start, node.shape, WIDE.v_top - 1, require)
             _check_start(node.u_start, node.shape, WIDE.v_top - 1, require)
         case int_ir.IntegerOutput():
-            require(arriving == node.shape and node.unit > 0, "shape")
+            require(arriving == node.shape and 0 < node.unit < math.inf, "shape")
 
 
 def _check_product(node: int_ir.ProductNode, arriving: list[tuple[int, ...]]) -> None:
@@ -370,22 +361,21 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, requ
     require(_broadcasts(neuron.threshold, shape) and int(neuron.threshold.min()) >= 0, "threshold")
     for values in (neuron.threshold, neuron.drop, neuron.v_reset):
         require(values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= most), "threshold")
-    require((neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
+    require(neuron.reset in RESETS and (neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
-    require(isinstance(neuron.cap, int), "cap")
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
     _check_start(neuron.v_start, shape, most << STATE_SHIFT, require)
     _check_start(neuron.u_start, shape, most << STATE_SHIFT, require)
     if (adapts := neuron.adaptation) is not None:
         _check_start(adapts.start, shape, RAISED_TOP, require)
         require(_decays(adapts.decay, shape) and int(np.min(adapts.decay)) >= 1 and neuron.cap == 1, "adaptation")
-        require(isinstance(adapts.jump, np.ndarray) and _broadcasts(adapts.jump, shape), "jump")
+        require(_broadcasts(adapts.jump, shape), "jump")
         require(int(adapts.jump.min()) >= 0 and int(adapts.jump.max()) <= MAX_THRESHOLD, "jump")
         require(adapts.top <= RAISED_TOP, "jump")
 
 
 def _check_start(start: Ints | None, shape: tuple[int, ...], most: int, require: Any) -> None:
-    require(start is None or (isinstance(start, np.ndarray) and _broadcasts(start, shape)), "start")
+    require(start is None or _broadcasts(start, shape), "start")
     require(start is None or max(int(start.max()), -int(start.min())) <= most, "start")
 
 

@@ -63,7 +63,7 @@ _HOME = {
     "datasets": "verbs.listings",
     "doctor": "verbs.listings",
     "energy": "verbs.energy_of",
-    "evaluate": "verbs.evaluating",
+    "evaluate": "verbs.artifacts",
     "export": "verbs.artifacts",
     "fold": "verbs.folding",
     "fpga_run": "verbs.fpga",

@@ -389,7 +389,7 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
 
 @pytest.mark.parametrize("measured", [None, 700])
 def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for asks in ("folder", "room"):
+    for asks in ("target", "room"):
         monkeypatch.setattr(f"stl_deploy.exporters.c.{asks}.code_size", lambda files, prefix, deadline: measured)
     program = small().lif("a", 0.7).program()
     options = COptions(x=data(program))
