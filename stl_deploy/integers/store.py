@@ -214,7 +214,7 @@ def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
     return kind(**_fields(kind, values, arrays))
 
 
-def _fields(kind: type[Any], values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+def _fields(kind: Any, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     known = {each.name: each for each in fields(kind) if each.name not in _OF_NETX}
     if set(values) - set(known):
         raise ValueError(f"unknown field {sorted(set(values) - set(known))[0]!r}")
