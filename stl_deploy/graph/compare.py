@@ -345,7 +345,7 @@ class FiringRates:
         """Add the next samples' spikes ``[T, B, *shape]`` by layer."""
         for name, spikes in recorded.items():
             fired, values = self._counts.get(name, (0, 0))
-            self._counts[name] = fired + np.count_nonzero(spikes), values + spikes.size
+            self._counts[name] = fired + int(np.count_nonzero(spikes)), values + spikes.size
 
     @property
     def warnings(self) -> tuple[str, ...]:
