@@ -51,6 +51,7 @@ from stl_deploy.pipeline.time_axis import (
     ignores_later_steps,
     not_samples,
     require_memory,
+    require_sequence,
     varied,
 )
 from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
@@ -300,12 +301,10 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
 
 
 def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
-    """Run a model once if its learned thresholds take their sizes from a first batch.
-
-    Layers of torch's own that do so, as `nn.LazyLinear`, would draw their weights then: nobody has trained them.
-    """
+    """Run a model once if its thresholds take their sizes from a batch; `nn.LazyLinear` would draw weights instead."""
     lazy = any(isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in model.modules())
     if not lazy and any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        require_sequence(model, x, call)
         run_module(model, x, call)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.program import Delay, Neuron, Program
+from stl_deploy.nn.population import Population
 from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
 from stl_deploy.tracing.running import keeps_state
@@ -52,8 +54,7 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
         return error
     for given, how, said in _other_readings(x, call):
         if _is_captured(model, few_samples(given, how), how):
-            reason = f"{_read_as(x, call)}, and the module fails so; {said}, with which it has a form ({error.reason})"
-            return _with_reason(error, reason)
+            return _other_reading(error, x, call, said)
     return error
 
 
@@ -89,11 +90,22 @@ def _other_readings(x: Tensor, call: Call) -> Iterator[tuple[Tensor, Call, str]]
     whole = "x[:, None]" if axis == 1 else "x[None]"
     yield x.unsqueeze(axis), call, f"if x is one sample, which has no axis of samples, give {whole}"
     if call.time in ("first", "second"):
-        inside, step = replace(call, time="inside"), replace(call, time="step")
+        inside = replace(call, time="inside")
         yield x, inside, f"if x is [B, ...] and forward loops over time itself, give {option('time', 'inside')}"
-        single = f"if forward takes one step, [B, ...], give x as [T, B, ...] and {option('time', 'step')}"
-        yield x, step, single
-        yield x.unsqueeze(0).expand(_SAMPLES, *x.shape), step, single
+        yield _as_step(x, call)
+        yield _as_step(x.unsqueeze(0).expand(_SAMPLES, *x.shape), call)
+
+
+def _as_step(x: Tensor, call: Call) -> tuple[Tensor, Call, str]:
+    """Return input, call and advice for a forward of one step."""
+    said = f"if forward takes one step, [B, ...], give x as [T, B, ...] and {option('time', 'step')}"
+    return x, replace(call, time="step"), said
+
+
+def _other_reading(error: CaptureError, x: Tensor, call: Call, said: str) -> CaptureError:
+    """The refusal of a module that is captured with other input, or as another kind of forward."""
+    reason = f"{_read_as(x, call)}, and the module fails so; {said}, with which it has a form ({error.reason})"
+    return _with_reason(error, reason)
 
 
 def _other_order(
@@ -201,6 +213,33 @@ def require_memory(model: nn.Module, x: Tensor, call: Call, program: Program) ->
             f"call has no memory. If a call takes one step, give {option('time', 'step')}; if it takes a sequence, let "
             "forward start from rest"
         )
+
+
+def require_sequence(model: nn.Module, x: Tensor, call: Call) -> None:
+    """Raise CaptureError where neurons of one step per call would take their sizes from a whole sequence.
+
+    They would hold x's number of steps or samples as one of their axes, and keep it.
+    """
+    waiting = [m for m in model.modules() if isinstance(m, Population) and m.stateful and not m.shape_known]
+    if not waiting or call.time not in ("first", "second"):
+        return
+    shapes: list[torch.Size] = []
+
+    def stop(_: nn.Module, arrived: tuple[Tensor, ...]) -> None:
+        shapes.append(arrived[0].shape)
+        raise InputError("its shape is all that is asked for")
+
+    hooks = [population.register_forward_pre_hook(stop) for population in waiting]
+    try:
+        for place, size in ((0, x.shape[0]), (0, x.shape[0] + 1), (1, x.shape[1] + 1)):
+            with suppress(CaptureError):
+                run_module(model, x.index_select(place, torch.arange(size) % x.shape[place]), call)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len({shape[1:] for shape in shapes}) > 1:
+        said = _as_step(x, call)[2]
+        raise CaptureError(f"{_read_as(x, call)}, and neurons with stateful=True take one step per call; {said}")
 
 
 def varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:

@@ -111,6 +111,30 @@ def test_a_module_of_one_step_is_asked_about() -> None:
     assert stl.capture(Step(), x, time="step", verify=False).sample.shape[:2] == (4, 6)
 
 
+@pytest.mark.parametrize("shape", [None, (3,)])
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_our_own_neurons_of_one_step_are_asked_about(shape: tuple[int, ...] | None, time: Any) -> None:
+    """They took the batch for one of their axes, kept it, and the sentence named time='second'."""
+    model = nn.Sequential(nn.Linear(4, 3), stl.LIF(shape, threshold=0.2, stateful=True))
+    with pytest.raises(stl.CaptureError, match=r"give x as \[T, B, \.\.\.\] and time='step'"):
+        stl.capture(model, X, time=time)
+    found = stl.capture(model, X.transpose(0, 1), time="step")  # the same module, unchanged
+    assert found.proof is not None
+    assert found.proof.replay_differing == 0
+
+
+def test_our_own_neurons_of_one_step_may_be_looped_over() -> None:
+    class Looped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(4, 3), stl.LIF(threshold=0.2, stateful=True))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.layers(step) for step in x])
+
+    assert stl.capture(Looped(), X.transpose(0, 1), verify=False).sample.shape[:2] == (5, 9)
+
+
 def test_a_loop_over_fewer_steps_than_x_has_is_asked_about() -> None:
     with pytest.raises(stl.CaptureError, match=r"if x is .*, give x\.transpose\(0, 1\), with which"):
         stl.capture(Loop(fixed_first), X)

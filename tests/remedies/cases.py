@@ -223,7 +223,7 @@ REMEDIES = (
         lambda room: stl.capture(Images(), torch.rand(7, 1, 6, 6), time="inside"),
     ),
     Remedy(
-        "pipeline/time_axis.py:_other_readings",
+        "pipeline/time_axis.py:_as_step",
         lambda room: stl.capture(Step(), torch.ones(6, 1, 6, 6)),
         "give x as [T, B, ...] and time='step', with which",
         "give x as [T, B, ...] and --time step, with which",
