@@ -1,8 +1,9 @@
 """Fold a scale of each output into the weights right before it: s·(W·x + b) = (s·W)·x + s·b in real arithmetic.
 
 A scale of a sum goes into every term: s·(V·x + W·y) = (s·V)·x + (s·W)·y, as in recurrent layers that multiply what
-arrives by 1 - α. That is always done, since a scale of a sum fits into no other layer. Terms without weights (spikes of
-a skip connection) stay under the scale: s·(V·x + z) = (s·V)·x + s·z, so that integers need no scale of a mixed sum.
+arrives by 1 - α, and into a term that is scaled itself. That is always done, since a scale of a sum fits into no other
+layer. Terms without weights (spikes of a skip connection) stay under the scale: s·(V·x + z) = (s·V)·x + s·z, so that
+integers need no scale of a mixed sum.
 """
 
 from __future__ import annotations
@@ -53,16 +54,19 @@ def _fold_sums(program: Program) -> Rewritten:
 
 
 def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
-    """Multiply the rows of weights and biases."""
+    """Multiply the rows of weights and biases, or a scale."""
     for name, rows in factors.items():
         layer: Any = nodes[name]
+        if isinstance(layer, Scale):
+            nodes[name] = replace(layer, scale=np.asarray(layer.scale, np.float64) * rows)
+            continue
         bias = None if layer.bias is None else layer.bias * rows
         column = rows.reshape(-1, *(1,) * (layer.weight.ndim - 1))
         nodes[name] = replace(layer, weight=layer.weight * column, bias=bias)
 
 
 def _weighs(program: Program, term: Operand) -> bool:
-    """Return whether a term comes from weights, or from another scale."""
+    """Return whether a term comes from weights, or from another scale, that could not take the factors."""
     return isinstance(program.by_name[term.node], Linear | Conv | Scale)
 
 
@@ -77,9 +81,9 @@ def _with_terms(reader: Node, scale: Scale, kept: Scale | None) -> Node:
 
 
 def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
-    """Return one factor for each row of the weights that a scale reads; None if it cannot go into them."""
+    """Return one factor for each row of the weights, or value of the scale, that a scale reads; None if none fits."""
     before = program.by_name[term.node]
-    if term.delay or not isinstance(before, Linear | Conv) or len(program.readers[before.name]) != 1:
+    if term.delay or not isinstance(before, Linear | Conv | Scale) or len(program.readers[before.name]) != 1:
         return None
     if any(
         source.node == scale.name and source.delay
@@ -88,6 +92,8 @@ def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
     ):
         return None
     whole = np.broadcast_to(np.asarray(scale.scale, np.float64), scale.shape)
+    if isinstance(before, Scale):
+        return whole.copy()
     if isinstance(before, Linear):
         return whole.copy() if len(scale.shape) == 1 else None
     flat = whole.reshape(scale.shape[0], -1)

@@ -101,7 +101,7 @@ def _twice() -> Program:
     return _changed(whole, inner, replace(whole.by_name["scale"], operands=(Operand("w"), Operand("inner"))))
 
 
-@pytest.mark.parametrize("made", [_read_twice, _late, _joined, _twice])
+@pytest.mark.parametrize("made", [_read_twice, _late, _joined])
 def test_a_scale_stays_where_a_term_cannot_take_it(made: Callable[[], Program]) -> None:
     program = made()
     assert fold_scales.OF_SUMS.run(program).program is program
@@ -121,3 +121,18 @@ def test_a_term_without_weights_stays_under_the_scale() -> None:
     x = (np.random.default_rng(0).random((30, 8, 2)) < 0.4).astype(np.float32)
     np.testing.assert_array_equal(run(after.program, x).y, run(before, x).y)
     assert fold_scales.OF_SUMS.run(after.program).program is after.program
+
+
+def test_a_term_that_is_scaled_takes_the_factors() -> None:
+    """(1 - β)·(W·x + s·z): the terms had different scales under one, which C and Verilog refused."""
+    before = _twice()
+    after = fold_scales.OF_SUMS.run(before)
+    nodes = after.program.by_name
+    assert after.removed == ("scale",)
+    assert nodes["lif"].operands == (Operand("w"), Operand("inner"))
+    w, inner = nodes["w"], nodes["inner"]
+    assert isinstance(w, Linear)
+    assert isinstance(inner, Scale)
+    assert (w.weight.tolist(), inner.scale.tolist()) == ([[0.5, 1], [0.75, 1]], [1, 0.75])
+    x = (np.random.default_rng(0).random((30, 8, 2)) < 0.4).astype(np.float32)
+    np.testing.assert_array_equal(run(after.program, x).y, run(before, x).y)
