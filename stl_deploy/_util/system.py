@@ -37,12 +37,12 @@ def limit_memory(most: int) -> bool:
     return True
 
 
-TRAINING_BYTES = 2**31
-"""Address space of a training: libraries, their threads' stacks and heaps, and small batches."""
+TORCH_BYTES = 2**31
+"""Address space of torch, numba and ONNX Runtime, of their threads' stacks and heaps, and of small batches."""
 
 
 def require_address_space() -> None:
-    """Raise InputError if this process may not map what a training takes.
+    """Raise InputError if this process may not map what training and evaluation take.
 
     In native code the shortage ends the process, or is tried again without end (torch, OpenBLAS), with no error that
     Python could catch.
@@ -52,10 +52,10 @@ def require_address_space() -> None:
     except ImportError:
         return
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < TRAINING_BYTES:
+    if limit != resource.RLIM_INFINITY and limit < TORCH_BYTES:
         raise InputError(
-            f"expected an address space of at least {TRAINING_BYTES / 2**30:.0f} GiB to train in; found a limit of "
-            f"{limit / 2**30:.2g} GiB; raise it (ulimit -v {TRAINING_BYTES // 2**10})"
+            f"expected an address space of at least {TORCH_BYTES / 2**30:.0f} GiB for torch and its threads; found a limit of "
+            f"{limit / 2**30:.2g} GiB; raise it (ulimit -v {TORCH_BYTES // 2**10})"
         )
 
 

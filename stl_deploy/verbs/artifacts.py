@@ -12,7 +12,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, sha256, write_npz
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named
-from stl_deploy._util.system import keep_large_buffers
+from stl_deploy._util.system import keep_large_buffers, require_address_space
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import (
     ExportKeywords,
@@ -214,6 +214,7 @@ def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
 
     Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
     """
+    require_address_space()
     network, config = load_network(run_dir)
     check_unchanged(run_dir, (MODEL,))
     announce("cpu", say)
