@@ -54,8 +54,8 @@ def require_address_space() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < TORCH_BYTES:
         raise InputError(
-            f"expected an address space of at least {TORCH_BYTES / 2**30:.0f} GiB for torch and its threads; found a limit of "
-            f"{limit / 2**30:.2g} GiB; raise it (ulimit -v {TORCH_BYTES // 2**10})"
+            f"expected an address space of at least {TORCH_BYTES / 2**30:.0f} GiB for torch and its threads; found "
+            f"a limit of {limit / 2**30:.2g} GiB; raise it (ulimit -v {TORCH_BYTES // 2**10})"
         )
 
 
