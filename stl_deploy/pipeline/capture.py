@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -15,6 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from stl_deploy._util.arrays import as_array, require_held_by_float32
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.files import leading
 from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.units import counted
@@ -114,7 +114,7 @@ def capture(
     with working(f"capturing {type(model).__name__}", progress):
         net = _captured(uncompiled(model), x, Call(time, reset, output), verify)
     for warning in net.proof.warnings if net.proof is not None else ():
-        warnings.warn(warning, stacklevel=2)
+        warn_caller(warning)
     return net
 
 
@@ -214,10 +214,10 @@ class Captured:
             steps = given_each(self.model.parts, steps, "first", 1, self.folded.arranged)
         return {name: array[0] for name, array in steps.items()}
 
-    def given(self, x: NDArray[Any]) -> NDArray[Any]:
+    def given(self, x: NDArray[Any], *, asks: bool = True) -> NDArray[Any]:
         """Input as the module takes it, or its steps in the graph's order of axes, as the graph's ``[T, B, *shape]``.
 
-        Warns of steps that seem to stand where samples do, unless the module has time inside.
+        asks: warn of steps that seem to stand where samples do, unless the module has time inside.
         """
         if self.time == "inside" or x.ndim < 2:
             return self.arranged(x)
@@ -225,12 +225,11 @@ class Captured:
         if self.time == "second":
             x, order, other = x.swapaxes(0, 1), other, order
         steps, samples = x.shape[:2]
-        if swapped(steps, samples, self.traced.length):
-            warnings.warn(
+        if asks and swapped(steps, samples, self.traced.length):
+            warn_caller(
                 f"x is read as this graph's module takes it (time={self.time!r}), {order}: {counted(steps, 'step')} "
                 f"of {counted(samples, 'sample')}; it was captured on {counted(samples, 'step')}: "
-                f"if x is {other}, give x.swapaxes(0, 1)",
-                stacklevel=4,
+                f"if x is {other}, give x.swapaxes(0, 1)"
             )
         return self.arranged(x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
+from stl_deploy.config.options import SimulateOptions
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
 from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
-from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.network_input import on_declared_grid, warn_of_images
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
+from stl_deploy.pipeline.simulate import simulate
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -39,8 +42,9 @@ def evaluate_graph(
     Args:
         data: A torch DataLoader or other iterable of batches ``(x, labels)``, or a torch Dataset of samples
             ``(x, label)``. Batches are ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
-            labels (``time`` decides if both do), or static samples ``[B, *shape]``, presented ``steps`` times. A
-            captured module receives its own layout, ``[B, *shape]`` if it loops over time itself.
+            labels. If both do, ``time`` decides, else the batches before, else a capture with ``time="second"``. Or
+            static samples ``[B, *shape]``, presented ``steps`` times. A captured module receives its own layout,
+            ``[B, *shape]`` if it loops over time itself.
         input_grid: Round the input of graph and module to multiples of 2^-input_grid.
         backend: Further runs of the same data: names as in `SpikingGraph.simulate`, or paths of artifacts. A backend's
             integers are chosen on the graph's sample, else on the first batch.
@@ -62,14 +66,21 @@ def evaluate_graph(
         from torch.utils.data import DataLoader
 
         data, time = DataLoader(cast(Any, data), batch_size=batch_size), "second"  # as a loader stacks samples
+    options = SimulateOptions(record=True, input_grid=input_grid)
+    if time is None and net.original is not None and net.original.time == "second":
+        time = "second"
     for given, labels in _batches(data):
         rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
-        batch, x = _arranged(net, rounded, len(labels), steps, time)
-        result = net.simulate(x, input_grid=input_grid)
+        batch, taken = _arranged(net, rounded, len(labels), steps, time)
+        time = _axis_of_time(np.shape(given), len(labels)) or time
+        if not samples:
+            warn_of_images(net.program, taken)
+        x = taken if net.original is None else net.original.given(taken, asks=False)  # the labels tell the axes apart
+        result = replace(simulate(net.program, x, "reference", options), rule=net.readout)
         right += _right(result, labels)
         samples += len(labels)
         rates.add(result.spikes)
-        backends.add(x if net.original is None else net.original.given(x), result, labels)
+        backends.add(x, result, labels)
         if net.original is not None:
             scores, own = net.original.run(batch)
             module_right += int((np.asarray(scores).argmax(-1) == labels).sum())
@@ -173,6 +184,13 @@ def _arranged(
     x = _sequence(net, as_array(batch), count, steps, time)
     given = x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x
     return given, given
+
+
+def _axis_of_time(shape: tuple[int, ...], count: int) -> str | None:
+    """Return which axis of a batch is time, if its number of labels tells."""
+    if len(shape) < 2 or shape[0] == shape[1] or count not in shape[:2]:
+        return None
+    return "first" if shape[1] == count else "second"
 
 
 def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:

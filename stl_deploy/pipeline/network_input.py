@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading
 from stl_deploy._util.remedies import named, option, remedy
@@ -109,7 +109,7 @@ def on_grid_of(sample: NetworkInput | None, bits: int | None) -> tuple[NetworkIn
     return rounded, max(float(np.abs(rounded).max(initial=0)), 1.0)
 
 
-def warn_of_images(program: Program, x: NetworkInput, stacklevel: int = 3) -> None:
+def warn_of_images(program: Program, x: NetworkInput) -> None:
     """Warn of 8-bit images, 0 to 255, where the graph was captured on values up to 1, or says nothing of its input."""
     captured = program.metadata.get(CAPTURED)
     largest = captured.get("largest") if isinstance(captured, Mapping) else None
@@ -118,10 +118,9 @@ def warn_of_images(program: Program, x: NetworkInput, stacklevel: int = 3) -> No
         unknown = largest is None and array.dtype == np.uint8 and input_grid(program.metadata) is None
         if (known or unknown) and is_image(array):
             learnt = f"the graph was captured on values up to {largest:g}" if known else "the graph declares no grid"
-            warnings.warn(
+            warn_caller(
                 f"x holds integers up to {array.max():g}, as 8-bit images do, and {learnt}: if the network was trained "
-                "on values up to 1, give x / 255",
-                stacklevel=stacklevel,
+                "on values up to 1, give x / 255"
             )
 
 

@@ -26,8 +26,9 @@ from stl_deploy.graph.readout import Readout
 class Simulation:
     """A run on one backend.
 
-    outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: its name, described
-    in ``what``. accuracy: with labels, where the readout decides. states: see `stl_deploy.graph.run.Result`.
+    outputs: ``[T, B, *shape]`` for each output, whatever the layout of x. spikes: the same for each spiking layer.
+    backend: its name, described in ``what``. accuracy: with labels, where the readout decides. states: see
+    `stl_deploy.graph.run.Result`.
     warnings: of layers that were silent or saturated, which their spikes or an accuracy prove nothing about.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.files import checked_labels, leading, require_suffix, write_text
 from stl_deploy._util.keywords import named_options, right_keywords
 from stl_deploy._util.tables import columns, html_table
@@ -228,7 +228,7 @@ class SpikingGraph:
         sample, bound = on_grid_of(self.sample, chosen.input_grid)
         folded = fold(self.program, chosen, bound)
         for sentence in fold_warnings(self.program, folded, chosen, sample):
-            warnings.warn(sentence, stacklevel=3)
+            warn_caller(sentence)
         proof = self.proof
         same = chosen.input_grid is None and folded.program.digest() == self.program.digest()
         if proof is not None and not same:
@@ -279,7 +279,8 @@ class SpikingGraph:
         """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.
 
         Args:
-            x: Input ``[T, B, *shape]``.
+            x: Input ``[T, B, *shape]``; of a captured module as its forward takes it, ``[B, T, *shape]`` under
+                ``time="second"``. ``.y`` and ``.spikes`` are ``[T, B, *shape]`` all the same.
             backend: As ``stl-deploy simulate --backend``.
             options: Fields of `SimulateOptions`; spikes are recorded unless ``record=False``.
 
@@ -413,7 +414,7 @@ class SpikingGraph:
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
         arrays = self._named(x)
-        warn_of_images(self.program, arrays, stacklevel=5)
+        warn_of_images(self.program, arrays)
         if self.original is None:
             return arrays
         return self.original.given_each(arrays) if isinstance(arrays, Mapping) else self.original.given(arrays)

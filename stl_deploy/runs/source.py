@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.remedies import option, remedy
@@ -230,9 +231,9 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
     graph = read_nir(source.file)
     reading = resolve_dialect(graph, dialect, path)
     if reading.told_by == "form":
-        warnings.warn(reading.reason, stacklevel=2)
+        warn_caller(reading.reason)
     if reading.unspecified_options:
-        warnings.warn(reading.unspecified_options, stacklevel=2)
+        warn_caller(reading.unspecified_options)
     return SpikingGraph(graph, reading.dialect, sample=_sample(source), name=name)
 
 

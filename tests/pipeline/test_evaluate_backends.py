@@ -75,6 +75,39 @@ def test_an_accuracy_of_a_silent_or_saturated_network_says_so(data: TensorDatase
     assert found.as_dict()["warnings"] == [warning]
 
 
+def test_a_square_batch_is_read_as_the_batches_before(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    """The last of 40 samples in batches of 16 has as many samples as steps, and nothing was left to ask."""
+    assert net.evaluate(DataLoader(data, batch_size=16)).accuracy == net.evaluate(data).accuracy
+    x, labels = data.tensors
+    parts = [slice(0, 32), slice(32, 40)]
+    time_first = [(x[part].transpose(0, 1), labels[part]) for part in parts]
+    assert net.evaluate(time_first).accuracy == net.evaluate(data).accuracy
+    with pytest.raises(InputError, match=r"\[8, 8, 12\], where either axis may be time; say which"):
+        net.evaluate(DataLoader(data, batch_size=8))
+    assert net.evaluate(DataLoader(data, batch_size=8), time="second").accuracy == net.evaluate(data).accuracy
+
+
+def test_a_square_batch_is_read_as_the_module_was_captured(data: TensorDataset) -> None:
+    class BatchFirst(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.transpose(0, 1))
+
+    net = stl.capture(BatchFirst(), data.tensors[0][:5], time="second")
+    assert net.evaluate(DataLoader(data, batch_size=8)).accuracy == net.evaluate(data).accuracy
+
+
+def test_axes_that_labels_tell_apart_are_not_warned_of(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    """8 samples of 5 steps, of a net captured on 8 steps: the remedy, to swap them, changed nothing."""
+    x, labels = data.tensors
+    net.evaluate([(x[:8, :5], labels[:8]), (x[:8, :5].transpose(0, 1), labels[:8])])  # a warning would be an error
+
+
+def test_warnings_point_at_the_caller_s_line(net: stl.SpikingGraph) -> None:
+    with pytest.warns(UserWarning, match="swapaxes") as caught:
+        net.simulate(np.zeros((5, 8, 12), np.float32))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_a_simulation_prints_its_arrays_shapes_and_warnings(net: stl.SpikingGraph) -> None:
     """Printed, it was hundreds of lines of numbers."""
     quiet = net.simulate(np.zeros((8, 2, 12)))
