@@ -28,7 +28,6 @@ from stl_deploy.exporters.targets import (
     registry,
     why_unavailable,
 )
-from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
 from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.compare import MODEL_NAMES, FiringRates, RunParity, compare
 from stl_deploy.graph.exact import prove_exact
@@ -36,6 +35,7 @@ from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+from stl_deploy.pipeline.parity import LAYER_HEADER, ParityReport, layer_rows
 
 REFERENCE = "reference"
 SAMPLES = 100

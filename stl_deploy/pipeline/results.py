@@ -17,9 +17,9 @@ from stl_deploy._util.units import in_words
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.verify import LAYER_HEADER, ParityReport, layer_rows
 from stl_deploy.graph.compare import MODEL_NAMES, RunParity
 from stl_deploy.graph.readout import Readout
+from stl_deploy.pipeline.parity import LAYER_HEADER, ParityReport, layer_rows
 
 
 @dataclass(frozen=True, eq=False)

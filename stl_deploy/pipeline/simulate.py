@@ -29,7 +29,6 @@ from stl_deploy.exporters.targets import (
     registry,
     why_unavailable,
 )
-from stl_deploy.exporters.verify import ParityReport
 from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.compare import FiringRates
 from stl_deploy.graph.exact import Grid, input_scale, on_grid
@@ -38,6 +37,7 @@ from stl_deploy.graph.readout import Readout, accuracy, readout_of, share_right
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.parity import ParityReport
 from stl_deploy.pipeline.results import Simulation
 
 

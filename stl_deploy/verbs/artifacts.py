@@ -25,7 +25,6 @@ from stl_deploy.config.options import (
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import Network, format_of
-from stl_deploy.exporters.verify import ParityReport
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline import export as exporting
@@ -33,6 +32,7 @@ from stl_deploy.pipeline import simulate as simulating
 from stl_deploy.pipeline.artifacts import ready, show_parity
 from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 from stl_deploy.pipeline.fast_path import announce
+from stl_deploy.pipeline.parity import ParityReport
 from stl_deploy.pipeline.results import Exported, GraphEvaluation, Simulation
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import check_network, check_unchanged

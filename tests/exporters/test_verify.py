@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, ParityReport, layer_rows, run_rows
 from stl_deploy.graph.compare import compare
 from stl_deploy.graph.margins import Margin, UlpMargins
 from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import Result, run
+from stl_deploy.pipeline.parity import LAYER_HEADER, RUN_HEADER, ParityReport, layer_rows, run_rows
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
 
 NODES = ["lif1", "max", "lif2"]
