@@ -22,9 +22,8 @@ from stl_deploy.energy.counts.count import Samples, count_stream, split
 from stl_deploy.energy.counts.neuron_ops import layer_ops
 from stl_deploy.energy.counts.record import Counts, neurobench_fields
 from stl_deploy.energy.counts.traffic import placement_json, traffic
-from stl_deploy.energy.models.accounts import models, range_of
 from stl_deploy.energy.models.break_even import BreakEven, break_even
-from stl_deploy.energy.models.conventions import conventions, first_layer
+from stl_deploy.energy.models.conventions import conventions, first_layer, models, range_of
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
 from stl_deploy.energy.models.frontier import Frontier

@@ -15,7 +15,7 @@ import pytest
 from stl_deploy.energy import load_prices, measure_energy
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow, lemaire
-from stl_deploy.energy.models.accounts import IDEAL_REUSE, NO_REUSE
+from stl_deploy.energy.models.conventions import IDEAL_REUSE, NO_REUSE
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.layout import activation_bits
 from stl_deploy.energy.models.ledger import Item, total
