@@ -38,9 +38,8 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
 from stl_deploy.integers.simulate import IntegerRun, values_of
-from stl_deploy.integers.store import NAME, About, read_integers, write_integers
+from stl_deploy.integers.store import NAME, About, folder_text, read_integers, write_integers
 
-MAX_TEXT = 2**28
 _made: dict[str, dict[str, str]] = {}
 """Hashes of the files that the last integers written here make, by the hash of these: rendered once, not twice."""
 
@@ -87,7 +86,7 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, CPr
     files = _made.get(sha256(folder / NAME))
     if files is None:
         files = {name: _digest(text) for name, text in render_plan(plan, about).items()}
-    texts = {name: _text(folder / name, files) for name in files}
+    texts = {name: folder_text(folder / name) for name in files}
     for name in files:
         if _digest(texts[name]) != files[name] and not trust:
             raise InputError(
@@ -100,17 +99,6 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, CPr
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _text(path: Path, names: Iterable[str]) -> str:
-    try:
-        if path.stat().st_size > MAX_TEXT:
-            raise InputError(f"{path}: larger than {MAX_TEXT:,} bytes; export it again")
-        return path.read_text(encoding="ascii")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; a C folder holds {', '.join(names)}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not ASCII text; export it again") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,12 +19,11 @@ from stl_deploy.exporters.verilog.render import DEVICE, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.simulate import IntegerRun, simulate
-from stl_deploy.integers.store import NAME, About, read_integers, write_integers
+from stl_deploy.integers.store import NAME, About, folder_bytes, folder_text, read_integers, write_integers
 
 ENGINE = "snn_engine.v"
 """The file by which a folder is known as one of Verilog."""
 GOLDEN_SAMPLES = 2
-MAX_TEXT = 2**28
 FLASH = "weights.bin"
 """With the prefix: content of the serial flash, for devices whose weight memory is filled after configuration."""
 
@@ -91,13 +90,13 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render(plan, about)
     for name, text in files.items():
-        if _text(folder / name) != text:
+        if folder_text(folder / name) != text:
             raise InputError(
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
                 "and run; export it again, or run your own text with make sim"
             )
     flash = folder / f"{prefix}_{FLASH}"
-    if plan.loaded and _bytes(flash) != flash_image(plan, memories_of(plan)):
+    if plan.loaded and folder_bytes(flash) != flash_image(plan, memories_of(plan)):
         raise InputError(f"{flash}: expected the weights of {NAME}; found other bytes; export it again")
     return graph, Simulation(files, plan, prefix)
 
@@ -111,33 +110,17 @@ def _prefix(folder: Path, about: About) -> str:
 
 
 def _device(path: Path) -> Device:
-    name = _text(path).split("\n", 1)[0].removeprefix(DEVICE)
+    name = folder_text(path).split("\n", 1)[0].removeprefix(DEVICE)
     if name != GENERIC.name and name not in DEVICES:
         raise InputError(f"{path}: expected a device in its first line; found none; export it again")
     return device_of(name)
 
 
 def _lanes(path: Path) -> int:
-    for line in _text(path).splitlines():
+    for line in folder_text(path).splitlines():
         if line.startswith("localparam LANES = ") and line[19:-1].isdecimal() and len(line) < 30:
             return int(line[19:-1])
     raise InputError(f"{path}: expected LANES in it; found none; export it again")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_TEXT:
-            raise InputError(f"{path}: larger than {MAX_TEXT:,} bytes; export it again")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; export the folder again") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return _bytes(path).decode("ascii")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not ASCII text; export it again") from None
 
 
 def manifest_facts(plan: Plan) -> dict[str, Any]:

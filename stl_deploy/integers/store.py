@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import output_size
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.json_twin import expected, fits
+from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Operand, Reshape, Shape
 from stl_deploy.graph.readout import KEY as READOUT
@@ -44,6 +45,8 @@ from stl_deploy.integers.net import (
 NAME = "integers.npz"
 VERSION = 1
 MAX_NODES, MAX_VALUES = 25_000, 2**28
+MAX_FILE = 2**28
+"""Bytes of a file beside the integers."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,24 @@ def read_integers(path: Path) -> tuple[int_ir.IntegerGraph, About]:
         return _checked(made, accumulator), about
     except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
+
+
+def folder_bytes(path: Path) -> bytes:
+    """Return the bytes of a file beside `NAME`; raise InputError if it is missing, no plain file, or too large."""
+    try:
+        plain_file(path, f"a file that export writes beside {NAME}", MAX_FILE)
+        with parse_errors_as_input_errors(path, "a file"):
+            return path.read_bytes()
+    except InputError as error:
+        raise InputError(f"{error}; export it again") from None
+
+
+def folder_text(path: Path) -> str:
+    """Return the text of such a file, its lines ended by a line feed; raise InputError if it is not ASCII."""
+    try:
+        return folder_bytes(path).decode("ascii").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not ASCII text; export it again") from None
 
 
 def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
