@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from stl_deploy.report.run_report import report as report
     from stl_deploy.runs.configure import configure as configure
     from stl_deploy.runs.train import train as train
-    from stl_deploy.verbs.artifacts import evaluate as evaluate
     from stl_deploy.verbs.artifacts import export as export
     from stl_deploy.verbs.artifacts import simulate as simulate
     from stl_deploy.verbs.artifacts import verify as verify
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.checking import show as show
     from stl_deploy.verbs.conformance import nir_conformance as nir_conformance
     from stl_deploy.verbs.energy_of import energy as energy
+    from stl_deploy.verbs.evaluating import evaluate as evaluate
     from stl_deploy.verbs.folding import fold as fold
     from stl_deploy.verbs.folding import fold_file as fold_file
     from stl_deploy.verbs.fpga import fpga_run as fpga_run
@@ -63,7 +63,7 @@ _HOME = {
     "datasets": "verbs.listings",
     "doctor": "verbs.listings",
     "energy": "verbs.energy_of",
-    "evaluate": "verbs.artifacts",
+    "evaluate": "verbs.evaluating",
     "export": "verbs.artifacts",
     "fold": "verbs.folding",
     "fpga_run": "verbs.fpga",

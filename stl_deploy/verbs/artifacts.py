@@ -1,4 +1,4 @@
-"""The verbs export, verify, simulate and eval on paths."""
+"""The verbs export, verify and simulate on paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, sha256, write_npz
 from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named
-from stl_deploy._util.system import keep_large_buffers, require_address_space
+from stl_deploy._util.system import keep_large_buffers
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import (
     ExportKeywords,
@@ -22,38 +22,25 @@ from stl_deploy.config.options import (
     VerifyKeywords,
     VerifyOptions,
 )
-from stl_deploy.data import load_dataset
-from stl_deploy.errors import InputError, ToolError, UnsupportedError
-from stl_deploy.exporters.targets import Network, format_of
-from stl_deploy.graph.compare import rate_warnings
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import Network
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline import export as exporting
 from stl_deploy.pipeline import simulate as simulating
-from stl_deploy.pipeline.artifacts import ready, show_parity
-from stl_deploy.pipeline.evaluate_graph import evaluate_graph
-from stl_deploy.pipeline.fast_path import announce
+from stl_deploy.pipeline.artifacts import show_parity
 from stl_deploy.pipeline.parity import ParityReport
-from stl_deploy.pipeline.results import Exported, GraphEvaluation, Simulation
-from stl_deploy.runs.inputs import LabelledInput, encode_split
-from stl_deploy.runs.manifest import check_network, check_unchanged
+from stl_deploy.pipeline.results import Exported, Simulation
+from stl_deploy.runs.manifest import check_network
 from stl_deploy.runs.source import (
-    GRAPH,
-    PROGRAM,
     RUN,
     NetworkSource,
-    graph_of,
     open_network,
     open_program,
     open_source,
     program_input,
-    read,
     read_for,
     run_of,
 )
-from stl_deploy.training.checkpoint import load_network
-from stl_deploy.training.evaluate import Evaluation
-from stl_deploy.training.evaluate import evaluate as evaluate_network
-from stl_deploy.training.run_files import MODEL
 
 CALIBRATION = 256
 """Training images of a run that integers are chosen by."""
@@ -204,63 +191,3 @@ def _arrays(result: Simulation) -> dict[str, NDArray[Any]]:
     several = len(result.outputs) > 1
     arrays = {f"y__{name}" if several else "y": array for name, array in result.outputs.items()}
     return arrays | {f"spikes__{name}": array for name, array in result.spikes.items()} | dict(result.states)
-
-
-_BATCH = 256
-
-
-def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
-    """Return accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
-
-    Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
-    """
-    require_address_space()
-    network, config = load_network(run_dir)
-    check_unchanged(run_dir, (MODEL,))
-    announce("cpu", say)
-    test = load_dataset(config.dataset).test
-    result = evaluate_network(network, test, config)
-    _show(result, say)
-    for warning in () if config.train.mode == "ann" else rate_warnings(result.rates):
-        say.warn(warning)
-    results: dict[str, Any] = {"run": str(run_dir), "test": result.as_dict()}
-    if graph_of(run_dir) is not None and config.train.mode != "ann":
-        artifacts = _evaluate_artifacts(run_dir, encode_split(config, test), say)
-        results |= {} if artifacts is None else {"artifacts": artifacts.as_dict()}
-    return results
-
-
-def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> GraphEvaluation | None:
-    """Evaluate the graph and every artifact of the folder on the same samples; None for per-step labels."""
-    if test.labels.ndim != 1:
-        return None
-    check_network(run_dir)
-    net = read(run_dir)
-    artifacts = []
-    for path in sorted(run_dir.iterdir()):
-        to = format_of(path)
-        if to is None or to.name in (GRAPH, PROGRAM):
-            continue
-        try:
-            ready(to.load(path), net.program)
-        except (InputError, ToolError, UnsupportedError) as error:
-            say.warn(f"{path.name} does not run and is left out of the table: {error}")
-        else:
-            artifacts.append(path)
-    say.step(f"{counted(len(artifacts), 'artifact')} and the graph on {counted(len(test.labels), 'test sample')}")
-    parts = [slice(start, start + _BATCH) for start in range(0, len(test.labels), _BATCH)]
-    batches = [(test.x[:, part], test.labels[part]) for part in parts]
-    result = evaluate_graph(net, batches, time="first", backend=artifacts)
-    for line in str(result).splitlines():
-        say.say(line)
-    return result
-
-
-def _show(result: Evaluation, say: Console) -> None:
-    say.say(f"test accuracy {result.accuracy:.2%} on {result.samples} samples, loss {result.loss:.4f}")
-    rows = []
-    for name, rate in result.rates.items():
-        theta = result.thresholds.get(name)
-        spread = f"{theta.min:.3f} / {theta.mean:.3f} / {theta.max:.3f}" if theta is not None else "-"
-        rows.append([name, f"{rate:.4f}", spread])
-    say.table(["layer", "spikes per neuron and step", "threshold min / mean / max"], rows)

@@ -30,7 +30,7 @@ from stl_deploy.training.evaluate import Rates, evaluate
 from stl_deploy.training.loop import learning_rate, make_optimiser, pick_device, train
 from stl_deploy.training.run_files import CHECKPOINT
 from stl_deploy.training.run_folder import refuse_replacing
-from stl_deploy.verbs.artifacts import evaluate as evaluate_run
+from stl_deploy.verbs.evaluating import evaluate as evaluate_run
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
