@@ -66,7 +66,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     for t in range(sizes[TIME] if any(TIME in dim for dim in layout) else 1):
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
-        node = _without_difference(Node(name, call, a, k, step, natural, op.place, pointwise=True))
+        node = Node(name, call, a, k, step, natural, op.place, pointwise=True)
+        node = _without_difference(_without_sign(unroller, node))
         if node.name in _OPPOSITE and op.writes is None and _compares_with_constant(node.args):
             made.append(_opposite(unroller, node))
             continue
@@ -118,6 +119,32 @@ def _without_difference(node: Node) -> Node:
     name = _MIRRORED[node.name]
     call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(theta, Node) else "Scalar")
     return replace(node, name=name, call=call, args=(v, theta))
+
+
+def _without_sign(unroller: Unroller, node: Node) -> Node:
+    """Return ``-v < -θ`` as ``v > θ``, and ``1 - v < c`` as ``v - 1 > -c``: floats change their sign without rounding."""
+    left, right = (*node.args, None, None)[:2]
+    if node.name not in _MIRRORED or not isinstance(left, Node) or left.kwargs or not left.pointwise or left.constant:
+        return node
+    if left.dtype != torch.float32 or (isinstance(right, Node) and not right.constant) or right is None:
+        return node
+    if left.name == "neg":
+        turned = left.args[0]
+    elif left.name == "rsub" and len(left.args) == 2:
+        turned = _difference(unroller, left, left.args)
+    elif left.name == "sub" and isinstance(left.args[0], Node) and left.args[0].constant and len(left.args) == 2:
+        turned = _difference(unroller, left, left.args[::-1])
+    else:
+        return node
+    name = _MIRRORED[node.name]
+    level = unroller.nodes.constant(-_tensor(right)) if isinstance(right, Node) else -right
+    call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(level, Node) else "Scalar")
+    return replace(node, name=name, call=call, args=(turned, level))
+
+
+def _difference(unroller: Unroller, node: Node, args: tuple[Any, ...]) -> Node:
+    call = getattr(torch.ops.aten.sub, "Tensor" if isinstance(args[1], Node) else "Scalar")
+    return unroller.nodes.make(replace(node, name="sub", call=call, args=args, kept=None))
 
 
 def _compares_with_constant(args: tuple[Any, ...]) -> bool:
@@ -246,14 +273,14 @@ def as_comparison(unroller: Unroller, op: Op, name: str, args: tuple[Any, ...]) 
         if _all(unroller, args[1], 1) and _all(unroller, args[2], 0):
             return mask
         if _all(unroller, args[1], 0) and _all(unroller, args[2], 1) and not mask.constant:
-            return _twice_turned(mask) or _turned(unroller, op, mask)
+            return _twice_turned(mask) or _other_side(unroller, args[0]) or _turned(unroller, op, mask)
     if name == "heaviside":
         return _step(unroller, op, unroller.flow(args[0]), unroller.flow(args[1]))
     if name == "relu" or (name in ("clamp", "clamp_min") and _bounds(op, args) == (0, None)):
         return _positive(unroller, op, unroller.flow(args[0]))
     is_not = name == "logical_not" or (name == "bitwise_not" and op.outputs[0].dtype == torch.bool)
     if is_not or (name == "rsub" and args[1:] == (1,) and not op.kwargs):
-        return _twice_turned(unroller.flow(args[0]))
+        return _twice_turned(unroller.flow(args[0])) or _other_side(unroller, args[0])
     return None
 
 
@@ -276,6 +303,22 @@ def _twice_turned(flow: Flow) -> Flow | None:
     if any(node.name != "logical_not" for node in inner):
         return None
     return Flow(tuple(node.args[0] for node in inner), flow.layout)
+
+
+def _other_side(unroller: Unroller, value: Value) -> Flow | None:
+    """Return ``v >= b`` for ``not v < b`` of two signals, where nothing else reads ``v < b``; None for other values."""
+    flow, compared = unroller.flow(value), value
+    while unroller.readers[compared] == 1 and compared.op is not None and compared.op.name == "_to_copy":
+        compared = compared.op.args[0]
+    inner = [node.args[0] if node.name == "_to_copy" else node for node in flow.nodes]
+    if unroller.readers[compared] != 1 or any(node.name not in _OPPOSITE or node.constant for node in inner):
+        return None
+
+    def opposite(node: Node) -> Node:
+        name = _OPPOSITE[node.name]
+        return unroller.nodes.make(replace(node, name=name, call=getattr(torch.ops.aten, name).Tensor, kept=None))
+
+    return Flow(tuple(map(opposite, inner)), flow.layout)
 
 
 def _bounds(op: Op, args: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -109,6 +109,7 @@ def _without_adaptation(
                 "v = v - s * (theta + a)"
             )
         subtracts = "adapted"
+        on = replace(on, constant=on.constant + after * reading.full(adapts.rest))  # a threshold without a baseline
     out = [ref.signal in adapts.members for ref in reading.currents]
     reading = reading.without(out)
     reading.silent = tuple(ref for ref in reading.silent if ref.signal not in adapts.members)  # code makes it itself

@@ -77,6 +77,8 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
     them is ignored.
     """
     needed = _needed(ops, outputs)
+    unroller.readers.update(value for op in ops for value in op.inputs())
+    unroller.readers.update(outputs)
     for op in ops:
         if any(not value.constant and value not in unroller.flows for value in op.inputs()):
             continue  # made of indices that no rule reads; who needs it is refused

@@ -16,7 +16,7 @@ from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import COMPARES, map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 
-_MONOTONE = ("add", "sub", "mul", "div", "_to_copy")
+_MONOTONE = ("add", "sub", "mul", "div", "_to_copy", "relu", "clamp_min")
 """Operations with constants that round monotonically."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -50,6 +51,8 @@ class Unroller:
         self.flows: dict[Value, Flow] = {}
         self.nothing: set[Value] = set()
         """Values that are 0 because they are a value less itself."""
+        self.readers: Counter[Value] = Counter()
+        """How many operations of the run read each value."""
 
     def sizes(self, *flows: Flow) -> Sizes:
         """Return the numbers of steps and samples in these flows."""

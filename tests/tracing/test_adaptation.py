@@ -27,7 +27,7 @@ class Net(nn.Module):
     def __init__(self, step: Step, start: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.start = start
+        self.start, self.offset = start, 0.3
         self.enter, self.leave = nn.Linear(6, 8), nn.Linear(8, 3)
         self.beta, self.rho = nn.Parameter(torch.full((8,), 0.7)), nn.Parameter(torch.linspace(0.8, 0.95, 8))
         self.advance = step
@@ -36,7 +36,7 @@ class Net(nn.Module):
         z = v = torch.zeros(x.shape[1], 8)
         b = torch.full((x.shape[1], 8), self.start)
         found = []
-        for current in self.enter(x) + 0.3:
+        for current in self.enter(x) + self.offset:
             z, v, b = self.advance(self, current, z, v, b)
             found.append(self.leave(z))
         return torch.stack(found)
@@ -192,6 +192,40 @@ def test_a_threshold_of_the_last_spike_is_captured_by_its_remedy() -> None:
     with torch.no_grad():
         expected = Net(of_the_last_spike)(unseen).numpy()
     np.testing.assert_allclose(net.simulate(unseen.numpy()).y, expected, rtol=1e-4, atol=1e-5)
+
+
+WORDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "v >= θ": lambda v, b: (v >= b).float(),
+    "where(v < θ, 0, 1)": lambda v, b: torch.where(v < b, 0.0, 1.0),
+    "1 - (v < θ)": lambda v, b: 1 - (v < b).float(),
+    "~(v < θ)": lambda v, b: (~(v < b)).float(),
+    "θ <= v": lambda v, b: (b <= v).float(),
+}
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize(("name", "start"), [*((name, 0.5) for name in WORDS), ("v >= θ", 0.0), ("~(v < θ)", 1.0)])
+def test_a_threshold_held_in_one_state(name: str, soft: bool, start: float) -> None:
+    """It returns to the baseline 0.5, and a spike subtracts all of it; numbers on a grid meet it."""
+    compared: list[Tensor] = []
+
+    def step(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        v = 0.5 * v + x
+        compared.append((v == b).float().mean())
+        z = WORDS[name](v, b)
+        return z, v - z * b if soft else v * (1 - z), 0.5 * b + 0.25 + 0.25 * z
+
+    model = Net(step, start).eval()
+    with torch.no_grad():
+        for parameter in (*model.enter.parameters(), *model.leave.parameters()):
+            parameter.copy_((parameter * 8).round() / 8)
+    model.offset = 0.25
+    net = stl.capture(model, (numbers(9, 4, 6) * 4).round())
+    for steps, samples, scale in ((1, 3, 4), (5, 1, 4), (12, 5, 8), (9, 2, -4), (9, 2, 0)):
+        unseen = (numbers(steps, samples, 6, seed=steps) * scale).round().float()
+        with torch.no_grad():
+            np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).numpy(), rtol=0, atol=1e-6)
+    assert start != 0.5 or max(compared) > 0
 
 
 @pytest.mark.parametrize(

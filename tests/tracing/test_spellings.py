@@ -117,6 +117,10 @@ COMPARISONS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "1 - (v - θ < 0)": (lambda v: 1 - (v - 0.25 < 0).float(), "ge"),
     "~(v - θ <= 0)": (lambda v: (~(v - 0.25 <= 0)).float(), "gt"),
     "θ - v < 0": (lambda v: (0.25 - v < 0).float(), "gt"),
+    "-v < -θ": (lambda v: (-v < -0.25).float(), "gt"),
+    "-v <= [-θ]": (lambda v: (-v <= torch.full((8,), -0.25)).float(), "ge"),
+    "~(-v > -θ)": (lambda v: (~(-v > -0.25)).float(), "ge"),
+    "relu(v) > θ": (lambda v: (functional.relu(v) > 0.25).float(), "gt"),
 }
 
 
@@ -183,6 +187,24 @@ def test_thresholds_that_differ_on_ties_alone_are_two() -> None:
         stl.capture(Net(step), grid(6, 4, 6))
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0**-24])
+@pytest.mark.parametrize(
+    "spikes", [lambda v: (1 - v < 0.75).float(), lambda v: (torch.full((8,), 1.0) - v <= 0.75).float()]
+)
+def test_a_difference_compared_with_a_number_keeps_its_rounding(
+    spikes: Callable[[Tensor], Tensor], scale: float
+) -> None:
+    """1 - v is 0.75 of some potentials beside 0.25, too."""
+    unseen = 0.25 + grid(9, 3, 6, seed=3) * scale
+    model = Net(lambda v: (spikes(v), 0 * v))
+    with torch.no_grad():
+        model.enter.weight.copy_(torch.eye(8, 6))
+    require_same(model, grid(6, 4, 6), unseen)
+    assert bool(((torch.cat(model.potentials) != 0.25) & (1 - torch.cat(model.potentials) == 0.75)).any()) == (
+        scale < 1
+    )
+
+
 class Gates(nn.Module):
     """An operation of the spikes of two populations."""
 
@@ -210,6 +232,8 @@ class Gates(nn.Module):
         lambda a, b: ~(a.bool() & b.bool()),
         lambda a, b: a * (1 - b) + b * (1 - a),
         lambda a, b: 1 - torch.maximum(a, b),
+        lambda a, b: a * a * a * b,
+        lambda a, b: a * b * b,
     ],
 )
 def test_gates_of_two_spikes(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
