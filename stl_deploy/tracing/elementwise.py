@@ -122,7 +122,7 @@ def _without_difference(node: Node) -> Node:
 
 
 def _without_sign(unroller: Unroller, node: Node) -> Node:
-    """Return ``-v < -θ`` as ``v > θ``, and ``1 - v < c`` as ``v - 1 > -c``: floats change their sign without rounding."""
+    """Return ``-v < -θ`` as ``v > θ``, and ``1 - v < c`` as ``v - 1 > -c``: changing a float's sign is exact."""
     left, right = (*node.args, None, None)[:2]
     if node.name not in _MIRRORED or not isinstance(left, Node) or left.kwargs or not left.pointwise or left.constant:
         return node
