@@ -58,7 +58,8 @@ def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
     for name, rows in factors.items():
         layer: Any = nodes[name]
         if isinstance(layer, Scale):
-            nodes[name] = replace(layer, scale=np.asarray(layer.scale, np.float64) * rows)
+            scale: Any = np.asarray(layer.scale, np.float64) * rows
+            nodes[name] = replace(layer, scale=scale)
             continue
         bias = None if layer.bias is None else layer.bias * rows
         column = rows.reshape(-1, *(1,) * (layer.weight.ndim - 1))

@@ -73,8 +73,8 @@ class Original(Protocol):
         """Shape of one step of one sample in the module's form."""
         ...
 
-    def given(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return input in the module's form, or its steps in the graph's order of axes, as the graph's own."""
+    def given(self, x: NDArray[Any], *, asks: bool = True) -> NDArray[Any]:
+        """Return input in the module's form, or its steps in the graph's order of axes; asks: warn of swapped axes."""
         ...
 
     def given_each(self, x: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
