@@ -94,7 +94,10 @@ def _reshape(node: ir.Reshape, x: Floats, sums: Sums = np.float32) -> Floats:
 def _norm(node: ir.Norm, x: Floats, sums: Sums = np.float32) -> Floats:
     shape = (-1, *(1,) * (len(node.shape) - 1)) if node.axis == 0 else (-1,)
     mean, scale, shift = (np.float64(0) if a is None else a.reshape(shape) for a in (node.mean, node.scale, node.shift))
-    return (scale * (x - mean) + shift).astype(np.float32)
+    y = np.subtract(x, mean, dtype=np.float64)
+    y *= scale
+    y += shift
+    return y.astype(np.float32)
 
 
 @apply.register

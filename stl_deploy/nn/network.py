@@ -162,7 +162,7 @@ class Network(nn.Module):
         return self(x, keep, every_layer=every_layer), recorded
 
     def program(self, *, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> Program:
-        """Return the network in evaluation mode as a Program, unfolded and in float64.
+        """Return the network in evaluation mode as a Program, unfolded and unrounded.
 
         coding, fraction_bits, bound: what the input will be: its kind, multiples of 2^-fraction_bits, and its largest
         magnitude. Raises InputError in mode ``ann``, for a norm without running statistics or weights before it, for a

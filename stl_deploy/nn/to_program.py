@@ -1,4 +1,4 @@
-"""Express a trained network as a Program: its layers as nodes, in float64, before anything is folded.
+"""Express a trained network as a Program: its layers as nodes, in trained precision, before anything is folded.
 
 A norm keeps its mean apart (s·(b-μ)+β is not s·b+(β-sμ) in the last bit). A missing bias is zeros. The weights of a
 vote are on their grid and float32, so that nothing rounds them again. The spikes of a recurrent population come back
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
@@ -77,7 +78,8 @@ class _Nodes:
             case Sum() | nn.Dropout():
                 return
             case RLIF():
-                weights = _weights(layer.recurrent, name) | {"bias": None}
+                weights = _weights(layer.recurrent, name)
+                weights = {"weight": weights["weight"].astype(np.float64), "bias": None}
                 back = recurrence(name)
                 common["operands"] += (ir.Operand(back, 1),)
                 self.nodes[name] = _neuron(layer, common)
@@ -229,16 +231,22 @@ def _norm(name: str, layer: _Norms) -> dict[str, Any]:
 
 
 def _weights(layer: nn.Conv2d | nn.Linear, name: str) -> dict[str, Any]:
-    weight = _doubles(layer.weight)
+    weight = _trained(layer.weight)
     arrays = {"weight": weight, "bias": np.zeros(len(weight)) if layer.bias is None else _doubles(layer.bias)}
     if not all(_is_finite(array) for array in arrays.values()):
         raise InputError(f"layer '{name}': weights are not finite after folding; was the training diverging?")
     return arrays
 
 
-def _is_finite(array: Doubles) -> bool:
+def _is_finite(array: NDArray[np.floating[Any]]) -> bool:
     with np.errstate(all="ignore"):  # a finite sum has finite terms, and takes no array as large as the weights
         return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
+def _trained(tensor: Tensor) -> NDArray[np.floating[Any]]:
+    """Return a copy in float32 where that holds every value (weights are most of a network), else in float64."""
+    kind = np.float64 if tensor.dtype == torch.float64 else np.float32
+    return np.array(tensor.detach().cpu().numpy(), kind)
 
 
 def _doubles(tensor: Tensor) -> Doubles:

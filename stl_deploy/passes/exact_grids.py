@@ -5,17 +5,19 @@ partial sum is a multiple of 2^-(k+p), at most M = max over outputs of X·Σ|w| 
 M ≤ 2^(24−k−p). `finest_exact_grid` takes the finest such k. Numbers whose sums are already exact stay: integer weights
 for an input in 256ths may be multiples of 256, and their biases of 1.
 
-The pass visits the Program in running order. Where the incoming grid is known, float64 weights are rounded; float32
-ones count as rounded. Spikes are a grid; input is one if the metadata declare it. A layer keeps its weights, without
-exact sums, if no grid holds them as finely as 8 bits do; `check` reports it. A dense population's recurrent weights are
-rounded together with its feed-forward ones, since their terms add up in one sum.
+The pass visits the Program in running order. Where the incoming grid is known, a layer is rounded whose weights or bias
+are float64; one all in float32 counts as rounded. Spikes are a grid; input is one if the metadata declare it. A layer
+keeps its weights, without exact sums, if no grid holds them as finely as 8 bits do; `check` reports it. A dense
+population's recurrent weights are rounded together with its feed-forward ones, since their terms add up in one sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import InputError
@@ -46,7 +48,7 @@ class NoGridError(InputError):
 
 
 def finest_exact_grid(
-    node: str, weight: Doubles, bias: Doubles, arriving: Grid, mantissa: int = MANTISSA_BITS
+    node: str, weight: NDArray[np.floating[Any]], bias: Doubles, arriving: Grid, mantissa: int = MANTISSA_BITS
 ) -> tuple[Floats, Floats, LayerGrid]:
     """Round a layer's weight and bias to the finest grid with exact sums, unless their sums are exact already.
 
@@ -84,7 +86,7 @@ def _round(program: Program) -> Rewritten:
         if node.name in known:
             continue
         arriving = sum_grids([known.get(source.node) for source in node.operands])
-        wide = isinstance(node, Linear | Conv) and node.weight.dtype == np.float64 and node.name not in rounded
+        wide = isinstance(node, Linear | Conv) and _is_wide(node) and node.name not in rounded
         if wide and arriving is not None:
             back = _back(program, nodes, node.name)
             try:
@@ -102,6 +104,10 @@ def _round(program: Program) -> Rewritten:
     return Rewritten(with_nodes(program, nodes), grids=tuple(chosen))
 
 
+def _is_wide(node: Linear | Conv) -> bool:
+    return any(array is not None and array.dtype == np.float64 for array in (node.weight, node.bias))
+
+
 def _is_bounded(node: Neuron) -> bool:
     return not node.multi_spike or node.cap is not None
 
@@ -115,7 +121,7 @@ def _rounded(nodes: Nodes, name: str, arriving: Grid) -> LayerGrid:
     node = nodes[name]
     assert isinstance(node, Linear | Conv)
     bias = np.zeros(len(node.weight)) if node.bias is None else node.bias.astype(np.float64)
-    weight, rounded, grid = finest_exact_grid(name, node.weight.astype(np.float64, copy=False), bias, arriving)
+    weight, rounded, grid = finest_exact_grid(name, node.weight, bias, arriving)
     nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else rounded)
     return grid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -100,7 +101,7 @@ def require_forward(network: Network, program: Program) -> None:
     """
     (entry,) = program.inputs
     x = random_input(np.random.default_rng(0), program.metadata, (_STEPS, _SAMPLES, *entry.shape))
-    plain = copy.deepcopy(network).cpu().float().eval()
+    plain = network if _is_plain(network) else copy.deepcopy(network).cpu().float().eval()
     votes, recorded = plain.record(torch.from_numpy(x), every_layer=True)  # so that nothing is compiled first
     cut = Cut(program, set())
     cut.given = {entry.name: x} | {name: recorded[name].float().numpy() for name in cut_at(program, program)}
@@ -112,6 +113,13 @@ def require_forward(network: Network, program: Program) -> None:
     y, expected = votes.float().numpy(), arrived.outputs["output"]
     if np.abs(y - expected).max() > _NEAR * max(1.0, float(np.abs(expected).max())):
         raise ParityError("the network's forward: outputs differ from what its layers compute, first in 'output'")
+
+
+def _is_plain(network: Network) -> bool:
+    """Return whether a network is on the CPU, in float32, and in evaluation mode already."""
+    held = itertools.chain(network.parameters(), network.buffers())
+    floats = all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in held)
+    return floats and not any(module.training for module in network.modules())
 
 
 def _require_spikes(neuron: Neuron, currents: Floats, spikes: Floats) -> None:

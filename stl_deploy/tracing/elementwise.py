@@ -10,8 +10,9 @@ from torch import Tensor
 
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, broadcast, without_time
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.recorder import Op, Value, leaves, map_tree
+from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
+from stl_deploy.tracing.watched import leaves
 
 _BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
 _OPPOSITE = {"lt": "ge", "le": "gt"}

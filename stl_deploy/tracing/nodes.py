@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from stl_deploy.tracing.layout import BATCH, Dim, Layout, Sizes, of_shape, shape_of
-from stl_deploy.tracing.recorder import leaves, map_tree
+from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.source_lines import Place
+from stl_deploy.tracing.watched import leaves
 
 NOWHERE = Place(None, "")
 
@@ -116,10 +117,18 @@ def _frozen(tree: Any) -> Any:
 
 
 def _digest(tensor: Tensor) -> bytes:
+    """Return what identifies a tensor's content among those of its shape and type."""
     flat = tensor.detach().cpu().reshape(-1)
     if flat.stride() != (1,):  # of one value, or expanded
         flat = flat.clone(memory_format=torch.contiguous_format)
-    return hashlib.sha256(flat.view(torch.uint8).numpy().data if flat.numel() else b"").digest()
+    if not flat.numel():
+        return b""
+    content = flat.view(torch.uint8).numpy()
+    if flat.element_size() <= 8:
+        words = content.view(f"u{flat.element_size()}")
+        if words[0] == words[-1] and (words == words[0]).all():  # most are: states at rest, and memory without content
+            return words[:1].tobytes()
+    return hashlib.sha256(content.data).digest()
 
 
 def replace_nodes(tree: Any, change: Callable[[Node], Any]) -> Any:

@@ -21,7 +21,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.model_state import Weights, changes
 from stl_deploy.tracing.source_lines import Place, place
-from stl_deploy.tracing.watched import TEXT, Leaks, reading
+from stl_deploy.tracing.watched import TEXT, Leaks, leaves, reading
 
 _SHAPE_ONLY = {
     "zeros_like": 0.0,
@@ -37,6 +37,7 @@ _SHAPE_ONLY = {
     "new_full": None,
 }
 """Operations that take no more than the shape of a tensor, and what they fill theirs with (NaN: with nothing yet)."""
+_SEQUENCES = (tuple, list)
 _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
 
@@ -106,25 +107,15 @@ class Op:
         return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
-def leaves(tree: Any) -> Iterator[Any]:
-    """Yield everything in nested tuples, lists and dicts."""
-    if isinstance(tree, tuple | list):
-        for item in tree:
-            yield from leaves(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from leaves(item)
-    else:
-        yield tree
-
-
 def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     """Return ``tree`` with every instance of ``kind`` in it changed."""
-    if isinstance(tree, tuple | list):
-        return type(tree)(map_tree(item, kind, change) for item in tree)
+    if isinstance(tree, kind):
+        return change(tree)
+    if isinstance(tree, _SEQUENCES):
+        return type(tree)([map_tree(item, kind, change) for item in tree])
     if isinstance(tree, dict):
         return {key: map_tree(item, kind, change) for key, item in tree.items()}
-    return change(tree) if isinstance(tree, kind) else tree
+    return tree
 
 
 @dataclass
@@ -168,6 +159,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.keeps = keep
         self._seen = WeakIdKeyDictionary()
         self._memories: dict[int, tuple[Any, _Memory]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch.compile is to be loaded, so that it leaves this class out; records run without it anyway."""
+        return False
 
     def input(self, tensor: Tensor) -> Value:
         """Declare ``tensor`` an input of the run."""

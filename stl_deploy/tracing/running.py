@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
 
+R = TypeVar("R")
 Time = Literal["first", "second", "step", "inside"]
 
 
@@ -105,10 +107,14 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
     keep: whether results of comparisons and roundings are kept (``Node.kept``). Raises CaptureError for what has no
     form in a graph.
     """
+    return _uncompiled(lambda: _recorded(model, x, call, steps, keep=keep))
+
+
+def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool) -> Recorded:
     recorder = Recorder(names_of(model), Weights(model), keep=keep)
     batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]
     unroller = Unroller(steps, batch)
-    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
+    with as_found(model), torch.no_grad(), paused():
         _to_eval(model)
         bring_to_rest(model, call.reset)
         shake(int(keep))
@@ -153,8 +159,12 @@ def _stacked(outputs: list[Tensor]) -> Tensor:
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     """Return the operations of one run, without their effect on time."""
+    return _uncompiled(lambda: _ops(model, x, call))
+
+
+def _ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     recorder = Recorder(names_of(model), Weights(model))
-    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
+    with as_found(model), torch.no_grad(), paused():
         _to_eval(model)
         bring_to_rest(model, call.reset)
         given = x.clone()
@@ -162,6 +172,24 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
         with recorder.watching():
             _called(model, given, call)
     return recorder.ops
+
+
+def _uncompiled(run: Callable[[], R]) -> R:
+    """Run with what torch.compile made as it is written.
+
+    What compiles takes a second to import, so it is left out where it was never loaded; a run that loads it is run once
+    more.
+    """
+    if "torch._dynamo" not in sys.modules:
+        try:
+            made = run()
+        except Exception:
+            if "torch._dynamo" not in sys.modules:
+                raise
+        if "torch._dynamo" not in sys.modules:
+            return made
+    with torch.compiler.set_stance("force_eager"):
+        return run()
 
 
 def _to_eval(model: nn.Module) -> None:

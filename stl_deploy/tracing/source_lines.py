@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-_TORCH = str(Path(torch.__file__).parent)
 _HERE = Path(__file__).parent
+_PASSED = (str(Path(torch.__file__).parent), str(_HERE))
+"""Torch, and this package."""
 _OURS = str(_HERE.parent)
 _START = str(_HERE / "running.py")
 """Where the model is called: what stands further out is not the model's."""
@@ -39,22 +41,24 @@ def place(names: Mapping[int, str]) -> Place:
     innermost: str | None = None
     module: str | None = None
     kind = ""
-    for frame in _frames():
-        file = frame.f_code.co_filename
-        if module is None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        file = code.co_filename
+        if module is None and _names_self(code):
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module):
                 module, kind = names.get(id(owner)), type(owner).__name__
         if file == _START:
             break
-        if file.startswith((_TORCH, str(_HERE))):
-            continue
-        if innermost is None:
-            innermost = _shown(frame)
-        if line is None and _is_theirs(file):
-            line = _shown(frame)
-        if line is not None and module is not None:
-            break
+        if not file.startswith(_PASSED):
+            if innermost is None:
+                innermost = _shown(file, frame.f_lineno)
+            if line is None and _is_theirs(file):
+                line = _shown(file, frame.f_lineno)
+            if line is not None and module is not None:
+                break
+        frame = frame.f_back
     return Place(line, module or "", kind, innermost)
 
 
@@ -63,7 +67,7 @@ def raised_at(error: BaseException) -> str | None:
     line = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if _is_theirs(frame.f_code.co_filename):
-            line = f"{Path(frame.f_code.co_filename).name}:{number}"
+            line = _shown(frame.f_code.co_filename, number)
     return line
 
 
@@ -72,16 +76,15 @@ def in_module(where: Place) -> str:
     return f" (in module '{where.module}', {where.kind})" if where.module else ""
 
 
-def _frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+def _names_self(code: CodeType) -> bool:
+    return "self" in code.co_varnames or "self" in code.co_cellvars or "self" in code.co_freevars
 
 
+@cache
 def _is_theirs(file: str) -> bool:
     return not file.startswith((*_LIBRARIES, _OURS)) and "site-packages" not in file
 
 
-def _shown(frame: FrameType) -> str:
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+@cache
+def _shown(file: str, number: int) -> str:
+    return f"{Path(file).name}:{number}"

@@ -8,7 +8,7 @@ text of it. So the proof's runs get other text than the first run, and most bran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any
 
@@ -140,14 +140,24 @@ for _name in ("__hash__", "__getitem__", *(name for name in dir(str) if not name
     setattr(Text, _name, partialmethod(_text_of, getattr(str, _name)) if _name in _KEEPS_TEXT else _refused)
 
 
-def _leaves(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, tuple | list):
-        for item in tree:
-            yield from _leaves(item)
-    elif isinstance(tree, dict):
-        yield from _leaves(tuple(tree.values()))
-    else:
-        yield tree
+_SEQUENCES = (tuple, list)
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Return everything in nested tuples, lists and dicts."""
+    found: list[Any] = []
+    _collect((tree,), found)
+    return found
+
+
+def _collect(trees: Iterable[Any], found: list[Any]) -> None:
+    for tree in trees:
+        if isinstance(tree, _SEQUENCES):
+            _collect(tree, found)
+        elif isinstance(tree, dict):
+            _collect(tree.values(), found)
+        else:
+            found.append(tree)
 
 
 class Leaks(TorchFunctionMode):
@@ -160,7 +170,7 @@ class Leaks(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        for item in _leaves((args, kwargs or {})):
+        for item in leaves((args, kwargs or {})):
             if isinstance(item, Watched | Text):
                 raise item.refuse()
         if name in (*_LEAVES, *TEXT) and not self.recorder.is_constant(args[:1]):

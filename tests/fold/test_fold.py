@@ -96,6 +96,31 @@ class Scoring(Network):
         return super().forward(x, *observe, **options) + 1
 
 
+def test_a_program_does_not_follow_its_network() -> None:
+    """Its numbers are copies, also those that it keeps in the type of training."""
+    network = _network()
+    program = network.program(coding="analog", fraction_bits=4)
+    before = {node.name: node.weight.copy() for node in program.of(Conv | Linear)}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    assert before
+    for name, weight in before.items():
+        np.testing.assert_array_equal(program.by_name[name].weight, weight)  # type: ignore[attr-defined]
+
+
+def test_a_network_ready_to_run_is_folded_without_a_copy_and_left_as_it_was() -> None:
+    network = _network().eval()
+    held = {name: value.clone() for name, value in network.state_dict().items()}
+    as_it_is = fold(network, coding="analog", fraction_bits=4)
+    copied = fold(network.double().train(), coding="analog", fraction_bits=4)
+    assert network.training
+    for name, value in network.float().state_dict().items():
+        torch.testing.assert_close(value, held[name], rtol=0, atol=0)
+    for a, b in zip(as_it_is.program.of(Conv | Linear), copied.program.of(Conv | Linear), strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+
+
 @pytest.mark.parametrize("exact_grid", [True, False])
 def test_a_forward_that_is_not_what_the_layers_say_is_refused(exact_grid: bool) -> None:
     network = _network()

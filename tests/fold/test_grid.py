@@ -183,6 +183,30 @@ def test_layers_without_a_neuron_between_keep_their_weights(heads: int) -> None:
         assert made.program.by_name[f"head{head}"] is program.by_name[f"head{head}"]
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 3e6])
+def test_trained_float32_weights_round_as_their_doubles_do(spread: float) -> None:
+    """To the last bit: the grid, the numbers on it, and how far they moved."""
+    rng = np.random.default_rng(3)
+    weight = (rng.normal(size=(7, 300)) * spread).astype(np.float32)
+    bias = rng.normal(size=7)
+    w, b, grid = finest_exact_grid("fc", weight, bias, Grid(4, 1.5))
+    other_w, other_b, other = finest_exact_grid("fc", weight.astype(np.float64), bias, Grid(4, 1.5))
+    np.testing.assert_array_equal(w, other_w)
+    np.testing.assert_array_equal(b, other_b)
+    assert grid == other
+    assert grid.largest_change > 0
+
+
+def test_a_layer_with_a_bias_in_float64_is_still_to_be_rounded() -> None:
+    rng = np.random.default_rng(4)
+    built = Builder((6,)).linear("a", rng.normal(size=(8, 6)) / 3, rng.normal(size=8)).lif("lif", 1.0).program()
+    metadata = {"input": {"coding": "analog", "fraction_bits": 0, "max": 1.0}}
+    narrow = Program(built.nodes, 1e-4, metadata)
+    assert PASS.run(narrow).program is narrow
+    nodes = [replace(n, bias=n.bias.astype(np.float64)) if isinstance(n, Linear) else n for n in built.nodes]  # type: ignore[union-attr]
+    assert [grid.node for grid in PASS.run(Program(tuple(nodes), 1e-4, metadata)).grids] == ["a"]
+
+
 def test_a_grid_coarser_than_8_bits_is_none() -> None:
     with pytest.raises(NoGridError, match="layer 'fc': sums of 3 fit on no grid"):
         finest_exact_grid("fc", np.array([[1.0, 1.0, 1 / 3 + 2 / 3 - 1e-9]]), np.zeros(1), Grid(20, 1.0))

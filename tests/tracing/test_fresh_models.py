@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.readout import Readout, readout_of
+from stl_deploy.tracing import running
+from stl_deploy.tracing.nodes import Nodes
 
 T, B = 7, 4
 X = (torch.rand(T, B, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
@@ -399,3 +403,53 @@ def test_x_in_the_first_step_only_is_named() -> None:
         stl.capture(ByHand(lif), X[0], time="inside")
     with pytest.raises(CaptureError):
         stl.capture(First(lif), X[0], time="inside")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_loads_torchs_compiler_is_run_once_more_without_it(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = torch._dynamo
+    monkeypatch.delitem(sys.modules, "torch._dynamo")
+    loaded = []
+
+    def run() -> int:
+        loaded.append("torch._dynamo" in sys.modules)
+        sys.modules["torch._dynamo"] = compiler
+        if fails and len(loaded) == 1:
+            raise CaptureError("compiled code cannot be recorded")
+        return len(loaded)
+
+    assert running._uncompiled(run) == 2
+    assert loaded == [False, True]
+
+
+def test_a_run_without_torchs_compiler_does_not_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch._dynamo
+    monkeypatch.delitem(sys.modules, "torch._dynamo")
+    assert running._uncompiled(lambda: 3) == 3
+    assert "torch._dynamo" not in sys.modules
+
+    def refused() -> int:
+        raise CaptureError("refused")
+
+    with pytest.raises(CaptureError, match="refused"):
+        running._uncompiled(refused)
+    assert "torch._dynamo" not in sys.modules
+    sys.modules["torch._dynamo"] = compiler
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.float16, torch.float32, torch.float64, torch.complex128]
+)
+def test_constants_are_one_where_type_shape_and_every_bit_are_equal(dtype: torch.dtype) -> None:
+    nodes = Nodes()
+    ones = nodes.constant(torch.ones(3, 4, dtype=dtype))
+    assert nodes.constant(torch.ones(1, dtype=dtype).expand(3, 4)) is ones
+    mixed = torch.ones(3, 4, dtype=dtype)
+    mixed[1, 2] = 0
+    others = [torch.zeros(3, 4, dtype=dtype), torch.ones(4, 3, dtype=dtype), mixed, mixed.flip(1)]
+    others += [] if dtype in (torch.bool, torch.uint8) else [-torch.zeros(3, 4, dtype=dtype), others[0] * float("nan")]
+    made = [nodes.constant(other) for other in others]
+    assert len({id(node) for node in (ones, *made)}) == 1 + len(others)
+    assert [nodes.constant(other.clone()) for other in others] == made
