@@ -145,19 +145,19 @@ _SEQUENCES = (tuple, list)
 
 def leaves(tree: Any) -> list[Any]:
     """Return everything in nested tuples, lists and dicts."""
-    found: list[Any] = []
-    _collect((tree,), found)
-    return found
+    ends: list[Any] = []
+    _collect((tree,), ends)
+    return ends
 
 
-def _collect(trees: Iterable[Any], found: list[Any]) -> None:
+def _collect(trees: Iterable[Any], ends: list[Any]) -> None:
     for tree in trees:
         if isinstance(tree, _SEQUENCES):
-            _collect(tree, found)
+            _collect(tree, ends)
         elif isinstance(tree, dict):
-            _collect(tree.values(), found)
+            _collect(tree.values(), ends)
         else:
-            found.append(tree)
+            ends.append(tree)
 
 
 class Leaks(TorchFunctionMode):
