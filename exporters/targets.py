@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.remedies import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, require_name
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 from stl_deploy.graph.check import NIR_NODES, Kinds, refused
@@ -317,13 +317,13 @@ def _of_folder(folder: str) -> Registry:
 
 def find_format(name: str) -> Format:
     """Return the Format of that name; raise InputError with the known names."""
-    ours = _of_folder(name).formats if name in _OURS else {}
+    ours = _of_folder(name).formats if require_name(name, "format") in _OURS else {}
     return ours[name] if name in ours else _find(registry().formats, name, "format")
 
 
 def find_runner(name: str) -> type[Runner]:
     """Return the Runner of that name; raise InputError with the known names."""
-    ours = _of_folder(name).runners if name in _OURS else {}
+    ours = _of_folder(name).runners if require_name(name, "backend") in _OURS else {}
     return ours[name] if name in ours else _find(registry().runners, name, "backend")
 
 

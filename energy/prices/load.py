@@ -48,6 +48,8 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     Raises InputError if there is no such list or file, ConfigError for an unknown key, a missing one,
     a negative value, or a value without the unit its term needs.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise InputError(f"prices: expected names or paths of price lists; found {name_or_path!r}")
     if str(name_or_path) in _built_in():
         return _read_built_in(str(name_or_path))
     path = Path(name_or_path)

@@ -46,6 +46,19 @@ _MAX_JSON_BYTES = 2**24
 """Parsed, JSON takes up to 25 times as much memory."""
 
 
+def as_path(value: Any) -> Path:
+    """Return a path; raise InputError for what is none, as a module or a list."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"expected the path of one file or folder; found a {type(value).__name__}; give its name")
+    return Path(value)
+
+
+def as_paths(value: Any) -> list[str | Path]:
+    """Return one name or path, or several, as a list; raise InputError for what is none."""
+    values = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    return [each if isinstance(each, str) else as_path(each) for each in values]
+
+
 def require_suffix(path: Path, suffix: str, why: str = "") -> None:
     """Raise InputError unless the file's name ends in ``suffix``; why: the reason, as in " for onnx"."""
     if path.suffix != suffix:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from stl_deploy.errors import InputError
+
 _NAMES = {
     "goal": "--for",
     "input_file": "--input",
@@ -69,6 +71,13 @@ def _literal(value: object) -> str:
     if isinstance(value, str) and not value.isupper() and not value.startswith(("[", "(", "{")):
         return repr(value)
     return str(value)
+
+
+def require_name(name: object, what: str) -> str:
+    """Return the name of a format or backend; raise InputError for a list of names, or what is none."""
+    if not isinstance(name, str):
+        raise InputError(f"expected the name of one {what}, as 'onnx'; found a {type(name).__name__}: {name!r}")
+    return name
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stl_deploy.errors import InputError
+
 PREFIX = ".stl-deploy-"
 _NAME = re.compile(re.escape(PREFIX) + r"(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-")
 _swept: set[tuple[int, str]] = set()
@@ -26,13 +28,15 @@ _swept: set[tuple[int, str]] = set()
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """Yield a folder, by default in ``$TMPDIR``, that is removed at the end of the block.
 
-    Raises OSError, of ``parent``, where none can be made.
+    Raises InputError where none can be made in ``parent``, OSError where none can be by default.
     """
     place = parent if parent is not None else Path(tempfile.gettempdir())
     sweep(place)
     try:
         made = tempfile.TemporaryDirectory(dir=place, prefix=_prefix(), ignore_cleanup_errors=True)
     except OSError as error:
+        if parent is not None:
+            raise InputError(f"cannot write in {place}: {error.strerror}; name a folder that takes files") from None
         raise OSError(error.errno, f"cannot write there: {error.strerror}", str(place)) from None
     with made as name:
         yield Path(name)

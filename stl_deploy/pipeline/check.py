@@ -83,6 +83,9 @@ def targets_asked(
     formats: dict[str, TargetCheck] = {n: partial(findings, kind) for n, kind in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, kind) for n, kind in registry().checks.items()}}
     for name in targets or ():
+        if not isinstance(name, str):
+            found = f"found a {type(name).__name__}: {name!r}"
+            raise InputError(f"expected names of targets, each by itself, as check('onnx', 'c'); {found}")
         if name not in known:
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{suggest(name, known)}")
     default = [name for name, kind in registry().formats.items() if kind.by_default]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +77,7 @@ def energy(
 
 def _several(names: Any) -> tuple[str, ...]:
     """Return names as a tuple, also one alone: Python takes any string for a list of its letters."""
-    return (names,) if isinstance(names, str) else tuple(names or ())
+    return tuple(names or ()) if isinstance(names, Collection | None) and not isinstance(names, str) else (names,)
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> None:

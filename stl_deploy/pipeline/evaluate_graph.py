@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
+from stl_deploy._util.files import as_paths
 from stl_deploy.config.options import SimulateOptions
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
@@ -59,7 +60,7 @@ def evaluate_graph(
         raise InputError(
             f"expected a network of one input; found {len(net.program.inputs)}; simulate it with one array for each"
         )
-    backends = _Backends(net, [backend] if isinstance(backend, str | Path) else list(backend), input_grid)
+    backends = _Backends(net, as_paths(backend), input_grid)
     right = module_right = samples = 0
     tally, rates = Tally(), FiringRates()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):

@@ -126,7 +126,7 @@ def warn_of_images(program: Program, x: NetworkInput) -> None:
 
 def check_bits(bits: int) -> None:
     """Raise InputError for bits outside 0…24."""
-    if not 0 <= bits <= MANTISSA_BITS:
+    if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 0 <= bits <= MANTISSA_BITS:
         raise InputError(f"{option('input_grid', bits)}: expected 0 to {MANTISSA_BITS} fraction bits")
 
 

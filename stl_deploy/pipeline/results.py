@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import write_text
+from stl_deploy._util.files import as_path, write_text
 from stl_deploy._util.tables import columns, html_table
 from stl_deploy._util.units import in_words
 from stl_deploy.energy.measure import EnergyReport
@@ -159,8 +159,9 @@ class Bill:
         """Write one page that opens offline; return its path."""
         from stl_deploy.report.energy_page import page  # matplotlib
 
-        write_text(Path(path), page(self.report))
-        return Path(path)
+        place = as_path(path)
+        write_text(place, page(self.report))
+        return place
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.caller import warn_caller
-from stl_deploy._util.files import checked_labels, leading, require_suffix, write_text
+from stl_deploy._util.files import as_path, as_paths, checked_labels, leading, require_suffix, write_text
 from stl_deploy._util.keywords import named_options, right_keywords
 from stl_deploy._util.tables import columns, html_table
 from stl_deploy._util.working import working
@@ -266,7 +266,7 @@ class SpikingGraph:
         """
         from stl_deploy.pipeline import export as exporting
 
-        output = Path(path)
+        output = as_path(path)
         chosen = ExportOptions(**options)
         to = to or exporting.target_of(output)
         with working(f"exporting {output.name}", progress):
@@ -313,10 +313,10 @@ class SpikingGraph:
         """
         from stl_deploy.pipeline.simulate import verify
 
-        paths = [artifact] if isinstance(artifact, str | Path) else list(artifact)
         options.setdefault("lava", False)
         chosen = VerifyOptions(**options)
-        return Verification(verify(self.program, [Path(p) for p in paths], self._input(x, "verify"), chosen))
+        paths = [Path(path) for path in as_paths(artifact)]
+        return Verification(verify(self.program, paths, self._input(x, "verify"), chosen))
 
     @named_options(EnergyOptions)
     def energy(self, x: Any = None, labels: Any = None, **options: Unpack[EnergyKeywords]) -> Bill:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import leading, read_inputs
+from stl_deploy._util.files import as_path, leading, read_inputs
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
@@ -223,8 +223,8 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
     Examples:
         >>> net = stl_deploy.read("their.nir", dialect="snntorch")
     """
-    source = open_source(Path(path))
-    name = Path(path).resolve().stem
+    source = open_source(as_path(path))
+    name = source.path.resolve().stem
     if source.holds_program:
         program = open_program(source, None if dialect is None else str(dialect))
         return SpikingGraph(program, sample=_sample(source), name=name)

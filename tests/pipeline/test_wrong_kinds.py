@@ -1,0 +1,59 @@
+"""A list, None or a module where one name or path belongs: one sentence, never a bare Python error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import stl_deploy as stl
+
+X = (torch.rand(6, 5, 4, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+
+
+@pytest.fixture(scope="module")
+def net() -> stl.SpikingGraph:
+    torch.manual_seed(0)
+    return stl.capture(nn.Sequential(nn.Linear(4, 3), stl.LIF((3,), threshold=0.05)), X)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda net: net.check(["c", "onnx"]), r"as check\('onnx', 'c'\); found a list: \['c', 'onnx'\]"),
+        (lambda net: net.check(None), "found a NoneType: None"),
+        (lambda net: net.simulate(X, backend=["onnx"]), "expected the name of one backend, as 'onnx'; found a list"),
+        (lambda net: net.export("net.onnx", to=["onnx"]), "expected the name of one format, as 'onnx'; found a list"),
+        (lambda net: net.export(None), "expected the path of one file or folder; found a NoneType"),
+        (lambda net: stl.read(None), "expected the path of one file or folder; found a NoneType"),
+        (lambda net: stl.read(nn.Linear(1, 1)), "expected the path of one file or folder; found a Linear"),
+        (lambda net: net.verify(nn.Sequential(nn.Linear(1, 1))), "of one file or folder; found a Sequential"),
+        (lambda net: net.verify(None, X), "expected the path of one file or folder; found a NoneType"),
+        (lambda net: net.evaluate([(X, [0] * 5)], backend=[None]), "one file or folder; found a NoneType"),
+        (lambda net: net.export("/proc/net.onnx"), "cannot write in /proc: No such file or directory"),
+        (lambda net: net.fold(input_grid="8"), "expected 0 to 24 fraction bits"),
+        (lambda net: net.energy(X, prices=[None]), "expected names or paths of price lists; found None"),
+        (lambda net: net.energy(X, prices=5), "expected names or paths of price lists; found 5"),
+        (lambda net: net.energy(X).to_html(None), "expected the path of one file or folder; found a NoneType"),
+    ],
+)
+def test_a_wrong_kind_is_one_sentence(
+    net: stl.SpikingGraph, call: Callable[[Any], Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(stl.InputError, match=sentence):
+        call(net)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_are_given_as_each_takes_them(net: stl.SpikingGraph, tmp_path: Path) -> None:
+    """What the sentences name."""
+    assert set(net.check("c", "onnx").targets) == {"c", "onnx"}
+    net.export(tmp_path / "net.onnx")
+    net.verify([tmp_path / "net.onnx", str(tmp_path / "net.onnx")], X).require()
+    assert set(net.evaluate([(X, np.zeros(5, int))], backend=["onnx"]).backends) == {"onnx"}
