@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def targets_asked(
     """
     formats: dict[str, TargetCheck] = {n: partial(findings, kind) for n, kind in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, kind) for n, kind in registry().checks.items()}}
-    for name in targets or ():
+    for name in cast(Sequence[object], targets or ()):
         if not isinstance(name, str):
             found = f"found a {type(name).__name__}: {name!r}"
             raise InputError(f"expected names of targets, each by itself, as check('onnx', 'c'); {found}")
