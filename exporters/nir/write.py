@@ -390,8 +390,9 @@ def require_same(meant: tuple[ir.Node, ...], program: ir.Program) -> None:
                         layer=node.name,
                     )
                 is_read, is_meant = _shown(getattr(actual, name)), _shown(getattr(node, name))
+                instead = "; put it into the weights before it" if name == "gain" else ""
                 raise CaptureError(
-                    f"layer '{node.name}': its {name} is read back from NIR as {is_read}, meant is {is_meant}",
+                    f"layer '{node.name}': its {name} is read back from NIR as {is_read}, meant is {is_meant}{instead}",
                     layer=node.name,
                 )
 

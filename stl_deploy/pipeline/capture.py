@@ -25,7 +25,7 @@ from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
-from stl_deploy.pipeline.input_types import own_types, require_same_in_own_types, require_whole
+from stl_deploy.pipeline.input_types import own_types, require_floats_taken, require_same_in_own_types, require_whole
 from stl_deploy.pipeline.network_input import swapped
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
@@ -130,6 +130,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
+        require_floats_taken(error, model, x, call)
         _run_on(batch, model, call)  # where forward fails, it says so of x
         if error.__cause__ is not None:
             asked = as_asked(error, model, batch, call)

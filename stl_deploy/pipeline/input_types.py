@@ -48,6 +48,28 @@ def require_whole(traced: Traced, x: Tensor) -> None:
             )
 
 
+def require_floats_taken(error: CaptureError, model: nn.Module, x: Any, call: Call) -> None:
+    """Raise CaptureError for a module that fails on floats, by ``error``, and takes x in its own type."""
+    if error.__cause__ is None or isinstance(model, Packed):
+        return
+    given = own_types(x)
+    if given.is_floating_point():
+        return
+    try:
+        run(model, given, call)
+    except CaptureError:
+        return
+    kind = str(given.dtype).removeprefix("torch.")
+    instead = "compare it in forward, x > 0.5, or apply what needs bool to x before capture"
+    if given.dtype != torch.bool:
+        instead = "apply what needs integers to x before capture"
+    raise CaptureError(
+        f"the model takes x as {kind} alone, and capture gives it floats, as a graph computes; {instead} "
+        f"({error.reason})",
+        line=error.line,
+    ) from error
+
+
 def require_same_in_own_types(model: nn.Module, x: Any, batch: Tensor, few: Tensor, call: Call) -> None:
     """Raise CaptureError if the module computes otherwise on its input's own types than on floats of the same values.
 

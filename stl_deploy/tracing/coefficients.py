@@ -36,6 +36,8 @@ _CURVED = (
     *("sigmoid", "sin", "sinh", "softplus", "sqrt", "square", "tan", "tanh"),
 )
 """Functions that a weighted sum holds only where another one undoes them, up to rounding: tan(atan(v))."""
+_MAKES_SPIKES = ("signbit", "sign", "clamp", "clamp_min", "clamp_max", "hardtanh", "minimum", "maximum", "sigmoid")
+"""Functions by which code makes spikes without a comparison."""
 _SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
@@ -163,8 +165,13 @@ class FittedUpdate:
             "let no second state read the potential: w = rho * w + b * s reads spikes alone"
         )
 
-    @staticmethod
-    def _not_read(unknown: Unknown) -> str:
+    def _not_read(self, unknown: Unknown) -> str:
+        odd = [member for member in self.core.members if member.node.name in _MAKES_SPIKES]
+        if self.core.threshold is None and odd:
+            return (
+                f"'{odd[0].node.name}' makes its spikes, and a graph's neuron compares its potential with a threshold: "
+                "write s = (v > theta).float()"
+            )
         return (
             f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
             "use a leaky neuron with a fixed threshold"

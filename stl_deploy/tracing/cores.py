@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
@@ -81,11 +83,14 @@ def _thresholds_of(
             same = first.compare == again.compare and bool((first.theta == again.theta).all())
             if same and _follows(again.potential, first.signal):
                 return first, again
-    raise CaptureError(
-        "a potential is compared with thresholds in two places of one step; a neuron has one comparison: compare once, "
-        "s = (v > theta).float(), and read s in both places",
-        line=comparisons[1].signal.node.place.line,
-    )
+    first, other = comparisons[:2]
+    if torch.equal(*torch.broadcast_tensors(first.theta, other.theta)):  # type: ignore[no-untyped-call]
+        what = "thresholds in two places of one step; a neuron has one comparison: compare once, "
+        what += "s = (v > theta).float(), and read s in both places"
+    else:
+        what = "different thresholds in one step (ternary spikes, a window?); a neuron has one threshold, and "
+        what += "spikes of 0 and 1: leave the other out, s = (v > theta).float()"
+    raise CaptureError(f"a potential is compared with {what}", line=other.signal.node.place.line)
 
 
 def _require_own_counts(threshold: Threshold, cores: Sequence[frozenset[Signal]]) -> None:

@@ -174,8 +174,10 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
             candidates.append(replace(base, reset="subtract"))
         if close(jump, -theta):
             candidates.append(replace(base, reset="subtract_delayed"))
-        if not candidates:
+        if not candidates and bool((theta > 0).all()):
             candidates.append(replace(base, reset="subtract_delayed", recurrent=jump + theta))
+        elif not candidates:  # potentials around -65 mV: its own spikes reach it like any others
+            candidates.append(replace(base, recurrent=jump))
     elif close(on.decay, torch.zeros_like(on.decay)):
         if same_gains and bool(off.decay.all()):
             candidates.append(replace(base, reset="value", v_reset=jump / off.decay))

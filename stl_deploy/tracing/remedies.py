@@ -23,6 +23,7 @@ _PREPARED = "where it prepares x, apply it to x before capture; in the model, pu
 _COUNTED = "count spikes by torch.clamp(torch.floor(v / θ), 0, cap); where it prepares x, apply it to x before capture"
 _SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
 _SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
+SOFTMAX = "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING
 _ATTENTION = (
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_attention_math_for_cpu",
@@ -40,7 +41,7 @@ _INSTEAD = {
     **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue", "any", "all"), _ORDER),
     **dict.fromkeys(("cumsum", "median", "logsumexp", "cumprod"), _STATISTIC),
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
-    **dict.fromkeys(_ATTENTION, "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING),
+    **dict.fromkeys(_ATTENTION, SOFTMAX),
     **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
     "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
     **dict.fromkeys(("floor_divide", "floor", "trunc"), _COUNTED),

@@ -176,6 +176,9 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if BATCH not in first or torn:
         if op.name in NORMS:
             raise refuse(no_form(op.name), op)
+        if (kind := op.place.kind).startswith("InstanceNorm"):
+            instead = f"use {kind.replace('Instance', 'Batch')}, whose running statistics go into the weights"
+            raise refuse(f"'{kind}' has no form in a spiking graph; {instead}", op)
         raise refuse(
             f"expected '{op.name}' on an axis of samples, or of samples and time steps; found {_shown(flow.layout)}; "
             "bring x to that by x.flatten(0, 1)",

@@ -201,7 +201,8 @@ def _own_axis(op: Op, flow: Flow, dim: int) -> int:
     """The axis of one step that ``dim`` is; raises CaptureError if it has time or samples in it."""
     dim %= len(flow.layout)
     if any(isinstance(factor, str) for factor in flow.layout[dim]):
-        later = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if op.name == "roll" else ""
+        steps = op.name == "roll" and TIME in flow.layout[dim]
+        later = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if steps else ""
         raise refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself{later}", op)
     return dim - sum(d == (TIME,) for d in flow.layout[:dim])
 

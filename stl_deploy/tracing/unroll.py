@@ -52,7 +52,7 @@ class Unroller:
         self.nothing: set[Value] = set()
         """Values that are 0 because they are a value less itself."""
         self.readers: Counter[Value] = Counter()
-        """How many operations of the run read each value."""
+        """Number of operations of the run that read each value."""
 
     def sizes(self, *flows: Flow) -> Sizes:
         """Return the numbers of steps and samples in these flows."""

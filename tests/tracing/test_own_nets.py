@@ -519,7 +519,7 @@ def exported() -> nn.Module:
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
         (DoubledSoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
         (WeightsOfSteps, "found weights times a signal in 'mm', which mixes time steps or samples"),
-        (Ones, "expected signals or zeros to be concatenated; found other constants; add them as a bias"),
+        (Ones, "expected signals or zeros to be concatenated; found other constants; concatenate zeros"),
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
         (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),
         (on_a_card, r"parameter 'scale' is on cuda:0; capture runs a model on the CPU: give model.cpu\(\)"),

@@ -19,7 +19,7 @@ from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import Fitted, compact, fit_neuron
 from stl_deploy.tracing.readings import Population, read_core
-from stl_deploy.tracing.remedies import no_form, unforeseen
+from stl_deploy.tracing.remedies import SOFTMAX, no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.starts import start_before
 from stl_deploy.tracing.steps import Ref, Signal, Steps
@@ -103,6 +103,8 @@ class Builder(ProgramBuilder):
         if layout and len(layout[0]) > 1 and layout[0][0] == BATCH and all(isinstance(f, int) for f in layout[0][1:]):
             layout = ((BATCH,), layout[0][1:], *layout[1:])
         if not layout or layout[0] != (BATCH,):
+            if signal.node.place.kind == "MultiheadAttention":
+                raise refusal(signal, f"'MultiheadAttention' has no form in a spiking graph; {SOFTMAX}")
             raise refusal(
                 signal,
                 f"expected samples in the first axis of every value; found '{signal.node.name}' of another layout; "

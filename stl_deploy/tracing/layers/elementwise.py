@@ -151,6 +151,12 @@ def batch_norm(build: Builder, signal: Signal) -> Operands:
     """With running statistics: y = w·(x - mean) / √(var + ε) + b."""
     x, weight, bias, mean, var, *rest = signal.args
     training = rest[0] if signal.node.name in ("native_batch_norm", "_native_batch_norm_legit") else False
+    if training and isinstance(mean, Node):
+        raise refusal(
+            signal,
+            "expected a batch norm in eval mode; found one that model.eval() leaves in train mode (a train() of its "
+            "own?), so that it takes statistics from the batch; let eval() reach it",
+        )
     if training or not isinstance(mean, Node):
         raise refusal(
             signal,

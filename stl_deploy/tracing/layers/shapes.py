@@ -99,7 +99,11 @@ def concatenated(build: Builder, signal: Signal) -> Operands:
     """Concatenate channels of several signals; zeros among them."""
     parts, axis = signal.args
     if any(isinstance(part, Node) and bool(number(part).any()) for part in parts):
-        raise refusal(signal, "expected signals or zeros to be concatenated; found other constants; add them as a bias")
+        raise refusal(
+            signal,
+            "expected signals or zeros to be concatenated; found other constants; concatenate zeros, and add what the "
+            "next layer makes of the constants to the potential: v = beta * v + x + p, one number for each neuron",
+        )
     refs = [part for part in parts if isinstance(part, Ref)]
     sources: list[Operands] = [_one_source(build, ref) for ref in refs]
     shapes = [build.shape(ref.signal) for ref in refs]

@@ -1,0 +1,195 @@
+"""Refusals of capture that name what to write in its place: each is reached, and what it names is captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+
+def numbers(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(-4, 9, shape, generator=torch.Generator().manual_seed(seed)).float() / 4
+
+
+def spikes(currents: Tensor, beta: float = 0.5, theta: float = 0.25, plus: Tensor | float = 0.0) -> Tensor:
+    v, found = torch.zeros_like(currents[0]), []
+    for current in currents:
+        v = beta * v + current + plus
+        s = (v > theta).float()
+        v = v - theta * s
+        found.append(s)
+    return torch.stack(found)
+
+
+class Net(nn.Module):
+    """Layers of all forms, and a forward given as a function."""
+
+    def __init__(self, forward: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.own, self.enter, self.leave = forward, nn.Linear(6, 8), nn.Linear(8, 8)
+        self.image, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm1d(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.instance = nn.InstanceNorm2d(4, track_running_stats=True)
+        self.batch = nn.BatchNorm2d(4)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_((parameter * 16).round() / 16)  # sums are exact, and potentials meet thresholds
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self, x)
+
+
+class Training(Net):
+    def train(self, mode: bool = True) -> Training:
+        super().train(mode)
+        self.norm.train()
+        return self
+
+
+def potentials(
+    spike: Callable[[Tensor], Tensor], rest: float = 0.0, drop: float = 0.25
+) -> Callable[[Net, Tensor], Tensor]:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        v, found = torch.full((x.shape[1], 8), rest), []
+        for current in net.enter(x):
+            v = v + 0.5 * (rest - v) + current
+            s = spike(v)
+            v = v - drop * s
+            found.append(s)
+        return torch.stack(found)
+
+    return forward
+
+
+def normed(net: Net, x: Tensor, norm: nn.Module) -> Tensor:
+    return spikes(norm(net.image(x.flatten(0, 1))).unflatten(0, x.shape[:2]).flatten(2))
+
+
+def tokens(net: Net, x: Tensor) -> Tensor:
+    """A token of constants before those of x, [T, B, N, 8]."""
+    own = torch.full((*x.shape[:2], 1, 8), 0.5)
+    return spikes(net.leave(torch.cat([own, x], 2)))
+
+
+def tokens_of_zeros(net: Net, x: Tensor) -> Tensor:
+    own = torch.zeros(*x.shape[:2], 1, 8)
+    plus = functional.pad(functional.linear(torch.full((1, 8), 0.5), net.leave.weight), (0, 0, 0, x.shape[2]))
+    return spikes(net.leave(torch.cat([own, x], 2)), plus=plus)
+
+
+X, IMAGES, TOKENS = numbers(8, 4, 6), numbers(6, 4, 1, 5, 5), numbers(6, 4, 3, 8)
+BOOL, INTEGERS = X > 0.5, (X * 4).long()
+PLAIN = potentials(lambda v: (v > 0.25).float())
+Forward = Callable[[Net, Tensor], Tensor]
+SAME: list[tuple[Forward, Forward, Tensor, str]] = [
+    (tokens, tokens_of_zeros, TOKENS, "found other constants; concatenate zeros, and add what the next layer makes"),
+    (
+        potentials(lambda v: torch.signbit(0.25 - v).float()),
+        PLAIN,
+        X,
+        r"'signbit' makes its spikes, .* write s = \(v >",
+    ),
+    (potentials(lambda v: ((v - 0.25) * 1e30).clamp(0, 1)), PLAIN, X, r"'clamp' makes its spikes, .* write s = \(v >"),
+]
+"""A form that is refused, one that computes the same and is captured, and the sentence."""
+OTHERS: list[tuple[Forward, Forward, Tensor, str]] = [
+    (
+        potentials(lambda v: (v > 0.25).float() - (v < -0.25).float()),
+        PLAIN,
+        X,
+        r"compared with different thresholds .* leave the other out, s = \(v > theta\)",
+    ),
+    (
+        potentials(lambda v: ((v > 0.25) & (v < 50)).float()),
+        PLAIN,
+        X,
+        r"different thresholds in one step .*, a window\?",
+    ),
+    (
+        lambda net, x: normed(net, x, net.instance),
+        lambda net, x: normed(net, x, net.batch),
+        IMAGES,
+        "'InstanceNorm2d' has no form in a spiking graph; use BatchNorm2d, whose running statistics",
+    ),
+    (
+        lambda net, x: torch.stack([net.attention(s, s, s)[0] for s in spikes(x)]),
+        lambda net, x: (lambda s: (s @ s.transpose(-2, -1)) * 0.5 @ s)(spikes(x)),
+        TOKENS,
+        r"'MultiheadAttention' has no form .* write \(q @ k.transpose\(-2, -1\)\) \* scale @ v",
+    ),
+    (
+        lambda net, x: spikes(net.enter((~x).float())),
+        lambda net, x: spikes(net.enter((~(x > 0.5)).float())),
+        BOOL,
+        "takes x as bool alone, and capture gives it floats, .* compare it in forward, x > 0.5",
+    ),
+    (
+        lambda net, x: spikes(net.enter((x >> 1).float())),
+        lambda net, x: spikes(net.enter(x)),
+        INTEGERS,
+        "takes x as int64 alone, .* apply what needs integers to x before capture",
+    ),
+    (
+        lambda net, x: spikes(torch.roll(net.enter(x), 1, 1)),
+        lambda net, x: spikes(net.enter(x)),
+        X,
+        "'roll' moves time steps or samples; a graph computes each by itself$",
+    ),
+]
+"""A form that is refused, and one that the sentence leads to, which computes otherwise."""
+
+
+def require_same(net: stl.SpikingGraph, model: nn.Module, x: Tensor) -> None:
+    steps = torch.cat([x, x.flip(0), x[:1]])
+    for given in (
+        x,
+        x[:1, :1],
+        steps.flip(1),
+        steps[:, :3],
+        *(() if x.dtype == torch.bool else (-2 * x, 0 * x, x / 4)),
+    ):
+        with torch.no_grad():
+            expected = model(given).numpy()
+        np.testing.assert_allclose(net.simulate(given.numpy()).y.reshape(expected.shape), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("refused", "captured", "x", "sentence"), SAME + OTHERS)
+def test_a_refusal_names_a_form_that_is_captured(refused: Forward, captured: Forward, x: Tensor, sentence: str) -> None:
+    with pytest.raises(CaptureError, match=sentence):
+        stl.capture(Net(refused), x)
+    given = x.float()
+    model = Net(captured).eval()
+    net = stl.capture(model, given)
+    require_same(net, model, given)
+    if refused in [form for form, *_ in SAME]:
+        require_same(net, Net(refused).eval(), given)
+
+
+def test_a_norm_that_its_module_keeps_in_train_mode_is_named() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return spikes(torch.stack([net.norm(current) for current in net.enter(x)]))
+
+    with pytest.raises(CaptureError, match=r"one that model.eval\(\) leaves in train mode .*; let eval\(\) reach it"):
+        stl.capture(Training(forward), X)
+    model = Net(forward).eval()
+    require_same(stl.capture(model, X), model, X)
+
+
+@pytest.mark.parametrize("theta", [-60.0, -69.5, 0.0])
+@pytest.mark.parametrize("drop", [5.0, 0.5])
+def test_potentials_in_millivolts_are_captured(theta: float, drop: float) -> None:
+    """A spike subtracts a number, not the threshold, which is below 0."""
+    model = Net(potentials(lambda v: (v >= theta).float(), rest=-70.0, drop=drop)).eval()
+    with torch.no_grad():
+        model.enter.weight.mul_(16 if theta == -60 else 64 if theta == 0 else 1)
+    net = stl.capture(model, X)
+    require_same(net, model, X)
+    assert net.simulate(X.numpy()).y.any()
