@@ -81,11 +81,12 @@ LAYOUTS: Mapping[Package, Layout] = {
 }
 
 
-def require_package(kind: str) -> None:
+def require_package(kind: object) -> None:
     """Raise InputError for an unknown kind of package."""
-    if kind not in LAYOUTS:
+    if not isinstance(kind, str) or kind not in LAYOUTS:
         raise InputError(
-            f"{named('package')}: expected one of {', '.join(LAYOUTS)}; found '{kind}'{did_you_mean(kind, LAYOUTS)}"
+            f"{named('package')}: expected one of {', '.join(LAYOUTS)}; found '{kind}'"
+            f"{did_you_mean(str(kind), LAYOUTS)}"
         )
 
 

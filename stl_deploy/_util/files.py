@@ -177,7 +177,9 @@ def checked_labels(labels: NDArray[Any], steps: int, samples: int, where: str) -
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         swapped = labels.shape in ((steps,), (steps, samples))
         remedy = "leave labels out if there are none"
-        if swapped:
+        if labels.ndim == 2 and len(labels) == samples and bool((np.count_nonzero(labels, axis=1) == 1).all()):
+            remedy = "these rows are one-hot: give labels.argmax(axis=1)"
+        elif swapped:
             remedy = "if it is [B, T, ...], swap its first two axes"
             remedy += "; if it has no axis of time, give np.repeat(x[None], T, axis=0)" if labels.ndim == 1 else ""
         raise InputError(

@@ -84,8 +84,10 @@ def targets_asked(
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, kind) for n, kind in registry().checks.items()}}
     for name in cast(Sequence[object], targets or ()):
         if not isinstance(name, str):
-            found = f"found a {type(name).__name__}: {name!r}"
-            raise InputError(f"expected names of targets, each by itself, as check('onnx', 'c'); {found}")
+            kind = type(name).__name__
+            raise InputError(
+                f"expected names of targets, each by itself, as check('onnx', 'c'); found a {kind}: {name!r}"
+            )
         if name not in known:
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{suggest(name, known)}")
     default = [name for name, kind in registry().formats.items() if kind.by_default]

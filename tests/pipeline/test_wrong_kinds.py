@@ -39,6 +39,11 @@ def net() -> stl.SpikingGraph:
         (lambda net: net.fold(input_grid="8"), "expected 0 to 24 fraction bits"),
         (lambda net: net.energy(X, prices=[None]), "expected names or paths of price lists; found None"),
         (lambda net: net.energy(X, prices=5), "expected names or paths of price lists; found 5"),
+        (
+            lambda net: net.energy(X, np.eye(3)[[0, 1, 2, 0, 1]]),
+            r"one-hot: give labels\.argmax\(axis=1\)",
+        ),
+        (lambda net: net.export("net", to="c", package=["cmake"]), "package: expected one of cmake, .*; found"),
         (lambda net: net.energy(X).to_html(None), "expected the path of one file or folder; found a NoneType"),
     ],
 )
@@ -53,6 +58,7 @@ def test_a_wrong_kind_is_one_sentence(
 
 def test_several_are_given_as_each_takes_them(net: stl.SpikingGraph, tmp_path: Path) -> None:
     """What the sentences name."""
+    assert net.energy(X, np.eye(3)[[0, 1, 2, 0, 1]].argmax(axis=1)).totals["spikes"]
     assert set(net.check("c", "onnx").targets) == {"c", "onnx"}
     net.export(tmp_path / "net.onnx")
     net.verify([tmp_path / "net.onnx", str(tmp_path / "net.onnx")], X).require()
