@@ -109,5 +109,5 @@ def _lay_out(figure: Figure) -> None:
     FigureCanvasSVG(figure)
     figure.dpi = FigureCanvasSVG.fixed_dpi
     engine.execute(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would leave one in its place, for which saving draws once more
     figure.dpi = dpi
