@@ -81,7 +81,7 @@ def read_chain(program: ir.Program) -> Chain:
             waiting = node
     readout = tuple(nodes[last + 1 : -1])
     for node in readout:
-        _check_host(node)
+        _check_host(program, node)
     entry = nodes[0]
     assert isinstance(entry, ir.Input)
     return Chain(entry, tuple(layers), readout)
@@ -97,10 +97,15 @@ def _refuse_without_neuron(before: ir.Node, node: ir.Node) -> NoReturn:
     refuse(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
 
 
-def _check_host(node: ir.Node) -> None:
+def _check_host(program: ir.Program, node: ir.Node) -> None:
     """Refuse what the host does not compute behind the last spikes."""
     if not isinstance(node, ir.Linear | ir.Reshape | ir.Output | ir.Input):
-        refuse(node, "host-readout", f"a {type(node).__name__} follows the last spikes", "end in one Linear readout")
+        behind = program.readers[node.name]
+        while len(behind) == 1 and isinstance(behind[0], ir.Reshape):
+            behind = program.readers[behind[0].name]
+        mergeable = isinstance(node, ir.Pool) and all(isinstance(reader, ir.Linear) for reader in behind)
+        instead = f"put it into the weights behind it ({_merge_pools()})" if mergeable else "end in one Linear readout"
+        refuse(node, "host-readout", f"a {type(node).__name__} follows the last spikes", instead)
 
 
 def _check_synapse(before: ir.Node | None, neuron: ir.Neuron) -> None:
@@ -154,7 +159,7 @@ def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]
     """Yield refusals of a node for its neighbours."""
     try:
         if node.name not in on_chip:
-            _check_host(node)
+            _check_host(program, node)
         elif isinstance(node, ir.Linear | ir.Conv | ir.Pool):
             for reader in program.readers[node.name]:
                 if not isinstance(reader, ir.Neuron) and reader.name in on_chip:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import stl_deploy as stl
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.netx import model as netx_model
 from stl_deploy.exporters.netx.chain import refusals
@@ -254,6 +255,13 @@ def test_a_pool_before_weights_names_the_command_that_merges_it() -> None:
     )
     (found,) = [error for error in refusals(program) if error.slug == "no-neuron"]
     assert (found.node, "fold(merge_pools=True)" in found.remedy) == ("p", True)
+
+
+def test_a_pool_before_the_readout_names_the_call_that_merges_it() -> None:
+    program = image().lif("a", 1.0).sum_pool("p").reshape("r", (8,)).linear("l", np.ones((2, 8))).program()
+    (found,) = [error for error in refusals(program) if error.slug == "host-readout"]
+    assert (found.node, found.remedy) == ("p", "put it into the weights behind it (net.fold(merge_pools=True))")
+    assert not refusals(stl.SpikingGraph(program).fold(merge_pools=True).program)
 
 
 def test_one_input_and_one_output_are_expected() -> None:
