@@ -239,7 +239,9 @@ def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
         yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
         reason = f"its reset is '{neuron.reset}', which integers do not hold"
-        yield refusal(neuron, "reset", reason, f"use one of {', '.join(RESETS)}")
+        yield refusal(
+            neuron, "reset", reason, "reset it to a value, v = v * (1 - s), or by subtraction, v = v - s * theta"
+        )
     if neuron.multi_spike:
         yield from _several(neuron)
     if neuron.adaptation is not None:

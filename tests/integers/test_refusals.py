@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import nir
 import numpy as np
@@ -89,6 +90,14 @@ def test_edges_that_no_lowering_makes_are_refused(source: Operand, slug: str) ->
     assert [(found.node, found.slug) for found in refusals(replace(lower(two_outputs()), nodes=changed))] == [
         ("fc2", slug)
     ]
+
+
+@pytest.mark.parametrize(("reset", "refused"), [("none", True), ("value", False), ("subtract", False)])
+def test_a_neuron_without_reset_is_refused_in_the_words_of_code(reset: Any, refused: bool) -> None:
+    program = Builder((3,)).linear("fc", np.eye(3)).lif("lif", 1.0).program()
+    nodes = tuple(replace(node, reset=reset) if node.name == "lif" else node for node in program.nodes)
+    remedies = [found.remedy for found in refusals(replace(program, nodes=nodes)) if found.slug == "reset"]
+    assert remedies == ["reset it to a value, v = v * (1 - s), or by subtraction, v = v - s * theta"] * refused
 
 
 def test_a_layer_that_arrives_twice_alike_is_weighted_once() -> None:
