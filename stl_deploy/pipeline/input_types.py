@@ -17,7 +17,7 @@ from stl_deploy.pipeline.several_inputs import Packed
 from stl_deploy.tracing import Call, Traced
 from stl_deploy.tracing.exact_types import holds_input, require_exact_types
 from stl_deploy.tracing.running import run
-from stl_deploy.tracing.steps import fold_steps
+from stl_deploy.tracing.thresholds import one_step
 from stl_deploy.tracing.trace import record_steps
 
 _ROUNDING = 1e-4
@@ -89,7 +89,7 @@ def require_same_in_own_types(model: nn.Module, x: Any, batch: Tensor, few: Tens
     else:
         if not all(dtype.is_floating_point for dtype in types):
             few = few if isinstance(model, Packed) else few.to(given.dtype)
-            require_exact_types(fold_steps(record_steps(model, few, call)[1].nodes))
+            require_exact_types(one_step(record_steps(model, few, call)[1].nodes))
     finally:
         if isinstance(model, Packed):
             model.in_own_types = False

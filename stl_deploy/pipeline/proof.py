@@ -26,8 +26,8 @@ from stl_deploy.tracing.recorder import ROUNDS
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.running import Time
 from stl_deploy.tracing.running import run as run_module
-from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
-from stl_deploy.tracing.thresholds import merge_comparisons
+from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.thresholds import one_step
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
 MAX_ULP = 64
@@ -140,7 +140,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     """
     sums = traced.readout.over_time in ("sum", "last")  # the last value of a sum that starts from a bias
     recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length, sums=sums)
-    own = merge_comparisons(fold_steps(end.nodes))
+    own = one_step(end.nodes)
     spikes = _spikes(traced.steps)
     if not _alike(traced.steps, own):
         traced_on = "a few of its samples" if what == "x" else "x"

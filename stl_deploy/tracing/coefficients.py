@@ -16,7 +16,7 @@ from stl_deploy.tracing.cores import Recurrence
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.remedies import CLIPS, COUNTS
+from stl_deploy.tracing.remedies import CLIPS, COUNTED, COUNTS
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
@@ -280,7 +280,7 @@ class FittedUpdate:
         name = counted[0].node.name
         return (
             f"'{name}' turns one potential into several spikes in a step, but not as a graph counts them; write "
-            "torch.clamp(torch.floor(v / θ), 0, cap), or compare with one threshold (s = v > θ)"
+            f"{COUNTED}, or compare with one threshold, s = (v > θ).float()"
         )
 
     def _not_affine(self) -> str:

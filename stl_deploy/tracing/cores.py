@@ -17,6 +17,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.adaptation import adapting_threshold
 from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.remedies import COUNTED
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, Steps
 from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state, path_to_state
@@ -103,8 +104,7 @@ def _require_own_counts(threshold: Threshold, cores: Sequence[frozenset[Signal]]
         where = threshold.signal.node.place
         raise CaptureError(
             f"the neuron{in_module(where)} counts spikes of its potential after '{path[0].node.name}', and a graph "
-            "counts how often a threshold above 0 is in the potential: write torch.round(torch.clamp(v / theta, 0, "
-            "cap)), or torch.floor",
+            f"counts how often a threshold above 0 is in the potential; write {COUNTED}",
             line=where.line,
         )
 

@@ -16,6 +16,7 @@ from stl_deploy.graph.readout import OverTime, Readout, Then
 from stl_deploy.tracing.exact_types import require_sum_does_not_wrap
 from stl_deploy.tracing.layout import BATCH, TIME, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
+from stl_deploy.tracing.recorder import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import shifts
 from stl_deploy.tracing.unroll import Flow
@@ -306,6 +307,12 @@ def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node
 
 
 def _no_form(node: Node) -> CaptureError:
+    if node.name in COMPARES:
+        return CaptureError(
+            f"'{node.name}'{in_module(node.place)} is the output, of another step than the last (delayed spikes?); "
+            "return every step, [T, B, ...], and take the last of those",
+            line=node.place.line,
+        )
     return CaptureError(
         f"'{node.name}'{in_module(node.place)} after the last time step has no form in a graph; return what it reads, "
         "[T, B, ...], and apply it to that",

@@ -20,7 +20,9 @@ _ORDER = (
 )
 _STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
 _PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"
-_COUNTED = "count spikes by torch.clamp(torch.floor(v / θ), 0, cap); where it prepares x, apply it to x before capture"
+COUNTED = "torch.clamp(torch.floor(v / θ), 0, cap), or torch.round(torch.clamp(v / θ, 0, cap))"
+"""Counts of spikes as a graph has them."""
+_COUNTED = f"count spikes by {COUNTED}; where it prepares x, apply it to x before capture"
 _SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
 _SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
 SOFTMAX = "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING

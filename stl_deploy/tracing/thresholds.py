@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from stl_deploy.tracing.counts import Count, find_counts
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import COMPARES, map_tree
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 
 _MONOTONE = ("add", "sub", "mul", "div", "_to_copy", "relu", "clamp_min")
 """Operations with constants that round monotonically."""
@@ -70,8 +70,16 @@ def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
     return thresholds
 
 
-def merge_comparisons(steps: Steps) -> Steps:
-    """Replace comparisons by the first one that says the same of the same numbers: ``v > θ`` and ``v - θ > 0``."""
+def one_step(outputs: Sequence[Node]) -> Steps:
+    """Return the graph of one step, with each comparison once.
+
+    Raises CaptureError where steps differ.
+    """
+    return _merge_comparisons(fold_steps(outputs))
+
+
+def _merge_comparisons(steps: Steps) -> Steps:
+    """Merge comparisons of one potential with one threshold: ``v > θ`` and ``v - θ > 0``."""
     same: dict[Signal, Signal] = {}
     first: list[Threshold] = []
     for signal in steps.signals:

@@ -19,7 +19,7 @@ from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.starts import start_layers
 from stl_deploy.tracing.steps import FEWEST, Signal, Steps, fold_steps
-from stl_deploy.tracing.thresholds import merge_comparisons
+from stl_deploy.tracing.thresholds import one_step
 
 
 @dataclass(eq=False)
@@ -54,7 +54,7 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
             end = ending(recorded.output, recorded.unroller.nodes, length, sums=True)
         if longer is not None and longer.readout.start == end.readout.start + 1:  # the last steps, however many
             end = end._replace(readout=replace(end.readout, start=end.readout.start - length))
-    steps = merge_comparisons(fold_steps(end.nodes))
+    steps = one_step(end.nodes)
     require_exact_types(steps)
     start_layers(steps)
     layers = to_layers(steps)

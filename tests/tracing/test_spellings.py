@@ -93,7 +93,7 @@ def test_counts_of_a_potential_times_a_power_of_2(name: str) -> None:
 )
 def test_counts_of_another_number_name_the_division(scaled: Callable[[Tensor], Tensor], operation: str) -> None:
     model = Net(subtracting(lambda v: torch.round(torch.clamp(scaled(v), 0, 4)), 1 / 3))
-    sentence = rf"test_spellings\.py:\d+: .*counts spikes of its potential after '{operation}', .*v / theta, 0, cap"
+    sentence = rf"test_spellings\.py:\d+: .*counts spikes of its potential after '{operation}', .*v / θ, 0, cap"
     with pytest.raises(CaptureError, match=sentence):
         stl.capture(model, grid(6, 4, 6))
 
