@@ -160,6 +160,11 @@ class FittedUpdate:
         lines = sorted({str(state.node.place.line) for state in states if state.node.place.line})
         if len(states) < 2:
             return None
+        if any(state.node.dtype == torch.bool for state in states):
+            return (
+                "a state of True and False decides with its potential when it fires (once?); count its spikes in its "
+                "place, w = w + s, which stop it: v = beta * v + x - 1000 * w"
+            )
         return (
             f"states read each other's last values (at {' and '.join(lines)}), and a graph's neuron has one potential; "
             "let no second state read the potential: w = rho * w + b * s reads spikes alone"

@@ -85,6 +85,28 @@ def tokens_of_zeros(net: Net, x: Tensor) -> Tensor:
     return spikes(net.leave(torch.cat([own, x], 2)), plus=plus)
 
 
+def once(net: Net, x: Tensor) -> Tensor:
+    v, found = torch.zeros(x.shape[1], 8), []
+    fired = v > 1
+    for current in net.enter(x):
+        v = 0.5 * v + current
+        s = (v > 0.25) & ~fired
+        fired = fired | s
+        found.append(s.float())
+    return torch.stack(found)
+
+
+def counted_once(net: Net, x: Tensor) -> Tensor:
+    v, found = torch.zeros(x.shape[1], 8), []
+    w = torch.zeros_like(v)
+    for current in net.enter(x):
+        v = 0.5 * v + current - 1000 * w
+        s = (v > 0.25).float()
+        w = w + s
+        found.append(s)
+    return torch.stack(found)
+
+
 X, IMAGES, TOKENS = numbers(8, 4, 6), numbers(6, 4, 1, 5, 5), numbers(6, 4, 3, 8)
 BOOL, INTEGERS = X > 0.5, (X * 4).long()
 PLAIN = potentials(lambda v: (v > 0.25).float())
@@ -103,6 +125,12 @@ SAME: list[tuple[Forward, Forward, Tensor, str]] = [
         lambda net, x: functional.pad(PLAIN(net, x), (0, 0, 0, 0, 2, 0))[: len(x)],
         X,
         r"is the output, of another step than the last .*; return every step, \[T, B, \.\.\.\], and take the last",
+    ),
+    (
+        once,
+        counted_once,
+        X,
+        r"decides with its potential when it fires \(once\?\); count its spikes in its place",
     ),
 ]
 """A form that is refused, one that computes the same and is captured, and the sentence."""
