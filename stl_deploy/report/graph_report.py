@@ -67,6 +67,7 @@ def report_graph(
     bench = ParityBench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]
+    remarks = (reading.reason, reading.unspecified_options, unheld, *bench.report.warnings)
     proved = proof_sentence(prove_exact(program))
     twin = report_json(
         data := ReportData(
@@ -78,7 +79,7 @@ def report_graph(
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
             energy=bill.as_dict(),
             tradeoff=_over_time(source.stem, program, x, labels),
-            assumptions=[text for text in (reading.reason, reading.unspecified_options, unheld, proved) if text],
+            assumptions=[text for text in (*remarks, proved) if text],
             environment=versions(),
         )
     )

@@ -334,6 +334,19 @@ def test_a_report_says_why_onnx_runtime_was_not_compared(
     assert "ONNX Runtime was not compared: onnxruntime is not installed" in twin["assumptions"]
 
 
+def test_a_report_names_silent_layers_beside_its_parity(analog: tuple[Path, Path], tmp_path: Path) -> None:
+    graph = read_nir(analog[0])
+    for node in graph.nodes.values():
+        if hasattr(node, "v_threshold"):
+            node.v_threshold = node.v_threshold * np.float32(1e6)
+    write_nir(graph, tmp_path / "high.nir")
+    twin = verbs.report_graph(tmp_path / "high.nir", analog[1], output=tmp_path / "out")
+    assert [row["differing"] for row in twin["parity"]] == [0]
+    (silent,) = [text for text in twin["assumptions"] if text.startswith("no spike in ")]
+    assert "a silent layer proves nothing" in silent
+    assert silent in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_foreign_file_is_reported(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
     found = cli("report", analog[0], "--input", analog[1], "-o", tmp_path / "out", "--json")
     assert found.code == 0
