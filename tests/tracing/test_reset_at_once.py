@@ -130,7 +130,7 @@ class Own(nn.Module):
         ("to a value that fires", "found another reset"),
         ("squared", "not a weighted sum"),
         ("as much as arrives", "the potential after a spike depends on 'addmm', too"),
-        ("another threshold", "thresholds in two places"),
+        ("another threshold", "different thresholds in one step"),
     ],
 )
 def test_resets_that_no_neuron_has(kind: str, reason: str) -> None:
