@@ -8,49 +8,73 @@ integers need no scale of a mixed sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from stl_deploy.config.options import FoldOptions
-from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Operand, Program, Scale
+from stl_deploy.graph.program import Conv, Doubles, Linear, Operand, Program, Scale
+from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
-def _fold(program: Program) -> Rewritten:
-    nodes: Nodes = dict(program.by_name)
-    gone = []
+def _until_done(rewrite: Callable[[Program, Nodes], list[str]]) -> Callable[[Program], Rewritten]:
+    """Repeat a rewriting until it finds nothing more: a scale of a scale is met with what the first one left."""
+
+    def run(program: Program) -> Rewritten:
+        gone: list[str] = []
+        while True:
+            nodes: Nodes = dict(program.by_name)
+            removed = rewrite(program, nodes)
+            made = with_nodes(program, bypassed(nodes, removed))
+            if made is program:
+                return Rewritten(program, removed=tuple(gone))
+            gone += [name for name in program.by_name if name not in made.by_name]
+            program = replace(made, nodes=ordered(made.by_name))
+
+    return run
+
+
+def _fold(program: Program, nodes: Nodes) -> list[str]:
+    gone: list[str] = []
     for scale in program.of(Scale):
         factors = _rows(program, scale, scale.operands[0]) if len(scale.operands) == 1 else None
-        if factors is None:
+        if factors is None or scale.operands[0].node in gone:
             continue
         _multiply(nodes, {scale.operands[0].node: factors})
         gone.append(scale.name)
-    return Rewritten(with_nodes(program, bypassed(nodes, gone)), removed=tuple(gone))
+    return gone
 
 
-def _fold_sums(program: Program) -> Rewritten:
-    nodes: Nodes = dict(program.by_name)
-    gone = []
+def _fold_sums(program: Program, nodes: Nodes) -> list[str]:
+    touched: set[str] = set()
     for scale in program.of(Scale):
         terms = {term.node: _rows(program, scale, term) for term in scale.operands}
         factors = {name: rows for name, rows in terms.items() if rows is not None}
         bare = tuple(term for term in scale.operands if term.node not in factors)
-        adding = all(reader.combine == "add" for reader in program.readers[scale.name])
-        if len(scale.operands) == 1 or not factors or not adding or any(_weighs(program, term) for term in bare):
+        readers = program.readers[scale.name]
+        around = {scale.name, *terms, *(reader.name for reader in readers)}
+        adding = all(reader.combine == "add" for reader in readers)
+        # A late term stays under the sum: NIR's readers find a loop's delay by the order of edges.
+        fitting = not any(term.delay or _weighs(program, term) for term in bare)
+        if len(scale.operands) == 1 or not factors or not adding or not fitting or around & touched:
             continue
+        touched |= around
         _multiply(nodes, factors)
-        kept = replace(scale, operands=bare) if bare else None
-        for reader in program.readers[scale.name]:
-            nodes[reader.name] = _with_terms(nodes[reader.name], scale, kept)
-        if kept is not None:
-            nodes[scale.name] = kept
-            continue
-        del nodes[scale.name]
-        gone.append(scale.name)
-    return Rewritten(with_nodes(program, nodes), removed=tuple(gone))
+        apart = [term for term in scale.operands if term.node in factors]
+        if bare:
+            nodes[scale.name] = replace(scale, operands=bare)
+            apart.append(Operand(scale.name))
+        else:
+            del nodes[scale.name]
+        for reader in readers:
+            read: list[Operand] = []
+            for source in reader.operands:
+                read += (source,) if source.node != scale.name else apart
+            nodes[reader.name] = replace(nodes[reader.name], operands=tuple(read))
+    return []
 
 
 def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
@@ -69,16 +93,6 @@ def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
 def _weighs(program: Program, term: Operand) -> bool:
     """Return whether a term comes from weights, or from another scale, that could not take the factors."""
     return isinstance(program.by_name[term.node], Linear | Conv | Scale)
-
-
-def _with_terms(reader: Node, scale: Scale, kept: Scale | None) -> Node:
-    """Let a node read the terms of a sum itself; ``kept`` scales those without weights."""
-    bare = () if kept is None else kept.operands
-    apart = tuple(term for term in scale.operands if term not in bare)
-    terms: list[Operand] = []
-    for source in reader.operands:
-        terms += (source,) if source.node != scale.name else (*apart, *([source] if bare else []))
-    return replace(reader, operands=tuple(terms))
 
 
 def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
@@ -105,5 +119,5 @@ def _wanted(options: FoldOptions) -> bool:
     return options.thresholds == "weights"
 
 
-PASS = Pass("fold_scales", _fold, "real", wanted=_wanted)
-OF_SUMS = Pass("fold_scales_of_sums", _fold_sums, "real")
+PASS = Pass("fold_scales", _until_done(_fold), "real", wanted=_wanted)
+OF_SUMS = Pass("fold_scales_of_sums", _until_done(_fold_sums), "real")

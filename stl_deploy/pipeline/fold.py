@@ -56,7 +56,10 @@ def fold(program: Program, options: FoldOptions, bound: float = 1.0) -> Folded:
     made = replace(folded.program, metadata={**folded.program.metadata, **_done(folded, options)})
     if made.origin is None:
         return Folded(made, merged, False, folded.kept)
-    written = to_graph(made)
+    try:
+        written = to_graph(made)
+    except CaptureError:  # edges that a fold moved into a loop have no place in NIR: it goes on as a Program
+        return Folded(replace(made, origin=None), merged, True, folded.kept)
     read = replace(written.program, metadata=own_metadata(written.graph))
     return Folded(read, merged, written.how == "restated", folded.kept)
 

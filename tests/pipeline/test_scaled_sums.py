@@ -1,0 +1,95 @@
+"""`fold` of scales of sums of scaled sums, captured: equal outputs on fresh input, however they are nested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+
+CURRENTS: dict[str, Callable[[_Net, Tensor, Tensor, Tensor], Tensor]] = {
+    "a scale of a sum in a scaled sum": lambda m, x, z, _: m.beta * (m.alpha * (m.a(x) + m.b(x)) + m.c(x)),
+    "with a skip inside": lambda m, x, z, _: m.beta * (m.alpha * (m.a(x) + z) + m.c(x)),
+    "with a late skip outside": lambda m, x, z, late: m.beta * (m.alpha * (m.a(x) + z) + late),
+    "a scale of a scale": lambda m, x, z, _: m.beta * (m.alpha * m.a(x)),
+    "a scale of a scale in a scaled sum": lambda m, x, z, _: m.beta * (m.alpha * (m.beta * m.a(x)) + m.c(x)),
+    "a sum of scales": lambda m, x, z, _: m.beta * (m.alpha * m.a(x) + m.alpha * z),
+    "two of one sum": lambda m, x, z, _: m.beta * (m.a(x) + z) + m.alpha * (m.a(x) + z),
+}
+
+
+class _Net(nn.Module):
+    """Two neurons in a row; ``current`` makes the second's input of x and of the first's spikes."""
+
+    def __init__(self, current: Callable[[_Net, Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.current = current
+        self.a, self.b, self.d = (nn.Linear(6, 8, bias=False) for _ in range(3))
+        self.c, self.out = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.alpha, self.beta = torch.linspace(0.3, 0.8, 8), torch.linspace(0.9, 0.4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = second = last = torch.zeros(x.shape[1], 8)
+        outputs = []
+        for step in x:
+            first = 0.5 * first + self.d(step)
+            z = (first > 0.3).float()
+            first = first - 0.3 * z
+            second = 0.8 * second + self.current(self, step, z, last)
+            last = z
+            y = (second > 0.5).float()
+            second = second - 0.5 * y
+            outputs.append(self.out(y))
+        return torch.stack(outputs)
+
+
+@pytest.mark.filterwarnings("ignore:node .* keeps its thresholds")
+@pytest.mark.parametrize("thresholds", ["keep", "weights"])
+@pytest.mark.parametrize("current", CURRENTS)
+def test_nested_scales_fold_to_the_same_outputs(current: str, thresholds: str) -> None:
+    """A scale that read what the same pass had folded was a KeyError, or lost its weights."""
+    module = _Net(CURRENTS[current]).eval()
+    rng = torch.Generator().manual_seed(1)
+    x, fresh = ((torch.rand(12, 8, 6, generator=rng) > 0.5).float() for _ in range(2))
+    folded = stl.capture(module, x, progress=False).fold(thresholds=thresholds)
+    with torch.no_grad():
+        expected = module(fresh).numpy()
+    assert np.abs(expected).max() > 0.3
+    np.testing.assert_allclose(folded.simulate(fresh).y, expected, atol=1e-5)
+
+
+class _Late(nn.Module):
+    """Two scaled sums, each of weights and of spikes of the step before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.e = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = p = q = torch.zeros(x.shape[1], 4)
+        outputs = []
+        for step in x:
+            v = 0.8 * v + 0.5 * (self.a(step) + p) + 0.3 * (self.b(step) + q)
+            p = (v > 0.3).float()
+            v = v - 0.3 * p
+            u = 0.7 * u + self.e(step) + 0.5 * p
+            q = (u > 0.6).float()
+            u = u * (1 - q)
+            outputs.append(torch.cat([p, q], 1))
+        return torch.stack(outputs)
+
+
+def test_late_terms_stay_under_their_sums_so_that_nir_holds_the_loop() -> None:
+    module = _Late().eval()
+    rng = torch.Generator().manual_seed(1)
+    x, fresh = ((torch.rand(10, 3, 4, generator=rng) > 0.5).float() for _ in range(2))
+    folded = stl.capture(module, x, progress=False).fold()
+    with torch.no_grad():
+        np.testing.assert_array_equal(folded.simulate(fresh).y, module(fresh).numpy())
+    assert folded.graph is not None
