@@ -311,7 +311,7 @@ class SpikingGraph:
         Raises:
             InputError: For unreadable files, files of another graph, and input off the graph's declared grid.
         """
-        from stl_deploy.pipeline.simulate import verify
+        from stl_deploy.pipeline.verify import verify
 
         options.setdefault("lava", False)
         chosen = VerifyOptions(**options)

@@ -27,6 +27,7 @@ from stl_deploy.exporters.targets import Network
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline import export as exporting
 from stl_deploy.pipeline import simulate as simulating
+from stl_deploy.pipeline import verify as verifying
 from stl_deploy.pipeline.artifacts import show_parity
 from stl_deploy.pipeline.parity import ParityReport
 from stl_deploy.pipeline.results import Exported, Simulation
@@ -124,7 +125,7 @@ def verify(
     program = open_program(opened, dialect, say=say)
     given = program_input(opened, program, input_file)
     say.say(f"input: {given.what}")
-    report = simulating.verify(program, against, given.x, options, labels=given.labels, say=say)
+    report = verifying.verify(program, against, given.x, options, labels=given.labels, say=say)
     show_parity(report, say, is_random=given.is_random)
     return report
 

@@ -252,7 +252,7 @@ TOOLS = (
         lambda room: room.net.export(room.new("net.net"), to="netx"),
     ),
     Remedy(
-        "pipeline/simulate.py:_require_whole",
+        "pipeline/verify.py:_require_whole",
         lambda room: room.analog.verify(room.c, room.reals),
         "export it again with input_grid=BITS",
         "export it again with --input-grid BITS",
