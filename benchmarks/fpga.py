@@ -20,13 +20,13 @@ from stl_deploy._util.files import read_inputs, write_json, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.energy.chips.fpga import SOURCE, energy_range
 from stl_deploy.exporters.integer_runner import on_grid, one_input
+from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import device_of
 from stl_deploy.exporters.verilog.fits import ram_blocks
 from stl_deploy.exporters.verilog.folder import read_folder, write_folder
 from stl_deploy.exporters.verilog.render import PREFIX, engine_text
 from stl_deploy.exporters.verilog.simulator import Simulation
 from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
-from stl_deploy.exporters.verilog.target import clocks_of
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate

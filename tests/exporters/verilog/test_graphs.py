@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import ToolError, UnsupportedError
+from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.render import PREFIX, render
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
-from stl_deploy.exporters.verilog.target import clocks_of
 from stl_deploy.graph.program import Operand
 from stl_deploy.integers.graph import GainNode, IntegerGraph, IntegerInput, IntegerLI, IntegerLIF, IntegerOutput
 from stl_deploy.integers.net import WIDE, IntegerNeuron

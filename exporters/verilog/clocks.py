@@ -1,0 +1,88 @@
+"""Clocks of the engine by the integer model, without running Verilog."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.verilog.memories import Memories, memories_of
+from stl_deploy.exporters.verilog.plan import Layout, Map, Pass, Plan, Pool, Scan
+from stl_deploy.integers.simulate import simulate
+
+REREAD = 4
+"""Clocks until a word of potentials that was added to is read again."""
+ADD_STAGES, POOL_STAGES = 7, 5
+"""Clocks from an event's last tap until its pipeline is empty."""
+
+
+def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return clocks of each sample ``[B]`` of integer inputs ``x`` ``[T, B, *shape]``, if neither end waits."""
+    spikes = simulate(plan.graph, x, record=True).spikes
+    made, inputs = memories_of(plan), math.prod(plan.graph.input.shape)
+    words = {layer.name: _words(layer.layout, spikes[layer.name]) for layer in plan.layers if layer.spiking}
+    words[plan.graph.input.name] = (x.reshape(*x.shape[:2], -1) != 0).astype(np.int64)
+    total = np.full(x.shape[1], plan.state_words, np.int64)
+    for step in range(len(x)):
+        total += inputs + 3  # the program's end, and the step's
+        for index, entry in enumerate(plan.entries):
+            total += 2  # an entry is read
+            if isinstance(entry, Pass):
+                total += _pass(plan, entry, made, index)
+            elif isinstance(entry, Pool):
+                total += _walk(entry.map, np.ones(_places(entry.map), np.int64), 1, POOL_STAGES)
+            elif entry.delay <= step:
+                total += _scan(entry, words, step)
+    return total
+
+
+def _words(layout: Layout, spikes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return spikes in each word of a layer ``[T, B, words]``."""
+    spread = np.zeros((*spikes.shape[:2], layout.words * layout.lanes), np.int64)
+    spread[..., layout.place()] = spikes.reshape(*spikes.shape[:2], -1)
+    return np.asarray(spread.reshape(*spikes.shape[:2], layout.words, layout.lanes).sum(-1))
+
+
+def _places(how: Map) -> int:
+    return how.outers * len(how.rows) * len(how.columns) * how.words
+
+
+def _scan(scan: Scan, words: dict[str, NDArray[np.int64]], step: int) -> NDArray[np.int64]:
+    if scan.source is None:
+        return np.asarray(_walk(scan.map, np.ones(_places(scan.map), np.int64), REREAD, ADD_STAGES))
+    events = words[scan.source][step - scan.delay]
+    return np.array([_walk(scan.map, sample, REREAD, ADD_STAGES) for sample in events], np.int64)
+
+
+def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stages: int) -> int:
+    """Return the clocks of a scan or a pool: a place is read during the walk of the one before."""
+    fans = np.outer([len(taps) for taps in how.rows], [len(taps) for taps in how.columns]).reshape(-1)
+    taps = np.tile(np.repeat(fans, how.words), how.outers) * how.groups
+    counts = np.where(taps > 0, events, 0)
+    always = _reaches_one_place(how)
+    handed, last, free = 0, -2, 0  # when the place before was handed on; which it was; when the next can be
+    for place in np.flatnonzero(counts).tolist():
+        pace = max(int(taps[place]), reread)
+        taken = max(handed + place - last, free) + (int(counts[place]) - 1) * pace
+        handed, last, free = taken, place, taken + (pace if always else int(taps[place]))
+    read = handed + len(counts) - last - 2
+    added = handed + int(taps[last]) + stages + 1 if last >= 0 else 0
+    return max(read + 2, added) + 1
+
+
+def _reaches_one_place(how: Map) -> bool:
+    """Return whether every event adds to the same words."""
+    return all(len({tuple(to for to, _ in taps) for taps in axis}) == 1 for axis in (how.rows, how.columns))
+
+
+def _pass(plan: Plan, layer: Pass, made: Memories, index: int) -> int:
+    fields, loads, words = made.entries[index], plan.widths.loads, layer.layout.words
+    body = 2 + (plan.widths.value > 0) + 13 - fields.get("keep_from", 0) + (layer.soft and layer.late)
+    if layer.filtered:
+        body += 1 + 13 - fields.get("filter_from", 0)
+    # The next word is read while this one leaks.
+    ahead = not (layer.filtered or layer.late or layer.emits) and fields.get("keep_from", 0) < 12
+    outputs = layer.layout.channels * layer.layout.height * layer.layout.width if layer.emits else 0
+    return 1 + loads + (words - 1) * max(body - ahead, loads) + body + outputs
