@@ -16,7 +16,7 @@ from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import NO_BOARD, ChipLine, chip_lines, uncounted
 from stl_deploy.energy.chips.time import step_time_notes
-from stl_deploy.energy.context import AnnTwin, Context, ContextKeywords, MachineEnergy, twin_json
+from stl_deploy.energy.context import AnnTwin, Context, ContextKeywords, twin_json
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import Samples, count_stream, split
 from stl_deploy.energy.counts.neuron_ops import layer_ops
@@ -37,6 +37,7 @@ from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
+from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.check import ALL_NODES, require_taken
 from stl_deploy.graph.program import Input, Neuron, Norm, Program, feeders, is_spike_max_pool

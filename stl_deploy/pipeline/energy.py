@@ -14,10 +14,11 @@ from stl_deploy._util.files import leading
 from stl_deploy._util.remedies import named, remedy
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.chips import fpga
-from stl_deploy.energy.context import DEFAULT_PRICES, AnnTwin, MachineEnergy, measure_machine
+from stl_deploy.energy.context import DEFAULT_PRICES, AnnTwin
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.prices.chip import CORES, Checked, OnChip
+from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.placement import RESOURCES, load_chips, place

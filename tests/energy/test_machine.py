@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.energy import context
-from stl_deploy.energy.context import measure_machine
+from stl_deploy.energy.prices import machine
+from stl_deploy.energy.prices.machine import measure_machine
 from tests.energy.close import approx
 
 
@@ -22,7 +22,7 @@ def domain(root: Path, number: str, name: str, value: int, most: int = 9_999_999
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(machine, "LEAST_SECONDS", 0.0)
 
 
 def test_packages_are_added_up_and_their_parts_left_out(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_counter_that_wraps_round(tmp_path: Path) -> None:
 
 
 def test_short_work_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "LEAST_SECONDS", 0.02)
+    monkeypatch.setattr(machine, "LEAST_SECONDS", 0.02)
     counter = domain(tmp_path, "0", "package-0", 0)
     calls: list[int] = []
 
