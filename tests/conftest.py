@@ -39,11 +39,11 @@ QUICK_ROOMS = (
 )
 """Rooms whose tests are quick, but for those that `SLOW_FILES` and `SLOW_FIXTURES` name."""
 QUICK_FILES = (
-    "exporters/test_verify.py",
     "nn/test_learn_thresholds.py",
     "nn/test_network.py",
     "nn/test_neuron.py",
     "nn/test_population.py",
+    "pipeline/test_parity.py",
     "pipeline/test_spiking_graph.py",
     "test_architecture.py",
     "test_face.py",
@@ -53,7 +53,7 @@ SLOW_FILES = (
     "_util/test_install.py",
     "_util/test_isolated.py",
     "_util/test_system.py",
-    "_util/test_threads.py",
+    "_util/test_system_threads.py",
     "data/test_events.py",
     "energy/test_chromium.py",
     "energy/test_report.py",
