@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,13 @@ def as_path(value: Any) -> Path:
 
 def as_paths(value: Any) -> list[str | Path]:
     """Return one name or path, or several, as a list; raise InputError for what is none."""
-    values = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    return [each if isinstance(each, str) else as_path(each) for each in values]
+    return [each if isinstance(each, str) else as_path(each) for each in one_or_several(value)]
+
+
+def one_or_several(value: Any) -> list[Any]:
+    """Return the items of any iterable of them as a list; a string, path, mapping, array or module is one item."""
+    one = isinstance(value, str | bytes | os.PathLike | Mapping) or hasattr(value, "dtype") or hasattr(value, "forward")
+    return [value] if one or not isinstance(value, Iterable) else list(value)
 
 
 def require_suffix(path: Path, suffix: str, why: str = "") -> None:

@@ -146,7 +146,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     stage("folding")
     folded = _fold(traced)
     require_memory(model, few, call, folded.program)
-    original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
+    original = Captured(model, traced, folded, batch)
     sample = original.as_graph_input(batch)
     shown = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
     metadata = {**folded.program.metadata, CAPTURED: shown}
@@ -174,8 +174,9 @@ def _run_on(batch: Tensor, model: nn.Module, call: Call) -> None:
 class Captured:
     """The module that a graph was captured from."""
 
-    def __init__(self, model: nn.Module, traced: Traced, folded: FoldedLayers, takes: Shape) -> None:
-        self.model, self.traced, self.folded, self.takes = model, traced, folded, takes
+    def __init__(self, model: nn.Module, traced: Traced, folded: FoldedLayers, batch: Tensor) -> None:
+        self.model, self.traced, self.folded, self.dtype = model, traced, folded, batch.dtype
+        self.takes: Shape = tuple(batch.shape[1 if traced.call.time == "inside" else 2 :])
 
     @property
     def time(self) -> Time:
@@ -248,7 +249,7 @@ class Captured:
         """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
         _require_on_cpu(self.model)
         traced = self.traced
-        x = _tensor(batch)
+        x = _tensor(batch).to(self.dtype)
         spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length), self.folded.arranged)
         own = run_module(self.model, x, traced.call)
         if traced.axis is not None:

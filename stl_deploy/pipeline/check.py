@@ -21,7 +21,7 @@ from stl_deploy.graph.exact import Grid, on_grid
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import check_bits
+from stl_deploy.pipeline.network_input import checked_bits
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -60,7 +60,7 @@ def declared_grid(bits: int | None) -> dict[str, Any] | None:
     """Return metadata of an input of multiples of 2^-bits up to 1; raise InputError for bits outside 0…24."""
     if bits is None:
         return None
-    check_bits(bits)
+    bits = checked_bits(bits)
     return {"fraction_bits": bits, "max": 1.0}
 
 

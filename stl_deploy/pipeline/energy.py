@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import leading
+from stl_deploy._util.files import leading, one_or_several
 from stl_deploy._util.remedies import named, remedy
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.chips import fpga
@@ -62,7 +61,7 @@ def energy(
         program,
         x,
         input_coding=options.input_coding,
-        prices=_several(options.prices) or DEFAULT_PRICES,
+        prices=one_or_several(() if options.prices is None else options.prices) or DEFAULT_PRICES,
         source=source,
         labels=labels,
         twin=twin,
@@ -74,11 +73,6 @@ def energy(
         margin=MARGIN if options.margin is None else options.margin,
         notes=(*notes, *rounded(options)),
     )
-
-
-def _several(names: Any) -> tuple[str, ...]:
-    """Return names as a tuple, also one alone: Python takes any string for a list of its letters."""
-    return tuple(names or ()) if isinstance(names, Collection | None) and not isinstance(names, str) else (names,)
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> None:

@@ -77,7 +77,7 @@ def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: C
         return program, x
     if isinstance(x, Mapping):
         raise InputError(f"{named('input_grid')} applies to networks with one input; the graph has {', '.join(x)}")
-    check_bits(bits)
+    bits = checked_bits(bits)
     declared = input_grid(program.metadata)
     if declared is not None:
         require_no_image(np.asarray(x), declared)
@@ -99,7 +99,7 @@ def on_grid_of(sample: NetworkInput | None, bits: int | None) -> tuple[NetworkIn
     """
     if bits is None or sample is None or isinstance(sample, Mapping):
         return sample, 1.0
-    check_bits(bits)
+    bits = checked_bits(bits)
     if bits and is_image(sample):
         raise InputError(
             f"{option('input_grid', bits)}: the network was captured on integers up to {sample.max():g}, as 8-bit "
@@ -124,10 +124,11 @@ def warn_of_images(program: Program, x: NetworkInput) -> None:
             )
 
 
-def check_bits(bits: int) -> None:
-    """Raise InputError for bits outside 0…24."""
+def checked_bits(bits: int) -> int:
+    """Return the fraction bits, also numpy's, as Python's int; raise InputError for bits outside 0…24."""
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 0 <= bits <= MANTISSA_BITS:
         raise InputError(f"{option('input_grid', bits)}: expected 0 to {MANTISSA_BITS} fraction bits")
+    return int(bits)
 
 
 def swapped(steps: int, samples: int, usual: object) -> bool:

@@ -42,7 +42,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row, svg, table
-from stl_deploy.pipeline.network_input import compared, on_grid_of, warn_of_images
+from stl_deploy.pipeline.network_input import checked_bits, compared, on_grid_of, warn_of_images
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -225,6 +225,8 @@ class SpikingGraph:
         from stl_deploy.pipeline.fold import fold, fold_warnings
 
         chosen = FoldOptions(**options)
+        if chosen.input_grid is not None:
+            chosen = replace(chosen, input_grid=checked_bits(chosen.input_grid))
         sample, bound = on_grid_of(self.sample, chosen.input_grid)
         folded = fold(self.program, chosen, bound)
         for sentence in fold_warnings(self.program, folded, chosen, sample):
@@ -297,7 +299,7 @@ class SpikingGraph:
 
     @named_options(VerifyOptions)
     def verify(
-        self, artifact: str | Path | Sequence[str | Path], x: Any = None, **options: Unpack[VerifyKeywords]
+        self, artifact: str | Path | Iterable[str | Path], x: Any = None, **options: Unpack[VerifyKeywords]
     ) -> Verification:
         """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
 

@@ -63,3 +63,34 @@ def test_several_are_given_as_each_takes_them(net: stl.SpikingGraph, tmp_path: P
     net.export(tmp_path / "net.onnx")
     net.verify([tmp_path / "net.onnx", str(tmp_path / "net.onnx")], X).require()
     assert set(net.evaluate([(X, np.zeros(5, int))], backend=["onnx"]).backends) == {"onnx"}
+
+
+def test_any_iterable_names_several(net: stl.SpikingGraph, tmp_path: Path) -> None:
+    net.export(tmp_path / "net.onnx")
+    net.export(tmp_path / "net.nir")
+    for several in (tmp_path.glob("net.onnx"), {"a": tmp_path / "net.onnx"}.values(), map(str, tmp_path.glob("*.nir"))):
+        net.verify(several, X).require()
+    assert set(net.evaluate([(X, np.zeros(5, int))], backend=(name for name in ["onnx"])).backends) == {"onnx"}
+    names = ["loihi1_sanafe", "horowitz45_fp32"]
+    expected = net.energy(X, prices=names).report.as_dict()
+    assert net.energy(X, prices=(name for name in names)).report.as_dict() == expected
+
+
+def test_numbers_of_bits_and_batches_are_numpys_too(net: stl.SpikingGraph) -> None:
+    bits, labels = np.int64(3), np.zeros(5, int)
+    folded = net.fold(input_grid=bits)
+    assert folded.program.metadata["input"] == net.fold(input_grid=3).program.metadata["input"]
+    assert set(net.check("c", input_grid=bits).targets) == {"c"}
+    x = X.numpy() * 0.7
+    found = net.evaluate([(x.astype(np.float64), labels)], input_grid=bits)
+    assert found.layers == net.evaluate([(x, labels)], input_grid=3).layers
+    assert (np.asarray(net.simulate(x, input_grid=bits).y) == net.simulate(x, input_grid=3).y).all()
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
+def test_batches_of_other_floats_are_evaluated_as_float32(net: stl.SpikingGraph, kind: Any) -> None:
+    x = np.random.default_rng(0).random((6, 5, 4)).astype(kind)
+    labels = np.arange(5) % 3
+    found, expected = net.evaluate([(x, labels)]), net.evaluate([(x.astype(np.float32), labels)])
+    assert (found.accuracy, found.layers) == (expected.accuracy, expected.layers)
+    assert sum(compared for compared, _ in found.layers.values()) == 90

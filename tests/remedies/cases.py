@@ -195,7 +195,7 @@ REMEDIES = (
         lambda room: room.net.simulate(room.spikes / 1024, input_grid=12),
     ),
     Remedy(
-        "pipeline/network_input.py:check_bits",
+        "pipeline/network_input.py:checked_bits",
         lambda room: room.net.simulate(room.spikes, input_grid=25),
         "input_grid=25: expected 0 to 24",
         "--input-grid 25: expected 0 to 24",
