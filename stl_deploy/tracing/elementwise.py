@@ -138,9 +138,14 @@ def _without_sign(unroller: Unroller, node: Node) -> Node:
     else:
         return node
     name = _MIRRORED[node.name]
-    level = unroller.nodes.constant(-_tensor(right)) if isinstance(right, Node) else -right
+    level: Any = unroller.nodes.constant(-_as_float(_tensor(right))) if isinstance(right, Node) else -right
     call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(level, Node) else "Scalar")
     return replace(node, name=name, call=call, args=(turned, level))
+
+
+def _as_float(constant: Tensor) -> Tensor:
+    """Return a constant as a comparison with float32 takes it: unsigned integers and bools have no negative."""
+    return constant if constant.is_floating_point() else constant.to(torch.float32)
 
 
 def _difference(unroller: Unroller, node: Node, args: tuple[Any, ...]) -> Node:

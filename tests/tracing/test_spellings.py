@@ -133,6 +133,14 @@ def test_comparisons_in_other_words(name: str) -> None:
     assert bool((torch.cat(model.potentials) == 0.25).any())
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.bool, torch.int64, torch.float64])
+def test_a_difference_compared_with_a_constant_of_another_type(kind: torch.dtype) -> None:
+    """Bytes and bools have no negative."""
+    model = Net(subtracting(lambda v: (1.25 - v < torch.ones(8, dtype=kind)).float(), 0.25))
+    require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3))
+    assert bool((torch.cat(model.potentials) == 0.25).any())
+
+
 def test_a_mask_of_what_did_not_spike_resets() -> None:
     def step(v: Tensor) -> tuple[Tensor, Tensor]:
         return (v > 0.25).float(), v * torch.where(v > 0.25, 0.0, 1.0)
