@@ -58,7 +58,7 @@ from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
 from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_warnings
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
-from stl_deploy.tracing.remedies import version_warnings
+from stl_deploy.tracing.remedies import in_code, version_warnings
 from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
@@ -337,7 +337,7 @@ def _fold(traced: Traced) -> FoldedLayers:
             node.name == layer and node.v_start is not None for node in traced.graph.of(Neuron)
         ):
             raise traced.steps.unequal from None
-        reason = str(error) if isinstance(error, GraphError) else error.reason
+        reason = in_code(error, traced.graph) if isinstance(error, GraphError) else error.reason
         line = None if where is None else where.line
         raise CaptureError(reason + in_module(where or NOWHERE), line=line, layer=layer) from None
 

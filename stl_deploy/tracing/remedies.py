@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
 from torch import nn
 
 from stl_deploy._util.untrusted import one_line
+from stl_deploy.errors import GraphError
+from stl_deploy.graph.program import Neuron, Program
 
 _NORM = "it divides by statistics of each sample; use BatchNorm, which goes into the weights"
 _CONDITION = (
@@ -100,3 +104,18 @@ def version_warnings(model: nn.Module) -> tuple[str, ...]:
                 f"captures are held with {name} {proved}; found {installed}; this capture's own proof holds"
             )
     return tuple(warnings)
+
+
+def in_code(error: GraphError, program: Program) -> str:
+    """Return the sentence for a network that NIR refuses, in words of the module's code: it has no dialect."""
+    node = program.by_name.get(error.node or "")
+    if error.slug != "threshold-not-positive" or not isinstance(node, Neuron) or node.threshold is None:
+        return str(error)
+    least = float(np.min(node.threshold))
+    found = f"node '{node.name}': expected a threshold above 0 here; found {least:g}"
+    if node.multi_spike:
+        return f"{found}, of which several spikes in a step, trunc(v/θ), are no count; compare v with it: v > {least:g}"
+    if node.reset not in ("value", "value_delayed", "none"):
+        return f"{found}, and to subtract it does not lower v; subtract a number above 0: v = v - s * 5"
+    start = math.floor(least) - 5
+    return f"{found}, and v starts at 0, not below it; start v below it: v = torch.full_like(v, {start})"

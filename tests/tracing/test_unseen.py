@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -340,3 +341,59 @@ def test_spikes_in_two_orders_are_joined_without_a_nir_graph() -> None:
 def test_a_decay_above_1_is_refused_as_what_it_is() -> None:
     with pytest.raises(CaptureError, match=r"has a decay of 1\.2; NIR's leaky neurons need one below 1"):
         stl.capture(Net(lambda current, v: 1.2 * v + current), x_of(6, 3, 6))
+
+
+class BelowZero(nn.Module):
+    """Potentials in mV: 6 inputs, 8 neurons; ``less``: what a spike does to v."""
+
+    def __init__(self, less: Callable[[Tensor, Tensor], Tensor], threshold: float = -60.0) -> None:
+        super().__init__()
+        self.enter, self.less, self.threshold = nn.Linear(6, 8), less, threshold
+        self.start: Callable[[Tensor], Tensor] = lambda v: v
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, found = self.start(torch.zeros(x.shape[1], 8)), []
+        for current in 20 * self.enter(x):
+            v = 0.95 * v + current
+            spikes = ((torch.relu(v) if self.threshold == 0 else v) > self.threshold).float()
+            v = self.less(v, spikes)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+def followed(error: pytest.ExceptionInfo[CaptureError]) -> Callable[..., Tensor]:
+    """Return the right side of the assignment that a sentence ends in, as a function of v and s."""
+    sentence = str(error.value)
+    assert "dialect" not in sentence
+    assert "files" not in sentence
+    code = re.search(r": v = (.*)$", sentence)
+    assert code, sentence
+    return lambda v, s=None: eval(code[1], {"torch": torch, "v": v, "s": s})
+
+
+@pytest.mark.parametrize(
+    ("less", "threshold"),
+    [
+        (lambda v, s: torch.where(s > 0, torch.full_like(v, -70.0), v), -60.0),
+        (lambda v, s: v - s * 7, -60.0),
+        (lambda v, s: v - s * 0.3, 0.0),
+    ],
+)
+def test_a_start_above_the_threshold_is_lowered_as_its_sentence_says(
+    less: Callable[[Tensor, Tensor], Tensor], threshold: float
+) -> None:
+    torch.manual_seed(0)
+    model = BelowZero(less, threshold)
+    with pytest.raises(CaptureError, match="v starts at 0, not below it") as error:
+        stl.capture(model, torch.rand(6, 4, 6))
+    model.start = followed(error)
+    assert require_same(model, torch.rand(6, 4, 6), torch.rand(9, 3, 6)).program.spiking[0].v_start is not None
+
+
+def test_a_threshold_below_0_that_is_subtracted_becomes_a_number_as_its_sentence_says() -> None:
+    torch.manual_seed(0)
+    model = BelowZero(lambda v, s: v - s * -60)
+    with pytest.raises(CaptureError, match="does not lower v") as error:
+        stl.capture(model, torch.rand(6, 4, 6))
+    model.less, model.start = followed(error), lambda v: torch.full_like(v, -65)
+    require_same(model, torch.rand(6, 4, 6), torch.rand(9, 3, 6))
