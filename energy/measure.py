@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class EnergyReport(ByRule):
 
     ratios: SNN over ANN under every rule. right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
-    of each step, which the ANN twin of one pass does not decide. idle: why the network decides nothing on this input.
+    of each step, which the ANN twin of one pass does not decide. idle, dead: as `Findings` has them.
     one_sided: a warning that the samples lack classes, else "".
     """
 
@@ -82,6 +82,7 @@ class EnergyReport(ByRule):
     accuracy: Paired | None = None
     frontier: Frontier | None = None
     idle: Idle | None = None
+    dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     checked: Checked = field(default_factory=Checked)
     one_sided: str = ""
@@ -97,6 +98,7 @@ class EnergyReport(ByRule):
             placed=not refused,
             each_step=self.each_step,
             idle=self.idle,
+            dead=self.dead,
             accuracy=self.accuracy,
             frontier=self.frontier,
         )
@@ -298,6 +300,7 @@ def energy_report(
         each_step,
         accuracy,
         idle=_idle(program, counts),
+        dead=_dead(program, counts),
         right=right,
         checked=checked,
         one_sided=one_sided,
@@ -325,7 +328,7 @@ def energy_schema() -> dict[str, Any]:
 
 
 def _idle(program: Program, counts: Counts) -> Idle | None:
-    """Return whether no neuron is spiking or fires, x is 0, or the last spiking layers never or always fire."""
+    """Return why the network decides nothing on its input (see `Idle`); None if it may decide."""
     spiking = [node.name for node in program.spiking if node.name in counts.neurons]
     if not spiking:
         return "no neuron"
@@ -339,7 +342,28 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
         return "output silent"
     if counts.batch > 1 and last and all(counted.events == counted.neuron_updates for counted in last):
         return "output saturated"
+
+    def lead_on(name: str) -> Iterator[str]:
+        for reader in program.readers[name]:
+            if reader.name not in spiking or counts.neurons[reader.name].events:
+                yield reader.name
+
+    reached = {*reachable([node.name for node in program.inputs], lead_on)}
+    if program.outputs and not any(node.name in reached for node in program.outputs):
+        return "cut off"
     return None
+
+
+def _dead(program: Program, counts: Counts) -> dict[str, Literal["silent", "saturated"]]:
+    """Return the spiking layers that never fire, or, of several samples, all of whose neurons fire at every step."""
+    dead: dict[str, Literal["silent", "saturated"]] = {}
+    for node in program.spiking:
+        counted = counts.neurons.get(node.name)
+        if counted is not None and not counted.events:
+            dead[node.name] = "silent"
+        elif counted is not None and counts.batch > 1 and counted.events == counted.neuron_updates:
+            dead[node.name] = "saturated"
+    return dead
 
 
 def _behind(program: Program, name: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from stl_deploy._util.units import between
@@ -21,8 +21,9 @@ MOST_WORDS = 32
 """Of a sentence."""
 
 
-Idle = Literal["no neuron", "no input", "silent", "output silent", "output saturated"]
-"""Why a network decides nothing: no spiking neuron, x is 0, no neuron fires, or its last layers never or always do."""
+Idle = Literal["no neuron", "no input", "silent", "cut off", "output silent", "output saturated"]
+"""Why a network decides nothing: no spiking neuron, x is 0, no neuron fires, silent layers lie on every way to the
+output, or the last layers never or always fire."""
 
 _NO_NUMBER = "so there is no number to quote"
 _ADVICE = " Give it input that it was trained for, or look at its thresholds."
@@ -30,6 +31,7 @@ _IDLE: Mapping[Idle, str] = {
     "no neuron": f"The network has no spiking neuron, {_NO_NUMBER}. It is no SNN to compare with an ANN twin.",
     "no input": f"Every value of the input is 0: no event reaches the SNN, {_NO_NUMBER}.",
     "silent": f"The SNN is silent on this input: no neuron fires, {_NO_NUMBER}.",
+    "cut off": f"Silent layers keep the input from the output on this input, {_NO_NUMBER}: no spike passes them.",
     "output silent": f"The SNN's output is silent on this input, {_NO_NUMBER}: its last layer never fires.",
     "output saturated": f"The SNN's output is saturated on this input, {_NO_NUMBER}: its last layer always fires.",
 }
@@ -40,8 +42,8 @@ class Findings:
     """Inputs of the verdict.
 
     placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
-    of one pass does not decide. idle: why the network decides nothing on this input. accuracy: of the SNN against its
-    twin.
+    of one pass does not decide. idle: why the network decides nothing on this input. dead: its layers that never or
+    always fire. accuracy: of the SNN against its twin.
     """
 
     cells: Sequence[Ratio]
@@ -51,6 +53,7 @@ class Findings:
     placed: bool = True
     each_step: bool = False
     idle: Idle | None = None
+    dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
     accuracy: Paired | None = None
     frontier: Frontier | None = None
 
@@ -65,12 +68,22 @@ def verdict(findings: Findings) -> str:
     if findings.each_step:
         joules = (si(cell.energy.snn_J, "J") for cell in (streaming, batched))
         return _joined(
+            _dead(findings),
             "No ratio to an ANN: labels are per step, and an ANN twin of one pass decides once.",
             "The SNN takes {} an inference streaming (weights once per step) and {} layer by layer "
             "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
             on_chip(findings),
         )
-    return _joined(both_numbers(streaming, batched), _second(findings), on_chip(findings))
+    return _joined(_dead(findings), both_numbers(streaming, batched), _second(findings), on_chip(findings))
+
+
+def _dead(findings: Findings) -> str:
+    """Return the layers that never or always fire on this input, before any number that holds for them, too."""
+    if not findings.dead:
+        return ""
+    first, *others = findings.dead
+    more = f" (and {len(others)} more)" if others else ""
+    return f"Layer '{first}' is {findings.dead[first]} on this input{more}: the numbers may not hold for others."
 
 
 def both_numbers(streaming: Ratio, batched: Ratio) -> str:

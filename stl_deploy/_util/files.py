@@ -153,7 +153,12 @@ def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
 
 def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
     """Return the first ``count`` samples of a network's input."""
-    return {name: array[:, :count] for name, array in x.items()} if isinstance(x, Mapping) else x[:, :count]
+    return part_of(x, slice(count))
+
+
+def part_of(x: Inputs | Mapping[str, NDArray[Any]], samples: slice) -> Inputs:
+    """Return these samples of a network's input."""
+    return {name: array[:, samples] for name, array in x.items()} if isinstance(x, Mapping) else x[:, samples]
 
 
 def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
 from stl_deploy.integers.real_population import require_gain, total_gain
 from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
 from stl_deploy.integers.scales import twelve_bits
+from stl_deploy.passes import fold_scales
 
 READ = (
     *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "v_start", "i_start", "synapse"),
@@ -184,11 +185,10 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
 
 
 def _scaled_apart(program: ir.Program, node: ir.Scale) -> str:
-    """Return the remedy of a scaled sum: fold distributes the scale, unless weights are read elsewhere, too."""
+    """Return the remedy of a scaled sum: fold, where it distributes this scale."""
+    after = fold_scales.OF_SUMS.run(program).program.by_name.get(node.name)
     how = remedy(cli="stl-deploy fold SOURCE -o FOLDED.nir", python="net.fold()")
-    weights = [term.node for term in node.operands if isinstance(program.by_name[term.node], ir.Linear | ir.Conv)]
-    alone = weights and all(len(program.readers[name]) == 1 for name in weights)
-    does = f": {how}" if alone else ""
+    does = f": {how}" if after is None or after.operands != node.operands else ""
     return f"scale each term by itself, s * a + s * b instead of s * (a + b){does}"
 
 

@@ -68,12 +68,20 @@ def evaluate_graph(
 
         data, time = DataLoader(cast(Any, data), batch_size=batch_size), "second"  # as a loader stacks samples
     options = SimulateOptions(record=True, input_grid=input_grid)
+    is_asked, by_assumption = time is not None, False
     if time is None and net.original is not None and net.original.time == "second":
         time = "second"
     for given, labels in _batches(data):
         rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
+        told = _axis_of_time(np.shape(given), len(labels))
+        if by_assumption and told not in (None, time):
+            raise InputError(
+                f"batches of as many samples as steps were read with time='{time}', but one of {list(np.shape(given))} "
+                f"with {len(labels)} labels has time='{told}'; say it for all: evaluate(data, time='{told}')"
+            )
+        by_assumption |= told is None and time is not None and not is_asked
         batch, taken = _arranged(net, rounded, len(labels), steps, time)
-        time = _axis_of_time(np.shape(given), len(labels)) or time
+        time = told or time
         if not samples:
             warn_of_images(net.program, taken)
         x = taken if net.original is None else net.original.given(taken, asks=False)  # the labels tell the axes apart

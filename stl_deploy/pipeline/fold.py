@@ -65,19 +65,22 @@ def fold(program: Program, options: FoldOptions, bound: float = 1.0) -> Folded:
 
 
 def fold_warnings(before: Program, folded: Folded, options: FoldOptions, x: NetworkInput | None) -> Iterator[str]:
-    """Yield what a fold kept, what it rounded, and how many spikes on ``x`` thresholds in weights moved."""
+    """Yield what a fold kept, what it rounded, and a neuron whose spikes on ``x`` thresholds in weights moved."""
     yield from kept_thresholds(folded.kept)
     if options.delays == "steps":
         yield from folded.program.metadata.get("delays", ())
     if options.thresholds == "weights" and x is not None:
-        yield from _moved(before, folded.program, x)
+        on_grid = {key: value for key, value in folded.program.metadata.items() if key == "input"}
+        declared = replace(before, metadata={**before.metadata, **on_grid})
+        kept = apply(declared, FOREIGN, replace(options, thresholds="keep"), check=False).program
+        yield from _moved(kept, folded.program, x)
 
 
-def _moved(before: Program, after: Program, x: NetworkInput) -> Iterator[str]:
+def _moved(kept: Program, after: Program, x: NetworkInput) -> Iterator[str]:
     """Yield a sentence on the first neuron whose spikes differ on a few samples of ``x``."""
-    part = first_samples(x, min(leading(x)[1], before.samples_within(_COMPARED, leading(x)[0])))
-    names = [neuron.name for neuron in before.spiking if neuron.name in after.by_name]
-    theirs, ours = (run(program, part, record=names).recorded for program in (before, after))
+    part = first_samples(x, min(leading(x)[1], kept.samples_within(_COMPARED, leading(x)[0])))
+    names = [neuron.name for neuron in kept.spiking if neuron.name in after.by_name]
+    theirs, ours = (run(program, part, record=names).recorded for program in (kept, after))
     for name in names:
         if differing := int(np.count_nonzero(theirs[name] != ours[name])):
             yield (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import leading, part_of
 from stl_deploy._util.working import now_and_then
 from stl_deploy.config.options import SimulateOptions, of_target
 from stl_deploy.errors import InputError, UnavailableError
@@ -26,9 +29,12 @@ from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.compare import FiringRates
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout, accuracy, readout_of, share_right
-from stl_deploy.graph.run import NetworkInput
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import Simulation
+
+_KEPT = 2**24
+"""Spikes and silences that a run keeps at once to count them."""
 
 
 def simulate(
@@ -52,9 +58,11 @@ def simulate(
     for note in getattr(runner, "notes", ()):
         say.warn(note)
     decides = labels is not None and (isinstance(network, Program) or isinstance(runner, HasReadout))
-    result = runner.run(x, options.record or decides)
-    rates = FiringRates()
-    rates.add(result.recorded)
+    if decides and backend == "reference" and not options.record:
+        result, rates = _counted(network, runner, x)
+    else:
+        result, rates = runner.run(x, options.record or (decides and _few(network, x))), FiringRates()
+        rates.add(result.recorded)
     if isinstance(network, Program):
         rule, right = readout_of(network.metadata), accuracy(network, result, labels)
     else:
@@ -62,6 +70,24 @@ def simulate(
         rule, right = readout or Readout(), None if readout is None else share_right(result, labels, readout)
     spikes, states = (result.recorded, result.states) if options.record else ({}, {})
     return Simulation(backend, result.outputs, spikes, rule, states, right, runner.description, rates.warnings)
+
+
+def _few(network: Network, x: NetworkInput) -> bool:
+    """Return whether all layers' spikes may be kept for their rates alone; an artifact's layers are not known."""
+    steps, samples = leading(x)
+    return samples <= (network.samples_within(_KEPT, steps) if isinstance(network, Program) else CHUNK)
+
+
+def _counted(network: Network, runner: Runner, x: NetworkInput) -> tuple[Result, FiringRates]:
+    """Run part after part of the samples and count each part's spikes, so that only one part's are kept."""
+    assert isinstance(network, Program)
+    steps, samples = leading(x)
+    size, rates, outputs = network.samples_within(_KEPT, steps), FiringRates(), list[Mapping[str, NDArray[Any]]]()
+    for start in range(0, samples, size):
+        part = runner.run(part_of(x, slice(start, start + size)), True)
+        rates.add(part.recorded)
+        outputs.append(part.outputs)
+    return Result({name: np.concatenate([part[name] for part in outputs], axis=1) for name in outputs[0]}, {}), rates
 
 
 def open_backend(network: Network, backend: str, options: SimulateOptions, say: Console = QUIET) -> Runner:

@@ -16,6 +16,7 @@ from stl_deploy.energy.models.verdict import MOST_WORDS, Findings, range_of_rati
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.graph.program import Operand
 from stl_deploy.report.energy_page import page
 from stl_deploy.report.text.energy import show
 from tests.energy.close import approx
@@ -191,3 +192,36 @@ def test_the_same_microcontroller_is_told_for_both_sides() -> None:
     )
     assert chips["loihi1"]["ann_J"] is None
     assert chips["loihi1"]["snn_over_ann"] is None
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_silent_layer_that_cuts_the_output_off_leaves_no_number(batch: int) -> None:
+    """The last layer fired by its bias alone, and the energy of a network that decides nothing was quoted."""
+    net = program(
+        start((2,)),
+        linear("a", "in", -np.ones((3, 2))),
+        lif("hidden", "a", (3,)),
+        linear("b", "hidden", np.ones((2, 3)), bias=np.full(2, 0.7)),
+        lif("last", "b", (2,)),
+    )
+    report = measure_energy(net, np.ones((6, batch, 2), np.float32))
+    assert report.verdict.startswith(
+        "Silent layers keep the input from the output on this input, so there is no number"
+    )
+    assert (report.as_dict()["quoted"], report.spread) == (None, "")
+
+
+def test_a_silent_branch_is_named_before_the_numbers() -> None:
+    net = program(
+        start((2,)),
+        linear("a", "in", -np.ones((2, 2))),
+        lif("still", "a", (2,)),
+        linear("b", "in", np.ones((2, 2))),
+        lif("live", "b", (2,)),
+        replace(linear("c", "still", np.ones((2, 2))), operands=(Operand("still"), Operand("live"))),
+        lif("last", "c", (2,), decay=0.9),
+    )
+    report = measure_energy(net, X)
+    first, second, *_ = sentences(report.verdict)
+    assert first == "Layer 'still' is silent on this input: the numbers may not hold for others."
+    assert second.startswith("The SNN costs ")

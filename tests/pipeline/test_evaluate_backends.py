@@ -167,3 +167,19 @@ def test_an_artifact_is_run_from_its_path(net: stl.SpikingGraph, data: TensorDat
     assert found.backends["net.net"].differing > 0
     with pytest.raises(InputError, match=r"gone\.onnx: expected an artifact that 'export' wrote; found no such file"):
         net.evaluate(loader, backend=tmp_path / "gone.onnx")
+
+
+def test_square_batches_read_by_assumption_are_asked_about_where_a_later_batch_tells(data: TensorDataset) -> None:
+    """Batches [T, B, ...] of a net captured with time='second' were read as [B, T, ...], if they were square."""
+
+    class BatchFirst(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.transpose(0, 1))
+
+    net = stl.capture(BatchFirst(), data.tensors[0][:5], time="second")
+    x, labels = data.tensors
+    batches = [(x[part].transpose(0, 1), labels[part]) for part in (slice(0, 8), slice(8, 13))]
+    with pytest.raises(InputError, match=r"one of \[8, 5, 12\] with 5 labels has time='first'; say it for all"):
+        net.evaluate(batches)
+    in_order = [(x[:8], labels[:8]), (x[8:13], labels[8:13])]
+    assert net.evaluate(batches, time="first").accuracy == net.evaluate(in_order).accuracy

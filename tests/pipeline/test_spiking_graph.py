@@ -11,9 +11,13 @@ import pytest
 import torch
 
 import stl_deploy as stl
+from stl_deploy.config.options import SimulateOptions
 from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.run import Result
+from stl_deploy.pipeline import simulate as simulating
 from tests.graph.nets import a, chain, iff, steps
 
 
@@ -268,3 +272,32 @@ def test_spikes_that_thresholds_in_weights_move_are_said(theta: float, *, moves:
     expected = f"thresholds in weights: {differing} of {8 * 6 * 16} spikes and silences of 'n1' differ on the sample"
     assert [str(warning.message)[: len(expected)] for warning in caught] == [expected] * moves
     assert [warning.filename for warning in caught] == [__file__] * moves
+
+
+def test_a_grid_of_the_input_is_not_taken_for_thresholds_in_weights() -> None:
+    """Every threshold is 1: what moves on this grid moves with thresholds kept, too."""
+    rng = np.random.default_rng(3)
+    x = (rng.integers(0, 257, (40, 30, 200)) / 256).astype(np.float32)
+    weights = nir.Linear(rng.normal(0, 0.1, (40, 200)).astype(np.float32))
+    net = stl.SpikingGraph(chain([200], weights, iff((40,), theta=1.0)), sample=x)
+    folded = net.fold(thresholds="weights", input_grid=8)  # a warning would be an error
+    before, after = (graph.simulate(x).spikes["n1"] for graph in (net, folded))
+    assert (before != after).any()
+
+
+def test_layers_are_counted_in_parts_of_the_samples_beside_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All spikes of all samples were kept at once for a warning."""
+    net, sizes, whole = _net(), [], Reference.run
+    x = np.concatenate([X] * 5, axis=1)
+
+    def spied(self: Reference, given: np.ndarray, record: bool = False) -> Result:
+        sizes.append(given.shape[1])
+        return whole(self, given, record)
+
+    monkeypatch.setattr(Reference, "run", spied)
+    monkeypatch.setattr(simulating, "_KEPT", 2 * len(X) * 1)
+    labels = np.zeros(x.shape[1], np.int64)
+    found = simulating.simulate(net.program, x, "reference", SimulateOptions(), labels=labels)
+    assert max(sizes) < x.shape[1] == sum(sizes)
+    np.testing.assert_array_equal(found.y, net.simulate(x).y)
+    assert (found.spikes, found.accuracy) == ({}, 1)
