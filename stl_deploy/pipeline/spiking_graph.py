@@ -42,7 +42,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row, svg, table
-from stl_deploy.pipeline.network_input import checked_bits, compared, on_grid_of, warn_of_images
+from stl_deploy.pipeline.network_input import axes_in_doubt, checked_bits, compared, on_grid_of, warn_of_images
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -418,6 +418,8 @@ class SpikingGraph:
         arrays = self._named(x)
         warn_of_images(self.program, arrays)
         if self.original is None:
+            if (doubt := axes_in_doubt(self.program.metadata, arrays)) is not None:
+                warn_caller(doubt)
             return arrays
         return self.original.given_each(arrays) if isinstance(arrays, Mapping) else self.original.given(arrays)
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import as_path, leading, read_inputs
+from stl_deploy._util.files import as_path, read_inputs
 from stl_deploy._util.remedies import option, remedy
-from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.detect_writer import DialectChoice, resolve_dialect
 from stl_deploy.exporters.nir.dialect import Dialect
@@ -24,9 +23,9 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import describe_path, format_of, registry
-from stl_deploy.graph.program import CAPTURED, Program
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import ProgramInput, compared, drawn, swapped, warn_of_images
+from stl_deploy.pipeline.network_input import ProgramInput, axes_in_doubt, compared, drawn, warn_of_images
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
@@ -149,29 +148,18 @@ def read_for(source: NetworkSource, program: Program, file: Path) -> tuple[Netwo
     """
     x, labels = read_inputs(file)
     warn_of_images(program, x)
-    usual, learnt = _usual_steps(source, program)
-    steps, samples = leading(x)
-    if swapped(steps, samples, usual):
-        warnings.warn(
-            f"{file}: x is read as [T, B, ...], {counted(steps, 'step')} of {counted(samples, 'sample')}; "
-            f"{learnt} on {counted(samples, 'step')}: if x "
-            "is [B, T, ...], swap its first two axes",
-            stacklevel=2,
-        )
+    if (doubt := axes_in_doubt(program.metadata, x, _trained_steps(source))) is not None:
+        warnings.warn(f"{file}: {doubt}", stacklevel=2)
     return x, labels
 
 
-def _usual_steps(source: NetworkSource, program: Program) -> tuple[int | None, str]:
-    """Return the steps of capture or training, if known, and which of them, in words."""
-    captured = program.metadata.get(CAPTURED)
-    if isinstance(captured, Mapping):
-        return captured.get("steps"), "this graph was captured from a module"
+def _trained_steps(source: NetworkSource) -> int | None:
     config = source.path / "config.yaml"
     if source.kind != RUN or not config.is_file():
-        return None, ""
+        return None
     from stl_deploy.config.load import load_config
 
-    return load_config(config).dataset.T, "this network was trained"
+    return load_config(config).dataset.T
 
 
 def run_of(source: NetworkSource) -> Path | None:

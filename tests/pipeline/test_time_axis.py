@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy import verbs
 
 Steps = Callable[["Loop", Tensor], Iterable[Tensor]]
 X = (torch.rand(9, 5, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()  # [B, T, ...] where T is 5
@@ -277,3 +279,21 @@ def test_a_proof_says_on_a_line_of_its_own_how_x_was_read() -> None:
     assert proof.as_dict()["time"] == "first"
     assert "<br/>x read as [T, B, ...]: 5 steps of 9 samples" in proof._repr_html_()
     assert str(stl.capture(Loop(second), X, time="second").proof).endswith("as [B, T, ...]: 5 steps of 9 samples")
+
+
+def test_a_square_batch_for_a_file_of_a_module_of_batches_first_is_warned_of(tmp_path: Path) -> None:
+    """The file's graph takes [T, B, ...]; x in the module's order was transposed without a word."""
+    net = stl.capture(Loop(second), X, time="second")
+    net.export(tmp_path / "net.nir")
+    read = stl.read(tmp_path / "net.nir")
+    square = X[:5]
+    assert square.shape[:2] == (5, 5)
+    with pytest.warns(UserWarning, match=r"5 steps of 5 samples; this graph's module takes \[B, T, ...\]") as said:
+        read.simulate(square)
+    assert [each.filename for each in said] == [__file__]
+    with pytest.warns(UserWarning, match="captured from a module on 5 steps: if x is"):
+        read.simulate(X)
+    read.simulate(X.transpose(0, 1))  # a warning would be an error
+    np.savez(tmp_path / "x.npz", x=square.numpy())
+    with pytest.warns(UserWarning, match=r"x.npz: x is read as .* this graph's module takes \[B, T, ...\]"):
+        verbs.simulate(tmp_path / "net.nir", tmp_path / "x.npz", "reference", tmp_path / "y.npz")
