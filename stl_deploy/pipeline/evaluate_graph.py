@@ -73,15 +73,15 @@ def evaluate_graph(
         time = "second"
     for given, labels in _batches(data):
         rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
-        told = _axis_of_time(np.shape(given), len(labels))
-        if by_assumption and told not in (None, time):
+        by_labels = _axis_of_time(np.shape(given), len(labels))
+        if by_assumption and by_labels not in (None, time):
             raise InputError(
                 f"batches of as many samples as steps were read with time='{time}', but one of {list(np.shape(given))} "
-                f"with {len(labels)} labels has time='{told}'; say it for all: evaluate(data, time='{told}')"
+                f"with {len(labels)} labels has time='{by_labels}'; say it for all: evaluate(data, time='{by_labels}')"
             )
-        by_assumption |= told is None and time is not None and not is_asked
+        by_assumption |= by_labels is None and time is not None and not is_asked
         batch, taken = _arranged(net, rounded, len(labels), steps, time)
-        time = told or time
+        time = by_labels or time
         if not samples:
             warn_of_images(net.program, taken)
         x = taken if net.original is None else net.original.given(taken, asks=False)  # the labels tell the axes apart
