@@ -112,10 +112,12 @@ def in_code(error: GraphError, program: Program) -> str:
     if error.slug != "threshold-not-positive" or not isinstance(node, Neuron) or node.threshold is None:
         return str(error)
     least = float(np.min(node.threshold))
-    found = f"node '{node.name}': expected a threshold above 0 here; found {least:g}"
+    sentence = f"node '{node.name}': expected a threshold above 0 here; found {least:g}"
     if node.multi_spike:
-        return f"{found}, of which several spikes in a step, trunc(v/θ), are no count; compare v with it: v > {least:g}"
+        return (
+            f"{sentence}, of which several spikes in a step, trunc(v/θ), are no count; compare v with it: v > {least:g}"
+        )
     if node.reset not in ("value", "value_delayed", "none"):
-        return f"{found}, and to subtract it does not lower v; subtract a number above 0: v = v - s * 5"
+        return f"{sentence}, and to subtract it does not lower v; subtract a number above 0: v = v - s * 5"
     start = math.floor(least) - 5
-    return f"{found}, and v starts at 0, not below it; start v below it: v = torch.full_like(v, {start})"
+    return f"{sentence}, and v starts at 0, not below it; start v below it: v = torch.full_like(v, {start})"
