@@ -384,17 +384,35 @@ def require_same(meant: tuple[ir.Node, ...], program: ir.Program) -> None:
         for name in (f.name for f in fields(node)):
             if not _same(node, getattr(node, name), getattr(actual, name)):
                 if name == "operands":
-                    raise CaptureError(
-                        f"layer '{node.name}' reads spikes of several steps in a loop, which NIR's edges do not hold; "
-                        "let a layer of its own read those of each step: self.a(last) + self.b(before)",
-                        layer=node.name,
-                    )
+                    raise _other_delays(node, meant)
                 is_read, is_meant = _shown(getattr(actual, name)), _shown(getattr(node, name))
                 instead = "; put it into the weights before it" if name == "gain" else ""
                 raise CaptureError(
                     f"layer '{node.name}': its {name} is read back from NIR as {is_read}, meant is {is_meant}{instead}",
                     layer=node.name,
                 )
+
+
+def _other_delays(node: ir.Node, nodes: Iterable[ir.Node]) -> CaptureError:
+    """Return the refusal of a node of a loop that is read back with other delays: of each loop, one edge is late."""
+    closing = "in a loop of several neurons only the first reads spikes of the step before"
+    delays = {other.name for other in nodes if isinstance(other, ir.Delay)}
+    readers = [other for other in nodes if any(operand.node == node.name for operand in other.operands)]
+    several = any(
+        len({item.node if item.node in delays else item.delay for item in reader.operands}) > 1
+        for reader in (readers if node.name in delays else [node])
+    )
+    if several:
+        reason = (
+            "reads spikes of several steps in a loop, which NIR's edges do not hold; let a layer of its own read those "
+            f"of each step: self.a(last) + self.b(before); {closing}"
+        )
+    else:
+        reason = (
+            f"is read back from NIR with other delays; {closing}: let the others read those of this step, each by a "
+            "layer of its own, self.a(spikes)"
+        )
+    return CaptureError(f"layer '{node.name}' {reason}", layer=node.name)
 
 
 def _same(node: ir.Node, meant: Any, actual: Any) -> bool:

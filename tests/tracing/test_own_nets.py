@@ -406,6 +406,45 @@ def test_layers_of_their_own_read_the_spikes_of_several_steps(bias: bool, lags: 
         np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy())
 
 
+class InALoop(nn.Module):
+    """Two neurons that read each other's spikes, the second those of ``late`` steps ago, 0: of this one."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.late, self.enter, self.also = late, nn.Linear(10, 8), nn.Linear(10, 8)
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_((parameter * 16).round() / 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = w = torch.zeros(x.shape[1], 8)
+        first, second, found = [v] * 3, [v] * 3, []
+        for step in x:
+            v = 0.5 * v + self.enter(step) + self.b(second[-3])
+            spikes = (v >= 0.25).float()
+            v = v - 0.25 * spikes
+            first.append(spikes)
+            w = 0.5 * w + self.also(step) + self.a(first[-1 - self.late]) + self.c(second[-1])
+            spikes = (w >= 0.25).float()
+            w = w - 0.25 * spikes
+            second.append(spikes)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+def test_of_a_loop_only_the_first_neuron_reads_late_spikes_as_the_refusal_says() -> None:
+    x = torch.randint(0, 4, (8, 4, 10)) / 4
+    with pytest.raises(CaptureError, match=r"is read back from NIR with other delays; .* those of this step") as error:
+        stl.capture(InALoop(late=2), x)
+    assert "several steps" not in str(error.value)
+    model = InALoop(late=0)
+    net, unseen = stl.capture(model, x), torch.randint(0, 4, (17, 6, 10)) / 4
+    np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy())
+    assert net.simulate(unseen.numpy()).y.any()
+
+
 class Missing(Plain):
     def forward(self, x: Tensor) -> Any:
         return super().forward(x.of_another_library())
