@@ -169,13 +169,15 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
         refuse(node, "reshape-before-neuron", "it rearranges weighted sums", "put the neuron before it")
     if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and node.scale.ndim):
         if "weighted" in arriving and not isinstance(node, ir.Scale):
-            refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
+            merged = _by_fold(program, node) or ", or put a neuron between them"
+            refuse(node, "no-neuron", "it reads weighted sums", f"merge the two layers{merged}")
         if len(set(arriving)) > 1:
             apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else "put a neuron before it"
             refuse(node, "mixed-scales", "it adds values of different scales", apart)
         return "weighted"
     if len(set(arriving)) > 1:
-        refuse(node, "mixed-scales", "it adds values of different scales", "add them in a neuron")
+        apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else "add them in a neuron"
+        refuse(node, "mixed-scales", "it adds values of different scales", apart)
     if isinstance(first, float):
         if isinstance(node, ir.Pool):
             return first / node.divisor
@@ -185,11 +187,14 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
 
 
 def _scaled_apart(program: ir.Program, node: ir.Scale) -> str:
-    """Return the remedy of a scaled sum: fold, where it distributes this scale."""
+    return f"scale each term by itself, s * a + s * b instead of s * (a + b){_by_fold(program, node)}"
+
+
+def _by_fold(program: ir.Program, node: ir.Node) -> str:
+    """Return the call of fold, where it distributes this scale, or norm, over its terms; else nothing."""
     after = fold_scales.OF_SUMS.run(program).program.by_name.get(node.name)
-    how = remedy(cli="stl-deploy fold SOURCE -o FOLDED.nir", python="net.fold()")
-    does = f": {how}" if after is None or after.operands != node.operands else ""
-    return f"scale each term by itself, s * a + s * b instead of s * (a + b){does}"
+    changed = after is None or after.operands != node.operands
+    return remedy(cli=": stl-deploy fold SOURCE -o FOLDED.nir", python=": net.fold()") if changed else ""
 
 
 def _product(node: ir.Product, one: Value, other: Value) -> float:

@@ -3,7 +3,7 @@
 A scale of a sum goes into every term: s·(V·x + W·y) = (s·V)·x + (s·W)·y, as in recurrent layers that multiply what
 arrives by 1 - α, and into a term that is scaled itself. That is always done, since a scale of a sum fits into no other
 layer. Terms without weights (spikes of a skip connection) stay under the scale: s·(V·x + z) = (s·V)·x + s·z, so that
-integers need no scale of a mixed sum.
+integers need no scale of a mixed sum. A norm of a sum is a scale of it, and a shift that goes into one term's bias.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.config.options import FoldOptions
-from stl_deploy.graph.program import Conv, Doubles, Linear, Operand, Program, Scale
+from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Operand, Program, Scale
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
@@ -50,7 +50,10 @@ def _fold(program: Program, nodes: Nodes) -> list[str]:
 
 def _fold_sums(program: Program, nodes: Nodes) -> list[str]:
     touched: set[str] = set()
-    for scale in program.of(Scale):
+    for node in program.nodes:
+        scale, shift = _as_scale(node)
+        if scale is None or len(scale.operands) == 1:
+            continue
         terms = {term.node: _rows(program, scale, term) for term in scale.operands}
         factors = {name: rows for name, rows in terms.items() if rows is not None}
         bare = tuple(term for term in scale.operands if term.node not in factors)
@@ -59,10 +62,16 @@ def _fold_sums(program: Program, nodes: Nodes) -> list[str]:
         adding = all(reader.combine == "add" for reader in readers)
         # A late term stays under the sum: NIR's readers find a loop's delay by the order of edges.
         fitting = not any(term.delay or _weighs(program, term) for term in bare)
-        if len(scale.operands) == 1 or not factors or not adding or not fitting or around & touched:
+        if not factors or not adding or not fitting or around & touched:
+            continue
+        weights = next((name for name in factors if isinstance(nodes[name], Linear | Conv)), None)
+        if shift is not None and weights is None:
             continue
         touched |= around
         _multiply(nodes, factors)
+        if shift is not None:
+            layer: Any = nodes[weights or ""]
+            nodes[layer.name] = replace(layer, bias=shift if layer.bias is None else layer.bias + shift)
         apart = [term for term in scale.operands if term.node in factors]
         if bare:
             nodes[scale.name] = replace(scale, operands=bare)
@@ -75,6 +84,26 @@ def _fold_sums(program: Program, nodes: Nodes) -> list[str]:
                 read += (source,) if source.node != scale.name else apart
             nodes[reader.name] = replace(nodes[reader.name], operands=tuple(read))
     return []
+
+
+def _as_scale(node: Node) -> tuple[Scale | None, Any]:
+    """Return a node as a scale and a shift of each row: a norm of a sum has become weights with one factor a row."""
+    if isinstance(node, Scale):
+        return node, None
+    if not isinstance(node, Linear | Conv) or len(node.operands) == 1:
+        return None, None
+    rows = len(node.weight)
+    if isinstance(node, Linear):
+        diagonal = node.weight.shape == (rows, rows) and len(node.shape) == 1
+        if not diagonal or (node.weight != np.diag(np.diag(node.weight))).any():
+            return None, None
+        factors: Any = np.diag(node.weight)
+    else:
+        pointwise = node.weight[0].size == 1 and node.groups == rows and set(node.stride) == {1}
+        if not pointwise or any(map(any, node.padding)):
+            return None, None
+        factors = node.weight.reshape(rows, *(1,) * (len(node.shape) - 1))
+    return Scale(name=node.name, shape=node.shape, operands=node.operands, scale=factors), node.bias
 
 
 def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ CURRENTS: dict[str, Callable[[_Net, Tensor, Tensor, Tensor], Tensor]] = {
     "a scale of a scale": lambda m, x, z, _: m.beta * (m.alpha * m.a(x)),
     "a scale of a scale in a scaled sum": lambda m, x, z, _: m.beta * (m.alpha * (m.beta * m.a(x)) + m.c(x)),
     "a sum of scales": lambda m, x, z, _: m.beta * (m.alpha * m.a(x) + m.alpha * z),
+    "a norm of a sum": lambda m, x, z, _: m.norm(m.a(x) + z),
+    "a scale of a norm of a sum": lambda m, x, z, _: m.beta * m.norm(m.a(x) + m.alpha * z + m.c(x)),
     "two of one sum": lambda m, x, z, _: m.beta * (m.a(x) + z) + m.alpha * (m.a(x) + z),
 }
 
@@ -31,6 +34,11 @@ class _Net(nn.Module):
         self.current = current
         self.a, self.b, self.d = (nn.Linear(6, 8, bias=False) for _ in range(3))
         self.c, self.out = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.norm = nn.BatchNorm1d(8)
+        for values in (self.norm.weight.data, self.norm.running_var):
+            values.uniform_(0.5, 1.5)
+        for values in (self.norm.bias.data, self.norm.running_mean):
+            values.normal_(0, 0.2)
         self.alpha, self.beta = torch.linspace(0.3, 0.8, 8), torch.linspace(0.9, 0.4, 8)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,3 +101,46 @@ def test_late_terms_stay_under_their_sums_so_that_nir_holds_the_loop() -> None:
     with torch.no_grad():
         np.testing.assert_array_equal(folded.simulate(fresh).y, module(fresh).numpy())
     assert folded.graph is not None
+
+
+class _Residual(nn.Module):
+    """Spiking convolutions, the second behind a norm of its sum with the first's spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(3)
+        self.norm.bias.data.normal_(0, 0.2)
+        self.norm.running_var.uniform_(0.2, 0.6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = torch.zeros(x.shape[1], 3, 4, 4)
+        outputs = []
+        for step in x:
+            v = 0.5 * v + self.first(step)
+            z = (v > 0.2).float()
+            v = v - 0.2 * z
+            u = 0.75 * u + 0.25 * self.norm(self.second(z) + z)
+            outputs.append((u > 0.1).float())
+            u = u - 0.1 * outputs[-1]
+        return torch.stack(outputs)
+
+
+def test_a_norm_of_a_residual_sum_reaches_c(tmp_path: Path) -> None:
+    """It stayed a layer of its own behind weighted sums, which C refused, whatever was folded."""
+    module = _Residual().eval()
+    rng = torch.Generator().manual_seed(1)
+    x, fresh = ((torch.rand(8, 4, 2, 4, 4, generator=rng) > 0.5).float() for _ in range(2))
+    net = stl.capture(module, x, progress=False)
+    with pytest.raises(
+        stl.UnsupportedError, match=r"'norm': it reads weighted sums; merge the two layers: net.fold\(\)"
+    ):
+        net.export(tmp_path / "c", to="c")
+    folded = net.fold()
+    with torch.no_grad():
+        expected = module(fresh).numpy()
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(folded.simulate(fresh).y, expected)
+    manifest = folded.export(tmp_path / "c", to="c")
+    assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]

@@ -391,7 +391,7 @@ REMEDIES = (
         lambda room: _without(_between_steps().fold(delays="steps"), "fractional-delay", "c"),
     ),
     Remedy(
-        "integers/fan_in.py:_scaled_apart",
+        "integers/fan_in.py:_by_fold",
         lambda room: _found(_scaled_sum(), "c"),
         "s * a + s * b instead of s * (a + b): net.fold()",
         "s * a + s * b instead of s * (a + b): stl-deploy fold SOURCE -o FOLDED.nir",
