@@ -11,6 +11,7 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
+from stl_deploy.integers.fan_in import weightless
 from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 
@@ -138,6 +139,8 @@ def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedErr
     behind = program.by_name[node.operands[0].node]
     if isinstance(node, ir.Neuron) and not isinstance(behind, ir.Pool):
         yield from neuron_refusals(node)
+        if (error := weightless(program, node)) is not None:
+            yield error
         return
     try:
         if isinstance(node, ir.Neuron):

@@ -214,6 +214,13 @@ def _range(values: Floats) -> str:
 def to_nir(nodes: tuple[ir.Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """Return the graph of nodes, under ``dialect``."""
     edges = [(source.node, node.name) for node in nodes for source in node.operands]
+    for source, name in edges if len(set(edges)) < len(edges) else ():
+        if edges.count((source, name)) > 1:
+            raise CaptureError(
+                f"layer '{name}' reads '{source}' twice (of two steps?), and NIR lists an edge once; read each through "
+                "weights of its own, self.a(last) + self.b(before)",
+                layer=name,
+            )
     own = {"version": __version__, "dialect": None, **metadata} | {"dialect": dialect.written()}
     return nir.NIRGraph(
         {node.name: node_of(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False

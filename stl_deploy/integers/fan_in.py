@@ -117,6 +117,8 @@ def refusals(program: ir.Program) -> list[UnsupportedError]:
     for node in program.nodes if known else ():
         with _kept(errors):
             _check(node, known)
+        if isinstance(node, ir.Neuron):
+            errors += [error] if (error := weightless(program, node)) is not None else []
         if isinstance(node, ir.Neuron) or (isinstance(node, ir.Output) and known[node.name] == "weighted"):
             with _kept(errors), suppress(AssertionError):  # of a layer that is refused already
                 fan_in(program, node, known)
@@ -137,6 +139,14 @@ def _instead(node: ir.Node, arriving: list[Value]) -> Value:
     if isinstance(node, ir.Linear | ir.Conv) or "weighted" in arriving:
         return "weighted"
     return next((value for value in arriving if isinstance(value, float)), 1.0)
+
+
+def weightless(program: ir.Program, neuron: ir.Neuron) -> UnsupportedError | None:
+    """Return the refusal of a neuron that reads nothing but weights of 0, for which there are no integers."""
+    sources = [program.by_name[source.node] for source in neuron.operands]
+    if not all(isinstance(source, ir.Linear | ir.Conv) and not source.weight.any() for source in sources):
+        return None
+    return refusal(neuron, "all-zero-layer", "every weight before it is 0", "it passes nothing on; leave it out")
 
 
 def _require_whole_delays(program: ir.Program, node: ir.Node) -> None:

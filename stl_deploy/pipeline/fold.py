@@ -143,7 +143,8 @@ def fold_layers(layers: Program, *, any_start: bool = True) -> FoldedLayers:
         return FoldedLayers(write_anew(folded.program).program, folded.places)
     except CaptureError:
         starts = any_start and any(map(_starts_elsewhere, folded.program.of(Neuron)))
-        if not starts and not any(map(_is_beyond_nir, folded.program.nodes)):
+        late = any(source.delay for node in folded.program.nodes for source in node.operands)
+        if not starts and not late and not any(map(_is_beyond_nir, folded.program.nodes)):
             raise
         return FoldedLayers(folded.program, folded.places)
 

@@ -301,3 +301,20 @@ def test_layers_are_counted_in_parts_of_the_samples_beside_labels(monkeypatch: p
     assert max(sizes) < x.shape[1] == sum(sizes)
     np.testing.assert_array_equal(found.y, net.simulate(x).y)
     assert (found.spikes, found.accuracy) == ({}, 1)
+
+
+@pytest.mark.parametrize("target", ["c", "verilog", "netx"])
+def test_check_names_weights_of_zero_that_export_refuses(tmp_path: Path, target: str) -> None:
+    layers = (
+        nir.Linear(a([2, 1])),
+        iff((1,)),
+        nir.Affine(np.zeros((3, 1), np.float32), np.full(3, 0.5, np.float32)),
+        iff((3,)),
+    )
+    net = stl.SpikingGraph(chain([2], *layers))
+    for refuse in (
+        net.check(target).raise_if_unsupported,
+        lambda: net.export(tmp_path / ("net.net" if target == "netx" else "net"), to=target, x=X),
+    ):
+        with pytest.raises(stl.UnsupportedError, match="it passes nothing on; leave it out"):
+            refuse()

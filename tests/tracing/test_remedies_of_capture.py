@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +229,31 @@ def test_potentials_in_millivolts_are_captured(theta: float, drop: float) -> Non
     net = stl.capture(model, X)
     require_same(net, model, X)
     assert net.simulate(X.numpy()).y.any()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_one_layer_of_spikes_of_two_steps_is_captured(tmp_path: Path, *, own: bool) -> None:
+    """It was refused as an edge that is "listed twice", without a line."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        v = last = before = torch.zeros(x.shape[1], 8)
+        found = []
+        for step in x:
+            again = net.one(last) + net.other(before) if own else net.one(last + before)
+            v = 0.5 * v + net.enter(step) + again
+            last, before = (v > 0.25).float(), last
+            v = v - 0.25 * last
+            found.append(last)
+        return torch.stack(found)
+
+    model = Net(forward)
+    model.one, model.other = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+    with torch.no_grad():
+        for layer in (model.one, model.other):
+            layer.weight.copy_((layer.weight * 16).round() / 16)
+    net, unseen = stl.capture(model, numbers(7, 3, 6)), numbers(9, 2, 6, seed=2)
+    with torch.no_grad():
+        np.testing.assert_array_equal(net.simulate(unseen).y, model(unseen).numpy())
+    if not own:
+        with pytest.raises(stl.UnsupportedError, match="layer 'one' reads 'lif1' twice"):
+            net.export(tmp_path / "net.nir")
