@@ -167,8 +167,8 @@ class Placing:
         if isinstance(node, int_ir.IntegerLIF):
             return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, self._order(node))
         if isinstance(node, Reshape):
-            inner = node.operands[0]
-            return self._promised(self.graph.by_name[inner.node]) if len(node.operands) == 1 else self._own(node)
+            # What it passes on may be written already, though the node itself stands later in the step.
+            return self._read(node, Operand(node.operands[0].node, 1)) if len(node.operands) == 1 else self._own(node)
         return self._own(node)
 
     def _own(self, node: Node) -> Value:

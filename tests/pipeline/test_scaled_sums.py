@@ -144,3 +144,35 @@ def test_a_norm_of_a_residual_sum_reaches_c(tmp_path: Path) -> None:
     np.testing.assert_array_equal(folded.simulate(fresh).y, expected)
     manifest = folded.export(tmp_path / "c", to="c")
     assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]
+
+
+class _LateSkip(nn.Module):
+    """The second neuron reads scaled spikes of the step before of the first, which has fired already in this step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(6, 8)
+        self.back, self.own = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = last = fired = torch.zeros(x.shape[1], 8)
+        outputs = []
+        for step in x:
+            v = 0.5 * v + self.first(step) + self.back(fired)
+            z = (v > 0.25).float()
+            v = v * (1 - z)
+            u = 0.5 * u + self.second(step) - 0.25 * last + self.own(fired)
+            fired, last = (u > 0.125).float(), z
+            u = u * (1 - fired)
+            outputs.append(z)
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("target", ["c", "verilog"])
+def test_scaled_spikes_of_the_step_before_in_integers(tmp_path: Path, target: str) -> None:
+    """C read those of this step, as the first neuron had been written over: its export failed."""
+    x = (torch.rand(12, 6, 6, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    folded = stl.capture(_LateSkip().eval(), x, progress=False).fold()
+    manifest = folded.export(tmp_path / target, to=target)
+    assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]
