@@ -86,6 +86,17 @@ def test_a_simulator_that_ran_on_fewer_samples_has_a_line_of_its_own(small_run: 
     assert ", brian2; simulated: " in text
 
 
+def test_torch_is_named_once(small_run: RunResult) -> None:
+    """The backend of this name, on fewer samples, made a line and a runner more."""
+    report = small_run.parity.report
+    few = RunParity("torch", (NodeParity("lif1", 10, 0, 0.0, None),), (), against=report.reference, backend="torch")
+    others = [run for run in report.runs if run.backend != "torch"]
+    table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*others, few)))
+    text = " ".join(" ".join(verdict(Path("r"), table, "x", 1.0)).split())
+    assert "torch: all" not in text
+    assert ", torch;" not in text
+
+
 def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken(small_run: RunResult) -> None:
     report = small_run.parity.report
     node = NodeParity("lif1", 10, 0, 0.0, None)
