@@ -154,6 +154,9 @@ def _require_sound(program: ir.Program, path: Path) -> None:
             if not _broadcasts(array.shape, node.shape):
                 shapes = f"that broadcasts to {list(node.shape)}; found {list(array.shape)}"
                 raise InputError(f"{where}: {name}: expected a shape {shapes}")
+        if isinstance(node, ir.Linear | ir.Conv) and node.bias is not None and node.bias.shape != node.weight.shape[:1]:
+            expected, given = list(node.weight.shape[:1]), list(node.bias.shape)
+            raise InputError(f"{where}: bias: expected a value for each output, {expected}; found {given}")
     if not program.inputs or not program.outputs:
         raise InputError(f"{path}: expected an Input and an Output; found none")
     if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
