@@ -139,7 +139,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
             require_repeatable(model, few, permuted(few, 7), call)
         raise as_asked(error, model, batch, call) from error
     require_repeatable(model, few, permuted(few, 7), call)
-    require_whole(traced, batch)
+    made = require_whole(traced, batch)
     require_same_in_own_types(model, x, batch, few, call)
     if isinstance(model, Packed):
         traced.graph, model.parts = split_input(traced.graph, model.parts)
@@ -149,7 +149,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     original = Captured(model, traced, folded, batch)
     sample = original.as_graph_input(batch)
     shown = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
-    metadata = {**folded.program.metadata, CAPTURED: shown}
+    metadata = {**folded.program.metadata, CAPTURED: shown if made is None else {**shown, "made": made}}
     folded = folded._replace(program=replace(folded.program, metadata=metadata))
     stage("proving on x")
     proof = _prove(model, traced, folded, batch) if verify else None

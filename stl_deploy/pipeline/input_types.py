@@ -32,20 +32,25 @@ def own_types(x: Any) -> Tensor:
     return tensor
 
 
-def require_whole(traced: Traced, x: Tensor) -> None:
-    """Raise CaptureError where the model makes integers or bools of an input that is none; a graph does not."""
+def require_whole(traced: Traced, x: Tensor) -> str | None:
+    """Return the type of integers or bools that the model makes of its input; None if it makes none.
+
+    Raises CaptureError where that changes x, for a graph takes numbers as they are.
+    """
+    made = None
     for signal in traced.steps.signals:
         dtype = signal.node.dtype
         if signal.node.name != "_to_copy" or dtype.is_floating_point or not holds_input(signal):
             continue
         kept = x.to(dtype).to(x.dtype) == x
+        made = str(dtype).removeprefix("torch.")
         if not bool(kept.all()):
-            kind = str(dtype).removeprefix("torch.")
             raise CaptureError(
-                f"the model makes its input {kind}, which changes x; a graph takes numbers as they are: give x as what "
+                f"the model makes its input {made}, which changes x; a graph takes numbers as they are: give x as what "
                 "it is made, or compare it with a number, (x > 0.5).float()",
                 line=signal.node.place.line,
             )
+    return made
 
 
 def require_floats_taken(error: CaptureError, model: nn.Module, x: Any, call: Call) -> None:

@@ -109,9 +109,24 @@ def on_grid_of(sample: NetworkInput | None, bits: int | None) -> tuple[NetworkIn
     return rounded, max(float(np.abs(rounded).max(initial=0)), 1.0)
 
 
+_MADE = ("bool", "uint8", "int8", "int16", "int32", "int64")
+
+
 def warn_of_images(program: Program, x: NetworkInput) -> None:
-    """Warn of 8-bit images, 0 to 255, where the graph was captured on values up to 1, or says nothing of its input."""
+    """Warn of 8-bit images, 0 to 255, where the graph was captured on values up to 1, or says nothing of its input.
+
+    Raises InputError for numbers that the captured module would change: it makes integers of its input.
+    """
     captured = program.metadata.get(CAPTURED)
+    made = captured.get("made") if isinstance(captured, Mapping) else None
+    for array in (x.values() if isinstance(x, Mapping) else [np.asarray(x)]) if made in _MADE else ():
+        with np.errstate(invalid="ignore"):
+            kept = array.astype(made).astype(array.dtype) == array
+        if not kept.all():
+            raise InputError(
+                f"expected x that stays the same as {made}, which the captured module makes of its input; found other "
+                "numbers; give x as what it is made"
+            )
     largest = captured.get("largest") if isinstance(captured, Mapping) else None
     for array in x.values() if isinstance(x, Mapping) else [np.asarray(x)]:
         known = isinstance(largest, int | float) and largest <= 1

@@ -297,3 +297,20 @@ def test_a_square_batch_for_a_file_of_a_module_of_batches_first_is_warned_of(tmp
     np.savez(tmp_path / "x.npz", x=square.numpy())
     with pytest.warns(UserWarning, match=r"x.npz: x is read as .* this graph's module takes \[B, T, ...\]"):
         verbs.simulate(tmp_path / "net.nir", tmp_path / "x.npz", "reference", tmp_path / "y.npz")
+
+
+def test_numbers_that_a_module_would_cast_are_refused() -> None:
+    """The graph of a module that casts its input, captured on integers, took fractions as they are."""
+
+    class Casts(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.int().float())
+
+    x = X.transpose(0, 1)
+    with pytest.warns(UserWarning, match="the model makes its input int32, which leaves x as it is"):
+        net = stl.capture(Casts(first), x)
+    np.testing.assert_array_equal(net.simulate(3 * x).y, Casts(first)(3 * x).detach().numpy())
+    with pytest.raises(
+        stl.InputError, match="expected x that stays the same as int32, which the captured module makes"
+    ):
+        net.simulate(0.5 * x)
