@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, Unpack
@@ -342,13 +342,9 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
         return "output silent"
     if counts.batch > 1 and last and all(counted.events == counted.neuron_updates for counted in last):
         return "output saturated"
-
-    def lead_on(name: str) -> Iterator[str]:
-        for reader in program.readers[name]:
-            if reader.name not in spiking or counts.neurons[reader.name].events:
-                yield reader.name
-
-    reached = {*reachable([node.name for node in program.inputs], lead_on)}
+    firing = {*program.by_name} - {name for name in spiking if not counts.neurons[name].events}
+    lead_on = {name: [reader.name for reader in program.readers[name] if reader.name in firing] for name in firing}
+    reached = {*reachable([node.name for node in program.inputs], lead_on.__getitem__)}
     if program.outputs and not any(node.name in reached for node in program.outputs):
         return "cut off"
     return None
@@ -356,13 +352,10 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
 
 def _dead(program: Program, counts: Counts) -> dict[str, Literal["silent", "saturated"]]:
     """Return the spiking layers that never fire, or, of several samples, all of whose neurons fire at every step."""
-    dead: dict[str, Literal["silent", "saturated"]] = {}
-    for node in program.spiking:
-        counted = counts.neurons.get(node.name)
-        if counted is not None and not counted.events:
-            dead[node.name] = "silent"
-        elif counted is not None and counts.batch > 1 and counted.events == counted.neuron_updates:
-            dead[node.name] = "saturated"
+    found = [(node.name, counts.neurons[node.name]) for node in program.spiking if node.name in counts.neurons]
+    dead: dict[str, Literal["silent", "saturated"]] = {name: "silent" for name, counted in found if not counted.events}
+    full = [name for name, counted in found if counts.batch > 1 and counted.events == counted.neuron_updates]
+    dead |= {name: "saturated" for name in full if name not in dead}
     return dead
 
 
