@@ -352,9 +352,9 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
 
 def _dead(program: Program, counts: Counts) -> dict[str, Literal["silent", "saturated"]]:
     """Return the spiking layers that never fire, or, of several samples, all of whose neurons fire at every step."""
-    found = [(node.name, counts.neurons[node.name]) for node in program.spiking if node.name in counts.neurons]
-    dead: dict[str, Literal["silent", "saturated"]] = {name: "silent" for name, counted in found if not counted.events}
-    full = [name for name, counted in found if counts.batch > 1 and counted.events == counted.neuron_updates]
+    layers = [(node.name, counts.neurons[node.name]) for node in program.spiking if node.name in counts.neurons]
+    dead: dict[str, Literal["silent", "saturated"]] = {name: "silent" for name, counted in layers if not counted.events}
+    full = [name for name, counted in layers if counts.batch > 1 and counted.events == counted.neuron_updates]
     dead |= {name: "saturated" for name in full if name not in dead}
     return dead
 
