@@ -20,7 +20,7 @@ from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
-from stl_deploy.pipeline.network_input import on_declared_grid, warn_of_images
+from stl_deploy.pipeline.network_input import check_numbers, on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
 from stl_deploy.pipeline.simulate import simulate
 
@@ -83,7 +83,7 @@ def evaluate_graph(
         batch, taken = _arranged(net, rounded, len(labels), steps, time)
         time = by_labels or time
         if not samples:
-            warn_of_images(net.program, taken)
+            check_numbers(net.program, taken)
         x = taken if net.original is None else net.original.given(taken, asks=False)  # the labels tell the axes apart
         result = replace(simulate(net.program, x, "reference", options), rule=net.readout)
         right += _right(result, labels)

@@ -112,7 +112,7 @@ def on_grid_of(sample: NetworkInput | None, bits: int | None) -> tuple[NetworkIn
 _MADE = ("bool", "uint8", "int8", "int16", "int32", "int64")
 
 
-def warn_of_images(program: Program, x: NetworkInput) -> None:
+def check_numbers(program: Program, x: NetworkInput) -> None:
     """Warn of 8-bit images, 0 to 255, where the graph was captured on values up to 1, or says nothing of its input.
 
     Raises InputError for numbers that the captured module would change: it makes integers of its input.

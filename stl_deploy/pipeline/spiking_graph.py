@@ -42,7 +42,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row, svg, table
-from stl_deploy.pipeline.network_input import axes_in_doubt, checked_bits, compared, on_grid_of, warn_of_images
+from stl_deploy.pipeline.network_input import axes_in_doubt, check_numbers, checked_bits, compared, on_grid_of
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ class SpikingGraph:
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
         arrays = self._named(x)
-        warn_of_images(self.program, arrays)
+        check_numbers(self.program, arrays)
         if self.original is None:
             if (doubt := axes_in_doubt(self.program.metadata, arrays)) is not None:
                 warn_caller(doubt)

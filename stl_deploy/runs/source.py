@@ -25,7 +25,7 @@ from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import describe_path, format_of, registry
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import ProgramInput, axes_in_doubt, compared, drawn, warn_of_images
+from stl_deploy.pipeline.network_input import ProgramInput, axes_in_doubt, check_numbers, compared, drawn
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
@@ -147,7 +147,7 @@ def read_for(source: NetworkSource, program: Program, file: Path) -> tuple[Netwo
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
     x, labels = read_inputs(file)
-    warn_of_images(program, x)
+    check_numbers(program, x)
     if (doubt := axes_in_doubt(program.metadata, x, _trained_steps(source))) is not None:
         warnings.warn(f"{file}: {doubt}", stacklevel=2)
     return x, labels
