@@ -130,7 +130,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
-        require_floats_taken(error, model, x, call)
+        require_floats_taken(error, model, x, batch, call)
         _run_on(batch, model, call)  # where forward fails, it says so of x
         if error.__cause__ is not None:
             asked = as_asked(error, model, batch, call)

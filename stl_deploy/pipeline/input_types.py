@@ -6,6 +6,7 @@ so before it makes floats has another graph than on the same values in float32.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -53,10 +54,12 @@ def require_whole(traced: Traced, x: Tensor) -> str | None:
     return made
 
 
-def require_floats_taken(error: CaptureError, model: nn.Module, x: Any, call: Call) -> None:
-    """Raise CaptureError for a module that fails on floats, by ``error``, and takes x in its own type."""
+def require_floats_taken(error: CaptureError, model: nn.Module, x: Any, batch: Tensor, call: Call) -> None:
+    """Raise CaptureError for a module that fails on ``batch``, by ``error``, and takes x in its own type or float32."""
     if error.__cause__ is None or isinstance(model, Packed):
         return
+    if batch.dtype != torch.float32:
+        _require_fails_in_float32(error, model, batch, call)
     given = own_types(x)
     if given.is_floating_point():
         return
@@ -71,6 +74,19 @@ def require_floats_taken(error: CaptureError, model: nn.Module, x: Any, call: Ca
     raise CaptureError(
         f"the model takes x as {kind} alone, and capture gives it floats, as a graph computes; {instead} "
         f"({error.reason})",
+        line=error.line,
+    ) from error
+
+
+def _require_fails_in_float32(error: CaptureError, model: nn.Module, batch: Tensor, call: Call) -> None:
+    try:
+        run(copy.deepcopy(model).float(), batch.float(), call)
+    except Exception:  # of the module's own code, or of a copy that it does not allow
+        return
+    kind = str(batch.dtype).removeprefix("torch.")
+    raise CaptureError(
+        f"the model fails on x in {kind} and runs in float32, in which a graph computes: give model.float(), and x as "
+        f"float32 ({error.reason.rpartition('; ')[0]})",
         line=error.line,
     ) from error
 

@@ -167,6 +167,39 @@ def test_a_module_of_another_type_than_x_is_refused_by_its_parameter(dtype: torc
     np.testing.assert_allclose(net.simulate(X[1].numpy()).y, model(X[1]).detach().numpy(), rtol=0, atol=1e-6)
 
 
+class FloatSpikes(nn.Module):
+    """Neurons whose spikes are float32 in any type of weights, as ``(v > θ).float()`` makes them."""
+
+    def __init__(self, *dtypes: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave = nn.Linear(4, 6).to(dtypes[0]), nn.Linear(6, 2).to(dtypes[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, outputs = torch.zeros(()), []
+        for current in self.enter(x):
+            v = 0.8 * v + current
+            s = (v > 0.2).float()
+            v = v - 0.2 * s
+            outputs.append(self.leave(s))
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("x", [torch.float32, *TYPES, torch.bfloat16])
+@pytest.mark.parametrize(
+    "weights", [(torch.float64, torch.float64), (torch.half, torch.half), (torch.float, torch.half)]
+)
+def test_a_module_that_fails_in_its_own_type_is_captured_in_float32(
+    weights: tuple[torch.dtype, torch.dtype], x: torch.dtype
+) -> None:
+    model, own = FloatSpikes(*weights), (X[0] > 0.5).to(x)
+    with pytest.raises(CaptureError, match=r"test_input_types\.py:\d+: .*: give model\.float\(\)") as refused:
+        stl.capture(model, own)
+    given = own.float() if "and x as float32" in str(refused.value) else own
+    net, expected = stl.capture(model.float(), given), model(own.float()).detach().numpy()
+    np.testing.assert_allclose(net.simulate(own.float().numpy()).y, expected, rtol=0, atol=1e-6)
+
+
 def test_half_precision_that_overflows_is_refused() -> None:
     """Potentials beyond 65,504 are infinite in float16, and stay so."""
     with pytest.raises(CaptureError, match=r"the model computes in float16, .*: capture model\.float\(\)"):
