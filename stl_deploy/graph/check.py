@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import StlDeployError, UnsupportedError
 from stl_deploy.graph import program as ir
-from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.exact import input_grid, prove_exact
 from stl_deploy.graph.findings import CheckReport, Fidelity, Finding, NodeReport, fidelities, from_error, worst
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
@@ -22,6 +22,7 @@ TargetCheck = Callable[[Program], Iterable[Finding]]
 
 def check_sums(program: Program) -> Iterator[Finding]:
     """Yield findings for inexact float32 sums: another order of summation can move a spike at a tie."""
+    folded = "grid" in program.metadata and input_grid(program.metadata) is not None
     for proof in prove_exact(program):
         if not proof.exact:
             yield Finding(
@@ -29,17 +30,24 @@ def check_sums(program: Program) -> Iterator[Finding]:
                 "warning",
                 proof.node,
                 f"float32 sums can depend on their order here ({proof.reason})",
-                f"put it on an exact grid ({_onto_a_grid()}), or measure the agreement with verify",
+                f"{_in_float64() if folded else _onto_a_grid()}, or measure the agreement with verify",
             )
 
 
 def _onto_a_grid() -> str:
     """Return the folds that make sums exact: input is spikes and counts, or real numbers of so many bits."""
-    return remedy(
+    how = remedy(
         cli="stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0 for spikes and counts, "
         "--input-grid BITS for real input",
         python="net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS) for real input",
     )
+    return f"put it on an exact grid ({how})"
+
+
+def _in_float64() -> str:
+    """Return what is left where a fold has put weights on the finest grids that it found."""
+    how = remedy(cli="stl-deploy export FILE --to onnx --exact", python="net.export(FILE, precision='exact')")
+    return f"these are the finest grids that a fold finds: sum in float64 ({how})"
 
 
 TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_sums}

@@ -14,12 +14,13 @@ from stl_deploy.integers.fan_in import FanIn, WeightedPath, fan_in, values
 from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
+ELSEWHERE = ", or export to c or onnx"
 _REMEDIES = {
     "multi_spike": "use one spike per step",
-    "v_reset": "Loihi resets to 0; train with that, or export to c or onnx",
-    "v_start": "Loihi starts at 0; train with that, or export to c or onnx",
-    "i_start": "Loihi starts at 0; train with that, or export to c or onnx",
-    "adaptation": "train with fixed thresholds, or export to c or onnx",
+    "v_reset": "Loihi resets to 0; train with that" + ELSEWHERE,
+    "v_start": "Loihi starts at 0; train with that" + ELSEWHERE,
+    "i_start": "Loihi starts at 0; train with that" + ELSEWHERE,
+    "adaptation": "train with fixed thresholds" + ELSEWHERE,
     "v_min": "train without v_min",
     "synapse": "use a LIF without synaptic current",
 }
@@ -102,7 +103,7 @@ def require_no_loop(program: Program) -> None:
     """Raise UnsupportedError for a node that reads the step before."""
     for node in program.nodes:
         if any(source.delay for source in node.operands):
-            refuse(node, "recurrent", "it reads the step before", "train without recurrence, or leave it unquantised")
+            refuse(node, "recurrent", "it reads the step before", "train without recurrence")
 
 
 def trainable_synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[Linear | Conv]:

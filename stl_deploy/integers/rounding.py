@@ -11,7 +11,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Product, Program, is_spike_max_pool
-from stl_deploy.integers.lava_layers import untrainable
+from stl_deploy.integers.lava_layers import ELSEWHERE, untrainable
 from stl_deploy.integers.scales import WEIGHT_TOP
 
 
@@ -27,8 +27,8 @@ def _trained(program: Program) -> str:
     counts = "export counts the spikes that differ"
     if refused is None:
         return f"{counts}; for quantisation-aware training, after which the module spikes as its integers do: {how}"
-    changed = f"at '{refused.node}' {refused.remedy}; then {how}"
-    return f"{counts}; quantisation-aware training needs a changed network: {changed}"
+    changed = f"at '{refused.node}' {refused.reason}: {refused.remedy.removesuffix(ELSEWHERE)}; then {how}"
+    return f"{counts}; quantisation-aware training, in Loihi's integers, needs a changed network: {changed}"
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:

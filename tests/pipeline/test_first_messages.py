@@ -64,7 +64,8 @@ def net() -> stl.SpikingGraph:
 def test_rounding_s_remedy_says_what_a_residual_network_lacks(bare: stl.SpikingGraph) -> None:
     """It promised that `quantised` takes the differences away, which refused such a network."""
     (remedy,) = {found.remedy for found in bare.check("c").findings if found.slug == "quantisation"}
-    assert "quantisation-aware training needs a changed network: at 'lif2' put a convolution of kernel 1" in remedy
+    assert "in Loihi's integers, needs a changed network: at 'lif2' spikes reach it on a path without its own" in remedy
+    assert "weights: put a convolution of kernel 1" in remedy
     with pytest.raises(
         stl.UnsupportedError, match=r"node 'lif2': .* put a convolution of kernel 1 on that path, or add"
     ):

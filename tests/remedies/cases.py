@@ -84,6 +84,35 @@ class _ScaledSum(nn.Module):
         return torch.stack(out)
 
 
+class _TwoInputs(nn.Module):
+    """A sum of two layers, whose grids of 24 bits make one of 25."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.skip = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, u, out = torch.zeros(()), torch.zeros(()), []
+        for step in x:
+            v = 0.5 * v + self.first(step)
+            s = (v >= 0.2).float()
+            v = v * (1 - s)
+            u = 0.8 * u + self.second(s) + self.skip(step)
+            out.append((u >= 0.3).float())
+            u = u * (1 - out[-1])
+        return torch.stack(out)
+
+
+def _two_inputs() -> stl.SpikingGraph:
+    return stl.capture(_TwoInputs(), torch.bernoulli(torch.full((10, 3, 6), 0.5))).fold(input_grid=0)
+
+
+def _in_float64(room: Room) -> None:
+    net = _two_inputs()
+    net.verify(net.export(room.new("float64.onnx"), precision="exact").path).require()
+
+
 def _scaled_sum() -> stl.SpikingGraph:
     return stl.capture(_ScaledSum(), torch.bernoulli(torch.full((10, 3, 6), 0.5)))
 
@@ -116,6 +145,13 @@ REMEDIES = (
         "net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS)",
         "stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
         lambda room: _without(_folded(room), "sums-not-exact", "onnx"),
+    ),
+    Remedy(
+        "graph/check.py:_in_float64",
+        lambda room: _found(_two_inputs(), "onnx"),
+        "sum in float64 (net.export(FILE, precision='exact'))",
+        "sum in float64 (stl-deploy export FILE --to onnx --exact)",
+        _in_float64,
     ),
     Remedy(
         "graph/exact.py:require_on_grid",
