@@ -261,12 +261,15 @@ def _unit(node: Neuron) -> float:
 
 
 def _released(state: neurons.NeuronState, in_units: bool) -> tuple[NDArray[np.float64], Floats]:
-    """Return potentials and spikes, and advance the state. in_units: of the threshold (of 1 if that is 0)."""
-    theta = state.threshold
+    """Return potentials and spikes, and advance the state.
+
+    in_units: of the threshold θ (of 1 if that is 0), moved so that a spike is where they pass 1, also while θ adapts.
+    """
+    theta = state.node.threshold
+    assert theta is not None
     potentials = state.v.astype(np.float64)
     if in_units:
-        potentials = potentials / np.where(theta == 0, 1.0, theta)
-        potentials = potentials + (np.asarray(theta) == 0)  # of 0 as of 1: the spike is where it passes 1
+        potentials = (potentials - state.threshold) / np.where(theta == 0, 1.0, theta) + 1.0
     out = np.empty_like(state.v)
     state.release(out)
     return potentials, out

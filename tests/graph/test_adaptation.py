@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,18 @@ def test_spikes_by_hand(fields: dict[str, Any], subtracts: str, x: list[float], 
         (neuron,) = folded.of(Neuron)
         assert float(neuron.threshold) == 1.0  # type: ignore[arg-type]
         assert run(folded, given).y.flatten().tolist() == expected
+
+
+def test_thresholds_that_adapt_from_0_go_into_weights() -> None:
+    """θ 0.4 + 0.9 a with a from -0.4 / 0.9 is 0 up to rounding at the first step: no unit for potentials."""
+    program = _program({"compare": "gt"}, "baseline", 0.4)
+    neuron = program.by_name["lif"]
+    assert isinstance(neuron, Neuron)
+    adapts = Adaptation(np.asarray(0.9, F), np.asarray(0.2, F), "baseline", np.asarray(-0.4 / 0.9, F))
+    nodes = tuple(replace(neuron, adaptation=adapts) if node is neuron else node for node in program.nodes)
+    folded = apply(replace(program, nodes=nodes), (fold_thresholds.PASS,), FoldOptions(thresholds="weights")).program
+    x = np.array([-0.1, 0.5, 0.2, 1, 0.1], F).reshape(-1, 1, 1)
+    assert run(folded, x).y.flatten().tolist() == run(replace(program, nodes=nodes), x).y.flatten().tolist()
 
 
 @pytest.mark.parametrize(
