@@ -124,7 +124,7 @@ class COptions(Options):
         bytes_of(self.ram, "ram")
         if self.potentials not in (None, *POTENTIALS):
             raise InputError(
-                f"{named('potentials')}: expected 16 or 32 bits; found {self.potentials}; leave it out for 32"
+                f"{named('potentials')}: expected 16 or 32 bits; found {self.potentials!r}; leave it out for 32"
             )
         if self.name is not None:
             require_prefix(self.name)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_graph
@@ -78,7 +79,9 @@ def quantise(
     Raises UnsupportedError for what netx cannot hold, InputError for input off the grid or an unknown form.
     """
     if thresholds not in get_args(ThresholdForm):
-        raise InputError(f"expected {', '.join(get_args(ThresholdForm))} as thresholds; found '{thresholds}'")
+        known = get_args(ThresholdForm)
+        close = did_you_mean(str(thresholds), known)
+        raise InputError(f"expected {', '.join(known)} as thresholds; found '{thresholds}'{close}")
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
     read_chain(prepared)
     hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)

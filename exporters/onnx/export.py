@@ -14,6 +14,7 @@ from typing import get_args
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.int8 import to_int8
@@ -66,9 +67,11 @@ def export_onnx(
         UnsupportedError: For a delay that is too long.
     """
     if form not in get_args(Form):
-        raise InputError(f"expected an ONNX form, {' or '.join(get_args(Form))}; found {form!r}")
+        close = did_you_mean(str(form), get_args(Form))
+        raise InputError(f"expected an ONNX form, {' or '.join(get_args(Form))}; found {form!r}{close}")
     if precision not in get_args(Precision):
-        raise InputError(f"expected an ONNX precision: {', '.join(get_args(Precision))}; found {precision!r}")
+        close = did_you_mean(str(precision), get_args(Precision))
+        raise InputError(f"expected an ONNX precision: {', '.join(get_args(Precision))}; found {precision!r}{close}")
     program, weights = to_int8(program) if precision == "int8" else (program, {})
     planes = to_planes(program) if precision == "integer" else {}
     scope = Scope(double=precision == "exact", int8=weights, planes=planes)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
-from stl_deploy._util.remedies import named
+from stl_deploy._util.remedies import did_you_mean, named
 from stl_deploy.errors import InputError
 
 FoldThresholds = Literal["keep", "weights"]
@@ -126,9 +126,12 @@ class FoldOptions:
 
     def __post_init__(self) -> None:
         if self.delays not in get_args(FoldDelays):
-            raise InputError(f"expected delays {' or '.join(get_args(FoldDelays))}; found {self.delays!r}")
+            close = did_you_mean(str(self.delays), get_args(FoldDelays))
+            raise InputError(f"expected delays {' or '.join(get_args(FoldDelays))}; found {self.delays!r}{close}")
         if self.thresholds not in get_args(FoldThresholds):
-            raise InputError(f"expected thresholds {' or '.join(get_args(FoldThresholds))}; found {self.thresholds!r}")
+            known = get_args(FoldThresholds)
+            close = did_you_mean(str(self.thresholds), known)
+            raise InputError(f"expected thresholds {' or '.join(known)}; found {self.thresholds!r}{close}")
 
 
 class FoldKeywords(TypedDict, total=False):

@@ -265,7 +265,8 @@ def _tensor(x: Any) -> Tensor:
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if call.time not in get_args(Time):
-        raise InputError(f"time: expected {', '.join(map(repr, get_args(Time)))}; found {call.time!r}")
+        known = ", ".join(map(repr, get_args(Time)))
+        raise InputError(f"time: expected {known}; found {call.time!r} (batch-first x [B, T, ...] is 'second')")
     if isinstance(model, type) and issubclass(model, nn.Module):
         raise CaptureError(f"expected a module; found the class {model.__name__}; give one: {model.__name__}(...)")
     if not isinstance(model, nn.Module):

@@ -228,7 +228,12 @@ def test_a_captured_module_is_evaluated_as_it_is_called(time) -> None:
         (lambda net: net.export("net.pt"), r"net.pt: expected a name that ends in .nir \(nir\)"),
         (lambda net: net.show("graph.png"), "graph.png: expected a name that ends in .svg; found '.png'"),
         (lambda net: net.check("tpu"), "expected a target: .*; found 'tpu'"),
-        (lambda net: net.fold(thresholds="weigths"), "expected thresholds keep or weights; found 'weigths'"),
+        (lambda net: net.fold(thresholds="weigths"), "found 'weigths' \\(did you mean 'weights'"),
+        (lambda net: net.fold(delays="step"), "expected delays keep or steps; found 'step' \\(did you mean 'steps'"),
+        (lambda net: net.export("net.onnx", form="steps"), "found 'steps' \\(did you mean 'step'"),
+        (lambda net: net.export("net.onnx", precision="float"), "found 'float' \\(did you mean 'float32'"),
+        (lambda net: net.export("net.nir", reader="snntorh"), "found 'snntorh' \\(did you mean 'snntorch'"),
+        (lambda net: net.module(surrogate="arctn"), "found 'arctn' \\(did you mean 'arctan'"),
         (lambda net: net.export("net.onnx", shape="step"), "expected options of onnx: form, .*; found 'shape'"),
     ],
 )

@@ -523,9 +523,9 @@ def test_a_synapse_that_never_decays_is_refused() -> None:
     [
         (
             torch.rand(12, 4, 6),
-            {"time": "third"},
+            {"time": "batch_first"},
             stl.InputError,
-            "time: expected 'first', 'second', .*; found 'third'",
+            r"time: expected 'first', 'second', .*; found 'batch_first' \(batch-first x \[B, T, ...\] is 'second'\)",
         ),
         (torch.rand(6), {}, CaptureError, r"x: expected at least 3 axes with time='first'; found \[6\]"),
     ],

@@ -24,6 +24,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.exporters.nir.lower.wiring import wire
@@ -62,7 +63,7 @@ def restate(program: Program, reader: str) -> Restated:
     Raises InputError for an unknown reader, UnsupportedError naming the first node it cannot hold.
     """
     if reader not in READERS:
-        raise InputError(f"expected a reader: {', '.join(READERS)}; found '{reader}'")
+        raise InputError(f"expected a reader: {', '.join(READERS)}; found '{reader}'{did_you_mean(reader, READERS)}")
     graph, refused = _restate(program, READERS[reader])
     if refused:
         raise refused[0]
