@@ -153,11 +153,16 @@ class Netx(Format):
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps Loihi's integers from holding the network, node by node, and their rounding."""
+        return self.check_for(program, NetxOptions())
+
+    def check_for(self, program: Program, options: NetxOptions) -> Iterable[Finding]:
+        """Check as `check`, for this form of thresholds."""
         refused = [from_error(error) for error in refusals(program)]
         if refused:
             return [*refused, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
-        return [*_of_pixels(program), *rounded(program, host), *wide_findings(program)]
+        pixels = _of_pixels(program) if options.thresholds == "folded" else ()
+        return [*pixels, *rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
         """Report the cost of each threshold form on ``options.x`` (if given), then write the chosen one.
@@ -253,11 +258,11 @@ def _of_pixels(program: Program) -> Iterator[Finding]:
     for name in per_pixel(program):
         yield Finding(
             "per-pixel-threshold",
-            "warning",
+            "error",
             name,
             "its thresholds differ between the pixels of a channel, which shared kernels cannot absorb",
-            f"export with {option('thresholds', 'unrolled')} (dense layers, exact) or "
-            f"{option('thresholds', 'projected')} (one threshold per channel)",
+            f"give {option('thresholds', 'unrolled')} (dense layers, exact) or "
+            f"{option('thresholds', 'projected')} (one threshold per channel) here and to export",
         )
 
 

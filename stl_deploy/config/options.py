@@ -230,6 +230,7 @@ class CheckOptions:
     """Options of check."""
 
     input_grid: int | None = input_grid_option()
+    thresholds: NetxThresholds | None = option(None, "netx: as for export.", of_target=True)
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     lanes: int | None = option(None, "verilog: neurons processed in parallel.", of_target=True)
     flash: str | None = option(None, "c: flash limit, as 256K (estimated).", metavar="BYTES", of_target=True)
@@ -244,6 +245,7 @@ class CheckKeywords(TypedDict, total=False):
     """Fields of `CheckOptions`."""
 
     input_grid: int | None
+    thresholds: NetxThresholds | None
     device: str | None
     lanes: int | None
     flash: str | None

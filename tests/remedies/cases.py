@@ -275,8 +275,8 @@ REMEDIES = (
     Remedy(
         "exporters/netx/target.py:_of_pixels",
         lambda room: _found(_of_pixels(), "netx"),
-        "export with thresholds='unrolled' (dense layers, exact) or thresholds='projected'",
-        "export with --thresholds unrolled (dense layers, exact) or --thresholds projected",
+        "give thresholds='unrolled' (dense layers, exact) or thresholds='projected'",
+        "give --thresholds unrolled (dense layers, exact) or --thresholds projected",
         _projected,
     ),
     Remedy(
