@@ -79,7 +79,7 @@ def test_many_thresholds_fit_once_they_are_folded() -> None:
 
 
 @pytest.mark.parametrize("thresholds", ["unrolled", "projected"])
-def test_check_refuses_thresholds_per_pixel_as_export_does_with_remedies_that_lead_on(tmp_path: Path, thresholds: str) -> None:
+def test_check_refuses_thresholds_per_pixel_with_remedies_that_lead_on(tmp_path: Path, thresholds: str) -> None:
     net = stl.SpikingGraph(conv_net(np.random.default_rng(0), "pixel"))
     findings = [finding for finding in net.check("netx").findings if finding.slug == "per-pixel-threshold"]
     assert [(finding.node, finding.severity) for finding in findings] == [("lif1", "error")]
