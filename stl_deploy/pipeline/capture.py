@@ -17,6 +17,7 @@ from stl_deploy._util.arrays import as_array, require_held_by_float32
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.files import leading
 from stl_deploy._util.keywords import right_keywords
+from stl_deploy._util.remedies import option
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError, InputError
@@ -274,11 +275,11 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
             f"a {type(model).__name__} is not a torch.nn.Module; wrap it in a module's forward and pass that"
         )
     tensor = _tensor(x)
+    least, shape = 2 if call.time == "inside" else 3, list(tensor.shape)
     if not tensor.numel():
-        raise CaptureError(f"x is {list(tensor.shape)}, in which there is nothing; give at least one sample")
-    least = 2 if call.time == "inside" else 3
-    if tensor.dim() < (1 if call.time == "inside" else 2):
-        raise CaptureError(f"x: expected at least {least} axes with time={call.time!r}; found {list(tensor.shape)}")
+        raise CaptureError(f"x is {shape}, in which there is nothing; give at least one sample")
+    if len(shape) < least - 1:
+        raise CaptureError(f"x: expected at least {least} axes with {option('time', call.time)}; found {shape}")
     require_held_by_float32(as_array(own_types(x)), "x")
     if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in model.parameters()):
         tensor = tensor.float()

@@ -87,7 +87,8 @@ def _own_samples(error: CaptureError, x: Tensor, call: Call) -> CaptureError:
 def _other_readings(x: Tensor, call: Call) -> Iterator[tuple[Tensor, Call, str]]:
     """Yield input, call and advice for x without an axis of samples or of steps, and for other kinds of forward."""
     axis = batch_axis(call)
-    whole = "x[:, None]" if axis == 1 else "x[None]"
+    array = "x[:, None]" if axis == 1 else "x[None]"
+    whole = remedy(cli=f"it one of length 1 as axis {axis}", python=array)
     yield x.unsqueeze(axis), call, f"if x is one sample, which has no axis of samples, give {whole}"
     if call.time in ("first", "second"):
         inside = replace(call, time="inside")
@@ -174,7 +175,8 @@ def axis_warnings(model: nn.Module, x: Tensor, call: Call, fixed: int | None = N
             order, other = ("[T, B, ...]", "[B, T, ...]") if call.time == "first" else ("[B, T, ...]", "[T, B, ...]")
             yield (
                 f"x is read as {order}, {counted(steps, 'step')} of {counted(samples, 'sample')}, and the model's "
-                f"{name} is {value}: if x is {other}, swap its first two axes, x.transpose(0, 1)"
+                f"{name} is {value}: if x is {other}, swap its first two axes"
+                + remedy(cli="", python=", x.transpose(0, 1)")
             )
             return
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
@@ -23,6 +24,17 @@ from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
 
 R = TypeVar("R")
+_OF_CODE = (
+    AttributeError,
+    NameError,
+    LookupError,
+    ImportError,
+    ArithmeticError,
+    NotImplementedError,
+    OSError,
+    SystemExit,
+)
+"""Errors that forward's own code raises rather than torch, of a shape."""
 Time = Literal["first", "second", "step", "inside"]
 
 
@@ -80,7 +92,8 @@ def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -
     if not same:
         raise CaptureError(
             "the module gives something else on the same input after another call: it draws numbers, or keeps "
-            "state between calls; start from rest in forward, in a method reset(), or give reset=..."
+            "state between calls; start from rest in forward"
+            + remedy(cli=" or in a method reset()", python=", in a method reset(), or give reset=...")
         )
 
 
@@ -219,7 +232,9 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
     except CaptureError:
         raise
     except (Exception, SystemExit) as error:
-        instead = f"give x as forward takes it under time={call.time!r}"
+        instead = f"give x as forward takes it under {option('time', call.time)}"
+        if isinstance(error, _OF_CODE):
+            instead = f"mend forward, or {instead}"
         if isinstance(error, TypeError) and "required positional argument" in str(error):
             instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"
         for name, each in model.named_parameters():
@@ -231,7 +246,8 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
                 instead = f"parameter '{name}' is {held} and x {given}: give model.float(), for graphs are float32"
                 break
         if call.time == "step" and keeps_other_batch(model, x.shape[0], str(error)):
-            instead = "it keeps state of another batch: clear it in a method reset(), or give reset= what clears it"
+            instead = "it keeps state of another batch: clear it in a method reset()"
+            instead += remedy(cli="", python=", or give reset= what clears it")
         raise CaptureError(
             f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {one_line(error, 200)}; "
             f"{instead}",
@@ -250,7 +266,8 @@ def _require_one_shape(returned: Any, steps: int, call: Call) -> None:
     if other is not None:
         raise CaptureError(
             f"expected outputs of one shape at every step; found {shapes[0]} and {other} in the list that the model "
-            "returns; a graph's output has one shape: return [T, B, ...], or choose a tensor by output="
+            "returns; a graph's output has one shape: return [T, B, ...], or choose a tensor by "
+            + remedy(cli="--pick INDEX", python="output=")
         )
 
 
@@ -288,9 +305,11 @@ class PassedState:
         for arg in others:
             if arg.kind not in _VARIADIC and arg.default is arg.empty:
                 raise CaptureError(
-                    f"forward expects '{arg.name}' besides x, and time='step' gives it x alone at the first step; give "
-                    f"it a default, {arg.name}=None, and make the state at rest from that; or, if it is an input, give "
-                    "capture a tuple of both"
+                    f"forward expects '{arg.name}' besides x, and {option('time', 'step')} gives it x alone at the "
+                    f"first step; give it a default, {arg.name}=None, and make the state at rest from that; or, if it "
+                    "is an input, give "
+                    + remedy(cli="stl_deploy.capture in Python", python="capture")
+                    + " a tuple of both"
                 )
         states = [arg for arg in others if arg.kind not in _VARIADIC and not isinstance(arg.default, bool | str)]
         variadic = [arg for arg in (first, *others) if arg.kind in _VARIADIC]
@@ -314,7 +333,7 @@ class PassedState:
             count = len(named) if isinstance(named, Mapping | tuple | list) else 1
             raise CaptureError(
                 f"forward takes {', '.join(self.names)} besides x and returns {counted(count, 'value')}, so "
-                "time='step' cannot tell which of them is the state of the next step: return "
+                f"{option('time', 'step')} cannot tell which of them is the state of the next step: return "
                 f"{', '.join(('output', *self.names))}, or keep the state in the module and clear it in reset()"
             )
         del returned[at]
@@ -335,7 +354,8 @@ def pick(returned: Any, output: Pick) -> Tensor:
             returned = [returned][output] if isinstance(returned, Tensor) else fields_of(returned)[output]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             raise CaptureError(
-                f"output={output!r}: the model returns {_described(returned)}; name one of its outputs"
+                f"{remedy(cli='--pick ', python='output=')}{output!r}: the model returns {_described(returned)}; name "
+                "one of its outputs"
             ) from None
         if isinstance(returned, list | tuple) and all(isinstance(item, Tensor) for item in returned):
             return torch.stack(list(returned))

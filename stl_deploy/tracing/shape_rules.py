@@ -94,8 +94,7 @@ def _expand(unroller: Unroller, op: Op) -> list[Flow]:
     if not grown:
         if shape_of(flow.layout, unroller.sizes(flow)) != tuple(shape):
             raise refuse(
-                "one time step is repeated over the others; give forward one input, [B, ...], that loops over it, and "
-                "say so by time='inside'",
+                "one time step is repeated over the others; give forward one input, [B, ...], that loops over it",
                 op,
             )
         return [flow]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
@@ -93,7 +94,7 @@ def record_steps(
         if steps < FEWEST:
             raise CaptureError(
                 f"x: expected at least {FEWEST} time steps, to tell what repeats; found {steps} with "
-                f"time={call.time!r}; give more steps, or the time= that x has"
+                f"{option('time', call.time)}; give more steps, or the {named('time')} that x has"
             )
         recorded = record(model, x, call, steps, keep=keep)
         return recorded, ending(recorded.output, recorded.unroller.nodes, steps, sums=sums), steps
@@ -106,7 +107,7 @@ def record_steps(
             return recorded, end, steps
         except CaptureError as error:
             refused = refused or error
-    raise refused or CaptureError("the model has no loop over time; with time='first' x is [T, B, ...]")
+    raise refused or CaptureError(f"the model has no loop over time; with {option('time', 'first')} x is [T, B, ...]")
 
 
 def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:

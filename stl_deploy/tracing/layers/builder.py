@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import CaptureError, StlDeployError
 from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
 from stl_deploy.tracing.coefficients import close
@@ -256,8 +257,8 @@ class Builder(ProgramBuilder):
             raise refusal(
                 signal,
                 f"the potential of the spiking neuron '{name}' is read outside of it, which a graph holds only where a "
-                "spike subtracts the threshold, or leaves the potential alone; choose another output=, or a neuron "
-                "without threshold",
+                "spike subtracts the threshold, or leaves the potential alone; choose another "
+                f"{remedy(cli='output by --pick', python='output=')}, or a neuron without threshold",
             )
         twin = f"{name}_potential"
         if twin not in self.nodes:
