@@ -43,6 +43,20 @@ def require_held_by_float32(x: NDArray[Any], where: str) -> None:
             )
 
 
+def label_remedy(labels: NDArray[Any], samples: int, name: str = "labels") -> str | None:
+    """Return how labels that are no integers ``[B]`` become so: one-hot rows, one column, floats; None for others."""
+    if not labels.ndim or len(labels) != samples or labels.dtype.kind not in "fiub":
+        return None
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        one_hot = bool(((labels == 0) | (labels == 1)).all() and (np.count_nonzero(labels, axis=1) == 1).all())
+        return f"these rows are one-hot: give {name}.argmax(axis=1)" if one_hot else None
+    column = ", 0" * (labels.ndim - 1)
+    if labels.size != samples or not bool((labels == np.round(labels)).all()):
+        return None
+    cast = "" if labels.dtype.kind in "iu" else " as int64"
+    return f"give {name}{f'[:{column}]' if column else ''}{cast}"
+
+
 def output_size(size: int, reach: int, stride: int = 1, padding: int = 0) -> int:
     """Return the number of positions of a window on an axis of ``size``; below 1 if it does not fit.
 

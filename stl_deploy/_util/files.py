@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.arrays import require_held_by_float32
+from stl_deploy._util.arrays import label_remedy, require_held_by_float32
 from stl_deploy._util.atomic import make_folder, make_place, require_folder, whole_file, write_json, write_text
 from stl_deploy._util.npz import MAX_ARRAY_BYTES, names_in, read_npz, write_npz
 from stl_deploy._util.units import counted
@@ -186,10 +186,9 @@ def checked_labels(labels: NDArray[Any], steps: int, samples: int, where: str) -
     """Return labels ``[B]``, or ``[B, T]``; raise InputError naming ``where`` for others."""
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         swapped = labels.shape in ((steps,), (steps, samples))
-        remedy = "leave labels out if there are none"
-        if labels.ndim == 2 and len(labels) == samples and bool((np.count_nonzero(labels, axis=1) == 1).all()):
-            remedy = "these rows are one-hot: give labels.argmax(axis=1)"
-        elif swapped:
+        known = label_remedy(labels, samples)
+        remedy = known or "leave labels out if there are none"
+        if known is None and swapped:
             remedy = "if it is [B, T, ...], swap its first two axes"
             remedy += "; if it has no axis of time, give np.repeat(x[None], T, axis=0)" if labels.ndim == 1 else ""
         raise InputError(

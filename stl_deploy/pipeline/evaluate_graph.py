@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.arrays import as_array
+from stl_deploy._util.arrays import as_array, label_remedy
 from stl_deploy._util.console import QUIET
 from stl_deploy._util.files import as_paths
 from stl_deploy.config.options import SimulateOptions
@@ -212,9 +212,11 @@ def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")
         labels = as_array(batch[1])
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            one_hot = labels.ndim == 2 and bool((np.count_nonzero(labels, axis=1) == 1).all())
-            hint = "; these rows are one-hot: give labels.argmax(axis=1)" if one_hot else ""
-            raise InputError(f"expected integer labels [B]; found {labels.dtype} {list(labels.shape)}{hint}")
+            remedy = label_remedy(labels, labels.shape[0] if labels.ndim else 0)
+            raise InputError(
+                f"expected integer labels [B]; found {labels.dtype} {list(labels.shape)}; "
+                f"{remedy or 'give the number of the class of each sample, from 0'}"
+            )
         yield batch[0], labels.astype(np.int64)
 
 

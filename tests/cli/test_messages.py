@@ -34,8 +34,16 @@ def test_one_hot_labels() -> None:
 
 
 def test_labels_in_floats() -> None:
-    assert _refusal(X, LABELS.astype(float)).endswith("; give y.astype(int)")
-    check_arrays(ArrayData({"x": X, "y": LABELS.astype(float).astype(int)}, "data.npz"))
+    assert _refusal(X, LABELS.astype(float)).endswith("; give y as int64")
+    check_arrays(ArrayData({"x": X, "y": LABELS.astype(float).astype(np.int64)}, "data.npz"))
+
+
+def test_labels_in_a_column() -> None:
+    column = LABELS[:, None]
+    assert _refusal(X, column).endswith(
+        "expected integers [8], a label for each sample; found int64 [8, 1]; give y[:, 0]"
+    )
+    check_arrays(ArrayData({"x": X, "y": column[:, 0]}, "data.npz"))
 
 
 def test_time_in_front() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +148,35 @@ def test_one_hot_labels_are_named_at_evaluation(net: stl.SpikingGraph) -> None:
     with pytest.raises(stl.InputError, match=r"these rows are one-hot: give labels\.argmax\(axis=1\)"):
         net.evaluate([(x, y)])
     net.evaluate([(x, y.argmax(axis=1))])
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        (lambda y: y[:, None], "labels[:, 0]"),
+        (lambda y: y[:, None] % 2 + 1, "labels[:, 0]"),  # no zeros: they are not one-hot rows
+        (lambda y: y.float(), "labels as int64"),
+        (lambda y: y[:, None].double(), "labels[:, 0] as int64"),
+    ],
+)
+def test_labels_of_another_form_are_given_as_the_sentence_says(
+    given: Callable[[torch.Tensor], torch.Tensor], remedy: str, net: stl.SpikingGraph
+) -> None:
+    x, y = net.sample, torch.arange(6) % 3
+    labels = given(y)
+    for refused in (lambda: net.evaluate([(x, labels)]), lambda: net.energy(x, labels)):
+        with pytest.raises(stl.InputError, match=re.escape(f"; give {remedy}") + "$"):
+            refused()
+    labels = labels[:, 0] if "[:, 0]" in remedy else labels
+    labels = labels.long() if "int64" in remedy else labels
+    assert net.evaluate([(x, labels)]).samples == len(y)
+    assert net.energy(x, labels).totals["spikes"]
+
+
+@pytest.mark.parametrize("labels", [torch.full((6,), 0.5), torch.rand(6, 3), torch.tensor(1.0)])
+def test_labels_that_are_no_classes_say_what_is_expected(labels: torch.Tensor, net: stl.SpikingGraph) -> None:
+    with pytest.raises(stl.InputError, match=r"; give the number of the class of each sample, from 0$"):
+        net.evaluate([(net.sample, labels)])
 
 
 def test_an_npz_without_x_says_how_to_write_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.arrays import as_array
+from stl_deploy._util.arrays import as_array, label_remedy
 from stl_deploy._util.files import MAX_ARRAY_BYTES, write_npz
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.raw import Look, Raw
@@ -106,7 +106,7 @@ def check_arrays(data: ArrayData) -> None:
         _check_x(data, f"x{ending}", x)
         by_step = data.arrays["y"].ndim == 2
         if y.shape != x.shape[: 1 + by_step] or y.dtype.kind not in "iu":
-            per_step = by_step and not _is_one_hot(x, y)
+            per_step = by_step and not (y.ndim == 2 and label_remedy(y, len(x)) is not None)
             expected = ", ".join(map(str, x.shape[: 1 + per_step]))
             raise InputError(
                 f"{data.where}: 'y{ending}': expected integers [{expected}], a label for each "
@@ -124,18 +124,15 @@ def check_arrays(data: ArrayData) -> None:
     _check_classes(data)
 
 
-def _is_one_hot(x: NDArray[Any], y: NDArray[Any]) -> bool:
-    return y.ndim == 2 and len(y) == len(x) and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
-
-
 def _label_remedy(x: NDArray[Any], y: NDArray[Any]) -> str:
     """Name the likely mistake behind labels that do not fit: one-hot rows, floats, names, or time first."""
-    if _is_one_hot(x, y):
-        return "; these rows are one-hot: give y.argmax(axis=1)"
+    known = label_remedy(y, len(x), "y")
+    if known is not None:
+        return f"; {known}"
     if y.ndim == 1 and x.ndim > 2 and len(y) == x.shape[1]:
         return f"; samples come first: if x is [T, N, ...], give x.swapaxes(0, 1), {list(x.swapaxes(0, 1).shape)}"
     if y.shape[:1] == x.shape[:1] and y.dtype.kind == "f" and bool((y == y.round()).all()):
-        return "; give y.astype(int)"
+        return "; give y as int64"
     if y.shape == x.shape[:1] and y.dtype.kind in "US":
         return "; give classes, y = numpy.unique(y, return_inverse=True)"
     return ""
