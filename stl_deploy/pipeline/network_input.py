@@ -115,7 +115,8 @@ _MADE = ("bool", "uint8", "int8", "int16", "int32", "int64")
 def check_numbers(program: Program, x: NetworkInput) -> None:
     """Warn of 8-bit images, 0 to 255, where the graph was captured on values up to 1, or says nothing of its input.
 
-    Raises InputError for numbers that the captured module would change: it makes integers of its input.
+    Raises InputError for numbers that the captured module would change, as it makes integers of its input, and for
+    images where the graph declares a grid of values up to 1.
     """
     captured = program.metadata.get(CAPTURED)
     made = captured.get("made") if isinstance(captured, Mapping) else None
@@ -128,9 +129,12 @@ def check_numbers(program: Program, x: NetworkInput) -> None:
                 "numbers; give x as what it is made"
             )
     largest = captured.get("largest") if isinstance(captured, Mapping) else None
+    declared = input_grid(program.metadata)
     for array in x.values() if isinstance(x, Mapping) else [np.asarray(x)]:
         known = isinstance(largest, int | float) and largest <= 1
-        unknown = largest is None and array.dtype == np.uint8 and input_grid(program.metadata) is None
+        unknown = largest is None and array.dtype == np.uint8 and declared is None
+        if declared is not None:
+            require_no_image(array, declared)
         if (known or unknown) and is_image(array):
             learnt = f"the graph was captured on values up to {largest:g}" if known else "the graph declares no grid"
             warn_caller(
