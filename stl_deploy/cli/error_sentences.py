@@ -43,6 +43,10 @@ def usage_sentence(error: BaseException, arguments: Sequence[str] = ()) -> str |
     meant = guess(text, options, arguments)
     if meant is not None:
         return f"{re.sub(_POSSIBILITIES, '', text)}; {meant}"
+    missing = re.match(r"missing option '(--?[\w-]+)'", text)
+    value = getattr(getattr(error, "param", None), "metavar", None)
+    if missing is not None and value is not None:
+        return f"{text}; give {missing[1]} {value}"
     return f"{text}; see {verb} --help"
 
 
@@ -173,9 +177,10 @@ def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str
     match = re.match(r"no such command '([\w-]+)'", message, re.I)
     if match is not None and match[1] in _VERBS:
         return f"it is called: stl-deploy {_VERBS[match[1]]}"
-    match = re.match(r"missing option '--(backend|to)'", message, re.I)
+    match = re.match(r"missing option '--(backend|to|against)'", message, re.I)
     if match is not None:
-        return f"give one: {', '.join(_choices(match[1]))}"
+        named = "an exported file or folder, or a backend: " if match[1] == "against" else "one: "
+        return f"give {named}{', '.join(_choices(match[1]))}"
     match = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
     if match is not None and arguments and arguments[0] in _LISTING:
         return f"say stl-deploy {arguments[0]} alone"
@@ -185,7 +190,7 @@ def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str
 def _choices(option: str) -> list[str]:
     from stl_deploy.exporters.targets import registry
 
-    return list(registry().runners if option == "backend" else registry().formats)
+    return list(registry().formats if option == "to" else registry().runners)
 
 
 def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:

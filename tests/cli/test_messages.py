@@ -96,4 +96,6 @@ def test_a_missing_option_names_its_choices() -> None:
     ending = error_sentences.guess("missing option '--backend'", (), ())
     assert ending is not None
     assert ending.startswith("give one: reference, onnx, loihi")
+    ending = error_sentences.guess("missing option '--against'", (), ())
+    assert ending == f"give an exported file or folder, or a backend: {', '.join(registry().runners)}"
     assert error_sentences.guess("missing option '--input'", (), ()) is None

@@ -66,6 +66,13 @@ def test_every_verb_has_help(cli: Any, verb: str) -> None:
         ("train digits --seed x", "invalid value for '--seed': "),
         ("train digits digits", "unexpected extra argument"),
         ("export", "missing argument 'SOURCE'; see stl-deploy export --help"),
+        ("export net.nir", "missing option '-o' / '--output'; give -o PATH"),
+        ("simulate net.nir --backend onnx", "missing option '--input' / '-i'; give --input X.npz"),
+        ("simulate net.nir -i x.npz --backend onnx", "missing option '-o' / '--output'; give -o Y.npz"),
+        (
+            "verify net.nir",
+            "missing option '--against'; give an exported file or folder, or a backend: reference, onnx",
+        ),
         (
             "train digits --set dataset.name=mnistt --print-config",
             "found 'mnistt' (did you mean 'mnist'?)",
