@@ -29,7 +29,7 @@ from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
 from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid, itemised, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
-from stl_deploy.energy.models.ratios import ByRule, Ratio
+from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
 from stl_deploy.energy.models.verdict import Findings, Idle, range_of_ratios, spread, verdict
 from stl_deploy.energy.models.what_if import what_if_table
@@ -147,12 +147,12 @@ class EnergyReport(ByRule):
         return self.memory[layer].as_dict() if layer in self.memory else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the energy JSON; counts are exact integers summed over the T steps and B samples.
+        """Return the energy JSON: exact sums over T steps and B samples; ratios are null if the network is ``idle``.
 
         ann_zeros: whether the ANN twin of an entry computes its zeros or skips them, as measured in a trained twin.
         """
         zeros = "skipped" if self.ann_twin["label"] == "measured" else "computed"
-        return {
+        data = {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "verdict": self.verdict,
@@ -193,6 +193,7 @@ class EnergyReport(ByRule):
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
         }
+        return without_ratios(data) if self.idle else data
 
 
 @named_options(Context)

@@ -6,7 +6,7 @@ module of rules returns a tuple of `Ratio`; a report keeps them in one list.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,3 +139,24 @@ def number(ratio: float) -> str:
 def percent(rate: float) -> str:
     """Format a share with two digits."""
     return f"{100 * rate:.2g} %"
+
+
+_RATIOS = ("snn_over_ann", "snn_over_ann_range", "model_range")
+_UNDEFINED: dict[Any, Any] = {
+    **dict.fromkeys(("scale", "spikes_per_synapse", "spike_rate")),
+    "text": "the network decides nothing on this input",
+    "verdict": "not defined",
+}
+"""Break-even of a network that decides nothing."""
+
+
+def without_ratios(data: Any) -> Any:
+    """Return energy.json, or a part of it, of a network that decides nothing: ratios and break-evens are null."""
+    if isinstance(data, list | tuple):
+        return [without_ratios(item) for item in data]
+    if not isinstance(data, Mapping):
+        return data
+    kept = {key: None if key in _RATIOS else without_ratios(value) for key, value in data.items()}
+    if "spikes_per_synapse" in data:
+        return kept | _UNDEFINED
+    return kept | {"verdict": "not defined"} if "this_network" in data else kept

@@ -351,3 +351,9 @@ class FiringRates:
     def warnings(self) -> tuple[str, ...]:
         """Warnings of layers that were silent, or saturated, in every part; see `rate_warnings`."""
         return rate_warnings({name: fired / values for name, (fired, values) in self._counts.items() if values})
+
+    @property
+    def dead(self) -> dict[str, str]:
+        """The layers that were silent, or saturated, in every part, with that word."""
+        alike = {name: fired for name, (fired, values) in self._counts.items() if values and fired in (0, values)}
+        return {name: "saturated" if fired else "silent" for name, fired in alike.items()}

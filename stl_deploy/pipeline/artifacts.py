@@ -131,13 +131,13 @@ class ParityBench:
         self.expected = run(program, x, record=names, observe=self._near, chunk=CHUNK)
         rates = FiringRates()
         rates.add(self.expected.recorded)
-        self._warnings = rates.warnings
+        self._rates = rates
 
     @property
     def report(self) -> ParityReport:
         """Return every run so far."""
         right = accuracy(self.program, self.expected, self.labels)
-        return ParityReport(self.name, right, tuple(self.runs), self._warnings)
+        return ParityReport(self.name, right, tuple(self.runs), self._rates.warnings, self._rates.dead)
 
     @property
     def connections(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from stl_deploy._util.console import Console
@@ -18,12 +18,16 @@ NOT_COMPARED = "not compared"
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All runs, most of them against one reference (each says which). warnings: agreement that proves nothing."""
+    """All runs, most of them against one reference (each says which).
+
+    warnings: agreement that proves nothing. dead: the layers of which they are, ``"silent"`` or ``"saturated"``.
+    """
 
     reference: str
     accuracy: float | None
     runs: tuple[RunParity, ...]
     warnings: tuple[str, ...] = ()
+    dead: Mapping[str, str] = field(default_factory=dict)
 
     def require(self) -> None:
         """Raise ParityError naming the first run that must agree on every spike and does not."""
@@ -50,7 +54,7 @@ def layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
             node.node,
             f"{node.compared:,}" if node.compared else NOT_COMPARED,
             f"{node.differing:,}" if node.compared else "",
-            _percent(node.agreement),
+            _percent(node.agreement, report.dead.get(node.node) if node.compared else None),
             "" if node.near_threshold is None else f"{node.near_threshold:,}",
             "" if node.first is None else str(node.first),
         )
@@ -65,16 +69,19 @@ def run_rows(report: ParityReport) -> list[tuple[str, ...]]:
     for run in report.runs:
         compared = f"{run.compared:,}" if run.compared else NOT_COMPARED
         differing = f"{run.differing:,}" if run.compared else ""
-        rows.append((run.run, compared, differing, _percent(run.agreement), _percent(run.accuracy)))
+        words = {report.dead.get(node.node) for node in run.nodes if node.compared}
+        agreement = _percent(run.agreement, words.pop() if len(words) == 1 else None)
+        rows.append((run.run, compared, differing, agreement, _percent(run.accuracy)))
     return rows
 
 
-def _percent(share: float | None) -> str:
-    """Format a share: at most 100 %, and never 100 % for less than all."""
+def _percent(share: float | None, dead: str | None = None) -> str:
+    """Format a share: at most 100 %, and never 100 % for less than all. dead: why it proves nothing, beside it."""
     if share is None:
         return ""
     text = f"{100 * share:.2f} %"
-    return "> 99.99 %" if text == "100.00 %" and share < 1 else text
+    text = "> 99.99 %" if text == "100.00 %" and share < 1 else text
+    return text if dead is None else f"{text} ({dead})"
 
 
 FILE = "verify.json"

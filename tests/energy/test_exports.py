@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy import AnnTwin, energy_schema, list_prices, measure_energy
+from stl_deploy.energy.models.ratios import without_ratios
 from stl_deploy.report.text.energy import layers_csv
 from tests.energy.nets import f32, inputs, lif, linear, program, programs, start
 
@@ -28,6 +29,43 @@ def check(data: dict[str, Any]) -> None:
 def test_any_networks_json_fits_the_schema(data: st.DataObject) -> None:
     net = data.draw(programs())
     check(json.loads(json.dumps(measure_energy(net, data.draw(inputs(net))).as_dict(), allow_nan=False)))
+
+
+def _values(data: Any, *keys: str) -> list[Any]:
+    """The values of keys at any depth."""
+    if isinstance(data, list):
+        return [value for item in data for value in _values(item, *keys)]
+    if not isinstance(data, dict):
+        return []
+    here = [value for key, value in data.items() if key in keys]
+    return here + [value for item in data.values() for value in _values(item, *keys)]
+
+
+RATIOS = ("snn_over_ann", "snn_over_ann_range", "model_range")
+
+
+@pytest.mark.parametrize(("weight", "idle"), [(1.0, False), (-1.0, True), (0.0, True)])
+def test_a_silent_networks_json_has_no_ratio_and_keeps_its_keys(weight: float, idle: bool) -> None:
+    net = program(start((2,)), linear("l", "in", weight * np.ones((3, 2))), lif("n", "l", (3,), 1.5))
+    measured = measure_energy(net, f32([[[1, 0], [1, 1]]]))
+    data = json.loads(json.dumps(measured.as_dict(), allow_nan=False))
+    check(data)
+    assert data.keys() == small().keys()
+    known = {key for key in RATIOS if any(value is not None for value in _values(data, key))}
+    assert known == (set() if idle else {*RATIOS})
+    verdicts = {row["verdict"] for row in (*data["break_even"]["models"], *data["break_even"]["published"])}
+    assert (verdicts == {"not defined"}) == idle
+    assert ("silent" in data["verdict"]) == idle
+    assert data["totals"]["synops_AC"] == 9
+    assert data["comparisons"][0]["snn_J"] > 0
+
+
+def test_break_evens_of_a_silent_network_are_undefined() -> None:
+    row = {"name": "a", "scale": [1, 2], "spikes_per_synapse": [1, 2], "spike_rate": [0, 1], "verdict": "below"}
+    undefined = {"scale": None, "spikes_per_synapse": None, "spike_rate": None, "verdict": "not defined"}
+    text = {"text": "the network decides nothing on this input"}
+    own = {"spike_rate": 0.0, "spikes_per_synapse_per_inference": 2.5}
+    assert without_ratios({**own, "models": [row]}) == {**own, "models": [{"name": "a", **undefined, **text}]}
 
 
 def small(**options: Any) -> dict[str, Any]:

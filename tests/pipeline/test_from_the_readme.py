@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import stl_deploy as stl
+from stl_deploy.pipeline.parity import run_rows
 
 
 class Fires(nn.Module):
@@ -147,7 +148,10 @@ def test_a_silent_or_saturated_network_says_so_beside_every_zero(bias: float, wo
         net = stl.capture(nn.Sequential(layer, stl.LIF((3,))), x)
     assert f"a {word} layer proves nothing" in str(net.proof)
     assert f"a {word} layer proves nothing" in str(net.export(tmp_path / "net.onnx"))
-    assert f"a {word} layer proves nothing" in str(net.verify(tmp_path / "net.onnx", x))
+    verified = net.verify(tmp_path / "net.onnx", x)
+    assert f"a {word} layer proves nothing" in str(verified)
+    assert f"100.00 % ({word})" in str(verified)
+    assert f"100.00 % ({word})" in run_rows(verified.report)[1]
     if word == "silent":
         verdict = net.energy(x).as_dict()["verdict"]
         assert "silent" in verdict
