@@ -26,6 +26,7 @@ from stl_deploy.graph.program import (
     Reshape,
     is_spike_max_pool,
 )
+from stl_deploy.passes import thresholds_go_into_weights
 
 CORES = (*[(16, 64)] * 3, *[(32, 32)] * 2, *[(64, 16)] * 2, *[(16, 16)] * 2)
 """Kernel and neuron memory of each core, in 1,024 words."""
@@ -89,7 +90,10 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
             cli="stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir", python="net.fold(thresholds='weights')"
         )
         reason = "Speck has one threshold for each core; these differ"
-        yield _error("one-threshold-a-core", node.name, reason, f"fold them into the weights first: {how}")
+        instead = f"fold them into the weights first: {how}"
+        if not thresholds_go_into_weights(program, node.name):
+            instead = "train one per layer, as no weights can take these"
+        yield _error("one-threshold-a-core", node.name, reason, instead)
     for source in node.operands:
         before = program.by_name[source.node]
         if source.delay:

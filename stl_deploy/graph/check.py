@@ -22,26 +22,26 @@ TargetCheck = Callable[[Program], Iterable[Finding]]
 
 def check_sums(program: Program) -> Iterator[Finding]:
     """Yield findings for inexact float32 sums: another order of summation can move a spike at a tie."""
-    folded = "grid" in program.metadata and input_grid(program.metadata) is not None
+    in_float64 = "grid" in program.metadata and input_grid(program.metadata) is not None
     for proof in prove_exact(program):
         if not proof.exact:
+            how = _in_float64() if in_float64 else f"put it on an exact grid ({on_a_grid()})"
             yield Finding(
                 "sums-not-exact",
                 "warning",
                 proof.node,
                 f"float32 sums can depend on their order here ({proof.reason})",
-                f"{_in_float64() if folded else _onto_a_grid()}, or measure the agreement with verify",
+                f"{how}, or measure the agreement with verify",
             )
 
 
-def _onto_a_grid() -> str:
-    """Return the folds that make sums exact: input is spikes and counts, or real numbers of so many bits."""
-    how = remedy(
+def on_a_grid() -> str:
+    """Return the folds that declare the input's grid: of spikes and counts, or of real numbers of so many bits."""
+    return remedy(
         cli="stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0 for spikes and counts, "
         "--input-grid BITS for real input",
         python="net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS) for real input",
     )
-    return f"put it on an exact grid ({how})"
 
 
 def _in_float64() -> str:

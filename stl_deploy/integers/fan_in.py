@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.check import on_a_grid
+from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles
 from stl_deploy.integers.fields import SEVERAL_ENDS, describe_field, refusal, refuse, unread
 from stl_deploy.integers.graph import MOST_DELAY
@@ -23,7 +25,8 @@ from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
 from stl_deploy.integers.real_population import require_gain, total_gain
 from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
 from stl_deploy.integers.scales import twelve_bits
-from stl_deploy.passes import fold_scales
+from stl_deploy.passes import fold_affine, fold_scales
+from stl_deploy.passes.base import Pass
 
 READ = (
     *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "v_start", "i_start", "synapse"),
@@ -186,7 +189,13 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
             refuse(node, "mixed-scales", "it adds values of different scales", apart)
         return "weighted"
     if len(set(arriving)) > 1:
-        apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else "add them in a neuron"
+        pooled = any(isinstance(program.by_name[source.node], ir.Pool) for source in node.operands)
+        apart = (
+            "pool by sums before it (divisor_override=1), so that both count spikes"
+            if pooled
+            else "add them in a neuron"
+        )
+        apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else apart
         refuse(node, "mixed-scales", "it adds values of different scales", apart)
     if isinstance(first, float):
         if isinstance(node, ir.Pool):
@@ -201,10 +210,21 @@ def _scaled_apart(program: ir.Program, node: ir.Scale) -> str:
 
 
 def _by_fold(program: ir.Program, node: ir.Node) -> str:
-    """Return the call of fold, where it distributes this scale, or norm, over its terms; else nothing."""
-    after = fold_scales.OF_SUMS.run(program).program.by_name.get(node.name)
-    changed = after is None or after.operands != node.operands
-    return remedy(cli=": stl-deploy fold SOURCE -o FOLDED.nir", python=": net.fold()") if changed else ""
+    """Return the call of fold, where it distributes this scale, or norm, over its terms, or merges two layers.
+
+    An offset is merged where the input's grid bounds what arrives.
+    """
+    known = input_grid(program.metadata) is not None
+    if _changes(fold_scales.OF_SUMS, program, node) or (known and _changes(fold_affine.PASS, program, node)):
+        return remedy(cli=": stl-deploy fold SOURCE -o FOLDED.nir", python=": net.fold()")
+    bounded = {**program.metadata, "input": {"coding": "analog", "fraction_bits": 0, "max": 1.0}}
+    changed = not known and _changes(fold_affine.PASS, replace(program, metadata=bounded), node)
+    return f": {on_a_grid()}" if changed else ""
+
+
+def _changes(rewriting: Pass, program: ir.Program, node: ir.Node) -> bool:
+    after = rewriting.run(program).program.by_name.get(node.name)
+    return after is None or after.operands != node.operands
 
 
 def _product(node: ir.Product, one: Value, other: Value) -> float:

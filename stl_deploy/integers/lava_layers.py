@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Program, Scale, is_spike_max_pool
 from stl_deploy.integers.fan_in import FanIn, WeightedPath, fan_in, values
 from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
+from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
 ELSEWHERE = ", or export to c or onnx"
@@ -116,14 +118,25 @@ def trainable_synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[L
     return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
 
 
+def _by_merging(program: Program) -> str:
+    """Return the fold that takes pools into weights, if it takes all of them; else nothing."""
+    try:
+        merge_pools.PASS.run(program)
+    except UnsupportedError:
+        return ""
+    how = remedy(cli="stl-deploy fold SOURCE --merge-pools -o FOLDED.nir", python="net.fold(merge_pools=True)")
+    return f", or merge pools into weights: {how}"
+
+
 def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
     node = leaf.node
     if not isinstance(node, Linear | Conv):
-        remedy = "put a convolution of kernel 1 on that path, or add the spikes behind the neurons"
-        refuse(neuron, "no-weights", "spikes reach it on a path without its own weights", remedy)
+        own = "a Linear" if len(neuron.shape) == 1 else "a convolution of kernel 1"
+        instead = f"put {own} on that path, or add the spikes behind the neurons"
+        refuse(neuron, "no-weights", "spikes reach it on a path without its own weights", instead)
     if len(program.readers[node.name]) > 1:
         refuse(node, "several-readers", "several populations read it", "give each a layer of weights of its own")
     if math.frexp(leaf.unit)[0] != 0.5:
         reason = f"its inputs are multiples of {leaf.unit:.4g}, not of a power of two"
-        refuse(node, "pool-size", reason, "use sum pooling, or windows of 2x2 or 4x4")
+        refuse(node, "pool-size", reason, f"use sum pooling, or windows of 2x2 or 4x4{_by_merging(program)}")
     return node

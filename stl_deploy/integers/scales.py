@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remedies import option
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 from stl_deploy.graph.threads import map_parts
 from stl_deploy.integers.fields import refuse
@@ -199,7 +200,7 @@ def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
             real.neuron,
             "per-pixel-threshold",
             "its thresholds differ between the pixels of a channel, which shared kernels cannot absorb",
-            "train with per-channel thresholds, or export with thresholds unrolled (dense layers, exact), "
+            f"train with per-channel thresholds, or give {option('thresholds', 'unrolled')} (dense layers, exact), "
             "projected (to channels), per-layer, or per-neuron (Lava's CPU simulation only)",
         )
     return real.theta_rows

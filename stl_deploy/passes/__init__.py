@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from stl_deploy.config.options import FoldOptions
+from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
@@ -112,3 +113,12 @@ def apply(
         program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
         grids += () if rewriting is narrow.PASS else made.grids
     return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed, kept, notes)
+
+
+def thresholds_go_into_weights(program: Program, neuron: str) -> bool:
+    """Return whether a fold brings the thresholds of a population into its weights, so that each is 1."""
+    try:
+        options = FoldOptions(thresholds="weights", exact_grid=False)
+        return neuron not in apply(program, FOREIGN, options, check=False).kept
+    except StlDeployError:
+        return False

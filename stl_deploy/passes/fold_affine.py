@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stl_deploy.graph.exact import grids
+from stl_deploy.graph.exact import Grid, grids
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
@@ -38,7 +38,7 @@ def _fold(program: Program) -> Rewritten:
         if node.name in in_loops or not _reads_one(node):
             continue
         affine = _affine(node)
-        if affine is None or (affine.offset.any() and known.get(node.operands[0].node) is None):
+        if affine is None or (affine.offset.any() and not _is_bounded(program, node, known)):
             continue
         readers = _weights_behind(program, node, gone)
         if readers is None:
@@ -51,6 +51,15 @@ def _fold(program: Program) -> Rewritten:
     for name in merged.keys() - gone:
         nodes[name] = _with_weights(nodes[name], merged[name])
     return Rewritten(with_nodes(program, bypassed(nodes, gone)), removed=tuple(sorted(gone)))
+
+
+def _is_bounded(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
+    """Return whether what arrives at a node, through scales, has a known magnitude."""
+    while _reads_one(node) and known.get(node.operands[0].node) is None:
+        node = program.by_name[node.operands[0].node]
+        if not isinstance(node, Scale):
+            return False
+    return _reads_one(node)
 
 
 def _reads_one(node: Node) -> bool:

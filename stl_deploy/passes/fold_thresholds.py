@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Program, Scale, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 SLUG = "threshold-not-absorbable"
@@ -118,6 +118,9 @@ def _require_scalable(neuron: Neuron) -> None:
 def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
     """Return the divisor of each output of the weights ``source``."""
     node = program.by_name[source]
+    if isinstance(node, MaxPool):
+        reason = f"they are compared with the largest of each window of '{source}'"
+        raise _refused(neuron, reason, "pool spikes, not currents (move the pool behind the neuron), or keep them")
     if not isinstance(node, Linear | Conv):
         mixed = isinstance(node, Scale) and len(node.operands) > 1  # integers hold no scale of a mixed sum
         able = "ONNX and energy take" if mixed else "ONNX, C, Verilog and energy take"
@@ -147,8 +150,8 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
             neuron,
             f"{flat.size} thresholds, one per pixel, behind the convolution '{source}' whose {len(node.weight)} "
             "kernels all pixels share",
-            "train with thresholds per channel (conv_granularity 'channel'), or keep them (thresholds='keep') for a "
-            "target with one per neuron",
+            "train with thresholds per channel (neuron.conv_granularity=channel in a configuration), or keep these "
+            "for a target with one per neuron",
         )
     return np.array(flat[:, 0])
 

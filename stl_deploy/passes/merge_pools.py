@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Pool, Program, Reshape, is_spike_max_pool
@@ -104,8 +105,10 @@ def _strided(conv: Conv, pool: Pool) -> Conv:
 def _merge(nodes: Nodes, pool: Pool, chain: list[Node]) -> None:
     """Replace the nodes from behind a pool to its weights, in place; the caller bypasses the pool."""
     target = nodes[chain[-1].name]
-    if any(len(node.operands) != 1 or node.operands[0].delay for node in chain) or len(pool.operands) != 1:
-        _refuse(pool, f"'{target.name}' adds up other values, too, or takes them a step late", "merge it by hand")
+    if len(pool.operands) != 1:
+        _refuse(pool, "it adds up several values", _without_merging())
+    if any(len(node.operands) != 1 or node.operands[0].delay for node in chain):
+        _refuse(pool, f"'{target.name}' adds up other values, too, or takes them a step late", _without_merging())
     if isinstance(target, Conv):
         if len(chain) > 1:
             _refuse(pool, f"it is reshaped before '{target.name}'", "leave the reshape out")
@@ -159,6 +162,10 @@ def _dense(pool: Pool, dense: Linear) -> Any:
         weight[:, :, top : top + pool.kernel[0], left : left + pool.kernel[1]] += over[:, :, y, x, None, None]
     rows, columns = (slice(low, low + n) for low, n in zip(before, pool.input_shape[1:], strict=True))
     return weight[:, :, rows, columns].reshape(len(over), -1)
+
+
+def _without_merging() -> str:
+    return remedy(cli="leave out --merge-pools", python="leave out merge_pools")
 
 
 def _refuse(pool: Pool, reason: str, remedy: str) -> NoReturn:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.check import NIR_NODES, require_taken
-from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.exact import Grid, input_grid, on_grid, round_to_grid
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold import fold_layers
 
@@ -29,6 +30,11 @@ class QuantisedModule(QuantisedGraph):
     def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
         require_taken(net.program, NIR_NODES, "training in integers")
         grid = input_grid(net.program.metadata)
+        if grid is None and not on_grid(x, Grid(0, np.inf)):
+            raise InputError(
+                "quantised: expected integers as input, as no grid is declared for it; found fractions; declare one: "
+                "net.fold(input_grid=BITS).quantised()"
+            )
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
         super().__init__(net.program, given, host=not refusals(net.program))
         self._net = net

@@ -351,6 +351,7 @@ class SpikingGraph:
 
         return ProgramModule(self.program, surrogate=surrogate)
 
+    @right_keywords({})
     def quantised(self, x: Any = None) -> QuantisedModule:
         """Return a torch module of this graph in Loihi's integers, for further training; see `QuantisedModule`.
 

@@ -14,6 +14,7 @@ from stl_deploy.exporters.chips import speck
 from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Input, Neuron, Operand, Output, Program
+from tests.exporters.netx.programs import conv_net
 
 
 def asked(name: str, *neurons: dict[str, Any]) -> list[Finding]:
@@ -131,3 +132,17 @@ def test_check_tells_every_obstacle_at_once() -> None:
     slugs = {slug for _, slug in told}
     assert slugs >= {"skip-connection", "no-neuron", "soft-reset"}
     assert len([node for node, slug in told if slug == "no-neuron"]) == 2
+
+
+def test_thresholds_that_no_fold_takes_are_not_sent_to_one() -> None:
+    """One threshold per pixel behind shared kernels: folding keeps them, so the advice to fold came again."""
+    net = stl.SpikingGraph(conv_net(np.random.default_rng(0), "pixel"))
+    with pytest.warns(UserWarning, match="node 'lif1' keeps its thresholds: 144 thresholds, one per pixel"):
+        folded = net.fold(thresholds="weights")
+    for asked_of in (net, folded):
+        slugs = {"snntorch": "threshold-nonuniform", "speck": "one-threshold-a-core"}
+        for target, slug in slugs.items():
+            findings = [finding for finding in asked_of.check(target).findings if finding.slug == slug]
+            assert {finding.remedy for finding in findings if finding.node == "lif1"} == {
+                "train one per layer, as no weights can take these"
+            }

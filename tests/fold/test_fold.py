@@ -343,8 +343,8 @@ def test_thresholds_per_pixel_cannot_go_into_a_kernel() -> None:
     folded = fold(_network("neuron.conv_granularity=neuron"), coding="analog", thresholds="weights")
     assert folded.kept["lif1"] == (
         "its thresholds cannot go into weights: 384 thresholds, one per pixel, behind the convolution "
-        "'conv1' whose 6 kernels all pixels share; train with thresholds per channel (conv_granularity 'channel'), or "
-        "keep them (thresholds='keep') for a target with one per neuron"
+        "'conv1' whose 6 kernels all pixels share; train with thresholds per channel "
+        "(neuron.conv_granularity=channel in a configuration), or keep these for a target with one per neuron"
     )
     thresholds = {node.name: np.unique(node.threshold).size for node in folded.program.spiking}
     assert {name for name, distinct in thresholds.items() if distinct > 1} == set(folded.kept)

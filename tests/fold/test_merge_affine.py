@@ -188,3 +188,13 @@ def test_a_merge_that_spikes_otherwise_is_not_returned() -> None:
     net = chain([2], nir.Scale(a(0.25, 0.25)), nir.Linear(a([1, 2], [2, 1])), iff((2,)))
     assert sorted(fold_graph(net, Dialect()).nodes) == ["input", "n1", "n2", "output"]
     caught(fold_affine.PASS, lower(net, Dialect()), FOREIGN, FoldOptions())
+
+
+def test_an_offset_behind_a_scale_goes_into_weights_where_the_input_is_bounded() -> None:
+    net = _whole(chain([2], nir.Scale(a(4, 2)), nir.Affine(np.diag(a(1, 1)), a(-2, 1)), nir.Linear(a([1, 3]))))
+    made = merge_affine(net, Dialect())
+    (weights,) = (node for node in made.nodes.values() if isinstance(node, nir.Linear | nir.Affine))
+    assert isinstance(weights, nir.Affine)
+    np.testing.assert_array_equal(weights.weight, [[4, 6]])
+    np.testing.assert_array_equal(weights.bias, [1])  # 1·-2 + 3·1
+    _same(net, made)

@@ -140,7 +140,7 @@ def _least(room: Room) -> int:
 
 REMEDIES = (
     Remedy(
-        "graph/check.py:_onto_a_grid",
+        "graph/check.py:on_a_grid",
         lambda room: _found(room.analog, "onnx"),
         "net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS)",
         "stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",

@@ -15,11 +15,12 @@ from stl_deploy.cli import main
 from stl_deploy.errors import StlDeployError
 from tests.remedies.capture_cases import CAPTURES
 from tests.remedies.cases import REMEDIES as NETWORKS
+from tests.remedies.layer_cases import LAYERS
 from tests.remedies.room import Remedy, Room
 from tests.remedies.run_cases import RUNS
 from tests.remedies.tool_cases import TOOLS
 
-REMEDIES = (*NETWORKS, *CAPTURES, *RUNS, *TOOLS)
+REMEDIES = (*NETWORKS, *CAPTURES, *LAYERS, *RUNS, *TOOLS)
 ROOT = Path(stl_deploy.__file__).parents[1]
 HELPERS = {"option", "named", "verb", "remedy", "energy_again"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|'stl-deploy [a-z]")

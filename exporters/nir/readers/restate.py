@@ -46,6 +46,7 @@ from stl_deploy.graph.program import (
     is_spike_max_pool,
 )
 from stl_deploy.graph.segments import ordered
+from stl_deploy.passes import thresholds_go_into_weights
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,15 @@ def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[U
     )
     made = Restating(nodes, reader)
     graph = nir.NIRGraph(made.nodes, _arranged(made), type_check=False)
-    return graph, made.refused or list(_mistimed(graph, made))
+    return graph, [_kept(program, error) for error in made.refused] or list(_mistimed(graph, made))
+
+
+def _kept(program: Program, error: UnsupportedError) -> UnsupportedError:
+    """Return a refusal of thresholds without the advice to fold them into weights where a fold keeps them."""
+    if error.slug != "threshold-nonuniform" or thresholds_go_into_weights(program, str(error.node)):
+        return error
+    remedy = "train one per layer, as no weights can take these"
+    return UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=remedy)
 
 
 def _remembering(node: Node) -> Node:
