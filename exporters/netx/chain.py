@@ -8,13 +8,17 @@ from typing import NoReturn
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy._util.remedies import remedy
-from stl_deploy.errors import UnsupportedError
+from stl_deploy.config.options import FoldOptions
+from stl_deploy.errors import StlDeployError, UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
 from stl_deploy.integers.fan_in import weightless
 from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
-from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
+from stl_deploy.integers.lava_layers import READ, SCALED, check_fields, check_kind, check_neuron, neuron_refusals
+from stl_deploy.passes import FOREIGN, apply
 
+_FOLDED = ("no-neuron", "no-synapse", "scale")
+"""Refusals of which fold may take some away."""
 _PLAIN = (
     "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips, or export to c "
     "or verilog"
@@ -130,6 +134,36 @@ def refusals(program: ir.Program) -> list[UnsupportedError]:
         if (error.node, error.slug) not in {(known.node, known.slug) for known in errors}:
             errors.append(error)
     return errors
+
+
+def with_fold(program: ir.Program, errors: list[UnsupportedError]) -> list[UnsupportedError]:
+    """Return the refusals with fold as the remedy of those that it takes away, and of no other."""
+    if not any(error.slug in _FOLDED for error in errors):
+        return errors
+    calls = dict[str, str]()
+    for options in (FoldOptions(), FoldOptions(thresholds="weights")):
+        try:
+            after = apply(program, FOREIGN, options, check=False).program
+        except StlDeployError:
+            continue
+        left = {error.node for error in refusals(after) if error.slug in _FOLDED}
+        calls = {**{error.node: _fold(options) for error in errors if error.node not in left}, **calls}
+    return [_by_fold(error, calls.get(error.node)) for error in errors]
+
+
+def _by_fold(error: UnsupportedError, call: str | None) -> UnsupportedError:
+    if error.slug not in _FOLDED or (call is None and error.slug != "scale"):
+        return error
+    remedy = SCALED if call is None else f"fold the network: {call}"
+    return UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=remedy)
+
+
+def _fold(options: FoldOptions) -> str:
+    weights = options.thresholds == "weights"
+    return remedy(
+        cli=f"stl-deploy fold SOURCE {'--thresholds weights ' if weights else ''}-o FOLDED.nir",
+        python='net.fold(thresholds="weights")' if weights else "net.fold()",
+    )
 
 
 def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
-from stl_deploy.exporters.netx.chain import SynapseStage, read_chain, refusals
+from stl_deploy.exporters.netx.chain import SynapseStage, read_chain, refusals, with_fold
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.forms import tell_forms
@@ -157,7 +157,7 @@ class Netx(Format):
 
     def check_for(self, program: Program, options: NetxOptions) -> Iterable[Finding]:
         """Check as `check`, for this form of thresholds."""
-        refused = [from_error(error) for error in refusals(program)]
+        refused = [from_error(error) for error in with_fold(program, refusals(program))]
         if refused:
             return [*refused, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
@@ -169,7 +169,10 @@ class Netx(Format):
 
         calibration: default: the first of x. Raises as `export_netx` does.
         """
-        read_chain(program)  # refuses before a table of what cannot be written
+        try:
+            read_chain(program)  # refuses before a table of what cannot be written
+        except UnsupportedError as error:
+            raise with_fold(program, [error])[0] from None
         x = None if options.x is None else one_input(options.x, self.name)
         given = calibration(program, options, x)
         forms: dict[str, Any] = {}
@@ -271,7 +274,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
 
     Findings: netx's refusals; else each layer's resources, each excess over a limit, and the rounding of its integers.
     """
-    refused = refusals(program)
+    refused = with_fold(program, refusals(program))
     yield from (from_error(error) for error in refused)
     if refused:
         yield from _too_many(program, chip)

@@ -16,6 +16,7 @@ from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
 from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
+SCALED = "in the module multiply the weights and biases of the layers before it by it"
 ELSEWHERE = ", or export to c or onnx"
 _REMEDIES = {
     "multi_spike": "use one spike per step",
@@ -31,8 +32,7 @@ _REMEDIES = {
 def check_kind(node: Node) -> None:
     """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
-        remedy = "fold the network, or in the module multiply the weights and biases of the layers before it by it"
-        refuse(node, "scale", "Loihi's layers have no scale of their own", remedy)
+        refuse(node, "scale", "Loihi's layers have no scale of their own", "fold the network, or " + SCALED)
     if isinstance(node, Delay):
         refuse(
             node, "delay", "a delay node has no layer in netx", "remove it, or fold it into the dense layer after it"

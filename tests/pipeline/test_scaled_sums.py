@@ -146,6 +146,20 @@ def test_a_norm_of_a_residual_sum_reaches_c(tmp_path: Path) -> None:
     assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]
 
 
+@pytest.mark.parametrize("target", ["netx", "loihi1"])
+def test_netx_names_fold_where_it_takes_a_refusal_away(target: str) -> None:
+    """It asked for identity weights and merged layers in front of every norm; the sum itself stays refused."""
+    module, x = _Residual().eval(), torch.ones(8, 4, 2, 4, 4)
+    module.norm.bias.data.zero_()
+    net = stl.capture(module, x, progress=False, verify=False)
+    slugs = ("no-neuron", "no-synapse", "scale")
+    refused = {(found.node, found.slug): found.remedy for found in net.check(target).findings if found.slug in slugs}
+    assert any("net.fold()" in remedy for remedy in refused.values())
+    left = {found.node for found in net.fold().check(target).findings if found.slug in slugs}
+    for (node, _), remedy in refused.items():
+        assert (remedy == "fold the network: net.fold()") == (node not in left)
+
+
 class _LateSkip(nn.Module):
     """The second neuron reads scaled spikes of the step before of the first, which has fired already in this step."""
 

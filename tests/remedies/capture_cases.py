@@ -66,6 +66,23 @@ class Required(Passed):
         return super().forward(x, v)
 
 
+class Gains(nn.Module):
+    """Neurons whose input has a gain of its own in each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights, self.gains = nn.Linear(4, 3), torch.linspace(0.5, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, spikes = torch.zeros(()), []
+        for now in self.weights(x):
+            v = 0.5 * v + self.gains * now
+            spikes.append((v > 0.05).float())
+            v = v * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
 class KeepsBatch(Step):
     """A step whose potentials outlive its reset, and have the size of another batch."""
 
@@ -93,6 +110,13 @@ def _captured(model: nn.Module, x: Tensor, **options: Any) -> stl.SpikingGraph:
 
 IMAGES = torch.ones(4, 6, 1, 6, 6)
 CAPTURES = (
+    Remedy(
+        "exporters/netx/chain.py:_fold",
+        lambda room: _captured(Gains(), TB).export(room.new("net.net"), x=TB),
+        'fold the network: net.fold(thresholds="weights")',
+        "fold the network: stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir",
+        lambda room: _captured(Gains(), TB).fold(thresholds="weights").export(room.new("net.net"), x=TB),
+    ),
     Remedy(
         "tracing/running.py:_called",
         lambda room: _captured(_neurons(lambda s, v: s.spiked), TB),  # type: ignore[attr-defined]
