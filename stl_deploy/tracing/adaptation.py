@@ -24,6 +24,11 @@ from stl_deploy.tracing.thresholds import Adapting, Threshold, constant_of, is_e
 Values = Callable[[Signal, int], Tensor | None]
 
 _PROBES = ((0.7312, 1.2457), (-1.5193, 0.5071), (2.2749, -0.2633))
+_PARTS = (0.01, 0.13, 0.29, 0.47, 0.61, 0.79, 0.93, 1.0)
+"""Of its limit, at which an adaptation is tried."""
+_BESIDE = (-(2.0**20), -1000.0, -3.1, -0.37, -1e-3, 1e-3, 0.41, 2.7, 1000.0, 2.0**20)
+"""Distances from the threshold at which a potential is tried."""
+_BOUNDED = "leave bounds that it reaches (clamp, minimum, where) out"
 _COARSE = 2.0**-20
 """Adaptation at the start, relative to the threshold, that is none: what float32 rounds of it while the model runs."""
 _MIRRORED = {"gt": "gt", "ge": "ge", "lt": "gt", "le": "ge"}
@@ -55,9 +60,10 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     if len(refs) != 2 or owners[0] is owners[1]:
         return None
 
-    def above(values: Sequence[float]) -> Tensor:
+    def above(values: Sequence[float | Tensor]) -> Tensor:
         """Return the first side less the second."""
-        fixed = {(ref.signal, ref.lag): _number(value) for ref, value in zip(refs, values, strict=True)}
+        numbers = (value if isinstance(value, Tensor) else _number(value) for value in values)
+        fixed = {(ref.signal, ref.lag): value for ref, value in zip(refs, numbers, strict=True)}
         return difference(lambda signal, lag: fixed.get((signal, lag)))
 
     def difference(given: Values) -> Tensor:
@@ -68,7 +74,11 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     except Unknown:  # a current is compared, too
         return None
     slopes = above((1.0, 0.0)) - constant, above((0.0, 1.0)) - constant
-    if any(not _close(above(p), constant + slopes[0] * p[0] + slopes[1] * p[1]) for p in _PROBES):
+
+    def is_affine(values: Sequence[float | Tensor]) -> bool:
+        return _close(above(values), constant + slopes[0] * values[0] + slopes[1] * values[1])
+
+    if not all(map(is_affine, _PROBES)):
         return None
     at = next((i for i, slope in enumerate(slopes) if bool((slope > 0).all()) and not refs[i].lag), None)
     if at is None or not bool((slopes[1 - at] <= 0).all()):
@@ -79,6 +89,10 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     if divisor is not None and not _is_positive(divisor, potential, used):
         return None
     scale = -slopes[1 - at] / size
+    for state in _reached(raised):
+        level = -constant / size + scale * state
+        if not all(is_affine((level + d, state) if at == 0 else (state, level + d)) for d in _BESIDE):
+            raise refuse(signal, f"it is no weighted sum of what spikes raise it to; {_BOUNDED}")
     threshold = Threshold(signal, potential.signal, -constant / size + scale * raised.rest, _MIRRORED[signal.node.name])
     at_rest = (potential.signal, potential.lag)
     start = _start(
@@ -171,8 +185,9 @@ def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]
 def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
     """Return the state's own update and the value that it returns to; raise CaptureError for one that no neuron has."""
 
-    def after(state: float, spike: float) -> Tensor:
-        fixed = {(used.signal, used.lag + 1): _number(state), (signal, 1): torch.tensor(spike != 0)}
+    def after(state: float | Tensor, spike: float) -> Tensor:
+        value = state if isinstance(state, Tensor) else _number(state)
+        fixed = {(used.signal, used.lag + 1): value, (signal, 1): torch.tensor(spike != 0)}
         return _value(used, lambda signal, lag: fixed.get((signal, lag)))
 
     try:
@@ -195,7 +210,18 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
         )
     if bool((jump < 0).any()):
         raise refuse(signal, "a spike lowers it; let spikes raise it")
-    return Adapting(used, members, torch.ones(()), decay, jump, constant / (1 - decay))
+    raised = Adapting(used, members, torch.ones(()), decay, jump, constant / (1 - decay))
+    for state in _reached(raised):
+        if not all(_close(after(state, spike), constant + decay * state + jump * spike) for spike in (0.0, 1.0)):
+            raise refuse(signal, f"it is no weighted sum of its last value where spikes raise it to; {_BOUNDED}")
+    return raised
+
+
+def _reached(raised: Adapting) -> list[Tensor]:
+    """Return values of the state up to its limit, where every step fires, and those that it starts from."""
+    limit = raised.jump / (1 - raised.decay)
+    starts = [node.tensor.double() for member in raised.members for node in member.before if node.tensor is not None]
+    return [raised.rest + part * limit for part in _PARTS] + starts
 
 
 def refuse(signal: Signal, why: str) -> CaptureError:

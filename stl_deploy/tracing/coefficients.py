@@ -38,7 +38,7 @@ _CURVED = (
 """Functions that a weighted sum holds only where another one undoes them, up to rounding: tan(atan(v))."""
 _MAKES_SPIKES = ("signbit", "sign", "clamp", "clamp_min", "clamp_max", "hardtanh", "minimum", "maximum", "sigmoid")
 """Functions by which code makes spikes without a comparison."""
-_SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
+_SCALES = (1.0, 2.0**-20, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
 

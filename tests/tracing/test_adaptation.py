@@ -347,3 +347,45 @@ def test_late_currents_before_a_leaky_readout(layers: int, tmp_path: Path) -> No
     assert starts == [False, True][:layers]  # what the bias made of it before spikes arrive
     net.export(tmp_path / "c", to="c", input_grid=2)
     net.verify(tmp_path / "c", x.numpy()[:, ::-1].copy(), input_grid=2).require()
+
+
+def _bounded(
+    threshold: Callable[[Tensor], Tensor] = lambda b: 0.3 + b,
+    compared: Callable[[Tensor], Tensor] = lambda v: v,
+    kept: Callable[[Tensor], Tensor] = lambda b: b,
+) -> Step:
+    """An adaptation up to 3, with something that none of the sample's values meets."""
+
+    def step(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        v = 0.8 * v + x
+        z = (compared(v) > threshold(b)).float()
+        return z, v - 0.3 * z, kept(0.9 * b + 0.3 * z)
+
+    return step
+
+
+BOUNDED = {
+    "clamp": _bounded(lambda b: (0.3 + b).clamp(max=2.9)),
+    "minimum": _bounded(lambda b: 0.3 + torch.minimum(b, torch.tensor(2.5))),
+    "where": _bounded(lambda b: torch.where(b > 2.6, 2.9, 0.3 + b)),
+    "hardtanh": _bounded(lambda b: nn.functional.hardtanh(0.3 + b, -5, 3)),
+    "state": _bounded(kept=lambda b: b.clamp(max=2.9)),
+    "bent state": _bounded(kept=lambda b: b - 0.2 * torch.relu(b - 2.5)),
+    "potential": _bounded(lambda b: 0.3 + 2 * b, compared=lambda v: v.clamp(max=5.0)),
+    "far below": _bounded(compared=lambda v: (v + 3).abs() - 3),
+}
+
+
+@pytest.mark.parametrize("step", BOUNDED.values(), ids=BOUNDED)
+def test_bounds_that_the_sample_does_not_reach_are_refused(step: Step) -> None:
+    """Probes of numbers up to 2.3 met none of them: up to 23 % of unseen spikes differed, and the proof said 0."""
+    with pytest.raises(CaptureError, match="leave bounds that it reaches|no weighted sum|not a weighted sum"):
+        stl.capture(Net(step), X)
+
+
+def test_a_bound_beyond_what_spikes_raise_an_adaptation_to_is_none() -> None:
+    model = Net(_bounded(lambda b: (0.3 + b).clamp(-9, 9), kept=lambda b: b.clamp(-9, 9)))
+    net = stl.capture(model, X)
+    unseen = (numbers(40, 3, 6, seed=2) * 9).float()
+    with torch.no_grad():
+        np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).numpy(), rtol=0, atol=1e-5)
