@@ -19,6 +19,7 @@ from stl_deploy.graph.exact import (
     MANTISSA_BITS,
     input_grid,
     is_image,
+    on_grid,
     random_input,
     require_no_image,
     require_on_grid,
@@ -141,6 +142,21 @@ def check_numbers(program: Program, x: NetworkInput) -> None:
                 f"x holds integers up to {array.max():g}, as 8-bit images do, and {learnt}: if the network was trained "
                 "on values up to 1, give x / 255"
             )
+
+
+def checked_step(program: Program, x: NetworkInput) -> NetworkInput:
+    """Return one step's input; raise InputError for what a sequence is refused for (`check_numbers`, its grid)."""
+    check_numbers(program, x)
+    grid = input_grid(program.metadata)
+    for array in x.values() if isinstance(x, Mapping) else [x]:
+        if grid is not None and np.isfinite(array).all() and not on_grid(array, grid):
+            scale = 2**grid.fraction_bits
+            raise InputError(
+                f"expected a step's input on the grid that the graph declares, multiples of 1/{scale} up to "
+                f"{grid.bound:g}; found other values up to {np.abs(array).max():g}; scale it to values up to "
+                f"{grid.bound:g}, and round it: np.round(x * {scale}) / {scale}"
+            )
+    return x
 
 
 def checked_bits(bits: int) -> int:

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.check import NIR_NODES, require_taken
-from stl_deploy.graph.exact import Grid, input_grid, on_grid, round_to_grid
+from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold import fold_layers
 
@@ -30,14 +32,18 @@ class QuantisedModule(QuantisedGraph):
     def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
         require_taken(net.program, NIR_NODES, "training in integers")
         grid = input_grid(net.program.metadata)
-        if grid is None and not on_grid(x, Grid(0, np.inf)):
-            raise InputError(
-                "quantised: expected integers as input, as no grid is declared for it; found fractions; declare one: "
-                "net.fold(input_grid=BITS).quantised()"
-            )
+        if grid is None and not np.array_equal(x, np.round(x)):
+            raise _no_integers()
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
         super().__init__(net.program, given, host=not refusals(net.program))
-        self._net = net
+        self._net, self._rounds = net, grid is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output ``[T, B, *shape]``; raise InputError for fractions where the graph declares no grid."""
+        if not self._rounds and not torch.equal(x, x.round()):
+            raise _no_integers()
+        made: Tensor = super().forward(x)
+        return made
 
     def graph(self) -> SpikingGraph:
         """Return the trained integers as a graph, for export to netx, C and Verilog.
@@ -51,3 +57,10 @@ class QuantisedModule(QuantisedGraph):
         made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)
         made.in_integers = True
         return made
+
+
+def _no_integers() -> InputError:
+    return InputError(
+        "quantised: expected integers as input, as no grid is declared for it; found fractions; declare one: "
+        "net.fold(input_grid=BITS).quantised()"
+    )

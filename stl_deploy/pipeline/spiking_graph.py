@@ -42,7 +42,14 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row, svg, table
-from stl_deploy.pipeline.network_input import axes_in_doubt, check_numbers, checked_bits, compared, on_grid_of
+from stl_deploy.pipeline.network_input import (
+    axes_in_doubt,
+    check_numbers,
+    checked_bits,
+    checked_step,
+    compared,
+    on_grid_of,
+)
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -426,7 +433,7 @@ class SpikingGraph:
 
     def _given_step(self, x: Any) -> NetworkInput:
         """Return one step's input ``[B, *shape]`` as `_given` does a sequence."""
-        arrays = self._named(x)
+        arrays = checked_step(self.program, self._named(x))
         return arrays if self.original is None else self.original.given_step(arrays)
 
     def _named(self, x: Any) -> NetworkInput:

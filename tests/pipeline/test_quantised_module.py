@@ -104,3 +104,16 @@ def test_it_trains_and_its_files_spike_exactly_as_it_does(levels: int, head: boo
 def test_a_soft_reset_is_refused_with_what_to_train_with() -> None:
     with pytest.raises(UnsupportedError, match="train with hard reset"):
         captured(events(), soft=True).quantised()
+
+
+def test_a_module_of_integers_without_a_grid_takes_integers_alone() -> None:
+    """It rounded fractions in silence, which its own graph does not: both differed."""
+    spikes = (torch.rand(6, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    net = captured(spikes)
+    module = net.quantised().eval()
+    np.testing.assert_array_equal(module(spikes).detach(), module.graph().simulate(spikes, backend="c").y)
+    with pytest.raises(stl.InputError, match=r"found fractions; declare one: net.fold\(input_grid=BITS\).quantised"):
+        module(spikes * 0.7)
+    net.fold(input_grid=8).quantised()(spikes * 0.7)
+    with pytest.raises(TypeError, match=r"quantised\(\) has no keyword 'input_grid'; it takes x"):
+        net.quantised(input_grid=8)

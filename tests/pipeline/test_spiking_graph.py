@@ -104,6 +104,20 @@ def test_a_stream_puts_out_what_simulate_does() -> None:
     np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in X]), net.simulate(X).y)
 
 
+def test_a_stream_refuses_what_simulate_refuses_with_a_rounding_that_it_takes() -> None:
+    """Fractions, and images of 0 to 255, went through a graph whose sums are exact on integers up to 1."""
+    net = _net().fold(input_grid=3)
+    x_t = np.full_like(X[0], 0.3)
+    with pytest.raises(stl.InputError, match="the input is not on the grid"):
+        net.simulate(x_t[None])
+    with pytest.raises(stl.InputError, match=r"multiples of 1/8 up to 1; .* and round it: np.round\(x \* 8\) / 8"):
+        net.stream().step(x_t)
+    rounded = np.round(x_t * 8) / 8
+    np.testing.assert_array_equal(net.stream().step(rounded), net.simulate(rounded[None]).y[0])
+    with pytest.raises(stl.InputError, match="8-bit images"):
+        net.stream().step(np.full(x_t.shape, 200, np.uint8))
+
+
 def test_a_run_folder_brings_its_test_images(run_dir: Path, tmp_path: Path) -> None:
     net = stl.read(run_dir)
     assert net.readout == Readout("mean")

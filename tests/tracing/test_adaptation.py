@@ -379,7 +379,7 @@ BOUNDED = {
 @pytest.mark.parametrize("step", BOUNDED.values(), ids=BOUNDED)
 def test_bounds_that_the_sample_does_not_reach_are_refused(step: Step) -> None:
     """Probes of numbers up to 2.3 met none of them: up to 23 % of unseen spikes differed, and the proof said 0."""
-    with pytest.raises(CaptureError, match="leave bounds that it reaches|no weighted sum|not a weighted sum"):
+    with pytest.raises(CaptureError, match=r"leave bounds that it reaches|no weighted sum|not a weighted sum"):
         stl.capture(Net(step), X)
 
 
