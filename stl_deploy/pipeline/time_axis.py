@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, InputError
@@ -25,6 +26,7 @@ from stl_deploy.tracing.trace import batch_axis
 _STEPS = re.compile(r"T|n_?t|(num|n|nb)?_?(time_?)?steps?|time_?steps?|time_?window|seq(uence)?_?len(gth)?", re.I)
 """Names of attributes that hold a number of time steps."""
 _SAMPLES, _LEVELS = 3, 256
+_FAILURES = (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 AXES = {"first": "[T, B, ...]", "second": "[B, T, ...]", "step": "[B, ...] of one step", "inside": "[B, ...]"}
 """Axes of x in forward, by the position of time."""
 
@@ -52,7 +54,10 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
                 return _other_order(error, model, x, call, few, how, said)
     if error.__cause__ is None:
         return error
-    for given, how, said in _other_readings(x, call):
+    readings = list(_other_readings(x, call))
+    if call.time in ("first", "second") and _loops_itself(model, x, call):
+        readings.insert(0, readings.pop(1))
+    for given, how, said in readings:
         if _is_captured(model, few_samples(given, how), how):
             return _other_reading(error, x, call, said)
     return error
@@ -139,9 +144,23 @@ def _read_as(x: Tensor, call: Call) -> str:
 def _is_captured(model: nn.Module, x: Tensor, call: Call) -> bool:
     try:
         trace(model, x, call)
-    except (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+    except _FAILURES:
         return False
     return True
+
+
+def _loops_itself(model: nn.Module, x: Tensor, call: Call) -> bool:
+    """Whether forward takes ``x`` as samples without time, and makes steps of its own with memory between them."""
+    inside = replace(call, time="inside")
+    try:
+        return _has_memory(trace(model, few_samples(x, inside), inside).graph)
+    except _FAILURES:
+        return False
+
+
+def _has_memory(program: Program) -> bool:
+    late = any(program.of(Delay)) or any(operand.delay for node in program.nodes for operand in node.operands)
+    return late or any(neuron.decay is not None for neuron in program.of(Neuron))
 
 
 def not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
@@ -203,17 +222,21 @@ def ignores_later_steps(model: nn.Module, x: Tensor, call: Call, steps: int) -> 
 def require_memory(model: nn.Module, x: Tensor, call: Call, program: Program) -> None:
     """Raise CaptureError for a module of one step per call that was given a whole sequence in one.
 
-    Its graph passes nothing from step to step, though the module keeps state from call to call.
+    Its graph passes nothing from step to step, though the module keeps state from call to call. Warn of a module that
+    makes steps of its own of each step of x.
     """
-    neurons = list(program.of(Neuron))
-    late = any(program.of(Delay)) or any(operand.delay for node in program.nodes for operand in node.operands)
-    if call.time not in ("first", "second") or not neurons or late or any(n.decay is not None for n in neurons):
+    if call.time not in ("first", "second") or not any(program.of(Neuron)) or _has_memory(program):
         return
     if keeps_state(model, x, call):
         raise CaptureError(
             "the model keeps state between calls, but nothing from step to step of one call: a whole sequence in one "
             f"call has no memory. If a call takes one step, give {option('time', 'step')}; if it takes a sequence, let "
             "forward start from rest"
+        )
+    if _loops_itself(model, x.select(1 - batch_axis(call), 0), call):
+        warn_caller(
+            f"x was read as {AXES[call.time]}, and nothing passes from one of its steps to the next: forward makes "
+            f"steps of its own of each. If x has no axis of time, [B, ...], give {option('time', 'inside')}"
         )
 
 

@@ -87,6 +87,35 @@ def test_a_batch_of_images_for_a_module_that_loops_itself_is_asked_about() -> No
     assert stl.capture(Images(), images, time="inside", verify=False).sample.shape[1] == 7
 
 
+class Vectors(nn.Module):
+    """Shows the same values in every step of a loop of its own; takes any number of axes before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights = nn.Linear(4, 3)
+        nn.init.constant_(self.weights.bias, 0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, total = torch.zeros(()), torch.zeros(())
+        for _ in range(3):
+            v = 0.75 * v + self.weights(x)
+            spikes = (v > 0.2).float()
+            v = v * (1 - spikes)
+            total = total + spikes
+        return total / 3
+
+
+def test_values_for_a_module_that_loops_itself_are_asked_about_and_never_taken_for_steps() -> None:
+    """Each step of x would make three of its own: neurons without memory, in a graph of as many steps as samples."""
+    with pytest.raises(stl.CaptureError, match="forward loops over time itself, give time='inside', with which"):
+        stl.capture(Vectors(), X[0])
+    with pytest.warns(UserWarning, match="forward makes steps of its own of each. .* give time='inside'"):
+        stl.capture(Vectors(), X)
+    (neuron,) = stl.capture(Vectors(), X[0], time="inside").program.spiking
+    assert neuron.decay is not None
+
+
 class Step(nn.Module):
     """Takes one step, ``[B, 1, 6, 6]``, and keeps its potentials, as single-step layers of frameworks do."""
 
