@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, quantise, run_model
-from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.compare import FiringRates, Tally, rate_warnings
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import accuracy
@@ -42,7 +42,8 @@ _AT_ONCE = 256
 class FormRow:
     """One threshold form: its accuracy (None without labels), and the spikes that differ from the graph's.
 
-    refused: why this form cannot hold the network, else None.
+    refused: why this form cannot hold the network, else None. dead: the compared layers that never spike, ``"silent"``,
+    or at every step, ``"saturated"``: they prove nothing.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class FormRow:
     compared: int | None = None
     holds: str = ""
     refused: str | None = None
+    dead: Mapping[str, str] = field(default_factory=dict)
 
 
 Models = Mapping[ThresholdForm, NetxModel | IntegerModel | UnsupportedError]
@@ -89,10 +91,11 @@ def compare_forms(
     names = [node.name for node in program.spiking]
     held = {form: model for form, model in models.items() if not isinstance(model, UnsupportedError)}
     outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
-    tallies = {form: Tally() for form in held}
+    tallies, rates = {form: Tally() for form in held}, FiringRates()
     for start in range(0, x.shape[1], _AT_ONCE):
         part = x[:, start : start + _AT_ONCE]
         reference = run(program, part, record=names, chunk=CHUNK)
+        rates.add(reference.recorded)
         if len(program.outputs) == 1:
             outputs["graph"].append(reference.y)
         for form, model in held.items():
@@ -113,7 +116,7 @@ def compare_forms(
         else:
             counts = tallies[form].differing, tallies[form].compared
             holds = HOLDS[form] if isinstance(found_or_error, NetxModel) else IN_C
-            rows.append(FormRow("post-training", form, right[form], *counts, holds=holds))
+            rows.append(FormRow("post-training", form, right[form], *counts, holds=holds, dead=rates.dead))
     return rows
 
 
@@ -135,7 +138,8 @@ def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int, *, 
         accuracy = "-" if row.accuracy is None else f"{row.accuracy:.2%}"
         spikes = "-"
         if row.differing is not None and row.compared:
-            spikes = f"{row.differing:,} of {row.compared:,} ({row.differing / row.compared:.2%})"
+            share = proves_nothing(row.dead) or f" ({row.differing / row.compared:.2%})"
+            spikes = f"{row.differing:,} of {row.compared:,}{share}"
         shown.append([row.stage, row.form, accuracy, spikes, row.holds if row.refused is None else row.refused])
     say.table(
         [
@@ -147,6 +151,15 @@ def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int, *, 
         ],
         shown,
     )
+    dead = dict(item for row in rows for item in row.dead.items())
+    for warning in rate_warnings({name: float(word == "saturated") for name, word in dead.items()}):
+        say.warn(warning)
+
+
+def proves_nothing(dead: Mapping[str, str]) -> str:
+    """Return `` (lif2 silent)``, to stand beside a count of spikes; nothing if every layer of it is alive."""
+    layers = [f"{name} {word}" for name, word in dead.items()]
+    return f" ({', '.join(layers[:3])}{f' and {len(layers) - 3:,} more' if len(layers) > 3 else ''})" if layers else ""
 
 
 def tell_forms(

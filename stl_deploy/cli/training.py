@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stl_deploy.cli.command import command
-from stl_deploy.cli.options import DialectOption, JointWeights, Json, RunArg, Trust, completed
+from stl_deploy.cli.options import DialectOption, InputOption, JointWeights, Json, RunArg, Trust, completed
 from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.config.run_options import QuantiseOptions, RunOptions, TrainOptions
@@ -152,6 +152,7 @@ def fold(
         Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")
     ] = None,
     dialect: DialectOption = None,
+    input_file: InputOption = None,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -162,11 +163,12 @@ def fold(
     if is_network_file(source):
         if output is None:
             raise InputError(f"{source}: expected -o NET.nir, the file to write")
-        result = verbs.fold_file(source, output, dialect=dialect, options=options, say=console())
+        result = verbs.fold_file(source, output, dialect=dialect, input_file=input_file, options=options, say=console())
     else:
-        if options.merge_pools or options.delays != "keep" or dialect is not None:
+        if options.merge_pools or options.delays != "keep" or dialect is not None or input_file is not None:
             raise InputError(
-                "--merge-pools, --delays and --dialect apply to .nir files only; fold the run first, then its net.nir"
+                "--merge-pools, --delays, --dialect and --input apply to .nir files only; fold the run first, then its "
+                "net.nir"
             )
         result = verbs.fold(source, output or source / "net.nir", options=options, say=console())
     emit_json(result, json)

@@ -33,12 +33,13 @@ from stl_deploy.exporters.netx.forms import (
     FormRow,
     Models,
     compare_forms,
+    proves_nothing,
     quantise_forms,
     run_integers,
     show_forms,
 )
 from stl_deploy.exporters.netx.model import NetxModel, export_netx, layer_facts
-from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import Result
@@ -145,17 +146,19 @@ def _quantise(
     rows = [*known]
     network = _train(network, folded, options, say, output / UNFINISHED)
     model, layers = _write(folded.config, network, made, test, calibration)
-    differing, compared, y = compare_spikes(network, model, test.x)
+    differing, compared, y, dead = compare_spikes(network, model, test.x)
     if differing:
         raise ParityError(
             f"{output}: the integer model differs from the trained network in {differing} of {compared} spikes"
         )
     trained = accuracy(folded.program, Result({"output": y}, {}), test.labels)
     form = "projected" if per_pixel(folded.program) else "folded"
-    rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form] if isinstance(model, NetxModel) else IN_C))
+    holds = HOLDS[form] if isinstance(model, NetxModel) else IN_C
+    rows.append(FormRow(TRAINED, form, trained, holds=holds, dead=dead))
     show_forms(rows, say, test.x.shape[1], test.x.shape[1])
     what = "netx file" if isinstance(model, NetxModel) else "integer model"
-    say.say(f"the {what} spikes exactly as the trained network: 0 of {compared:,} spikes differ")
+    beside = proves_nothing(dead)
+    say.say(f"the {what} spikes exactly as the trained network: 0 of {compared:,} spikes differ{beside}")
     facts = {
         "source": run_dir.name,
         "samples": len(test.labels),
@@ -231,16 +234,18 @@ def _write(
 @torch.no_grad()
 def compare_spikes(
     network: Network, model: NetxModel | IntegerModel, x: NDArray[np.float32]
-) -> tuple[int, int, NDArray[np.float32]]:
-    """Return (differing, compared) spikes of the fake-quantised network and the integer model, and the model's output.
+) -> tuple[int, int, NDArray[np.float32], dict[str, str]]:
+    """Compare spikes of the fake-quantised network and the integer model.
 
-    x: ``[T, B, *shape]``; the output has the same form.
+    x: ``[T, B, *shape]``; the output has the same form. Returns (differing, compared) spikes, the model's output, and
+    its layers that are silent or saturated.
     """
-    tally, outputs = Tally(), []
+    tally, rates, outputs = Tally(), FiringRates(), []
     for start in range(0, x.shape[1], 256):
         part = x[:, start : start + 256]
         _, recorded = network.record(torch.from_numpy(part))
         integers = run_integers(model, part)
         tally.add({name: recorded[name].numpy() for name in integers.spikes}, integers.spikes)
+        rates.add(integers.spikes)
         outputs.append(integers.y)
-    return tally.differing, tally.compared, np.concatenate(outputs, axis=1)
+    return tally.differing, tally.compared, np.concatenate(outputs, axis=1), rates.dead

@@ -683,7 +683,7 @@ def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -
         ),
         (
             "fold {run} -o {out}/a.nir --dialect norse",
-            "--merge-pools, --delays and --dialect apply to .nir files only; fold the run first",
+            "--merge-pools, --delays, --dialect and --input apply to .nir files only; fold the run first",
         ),
         ("run digits --pretrained --seed 1 -o {out}/run", "--pretrained uses the model unchanged: leave out --mode"),
         (

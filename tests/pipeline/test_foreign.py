@@ -416,7 +416,7 @@ def test_artifacts_are_checked_and_shown(
 
 def test_average_pools_are_merged_by_a_command(cli: Any, tmp_path: Path) -> None:
     """What netx refuses, it takes once the pool is in the weights behind it."""
-    source, _ = _golden("spikingjelly-read-spikingjelly-conv-avg", tmp_path)
+    source, x = _golden("spikingjelly-read-spikingjelly-conv-avg", tmp_path)
     assert cli("check", source, "--target", "netx").code == 1
     merged = tmp_path / "merged.nir"
     done = cli("fold", source, "--merge-pools", "-o", merged, "--json")
@@ -427,6 +427,10 @@ def test_average_pools_are_merged_by_a_command(cli: Any, tmp_path: Path) -> None
     found = cli("check", merged, "--target", "netx", "--json")
     assert {f["slug"] for f in found.json["findings"] if f["severity"] == "error"} <= {"v-start", "reset"}
     assert cli("fold", source, "--merge-pools").code == 2
+    given = cli("fold", source, "--merge-pools", "--input", x, "-o", tmp_path / "again.nir")
+    assert given.code == 0
+    assert "samples of" in given.err
+    assert "random" not in given.err
 
 
 def test_what_is_read_is_not_written_over(cli: Any, tmp_path: Path) -> None:

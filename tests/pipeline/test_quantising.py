@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_exporting_the_run_again_gives_the_trained_integers(quantised: Path, tmp
 
 
 def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantising, "compare_spikes", lambda *args: (1, 100, None))
+    monkeypatch.setattr(quantising, "compare_spikes", lambda *args: (1, 100, None, {}))
     with pytest.raises(ParityError, match="differs from the trained network in 1 of 100 spikes"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
     assert not (tmp_path / "q").exists()  # nothing half-written
@@ -275,3 +276,25 @@ def test_numeric_float_is_of_lava_and_graphs(run_dir: Path, quantised: Path, tmp
         simulate(run_dir, run_dir / "test.npz", "loihi", tmp_path / "y.npz", numeric="float")
     with pytest.raises(InputError, match=r"expected a run folder or a \.nir file for numeric=.float"):
         Lava(quantised / "net.net", LavaOptions(numeric="float"))
+
+
+SILENT = (
+    '{"kind": "flatten"}, {"kind": "linear", "features": 12}, {"kind": "lif"}',
+    '{"kind": "linear", "features": 10}, {"kind": "lif", "threshold": 50.0}, {"kind": "vote", "population": 1}',
+)
+
+
+def test_a_silent_layer_stands_beside_its_counts_in_place_of_a_ratio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(
+        "digits", ("train.epochs=1", "dataset.T=2", "dataset.test_fraction=0.85", f"network=[{', '.join(SILENT)}]")
+    )
+    train(config, tmp_path / "run", curves=False)
+    table = quantise_run(tmp_path / "run", tmp_path / "q", epochs=0, samples=20, say=Console())
+    out = " ".join(capsys.readouterr().err.split())
+    assert "lif2 silent" in out
+    assert "(0.00%)" not in out
+    assert re.search(r"as the trained network: 0 of [\d,]+ spikes differ \(.*lif2 silent", out)
+    assert "a silent layer proves nothing" in out
+    assert table["rows"][-1]["dead"]["lif2"] == "silent"
