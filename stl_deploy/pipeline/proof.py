@@ -320,7 +320,8 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> Capture
     return CaptureError(
         f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step {step}, "
         f"sample {at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
-        f"{MAX_ULP} cannot be rounding)",
+        f"{MAX_ULP} cannot be rounding)"
+        + ("; a graph starts without spikes: let earlier spikes of the model start at 0" if not step else ""),
         layer=layer.name,
         step=step,
         neuron=at[1:],

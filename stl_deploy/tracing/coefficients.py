@@ -177,6 +177,12 @@ class FittedUpdate:
                 f"'{odd[0].node.name}' makes its spikes, and a graph's neuron compares its potential with a threshold: "
                 "write s = (v > theta).float()"
             )
+        if unknown.lag > 1:
+            return (
+                f"its potential leads back to '{unknown.signal.node.name}' of {unknown.lag} steps ago, beside its last "
+                "value and spikes; let its own earlier spikes arrive through a layer of weights, self.r(z), or use a "
+                "leaky neuron with a fixed threshold"
+            )
         return (
             f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
             "use a leaky neuron with a fixed threshold"
@@ -302,8 +308,9 @@ class FittedUpdate:
                 "comparison: v = (beta * v + x).clamp(min=...)"
             )
         return (
-            "its potential is not a weighted sum of its last value and its input (an adaptive threshold, a refractory "
-            "time?); use a leaky neuron with a fixed threshold"
+            "its potential is not a weighted sum of its last value and its input, as capture reads it (an adaptive "
+            "threshold, a refractory time, a comparison of its multiple?); use a leaky neuron with a fixed threshold, "
+            "v > theta"
         )
 
     def start(self, off: Affine) -> Tensor | None:

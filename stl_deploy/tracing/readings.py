@@ -184,6 +184,11 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
         elif all(close(gain, torch.zeros_like(gain)) for gain in on.gains):
             candidates.append(replace(base, reset="value_delayed", v_reset=on.constant))
     if not candidates:
+        if close(off.decay, torch.zeros_like(off.decay)) and bool(on.decay.any()):
+            raise reading.refuse(
+                "it is reset where it spikes, below a threshold, and a graph's neuron spikes above one; hold its "
+                "potential with the other sign, v = beta * v + x, and compare v > theta"
+            )
         raise reading.refuse(
             "a spike neither subtracts the threshold from its potential nor sets it to a value (nor leaves it alone)"
         )

@@ -16,6 +16,7 @@ from typing import Any
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import Node, replace_nodes
+from stl_deploy.tracing.recorder import COMPARES
 from stl_deploy.tracing.watched import leaves
 
 FEWEST = 3
@@ -151,6 +152,13 @@ class _Folding:
                 f"'{_called(differing)}' joins other parts at some steps than at others; join the same at every step "
                 f"({DELAYS})",
                 line=line,
+            )
+        if a.constant and b.constant and reader.name in COMPARES:
+            return CaptureError(
+                f"'{_called(reader)}' does not do the same at every step: it compares with other numbers at some (a "
+                "threshold chosen by the step, or raised by spikes of before the last step?); compare with one "
+                "threshold, or let spikes of the last step raise it: theta = rho * theta + c + k * s",
+                line=reader.place.line or a.place.line or b.place.line,
             )
         from_numbers = ", and let states start from tensors (torch.zeros_like)" if self.start else ""
         return CaptureError(

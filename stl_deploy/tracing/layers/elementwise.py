@@ -87,8 +87,9 @@ def multiplied(build: Builder, signal: Signal) -> Operands:
         if divided:
             raise refusal(
                 signal,
-                "expected division by a constant; found one signal divided by another (a norm of each sample?), which "
-                "no spiking graph holds; normalise x before it is given to capture",
+                "expected division by a constant; found one signal divided by another, which no spiking graph "
+                "holds; compare a potential without dividing it, v >= theta; where it is a norm of each sample, "
+                "normalise x before it is given to capture",
             )
         if not all(is_binary(build, build.read(spike)) for spike, _ in map(turned_spike, (left, right))):
             return product(build, signal, (left, right))

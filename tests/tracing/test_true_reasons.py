@@ -1,0 +1,141 @@
+"""Refusals of neurons written by hand say what capture met, and the form that they name is captured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+State = tuple[Tensor, ...]
+Step = Callable[["Neurons", Tensor, State], tuple[Tensor, State]]
+
+
+class Neurons(nn.Module):
+    """One layer by hand: ``step`` takes currents and the state, and returns spikes and the next state."""
+
+    def __init__(self, step: Step, *start: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.back = nn.Linear(6, 8), nn.Linear(8, 8, bias=False)
+        with torch.no_grad():
+            self.back.weight.copy_(torch.eye(8) * -0.25)
+        self.step, self.start = step, start
+
+    def forward(self, x: Tensor) -> Tensor:
+        state: State = tuple(torch.full((x.shape[1], 8), start) for start in self.start)
+        out = []
+        for current in self.enter(x):
+            spikes, state = self.step(self, current, state)
+            out.append(spikes)
+        return torch.stack(out)
+
+
+def _reset(v: Tensor, theta: float | Tensor = 0.25) -> tuple[Tensor, Tensor]:
+    k = (v >= theta).float()
+    return k, v * (1 - k)
+
+
+def _negated(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v = 0.75 * state[0] - i
+    k = (v < -0.25).float()
+    return k, (v * (1 - k),)
+
+
+def _multiple(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v = 0.75 * state[0] + i
+    k = (-2 * v <= -0.5).float()
+    return k, (v * (1 - k),)
+
+
+def _plain(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    k, v = _reset(0.75 * state[0] + i)
+    return k, (v,)
+
+
+def _late_without_weights(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v, last, before = state
+    k, v = _reset(0.75 * v + i - 0.25 * before)
+    return k, (v, k, last)
+
+
+def _late_through_weights(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v, last, before = state
+    k, v = _reset(0.75 * v + i + net.back(before))
+    return k, (v, k, last)
+
+
+def _divided(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v, theta = state
+    v = 0.75 * v + i
+    k = (v / theta >= 1).float()
+    return k, (v * (1 - k), 0.9 * theta + 0.04 + 0.2 * k)
+
+
+def _adapting(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v, theta = state
+    k, v = _reset(0.75 * v + i, theta)
+    return k, (v, 0.9 * theta + 0.04 + 0.2 * k)
+
+
+def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v, theta, last = state
+    k, v = _reset(0.75 * v + i, theta)
+    return k, (v, 0.9 * theta + 0.04 + 0.2 * last, k)
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason", "followed"),
+    [
+        (
+            Neurons(_negated, 0.0),
+            "it is reset where it spikes, below a threshold, and a graph's neuron spikes above one; hold its potential "
+            "with the other sign, v = beta * v + x, and compare v > theta",
+            Neurons(_plain, 0.0),
+        ),
+        (
+            Neurons(_multiple, 0.0),
+            "as capture reads it (an adaptive threshold, a refractory time, a comparison of its multiple?); use a "
+            "leaky neuron with a fixed threshold, v > theta",
+            Neurons(_plain, 0.0),
+        ),
+        (
+            Neurons(_late_without_weights, 0.0, 0.0, 0.0),
+            "steps ago, beside its last value and spikes; let its own earlier spikes arrive through a layer of "
+            "weights, self.r(z)",
+            Neurons(_late_through_weights, 0.0, 0.0, 0.0),
+        ),
+        (
+            Neurons(_divided, 0.0, 0.4),
+            "found one signal divided by another, which no spiking graph holds; compare a potential without dividing "
+            "it, v >= theta",
+            Neurons(_adapting, 0.0, 0.4),
+        ),
+        (
+            Neurons(_adapting_late, 0.0, 0.4, 0.0),
+            "'ge' does not do the same at every step: it compares with other numbers at some (a threshold chosen by "
+            "the step, or raised by spikes of before the last step?)",
+            Neurons(_adapting, 0.0, 0.4),
+        ),
+        (
+            Neurons(_late_through_weights, 0.0, 1.0, 1.0),
+            "a graph starts without spikes: let earlier spikes of the model start at 0",
+            Neurons(_late_through_weights, 0.0, 0.0, 0.0),
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_true_and_the_form_it_names_is_captured(
+    refused: nn.Module, reason: str, followed: nn.Module
+) -> None:
+    x, fresh = (torch.rand(12, 4, 6, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    with pytest.raises(CaptureError, match=re.escape(reason)):
+        stl.capture(refused, x)
+    expected = followed(fresh).detach().numpy()
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(stl.capture(followed, x).simulate(fresh.numpy()).y, expected)
