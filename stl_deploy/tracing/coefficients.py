@@ -179,9 +179,9 @@ class FittedUpdate:
             )
         if unknown.lag > 1:
             return (
-                f"its potential leads back to '{unknown.signal.node.name}' of {unknown.lag} steps ago, beside its last "
-                "value and spikes; let its own earlier spikes arrive through a layer of weights, self.r(z), or use a "
-                "leaky neuron with a fixed threshold"
+                "it carries more than one state, or reads its own earlier spikes without weights "
+                f"('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); use a leaky neuron with a fixed "
+                "threshold, and let its earlier spikes arrive through a layer of weights, self.r(z)"
             )
         return (
             f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "

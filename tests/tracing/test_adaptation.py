@@ -236,7 +236,7 @@ def test_a_threshold_held_in_one_state(name: str, soft: bool, start: float) -> N
         (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
         (driven, r"it depends on '\w+', not on its own spikes alone"),
         (lowered, r"a spike lowers it; let spikes raise it"),
-        (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state"),
+        (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state, or"),
     ],
 )
 def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) -> None:

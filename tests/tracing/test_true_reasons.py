@@ -107,7 +107,8 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
         ),
         (
             Neurons(_late_without_weights, 0.0, 0.0, 0.0),
-            "steps ago, beside its last value and spikes; let its own earlier spikes arrive through a layer of "
+            "it carries more than one state, or reads its own earlier spikes without weights ('mul' of 3 steps ago is "
+            "read); use a leaky neuron with a fixed threshold, and let its earlier spikes arrive through a layer of "
             "weights, self.r(z)",
             Neurons(_late_through_weights, 0.0, 0.0, 0.0),
         ),
