@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.reachable import reachable
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
@@ -341,7 +342,6 @@ def _through(node: Node, sums: Sums, constant: Doubles) -> tuple[Sums, Doubles]:
 _READ = frozenset(
     {"decay", "threshold", "gain", "offset", "synapse", "compare", "reset", "multi_spike", "cap", "v_reset"}
 )
-_WEIGHTS = "train neurons with a synaptic current (stl.LIF(synapse_decay=...), NIR CubaLIF)"
 _REMEDIES = {
     "v_start": "train neurons that start at 0",
     "i_start": "train neurons that start at 0",
@@ -365,14 +365,17 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             neuron,
             "input-always-filtered",
             f"its input acts in one step; on Xylo it always passes a synapse that decays over steps {_SOURCE}",
-            _WEIGHTS,
+            "train neurons with a synaptic current ("
+            + remedy(cli="--set neuron.synapse_decay=0.5", python="stl.LIF(synapse_decay=...)")
+            + ", NIR CubaLIF)",
         )
     if neuron.spiking and neuron.reset != "subtract":
         yield _refusal(
             neuron,
             "no-hard-reset",
             f"it has {reset_words(neuron)}; Xylo subtracts the threshold for each spike, in its step {_SOURCE}",
-            "train with reset 'subtract' (neuron: {reset: subtract} in a configuration)",
+            "train with reset 'subtract' ("
+            + remedy(cli="--set neuron.reset=subtract)", python="neuron: {reset: subtract} in a configuration)"),
         )
     if not output and not neuron.spiking:
         yield _refusal(neuron, "hidden-without-spikes", "other neurons read its potential", "give it a threshold")
@@ -382,7 +385,8 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             "one-spike-hidden",
             f"it fires at most {counted(neuron.cap or 1, 'spike')} a step; Xylo's hidden neurons fire up to "
             f"{HIDDEN_CAP}",
-            f"train hidden layers with multi_spike {HIDDEN_CAP}",
+            f"train hidden layers with multi_spike {HIDDEN_CAP}"
+            + remedy(cli=f" (--set network.LAYER.multi_spike={HIDDEN_CAP}, LAYER counted from 0)", python=""),
         )
     if output and neuron.multi_spike and neuron.cap != 1:
         yield _refusal(

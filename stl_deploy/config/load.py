@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from stl_deploy._util.files import write_text
 from stl_deploy._util.remedies import did_you_mean, remedy
 from stl_deploy._util.untrusted import one_line, read_text
-from stl_deploy.config.schema import RENAMED, InnerSpec, LayerSpec, RunConfig
+from stl_deploy.config.schema import RENAMED, InnerSpec, LayerSpec, NeuronConfig, RunConfig
 from stl_deploy.errors import ConfigError, InputError
 
 _MAX_BYTES = 2**18
@@ -175,8 +175,15 @@ def _entry(data: Any, part: str, key: str) -> list[Any]:
     if not isinstance(data, list):
         raise ConfigError(f"{_changes()} '{key}': expected keys or a list to go into; found a {type(data).__name__}")
     if not part.isdecimal() or int(part) >= len(data):
-        raise ConfigError(f"{_changes()} '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'")
+        raise ConfigError(
+            f"{_changes()} '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'{_of_neurons(part)}"
+        )
     return data
+
+
+def _of_neurons(part: str) -> str:
+    """Return a hint for a key of all neurons that was looked for in the list of layers."""
+    return f"; of every neuron it is neuron.{part}" if part in NeuronConfig.model_fields else ""
 
 
 _LAYERS: dict[str, type[BaseModel]] = {

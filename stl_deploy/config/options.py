@@ -98,6 +98,8 @@ def _plug_in() -> Any:
     return mapping("Options of another package's target, by name.", hidden=True)
 
 
+DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
+"""Names of devices that torch trains on."""
 _DEVICE = (
     "xylo: audio2, audio3 or imu (default: the first that fits); verilog: up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 or "
     "generic."

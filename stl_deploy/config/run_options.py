@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from stl_deploy._util.remedies import named
-from stl_deploy.config.options import LearningMode, input_grid_option, option
+from stl_deploy.config.options import DEVICES, LearningMode, input_grid_option, option
 from stl_deploy.errors import InputError
 
 
@@ -101,6 +102,11 @@ class TrainOptions:
     def __bool__(self) -> bool:
         """Return whether anything is changed."""
         return bool(self.changes)
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a device of another form."""
+        if self.device is not None and re.fullmatch(DEVICES, self.device) is None:
+            raise InputError(f"{named('device')}: expected auto, cpu, cuda or cuda:N; found '{self.device}'")
 
     @property
     def changes(self) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stl_deploy.config.options import DEVICES
+
 MAX_LAYERS = 1000
 """Layers that a configuration, or one branch of a block, may have."""
 
@@ -385,7 +387,7 @@ class TrainConfig(_Section):
     synop_weight: NotNegative = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     tensorboard: bool = False
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
 
 
 class FoldConfig(_Section):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import require_held_by_float32
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import Sums, apply, combined
@@ -126,8 +127,8 @@ def _steps_inside(program: Program, given: Shape, shape: Shape) -> str:
     steps = captured.get("steps")
     written_out = f": repeat x, np.repeat(x[None], {steps}, axis=0)" if isinstance(steps, int) else ""
     return (
-        "; this graph was captured from a module that makes its time steps itself (time='inside'), and the graph takes "
-        f"them written out{written_out}"
+        "; this graph was captured from a module that makes its time steps itself "
+        f"({option('time', 'inside')}), and the graph takes them written out{written_out}"
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.source_lines import raised_at
@@ -151,7 +152,10 @@ def _call(reset: Callable[[], Any], name: str) -> None:
     except Exception as error:
         raise CaptureError(
             f"{name}, which should bring the model to rest, fails: {type(error).__name__}: {one_line(error, 200)}; "
-            "give reset= a callable without arguments that does it",
+            + remedy(
+                cli="mend it, for it is called without arguments",
+                python="give reset= a callable without arguments that does it",
+            ),
             line=raised_at(error),
         ) from error
 

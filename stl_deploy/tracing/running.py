@@ -353,9 +353,12 @@ def pick(returned: Any, output: Pick) -> Tensor:
         try:
             returned = [returned][output] if isinstance(returned, Tensor) else fields_of(returned)[output]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
+            what = _described(returned)
+            instead = "name one of its outputs"
+            if isinstance(returned, Tensor):
+                what, instead = "one tensor", "leave it out"
             raise CaptureError(
-                f"{remedy(cli='--pick ', python='output=')}{output!r}: the model returns {_described(returned)}; name "
-                "one of its outputs"
+                f"{remedy(cli='--pick ', python='output=')}{output!r}: the model returns {what}; {instead}"
             ) from None
         if isinstance(returned, list | tuple) and all(isinstance(item, Tensor) for item in returned):
             return torch.stack(list(returned))

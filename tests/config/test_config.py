@@ -99,6 +99,11 @@ def test_overrides_reach_sections_and_layers():
         ("network=[{kind: conv}]", "changes: key 'network.0.channels' is missing; it has no default"),
         ("network=[]", "changes: key 'network': expected a list of at least 1 layer; found []"),
         ("network.99.p=1", "changes 'network.99.p': expected an entry of the list, 0 to 11; found '99'"),
+        (
+            "network.reset=subtract",
+            "changes 'network.reset': expected an entry of the list, 0 to 11; found 'reset'; of every neuron it is "
+            "neuron.reset",
+        ),
         ("train.lr.x=1", "changes 'train.lr.x': expected keys or a list to go into; found a float"),
         ("train=3", "changes: key 'train': expected a mapping of keys to values; found 3"),
         (

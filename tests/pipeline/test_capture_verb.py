@@ -123,7 +123,7 @@ def test_a_graph_captured_with_time_inside_says_what_to_do_with_x(files: Path, c
             main([*verb, "--input", str(x)])
         assert done.value.code == 2
         told = " ".join(capsys.readouterr().err.split())
-        assert "(time='inside'), and the graph takes them written out: repeat x, np.repeat(x[None], 5, axis=0)" in told
+        assert "(--time inside), and the graph takes them written out: repeat x, np.repeat(x[None], 5, axis=0)" in told
     with np.load(x) as given:
         np.savez(x, x=np.repeat(given["x"][None], 5, axis=0))
     assert verbs.energy(net, x).as_dict()["totals"]["spikes"] > 0

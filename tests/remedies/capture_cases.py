@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy.graph.run import run
 from stl_deploy.pipeline.time_axis import axis_warnings
 from stl_deploy.tracing import Call
 from tests.pipeline.test_time_axis import Loop, Step, X, first
@@ -94,6 +95,21 @@ class KeepsBatch(Step):
         return
 
 
+class ResetOfOne(Step):
+    def reset(self, v: Tensor) -> None:  # type: ignore[override]
+        return
+
+
+class Repeats(Neurons):
+    """Neurons that read one input at each of eight steps."""
+
+    def __init__(self) -> None:
+        super().__init__(_spikes, start=_zeros)
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x.expand(8, *x.shape))
+
+
 def _spikes(spikes: Tensor, _: Tensor) -> Tensor:
     return spikes
 
@@ -165,6 +181,27 @@ CAPTURES = (
         "output=2: the model returns",
         "--pick 2: the model returns",
         lambda room: _captured(_neurons(lambda s, v: (s, v)), TB, output=0),
+    ),
+    Remedy(
+        "tracing/running.py:pick",
+        lambda room: _captured(_neurons(_spikes), TB, output=1),
+        "output=1: the model returns one tensor; leave it out",
+        "--pick 1: the model returns one tensor; leave it out",
+        lambda room: _captured(_neurons(_spikes), TB),
+    ),
+    Remedy(
+        "tracing/model_state.py:_call",
+        lambda room: _captured(ResetOfOne(), TB, time="step"),
+        "fails: TypeError: ResetOfOne.reset() missing 1 required positional argument: 'v'; give reset= a callable",
+        "fails: TypeError: ResetOfOne.reset() missing 1 required positional argument: 'v'; mend it, for it is called",
+        lambda room: _captured(Step(), IMAGES, time="step"),
+    ),
+    Remedy(
+        "graph/run.py:_steps_inside",
+        lambda room: run(_captured(Repeats(), TB[0], time="inside").program, TB[0].numpy()),
+        "makes its time steps itself (time='inside'), and the graph takes them written out: repeat x",
+        "makes its time steps itself (--time inside), and the graph takes them written out: repeat x",
+        lambda room: run(_captured(Repeats(), TB[0], time="inside").program, TB[:1].repeat(8, 1, 1).numpy()),
     ),
     Remedy(
         "tracing/layers/builder.py:_potential",

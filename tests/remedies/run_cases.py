@@ -17,7 +17,7 @@ from stl_deploy import verbs
 from stl_deploy._util.files import write_json, write_text
 from stl_deploy._util.processes import lost
 from stl_deploy.config.options import TradeoffOptions
-from stl_deploy.config.run_options import OptimiseOptions
+from stl_deploy.config.run_options import OptimiseOptions, TrainOptions
 from stl_deploy.data.datasets import load_dataset
 from stl_deploy.data.own import trust
 from stl_deploy.energy.context import AnnTwin
@@ -332,6 +332,13 @@ RUNS = (
         "expected a run folder written by stl_deploy.verbs.train",
         "expected a run folder written by 'stl-deploy train'",
         lambda room: verbs.evaluate(room.run),
+    ),
+    Remedy(
+        "config/run_options.py:__post_init__",
+        lambda room: TrainOptions(device="gpu"),
+        "device: expected auto, cpu, cuda or cuda:N; found 'gpu'",
+        "--device: expected auto, cpu, cuda or cuda:N; found 'gpu'",
+        lambda room: TrainOptions(device="cpu"),
     ),
     Remedy(
         "training/run_folder.py:require_resumable",

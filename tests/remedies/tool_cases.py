@@ -455,6 +455,20 @@ TOOLS = (
         lambda room: _reaches_tools(room, "hx8k"),
     ),
     Remedy(
+        "exporters/xylo/structure.py:_neuron_refusals",
+        lambda room: _found(room.net, "xylo"),
+        "train neurons with a synaptic current (stl.LIF(synapse_decay=...), NIR CubaLIF)",
+        "train neurons with a synaptic current (--set neuron.synapse_decay=0.5, NIR CubaLIF)",
+        lambda room: verbs.configure("digits", ("neuron.synapse_decay=0.5",)),
+    ),
+    Remedy(
+        "exporters/xylo/structure.py:_neuron_refusals",
+        lambda room: _found(room.net, "xylo"),
+        "train hidden layers with multi_spike 31",
+        "train hidden layers with multi_spike 31 (--set network.LAYER.multi_spike=31, LAYER counted from 0)",
+        lambda room: verbs.configure("digits", ("neuron.reset=subtract", "network.2.multi_spike=31")),
+    ),
+    Remedy(
         "exporters/xylo/quantise.py:decay_findings",
         lambda room: _found(_slow_decays(room), "xylo"),
         "export with the nearest, round_decays=True",
