@@ -176,7 +176,8 @@ def _entry(data: Any, part: str, key: str) -> list[Any]:
         raise ConfigError(f"{_changes()} '{key}': expected keys or a list to go into; found a {type(data).__name__}")
     if not part.isdecimal() or int(part) >= len(data):
         raise ConfigError(
-            f"{_changes()} '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'{_of_neurons(part)}"
+            f"{_changes()} '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'"
+            + _of_neurons(part)
         )
     return data
 

@@ -188,11 +188,16 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
 
 
 def decided_right(program: Program, result: Result, labels: NDArray[Any] | None) -> NDArray[np.bool_] | None:
-    """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None."""
+    """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None.
+
+    Raises InputError for labels that are no class of the output.
+    """
     scores = list(result.outputs.values())
     if labels is None or labels.ndim != 1 or len(scores) != 1 or scores[0].ndim != 3:
         return None
-    return np.asarray(readout_of(program.metadata).decide(scores[0]) == labels)
+    readout = readout_of(program.metadata)
+    require_classes(labels, readout.votes(scores[0]).shape[2])
+    return np.asarray(readout.decide(scores[0]) == labels)
 
 
 def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:
@@ -206,12 +211,19 @@ def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | 
     readout = readout or Readout()
     votes = readout.votes(scores[0])
     classes = votes.shape[2]
-    wrong = np.argwhere((labels < 0) | (labels >= classes))
-    if wrong.size:
-        label = labels[tuple(wrong[0])]
-        raise InputError(
-            f"expected labels from 0 to {classes - 1}, the classes of the output; found {label} of sample {wrong[0][0]}"
-        )
+    require_classes(labels, classes)
     if labels.ndim == 2:
         return float((labels[:, : len(votes)] == votes.argmax(axis=-1).T).mean())
     return float((readout.decide(scores[0]) == labels).mean())
+
+
+def require_classes(labels: NDArray[Any], classes: int) -> None:
+    """Raise InputError for labels that are no class of the output."""
+    wrong = np.argwhere((labels < 0) | (labels >= classes))
+    if wrong.size:
+        label = labels[tuple(wrong[0])]
+        from_one = labels.min() >= 1 and labels.max() == classes
+        raise InputError(
+            f"expected labels from 0 to {classes - 1}, the classes of the output; found {label} of sample {wrong[0][0]}"
+            f"{'; count them from 0: y - 1' if from_one else ''}"
+        )

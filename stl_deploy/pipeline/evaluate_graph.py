@@ -18,6 +18,7 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
 from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import round_to_grid
+from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import check_numbers, on_declared_grid
@@ -48,7 +49,7 @@ def evaluate_graph(
             ``[B, *shape]`` if it loops over time itself.
         input_grid: Round the input of graph and module to multiples of 2^-input_grid.
         backend: Further runs of the same data: names as in `SpikingGraph.simulate`, or paths of artifacts. A backend's
-            integers are chosen on the graph's sample, else on the first batch.
+            integers are chosen on the graph's sample; on the first batch if there is none, or the batch goes beyond it.
 
     Raises:
         InputError: For data without labels, an empty set, an unknown backend, and batches that do not fit the network
@@ -106,7 +107,9 @@ class _Backends:
 
     def __init__(self, net: SpikingGraph, backends: Sequence[str | Path], input_grid: int | None) -> None:
         self.net, self.input_grid = net, input_grid
+        self.held: tuple[float, float] | None = None
         paths = labels_of(Path(each) for each in backends if _is_artifact(each))
+        self.paths = frozenset(paths.values())
         self.runners = {name: ready(_loaded(path), net.program) for path, name in paths.items()}
         self.kinds: dict[str, Runner | type[Runner]] = {**self.runners}
         self.kinds |= {str(each): find_runner(str(each)) for each in backends if not _is_artifact(each)}
@@ -123,6 +126,9 @@ class _Backends:
                 if isinstance(kind, type) and name not in self.runners:
                     self.runners[name] = self._opened(kind, x)
                 result = self.runners[name].run(given, record=True)
+            except InputError:
+                self._require_held(x, name)
+                raise
             except UnsupportedError as error:
                 reason = f"{error.reason} (backend '{name}')"
                 raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
@@ -133,11 +139,22 @@ class _Backends:
             )
 
     def _opened(self, kind: type[Runner], x: NetworkInput) -> Runner:
-        """Open a backend; its integers are chosen on the graph's sample, or else on ``x``."""
-        chosen_on = x if self.net.sample is None else self.net.sample
+        """Open a backend; its integers are chosen on the graph's sample, or on ``x`` where that has larger values."""
+        chosen_on = x if self.net.sample is None or _beyond(x, _ends(self.net.sample)) else self.net.sample
+        self.held = _ends(chosen_on)
         declared, _ = on_declared_grid(self.net.program, chosen_on, self.input_grid, QUIET)
         given = {} if isinstance(chosen_on, Mapping) else {"calibration": lambda: chosen_on}
         return open_runner(kind, declared, declared, **given)
+
+    def _require_held(self, x: NetworkInput, name: str) -> None:
+        """Raise InputError in the user's own numbers for input beyond that on which integers were chosen."""
+        if _beyond(x, self.held) and self.held is not None and name not in self.paths:
+            (low, high), (least, most) = self.held, _ends(x) or (0, 0)
+            raise InputError(
+                f"backend '{name}': expected input from {low:g} to {high:g}, as in the first batch, on which its "
+                f"integers were chosen; found {least:g} to {most:g} in a later one; give the batch with the largest "
+                "values first"
+            )
 
     def results(self, samples: int) -> dict[str, BackendEvaluation]:
         """Return the results by name."""
@@ -152,6 +169,16 @@ class _Backends:
             )
             for name, kind in self.kinds.items()
         }
+
+
+def _ends(x: NetworkInput) -> tuple[float, float] | None:
+    """Return the least and the largest value; None for several inputs."""
+    return None if isinstance(x, Mapping) else (min(0.0, float(np.min(x))), float(np.max(x)))
+
+
+def _beyond(x: NetworkInput, held: tuple[float, float] | None) -> bool:
+    ends = _ends(x)
+    return ends is not None and held is not None and (ends[0] < held[0] or ends[1] > held[1])
 
 
 def _is_artifact(backend: str | Path) -> bool:
@@ -178,7 +205,7 @@ def _right(simulation: Simulation, labels: NDArray[np.int64]) -> int:
             f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "
             "network that classifies"
         )
-    _check_labels(labels, decided.shape[-1])
+    require_classes(labels, decided.shape[-1])
     return int((decided.argmax(-1) == labels).sum())
 
 
@@ -240,9 +267,3 @@ def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None,
             )
         return x if time == "first" else x.swapaxes(0, 1)
     return x if x.shape[1] == count else x.swapaxes(0, 1)
-
-
-def _check_labels(labels: NDArray[np.int64], classes: int) -> None:
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise InputError(f"expected labels from 0 to {classes - 1}; found {wrong[0]}")

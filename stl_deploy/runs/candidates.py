@@ -13,6 +13,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_input, read_json
 from stl_deploy._util.remedies import option, remedy, verb
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
@@ -76,9 +77,14 @@ def _kept(source: Path) -> dict[int, Path]:
 
     kept = snapshots(source)
     if not kept:
+        train = load_config(source / CONFIG).train if (source / CONFIG).is_file() else None
+        why, every = "", 5
+        if train is not None and train.keep_every is not None and train.keep_every > train.epochs:
+            why = f", for it kept every {train.keep_every}th of {counted(train.epochs, 'epoch')}"
+            every = max(train.epochs // 2, 1)
         raise InputError(
-            f"{source}: expected a run folder with kept epochs; found none; train with "
-            + remedy(cli="--set train.keep_every=5", python="train.keep_every: 5 in its configuration")
+            f"{source}: expected a run folder with kept epochs; found none{why}; train with "
+            + remedy(cli=f"--set train.keep_every={every}", python=f"train.keep_every: {every} in its configuration")
         )
     return kept
 

@@ -115,12 +115,13 @@ def test_a_simulation_prints_its_arrays_shapes_and_warnings(net: stl.SpikingGrap
     assert len(repr(quiet).splitlines()) <= 6
 
 
+@pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
 def test_integers_are_chosen_once_and_labels_alone_decide(net: stl.SpikingGraph, data: TensorDataset) -> None:
-    whole = net.evaluate(DataLoader(data, batch_size=40), backend="loihi").backends["loihi"]
-    parts = net.evaluate(DataLoader(data, batch_size=7), backend="loihi").backends["loihi"]
+    whole = net.evaluate(DataLoader(data, batch_size=40), backend="c").backends["c"]
+    parts = net.evaluate(DataLoader(data, batch_size=7), backend="c").backends["c"]
     assert (whole.accuracy, whole.differing) == (parts.accuracy, parts.differing)
     x, labels = data.tensors
-    y = net.simulate(x.swapaxes(0, 1).numpy(), backend="loihi")
+    y = net.simulate(x.swapaxes(0, 1).numpy(), backend="c")
     assert 0 < np.mean(y.readout.reshape(8, 40, 3).sum(0).argmax(-1) == labels.numpy()) < 1
 
 
@@ -161,8 +162,8 @@ def test_an_artifact_is_run_from_its_path(net: stl.SpikingGraph, data: TensorDat
     net.export(onnx)
     net.export(integers)
     loader = DataLoader(data, batch_size=20)
-    found = net.evaluate(loader, backend=[onnx, str(integers), "loihi"])
-    assert list(found.backends) == ["net.onnx", "net.net", "loihi"]
+    found = net.evaluate(loader, backend=[onnx, str(integers), "c"])
+    assert list(found.backends) == ["net.onnx", "net.net", "c"]
     assert (found.backends["net.onnx"].compared, found.backends["net.onnx"].differing) == (40 * 8 * 16, 0)
     assert found.backends["net.net"].differing > 0
     with pytest.raises(InputError, match=r"gone\.onnx: expected an artifact that 'export' wrote; found no such file"):
@@ -183,3 +184,25 @@ def test_square_batches_read_by_assumption_are_asked_about_where_a_later_batch_t
         net.evaluate(batches)
     in_order = [(x[:8], labels[:8]), (x[8:13], labels[8:13])]
     assert net.evaluate(batches, time="first").accuracy == net.evaluate(in_order).accuracy
+
+
+def test_integers_are_chosen_on_input_beyond_the_sample(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    """As simulate and verify do; a later batch beyond the first is named in the user's own numbers."""
+    x, labels = data.tensors
+    loud = TensorDataset(x * torch.linspace(0, 2, 12), labels)
+    counts = net.evaluate(loud, backend="c", input_grid=8).backends["c"]
+    assert counts.differing < 0.2 * counts.compared
+    batches = [(x[:20], labels[:20]), (2 * x[20:], labels[20:])]
+    with pytest.raises(
+        InputError, match=r"expected input from 0 to 1, as in the first batch.*; found 0 to 2 in a later"
+    ):
+        net.evaluate(batches, backend="c", input_grid=8)
+    net.evaluate(batches[::-1], backend="c", input_grid=8)
+
+
+def test_labels_that_count_from_one(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    x, labels = data.tensors
+    with pytest.raises(InputError, match=r"expected labels from 0 to 2, .*; found 3 .*; count them from 0: y - 1"):
+        net.evaluate(TensorDataset(x, labels + 1))
+    with pytest.raises(InputError, match=r"expected labels from 0 to 2, .*; found 7 of sample"):
+        net.energy(x.swapaxes(0, 1), torch.full((40,), 7))

@@ -177,7 +177,7 @@ def test_static_samples_are_shown_for_some_steps() -> None:
         (5, r"expected a labelled Dataset, a DataLoader or batches \(x, labels\); found int"),
         ([X], r"expected batches \(x, labels\); found a ndarray; give a labelled loader"),
         ([(X, [0.5])], r"expected integer labels \[B\]; found float64 \[1\]"),
-        ([(X, [1])], "expected labels from 0 to 0; found 1"),
+        ([(X, [1])], r"expected labels from 0 to 0, .*; found 1 .*; count them from 0: y - 1"),
         ([(X, [0, 0])], r"expected batches \[T, B, 2\] or \[B, T, ...\] with B labels; found \[4, 1, 2\] with 2"),
         ([(np.zeros((2, 2, 2)), [0, 0])], r"either axis may be time; say which: time='first' or time='second'"),
     ],

@@ -195,6 +195,15 @@ RUNS = (
     ),
     Remedy(
         "runs/candidates.py:_kept",
+        lambda room: tradeoff(
+            [room.made("rare", partial(_train, room, "train.keep_every=5"))], points_at=OVER_CHECKPOINTS
+        ),
+        "found none, for it kept every 5th of 1 epoch; train with train.keep_every: 1 in its configuration",
+        "found none, for it kept every 5th of 1 epoch; train with --set train.keep_every=1",
+        lambda room: tradeoff([_train(room, "train.keep_every=1")], points_at=OVER_CHECKPOINTS),
+    ),
+    Remedy(
+        "runs/candidates.py:_kept",
         lambda room: tradeoff([room.run], points_at=OVER_CHECKPOINTS),
         "train with train.keep_every: 5 in its configuration",
         "train with --set train.keep_every=5",
