@@ -24,7 +24,7 @@ from stl_deploy.tracing.thresholds import Adapting, Threshold, constant_of, is_e
 Values = Callable[[Signal, int], Tensor | None]
 
 _PROBES = ((0.7312, 1.2457), (-1.5193, 0.5071), (2.2749, -0.2633))
-_PARTS = (0.01, 0.13, 0.29, 0.47, 0.61, 0.79, 0.93, 1.0)
+_PARTS = tuple(part / 64 for part in range(1, 65))
 """Of its limit, at which an adaptation is tried."""
 _BESIDE = (-(2.0**20), -1000.0, -3.1, -0.37, -1e-3, 1e-3, 0.41, 2.7, 1000.0, 2.0**20)
 """Distances from the threshold at which a potential is tried."""

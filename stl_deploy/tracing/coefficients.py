@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.cores import Recurrence
-from stl_deploy.tracing.evaluation import Evaluation, Unknown
+from stl_deploy.tracing.evaluation import Evaluation, Unknown, scattered
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.remedies import CLIPS, COUNTED, COUNTS
@@ -201,7 +201,7 @@ class FittedUpdate:
         where = self.state.node.place
         return CaptureError(f"the neuron{in_module(where)} cannot be held by a graph: {why}", line=where.line)
 
-    def affine(self, spike: float) -> Affine:
+    def affine(self, spike: float | Tensor) -> Affine:
         """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""
         count = len(self.currents)
         zero = [0.0] * count
@@ -209,9 +209,10 @@ class FittedUpdate:
         decay = self.evaluate(1.0, spike, zero) - constant
         decay = torch.where(decay.abs() < _NO_DECAY, 0.0, decay)  # 1 - 0.5·2 in float32
         gains = tuple(self.evaluate(0.0, spike, [float(i == j) for i in range(count)]) - constant for j in range(count))
-        for (state, values), scale in product(_PROBES, _SCALES):
-            state *= scale
-            e = [values[i % len(values)] * scale for i in range(count)]
+        probes: list[tuple[Any, Sequence[Any]]]
+        probes = [(s * h, [e[i % len(e)] * s for i in range(count)]) for (h, e), s in product(_PROBES, _SCALES)]
+        probes += [(state, e) for state, *e in scattered(self.shape, 1 + count)]
+        for state, e in probes:
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
             potential = self.evaluate(state, spike, e)
             if not torch.allclose(potential, expected, rtol=1e-9, atol=1e-9):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from stl_deploy.tracing.remedies import CONDITIONS, no_form
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
+
+_MAGNITUDES = 256
+"""Numbers that a neuron's arithmetic is tried on, at least."""
 
 
 class Evaluation:
@@ -66,6 +70,17 @@ class Evaluation:
     def _number(self, tensor: Tensor | None) -> Tensor:
         assert tensor is not None
         return tensor.double() if tensor.is_floating_point() and not self.exact else tensor
+
+
+def scattered(shape: Sequence[int], kinds: int) -> Iterator[list[Tensor]]:
+    """Yield numbers of magnitudes from 2^-20 to 2^20, another for each neuron: ``kinds`` tensors of ``shape``.
+
+    All neurons share their code, so that a few hundred numbers meet a bend or a bound of it anywhere.
+    """
+    numbers = torch.Generator().manual_seed(0)
+    for _ in range(max(1, _MAGNITUDES // math.prod(shape))):
+        size = 2.0 ** (40 * torch.rand(*shape, dtype=torch.float64, generator=numbers) - 20)
+        yield [size * torch.randn(*shape, dtype=torch.float64, generator=numbers).clamp(-3, 3) for _ in range(kinds)]
 
 
 class Unknown(Exception):

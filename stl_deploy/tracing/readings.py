@@ -30,6 +30,7 @@ from stl_deploy.graph.program import Subtracts
 from stl_deploy.tracing.at_once import reset_at_once
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.cores import Recurrence
+from stl_deploy.tracing.evaluation import scattered
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting
 
@@ -75,7 +76,10 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     if core.threshold.adapts is not None:
         reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
     if core.threshold.count is not None:
-        _require_each(reading, off, on, reading.affine(2.0))
+        most = core.threshold.count.cap or 2**20
+        counts = [numbers.abs().clamp(max=most).round() for (numbers,) in scattered(reading.shape, 1)]
+        for count in (*map(reading.full, (2, most)), *counts):
+            _require_each(reading, off, on, reading.affine(count), count)
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
     population = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
     if subtracts == "adapted" and population.reset not in ("subtract", "subtract_delayed"):
@@ -116,11 +120,11 @@ def _without_adaptation(
     return reading, off.without(out), on.without(out), subtracts
 
 
-def _require_each(reading: FittedUpdate, off: Affine, on: Affine, twice: Affine) -> None:
-    """Raise CaptureError unless each of several spikes acts on the potential as one does."""
-    pairs = [(off.decay, on.decay, twice.decay), (off.constant, on.constant, twice.constant)]
-    pairs += zip(off.gains, on.gains, twice.gains, strict=True)
-    if not all(close(two - one, one - none) for none, one, two in pairs):
+def _require_each(reading: FittedUpdate, off: Affine, on: Affine, many: Affine, count: float | Tensor) -> None:
+    """Raise CaptureError unless each of ``count`` spikes acts on the potential as one does."""
+    pairs = [(off.decay, on.decay, many.decay), (off.constant, on.constant, many.constant)]
+    pairs += zip(off.gains, on.gains, many.gains, strict=True)
+    if not all(close(several - none, count * (one - none)) for none, one, several in pairs):
         raise reading.refuse(
             "it fires several spikes a step, and they do not act one by one: let each subtract the threshold, "
             "v = v - s * θ"
