@@ -34,6 +34,9 @@ from stl_deploy.tracing.evaluation import scattered
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting
 
+_MOST_COUNTED = 1023
+"""The largest count that is tried: larger ones would drown what else acts on the potential."""
+
 
 @dataclass(frozen=True, eq=False)
 class Population:
@@ -76,7 +79,7 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     if core.threshold.adapts is not None:
         reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
     if core.threshold.count is not None:
-        most = core.threshold.count.cap or 2**20
+        most = min(core.threshold.count.cap or _MOST_COUNTED, _MOST_COUNTED)
         counts = [numbers.abs().clamp(max=most).round() for (numbers,) in scattered(reading.shape, 1)]
         for count in (*map(reading.full, (2, most)), *counts):
             _require_each(reading, off, on, reading.affine(count), count)

@@ -233,3 +233,21 @@ def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
 
     with pytest.raises(CaptureError, match=r"they do not act one by one: let each subtract the threshold"):
         stl.capture(Square(lambda v: v), X)
+
+
+class Corrected(Counting):
+    """Larger counts subtract one threshold less, which the sample's counts do not show."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 8), []
+        for step in x:
+            v = self.beta * v + self.fc1(step)
+            s = self.fire(v)
+            v = v - (s - (s > 20).float()) * self.theta
+            out.append(self.fc2(s))
+        return torch.stack(out)
+
+
+def test_counts_that_subtract_otherwise_where_they_are_large_are_refused() -> None:
+    with pytest.raises(CaptureError, match=r"they do not act one by one|not a weighted sum"):
+        stl.capture(Corrected(lambda v: torch.floor(v / THETA).clamp(0, 50)), X)

@@ -331,6 +331,22 @@ def test_a_potential_that_is_rounded_by_adding_a_large_number_is_refused(shift: 
         stl.capture(Rounded(), numbers())
 
 
+BENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a band": lambda v, current: torch.where((v - 10).abs() < 4, 0.5 * v, 0.8 * v) + current,
+    "a bump": lambda v, current: (
+        leaky(v, current) + 0.2 * torch.relu(v - 5) - 0.4 * torch.relu(v - 10) + 0.2 * torch.relu(v - 15)
+    ),
+    "small values set to 0": lambda v, current: leaky(v, current) * (leaky(v, current).abs() > 1e-4),
+}
+
+
+@pytest.mark.parametrize("step", BENT.values(), ids=BENT)
+def test_a_potential_that_bends_where_no_sample_drives_it_is_refused(step: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Numbers up to 2.3, and from 700, met none of them: 1 to 6 % of values of larger input differed."""
+    with pytest.raises(CaptureError, match=r"not a weighted sum|bounds its potential"):
+        stl.capture(Net(step=step), numbers())
+
+
 @pytest.mark.parametrize("decay", [0.9, 0.999])
 def test_a_leak_towards_minus_65_is_no_rounding(decay: float) -> None:
     class Biological(nn.Module):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import nir
 import numpy as np
@@ -25,6 +25,31 @@ from stl_deploy.graph.segments import grouped, strongly_connected
 Edge = tuple[str, str]
 _RATE_ROUNDED = 2.0**-23
 """Relative error of 1 - dt/τ, and so of dt/τ, in float32."""
+
+
+def _one(array: Floats | None) -> Floats | None:
+    return None if array is None else np.asarray(array.flat[0])
+
+
+_MENDED: Mapping[str, Callable[[Neuron], Mapping[str, Any]]] = {
+    "adapting-threshold": lambda node: {"adaptation": None},
+    "start": lambda node: {"v_start": None, "i_start": None},
+    "reset": lambda node: {
+        "reset": "value",
+        "multi_spike": False,
+        "cap": None,
+        "v_reset": None,
+        "v_start": node.v_start if node.v_reset is None else None,
+    },
+    "v-min": lambda node: {"v_min": None},
+    "v-leak": lambda node: {"offset": None},
+    "synapse": lambda node: {"synapse": None},
+    "threshold-nonuniform": lambda node: {"threshold": _one(node.threshold)},
+    "decay-nonuniform": lambda node: {"decay": _one(node.decay)},
+    "gain-nonuniform": lambda node: {"gain": _one(node.gain)},
+    "v-reset-nonuniform": lambda node: {"v_reset": _one(node.v_reset)},
+}
+"""A neuron's fields without what a refusal names."""
 
 
 def _into_weights() -> str:
@@ -94,11 +119,28 @@ class Reader(ABC):
             refuse(node, "start", self, "starts currents at 0", "train with currents that start at 0")
         self._require_reset(node)
         if node.v_min is not None:
-            refuse(node, "v-min", self, "has no lower bound of the potential", "drop v_min from the dialect")
+            refuse(node, "v-min", self, "has no lower bound of the potential", "train without v_min")
         if self.uniform:
             self._require_uniform(node)
         neuron, factor = self._restate(node)
         return neuron, np.broadcast_to(np.asarray(factor, np.float32), node.shape)
+
+    def refusals(self, node: Neuron) -> Iterator[UnsupportedError]:
+        """Yield everything that keeps a neuron off this reader: what is left once each refusal's cause is gone."""
+        slugs = set[str]()
+        while True:
+            try:
+                self.neuron(node)
+            except UnsupportedError as error:
+                if error.slug in slugs:
+                    return
+                yield error
+                slugs.add(error.slug)
+                if (mended := _MENDED.get(error.slug)) is None:
+                    return
+                node = replace(node, **mended(node))
+            else:
+                return
 
     @abstractmethod
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:

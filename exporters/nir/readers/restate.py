@@ -313,7 +313,11 @@ class Restating:
         self.nodes[node.name] = nir.Flatten({"input": np.array(node.input_shape)}, start, -1)
 
     def _add_neuron(self, node: Neuron) -> None:
-        self.nodes[node.name], factor = self.reader.neuron(node)
+        try:
+            self.nodes[node.name], factor = self.reader.neuron(node)
+        except UnsupportedError:
+            self.refused += self.reader.refusals(node)
+            return
         for arrival in self._arrivals(node):
             owed = np.asarray(factor * np.float32(arrival.owed))
             if (owed != 1).any():

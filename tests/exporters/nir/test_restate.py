@@ -1,5 +1,7 @@
 """Restating for a reader: what is moved where, and what is refused. That readers agree is for test_golden."""
 
+from dataclasses import replace
+
 import nir
 import numpy as np
 import pytest
@@ -342,6 +344,18 @@ def test_what_a_reader_cannot_hold_is_refused_by_node(case):
 def test_an_unknown_reader():
     with pytest.raises(InputError, match=r"expected a reader: snntorch, norse, spikingjelly, sinabs.*; found 'nengo'"):
         restate(net(linear()), "nengo")
+
+
+def test_everything_that_keeps_a_neuron_off_a_reader_is_named_at_once() -> None:
+    """Each refusal hid the next: mending a layer took up to four rounds."""
+    program = net(linear(), lif((2,), tau=a(2e-4, 4e-4), r=2, theta=a(1, 2)), dialect=SOFT)
+    neuron = replace(program.by_name["n1"], v_start=np.float32(0.25), v_min=np.float32(-1))
+    program = replace(program, nodes=tuple(neuron if node.name == "n1" else node for node in program.nodes))
+    report = check(program, targets=READER_TARGETS)
+    slugs = {name: {f.slug for f in report.findings if f.target == name} for name in ("snntorch", "spikingjelly")}
+    assert slugs["snntorch"] == {"reset", "start", "v-min", "threshold-nonuniform"}
+    uniform = {"threshold-nonuniform", "decay-nonuniform", "gain-nonuniform"}
+    assert slugs["spikingjelly"] == {"reset", "start", "v-min", *uniform}
 
 
 def test_readers_can_be_asked_by_the_check():
