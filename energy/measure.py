@@ -343,8 +343,8 @@ def _idle(program: Program, counts: Counts) -> Idle | None:
         return "output silent"
     if counts.batch > 1 and last and all(counted.events == counted.neuron_updates for counted in last):
         return "output saturated"
-    firing = {*program.by_name} - {name for name in spiking if not counts.neurons[name].events}
-    lead_on = {name: [reader.name for reader in program.readers[name] if reader.name in firing] for name in firing}
+    alive = {*program.by_name} - {*_dead(program, counts)}
+    lead_on = {name: [reader.name for reader in program.readers[name] if reader.name in alive] for name in alive}
     reached = {*reachable([node.name for node in program.inputs], lead_on.__getitem__)}
     if program.outputs and not any(node.name in reached for node in program.outputs):
         return "cut off"

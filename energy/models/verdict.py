@@ -22,8 +22,8 @@ MOST_WORDS = 32
 
 
 Idle = Literal["no neuron", "no input", "silent", "cut off", "output silent", "output saturated"]
-"""Why a network decides nothing: no spiking neuron, x is 0, no neuron fires, silent layers lie on every way to the
-output, or the last layers never or always fire."""
+"""Why a network decides nothing: no spiking neuron, x is 0, no neuron fires, layers that never or always fire lie on
+every way to the output, or the last layers never or always fire."""
 
 _NO_NUMBER = "so there is no number to quote"
 _ADVICE = " Give it input that it was trained for, or look at its thresholds."
@@ -31,7 +31,7 @@ _IDLE: Mapping[Idle, str] = {
     "no neuron": f"The network has no spiking neuron, {_NO_NUMBER}. It is no SNN to compare with an ANN twin.",
     "no input": f"Every value of the input is 0: no event reaches the SNN, {_NO_NUMBER}.",
     "silent": f"The SNN is silent on this input: no neuron fires, {_NO_NUMBER}.",
-    "cut off": f"Silent layers keep the input from the output on this input, {_NO_NUMBER}: no spike passes them.",
+    "cut off": f"Silent or saturated layers keep the input from the output on this input, {_NO_NUMBER}.",
     "output silent": f"The SNN's output is silent on this input, {_NO_NUMBER}: its last layer never fires.",
     "output saturated": f"The SNN's output is saturated on this input, {_NO_NUMBER}: its last layer always fires.",
 }

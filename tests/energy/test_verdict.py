@@ -206,8 +206,23 @@ def test_a_silent_layer_that_cuts_the_output_off_leaves_no_number(batch: int) ->
     )
     report = measure_energy(net, np.ones((6, batch, 2), np.float32))
     assert report.verdict.startswith(
-        "Silent layers keep the input from the output on this input, so there is no number"
+        "Silent or saturated layers keep the input from the output on this input, so there is no number"
     )
+    assert (report.as_dict()["quoted"], report.spread) == (None, "")
+
+
+def test_a_saturated_layer_that_cuts_the_output_off_leaves_no_number() -> None:
+    """It fired at every step whatever came, the last layer by its leak, and 0.84 times was quoted."""
+    net = program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2))),
+        lif("hidden", "a", (3,), -100.0),
+        linear("b", "hidden", np.ones((2, 3)) * 0.2),
+        lif("last", "b", (2,), decay=0.9),
+    )
+    report = measure_energy(net, np.ones((6, 4, 2), np.float32))
+    assert 0 < report.counts.neurons["last"].events < report.counts.neurons["last"].neuron_updates
+    assert report.verdict.startswith("Silent or saturated layers keep the input from the output on this input, so")
     assert (report.as_dict()["quoted"], report.spread) == (None, "")
 
 
