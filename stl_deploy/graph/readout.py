@@ -188,16 +188,11 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
 
 
 def decided_right(program: Program, result: Result, labels: NDArray[Any] | None) -> NDArray[np.bool_] | None:
-    """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None.
-
-    Raises InputError for labels that are no class of the output.
-    """
+    """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None."""
     scores = list(result.outputs.values())
     if labels is None or labels.ndim != 1 or len(scores) != 1 or scores[0].ndim != 3:
         return None
-    readout = readout_of(program.metadata)
-    require_classes(labels, readout.votes(scores[0]).shape[2])
-    return np.asarray(readout.decide(scores[0]) == labels)
+    return np.asarray(readout_of(program.metadata).decide(scores[0]) == labels)
 
 
 def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:

@@ -28,6 +28,7 @@ from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.graph.check import refused as untaken
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of, require_classes
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
@@ -54,7 +55,7 @@ def energy(
     Raises InputError or ConfigError for input, coding, price list or margin that do not fit, for a margin without
     labels, and for input off the grid that the graph declares.
     """
-    require_labels(options, labels)
+    require_labels(options, labels, program)
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, options.input_grid, say)
     return measure_energy(
@@ -75,8 +76,11 @@ def energy(
     )
 
 
-def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None) -> None:
-    """Raise InputError for an invalid margin of accuracy, or one without labels."""
+def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None, program: Program) -> None:
+    """Raise InputError for labels that are no class of the output, and for a margin that is invalid or lacks labels."""
+    shapes = [node.shape for node in program.outputs]
+    if labels is not None and labels.ndim == 1 and len(shapes) == 1 and len(shapes[0]) == 1:
+        require_classes(labels, shapes[0][0] // readout_of(program.metadata).population)
     if options.margin is None:
         return
     check_margin(options.margin)

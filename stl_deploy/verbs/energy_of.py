@@ -78,7 +78,7 @@ def energy(
         check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_for(opened, program, input_of(opened, input_file))
-    require_labels(options, labels)
+    require_labels(options, labels, program)
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, options.input_grid, say)
     twin, unmeasured = None, ""
