@@ -500,8 +500,8 @@ def test_what_is_no_readout_is_refused(body: Callable[..., Any], reason: str) ->
     [
         (lambda y: {"a": y}, "b", "output='b': the model returns a dict with 'a'; name one of its outputs"),
         (lambda y: [y, 1], 3, "output=3: the model returns 2 values; name one"),
-        (lambda y: y, "a", "output='a': the model returns an object of class Tensor; name one"),
-        (lambda y: y, 1, "output=1: the model returns an object of class Tensor; name one"),
+        (lambda y: y, "a", "output='a': the model returns one tensor; leave it out"),
+        (lambda y: y, 1, "output=1: the model returns one tensor; leave it out"),
         (lambda y: {"a": [1, 2]}, "a", "the model returns 2 values, without a tensor; return one"),
         (lambda y: 3, None, "the model returns an object of class int, without a tensor"),
     ],
