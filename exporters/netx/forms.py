@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
-from stl_deploy.exporters.netx.model import NetxModel, NetxRun, quantise, run_model
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, checked_model, run_model
 from stl_deploy.graph.compare import FiringRates, Tally, rate_warnings
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.program import Program
@@ -75,7 +75,7 @@ def quantise_forms(
 
 def _model(program: Program, form: ThresholdForm, calibration: NDArray[Any]) -> NetxModel | UnsupportedError:
     try:
-        return quantise(program, calibration, input_scale=input_scale(program), thresholds=form)
+        return checked_model(program, calibration, input_scale=input_scale(program), thresholds=form)
     except UnsupportedError as error:
         return error
 

@@ -121,7 +121,7 @@ def checked_model(
     names = {key: node for node, key in model.keys.items()}
     measured = ranges(to_graph(model.file), np.asarray(to_integers(calibration, input_scale), np.int32))
     measured = tuple(replace(layer, node=names[layer.node]) for layer in measured)
-    require_seen(measured)
+    require_seen(measured, input_scale)
     return replace(model, ranges=measured)
 
 

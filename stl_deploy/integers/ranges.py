@@ -44,16 +44,23 @@ class LayerRange:
         return _within(self.u_worst) and _within(self.v_worst)
 
 
-def require_seen(ranges: Iterable[LayerRange]) -> None:
-    """Raise UnsupportedError for the first layer that overflowed on calibration data."""
+def require_seen(ranges: Iterable[LayerRange], input_scale: float = 1) -> None:
+    """Raise UnsupportedError for the first layer that overflowed on calibration data.
+
+    input_scale: from real input to integers; 1 for integers, which have no coarser grid.
+    """
     for layer in ranges:
         for what, (low, high) in (("u", layer.u_seen), ("v", layer.v_seen)):
             if not _within((low, high)):
+                beyond = -(-max(-low, high) // (STATE_TOP - 1))
+                levels = (
+                    "a coarser input grid" if input_scale > 1 else f"as x / {beyond}, rounded, here and in training"
+                )
                 raise UnsupportedError(
                     f"{what} runs from {low} to {high} on calibration data, 24 bits hold ±{STATE_TOP - 1}",
                     node=layer.node,
                     slug=f"{what}-overflow",
-                    remedy="use fewer input levels (a coarser input grid), smaller weights, or a faster decay",
+                    remedy=f"use fewer input levels ({levels}), smaller weights, or a faster decay",
                 )
 
 

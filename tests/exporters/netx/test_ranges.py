@@ -63,3 +63,16 @@ def test_an_overflow_is_refused_by_node(tmp_path: Path) -> None:
         export_netx(build.program(), tmp_path / "a.net", calibration=x * 255, input_scale=1)
     assert (error.value.node, error.value.slug) == ("a", "u-overflow")
     assert not (tmp_path / "a.net").exists()
+    assert "(as x / 8, rounded, here and in training)" in str(error.value)
+    export_netx(build.program(), tmp_path / "a.net", calibration=x * (255 // 8), input_scale=1)
+
+
+def test_the_table_of_forms_says_which_form_overflows(tmp_path: Path) -> None:
+    """It names no share of a file that is refused."""
+    program = Builder((2000,)).linear("fc", np.ones((2, 2000))).lif("a", 1500.0).program()
+    said, x = StringIO(), np.full((3, 4, 2000), 255, F)
+    options = NetxOptions(x=x, calibration=lambda: x, say=Console(stream=said))
+    with pytest.raises(UnsupportedError, match="u runs from 0 to"):
+        Netx().write(program, tmp_path / "b.net", options)
+    assert "0 of" not in said.getvalue()
+    assert "'a': u runs from 0 to" in " ".join(said.getvalue().split())
