@@ -175,7 +175,7 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
     if "potential" in arriving:
         if isinstance(node, ir.Reshape):
             return "potential"
-        refuse(node, "potential", "it reads potentials", "only an output may; give the neurons a threshold")
+        refuse(node, "potential", "it reads potentials", "give the neurons a threshold, or export to onnx")
     if isinstance(node, ir.Product):
         return _product(node, *arriving)
     if isinstance(node, ir.Gather) and "weighted" in arriving:
@@ -230,7 +230,7 @@ def _changes(rewriting: Pass, program: ir.Program, node: ir.Node) -> bool:
 def _product(node: ir.Product, one: Value, other: Value) -> float:
     """Return the unit of a product of integers."""
     if isinstance(one, str) or isinstance(other, str):
-        refuse(node, "no-neuron", "it multiplies weighted sums", "put a neuron between the weights and the product")
+        refuse(node, "no-neuron", "it multiplies weighted sums", "put a neuron before it, or export to onnx")
     return one * other
 
 

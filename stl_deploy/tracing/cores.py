@@ -90,7 +90,7 @@ def _thresholds_of(
         what += "s = (v > theta).float(), and read s in both places"
     else:
         what = "different thresholds in one step (ternary spikes, a window?); a neuron has one threshold, and "
-        what += "spikes of 0 and 1: leave the other out, s = (v > theta).float()"
+        what += "spikes of 0 and 1: leave the other out, s = (v > theta).float(); a lower bound is v.clamp(min=...)"
     raise CaptureError(f"a potential is compared with {what}", line=other.signal.node.place.line)
 
 

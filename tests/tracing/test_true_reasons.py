@@ -54,6 +54,17 @@ def _multiple(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
     return k, (v * (1 - k),)
 
 
+def _bounded_by_where(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    v = 0.75 * state[0] + i
+    k, v = _reset(torch.where(v < -0.5, -0.5, v))
+    return k, (v,)
+
+
+def _bounded(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
+    k, v = _reset((0.75 * state[0] + i).clamp(min=-0.5))
+    return k, (v,)
+
+
 def _plain(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State]:
     k, v = _reset(0.75 * state[0] + i)
     return k, (v,)
@@ -104,6 +115,11 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
             "as capture reads it (an adaptive threshold, a refractory time, a comparison of its multiple?); use a "
             "leaky neuron with a fixed threshold, v > theta",
             Neurons(_plain, 0.0),
+        ),
+        (
+            Neurons(_bounded_by_where, 0.0),
+            "leave the other out, s = (v > theta).float(); a lower bound is v.clamp(min=...)",
+            Neurons(_bounded, 0.0),
         ),
         (
             Neurons(_late_without_weights, 0.0, 0.0, 0.0),
