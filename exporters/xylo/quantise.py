@@ -289,16 +289,18 @@ def decay_findings(neuron: Neuron, rounds: bool) -> Iterator[Finding]:
 
     rounds: whether the user took the nearest shifts.
     """
-    if neuron.decay is None or neuron.synapse is None:
+    if neuron.decay is None:
         return
-    nearest_shifts = dashes(neuron)
-    if not nearest_shifts.moved:
+    decays = {"membrane": neuron.decay} | ({"synapse": neuron.synapse.decay} if neuron.synapse is not None else {})
+    nearest = {name: _nearest(np.broadcast_to(decay, neuron.shape)) for name, decay in decays.items()}
+    moved = max(moved for _, moved in nearest.values())
+    if not moved:
         return
-    kept = f"membrane {_range(neuron.decay)}, synapse {_range(neuron.synapse.decay)}"
-    nearest = f"k of {_range(nearest_shifts.mem)} and {_range(nearest_shifts.syn)}"
+    kept = ", ".join(f"{name} {_range(decay)}" for name, decay in decays.items())
+    shifts = " and ".join(_range(shift) for shift, _ in nearest.values())
     reason = (
-        f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, {nearest}, move a decay by "
-        f"up to {nearest_shifts.moved:.3g}"
+        f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, k of {shifts}, move a decay "
+        f"by up to {moved:.3g}"
     )
     remedy = f"train with decay_form shift, or export with the nearest, {option('round_decays')}"
     if rounds:

@@ -197,6 +197,11 @@ def test_everything_is_said_at_once() -> None:
     ]
 
 
+def test_a_decay_that_is_no_shift_is_said_of_a_neuron_without_a_current_too() -> None:
+    program = changed(chain(), "lif1", synapse=None, decay=F(0.9))
+    assert slugs(program) == ["input-always-filtered", "decay-is-no-shift"]
+
+
 def test_an_output_that_is_late_is_one_refusal() -> None:
     program = chain()
     late = changed(program, "output", operands=(Operand("lif3", 1),))
