@@ -44,7 +44,10 @@ def named_options(options: type, **renamed: str) -> Callable[[Callable[P, R]], C
 
 
 def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Name the right keyword in a wrong keyword's TypeError; known: default: the function's signature."""
+    """Name the right keyword in a wrong keyword's TypeError.
+
+    renamed: as for `named_options`; a value may follow, as in ``decay=1 - 1 / tau``. known: default: the signature.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = signature(function).parameters
@@ -65,8 +68,9 @@ def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callab
             others: dict[str, Any] = {}
             for name in [name for name in kwargs if name not in names]:
                 hint = did_you_mean(name, names)
-                if renamed.get(name) in names:
-                    hint = f"; use {renamed[name]}="
+                meant, _, example = renamed.get(name, "").partition("=")
+                if meant in names:
+                    hint = f"; use {meant}={example}"
                 if hint or PLUG_INS not in names:
                     takes = ", ".join(name for name in names if name != "self")
                     raise TypeError(f"{title}() has no keyword '{name}'{hint}; it takes {takes}")

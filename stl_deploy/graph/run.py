@@ -102,7 +102,10 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
     if not isinstance(x, Mapping):
         if len(names) != 1:
             arrays = ", ".join(f"x__{name}" for name in names)
-            raise InputError(f"expected an array for each of {len(names)} inputs (in an npz file: {arrays}); found one")
+            raise InputError(
+                f"expected an array for each of {len(names)} inputs, by name: {', '.join(names)} (in an npz file: "
+                f"{arrays}); found one"
+            )
         x = {names[0]: x}
     if set(x) != set(names):
         raise InputError(f"expected inputs {', '.join(sorted(names))}; found {', '.join(sorted(x))}")

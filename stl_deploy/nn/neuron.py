@@ -29,6 +29,7 @@ _MEANT = {
     "beta": "decay",
     "learn_beta": "learn_decay",
     "alpha": "synapse_decay",
+    "tau": "decay=1 - 1 / tau",
     "v_threshold": "threshold",
     "threshold_jitter": "jitter",
     "spike_grad": "surrogate",

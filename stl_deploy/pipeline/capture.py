@@ -26,7 +26,13 @@ from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
-from stl_deploy.pipeline.input_types import own_types, require_floats_taken, require_same_in_own_types, require_whole
+from stl_deploy.pipeline.input_types import (
+    own_types,
+    require_floats_taken,
+    require_module,
+    require_same_in_own_types,
+    require_whole,
+)
 from stl_deploy.pipeline.network_input import swapped
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
@@ -268,12 +274,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if call.time not in get_args(Time):
         known = ", ".join(map(repr, get_args(Time)))
         raise InputError(f"time: expected {known}; found {call.time!r} (batch-first x [B, T, ...] is 'second')")
-    if isinstance(model, type) and issubclass(model, nn.Module):
-        raise CaptureError(f"expected a module; found the class {model.__name__}; give one: {model.__name__}(...)")
-    if not isinstance(model, nn.Module):
-        raise CaptureError(
-            f"a {type(model).__name__} is not a torch.nn.Module; wrap it in a module's forward and pass that"
-        )
+    require_module(model)
     tensor = _tensor(x)
     least, shape = 2 if call.time == "inside" else 3, list(tensor.shape)
     if not tensor.numel():

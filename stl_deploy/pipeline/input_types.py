@@ -7,6 +7,7 @@ so before it makes floats has another graph than on the same values in float32.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,20 @@ from stl_deploy.tracing.trace import record_steps
 
 _ROUNDING = 1e-4
 """Difference that float32's rounding may make, relative to the largest output."""
+
+
+def require_module(given: object) -> None:
+    """Raise CaptureError for a class, a name, a state dict, or another object that is no module."""
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        raise CaptureError(f"expected a module; found the class {given.__name__}; give one: {given.__name__}(...)")
+    if isinstance(given, nn.Module):
+        return
+    instead = "wrap it in a module's forward and pass that"
+    if isinstance(given, str):
+        instead = "import the class that it names, and give an object of it"
+    elif isinstance(given, Mapping):
+        instead = "if it is a state dict, load it, model.load_state_dict(...), and give the model"
+    raise CaptureError(f"a {type(given).__name__} is not a torch.nn.Module; {instead}")
 
 
 def own_types(x: Any) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import as_path, read_inputs
-from stl_deploy._util.remedies import option, remedy
+from stl_deploy._util.remedies import option, remedy, verb
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.detect_writer import DialectChoice, resolve_dialect
 from stl_deploy.exporters.nir.dialect import Dialect
@@ -75,7 +75,10 @@ def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     artifact = format_of(path)
     if artifact is None or not (artifacts or artifact.name in (GRAPH, PROGRAM)):
-        actual = describe_path(path) if artifact is None else f"an artifact of {artifact.name}"
+        actual = describe_path(path)
+        if artifact is not None:
+            actual = f"an artifact of {artifact.name}; give the graph it was made from, or run the artifact with "
+            actual += verb("simulate")
         if path.is_dir() and artifact is None:
             actual = "a folder without net.nir"
             if (path / "model.safetensors").is_file():

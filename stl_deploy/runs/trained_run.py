@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 from stl_deploy._util import processes
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_place, sha256
-from stl_deploy._util.keywords import named_options
+from stl_deploy._util.keywords import named_options, right_keywords
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.working import StageConsole, working
 from stl_deploy.config.load import apply_overrides, config_of, load_config, preset_names
 from stl_deploy.config.options import FoldKeywords, FoldOptions
-from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfig, VoteSpec
+from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfig, TrainConfig, VoteSpec
 from stl_deploy.data import ArrayData, from_datasets, load_dataset
 from stl_deploy.data.own.arrays import check_arrays, look, to_raw
 from stl_deploy.data.sensors import SENSOR_ENCODERS
@@ -69,6 +69,10 @@ class TrainedRun:
         return net
 
 
+_OF_CHANGES = {name: f"changes=['train.{name}=VALUE']" for name in TrainConfig.model_fields}
+
+
+@right_keywords({**_OF_CHANGES, "x": "data", "path": "output"})
 def train(
     config: str | Path | Mapping[str, Any] | RunConfig,
     *,

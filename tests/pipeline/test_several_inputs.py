@@ -111,6 +111,6 @@ def test_what_is_of_one_input_is_refused(source: Path, call: Any, sentence: str)
 def test_one_array_for_two_inputs_is_refused(source: Path) -> None:
     np.savez(given(source), x=A)
     with pytest.raises(
-        InputError, match=r"expected an array for each of 2 inputs \(in an npz file: x__\w, x__\w\); found one"
+        InputError, match=r"for each of 2 inputs, by name: \w, \w \(in an npz file: x__\w, x__\w\); found one"
     ):
         verbs.simulate(source, given(source), "reference", source.with_name("y.npz"))

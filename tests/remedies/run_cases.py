@@ -323,6 +323,13 @@ RUNS = (
     ),
     Remedy(
         "runs/source.py:open_source",
+        lambda room: stl.read(room.c),
+        "found an artifact of c; give the graph it was made from, or run the artifact with stl_deploy.verbs.simulate",
+        "found an artifact of c; give the graph it was made from, or run the artifact with 'stl-deploy simulate'",
+        lambda room: verbs.simulate(room.c, room.input, "loihi", room.new("y.npz")),
+    ),
+    Remedy(
+        "runs/source.py:open_source",
         lambda room: stl.read(room.copy("net.nir")),
         "make it with stl_deploy.verbs.fold(Path(",
         "make it with stl-deploy fold ",
