@@ -466,7 +466,7 @@ TOOLS = (
         lambda room: _found(room.net, "xylo"),
         "train hidden layers with multi_spike 31",
         "train hidden layers with multi_spike 31 (--set network.LAYER.multi_spike=31, LAYER counted from 0)",
-        lambda room: verbs.configure("digits", ("neuron.reset=subtract", "network.2.multi_spike=31")),
+        lambda room: verbs.configure("shd", ("neuron.reset=subtract", "network.1.multi_spike=31")),
     ),
     Remedy(
         "exporters/xylo/quantise.py:decay_findings",
