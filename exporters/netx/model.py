@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import ShapeError
 from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.netx.chain import read_chain
@@ -136,6 +138,10 @@ def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
     y: Floats = run.y.reshape(steps * samples, *run.y.shape[2:]).astype(np.float32)
     for node in model.host:
         y = apply(node, y)
+    for node, key in model.keys.items():
+        if key in run.spikes and math.prod(run.spikes[key].shape[2:]) != math.prod(model.shapes[node]):
+            shapes = f"{list(model.shapes[node])}; found {list(run.spikes[key].shape[2:])}"
+            raise ShapeError(f"node '{node}': expected neurons {shapes}")
     spikes = {
         node: run.spikes[key].reshape(steps, samples, *model.shapes[node])
         for node, key in model.keys.items()

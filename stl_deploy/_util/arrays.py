@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 
 
+class ShapeError(InputError):
+    """Arrays have other shapes than the network."""
+
+
 def as_array(x: Any) -> NDArray[Any]:
     """Return an array of a numpy array, a torch tensor on any device, or nested lists of numbers; raise InputError."""
     if hasattr(x, "detach"):

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import InputError, ParityError
+from stl_deploy._util.arrays import ShapeError
+from stl_deploy.errors import ParityError
 from stl_deploy.graph.margins import Margin, margins_at
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
@@ -264,7 +265,7 @@ class Tally:
 def compare_node(node: str, expected: NDArray[Any], found: NDArray[Any], run: str = "") -> NodeParity:
     """Compare two arrays ``[T, B, *shape]`` of one node; raise InputError if their shapes differ."""
     if expected.shape != found.shape:
-        raise InputError(
+        raise ShapeError(
             f"run '{run}' has shape {list(found.shape)} for node '{node}', the reference {list(expected.shape)}; "
             "run both on the same input"
         )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.arrays import require_held_by_float32
+from stl_deploy._util.arrays import ShapeError, require_held_by_float32
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
@@ -113,7 +113,7 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
     for node in program.inputs:
         shape = x[node.name].shape
         if shape[2:] != node.shape or len(shape) < 2 or 0 in shape[:2]:
-            raise InputError(
+            raise ShapeError(
                 f"input '{node.name}': expected shape [T, B, {', '.join(map(str, node.shape))}] with T, B >= 1; found "
                 f"{list(shape)}{_steps_inside(program, shape, node.shape)}"
             )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import ShapeError
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Node, Reshape, Shape
@@ -97,7 +98,7 @@ def _check_range(node: int_ir.IntegerInput, x: Values) -> None:
 def as_integers(x: Values, shape: Shape) -> Values:
     """Return ``x`` ``[T, B, *shape]`` as integers or bool; raise InputError for fractions and other types."""
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
-        raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
+        raise ShapeError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
     if x.dtype.kind not in "fiub":
         raise InputError(f"expected integer or bool input; found {x.dtype}")
     if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):

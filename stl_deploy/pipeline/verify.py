@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import ShapeError
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.remedies import option
 from stl_deploy._util.working import now_and_then
@@ -60,7 +61,14 @@ def verify(
             kind = runners[str(item)]
             bench.compare(kind.name, open_runner(kind, program, program, say=say, **common), program)
             continue
-        bench.compare(names[path], ready(loaded[path], program, options.deadline), path, artifact=str(path))
+        runner = ready(loaded[path], program, options.deadline)
+        try:
+            bench.compare(names[path], runner, path, artifact=str(path))
+        except ShapeError as error:
+            raise InputError(
+                f"{path}: expected an artifact of this network; found one of another, to be verified against the graph "
+                f"that it was made from ({error})"
+            ) from None
         if options.lava:
             bench.cross_check(path, formats[path], names[path], {loaded[path].name}, say, **common)
     return bench.report

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy._util.console import Console
 from stl_deploy.cli import main
@@ -182,3 +185,21 @@ def test_a_warning_names_eight_layers_at_most() -> None:
 )
 def test_values_that_differ_are_printed_so_that_they_do(found: float, digits: str) -> None:
     assert str(Divergence("v", 1, 2, (3,), 0.1, found)).endswith(digits)
+
+
+@pytest.mark.parametrize("other", [(12, 8), (16, 9)])
+@pytest.mark.parametrize("name", ["net.onnx", "net.net", "net.nir"])
+def test_an_artifact_of_another_network_is_called_so(tmp_path: Path, name: str, other: tuple[int, int]) -> None:
+    """x is right: the graph takes it."""
+
+    def captured(inputs: int, hidden: int) -> stl.SpikingGraph:
+        torch.manual_seed(0)
+        layers = nn.Linear(inputs, hidden), stl.LIF((hidden,), threshold=0.3), nn.Linear(hidden, 3), stl.LIF((3,))
+        return stl.capture(nn.Sequential(*layers), (torch.rand(4, 3, inputs) < 0.5).float(), verify=False)
+
+    captured(*other).export(tmp_path / name, verified=False)
+    net = captured(16, 8)
+    with pytest.raises(InputError, match=rf"{name}: expected an artifact of this network; found one of another"):
+        net.verify(tmp_path / name)
+    net.export(tmp_path / name, verified=False)
+    assert net.verify(tmp_path / name).runs[0].exact
