@@ -138,10 +138,10 @@ def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
     y: Floats = run.y.reshape(steps * samples, *run.y.shape[2:]).astype(np.float32)
     for node in model.host:
         y = apply(node, y)
-    for node, key in model.keys.items():
-        if key in run.spikes and math.prod(run.spikes[key].shape[2:]) != math.prod(model.shapes[node]):
-            shapes = f"{list(model.shapes[node])}; found {list(run.spikes[key].shape[2:])}"
-            raise ShapeError(f"node '{node}': expected neurons {shapes}")
+    for name, key in model.keys.items():
+        if key in run.spikes and math.prod(run.spikes[key].shape[2:]) != math.prod(model.shapes[name]):
+            shapes = f"{list(model.shapes[name])}; found {list(run.spikes[key].shape[2:])}"
+            raise ShapeError(f"node '{name}': expected neurons {shapes}")
     spikes = {
         node: run.spikes[key].reshape(steps, samples, *model.shapes[node])
         for node, key in model.keys.items()
