@@ -429,7 +429,7 @@ def _prove_folded(
 
 def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: NetworkInput) -> tuple[LayerProof, ...]:
     try:
-        return prove_layers(folded.program, spikes, x)
+        return prove_layers(folded.program, spikes, x, traced.places)
     except CaptureError as error:
         for dtype in coarse_types(traced.steps):
             raise CaptureError(

@@ -26,6 +26,7 @@ from stl_deploy.tracing.recorder import ROUNDS
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.running import Time
 from stl_deploy.tracing.running import run as run_module
+from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import one_step
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
@@ -279,16 +280,21 @@ def _stacked(values: list[Tensor]) -> Floats:
     return stacked
 
 
-def prove_layers(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> tuple[LayerProof, ...]:
+def prove_layers(
+    program: Program, spikes: Mapping[str, Floats], x: NetworkInput, places: Mapping[str, Place]
+) -> tuple[LayerProof, ...]:
     """Run each spiking layer of the folded graph on the module's own layer inputs.
 
+    places: of layers, in the user's code.
     Raises CaptureError for a difference farther than `MAX_ULP` from the threshold.
     """
     given = {**spikes, **_by_name(program, x)}
-    return tuple(_prove_layer(program, node, given) for node in program.spiking if node.name in spikes)
+    return tuple(_prove_layer(program, node, given, places) for node in program.spiking if node.name in spikes)
 
 
-def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> LayerProof:
+def _prove_layer(
+    program: Program, layer: Neuron, given: Mapping[str, Floats], places: Mapping[str, Place]
+) -> LayerProof:
     arriving = _arriving(program, layer, given)
     expected = given[layer.name]
     state = neurons.NeuronState(layer, expected.shape[1])
@@ -311,17 +317,21 @@ def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -
             farthest = max(farthest or 0.0, float(distance[first].max()))
             if farthest > MAX_ULP:
                 at = np.unravel_index(int(np.where(first, distance, -1).argmax()), distance.shape)
-                raise _apart(layer, t, tuple(int(i) for i in at), farthest)
+                raise _apart(layer, t, tuple(int(i) for i in at), farthest, places.get(layer.name))
         parted |= unequal
     return LayerProof(layer.name, expected.size, differing, nearest, farthest, float(expected.mean()))
 
 
-def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> CaptureError:
+def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float, place: Place | None) -> CaptureError:
+    instead = "; a graph starts without spikes: let earlier spikes of the model start at 0" if not step else ""
+    if layer.multi_spike and step:
+        instead = "; it fires several spikes a step: let each subtract the threshold, v = v - s * θ"
     return CaptureError(
         f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step {step}, "
         f"sample {at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
         f"{MAX_ULP} cannot be rounding)"
-        + ("; a graph starts without spikes: let earlier spikes of the model start at 0" if not step else ""),
+        f"{instead}",
+        line=None if place is None else place.line,
         layer=layer.name,
         step=step,
         neuron=at[1:],

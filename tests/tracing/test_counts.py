@@ -235,6 +235,25 @@ def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
         stl.capture(Square(lambda v: v), X)
 
 
+def test_counts_that_reset_by_a_product_are_refused_by_their_line() -> None:
+    """One spike resets to 0 as a binary neuron's does; two turn the potential round."""
+
+    class Product(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros(x.shape[1], 8), []
+            for step in x:
+                v = self.beta * v + self.fc1(step)
+                s = torch.clamp(torch.floor(v / 0.1), 0, 3)
+                v = v * (1 - s)
+                out.append(s)
+            return torch.stack(out)
+
+    with pytest.raises(CaptureError, match=r"several spikes a step.*: let each subtract the threshold") as caught:
+        stl.capture(Product(lambda v: v), X)
+    assert caught.value.line is not None
+    assert caught.value.line.startswith("test_counts.py:")
+
+
 class Corrected(Counting):
     """Larger counts subtract one threshold less, which the sample's counts do not show."""
 
