@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -271,9 +271,6 @@ def _tensor(x: Any) -> Tensor:
 
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
-    if call.time not in get_args(Time):
-        known = ", ".join(map(repr, get_args(Time)))
-        raise InputError(f"time: expected {known}; found {call.time!r} (batch-first x [B, T, ...] is 'second')")
     require_module(model)
     tensor = _tensor(x)
     least, shape = 2 if call.time == "inside" else 3, list(tensor.shape)

@@ -144,6 +144,14 @@ def check_numbers(program: Program, x: NetworkInput) -> None:
             )
 
 
+def checked_sequence(program: Program, x: NetworkInput, *, known: bool) -> NetworkInput:
+    """Return the input of a graph; warn, unless its axes are known, of x that may be in its module's order."""
+    check_numbers(program, x)
+    if not known and (doubt := axes_in_doubt(program.metadata, x)) is not None:
+        warn_caller(doubt)
+    return x
+
+
 def checked_step(program: Program, x: NetworkInput) -> NetworkInput:
     """Return one step's input; raise InputError for what a sequence is refused for (`check_numbers`, its grid)."""
     check_numbers(program, x)

@@ -42,14 +42,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row, svg, table
-from stl_deploy.pipeline.network_input import (
-    axes_in_doubt,
-    check_numbers,
-    checked_bits,
-    checked_step,
-    compared,
-    on_grid_of,
-)
+from stl_deploy.pipeline.network_input import checked_bits, checked_sequence, checked_step, compared, on_grid_of
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -423,11 +416,8 @@ class SpikingGraph:
 
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
-        arrays = self._named(x)
-        check_numbers(self.program, arrays)
+        arrays = checked_sequence(self.program, self._named(x), known=self.original is not None)
         if self.original is None:
-            if (doubt := axes_in_doubt(self.program.metadata, arrays)) is not None:
-                warn_caller(doubt)
             return arrays
         return self.original.given_each(arrays) if isinstance(arrays, Mapping) else self.original.given(arrays)
 

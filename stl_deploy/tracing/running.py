@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import one_line
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.nn.fused.switch import paused
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, keeps_other_batch, names_of, shake
@@ -40,11 +40,19 @@ Time = Literal["first", "second", "step", "inside"]
 
 @dataclass(frozen=True)
 class Call:
-    """Convention of a model's call: position of time, reset, and the chosen output."""
+    """Convention of a model's call: position of time, reset, and the chosen output.
+
+    Raises InputError for an unknown position of time.
+    """
 
     time: Time = "first"
     reset: Callable[[], Any] | None = None
     output: Pick = None
+
+    def __post_init__(self) -> None:
+        if self.time not in get_args(Time):
+            known = ", ".join(map(repr, get_args(Time)))
+            raise InputError(f"time: expected {known}; found {self.time!r} (batch-first x [B, T, ...] is 'second')")
 
 
 @dataclass(eq=False)

@@ -197,7 +197,9 @@ def test_a_small_ratio_is_not_shown_as_nothing(tmp_path: Path, capsys: pytest.Ca
     graph.nodes["fc"] = nir.Linear(np.ones((2, 3000), np.float32))
     graph.nodes["input"] = nir.Input(np.array([3000]))
     nir.write(net, graph)
-    np.savez(x, x=np.zeros((1, 1, 3000), np.float32))
+    few = np.zeros((1, 1, 3000), np.float32)
+    few[..., :2] = 1
+    np.savez(x, x=few)
     assert main(["energy", net, "-i", x, "--json"]) == 0
     shown = capsys.readouterr()
     assert min(cell["snn_over_ann"] for cell in json.loads(shown.out)["comparisons"]) < 0.005
