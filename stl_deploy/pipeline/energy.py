@@ -56,6 +56,8 @@ def energy(
     labels, and for input off the grid that the graph declares.
     """
     require_labels(options, labels, program)
+    if twin is not None:
+        require_decided(labels, program)
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, options.input_grid, say)
     return measure_energy(
@@ -77,18 +79,23 @@ def energy(
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None, program: Program) -> None:
-    """Raise InputError for labels that are no class of the output, and for a margin that is invalid or lacks labels."""
-    shapes = [node.shape for node in program.outputs]
-    if labels is not None and labels.ndim == 1 and len(shapes) == 1 and len(shapes[0]) == 1:
-        require_classes(labels, shapes[0][0] // readout_of(program.metadata).population)
+    """Raise InputError for a margin that is invalid, lacks labels, or has some that are no class of the output."""
     if options.margin is None:
         return
     check_margin(options.margin)
+    require_decided(labels, program)
     if labels is None:
         raise InputError(
             f"{named('margin')}: expected labels, for accuracy; found none; leave it out, or give "
             + remedy(cli="'y' in the input file", python="labels=")
         )
+
+
+def require_decided(labels: NDArray[np.int64] | None, program: Program) -> None:
+    """Raise InputError for labels ``[B]`` that are no class of the output, where an accuracy needs them."""
+    shapes = [node.shape for node in program.outputs]
+    if labels is not None and labels.ndim == 1 and len(shapes) == 1 and len(shapes[0]) == 1:
+        require_classes(labels, shapes[0][0] // readout_of(program.metadata).population)
 
 
 def rounded(options: EnergyOptions) -> list[str]:

@@ -151,9 +151,9 @@ class _Backends:
         if _beyond(x, self.held) and self.held is not None and name not in self.paths:
             (low, high), (least, most) = self.held, _ends(x) or (0, 0)
             raise InputError(
-                f"backend '{name}': expected input from {low:g} to {high:g}, as in the first batch, on which its "
-                f"integers were chosen; found {least:g} to {most:g} in a later one; give the batch with the largest "
-                "values first"
+                f"backend '{name}': expected input from {low:g} to {high:g}, for which its integers were chosen (of "
+                f"the graph's sample, or of the first batch); found {least:g} to {most:g}; give the batch with the "
+                "largest values first"
             )
 
     def results(self, samples: int) -> dict[str, BackendEvaluation]:

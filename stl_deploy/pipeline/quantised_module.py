@@ -40,7 +40,7 @@ class QuantisedModule(QuantisedGraph):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output ``[T, B, *shape]``; raise InputError for fractions where the graph declares no grid."""
-        if not self._rounds and not torch.equal(x, x.round()):
+        if not self._rounds and x.is_floating_point() and not torch.equal(x, x.round()):
             raise _no_integers()
         made: Tensor = super().forward(x)
         return made

@@ -76,7 +76,8 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     slopes = above((1.0, 0.0)) - constant, above((0.0, 1.0)) - constant
 
     def is_affine(values: Sequence[float | Tensor]) -> bool:
-        return _close(above(values), constant + slopes[0] * values[0] + slopes[1] * values[1])
+        terms = constant, slopes[0] * values[0], slopes[1] * values[1]
+        return _adds_up(above(values), *terms)
 
     if not all(map(is_affine, _PROBES)):
         return None
@@ -194,7 +195,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
         constant = after(0.0, 0.0)
         decay, jump = after(1.0, 0.0) - constant, after(0.0, 1.0) - constant
         affine = all(
-            _close(after(state, spike), constant + decay * state + jump * spike)
+            _adds_up(after(state, spike), constant, decay * state, jump * spike)
             for state, _ in _PROBES
             for spike in (0.0, 1.0)
         )
@@ -212,7 +213,7 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
         raise refuse(signal, "a spike lowers it; let spikes raise it")
     raised = Adapting(used, members, torch.ones(()), decay, jump, constant / (1 - decay))
     for state in _reached(raised):
-        if not all(_close(after(state, spike), constant + decay * state + jump * spike) for spike in (0.0, 1.0)):
+        if not all(_adds_up(after(state, spike), constant, decay * state, jump * spike) for spike in (0.0, 1.0)):
             raise refuse(signal, f"it is no weighted sum of its last value where spikes raise it to; {_BOUNDED}")
     return raised
 
@@ -237,6 +238,13 @@ def _value(side: Ref | Tensor, given: Values) -> Tensor:
 
 def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
+
+
+def _adds_up(made: Tensor, *terms: Tensor) -> bool:
+    """Return whether ``made`` is the sum of the terms, up to rounding of these."""
+    none = torch.zeros((), dtype=torch.float64)
+    size = sum((term.abs() for term in terms), none).clamp(min=1)
+    return bool(((made - sum(terms, none)).abs() <= 1e-9 * size).all())
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:

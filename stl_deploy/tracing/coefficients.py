@@ -211,7 +211,8 @@ class FittedUpdate:
         gains = tuple(self.evaluate(0.0, spike, [float(i == j) for i in range(count)]) - constant for j in range(count))
         probes: list[tuple[Any, Sequence[Any]]]
         probes = [(s * h, [e[i % len(e)] * s for i in range(count)]) for (h, e), s in product(_PROBES, _SCALES)]
-        probes += [(state, e) for state, *e in scattered(self.shape, 1 + count)]
+        if not isinstance(spike, Tensor):
+            probes += [(state, e) for state, *e in scattered(self.shape, 1 + count)]
         for state, e in probes:
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
             potential = self.evaluate(state, spike, e)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ from stl_deploy.tracing.evaluation import scattered
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting
 
+_COUNTS = 8
+"""Tensors of counts that are tried."""
 _MOST_COUNTED = 1023
 """The largest count that is tried: larger ones would drown what else acts on the potential."""
 
@@ -80,7 +83,8 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
         reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
     if core.threshold.count is not None:
         most = min(core.threshold.count.cap or _MOST_COUNTED, _MOST_COUNTED)
-        counts = [numbers.abs().clamp(max=most).round() for (numbers,) in scattered(reading.shape, 1)]
+        several = islice(scattered(reading.shape, 1), _COUNTS)
+        counts = [numbers.abs().clamp(max=most).round() for (numbers,) in several]
         for count in (*map(reading.full, (2, most)), *counts):
             _require_each(reading, off, on, reading.affine(count), count)
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]

@@ -26,7 +26,7 @@ from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, match_inputs
-from stl_deploy.pipeline.energy import FILE, require_labels, rounded
+from stl_deploy.pipeline.energy import FILE, require_decided, require_labels, rounded
 from stl_deploy.pipeline.energy import energy as count
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.report.text.energy import layers_csv, show, show_checks
@@ -86,6 +86,8 @@ def energy(
         twin = _twin(program, ann, x, labels, say)
     elif opened.kind == RUN:
         twin, unmeasured = kept_twin(program, source, input_file, x, labels, say, input_grid=options.input_grid)
+    if twin is not None:
+        require_decided(labels, program)
     notes = [text for text in (reading.reason, reading.unspecified_options, unmeasured, *rounded(options)) if text]
     on_grid = replace(options, input_grid=None)
     report = count(program, x, on_grid, labels=labels, twin=twin, source=source.name, notes=notes)

@@ -112,6 +112,7 @@ def test_a_module_of_integers_without_a_grid_takes_integers_alone() -> None:
     net = captured(spikes)
     module = net.quantised().eval()
     np.testing.assert_array_equal(module(spikes).detach(), module.graph().simulate(spikes, backend="c").y)
+    np.testing.assert_array_equal(module(spikes.bool()).detach(), module(spikes).detach())
     with pytest.raises(stl.InputError, match=r"found fractions; declare one: net.fold\(input_grid=BITS\).quantised"):
         module(spikes * 0.7)
     net.fold(input_grid=8).quantised()(spikes * 0.7)

@@ -383,6 +383,15 @@ def test_bounds_that_the_sample_does_not_reach_are_refused(step: Step) -> None:
         stl.capture(Net(step), X)
 
 
+def test_thresholds_in_loihi_s_range_are_captured() -> None:
+    """Rounding of numbers of 2^23 was taken for a bound."""
+    model = Net(_bounded(lambda b: 2.0**23 + b, kept=lambda b: b))
+    with torch.no_grad():
+        model.enter.weight *= 2.0**24
+    net = stl.capture(model, X)
+    assert float(np.max(net.program.spiking[0].threshold)) == 2.0**23  # type: ignore[arg-type]
+
+
 def test_a_bound_beyond_what_spikes_raise_an_adaptation_to_is_none() -> None:
     model = Net(_bounded(lambda b: (0.3 + b).clamp(-9, 9), kept=lambda b: b.clamp(-9, 9)))
     net = stl.capture(model, X)
