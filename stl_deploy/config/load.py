@@ -184,7 +184,7 @@ def _entry(data: Any, part: str, key: str) -> list[Any]:
 
 def _of_neurons(part: str) -> str:
     """Return a hint for a key of all neurons that was looked for in the list of layers."""
-    return f"; of every neuron it is neuron.{part}" if part in NeuronConfig.model_fields else ""
+    return f"; for all neurons set neuron.{part}" if part in NeuronConfig.model_fields else ""
 
 
 _LAYERS: dict[str, type[BaseModel]] = {

@@ -229,7 +229,7 @@ class ExportKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """Options of check."""
+    """Options of check. Raises InputError for an unknown form of thresholds."""
 
     input_grid: int | None = input_grid_option()
     thresholds: NetxThresholds | None = option(None, "netx: as for export.", of_target=True)
@@ -241,6 +241,12 @@ class CheckOptions:
         None, "c: bits of each potential, 32 (default) or 16.", metavar="BITS", of_target=True
     )
     target_options: Mapping[str, Any] = _plug_in()
+
+    def __post_init__(self) -> None:
+        known = get_args(NetxThresholds)
+        if self.thresholds is not None and self.thresholds not in known:
+            close = did_you_mean(str(self.thresholds), known)
+            raise InputError(f"expected {', '.join(known)} as thresholds; found '{self.thresholds}'{close}")
 
 
 class CheckKeywords(TypedDict, total=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from stl_deploy.exporters.targets import Runner, describe_path, find_runner, for
 from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.readout import require_classes
-from stl_deploy.graph.run import NetworkInput
+from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import check_numbers, on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
@@ -107,7 +107,7 @@ class _Backends:
 
     def __init__(self, net: SpikingGraph, backends: Sequence[str | Path], input_grid: int | None) -> None:
         self.net, self.input_grid = net, input_grid
-        self.held: tuple[float, float] | None = None
+        self.held: dict[str, tuple[float, float] | None] = {}
         paths = labels_of(Path(each) for each in backends if _is_artifact(each))
         self.paths = frozenset(paths.values())
         self.runners = {name: ready(_loaded(path), net.program) for path, name in paths.items()}
@@ -123,12 +123,7 @@ class _Backends:
         _, given = on_declared_grid(self.net.program, x, self.input_grid, QUIET)
         for name, kind in self.kinds.items():
             try:
-                if isinstance(kind, type) and name not in self.runners:
-                    self.runners[name] = self._opened(kind, x)
-                result = self.runners[name].run(given, record=True)
-            except InputError:
-                self._require_held(x, name)
-                raise
+                result = self._result(name, kind, x, given)
             except UnsupportedError as error:
                 reason = f"{error.reason} (backend '{name}')"
                 raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
@@ -138,23 +133,36 @@ class _Backends:
                 {n: s for n, s in expected.spikes.items() if n in simulation.spikes}, simulation.spikes
             )
 
-    def _opened(self, kind: type[Runner], x: NetworkInput) -> Runner:
-        """Open a backend; its integers are chosen on the graph's sample, or on ``x`` where that has larger values."""
-        chosen_on = x if self.net.sample is None or _beyond(x, _ends(self.net.sample)) else self.net.sample
-        self.held = _ends(chosen_on)
+    def _result(self, name: str, kind: Runner | type[Runner], x: NetworkInput, given: NetworkInput) -> Result:
+        """Run a batch; integers are chosen on the graph's sample, or on the first batch where they refuse that."""
+        first = name not in self.runners
+        try:
+            if isinstance(kind, type) and first:
+                self.runners[name] = self._opened(name, kind, x if self.net.sample is None else self.net.sample)
+            return self.runners[name].run(given, record=True)
+        except InputError:
+            if not isinstance(kind, type) or not _beyond(x, self.held.get(name)):
+                raise
+            if not first:
+                self._refuse_beyond(x, name)
+        self.runners[name] = self._opened(name, kind, x)
+        return self.runners[name].run(given, record=True)
+
+    def _opened(self, name: str, kind: type[Runner], chosen_on: NetworkInput) -> Runner:
+        """Open a backend; its integers are chosen on ``chosen_on``."""
+        self.held[name] = _ends(chosen_on)
         declared, _ = on_declared_grid(self.net.program, chosen_on, self.input_grid, QUIET)
         given = {} if isinstance(chosen_on, Mapping) else {"calibration": lambda: chosen_on}
         return open_runner(kind, declared, declared, **given)
 
-    def _require_held(self, x: NetworkInput, name: str) -> None:
+    def _refuse_beyond(self, x: NetworkInput, name: str) -> NoReturn:
         """Raise InputError in the user's own numbers for input beyond that on which integers were chosen."""
-        if _beyond(x, self.held) and self.held is not None and name not in self.paths:
-            (low, high), (least, most) = self.held, _ends(x) or (0, 0)
-            raise InputError(
-                f"backend '{name}': expected input from {low:g} to {high:g}, for which its integers were chosen (of "
-                f"the graph's sample, or of the first batch); found {least:g} to {most:g}; give the batch with the "
-                "largest values first"
-            )
+        (low, high), (least, most) = self.held[name] or (0, 0), _ends(x) or (0, 0)
+        raise InputError(
+            f"backend '{name}': expected input from {low:g} to {high:g}, for which its integers were chosen (of the "
+            f"graph's sample, or of the first batch); found {least:g} to {most:g}; give the batch with the largest "
+            "values first"
+        )
 
     def results(self, samples: int) -> dict[str, BackendEvaluation]:
         """Return the results by name."""

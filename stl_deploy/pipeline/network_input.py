@@ -159,10 +159,13 @@ def checked_step(program: Program, x: NetworkInput) -> NetworkInput:
     for array in x.values() if isinstance(x, Mapping) else [x]:
         if grid is not None and np.isfinite(array).all() and not on_grid(array, grid):
             scale = 2**grid.fraction_bits
+            values = "integers" if scale == 1 else f"multiples of 1/{scale}"
+            how = f"round it: np.round(x * {scale}) / {scale}"
+            if np.abs(array).max(initial=0) > grid.bound:
+                how = "fold a network that was captured on such values"
             raise InputError(
-                f"expected a step's input on the grid that the graph declares, multiples of 1/{scale} up to "
-                f"{grid.bound:g}; found other values up to {np.abs(array).max():g}; scale it to values up to "
-                f"{grid.bound:g}, and round it: np.round(x * {scale}) / {scale}"
+                f"expected a step's input on the grid that the graph declares, {values} up to {grid.bound:g}; found "
+                f"other values up to {np.abs(array).max(initial=0):g}; {how}"
             )
     return x
 

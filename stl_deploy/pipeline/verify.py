@@ -66,8 +66,8 @@ def verify(
             bench.compare(names[path], runner, path, artifact=str(path))
         except ShapeError as error:
             raise InputError(
-                f"{path}: expected an artifact of this network; found one of another, to be verified against the graph "
-                f"that it was made from ({error})"
+                f"{path}: expected an artifact of this network; found one of another ({error}); verify it against "
+                "the graph that it was made from"
             ) from None
         if options.lava:
             bench.cross_check(path, formats[path], names[path], {loaded[path].name}, say, **common)

@@ -80,7 +80,7 @@ def _kept(source: Path) -> dict[int, Path]:
         train = load_config(source / CONFIG).train if (source / CONFIG).is_file() else None
         why, every = "", 5
         if train is not None and train.keep_every is not None and train.keep_every > train.epochs:
-            why = f", for it kept every {train.keep_every}th of {counted(train.epochs, 'epoch')}"
+            why = f", for keep_every is {train.keep_every}, more than its {counted(train.epochs, 'epoch')}"
             every = max(train.epochs // 2, 1)
         raise InputError(
             f"{source}: expected a run folder with kept epochs; found none{why}; train with "

@@ -92,7 +92,14 @@ def with_frontier(
     """
     streaming, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     right = report.right
-    if not is_kept(run_dir) or right is None or twin.right is None or streaming is None or batched is None:
+    if (
+        report.idle
+        or not is_kept(run_dir)
+        or right is None
+        or twin.right is None
+        or streaming is None
+        or batched is None
+    ):
         return report
     whole = None if test is None else _whole(run_dir, program, test, counted=len(right))
     images, labels = frames

@@ -75,7 +75,7 @@ class Evaluation:
 def scattered(shape: Sequence[int], kinds: int) -> Iterator[list[Tensor]]:
     """Yield numbers of magnitudes from 2^-20 to 2^20, another for each neuron: ``kinds`` tensors of ``shape``.
 
-    All neurons share their code, so that a few hundred numbers meet a bend or a bound of it anywhere.
+    All neurons share their code, so that a few hundred numbers meet most of its bends and bounds.
     """
     numbers = torch.Generator().manual_seed(0)
     for _ in range(max(1, _MAGNITUDES // math.prod(shape))):

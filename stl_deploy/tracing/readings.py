@@ -19,9 +19,9 @@ If the code compares the potential after the reset again, H is that potential an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -31,12 +31,11 @@ from stl_deploy.graph.program import Subtracts
 from stl_deploy.tracing.at_once import reset_at_once
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.cores import Recurrence
-from stl_deploy.tracing.evaluation import scattered
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting
 
-_COUNTS = 8
-"""Tensors of counts that are tried."""
+_COUNTS = 64
+"""Tensors of counts that are tried, another count for each neuron, at most."""
 _MOST_COUNTED = 1023
 """The largest count that is tried: larger ones would drown what else acts on the potential."""
 
@@ -83,8 +82,9 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
         reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
     if core.threshold.count is not None:
         most = min(core.threshold.count.cap or _MOST_COUNTED, _MOST_COUNTED)
-        several = islice(scattered(reading.shape, 1), _COUNTS)
-        counts = [numbers.abs().clamp(max=most).round() for (numbers,) in several]
+        runs = min(-(-most // math.prod(reading.shape)), _COUNTS)
+        spread = torch.linspace(1, most, runs * math.prod(reading.shape), dtype=torch.float64).round()
+        counts = spread.reshape(runs, *reading.shape)
         for count in (*map(reading.full, (2, most)), *counts):
             _require_each(reading, off, on, reading.affine(count), count)
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
@@ -197,8 +197,8 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
     if not candidates:
         if close(off.decay, torch.zeros_like(off.decay)) and bool(on.decay.any()):
             raise reading.refuse(
-                "it is reset where it spikes, below a threshold, and a graph's neuron spikes above one; hold its "
-                "potential with the other sign, v = beta * v + x, and compare v > theta"
+                "it is reset where its potential is below the threshold, and a graph's neuron where it is above; if "
+                "the model spikes below, hold its potential with the other sign, v = beta * v + x, and compare v > theta"
             )
         raise reading.refuse(
             "a spike neither subtracts the threshold from its potential nor sets it to a value (nor leaves it alone)"

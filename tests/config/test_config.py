@@ -101,7 +101,7 @@ def test_overrides_reach_sections_and_layers():
         ("network.99.p=1", "changes 'network.99.p': expected an entry of the list, 0 to 11; found '99'"),
         (
             "network.reset=subtract",
-            "changes 'network.reset': expected an entry of the list, 0 to 11; found 'reset'; of every neuron it is "
+            "changes 'network.reset': expected an entry of the list, 0 to 11; found 'reset'; for all neurons set "
             "neuron.reset",
         ),
         ("train.lr.x=1", "changes 'train.lr.x': expected keys or a list to go into; found a float"),

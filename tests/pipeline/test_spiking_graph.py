@@ -110,7 +110,7 @@ def test_a_stream_refuses_what_simulate_refuses_with_a_rounding_that_it_takes() 
     x_t = np.full_like(X[0], 0.3)
     with pytest.raises(stl.InputError, match="the input is not on the grid"):
         net.simulate(x_t[None])
-    with pytest.raises(stl.InputError, match=r"multiples of 1/8 up to 1; .* and round it: np.round\(x \* 8\) / 8"):
+    with pytest.raises(stl.InputError, match=r"multiples of 1/8 up to 1; .*; round it: np.round\(x \* 8\) / 8"):
         net.stream().step(x_t)
     rounded = np.round(x_t * 8) / 8
     np.testing.assert_array_equal(net.stream().step(rounded), net.simulate(rounded[None]).y[0])

@@ -198,8 +198,8 @@ RUNS = (
         lambda room: tradeoff(
             [room.made("rare", partial(_train, room, "train.keep_every=5"))], points_at=OVER_CHECKPOINTS
         ),
-        "found none, for it kept every 5th of 1 epoch; train with train.keep_every: 1 in its configuration",
-        "found none, for it kept every 5th of 1 epoch; train with --set train.keep_every=1",
+        "found none, for keep_every is 5, more than its 1 epoch; train with train.keep_every: 1 in its configuration",
+        "found none, for keep_every is 5, more than its 1 epoch; train with --set train.keep_every=1",
         lambda room: tradeoff([_train(room, "train.keep_every=1")], points_at=OVER_CHECKPOINTS),
     ),
     Remedy(

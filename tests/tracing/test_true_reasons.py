@@ -106,8 +106,8 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
     [
         (
             Neurons(_negated, 0.0),
-            "it is reset where it spikes, below a threshold, and a graph's neuron spikes above one; hold its potential "
-            "with the other sign, v = beta * v + x, and compare v > theta",
+            "it is reset where its potential is below the threshold, and a graph's neuron where it is above; if the "
+            "model spikes below, hold its potential with the other sign, v = beta * v + x, and compare v > theta",
             Neurons(_plain, 0.0),
         ),
         (
