@@ -198,7 +198,8 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
         if close(off.decay, torch.zeros_like(off.decay)) and bool(on.decay.any()):
             raise reading.refuse(
                 "it is reset where its potential is below the threshold, and a graph's neuron where it is above; if "
-                "the model spikes below, hold its potential with the other sign, v = beta * v + x, and compare v > theta"
+                "the model spikes below, hold its potential with the other sign, v = beta * v + x, and compare "
+                "v > theta"
             )
         raise reading.refuse(
             "a spike neither subtracts the threshold from its potential nor sets it to a value (nor leaves it alone)"

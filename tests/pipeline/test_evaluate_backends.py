@@ -198,10 +198,9 @@ def test_integers_are_chosen_on_input_beyond_the_sample(net: stl.SpikingGraph, d
     ):
         net.evaluate(batches, backend="c", input_grid=8)
     net.evaluate(batches[::-1], backend="c", input_grid=8)
-    orders = [
-        net.evaluate(order, backend="loihi", input_grid=8).backends["loihi"] for order in (batches, batches[::-1])
-    ]
-    assert orders[0].differing == orders[1].differing  # it takes such input: the sample's integers stay
+    found = [net.evaluate(order, backend="loihi", input_grid=8) for order in (batches, batches[::-1])]
+    one, other = (each.backends["loihi"].differing for each in found)
+    assert one == other  # it takes such input: the sample's integers stay
 
 
 def test_labels_that_count_from_one(net: stl.SpikingGraph, data: TensorDataset) -> None:
