@@ -371,7 +371,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *_order_warnings(folded, x),
         *type_warnings(traced.steps),
         *version_warnings(model),
-        *axis_warnings(model, x, call, traced.length if fixed else None),
+        *axis_warnings(model, x, call, folded.program, traced.length if fixed else None),
     )
     sizes_of_x = *leading(array), call.time
     return Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stl_deploy._util.caller import warn_caller
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.check import NIR_NODES, require_taken
@@ -36,10 +37,18 @@ class QuantisedModule(QuantisedGraph):
             raise _no_integers()
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
         super().__init__(net.program, given, host=not refusals(net.program))
-        self._net, self._rounds = net, grid is not None
+        self._net, self._rounds, self._largest = net, grid is not None, float(np.abs(given).max(initial=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output ``[T, B, *shape]``; raise InputError for fractions where the graph declares no grid."""
+        """Return the output ``[T, B, *shape]``; warn of input beyond that on which the integers were chosen.
+
+        Raises InputError for fractions where the graph declares no grid.
+        """
+        if x.numel() and max(float(x.max()), -float(x.min())) > self._largest:
+            warn_caller(
+                f"quantised: x goes beyond {self._largest:g}, for which its integers were chosen: Loihi's sums of 24 "
+                "bits may wrap there, and C's do not; choose them on such input: net.quantised(x)"
+            )
         if not self._rounds and x.is_floating_point() and not torch.equal(x, x.round()):
             raise _no_integers()
         made: Tensor = super().forward(x)

@@ -10,7 +10,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, InputError
@@ -173,10 +172,10 @@ def not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
     )
 
 
-def axis_warnings(model: nn.Module, x: Tensor, call: Call, fixed: int | None = None) -> Iterator[str]:
-    """Warn where a module's own number of steps is the number of samples, and not that of the steps.
+def axis_warnings(model: nn.Module, x: Tensor, call: Call, program: Program, fixed: int | None = None) -> Iterator[str]:
+    """Warn where a module's own number of steps is the number of samples, or where it makes steps of each step of x.
 
-    fixed: the number of steps that the module makes of any longer x.
+    program: the module's graph. fixed: the number of steps that the module makes of any longer x.
     """
     if fixed is not None:
         yield (
@@ -188,6 +187,7 @@ def axis_warnings(model: nn.Module, x: Tensor, call: Call, fixed: int | None = N
         yield f"x holds integers from 0 to {largest:g}, as images do: if the model was trained on x / 255, give that"
     if call.time not in ("first", "second"):
         return
+    yield from _memory_warnings(model, x, call, program)
     steps, samples = (x.shape[0], x.shape[1]) if call.time == "first" else (x.shape[1], x.shape[0])
     for name, value in _own_steps(model):
         if value == samples != steps:
@@ -222,10 +222,9 @@ def ignores_later_steps(model: nn.Module, x: Tensor, call: Call, steps: int) -> 
 def require_memory(model: nn.Module, x: Tensor, call: Call, program: Program) -> None:
     """Raise CaptureError for a module of one step per call that was given a whole sequence in one.
 
-    Its graph passes nothing from step to step, though the module keeps state from call to call. Warn of a module that
-    makes steps of its own of each step of x.
+    Its graph passes nothing from step to step, though the module keeps state from call to call.
     """
-    if call.time not in ("first", "second") or not any(program.of(Neuron)) or _has_memory(program):
+    if not _is_memoryless(program, call):
         return
     if keeps_state(model, x, call):
         raise CaptureError(
@@ -233,11 +232,19 @@ def require_memory(model: nn.Module, x: Tensor, call: Call, program: Program) ->
             f"call has no memory. If a call takes one step, give {option('time', 'step')}; if it takes a sequence, let "
             "forward start from rest"
         )
-    if _loops_itself(model, x.select(1 - batch_axis(call), 0), call):
-        warn_caller(
+
+
+def _memory_warnings(model: nn.Module, x: Tensor, call: Call, program: Program) -> Iterator[str]:
+    """Warn of a module that makes steps of its own of each step of x: its graph passes nothing between these."""
+    if _is_memoryless(program, call) and _loops_itself(model, x.select(1 - batch_axis(call), 0), call):
+        yield (
             f"x was read as {AXES[call.time]}, and nothing passes from one of its steps to the next: forward makes "
             f"steps of its own of each. If x has no axis of time, [B, ...], give {option('time', 'inside')}"
         )
+
+
+def _is_memoryless(program: Program, call: Call) -> bool:
+    return call.time in ("first", "second") and any(program.of(Neuron)) and not _has_memory(program)
 
 
 def require_sequence(model: nn.Module, x: Tensor, call: Call) -> None:

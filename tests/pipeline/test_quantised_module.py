@@ -116,5 +116,8 @@ def test_a_module_of_integers_without_a_grid_takes_integers_alone() -> None:
     with pytest.raises(stl.InputError, match=r"found fractions; declare one: net.fold\(input_grid=BITS\).quantised"):
         module(spikes * 0.7)
     net.fold(input_grid=8).quantised()(spikes * 0.7)
+    with pytest.warns(UserWarning, match=r"x goes beyond 1, for which .*; choose them on such input"):
+        net.fold(input_grid=8).quantised()(spikes * 3)
+    net.fold(input_grid=8).quantised(spikes * 3)(spikes * 3)
     with pytest.raises(TypeError, match=r"quantised\(\) has no keyword 'input_grid'; it takes x"):
         net.quantised(input_grid=8)

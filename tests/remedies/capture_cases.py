@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.time_axis import axis_warnings
 from stl_deploy.tracing import Call
@@ -115,7 +116,7 @@ def _spikes(spikes: Tensor, _: Tensor) -> Tensor:
 
 
 def _warned(model: nn.Module, x: Tensor) -> str:
-    return "\n".join(axis_warnings(model, x, Call("first")))
+    return "\n".join(axis_warnings(model, x, Call("first"), Program((), 1.0)))
 
 
 def _captured(model: nn.Module, x: Tensor, **options: Any) -> stl.SpikingGraph:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import stl_deploy as stl
+from tests.pipeline.test_time_axis import Vectors, X
 from tests.remedies.cases import _found, _of_pixels
 from tests.remedies.room import AtEachStep, Remedy, Room
 
@@ -80,6 +81,13 @@ def _to_c(net: stl.SpikingGraph, room: Room) -> Any:
 
 
 LAYERS = (
+    Remedy(
+        "pipeline/time_axis.py:_memory_warnings",
+        lambda room: " ".join(stl.capture(Vectors(), X).proof.warnings),
+        "If x has no axis of time, [B, ...], give time='inside'",
+        "If x has no axis of time, [B, ...], give --time inside",
+        lambda room: stl.capture(Vectors(), X[0], time="inside"),
+    ),
     Remedy(
         "integers/fan_in.py:_by_fold",
         lambda room: _found(stl.capture(_Normalised(), room.spikes), "c"),
