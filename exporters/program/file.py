@@ -154,9 +154,8 @@ def _require_sound(program: ir.Program, path: Path) -> None:
             if not _broadcasts(array.shape, node.shape):
                 shapes = f"that broadcasts to {list(node.shape)}; found {list(array.shape)}"
                 raise InputError(f"{where}: {name}: expected a shape {shapes}")
-        if isinstance(node, ir.Linear | ir.Conv) and node.bias is not None and node.bias.shape != node.weight.shape[:1]:
-            expected, given = list(node.weight.shape[:1]), list(node.bias.shape)
-            raise InputError(f"{where}: bias: expected a value for each output, {expected}; found {given}")
+        if isinstance(node, ir.Linear | ir.Conv):
+            _require_weights(node, where)
     if not program.inputs or not program.outputs:
         raise InputError(f"{path}: expected an Input and an Output; found none")
     if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
@@ -170,6 +169,22 @@ def _require_sound(program: ir.Program, path: Path) -> None:
         raise InputError(f"{path}: its nodes do not fit together ({one_line(error, 200)})") from None
     if not in_order:
         raise InputError(f"{path}: expected each node behind those that it reads; found another order")
+
+
+def _require_weights(node: ir.Linear | ir.Conv, where: str) -> None:
+    """Raise InputError for weights and biases that a product would broadcast, where other code reads their shapes."""
+    if not _is_shape(node.input_shape) or not node.input_shape or not node.shape:
+        raise InputError(f"{where}: expected input and output with sizes; found {node.input_shape!r}")
+    wanted: tuple[int, ...] = (node.shape[-1], node.input_shape[-1])
+    if isinstance(node, ir.Conv):
+        wanted = (node.shape[0], node.input_shape[0] // max(node.groups, 1), *node.weight.shape[2:])
+    axes = 2 if isinstance(node, ir.Linear) else 1 + len(node.input_shape)
+    if node.weight.shape != wanted or node.weight.ndim != axes:
+        found = list(node.weight.shape)
+        raise InputError(f"{where}: weight: expected shape {list(wanted)}, of {axes} axes; found {found}")
+    if node.bias is not None and node.bias.shape != node.weight.shape[:1]:
+        expected, given = list(node.weight.shape[:1]), list(node.bias.shape)
+        raise InputError(f"{where}: bias: expected a value for each output, {expected}; found {given}")
 
 
 def _by_element(part: Any) -> Iterator[tuple[str, NDArray[Any]]]:

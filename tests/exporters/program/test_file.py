@@ -94,7 +94,14 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     ),
     "a huge shape": (_set(0, shape=[2**20, 2**20]), "more than 268,435,456 values"),
     "no shape": (_set(0, shape="x"), "shape: expected a list; found 'x'"),
-    "weights that do not fit": (lambda h, a: a.update(a0=np.ones((3, 5), np.float32)), "do not fit together"),
+    "weights that do not fit": (
+        lambda h, a: a.update(a0=np.ones((3, 5), np.float32)),
+        r"weight: expected shape .3, 2., of 2 axes; found .3, 5.",
+    ),
+    "weights of one axis": (
+        lambda h, a: a.update(a0=np.ones(3, np.float32)),
+        r"weight: expected shape .3, 2., of 2 axes; found .3.",
+    ),
     "a bias that broadcasts": (
         lambda h, a: (h["nodes"][2].update(bias={"array": "b"}), a.update(b=np.ones((3, 1), np.float32))),
         r"bias: expected a value for each output, .3.; found .3, 1.",
