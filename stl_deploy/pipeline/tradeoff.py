@@ -158,8 +158,10 @@ def exit_points(
         def mean(of: Callable[[Point], float], parts: list[tuple[float, Point]] = parts) -> float:
             return float(sum(share * of(point) for share, point in parts))
 
+        names = {point.name for _, point in parts}
         yield replace(
             parts[0][1],
+            name=names.pop() if len(names) == 1 else candidate.name,
             steps=round(float(after.mean()), 3),
             accuracy=mean(lambda p: p.accuracy),
             joules=mean(lambda p: p.joules),
@@ -177,12 +179,15 @@ def _coding(candidate: TradeoffPoint, declared: str | None) -> Coding:
 
 
 def snn_point(candidate: TradeoffPoint, steps: int, right: Right, report: EnergyReport) -> Point:
-    """Return one network at the given number of steps: accuracy, and joules streaming and layer by layer."""
+    """Return one network at the given number of steps: accuracy, and joules streaming and layer by layer.
+
+    Its name says why it decides nothing on this input (silent), if it does not.
+    """
     chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     if chosen is None or batched is None:
         raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
     return Point(
-        candidate.name,
+        candidate.name if report.idle is None else f"{candidate.name} ({report.idle})",
         "SNN",
         candidate.mode,
         steps,

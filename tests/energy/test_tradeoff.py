@@ -173,6 +173,14 @@ def test_several_networks_on_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert "accuracy (measured)" in shown.err
 
 
+def test_a_silent_network_among_several_has_that_word_beside_it(tmp_path: Path) -> None:
+    """Its joules stood in the table, the page and the front as any other's."""
+    net, x = write(tmp_path, 0 * spikes(), y=np.zeros(5, np.int64))
+    found = tradeoff([Path(net), Path(net)], Path(x), output=tmp_path / "out")
+    assert all(p.name.endswith(" (silent)") for p in found.points)
+    assert "(silent)" in (tmp_path / "out" / "tradeoff.html").read_text()
+
+
 def test_accuracy_needs_labels(tmp_path: Path) -> None:
     net, x = write(tmp_path, spikes())
     with pytest.raises(InputError, match="expected labels 'y' for accuracy against energy; found none"):
