@@ -8,14 +8,14 @@ from typing import NoReturn
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy._util.remedies import remedy
-from stl_deploy.config.options import FoldOptions
-from stl_deploy.errors import StlDeployError, UnsupportedError
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
+from stl_deploy.integers import by_fold
 from stl_deploy.integers.fan_in import weightless
 from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
-from stl_deploy.integers.lava_layers import READ, SCALED, check_fields, check_kind, check_neuron, neuron_refusals
-from stl_deploy.passes import FOREIGN, apply
+from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
+from stl_deploy.passes import merge_pools
 
 _FOLDED = ("no-neuron", "no-synapse", "scale")
 """Refusals of which fold may take some away."""
@@ -79,7 +79,7 @@ def read_chain(program: ir.Program) -> Chain:
             continue
         check_kind(node)
         if waiting is not None:
-            _refuse_without_neuron(waiting, node)
+            _refuse_without_neuron(program, waiting, node)
         if isinstance(node, ir.Reshape):
             layers.extend(_flatten(node))
         else:
@@ -92,14 +92,23 @@ def read_chain(program: ir.Program) -> Chain:
     return Chain(entry, tuple(layers), readout)
 
 
-def _refuse_without_neuron(before: ir.Node, node: ir.Node) -> NoReturn:
+def _refuse_without_neuron(program: ir.Program, before: ir.Node, node: ir.Node) -> NoReturn:
     merge = "merge the two into one layer, W₂·W₁"
     if isinstance(before, ir.Conv) and isinstance(node, ir.Pool):
-        merge = f"compose the two into one strided convolution ({_merge_pools()})"
+        merge = f"compose the two into one strided convolution{_merging(program)}"
     if isinstance(before, ir.Pool):
-        merge = f"put it into the weights behind it ({_merge_pools()})"
+        merge = f"put it into the weights behind it{_merging(program)}"
     reason = f"its output goes to '{node.name}' without a neuron between"
     refuse(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
+
+
+def _merging(program: ir.Program) -> str:
+    """Return the call that merges pools, if it merges all of them; else nothing."""
+    try:
+        merge_pools.PASS.run(program)
+    except UnsupportedError:
+        return ""
+    return f" ({_merge_pools()})"
 
 
 def _check_host(program: ir.Program, node: ir.Node) -> None:
@@ -131,39 +140,15 @@ def refusals(program: ir.Program) -> list[UnsupportedError]:
     try:
         read_chain(program)
     except UnsupportedError as error:
-        if (error.node, error.slug) not in {(known.node, known.slug) for known in errors}:
+        known = {(each.node, each.slug) for each in errors}
+        if (error.node, error.slug) not in known and not any(program.of(ir.MaxPool)):  # which is refused by its kind
             errors.append(error)
     return errors
 
 
 def with_fold(program: ir.Program, errors: list[UnsupportedError]) -> list[UnsupportedError]:
     """Return the refusals with fold as the remedy of those that it takes away, and of no other."""
-    if not any(error.slug in _FOLDED for error in errors):
-        return errors
-    calls = dict[str, str]()
-    for options in (FoldOptions(), FoldOptions(thresholds="weights")):
-        try:
-            after = apply(program, FOREIGN, options, check=False).program
-        except StlDeployError:
-            continue
-        left = {error.node for error in refusals(after) if error.slug in _FOLDED}
-        calls = {**{error.node: _fold(options) for error in errors if error.node not in left}, **calls}
-    return [_by_fold(error, calls.get(error.node)) for error in errors]
-
-
-def _by_fold(error: UnsupportedError, call: str | None) -> UnsupportedError:
-    if error.slug not in _FOLDED or (call is None and error.slug != "scale"):
-        return error
-    remedy = SCALED if call is None else f"fold the network: {call}"
-    return UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=remedy)
-
-
-def _fold(options: FoldOptions) -> str:
-    weights = options.thresholds == "weights"
-    return remedy(
-        cli=f"stl-deploy fold SOURCE {'--thresholds weights ' if weights else ''}-o FOLDED.nir",
-        python='net.fold(thresholds="weights")' if weights else "net.fold()",
-    )
+    return by_fold.with_fold(program, errors, refusals, _FOLDED)
 
 
 def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
@@ -199,13 +184,13 @@ def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]
             _check_host(program, node)
         elif isinstance(node, ir.Linear | ir.Conv | ir.Pool):
             for reader in program.readers[node.name]:
-                if not isinstance(reader, ir.Neuron) and reader.name in on_chip:
-                    _refuse_without_neuron(node, reader)
+                if not isinstance(reader, ir.Neuron | ir.MaxPool) and reader.name in on_chip:
+                    _refuse_without_neuron(program, node, reader)
         elif isinstance(node, ir.Reshape):
             _flatten(node)
         elif isinstance(node, ir.Neuron) and len(node.operands) == 1:  # more are refused as a skip
             for source in node.operands:
-                if not source.delay:
+                if not source.delay and not isinstance(program.by_name[source.node], ir.MaxPool):
                     _check_synapse(program.by_name[source.node], node)
     except UnsupportedError as error:
         yield error

@@ -158,10 +158,10 @@ class Netx(Format):
     def check_for(self, program: Program, options: NetxOptions) -> Iterable[Finding]:
         """Check as `check`, for this form of thresholds."""
         refused = [from_error(error) for error in with_fold(program, refusals(program))]
+        pixels = [*_of_pixels(program)] if options.thresholds == "folded" else []
         if refused:
-            return [*refused, *rounded_if_held(program)]
+            return [*refused, *pixels, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
-        pixels = _of_pixels(program) if options.thresholds == "folded" else ()
         return [*pixels, *rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def require_sums(graph: int_ir.IntegerGraph) -> None:
             reaches += [int(node.bias.min()), int(node.bias.max())]
         reach = max(abs(value) for value in reaches)
         if reach >= limit:
-            integers = f"as x / {reach // limit + 1}, rounded, here and in training"
+            integers = f"as x / {reach // limit + 1} or a larger divisor, rounded, here and in training"
             levels = "a coarser input grid" if graph.input.scale > 1 else integers
             raise UnsupportedError(
                 f"its sums may reach {reach:,}, beyond the {limit:,} that fit",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,14 @@ import numpy as np
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
-from stl_deploy.graph.check import on_a_grid
-from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles
+from stl_deploy.integers.by_fold import with_fold
 from stl_deploy.integers.fields import SEVERAL_ENDS, describe_field, refusal, refuse, unread
 from stl_deploy.integers.graph import MOST_DELAY
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
 from stl_deploy.integers.real_population import require_gain, total_gain
 from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
 from stl_deploy.integers.scales import twelve_bits
-from stl_deploy.passes import fold_affine, fold_scales
-from stl_deploy.passes.base import Pass
 
 READ = (
     *("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "v_start", "i_start", "synapse"),
@@ -40,6 +37,10 @@ SEVERAL, _SEVERAL = describe_field("multi_spike")
 _REMEDIES = {
     "v_min": "train without a bound (a ReLU before a neuron: leave it out), or export to onnx",
 }
+
+_FOLDED = ("no-neuron", "mixed-scales")
+"""Refusals that a fold may take away."""
+_APART = "scale each term by itself, s * a + s * b instead of s * (a + b)"
 
 Value = float | str
 """A whole value's unit, or ``weighted`` or ``potential``."""
@@ -72,7 +73,7 @@ def values(program: ir.Program, input_scale: float) -> dict[str, Value]:
     """Classify each node's values; raise UnsupportedError for the first node that integers cannot hold."""
     errors: list[UnsupportedError] = []
     known = _values(program, input_scale, errors)
-    for error in errors:
+    for error in with_fold(program, errors[:1], _refusals, _FOLDED):
         raise error
     for node in program.nodes:
         _check(node, known)
@@ -109,6 +110,10 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
 
 def refusals(program: ir.Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
+    return with_fold(program, _refusals(program), _refusals, _FOLDED)
+
+
+def _refusals(program: ir.Program) -> list[UnsupportedError]:
     errors: list[UnsupportedError] = []
     for neuron in program.of(ir.Neuron):
         errors += _neuron_refusals(neuron)
@@ -182,10 +187,9 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
         refuse(node, "reshape-before-neuron", "it rearranges weighted sums", "put the neuron before it")
     if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and node.scale.ndim):
         if "weighted" in arriving and not isinstance(node, ir.Scale):
-            merged = _by_fold(program, node) or ", or put a neuron between them"
-            refuse(node, "no-neuron", "it reads weighted sums", f"merge the two layers{merged}")
+            refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
         if len(set(arriving)) > 1:
-            apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else "put a neuron before it"
+            apart = _APART if isinstance(node, ir.Scale) else "put a neuron before it"
             refuse(node, "mixed-scales", "it adds values of different scales", apart)
         return "weighted"
     if len(set(arriving)) > 1:
@@ -195,7 +199,7 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
             if pooled
             else "add them in a neuron"
         )
-        apart = _scaled_apart(program, node) if isinstance(node, ir.Scale) else apart
+        apart = _APART if isinstance(node, ir.Scale) else apart
         refuse(node, "mixed-scales", "it adds values of different scales", apart)
     if isinstance(first, float):
         if isinstance(node, ir.Pool):
@@ -203,28 +207,6 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
         if isinstance(node, ir.Scale):
             return first * float(node.scale)
     return first
-
-
-def _scaled_apart(program: ir.Program, node: ir.Scale) -> str:
-    return f"scale each term by itself, s * a + s * b instead of s * (a + b){_by_fold(program, node)}"
-
-
-def _by_fold(program: ir.Program, node: ir.Node) -> str:
-    """Return the call of fold, where it distributes this scale, or norm, over its terms, or merges two layers.
-
-    An offset is merged where the input's grid bounds what arrives.
-    """
-    known = input_grid(program.metadata) is not None
-    if _changes(fold_scales.OF_SUMS, program, node) or (known and _changes(fold_affine.PASS, program, node)):
-        return remedy(cli=": stl-deploy fold SOURCE -o FOLDED.nir", python=": net.fold()")
-    bounded = {**program.metadata, "input": {"coding": "analog", "fraction_bits": 0, "max": 1.0}}
-    changed = not known and _changes(fold_affine.PASS, replace(program, metadata=bounded), node)
-    return f": {on_a_grid()}" if changed else ""
-
-
-def _changes(rewriting: Pass, program: ir.Program, node: ir.Node) -> bool:
-    after = rewriting.run(program).program.by_name.get(node.name)
-    return after is None or after.operands != node.operands
 
 
 def _product(node: ir.Product, one: Value, other: Value) -> float:

@@ -32,11 +32,9 @@ _REMEDIES = {
 def check_kind(node: Node) -> None:
     """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
-        refuse(node, "scale", "Loihi's layers have no scale of their own", "fold the network, or " + SCALED)
+        refuse(node, "scale", "Loihi's layers have no scale of their own", SCALED)
     if isinstance(node, Delay):
-        refuse(
-            node, "delay", "a delay node has no layer in netx", "remove it, or fold it into the dense layer after it"
-        )
+        refuse(node, "delay", "a delay node has no layer in netx", "remove it")
     if isinstance(node, Conv):
         if len(node.input_shape) != 3:
             refuse(node, "conv1d", "netx's convolution is over two axes", "give the input a height of 1")

@@ -53,9 +53,8 @@ def require_seen(ranges: Iterable[LayerRange], input_scale: float = 1) -> None:
         for what, (low, high) in (("u", layer.u_seen), ("v", layer.v_seen)):
             if not _within((low, high)):
                 beyond = -(-max(-low, high) // (STATE_TOP - 1))
-                levels = (
-                    "a coarser input grid" if input_scale > 1 else f"as x / {beyond}, rounded, here and in training"
-                )
+                divided = f"as x / {beyond} or a larger divisor, rounded, here and in training"
+                levels = "a coarser input grid" if input_scale > 1 else divided
                 raise UnsupportedError(
                     f"{what} runs from {low} to {high} on calibration data, 24 bits hold ±{STATE_TOP - 1}",
                     node=layer.node,

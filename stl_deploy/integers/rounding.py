@@ -56,9 +56,7 @@ def _input(program: Program) -> Iterator[Finding]:
     name = program.inputs[0].name
     if declared.get("coding") == "analog":
         refused = "real input has no declared grid, and export refuses it"
-        yield Finding(
-            "analog-input", "warning", name, refused, f"give {option('input_grid', 'BITS')} here and to export"
-        )
+        yield Finding("analog-input", "error", name, refused, f"give {option('input_grid', 'BITS')} here and to export")
     elif "coding" not in declared:
         taken = "no input grid is declared: integers are used unchanged, and export refuses other values"
         yield Finding(

@@ -181,7 +181,8 @@ def best_candidate(
             counted = [count for counts in map_parts(partial(_counted, differing, part), groups) for count in counts]
             left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]
     if not left:
-        refuse(node, "all-zero-layer", "every weight rounds to 0", "it passes nothing on; leave it out")
+        coarser = f"give a coarser input grid ({option('input_grid', 'BITS')} with fewer bits)"
+        refuse(node, "all-zero-layer", "every weight rounds to 0", f"{coarser}; if it passes nothing on, leave it out")
     return left[0]
 
 

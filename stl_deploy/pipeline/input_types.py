@@ -42,7 +42,10 @@ def require_module(given: object) -> None:
 
 def own_types(x: Any) -> Tensor:
     """Return input as a tensor on the CPU in its own type; raise CaptureError for complex numbers."""
-    tensor = x.detach().cpu() if isinstance(x, Tensor) else torch.as_tensor(as_array(x))
+    array = None if isinstance(x, Tensor) else as_array(x)
+    if array is not None and not array.flags.writeable:  # torch warns of those
+        array = array.copy()
+    tensor = x.detach().cpu() if array is None else torch.as_tensor(array)
     if tensor.is_complex():
         raise CaptureError("x is complex; expected real numbers")
     return tensor

@@ -11,15 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stl_deploy._util.caller import warn_caller
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.check import NIR_NODES, require_taken
 from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.program import Program
+from stl_deploy.integers.by_fold import with_fold
+from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold import fold_layers
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+
+_FOLDED = ("scale", "before-neuron", "no-neuron", "mixed-scales")
+"""Refusals that a fold may take away."""
 
 
 class QuantisedModule(QuantisedGraph):
@@ -36,7 +43,10 @@ class QuantisedModule(QuantisedGraph):
         if grid is None and not np.array_equal(x, np.round(x)):
             raise _no_integers()
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
-        super().__init__(net.program, given, host=not refusals(net.program))
+        try:
+            super().__init__(net.program, given, host=not refusals(net.program))
+        except UnsupportedError as error:
+            raise with_fold(net.program, [error], _untrainable, _FOLDED)[0] from None
         self._net, self._rounds, self._largest = net, grid is not None, float(np.abs(given).max(initial=0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,6 +76,11 @@ class QuantisedModule(QuantisedGraph):
         made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)
         made.in_integers = True
         return made
+
+
+def _untrainable(program: Program) -> list[UnsupportedError]:
+    refused = untrainable(program)
+    return [] if refused is None else [refused]
 
 
 def _no_integers() -> InputError:

@@ -78,10 +78,9 @@ def _kept(source: Path) -> dict[int, Path]:
     kept = snapshots(source)
     if not kept:
         train = load_config(source / CONFIG).train if (source / CONFIG).is_file() else None
-        why, every = "", 5
+        why, every = "", 5 if train is None else min(5, max(train.epochs // 2, 1))
         if train is not None and train.keep_every is not None and train.keep_every > train.epochs:
             why = f", for keep_every is {train.keep_every}, more than its {counted(train.epochs, 'epoch')}"
-            every = max(train.epochs // 2, 1)
         raise InputError(
             f"{source}: expected a run folder with kept epochs; found none{why}; train with "
             + remedy(cli=f"--set train.keep_every={every}", python=f"train.keep_every: {every} in its configuration")

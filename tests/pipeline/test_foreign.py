@@ -254,9 +254,9 @@ def test_check_says_what_export_will_say_of_real_input(
     net, given = analog
     np.savez(tmp_path / "whole.npz", x=np.ones((12, 2, 6), np.int8))
 
-    def told(*more: Any) -> list[tuple[str, str, str]]:
+    def told(*more: Any, code: int = 0) -> list[tuple[str, str, str]]:
         found = cli("check", net, "--target", target, "--json", *more)
-        assert found.code == 0
+        assert found.code == code
         return [
             (one["slug"], one["severity"], one["remedy"])
             for one in found.json["findings"]
@@ -264,7 +264,8 @@ def test_check_says_what_export_will_say_of_real_input(
         ]
 
     assert told() == [("input-unstated", "info", "give real numbers a grid with --input-grid BITS")]
-    assert told("--input", given) == [("analog-input", "warning", "give --input-grid BITS here and to export")]
+    refused = ("analog-input", "error", "give --input-grid BITS here and to export")
+    assert told("--input", given, code=1) == [refused]
     assert told("--input", tmp_path / "whole.npz") == told("--input-grid", "6") == []
 
 

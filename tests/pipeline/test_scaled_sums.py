@@ -133,9 +133,7 @@ def test_a_norm_of_a_residual_sum_reaches_c(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(1)
     x, fresh = ((torch.rand(8, 4, 2, 4, 4, generator=rng) > 0.5).float() for _ in range(2))
     net = stl.capture(module, x, progress=False)
-    with pytest.raises(
-        stl.UnsupportedError, match=r"'norm': it reads weighted sums; merge the two layers: net.fold\(\)"
-    ):
+    with pytest.raises(stl.UnsupportedError, match=r"'norm': it reads weighted sums; fold the network: net.fold\(\)"):
         net.export(tmp_path / "c", to="c")
     folded = net.fold()
     with torch.no_grad():

@@ -128,7 +128,7 @@ def _captured(model: nn.Module, x: Tensor, **options: Any) -> stl.SpikingGraph:
 IMAGES = torch.ones(4, 6, 1, 6, 6)
 CAPTURES = (
     Remedy(
-        "exporters/netx/chain.py:_fold",
+        "integers/by_fold.py:_folds",
         lambda room: _captured(Gains(), TB).export(room.new("net.net"), x=TB),
         'fold the network: net.fold(thresholds="weights")',
         "fold the network: stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir",

@@ -427,10 +427,10 @@ REMEDIES = (
         lambda room: _without(_between_steps().fold(delays="steps"), "fractional-delay", "c"),
     ),
     Remedy(
-        "integers/fan_in.py:_by_fold",
+        "integers/by_fold.py:_folds",
         lambda room: _found(_scaled_sum(), "c"),
-        "s * a + s * b instead of s * (a + b): net.fold()",
-        "s * a + s * b instead of s * (a + b): stl-deploy fold SOURCE -o FOLDED.nir",
+        "fold the network: net.fold()",
+        "fold the network: stl-deploy fold SOURCE -o FOLDED.nir",
         lambda room: _scaled_sum().fold(thresholds="weights").export(room.new("c"), to="c"),
     ),
     Remedy(

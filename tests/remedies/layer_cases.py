@@ -89,17 +89,17 @@ LAYERS = (
         lambda room: stl.capture(Vectors(), X[0], time="inside"),
     ),
     Remedy(
-        "integers/fan_in.py:_by_fold",
+        "graph/check.py:on_a_grid",
         lambda room: _found(stl.capture(_Normalised(), room.spikes), "c"),
-        "merge the two layers: net.fold(input_grid=0) for spikes and counts",
-        "merge the two layers: stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
+        "fold the network: net.fold(input_grid=0) for spikes and counts",
+        "fold the network: stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
         lambda room: _to_c(stl.capture(_Normalised(), room.spikes).fold(input_grid=0), room),
     ),
     Remedy(
-        "integers/fan_in.py:_by_fold",
+        "graph/check.py:on_a_grid",
         lambda room: _found(stl.capture(_Normalised(scaled_first=True), room.spikes).fold(), "c"),
-        "merge the two layers: net.fold(input_grid=0) for spikes and counts",
-        "merge the two layers: stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
+        "fold the network: net.fold(input_grid=0) for spikes and counts",
+        "fold the network: stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
         lambda room: _to_c(stl.capture(_Normalised(scaled_first=True), room.spikes).fold().fold(input_grid=0), room),
     ),
     Remedy(
@@ -122,6 +122,13 @@ LAYERS = (
         "it adds up several values; leave out merge_pools",
         "it adds up several values; leave out --merge-pools",
         lambda room: _to_c(stl.capture(_BothPooled(), FRAMES, verify=False).fold(), room),
+    ),
+    Remedy(
+        "integers/scales.py:best_candidate",
+        lambda room: room.analog.export(room.new("c"), to="c", input_grid=24),
+        "give a coarser input grid (input_grid=BITS with fewer bits)",
+        "give a coarser input grid (--input-grid BITS with fewer bits)",
+        lambda room: room.analog.export(room.new("c"), to="c", input_grid=8),
     ),
     Remedy(
         "integers/scales.py:_one_threshold",

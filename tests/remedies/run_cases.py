@@ -205,9 +205,9 @@ RUNS = (
     Remedy(
         "runs/candidates.py:_kept",
         lambda room: tradeoff([room.run], points_at=OVER_CHECKPOINTS),
-        "train with train.keep_every: 5 in its configuration",
-        "train with --set train.keep_every=5",
-        lambda room: tradeoff([_train(room, "train.epochs=2", "train.keep_every=1")], points_at=OVER_CHECKPOINTS),
+        "train with train.keep_every: 1 in its configuration",
+        "train with --set train.keep_every=1",
+        lambda room: tradeoff([_train(room, "train.keep_every=1")], points_at=OVER_CHECKPOINTS),
     ),
     Remedy(
         "runs/candidates.py:_input",

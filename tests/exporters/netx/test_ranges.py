@@ -63,7 +63,7 @@ def test_an_overflow_is_refused_by_node(tmp_path: Path) -> None:
         export_netx(build.program(), tmp_path / "a.net", calibration=x * 255, input_scale=1)
     assert (error.value.node, error.value.slug) == ("a", "u-overflow")
     assert not (tmp_path / "a.net").exists()
-    assert "(as x / 250, rounded, here and in training)" in str(error.value)
+    assert "(as x / 250 or a larger divisor, rounded, here and in training)" in str(error.value)
     export_netx(build.program(), tmp_path / "a.net", calibration=np.round(x * 255 / 250), input_scale=1)
 
 
