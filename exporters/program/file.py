@@ -180,8 +180,8 @@ def _require_weights(node: ir.Linear | ir.Conv, where: str) -> None:
         wanted = (node.shape[0], node.input_shape[0] // max(node.groups, 1), *node.weight.shape[2:])
     axes = 2 if isinstance(node, ir.Linear) else 1 + len(node.input_shape)
     if node.weight.shape != wanted or node.weight.ndim != axes:
-        found = list(node.weight.shape)
-        raise InputError(f"{where}: weight: expected shape {list(wanted)}, of {axes} axes; found {found}")
+        given = list(node.weight.shape)
+        raise InputError(f"{where}: weight: expected shape {list(wanted)}, of {axes} axes; found {given}")
     if node.bias is not None and node.bias.shape != node.weight.shape[:1]:
         expected, given = list(node.weight.shape[:1]), list(node.bias.shape)
         raise InputError(f"{where}: bias: expected a value for each output, {expected}; found {given}")

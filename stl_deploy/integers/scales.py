@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
-from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Node
 from stl_deploy.graph.threads import map_parts
 from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.net import (
@@ -181,8 +181,10 @@ def best_candidate(
             counted = [count for counts in map_parts(partial(_counted, differing, part), groups) for count in counts]
             left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]
     if not left:
-        coarser = f"give a coarser input grid ({option('input_grid', 'BITS')} with fewer bits)"
-        refuse(node, "all-zero-layer", "every weight rounds to 0", f"{coarser}; if it passes nothing on, leave it out")
+        instead = f"give a coarser input grid ({option('input_grid', 'BITS')} with fewer bits)"
+        if isinstance(node, Linear | Conv) and not node.weight.any():
+            instead = "it passes nothing on; leave it out"
+        refuse(node, "all-zero-layer", "every weight rounds to 0", instead)
     return left[0]
 
 
