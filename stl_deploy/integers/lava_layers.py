@@ -16,7 +16,6 @@ from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
 from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
-SCALED = "in the module multiply the weights and biases of the layers before it by it"
 ELSEWHERE = ", or export to c or onnx"
 _REMEDIES = {
     "multi_spike": "use one spike per step",
@@ -32,7 +31,8 @@ _REMEDIES = {
 def check_kind(node: Node) -> None:
     """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
-        refuse(node, "scale", "Loihi's layers have no scale of their own", SCALED)
+        instead = "in the module multiply the weights and biases of the layers before it by it"
+        refuse(node, "scale", "Loihi's layers have no scale of their own", instead)
     if isinstance(node, Delay):
         refuse(node, "delay", "a delay node has no layer in netx", "remove it")
     if isinstance(node, Conv):

@@ -109,7 +109,6 @@ class _Backends:
         self.net, self.input_grid = net, input_grid
         self.held: dict[str, tuple[float, float] | None] = {}
         paths = labels_of(Path(each) for each in backends if _is_artifact(each))
-        self.paths = frozenset(paths.values())
         self.runners = {name: ready(_loaded(path), net.program) for path, name in paths.items()}
         self.kinds: dict[str, Runner | type[Runner]] = {**self.runners}
         self.kinds |= {str(each): find_runner(str(each)) for each in backends if not _is_artifact(each)}
