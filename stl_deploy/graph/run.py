@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError, require_held_by_float32
-from stl_deploy._util.remedies import option
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import Sums, apply, combined
@@ -101,10 +101,9 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
     names = [node.name for node in program.inputs]
     if not isinstance(x, Mapping):
         if len(names) != 1:
-            arrays = ", ".join(f"x__{name}" for name in names)
             raise InputError(
-                f"expected an array for each of {len(names)} inputs, by name: {', '.join(names)} (in an npz file: "
-                f"{arrays}); found one"
+                f"expected an array for each of {len(names)} inputs, by name: {', '.join(names)} ({_by_name(names)}); "
+                "found one"
             )
         x = {names[0]: x}
     if set(x) != set(names):
@@ -120,6 +119,15 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
     if len(leading) > 1:
         raise InputError(f"expected one T and B for all inputs; found {sorted(leading)}")
     return {name: _checked(name, x[name]) for name in names}
+
+
+def _by_name(names: Sequence[str]) -> str:
+    """Return the arrays of a file, or the dict in Python, that give each input."""
+    return remedy(
+        cli=f"in an npz file: {', '.join(f'x__{name}' for name in names)}",
+        python=f"a dict: {{{', '.join(f'{name!r}: ...' for name in names)}}}; in an npz file "
+        + ", ".join(f"x__{name}" for name in names),
+    )
 
 
 def _steps_inside(program: Program, given: Shape, shape: Shape) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stl_deploy._util.remedies import named
+from stl_deploy._util.keywords import PLUG_INS
+from stl_deploy._util.remedies import did_you_mean, named
 from stl_deploy.config.options import CheckOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
@@ -25,6 +26,8 @@ from stl_deploy.pipeline.network_input import checked_bits
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+_OPTIONS = [field.name for field in fields(CheckOptions) if field.name != PLUG_INS]
 
 
 def check(
@@ -110,7 +113,7 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInpu
                 f"expected {named('targets')} {' or '.join(takers)} for option '{key}'; found {', '.join(asked)}; "
                 "name it"
                 if takers
-                else f"expected options of check; found '{key}'"
+                else f"expected options of check: {', '.join(_OPTIONS)}; found '{key}'{did_you_mean(key, _OPTIONS)}"
             )
     made: dict[str, TargetCheck] = {}
     for name in able:

@@ -16,7 +16,7 @@ from stl_deploy._util.remedies import option
 from stl_deploy._util.working import now_and_then
 from stl_deploy.config.options import VerifyOptions
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import DeclaresInputGrid, Format, describe_path, format_of, registry
+from stl_deploy.exporters.targets import DeclaresInputGrid, Format, describe_path, format_of, registry, suggest
 from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
@@ -99,4 +99,6 @@ def _format(path: Path) -> Format:
         return of
     actual = describe_path(path) if path.exists() else "no such file or folder"
     formats = ", ".join(kind.suffix or f"a folder with {kind.folder}" for kind in registry().formats.values())
-    raise InputError(f"{path}: expected {formats} or a backend ({', '.join(registry().runners)}); found {actual}")
+    runners = registry().runners
+    hint = suggest(str(path), runners)
+    raise InputError(f"{path}: expected {formats} or a backend ({', '.join(runners)}); found {actual}{hint}")

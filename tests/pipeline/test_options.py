@@ -200,6 +200,8 @@ def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_p
         net.export(tmp_path / "net.onnx", flash="64K")
     with pytest.raises(stl.InputError, match=r"expected options of onnx: .*; found 'wibble'"):
         net.export(tmp_path / "net.onnx", wibble=3)
+    with pytest.raises(stl.InputError, match=r"expected options of check: input_grid, .*device.*; found 'wibble'"):
+        net.check("verilog", wibble=3)
     with pytest.raises(stl.InputError, match="--exact, --int8 and --integer exclude each other; give one"):
         app(["export", str(tmp_path), "-o", "a.onnx", "--exact", "--int8"], standalone_mode=False)
 

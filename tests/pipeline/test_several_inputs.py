@@ -11,6 +11,7 @@ import pytest
 
 import stl_deploy as stl
 from stl_deploy import verbs
+from stl_deploy._util.remedies import command_line
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import write_nir
 from tests.graph.nets import a, graph, iff
@@ -110,7 +111,11 @@ def test_what_is_of_one_input_is_refused(source: Path, call: Any, sentence: str)
 
 def test_one_array_for_two_inputs_is_refused(source: Path) -> None:
     np.savez(given(source), x=A)
-    with pytest.raises(
-        InputError, match=r"for each of 2 inputs, by name: \w, \w \(in an npz file: x__\w, x__\w\); found one"
+    in_python = r"\(a dict: {'\w': \.\.\., '\w': \.\.\.}; in an npz file x__\w, x__\w\)"
+    with pytest.raises(InputError, match=rf"for each of 2 inputs, by name: \w, \w {in_python}; found one"):
+        verbs.simulate(source, given(source), "reference", source.with_name("y.npz"))
+    with (
+        command_line(),
+        pytest.raises(InputError, match=r"by name: \w, \w \(in an npz file: x__\w, x__\w\); found one"),
     ):
         verbs.simulate(source, given(source), "reference", source.with_name("y.npz"))

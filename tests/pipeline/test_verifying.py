@@ -121,6 +121,8 @@ def test_what_is_neither_artifact_nor_backend_is_told_what_there_is(run_dir: Pat
     (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=r"or a backend \(reference, onnx, loihi, lava.*\); found '\.txt'"):
         verify(run_dir, [tmp_path / "a.txt"])
+    with pytest.raises(InputError, match=r"no such file or folder \(did you mean 'verilog'\?\)"):
+        verify(run_dir, ["veriog"])
 
 
 def test_a_backend_that_cannot_run_here_is_said(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

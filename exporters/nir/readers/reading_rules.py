@@ -308,7 +308,7 @@ class SpikingJelly(Reader):
         if node.reset != "value" or node.multi_spike:
             refuse(node, "reset", self, "resets to a value and fires once in a step", "train with a hard reset")
         if (_full(node, node.v_start, 0) != _full(node, node.v_reset, 0)).any():
-            refuse(node, "start", self, "starts at v_reset", "use a v_reset of 0, or start at it (start v_reset)")
+            refuse(node, "start", self, "starts at v_reset", "train with potentials that start at v_reset")
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
         v_reset, gain = _full(node, node.v_reset, 0), _full(node, node.gain, 1)
