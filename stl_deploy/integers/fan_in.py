@@ -231,7 +231,9 @@ def _check(node: ir.Node, known: dict[str, Value]) -> None:
             refuse(node, "max-pool-sign", reason, "use a scale above 0 before it, or export to onnx")
         if isinstance(node, ir.Output) and isinstance(unit, float) and unit <= 0:
             reason = f"it puts out values times {unit:g}, and integers are scaled by numbers above 0 there"
-            refuse(node, "output-sign", reason, "scale the output afterwards, or export to onnx")
+            refuse(
+                node, "output-sign", reason, "return spikes, or sums of weights, without that factor, or export to onnx"
+            )
     if isinstance(node, ir.Neuron):
         _check_potentials(node, known)
         for error in _neuron_refusals(node):

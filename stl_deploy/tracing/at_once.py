@@ -91,6 +91,6 @@ def _left_of(reading: FittedUpdate, h: float, s: int, r: int) -> Tensor:
         return reading.full(Evaluation(given)(reading.carried, 0))
     except Unknown as unknown:
         raise reading.refuse(
-            f"the potential after a spike depends on '{unknown.signal.node.name}', too; let it depend on the "
-            "potential and the spike alone"
+            f"the potential after a spike depends on '{unknown.signal.node.name}', too; update each neuron "
+            "once in a step, and let that depend on the potential and the spike alone"
         ) from None

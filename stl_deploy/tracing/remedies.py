@@ -49,6 +49,7 @@ _INSTEAD = {
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
     **dict.fromkeys(_ATTENTION, SOFTMAX),
     **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
+    "bmm": "with weights of its own for each group write Conv1d(n, m, 1, groups=g), or a block-diagonal Linear",
     "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
     **dict.fromkeys(("floor_divide", "floor", "trunc"), _COUNTED),
     **dict.fromkeys(("round", "ceil", "fmod", "remainder", "ne", "eq"), _PREPARED),

@@ -110,9 +110,14 @@ class _Replay:
         if at >= 0:
             return self.values[ref.signal][at]
         if len(ref.signal.before) < -at:
+            instead = (
+                "apply to x before capture what all steps read of one"
+                if ref.signal.node.name == "input"
+                else "let states start from tensors (torch.zeros_like), so that all steps do the same"
+            )
             raise CaptureError(
-                f"'{reader.node.name}' reads '{ref.signal.node.name}' of step {at}, for which there is no value; let "
-                "states start from tensors (torch.zeros_like), so that all steps do the same",
+                f"'{reader.node.name}' reads '{ref.signal.node.name}' of step {at}, for which there is no value; "
+                + instead,
                 line=reader.node.place.line,
             )
         return self._of_all_samples(_tensor(ref.signal.before[-at - 1]), ref.signal)

@@ -108,6 +108,22 @@ def counted_once(net: Net, x: Tensor) -> Tensor:
     return torch.stack(found)
 
 
+def twice_a_step(net: Net, x: Tensor) -> Tensor:
+    v, found = torch.zeros(x.shape[1], 8), []
+    for current in net.enter(x):
+        for _ in range(2):
+            v = 0.5 * v + current
+            s = (v > 0.25).float()
+            v = v - 0.25 * s
+        found.append(s)
+    return torch.stack(found)
+
+
+def grouped(net: Net) -> Tensor:
+    """Weights [2, 4, 4], of two groups."""
+    return net.leave.weight.reshape(2, 4, 8)[..., :4].mT
+
+
 X, IMAGES, TOKENS = numbers(8, 4, 6), numbers(6, 4, 1, 5, 5), numbers(6, 4, 3, 8)
 BOOL, INTEGERS = X > 0.5, (X * 4).long()
 PLAIN = potentials(lambda v: (v > 0.25).float())
@@ -132,6 +148,18 @@ SAME: list[tuple[Forward, Forward, Tensor, str]] = [
         counted_once,
         X,
         r"decides with its potential when it fires \(once\?\); count its spikes in its place",
+    ),
+    (
+        lambda net, x: spikes(
+            torch.einsum("tbgi,gij->tbgj", PLAIN(net, x).unflatten(2, (2, 4)), grouped(net)).flatten(2)
+        ),
+        lambda net, x: spikes(
+            functional.conv1d(PLAIN(net, x).flatten(0, 1)[..., None], grouped(net).mT.reshape(8, 4, 1), groups=2).view(
+                *x.shape[:2], 8
+            )
+        ),
+        X,
+        r"'bmm' has no form in a spiking graph; .* for each group write Conv1d\(n, m, 1, groups=g\)",
     ),
 ]
 """A form that is refused, one that computes the same and is captured, and the sentence."""
@@ -178,6 +206,13 @@ OTHERS: list[tuple[Forward, Forward, Tensor, str]] = [
         X,
         "'roll' moves time steps or samples; a graph computes each by itself$",
     ),
+    (
+        lambda net, x: spikes(net.enter(x - x[:1])),
+        lambda net, x: spikes(net.enter(x)),
+        X,
+        "reads 'input' of step -7, .* apply to x before capture what all steps read of one$",
+    ),
+    (twice_a_step, PLAIN, X, "depends on 'addmm', too; update each neuron once in a step"),
 ]
 """A form that is refused, and one that the sentence leads to, which computes otherwise."""
 
