@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import remedy
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.integers.bounds import estimated_reach
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import bits_of, to_integers
@@ -107,6 +109,32 @@ def calibration(program: Program, options: Options, x: NetworkInput | None) -> N
             "expected input to choose integers by; found none; give " + remedy(cli="--input X.npz", python="x=")
         )
     return on_grid(program, given)
+
+
+def overflows(
+    program: Program,
+    options: Options,
+    known: Sequence[Finding],
+    limit: int,
+    choosing: Callable[[NDArray[Any]], object],
+) -> list[Finding]:
+    """Return export's refusal of integers that overflow on options.x; nothing without x, or after other errors.
+
+    limit: of a sum. Integers are chosen only where the estimated sums reach it.
+    """
+    if options.x is None or any(finding.severity == "error" for finding in known):
+        return []
+    x, grid = one_input(options.x), input_grid(program.metadata)
+    largest = float(np.abs(x.astype(np.float64)).max(initial=0))
+    if grid is not None:
+        largest = max(largest, grid.bound) * 2.0**grid.fraction_bits
+    if estimated_reach(program, largest) < limit:
+        return []
+    try:
+        choosing(calibration(program, options, x))
+    except StlDeployError as error:
+        return [from_error(error)]
+    return []
 
 
 def on_grid(program: Program, x: NDArray[Any]) -> NDArray[Any]:

@@ -24,13 +24,14 @@ from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.room import code_size, estimated_excesses, require_estimated_room, require_room
 from stl_deploy.exporters.c.weights import conv_fan_out
-from stl_deploy.exporters.integer_runner import IntegerProgram, calibration
+from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Gather, MaxPool, Node, Product, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
+from stl_deploy.integers.bounds import SUM_LIMIT
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph, ProductNode
 from stl_deploy.integers.net import INT16, WIDE, Accumulator
@@ -186,8 +187,11 @@ class CFormat(Format):
         return [*(from_error(error) for error in refusals(program)), *rounded(program)]
 
     def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
-        """Check as `check`, and estimate in seconds whether flash and RAM suffice."""
+        """Check as `check`, with x whether its integers overflow; estimate in seconds whether flash and RAM suffice."""
         findings = list(self.check(program))
+        findings += overflows(
+            program, options, findings, SUM_LIMIT, lambda x: choose(program, x, accumulator=options.accumulator)
+        )
         if (options.flash is None and options.ram is None) or any(each.severity == "error" for each in findings):
             return findings
         flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
+from stl_deploy.exporters.integer_runner import (
+    CALIBRATION,
+    IntegerRunner,
+    calibration,
+    on_grid,
+    one_input,
+    overflows,
+)
 from stl_deploy.exporters.netx.chain import SynapseStage, read_chain, refusals, with_fold
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.netx.file import read_netx
@@ -35,8 +42,8 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, taps
-from stl_deploy.integers.bounds import bounds
-from stl_deploy.integers.net import STATE_SHIFT
+from stl_deploy.integers.bounds import bounds, relative_sum
+from stl_deploy.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.integers.per_pixel import per_pixel
 from stl_deploy.integers.ranges import LayerRange
 from stl_deploy.integers.real_weights import to_integers
@@ -156,13 +163,21 @@ class Netx(Format):
         return self.check_for(program, NetxOptions())
 
     def check_for(self, program: Program, options: NetxOptions) -> Iterable[Finding]:
-        """Check as `check`, for this form of thresholds."""
+        """Check as `check`, for this form of thresholds; with x, also whether its integers overflow."""
         refused = [from_error(error) for error in with_fold(program, refusals(program))]
         pixels = [*_of_pixels(program)] if options.thresholds == "folded" else []
         if refused:
             return [*refused, *pixels, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
-        return [*pixels, *rounded(program, host), *wide_findings(program)]
+        scale, form = input_scale(program), options.thresholds
+        held = [*pixels, *rounded(program, host), *wide_findings(program)]
+        return held + overflows(
+            program,
+            options,
+            held,
+            STATE_TOP >> STATE_SHIFT,
+            lambda x: checked_model(program, x, input_scale=scale, thresholds=form),
+        )
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
         """Report the cost of each threshold form on ``options.x`` (if given), then write the chosen one.
@@ -360,10 +375,7 @@ def wide_findings(program: Program) -> Iterator[Finding]:
     for stage in read_chain(program).layers:
         if not isinstance(stage, SynapseStage):
             continue
-        rows = np.abs(stage.synapse.weight.reshape(len(stage.synapse.weight), -1).astype(np.float64))
-        largest = rows.max(axis=1)
-        scaled = rows.sum(axis=1)[largest > 0] / largest[largest > 0]
-        reach = int(scaled.max(initial=0) * WEIGHT_TOP * bound)
+        reach = int(relative_sum(stage.synapse.weight) * WEIGHT_TOP * bound)
         bound = 1.0
         if reach >= WIDE:
             reason = f"in 8-bit weights some input brings a weighted sum to about {reach:,}; {_WHY}"

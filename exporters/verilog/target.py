@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integer_runner import IntegerProgram, calibration
+from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import Device, device_of
@@ -25,6 +25,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
+from stl_deploy.integers.bounds import SUM_LIMIT
 from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, one_spike_only, refusals, zero_starts_only
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
@@ -109,9 +110,13 @@ class VerilogFormat(Format):
         return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
-        """Check as `check`; for a device or lanes, also whether the memory holds it, and the clocks that x takes."""
+        """Check as `check`, with x whether its integers overflow.
+
+        For a device or lanes, also whether the memory holds it, and the clocks that x takes.
+        """
         if options.device is None and options.lanes is None:
-            return self.check(program)
+            findings = list(self.check(program))
+            return findings + overflows(program, options, findings, SUM_LIMIT, lambda x: choose(program, x))
         return self.examine(program, options)[0]
 
     def examine(self, program: Program, options: VerilogOptions) -> tuple[list[Finding], NDArray[np.int64] | None]:

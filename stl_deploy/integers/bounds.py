@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Node, Pool, Program, Reshape, Scale
 from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.net import WIDE, Ints
+from stl_deploy.integers.scales import WEIGHT_TOP
 
 Interval = tuple[int, int]
 _ANYTHING: Interval = (1 - WIDE.v_top, WIDE.v_top - 1)
@@ -68,6 +70,36 @@ def require_sums(graph: int_ir.IntegerGraph) -> None:
                 slug="sums-too-large",
                 remedy=f"use fewer input levels ({levels}), or smaller fan-in",
             )
+
+
+def estimated_reach(program: Program, largest: float) -> float:
+    """Estimate the largest sum before integers are chosen: every row's largest weight is 127, halves are rounded up.
+
+    largest: magnitude of the input in integers.
+    """
+    known, reaches = dict[str, float](), list[float]()
+    for node in program.nodes:
+        arriving = sum(known.get(source.node, 1.0) for source in node.operands)
+        if isinstance(node, Input):
+            arriving = largest
+        elif isinstance(node, Linear | Conv):
+            arriving *= relative_sum(node.weight) * WEIGHT_TOP + node.weight[0].size / 2
+        elif isinstance(node, Scale):
+            arriving *= WEIGHT_TOP
+        elif isinstance(node, Pool):
+            arriving *= math.prod(node.kernel)
+        reaches.append(arriving)
+        if isinstance(node, Neuron):
+            arriving = (node.cap or 1) if node.spiking else 0.0
+        known[node.name] = arriving
+    return max(reaches)
+
+
+def relative_sum(weight: Floats) -> float:
+    """Return the largest sum of a row's magnitudes, in units of its largest."""
+    rows = np.abs(weight.reshape(len(weight), -1).astype(np.float64))
+    most = rows.max(axis=1)
+    return float((rows.sum(axis=1)[most > 0] / most[most > 0]).max(initial=0))
 
 
 def bounds_of(

@@ -215,3 +215,36 @@ def test_a_network_without_neurons_has_no_spikes_to_compare(tmp_path: Path) -> N
     plain = stl.capture(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(8, 6, 4)).export(tmp_path / "net.onnx")
     assert "no neuron spikes, so only outputs were compared with the graph" in repr(plain)
     assert "spikes differ" not in repr(plain)
+
+
+@pytest.mark.parametrize(
+    ("made", "x", "to"),
+    [
+        (mlp, SPIKES.reshape(6, 4, 36)[..., :4], "c"),
+        (mlp, SPIKES.reshape(6, 4, 36)[..., :4], "verilog"),
+        (mlp, SPIKES.reshape(6, 4, 36)[..., :4], "netx"),
+        (lambda: Residual("weights"), SPIKES, "c"),
+    ],
+)
+def test_check_refuses_integers_that_overflow_as_export_does(
+    made: Callable[[], nn.Module], x: Tensor, to: str, tmp_path: Path
+) -> None:
+    """It passed a network whose sums of large integers in ``sample`` export then refused."""
+    net, refused = stl.capture(made(), x, verify=False), list[int]()
+    for bits in range(8, 26, 2):
+        net.sample = x.numpy() * np.float32(2**bits)
+        errors = [found for found in net.check(to).findings if found.severity == "error"]
+        said = [f"node '{each.node}': {each.reason}; {each.remedy}" if each.node else each.reason for each in errors]
+        refusal = ""
+        try:
+            net.export(tmp_path / f"{bits}{'.net' if to == 'netx' else ''}", to=to)
+        except (stl.UnsupportedError, stl.InputError) as error:
+            refusal = str(error)
+        assert said == [refusal] * bool(refusal)
+        if refusal:
+            refused.append(bits)
+            assert "use fewer input levels (as x / " in refusal or "use smaller input values" in refusal
+            net.sample = np.round(net.sample / 2.0 ** (bits - 7))
+            assert not [found for found in net.check(to).findings if found.severity == "error"]
+    assert refused == list(range(refused[0], 26, 2))
+    assert refused[0] > 8
