@@ -47,6 +47,11 @@ class QuantisedModule(QuantisedGraph):
             super().__init__(net.program, given, host=not refusals(net.program))
         except UnsupportedError as error:
             raise with_fold(net.program, [error], _untrainable, _FOLDED)[0] from None
+        if self.beyond_loihi is not None:
+            warn_caller(
+                "quantised: its integers are those of C and Verilog, for netx will refuse this input: "
+                f"{self.beyond_loihi}"
+            )
         self._net, self._rounds, self._largest = net, grid is not None, float(np.abs(given).max(initial=0))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -101,6 +101,18 @@ def test_it_trains_and_its_files_spike_exactly_as_it_does(levels: int, head: boo
         assert (run.differing, run.compared) == (0, 6 * 4 * (4 * 36 + 36 + 3))
 
 
+def test_input_beyond_24_bits_gets_the_integers_of_c() -> None:
+    """Loihi's wrapped where C's do not: 30 of 480 outputs of module and C differed, in silence."""
+    spikes = (torch.rand(6, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    x = spikes * 20_000
+    net = captured(x)
+    with pytest.warns(UserWarning, match=r"those of C and Verilog, for netx will refuse this input: .* 24 bits hold"):
+        module = net.quantised().eval()
+    spikes = module(x).detach()
+    assert spikes.any()
+    np.testing.assert_array_equal(spikes, module.graph().simulate(x, backend="c").y)
+
+
 def test_a_soft_reset_is_refused_with_what_to_train_with() -> None:
     with pytest.raises(UnsupportedError, match="train with hard reset"):
         captured(events(), soft=True).quantised()

@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_spike_max_pool
 from stl_deploy.integers.lava_layers import check_kind
 from stl_deploy.integers.net import LOIHI, WIDE
 from stl_deploy.integers.per_pixel import average_thresholds
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.integers.qat.network import plain_numbers, quantise_layers
-from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.quantise import IntegerModel, choose
+from stl_deploy.integers.ranges import ranges, require_seen
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import entered_by
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.program_module import ProgramModule
 
@@ -32,7 +36,11 @@ class QuantisedGraph(ProgramModule):
     Args:
         program: Network that integers and `stl_deploy.integers.qat.network` can represent.
         calibration: Input ``[T, B, *shape]`` for choosing the initial integers.
-        host: Whether netx holds the program, so that the host computes its readout.
+        host: Whether netx holds the program, so that the host computes its readout. Where sums or potentials of the
+            calibration go beyond Loihi's 24 bits, the integers are those of C all the same.
+
+    Attributes:
+        beyond_loihi: Why they are, or None.
 
     Raises:
         UnsupportedError: If integers or these layers cannot represent a node.
@@ -53,6 +61,9 @@ class QuantisedGraph(ProgramModule):
                 if isinstance(node, Linear | Conv):
                     layers[node.name] = _like(node)
         start = choose(program, calibration, "folded", LOIHI if host else WIDE)
+        self.beyond_loihi = _beyond_loihi(start, calibration) if host else None
+        if self.beyond_loihi is not None:
+            host, start = False, choose(program, calibration, "folded", WIDE)
         quantise_layers(layers, program, start, host=host)
         super().__init__(program, layers=layers)
 
@@ -92,6 +103,17 @@ class QuantisedGraph(ProgramModule):
             weight, bias = plain_numbers(layer)
             return replace(node, weight=_array(weight), bias=None if bias is None else _array(bias))
         return node
+
+
+def _beyond_loihi(start: IntegerModel, calibration: NDArray[Any]) -> UnsupportedError | None:
+    """Return the refusal of the first population that goes beyond Loihi's 24 bits on the calibration."""
+    scale = start.graph.input.scale
+    try:
+        x = np.asarray(to_integers(calibration, scale), np.int32)
+        require_seen(ranges(entered_by(start.graph, x), x), scale)
+    except UnsupportedError as error:
+        return error
+    return None
 
 
 class _MaxPool(nn.Module):
