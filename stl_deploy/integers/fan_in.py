@@ -72,16 +72,16 @@ class FanIn:
 def values(program: ir.Program, input_scale: float) -> dict[str, Value]:
     """Classify each node's values; raise UnsupportedError for the first node that integers cannot hold."""
     errors: list[UnsupportedError] = []
-    known = _values(program, input_scale, errors)
-    for error in with_fold(program, errors[:1], _refusals, _FOLDED):
+    known = classify(program, input_scale, errors)
+    for error in with_fold(program, errors[:1], all_refusals, _FOLDED):
         raise error
     for node in program.nodes:
         _check(node, known)
     return known
 
 
-def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedError]) -> dict[str, Value]:
-    """Classify each node's real or intended values; append refusals of nodes to ``found``.
+def classify(program: ir.Program, input_scale: float, errors: list[UnsupportedError]) -> dict[str, Value]:
+    """Classify each node's real or intended values; append refusals of nodes to ``errors``.
 
     Raises UnsupportedError where the graph has no order or no spikes.
     """
@@ -101,7 +101,7 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
         for node in ready:
             arriving = [known[source.node] for source in node.operands]
             known[node.name] = _instead(node, arriving)
-            with _kept(errors):
+            with kept(errors):
                 _require_whole_delays(program, node)
                 known[node.name] = _value(program, node, arriving)
         waiting = [node for node in waiting if node.name not in known]
@@ -110,32 +110,33 @@ def _values(program: ir.Program, input_scale: float, errors: list[UnsupportedErr
 
 def refusals(program: ir.Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
-    return with_fold(program, _refusals(program), _refusals, _FOLDED)
+    return with_fold(program, all_refusals(program), all_refusals, _FOLDED)
 
 
-def _refusals(program: ir.Program) -> list[UnsupportedError]:
+def all_refusals(program: ir.Program) -> list[UnsupportedError]:
+    """Return `refusals`, without a fold as their remedy."""
     errors: list[UnsupportedError] = []
     for neuron in program.of(ir.Neuron):
         errors += _neuron_refusals(neuron)
-        with _kept(errors):
+        with kept(errors):
             require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
     known: dict[str, Value] = {}
-    with _kept(errors):
-        known = _values(program, 1.0, errors)
+    with kept(errors):
+        known = classify(program, 1.0, errors)
     for node in program.nodes if known else ():
-        with _kept(errors):
+        with kept(errors):
             _check(node, known)
         if isinstance(node, ir.Neuron):
             errors += [error] if (error := weightless(program, node)) is not None else []
         if isinstance(node, ir.Neuron) or (isinstance(node, ir.Output) and known[node.name] == "weighted"):
-            with _kept(errors), suppress(AssertionError):  # of a layer that is refused already
+            with kept(errors), suppress(AssertionError):  # of a layer that is refused already
                 fan_in(program, node, known)
     return list({(refusal.node, refusal.slug): refusal for refusal in reversed(errors)}.values())[::-1]
 
 
 @contextmanager
-def _kept(errors: list[UnsupportedError]) -> Iterator[None]:
-    """Inside, an UnsupportedError is added to ``found``, and ends the block."""
+def kept(errors: list[UnsupportedError]) -> Iterator[None]:
+    """Inside, an UnsupportedError is added to ``errors``, and ends the block."""
     try:
         yield
     except UnsupportedError as error:

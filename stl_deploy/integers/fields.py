@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn
 
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Neuron, Node
+from stl_deploy.graph.program import Neuron, Node, Program
 
 SEVERAL_ENDS = (
     "several-ends",
@@ -66,3 +66,27 @@ def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
 def refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
     """The error for a node."""
     return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
+
+
+def in_order(program: Program, errors: Iterable[UnsupportedError]) -> list[UnsupportedError]:
+    """Return refusals in the order of their nodes, one for each node and slug."""
+    place = {node.name: number for number, node in enumerate(program.nodes)}
+    once = {(error.node, error.slug): error for error in reversed([*errors])}
+    return sorted(reversed(once.values()), key=lambda error: place[error.node])
+
+
+def by_reason(errors: Iterable[UnsupportedError]) -> list[tuple[str, UnsupportedError]]:
+    """Return refusals, one for each reason and remedy, each with the quoted names of its nodes."""
+    alike: dict[tuple[str, str], list[UnsupportedError]] = {}
+    for error in errors:
+        alike.setdefault((error.reason, error.remedy), []).append(error)
+    return [(", ".join(f"'{each.node}'" for each in group), group[0]) for group in alike.values()]
+
+
+def together(errors: Sequence[UnsupportedError]) -> UnsupportedError:
+    """Return one error that names every refusal, the first one's node and slug as its own."""
+    (names, first), *others = by_reason(errors)
+    also = names.removeprefix(f"'{first.node}'").removeprefix(", ")
+    said = [first.remedy + (f" (also at {also})" if also else "")]
+    said += [f"node{'s' if ', ' in nodes else ''} {nodes}: {error.reason}; {error.remedy}" for nodes, error in others]
+    return UnsupportedError(first.reason, node=first.node, slug=first.slug, remedy="; ".join(said))

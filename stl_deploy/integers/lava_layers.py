@@ -6,13 +6,16 @@ Quantisation-aware training also refuses loops, and layers of weights that sever
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Program, Scale, is_spike_max_pool
-from stl_deploy.integers.fan_in import FanIn, WeightedPath, fan_in, values
-from stl_deploy.integers.fields import describe_field, refusal, refuse, unread
+from stl_deploy.integers.by_fold import with_fold
+from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, all_refusals, classify, fan_in, kept
+from stl_deploy.integers.fields import describe_field, in_order, refusal, refuse, unread
 from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
@@ -26,6 +29,9 @@ _REMEDIES = {
     "v_min": "train without v_min",
     "synapse": "use a LIF without synaptic current",
 }
+
+_FOLDED = ("scale", "before-neuron", "no-neuron", "mixed-scales")
+"""Refusals of training that a fold may take away."""
 
 
 def check_kind(node: Node) -> None:
@@ -85,35 +91,78 @@ def field_refusals(neuron: Neuron, read: Collection[str]) -> Iterator[Unsupporte
             yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
 
 
-def untrainable(program: Program) -> UnsupportedError | None:
-    """Return the first refusal of a network's training in integers, None if it can be trained."""
-    try:
-        require_no_loop(program)
-        known = values(program, 1.0)
-        for neuron in program.spiking:
-            if not is_spike_max_pool(program, neuron):
-                check_neuron(neuron)
-                trainable_synapses(program, neuron, fan_in(program, neuron, known))
-    except UnsupportedError as error:
-        return error
-    return None
+def untrainable(program: Program) -> list[UnsupportedError]:
+    """Return everything that keeps a network from training in integers, node by node; empty if it can be trained."""
+    return with_fold(program, _untrainable(program), _untrainable, _FOLDED)
+
+
+def _untrainable(program: Program) -> list[UnsupportedError]:
+    untaken = [*refused(program, NIR_NODES, "training in integers")]
+    if untaken:
+        return untaken
+    errors: list[UnsupportedError] = []
+    for node in program.nodes:
+        errors += [] if (late := _late(node)) is None else [late]
+        with kept(errors):
+            check_kind(node)
+        if isinstance(node, Neuron) and node.spiking and not is_spike_max_pool(program, node):
+            errors += neuron_refusals(node)
+    errors += _of_other_nodes(errors, all_refusals(program))
+    known = dict[str, Value]()
+    with kept([]):
+        known = classify(program, 1.0, [])
+    for neuron in program.spiking if known else ():
+        if not is_spike_max_pool(program, neuron):
+            errors += _of_other_nodes(errors, _fan_in_refusals(program, neuron, known), besides=neuron.name)
+    return in_order(program, errors)
+
+
+def _of_other_nodes(
+    errors: Sequence[UnsupportedError], further: Iterable[UnsupportedError], besides: str = ""
+) -> list[UnsupportedError]:
+    """Return further refusals of nodes that have none yet, and of the node ``besides``."""
+    refused_nodes = {error.node for error in errors} - {besides}
+    return [error for error in further if error.node not in refused_nodes]
+
+
+def _fan_in_refusals(program: Program, neuron: Neuron, known: dict[str, Value]) -> list[UnsupportedError]:
+    """Return what keeps the inputs of a population from training."""
+    errors: list[UnsupportedError] = []
+    with kept(errors), suppress(AssertionError):  # of a layer that is refused already
+        paths = fan_in(program, neuron, known)
+        with kept(errors):
+            _require_weights_alone(neuron, paths)
+        for leaf in paths.leaves:
+            with kept(errors):
+                _synapse(program, neuron, leaf)
+    return errors
 
 
 def require_no_loop(program: Program) -> None:
     """Raise UnsupportedError for a node that reads the step before."""
     for node in program.nodes:
-        if any(source.delay for source in node.operands):
-            refuse(node, "recurrent", "it reads the step before", "train without recurrence")
+        if (late := _late(node)) is not None:
+            raise late
+
+
+def _late(node: Node) -> UnsupportedError | None:
+    if any(source.delay for source in node.operands):
+        return refusal(node, "recurrent", "it reads the step before", "train without recurrence")
+    return None
 
 
 def trainable_synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[Linear | Conv]:
     """Return the layers of weights that reach a population; raise UnsupportedError for other inputs."""
+    _require_weights_alone(neuron, paths)
+    return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
+
+
+def _require_weights_alone(neuron: Neuron, paths: FanIn) -> None:
     if paths.axis != "first":
         refuse(neuron, "linear-over-axes", "its weights are over several axes", "flatten before a Linear")
     if paths.between:
         between = paths.between[0]
         refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", "put it behind the neurons")
-    return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
 
 
 def _by_merging(program: Program) -> str:

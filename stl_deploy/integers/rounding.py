@@ -11,6 +11,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Product, Program, is_spike_max_pool
+from stl_deploy.integers.fields import by_reason
 from stl_deploy.integers.lava_layers import ELSEWHERE, untrainable
 from stl_deploy.integers.scales import WEIGHT_TOP
 
@@ -25,10 +26,12 @@ def _trained(program: Program) -> str:
     )
     refused = untrainable(program)
     counts = "export counts the spikes that differ"
-    if refused is None:
+    if not refused:
         return f"{counts}; for quantisation-aware training, after which the module spikes as its integers do: {how}"
-    changed = f"at '{refused.node}' {refused.reason}: {refused.remedy.removesuffix(ELSEWHERE)}; then {how}"
-    return f"{counts}; quantisation-aware training, in Loihi's integers, needs a changed network: {changed}"
+    changed = "; ".join(
+        f"at {names} {error.reason}: {error.remedy.removesuffix(ELSEWHERE)}" for names, error in by_reason(refused)
+    )
+    return f"{counts}; quantisation-aware training, in Loihi's integers, needs a changed network: {changed}; then {how}"
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:

@@ -13,20 +13,15 @@ from torch import Tensor
 from stl_deploy._util.caller import warn_caller
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
-from stl_deploy.graph.check import NIR_NODES, require_taken
+from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid, round_to_grid
-from stl_deploy.graph.program import Program
-from stl_deploy.integers.by_fold import with_fold
+from stl_deploy.integers.fields import together
 from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold import fold_layers
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
-
-
-_FOLDED = ("scale", "before-neuron", "no-neuron", "mixed-scales")
-"""Refusals that a fold may take away."""
 
 
 class QuantisedModule(QuantisedGraph):
@@ -38,7 +33,9 @@ class QuantisedModule(QuantisedGraph):
     """
 
     def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
-        require_taken(net.program, NIR_NODES, "training in integers")
+        untaken = [*refused(net.program, NIR_NODES, "training in integers")]
+        if untaken:
+            raise together(untaken)
         grid = input_grid(net.program.metadata)
         if grid is None and not np.array_equal(x, np.round(x)):
             raise _no_integers()
@@ -46,7 +43,9 @@ class QuantisedModule(QuantisedGraph):
         try:
             super().__init__(net.program, given, host=not refusals(net.program))
         except UnsupportedError as error:
-            raise with_fold(net.program, [error], _untrainable, _FOLDED)[0] from None
+            errors = untrainable(net.program)
+            named = any(each.node == error.node for each in errors)
+            raise together(errors if named else [error, *errors]) from None
         if self.beyond_loihi is not None:
             warn_caller(
                 "quantised: its integers are those of C and Verilog, for netx will refuse this input: "
@@ -81,11 +80,6 @@ class QuantisedModule(QuantisedGraph):
         made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)
         made.in_integers = True
         return made
-
-
-def _untrainable(program: Program) -> list[UnsupportedError]:
-    refused = untrainable(program)
-    return [] if refused is None else [refused]
 
 
 def _no_integers() -> InputError:

@@ -22,12 +22,13 @@ class Residual(nn.Module):
     """Three populations by hand; the first one's spikes are added to the second's currents or to its spikes.
 
     way: ``bare``, ``weights`` (a convolution of kernel 1 on the skip), or ``behind`` (added behind the neurons).
+    soft: a spike subtracts the threshold; else it resets to 0.
     """
 
-    def __init__(self, way: str, decay: float = 0.75) -> None:
+    def __init__(self, way: str, decay: float = 0.75, *, soft: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.way, self.decay = way, decay
+        self.way, self.decay, self.soft = way, decay, soft
         self.stem, self.conv = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.skip = nn.Conv2d(4, 4, 1) if way == "weights" else nn.Identity()
         self.head = nn.Linear(144, 3)
@@ -38,7 +39,7 @@ class Residual(nn.Module):
         def lif(index: int, current: Tensor) -> Tensor:
             moved = self.decay * v[index] + current
             spiked = (moved > 0.3).float()
-            v[index] = moved * (1 - spiked)
+            v[index] = moved - 0.3 * spiked if self.soft else moved * (1 - spiked)
             return spiked
 
         for step in x:
@@ -72,6 +73,24 @@ def test_rounding_s_remedy_says_what_a_residual_network_lacks(bare: stl.SpikingG
         stl.UnsupportedError, match=r"node 'lif2': .* put a convolution of kernel 1 on that path, or add"
     ):
         bare.fold(input_grid=0).quantised()
+
+
+def test_everything_that_keeps_a_network_from_training_in_integers_is_named_at_once() -> None:
+    """The reset was named first, and the skip only once that was mended."""
+    net = stl.capture(Residual("bare", soft=True), SPIKES, verify=False)
+    reset, skip = "its reset is 'subtract'", "spikes reach it on a path without its own weights"
+    with pytest.raises(stl.UnsupportedError) as refused:
+        net.quantised()
+    assert str(refused.value) == (
+        f"node 'lif1': {reset}; Loihi resets to 0; train with hard reset (also at 'lif2', 'lif3'); node 'lif2': "
+        f"{skip}; put a convolution of kernel 1 on that path, or add the spikes behind the neurons"
+    )
+    (remedy,) = {found.remedy for found in net.check("c").findings if found.slug == "quantisation"}
+    assert (
+        f"at 'lif1', 'lif2', 'lif3' {reset}: Loihi resets to 0; train with hard reset; at 'lif2' {skip}: put" in remedy
+    )
+    assert remedy.count(reset) == remedy.count(skip) == 1
+    stl.capture(Residual("weights"), SPIKES, verify=False).quantised()
 
 
 @pytest.mark.parametrize("way", ["weights", "behind"])
