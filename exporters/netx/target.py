@@ -147,7 +147,10 @@ class Loihi(Runner):
         if self._path is not None:
             return model_of_file(self._path, program)
         samples, form = calibration(program, self._options, x), self._options.thresholds
-        return checked_model(program, samples, input_scale=input_scale(program), thresholds=form)
+        try:
+            return checked_model(program, samples, input_scale=input_scale(program), thresholds=form)
+        except UnsupportedError as error:
+            raise with_fold(program, [error])[0] from None
 
 
 class Netx(Format):

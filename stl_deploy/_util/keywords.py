@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
-from functools import wraps
+from functools import cache, wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, ParamSpec, TypeVar
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from stl_deploy._util.remedies import did_you_mean
+from stl_deploy.errors import InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("True or False", (bool, np.bool_)),
+    int: ("an integer", (Integral,)),
+    float: ("a number", (Real,)),
+}
 PLUG_INS = "target_options"
 """The field of an options class that takes options of other packages' targets."""
 
@@ -35,12 +45,45 @@ def named_options(options: type, **renamed: str) -> Callable[[Callable[P, R]], C
             )
             for field in fields(options)
         ]
-        checked: Any = right_keywords(renamed, [parameter.name for parameter in (*own, *named)])(function)
+
+        @wraps(function)
+        def typed(*args: P.args, **kwargs: P.kwargs) -> R:
+            hints = _hints(options)
+            for name, value in kwargs.items():
+                if name in hints:
+                    require_kind(name, value, hints[name])
+            return function(*args, **kwargs)
+
+        checked: Any = right_keywords(renamed, [parameter.name for parameter in (*own, *named)])(typed)
         checked.__signature__ = Signature([*own, *named], return_annotation=signature(function).return_annotation)
         made: Callable[P, R] = checked
         return made
 
     return decorate
+
+
+@cache
+def _hints(options: type) -> dict[str, Any]:
+    return get_type_hints(options)
+
+
+def require_kind(name: str, value: object, hint: Any) -> None:
+    """Raise InputError for a value that is no bool, integer or number where ``hint`` is of these alone, or of None.
+
+    Of a mapping of numbers, each.
+    """
+    if get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name}: expected a dict; found {value!r}")
+        for key, entry in value.items():
+            require_kind(f"{name}[{key!r}]", entry, get_args(hint)[1])
+        return
+    kinds = {kind for kind in get_args(hint) or (hint,) if kind is not NoneType}
+    if value is None or not kinds or not kinds <= _KINDS.keys():
+        return
+    if not any(isinstance(value, _KINDS[kind][1]) for kind in kinds):
+        expected = " or ".join(_KINDS[kind][0] for kind in (bool, int, float) if kind in kinds)
+        raise InputError(f"{name}: expected {expected}; found {value!r}")
 
 
 def right_keywords(renamed: dict[str, str], known: Iterable[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -37,10 +37,10 @@ _FOLDED = ("scale", "before-neuron", "no-neuron", "mixed-scales")
 def check_kind(node: Node) -> None:
     """Raise UnsupportedError for a node that is no netx layer."""
     if isinstance(node, Scale):
-        instead = "in the module multiply the weights and biases of the layers before it by it"
+        instead = "in the module put it into the weights before or behind it"
         refuse(node, "scale", "Loihi's layers have no scale of their own", instead)
     if isinstance(node, Delay):
-        refuse(node, "delay", "a delay node has no layer in netx", "remove it")
+        refuse(node, "delay", "a delay node has no layer in netx", "train without delays" + ELSEWHERE)
     if isinstance(node, Conv):
         if len(node.input_shape) != 3:
             refuse(node, "conv1d", "netx's convolution is over two axes", "give the input a height of 1")

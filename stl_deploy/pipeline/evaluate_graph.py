@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import as_array, label_remedy
 from stl_deploy._util.console import QUIET
 from stl_deploy._util.files import as_paths
+from stl_deploy._util.keywords import require_kind
 from stl_deploy.config.options import SimulateOptions
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
@@ -61,6 +62,12 @@ def evaluate_graph(
         raise InputError(
             f"expected a network of one input; found {len(net.program.inputs)}; simulate it with one array for each"
         )
+    if time not in (None, "first", "second"):
+        raise InputError(f"time: expected 'first' or 'second'; found {time!r}")
+    for name, count in (("steps", steps), ("batch_size", batch_size)):
+        require_kind(name, count, int)
+        if count is not None and count < 1:
+            raise InputError(f"{name}: expected an integer of at least 1; found {count}")
     backends = _Backends(net, as_paths(backend), input_grid)
     right = module_right = samples = 0
     tally, rates = Tally(), FiringRates()

@@ -195,6 +195,29 @@ def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda net: net.check("verilog", lanes="8"), "lanes: expected an integer; found '8'"),
+        (lambda net: net.fold(merge_pools="no"), "merge_pools: expected True or False; found 'no'"),
+        (lambda net: net.energy(margin="0.5"), "margin: expected a number; found '0.5'"),
+        (
+            lambda net: net.energy(step_time={"loihi1": "66us"}),
+            r"step_time\['loihi1'\]: expected a number; found '66us'",
+        ),
+        (lambda net: net.energy(step_time=66e-6), "step_time: expected a dict; found 6.6e-05"),
+        (lambda net: net.verify("onnx", deadline="3"), "deadline: expected a number; found '3'"),
+        (lambda net: net.evaluate([], time="frist"), "time: expected 'first' or 'second'; found 'frist'"),
+        (lambda net: net.evaluate([], steps="3"), "steps: expected an integer; found '3'"),
+        (lambda net: net.evaluate([], batch_size=0), "batch_size: expected an integer of at least 1; found 0"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(net: SpikingGraph, call: Any, sentence: str) -> None:
+    with pytest.raises(stl.InputError, match=sentence):
+        call(net)
+    assert net.fold(input_grid=np.int64(3), merge_pools=np.True_)
+
+
 def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_path: Path) -> None:
     with pytest.raises(stl.InputError, match="expected c for option 'flash'; found onnx; leave it out"):
         net.export(tmp_path / "net.onnx", flash="64K")

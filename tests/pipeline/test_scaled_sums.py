@@ -158,6 +158,33 @@ def test_netx_names_fold_where_it_takes_a_refusal_away(target: str) -> None:
         assert (remedy == "fold the network: net.fold()") == (node not in left)
 
 
+class _Pixels(nn.Module):
+    """Pixels of 0 to 255, divided in forward: a scale of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, outputs = torch.zeros(x.shape[1], 8), []
+        for step in x / 255:
+            v = 0.5 * v + self.layer(step)
+            outputs.append((v > 0.2).float())
+            v = v * (1 - outputs[-1])
+        return torch.stack(outputs)
+
+
+def test_the_backend_of_integers_names_the_fold_as_export_does(tmp_path: Path) -> None:
+    """It asked for weights before the scale of the input, where there are none."""
+    x = torch.randint(0, 2, (8, 4, 6), generator=torch.Generator().manual_seed(1)).float() * 5
+    net = stl.capture(_Pixels(), x, progress=False)
+    for run in (lambda n: n.simulate(x, backend="loihi"), lambda n: n.export(tmp_path / "n.net", x=x)):
+        with pytest.raises(stl.UnsupportedError, match=r"no scale of their own; fold the network: net.fold\(\)"):
+            run(net)
+        run(net.fold())
+
+
 class _LateSkip(nn.Module):
     """The second neuron reads scaled spikes of the step before of the first, which has fired already in this step."""
 
