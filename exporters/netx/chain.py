@@ -12,7 +12,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
 from stl_deploy.integers import by_fold
-from stl_deploy.integers.fan_in import weightless
+from stl_deploy.integers.fan_in import reads_input, weightless
 from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 from stl_deploy.passes import merge_pools
@@ -20,8 +20,8 @@ from stl_deploy.passes import merge_pools
 _FOLDED = ("no-neuron", "no-synapse", "scale")
 """Refusals of which fold may take some away."""
 _PLAIN = (
-    "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips, or export to c "
-    "or verilog"
+    "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips, or export to c, "
+    "verilog or onnx"
 )
 
 
@@ -98,6 +98,8 @@ def _refuse_without_neuron(program: ir.Program, before: ir.Node, node: ir.Node) 
         merge = f"compose the two into one strided convolution{_merging(program)}"
     if isinstance(before, ir.Pool):
         merge = f"put it into the weights behind it{_merging(program)}"
+    if reads_input(program, before):
+        merge = f"apply it to x before capture, {merge}"
     reason = f"its output goes to '{node.name}' without a neuron between"
     refuse(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
 

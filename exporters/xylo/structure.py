@@ -182,7 +182,7 @@ class _Reader:
                 self.program.outputs[0],
                 "no-hidden-neurons",
                 "every population leads to the output alone; Xylo's outputs read hidden neurons, not the input",
-                "end the network in a layer of its own behind a hidden one",
+                "end the network in a layer of neurons behind a hidden one",
             )
         elif not self._output_names:
             yield _refusal(
@@ -356,8 +356,8 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         yield _refusal(
             neuron,
             "no-memoryless-neurons",
-            f"it forgets its potential in each step, as max pooling does; Xylo's neurons keep theirs {_SOURCE}",
-            "train without max pooling: dense layers only",
+            f"it forgets its potential in each step, as max pooling and ReLU do; Xylo's neurons keep theirs {_SOURCE}",
+            "train without them: dense layers and neurons with a decay above 0 only",
         )
         return
     if neuron.synapse is None:

@@ -188,7 +188,10 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
         refuse(node, "reshape-before-neuron", "it rearranges weighted sums", "put the neuron before it")
     if isinstance(node, ir.Linear | ir.Conv) or (isinstance(node, ir.Scale) and node.scale.ndim):
         if "weighted" in arriving and not isinstance(node, ir.Scale):
-            refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
+            first = any(reads_input(program, program.by_name[source.node]) for source in node.operands)
+            prepared = "apply the layer before it to x before capture, " if first else ""
+            instead = f"{prepared}merge the two layers, put a neuron between them, or export to onnx"
+            refuse(node, "no-neuron", "it reads weighted sums", instead)
         if len(set(arriving)) > 1:
             apart = _APART if isinstance(node, ir.Scale) else "put a neuron before it"
             refuse(node, "mixed-scales", "it adds values of different scales", apart)
@@ -208,6 +211,11 @@ def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
         if isinstance(node, ir.Scale):
             return first * float(node.scale)
     return first
+
+
+def reads_input(program: ir.Program, node: ir.Node) -> bool:
+    """Whether a node prepares the input: it reads that alone."""
+    return bool(node.operands) and all(isinstance(program.by_name[source.node], ir.Input) for source in node.operands)
 
 
 def _product(node: ir.Product, one: Value, other: Value) -> float:

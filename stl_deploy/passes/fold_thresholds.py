@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Product, Program, Scale, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
 
 SLUG = "threshold-not-absorbable"
@@ -122,7 +122,9 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
         reason = f"they are compared with the largest of each window of '{source}'"
         raise _refused(neuron, reason, "pool spikes, not currents (move the pool behind the neuron), or keep them")
     if not isinstance(node, Linear | Conv):
-        mixed = isinstance(node, Scale) and len(node.operands) > 1  # integers hold no scale of a mixed sum
+        mixed = (isinstance(node, Scale) and len(node.operands) > 1) or isinstance(
+            node, Product
+        )  # no integers hold them
         able = "ONNX and energy take" if mixed else "ONNX, C, Verilog and energy take"
         raise _refused(
             neuron,

@@ -116,7 +116,7 @@ def test_netx_names_one_remedy_for_a_residual_network(bare: stl.SpikingGraph) ->
     errors = [found for found in bare.check("netx").findings if found.severity == "error"]
     assert {found.slug for found in errors} == {"skip-connection"}
     (remedy,) = {found.remedy for found in errors}
-    assert remedy.endswith("train one without skips, or export to c or verilog")
+    assert remedy.endswith("train one without skips, or export to c, verilog or onnx")
     report = bare.check("loihi1")
     assert {node.targets["loihi1"] for node in report.nodes if node.node == "stem"} == {"approximate"}
 
