@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import ShapeError
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.foreign import read_model
 from stl_deploy.exporters.onnx.interface import Interface, graph_metadata
@@ -59,8 +60,12 @@ class OnnxModel:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The source network's metadata: dialect, input coding, grids."""
-        return graph_metadata(self.session.get_modelmeta().custom_metadata_map, str(self.path))
+        """The source network's metadata: dialect, input coding, grids; raises InputError where they are damaged."""
+        try:
+            properties = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: its metadata is damaged ({error}); export it again") from None
+        return graph_metadata(properties, str(self.path))
 
     def shape_of(self, tensor: str) -> Shape:
         """Return the shape of one sample at one step of an input or output tensor."""
@@ -135,7 +140,11 @@ class OnnxModel:
         """Return ``x`` ``[T, B, *shape]`` as `match_inputs` does; raise InputError if it does not fit."""
         inputs = self.interface.inputs.items()
         ports = [Input(name=name, shape=self.shapes[tensor], operands=()) for name, tensor in inputs]
-        return match_inputs(Program(tuple(ports), self.interface.dt), x)
+        ported = Program(tuple(ports), self.interface.dt)
+        try:
+            return match_inputs(ported, x)
+        except ShapeError:
+            return match_inputs(replace(ported, metadata=self.metadata), x)  # may know the module's steps
 
     def _run_sequence(self, arrays: Mapping[str, Floats], steps: int, spikes: Mapping[str, str]) -> Result:
         feeds = {self.interface.inputs[name]: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.cli.main import main
 from stl_deploy.errors import InputError
@@ -125,7 +126,13 @@ def test_a_graph_captured_with_time_inside_says_what_to_do_with_x(files: Path, c
         told = " ".join(capsys.readouterr().err.split())
         assert "(--time inside), and the graph takes them written out: repeat x, np.repeat(x[None], 5, axis=0)" in told
     with np.load(x) as given:
-        np.savez(x, x=np.repeat(given["x"][None], 5, axis=0))
+        frames = given["x"]
+        np.savez(x, x=np.repeat(frames[None], 5, axis=0))
+    graph = stl.read(net)
+    for backend in ("reference", "onnx"):
+        with pytest.raises(InputError, match=r"\(time='inside'\), .*: repeat x, np\.repeat\(x\[None\], 5, axis=0\)"):
+            graph.simulate(frames, backend=backend)
+        assert graph.simulate(np.repeat(frames[None], 5, axis=0), backend=backend).y.shape[0] == 5
     assert verbs.energy(net, x).as_dict()["totals"]["spikes"] > 0
 
 
