@@ -64,7 +64,7 @@ class ProgramModule(nn.Module):
                 self.layers[_key(node.name)] = _LAYERS[type(node)](node)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output at every step; raise InputError for input of another shape."""
+        """Return the output at every step; raise InputError for input of another shape or type."""
         return self._values(x, {})
 
     def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
@@ -91,8 +91,7 @@ class ProgramModule(nn.Module):
 
     def _values(self, x: Tensor, kept: dict[str, Tensor]) -> Tensor:
         (entry,), (end,) = self._program.inputs, self._program.outputs
-        if tuple(x.shape[2:]) != entry.shape or x.dim() < 3:
-            raise InputError(f"expected input [T, B, {', '.join(map(str, entry.shape))}]; found {list(x.shape)}")
+        x = self._taken(x)
         values: dict[str, Tensor] = {entry.name: x}
         for segment in self._segments:
             if is_loop(segment):
@@ -103,6 +102,26 @@ class ProgramModule(nn.Module):
                 values[node.name] = self._run(node, values)
         kept |= {name: values[name] for name in kept}
         return values[end.name]
+
+    def _taken(self, x: Tensor) -> Tensor:
+        """Return the input; raise InputError unless it is a tensor of the entry's shape and the weights' type."""
+        (entry,) = self._program.inputs
+        shape, held = f"[T, B, {', '.join(map(str, entry.shape))}]", self._type()
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"expected a torch tensor {shape}; found a {type(x).__name__}; give torch.as_tensor(x, dtype={held})"
+            )
+        if tuple(x.shape[2:]) != entry.shape or x.dim() < 3:
+            raise InputError(f"expected input {shape}; found {list(x.shape)}")
+        if x.dtype != held and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(
+                f"expected input of {held}, which the module computes in; found {x.dtype}; give x.to({held})"
+            )
+        return x
+
+    def _type(self) -> torch.dtype:
+        """Return the type of its weights and thresholds."""
+        return next((each.dtype for each in self.parameters() if each.is_floating_point()), torch.float32)
 
     def _run(self, node: ir.Node, values: Mapping[str, Tensor]) -> Tensor:
         """Return a node's output ``[T, B, *shape]``; values: those of its operands, by name."""

@@ -56,14 +56,15 @@ class QuantisedModule(QuantisedGraph):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output ``[T, B, *shape]``; warn of input beyond that on which the integers were chosen.
 
-        Raises InputError for fractions where the graph declares no grid.
+        Raises InputError for input of another shape or type, and for fractions where the graph declares no grid.
         """
+        x = self._taken(x)
         if x.numel() and max(float(x.max()), -float(x.min())) > self._largest:
             warn_caller(
                 f"quantised: x goes beyond {self._largest:g}, for which its integers were chosen: Loihi's sums of 24 "
                 "bits may wrap there, and C's do not; choose them on such input: net.quantised(x)"
             )
-        if not self._rounds and x.is_floating_point() and not torch.equal(x, x.round()):
+        if not self._rounds and not torch.equal(x, x.round()):
             raise _no_integers()
         made: Tensor = super().forward(x)
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from torch import nn
 import stl_deploy as stl
 
 X = (torch.rand(6, 5, 4, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+
+TENSOR, AS_TENSOR = "expected a torch tensor [T, B, 4]; found", "torch.as_tensor(x, dtype=torch.float32)"
+OF_TYPE = "expected input of torch.float32, which the module computes in; found"
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,37 @@ def test_batches_of_other_floats_are_evaluated_as_float32(net: stl.SpikingGraph,
     found, expected = net.evaluate([(x, labels)]), net.evaluate([(x.astype(np.float32), labels)])
     assert (found.accuracy, found.layers) == (expected.accuracy, expected.layers)
     assert sum(compared for compared, _ in found.layers.values()) == 90
+
+
+@pytest.mark.parametrize("made", [lambda net: net.module(), lambda net: net.quantised()])
+@pytest.mark.parametrize(
+    ("x", "sentence", "instead"),
+    [
+        (X.numpy(), f"{TENSOR} a ndarray; give", AS_TENSOR),
+        (X.tolist(), f"{TENSOR} a list; give", AS_TENSOR),
+        (X.double(), f"{OF_TYPE} torch.float64; give", "x.to(torch.float32)"),
+        (X.half(), f"{OF_TYPE} torch.float16; give", "x.to(torch.float32)"),
+    ],
+)
+def test_a_module_s_input_of_another_kind_is_one_sentence(
+    net: stl.SpikingGraph, made: Callable[[Any], Any], x: Any, sentence: str, instead: str
+) -> None:
+    """They ended in torch's errors, or in that of a missing attribute."""
+    module = made(net)
+    for call in (module, module.record):
+        with pytest.raises(stl.InputError, match=f"^{re.escape(f'{sentence} {instead}')}$"):
+            call(x)
+    torch.testing.assert_close(module(eval(instead, {"torch": torch, "x": x})), module(X))
+
+
+def test_a_module_takes_input_of_its_own_type_and_one_of_integers_integers(net: stl.SpikingGraph) -> None:
+    double, whole = net.module().double(), net.quantised()
+    assert double(X.double()).dtype == torch.float64
+    with pytest.raises(stl.InputError, match=r"expected input of torch\.float64.*; give x\.to\(torch\.float64\)"):
+        double(X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net.module()(X.bfloat16())
+    for x in (X.bool(), X.int()):
+        torch.testing.assert_close(whole(x), whole(X))
+    with pytest.raises(stl.InputError, match=r"expected input .* with T, B >= 1; found \[6, 0, 4\]"):
+        whole(X[:, :0])
