@@ -40,7 +40,7 @@ def net() -> stl.SpikingGraph:
         (lambda net: net.verify(None, X), "expected the path of one file or folder; found a NoneType"),
         (lambda net: net.evaluate([(X, [0] * 5)], backend=[None]), "one file or folder; found a NoneType"),
         (lambda net: net.export("/proc/net.onnx"), "cannot write in /proc: No such file or directory"),
-        (lambda net: net.fold(input_grid="8"), "expected 0 to 24 fraction bits"),
+        (lambda net: net.fold(input_grid="8"), "input_grid: expected an integer; found '8'"),
         (lambda net: net.energy(X, prices=[None]), "expected names or paths of price lists; found None"),
         (lambda net: net.energy(X, prices=5), "expected names or paths of price lists; found 5"),
         (
