@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stl_deploy._util.caller import warn_caller
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Rounding
+from stl_deploy.graph.run import axes_in_doubt
 from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.surrogate import Surrogate, surrogate_of
@@ -64,8 +66,14 @@ class ProgramModule(nn.Module):
                 self.layers[_key(node.name)] = _LAYERS[type(node)](node)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output at every step; raise InputError for input of another shape or type."""
-        return self._values(x, {})
+        """Return the output at every step; raise InputError for input of another shape or type.
+
+        Warns of ``[B, T, ...]``, as the module that the Program was captured from may take it.
+        """
+        made = self._values(x, {})
+        if (doubt := axes_in_doubt(self._program.metadata, x)) is not None:
+            warn_caller(doubt)
+        return made
 
     def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the output, and the spikes of every spiking population by name; every_layer: has no effect."""

@@ -23,7 +23,7 @@ from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
-from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.run import NetworkInput, Result, swapped
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
 from stl_deploy.pipeline.input_types import (
@@ -33,7 +33,6 @@ from stl_deploy.pipeline.input_types import (
     require_same_in_own_types,
     require_whole,
 )
-from stl_deploy.pipeline.network_input import swapped
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,

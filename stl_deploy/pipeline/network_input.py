@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from stl_deploy.graph.exact import (
     round_to_grid,
 )
 from stl_deploy.graph.program import CAPTURED, Program
-from stl_deploy.graph.run import NetworkInput
+from stl_deploy.graph.run import NetworkInput, axes_in_doubt
 
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
 MOST_COMPARED = 250_000_000
@@ -175,27 +175,3 @@ def checked_bits(bits: int) -> int:
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 0 <= bits <= MANTISSA_BITS:
         raise InputError(f"{option('input_grid', bits)}: expected 0 to {MANTISSA_BITS} fraction bits")
     return int(bits)
-
-
-def swapped(steps: int, samples: int, usual: object) -> bool:
-    """Return whether the numbers of steps and samples look swapped; usual: steps of the capture."""
-    return bool(steps != usual and samples == usual)
-
-
-def axes_in_doubt(metadata: Mapping[str, Any], x: NetworkInput, trained: int | None = None) -> str | None:
-    """Return a warning if x ``[T, B, *shape]`` may be ``[B, T, *shape]``; trained: the steps of training.
-
-    A module captured with time second takes ``[B, T, ...]``; its graph, read from a file, takes ``[T, B, ...]``.
-    """
-    if min(np.ndim(array) for array in (x.values() if isinstance(x, Mapping) else [x])) < 2:
-        return None
-    steps, samples = leading(x)
-    captured = metadata.get(CAPTURED)
-    captured = captured if isinstance(captured, Mapping) else {}
-    read = f"x is read as [T, B, ...], {counted(steps, 'step')} of {counted(samples, 'sample')}; this "
-    if swapped(steps, samples, captured.get("steps", trained)):
-        learnt = "graph was captured from a module" if captured else "network was trained"
-        return f"{read}{learnt} on {counted(samples, 'step')}: if x is [B, T, ...], swap its first two axes"
-    if captured.get("time") == "second" and steps == samples > 1:
-        return f"{read}graph's module takes [B, T, ...]: if x is as the module takes it, swap its first two axes"
-    return None

@@ -15,6 +15,7 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.program import CAPTURED
 from stl_deploy.integers.fields import together
 from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
@@ -76,7 +77,7 @@ class QuantisedModule(QuantisedGraph):
         thresholds in float32 and does not round what leaks, so that a few of its spikes differ from both.
         """
         net = self._net
-        kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout")}
+        kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout", CAPTURED)}
         folded = fold_layers(replace(self.program(), metadata=kept))
         made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)
         made.in_integers = True

@@ -328,6 +328,20 @@ def test_a_square_batch_for_a_file_of_a_module_of_batches_first_is_warned_of(tmp
         verbs.simulate(tmp_path / "net.nir", tmp_path / "x.npz", "reference", tmp_path / "y.npz")
 
 
+@pytest.mark.parametrize("form", ["module", "quantised"])
+def test_modules_of_a_graph_warn_of_the_captured_module_s_order(form: str) -> None:
+    """They take [T, B, ...], whatever the captured one took; other spikes came out in silence."""
+    net = stl.capture(Loop(second), X, time="second")
+    module = getattr(net, form)().eval()
+    with pytest.warns(UserWarning, match=r"captured from a module on 5 steps: if x is \[B, T, ...\], swap") as said:
+        module(X)
+    assert [each.filename for each in said] == [__file__]
+    np.testing.assert_array_equal(module(X.transpose(0, 1)).detach(), Loop(second)(X).detach())
+    graph = module.graph() if form == "quantised" else stl.SpikingGraph(module.program())
+    with pytest.warns(UserWarning, match="captured from a module on 5 steps: if x is"):
+        graph.simulate(X)
+
+
 def test_numbers_that_a_module_would_cast_are_refused() -> None:
     """The graph of a module that casts its input, captured on integers, took fractions as they are."""
 
