@@ -136,9 +136,10 @@ def swapped(steps: int, samples: int, usual: object) -> bool:
     return bool(steps != usual and samples == usual)
 
 
-def axes_in_doubt(metadata: Mapping[str, Any], x: NetworkInput, trained: int | None = None) -> str | None:
+def axes_in_doubt(metadata: Mapping[str, Any], x: Any, trained: int | None = None) -> str | None:
     """Return a warning if x ``[T, B, *shape]`` may be ``[B, T, *shape]``; trained: the steps of training.
 
+    x: an array or tensor, or one for each input by name.
     A module captured with time second takes ``[B, T, ...]``; its graph, read from a file, takes ``[T, B, ...]``.
     """
     if min(np.ndim(array) for array in (x.values() if isinstance(x, Mapping) else [x])) < 2:
