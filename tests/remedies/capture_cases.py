@@ -64,7 +64,7 @@ class Passed(nn.Module):
 
 
 class Required(Passed):
-    def forward(self, x: Tensor, v: Tensor) -> Any:  # type: ignore[override]
+    def forward(self, x: Tensor, v: Tensor) -> Any:
         return super().forward(x, v)
 
 
@@ -97,7 +97,7 @@ class KeepsBatch(Step):
 
 
 class ResetOfOne(Step):
-    def reset(self, v: Tensor) -> None:  # type: ignore[override]
+    def reset(self, v: Tensor) -> None:
         return
 
 
@@ -111,12 +111,26 @@ class Repeats(Neurons):
         return super().forward(x.expand(8, *x.shape))
 
 
+class OfTwo(Neurons):
+    """Neurons that read the sum of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__(_spikes, start=_zeros)
+
+    def forward(self, left: Tensor, right: Tensor) -> Any:
+        return super().forward(left + right)
+
+
 def _spikes(spikes: Tensor, _: Tensor) -> Tensor:
     return spikes
 
 
 def _warned(model: nn.Module, x: Tensor) -> str:
     return "\n".join(axis_warnings(model, x, Call("first"), Program((), 1.0)))
+
+
+def _of_two() -> Program:
+    return stl.capture(OfTwo(), (TB, TB), verify=False).program
 
 
 def _captured(model: nn.Module, x: Tensor, **options: Any) -> stl.SpikingGraph:
@@ -196,6 +210,13 @@ CAPTURES = (
         "fails: TypeError: ResetOfOne.reset() missing 1 required positional argument: 'v'; give reset= a callable",
         "fails: TypeError: ResetOfOne.reset() missing 1 required positional argument: 'v'; mend it, for it is called",
         lambda room: _captured(Step(), IMAGES, time="step"),
+    ),
+    Remedy(
+        "graph/run.py:_by_name",
+        lambda room: run(_of_two(), TB.numpy()),
+        "(a dict: {'right': ..., 'left': ...}; in an npz file x__right, x__left)",
+        "(in an npz file: x__right, x__left)",
+        lambda room: run(_of_two(), {"left": TB.numpy(), "right": TB.numpy()}),
     ),
     Remedy(
         "graph/run.py:_steps_inside",
