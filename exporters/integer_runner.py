@@ -128,7 +128,7 @@ def overflows(
     largest = float(np.abs(x.astype(np.float64)).max(initial=0))
     if grid is not None:
         largest = max(largest, grid.bound) * 2.0**grid.fraction_bits
-    if estimated_reach(program, largest) < limit:
+    if not estimated_reach(program, largest) >= limit:  # nor of NaN
         return []
     try:
         choosing(calibration(program, options, x))
