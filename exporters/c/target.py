@@ -206,7 +206,7 @@ class CFormat(Format):
 
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
-        flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), options.name or PREFIX
+        flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), str(options.name or PREFIX)
         if flash is not None or ram is not None:
             require_estimated_room(program, flash, ram, options.deadline, options.accumulator)
         given = calibration(program, options, options.x)

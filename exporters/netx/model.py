@@ -20,15 +20,15 @@ from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_g
 from stl_deploy.exporters.netx.file import read_netx, write_netx
 from stl_deploy.exporters.netx.layers import NetxFile, same_file
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.program import Floats, Neuron, Node, Program, Shape
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Program, Shape
 from stl_deploy.integers.building import Hardware
 from stl_deploy.integers.net import DECAY_ONE, LOIHI
 from stl_deploy.integers.per_pixel import average_thresholds, unroll_convolutions
 from stl_deploy.integers.quantise import IntegerModel
 from stl_deploy.integers.quantise import quantise as choose_integers
-from stl_deploy.integers.ranges import LayerRange, ranges, require_seen
+from stl_deploy.integers.ranges import WEIGHT_TOPS, LayerRange, first_that_holds, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.scales import WEIGHT_TOP, ThresholdForm
 from stl_deploy.integers.simulate import IntegerRun
 
 _PREPARED: Mapping[str, Callable[[Program], Program]] = {
@@ -74,10 +74,16 @@ class NetxRun:
 
 
 def quantise(
-    program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
+    program: Program,
+    calibration: NDArray[Any],
+    *,
+    input_scale: float = 1.0,
+    thresholds: ThresholdForm = "folded",
+    weight_top: int = WEIGHT_TOP,
 ) -> NetxModel:
     """Choose the integers of a chain as Lava runs them (`stl_deploy.integers.quantise.quantise`).
 
+    weight_top: the largest weight.
     Raises UnsupportedError for what netx cannot hold, InputError for input off the grid or an unknown form.
     """
     if thresholds not in get_args(ThresholdForm):
@@ -86,7 +92,7 @@ def quantise(
         raise InputError(f"expected {', '.join(known)} as thresholds; found '{thresholds}'{close}")
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
     read_chain(prepared)
-    hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)
+    hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, weight_top=weight_top, as_run=as_stored)
     chosen = choose_integers(
         prepared, calibration, input_scale=input_scale, hardware=hardware, host=True, reference=program
     )
@@ -118,13 +124,25 @@ def export_netx(
 def checked_model(
     program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
 ) -> NetxModel:
-    """Quantise ``program`` and measure u and v; raise as `export_netx`, and write nothing."""
-    model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
-    names = {key: node for node, key in model.keys.items()}
-    measured = ranges(to_graph(model.file), np.asarray(to_integers(calibration, input_scale), np.int32))
-    measured = tuple(replace(layer, node=names[layer.node]) for layer in measured)
-    require_seen(measured, input_scale)
-    return replace(model, ranges=measured)
+    """Quantise ``program`` and measure u and v; raise as `export_netx`, and write nothing.
+
+    Where u or v overflows, weights are chosen smaller; integers that were trained stay.
+    """
+
+    def made(weight_top: int) -> NetxModel:
+        model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds, weight_top=weight_top)
+        names = {key: node for node, key in model.keys.items()}
+        measured = ranges(to_graph(model.file), np.asarray(to_integers(calibration, input_scale), np.int32))
+        measured = tuple(replace(layer, node=names[layer.node]) for layer in measured)
+        require_seen(measured, input_scale)
+        return replace(model, ranges=measured)
+
+    return first_that_holds(made, (WEIGHT_TOP,) if _in_integers(program) else WEIGHT_TOPS)
+
+
+def _in_integers(program: Program) -> bool:
+    layers = (node for node in program.nodes if isinstance(node, Linear | Conv))
+    return all(np.array_equal(node.weight, np.trunc(node.weight)) for node in layers)
 
 
 def run_model(model: NetxModel, x: NDArray[Any], *, record: bool = False) -> NetxRun:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,14 @@ from stl_deploy.integers.bounds import Interval, bounds
 from stl_deploy.integers.graph import IntegerGraph, IntegerLIF
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron
 from stl_deploy.integers.real_weights import late
+from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.integers.simulate import VALUES_AT_ONCE, Values, entered_by, values_of
 from stl_deploy.integers.step import currents, integrate
+
+T = TypeVar("T")
+WEIGHT_TOPS = (WEIGHT_TOP, 63, 31, 15)
+"""Largest weights tried, where sums overflow with 8 bits: with each the sums are half as large."""
+OVERFLOWS = ("u-overflow", "v-overflow")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,23 @@ def require_seen(ranges: Iterable[LayerRange], input_scale: float = 1) -> None:
                     slug=f"{what}-overflow",
                     remedy=f"use fewer input levels ({levels}), smaller weights, or a faster decay",
                 )
+
+
+def first_that_holds(made: Callable[[int], T], weight_tops: Sequence[int]) -> T:
+    """Return what ``made`` makes with the first of the largest weights at which nothing overflows on calibration data.
+
+    Raises the refusal of the first of them if all overflow (see `require_seen`).
+    """
+    refused: UnsupportedError | None = None
+    for weight_top in weight_tops:
+        try:
+            return made(weight_top)
+        except UnsupportedError as error:
+            if error.slug not in OVERFLOWS:
+                raise
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def _hull(one: Interval, other: Interval) -> Interval:

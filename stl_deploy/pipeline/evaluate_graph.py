@@ -22,7 +22,7 @@ from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
-from stl_deploy.pipeline.network_input import check_numbers, on_declared_grid
+from stl_deploy.pipeline.network_input import check_numbers, checked_bits, on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
 from stl_deploy.pipeline.simulate import simulate
 
@@ -68,6 +68,7 @@ def evaluate_graph(
         require_kind(name, count, int)
         if count is not None and count < 1:
             raise InputError(f"{name}: expected an integer of at least 1; found {count}")
+    input_grid = None if input_grid is None else checked_bits(input_grid)
     backends = _Backends(net, as_paths(backend), input_grid)
     right = module_right = samples = 0
     tally, rates = Tally(), FiringRates()

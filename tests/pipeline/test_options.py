@@ -209,6 +209,7 @@ def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, 
         (lambda net: net.verify("onnx", deadline="3"), "deadline: expected a number; found '3'"),
         (lambda net: net.evaluate([], time="frist"), "time: expected 'first' or 'second'; found 'frist'"),
         (lambda net: net.evaluate([], steps="3"), "steps: expected an integer; found '3'"),
+        (lambda net: net.evaluate([], input_grid="8"), "input_grid='8': expected 0 to 24 fraction bits"),
         (lambda net: net.evaluate([], batch_size=0), "batch_size: expected an integer of at least 1; found 0"),
     ],
 )

@@ -20,8 +20,9 @@ from stl_deploy.integers.per_pixel import average_thresholds
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.integers.qat.network import plain_numbers, quantise_layers
 from stl_deploy.integers.quantise import IntegerModel, choose
-from stl_deploy.integers.ranges import ranges, require_seen
+from stl_deploy.integers.ranges import OVERFLOWS, WEIGHT_TOPS, first_that_holds, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.integers.simulate import entered_by
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.program_module import ProgramModule
@@ -60,11 +61,17 @@ class QuantisedGraph(ProgramModule):
                 check_kind(node)
                 if isinstance(node, Linear | Conv):
                     layers[node.name] = _like(node)
-        start = choose(program, calibration, "folded", LOIHI if host else WIDE)
-        self.beyond_loihi = _beyond_loihi(start, calibration) if host else None
-        if self.beyond_loihi is not None:
-            host, start = False, choose(program, calibration, "folded", WIDE)
-        quantise_layers(layers, program, start, host=host)
+        self.beyond_loihi: UnsupportedError | None = None
+        chosen: tuple[IntegerModel, int] | None = None
+        if host:
+            try:
+                chosen = _on_loihi(program, calibration)
+            except UnsupportedError as error:
+                if error.slug not in OVERFLOWS:
+                    raise
+                self.beyond_loihi, host = error, False
+        start, weight_top = chosen or (choose(program, calibration, "folded", WIDE), WEIGHT_TOP)
+        quantise_layers(layers, program, start, host=host, weight_top=weight_top)
         super().__init__(program, layers=layers)
 
     def _taken(self, x: Tensor) -> Tensor:
@@ -113,15 +120,17 @@ class QuantisedGraph(ProgramModule):
         return node
 
 
-def _beyond_loihi(start: IntegerModel, calibration: NDArray[Any]) -> UnsupportedError | None:
-    """Return the refusal of the first population that goes beyond Loihi's 24 bits on the calibration."""
-    scale = start.graph.input.scale
-    try:
+def _on_loihi(program: Program, calibration: NDArray[Any]) -> tuple[IntegerModel, int]:
+    """Choose integers for Loihi's 24 bits, and the largest weight; raises UnsupportedError for what goes beyond."""
+
+    def made(weight_top: int) -> tuple[IntegerModel, int]:
+        start = choose(program, calibration, "folded", LOIHI, weight_top)
+        scale = start.graph.input.scale
         x = np.asarray(to_integers(calibration, scale), np.int32)
         require_seen(ranges(entered_by(start.graph, x), x), scale)
-    except UnsupportedError as error:
-        return error
-    return None
+        return start, weight_top
+
+    return first_that_holds(made, WEIGHT_TOPS)
 
 
 class _MaxPool(nn.Module):

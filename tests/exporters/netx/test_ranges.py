@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.convert import to_graph
-from stl_deploy.exporters.netx.model import export_netx
+from stl_deploy.exporters.netx.model import export_netx, quantise
 from stl_deploy.exporters.netx.target import Loihi, Netx, NetxOptions
 from stl_deploy.integers.ranges import ranges
 from tests.exporters.netx.nets import chain, dense, neuron, random_case
@@ -65,6 +65,17 @@ def test_an_overflow_is_refused_by_node(tmp_path: Path) -> None:
     assert not (tmp_path / "a.net").exists()
     assert "(as x / 250 or a larger divisor, rounded, here and in training)" in str(error.value)
     export_netx(build.program(), tmp_path / "a.net", calibration=np.round(x * 255 / 250), input_scale=1)
+
+
+def test_weights_are_chosen_smaller_where_sums_overflow(tmp_path: Path) -> None:
+    """Weights of 8 bits overflow here: it refused, chose larger ones once x was divided, and refused again."""
+    rng = np.random.default_rng(0)
+    weight = rng.uniform(-0.3, 0.3, (32, 12)).astype(F)
+    program = Builder((12,)).linear("fc", weight).lif("a", 20.0).program()
+    x = rng.integers(0, 1600, (6, 8, 12)).astype(F)
+    widest = ranges(to_graph(quantise(program, x).file), x.astype(np.int32))
+    held = export_netx(program, tmp_path / "a.net", calibration=x).ranges
+    assert [layer.u_seen[1] >= 2**23 for (layer,) in (widest, held)] == [True, False]
 
 
 def test_the_table_of_forms_says_which_form_overflows(tmp_path: Path) -> None:
