@@ -20,11 +20,11 @@ from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_g
 from stl_deploy.exporters.netx.file import read_netx, write_netx
 from stl_deploy.exporters.netx.layers import NetxFile, same_file
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Program, Shape
+from stl_deploy.graph.program import Floats, Neuron, Node, Program, Shape
 from stl_deploy.integers.building import Hardware
 from stl_deploy.integers.net import DECAY_ONE, LOIHI
 from stl_deploy.integers.per_pixel import average_thresholds, unroll_convolutions
-from stl_deploy.integers.quantise import IntegerModel
+from stl_deploy.integers.quantise import IntegerModel, in_integers
 from stl_deploy.integers.quantise import quantise as choose_integers
 from stl_deploy.integers.ranges import WEIGHT_TOPS, LayerRange, first_that_holds, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
@@ -137,12 +137,7 @@ def checked_model(
         require_seen(measured, input_scale)
         return replace(model, ranges=measured)
 
-    return first_that_holds(made, (WEIGHT_TOP,) if _in_integers(program) else WEIGHT_TOPS)
-
-
-def _in_integers(program: Program) -> bool:
-    layers = (node for node in program.nodes if isinstance(node, Linear | Conv))
-    return all(np.array_equal(node.weight, np.trunc(node.weight)) for node in layers)
+    return first_that_holds(made, (WEIGHT_TOP,) if in_integers(program) else WEIGHT_TOPS)
 
 
 def run_model(model: NetxModel, x: NDArray[Any], *, record: bool = False) -> NetxRun:

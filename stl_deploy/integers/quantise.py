@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.working import stage
 from stl_deploy.graph.exact import input_grid
-from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Operand, Output, Program
+from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import require_sums
 from stl_deploy.integers.building import Hardware, LayerFidelity, LayerwiseQuantiser
 from stl_deploy.integers.fan_in import values
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.integers.net import WIDE, Accumulator
+from stl_deploy.integers.ranges import WEIGHT_TOPS, first_that_holds
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import WEIGHT_TOP, ThresholdForm
 
@@ -106,12 +107,26 @@ def choose(
     accumulator: Accumulator = WIDE,
     weight_top: int = WEIGHT_TOP,
 ) -> IntegerModel:
-    """Choose integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the declared grid."""
+    """Choose integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the declared grid.
+
+    Where sums that do not wrap overflow, weights are chosen smaller; integers that were trained stay.
+    """
     grid = input_grid(program.metadata)
-    hardware = Hardware(thresholds, accumulator=accumulator, weight_top=weight_top)
-    if grid is None:
-        return quantise(program, x, hardware=hardware)
-    return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound, hardware=hardware)
+    input_scale, largest = (1.0, None) if grid is None else (2.0**grid.fraction_bits, grid.bound)
+
+    def made(weight_top: int) -> IntegerModel:
+        hardware = Hardware(thresholds, accumulator=accumulator, weight_top=weight_top)
+        return quantise(program, x, input_scale=input_scale, largest=largest, hardware=hardware)
+
+    if accumulator.wraps or weight_top < WEIGHT_TOP or in_integers(program):
+        return made(weight_top)
+    return first_that_holds(made, WEIGHT_TOPS)
+
+
+def in_integers(program: Program) -> bool:
+    """Whether a layer's weights are integers, as training in integers leaves those of neurons."""
+    layers = (node for node in program.nodes if isinstance(node, Linear | Conv))
+    return any(np.array_equal(node.weight, np.trunc(node.weight)) for node in layers)
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:

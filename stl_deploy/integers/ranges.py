@@ -24,7 +24,7 @@ from stl_deploy.integers.step import currents, integrate
 T = TypeVar("T")
 WEIGHT_TOPS = (WEIGHT_TOP, 63, 31, 15)
 """Largest weights tried, where sums overflow with 8 bits: with each the sums are half as large."""
-OVERFLOWS = ("u-overflow", "v-overflow")
+OVERFLOWS = ("u-overflow", "v-overflow", "sums-too-large")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def require_seen(ranges: Iterable[LayerRange], input_scale: float = 1) -> None:
 def first_that_holds(made: Callable[[int], T], weight_tops: Sequence[int]) -> T:
     """Return what ``made`` makes with the first of the largest weights at which nothing overflows on calibration data.
 
-    Raises the refusal of the first of them if all overflow (see `require_seen`).
+    Raises the refusal of the first of them if all overflow (see `require_seen` and `require_sums`).
     """
     refused: UnsupportedError | None = None
     for weight_top in weight_tops:

@@ -15,7 +15,11 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.convert import to_graph
 from stl_deploy.exporters.netx.model import export_netx, quantise
 from stl_deploy.exporters.netx.target import Loihi, Netx, NetxOptions
+from stl_deploy.graph.run import run
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.quantise import quantise as choose_integers
 from stl_deploy.integers.ranges import ranges
+from stl_deploy.integers.simulate import simulate
 from tests.exporters.netx.nets import chain, dense, neuron, random_case
 from tests.exporters.netx.programs import Builder, F
 
@@ -76,6 +80,21 @@ def test_weights_are_chosen_smaller_where_sums_overflow(tmp_path: Path) -> None:
     widest = ranges(to_graph(quantise(program, x).file), x.astype(np.int32))
     held = export_netx(program, tmp_path / "a.net", calibration=x).ranges
     assert [layer.u_seen[1] >= 2**23 for (layer,) in (widest, held)] == [True, False]
+
+
+def test_weights_are_chosen_smaller_for_c_and_verilog_too() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.uniform(-0.3, 0.3, (32, 12)).astype(F)
+    x = rng.integers(0, 100_000, (6, 8, 12)).astype(F)
+    program = Builder((12,)).linear("fc", weight).lif("a", 1_000.0).program()
+    with pytest.raises(UnsupportedError, match="its sums may reach"):
+        choose_integers(program, x)
+    spikes = simulate(choose(program, x).graph, x.astype(np.int32)).y
+    assert spikes.any()
+    assert (spikes == next(iter(run(program, x).outputs.values()))).mean() > 0.98
+    trained = Builder((12,)).linear("fc", np.trunc(weight * 400)).lif("a", 1_000.0).program()
+    with pytest.raises(UnsupportedError, match="its sums may reach"):
+        choose(trained, x)
 
 
 def test_the_table_of_forms_says_which_form_overflows(tmp_path: Path) -> None:
