@@ -19,6 +19,7 @@ from stl_deploy.graph.program import CAPTURED
 from stl_deploy.integers.fields import together
 from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
+from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.pipeline.fold import fold_layers
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class QuantisedModule(QuantisedGraph):
             errors = untrainable(net.program)
             named = any(each.node == error.node for each in errors)
             raise together(errors if named else [error, *errors]) from None
+        if self.weight_top < WEIGHT_TOP:
+            warn_caller(
+                f"quantised: its weights are integers up to {self.weight_top}, so that sums of this input fit into "
+                "Loihi's 24 bits; smaller input allows larger ones"
+            )
         if self.beyond_loihi is not None:
             warn_caller(
                 "quantised: its integers are those of C and Verilog, for netx will refuse this input: "
@@ -68,7 +74,25 @@ class QuantisedModule(QuantisedGraph):
         if not self._rounds and not torch.equal(x, x.round()):
             raise _no_integers()
         made: Tensor = super().forward(x)
+        self._warn_beyond("x")
         return made
+
+    @torch.no_grad()
+    def _run_sample(self, x: Tensor) -> None:
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        super().forward(x)
+        for module, training in modes:
+            module.training = training
+
+    def _warn_beyond(self, given: str) -> None:
+        """Warn of layers that went beyond Loihi's 24 bits in the last run."""
+        beyond = [f"'{name}'" for name, layer in self.layers.items() if getattr(layer, "beyond", False)]
+        if beyond:
+            warn_caller(
+                f"quantised: {', '.join(beyond)} goes beyond Loihi's 24 bits on {given}, where sums wrap and "
+                "potentials stop, as on the chip; C's do not: use smaller input, or smaller weights"
+            )
 
     def graph(self) -> SpikingGraph:
         """Return the trained integers as a graph, for export to netx, C and Verilog.
@@ -77,6 +101,9 @@ class QuantisedModule(QuantisedGraph):
         thresholds in float32 and does not round what leaks, so that a few of its spikes differ from both.
         """
         net = self._net
+        if net.sample is not None:
+            self._run_sample(torch.as_tensor(net.sample, dtype=self._type()))
+            self._warn_beyond("its sample")
         kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout", CAPTURED)}
         folded = fold_layers(replace(self.program(), metadata=kept))
         made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)

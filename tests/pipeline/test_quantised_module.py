@@ -113,6 +113,22 @@ def test_input_beyond_24_bits_gets_the_integers_of_c() -> None:
     np.testing.assert_array_equal(spikes, module.graph().simulate(x, backend="c").y)
 
 
+def test_sums_that_training_brings_beyond_24_bits_are_warned_of() -> None:
+    """The module wraps there, as Loihi does, and C does not."""
+    spikes = (torch.rand(6, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    x = spikes * 300
+    net = captured(x)
+    with pytest.warns(UserWarning, match="weights are integers up to 63, so that sums of this input fit into Loihi's"):
+        module = net.quantised().eval()
+    module.graph()
+    with torch.no_grad():
+        module.layers["conv"].weight.mul_(4)
+    for call in (lambda: module(x), lambda: module.train().graph()):
+        with pytest.warns(UserWarning, match=r"quantised: 'lif1' goes beyond Loihi's 24 bits .*; C's do not"):
+            call()
+    assert module.training
+
+
 def test_a_soft_reset_is_refused_with_what_to_train_with() -> None:
     with pytest.raises(UnsupportedError, match="train with hard reset"):
         captured(events(), soft=True).quantised()

@@ -116,7 +116,8 @@ class WholeSynapse(_Weights):
     weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
     unit: a power of two. like: the layer that it replaces. bias: None where `beside` another layer, which has it.
     input_scale: input times this is rounded to integers first; None behind spikes and their sums. accumulator: of
-    the integers; where it does not wrap, no sum reaches its limits. weight_top: the largest weight.
+    the integers; where it does not wrap, no sum reaches its limits. weight_top: the largest weight. beyond: whether
+    sums wrapped in the last run.
     """
 
     scale: Tensor
@@ -137,7 +138,7 @@ class WholeSynapse(_Weights):
         super().__init__(like)
         self._weight_top = weight_top
         self._sum_top = accumulator.u_top >> STATE_SHIFT if accumulator.wraps else None
-        self.input_scale, self.unit = input_scale, unit
+        self.input_scale, self.unit, self.beyond = input_scale, unit, False
         self.weight, self.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
         self.log_threshold = nn.Parameter(torch.zeros(len(weight)))
         self.register_buffer("scale", torch.tensor(scale))
@@ -162,7 +163,7 @@ class WholeSynapse(_Weights):
         x = self._whole(x)
         largest = float(x.detach().abs().max()) * float(weight.detach().abs().flatten(1).sum(1).max())
         weight, bias = weight / self.unit, None if bias is None else bias / self.unit
-        sum_top = self._sum_top
+        sum_top, self.beyond = self._sum_top, False
         if not others and (sum_top is None or largest < sum_top):
             return self._products(x, weight, bias)
         total = self._products(x, weight)
@@ -172,7 +173,7 @@ class WholeSynapse(_Weights):
             least, greatest = torch.aminmax(total.detach())
             top = sum_top / self.unit
             if least <= -top or greatest > top:
-                total = wrap(total, top)
+                total, self.beyond = wrap(total, top), True
         return total if bias is None else total + bias.reshape(-1, *(1,) * (total.dim() - 2)).to(total.dtype)
 
     def _whole(self, x: Tensor) -> Tensor:
@@ -188,7 +189,8 @@ def wrap(total: Tensor, top: float) -> Tensor:
 class LoihiLIF(LIF):
     """Lava's neuron, on sums over ``unit``; one threshold for the population.
 
-    threshold: K to begin with. v_decay: of 4096, what is lost. accumulator: of the integers.
+    threshold: K to begin with. v_decay: of 4096, what is lost. accumulator: of the integers. beyond: whether potentials
+    reached its limits in the last run in eval mode.
     """
 
     def __init__(self, like: LIF, threshold: int, unit: float, v_decay: int, accumulator: Accumulator = LOIHI) -> None:
@@ -201,7 +203,7 @@ class LoihiLIF(LIF):
             surrogate=like.surrogate,
             detach_reset=like.detach_reset,
         )
-        self.unit, self.v_decay = unit, v_decay
+        self.unit, self.v_decay, self.beyond = unit, v_decay, False
         self._accumulator = accumulator
 
     @property
@@ -230,6 +232,11 @@ class LoihiLIF(LIF):
         accumulator = self._accumulator
         kind = exact_type(neuron, 0 if accumulator.wraps else np.inf)
         drive = (x * (self.unit * 2**STATE_SHIFT)).cpu().numpy().astype(kind, copy=False)
-        spikes = np.empty(drive.shape, np.uint8)
-        integrate(neuron, drive, spikes, limit=accumulator.potentials)
+        spikes, (low, high) = np.empty(drive.shape, np.uint8), accumulator.potentials
+        self.beyond = False
+
+        def reach(v: Doubles) -> None:
+            self.beyond |= bool(v.min() <= low or v.max() >= high)
+
+        integrate(neuron, drive, spikes, limit=(low, high), observe=reach if accumulator.wraps else None)
         return torch.from_numpy(spikes).to(x)

@@ -42,6 +42,7 @@ class QuantisedGraph(ProgramModule):
 
     Attributes:
         beyond_loihi: Why they are, or None.
+        weight_top: The largest weight that keeps the calibration's sums within 24 bits.
 
     Raises:
         UnsupportedError: If integers or these layers cannot represent a node.
@@ -70,8 +71,8 @@ class QuantisedGraph(ProgramModule):
                 if error.slug not in OVERFLOWS:
                     raise
                 self.beyond_loihi, host = error, False
-        start, weight_top = chosen or (choose(program, calibration, "folded", WIDE), WEIGHT_TOP)
-        quantise_layers(layers, program, start, host=host, weight_top=weight_top)
+        start, self.weight_top = chosen or (choose(program, calibration, "folded", WIDE), WEIGHT_TOP)
+        quantise_layers(layers, program, start, host=host, weight_top=self.weight_top)
         super().__init__(program, layers=layers)
 
     def _taken(self, x: Tensor) -> Tensor:
