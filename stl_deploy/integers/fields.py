@@ -72,7 +72,7 @@ def in_order(program: Program, errors: Iterable[UnsupportedError]) -> list[Unsup
     """Return refusals in the order of their nodes, one for each node and slug."""
     place = {node.name: number for number, node in enumerate(program.nodes)}
     once = {(error.node, error.slug): error for error in reversed([*errors])}
-    return sorted(reversed(once.values()), key=lambda error: place[error.node])
+    return sorted(reversed(once.values()), key=lambda error: place.get(error.node or "", -1))
 
 
 def by_reason(errors: Iterable[UnsupportedError]) -> list[tuple[str, UnsupportedError]]:
