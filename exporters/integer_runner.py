@@ -19,7 +19,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
-from stl_deploy.integers.bounds import estimated_reach
+from stl_deploy.integers.bounds import estimated_reach, may_vanish
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import bits_of, to_integers
@@ -120,7 +120,7 @@ def overflows(
 ) -> list[Finding]:
     """Return export's refusal of integers that overflow on options.x; nothing without x, or after other errors.
 
-    limit: of a sum. Integers are chosen only where the estimated sums reach it.
+    limit: of a sum. Integers are chosen only where the estimated sums reach it, or weights may round to 0.
     """
     if options.x is None or any(finding.severity == "error" for finding in known):
         return []
@@ -128,7 +128,8 @@ def overflows(
     largest = float(np.abs(x.astype(np.float64)).max(initial=0))
     if grid is not None:
         largest = max(largest, grid.bound) * 2.0**grid.fraction_bits
-    if not estimated_reach(program, largest) >= limit:  # nor of NaN
+    scale = 1.0 if grid is None else 2.0**grid.fraction_bits
+    if not estimated_reach(program, largest) >= limit and not may_vanish(program, scale):  # nor of NaN
         return []
     try:
         choosing(calibration(program, options, x))

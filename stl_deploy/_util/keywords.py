@@ -78,10 +78,11 @@ def require_kind(name: str, value: object, hint: Any) -> None:
         for key, entry in value.items():
             require_kind(f"{name}[{key!r}]", entry, get_args(hint)[1])
         return
-    kinds = {kind for kind in get_args(hint) or (hint,) if kind is not NoneType}
-    if value is None or not kinds or not kinds <= _KINDS.keys():
+    kinds = {*(get_args(hint) or (hint,))}
+    if not kinds <= {*_KINDS, NoneType} or (value is None and NoneType in kinds):
         return
-    if not any(isinstance(value, _KINDS[kind][1]) for kind in kinds):
+    is_flag = isinstance(value, bool) and bool not in kinds
+    if is_flag or not any(isinstance(value, _KINDS[kind][1]) for kind in kinds - {NoneType}):
         expected = " or ".join(_KINDS[kind][0] for kind in (bool, int, float) if kind in kinds)
         raise InputError(f"{name}: expected {expected}; found {value!r}")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError, require_held_by_float32
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import GraphError, InputError
@@ -154,6 +155,14 @@ def axes_in_doubt(metadata: Mapping[str, Any], x: Any, trained: int | None = Non
     if captured.get("time") == "second" and steps == samples > 1:
         return f"{read}graph's module takes [B, T, ...]: if x is as the module takes it, swap its first two axes"
     return None
+
+
+def warn_of_order(time: str | None) -> None:
+    """Warn that a module made of a graph takes ``[T, B, ...]``; time: of the captured one, which may not."""
+    if time == "second":
+        warn_caller(
+            "this module and its graph take [T, B, ...], not [B, T, ...] as the captured one: x.transpose(0, 1)"
+        )
 
 
 def _steps_inside(program: Program, given: Shape, shape: Shape) -> str:

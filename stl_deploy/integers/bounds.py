@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Node, Pool, Program, Reshape, Scale
 from stl_deploy.integers import graph as int_ir
-from stl_deploy.integers.net import WIDE, Ints
+from stl_deploy.integers.net import MAX_BIAS, MAX_THRESHOLD, WIDE, Ints
 from stl_deploy.integers.scales import WEIGHT_TOP
 
 Interval = tuple[int, int]
@@ -93,6 +93,20 @@ def estimated_reach(program: Program, largest: float) -> float:
             arriving = (node.cap or 1) if node.spiking else 0.0
         known[node.name] = arriving
     return max(reaches)
+
+
+def may_vanish(program: Program, input_scale: float) -> bool:
+    """Estimate whether a layer's weights round to 0 beside the biases and thresholds of its neurons."""
+    for node in program.nodes:
+        if not isinstance(node, Linear | Conv) or not node.weight.any():
+            continue
+        read_by = [reader for reader in program.readers[node.name] if isinstance(reader, Neuron)]
+        biases = [np.abs(bias).max() for bias in (node.bias, *(r.offset for r in read_by)) if bias is not None]
+        thetas = [np.abs(r.threshold).max() for r in read_by if r.threshold is not None]
+        limits = [MAX_BIAS / bias for bias in biases if bias] + [MAX_THRESHOLD / theta for theta in thetas if theta]
+        if limits and np.abs(node.weight).max() * min(limits) < input_scale:
+            return True
+    return False
 
 
 def relative_sum(weight: Floats) -> float:

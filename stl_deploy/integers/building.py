@@ -216,6 +216,9 @@ class LayerwiseQuantiser:
         if empty and any(candidates(replace(real, v_start=None, u_start=None), *limits)):
             reason = "its state starts so far from 0 that every weight rounds to 0 beside it"
             refuse(node, "v-start", reason, "start nearer to 0, or export to onnx")
+        if empty and real.bias is not None and any(candidates(replace(real, bias=None), *limits)):
+            reason = "its bias is so large that every weight rounds to 0 beside it"
+            refuse(node, "large-bias", reason, "train with a smaller bias, or export to onnx")
 
     def _max_pool(self, node: ir.Neuron) -> None:
         """Add a max pool of spikes: it fires at the first spike in its window."""

@@ -39,6 +39,7 @@ _REMEDIES = {
 }
 
 _FOLDED = ("no-neuron", "mixed-scales")
+ELSEWHERE = ", or export to c or onnx"
 """Refusals that a fold may take away."""
 _APART = "scale each term by itself, s * a + s * b instead of s * (a + b)"
 
@@ -267,9 +268,8 @@ def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
         yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
         reason = f"its reset is '{neuron.reset}', which integers do not hold"
-        yield refusal(
-            neuron, "reset", reason, "reset it to a value, v = v * (1 - s), or by subtraction, v = v - s * theta"
-        )
+        instead = "reset it to a value, v = v * (1 - s), or by subtraction, v = v - s * theta, or export to onnx"
+        yield refusal(neuron, "reset", reason, instead)
     if neuron.multi_spike:
         yield from _several(neuron)
     if neuron.adaptation is not None:
@@ -277,7 +277,7 @@ def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
         reason = "its threshold is not above 0"
-        yield refusal(neuron, "threshold-not-positive", reason, "train with positive thresholds")
+        yield refusal(neuron, "threshold-not-positive", reason, "train with positive thresholds, or export to onnx")
     decays: list[tuple[str, Any]] = [("decay", neuron.decay)]
     if neuron.synapse is not None:
         decays.append(("synaptic decay", neuron.synapse.decay))
@@ -319,11 +319,16 @@ def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedE
             f"{adapts}; {target} holds fixed ones",
             node=node.name,
             slug=slug,
-            remedy="use a fixed threshold, or export to c or onnx",
+            remedy="use a fixed threshold" + elsewhere(program),
         )
         for node in program.spiking
         if node.adaptation is not None
     ]
+
+
+def elsewhere(program: ir.Program) -> str:
+    """Return the end of a remedy: the formats that hold what a target of integers does not."""
+    return ", or export to onnx" if all_refusals(program) else ELSEWHERE
 
 
 def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]:
@@ -333,7 +338,7 @@ def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]
         for field in unread(node, set(READ) - {"v_start", "i_start"}):
             if field in ("v_start", "i_start"):
                 slug, starts = describe_field(field)
-                remedy = "use neurons that start at 0, or export to c or onnx"
+                remedy = "use neurons that start at 0" + elsewhere(program)
                 refused.append(refusal(node, slug, f"{starts}; {target} starts at 0", remedy))
     return refused
 

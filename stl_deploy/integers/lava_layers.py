@@ -12,14 +12,13 @@ from contextlib import suppress
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.check import NIR_NODES, refused
-from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Pool, Program, Scale, is_spike_max_pool
 from stl_deploy.integers.by_fold import with_fold
-from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, all_refusals, classify, fan_in, kept
+from stl_deploy.integers.fan_in import ELSEWHERE, FanIn, Value, WeightedPath, all_refusals, classify, fan_in, kept
 from stl_deploy.integers.fields import describe_field, in_order, refusal, refuse, unread
 from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
-ELSEWHERE = ", or export to c or onnx"
 _REMEDIES = {
     "multi_spike": "use one spike per step",
     "v_reset": "Loihi resets to 0; train with that" + ELSEWHERE,
@@ -30,7 +29,7 @@ _REMEDIES = {
     "synapse": "use a LIF without synaptic current",
 }
 
-_FOLDED = ("scale", "before-neuron", "no-neuron", "mixed-scales")
+_FOLDED = ("scale", "before-neuron", "no-neuron", "mixed-scales", "pool-size")
 """Refusals of training that a fold may take away."""
 
 
@@ -131,7 +130,7 @@ def _fan_in_refusals(program: Program, neuron: Neuron, known: dict[str, Value]) 
     with kept(errors), suppress(AssertionError):  # of a layer that is refused already
         paths = fan_in(program, neuron, known)
         with kept(errors):
-            _require_weights_alone(neuron, paths)
+            _require_weights_alone(program, neuron, paths)
         for leaf in paths.leaves:
             with kept(errors):
                 _synapse(program, neuron, leaf)
@@ -153,16 +152,18 @@ def _late(node: Node) -> UnsupportedError | None:
 
 def trainable_synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[Linear | Conv]:
     """Return the layers of weights that reach a population; raise UnsupportedError for other inputs."""
-    _require_weights_alone(neuron, paths)
+    _require_weights_alone(program, neuron, paths)
     return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
 
 
-def _require_weights_alone(neuron: Neuron, paths: FanIn) -> None:
+def _require_weights_alone(program: Program, neuron: Neuron, paths: FanIn) -> None:
     if paths.axis != "first":
         refuse(neuron, "linear-over-axes", "its weights are over several axes", "flatten before a Linear")
     if paths.between:
         between = paths.between[0]
-        refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", "put it behind the neurons")
+        merging = _by_merging(program) if isinstance(between, Pool) else ""
+        instead = f"put it behind the neurons{merging}"
+        refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", instead)
 
 
 def _by_merging(program: Program) -> str:

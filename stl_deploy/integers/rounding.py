@@ -11,8 +11,9 @@ from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Product, Program, is_spike_max_pool
+from stl_deploy.integers.fan_in import ELSEWHERE
 from stl_deploy.integers.fields import by_reason
-from stl_deploy.integers.lava_layers import ELSEWHERE, untrainable
+from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.scales import WEIGHT_TOP
 
 

@@ -181,7 +181,8 @@ def best_candidate(
             counted = [count for counts in map_parts(partial(_counted, differing, part), groups) for count in counts]
             left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]
     if not left:
-        instead = f"give a coarser input grid ({option('input_grid', 'BITS')} with fewer bits), or smaller input"
+        grid = option("input_grid", "BITS")
+        instead = f"give a coarser input grid ({grid} with fewer bits), smaller biases and thresholds, or onnx"
         if isinstance(node, Linear | Conv) and not node.weight.any():
             instead = "it passes nothing on; leave it out"
         refuse(node, "all-zero-layer", "every weight rounds to 0", instead)

@@ -65,7 +65,7 @@ def evaluate_graph(
     if time not in (None, "first", "second"):
         raise InputError(f"time: expected 'first' or 'second'; found {time!r}")
     for name, count in (("steps", steps), ("batch_size", batch_size)):
-        require_kind(name, count, int)
+        require_kind(name, count, int | None)
         if count is not None and count < 1:
             raise InputError(f"{name}: expected an integer of at least 1; found {count}")
     input_grid = None if input_grid is None else checked_bits(input_grid)

@@ -40,7 +40,7 @@ from stl_deploy.exporters.nir.write import Written
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
-from stl_deploy.graph.run import NetworkInput, Result, Stream
+from stl_deploy.graph.run import NetworkInput, Result, Stream, warn_of_order
 from stl_deploy.graph.show import Row, svg, table
 from stl_deploy.pipeline.network_input import checked_bits, checked_sequence, checked_step, compared, on_grid_of
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
@@ -349,6 +349,7 @@ class SpikingGraph:
         """
         from stl_deploy.nn.program_module import ProgramModule
 
+        warn_of_order(None if self.original is None else self.original.time)
         return ProgramModule(self.program, surrogate=surrogate)
 
     @right_keywords({})
@@ -371,6 +372,7 @@ class SpikingGraph:
         given = self._input(x, "quantised")
         if isinstance(given, Mapping):
             raise InputError("expected a network of one input; found several; integers have one")
+        warn_of_order(None if self.original is None else self.original.time)
         return QuantisedModule(self, given)
 
     def stream(self) -> Stream:

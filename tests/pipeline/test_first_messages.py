@@ -267,3 +267,66 @@ def test_check_refuses_integers_that_overflow_as_export_does(
             assert not [found for found in net.check(to).findings if found.severity == "error"]
     assert refused == list(range(refused[0], 26, 2))
     assert refused[0] > 8
+
+
+class Frames(nn.Module):
+    """Layers of frames in front of neurons."""
+
+    def __init__(self, layers: nn.Module, neurons: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.neurons = layers, neurons
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes: Tensor = self.neurons(self.layers(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+        return spikes
+
+
+class Pixels(nn.Sequential):
+    """Pixels of 0 to 255, divided in forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = super().forward(x / 255)
+        return made
+
+
+def test_training_in_integers_names_the_fold_that_lets_it_train() -> None:
+    """It asked for other pools, where there were none, and for pools elsewhere, which a fold merges."""
+    pixels = stl.capture(Pixels(*mlp()), SPIKES.reshape(6, 4, 36)[..., :4] * 5, verify=False)
+    said = next(found.remedy for found in pixels.check("c").findings if found.slug == "quantisation")
+    assert "net.fold()" in said
+    assert "pool" not in said
+    pixels.fold().quantised()
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AvgPool2d(2))
+    pooled = stl.capture(Frames(layers, stl.LIF((2, 2, 2), threshold=0.2)), SPIKES, verify=False)
+    with pytest.raises(stl.UnsupportedError, match=r"or merge pools into weights: net.fold\(merge_pools=True\)"):
+        pooled.quantised()
+    pooled.fold(merge_pools=True).quantised()
+
+
+def test_check_refuses_weights_that_round_to_0_beside_a_bias_as_export_does(tmp_path: Path) -> None:
+    """It passed them, and export's remedy, a coarser grid or smaller input, changed nothing."""
+    model = mlp()
+    with torch.no_grad():
+        model[0].bias.fill_(8000)
+    model[1] = stl.LIF((6,), threshold=8000.5)
+    net = stl.capture(model, torch.ones(8, 6, 4), verify=False)
+    for to, name in (("c", "c"), ("verilog", "v"), ("netx", "n.net")):
+        (error,) = [found for found in net.check(to).findings if found.severity == "error"]
+        assert error.reason == "its bias is so large that every weight rounds to 0 beside it"
+        with pytest.raises(stl.UnsupportedError, match=f"{error.reason}; train with a smaller bias, or export to onnx"):
+            net.export(tmp_path / name, to=to)
+    net.export(tmp_path / "net.onnx")
+
+
+def test_remedies_send_to_c_only_what_integers_hold(tmp_path: Path) -> None:
+    """A circular convolution was sent to C and Verilog, which refuse it, too."""
+    torch.manual_seed(0)
+    circular = nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")
+    net = stl.capture(Frames(circular, stl.LIF((2, 6, 6), threshold=0.2)), SPIKES, verify=False)
+    remedies = [found.remedy for found in net.check("netx").findings if found.slug == "skip-connection"]
+    assert remedies
+    assert all(remedy.endswith("train one without skips, or export to onnx") for remedy in remedies)
+    with pytest.raises(stl.UnsupportedError, match="put a neuron between them, or export to onnx"):
+        net.export(tmp_path / "c", to="c")
+    net.export(tmp_path / "net.onnx")

@@ -199,6 +199,8 @@ def test_a_wrong_keyword_names_the_right_one(net: SpikingGraph, tmp_path: Path, 
     ("call", "sentence"),
     [
         (lambda net: net.check("verilog", lanes="8"), "lanes: expected an integer; found '8'"),
+        (lambda net: net.check("verilog", lanes=True), "lanes: expected an integer; found True"),
+        (lambda net: net.verify("onnx", deadline=None), "deadline: expected a number; found None"),
         (lambda net: net.fold(merge_pools="no"), "merge_pools: expected True or False; found 'no'"),
         (lambda net: net.energy(margin="0.5"), "margin: expected a number; found '0.5'"),
         (

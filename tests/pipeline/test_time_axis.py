@@ -332,7 +332,8 @@ def test_a_square_batch_for_a_file_of_a_module_of_batches_first_is_warned_of(tmp
 def test_modules_of_a_graph_warn_of_the_captured_module_s_order(form: str) -> None:
     """They take [T, B, ...], whatever the captured one took; other spikes came out in silence."""
     net = stl.capture(Loop(second), X, time="second")
-    module = getattr(net, form)().eval()
+    with pytest.warns(UserWarning, match=r"this module and its graph take \[T, B, ...\], not \[B, T, ...\]"):
+        module = getattr(net, form)().eval()
     with pytest.warns(UserWarning, match=r"captured from a module on 5 steps: if x is \[B, T, ...\], swap") as said:
         module(X)
     assert [each.filename for each in said] == [__file__]

@@ -126,8 +126,8 @@ LAYERS = (
     Remedy(
         "integers/scales.py:best_candidate",
         lambda room: room.analog.export(room.new("c"), to="c", input_grid=24),
-        "give a coarser input grid (input_grid=BITS with fewer bits), or smaller input",
-        "give a coarser input grid (--input-grid BITS with fewer bits), or smaller input",
+        "give a coarser input grid (input_grid=BITS with fewer bits), smaller biases and thresholds, or onnx",
+        "give a coarser input grid (--input-grid BITS with fewer bits), smaller biases and thresholds, or onnx",
         lambda room: room.analog.export(room.new("c"), to="c", input_grid=8),
     ),
     Remedy(
