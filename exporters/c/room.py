@@ -87,9 +87,11 @@ def _excess(what: str, needed: int, least: int, limit: int, plan: Plan, besides:
 
     node = max(plan.shares, key=lambda name: size(plan.shares[name]))
     about = "about " if sure > 1 else ""
-    narrow, smaller = option("potentials", 16), "make this layer smaller, or take a chip with"
+    narrow, smaller = option("potentials", 16), "take a chip with"
+    if size(plan.shares[node]) > needed - limit:
+        smaller = f"make this layer smaller, or {smaller}"
     if least == needed:
-        remedy = f"{smaller} {needed:,} bytes of {what}"
+        remedy = f"{smaller} {about}{needed:,} bytes of {what}"
     elif least <= limit:
         remedy = f"use {narrow}: the network then takes about {least:,} bytes"
     else:

@@ -403,6 +403,7 @@ def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pyt
             CFormat().write(program, tmp_path / "tight", replace(options, **what))
     tight = CFormat().check_for(program, replace(options, flash=8, ram=8))
     assert [one.slug for one in tight if one.severity == "error"] == ["too-much-flash", "too-much-ram"]
+    assert all(one.remedy.startswith("take a chip with") for one in tight if one.severity == "error")
     with pytest.raises(InputError, match="flash: expected bytes, as 262144, 256K or 1M; found '1G'"):
         CFormat().write(program, tmp_path / "tight", replace(options, flash="1G"))
     assert not (tmp_path / "tight").exists()
