@@ -82,6 +82,10 @@ def _neuron(program: Program, node: Node) -> Iterator[Finding]:
         yield _error(
             "reset", node.name, "Speck resets to 0 or by subtraction, at once", "train with one of these resets"
         )
+    if node.reset in at_once[1:]:
+        reason = "Sinabs' reader of NIR resets to 0; Speck subtracts, too"
+        instead = "build it in Sinabs with MembraneSubtract, or train with a reset to 0"
+        yield Finding("reader-resets", "warning", node.name, reason, instead)
     if node.multi_spike and node.rounding != "down":
         reason = "it rounds its number of spikes to the nearest; Speck's neurons fire at their threshold"
         yield _error("rounding", node.name, reason, "round down: torch.floor(v / θ)")

@@ -12,19 +12,14 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import is_spike_max_pool
 from stl_deploy.integers import by_fold
-from stl_deploy.integers.fan_in import ELSEWHERE, elsewhere, reads_input, weightless
+from stl_deploy.integers.fan_in import ELSEWHERE, reads_input, sent_elsewhere, weightless
 from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
 from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
 from stl_deploy.passes import merge_pools
 
 _FOLDED = ("no-neuron", "no-synapse", "scale")
 """Refusals of which fold may take some away."""
-_PLAIN = (
-    "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips, or export to c, "
-    "verilog or onnx"
-)
-_ELSEWHERE = (ELSEWHERE, ", or export to c, verilog or onnx")
-"""Ends of remedies that hold for networks which integers hold."""
+_PLAIN = "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips" + ELSEWHERE
 
 
 def _merge_pools() -> str:
@@ -155,16 +150,7 @@ def with_fold(program: ir.Program, errors: list[UnsupportedError]) -> list[Unsup
 
     A network that no integers hold is sent to ONNX alone.
     """
-    named = by_fold.with_fold(program, errors, refusals, _FOLDED)
-    return named if not named or elsewhere(program) == ELSEWHERE else [_to_onnx(error) for error in named]
-
-
-def _to_onnx(error: UnsupportedError) -> UnsupportedError:
-    end = next((end for end in _ELSEWHERE if error.remedy.endswith(end)), None)
-    if end is None:
-        return error
-    instead = error.remedy.removesuffix(end) + ", or export to onnx"
-    return UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=instead)
+    return sent_elsewhere(program, by_fold.with_fold(program, errors, refusals, _FOLDED))
 
 
 def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:

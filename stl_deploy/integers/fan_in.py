@@ -90,7 +90,7 @@ def classify(program: ir.Program, input_scale: float, errors: list[UnsupportedEr
         refuse((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS)
     if not program.spiking:
         reason = "there is no spiking neuron behind it"
-        refuse(program.inputs[0], "no-neurons", reason, "put a spiking neuron into the graph")
+        refuse(program.inputs[0], "no-neurons", reason, "put one there, or capture an output behind one")
     known: dict[str, Value] = {node.name: 1.0 for node in program.spiking}
     known |= {node.name: "potential" for node in program.of(ir.Neuron) if not node.spiking}
     known[program.inputs[0].name] = 1 / input_scale
@@ -283,7 +283,7 @@ def _neuron_refusals(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
         decays.append(("synaptic decay", neuron.synapse.decay))
     for what, decay in decays:
         if decay is not None and not ((decay >= 0) & (decay <= 1)).all():
-            yield refusal(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
+            yield refusal(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1, or export to onnx")
 
 
 def _several(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
@@ -329,6 +329,15 @@ def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedE
 def elsewhere(program: ir.Program) -> str:
     """Return the end of a remedy: the formats that hold what a target of integers does not."""
     return ", or export to onnx" if all_refusals(program) else ELSEWHERE
+
+
+def sent_elsewhere(program: ir.Program, errors: list[UnsupportedError]) -> list[UnsupportedError]:
+    """Return refusals that send a network which no integers hold to ONNX alone."""
+    end = elsewhere(program) if errors else ELSEWHERE
+    return [
+        UnsupportedError(each.reason, node=each.node, slug=each.slug, remedy=each.remedy.replace(ELSEWHERE, end))
+        for each in errors
+    ]
 
 
 def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]:

@@ -12,9 +12,19 @@ from contextlib import suppress
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.check import NIR_NODES, refused
-from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Pool, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Node, Pool, Program, Scale, is_spike_max_pool
 from stl_deploy.integers.by_fold import with_fold
-from stl_deploy.integers.fan_in import ELSEWHERE, FanIn, Value, WeightedPath, all_refusals, classify, fan_in, kept
+from stl_deploy.integers.fan_in import (
+    ELSEWHERE,
+    FanIn,
+    Value,
+    WeightedPath,
+    all_refusals,
+    classify,
+    fan_in,
+    kept,
+    sent_elsewhere,
+)
 from stl_deploy.integers.fields import describe_field, in_order, refusal, refuse, unread
 from stl_deploy.passes import merge_pools
 
@@ -66,9 +76,12 @@ def neuron_refusals(neuron: Neuron) -> Iterator[UnsupportedError]:
         yield refusal(neuron, "threshold-not-positive", reason, "train with positive thresholds")
     yield from field_refusals(neuron, READ)
     decay = neuron.decay
-    if decay is not None and ((decay != decay.flat[0]).any() or not 0 <= float(decay.flat[0]) <= 1):
-        reason = "its decay differs between neurons or is outside 0 to 1"
-        yield refusal(neuron, "decay", reason, "use one decay per layer")
+    if decay is None:
+        return
+    if (decay < 0).any() or (decay > 1).any():
+        yield refusal(neuron, "decay", "its decay is outside 0 to 1", "use decays from 0 to 1, or export to onnx")
+    elif (decay != decay.flat[0]).any():
+        yield refusal(neuron, "decay", "its decay differs between neurons", "use one decay per layer" + ELSEWHERE)
 
 
 def check_fields(neuron: Neuron, read: Collection[str]) -> None:
@@ -92,7 +105,7 @@ def field_refusals(neuron: Neuron, read: Collection[str]) -> Iterator[Unsupporte
 
 def untrainable(program: Program) -> list[UnsupportedError]:
     """Return everything that keeps a network from training in integers, node by node; empty if it can be trained."""
-    return with_fold(program, _untrainable(program), _untrainable, _FOLDED)
+    return sent_elsewhere(program, with_fold(program, _untrainable(program), _untrainable, _FOLDED))
 
 
 def _untrainable(program: Program) -> list[UnsupportedError]:
@@ -181,7 +194,9 @@ def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | C
     if not isinstance(node, Linear | Conv):
         own = "a Linear" if len(neuron.shape) == 1 else "a convolution of kernel 1"
         instead = f"put {own} on that path, or add the spikes behind the neurons"
-        refuse(neuron, "no-weights", "spikes reach it on a path without its own weights", instead)
+        source = None if leaf.source is None else program.by_name[leaf.source.node]
+        what = "the input reaches" if isinstance(source, Input) else "spikes reach"
+        refuse(neuron, "no-weights", f"{what} it on a path without its own weights", instead)
     if len(program.readers[node.name]) > 1:
         refuse(node, "several-readers", "several populations read it", "give each a layer of weights of its own")
     if math.frexp(leaf.unit)[0] != 0.5:

@@ -25,6 +25,8 @@ def _trained(program: Program) -> str:
         cli="'stl-deploy quantise RUN' of a run folder, net.quantised() in Python of a captured module",
         python="net.quantised() of a captured module, stl_deploy.verbs.quantise of a run folder",
     )
+    if _is_trained(program):
+        return "export counts the spikes that differ; its weights are integers, as training in integers leaves them"
     refused = untrainable(program)
     counts = "export counts the spikes that differ"
     if not refused:
@@ -33,6 +35,16 @@ def _trained(program: Program) -> str:
         f"at {names} {error.reason}: {error.remedy.removesuffix(ELSEWHERE)}" for names, error in by_reason(refused)
     )
     return f"{counts}; quantisation-aware training, in Loihi's integers, needs a changed network: {changed}; then {how}"
+
+
+def _is_trained(program: Program) -> bool:
+    """Whether the weights of all neurons are integers of 8 bits."""
+    layers = [node for node in program.nodes if isinstance(node, Linear | Conv)]
+    read = [node for node in layers if any(isinstance(reader, Neuron) for reader in program.readers[node.name])]
+    return bool(read) and all(
+        np.array_equal(node.weight, np.trunc(node.weight)) and np.abs(node.weight).max(initial=0) <= WEIGHT_TOP
+        for node in read
+    )
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:

@@ -274,7 +274,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     tensor = _tensor(x)
     least, shape = 2 if call.time == "inside" else 3, list(tensor.shape)
     if not tensor.numel():
-        raise CaptureError(f"x is {shape}, in which there is nothing; give at least one sample")
+        raise CaptureError(f"x is {shape}, in which there is nothing; give at least one sample, of three steps or more")
     if len(shape) < least - 1:
         raise CaptureError(f"x: expected at least {least} axes with {option('time', call.time)}; found {shape}")
     require_held_by_float32(as_array(own_types(x)), "x")

@@ -45,6 +45,8 @@ def own_types(x: Any) -> Tensor:
     array = None if isinstance(x, Tensor) else as_array(x)
     if array is not None and not array.flags.writeable:  # torch warns of those
         array = array.copy()
+    if isinstance(x, Tensor) and x.layout is not torch.strided:
+        x = x.to_dense()
     tensor = x.detach().cpu() if array is None else torch.as_tensor(array)
     if tensor.is_complex():
         raise CaptureError("x is complex; expected real numbers")

@@ -79,7 +79,8 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
         return target()
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{file}:{name}: {error_location(error, Path(file))}; it is called without arguments"
+            f"{file}:{name}: {error_location(error, Path(file))}; it is called without arguments; "
+            f"name a function that makes it: def make(): return {name}(...)"
         ) from error
 
 

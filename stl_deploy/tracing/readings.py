@@ -201,6 +201,8 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
                 "the model spikes below, hold its potential with the other sign, v = beta * v + x, and compare "
                 "v > theta"
             )
+        if bool((off.decay == 0).any()):
+            raise reading.refuse("some of its decays are 0, others are not: use decays above 0, as decay.clamp(1e-3)")
         raise reading.refuse(
             "a spike neither subtracts the threshold from its potential nor sets it to a value (nor leaves it alone)"
         )

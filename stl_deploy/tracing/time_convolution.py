@@ -34,9 +34,10 @@ def over_time(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int)
     padding[at] = 0
     span = (op.args[1].shape[axis] - 1) * dilation[at]
     if nodes[-1].constant and len(nodes) - span == unroller.steps:
+        before = (0, 0) * (len(layout) - 1 - axis) + (span, 0)
         raise refuse(
             "a convolution over time reads steps after its own, which a graph cannot; put (kernel - 1)·dilation zeros "
-            f"in front of x and none behind: F.pad(x, ({span}, 0)) with time in the last axis",
+            f"in front of x and none behind: F.pad(x, {before})",
             op,
         )
     made = []

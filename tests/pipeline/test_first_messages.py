@@ -116,7 +116,7 @@ def test_netx_names_one_remedy_for_a_residual_network(bare: stl.SpikingGraph) ->
     errors = [found for found in bare.check("netx").findings if found.severity == "error"]
     assert {found.slug for found in errors} == {"skip-connection"}
     (remedy,) = {found.remedy for found in errors}
-    assert remedy.endswith("train one without skips, or export to c, verilog or onnx")
+    assert remedy.endswith("train one without skips, or export to c or onnx")
     report = bare.check("loihi1")
     assert {node.targets["loihi1"] for node in report.nodes if node.node == "stem"} == {"approximate"}
 
@@ -330,3 +330,65 @@ def test_remedies_send_to_c_only_what_integers_hold(tmp_path: Path) -> None:
     with pytest.raises(stl.UnsupportedError, match="put a neuron between them, or export to onnx"):
         net.export(tmp_path / "c", to="c")
     net.export(tmp_path / "net.onnx")
+
+
+def test_decays_outside_0_to_1_are_told_from_decays_that_differ(tmp_path: Path) -> None:
+    """One decay of -0.5 was asked to be one for each layer."""
+    for decay, sentence in (
+        (torch.tensor(-0.5), "its decay is outside 0 to 1; use decays from 0 to 1, or export to onnx"),
+        (torch.linspace(0.5, 0.75, 36), "its decay differs between neurons; use one decay per layer, or export to c"),
+    ):
+        net = stl.capture(Leaks(decay), SPIKES.flatten(2), verify=False)
+        with pytest.raises(stl.UnsupportedError, match=sentence):
+            net.export(tmp_path / "n.net")
+        net.export(tmp_path / "net.onnx", overwrite=True)
+
+
+class Leaks(nn.Module):
+    """Neurons without weights that sum [T, B, 36], reset to 0."""
+
+    def __init__(self, decay: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.decay, self.layer = decay, nn.Linear(36, 36)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 36), []
+        for current in self.layer(x):
+            v = self.decay * v + current
+            out.append((v > 0.1).float())
+            v = v * (1 - out[-1])
+        return torch.stack(out)
+
+
+def test_a_network_in_integers_is_not_sent_to_training_again() -> None:
+    graph = stl.capture(Leaks(torch.tensor(0.5)), SPIKES.flatten(2), verify=False).quantised().graph()
+    said = next(found.remedy for found in graph.check("c").findings if found.slug == "quantisation")
+    assert said == "export counts the spikes that differ; its weights are integers, as training in integers leaves them"
+
+
+def test_speck_says_what_its_framework_s_reader_resets() -> None:
+    """Neurons that subtract were sent to Sinabs' reader, which resets them to 0."""
+    torch.manual_seed(0)
+    soft = nn.Sequential(nn.Linear(36, 8, bias=False), stl.LIF((8,), threshold=0.3, decay=1, reset="subtract"))
+    findings = stl.capture(soft, SPIKES.flatten(2), verify=False).check("speck").findings
+    (warned,) = [found for found in findings if found.slug == "reader-resets"]
+    assert warned.remedy == "build it in Sinabs with MembraneSubtract, or train with a reset to 0"
+    hard = nn.Sequential(soft[0], stl.LIF((8,), threshold=0.3, decay=1))
+    assert "reader-resets" not in {
+        found.slug for found in stl.capture(hard, SPIKES.flatten(2), verify=False).check("speck").findings
+    }
+
+
+def test_a_sparse_tensor_is_taken() -> None:
+    x = SPIKES.flatten(2)
+    net = stl.capture(Leaks(torch.tensor(0.5)), x.to_sparse(), verify=False)
+    np.testing.assert_array_equal(net.simulate(x.to_sparse()).y, net.simulate(x).y)
+
+
+def test_decays_of_0_among_others_are_named() -> None:
+    """Their neurons were said to reset in no known way."""
+    decays = torch.linspace(0, 0.7, 36)
+    with pytest.raises(stl.CaptureError, match=r"some of its decays are 0, others are not: .* decay.clamp\(1e-3\)"):
+        stl.capture(Leaks(decays), SPIKES.flatten(2))
+    stl.capture(Leaks(decays.clamp(1e-3)), SPIKES.flatten(2))
