@@ -91,7 +91,7 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
                 f"it fires up to {node.neuron.cap} spikes per step; the engine holds one",
                 node=node.name,
                 slug="several-spikes",
-                remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
+                remedy="use one spike per step (multi_spike: 1), or export to c",
             )
         if node.neuron.adaptation is not None:
             raise UnsupportedError(

@@ -359,7 +359,7 @@ def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:
             f"{_SEVERAL}; {target} holds one",
             node=node.name,
             slug=SEVERAL,
-            remedy="use one spike per step (multi_spike: 1), or export to c or xylo",
+            remedy="use one spike per step (multi_spike: 1)" + elsewhere(program),
         )
         for node in program.spiking
         if node.multi_spike

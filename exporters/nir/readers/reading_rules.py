@@ -271,7 +271,7 @@ class Norse(Reader):
         """Return the leak's end, which must also be the start."""
         start = _full(node, node.v_start, 0)
         if not _leaks_to(node, rate, start):
-            refuse(node, "start", self, "starts at v_leak", "use a v_leak of 0, or start at it (start v_leak)")
+            refuse(node, "start", self, "starts at v_leak", "train with potentials that start at v_leak")
         return start.astype(np.float32)
 
     def _cuba(self, node: Neuron, theta: Floats, rate: Doubles) -> tuple[nir.NIRNode, Doubles]:

@@ -172,7 +172,9 @@ def test_the_printed_line_reads_what_nir_would_not(tmp_path):
 def test_norse_starts_where_it_leaks_to():
     """Norse's neurons begin at v_leak, so what begins elsewhere is refused, and what does is read back as such."""
     drive = net(linear(), lif((2,), r=2, v_leak=0.5, theta=0.75))
-    with pytest.raises(UnsupportedError, match=r"'n1': norse starts at v_leak; use a v_leak of 0"):
+    with pytest.raises(
+        UnsupportedError, match=r"'n1': norse starts at v_leak; train with potentials that start at v_leak"
+    ):
         restate(drive, "norse")
     at_leak = net(linear(), lif((2,), r=2, v_leak=0.5, theta=0.75), dialect=Dialect(start="v_leak"))
     restated = restate(at_leak, "norse").graph
