@@ -328,7 +328,8 @@ def _neuron(node: ir.Neuron) -> nir.NIRNode:
     if (rate <= 0).any():
         beside = " beside others" if np.ptp(decay) else ""
         raise CaptureError(
-            f"layer '{node.name}' has a decay of {float(decay.max()):g}{beside}; NIR's leaky neurons need one below 1",
+            f"layer '{node.name}' has a decay of {float(decay.max()):g}{beside}; NIR's leaky neurons need "
+            "one below 1: decay.clamp(max=0.999)",
             layer=node.name,
         )
     starts = (

@@ -392,3 +392,7 @@ def test_decays_of_0_among_others_are_named() -> None:
     with pytest.raises(stl.CaptureError, match=r"some of its decays are 0, others are not: .* decay.clamp\(1e-3\)"):
         stl.capture(Leaks(decays), SPIKES.flatten(2))
     stl.capture(Leaks(decays.clamp(1e-3)), SPIKES.flatten(2))
+    decays = torch.linspace(0.5, 1, 36)
+    with pytest.raises(stl.CaptureError, match=r"NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"):
+        stl.capture(Leaks(decays), SPIKES.flatten(2))
+    stl.capture(Leaks(decays.clamp(max=0.999)), SPIKES.flatten(2))

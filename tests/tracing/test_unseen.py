@@ -339,7 +339,9 @@ def test_spikes_in_two_orders_are_joined_without_a_nir_graph() -> None:
 
 
 def test_a_decay_above_1_is_refused_as_what_it_is() -> None:
-    with pytest.raises(CaptureError, match=r"has a decay of 1\.2; NIR's leaky neurons need one below 1"):
+    with pytest.raises(
+        CaptureError, match=r"has a decay of 1\.2; NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"
+    ):
         stl.capture(Net(lambda current, v: 1.2 * v + current), x_of(6, 3, 6))
 
 
