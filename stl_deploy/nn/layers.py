@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Rounding
 
 
 def wide(x: Tensor) -> Tensor:
@@ -119,3 +120,31 @@ def _norm_by_step(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tenso
     if norm.training:
         return torch.stack([forward(step) for step in x.unbind(0)])
     return forward(x.flatten(0, 1)).reshape(x.shape)
+
+
+def require_tensor(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return x ``[T, B, *shape]``; raise InputError unless it is a tensor of this shape and, but for autocast, type."""
+    axes = f"[T, B, {', '.join(map(str, shape))}]"
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"expected a torch tensor {axes}; found a {type(x).__name__}; give torch.as_tensor(x, dtype={dtype})"
+        )
+    if tuple(x.shape[2:]) != shape or x.dim() < 3:
+        raise InputError(f"expected input {axes}; found {list(x.shape)}")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(
+            f"expected input of {dtype}, which the module computes in; found {x.dtype}; give x.to({dtype})"
+        )
+    return x
+
+
+def pads_of(padding: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the pads in torch's order: those of the last axis first."""
+    return [size for sides in reversed(padding) for size in sides]
+
+
+def rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
+    """Return counts of spikes, rounded in one of the Program's ways."""
+    if rounding == "half_even":
+        return torch.round(ratio)
+    return torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)

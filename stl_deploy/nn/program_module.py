@@ -24,9 +24,9 @@ from torch.nn import functional
 from stl_deploy._util.caller import warn_caller
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
-from stl_deploy.graph.program import Rounding
 from stl_deploy.graph.run import axes_in_doubt
 from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.nn.layers import pads_of, require_tensor, rounded
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.surrogate import Surrogate, surrogate_of
 
@@ -114,18 +114,7 @@ class ProgramModule(nn.Module):
     def _taken(self, x: Tensor) -> Tensor:
         """Return the input; raise InputError unless it is a tensor of the entry's shape and the weights' type."""
         (entry,) = self._program.inputs
-        shape, held = f"[T, B, {', '.join(map(str, entry.shape))}]", self._type()
-        if not isinstance(x, Tensor):
-            raise InputError(
-                f"expected a torch tensor {shape}; found a {type(x).__name__}; give torch.as_tensor(x, dtype={held})"
-            )
-        if tuple(x.shape[2:]) != entry.shape or x.dim() < 3:
-            raise InputError(f"expected input {shape}; found {list(x.shape)}")
-        if x.dtype != held and not torch.is_autocast_enabled(x.device.type):
-            raise InputError(
-                f"expected input of {held}, which the module computes in; found {x.dtype}; give x.to({held})"
-            )
-        return x
+        return require_tensor(x, entry.shape, self._type())
 
     def _type(self) -> torch.dtype:
         """Return the type of its weights and thresholds."""
@@ -235,14 +224,9 @@ class _Weights(_Layer):
         convolve: Any = functional.conv1d if len(node.stride) == 1 else functional.conv2d
         pads = [before for before, _ in node.padding]
         if any(before != after for before, after in node.padding):
-            x, pads = functional.pad(x, _pads(node.padding)), [0] * len(pads)
+            x, pads = functional.pad(x, pads_of(node.padding)), [0] * len(pads)
         made: Tensor = convolve(x, self.weight, self.bias, node.stride, pads, node.dilation, node.groups)
         return made
-
-
-def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the pads in torch's order: those of the last axis first."""
-    return [size for sides in reversed(padding) for size in sides]
 
 
 class _Scale(_Layer):
@@ -275,10 +259,10 @@ class _Pool(_Layer):
         node = self.node
         if isinstance(node, ir.MaxPool):
             pool: Any = functional.max_pool1d if len(node.kernel) == 1 else functional.max_pool2d
-            padded = functional.pad(x, _pads(node.padding), value=-torch.inf)
+            padded = functional.pad(x, pads_of(node.padding), value=-torch.inf)
             made: Tensor = pool(padded, node.kernel, node.stride)
             return made
-        padded = functional.pad(x, _pads(node.padding))
+        padded = functional.pad(x, pads_of(node.padding))
         sums: Tensor = functional.avg_pool2d(padded, node.kernel, node.stride, divisor_override=1) / node.divisor
         return sums
 
@@ -446,14 +430,8 @@ class Population(_Layer):
     def _fire(self, v: Tensor, threshold: Tensor | None) -> Tensor:
         assert threshold is not None
         if self.node.multi_spike:
-            return torch.clamp(_rounded(v / threshold, self.node.rounding), min=0, max=self.node.cap)
+            return torch.clamp(rounded(v / threshold, self.node.rounding), min=0, max=self.node.cap)
         return spike(v, threshold, self._derivative)
-
-
-def _rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
-    if rounding == "half_even":
-        return torch.round(ratio)
-    return torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)
 
 
 _LAYERS: dict[type[ir.Node], Any] = {
