@@ -125,11 +125,10 @@ def overflows(
     if options.x is None or any(finding.severity == "error" for finding in known):
         return []
     x, grid = one_input(options.x), input_grid(program.metadata)
-    largest = float(np.abs(x.astype(np.float64)).max(initial=0))
+    largest, scale = float(np.abs(x.astype(np.float64)).max(initial=0)), 1.0
     if grid is not None:
-        largest = max(largest, grid.bound) * 2.0**grid.fraction_bits
-    scale = 1.0 if grid is None else 2.0**grid.fraction_bits
-    if not estimated_reach(program, largest) >= limit and not may_vanish(program, scale):  # nor of NaN
+        largest, scale = max(largest, grid.bound), 2.0**grid.fraction_bits
+    if not estimated_reach(program, largest * scale) >= limit and not may_vanish(program, scale):  # nor of NaN
         return []
     try:
         choosing(calibration(program, options, x))

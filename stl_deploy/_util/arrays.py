@@ -17,7 +17,7 @@ class ShapeError(InputError):
 def as_array(x: Any) -> NDArray[Any]:
     """Return an array of a numpy array, a torch tensor (on any device, sparse too), or lists; raise InputError."""
     if hasattr(x, "detach"):
-        tensor = (x.to_dense() if "strided" not in str(x.layout) else x).detach().cpu()
+        tensor = (x.to_dense() if "strided" not in str(getattr(x, "layout", "strided")) else x).detach().cpu()
         narrow = tensor.is_floating_point() and tensor.element_size() < 4  # numpy has no bfloat16
         return np.asarray((tensor.float() if narrow else tensor).numpy())
     try:
