@@ -34,6 +34,7 @@ from stl_deploy.pipeline.input_types import (
     require_whole,
 )
 from stl_deploy.pipeline.proof import (
+    KINDS,
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
     ComputesOtherwiseError,
@@ -42,6 +43,7 @@ from stl_deploy.pipeline.proof import (
     beyond,
     end_to_end,
     module_spikes,
+    of_each_kind,
     permuted,
     prove_layers,
     prove_output,
@@ -65,7 +67,7 @@ from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_wa
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.remedies import in_code, version_warnings
-from stl_deploy.tracing.running import require_repeatable
+from stl_deploy.tracing.repeatable import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import batch_axis, steps_of
@@ -381,8 +383,7 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[lis
 
     Also whether the module makes a fixed number of steps.
     """
-    call = traced.call
-    axis = batch_axis(call)
+    call, axis = traced.call, batch_axis(traced.call)
     samples = x.shape[axis]
     step = sum(signal.node.elements() for signal in traced.steps.signals)
     fixed = call.time == "inside" or any(
@@ -400,7 +401,8 @@ def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[lis
             given = given.index_select(1 - axis, torch.arange(many) % x.shape[1 - axis])
         what = f"{counted(few, 'sample')}" if many == traced.length else f"{counted(many, 'step')}"
         try:
-            prove_outputs(model, traced, permuted(given, 6), what)
+            several = many > traced.length and KINDS * step * many * few <= _AFFORDED
+            prove_outputs(model, traced, of_each_kind(given, axis) if several else permuted(given, 6), what)
         except (CaptureError, InputError, RuntimeError, ValueError, AssertionError, IndexError) as error:
             if many > traced.length and ignores_later_steps(model, given, call, traced.length):
                 fixed_steps = True

@@ -397,6 +397,9 @@ def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) 
 
 _SAMPLES = 2
 _FACTORS = (-1.25, 0.6, 1.15)
+_RATES = (0.1, 0.3, 0.6, 1.0, 1.0)
+KINDS = 3 + len(_RATES)
+"""`of_each_kind` makes as many times the samples of ``few``."""
 
 
 def permuted(x: Tensor, seed: int) -> Tensor:
@@ -421,6 +424,16 @@ def beyond(x: Tensor, axis: int) -> Tensor:
     factors = torch.tensor(_FACTORS, dtype=x.dtype)[torch.randint(len(_FACTORS), few.shape, generator=generator)]
     shifted = (torch.rand(few.shape, generator=generator) < 0.125).to(x.dtype) * (0.05 * x.abs().max())
     return few * factors + shifted
+
+
+def of_each_kind(x: Tensor, axis: int) -> Tensor:
+    """Return samples with x's values in other places, within and beyond its range, and from nearly silent to dense."""
+    few, values, generator = _few(x, axis), torch.unique(x), _generator(8)
+    drawn = []
+    for rate in _RATES:
+        drive = values[torch.randint(len(values), few.shape, generator=generator)]
+        drawn.append(torch.where(torch.rand(few.shape, generator=generator) < rate, drive, values[0]))
+    return torch.cat([permuted(few, 6), within(x, axis), beyond(x, axis), *drawn], axis)
 
 
 def _few(x: Tensor, axis: int) -> Tensor:

@@ -17,7 +17,7 @@ from stl_deploy.graph.program import Delay, Neuron, Program
 from stl_deploy.nn.population import Population
 from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
-from stl_deploy.tracing.running import keeps_state
+from stl_deploy.tracing.repeatable import keeps_state
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.steps import FEWEST
 from stl_deploy.tracing.trace import batch_axis

@@ -195,7 +195,11 @@ def _masked(op: Op, flows: dict[Value, Flow], args: tuple[Any, ...]) -> tuple[An
     base, indices, value = args[0], args[1], args[2]
     accumulate = len(args) > 3 and args[3]
     if len(indices) != 1 or indices[0].dtype != torch.bool or accumulate or value.shape not in ((), (1,)):
-        raise refuse("values are written at computed indices; write it with torch.where", op)
+        raise refuse(
+            "values are written at computed indices; for a mask, write v * (1 - mask) + value * mask, or torch.where "
+            "in a neuron's state",
+            op,
+        )
     return (indices[0], value, base)
 
 

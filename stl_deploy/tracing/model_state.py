@@ -64,13 +64,13 @@ def as_found(model: nn.Module) -> Iterator[None]:
 def _state(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers and tensors that are attributes: what a run may write into."""
     for item in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
-        if (
-            isinstance(item, Tensor)
-            and not is_lazy(item)
-            and item.layout == torch.strided
-            and not (item.is_meta or item.is_nested)
-        ):
+        if isinstance(item, Tensor) and is_plain(item):
             yield item
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has its values in one memory."""
+    return not is_lazy(tensor) and tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
 
 
 def _is_same_memory(a: Tensor, b: Tensor) -> bool:
@@ -110,12 +110,17 @@ def changes(name: str, line: str | None) -> CaptureError:
 
 
 def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
-    skipped = (*_TABLES, "_non_persistent_buffers_set")
     return [
         (item, item.copy())
         for key, item in module.__dict__.items()
-        if key not in skipped and isinstance(item, list | dict | set) and not key.endswith("_hooks")
+        if isinstance(item, set) or is_container(key, item)
+        if key != "_non_persistent_buffers_set"
     ]
+
+
+def is_container(key: str, item: Any) -> bool:
+    """Whether an attribute is a list or dict of the user's, rather than one of torch's own tables."""
+    return key not in _TABLES and isinstance(item, list | dict) and not key.endswith("_hooks")
 
 
 def _refill(container: Any, content: Any) -> None:

@@ -80,7 +80,8 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     subtracts: Subtracts = "baseline"
     if core.threshold.adapts is not None:
         reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
-    if core.threshold.count is not None:
+    several = core.threshold.count is not None and core.threshold.count.cap != 1
+    if core.threshold.count is not None and several:
         most = min(core.threshold.count.cap or _MOST_COUNTED, _MOST_COUNTED)
         runs = min(-(-most // math.prod(reading.shape)), _COUNTS)
         spread = torch.linspace(1, most, runs * math.prod(reading.shape), dtype=torch.float64).round()
@@ -89,6 +90,8 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
             _require_each(reading, off, on, reading.affine(count), count)
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
     population = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
+    if several and population.reset in ("value", "value_delayed"):  # v * (1 - s): two spikes turn the potential round
+        raise _not_one_by_one(reading)
     if subtracts == "adapted" and population.reset not in ("subtract", "subtract_delayed"):
         raise reading.refuse("what its spike subtracts is not the threshold as it is: v = v - s * (theta + a)")
     return replace(
@@ -132,10 +135,13 @@ def _require_each(reading: FittedUpdate, off: Affine, on: Affine, many: Affine, 
     pairs = [(off.decay, on.decay, many.decay), (off.constant, on.constant, many.constant)]
     pairs += zip(off.gains, on.gains, many.gains, strict=True)
     if not all(close(several - none, count * (one - none)) for none, one, several in pairs):
-        raise reading.refuse(
-            "it fires several spikes a step, and they do not act one by one: let each subtract the threshold, "
-            "v = v - s * θ"
-        )
+        raise _not_one_by_one(reading)
+
+
+def _not_one_by_one(reading: FittedUpdate) -> CaptureError:
+    return reading.refuse(
+        "it fires several spikes a step, and they do not act one by one: let each subtract the threshold, v = v - s * θ"
+    )
 
 
 def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:

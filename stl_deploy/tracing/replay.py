@@ -113,7 +113,8 @@ class _Replay:
             instead = (
                 "apply to x before capture what all steps read of one"
                 if ref.signal.node.name == "input"
-                else "let states start from tensors (torch.zeros_like), so that all steps do the same"
+                else "let states start from tensors (torch.zeros_like), so that all steps do the same; delay by F.pad "
+                "over time"
             )
             raise CaptureError(
                 f"'{reader.node.name}' reads '{ref.signal.node.name}' of step {at}, for which there is no value; "

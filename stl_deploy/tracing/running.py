@@ -72,54 +72,11 @@ class Recorded:
 def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
     """Return the model's output from rest; for ``time="step"`` stacked over steps."""
     with as_found(model), torch.no_grad():
-        _to_eval(model)
+        to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return _stacked([pick(returned, call.output) for returned in _stepped(model, x, call)])
-        return pick(_called(model, x.clone(), call), call.output)
-
-
-def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> None:
-    """Raise CaptureError unless a call from rest gives the same after one on another input.
-
-    What draws numbers, keeps state, or keeps what it made of an earlier input does not.
-    """
-    results = []
-    for seed, inputs in enumerate(((x,), (other, x))):
-        with as_found(model), torch.no_grad():
-            _to_eval(model)
-            weights = Weights(model)
-            for each in inputs:
-                bring_to_rest(model, call.reset)
-                shake(seed)
-                made = _stepped(model, each, call) if call.time == "step" else [_called(model, each.clone(), call)]
-                outputs = [pick(returned, call.output).clone() for returned in made]
-                weights.require_unchanged()
-            results.append(outputs)
-    same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*results, strict=True))
-    if not same:
-        raise CaptureError(
-            "the module gives something else on the same input after another call: it draws numbers, or keeps "
-            "state between calls; start from rest in forward"
-            + remedy(cli=" or in a method reset()", python=", in a method reset(), or give reset=...")
-        )
-
-
-def keeps_state(model: nn.Module, x: Tensor, call: Call) -> bool:
-    """Return whether a second call, given the state that the first one kept or returned, gives something else."""
-    outputs = []
-    with as_found(model), torch.no_grad():
-        _to_eval(model)
-        bring_to_rest(model, call.reset)
-        try:
-            passed = PassedState.of(model)
-            for _ in range(2):
-                shake(0)
-                outputs.append(pick(_called(model, x.clone(), call, passed), call.output).clone())
-        except CaptureError:  # its second argument is no state
-            return False
-    once, again = outputs
-    return once.shape != again.shape or not bool(((once == again) | (once != once)).all())
+            return _stacked([pick(returned, call.output) for returned in stepped(model, x, call)])
+        return pick(called(model, x.clone(), call), call.output)
 
 
 def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = False) -> Recorded:
@@ -136,7 +93,7 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
     batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]
     unroller = Unroller(steps, batch)
     with as_found(model), torch.no_grad(), paused():
-        _to_eval(model)
+        to_eval(model)
         bring_to_rest(model, call.reset)
         shake(int(keep))
         parts = list(x.unbind(0)) if call.time == "step" else [x]
@@ -148,7 +105,7 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
             with recorder.watching() as leaks:
                 try:
-                    returned = _called(model, part, call, passed)
+                    returned = called(model, part, call, passed)
                 except CaptureError as error:
                     if error.__cause__ is not None and leaks.watched:  # other code than torch's was given one
                         refusal = recorder.leaving(leaks.watched)
@@ -186,12 +143,12 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
 def _ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     recorder = Recorder(names_of(model), Weights(model))
     with as_found(model), torch.no_grad(), paused():
-        _to_eval(model)
+        to_eval(model)
         bring_to_rest(model, call.reset)
         given = x.clone()
         recorder.input(given)
         with recorder.watching():
-            _called(model, given, call)
+            called(model, given, call)
     return recorder.ops
 
 
@@ -213,7 +170,8 @@ def _uncompiled(run: Callable[[], R]) -> R:
         return run()
 
 
-def _to_eval(model: nn.Module) -> None:
+def to_eval(model: nn.Module) -> None:
+    """Put a model into eval mode; raise CaptureError for one that has none."""
     try:
         model.eval()
     except NotImplementedError as error:
@@ -223,14 +181,15 @@ def _to_eval(model: nn.Module) -> None:
         ) from None
 
 
-def _stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
+def stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
     """Yield the model's result at each step, with its returned state passed on to the next step."""
     passed = PassedState.of(model)
     for step in x.unbind(0):
-        yield _called(model, step.clone(), call, passed)
+        yield called(model, step.clone(), call, passed)
 
 
-def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None = None) -> Any:
+def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None = None) -> Any:
+    """Return what forward makes of ``x`` and of the state that was passed; raise CaptureError where it fails."""
     try:
         if passed is None:
             return model(x)

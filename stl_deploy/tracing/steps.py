@@ -302,7 +302,7 @@ class _Folding:
 def _reads_later(reader: Node) -> CaptureError:
     return CaptureError(
         f"'{_called(reader)}' depends on what comes in a later step; a graph reads this step and earlier ones: delay "
-        "all else, by F.pad over time",
+        "all else, by F.pad over time, and apply to x before capture what is made of all steps (a mean over time)",
         line=reader.place.line,
     )
 

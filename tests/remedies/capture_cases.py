@@ -149,21 +149,21 @@ CAPTURES = (
         lambda room: _captured(Gains(), TB).fold(thresholds="weights").export(room.new("net.net"), x=TB),
     ),
     Remedy(
-        "tracing/running.py:_called",
+        "tracing/running.py:called",
         lambda room: _captured(_neurons(lambda s, v: s.spiked), TB),  # type: ignore[attr-defined]
         "mend forward, or give x as forward takes it under time='first'",
         "mend forward, or give x as forward takes it under --time first",
         lambda room: _captured(_neurons(_spikes), TB),
     ),
     Remedy(
-        "tracing/running.py:_called",
+        "tracing/running.py:called",
         lambda room: _captured(KeepsBatch(), IMAGES, time="step"),
         "clear it in a method reset(), or give reset= what clears it",
         "it keeps state of another batch: clear it in a method reset()",
         lambda room: _captured(Step(), IMAGES, time="step"),
     ),
     Remedy(
-        "tracing/running.py:require_repeatable",
+        "tracing/repeatable.py:require_repeatable",
         lambda room: _captured(Neurons(_spikes), TB),
         "in a method reset(), or give reset=...",
         "start from rest in forward or in a method reset()",

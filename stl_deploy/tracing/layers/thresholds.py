@@ -56,7 +56,8 @@ def rectified(build: Builder, signal: Signal) -> Operands:
     raise refusal(
         signal,
         f"expected spikes, a lower bound that is a number, or a neuron's own arithmetic; found '{signal.node.name}' of "
-        "a current with an upper bound or with a tensor's; put a spiking neuron, or a ReLU, in its place",
+        "a current with an upper bound or with a tensor's; put a spiking neuron, or a ReLU, in its place; where it "
+        "prepares x, apply it to x before capture",
     )
 
 

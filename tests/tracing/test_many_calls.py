@@ -1,0 +1,148 @@
+"""What one run on x does not show: numbers that forward changes from call to call, and branches on late steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+X = (torch.rand(12, 4, 8, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+
+
+class Loop(nn.Module):
+    """Six leaky neurons whose threshold is raised by ``theta``; ``after`` is called with the model and its spikes."""
+
+    def __init__(self, after: Callable[[Any, Tensor], None], *, late: Callable[[int, Tensor], Tensor] | None = None):
+        super().__init__()
+        torch.manual_seed(4)
+        self.enter = nn.Linear(8, 6)
+        self.register_buffer("theta", torch.zeros(6))
+        self.rate, self.level, self.kept = torch.zeros(6), 0.5, [torch.zeros(6)]
+        self.calls, self.after, self.late = 0, after, late
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 6), []
+        for t, step in enumerate(x):
+            v = v if self.late is None else self.late(t, v)
+            v = 0.75 * v + 2 * self.enter(step)
+            out.append((v > self.level + self.theta + self.kept[0]).float())
+            v = v * (1 - out[-1])
+        spikes = torch.stack(out)
+        self.after(self, spikes)
+        return spikes
+
+
+def theta_grows(model: Any, spikes: Tensor) -> None:
+    model.theta = model.theta + 1e-6 * spikes.mean((0, 1))
+
+
+def theta_grows_in_place(model: Any, spikes: Tensor) -> None:
+    model.theta += 1e-6 * spikes.mean((0, 1))
+
+
+def level_grows(model: Any, spikes: Tensor) -> None:
+    model.level += 1e-5
+
+
+def kept_grows(model: Any, spikes: Tensor) -> None:
+    model.kept[0] = model.kept[0] + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("after", "name"),
+    [(theta_grows, "theta"), (theta_grows_in_place, "theta"), (level_grows, "level"), (kept_grows, "kept.0")],
+)
+def test_a_number_that_each_call_changes_a_little_is_refused(after: Callable[[Any, Tensor], None], name: str) -> None:
+    model = Loop(after)
+    with pytest.raises(CaptureError, match=rf"each call changes '{name}', on which .* in training only"):
+        stl.capture(model, X)
+    assert not model.theta.any()
+    assert (model.level, len(model.kept)) == (0.5, 1)
+    assert not model.kept[0].any()
+
+
+def test_it_is_taken_where_it_changes_in_training_only_or_at_rest() -> None:
+    class Resets(Loop):
+        def reset(self) -> None:
+            self.theta = torch.zeros(6)
+
+    def trains(model: Any, spikes: Tensor) -> None:
+        if model.training:
+            theta_grows(model, spikes)
+
+    for model in (Loop(trains), Resets(theta_grows)):
+        net = stl.capture(model, X)
+        assert (net.simulate(X.numpy()).y == model.eval()(X).detach().numpy()).all()
+
+
+def test_numbers_that_only_a_monitor_reads_may_change() -> None:
+    def watched(model: Any, spikes: Tensor) -> None:
+        model.calls += 1
+        model.rate = 0.9 * model.rate + 0.1 * spikes.mean((0, 1))
+
+    assert stl.capture(Loop(watched), X).proof.replay_differing == 0
+
+
+def test_a_state_that_is_written_before_it_is_read_may_change() -> None:
+    class Writes(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            self.theta = torch.zeros(6)
+            return super().forward(x)
+
+    assert stl.capture(Writes(theta_grows), X).proof.replay_differing == 0
+
+
+def test_a_number_that_changes_until_forward_fails_is_refused() -> None:
+    class Scheduled(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            _ = [0.0] * 100 + [self.calls]
+            return super().forward(x * [1.0, 1.0, 1.0][self.calls])
+
+    def counts(model: Any, spikes: Tensor) -> None:
+        model.calls += 1
+
+    with pytest.raises(CaptureError, match="each call changes 'calls'"):
+        stl.capture(Scheduled(counts), X)
+
+
+@pytest.mark.parametrize(
+    "late", [lambda t, v: v * 0 if t == 20 else v, lambda t, v: 0.5 * v if t > 40 else v, lambda t, v: v + (t == 60)]
+)
+def test_a_branch_on_a_step_that_sparse_x_does_not_reach_is_refused(late: Callable[[int, Tensor], Tensor]) -> None:
+    with pytest.raises(CaptureError, match="something else on 64 steps than on x; does a branch depend on the step"):
+        stl.capture(Loop(lambda model, spikes: None, late=late), (X + X.roll(3, 0) > 1).float())
+
+
+class Product(nn.Module):
+    """Counts of up to ``cap`` spikes, after which the potential is multiplied by 1 - s."""
+
+    def __init__(self, cap: int) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.enter, self.cap = nn.Linear(8, 6), cap
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 6), []
+        for step in x:
+            v = 0.5 * v + 2 * self.enter(step)
+            out.append(torch.floor(v / 0.75).clamp(0, self.cap))
+            v = (1 - out[-1]) * v
+        return torch.stack(out)
+
+
+def test_counts_that_reset_by_a_product_are_refused_where_x_shows_one_spike_at_most() -> None:
+    x = X * (torch.arange(8) == 0)
+    assert Product(4)(x).unique().tolist() == [0, 1]
+    with pytest.raises(CaptureError, match="it fires several spikes a step, and they do not act one by one"):
+        stl.capture(Product(4), x)
+
+
+def test_at_most_one_spike_resets_by_a_product() -> None:
+    model, x = Product(1), (torch.rand(12, 4, 8, generator=torch.Generator().manual_seed(1)) < 0.8).float()
+    assert (stl.capture(model, X).simulate(x.numpy()).y == model(x).detach().numpy()).all()
