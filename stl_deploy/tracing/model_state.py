@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from stl_deploy.tracing.source_lines import raised_at
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _TABLES = ("_parameters", "_buffers", "_modules")
+_OWN = (*_TABLES, "_non_persistent_buffers_set")
+_CONTAINERS = (list, deque, dict, set)
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
-    inner = [(module, _containers(module)) for module in plain]
+    inner = [(item, item.copy()) for module in plain for item in containers(module).values()]
     modes = [(module, module.training) for module in modules]
     tensors = {id(t): (t, t.data, t.detach().clone()) for module in modules for t in _state(module)}
     # The legacy generator is the one that users' models draw from.
@@ -45,9 +48,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
                 module.__dict__[key].update(table)
         for module, training in modes:
             module.training = training
-        for _, containers in inner:
-            for container, content in containers:
-                _refill(container, content)
+        for container, content in inner:
+            _refill(container, content)
         with torch.no_grad():
             for tensor, memory, content in tensors.values():
                 if not (memory.shape == content.shape and torch.equal(memory, content)):
@@ -62,8 +64,11 @@ def as_found(model: nn.Module) -> Iterator[None]:
 
 
 def _state(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers and tensors that are attributes: what a run may write into."""
-    for item in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
+    """Parameters, buffers, and tensors that are attributes, or in containers that are: what a run may write into."""
+    items = [*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()]
+    for each in containers(module).values():
+        items += each.values() if isinstance(each, dict) else each
+    for item in items:
         if isinstance(item, Tensor) and is_plain(item):
             yield item
 
@@ -109,23 +114,23 @@ def changes(name: str, line: str | None) -> CaptureError:
     )
 
 
-def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
-    return [
-        (item, item.copy())
-        for key, item in module.__dict__.items()
-        if isinstance(item, set) or is_container(key, item)
-        if key != "_non_persistent_buffers_set"
-    ]
-
-
-def is_container(key: str, item: Any) -> bool:
-    """Whether an attribute is a list or dict of the user's, rather than one of torch's own tables."""
-    return key not in _TABLES and isinstance(item, list | dict) and not key.endswith("_hooks")
+def containers(module: nn.Module) -> dict[str, Any]:
+    """Return the lists, deques, dicts and sets that a module's attributes are or hold, by name; without torch's own."""
+    found, seen = dict[str, Any](), set[int]()
+    waiting = [(key, item) for key, item in module.__dict__.items() if key not in _OWN and not key.endswith("_hooks")]
+    while waiting:
+        name, item = waiting.pop()
+        if isinstance(item, _CONTAINERS) and id(item) not in seen:
+            seen.add(id(item))
+            found[name] = item
+            inner = () if isinstance(item, set) else item.items() if isinstance(item, dict) else enumerate(item)
+            waiting += [(f"{name}.{key}", value) for key, value in inner if isinstance(value, _CONTAINERS)]
+    return found
 
 
 def _refill(container: Any, content: Any) -> None:
     container.clear()
-    container.extend(content) if isinstance(container, list) else container.update(content)
+    container.extend(content) if isinstance(container, list | deque) else container.update(content)
 
 
 def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:

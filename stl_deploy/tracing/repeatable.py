@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, is_container, is_plain, shake
+from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, containers, is_plain, shake
 from stl_deploy.tracing.running import Call, PassedState, called, pick, stepped, to_eval
 
 _CALLS = (2**10, 2**30)
 """As many calls' worth of change is given to what a call changes, in one; the larger for changes that are tiny."""
-_MOST = 2**50
-"""Larger integers are left alone: so many calls' worth of change would not fit 64 bits."""
+_COUNTED = 2**10
+"""The most for integers, as a loop may run as often, and a tensor be as long, as they say."""
+_LARGEST = 2**50
+"""Larger integers are left alone."""
+_WRITABLE = (list, deque, dict, OrderedDict, defaultdict)
 
 
 def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> None:
@@ -35,21 +40,27 @@ def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -
 
 def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> str:
     """Return why a model gives something else on ``x`` after other calls; nothing if it does not."""
-    first, _ = _outputs_of(model, (x,), call)
-    again, held = _outputs_of(model, (other, x), call)
-    if not _same(first, again):
-        return (
-            "the module gives something else on the same input after another call: it draws numbers, or keeps state "
-            "between calls"
-        )
+    with as_found(model), torch.no_grad():
+        to_eval(model)
+        first = _outputs(model, x, call, seed=0)
     for calls in _CALLS:
-        with as_found(model):
-            changed = _change_often(model, *held, calls)
+        with as_found(model), torch.no_grad():
+            to_eval(model)
+            _outputs(model, other, call, seed=1)
+            before = _numbers_at_rest(model, call)
+            if not _same(first, _outputs(model, x, call, seed=1)):
+                return (
+                    "the module gives something else on the same input after another call: it draws numbers, or "
+                    "keeps state between calls"
+                )
+            changed = _change_often(model, before, _numbers_at_rest(model, call), calls)
+            if not changed:
+                return ""
             try:
-                if not changed or _same(first, _outputs_of(model, (x,), call)[0]):
+                if _same(first, _outputs(model, x, call, seed=1)):
                     continue
-            except CaptureError:
-                pass  # it fails with a number that it reaches
+            except CaptureError:  # what fails, fails for the user, too
+                continue
             return (
                 f"each call changes {', '.join(map(repr, changed[:3]))}, on which what the module gives depends, and "
                 "a graph gives the same in every call; change it in training only (if self.training)"
@@ -57,25 +68,15 @@ def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> str
     return ""
 
 
-def _outputs_of(
-    model: nn.Module, inputs: tuple[Tensor, ...], call: Call
-) -> tuple[list[Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Return the outputs on the last of ``inputs``, and the numbers that the model held before the first and the last.
-
-    It is brought to rest before each.
-    """
-    held = []
-    with as_found(model), torch.no_grad():
-        to_eval(model)
-        weights = Weights(model)
-        for each in inputs:
-            bring_to_rest(model, call.reset)
-            held.append(_held_numbers(model))
-            shake(len(inputs))
-            made = stepped(model, each, call) if call.time == "step" else [called(model, each.clone(), call)]
-            outputs = [pick(returned, call.output).clone() for returned in made]
-            weights.require_unchanged()
-    return outputs, (held[0], held[-1])
+def _outputs(model: nn.Module, x: Tensor, call: Call, *, seed: int) -> list[Tensor]:
+    """Return what a model makes of ``x`` from rest; raise CaptureError if that changes its parameters."""
+    weights = Weights(model)
+    bring_to_rest(model, call.reset)
+    shake(seed)
+    made = stepped(model, x, call) if call.time == "step" else [called(model, x.clone(), call)]
+    outputs = [pick(returned, call.output).clone() for returned in made]
+    weights.require_unchanged()
+    return outputs
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -99,27 +100,36 @@ def keeps_state(model: nn.Module, x: Tensor, call: Call) -> bool:
     return once.shape != again.shape or not bool(((once == again) | (once != once)).all())
 
 
-def _held_numbers(model: nn.Module) -> dict[str, Tensor]:
-    """Copy every number that a model's modules hold besides their parameters, by name: tensors, ints and floats."""
-    return {name: torch.as_tensor(table[key]).clone() for name, table, key in _numbers(model)}
+def _numbers_at_rest(model: nn.Module, call: Call) -> dict[str, Tensor]:
+    """Bring a model to rest and copy every number that its modules hold besides their parameters, by name."""
+    bring_to_rest(model, call.reset)
+    return {name: _as_tensor(table[key]).clone() for name, table, key in _numbers(model)}
 
 
 def _change_often(model: nn.Module, before: dict[str, Tensor], after: dict[str, Tensor], calls: int) -> list[str]:
-    """Give a model what many calls make of its numbers if each changes them as one did; return the changed ones' names.
+    """Change a model's numbers as often as ``calls`` calls would, if each does as one did; return their names.
 
-    before, after: what it held at rest, before and after a call.
+    before, after: what it held at rest, before and after that one.
     """
-    changed = []
+    changed, written = [], set[int]()
     for name, table, key in list(_numbers(model)):
-        was, became = before.get(name), after.get(name)
+        was, became, item = before.get(name), after.get(name), table[key]
         if was is None or became is None or (was.shape, was.dtype) != (became.shape, became.dtype):
             continue
-        if was.dtype == torch.bool or bool(((was == became) | (became != became)).all()):
+        if bool(((was == became) | (became != became)).all()):
             continue
         changed.append(name)
-        wide = torch.float64 if was.dtype.is_floating_point else was.dtype if was.dtype.is_complex else torch.int64
-        many = was.to(wide) + calls * (became.to(wide) - was.to(wide))
-        table[key] = many.to(was.dtype) if isinstance(table[key], Tensor) else many.item()
+        floats = was.dtype.is_floating_point
+        wide = torch.float64 if floats else torch.int64
+        many = became.to(wide) + (calls if floats else min(calls, _COUNTED)) * (became.to(wide) - was.to(wide))
+        if not isinstance(item, Tensor):
+            table[key] = type(item)(many.item())
+        elif id(item) not in written:
+            written.add(id(item))
+            try:
+                item.data.copy_(many)  # in its own memory, which others may share
+            except RuntimeError:  # a view that repeats one number, or a tensor of inference mode
+                table[key] = many.to(was.dtype)
     return changed
 
 
@@ -128,12 +138,22 @@ def _numbers(model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
-        inner = [(f"{path}.{key}", item) for key, item in module.__dict__.items() if is_container(key, item)]
+        inner = [(f"{path}.{name}", item) for name, item in containers(module).items() if type(item) in _WRITABLE]
         for where, table in ((path, module._buffers), (path, module.__dict__), *inner):
             for key, item in table.items() if isinstance(table, dict) else enumerate(table):
-                if is_plain(item) if isinstance(item, Tensor) else _is_number(item):
+                if _is_tensor_of_numbers(item) if isinstance(item, Tensor) else _is_number(item):
                     yield f"{where}.{key}".lstrip("."), table, key
 
 
 def _is_number(item: Any) -> bool:
-    return isinstance(item, float) or (isinstance(item, int) and abs(item) < _MOST)
+    return isinstance(item, float | np.floating) or (type(item) is int and abs(item) < _LARGEST)
+
+
+def _is_tensor_of_numbers(tensor: Tensor) -> bool:
+    return is_plain(tensor) and not (tensor.is_quantized or tensor.dtype.is_complex or tensor.dtype == torch.bool)
+
+
+def _as_tensor(item: Any) -> Tensor:
+    if isinstance(item, Tensor):
+        return item
+    return torch.tensor(item, dtype=torch.int64 if type(item) is int else torch.float64)
