@@ -20,7 +20,7 @@ from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.remedies import option
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
-from stl_deploy.errors import CaptureError, GraphError, InputError
+from stl_deploy.errors import CaptureError, GraphError
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
@@ -33,8 +33,8 @@ from stl_deploy.pipeline.input_types import (
     require_same_in_own_types,
     require_whole,
 )
+from stl_deploy.pipeline.other_sizes import prove_other_sizes
 from stl_deploy.pipeline.proof import (
-    KINDS,
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
     ComputesOtherwiseError,
@@ -43,11 +43,9 @@ from stl_deploy.pipeline.proof import (
     beyond,
     end_to_end,
     module_spikes,
-    of_each_kind,
     permuted,
     prove_layers,
     prove_output,
-    prove_outputs,
     prove_replay,
     within,
 )
@@ -56,7 +54,6 @@ from stl_deploy.pipeline.time_axis import (
     as_asked,
     axis_warnings,
     few_samples,
-    ignores_later_steps,
     not_samples,
     require_memory,
     require_sequence,
@@ -75,10 +72,6 @@ from stl_deploy.tracing.trace import batch_axis, steps_of
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
-_MANY = 64
-"""Steps, and samples, on which branches chosen by the input's shape are looked for."""
-_AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
-"""Values, and operations, that such a run may compute."""
 _CAUSES = ("random numbers", "forward changes")
 """Reasons why two calls differ, in refusals that name their line."""
 Spikes = Mapping[str, Floats]
@@ -360,7 +353,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
                 raise
             continue
         done.append(what)
-    sizes, fixed = _prove_other_sizes(model, traced, x)
+    sizes, fixed = prove_other_sizes(model, traced, x)
     done += sizes
     stage("proving the folded layers")
     layers, spikes, array = _prove_folded(model, traced, folded, x)
@@ -376,41 +369,6 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     )
     sizes_of_x = *leading(array), call.time
     return Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
-
-
-def _prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[list[str], bool]:
-    """Hold the step's graph against the module on one and on many steps and samples, as far as time allows.
-
-    Also whether the module makes a fixed number of steps.
-    """
-    call, axis = traced.call, batch_axis(traced.call)
-    samples = x.shape[axis]
-    step = sum(signal.node.elements() for signal in traced.steps.signals)
-    fixed = call.time == "inside" or any(
-        "Traced" in type(part).__name__ for part in model.modules() if isinstance(part, torch.jit.ScriptModule)
-    )
-    sizes = [] if fixed else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
-    sizes += [] if call.time == "inside" else [(1, min(samples, 4))]
-    sizes += [(traced.length, 1), (traced.length, max(_MANY, 4 * samples))]
-    done, fixed_steps = [], False
-    for many, few in sizes:
-        if step * many * few > _AFFORDED or len(traced.steps.signals) * many > _AFFORDED_CALLS:
-            continue
-        given = x.index_select(axis, torch.arange(few) % samples)
-        if many != traced.length:
-            given = given.index_select(1 - axis, torch.arange(many) % x.shape[1 - axis])
-        what = f"{counted(few, 'sample')}" if many == traced.length else f"{counted(many, 'step')}"
-        try:
-            several = many > traced.length and KINDS * step * many * few <= _AFFORDED
-            prove_outputs(model, traced, of_each_kind(given, axis) if several else permuted(given, 6), what)
-        except (CaptureError, InputError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            if many > traced.length and ignores_later_steps(model, given, call, traced.length):
-                fixed_steps = True
-            elif isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None:
-                raise
-            continue
-        done.append(what)
-    return done, fixed_steps
 
 
 def _prove_folded(

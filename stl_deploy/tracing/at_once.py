@@ -44,7 +44,7 @@ def reset_at_once(reading: FittedUpdate, off: Affine, on: Affine, start: Tensor 
         late_subtracts = (
             close(on.decay, off.decay)
             and all(close(a, b) for a, b in zip(on.gains, off.gains, strict=True))
-            and close(on.constant - off.constant, -theta)
+            and close(on.constant - off.constant, -theta, theta)
         )
         if threshold.compare == "gt" and late_subtracts and _subtracts(reading, theta):
             return "snntorch_subtract_now", None
@@ -62,7 +62,7 @@ def _subtracts(reading: FittedUpdate, theta: Tensor) -> bool:
     """Return whether P = h - (s - r)·θ."""
     for s, r in ((1, 0), (0, 1), (1, 1)):
         scale, constant = _left(reading, s=s, r=r)
-        if not close(scale, torch.ones_like(theta)) or not close(constant, (r - s) * theta):
+        if not close(scale, torch.ones_like(theta)) or not close(constant, (r - s) * theta, theta):
             return False
     return True
 

@@ -385,6 +385,7 @@ def _double(tensor: Tensor | None) -> Tensor:
     return tensor if tensor.dtype == torch.bool else tensor.double()
 
 
-def close(a: Tensor, b: Tensor) -> bool:
-    """Return whether coefficients agree up to rounding."""
-    return torch.allclose(a, b, rtol=1e-6, atol=1e-7)
+def close(a: Tensor, b: Tensor, theta: Tensor | None = None) -> bool:
+    """Return whether coefficients agree up to rounding; theta: the threshold, where they are added to potentials."""
+    unit = 1.0 if theta is None else torch.where(theta == 0, 1.0, theta.abs().clamp(max=1))
+    return torch.allclose(a / unit, b / unit, rtol=1e-6, atol=1e-7)

@@ -116,16 +116,16 @@ def changes(name: str, line: str | None) -> CaptureError:
 
 def containers(module: nn.Module) -> dict[str, Any]:
     """Return the lists, deques, dicts and sets that a module's attributes are or hold, by name; without torch's own."""
-    found, seen = dict[str, Any](), set[int]()
+    by_name, met = dict[str, Any](), set[int]()
     waiting = [(key, item) for key, item in module.__dict__.items() if key not in _OWN and not key.endswith("_hooks")]
     while waiting:
         name, item = waiting.pop()
-        if isinstance(item, _CONTAINERS) and id(item) not in seen:
-            seen.add(id(item))
-            found[name] = item
+        if isinstance(item, _CONTAINERS) and id(item) not in met:
+            met.add(id(item))
+            by_name[name] = item
             inner = () if isinstance(item, set) else item.items() if isinstance(item, dict) else enumerate(item)
             waiting += [(f"{name}.{key}", value) for key, value in inner if isinstance(value, _CONTAINERS)]
-    return found
+    return by_name
 
 
 def _refill(container: Any, content: Any) -> None:
@@ -174,6 +174,17 @@ def shake(seed: int) -> None:
     """Other numbers from the generators that torch's operations do not show, so that code which draws is found out."""
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
+
+
+def require_undrawn(seed: int) -> None:
+    """Raise CaptureError if one of these generators has been drawn from since `shake`."""
+    drawn = (random.getstate(), np.random.random(4).tolist())  # noqa: NPY002
+    shake(seed)
+    if drawn != (random.getstate(), np.random.random(4).tolist()):  # noqa: NPY002
+        raise CaptureError(
+            "forward draws random numbers from numpy or Python, so that no two runs agree; in eval mode a model must "
+            "not: draw in training only (if self.training), or encode the input before it is given to capture"
+        )
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

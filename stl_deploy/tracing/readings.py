@@ -117,7 +117,7 @@ def _without_adaptation(
             continue
         at_once = Ref(adapts.used.signal, adapts.used.lag + 1)
         wanted = {adapts.used: -theta, at_once: -off.decay * theta}.get(ref)
-        if bool(before.any()) or wanted is None or not close(after, wanted):
+        if bool(before.any()) or wanted is None or not close(after, wanted, theta):
             raise reading.refuse(
                 "what raises its threshold acts on its potential, too, other than by what a spike subtracts: "
                 "v = v - s * (theta + a)"
@@ -185,11 +185,11 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
     jump = on.constant - off.constant
     candidates: list[Population] = []
     if same_gains and close(on.decay, off.decay):
-        if close(jump, torch.zeros_like(jump)):
+        if close(jump, torch.zeros_like(jump), theta):
             return base
-        if close(jump, -off.decay * theta):
+        if close(jump, -off.decay * theta, theta):
             candidates.append(replace(base, reset="subtract"))
-        if close(jump, -theta):
+        if close(jump, -theta, theta):
             candidates.append(replace(base, reset="subtract_delayed"))
         if not candidates and bool((theta > 0).all()):
             candidates.append(replace(base, reset="subtract_delayed", recurrent=jump + theta))

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, containers, is_plain, shake
+from stl_deploy.tracing.model_state import (
+    Weights,
+    as_found,
+    bring_to_rest,
+    containers,
+    is_plain,
+    require_undrawn,
+    shake,
+)
 from stl_deploy.tracing.running import Call, PassedState, called, pick, stepped, to_eval
 
 _CALLS = (2**10, 2**30)
@@ -76,6 +84,7 @@ def _outputs(model: nn.Module, x: Tensor, call: Call, *, seed: int) -> list[Tens
     made = stepped(model, x, call) if call.time == "step" else [called(model, x.clone(), call)]
     outputs = [pick(returned, call.output).clone() for returned in made]
     weights.require_unchanged()
+    require_undrawn(seed)
     return outputs
 
 

@@ -18,6 +18,8 @@ from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.steps import shifts
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
+_ALL = 2**63 - 1
+"""The end of a slice that has none."""
 _OTHER_RATE = (
     "the model runs several steps for each of x's, or repeats them; a graph runs once for each step of x: repeat them "
     "before, x.repeat_interleave(2, 0), and give capture that"
@@ -144,6 +146,12 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     dim, start, end, stride = slice_arguments(op.args[1:], op.kwargs, len(flow.layout))
     factors = flow.layout[dim]
     if factors == (TIME,):
+        if len(flow.nodes) < (end or 0) < _ALL or (start or 0) < -len(flow.nodes):
+            raise refuse(
+                f"of {len(flow.nodes)} steps this slice takes all, and of more it would leave some out; take all ([:]) "
+                "and cut x before it is given, or give capture an x of more steps",
+                op,
+            )
         return [_some_steps(unroller, op, flow, dim, slice(start, end, stride))]
     size = shape_of((factors,), unroller.sizes(flow))[0]
     if range(size)[slice(start, end, stride)] == range(size):

@@ -14,6 +14,7 @@ from stl_deploy import verbs
 from stl_deploy._util.remedies import command_line
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import write_nir
+from stl_deploy.exporters.targets import find_runner, why_unavailable
 from tests.graph.nets import a, graph, iff
 
 A = np.array([[[1, 0]], [[0, 1]], [[1, 1]]], np.float32)
@@ -73,6 +74,8 @@ def test_they_are_exported_measured_and_costed(source: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["loihi", "lava"])
 def test_hardware_takes_one(source: Path, backend: str) -> None:
+    if (missing := why_unavailable(find_runner(backend))) is not None:
+        pytest.skip(missing)
     with pytest.raises(InputError, match=f"expected one input for {backend}; found a, b; use another backend or"):
         verbs.simulate(source, given(source), backend, source.with_name("y.npz"))
 

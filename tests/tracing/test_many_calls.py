@@ -1,10 +1,11 @@
-"""What one run on x does not show: numbers that forward changes from call to call, and branches on late steps."""
+"""What one run on x does not show: numbers that change from call to call, late steps, larger counts, small units."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -175,3 +176,70 @@ def test_counts_that_reset_by_a_product_are_refused_where_x_shows_one_spike_at_m
 def test_at_most_one_spike_resets_by_a_product() -> None:
     model, x = Product(1), (torch.rand(12, 4, 8, generator=torch.Generator().manual_seed(1)) < 0.8).float()
     assert (stl.capture(model, X).simulate(x.numpy()).y == model(x).detach().numpy()).all()
+
+
+@pytest.mark.parametrize("kept", [lambda y: y[:20], lambda y: y[-20:], lambda y: y[:13]])
+def test_a_slice_that_takes_all_of_x_and_would_not_of_more_is_refused(kept: Callable[[Tensor], Tensor]) -> None:
+    class Cut(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(kept(x))
+
+    model = Cut(lambda model, spikes: None)
+    with pytest.raises(CaptureError, match=r"of 12 steps this slice takes all, and of more .* take all \(\[:\]\)"):
+        stl.capture(model, X)
+
+
+def test_late_steps_and_many_samples_of_a_large_network_are_tried_too() -> None:
+    class Large(nn.Module):
+        def __init__(self, late: int, many: int) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter, self.late, self.many = nn.Conv2d(2, 16, 3, padding=1), late, many
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros(x.shape[1], 16, 64, 64), []
+            for t, step in enumerate(x):
+                v = 0.5 * v + self.enter(step)
+                out.append((v > (2.0 if t >= self.late or x.shape[1] >= self.many else 0.5)).float())
+                v = v * (1 - out[-1])
+            return torch.stack(out)
+
+    x = (torch.rand(6, 3, 2, 64, 64, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    for late, many in ((15, 1000), (1000, 10)):
+        with pytest.raises(CaptureError, match=r"something else on .* than on x; does a branch depend on the step"):
+            stl.capture(Large(late, many), x)
+
+
+def test_numbers_drawn_from_numpy_are_refused_however_small() -> None:
+    class Noisy(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 1e-9 * np.random.random())  # noqa: NPY002
+
+    with pytest.raises(CaptureError, match="forward draws random numbers from numpy or Python"):
+        stl.capture(Noisy(lambda model, spikes: None), X)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e-6, 1e-9, 2.0**-40])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none", "half"])
+def test_a_threshold_in_a_small_unit_has_its_reset(unit: float, reset: str) -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(4)
+            self.enter = nn.Linear(8, 6, bias=False)
+            self.enter.weight.data.abs_()
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros(x.shape[1], 6), []
+            for step in x:
+                v = 0.5 * v + unit * self.enter(step)
+                out.append((v >= unit).float())
+                taken = {"subtract": unit * out[-1], "zero": v * out[-1], "none": 0.0, "half": 0.5 * unit * out[-1]}
+                v = v - taken[reset]
+            return torch.stack(out)
+
+    model, x = Small(), (torch.rand(12, 4, 8, generator=torch.Generator().manual_seed(1)) < 0.7).float()
+    net = stl.capture(model, x)
+    assert net.program.spiking[0].reset == {"zero": "value", "half": "subtract_delayed"}.get(reset, reset)
+    fresh = (torch.rand(12, 4, 8, generator=torch.Generator().manual_seed(2)) < 0.9).float()
+    assert (net.simulate(fresh.numpy()).y == model(fresh).detach().numpy()).all()
