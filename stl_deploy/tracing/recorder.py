@@ -20,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.model_state import Weights, changes
+from stl_deploy.tracing.remedies import SPARSE
 from stl_deploy.tracing.source_lines import Place, place
 from stl_deploy.tracing.watched import TEXT, Leaks, leaves, reading
 
@@ -40,6 +41,7 @@ _SHAPE_ONLY = {
 _SEQUENCES = (tuple, list)
 _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
+_READS_SPARSE = ("_to_dense", "_to_copy", "_to_sparse", "_coalesce", "is_coalesced")
 
 
 @dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
@@ -190,6 +192,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._require_constant(args[1:] if name == "index" else args, where)
         if name in ("set_", "resize_", "as_strided_"):
             raise CaptureError(f"'{name}' changes a tensor's memory, which no graph can follow", line=where.line)
+        if name not in _READS_SPARSE and any(map(_is_sparse, leaves((args, kwargs)))):
+            raise CaptureError(f"'{name}' reads a sparse tensor; {SPARSE}", line=where.line)
         written = _written(func, args, kwargs)
         for _, tensor in written:
             self._freeze(tensor)
@@ -435,3 +439,7 @@ def _is_certain(name: str, args: Any) -> bool:
     if name == "native_dropout":
         return args[2] is False or args[1] == 0
     return name == "_scaled_dot_product_flash_attention_for_cpu"
+
+
+def _is_sparse(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout != torch.strided and "sparse" in str(value.layout)

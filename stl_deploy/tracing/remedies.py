@@ -27,7 +27,7 @@ _PREPARED = "where it prepares x, apply it to x before capture; in the model, pu
 COUNTED = "torch.clamp(torch.floor(v / θ), 0, cap), or torch.round(torch.clamp(v / θ, 0, cap))"
 """Counts of spikes as a graph has them."""
 _COUNTED = f"count spikes by {COUNTED}; where it prepares x, apply it to x before capture"
-_SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
+SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
 _SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
 SOFTMAX = "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING
 _ATTENTION = (
@@ -53,8 +53,8 @@ _INSTEAD = {
     "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
     **dict.fromkeys(("floor_divide", "floor", "trunc"), _COUNTED),
     **dict.fromkeys(("round", "ceil", "fmod", "remainder", "ne", "eq"), _PREPARED),
-    **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), _SPARSE),
-    **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), _SPARSE),
+    **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), SPARSE),
+    **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), SPARSE),
     "masked_fill": "multiply by a mask of 0 and 1 in its place, which goes into the weights",
     "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
     **dict.fromkeys(

@@ -155,6 +155,33 @@ def test_single_steps_split_off_and_a_biased_layer_behind_their_mean() -> None:
     assert net.readout.over_time == "mean"
 
 
+class Framed(nn.Module):
+    """Padding on two axes by a write into zeros, which becomes one matrix with the convolution behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.conv.weight.data.mul_(64).round_().div_(64)
+        self.conv.bias.data.mul_(64).round_().div_(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frame = torch.zeros(*x.shape[:2], 2, 10, 10)
+        frame[..., 1:-1, 1:-1] = x
+        return spikes(self.conv(frame.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+
+def test_padding_by_a_write_on_two_axes_is_captured() -> None:
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = Framed()
+    net = stl.capture(model, (torch.rand(6, 3, 2, 8, 8, generator=draw) < 0.3).float())
+    x = (torch.rand(9, 2, 2, 8, 8, generator=draw) < 0.6).float()
+    with torch.no_grad():
+        expected = model(x).numpy()
+    assert 0.01 < expected.mean() < 0.99
+    np.testing.assert_array_equal(net.simulate(x).y.reshape(expected.shape), expected)
+
+
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "a tensor less the potential": lambda v: (torch.tensor(0.5) - v < 0).float(),
     "a number less the potential": lambda v: (0.5 - v <= 0).float(),
@@ -180,6 +207,14 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
     "sparse weights": (
         lambda net, x: spikes(torch.stack([torch.sparse.mm(net.enter.weight.to_sparse(), t.T).T for t in x])),
         "keep them dense",
+    ),
+    "a sparse matrix that is no parameter": (
+        lambda net, x: spikes(torch.stack([torch.mm(torch.eye(6).to_sparse(), t.T).T for t in x])),
+        "'mm' reads a sparse tensor; a graph holds all weights: keep them dense",
+    ),
+    "a sparse matrix's transpose": (
+        lambda net, x: spikes(torch.stack([t @ torch.eye(6).to_sparse().t() for t in x])),
+        "'t' reads a sparse tensor; a graph holds all weights: keep them dense",
     ),
     "the first spike": (
         lambda net, x: (spikes(net.enter(x)) > 0).float().argmax(0),
