@@ -65,7 +65,7 @@ def capture(
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="W.safetensors|W.pt", help="State dict of the module; .pt files are read as weights only."
+            metavar="W.safetensors|.pt|.pth|.ckpt", help="Weights of the module; nothing else in the file is used."
         ),
     ] = None,
     time: Annotated[

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from stl_deploy._util.isolated import isolated
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy._util.remedies import option
 from stl_deploy._util.units import counted
-from stl_deploy._util.untrusted import error_location, one_line, plain_file
+from stl_deploy._util.untrusted import error_location
 from stl_deploy.errors import InputError
-from stl_deploy.runs.checkpoint_file import read_checkpoint
+from stl_deploy.runs.weights_file import load_weights
 from stl_deploy.tracing import Time
 
 
-def load_module(source: str, weights: Path | None = None) -> nn.Module:
+def load_module(source: str, weights: Path | None = None, say: Console = QUIET) -> nn.Module:
     """Return the module of ``FILE.py:NAME``: a module, or a class or function called without arguments.
 
-    Runs the user's file. weights: a state dict as ``.safetensors``, or ``.pt`` (read with ``weights_only``).
+    Runs the user's file. weights: a file of weights, see `load_weights`.
     Raises InputError for a file that cannot be run, a name that is not in it, and weights that do not fit.
     """
     file, name = name_in_file(source)
@@ -36,7 +32,7 @@ def load_module(source: str, weights: Path | None = None) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise InputError(f"{source}: expected a torch.nn.Module, or what returns one; found a {type(made).__name__}")
     if weights is not None:
-        _load_weights(made, weights)
+        load_weights(made, weights, say)
     return made
 
 
@@ -127,57 +123,3 @@ def _require_samples(path: Path, shape: tuple[int, ...], labels: NDArray[Any], t
         f"{path}: 'y': expected one label for each sample (x, {list(shape)}, is read as {read}); found "
         f"{labels.dtype} {list(labels.shape)}; {'; '.join(remedies) or 'leave y out if it holds no labels'}"
     )
-
-
-_MOST_BYTES = 2**33
-_FREE_MEMORY, _MEMORY_RATIO = 2**28, 4
-"""Bytes that reading a checkpoint may take: files of torch.save are not compressed."""
-_SECONDS = 120.0
-_WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DataParallel and torch.compile put before the names of a model's weights."""
-
-
-def _load_weights(module: nn.Module, path: Path) -> None:
-    plain_file(path, "a file of weights", _MOST_BYTES)
-    state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
-    for name, value in state.items():
-        if not isinstance(name, str) or value.is_complex():
-            raise InputError(f"{path}: expected tensors of real numbers by name; found {str(name)!a} of {value.dtype}")
-    for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in state) and not hasattr(module, prefix[:-1]):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    try:
-        missing, unexpected = module.load_state_dict(state, strict=False)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: {one_line(error, 300)}") from None
-    if missing or unexpected:
-        which = f"no tensor '{missing[0]}'" if missing else f"an unknown tensor '{unexpected[0]}'"
-        raise InputError(f"{path}: {which}; the file is of another model ({len(state)} tensors)")
-    for name, weights in module.named_parameters():
-        if not bool(weights.isfinite().all()):
-            raise InputError(f"{path}: '{name}': expected finite weights; found NaN or infinity")
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a safetensors file ({one_line(error, 300)})") from None
-
-
-def _checkpoint(path: Path) -> dict[str, Tensor]:
-    size = plain_file(path, "a file of weights", _MOST_BYTES)
-    memory = _FREE_MEMORY + _MEMORY_RATIO * size
-    forms, contents = isolated(read_checkpoint, path, what="a file of weights", memory=memory, seconds=_SECONDS)
-    return dict(_tensors(forms, contents))
-
-
-def _tensors(forms: Sequence[tuple[str, str, list[int]]], contents: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
-    for (name, dtype, shape), content in zip(forms, contents, strict=True):
-        kind: torch.dtype = getattr(torch, dtype)
-        yield (
-            name,
-            torch.from_numpy(content.copy()).view(kind).reshape(shape)
-            if content.size
-            else torch.empty(shape, dtype=kind),
-        )

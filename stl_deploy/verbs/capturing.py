@@ -51,14 +51,14 @@ def capture(
     """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; return the proof, JSON-ready.
 
     Executes the user's file, and prints that it does. output: a ``.nir`` file, or ``.program`` for networks that NIR
-    cannot hold. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as ``time`` and ``output`` of
+    cannot hold. weights: a file of weights. time, pick: as ``time`` and ``output`` of
     `stl_deploy.capture`. Raises InputError for invalid files, CaptureError as `stl_deploy.capture`.
     """
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
     x = module_input(input_file, time)
     say.say(f"running {name_in_file(module)[0]}, which is your code")
-    model = load_module(module, weights)
+    model = load_module(module, weights, say)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # those of the proof are printed below
         net = capture_module(model, x, time=time, output=pick, progress=False if say.quiet else None)
