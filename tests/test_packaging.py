@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 
@@ -73,13 +72,3 @@ def test_workflows_call_make_targets_that_are_there(path: Path) -> None:
     for job in jobs.values():
         targets += job.get("strategy", {}).get("matrix", {}).get("target", [])
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
-
-
-def test_the_conda_recipe_asks_for_what_the_wheel_asks_for() -> None:
-    text = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = yaml.safe_load(text)
-    assert recipe["context"]["version"] == PROJECT["version"]
-    run = [line for line in recipe["requirements"]["run"] if not line.startswith("python ")]
-    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
-    pip = [re.fullmatch(r"([\w.-]+)(.*)", line) for line in PROJECT["dependencies"]]
-    assert run == [f"{conda_names.get(each[1], each[1])} {each[2]}" for each in pip if each]

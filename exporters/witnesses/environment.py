@@ -123,17 +123,7 @@ class Witness:
         return discard(self.location, self.title, "witness install")
 
 
-NENGO_LOIHI = Witness(
-    "nengo_loihi",
-    "nengo-loihi",
-    (3, 8),
-    "nengo_loihi",
-    HERE / "nengo_loihi.txt",
-    "about 215 MB",
-    "Apache-2.0; it brings nengo, GPL-2",
-)
 BRIAN2 = Witness("brian2", "Brian2", (3, 12), "brian2", HERE / "brian2.txt", "about 200 MB", "CeCILL-2.1")
-SANAFE = Witness("sanafe", "SANA-FE", (3, 11), "sanafe", HERE / "sanafe.txt", "about 100 MB", "GPL-3")
 XYLOSIM = Witness(
     "xylosim",
     "xylosim",
@@ -144,11 +134,11 @@ XYLOSIM = Witness(
     "SynSense; the package declares no licence",
     compiled=True,
 )
-WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE, XYLOSIM)}
+WITNESSES = {witness.name: witness for witness in (BRIAN2, XYLOSIM)}
 
 
 def find_witness(name: str) -> Witness:
-    """Find by its backend's name or its own (``nengo-loihi``, ``SANA-FE``); raise InputError with the known names."""
+    """Find by its backend's name or its own (``Brian2``); raise InputError with the known names."""
     for witness in WITNESSES.values():
         if name.lower() in (witness.name, witness.title.lower()):
             return witness

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.witnesses.rows import Connections, conv_connections, dense_connections
+from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 from stl_deploy.graph import program as ir
 
 LONGEST = 256

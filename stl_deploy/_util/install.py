@@ -17,7 +17,6 @@ PACKAGES = {
     "matplotlib": (None, "draws reports and training curves"),
     "numba": ("fast", "compiles the fast path on the CPU"),
     "torchvision": ("data", "downloads image datasets"),
-    "tonic": ("data", "downloads event datasets"),
     "aedat": ("data", "reads .aedat4 files"),
     "tensorboard": ("tensorboard", "writes TensorBoard's files"),
 }
@@ -35,7 +34,6 @@ LISTED = (
     "matplotlib",
     "scikit-learn",
     "torchvision",
-    "tonic",
 )
 """Packages whose versions affect results, by the name that pip knows."""
 

@@ -78,7 +78,7 @@ def _witnesses() -> Iterable[str]:
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", autocompletion=completed(_witnesses), help="nengo_loihi, brian2, sanafe"),
+    typer.Argument(metavar="NAME", autocompletion=completed(_witnesses), help="brian2, xylosim"),
 ]
 
 
@@ -86,9 +86,7 @@ def witness_install(
     name: Name,
     python: Annotated[
         Path | None,
-        typer.Option(
-            help="A Python of the required version; default: $STL_DEPLOY_PYTHON38 (311, 312), PATH, pyenv, uv."
-        ),
+        typer.Option(help="A Python of the required version; default: $STL_DEPLOY_PYTHON312 (311), PATH, pyenv, uv."),
     ] = None,
     json: Json = False,
 ) -> None:

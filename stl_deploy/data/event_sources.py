@@ -1,4 +1,4 @@
-"""Event datasets: their files, download, and frames cached between calls."""
+"""Event datasets: their files, which the user fetches, and frames cached between calls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from stl_deploy._util.files import (
     read_npz,
     write_npz,
 )
-from stl_deploy._util.install import missing
-from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.events import Events, Frames, aedat4, aer40, gather, gesture_npy, heidelberg
 from stl_deploy.data.raw import Raw
@@ -38,18 +36,19 @@ _DIGITS = tuple("0123456789")
 class EventSource:
     """One dataset. parts: of train and of test the files below a folder; a lone part has no test split of its own.
 
-    tonic: the class of tonic that fetches it. layout: its folders, in words.
+    folder: where the files may lie, too. layout: its folders, in words. download: the files to fetch, and from where.
     """
 
-    tonic: str
+    folder: str
     shape: tuple[int, ...]
     parts: tuple[Callable[[Path], list[Path]], ...]
     recordings: Callable[[list[Path], tuple[int, ...]], Recordings]
     layout: str
+    download: str
 
     def files(self, root: Path) -> list[list[Path]] | None:
-        """Return the files of each part below ``root`` or ``root/<tonic>``; None for a part without files."""
-        for folder in (root, root / self.tonic):
+        """Return the files of each part below ``root`` or ``root/<folder>``; None for a part without files."""
+        for folder in (root, root / self.folder):
             files = [part(folder) for part in self.parts]
             if all(files):
                 return files
@@ -59,11 +58,11 @@ class EventSource:
         """Load frames uint8 ``[N, T, *shape]`` and labels; raise InputError if files are absent or damaged."""
         root = Path(config.data_dir) if config.data_dir is not None else cache_dir()
         parts = self.files(root)
-        if parts is None and config.data_dir is None:
-            self._download(root)
-            parts = self.files(root)
         if parts is None:
-            raise InputError(f"{root}: expected {self.layout} there or in {self.tonic}/; found no {self.tonic} files")
+            raise InputError(
+                f"{root}: expected {self.layout} there or in {self.folder}/; found none; unpack {self.download} there, "
+                "or name their folder with dataset.data_dir"
+            )
         frames = [self._frames(files, config) for files in parts]
         (train, train_labels), (test, test_labels) = frames[0], frames[1] if len(frames) > 1 else (None, None)
         return Raw(train, train_labels, test, test_labels, levels=1, timed=True)
@@ -87,21 +86,6 @@ class EventSource:
         stacked, targets = np.stack(frames), np.array(labels, np.int64)
         write_npz(kept, {"frames": stacked, "labels": targets})
         return stacked, targets
-
-    def _download(self, root: Path) -> None:
-        try:
-            from tonic import datasets
-        except ImportError:
-            raise missing("tonic", "downloads this dataset") from None
-        fetch = getattr(datasets, self.tonic)
-        try:
-            for options in ({"train": True}, {"train": False}) if len(self.parts) > 1 else ({},):
-                fetch(str(root), **options)
-        except (RuntimeError, OSError) as error:
-            raise InputError(
-                f"{self.tonic} cannot be downloaded to {root} ({one_line(error)}); put the files there, or name "
-                "their folder with dataset.data_dir"
-            ) from None
 
 
 def _fingerprint(files: list[Path], config: DatasetConfig) -> str:
@@ -179,6 +163,7 @@ EVENT_SOURCES = {
         (_nmnist_part("Train"), _nmnist_part("Test")),
         _nmnist,
         "Train/<label>/*.bin and Test/<label>/*.bin, or train.zip and test.zip,",
+        "Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist",
     ),
     "dvs128_gesture": EventSource(
         "DVSGesture",
@@ -186,13 +171,22 @@ EVENT_SOURCES = {
         (_gesture_part("ibmGestureTrain"), _gesture_part("ibmGestureTest")),
         _gesture,
         "ibmGestureTrain/user*/<label>.npy and ibmGestureTest/user*/<label>.npy",
+        "ibmGestureTrain.tar.gz and ibmGestureTest.tar.gz (figshare.com/ndownloader/files/38022171 and 38020584)",
     ),
-    "cifar10_dvs": EventSource("CIFAR10DVS", (2, 128, 128), (_cifar_part,), _cifar, "<class>/*.aedat4"),
+    "cifar10_dvs": EventSource(
+        "CIFAR10DVS",
+        (2, 128, 128),
+        (_cifar_part,),
+        _cifar,
+        "<class>/*.aedat4",
+        "CIFAR10DVS.zip (figshare.com/ndownloader/files/38023437) and the zip file of each class in it",
+    ),
     "shd": EventSource(
         "SHD",
         (700,),
         (_heidelberg_part("shd_train.h5"), _heidelberg_part("shd_test.h5")),
         _heidelberg,
         "shd_train.h5 and shd_test.h5",
+        "shd_train.h5.zip and shd_test.h5.zip of https://zenkelab.org/datasets",
     ),
 }

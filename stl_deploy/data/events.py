@@ -102,7 +102,7 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
 
 
 def gesture_npy(path: Path, shape: Shape) -> Events:
-    """Read a recording of DVS128 Gesture in tonic's form: an array ``[N, 4]`` of x, y, polarity and time in ms."""
+    """Read a recording of DVS128 Gesture as an array ``[N, 4]`` of x, y, polarity and time in ms."""
     size = plain_file(path, "a .npy file", _MOST_BYTES)
     with parse_errors_as_input_errors(path, "a whole .npy file"), path.open("rb") as stream:
         extent, kind = read_npy_header(stream)

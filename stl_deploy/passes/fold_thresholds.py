@@ -129,8 +129,12 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
         raise _refused(
             neuron,
             f"'{source}' ({type(node).__name__}) reaches it without weights that could take them",
-            f"{able} them as they are; for Speck, put a linear or conv layer on that path; "
-            + ("netx (Loihi) holds chains only, no skips" if len(neuron.operands) > 1 else "for netx (Loihi), too"),
+            f"{able} them as they are; "
+            + (
+                "netx (Loihi) holds chains only, no skips"
+                if len(neuron.operands) > 1
+                else "for netx (Loihi), put a linear or conv layer on that path"
+            ),
         )
     if len(program.readers[source]) > 1:
         others = ", ".join(f"'{reader.name}'" for reader in program.readers[source] if reader is not neuron)

@@ -5,7 +5,6 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import h5py
 import numpy as np
@@ -269,36 +268,26 @@ def test_pictures_before_a_camera_through_aedat(tmp_path, monkeypatch):
     isolated._stop()
 
 
-def test_absent_files_and_downloads(tmp_path, cache, monkeypatch):
-    with pytest.raises(InputError, match=r"expected Train/<label>/\*\.bin.*; found no NMNIST files"):
-        load_dataset(_config(tmp_path))
-    monkeypatch.setitem(sys.modules, "tonic", None)
-    with pytest.raises(ToolError, match=r"tonic is not installed; .*pip install .*\[data\]"):
-        load_dataset(_config(tmp_path, data_dir=None))
-    asked = []
-
-    def fetch(root, *, train):
-        asked.append((root, train))
-        if not train:
-            raise RuntimeError("no\nroute")
-
-    tonic = ModuleType("tonic")
-    tonic.datasets = SimpleNamespace(NMNIST=fetch)
-    monkeypatch.setitem(sys.modules, "tonic", tonic)
-    with pytest.raises(InputError, match=r"NMNIST cannot be downloaded to .* \(no route\); put the files there"):
-        load_dataset(_config(tmp_path, data_dir=None))
-    assert asked == [(str(cache), True), (str(cache), False)]
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("n_mnist", "Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist"),
+        ("dvs128_gesture", "ibmGestureTrain.tar.gz and ibmGestureTest.tar.gz"),
+        ("cifar10_dvs", "CIFAR10DVS.zip"),
+        ("shd", "shd_train.h5.zip and shd_test.h5.zip of https://zenkelab.org/datasets"),
+    ],
+)
+def test_absent_files_say_what_to_fetch_and_where_to_put_it(name, said, cache):
+    """No package downloads them."""
+    with pytest.raises(InputError) as refused:
+        load_dataset(DatasetConfig(name=name, T=4, encoder="spikes"))
+    assert f"found none; unpack {said}" in str(refused.value)
+    assert str(cache) in str(refused.value)
 
 
-def test_a_download_is_read(nmnist, cache, monkeypatch):
-    tonic = ModuleType("tonic")
-
-    def fetch(root, *, train):
-        if train:
-            shutil.copytree(nmnist, root)
-
-    tonic.datasets = SimpleNamespace(NMNIST=fetch)
-    monkeypatch.setitem(sys.modules, "tonic", tonic)
+def test_files_unpacked_into_the_cache_are_read(nmnist, cache):
+    """Where the message says, or in the folder that it names."""
+    shutil.copytree(nmnist / "NMNIST", cache / "NMNIST")
     assert len(load_dataset(_config(nmnist, data_dir=None)).test) == 40
 
 

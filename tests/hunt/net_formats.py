@@ -78,7 +78,7 @@ def _try_program(path: Path) -> str:
     program = read_program(path)
     run(program, {node.name: np.ones((2, 1, *node.shape), np.float32) for node in program.inputs})
     network = stl.read(path)
-    for target in ("nir", "onnx", "netx", "c", "verilog", "xylo", "speck"):
+    for target in ("nir", "onnx", "netx", "c", "verilog", "xylo"):
         network.check(target)
     return "read"
 

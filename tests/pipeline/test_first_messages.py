@@ -124,7 +124,6 @@ def test_netx_names_one_remedy_for_a_residual_network(bare: stl.SpikingGraph) ->
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ("speck", "found 'speck', a target of check alone; export with to='nir' and reader='sinabs', and deploy"),
         ("snntorch", "found 'snntorch', a target of check alone; export with to='nir' and reader='snntorch'"),
         ("loihi2", "found 'loihi2', a target of check alone; export with to='netx'"),
         ("akida", "found 'akida', a target of check alone; train the ANN twin"),
@@ -145,13 +144,6 @@ def test_a_target_of_check_alone_names_what_to_export(net: stl.SpikingGraph, to:
 def test_loihi_names_files_and_chips(net: stl.SpikingGraph) -> None:
     with pytest.raises(stl.InputError, match="for loihi: 'netx', the files; 'loihi1' or 'loihi2', whether a chip has"):
         net.check("loihi")
-
-
-def test_what_is_exported_in_place_of_speck_s_file_is_what_sinabs_reads(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3, bias=False), stl.LIF((3,), threshold=0.25, decay=1.0, learn_decay=False))
-    net = stl.capture(model, (torch.rand(8, 6, 4) < 0.5).float())
-    net.export(tmp_path / "net.nir", to="nir", reader="sinabs")
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.c"])
@@ -365,19 +357,6 @@ def test_a_network_in_integers_is_not_sent_to_training_again() -> None:
     graph = stl.capture(Leaks(torch.tensor(0.5)), SPIKES.flatten(2), verify=False).quantised().graph()
     said = next(found.remedy for found in graph.check("c").findings if found.slug == "quantisation")
     assert said == "export counts the spikes that differ; its weights are integers, as training in integers leaves them"
-
-
-def test_speck_says_what_its_framework_s_reader_resets() -> None:
-    """Neurons that subtract were sent to Sinabs' reader, which resets them to 0."""
-    torch.manual_seed(0)
-    soft = nn.Sequential(nn.Linear(36, 8, bias=False), stl.LIF((8,), threshold=0.3, decay=1, reset="subtract"))
-    findings = stl.capture(soft, SPIKES.flatten(2), verify=False).check("speck").findings
-    (warned,) = [found for found in findings if found.slug == "reader-resets"]
-    assert warned.remedy == "build it in Sinabs with MembraneSubtract, or train with a reset to 0"
-    hard = nn.Sequential(soft[0], stl.LIF((8,), threshold=0.3, decay=1))
-    assert "reader-resets" not in {
-        found.slug for found in stl.capture(hard, SPIKES.flatten(2), verify=False).check("speck").findings
-    }
 
 
 def test_a_sparse_tensor_is_taken() -> None:

@@ -100,7 +100,7 @@ def test_torch_is_named_once(small_run: RunResult) -> None:
 def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken(small_run: RunResult) -> None:
     report = small_run.parity.report
     node = NodeParity("lif1", 10, 0, 0.0, None)
-    names = ("Lava", "C", "Loihi integers (our model) on nengo_loihi")
+    names = ("Lava", "C", "Loihi integers (our model) on xylosim")
     held = tuple(
         RunParity(f"{name} (against ours)", (node,), (), against="ours", backend=name.split()[-1], label="simulated")
         for name in names
@@ -108,8 +108,8 @@ def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken
     told = RunParity("a", (node,), (), against=report.reference, required=False, label="simulated")
     table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, told, *held)))
     text = " ".join(" ".join(verdict(Path("r"), table, ENERGY, 1.0)).split())
-    assert "Lava, C, nengo_loihi: all as ours predicts" in text
-    assert "a, Lava, C, nengo_loihi; no chip" in text
+    assert "Lava, C, xylosim: all as ours predicts" in text
+    assert "a, Lava, C, xylosim; no chip" in text
     (integers,) = (run for run in report.runs if run.run == "Loihi integers (our model)")
     assert f"{integers.run}: {integers.differing:,} of" in text
     folder = Path("with-a-name-that-is-longer-than-any-terminal-is-wide-so-that-it-stands-out-in-its-line")

@@ -406,20 +406,6 @@ REMEDIES = (
         lambda room: configure("digits", ["train.epochs=3"]),
     ),
     Remedy(
-        "exporters/chips/speck.py:_neuron",
-        lambda room: _found(room.net, "speck"),
-        "net.fold(thresholds='weights')",
-        "stl-deploy fold SOURCE --thresholds weights -o FOLDED.nir",
-        lambda room: _without(room.net.fold(thresholds="weights"), "one-threshold-a-core", "speck"),
-    ),
-    Remedy(
-        "exporters/chips/speck.py:_pool",
-        lambda room: _found(room.pooled, "speck"),
-        "net.fold(merge_pools=True)",
-        "stl-deploy fold SOURCE --merge-pools -o FOLDED.nir",
-        lambda room: _without(room.pooled.fold(merge_pools=True), "average-pool", "speck"),
-    ),
-    Remedy(
         "integers/fan_in.py:_require_whole_delays",
         lambda room: _found(_between_steps(), "c"),
         "net.fold(delays='steps')",
@@ -441,11 +427,11 @@ REMEDIES = (
         lambda room: room.pooled.fold(merge_pools=True).export(room.new("net.net")),
     ),
     Remedy(
-        "exporters/chips/target.py:",
-        lambda room: _found(room.net, "spinnaker2"),
-        "export with to='nir'",
-        "export with --to nir",
-        lambda room: room.net.export(room.new("net.nir"), to="nir"),
+        "exporters/chips/target.py:check_hls4ml",
+        lambda room: _found(room.net, "hls4ml"),
+        "export with to='verilog'",
+        "export with --to verilog",
+        lambda room: room.net.export(room.new("verilog"), to="verilog"),
     ),
     Remedy(
         "exporters/nir/readers/reading_rules.py:_into_weights",

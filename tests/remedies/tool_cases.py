@@ -26,17 +26,14 @@ from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.environment import find_python
 from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
-from stl_deploy.exporters.netx.file import read_netx, write_netx
+from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.layers import NetxFile
-from stl_deploy.exporters.netx.target import NetxOptions
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.onnx import OnnxModel
 from stl_deploy.exporters.targets import Options, find_runner
 from stl_deploy.exporters.verilog.board import _open
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.exporters.witnesses.equations import equations
-from stl_deploy.exporters.witnesses.rows import net_arrays
-from stl_deploy.exporters.witnesses.target import SanaFe
 from stl_deploy.verbs.whole_way import _others_run
 from tests.conformance.golden import GOLDEN
 from tests.exporters.netx.nets import chain, dense, neuron
@@ -93,21 +90,6 @@ def _ones(room: Room) -> Path:
 
 def _on_integers(room: Room, path: Path) -> None:
     verbs.simulate(path, _ones(room), "loihi", room.new("y.npz"))
-
-
-def _late(room: Room) -> NetxFile:
-    return chain((1,), dense([[1]], delay=[[2]], neuron=neuron(0, 1)))
-
-
-def _decaying() -> dict[str, Any]:
-    arrays = net_arrays(chain((1,), dense([[1]], neuron=neuron(1000, 1))))
-    arrays["layer1.i_decay"] = arrays["layer1.i_decay"] * 0 + 100
-    return arrays
-
-
-def _below_zero(room: Room) -> Any:
-    net = chain((1,), dense([[1]], neuron=neuron(1000, 1)))
-    return SanaFe(None, NetxOptions()).integers(net, np.full((1, 1, 1), -1), True)  # type: ignore[arg-type]
 
 
 def _adapting(room: Room) -> stl.SpikingGraph:
@@ -229,13 +211,6 @@ TOOLS = (
         lambda room: verbs.configure(str(room.config), ["train.mode=ann"]),
     ),
     Remedy(
-        "exporters/chips/target.py:_graph",
-        lambda room: room.net.export(room.new("net"), to="spinnaker2"),
-        "export with to='nir' and give that to its tool",
-        "export with --to nir and give that to its tool",
-        lambda room: room.net.export(room.new("net.nir"), to="nir"),
-    ),
-    Remedy(
         "exporters/nir/target.py:_for_reader",
         lambda room: room.net.export(room.new("net"), to="norse"),
         "export with to='nir' and reader='norse'",
@@ -327,34 +302,6 @@ TOOLS = (
         "use our integer model (backend='loihi')",
         "use our integer model (--backend loihi)",
         lambda room: _on_integers(room, _input_on_neurons(room)),
-    ),
-    Remedy(
-        "exporters/witnesses/rows.py:net_arrays",
-        lambda room: net_arrays(read_netx(_input_on_neurons(room))),
-        "use our integer model (backend='loihi')",
-        "use our integer model (--backend loihi)",
-        lambda room: _on_integers(room, _input_on_neurons(room)),
-    ),
-    Remedy(
-        "exporters/witnesses/rows.py:net_arrays",
-        lambda room: net_arrays(_late(room)),
-        "use our integer model (backend='loihi')",
-        "use our integer model (--backend loihi)",
-        lambda room: _on_integers(room, _own_file(room, "late.net", _late(room))),
-    ),
-    Remedy(
-        "exporters/witnesses/target.py:check",
-        lambda room: SanaFe(None, NetxOptions()).check(_decaying()),  # type: ignore[arg-type]
-        "use backend='loihi'",
-        "use --backend loihi",
-        lambda room: room.net.simulate(room.spikes, backend="loihi"),
-    ),
-    Remedy(
-        "exporters/witnesses/target.py:integers",
-        _below_zero,
-        "use backend='loihi'",
-        "use --backend loihi",
-        lambda room: room.net.simulate(-room.spikes, backend="loihi"),
     ),
     Remedy(
         "exporters/witnesses/environment.py:reason",

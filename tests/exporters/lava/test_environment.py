@@ -21,7 +21,7 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
 from stl_deploy.exporters.netx.file import write_netx
-from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
+from stl_deploy.exporters.witnesses.environment import BRIAN2, WITNESSES
 from tests.exporters.netx.nets import chain, dense, neuron
 from tests.exporters.netx.programs import Builder
 from tests.exporters.witnesses import stand_in
@@ -332,8 +332,8 @@ def test_a_witness_leaves_a_virtual_environment_of_somebody_else_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path / "envs"))
-    precious = _their_environment(tmp_path / "envs" / "sanafe")
-    for call in (lambda: SANAFE.install(stand_in.python(tmp_path, (3, 11))), SANAFE.remove):
+    precious = _their_environment(tmp_path / "envs" / "brian2")
+    for call in (lambda: BRIAN2.install(stand_in.python(tmp_path, (3, 12))), BRIAN2.remove):
         with pytest.raises(ToolError, match=r"stl-deploy did not make|is not an environment that"):
             call()
         assert precious.exists()
@@ -389,7 +389,7 @@ def test_a_home_of_nobody_is_a_name_as_any_other(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("STL_DEPLOY_LAVA", "~nouser-of-this-name/lava")
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", "~nouser-of-this-name")
     assert environment.status().location == tmp_path / "~nouser-of-this-name" / "lava"
-    assert "no environment of SANA-FE" in str(SANAFE.reason())
+    assert "no environment of Brian2" in str(BRIAN2.reason())
 
 
 @pytest.mark.parametrize("marked", [False, True])

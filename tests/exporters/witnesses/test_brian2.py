@@ -15,8 +15,8 @@ from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
 from stl_deploy.exporters.witnesses import equations as eq
+from stl_deploy.exporters.witnesses.connections import conv_connections, dense_connections
 from stl_deploy.exporters.witnesses.environment import BRIAN2
-from stl_deploy.exporters.witnesses.rows import conv_connections, dense_connections
 from stl_deploy.exporters.witnesses.target import Brian2
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Operand, Output, Pool, Program
