@@ -23,7 +23,7 @@ def check_akida(program: Program) -> Iterator[Finding]:
 def check_hls4ml(program: Program) -> Iterator[Finding]:
     """Return an error for every network (source: hls4ml's main branch, read, not run)."""
     reason = "hls4ml's spiking layers are on its main branch and in no release (read, not run)"
-    yield Finding("not-released", "error", None, reason, f"export with {option('to', 'verilog')} for an FPGA")
+    yield Finding("not-released", "error", None, reason, _verilog())
 
 
 def _remembers(node: Neuron) -> bool:
@@ -34,12 +34,11 @@ def _twin() -> str:
     return f"train the ANN twin ({option('mode', 'ann')} of train) and quantise that with its own tools"
 
 
+def _verilog() -> str:
+    return f"export with {option('to', 'verilog')} for an FPGA"
+
+
 TARGETS: Iterable[Check] = (
     Check("akida", "BrainChip Akida: layers without memory", check_akida, _twin),
-    Check(
-        "hls4ml",
-        "hls4ml's spiking layers for FPGAs",
-        check_hls4ml,
-        lambda: f"export with {option('to', 'verilog')} for an FPGA",
-    ),
+    Check("hls4ml", "hls4ml's spiking layers for FPGAs", check_hls4ml, _verilog),
 )

@@ -427,7 +427,7 @@ REMEDIES = (
         lambda room: room.pooled.fold(merge_pools=True).export(room.new("net.net")),
     ),
     Remedy(
-        "exporters/chips/target.py:check_hls4ml",
+        "exporters/chips/target.py:_verilog",
         lambda room: _found(room.net, "hls4ml"),
         "export with to='verilog'",
         "export with --to verilog",

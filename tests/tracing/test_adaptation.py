@@ -271,7 +271,7 @@ def test_every_target_holds_the_adaptation_or_refuses_by_node(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("target", "field"),
-    product(("snntorch", "norse", "spikingjelly", "sinabs"), ("adapting-threshold", "start")),
+    [*product(("snntorch", "norse", "spikingjelly", "sinabs"), ("adapting-threshold", "start"))],
 )
 def test_readers_of_nir_refuse_what_they_would_read_without(target: str, field: str) -> None:
     """Everything else of the neuron is theirs, in the form that this target holds."""
