@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from stl_deploy._util import processes
 from stl_deploy.cli import artifacts, costs, setup, training
-from stl_deploy.cli.options import Verbs
+from stl_deploy.cli.command import verb_command
 from stl_deploy.errors import InputError
+from stl_deploy.verbs.arguments import Later, Verbs
 
 app = typer.Typer(
     cls=Verbs,
@@ -62,6 +65,38 @@ def root(
         )
 
 
+LATER = {
+    "export": "Write one artifact and its manifest; it is read back and run unless --no-verify.",
+    "check": "Per node: faithful, approximate or unsupported, with the reason and the remedy.",
+    "show": "The layers as a table: shapes, parameters, synapses, neuron constants, threshold ranges; and a drawing.",
+    "verify": "Spike agreement by layer, and the first spike that differs (layer, step, neuron).\n\n"
+    "A .net file also runs on real Lava, where that is installed, and must spike there as our integer model does.",
+    "simulate": "Run a network on an input and write its outputs.",
+    "fold": "Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same.",
+    "capture": "Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the "
+    "module does.",
+    "fpga-run": "Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware.",
+    "eval": "Accuracy, spike rates and thresholds of a trained model on its test split.",
+    "join": "Several trained runs decide together: one merged graph that exports and verifies like any other "
+    "(our reading).",
+    "targets": "List what can be exported and simulated, and the known NIR dialects.",
+    "datasets": "The datasets that presets and configurations can name.",
+    "models": "The ready-made models: accuracy, energy, data and licence; for run NAME --pretrained.",
+    "prices": "The price lists, and the powers of the chips' lines, with scope, source and grade of evidence.",
+}
+"""Verbs whose parameters are those of their functions."""
+
+
+def _loading(name: str) -> Callable[[], Any]:
+    def load() -> Any:
+        python = "evaluate" if name == "eval" else name.replace("-", "_")
+        return verb_command(python, name, LATER[name])
+
+    return load
+
+
+for name, text in LATER.items():
+    app.command(name, cls=Later, help=text)(_loading(name))
 training.register(app)
 artifacts.register(app)
 costs.register(app)

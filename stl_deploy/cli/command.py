@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import ParameterInfo
 
-from stl_deploy.cli import options as lists
+from stl_deploy import verbs
+from stl_deploy.cli.output import console, emit_json
+from stl_deploy.cli.signatures import signature_of
 from stl_deploy.config.options import shown
 from stl_deploy.errors import InputError
+from stl_deploy.verbs import arguments as lists
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -34,6 +39,57 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     made.__signature__ = Signature(parameters)
     made.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+def verb_command(verb: str, name: str, text: str) -> Any:
+    """Return a verb's function as a command: its parameters as options, its result as JSON, a failed check as such.
+
+    The function is imported when the command runs; its signature is enough for help.
+    """
+    function = signature_of(f"stl_deploy.{verbs.HOME[verb]}", verb)
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[Parameter] = []
+    for parameter in signature(function).parameters.values():
+        hint = hints[parameter.name]
+        if parameter.name == "options":
+            parameters += _spread(_class_of(hint))
+        elif get_origin(hint) is Annotated:  # others are Python's alone
+            parameters.append(_argument(parameter, hint))
+    if any(lists.RUNS_CODE in get_args(hint) for hint in hints.values()):
+        parameters.append(_parameter("_trust", bool, get_args(lists.Trust)[1], False))
+    parameters.append(_parameter("json", bool, get_args(lists.Json)[1], False))
+
+    def call(**given: Any) -> None:
+        wanted = given.pop("json")
+        given.pop("_trust", None)  # heeded when it was parsed
+        if "options" in hints:
+            given["options"] = _gathered(_class_of(hints["options"]), given)
+        result = getattr(verbs, verb)(**given, say=console())
+        emit_json(result.as_dict() if hasattr(result, "as_dict") else result, wanted)
+        if hasattr(result, "require"):
+            result.require()
+
+    made: Any = call
+    made.__signature__ = Signature(parameters)
+    made.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name, help=text)(call)
+    return typer.main.get_command(alone)
+
+
+def _class_of(hint: Any) -> Any:
+    return next(kind for kind in (hint, *get_args(hint)) if is_dataclass(kind))
+
+
+def _argument(parameter: Parameter, hint: Any) -> Parameter:
+    """Return a parameter in typer's form; one that may be None need not be given."""
+    own, *more = get_args(hint)
+    parsed = next((about.kind for about in more if isinstance(about, lists.As)), own)
+    shown = [about for about in more if isinstance(about, ParameterInfo)]
+    default = parameter.default
+    if default is Parameter.empty and NoneType in get_args(own):
+        default = None
+    return Parameter(parameter.name, Parameter.KEYWORD_ONLY, annotation=Annotated[parsed, *shown], default=default)
 
 
 def _spread(options: type) -> Iterator[Parameter]:

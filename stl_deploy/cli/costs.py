@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from stl_deploy.cli.command import command
-from stl_deploy.cli.options import DialectOption, InputGrid, InputOption, Json, Trust
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.errors import InputError
+from stl_deploy.verbs.arguments import DialectOption, InputGrid, InputOption, Json, Trust
 
 _VALIDATE = Path("validate")
 
@@ -22,7 +22,6 @@ def register(app: typer.Typer) -> None:
     app.command("energy")(command(energy))
     app.command("optimise")(command(optimise))
     app.command("report")(report)
-    app.command("prices")(prices)
 
 
 def _folder(path: Path | None) -> Path | None:
@@ -164,10 +163,3 @@ def report(
 
         data = report_run(source, say=console())
     emit_json(data, json)
-
-
-def prices(json: Json = False) -> None:
-    """The price lists, and the powers of the chips' lines, with scope, source and grade of evidence."""
-    from stl_deploy.verbs.listings import prices as list_them
-
-    emit_json(list_them(say=console()), json)

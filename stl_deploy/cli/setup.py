@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stl_deploy.cli.options import Json, Verbs, completed
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed
+from stl_deploy.verbs.arguments import Json, Verbs, completed
 
 
 def register(app: typer.Typer) -> None:
@@ -28,9 +28,6 @@ def register(app: typer.Typer) -> None:
     witness.command("remove")(witness_remove)
     app.add_typer(witness, name="witness", rich_help_panel=None)
     app.command("doctor")(doctor)
-    app.command("targets")(targets)
-    app.command("datasets")(datasets)
-    app.command("models")(models)
 
 
 def lava_install(
@@ -140,24 +137,3 @@ def doctor(
     from stl_deploy.verbs.listings import doctor as examine
 
     emit_json(examine(say=console()), json)
-
-
-def targets(json: Json = False) -> None:
-    """List what can be exported and simulated, and the known NIR dialects."""
-    from stl_deploy.verbs.listings import targets as list_them
-
-    emit_json(list_them(say=console()), json)
-
-
-def datasets(json: Json = False) -> None:
-    """The datasets that presets and configurations can name."""
-    from stl_deploy.verbs.listings import datasets as list_them
-
-    emit_json(list_them(say=console()), json)
-
-
-def models(json: Json = False) -> None:
-    """The ready-made models: accuracy, energy, data and licence; for run NAME --pretrained."""
-    from stl_deploy.verbs.listings import models as list_them
-
-    emit_json(list_them(say=console()), json)

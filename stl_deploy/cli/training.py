@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from stl_deploy.cli.command import command
-from stl_deploy.cli.options import DialectOption, InputOption, JointWeights, Json, RunArg, Trust, completed
 from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
-from stl_deploy.config.options import FoldOptions
 from stl_deploy.config.run_options import QuantiseOptions, RunOptions, TrainOptions
 from stl_deploy.errors import InputError
+from stl_deploy.verbs.arguments import Json, RunArg, Trust, completed
 
 
 def _presets() -> Iterable[str]:
@@ -43,9 +42,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("run")(command(run))
     app.command("train")(command(train))
-    app.command("eval")(evaluate)
-    app.command("fold")(command(fold))
-    app.command("join")(join)
     app.command("quantise")(command(quantise))
 
 
@@ -135,58 +131,6 @@ def train(
     run_dir = output or Path("runs") / Path(name).stem
     tell_if_interrupted(run_dir)
     emit_json(train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console()), json)
-
-
-def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
-    """Accuracy, spike rates and thresholds of a trained model on its test split."""
-    console().step(f"{run_dir}: running its test split")  # torch takes its time to load
-    from stl_deploy.verbs import evaluate as evaluate_run
-
-    emit_json(evaluate_run(run_dir, say=console()), json)
-
-
-def fold(
-    source: Annotated[Path, typer.Argument(metavar="RUN|FILE.nir", help="A trained run, or a .nir file.")],
-    options: FoldOptions,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")
-    ] = None,
-    dialect: DialectOption = None,
-    input_file: InputOption = None,
-    _trust: Trust = False,
-    json: Json = False,
-) -> None:
-    """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
-    from stl_deploy import verbs
-    from stl_deploy.runs.source import is_network_file
-
-    if is_network_file(source):
-        if output is None:
-            raise InputError(f"{source}: expected -o NET.nir, the file to write")
-        result = verbs.fold_file(source, output, dialect=dialect, input_file=input_file, options=options, say=console())
-    else:
-        if options.merge_pools or options.delays != "keep" or dialect is not None or input_file is not None:
-            raise InputError(
-                "--merge-pools, --delays, --dialect and --input apply to .nir files only; fold the run first, then its "
-                "net.nir"
-            )
-        result = verbs.fold(source, output or source / "net.nir", options=options, say=console())
-    emit_json(result, json)
-
-
-def join(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders with the same data.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the joint network.")],
-    weights: Annotated[
-        JointWeights, typer.Option(help="Weights of the members' votes: equal, or learned on the validation split.")
-    ] = "equal",
-    _trust: Trust = False,
-    json: Json = False,
-) -> None:
-    """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
-    from stl_deploy.verbs import join as join_runs
-
-    emit_json(join_runs(runs, output, weights=weights, say=console()).as_dict(), json)
 
 
 def quantise(

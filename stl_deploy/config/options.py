@@ -18,6 +18,8 @@ NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unro
 OnnxForm = Literal["sequence", "step"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
+Time = Literal["first", "second", "step", "inside"]
+"""Position of time in the input of a module's forward, or ``inside`` it."""
 Numeric = Literal["fixed", "float"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 LONGEST = 1e6
@@ -30,9 +32,9 @@ class Shown:
     """Presentation of a field on the command line.
 
     names: default: ``--`` and the field's name. of_target: an option that one target or backend has. choices: the shell
-    completes these names (of a list in `stl_deploy.cli.options`). switches: one flag for each value but the default.
+    completes these names (a list in `stl_deploy.verbs.arguments`). switches: one flag for each value but the default.
     kind: the type that typer parses, where it is another than the field's; parse: the function of
-    `stl_deploy.cli.options` from that to the field's value.
+    `stl_deploy.verbs.arguments` from that to the field's value.
     """
 
     help: str

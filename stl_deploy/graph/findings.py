@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from stl_deploy.errors import GraphError, InputError, StlDeployError, UnsupportedError
+from stl_deploy._util.units import counted
+from stl_deploy.errors import CheckFailed, GraphError, InputError, StlDeployError, UnsupportedError
 from stl_deploy.graph.program import Shape
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     targets: Mapping[str, Fidelity]
     dialect: Dialect | None
+    name: str = ""
 
     @property
     def ok(self) -> bool:
@@ -73,6 +75,13 @@ class CheckReport:
                 where = f"{finding.target}: {finding.reason}" if finding.target is not None else finding.reason
                 remedy = finding.remedy or "see the report's other findings"
                 raise UnsupportedError(where, node=finding.node or "graph", slug=finding.slug, remedy=remedy)
+
+    def require(self) -> None:
+        """Raise CheckFailed if there are errors."""
+        if not self.ok:
+            errors = [finding.target for finding in self.findings if finding.severity == "error"]
+            where = "" if None in errors else f" for {', '.join(dict.fromkeys(map(str, errors)))}"
+            raise CheckFailed(f"{self.name}: {counted(len(errors), 'error')} found{where}")
 
     def __str__(self) -> str:
         """Return the findings, and the verdict for each target."""

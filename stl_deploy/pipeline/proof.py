@@ -21,10 +21,10 @@ from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes.permutations import Permutations, arrange
+from stl_deploy.tracing import Time
 from stl_deploy.tracing.layout import BATCH, axis_of
 from stl_deploy.tracing.recorder import ROUNDS
 from stl_deploy.tracing.replay import replay
-from stl_deploy.tracing.running import Time
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.steps import Ref, Signal, Steps

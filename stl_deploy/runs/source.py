@@ -29,6 +29,7 @@ from stl_deploy.pipeline.network_input import ProgramInput, check_numbers, compa
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
+FOLDER, UNTRAINED = "folder", "untrained"
 GRAPHS = ("net.nir", "net.program")
 """The graph of a run folder: one of these files."""
 TEST_INPUT = "test.npz"
@@ -52,6 +53,30 @@ class NetworkSource:
     def holds_program(self) -> bool:
         """Whether the file is a .program, which leaves nothing open: of networks that NIR cannot hold."""
         return self.file.suffix == PROGRAM_SUFFIX
+
+
+def kind_of(path: Path) -> str | None:
+    """Say what a path is: a run, UNTRAINED (a preset, a configuration, FILE.py:NAME), FOLDER (of .nir files), a format.
+
+    None: nothing that is known, or nothing at all. torch is loaded only for the name of a preset.
+    """
+    if ".py:" in str(path) or path.suffix in (".yaml", ".yml"):
+        return UNTRAINED
+    if graph_of(path) is not None:
+        return RUN
+    if path.exists():
+        of = format_of(path)
+        return of.name if of is not None else FOLDER if nir_files(path) else None
+    from stl_deploy.config.load import preset_names
+
+    return UNTRAINED if str(path) in preset_names() else None
+
+
+def nir_files(folder: Path) -> list[Path]:
+    """Return the .nir files of a folder, sorted by name; a run folder has none."""
+    if not folder.is_dir() or graph_of(folder) is not None:
+        return []
+    return sorted(file for file in folder.glob("*.nir") if file.is_file())
 
 
 def is_network_file(path: Path) -> bool:

@@ -6,8 +6,9 @@ each step computes; `steps` finds the one step that repeats; `cores`, `coefficie
 kernels, for comparison with the model.
 """
 
+from stl_deploy.config.options import Time
 from stl_deploy.tracing.model_state import uncompiled
-from stl_deploy.tracing.running import Call, Time
+from stl_deploy.tracing.running import Call
 from stl_deploy.tracing.trace import Traced, trace
 
 __all__ = ["Call", "Time", "Traced", "trace", "uncompiled"]

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import one_line
+from stl_deploy.config.options import Time
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.nn.fused.switch import paused
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
@@ -35,7 +36,6 @@ _OF_CODE = (
     SystemExit,
 )
 """Errors that forward's own code raises rather than torch, of a shape."""
-Time = Literal["first", "second", "step", "inside"]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@
 Each is imported at first use, so a conversion does not load torch. Names that differ from the verbs:
 
 - ``eval`` is `evaluate`, because Python has its own ``eval``.
-- ``check`` of a folder is `check_folder`, and of an untrained network `check_untrained`. With ``--input`` it also calls
+- ``check`` with ``input_file`` also calls
   `measure` (which dialect options matter) and `near_threshold` (which spikes rounding could change).
-- ``fold`` and ``report`` of a .nir file are `fold_file` and `report_graph`.
+- ``report`` of a .nir file is `report_graph`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.artifacts import simulate as simulate
     from stl_deploy.verbs.artifacts import verify as verify
     from stl_deploy.verbs.capturing import capture as capture
-    from stl_deploy.verbs.capturing import check_untrained as check_untrained
     from stl_deploy.verbs.checking import check as check
-    from stl_deploy.verbs.checking import check_folder as check_folder
     from stl_deploy.verbs.checking import measure as measure
     from stl_deploy.verbs.checking import near_threshold as near_threshold
     from stl_deploy.verbs.checking import show as show
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.energy_of import energy as energy
     from stl_deploy.verbs.evaluating import evaluate as evaluate
     from stl_deploy.verbs.folding import fold as fold
-    from stl_deploy.verbs.folding import fold_file as fold_file
     from stl_deploy.verbs.fpga import fpga_run as fpga_run
     from stl_deploy.verbs.fpga import synthesise as synthesise
     from stl_deploy.verbs.joining import join as join
@@ -54,11 +51,9 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.whole_way import run as run
     from stl_deploy.verbs.whole_way import run_pretrained as run_pretrained
 
-_HOME = {
+HOME = {
     "capture": "verbs.capturing",
     "check": "verbs.checking",
-    "check_folder": "verbs.checking",
-    "check_untrained": "verbs.capturing",
     "configure": "runs.configure",
     "datasets": "verbs.listings",
     "doctor": "verbs.listings",
@@ -67,7 +62,6 @@ _HOME = {
     "export": "verbs.artifacts",
     "fold": "verbs.folding",
     "fpga_run": "verbs.fpga",
-    "fold_file": "verbs.folding",
     "join": "verbs.joining",
     "lava_install": "exporters.lava.environment",
     "lava_remove": "exporters.lava.environment",
@@ -94,7 +88,8 @@ _HOME = {
     "witness_remove": "exporters.witnesses.environment",
     "witness_status": "exporters.witnesses.environment",
 }
-__all__ = list(_HOME)
+"""Where each function lives."""
+__all__ = list(HOME)
 _ELSEWHERE = {"lava_install": "install", "lava_remove": "remove"}
 """Those that have another name where they live."""
 
@@ -104,8 +99,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_HOME)}")
-    function = getattr(import_module(f"stl_deploy.{_HOME[name]}"), _ELSEWHERE.get(name, name))
+    if name not in HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(HOME)}")
+    function = getattr(import_module(f"stl_deploy.{HOME[name]}"), _ELSEWHERE.get(name, name))
     globals()[name] = function
     return function

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 from numpy.typing import NDArray
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, sha256, write_npz
@@ -42,6 +43,7 @@ from stl_deploy.runs.source import (
     read_for,
     run_of,
 )
+from stl_deploy.verbs.arguments import DialectOption, InputOption, SourceArg, Texts, backends, completed, formats
 
 CALIBRATION = 256
 """Training images of a run that integers are chosen by."""
@@ -49,12 +51,20 @@ CALIBRATION = 256
 
 @named_options(ExportOptions, target="to")
 def export(
-    source: Path,
-    to: str,
-    output: Path,
+    source: SourceArg,
+    to: Annotated[
+        str | None,
+        Option(
+            "--to",
+            metavar="TARGET",
+            autocompletion=completed(formats),
+            help="As 'stl-deploy targets' lists them; default: from PATH's suffix.",
+        ),
+    ],
+    output: Annotated[Path, Option("-o", "--output", metavar="PATH", help="File (c, verilog: folder) to write.")],
     *,
-    dialect: str | None = None,
-    input_file: Path | None = None,
+    dialect: DialectOption = None,
+    input_file: InputOption = None,
     options: ExportOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[ExportKeywords],
@@ -67,6 +77,7 @@ def export(
     Raises as `stl_deploy.pipeline.export.export`.
     """
     options = options or ExportOptions(**keywords)
+    to = exporting.target_of(output) if to is None else to
     exporting.check_place(to, output, options)
     require_other(output, source)
     opened = open_source(source)
@@ -102,11 +113,21 @@ def _calibration(source: NetworkSource, input_file: Path | None, say: Console) -
 
 @named_options(VerifyOptions)
 def verify(
-    source: Path,
-    against: Sequence[Path | str],
+    source: SourceArg,
+    against: Annotated[
+        Sequence[Path | str],
+        Texts,
+        Option(
+            "--against",
+            metavar="ARTIFACT|BACKEND",
+            autocompletion=completed(backends),
+            help="A file or folder of a target, or a backend.",
+        ),
+    ],
+    more: Annotated[Sequence[Path | str] | None, Texts, Argument(metavar="ARTIFACT", help="Further artifacts.")] = None,
     *,
-    input_file: Path | None = None,
-    dialect: str | None = None,
+    input_file: InputOption = None,
+    dialect: DialectOption = None,
     options: VerifyOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[VerifyKeywords],
@@ -125,19 +146,21 @@ def verify(
     program = open_program(opened, dialect, say=say)
     given = program_input(opened, program, input_file)
     say.say(f"input: {given.what}")
-    report = verifying.verify(program, against, given.x, options, labels=given.labels, say=say)
+    report = verifying.verify(program, [*against, *(more or ())], given.x, options, labels=given.labels, say=say)
     show_parity(report, say, is_random=given.is_random)
     return report
 
 
 @named_options(SimulateOptions)
 def simulate(
-    source: Path,
-    input_file: Path,
-    backend: str,
-    output: Path,
+    source: Annotated[Path, Argument(metavar="SOURCE", help="A run folder, a .nir file, or an exported artifact.")],
+    input_file: Annotated[Path, Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
+    backend: Annotated[
+        str, Option(metavar="BACKEND", autocompletion=completed(backends), help="As 'stl-deploy targets' lists them.")
+    ],
+    output: Annotated[Path, Option("-o", "--output", metavar="Y.npz", help="File for the outputs.")],
     *,
-    dialect: str | None = None,
+    dialect: DialectOption = None,
     options: SimulateOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[SimulateKeywords],

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any
 
 import nir
 import torch
 from torch import nn
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
-from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named, option, remedy
-from stl_deploy.config.options import CheckKeywords, CheckOptions
+from stl_deploy.config.options import CheckOptions, Time
 from stl_deploy.data import check_dataset
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.nir.check import check
@@ -25,27 +25,52 @@ from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import write_program
+from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
-from stl_deploy.pipeline.check import declared_grid, seen_coding, targets_asked
+from stl_deploy.pipeline.check import declared_grid, seen_coding
 from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.report.text.check import show
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.inputs import input_spec
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
-from stl_deploy.tracing import Time
+from stl_deploy.verbs.arguments import As
 
 
 def capture(
-    module: str,
-    input_file: Path,
-    output: Path,
+    module: Annotated[
+        str,
+        Argument(
+            metavar="FILE.py:NAME",
+            help="A torch module of your own: its name in the file, or that of a class or function that makes it. The "
+            "file is run.",
+        ),
+    ],
+    input_file: Annotated[
+        Path, Option("--input", "-i", metavar="X.npz", help="x: a real batch, in the form of forward.")
+    ],
+    output: Annotated[
+        Path,
+        Option(
+            "-o", "--output", metavar="NET.nir", help="File to write; NET.program for networks that NIR cannot hold."
+        ),
+    ],
     *,
-    weights: Path | None = None,
-    time: Time = "first",
-    pick: int | str | None = None,
+    weights: Annotated[
+        Path | None,
+        Option(metavar="W.safetensors|.pt|.pth|.ckpt", help="Weights of the module; nothing else in the file is used."),
+    ] = None,
+    time: Annotated[
+        Time,
+        Option(help="Position of time: forward takes [T,B,...], [B,T,...] or one step, or loops over time itself."),
+    ] = "first",
+    pick: Annotated[
+        int | str | None,
+        As(str | None),
+        Option("--pick", metavar="INDEX|NAME", help="Output to use, if there are several."),
+    ] = None,
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; return the proof, JSON-ready.
@@ -57,6 +82,7 @@ def capture(
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
     x = module_input(input_file, time)
+    pick = int(pick) if isinstance(pick, str) and pick.lstrip("-").isdigit() else pick
     say.say(f"running {name_in_file(module)[0]}, which is your code")
     model = load_module(module, weights, say)
     with warnings.catch_warnings():
@@ -92,23 +118,10 @@ def _write(net: SpikingGraph, output: Path) -> None:
     write_nir(graph, output)
 
 
-@named_options(CheckOptions)
 def check_untrained(
-    what: str,
-    *,
-    input_file: Path | None = None,
-    targets: Sequence[str] | None = None,
-    options: CheckOptions | None = None,
-    say: Console = QUIET,
-    **keywords: Unpack[CheckKeywords],
+    what: str, input_file: Path | None, asked: Mapping[str, TargetCheck], options: CheckOptions, say: Console
 ) -> CheckReport:
-    """Check a network before training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
-
-    input_file: x for a module. options: an options object, or its fields as keywords. Raises InputError for invalid
-    arguments, CaptureError for a module that cannot be expressed as a graph.
-    """
-    options = options or CheckOptions(**keywords)
-    asked = targets_asked(targets, options)
+    """Check a network before training: a preset's name, a configuration's file, or a torch module FILE.py:NAME."""
     graph, dialect = untrained_graph(what, input_file, declared_grid(options.input_grid))
     say.say(f"{what}: untrained, with its initial weights")
     report = check(graph, dialect, asked)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
+
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_suffix, write_text
@@ -13,7 +15,7 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.remedies import named
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import CheckKeywords, CheckOptions
-from stl_deploy.errors import InputError
+from stl_deploy.errors import CheckFailed, InputError
 from stl_deploy.exporters.nir.check import Effect, check_file, effects
 from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import load_dialect
@@ -28,43 +30,104 @@ from stl_deploy.graph.show import Row, svg, table
 from stl_deploy.pipeline.check import check_as_program, declared_grid, seen_coding, targets_asked
 from stl_deploy.report.text.check import show as tell
 from stl_deploy.report.text.check import show_effects, show_folder
-from stl_deploy.runs.source import NetworkSource, graph_of, open_program, open_source, read_for
+from stl_deploy.runs.source import (
+    FOLDER,
+    UNTRAINED,
+    NetworkSource,
+    kind_of,
+    nir_files,
+    open_program,
+    open_source,
+    read_for,
+)
+from stl_deploy.verbs.arguments import DialectOption, Texts, checks, completed
 
 
-@dataclass(frozen=True)
-class FolderCheck:
-    """The reports of a folder's .nir files, by file name."""
+@dataclass(frozen=True, kw_only=True)
+class FolderCheck(CheckReport):
+    """The reports of a folder's .nir files, by file name, and all their findings."""
 
     reports: Mapping[str, CheckReport]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every file is sound and every requested target can hold it."""
-        return all(report.ok for report in self.reports.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
         return {"ok": self.ok, "files": {name: report.as_dict() for name, report in self.reports.items()}}
 
+    def require(self) -> None:
+        """Raise CheckFailed if a file has errors."""
+        if not self.ok:
+            bad = sum(not report.ok for report in self.reports.values())
+            raise CheckFailed(f"{self.name}: {bad} of {len(self.reports)} files have errors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(CheckReport):
+    """A report with what an input shows: other readings of the file, and potentials near the threshold."""
+
+    effects: tuple[Effect, ...]
+    near_threshold: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON twin."""
+        effects = [effect.as_dict() for effect in self.effects]
+        return super().as_dict() | {"effects": effects, "near_threshold": dict(self.near_threshold)}
+
 
 @named_options(CheckOptions)
 def check(
-    source: Path,
+    source: Annotated[
+        Path,
+        Argument(
+            metavar="SOURCE",
+            help="A run folder, a .nir file, a folder of .nir files, an artifact; or before training: a preset, a "
+            "configuration, FILE.py:NAME (with x in --input).",
+        ),
+    ],
     *,
-    targets: Sequence[str] | None = None,
-    dialect: str | None = None,
+    targets: Annotated[
+        Sequence[str] | None,
+        Texts,
+        Option(
+            "--target",
+            metavar="TARGET",
+            autocompletion=completed(checks),
+            help="Repeatable; default: all export targets. A chip's name checks whether the network fits.",
+        ),
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        Option("--input", "-i", metavar="X.npz", help="Measure on x which dialect options change the result."),
+    ] = None,
+    dialect: DialectOption = None,
     x: NetworkInput | None = None,
     options: CheckOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[CheckKeywords],
 ) -> CheckReport:
-    """Check a run folder's graph, a .nir file or an exported artifact against targets (default: all formats).
+    """Check a network, trained or not, a file, a folder of .nir files, or an artifact against targets.
 
-    x: representative input, for targets that accept only integers. options: an options object, or its fields as
-    keywords. Raises InputError for invalid arguments.
+    x: representative input, for targets that accept only integers; input_file: one, on which what the file leaves open
+    is also measured. options: an options object, or its fields as keywords.
+    Raises InputError for invalid arguments, CaptureError for a module that cannot be expressed as a graph.
     """
     options = options or CheckOptions(**keywords)
-    asked = targets_asked(targets, options, x)
+    kind, name = kind_of(source), str(source)
+    if kind == UNTRAINED:
+        from stl_deploy.verbs.capturing import check_untrained  # torch
+
+        report = check_untrained(name, input_file, targets_asked(targets, options), options, say)
+        return replace(report, name=name)
+    if kind == FOLDER and input_file is not None:
+        raise InputError(f"{named('input_file')} measures one network; give a run folder or one .nir file")
+    if input_file is not None:
+        x, _ = read_inputs(input_file)
+    asked, declared, seen = targets_asked(targets, options, x), declared_grid(options.input_grid), seen_coding(x)
+    if kind == FOLDER:
+        _require_dialect(dialect)
+        each = {file.name: check_file(file, dialect, asked, declared) for file in nir_files(source)}
+        show_folder(each, list(asked), say)
+        findings = tuple(finding for report in each.values() for finding in report.findings)
+        return FolderCheck((), findings, {}, None, name, reports=each)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets or options != CheckOptions():
@@ -73,17 +136,25 @@ def check(
                 f"leave {named('targets')} and its options out, or give the graph it was made from"
             )
         report = _artifact(opened)
-        tell(report, say)
-        return report
-    if dialect is not None:
-        load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
-    declared, seen = declared_grid(options.input_grid), seen_coding(x)
-    if opened.holds_program:
-        report = check_as_program(open_program(opened, dialect), asked, declared, seen)
     else:
-        report = check_file(opened.file, dialect, asked, declared, seen)
+        _require_dialect(dialect)
+        if opened.holds_program:
+            report = check_as_program(open_program(opened, dialect), asked, declared, seen)
+        else:
+            report = check_file(opened.file, dialect, asked, declared, seen)
     tell(report, say)
-    return report
+    if input_file is None or not report.runs:
+        return replace(report, name=name)
+    changes = measure(source, input_file, dialect=dialect, say=say)
+    near = near_threshold(source, input_file, dialect=dialect, say=say)
+    about = (report.nodes, report.findings, report.targets, report.dialect, name)
+    return Measured(*about, effects=changes, near_threshold=near)
+
+
+def _require_dialect(dialect: str | None) -> None:
+    """Raise InputError for a bad dialect, which `check_file` would report as the file's."""
+    if dialect is not None:
+        load_dialect(dialect)
 
 
 def _artifact(source: NetworkSource) -> CheckReport:
@@ -99,40 +170,6 @@ def _artifact(source: NetworkSource) -> CheckReport:
     held = fidelities([row.node for row in rows], warned, [of.name])
     nodes = tuple(NodeReport(row.node, row.kind, row.shape, held[row.node]) for row in rows)
     return CheckReport(nodes, (*warned, *notes), {of.name: worst(*(by[of.name] for by in held.values()))}, None)
-
-
-@named_options(CheckOptions)
-def check_folder(
-    folder: Path,
-    *,
-    targets: Sequence[str] | None = None,
-    dialect: str | None = None,
-    options: CheckOptions | None = None,
-    say: Console = QUIET,
-    **keywords: Unpack[CheckKeywords],
-) -> FolderCheck:
-    """Check every .nir file of a folder in one table; options as in `check`.
-
-    Raises InputError for invalid arguments or a folder without .nir files.
-    """
-    options = options or CheckOptions(**keywords)
-    asked = targets_asked(targets, options)
-    if dialect is not None:
-        load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
-    files = nir_files(folder)
-    if not files:
-        raise InputError(f"{folder}: expected .nir files in it; found none")
-    grid = declared_grid(options.input_grid)
-    result = FolderCheck({file.name: check_file(file, dialect, asked, grid) for file in files})
-    show_folder(result.reports, list(asked), say)
-    return result
-
-
-def nir_files(source: Path) -> list[Path]:
-    """Return the .nir files of a folder, sorted by name; a run folder has none."""
-    if not source.is_dir() or graph_of(source) is not None:
-        return []
-    return sorted(file for file in source.glob("*.nir") if file.is_file())
 
 
 def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: Console = QUIET) -> tuple[Effect, ...]:
@@ -174,7 +211,13 @@ def near_threshold(
 
 
 def show(
-    source: Path, *, dialect: str | None = None, drawing: Path | None = None, say: Console = QUIET
+    source: Annotated[
+        Path, Argument(metavar="SOURCE", help="A run folder, a .nir file, or an exported .onnx, .net, C or Verilog.")
+    ],
+    *,
+    dialect: DialectOption = None,
+    drawing: Annotated[Path | None, Option("-o", "--output", metavar="GRAPH.svg", help="Also draw the graph.")] = None,
+    say: Console = QUIET,
 ) -> list[dict[str, Any]]:
     """Return the rows of a network's layer table, or of an artifact's (JSON-ready); ``drawing``: also write an SVG."""
     if drawing is not None:

@@ -23,15 +23,17 @@ from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.run_files import MODEL
+from stl_deploy.verbs.arguments import RunArg
 
 _BATCH = 256
 
 
-def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
+def evaluate(run_dir: RunArg, *, say: Console = QUIET) -> dict[str, Any]:
     """Return accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
 
     Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
     """
+    say.step(f"{run_dir}: running its test split")
     require_address_space()
     network, config = load_network(run_dir)
     check_unchanged(run_dir, (MODEL,))

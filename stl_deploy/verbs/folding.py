@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
+
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix
 from stl_deploy._util.keywords import named_options
+from stl_deploy._util.remedies import named, option
 from stl_deploy.config.options import FoldKeywords, FoldOptions
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import write_nir
@@ -21,27 +24,43 @@ from stl_deploy.pipeline.artifacts import ParityBench, show_parity
 from stl_deploy.pipeline.fold import fold as fold_network
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.report.text.check import show_fold
-from stl_deploy.runs.source import GRAPH, PROGRAM, open_network, open_program, open_source, program_input
+from stl_deploy.runs.source import PROGRAM, is_network_file, open_network, open_program, open_source, program_input
+from stl_deploy.verbs.arguments import RUNS_CODE, DialectOption, InputOption
 
 
 @named_options(FoldOptions)
 def fold(
-    run_dir: Path,
-    output: Path,
+    source: Annotated[Path, RUNS_CODE, Argument(metavar="RUN|FILE.nir", help="A trained run, or a .nir file.")],
+    output: Annotated[Path | None, Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")] = None,
     *,
+    dialect: DialectOption = None,
+    input_file: InputOption = None,
     options: FoldOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[FoldKeywords],
 ) -> dict[str, Any]:
-    """Fold the trained network of a run folder into a NIR graph; return its grids and proofs (JSON-ready).
+    """Fold a run folder's trained network, or a .nir or .program file, into a graph; return grids and proofs.
 
-    A network that NIR cannot hold becomes a .program file of the same name.
-
-    options: an options object, or its fields as keywords. Raises InputError if the run or network cannot be folded.
+    A network that NIR cannot hold becomes a .program file of the same name. options: an options object, or its fields
+    as keywords. Raises InputError for an invalid source, UnsupportedError if a pool, or every threshold, cannot be
+    folded into weights.
     """
+    options = options or FoldOptions(**keywords)
+    if is_network_file(source):
+        if output is None:
+            raise InputError(f"{source}: expected {option('output', 'NET.nir')}, the file to write")
+        return _fold_file(source, output, dialect, input_file, options, say)
+    if options.merge_pools or options.delays != "keep" or dialect is not None or input_file is not None:
+        only = [named(name) for name in ("merge_pools", "delays", "dialect", "input_file")]
+        raise InputError(
+            f"{', '.join(only[:-1])} and {only[-1]} apply to .nir files only; fold the run first, then its net.nir"
+        )
+    return _fold_run(source, output or source / "net.nir", options, say)
+
+
+def _fold_run(run_dir: Path, output: Path, options: FoldOptions, say: Console) -> dict[str, Any]:
     from stl_deploy.runs.folded_run import fold_run  # torch
 
-    options = options or FoldOptions(**keywords)
     require_suffix(output, ".nir", " for a graph")
     done = fold_run(run_dir, output, options, say=say)
     show_fold(done, say)
@@ -56,31 +75,15 @@ def fold(
     }
 
 
-@named_options(FoldOptions)
-def fold_file(
-    source: Path,
-    output: Path,
-    *,
-    dialect: str | None = None,
-    input_file: Path | None = None,
-    options: FoldOptions | None = None,
-    say: Console = QUIET,
-    **keywords: Unpack[FoldKeywords],
+def _fold_file(
+    source: Path, output: Path, dialect: str | None, input_file: Path | None, options: FoldOptions, say: Console
 ) -> dict[str, Any]:
-    """Fold a .nir or .program file into another; report the differing spikes on ``input_file`` (or random input).
-
-    options: an options object, or its fields as keywords; exact_grid None: no. Raises InputError for an invalid source,
-    UnsupportedError if a pool, or every threshold, cannot be folded into weights.
-    """
-    options = options or FoldOptions(**keywords)
+    """Fold a file into another; report the differing spikes on ``input_file`` (or random input)."""
     opened = open_source(source)
-    if opened.kind not in (GRAPH, PROGRAM):
-        raise InputError(f"{source}: expected a .nir or .program file; a run folder is folded by its configuration")
     require_suffix(output, f".{opened.kind}", " for a graph")
     require_other(output, opened.file)
     net = open_network(opened, dialect, say=say)
-    chosen = replace(options, exact_grid=bool(options.exact_grid))
-    folded = fold_network(net.program, chosen)
+    folded = fold_network(net.program, replace(options, exact_grid=bool(options.exact_grid)))
     if opened.kind == PROGRAM:
         write_program(folded.program, output)
     else:

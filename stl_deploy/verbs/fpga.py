@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_inputs, write_json, write_npz
@@ -84,7 +85,13 @@ def clocks_per_inference(design: Simulation, input_file: Path) -> float:
 
 
 def fpga_run(
-    folder: Path, port: Path, input_file: Path, output: Path | None = None, *, baud: int = 115200, say: Console = QUIET
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder written by export --to verilog.")],
+    port: Annotated[Path, Option(metavar="PORT", help="The board's serial port, as /dev/ttyUSB1.")],
+    input_file: Annotated[Path, Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
+    output: Annotated[Path | None, Option("-o", "--output", metavar="Y.npz", help="File for y.")] = None,
+    *,
+    baud: Annotated[int, Option(help="Bits per second.")] = 115200,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """Send an input to a board step by step, and compare its outputs with the integer model's.
 

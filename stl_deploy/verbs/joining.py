@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
@@ -33,6 +34,7 @@ from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.source import TEST_INPUT
 from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import forget_results
+from stl_deploy.verbs.arguments import RUNS_CODE, As
 
 Weights = Literal["equal", "learned"]
 FILE = "joint.json"
@@ -67,7 +69,20 @@ class Joint(JsonTwin):
     exact: bool
 
 
-def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console = QUIET) -> Joint:
+def join(
+    runs: Annotated[
+        Sequence[Path],
+        As(list[Path]),
+        RUNS_CODE,
+        Argument(metavar="RUN...", help="Two or more run folders with the same data."),
+    ],
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Folder for the joint network.")],
+    *,
+    weights: Annotated[
+        Weights, Option(help="Weights of the members' votes: equal, or learned on the validation split.")
+    ] = "equal",
+    say: Console = QUIET,
+) -> Joint:
     """Fold trained runs, merge their graphs, and write net.nir, test.npz, joint.json and manifest.json to ``output``.
 
     The folder is a source for export, verify, simulate and energy. weights: weights of the members' votes, ``equal`` or

@@ -1,4 +1,4 @@
-"""What the shell is told after <TAB>: names from where they are registered, without loading torch."""
+"""What the shell is told after <TAB>, and help: names and options without loading torch."""
 
 from __future__ import annotations
 
@@ -45,3 +45,16 @@ def _told(line: str) -> list[str]:
 def test_completed(line: str, expected: list[str]) -> None:
     assert expected
     assert _told(line) == expected
+
+
+def test_help_loads_neither_torch_nor_nir() -> None:
+    code = (
+        "import sys, typer\n"
+        "from stl_deploy.cli.app import app\n"
+        "group = typer.main.get_command(app)\n"
+        "for name in group.commands:\n"
+        "    command = group.get_command(None, name)\n"
+        "    assert command.get_help(command.make_context(name, [], resilient_parsing=True))\n"
+        "assert not {'torch', 'nir'} & set(sys.modules), name\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

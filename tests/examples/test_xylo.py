@@ -12,7 +12,7 @@ import yaml
 
 from examples.xylo import motion
 from stl_deploy.errors import ToolError
-from stl_deploy.verbs.capturing import check_untrained
+from stl_deploy.verbs import check
 
 
 def ts_file(path: Path, seed: int) -> Path:
@@ -62,7 +62,7 @@ def test_the_configurations_fit(name: str, shape: list[int], device: str, tmp_pa
     config["dataset"] |= {"input_shape": shape, "classes": classes}
     path = tmp_path / "net.yaml"
     path.write_text(yaml.safe_dump(config))
-    assert check_untrained(str(path), targets=["xylo"], device=device).targets == {"xylo": "approximate"}
+    assert check(path, targets=["xylo"], device=device).targets == {"xylo": "approximate"}
 
 
 def test_a_norm_is_refused_before_it_is_trained(tmp_path: Path) -> None:
@@ -72,5 +72,5 @@ def test_a_norm_is_refused_before_it_is_trained(tmp_path: Path) -> None:
     config["network"].insert(1, {"kind": "norm"})
     path = tmp_path / "net.yaml"
     path.write_text(yaml.safe_dump(config))
-    report = check_untrained(str(path), targets=["xylo"])
+    report = check(path, targets=["xylo"])
     assert [found.slug for found in report.findings if found.severity == "error"] == ["bias-before-a-synapse"]

@@ -650,7 +650,7 @@ def test_an_interrupt_is_said_in_a_sentence(cli: Any, run_dir: Path, monkeypatch
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stl_deploy.verbs.evaluate", interrupt)
+    monkeypatch.setattr("stl_deploy.verbs.evaluating.load_network", interrupt)
     found = cli("eval", run_dir)
     assert found.code == 130
     assert found.err.splitlines()[-1] == "stl-deploy: interrupted; nothing half-written is left"

@@ -61,7 +61,7 @@ def test_every_field_has_a_help_text_and_no_position(name: str) -> None:
 def test_methods_verbs_and_the_command_line_take_the_same_options(verb: str) -> None:
     kind = getattr(options, f"{verb.title()}Options")
     group: Any = typer.main.get_command(app)
-    spelled = {option.name for option in group.commands[verb].params}
+    spelled = {option.name for option in group.get_command(None, verb).params}
     for one in fields(kind):
         assert one.name in inspect.signature(getattr(SpikingGraph, verb)).parameters
         assert one.name in inspect.signature(getattr(verbs, verb)).parameters

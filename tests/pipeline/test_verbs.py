@@ -14,6 +14,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.pipeline import network_input
+from stl_deploy.verbs.checking import FolderCheck
 from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 
@@ -52,7 +53,8 @@ def test_check_in_python_on_a_folder_and_on_an_input(tmp_path: Path) -> None:
     source.parent.mkdir()
     write_nir(chain([2], iff((2,))), source)
     (source.parent / "broken.nir").write_bytes(b"")
-    found = verbs.check_folder(source.parent, targets=["nir"])
+    found = verbs.check(source.parent, targets=["nir"])
+    assert isinstance(found, FolderCheck)
     assert {name: report.ok for name, report in found.reports.items()} == {"broken.nir": False, "sound.nir": True}
     assert not found.ok
     # v: 1 is a tie, and stays
@@ -83,14 +85,8 @@ def test_sums_that_are_not_proved_exact_are_counted(
 
 def test_verbs_of_a_nir_file_take_no_other(run_dir: Path, tmp_path: Path) -> None:
     """The command line asks before; from Python it is the verb that says so."""
-    with pytest.raises(InputError, match=r"expected \.nir files in it; found none"):
-        verbs.check_folder(tmp_path)
     with pytest.raises(InputError, match=r"small: expected a \.nir or \.program file; a run folder is reported"):
         verbs.report_graph(run_dir, run_dir / "test.npz")
-    with pytest.raises(
-        InputError, match=r"small: expected a \.nir or \.program file; a run folder is folded by its config"
-    ):
-        verbs.fold_file(run_dir, tmp_path / "a.nir")
     assert not list(tmp_path.iterdir())
 
 

@@ -322,11 +322,18 @@ REMEDIES = (
         lambda room: verbs.simulate(room.c, room.input, "loihi", room.new("y.npz")),
     ),
     Remedy(
+        "verbs/folding.py:fold",
+        lambda room: verbs.fold(room.file),
+        "expected output='NET.nir', the file to write",
+        "expected -o NET.nir, the file to write",
+        lambda room: verbs.fold(room.file, room.new("net.nir")),
+    ),
+    Remedy(
         "verbs/capturing.py:untrained_graph",
-        lambda room: verbs.check_untrained(_module_file(room)),
+        lambda room: verbs.check(_module_file(room)),
         "expected input_file='X.npz'",
         "expected --input X.npz",
-        lambda room: verbs.check_untrained(_module_file(room), input_file=room.input),
+        lambda room: verbs.check(_module_file(room), input_file=room.input),
     ),
     Remedy(
         "runs/user_module.py:_require_samples",

@@ -154,7 +154,7 @@ def test_every_verb_takes_a_program_file(tmp_path: Path) -> None:
     verbs.export(source, "onnx", tmp_path / "net.onnx", input_file=x)
     assert verbs.check(source, targets=["onnx", "nir"]).targets["nir"] == "unsupported"
     assert [row["kind"] for row in verbs.show(source)][2] == "MaxPool"
-    folded = verbs.fold_file(source, tmp_path / "folded.program", options=FoldOptions(exact_grid=True, input_grid=4))
+    folded = verbs.fold(source, tmp_path / "folded.program", options=FoldOptions(exact_grid=True, input_grid=4))
     assert folded["exact"]
     page = verbs.report_graph(source, x, output=tmp_path / "report")
     assert page["energy"]["layers"]["1"]["max_compares"] > 0

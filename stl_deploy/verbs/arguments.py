@@ -1,21 +1,35 @@
-"""Arguments and options shared by several verbs."""
+"""How parameters of verbs are given on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from stl_deploy.errors import InputError
 
-JointWeights = Literal["equal", "learned"]
+
+@dataclass(frozen=True)
+class As:
+    """The type that typer parses, where it is another than the parameter's."""
+
+    kind: Any
+
+
+Texts = As(list[str])
 
 
 class Verbs(TyperGroup):
-    """Wrap verbs' descriptions in the help, where they would be cut."""
+    """Wrap verbs' descriptions in the help, where they would be cut; load a verb's module when it is asked for."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the whole command."""
+        found = super().get_command(ctx, cmd_name)
+        return found.whole() if isinstance(found, Later) else found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write name and first sentence of each."""
@@ -24,17 +38,13 @@ class Verbs(TyperGroup):
             formatter.write_dl(rows)
 
 
-class ListsTargets(TyperCommand):
-    """End a verb's help with the names that its options take: every registered target."""
+class Later(TyperCommand):
+    """A verb whose module is not loaded yet."""
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Read the registry only now: help of other verbs waits for nothing."""
-        from stl_deploy.exporters.targets import registry
-
-        known = registry()
-        lists = {"Targets": [*known.formats], "Backends": [*known.runners], "To check only": [*known.checks]}
-        self.epilog = " ".join(f"{what}: {', '.join(names)}." for what, names in lists.items())
-        super().format_epilog(ctx, formatter)
+    def whole(self) -> Any:
+        """Load it."""
+        assert self.callback is not None
+        return self.callback()
 
 
 def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -119,7 +129,9 @@ def step_times(given: list[str] | None) -> dict[str, float]:
 
 
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+RUNS_CODE = "may name a Python file, which is run"
+"""Marks run folders among a verb's parameters; the command line has --trust for them."""
+RunArg = Annotated[Path, RUNS_CODE, typer.Argument(metavar="RUN", help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, for scripts.")]
 DialectOption = Annotated[
     str | None,
