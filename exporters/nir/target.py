@@ -51,7 +51,7 @@ class Reference(Runner):
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`."""
-        names = [node.name for node in self.program.spiking] if record else ()
+        names = [node.name for node in self.program.compared] if record else ()
         return run(self.program, x, record=names, chunk=CHUNK, double=self._double)
 
 

@@ -7,6 +7,7 @@ most converters take the file. Nothing later than 18 is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx.cells import cell_step
 from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
@@ -24,6 +26,7 @@ from stl_deploy.exporters.onnx.scope import Dims, Scope, floats
 from stl_deploy.exporters.onnx.states import Past, State, States, choose, shift
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES, write_model
 from stl_deploy.exporters.onnx.synapses import memoryless
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Operand, Product, Program
 from stl_deploy.graph.segments import is_loop, segments
 
@@ -89,7 +92,7 @@ def _model(
     else:
         values = step_nodes(scope, program.nodes, states, {}, names)
     lead: Dims = ("T", "B") if form == "sequence" else ("B",)
-    recorded = program.spiking if record else ()
+    recorded = program.compared if record else ()
     inputs = [floats(names[node.name], (*lead, *node.shape)) for node in program.inputs]
     inputs += [floats(state.before, state.dims) for state in states]
     outputs = [floats(names[node.name], (*lead, *node.shape)) for node in (*program.outputs, *recorded)]
@@ -109,7 +112,7 @@ def _model(
         inputs={node.name: names[node.name] for node in program.inputs},
         outputs={node.name: names[node.name] for node in program.outputs},
         spikes={node.name: names[node.name] for node in recorded},
-        spiking=[node.name for node in program.spiking],
+        spiking=[node.name for node in program.compared],
         states=[StateTensor(node=s.node, tensor=s.before, next_tensor=s.after, start=s.start.tolist()) for s in states],
         provenance=dict(provenance),
     )
@@ -121,7 +124,7 @@ def _model(
 def _reserve(scope: Scope, program: Program) -> dict[str, str]:
     """Reserve the public tensor names, those of nodes, before anything else takes one."""
     names = {node.name: scope.values.fresh(node.name) for node in (*program.inputs, *program.outputs)}
-    return names | {node.name: scope.values.fresh(f"spikes__{node.name}") for node in program.spiking}
+    return names | {node.name: scope.values.fresh(f"spikes__{node.name}") for node in program.compared}
 
 
 def _between(
@@ -155,7 +158,8 @@ def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> 
 
 
 def _is_scan(segment: Sequence[Node]) -> bool:
-    return is_loop(segment) or (isinstance(segment[0], Neuron) and has_state(segment[0]))
+    node = segment[0]
+    return is_loop(segment) or isinstance(node, Cell) or (isinstance(node, Neuron) and has_state(node))
 
 
 class _Sequence:
@@ -171,7 +175,9 @@ class _Sequence:
             self.values[node.name] = self._names[node.name]
             return
         x = together(self._scope, node, [self._arrive(node, source) for source in node.operands], axis=2)
-        if isinstance(node, Neuron):
+        if isinstance(node, Cell):
+            value = self._cell(node, x)
+        elif isinstance(node, Neuron):
             value = self._neuron(node, x, output)
         elif isinstance(node, Delay):
             value = choose(self._scope, node, lambda steps: shift(self._scope, x, steps, f"{node.name}/{steps}"))
@@ -200,6 +206,15 @@ class _Sequence:
     def _arrive(self, node: Node, source: Operand) -> str:
         label = f"{node.name}/{source.node}_delayed"
         return shift(self._scope, self.values[source.node], source.delay, label)
+
+    def _cell(self, node: Cell, x: str) -> str:
+        body = Scope(self._scope)
+        states, arriving = _body_states(body), body.values.fresh(f"{node.name}/now")
+        result = cell_step(body, node, arriving, states)
+        shapes = node.operand_shapes
+        shape = shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
+        self._scan(body, node.name, states, [(x, arriving, shape)], [(node, result)])
+        return self.values[node.name]
 
     def _neuron(self, node: Neuron, x: str, output: str | None) -> str:
         body = Scope(self._scope)
@@ -306,7 +321,10 @@ def together(scope: Scope, node: Node, values: Sequence[str], *, axis: int) -> s
     """Combine a node's sources: their sum, left to right, or their concatenation along ``axis``."""
     if isinstance(node, Product):
         return _product(scope, node, values)
-    if node.combine == "each":
+    if node.combine == "flat" and len(values) > 1:
+        kept = scope.integers(*(0,) * axis, -1)
+        values = [scope.op("Reshape", [value, kept], f"{node.name}/flat") for value in values]
+    if node.combine != "add" and len(values) > 1:
         return scope.op("Concat", values, f"{node.name}/together", axis=axis)
     total, *others = values
     for other in others:
@@ -336,6 +354,8 @@ def _depths(nodes: Sequence[Node], given: Mapping[Operand, str]) -> dict[str, in
 
 
 def _step(scope: Scope, node: Node, x: str, states: States, output: str | None) -> str:
+    if isinstance(node, Cell):
+        return cell_step(scope, node, x, states, output)
     if isinstance(node, Neuron):
         return neuron_step(scope, node, x, states, output)
     if isinstance(node, Delay):

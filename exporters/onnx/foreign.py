@@ -20,6 +20,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, shape_infe
 from stl_deploy._util.remedies import remedy
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx.cells import OPERATORS as OPERATORS_OF_CELLS
 from stl_deploy.exporters.onnx.interface import Interface, StateTensor
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES
 from stl_deploy.graph.program import Shape
@@ -49,7 +50,7 @@ _SMALL = 1024
 _MANY = 2**15
 
 
-_OPERATORS = frozenset(
+_OPERATORS = OPERATORS_OF_CELLS | frozenset(
     {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DequantizeLinear", "Div", "Expand", "Floor", "Gather"}
     | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "MatMulInteger", "Max", "MaxPool", "Min", "Mul"}
     | {

@@ -12,7 +12,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from stl_deploy.graph.program import Floats
 
-Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int32]
+Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.integer[Any]]
 Dims = Sequence[int | str]
 SMALL = 2**16
 """Bytes of an array that a body may keep."""

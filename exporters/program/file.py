@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 from stl_deploy._util.json_twin import expected, fits
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
-from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.errors import GraphError, InputError, StlDeployError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell, Constant, Operation, State, broadcasts
 from stl_deploy.graph.check import ALL_NODES
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 
-FORMAT = 1
+FORMAT, FORMAT_OF_CELLS = 1, 2
+"""Files without Cells keep format 1, which version 0.3 reads."""
 _HEADER = "program"
 _KINDS = {kind.__name__: kind for kind in ALL_NODES}
-_PARTS = {kind.__name__: kind for kind in (ir.Operand, ir.Synapse, ir.Adaptation)}
+_PARTS = {kind.__name__: kind for kind in (ir.Operand, ir.Synapse, ir.Adaptation, State, Constant, Operation)}
 """Dataclasses that stand within nodes."""
 _IN_FILES = {"operands": "sources", "Operand": "Source", "operand_shapes": "operands", "multi_spike": "many"}
 """Names of fields and kinds in files of format 1, where they differ."""
@@ -47,7 +49,7 @@ def write_program(program: ir.Program, path: Path) -> None:
     """Write a Program whole or not at all; arrays keep their types."""
     arrays: Arrays = {}
     header = {
-        "format": FORMAT,
+        "format": FORMAT_OF_CELLS if any(program.of(Cell)) else FORMAT,
         "dt": program.dt,
         "metadata": _metadata(program.metadata),
         "nodes": [_written(node, arrays) for node in program.nodes],
@@ -89,9 +91,10 @@ def _written(value: Any, arrays: Arrays) -> Any:
 
 
 def _program(header: Any, arrays: Arrays) -> ir.Program:
-    if header["format"] != FORMAT:
+    if header["format"] not in (FORMAT, FORMAT_OF_CELLS):
         raise InputError(
-            f"expected format {FORMAT}; found {header['format']!r}; read it with the version that wrote it"
+            f"expected format {FORMAT} or {FORMAT_OF_CELLS}; found {header['format']!r}; read it with the version that "
+            "wrote it"
         )
     if not isinstance(header["metadata"], dict):
         raise InputError("expected metadata by name; found something else")
@@ -129,10 +132,10 @@ def _in_file(name: str) -> str:
 
 
 def _array(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype not in (np.float32, np.float64, np.int64) or not bool(np.isfinite(array).all()):
-        raise InputError(
-            f"expected finite numbers in float32, float64 or int64; found {array.dtype}, or NaN, or infinity"
-        )
+    known = (np.float32, np.float64, np.int64, np.int32, np.bool_)
+    if array.dtype not in known or not array.size or not bool(np.isfinite(array).all()):
+        names = ", ".join(np.dtype(each).name for each in known)
+        raise InputError(f"expected finite numbers in {names}; found {array.dtype}, or none, or NaN, or infinity")
     return array
 
 
@@ -151,7 +154,7 @@ def _require_sound(program: ir.Program, path: Path) -> None:
         if bool(sources) == isinstance(node, ir.Input):
             raise InputError(f"{where}: expected sources of every node but inputs")
         for name, array in _by_element(node):
-            if not _broadcasts(array.shape, node.shape):
+            if not broadcasts(array.shape, node.shape):
                 shapes = f"that broadcasts to {list(node.shape)}; found {list(array.shape)}"
                 raise InputError(f"{where}: {name}: expected a shape {shapes}")
         if isinstance(node, ir.Linear | ir.Conv):
@@ -161,6 +164,8 @@ def _require_sound(program: ir.Program, path: Path) -> None:
     if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
         raise InputError(f"{path}: its nodes have more than {_MOST_VALUES:,} values of one sample")
     try:
+        for cell in program.of(Cell):
+            _require_cell(program, cell)
         in_order = tuple(node.name for node in ordered(program.by_name)) == tuple(names)
         _run_a_step(program)
     except StlDeployError as error:
@@ -187,6 +192,15 @@ def _require_weights(node: ir.Linear | ir.Conv, where: str) -> None:
         raise InputError(f"{where}: bias: expected a value for each output, {expected}; found {given}")
 
 
+def _require_cell(program: ir.Program, cell: Cell) -> None:
+    """Raise GraphError unless a Cell's operations fit its operands, states and outputs."""
+    shapes = (*cell.operand_shapes, *cell.output_shapes, *(state.shape for state in cell.states))
+    arriving = tuple(program.by_name[operand.node].shape for operand in cell.operands)
+    if not all(map(_is_shape, shapes)) or arriving != cell.operand_shapes:
+        raise GraphError("expected the shapes of its operands; found others", node=cell.name)
+    _ = cell.values
+
+
 def _by_element(part: Any) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the arrays of a node, or of a part of one, that hold one value for each element, or for all."""
     if not isinstance(part, ir.Neuron | ir.Scale | ir.Delay | ir.Synapse | ir.Adaptation):
@@ -197,11 +211,6 @@ def _by_element(part: Any) -> Iterator[tuple[str, NDArray[Any]]]:
             yield field.name, value
         else:
             yield from _by_element(value)
-
-
-def _broadcasts(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    sizes = zip(reversed(shape), reversed(whole), strict=False)
-    return len(shape) <= len(whole) and all(size in (1, of) for size, of in sizes)
 
 
 def _is_edge(source: Any, names: Collection[str]) -> bool:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING
 
 from stl_deploy._util.remedies import remedy
+from stl_deploy._util.units import counted
 from stl_deploy.errors import StlDeployError, UnsupportedError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import OPERATIONS, Cell
 from stl_deploy.graph.exact import input_grid, prove_exact
 from stl_deploy.graph.findings import CheckReport, Fidelity, Finding, NodeReport, fidelities, from_error, worst
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
@@ -132,7 +134,7 @@ NIR_NODES: Kinds = frozenset(
     {ir.Input, ir.Output, ir.Linear, ir.Conv, ir.Scale, ir.Pool, ir.Reshape, ir.Delay, ir.Neuron}
 )
 """The nodes that every Format takes unless it says otherwise."""
-ALL_NODES: Kinds = NIR_NODES | {ir.Norm, ir.MaxPool, ir.Concat, ir.Gather, ir.Product}
+ALL_NODES: Kinds = NIR_NODES | {ir.Norm, ir.MaxPool, ir.Concat, ir.Gather, ir.Product, Cell}
 _NAMES: dict[type[ir.Node], str] = {ir.MaxPool: "max pool of currents", ir.Product: "product of two signals"}
 _REMEDIES: dict[type[ir.Node], str] = {
     ir.Norm: "fold it into weights: the pass fold_norms",
@@ -146,7 +148,14 @@ _REMEDIES: dict[type[ir.Node], str] = {
 def refused(program: ir.Program, takes: Kinds, target: str) -> Iterator[UnsupportedError]:
     """Return one error for each node of a kind that ``target`` does not take, with the pass that removes it."""
     for node in program.nodes:
-        if type(node) not in takes:
+        if isinstance(node, Cell) and Cell not in takes:
+            yield UnsupportedError(
+                f"{target} has no neuron of this form ({in_the_way(node)})",
+                node=node.name,
+                slug="kind-not-taken",
+                remedy="export it to ONNX",
+            )
+        elif type(node) not in takes:
             kind = _NAMES.get(type(node), type(node).__name__)
             yield UnsupportedError(
                 f"{target} takes no {kind}",
@@ -154,6 +163,20 @@ def refused(program: ir.Program, takes: Kinds, target: str) -> Iterator[Unsuppor
                 slug="kind-not-taken",
                 remedy=f"{_REMEDIES.get(type(node), 'remove it')}; or choose another target",
             )
+
+
+def in_the_way(cell: Cell) -> str:
+    """Return the operation that no leaky neuron has, with its line; or where there is none, the Cell's size."""
+    for operation in cell.operations:
+        signals = [name for name in operation.args if not cell.values[name].steady]
+        factors = [name for name in operation.args[:2] if name in signals and not cell.ranges[name].whole]
+        multiplies = operation.op in ("mul", "fma") and len(factors) > 1
+        divides = operation.op == "div" and operation.args[1] in signals
+        if signals and (multiplies or divides or not OPERATIONS[operation.op].exact):
+            return f"'{operation.op}' of signals" + f" at {operation.line}" * bool(operation.line)
+    first = next((operation.line for operation in cell.operations if operation.line), "")
+    size = f"{counted(len(cell.operations), 'operation')} on {counted(len(cell.states), 'state')}"
+    return size + f" from {first}" * bool(first)
 
 
 def require_taken(program: ir.Program, takes: Kinds, target: str) -> None:

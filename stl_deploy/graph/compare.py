@@ -216,7 +216,7 @@ def compare(
     """
     nodes = tuple(
         replace(_one(run, node.name, expected.recorded, found.recorded), near_threshold=(near or {}).get(node.name))
-        for node in program.spiking
+        for node in program.compared
     )
     if x is not None:
         nodes = _with_margins(nodes, program, x)
@@ -307,7 +307,7 @@ def _with_margins(nodes: Sequence[NodeParity], program: Program, x: NetworkInput
     firsts = [node.first for node in nodes if node.first is not None]
     margins = margins_at(program, x, {first.node: (first.step, first.sample, first.neuron) for first in firsts})
     return tuple(
-        node if node.first is None else replace(node, first=replace(node.first, margin=margins[node.node]))
+        node if node.first is None else replace(node, first=replace(node.first, margin=margins.get(node.node)))
         for node in nodes
     )
 

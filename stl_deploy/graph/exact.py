@@ -115,7 +115,7 @@ def prove_exact(program: ir.Program, *, double: bool = False) -> tuple[NodeProof
 
 def grids(program: ir.Program) -> dict[str, Grid | None]:
     """Return the grid of each node's output; nodes in a loop without spikes have none, as their input is unbounded."""
-    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.multi_spike}
+    known: dict[str, Grid | None] = {n.name: SPIKES for n in program.compared if ir.is_binary(program, n.name)}
     known |= {node.name: Grid(0, node.cap) for node in program.spiking if node.multi_spike and node.cap is not None}
     waiting = [node for node in program.nodes if node.name not in known]
     while waiting:

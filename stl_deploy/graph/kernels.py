@@ -35,14 +35,14 @@ def apply(node: ir.Node, x: Floats, sums: Sums = np.float32) -> Floats:
 
 
 def combined(node: ir.Node, parts: Sequence[Floats], *, leading: int) -> Floats:
-    """Combine a node's sources: their sum from left to right, or of a `Concat` or `Product` their concatenation.
+    """Combine a node's sources as its ``combine`` says; a sum is added up from left to right.
 
     leading: number of axes before those of one sample.
     """
     first, *others = parts
     if not others:
         return first
-    if isinstance(node, ir.Product):  # one array holds both, flat
+    if node.combine == "flat":
         return np.concatenate([part.reshape(*part.shape[:leading], -1) for part in parts], axis=leading)
     if node.combine == "each":
         return np.concatenate(parts, axis=leading)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stl_deploy.graph.cell import OPERATIONS, Cell, CellState, Operation, broadcasts
 from stl_deploy.graph.neurons import NeuronState
 from stl_deploy.graph.program import Floats, Neuron, Node, Program
 from stl_deploy.graph.run import NetworkInput, run
@@ -44,7 +46,7 @@ class UlpMargins:
     """Count potentials near the threshold, per spiking node: an observer for `stl_deploy.graph.run.run`.
 
     counts: how often (neuron, step, sample) a potential was within ``ulps`` units in the last place of its
-    threshold, ties included.
+    threshold, ties included; of a Cell, an output whose nearest comparison or rounding was.
     """
 
     def __init__(self, ulps: float = NEAR_ULPS) -> None:
@@ -53,12 +55,19 @@ class UlpMargins:
 
     def __call__(self, node: Node, x: Floats, output: Floats) -> None:
         """Count one node's summed input ``[T, B, *shape]``."""
-        if not isinstance(node, Neuron) or not node.spiking:
+        if isinstance(node, Cell):
+            near = sum(int((ulps <= self.ulps).sum()) for ulps in cell_margins(node, x))
+        elif not isinstance(node, Neuron) or not node.spiking:
             return
+        else:
+            near = self._neuron(node, x)
+        self.counts[node.name] = self.counts.get(node.name, 0) + near
+
+    def _neuron(self, node: Neuron, x: Floats) -> int:
         near = 0
         for v, theta in potentials(node, x):
             near += int((np.abs(v - theta) <= self.ulps * np.spacing(np.abs(theta))).sum())
-        self.counts[node.name] = self.counts.get(node.name, 0) + near
+        return near
 
 
 def potentials(node: Neuron, x: Floats) -> Iterator[tuple[Floats, Floats]]:
@@ -83,6 +92,9 @@ def margins_at(
         wanted = {node: (step, neuron) for node, (step, of, neuron) in places.items() if of == sample}
 
         def observe(seen: Node, arrived: Floats, output: Floats, wanted: Mapping[str, Any] = wanted) -> None:
+            if isinstance(seen, Cell) and seen.name in wanted:
+                step, neuron = wanted[seen.name]
+                margins[seen.name] = _margin_of_cell(seen, arrived[: step + 1], neuron)
             if isinstance(seen, Neuron) and seen.name in wanted:
                 step, neuron = wanted[seen.name]
                 *_, (v, levels) = potentials(seen, arrived[: step + 1])
@@ -94,6 +106,101 @@ def margins_at(
         part = (slice(None, max(step for step, _ in wanted.values()) + 1), slice(sample, sample + 1))
         run(program, {name: a[part] for name, a in x.items()} if isinstance(x, Mapping) else x[part], observe=observe)
     return margins
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """A comparison, or a rounding, of signals: where a value passes its level, the result jumps.
+
+    ulps: their distance in units in the last place of the largest value that went into them by sums.
+    """
+
+    operation: Operation
+    value: Floats
+    level: Floats
+    ulps: Floats
+
+
+def edges(cell: Cell, values: Mapping[str, NDArray[Any]]) -> Iterator[Edge]:
+    """Yield the comparisons and roundings of an evaluated step that rounding before them could move."""
+    sizes = {name: np.abs(np.asarray(value, np.float32)) for name, value in values.items()}
+    for operation in cell.operations:
+        args = [values[name] for name in operation.args]
+        exact = all(cell.values[name].steady or cell.ranges[name].whole for name in operation.args)
+        level = _level(operation, args)
+        if level is not None and not exact and cell.values[operation.args[0]].dtype == "float32":
+            size = np.max(np.broadcast_arrays(*(sizes[name] for name in operation.args)), axis=0)
+            unit = np.spacing(np.maximum(size, np.finfo(np.float32).tiny))
+            yield Edge(operation, args[0], level, np.abs(args[0] - level) / unit)
+        sizes[operation.name] = _size(operation, [sizes[name] for name in operation.args], sizes[operation.name])
+
+
+def _level(operation: Operation, args: Sequence[NDArray[Any]]) -> Any:
+    """Return the value at which a result jumps that is nearest to the argument; None for a result that never jumps."""
+    match operation.op:
+        case "gt" | "ge" | "lt" | "le" | "eq" | "ne":
+            return args[1]
+        case "floor" | "ceil" | "trunc":
+            return np.rint(args[0])
+        case "round":
+            return np.floor(args[0]) + np.float32(0.5)
+        case "sign":
+            return np.zeros_like(args[0])
+    return None
+
+
+def _size(operation: Operation, sizes: Sequence[NDArray[Any]], result: NDArray[Any]) -> Any:
+    """Return the largest value that went into a result by sums, in the result's unit."""
+    match operation.op:
+        case "mul":
+            return sizes[0] * sizes[1]
+        case "fma":
+            return np.maximum(np.maximum(sizes[0] * sizes[1], sizes[2]), result)
+        case "div":
+            return np.maximum(result, sizes[0] / np.maximum(sizes[1], np.finfo(np.float32).tiny))
+        case "add" | "sub" | "neg" | "abs" | "cast" | "min" | "max" | "where":
+            return np.max(np.broadcast_arrays(*sizes, result), axis=0)
+        case "exp" | "expm1" | "pow":
+            return result * np.maximum(1, sizes[0])
+    return np.maximum(result, sizes[0]) if OPERATIONS[operation.op].takes == "float32" else result
+
+
+def nearest_edge(cell: Cell, values: Mapping[str, NDArray[Any]], batch: int) -> Floats:
+    """Return the distance to the nearest edge of an evaluated step, in its ulps, for each output ``[B, *shape]``."""
+    parts = []
+    with np.errstate(all="ignore"):
+        found = [edge.ulps for edge in edges(cell, values)]
+    for shape in cell.output_shapes:
+        nearest = np.full((batch, *shape), np.inf, np.float32)
+        for ulps in found:
+            if broadcasts(ulps.shape[1:], shape):
+                nearest = np.fmin(nearest, ulps)
+        parts.append(nearest)
+    return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(batch, -1) for part in parts], axis=1)
+
+
+def cell_margins(cell: Cell, x: Floats) -> Iterator[Floats]:
+    """Yield `nearest_edge` for each step of operands ``x`` ``[T, B, ...]``."""
+    state = CellState(cell, x.shape[1])
+    for arriving in x:
+        values = state.evaluate(arriving)
+        yield nearest_edge(cell, values, len(arriving))
+        state.advance(values)
+
+
+def _margin_of_cell(cell: Cell, x: Floats, place: tuple[int, ...]) -> Margin:
+    """Return the margin of one output at the last step of operands ``[T, 1, ...]``; infinite if nothing jumps."""
+    state, nearest = CellState(cell, 1), Margin(0, 0, float("inf"))
+    for arriving in x:
+        values = state.evaluate(arriving)
+        state.advance(values)
+    if len(cell.outputs) == 1:
+        for edge in edges(cell, values):
+            parts = np.broadcast_arrays(edge.value, edge.level, edge.ulps, np.empty((1, *cell.shape)))
+            value, level, ulps = (float(part[(0, *place)]) for part in parts[:3])
+            if ulps < abs(nearest.ulps):
+                nearest = Margin(value, level, ulps if value >= level else -ulps)
+    return nearest
 
 
 def nearest_level(state: NeuronState) -> Floats:

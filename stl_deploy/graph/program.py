@@ -51,6 +51,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 N = TypeVar("N", bound="Node")
 Compare = Literal["gt", "ge"]
+Combine = Literal["add", "each", "flat"]
 Rounding = Literal["down", "half_up", "half_even"]
 """Rounding of v/θ to a number of spikes, for neurons that fire several: down (toward zero), or to the nearest."""
 Subtracts = Literal["baseline", "adapted"]
@@ -81,10 +82,11 @@ Source = Operand
 class Node:
     """Common fields: the NIR node's name, the shape of its output, and its incoming edges.
 
-    combine: ``add``: its input is the sum of its sources; ``each``: it takes each of them by itself.
+    combine: ``add``: its input is the sum of its sources; ``each``: their concatenation on the first axis; ``flat``:
+    it takes each of them by itself, and they arrive flattened, one after another.
     """
 
-    combine: ClassVar[Literal["add", "each"]] = "add"
+    combine: ClassVar[Combine] = "add"
     name: str
     shape: Shape
     operands: tuple[Operand, ...]
@@ -93,6 +95,16 @@ class Node:
     def sources(self) -> tuple[Operand, ...]:
         """The operands, under their name of version 0.3; removed in 0.5."""
         return self.operands
+
+    @property
+    def fires(self) -> bool | NDArray[np.bool_]:
+        """Whether its output, or each value of it, is spikes or counts of them by structure."""
+        return False
+
+    @property
+    def binary(self) -> bool | NDArray[np.bool_]:
+        """Whether its output, or each value of it, is 0 or 1 by structure."""
+        return False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -193,7 +205,7 @@ class MaxPool(Node):
 class Concat(Node):
     """Its sources concatenated on the first axis, ``sizes[i]`` of source i."""
 
-    combine: ClassVar[Literal["add", "each"]] = "each"
+    combine: ClassVar[Combine] = "each"
     sizes: tuple[int, ...]
 
 
@@ -212,7 +224,7 @@ class Product(Node):
     operand_shapes: the shapes of both. matrices: whether as matrices, ``[..., n, k]`` times ``[..., k, m]``.
     """
 
-    combine: ClassVar[Literal["add", "each"]] = "each"
+    combine: ClassVar[Combine] = "flat"
     operand_shapes: tuple[Shape, Shape]
     matrices: bool = True
 
@@ -274,6 +286,16 @@ class Neuron(Node):
         return self.threshold is not None
 
     @property
+    def fires(self) -> bool:
+        """See `Node`."""
+        return self.spiking
+
+    @property
+    def binary(self) -> bool:
+        """See `Node`."""
+        return self.spiking and not self.multi_spike
+
+    @property
     def delayed_reset(self) -> bool:
         """Whether a spike acts on the next step's potential."""
         return self.spiking and self.reset in DELAYED_RESETS
@@ -318,12 +340,17 @@ class Program:
 
     @property
     def spiking(self) -> tuple[Neuron, ...]:
-        """The spiking nodes, in order."""
+        """The spiking neurons, in order."""
         return tuple(node for node in self.of(Neuron) if node.spiking)
+
+    @property
+    def compared(self) -> tuple[Node, ...]:
+        """The nodes at which runs are compared: those that put out spikes or counts of them, in order."""
+        return tuple(node for node in self.nodes if _is_all(self, node, "fires"))
 
     def samples_within(self, values: int, steps: int) -> int:
         """Return how many samples of ``steps`` steps have at most ``values`` spikes and silences, at least one."""
-        return max(1, values // max(1, steps * sum(math.prod(node.shape) for node in self.spiking)))
+        return max(1, values // max(1, steps * sum(math.prod(node.shape) for node in self.compared)))
 
     @cached_property
     def readers(self) -> dict[str, tuple[Node, ...]]:
@@ -351,7 +378,8 @@ def _add(digest: hashlib._Hash, value: Any) -> None:
     if is_dataclass(value):
         digest.update(type(value).__name__.encode())
         for field in fields(value):
-            _add(digest, getattr(value, field.name))
+            if field.compare:
+                _add(digest, getattr(value, field.name))
     elif isinstance(value, tuple):
         for part in value:
             _add(digest, part)
@@ -399,11 +427,23 @@ def is_binary(program: Program, name: str) -> bool:
 
     def before(at: str) -> list[str]:
         node = program.by_name[at]
+        if _is_all(program, node, "binary"):
+            return []
         moves = isinstance(node, Concat) or (isinstance(node, _THROUGH) and len(node.operands) == 1)
         return [source.node for source in node.operands] if moves else []
 
     ends = (program.by_name[at] for at in reachable([name], before) if not before(at))
-    return all(isinstance(node, Neuron) and node.spiking and not node.multi_spike for node in ends)
+    return all(_is_all(program, node, "binary") for node in ends)
+
+
+def _is_all(program: Program, node: Node, what: Literal["fires", "binary"]) -> bool:
+    """Return whether all values are so: of a node, or of those that a Gather picks of one that puts out others, too."""
+    values = getattr(node, what)
+    if isinstance(node, Gather) and len(node.operands) == 1:
+        mixed = getattr(program.by_name[node.operands[0].node], what)
+        if isinstance(mixed, np.ndarray) and not mixed.all():
+            values = mixed[node.indices[node.indices >= 0]]
+    return bool(np.all(values))
 
 
 def passes_on(node: Node) -> bool:

@@ -19,7 +19,8 @@ from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph import neurons
+from stl_deploy.graph import cell, neurons
+from stl_deploy.graph.cell import Cell, CellState
 from stl_deploy.graph.kernels import Sums, apply, combined
 from stl_deploy.graph.program import CAPTURED, Delay, Floats, Input, Neuron, Node, Program, Shape
 from stl_deploy.graph.segments import is_loop, segments
@@ -215,12 +216,12 @@ def _run_part(
     results: dict[str, Floats] = {}
     steps, batch = next(iter(inputs.values())).shape[:2]
     for segment in segments(program):
-        cells = _run_loop(segment, values, steps, batch, observe is not None, sums) if is_loop(segment) else {}
+        stepped = _run_loop(segment, values, steps, batch, observe is not None, sums) if is_loop(segment) else {}
         for node in segment:
-            if node.name in cells:
-                values[node.name] = cells[node.name].out
+            if node.name in stepped:
+                values[node.name] = stepped[node.name].out
                 if observe is not None:
-                    observe(node, np.stack(cells[node.name].arrived), values[node.name])
+                    observe(node, np.stack(stepped[node.name].arrived), values[node.name])
             else:
                 x = inputs[node.name] if isinstance(node, Input) else _arriving(node, values)
                 values[node.name] = _sequence(node, x, sums)
@@ -254,6 +255,8 @@ def delayed(x: NDArray[T], steps: int) -> NDArray[T]:
 def _sequence(node: Node, x: Floats, sums: Sums) -> Floats:
     if isinstance(node, Neuron):
         return neurons.sequence(node, x)
+    if isinstance(node, Cell):
+        return cell.sequence(node, x)
     if isinstance(node, Delay):
         return _delay(node, x)
     steps, batch = x.shape[:2]
@@ -273,44 +276,51 @@ def _delay(node: Delay, x: Floats) -> Floats:
 
 def _run_loop(
     segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int, observed: bool, sums: Sums
-) -> dict[str, _Cell]:
+) -> dict[str, _Stepped]:
     """Step a loop through time; return each node's output, and its input if that is observed."""
-    cells = {node.name: _Cell(node, steps, batch, observed or isinstance(node, Delay), sums) for node in segment}
+    stepped = {node.name: _Stepped(node, steps, batch, observed or isinstance(node, Delay), sums) for node in segment}
     for t in range(steps):
         for node in segment:
             parts = [
-                _at(cells[source.node].out if source.node in cells else values[source.node], t - source.delay)
+                _at(stepped[source.node].out if source.node in stepped else values[source.node], t - source.delay)
                 for source in node.operands
             ]
-            cells[node.name].step(t, combined(node, parts, leading=1))
-    for cell in cells.values():
-        cell.require_finite()
-    return cells
+            stepped[node.name].step(t, combined(node, parts, leading=1))
+    for each in stepped.values():
+        each.require_finite()
+    return stepped
 
 
 def _at(x: Floats, t: int) -> Floats:
     return x[t] if t >= 0 else np.zeros_like(x[0])
 
 
-class _Cell:
+def _state_of(node: Node, batch: int) -> neurons.NeuronState | CellState | None:
+    """Return the state of a node that has one, from rest."""
+    if isinstance(node, Neuron):
+        return neurons.NeuronState(node, batch)
+    return CellState(node, batch) if isinstance(node, Cell) else None
+
+
+class _Stepped:
     """One node of a loop, with its inputs and outputs so far."""
 
     def __init__(self, node: Node, steps: int, batch: int, remember: bool, sums: Sums) -> None:
         self.node, self._remember, self._sums = node, remember, sums
         self.out = np.zeros((steps, batch, *node.shape), np.float32)
         self.arrived: list[Floats] = []
-        self._neuron = neurons.NeuronState(node, batch) if isinstance(node, Neuron) else None
+        self._state = _state_of(node, batch)
 
     def require_finite(self) -> None:
-        """Raise GraphError if the node is a neuron whose potential has left float32's range."""
-        if self._neuron is not None:
-            self._neuron.require_finite()
+        """Raise GraphError if the node has a state that has left float32's range."""
+        if self._state is not None:
+            self._state.require_finite()
 
     def step(self, t: int, x: Floats) -> None:
         if self._remember:
             self.arrived.append(x)
-        if self._neuron is not None:
-            self._neuron.step(x, self.out[t])
+        if self._state is not None:
+            self._state.step(x, self.out[t])
         elif isinstance(self.node, Delay):
             delays = np.broadcast_to(self.node.steps, self.node.shape)
             for d in np.unique(delays):
@@ -345,7 +355,7 @@ class Stream:
     def reset(self) -> None:
         """Return to rest; the next step may bring another number of samples."""
         self._batch: int | None = None
-        self._states: dict[str, neurons.NeuronState] = {}
+        self._states: dict[str, neurons.NeuronState | CellState] = {}
         self._past = {name: deque[Floats](maxlen=steps) for name, steps in self._reach.items() if steps}
         self._arrived = {
             node.name: deque[Floats](maxlen=int(node.steps.max(initial=0)) + 1) for node in self.program.of(Delay)
@@ -386,7 +396,8 @@ class Stream:
     def _begin(self, batch: int) -> None:
         if self._batch is None:
             self._batch = batch
-            self._states = {node.name: neurons.NeuronState(node, batch) for node in self.program.of(Neuron)}
+            states = {node.name: _state_of(node, batch) for node in self.program.nodes}
+            self._states = {name: state for name, state in states.items() if state is not None}
         elif batch != self._batch:
             raise InputError(f"a step of {batch} samples in a stream of {self._batch}; call reset() before others")
 
@@ -402,7 +413,7 @@ class Stream:
         return np.zeros((self._batch or 0, *self.program.by_name[name].shape), np.float32)
 
     def _value(self, node: Node, x: Floats) -> Floats:
-        if isinstance(node, Neuron):
+        if node.name in self._states:
             state, out = self._states[node.name], np.empty((len(x), *node.shape), np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
                 state.step(x, out)

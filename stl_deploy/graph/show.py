@@ -5,6 +5,7 @@ The drawing has boxes from top to bottom, and loops dashed at the side.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,7 +14,9 @@ from math import prod
 import numpy as np
 
 from stl_deploy._util.json_twin import JsonTwin
+from stl_deploy._util.units import counted
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Conv, Doubles, Floats, Input, Linear, Neuron, Node, Output, Program, Shape
 
 
@@ -56,6 +59,8 @@ def _parameters(node: ir.Node) -> int:
             return int(node.weight.size) + (0 if node.bias is None else int(node.bias.size))
         case ir.Scale():
             return int(node.scale.size)
+        case Cell():
+            return sum(int(constant.value.size) for constant in node.constants if constant.value.ndim)
         case ir.Norm():
             return int(node.scale.size) * (2 if node.mean is None else 3)
     return 0
@@ -113,7 +118,15 @@ def _constants(node: ir.Node) -> str:
             return f"{_span(node.steps.astype(np.float32))} steps"
         case ir.Neuron():
             return ", ".join(_neuron(node))
+        case Cell():
+            return ", ".join(_cell(node))
     return ""
+
+
+def _cell(node: Cell) -> list[str]:
+    kinds = Counter(operation.op for operation in node.operations if not node.values[operation.name].steady)
+    counts = " ".join(f"{kind}×{times}" if times > 1 else kind for kind, times in kinds.most_common())
+    return [counted(len(node.states), "state"), f"operations {counts}"]
 
 
 def _neuron(node: ir.Neuron) -> list[str]:
@@ -176,6 +189,7 @@ _FILL: tuple[tuple[type[Node], str], ...] = (
     (Input, "#e8eef7"),
     (Output, "#e8eef7"),
     (Neuron, "#fde8d0"),
+    (Cell, "#fde8d0"),
     (Linear, "#e3f2e1"),
     (Conv, "#e3f2e1"),
 )

@@ -4,7 +4,7 @@ NIR can only flatten. A rearrangement P moves towards its readers: a neuron behi
 permuted parameters, n(P·x) = P·n'(x); weights absorb it, W·(P·x) = (W·P)·x; two in a row combine, and P⁻¹·P vanishes.
 A rearranged input moves into the graph's input. Where nothing absorbs P, weights of 0 and 1 replace it, or the next
 layer becomes its matrix. P stays before a max pool: NIR has no node for that pool, and targets that support the pool
-support P. All stay in networks that multiply signals or in which they would move in a circle.
+support P. All stay in networks that multiply signals, have Cells, or in which they would move in a circle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, read_instead, with_nodes
 from stl_deploy.passes.permutations import (
     Indices,
     as_gather,
@@ -43,8 +43,8 @@ def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
     Raises CaptureError, naming the layer, where weights in a rearrangement's place would be too many.
     """
     layers = {name: as_gather(node) or node for name, node in layers.items()}
-    multiplies = any(isinstance(node, ir.Product) for node in layers.values())
-    work = _Work(dict(layers), stay=multiplies)
+    apart = any(node.combine == "flat" for node in layers.values())
+    work = _Work(dict(layers), stay=apart)
     if not work.done(_ROUNDS * len(layers)):
         # The axes of a loop change at every step, or the same spikes are read in two orders.
         work = _Work(dict(layers), stay=True)
@@ -110,10 +110,7 @@ class _Work:
         self.layers.pop(name, None)
 
     def _read(self, reader: ir.Node, name: str, sources: tuple[ir.Operand, ...]) -> None:
-        read: list[ir.Operand] = []
-        for s in self.layers[reader.name].operands:
-            read += _later(sources, s.delay) if s.node == name else [s]
-        self.layers[reader.name] = replace(self.layers[reader.name], operands=tuple(read))
+        read_instead(self.layers, reader.name, name, sources)
 
     def _unread(self, gather: ir.Gather) -> bool:
         if self._readers(gather.name):

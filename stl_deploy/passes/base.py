@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.program import Doubles, Neuron, Node, Operand, Program
+from stl_deploy.graph.program import Doubles, Neuron, Node, Operand, Program, Scale
 from stl_deploy.passes.permutations import Indices
 
 Exactness = Literal["bits", "real", "grid", "asked"]
@@ -89,6 +89,24 @@ def with_nodes(program: Program, nodes: Nodes) -> Program:
 def readers_of(nodes: Mapping[str, Node], name: str) -> list[Node]:
     """Return the nodes that read ``name``."""
     return [node for node in nodes.values() if any(source.node == name for source in node.operands)]
+
+
+def read_instead(nodes: Nodes, reader: str, name: str, sources: Sequence[Operand]) -> None:
+    """Let ``reader`` read the sum of ``sources`` in place of ``name``; where it adds nothing up, a Scale of 1 does."""
+    node = nodes[reader]
+    if len(sources) > 1 and node.combine != "add":
+        total = f"{name}_sum"
+        while total in nodes:
+            total += "_"
+        nodes[total] = Scale(
+            name=total, shape=nodes[name].shape, operands=tuple(sources), scale=np.ones((), np.float32)
+        )
+        sources = (Operand(total),)
+    read: list[Operand] = []
+    for operand in node.operands:
+        later = [Operand(source.node, source.delay + operand.delay) for source in sources]
+        read += later if operand.node == name else [operand]
+    nodes[reader] = replace(node, operands=tuple(read))
 
 
 def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:

@@ -1,15 +1,16 @@
-"""Check a pass by running the Program before and after it, cut at the neurons.
+"""Check a pass by running the Program before and after it, cut at the neurons and Cells.
 
 Every spiking population gets drawn spikes from those before it, the same on both sides, so each is judged alone. A
 whole deep network that is silent on drawn input would prove nothing, nor would a silent neuron about the weights behind
-it. The check compares each neuron's potential, in units of its threshold, its spikes, and the outputs.
+it. The check compares each neuron's potential, in units of its threshold, its spikes, what arrives at each Cell (no
+pass rewrites one), and the outputs.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError, ParityError
 from stl_deploy.graph import neurons
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.exact import Grid, input_grid, largest_sum, random_input, round_to_grid
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Scale
 from stl_deploy.graph.run import run
@@ -31,7 +33,7 @@ _STEPS, _MOST_STEPS, _RATE = 3, 12, 0.3
 
 @dataclass(frozen=True, eq=False)
 class Arrived:
-    """A run of a Program cut at its neurons. currents: input of each spiking neuron; outputs: by name.
+    """A run of a Program cut at its neurons. currents: input of each spiking neuron and Cell; outputs: by name.
 
     of, cut: the Program, and its drawn input.
     """
@@ -66,6 +68,9 @@ class Cut:
             else:
                 spikes = (rng.random(size, np.float32) < _RATE).astype(np.float32)
                 self.given[node.name] = _none_silent(spikes, 1.0, rng)
+                if not np.all(node.fires):
+                    graded = rng.standard_normal(size, np.float32).reshape(self.steps, -1)
+                    self.given[node.name] = np.where(node.fires, spikes.reshape(self.steps, -1), graded).reshape(size)
 
     def run(
         self,
@@ -96,8 +101,8 @@ class Cut:
                 nodes[node.name] = node
             if node.name in given and node.name in ends:
                 names[_free(f"{node.name}'", program)] = node
-        for name, neuron in names.items():
-            nodes[name] = replace(neuron, name=name)
+        for name, node in names.items():
+            nodes[name] = replace(node if isinstance(node, Neuron) else _end(node), name=name)
         part = Program(tuple(nodes.values()), program.dt, {})
         arrived_at: dict[str, Floats] = {}
 
@@ -165,8 +170,17 @@ def _free(name: str, program: Program) -> str:
 
 
 def cut_at(before: Program, after: Program) -> set[str]:
-    """Return the spiking populations of both."""
-    return {node.name for node in before.spiking} & {node.name for node in after.spiking}
+    """Return the spiking populations and Cells of both."""
+    names = ({node.name for node in (*program.spiking, *program.of(Cell))} for program in (before, after))
+    return set.intersection(*names)
+
+
+def _end(cell: Node) -> Cell:
+    """Return a Cell that takes what another one takes, and computes nothing, so that nothing diverges."""
+    assert isinstance(cell, Cell)
+    shape = cell.operand_shapes[0]
+    bare: dict[str, Any] = {"states": (), "constants": (), "operations": ()}
+    return replace(cell, shape=shape, outputs=cell.names[:1], output_shapes=(shape,), **bare)
 
 
 def require_equivalent(
@@ -193,6 +207,9 @@ def require_equivalent(
     judged = _Judge(before, by, TOLERANCES[exactness], {grid.node: grid for grid in grids})
     for name, current in expected.currents.items():
         neuron, same = before.by_name[name], after.by_name[name]
+        if isinstance(neuron, Cell):
+            judged.cell(neuron, same, current, actual.currents[name])
+            continue
         assert isinstance(neuron, Neuron)
         assert isinstance(same, Neuron)
         if neuron is same and current is actual.currents[name]:
@@ -207,14 +224,21 @@ class _Judge:
     def __init__(self, before: Program, by: str, tolerance: float, grids: Mapping[str, LayerGrid]) -> None:
         self.before, self.by, self.tolerance, self.grids = before, by, tolerance, grids
 
-    def output(self, name: str, expected: Floats, found: Floats) -> None:
+    def cell(self, before: Cell, after: Node, expected: Floats, found: Floats) -> None:
+        """Compare what arrives at a Cell that both Programs have."""
+        kept = (getattr(before, f.name) is getattr(after, f.name) for f in fields(before) if f.name != "operands")
+        if not all(kept):
+            raise ParityError(f"pass {self.by}: Cell '{before.name}' was rewritten")
+        self.output(before.name, expected, found, "what arrives at")
+
+    def output(self, name: str, expected: Floats, found: Floats, what: str = "output") -> None:
         moved = sum(_error(self.before, source.node, self.grids) for source in self.before.by_name[name].operands)
         most = self.tolerance * max(1.0, float(np.abs(expected).max(initial=0))) + moved
         wrong = np.abs(found.astype(np.float64) - expected) > most
         if wrong.any():
             step, sample, *at = (int(i) for i in np.argwhere(wrong)[0])
             raise ParityError(
-                f"pass {self.by}: output '{name}' at step {step}, sample {sample}, {at}: expected "
+                f"pass {self.by}: {what} '{name}' at step {step}, sample {sample}, {at}: expected "
                 f"{expected[step, sample, *at]:g}, found {found[step, sample, *at]:g}"
             )
 
@@ -296,7 +320,7 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: fr
     path: nodes that the search came through; in a loop without spikes there is no bound.
     """
     node = program.by_name[name]
-    if not grids or isinstance(node, Input) or (isinstance(node, Neuron) and node.spiking):
+    if not grids or isinstance(node, Input | Cell) or (isinstance(node, Neuron) and node.spiking):
         return 0.0
     if name in path:
         return float("inf")

@@ -33,7 +33,7 @@ from stl_deploy.graph.exact import (
     sum_grids,
     synaptic,
 )
-from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Program
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Program, is_binary
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import LayerGrid, Nodes, Pass, Rewritten, with_nodes
 
@@ -79,7 +79,8 @@ def finest_exact_grid(
 
 def _round(program: Program) -> Rewritten:
     nodes: Nodes = dict(program.by_name)
-    known: dict[str, Grid | None] = {node.name: _spikes(node) for node in program.spiking if _is_bounded(node)}
+    known: dict[str, Grid | None] = {n.name: SPIKES for n in program.compared if is_binary(program, n.name)}
+    known |= {node.name: _spikes(node) for node in program.spiking if _is_bounded(node)}
     chosen: list[LayerGrid] = []
     rounded: set[str] = set()
     for node in ordered(nodes):

@@ -34,9 +34,9 @@ class LateTerm:
 
 
 def late_terms(nodes: Nodes, reader: str, kind: type[Linear] | type[Scale]) -> dict[str, list[LateTerm]]:
-    """The terms of a reader by layers of a kind, by the signal that they weigh."""
+    """The terms that a reader adds up, by layers of a kind, by the signal that they weigh."""
     by_base: dict[str, list[LateTerm]] = defaultdict(list)
-    for source in nodes[reader].operands:
+    for source in nodes[reader].operands if nodes[reader].combine == "add" else ():
         term = _term(nodes, source, kind)
         if term is not None:
             by_base[term.base].append(term)

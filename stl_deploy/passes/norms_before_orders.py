@@ -1,4 +1,4 @@
-"""Move norms of a network that multiplies signals in front of the rearrangements before them: n(P·x) = P·n'(x).
+"""Move norms in front of rearrangements that stay (`absorb_permutations`): n(P·x) = P·n'(x).
 
 A norm scales and shifts each channel, so it does the same to each value wherever that stands. Transformers transpose
 tokens and channels for the norm alone; behind the weights themselves it folds into them, and the two transpositions
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.graph.program import Doubles, Gather, Norm, Operand, Product, Reshape, Shape
+from stl_deploy.graph.program import Doubles, Gather, Norm, Operand, Reshape, Shape
 from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 from stl_deploy.passes.permutations import bijective
 
 
 def _move(nodes: Nodes) -> Nodes:
-    if not any(isinstance(node, Product) for node in nodes.values()):
+    if not any(node.combine == "flat" for node in nodes.values()):
         return nodes
     moved = dict(nodes)
     for name in nodes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
 from stl_deploy.graph.program import Concat, Conv, Linear, Node, Operand
-from stl_deploy.passes.base import Nodes, Pass, rewrite
+from stl_deploy.passes.base import Nodes, Pass, read_instead, rewrite
 
 
 def _split_all(nodes: Nodes) -> Nodes:
@@ -94,16 +94,15 @@ def _scatter(nodes: Nodes, concat: Concat) -> None:
             nodes[name] = pointwise(name, (source,), shape, weight)
         ends.append(name)
         start += size
-    del nodes[concat.name]
     _read_all(nodes, concat.name, ends)
+    del nodes[concat.name]
 
 
 def _read_all(nodes: Nodes, name: str, parts: Sequence[str]) -> None:
     """Let readers of ``name`` read the sum of ``parts``."""
     for reader, layer in list(nodes.items()):
         if any(s.node == name for s in layer.operands):
-            wide = [Operand(p, s.delay) for s in layer.operands for p in (parts if s.node == name else [s.node])]
-            nodes[reader] = replace(layer, operands=tuple(wide))
+            read_instead(nodes, reader, name, [Operand(part) for part in parts])
 
 
 PASS = Pass("split_concats", rewrite(_split_all), "real", removes=(Concat,))

@@ -127,7 +127,7 @@ class ParityBench:
         self.program, self.x, self.labels, self.name = program, x, labels, name
         self.runs: list[RunParity] = []
         self._near = UlpMargins()
-        names = [node.name for node in program.spiking]
+        names = [node.name for node in program.compared]
         self.expected = run(program, x, record=names, observe=self._near, chunk=CHUNK)
         rates = FiringRates()
         rates.add(self.expected.recorded)
@@ -162,7 +162,7 @@ class ParityBench:
         parity = compare(
             self.program, expected, result, name, x=x, near=near, against=self.name, accuracy=right, **about
         )
-        if not self.program.spiking and not all(proof.exact for proof in prove_exact(self.program)):
+        if not self.program.compared and not all(proof.exact for proof in prove_exact(self.program)):
             parity = parity.up_to_rounding(expected.outputs)  # their sums depend on their order, as `check` warns
         self.runs.append(parity)
 

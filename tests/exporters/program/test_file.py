@@ -72,7 +72,7 @@ def _set(node: int, **values: Any) -> Any:
 
 
 DAMAGED: dict[str, tuple[Any, str]] = {
-    "another version": (lambda h, a: h.update(format=2), "expected format 1; found 2"),
+    "another version": (lambda h, a: h.update(format=3), "expected format 1 or 2; found 3"),
     "no nodes": (lambda h, a: h.update(nodes=[]), "expected a time step above 0 and a list of nodes"),
     "time": (lambda h, a: h.update(dt=float("nan")), "expected a time step above 0"),
     "a kind that is none": (_set(1, kind="Os"), "not a Program file .KeyError"),
