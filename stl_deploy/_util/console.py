@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from io import StringIO
+from pathlib import Path
 from typing import Any, TextIO
 
 from stl_deploy._util.tables import columns
@@ -58,6 +59,9 @@ class Console:
             return
         for line in columns([headers, *rows]):
             self._line(line)
+
+    def keep(self, folder: Path) -> None:
+        """Note the folder that keeps unfinished work; the command line says after Ctrl-C what is in it."""
 
     @contextmanager
     def training(self) -> Iterator[Batch]:

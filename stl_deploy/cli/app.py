@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from stl_deploy._util import processes
-from stl_deploy.cli import artifacts, costs, setup, training
+from stl_deploy.cli import costs, setup, training
 from stl_deploy.cli.command import verb_command
 from stl_deploy.errors import InputError
 from stl_deploy.verbs.arguments import Later, Verbs
@@ -75,10 +75,19 @@ LATER = {
     "fold": "Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same.",
     "capture": "Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the "
     "module does.",
+    "synthesise": "Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency.",
     "fpga-run": "Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware.",
     "eval": "Accuracy, spike rates and thresholds of a trained model on its test split.",
     "join": "Several trained runs decide together: one merged graph that exports and verifies like any other "
     "(our reading).",
+    "quantise": "Train a run's weights and thresholds as Loihi's and C's integers, into a new run folder.\n\n"
+    "8-bit weights, 12-bit decays, one whole threshold per population (thresholds per pixel are projected to channels "
+    "first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and "
+    "dropout is off; the epoch of lowest validation loss is kept, the start among them.",
+    "optimise": "Sweep time steps, width, synop budget, pruning and early exit on validation data; recommend a point, "
+    "or none.",
+    "nir-conformance": "Test a reader of NIR files on graphs whose spikes are known under every dialect.",
+    "doctor": "Versions, sizes, devices, Lava: what is there and which path will be taken.",
     "targets": "List what can be exported and simulated, and the known NIR dialects.",
     "datasets": "The datasets that presets and configurations can name.",
     "models": "The ready-made models: accuracy, energy, data and licence; for run NAME --pretrained.",
@@ -98,6 +107,5 @@ def _loading(name: str) -> Callable[[], Any]:
 for name, text in LATER.items():
     app.command(name, cls=Later, help=text)(_loading(name))
 training.register(app)
-artifacts.register(app)
 costs.register(app)
 setup.register(app)

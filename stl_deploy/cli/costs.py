@@ -1,4 +1,4 @@
-"""Verbs about cost: energy, report, prices."""
+"""Verbs about cost: energy, report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 from stl_deploy.cli.command import command
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.config.options import EnergyOptions, TradeoffOptions
-from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.errors import InputError
 from stl_deploy.verbs.arguments import DialectOption, InputGrid, InputOption, Json, Trust
 
@@ -20,7 +19,6 @@ _VALIDATE = Path("validate")
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("energy")(command(energy))
-    app.command("optimise")(command(optimise))
     app.command("report")(report)
 
 
@@ -96,19 +94,6 @@ def energy(
         say=console(),
     )
     emit_json(result.as_dict(), json)
-
-
-def optimise(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; it keeps the networks tried.")],
-    options: OptimiseOptions,
-    json: Json = False,
-) -> None:
-    """Sweep time steps, width, synop budget, pruning and early exit on validation data; recommend a point, or none."""
-    console().step(f"{source}: looking for a cheaper network")  # torch takes its time to load
-    from stl_deploy.verbs import optimise as search
-
-    sweep = search(source, options=options, say=console())
-    emit_json(sweep.as_dict(), json)
 
 
 def report(

@@ -40,16 +40,17 @@ class Settings:
 settings = Settings()
 
 
-def tell_if_interrupted(run_dir: Path) -> None:
-    """From here on, Ctrl-C prints this run folder's kept files and the command to go on."""
-    settings.kept = partial(kept, run_dir, settings.arguments)
+class _Console(Console):
+    def keep(self, folder: Path) -> None:
+        """From here on, Ctrl-C prints this folder's kept files and the command to go on."""
+        settings.kept = partial(kept, folder, settings.arguments)
 
 
 def console() -> Console:
     """Return this call's console: rich on a terminal, plain elsewhere; silent with -q and in further processes."""
     if processes.rank() > 0:
-        return Console(quiet=True, stream=StringIO())
-    return Console(quiet=settings.quiet, verbose=settings.verbose)
+        return _Console(quiet=True, stream=StringIO())
+    return _Console(quiet=settings.quiet, verbose=settings.verbose)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Verbs about the installation: lava, witness, doctor, targets, datasets, models."""
+"""Verbs about the installation: lava, witness."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def register(app: typer.Typer) -> None:
     witness.command("status")(witness_status)
     witness.command("remove")(witness_remove)
     app.add_typer(witness, name="witness", rich_help_panel=None)
-    app.command("doctor")(doctor)
 
 
 def lava_install(
@@ -120,20 +119,3 @@ def _show_witness(state: dict[str, Any], json: bool) -> bool:
     console().say(f"{state['name']} is {said}")
     emit_json(state, json)
     return bool(state["ready"])
-
-
-def doctor(
-    warm: Annotated[
-        bool, typer.Option("--warm", help="Compile the fast path now, so that later runs start at once.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Versions, sizes, devices, Lava: what is there and which path will be taken."""
-    if warm:
-        from stl_deploy.pipeline.fast_path import warm as compile_all
-
-        emit_json(compile_all(say=console()), json)
-        return
-    from stl_deploy.verbs.listings import doctor as examine
-
-    emit_json(examine(say=console()), json)

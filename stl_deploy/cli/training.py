@@ -1,4 +1,4 @@
-"""Verbs that train: run, train, eval, fold, quantise."""
+"""Verbs that train: run, train."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from stl_deploy.cli.command import command
-from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
-from stl_deploy.config.run_options import QuantiseOptions, RunOptions, TrainOptions
+from stl_deploy.cli.output import console, emit_json
+from stl_deploy.config.run_options import RunOptions, TrainOptions
 from stl_deploy.errors import InputError
-from stl_deploy.verbs.arguments import Json, RunArg, Trust, completed
+from stl_deploy.verbs.arguments import Json, Trust, completed
 
 
 def _presets() -> Iterable[str]:
@@ -42,7 +42,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("run")(command(run))
     app.command("train")(command(train))
-    app.command("quantise")(command(quantise))
 
 
 def run(
@@ -59,7 +58,7 @@ def run(
     """The whole way: train, fold, export all, verify all, simulate, energy, report."""
     target = output or Path("runs") / Path(which).stem
     console().step(f"{which}: the whole way into {target}")  # torch takes its time to load
-    tell_if_interrupted(target)
+    console().keep(target)
     if pretrained:
         from stl_deploy.verbs import run_pretrained
 
@@ -129,25 +128,5 @@ def train(
             typer.echo(dump_config(config), nl=False)
         return
     run_dir = output or Path("runs") / Path(name).stem
-    tell_if_interrupted(run_dir)
+    console().keep(run_dir)
     emit_json(train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console()), json)
-
-
-def quantise(
-    run_dir: RunArg,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The new run folder.")],
-    options: QuantiseOptions,
-    _trust: Trust = False,
-    json: Json = False,
-) -> None:
-    """Train a run's weights and thresholds as Loihi's and C's integers, into a new run folder.
-
-    8-bit weights, 12-bit decays, one whole threshold per population (thresholds per pixel are projected to channels
-    first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and
-    dropout is off; the epoch of lowest validation loss is kept, the start among them.
-    """
-    from stl_deploy.verbs import quantise as quantise_run
-    from stl_deploy.verbs.quantising import UNFINISHED
-
-    tell_if_interrupted(output / UNFINISHED)
-    emit_json(quantise_run(run_dir, output, options, say=console()), json)

@@ -7,14 +7,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from typer import Option
 
 from stl_deploy._util.atomic import make_folder, write_json, write_text
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.remedies import did_you_mean, named, option, remedy
 from stl_deploy._util.untrusted import printable
 from stl_deploy._util.working import now_and_then
-from stl_deploy.errors import InputError
+from stl_deploy.errors import CheckFailed, InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
 from stl_deploy.exporters.nir.conformance.kit import (
     LEVELS,
@@ -27,18 +29,45 @@ from stl_deploy.exporters.nir.conformance.kit import (
     write_case,
 )
 from stl_deploy.exporters.nir.dialect import PRESETS
+from stl_deploy.verbs.arguments import Texts
+
+_SHOWN = 20
+"""Graphs that differ, listed on the terminal; the files list all."""
+
+
+class Conformance(dict[str, Any]):
+    """Outcome of every graph, JSON-ready."""
+
+    def require(self) -> None:
+        """Raise CheckFailed if the reader does not follow the dialect."""
+        if not self.get("conforms", True):
+            counts = self["counts"]
+            raise CheckFailed(
+                f"the reader does not follow {self['dialect']}: {counts['differs']} graphs differ, {counts['failed']} "
+                "failed"
+            )
 
 
 def nir_conformance(
-    reader: str | None = None,
-    output: Path | None = None,
+    reader: Annotated[
+        str | None,
+        Option(metavar="'COMMAND'", help="Called as COMMAND GRAPH.nir IN.npz OUT.npz; exit status 77: no such node."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option("-o", "--output", metavar="DIR", help="Folder for the table; without --reader, for the graphs."),
+    ] = None,
     *,
-    dialect: str = "spec",
-    dt: float = 1e-4,
-    levels: Sequence[str] = (),
-    deadline: float = 120.0,
+    dialect: Annotated[str, Option(metavar="NAME", help="Dialect that the reader must follow.")] = "spec",
+    dt: Annotated[float, Option(help="Time step of the reader, in the unit of time constants.")] = 1e-4,
+    levels: Annotated[
+        Sequence[str] | None,
+        Texts,
+        Option("--level", help="nodes, neurons, shapes, wiring, time or files; repeatable."),
+    ] = None,
+    deadline: Annotated[float, Option(metavar="SECONDS", help="Time allowed per graph.")] = 120.0,
     say: Console = QUIET,
-) -> dict[str, Any]:
+) -> Conformance:
     """Run a reader of NIR files on the conformance kit and compare its spikes with a dialect's.
 
     Args:
@@ -62,6 +91,7 @@ def nir_conformance(
         >>> nir_conformance("python read_with_ours.py", dialect="snntorch")  # doctest: +SKIP
     """
     _require_known("dialect", [dialect], PRESETS)
+    levels = levels or ()
     _require_known("level", levels, LEVELS)
     if dt <= 0:
         raise InputError(f"{named('dt')}: expected a positive number; found {dt:g}")
@@ -76,6 +106,7 @@ def nir_conformance(
         write_json(output / "nir-conformance.json", done)
         write_text(output / "nir-conformance.md", markdown(outcomes, printable(reader), dialect))
         say.say(f"written: {output}/nir-conformance.json and nir-conformance.md")
+    _show(done, say)
     return done
 
 
@@ -99,7 +130,7 @@ def _require_known(what: str, names: Sequence[str], known: Any) -> None:
             raise InputError(f"{named(what)}: expected one of {', '.join(known)}; found '{name}'{hint}")
 
 
-def _write_only(chosen: Sequence[Case], output: Path | None, dt: float, say: Console) -> dict[str, Any]:
+def _write_only(chosen: Sequence[Case], output: Path | None, dt: float, say: Console) -> Conformance:
     if output is None:
         raise InputError(
             f"nir-conformance: expected {remedy(cli='--reader COMMAND', python='reader=COMMAND')}, or "
@@ -109,7 +140,7 @@ def _write_only(chosen: Sequence[Case], output: Path | None, dt: float, say: Con
     for case in chosen:
         write_case(case, output, dt)
     say.say(f"written: {len(chosen)} graphs with inputs and expected outputs to {output}")
-    return {"dt": dt, "graphs": [case.name for case in chosen], "output": str(output)}
+    return Conformance(dt=dt, graphs=[case.name for case in chosen], output=str(output))
 
 
 def _run_all(
@@ -124,14 +155,34 @@ def _run_all(
     return outcomes
 
 
-def _result(reader: str, dialect: str, dt: float, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _result(reader: str, dialect: str, dt: float, outcomes: Sequence[Outcome]) -> Conformance:
     counts = Counter(outcome.status for outcome in outcomes)
-    return {
-        "reader": reader,
-        "dialect": dialect,
-        "dt": dt,
-        "conforms": not (counts["differs"] or counts["failed"]),
-        "counts": {status: counts[status] for status in STATUSES},
-        "agreement": agreement(outcomes),
-        "graphs": [outcome.as_dict() for outcome in outcomes],
-    }
+    return Conformance(
+        reader=reader,
+        dialect=dialect,
+        dt=dt,
+        conforms=not (counts["differs"] or counts["failed"]),
+        counts={status: counts[status] for status in STATUSES},
+        agreement=agreement(outcomes),
+        graphs=[outcome.as_dict() for outcome in outcomes],
+    )
+
+
+def _show(done: Conformance, say: Console) -> None:
+    graphs = done["graphs"]
+    levels = list(dict.fromkeys(graph["level"] for graph in graphs))
+    by_level = {level: Counter(g["status"] for g in graphs if g["level"] == level) for level in levels}
+    statuses = list(done["counts"])
+    say.table(["level", *statuses], [[level, *(str(by_level[level][s]) for s in statuses)] for level in levels])
+    wrong = [graph for graph in graphs if graph["status"] in ("differs", "failed")]
+    rows = [
+        [g["case"], g["reason"] or f"{g['differing']:,} of {g['compared']:,} differ", ", ".join(g["dialects"])]
+        for g in wrong[:_SHOWN]
+    ]
+    if rows:
+        say.table(["graph", "result", "reads as"], rows)
+    if len(wrong) > _SHOWN:
+        say.say(f"and {len(wrong) - _SHOWN} more; the table in an output folder lists all")
+    best = next(iter(done["agreement"].items()), None)
+    if best is not None:
+        say.say(f"closest dialect: {best[0]}, equal on {best[1]} of {len(graphs)} graphs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,24 +15,27 @@ from stl_deploy.exporters.integer_runner import one_input
 from stl_deploy.exporters.verilog.board import run_on_board
 from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.simulator import Simulation, simulators
-from stl_deploy.exporters.verilog.synthesis import SEEDS
 from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate as run_integers
+from stl_deploy.verbs.arguments import Deadline
 
 SAMPLES = 2
 """Of the input, to count clocks by."""
 
 
 def synthesise(
-    folder: Path,
-    device: str,
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder written by export --to verilog.")],
+    device: Annotated[str, Option(metavar="DEVICE", help="up5k, hx8k, ecp5-25f, ecp5-85f or gw1nr-9.")],
     *,
-    input_file: Path | None = None,
-    seeds: Sequence[int] = SEEDS,
-    grade: int | None = None,
-    output: Path | None = None,
-    deadline: float = 3600.0,
+    input_file: Annotated[
+        Path | None,
+        Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape]: simulate it to count clocks for the latency."),
+    ] = None,
+    seeds: Annotated[int, Option(help="Number of placements to try.")] = 3,
+    grade: Annotated[int | None, Option(help="Speed grade of an ECP5: 6 (default), 7 or 8.")] = None,
+    output: Annotated[Path | None, Option("-o", "--output", metavar="FILE", help="The bitstream.")] = None,
+    deadline: Deadline = 3600.0,
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Place and route a Verilog folder on a device; write the bitstream and ``<folder>.DEVICE.json``.
@@ -42,7 +44,8 @@ def synthesise(
     grade: speed grade of an ECP5 (default: 6, the slowest).
     Raises InputError, UnsupportedError and ToolError as `stl_deploy.exporters.verilog.synthesis.synthesise`.
     """
-    routed = place_and_route(folder, device, seeds=seeds, grade=grade, output=output, deadline=deadline, say=say)
+    tries = range(1, seeds + 1)
+    routed = place_and_route(folder, device, seeds=tries, grade=grade, output=output, deadline=deadline, say=say)
     result: dict[str, Any] = {
         "folder": str(folder),
         **routed.as_dict(),

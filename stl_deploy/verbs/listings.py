@@ -7,7 +7,9 @@ import platform
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from typer import Option
 
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
@@ -22,6 +24,7 @@ from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.targets import registry, why_unavailable
 from stl_deploy.exporters.verilog.synthesis import tool_versions
+from stl_deploy.pipeline.fast_path import warm as compile_all
 from stl_deploy.training import pretrained
 
 
@@ -183,8 +186,19 @@ def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
     return [*(p.as_dict() for p in lists), *powers]
 
 
-def doctor(*, say: Console = QUIET) -> dict[str, Any]:
-    """Report versions, sizes, devices and Lava (JSON-ready); torch's part is None if torch is missing."""
+def doctor(
+    *,
+    warm: Annotated[
+        bool, Option("--warm", help="Compile the fast path now, so that later runs start at once.")
+    ] = False,
+    say: Console = QUIET,
+) -> dict[str, Any]:
+    """Report versions, sizes, devices and Lava (JSON-ready); torch's part is None if torch is missing.
+
+    warm: instead, compile the fast path, as `stl_deploy.pipeline.fast_path.warm`.
+    """
+    if warm:
+        return compile_all(say=say)
     facts, sentences = _of_torch() if install.is_there("torch") else _without_torch()
     environment: dict[str, Any] = {
         "versions": install.versions(),

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typer import Option
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_npz
@@ -58,6 +59,7 @@ from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import forget_results
+from stl_deploy.verbs.arguments import RunArg
 
 FILE = "quantised.json"
 UNFINISHED = "unfinished"
@@ -70,8 +72,8 @@ LEARNING_RATE = {"decay": 0.3, "one_cycle": 0.03}
 
 @named_options(QuantiseOptions)
 def quantise(
-    run_dir: Path,
-    output: Path,
+    run_dir: RunArg,
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The new run folder.")],
     options: QuantiseOptions | None = None,
     *,
     known: Sequence[FormRow] | None = None,
@@ -107,6 +109,7 @@ def quantise(
     if (output / MODEL).exists() and not (output / FILE).exists():
         raise InputError(f"{output}: holds a trained run; name another folder for the one in integers")
     checkpoints = output / UNFINISHED
+    say.keep(checkpoints)
     if options.resume and not (checkpoints / CHECKPOINT).is_file():
         raise InputError(f"{output}: expected a folder in which 'quantise' trained an epoch; found nothing to resume")
     if options.lr is not None and not options.lr > 0:

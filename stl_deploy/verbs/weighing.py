@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Unpack
+
+from typer import Argument
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_text
@@ -118,7 +120,7 @@ def tradeoff(
 
 @named_options(OptimiseOptions)
 def optimise(
-    run_dir: Path,
+    run_dir: Annotated[Path, Argument(metavar="RUN", help="A run folder; it keeps the networks tried.")],
     *,
     executor: Executor | None = None,
     options: OptimiseOptions | None = None,
@@ -141,6 +143,7 @@ def optimise(
     Raises:
         InputError: For an unknown goal, a number out of range, an ANN, labels per step, or a missing run folder.
     """
+    say.step(f"{run_dir}: looking for a cheaper network")
     searched = searching.search(run_dir, options or OptimiseOptions(**keywords), executor=executor, say=say)
     folder = run_dir / searching.FOLDER
     write_text(folder / searching.HTML, render_pareto([*searched.points, *searched.anns]))
