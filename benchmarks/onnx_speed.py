@@ -14,19 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 import yaml
 
 from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
-from benchmarks.unrolled import unrolled
 from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
@@ -101,7 +98,8 @@ def _contenders(
     export_onnx(program, folder / "int8.onnx", precision="int8", record=False)
     export_onnx(program, folder / "integer.onnx", precision="integer", record=False)
     int8, integer = (OnnxModel.load(folder / f"{name}.onnx", threads=threads) for name in ("int8", "integer"))
-    flat = replace(scan, session=_session(unrolled(onnx.load(scan.path), config.time_steps), threads))
+    export_onnx(program, folder / "flat.onnx", form="unrolled", steps=config.time_steps, batch=batch, record=False)
+    flat = OnnxModel.load(folder / "flat.onnx", threads=threads)
     rng = np.random.default_rng(0)
     x = (rng.random((config.time_steps, batch, 1, 28, 28)) < 0.2).astype(np.float32)
     stream, tensor = OnnxStream(step), torch.from_numpy(x)
@@ -137,12 +135,6 @@ def _contenders(
         if not np.array_equal(calls[name](), expected):
             raise SystemExit(f"{name} does not compute what the Scan form computes")
     return calls
-
-
-def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def ratios(row: Mapping[str, Any]) -> dict[str, float]:

@@ -111,7 +111,8 @@ def _product(scope: Scope, node: Linear | Conv, spikes: str, kept: Planes) -> st
     if count > 1:
         base = scope.weight(f"{name}.base", np.array(256, np.int32))
         parts = [scope.values.fresh(f"{name}/plane") for _ in range(count)]
-        scope.add_node("Split", [y], parts, f"{name}/planes", axis=1, num_outputs=count)
+        sizes = scope.integers(*[kept.values.shape[1]] * count)
+        scope.add_node("Split", [y, sizes], parts, f"{name}/planes", axis=1)
         y, *lower = parts
         for part in lower:
             y = scope.op("Add", [scope.op("Mul", [y, base], f"{name}/shifted"), part], f"{name}/together")

@@ -1,39 +1,38 @@
-"""Export a Program to ONNX: one step, or all of them in one call (neurons and loops in a Scan over time).
+"""Export a Program to ONNX: one step, or all in one call, with neurons and loops in a Scan or unrolled.
 
-Opset 18 and IR 8 (ONNX 1.13): the oldest that have every operator used in its present form (GreaterOrEqual on
-floats, Shape of some axes, Clip and Scan without their early quirks), so ONNX Runtime from 1.14 on, its web build and
-most converters take the file. Nothing later than 18 is needed.
+Opset 13 (ONNX 1.8) is the oldest in which every operator used has its present form: axes of Squeeze and sizes of Split
+as inputs, quantisation along an axis, GreaterOrEqual on floats. Sequences of any B need 15 (ONNX 1.10), for Shape of
+some axes. Later ones compute the same.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, helper
+from onnx.defs import onnx_opset_version
 
-from stl_deploy._util.remedies import did_you_mean
+from stl_deploy._util.remedies import did_you_mean, named
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.cells import cell_step
 from stl_deploy.exporters.onnx.exact_sums import to_planes
+from stl_deploy.exporters.onnx.foreign import graphs
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
-from stl_deploy.exporters.onnx.scope import Dims, Scope, floats
-from stl_deploy.exporters.onnx.states import Past, State, States, choose, shift
+from stl_deploy.exporters.onnx.scope import Lead, Scope, floats
+from stl_deploy.exporters.onnx.states import Past, State, States, Unrolled, choose, shift
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES, write_model
 from stl_deploy.exporters.onnx.synapses import memoryless
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Operand, Product, Program
 from stl_deploy.graph.segments import is_loop, segments
 
-OPSET = 18
-
-
-IR_VERSION = 8
+MOST_UNROLLED = 1024
+"""Steps of the unrolled form, whose file grows with them."""
 
 
 MOST_SCANS = 256
@@ -46,6 +45,9 @@ def export_onnx(
     *,
     form: Form = "sequence",
     precision: Precision = "float32",
+    steps: int | None = None,
+    batch: int | None = None,
+    opset: int | None = None,
     record: bool = True,
     provenance: Mapping[str, str] | None = None,
     external_above: int = MAX_MODEL_BYTES,
@@ -55,18 +57,22 @@ def export_onnx(
     Tensors have the names of their NIR nodes.
 
     Args:
-        form: ``sequence``: ``[T, B, *shape]`` for each Input and Output node, T and B free. ``step``: one time step
-            ``[B, *shape]``, every state an input ``state__<node>__<kind>`` and an output ``next__<node>__<kind>``.
+        form: ``sequence``: ``[T, B, *shape]`` for each Input and Output node. ``unrolled``: the same without Scan, for
+            ``steps`` steps. ``step``: one time step ``[B, *shape]``, every state an input ``state__<node>__<kind>``
+            and an output ``next__<node>__<kind>``.
         precision: Of the synapses. ``exact`` adds in float64 and rounds once, like ``run(..., double=True)``, for
             weights off the grid. ``int8`` stores 8-bit weights: the file computes `to_int8` of the Program. ``integer``
             multiplies spikes by 8-bit planes where that gives the bits of ``float32`` (see `exact_sums`).
+        steps: T, for runtimes that take static shapes; None: any.
+        batch: B; None: any.
+        opset: Version of the standard operators; None: the lowest that has them, 13 or 15.
         record: Add outputs ``spikes__<node>`` for every spiking node.
         provenance: Metadata to store (source file, its hash).
         external_above: Bytes of weights above which they go to a file beside the model.
 
     Raises:
-        InputError: For an unknown form or precision, int8 without weights, ``integer`` without integer sums, or a
-            folder that cannot be written.
+        InputError: For an unknown form, precision or opset, sizes that the form does not take, int8 without weights,
+            ``integer`` without integer sums, or a folder that cannot be written.
         UnsupportedError: For a delay that is too long.
     """
     if form not in get_args(Form):
@@ -75,36 +81,65 @@ def export_onnx(
     if precision not in get_args(Precision):
         close = did_you_mean(str(precision), get_args(Precision))
         raise InputError(f"expected an ONNX precision: {', '.join(get_args(Precision))}; found {precision!r}{close}")
+    _check_sizes(form, steps, batch)
     program, weights = to_int8(program) if precision == "int8" else (program, {})
     planes = to_planes(program) if precision == "integer" else {}
     scope = Scope(double=precision == "exact", int8=weights, planes=planes)
-    model = _model(scope, program, form, precision, record, provenance or {})
+    names = _reserve(scope, program)
+    lead = Lead(scope, steps, batch, names[program.inputs[0].name])
+    model = _model(program, names, lead, form, precision, record, provenance or {})
+    opsets = [helper.make_opsetid("", _opset(opset, model))]
+    model.opset_import.extend(opsets)
+    model.ir_version = helper.find_min_ir_version_for(opsets)
     return write_model(model, scope.weights, path, external_above)
 
 
+def _check_sizes(form: Form, steps: int | None, batch: int | None) -> None:
+    for name, size in (("steps", steps), ("batch", batch)):
+        if size is not None and size < 1:
+            raise InputError(f"{named(name)}: expected at least 1; found {size}")
+    if form == "step" and steps is not None:
+        raise InputError(f"{named('steps')}: expected the form sequence or unrolled; found step, which takes one step")
+    if form == "unrolled" and not 1 <= (steps or 0) <= MOST_UNROLLED:
+        found = "no number of steps" if steps is None else str(steps)
+        raise InputError(f"{named('steps')}: expected 1 to {MOST_UNROLLED} for the form unrolled; found {found}")
+
+
+def _opset(chosen: int | None, model: ModelProto) -> int:
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    lowest = 15 if any(node.op_type == "Shape" and node.attribute for node in nodes) else 13
+    latest = onnx_opset_version()
+    if chosen is not None and not lowest <= chosen <= latest:
+        raise InputError(f"{named('opset')}: expected {lowest} to {latest} for this network; found {chosen}")
+    return chosen or lowest
+
+
 def _model(
-    scope: Scope, program: Program, form: Form, precision: Precision, record: bool, provenance: Mapping[str, str]
+    program: Program,
+    names: Mapping[str, str],
+    lead: Lead,
+    form: Form,
+    precision: Precision,
+    record: bool,
+    provenance: Mapping[str, str],
 ) -> ModelProto:
-    names = _reserve(scope, program)
+    scope = lead.scope
     states = States(scope, lambda node, kind: f"state__{node}__{kind}", lambda node, kind: f"next__{node}__{kind}")
-    if form == "sequence":
-        values = sequence_nodes(scope, program, names)
-    else:
+    if form == "step":
         values = step_nodes(scope, program.nodes, states, {}, names)
-    lead: Dims = ("T", "B") if form == "sequence" else ("B",)
+    else:
+        values = sequence_nodes(scope, program, names, lead, form)
+    dims = lead.step if form == "step" else lead.sequence
     recorded = program.compared if record else ()
-    inputs = [floats(names[node.name], (*lead, *node.shape)) for node in program.inputs]
-    inputs += [floats(state.before, state.dims) for state in states]
-    outputs = [floats(names[node.name], (*lead, *node.shape)) for node in (*program.outputs, *recorded)]
-    outputs += [floats(state.after, state.dims) for state in states]
-    between = _between(program.nodes, values, lead, {value.name for value in inputs + outputs})
-    graph = scope.graph("stl-deploy", inputs, outputs, value_info=between)
-    model = helper.make_model(
-        graph,
-        producer_name="stl-deploy",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
+    inputs = [floats(names[node.name], dims(node.shape)) for node in program.inputs]
+    inputs += [floats(state.before, lead.step(state.shape)) for state in states]
+    outputs = [floats(names[node.name], dims(node.shape)) for node in (*program.outputs, *recorded)]
+    outputs += [floats(state.after, lead.step(state.shape)) for state in states]
+    declared = {value.name for value in inputs + outputs}
+    shown = {values[node.name]: dims(node.shape) for node in program.nodes if node.name in values}
+    between = [floats(name, shape) for name, shape in shown.items() if name not in declared]
+    graph = scope.graph("stl-deploy", inputs, outputs, value_info=between)  # viewers show the shapes between
+    model = ModelProto(graph=graph, producer_name="stl-deploy")
     interface = Interface.now(
         form=form,
         precision=precision,
@@ -127,143 +162,130 @@ def _reserve(scope: Scope, program: Program) -> dict[str, str]:
     return names | {node.name: scope.values.fresh(f"spikes__{node.name}") for node in program.compared}
 
 
-def _between(
-    nodes: tuple[Node, ...], values: Mapping[str, str], lead: Dims, declared: set[str]
-) -> list[ValueInfoProto]:
-    """Return shapes of the nodes' outputs that are not the graph's, for viewers and shape inference."""
-    shown = (node for node in nodes if node.name in values)
-    shapes = {values[node.name]: node.shape for node in shown if values[node.name] not in declared}
-    return [floats(name, (*lead, *shape)) for name, shape in shapes.items()]
-
-
-def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> dict[str, str]:
+def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str], lead: Lead, form: Form) -> dict[str, str]:
     """Add ``program`` over a whole sequence; return the name of each node's output ``[T, B, *shape]``.
 
     names: how outputs shall be called, for inputs, spikes and Output nodes.
     """
-    lead = scope.op("Shape", [names[program.inputs[0].name]], "steps_and_batch", start=0, end=2)
-    builder = _Sequence(scope, names, lead)
+    builder = _Sequence(scope, program, names, lead, form)
     parts = segments(program)
-    if sum(map(_is_scan, parts)) > MOST_SCANS:
+    if form == "sequence" and sum(map(_is_stepped, parts)) > MOST_SCANS:
         for node in program.inputs:
             builder.feed_forward(node)
-        builder.loop([node for node in program.nodes if not isinstance(node, Input)], program, keeps_small=True)
+        builder.step_through([node for node in program.nodes if not isinstance(node, Input)], keeps_small=True)
         return builder.values
     for segment in parts:
-        if is_loop(segment):
-            builder.loop(segment, program)
+        if _is_stepped(segment):
+            builder.step_through(segment)
         else:
             builder.feed_forward(segment[0])
     return builder.values
 
 
-def _is_scan(segment: Sequence[Node]) -> bool:
+def _is_stepped(segment: Sequence[Node]) -> bool:
     node = segment[0]
     return is_loop(segment) or isinstance(node, Cell) or (isinstance(node, Neuron) and has_state(node))
 
 
 class _Sequence:
-    def __init__(self, scope: Scope, names: Mapping[str, str], lead: str) -> None:
+    def __init__(self, scope: Scope, program: Program, names: Mapping[str, str], lead: Lead, form: Form) -> None:
         self.values: dict[str, str] = {}
-        self._scope, self._names, self._lead = scope, names, lead
-        self._batch: str | None = None
+        self._scope, self._program, self._names, self._lead, self._form = scope, program, names, lead, form
         self._starts: dict[tuple[object, ...], str] = {}
 
     def feed_forward(self, node: Node) -> None:
-        output = self._names.get(node.name)
+        scope, output = self._scope, self._names.get(node.name)
         if isinstance(node, Input):
             self.values[node.name] = self._names[node.name]
             return
-        x = together(self._scope, node, [self._arrive(node, source) for source in node.operands], axis=2)
-        if isinstance(node, Cell):
-            value = self._cell(node, x)
-        elif isinstance(node, Neuron):
-            value = self._neuron(node, x, output)
+        x = together(scope, node, [self._arrive(node, source) for source in node.operands], axis=2)
+        if isinstance(node, Neuron):
+            value = neuron_step(scope, node, x, _body_states(scope), output)
         elif isinstance(node, Delay):
-            value = choose(self._scope, node, lambda steps: shift(self._scope, x, steps, f"{node.name}/{steps}"))
+            value = choose(scope, node, lambda steps: shift(scope, x, steps, f"{node.name}/{steps}"))
         else:
-            value = memoryless(self._scope, node, x, self._lead, output)
+            value = memoryless(scope, node, x, self._lead, output)
         self.values[node.name] = value
 
-    def loop(self, nodes: Sequence[Node], program: Program, *, keeps_small: bool = False) -> None:
-        """Add nodes that are stepped together. keeps_small: see `Scope`."""
+    def step_through(self, nodes: Sequence[Node], *, keeps_small: bool = False) -> None:
+        """Add nodes that are stepped together, in a Scan or one step after the other. keeps_small: see `Scope`."""
         inside = {node.name for node in nodes}
         edges = dict.fromkeys((node, source) for node in nodes for source in node.operands if source.node not in inside)
-        outside = {source: self._arrive(node, source) for node, source in edges}
-        body = Scope(self._scope, keeps_small=keeps_small)
-        states = _body_states(body)
-        given = {source: body.values.fresh(f"{source.node}/now") for source in outside}
-        stepped = step_nodes(body, nodes, states, given, {})
-        wanted = [
+        arriving = {source: self._arrive(node, source) for node, source in edges}
+        leaving = [
             node
             for node in nodes
-            if node.name in self._names or any(reader.name not in inside for reader in program.readers[node.name])
+            if node.name in self._names or any(reader.name not in inside for reader in self._program.readers[node.name])
         ]
-        arriving = [(outside[source], given[source], program.by_name[source.node].shape) for source in outside]
-        label = f"loop of {', '.join(node.name for node in nodes)}"[:100]
-        self._scan(body, label, states, arriving, [(node, stepped[node.name]) for node in wanted])
+        label = nodes[0].name if len(nodes) == 1 else f"loop of {', '.join(node.name for node in nodes)}"[:100]
+        if self._form == "unrolled":
+            self._unroll(nodes, arriving, leaving)
+        else:
+            self._scan(Scope(self._scope, keeps_small=keeps_small), label, nodes, arriving, leaving)
 
     def _arrive(self, node: Node, source: Operand) -> str:
         label = f"{node.name}/{source.node}_delayed"
         return shift(self._scope, self.values[source.node], source.delay, label)
 
-    def _cell(self, node: Cell, x: str) -> str:
-        body = Scope(self._scope)
-        states, arriving = _body_states(body), body.values.fresh(f"{node.name}/now")
-        result = cell_step(body, node, arriving, states)
-        shapes = node.operand_shapes
-        shape = shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
-        self._scan(body, node.name, states, [(x, arriving, shape)], [(node, result)])
-        return self.values[node.name]
-
-    def _neuron(self, node: Neuron, x: str, output: str | None) -> str:
-        body = Scope(self._scope)
-        states = _body_states(body)
-        if not has_state(node):
-            return neuron_step(self._scope, node, x, states, output)
-        arriving = body.values.fresh(f"{node.name}/now")
-        result = neuron_step(body, node, arriving, states)
-        self._scan(body, node.name, states, [(x, arriving, node.shape)], [(node, result)])
-        return self.values[node.name]
+    def _output(self, node: Node) -> str:
+        return self._names.get(node.name) or self._scope.values.fresh(node.name)
 
     def _scan(
-        self,
-        body: Scope,
-        label: str,
-        states: States,
-        arriving: Sequence[tuple[str, str, tuple[int, ...]]],
-        leaving: Sequence[tuple[Node, str]],
+        self, body: Scope, label: str, nodes: Sequence[Node], arriving: Mapping[Operand, str], leaving: Sequence[Node]
     ) -> None:
-        """Add a Scan. arriving: (sequence, its name in the body, shape); leaving: (node, its value in the body)."""
-        scope = self._scope
-        kept = _as_outputs(body, leaving)
+        states = _body_states(body)
+        given = {source: body.values.fresh(f"{source.node}/now") for source in arriving}
+        stepped = step_nodes(body, nodes, states, given, {})
+        kept = _as_outputs(body, [(node, stepped[node.name]) for node in leaving])
+        shapes = {source: self._program.by_name[source.node].shape for source in arriving}
         graph = body.graph(
             f"{label}/step",
-            [floats(s.before, s.dims) for s in states] + [floats(name, ("B", *shape)) for _, name, shape in arriving],
-            [floats(s.after, s.dims) for s in states] + [floats(name, ("B", *node.shape)) for node, name in kept],
+            [floats(s.before, self._lead.step(s.shape)) for s in states]
+            + [floats(name, self._lead.step(shapes[source])) for source, name in given.items()],
+            [floats(s.after, self._lead.step(s.shape)) for s in states]
+            + [floats(name, self._lead.step(node.shape)) for node, name in kept],
         )
-        finals = [scope.values.fresh(f"{state.after}_final") for state in states]
-        outputs = [self._names.get(node.name) or scope.values.fresh(node.name) for node, _ in leaving]
-        scope.add_node(
+        finals = [self._scope.values.fresh(f"{state.after}_final") for state in states]
+        outputs = [self._output(node) for node in leaving]
+        self._scope.add_node(
             "Scan",
-            [self._start(state) for state in states] + [sequence for sequence, _, _ in arriving],
+            [*map(self._start, states), *arriving.values()],
             [*finals, *outputs],
             label,
             body=graph,
             num_scan_inputs=len(arriving),
         )
-        self.values.update({node.name: output for (node, _), output in zip(leaving, outputs, strict=True)})
+        self.values |= {node.name: output for node, output in zip(leaving, outputs, strict=True)}
+
+    def _unroll(self, nodes: Sequence[Node], arriving: Mapping[Operand, str], leaving: Sequence[Node]) -> None:
+        scope, states = self._scope, Unrolled(self._start)
+        inputs = {source: self._steps_of(sequence) for source, sequence in arriving.items()}
+        outputs: dict[str, list[str]] = {node.name: [] for node in leaving}
+        for t in range(self._lead.steps or 0):
+            now = step_nodes(scope, nodes, states, {source: steps[t] for source, steps in inputs.items()}, {})
+            for name, steps in outputs.items():
+                steps.append(now[name])
+        for node in leaving:
+            joined = scope.op("Concat", outputs[node.name], f"{node.name}/steps", axis=0)
+            shape = self._lead.sequence_shape(node.shape, f"{node.name}/shape")
+            self.values[node.name] = scope.op(
+                "Reshape", [joined, shape], f"{node.name}/sequence", output=self._output(node)
+            )
+
+    def _steps_of(self, sequence: str) -> list[str]:
+        """Return the values ``[B, *shape]`` of each step of ``[T, B, *shape]``."""
+        scope, count = self._scope, self._lead.steps or 0
+        parts = [scope.values.fresh(f"{sequence}/{t}") for t in range(count)]
+        scope.add_node("Split", [sequence, scope.integers(*[1] * count)], parts, f"{sequence}/steps", axis=0)
+        return [scope.op("Squeeze", [part, scope.integers(0)], f"{part}/step") for part in parts]
 
     def _start(self, state: State) -> str:
-        scope = self._scope
-        if self._batch is None:
-            self._batch = scope.op("Slice", [self._lead, scope.integers(1), scope.integers(2)], "batch")
         rest: Floats = np.asarray(state.start, np.float32)
         key = (state.shape, rest.shape, rest.tobytes())
         if key not in self._starts:
-            shape = scope.op("Concat", [self._batch, scope.integers(*state.shape)], f"{state.before}_shape", axis=0)
-            start = [scope.weight(f"{state.before}_rest", rest), shape]
-            self._starts[key] = scope.op("Expand", start, f"{state.before}_start")
+            shape = self._lead.step_shape(state.shape, f"{state.before}_shape")
+            start = [self._scope.weight(f"{state.before}_rest", rest), shape]
+            self._starts[key] = self._scope.op("Expand", start, f"{state.before}_start")
         return self._starts[key]
 
 

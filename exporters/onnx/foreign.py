@@ -184,10 +184,12 @@ def _input_shapes(graph: GraphProto, interface: Interface, path: Path) -> dict[s
     ports = set(interface.inputs.values())
     for value in graph.input:
         dims = value.type.tensor_type.shape.dim
-        free = 2 if value.name in ports and interface.form == "sequence" else 1
-        shape = tuple(dim.dim_value for dim in dims[free:])
-        if len(dims) < free or any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
-            raise InputError(f"{path}: input '{value.name}' declares sizes {list(shape)}; export it again")
+        lead = interface.lead_axes if value.name in ports else 1
+        fixed = [dim.dim_value for dim in dims[:lead] if dim.HasField("dim_value")]
+        shape = tuple(dim.dim_value for dim in dims[lead:])
+        sizes = [*fixed, *shape]
+        if len(dims) < lead or any(size < 1 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
+            raise InputError(f"{path}: input '{value.name}' declares sizes {sizes}; export it again")
         shapes[value.name] = shape
     return shapes
 

@@ -18,7 +18,7 @@ from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
-Form = Literal["sequence", "step"]
+Form = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 """``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits. ``integer``: sums in integers, where
 that gives the bits of ``float32``."""
@@ -47,7 +47,7 @@ class StateTensor(BaseModel):
 
 
 class Interface(BaseModel):
-    """Tensors by node name. sequence: ``[T, B, *shape]``; step: ``[B, *shape]``.
+    """Tensors by node name. sequence and unrolled: ``[T, B, *shape]``; step: ``[B, *shape]``.
 
     spikes: the spiking nodes' outputs, empty if the file was written without them.
     precision: of the synapses. spiking: names of all spiking nodes. dt: the time step.
@@ -67,6 +67,11 @@ class Interface(BaseModel):
     spiking: list[str]
     states: list[StateTensor]
     provenance: dict[str, str]
+
+    @property
+    def lead_axes(self) -> int:
+        """Number of axes before a tensor's own."""
+        return 1 if self.form == "step" else 2
 
     @classmethod
     def now(cls, **fields: Any) -> Interface:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.foreign import read_model
 from stl_deploy.exporters.onnx.interface import Interface, graph_metadata
@@ -27,7 +28,8 @@ _MOST_BYTES = 2**35
 class OnnxModel:
     """One of our ONNX files, open in ONNX Runtime.
 
-    shapes: of one sample at one time step, by tensor. elements: of all values of it.
+    shapes: of one sample at one time step, by tensor. elements: of all values of it. fixed: steps and samples that the
+    file takes, None for any number.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class OnnxModel:
     shapes: Mapping[str, Shape]
     elements: int
     session: Any
+    fixed: tuple[int | None, int | None]
 
     @classmethod
     def load(cls, path: Path, *, threads: int | None = None) -> OnnxModel:
@@ -56,7 +59,8 @@ class OnnxModel:
             )
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
-        return cls(path, interface, shapes, elements, session)
+        *steps, batch = _lead(session, interface)
+        return cls(path, interface, shapes, elements, session, (steps[0] if steps else None, batch))
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -72,7 +76,7 @@ class OnnxModel:
         (port_of_tensor,) = (
             port for port in (*self.session.get_inputs(), *self.session.get_outputs()) if port.name == tensor
         )
-        return tuple(size for size in port_of_tensor.shape if isinstance(size, int))
+        return tuple(port_of_tensor.shape[self.interface.lead_axes :])
 
     def run(
         self,
@@ -84,22 +88,29 @@ class OnnxModel:
         """Run on ``x`` ``[T, B, *input shape]`` (one array, or one per Input node), from rest, in either form.
 
         record: names of spiking nodes whose spikes are kept. chunk: samples run at a time (None: all).
+        Fewer steps or samples than a file with static shapes takes are filled up with zeros.
         Raises InputError if x does not fit, or the file does not put out a recorded node.
         """
         tensors = self.spike_tensors(record)
         arrays = self.match(x)
         steps, batch = next(iter(arrays.values())).shape[:2]
-        size = min(chunk or batch, self._at_once(steps))
+        most, samples = self.fixed
+        if most is not None and steps > most:
+            raise InputError(f"{self.path}: takes {counted(most, 'step')}; found {steps}")
+        size = samples or min(chunk or batch, self._at_once(steps))
         run = self._run_steps if self.interface.form == "step" else self._run_sequence
-        parts = [
-            run({name: as_floats(array[:, i : i + size]) for name, array in arrays.items()}, steps, tensors)
-            for i in range(0, batch, size)
-        ]
-        return parts[0] if len(parts) == 1 else _combine(parts, lambda arrays: np.concatenate(arrays, axis=1))
+        parts = []
+        for i in range(0, batch, size):
+            part = {name: as_floats(array[:, i : i + size]) for name, array in arrays.items()}
+            given = {name: _filled(array, most or steps, samples) for name, array in part.items()}
+            parts.append(run(given, steps, tensors))
+        if len(parts) == 1 and not (most or samples):
+            return parts[0]
+        return _combine(parts, lambda arrays: np.concatenate(arrays, axis=1)[:steps, :batch])
 
     def _at_once(self, steps: int) -> int:
         """Return the samples that fit into `_RUN_BYTES`; raise InputError if one takes more than `_MOST_BYTES`."""
-        needed = 4 * self.elements * (steps if self.interface.form == "sequence" else 1)
+        needed = 4 * self.elements * (1 if self.interface.form == "step" or self.fixed[0] else steps)
         if needed > _MOST_BYTES:
             size = f"{needed / 2**30:.0f} GiB"
             raise InputError(f"{self.path}: expected fewer steps; found {steps}, of which one sample takes {size}")
@@ -185,7 +196,7 @@ class OnnxStream:
         arrays = self._model.match(several)
         batch = next(iter(arrays.values())).shape[1]
         if self._states is None:
-            self._states, self._batch = self._model.rest(batch), batch
+            self._states, self._batch = self._model.rest(batch), self._model.fixed[1] or batch
         if batch != self._batch:
             raise InputError(f"got {batch} samples after {self._batch}; call reset() before another batch size")
         feeds = {
@@ -193,6 +204,19 @@ class OnnxStream:
         }
         result, self._states = self._model.call({**feeds, **self._states}, self._spikes)
         return result
+
+
+def _lead(session: Any, interface: Interface) -> list[int | None]:
+    """Return the sizes of the axes before those of the first input's node, None for open ones."""
+    name = next(iter(interface.inputs.values()))
+    (sizes,) = (port.shape for port in session.get_inputs() if port.name == name)
+    return [size if isinstance(size, int) else None for size in sizes[: interface.lead_axes]]
+
+
+def _filled(array: Floats, steps: int, batch: int | None) -> Floats:
+    """Return ``array`` ``[T, B, ...]`` with zeros behind its steps and samples."""
+    missing = steps - array.shape[0], (batch or array.shape[1]) - array.shape[1]
+    return np.pad(array, [(0, missing[0]), (0, missing[1]), *[(0, 0)] * (array.ndim - 2)]) if any(missing) else array
 
 
 def _combine(parts: Sequence[Result], join: Callable[[list[Floats]], Floats]) -> Result:

@@ -83,9 +83,11 @@ class Scope:
         self.labels: Names = outer.labels if outer else Names()
         self.weights: dict[str, Array] = outer.weights if outer else {}
         self._small: dict[str, Array] | None = {} if keeps_small else None
+        self._labelled: dict[str, tuple[str, Array]] = {} if outer is None or keeps_small else outer._labelled
         self._numbers: dict[float, str] = {} if outer is None or keeps_small else outer._numbers
         self.nodes: list[NodeProto] = []
         self._integers: dict[tuple[int, ...], str] = {}
+        self._once: dict[str, str] = {}
 
     def op(self, kind: str, inputs: Sequence[str], label: str, *, output: str | None = None, **attributes: Any) -> str:
         """Add an operator named ``label``; returns its output's name (``output``, or a fresh one)."""
@@ -93,16 +95,26 @@ class Scope:
         self.add_node(kind, inputs, [value], label, **attributes)
         return value
 
+    def once(self, label: str, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Return the output of an operator that the graph has once."""
+        if label not in self._once:
+            self._once[label] = self.op(kind, inputs, label, **attributes)
+        return self._once[label]
+
     def add_node(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], label: str, **attributes: Any) -> None:
         """Add an operator whose outputs have their names already."""
         self.nodes.append(helper.make_node(kind, inputs, outputs, name=self.labels.fresh(label), **attributes))
 
     def weight(self, label: str, array: Array | np.float32) -> str:
-        """Add a constant array, or a number as one; return its name."""
-        name = self.values.fresh(label)
+        """Add a constant array, or a number as one; return its name. An equal one of this label is added once."""
         values = array if isinstance(array, np.ndarray) else np.array(array, np.float32)
+        known, same = self._labelled.get(label, ("", None))
+        if same is not None and same.dtype == values.dtype and np.array_equal(same, values):
+            return known
+        name = self.values.fresh(label)
         kept = self.weights if self._small is None or values.nbytes > SMALL else self._small
         kept[name] = values
+        self._labelled[label] = name, values
         return name
 
     def number(self, label: str, value: np.float32) -> str:
@@ -131,6 +143,45 @@ class Scope:
         constants = [numpy_helper.from_array(np.array(v, np.int64), n) for v, n in self._integers.items()]
         constants += [numpy_helper.from_array(np.asarray(v), n) for n, v in (self._small or {}).items()]
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs), initializer=constants, **extra)
+
+
+@dataclass(frozen=True, eq=False)
+class Lead:
+    """The axes before a node's own: time steps and samples, each a number or None if known only at run time.
+
+    source: a value ``[T, B, ...]`` to take them from.
+    """
+
+    scope: Scope
+    steps: int | None = None
+    batch: int | None = None
+    source: str = ""
+
+    def step(self, shape: Iterable[int]) -> Dims:
+        """Return the dimensions of ``shape`` at one step."""
+        return (self.batch or "B", *shape)
+
+    def sequence(self, shape: Iterable[int]) -> Dims:
+        """Return the dimensions of ``shape`` over all steps."""
+        return (self.steps or "T", *self.step(shape))
+
+    def sequence_shape(self, shape: Iterable[int], label: str) -> str:
+        """Return the name of `sequence` as a vector of integers, for Reshape."""
+        if self.steps is None and self.batch is None:
+            return self.scope.op(
+                "Concat", [self._size("steps_and_batch", 0), self.scope.integers(*shape)], label, axis=0
+            )
+        return self.scope.integers(self.steps or -1, self.batch or -1, *shape)
+
+    def step_shape(self, shape: Iterable[int], label: str) -> str:
+        """Return the name of `step` as a vector of integers, for Expand."""
+        if self.batch is not None:
+            return self.scope.integers(self.batch, *shape)
+        batch = self._size("batch", 1)
+        return self.scope.op("Concat", [batch, self.scope.integers(*shape)], label, axis=0)
+
+    def _size(self, label: str, start: int) -> str:
+        return self.scope.once(label, "Shape", self.source, start=start, end=2)
 
 
 def floats(name: str, dims: Dims) -> ValueInfoProto:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.onnx.scope import Dims, Scope
+from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.graph.program import Delay, Floats, Shape
 
 MAX_DELAY = 2**16
@@ -24,11 +24,6 @@ class State:
     after: str
     shape: Shape
     start: Floats
-
-    @property
-    def dims(self) -> Dims:
-        """The tensor's dimensions."""
-        return ("B", *self.shape)
 
 
 class States:
@@ -55,6 +50,26 @@ class States:
         if last and self._scope.rename_last(value, after):
             return
         self._scope.op("Identity", [value], f"{node}/{kind}_next", output=after)
+
+
+class Unrolled(States):
+    """States whose values at the end of a step are those at the start of the next, in the same graph."""
+
+    def __init__(self, start: Callable[[State], str]) -> None:
+        """start: returns the name of a state's value before the first step."""
+        self._first = start
+        self._values: dict[tuple[str, str], str] = {}
+
+    def open(self, node: str, kind: str, shape: Shape, start: Floats | None = None) -> str:
+        """See `States`."""
+        if (node, kind) not in self._values:
+            rest = np.zeros((), np.float32) if start is None else start
+            self._values[node, kind] = self._first(State(node, f"{node}/{kind}", "", shape, rest))
+        return self._values[node, kind]
+
+    def close(self, node: str, kind: str, value: str, *, last: bool = False) -> None:
+        """See `States`."""
+        self._values[node, kind] = value
 
 
 class Past:

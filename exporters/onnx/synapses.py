@@ -18,17 +18,17 @@ import numpy as np
 
 from stl_deploy.exporters.onnx.exact_sums import double_sum, integer_conv, integer_linear
 from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
-from stl_deploy.exporters.onnx.scope import Scope
+from stl_deploy.exporters.onnx.scope import Lead, Scope
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Shape
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
 
-def memoryless(scope: Scope, node: ir.Node, x: str, lead: str | None, output: str | None = None) -> str:
+def memoryless(scope: Scope, node: ir.Node, x: str, lead: Lead | None, output: str | None = None) -> str:
     """Add ``node`` on the value ``x``; return the output's name.
 
-    lead: name of the int64 vector [T, B] if values are ``[T, B, *shape]``; None if they are ``[B, *shape]``.
+    lead: the axes T and B of values ``[T, B, *shape]``; None if they are ``[B, *shape]``.
     """
     match node:
         case ir.Linear():
@@ -51,7 +51,7 @@ def memoryless(scope: Scope, node: ir.Node, x: str, lead: str | None, output: st
     return scope.op("Identity", [x], node.name, output=output)
 
 
-def _linear(scope: Scope, node: ir.Linear, x: str, lead: str | None, output: str | None) -> str:
+def _linear(scope: Scope, node: ir.Linear, x: str, lead: Lead | None, output: str | None) -> str:
     folded = len(node.input_shape) > 1 or lead is not None
     x = _fold(scope, node.name, x, node.input_shape[-1:]) if folded else x
     return _unfold(scope, node, _product(scope, node, x), lead, output, reshape=len(node.shape) > 1)
@@ -72,7 +72,7 @@ def _bias(scope: Scope, node: ir.Linear | ir.Conv) -> list[str]:
     return [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
 
 
-def _conv(scope: Scope, node: ir.Conv, x: str, lead: str | None, output: str | None) -> str:
+def _conv(scope: Scope, node: ir.Conv, x: str, lead: Lead | None, output: str | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     if scope.double:
         return _unfold(scope, node, double_sum(scope, node, x), lead, output)
@@ -95,7 +95,7 @@ def _conv(scope: Scope, node: ir.Conv, x: str, lead: str | None, output: str | N
     return _unfold(scope, node, y, lead, output)
 
 
-def _pool(scope: Scope, node: ir.Pool, x: str, lead: str | None, output: str | None) -> str:
+def _pool(scope: Scope, node: ir.Pool, x: str, lead: Lead | None, output: str | None) -> str:
     channels, reshaped = math.prod(node.input_shape[:-2]), len(node.input_shape) != 3
     if lead is not None or reshaped:
         x = _fold(scope, node.name, x, (channels, *node.input_shape[-2:]))
@@ -119,7 +119,7 @@ def _pool(scope: Scope, node: ir.Pool, x: str, lead: str | None, output: str | N
     return scope.op("Div", [y, divisor], f"{node.name}/average", output=output)
 
 
-def _max_pool(scope: Scope, node: ir.MaxPool, x: str, lead: str | None, output: str | None) -> str:
+def _max_pool(scope: Scope, node: ir.MaxPool, x: str, lead: Lead | None, output: str | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     y = scope.op(
         "MaxPool",
@@ -133,7 +133,7 @@ def _max_pool(scope: Scope, node: ir.MaxPool, x: str, lead: str | None, output: 
     return y if lead is None else _unfold(scope, node, y, lead, output)
 
 
-def _gather(scope: Scope, node: ir.Gather, x: str, lead: str | None, output: str | None) -> str:
+def _gather(scope: Scope, node: ir.Gather, x: str, lead: Lead | None, output: str | None) -> str:
     """Gather values by their places; empty places read one extra value, 0, behind all others."""
     kept = (0,) if lead is None else (0, 0)
     axis, size = len(kept), math.prod(node.input_shape)
@@ -152,9 +152,9 @@ def _fold(scope: Scope, name: str, x: str, shape: Shape) -> str:
     return scope.op("Reshape", [x, scope.integers(-1, *shape)], f"{name}/fold")
 
 
-def _unfold(scope: Scope, node: ir.Node, y: str, lead: str | None, output: str | None, reshape: bool = False) -> str:
+def _unfold(scope: Scope, node: ir.Node, y: str, lead: Lead | None, output: str | None, reshape: bool = False) -> str:
     if lead is not None:
-        shape = scope.op("Concat", [lead, scope.integers(*node.shape)], f"{node.name}/shape", axis=0)
+        shape = lead.sequence_shape(node.shape, f"{node.name}/shape")
         return scope.op("Reshape", [y, shape], f"{node.name}/unfold", output=output)
     if reshape:
         y = scope.op("Reshape", [y, scope.integers(-1, *node.shape)], f"{node.name}/unfold")

@@ -28,10 +28,13 @@ TAKES = ALL_NODES - {Norm}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxOptions(Options):
-    """form and precision: as `export_onnx` takes them."""
+    """As `export_onnx` takes them."""
 
     form: Form = "sequence"
     precision: Precision = "float32"
+    steps: int | None = None
+    batch: int | None = None
+    opset: int | None = None
 
 
 class OnnxRuntime(Runner):
@@ -78,7 +81,7 @@ class OnnxRuntime(Runner):
 
 
 class Onnx(Format):
-    """Standard operators only; the whole sequence in one call, or one step with explicit states."""
+    """Standard operators only: the whole sequence in one call, with or without Scan, or one step with its states."""
 
     name = "onnx"
     description = "the whole sequence in one call, or one step with explicit states; standard operators only"
@@ -92,8 +95,10 @@ class Onnx(Format):
 
     def write(self, program: Program, path: Path, options: OnnxOptions) -> Mapping[str, Any]:
         """See `export_onnx`."""
-        export_onnx(program, path, form=options.form, precision=options.precision, provenance=options.origin)
-        return {"target": self.name, "form": options.form, "precision": options.precision}
+        names = ("form", "precision", "steps", "batch", "opset")
+        chosen = {name: getattr(options, name) for name in names}
+        export_onnx(program, path, **chosen, provenance=options.origin)
+        return {"target": self.name, **chosen}
 
     def rows(self, path: Path) -> list[Row]:
         """Return the tensors of the file: inputs, outputs, and spikes by node."""

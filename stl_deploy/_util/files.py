@@ -156,6 +156,11 @@ def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
     return part_of(x, slice(count))
 
 
+def first_steps(x: Inputs | Mapping[str, NDArray[Any]], count: int | None) -> Inputs:
+    """Return the first ``count`` steps of a network's input; None: all."""
+    return {name: array[:count] for name, array in x.items()} if isinstance(x, Mapping) else x[:count]
+
+
 def part_of(x: Inputs | Mapping[str, NDArray[Any]], samples: slice) -> Inputs:
     """Return these samples of a network's input."""
     return {name: array[:, samples] for name, array in x.items()} if isinstance(x, Mapping) else x[:, samples]

@@ -15,7 +15,7 @@ from stl_deploy.errors import InputError
 FoldThresholds = Literal["keep", "weights"]
 FoldDelays = Literal["keep", "steps"]
 NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
-OnnxForm = Literal["sequence", "step"]
+OnnxForm = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 Time = Literal["first", "second", "step", "inside"]
@@ -159,7 +159,14 @@ class ExportOptions:
         of_target=True,
     )
     form: OnnxForm | None = option(
-        None, "onnx: sequence (the default: all steps in one call) or step (streaming).", of_target=True
+        None,
+        "onnx: sequence (the default: all steps in one call), unrolled (the same without Scan) or step (streaming).",
+        of_target=True,
+    )
+    steps: int | None = option(None, "onnx: static number of steps.", metavar="T", of_target=True)
+    batch: int | None = option(None, "onnx: static number of samples.", metavar="B", of_target=True)
+    opset: int | None = option(
+        None, "onnx: version of the operators; default: the lowest.", metavar="N", of_target=True
     )
     precision: Precision | None = option(
         None,
@@ -212,6 +219,9 @@ class ExportKeywords(TypedDict, total=False):
 
     thresholds: NetxThresholds | None
     form: OnnxForm | None
+    steps: int | None
+    batch: int | None
+    opset: int | None
     precision: Precision | None
     reader: Reader | None
     flash: str | None

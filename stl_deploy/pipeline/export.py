@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import read_json, require_suffix, sha256, write_json
+from stl_deploy._util.files import first_steps, read_json, require_suffix, sha256, write_json
 from stl_deploy._util.install import versions
 from stl_deploy._util.remedies import option
 from stl_deploy._util.working import stage
@@ -91,6 +91,7 @@ def export(
     program = net.program
     given = given or drawn(program)
     program, x = on_declared_grid(program, given.x, options.input_grid, say)
+    x = first_steps(x, options.steps)
     origin = origin or {"source": net.name, "sha256": net.program.digest()}
     common = {
         "origin": origin,

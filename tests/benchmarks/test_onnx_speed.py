@@ -2,19 +2,13 @@
 
 import dataclasses
 
-import numpy as np
-import onnx
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
 
 from benchmarks import onnx_speed
-from benchmarks.unrolled import unrolled
 from stl_deploy.config.load import config_of
-from stl_deploy.exporters.onnx import OnnxModel, export_onnx
-from stl_deploy.exporters.onnx.runtime import onnxruntime
+from stl_deploy.exporters.onnx import OnnxModel
 from stl_deploy.nn.network import Network
-from tests.strategies import programs_and_inputs
 
 SMALL = """
 dataset: {name: mnist, T: 3, encoder: bernoulli, validation_fraction: 0.1}
@@ -22,22 +16,6 @@ network: [{kind: conv, channels: 2, kernel: 3}, {kind: lif}, {kind: pool, op: ma
   {kind: linear, features: 10}, {kind: lif}, {kind: vote, population: 1}]
 train: {epochs: 1}
 """
-
-
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
-@given(case=programs_and_inputs())
-def test_the_unrolled_form_computes_what_the_scan_form_does(case, tmp_path_factory):
-    program, x = case
-    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    export_onnx(program, path)
-    scan = OnnxModel.load(path, threads=1)
-    steps = len(next(iter(x.values())))
-    copy = unrolled(onnx.load(path), steps)
-    assert not any(node.op_type == "Scan" for node in copy.graph.node)
-    session = onnxruntime.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = dataclasses.replace(scan, session=session).run(x)
-    for name, expected in scan.run(x).outputs.items():
-        np.testing.assert_array_equal(found.outputs[name], expected)
 
 
 def test_measured_times_and_the_table():

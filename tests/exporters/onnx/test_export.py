@@ -1,11 +1,12 @@
 import json
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.onnx import OnnxModel, export_onnx
+from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.graph.program import Delay, Input, Operand, Output, Program, Scale
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, conv, digits, linear, neuron, pool, spikes, write
@@ -37,15 +38,72 @@ def test_nodes_and_tensors_are_called_as_in_the_nir_graph(form, tmp_path):
     assert {"conv.weight", "fc.weight", "fc.bias", "lif1.threshold", "lif1.decay", "lif2.threshold"} <= weights
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_only_standard_operators_of_opset_18_and_every_shape_inferred(form, tmp_path):
-    export_onnx(digits(), tmp_path / "net.onnx", form=form)
+@pytest.mark.parametrize(
+    ("options", "opset", "ir"),
+    [
+        ({}, 15, 8),
+        ({"opset": 18}, 18, 8),
+        ({"batch": 2}, 13, 7),
+        ({"form": "step"}, 13, 7),
+        ({"form": "step", "batch": 1, "opset": 22}, 22, 10),
+        ({"form": "unrolled", "steps": 3}, 15, 8),
+        ({"form": "unrolled", "steps": 3, "batch": 2}, 13, 7),
+    ],
+)
+def test_only_standard_operators_of_the_lowest_opset_and_every_shape_inferred(options, opset, ir, tmp_path):
+    export_onnx(digits(), tmp_path / "net.onnx", **options)
     model = onnx.load(tmp_path / "net.onnx")
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
-    assert model.ir_version == 8
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
+    assert model.ir_version == ir
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     known = {value.name for value in [*inferred.graph.value_info, *inferred.graph.output]}
     assert {name for node in model.graph.node for name in node.output} <= known
+
+
+@pytest.mark.parametrize("form", ["sequence", "unrolled"])
+def test_static_shapes_leave_none_open(form, tmp_path):
+    program = digits()
+    model = write(program, tmp_path, form, steps=4, batch=2)
+    graph = onnx.load(model.path).graph
+    values = [*graph.input, *graph.output, *graph.value_info]
+    weights = [tensor.name for tensor in graph.initializer]
+    assert {"conv.weight", "lif1.threshold", "fc.weight"} <= set(weights)
+    assert not [name for name in weights if name.endswith(".1")], "each is there once"
+    assert all(dim.dim_value > 0 for value in values for dim in value.type.tensor_type.shape.dim)
+    operators = {node.op_type for node in graph.node}
+    assert "Shape" not in operators
+    assert ("Scan" in operators) == (form == "sequence")
+    x = spikes(3, 5, 1, 6, 6)  # fewer steps, and samples that fill no batch
+    expected, found = (runner(x, record=["lif1"]) for runner in (partial(run, program), model.run))
+    np.testing.assert_array_equal(found.y, expected.y)
+    np.testing.assert_array_equal(found.recorded["lif1"], expected.recorded["lif1"])
+    with pytest.raises(InputError, match="takes 4 steps; found 5"):
+        model.run(spikes(5, 1, 1, 6, 6))
+
+
+def test_a_stream_of_a_static_batch_takes_no_other(tmp_path):
+    stream = OnnxStream(write(digits(), tmp_path, "step", batch=2))
+    with pytest.raises(InputError, match="got 1 samples after 2"):
+        stream.step(spikes(1, 1, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"steps": 0}, "expected at least 1; found 0"),
+        ({"batch": 0}, "expected at least 1; found 0"),
+        ({"form": "step", "steps": 3}, "found step, which takes one step"),
+        ({"form": "unrolled"}, "expected 1 to 1024 for the form unrolled; found no number of steps"),
+        ({"form": "unrolled", "steps": 1025}, "expected 1 to 1024 for the form unrolled; found 1025"),
+        ({"opset": 13}, "expected 15 to [0-9]+ for this network; found 13"),
+        ({"batch": 1, "opset": 12}, "expected 13 to [0-9]+ for this network; found 12"),
+        ({"opset": 999}, "expected 15 to [0-9]+ for this network; found 999"),
+    ],
+)
+def test_sizes_that_a_form_does_not_take(options, found, tmp_path):
+    with pytest.raises(InputError, match=found):
+        export_onnx(digits(), tmp_path / "net.onnx", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_metadata(tmp_path):
@@ -152,8 +210,8 @@ def test_a_file_that_fails_its_check_is_not_written(above, tmp_path, monkeypatch
 
 
 def test_unknown_form(tmp_path):
-    with pytest.raises(InputError, match=r"expected an ONNX form, sequence or step; found 'unrolled'"):
-        export_onnx(digits(), tmp_path / "net.onnx", form="unrolled")
+    with pytest.raises(InputError, match=r"expected an ONNX form, sequence or step or unrolled; found 'rolled'"):
+        export_onnx(digits(), tmp_path / "net.onnx", form="rolled")
 
 
 def test_a_delay_too_long_to_keep_every_value(tmp_path):

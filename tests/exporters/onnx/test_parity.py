@@ -1,4 +1,4 @@
-"""ONNX Runtime, in both forms, against two other implementations of the Program's equations, bit for bit."""
+"""ONNX Runtime, in each form, against two other implementations of the Program's equations, bit for bit."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ from tests.program_oracle import Inexact, simulate
 from tests.strategies import programs_and_inputs
 
 
-@pytest.mark.parametrize("form", ["sequence", "step"])
-@settings(max_examples=120, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("form", ["sequence", "unrolled", "step"])
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(more="all"))
-def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, case, tmp_path_factory):
+def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, static, case, tmp_path_factory):
     program, x = case
     assume(not any(program.of(Norm)))
     try:
@@ -24,7 +25,9 @@ def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, 
     spiking = [node.name for node in program.spiking]
     reference = run(program, x, record=spiking)
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    export_onnx(program, path, form=form)
+    steps, batch = (next(iter(x.values())) if isinstance(x, dict) else x).shape[:2]
+    fixed = {"steps": steps} if form == "unrolled" or (static and form == "sequence") else {}
+    export_onnx(program, path, form=form, **fixed, batch=batch if static else None)
     found = OnnxModel.load(path, threads=1).run(x, record=spiking)
     for name in spiking:
         np.testing.assert_array_equal(reference.recorded[name], expected[name], f"reference, {name}")
