@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util import foreign
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.remedies import did_you_mean, require_name
 from stl_deploy._util.untrusted import one_line
@@ -267,16 +268,25 @@ def _put(known: dict[str, T], name: str, target: T) -> None:
 
 
 @cache
-def registry() -> Registry:
-    """Return all targets: ours, and those of installed packages."""
+def _known() -> Registry:
+    """Return our targets, and those registered in this process."""
     made = Registry()
     for folder in (*(f"exporters.{name}" for name in _OURS), *_ELSEWHERE):
         _add_all(made, import_module(f"stl_deploy.{folder}.target").TARGETS)
+    return made
+
+
+@cache
+def registry() -> Registry:
+    """Return all targets: those known, and those of installed packages, which are imported now."""
+    made = _known()
     for entry in entry_points(group=GROUP):
         try:
-            _add_all(made, entry.load())
-        except (Exception, SystemExit) as error:  # another package's code may raise anything, and end the process
-            made.broken[entry.name] = f"{entry.value} cannot be loaded ({type(error).__name__}: {error})"
+            _add_all(made, foreign.load(entry))
+        except InputError as error:
+            made.broken[entry.name] = str(error)
+        except (Exception, SystemExit) as error:  # another package's objects may raise anything
+            made.broken[entry.name] = f"{entry.value} cannot be taken ({type(error).__name__}: {error})"
     return made
 
 
@@ -304,7 +314,7 @@ def register_target(target: Format | type[Runner]) -> None:
         >>> stl_deploy.register_target(MyRunner)
         >>> net.simulate(x, backend="mine")
     """
-    registry().add(target)
+    _known().add(target)
 
 
 @cache
@@ -318,16 +328,20 @@ def _of_folder(folder: str) -> Registry:
 def find_format(name: str) -> Format:
     """Return the Format of that name; raise InputError with the known names."""
     ours = _of_folder(name).formats if require_name(name, "format") in _OURS else {}
-    return ours[name] if name in ours else _find(registry().formats, name, "format")
+    return ours[name] if name in ours else _find("formats", name, "format")
 
 
 def find_runner(name: str) -> type[Runner]:
     """Return the Runner of that name; raise InputError with the known names."""
     ours = _of_folder(name).runners if require_name(name, "backend") in _OURS else {}
-    return ours[name] if name in ours else _find(registry().runners, name, "backend")
+    return ours[name] if name in ours else _find("runners", name, "backend")
 
 
-def _find(known: Mapping[str, T], name: str, what: str) -> T:
+def _find(kind: Literal["formats", "runners"], name: str, what: str) -> Any:
+    """Return a target; import other packages only for a name that is not known without them."""
+    if name in getattr(_known(), kind):
+        return getattr(_known(), kind)[name]
+    known = getattr(registry(), kind)
     if name not in known:
         if name in registry().broken:
             raise InputError(f"the target '{name}' is installed, but {registry().broken[name]}; mend or remove it")
@@ -374,7 +388,11 @@ def _described_by(known: Mapping[str, Any], word: str) -> str:
 
 def format_of(path: Path) -> Format | None:
     """Return the Format of an artifact, by its suffix, or by a folder's identifying file; None if there is none."""
-    return next((each for each in registry().formats.values() if _belongs(path, each)), None)
+    for targets in (_known, registry):  # other packages are imported only for what is not ours
+        for each in targets().formats.values():
+            if _belongs(path, each):
+                return each
+    return None
 
 
 def _belongs(path: Path, to: Format) -> bool:

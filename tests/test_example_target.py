@@ -44,8 +44,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(installed))
     targets.registry.cache_clear()
+    targets._known.cache_clear()
     yield
     targets.registry.cache_clear()
+    targets._known.cache_clear()
 
 
 @pytest.fixture

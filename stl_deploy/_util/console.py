@@ -85,7 +85,8 @@ class Console:
 
                 self._rich.print(escape(printable(text)), style=style, soft_wrap=True)
             else:
-                print(printable(text), file=self._stream, flush=True)
+                self._stream.write(f"{printable(text)}\n")  # at once: a signal's message may come in between
+                self._stream.flush()
 
 
 class _Quiet(Console):

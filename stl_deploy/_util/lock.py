@@ -50,6 +50,13 @@ def alone_in(folder: Path) -> Iterator[None]:
                 folder.rmdir()  # only if nothing was written
 
 
+def require_no_writer(folder: Path) -> None:
+    """Raise InputError, naming the process, if another one is at work in ``folder``."""
+    if (folder / NAME).is_file():
+        with alone_in(folder):
+            pass
+
+
 def _acquire(folder: Path) -> int:
     path = folder / NAME
     while True:

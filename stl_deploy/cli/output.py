@@ -19,7 +19,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.errors import InputError
-from stl_deploy.training.run_files import CHECKPOINT, METRICS, MODEL, is_finished
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL, is_finished
 
 
 @dataclass
@@ -115,6 +115,8 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
         epochs = _epochs(run_dir)
         what = "the checkpoint is" if epochs is None else f"{counted(epochs, 'epoch')} {'is' if epochs == 1 else 'are'}"
         return f"{what} kept in {run_dir}; continue with: {again}"
+    if (run_dir / CONFIG).is_file():
+        return f"no epoch was finished; {run_dir} keeps its {CONFIG}; start again with: {again}"
     return "no epoch was finished, so nothing is kept"
 
 

@@ -183,7 +183,7 @@ def say(message: str) -> None:
     """Write one line on standard error, if possible."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(printable(message), file=sys.stderr)
+            sys.stderr.write(f"{printable(message)}\n")
 
 
 _FIXED = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}

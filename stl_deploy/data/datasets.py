@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.complete import class_count, complete, sample_shape
 from stl_deploy.data.raw import Raw, Shape
-from stl_deploy.data.registry import source, sources
+from stl_deploy.data.registry import names, source
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import Grid
 
@@ -83,7 +83,7 @@ def present(name: str) -> bool:
 
 def dataset_names() -> tuple[str, ...]:
     """Return the known datasets."""
-    return tuple(sources())
+    return names()
 
 
 def whole_size(name: str) -> int | None:

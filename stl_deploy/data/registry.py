@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from stl_deploy._util import foreign
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.config.schema import DatasetConfig
@@ -100,28 +101,36 @@ _SHIPPED: Mapping[str, Source] = {
 }
 
 
-@cache
-def sources() -> Mapping[str, Source]:
-    """Return every dataset by name, those of other packages last; built-in names cannot be replaced.
-
-    Raises InputError, naming the package, where an entry point gives no `Source` or cannot be imported.
-    """
-    sources = dict(_SHIPPED)
-    for point in entry_points(group=GROUP):
-        where = f"entry point '{point.name}' of {GROUP} ({point.value})"
-        try:
-            source = point.load()
-        except (Exception, SystemExit) as error:  # another package's code may raise anything, and end the process
-            raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-        if not isinstance(source, Source):
-            raise InputError(f"{where}: expected a stl_deploy.data.Source; found a {type(source).__name__}")
-        sources.setdefault(point.name, source)
-    return sources
+def names() -> tuple[str, ...]:
+    """Return the name of every dataset, those of other packages last; built-in names cannot be replaced."""
+    return tuple(dict.fromkeys([*_SHIPPED, *(entry.name for entry in entry_points(group=GROUP))]))
 
 
 def source(name: str) -> Source:
-    """Return the dataset of that name; raise ConfigError if there is none."""
-    known = sources()
-    if name not in known:
+    """Return the dataset of that name, of another package only if none of ours has it.
+
+    Raises:
+        ConfigError: If there is none.
+        InputError: If the package cannot be imported, or gives no `Source`.
+    """
+    if name in _SHIPPED:
+        return _SHIPPED[name]
+    if name not in names():
+        known = names()
         raise ConfigError(f"key 'dataset.name': expected {', '.join(known)}; found {name!r}{did_you_mean(name, known)}")
-    return known[name]
+    return _foreign(name)
+
+
+@cache
+def _foreign(name: str) -> Source:
+    entry = next(entry for entry in entry_points(group=GROUP) if entry.name == name)
+    try:
+        found = foreign.load(entry)
+    except InputError as error:
+        raise InputError(f"the dataset '{name}' is installed, but {error}") from error
+    if not isinstance(found, Source):
+        raise InputError(
+            f"entry point '{name}' of {GROUP} ({entry.value}): expected a stl_deploy.data.Source; found a "
+            f"{type(found).__name__}"
+        )
+    return found

@@ -400,11 +400,19 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
         if not (run_dir / MODEL).is_file():
             checkpoint.save_model(run_dir, state.best, about)
         if curves and not (run_dir / CURVES_FILE).is_file():
-            write_curves(run_dir / CURVES_FILE, state.records, state.network)
+            _draw(run_dir, state)
     distributed.wait()
     budget = config.train.synop_budget
     synops = None if budget is None else mean_synops(state.network, data.test, config)
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test, synops)
+
+
+def _draw(run_dir: Path, state: State) -> None:
+    """Write curves.svg; an error, as of a full disk, says that the training itself is whole."""
+    try:
+        write_curves(run_dir / CURVES_FILE, state.records, state.network)
+    except InputError as error:
+        raise InputError(f"{error}; {MODEL} and {CHECKPOINT} in {run_dir} are whole") from error
 
 
 _RISE = 0.2

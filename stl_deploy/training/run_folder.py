@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from stl_deploy._util import processes
+from stl_deploy._util.lock import require_no_writer
 from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import InputError
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL, is_finished
@@ -91,9 +93,11 @@ def require_resumable(run_dir: Path) -> None:
 
 
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise InputError if a training would be overwritten without permission, or there is none to resume."""
+    """Raise InputError if another process writes, a training would be overwritten, or there is none to resume."""
     if resume and overwrite:
         raise InputError(f"{named('resume')} and {named('overwrite')} exclude each other; give one")
+    if processes.rank() == 0:
+        require_no_writer(run_dir)
     if resume:
         require_begun(run_dir)
     if resume or overwrite:

@@ -20,6 +20,7 @@ from stl_deploy.energy.models.frontier import width_name
 from stl_deploy.energy.models.ratios import number, si
 from stl_deploy.energy.paired import percent as fine_percent
 from stl_deploy.energy.prices.load import list_prices
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.targets import registry, why_unavailable
@@ -81,7 +82,11 @@ def datasets(*, say: Console = QUIET) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     for name in dataset_names():
-        summary, shape, classes = describe(name)
+        try:
+            summary, shape, classes = describe(name)
+        except InputError as error:  # of another package
+            say.warn(str(error))
+            continue
         rows.append(
             {
                 "name": name,

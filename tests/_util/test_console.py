@@ -36,6 +36,18 @@ def test_plain_lines_off_a_terminal():
     ]
 
 
+def test_a_line_is_written_at_once():
+    """Else a signal's message may come between its text and its end."""
+
+    class Listener(io.StringIO):
+        def write(self, text):
+            writes.append(text)
+
+    writes = []
+    Console(stream=Listener()).say("half\nand half")
+    assert writes == ["half\nand half\n"]
+
+
 def test_quiet_leaves_warnings():
     stream = io.StringIO()
     console = Console(quiet=True, stream=stream)

@@ -36,5 +36,5 @@ def test_freed_buffers_are_kept_unless_the_user_chose(own):
     if own:
         environment["MALLOC_TRIM_THRESHOLD_"] = "100000"
     command = [sys.executable, "-c", PROGRAM.format(expected=not own)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

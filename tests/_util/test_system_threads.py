@@ -22,5 +22,5 @@ def test_waiting_is_passive_unless_the_user_chose_or_it_is_too_late(torch_first,
     if setting:
         environment["OMP_WAIT_POLICY"] = setting
     command = [sys.executable, "-c", PROGRAM.format(torch_first=torch_first)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.strip() == expected

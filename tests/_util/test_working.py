@@ -31,7 +31,7 @@ def run(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, progress: bool | N
     with working("capturing Net", progress), working("inner", progress):
         stage("tracing")
         stage("proving", 2, 1500)
-        until = time.monotonic() + (10 if progress is None else 0.05)
+        until = time.monotonic() + (200 if progress is None else 0.05)
         while "proving" not in stream.getvalue() and time.monotonic() < until:
             time.sleep(0.001)
     return stream.getvalue()

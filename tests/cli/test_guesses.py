@@ -145,6 +145,9 @@ def test_what_is_kept(tmp_path: Path) -> None:
     call = ["train", "digits", "-o", "my runs", "--overwrite"]
     again = "continue with: stl-deploy train digits -o 'my runs' --resume"
     assert kept(tmp_path / "none", call) == "no epoch was finished, so nothing is kept"
+    (tmp_path / "config.yaml").touch()
+    begun = f"no epoch was finished; {tmp_path} keeps its config.yaml; start again with: "
+    assert kept(tmp_path, call) == begun + again.removeprefix("continue with: ")
     (tmp_path / "checkpoint.safetensors").touch()
     assert kept(tmp_path, call) == f"the checkpoint is kept in {tmp_path}; {again}"
     (tmp_path / "metrics.jsonl").write_text("{}\n")

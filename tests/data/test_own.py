@@ -582,6 +582,24 @@ def test_a_python_file_that_fails(tmp_path, name, sentence):
         complete(_config("python", f"{file}:{name}"))
 
 
+@pytest.mark.parametrize("method", ["__len__", "__getitem__"])
+@pytest.mark.parametrize("raised", ["RuntimeError('no sample')", "SystemExit('no sample')"])
+def test_a_dataset_whose_methods_raise(tmp_path, method, raised):
+    """Its file and line are named, as those of a function that fails."""
+    methods = {"__len__": "return 4", "__getitem__": "return [1.0], 0", method: f"raise {raised}"}
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Mine:\n"
+        f"    def __len__(self): {methods['__len__']}\n"
+        f"    def __getitem__(self, index, /): {methods['__getitem__']}\n"
+        "def load(): return Mine()\n"
+    )
+    trust.allow(file)
+    line = 2 if method == "__len__" else 3
+    with pytest.raises(InputError, match=rf"mine\.py: line {line}: {raised.partition('(')[0]}: no sample"):
+        load_dataset(_config("python", f"{file}:load"))
+
+
 def test_a_path_that_names_no_function(tmp_path):
     for path in ("mine.py", "mine.txt:load", "mine.py:a.b"):
         with pytest.raises(InputError, match=r"expected FILE.py:NAME, a file and a function in it"):
@@ -653,13 +671,13 @@ MINE = Source(_raw, "three ones", (3,), 2)
 
 def test_another_package_s_dataset(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_point("ones", f"{__name__}:MINE")])
-    registry.sources.cache_clear()
+    registry._foreign.cache_clear()
     try:
         data = load_dataset(DatasetConfig(name="ones"))
         assert (data.input_shape, data.classes, len(data.test)) == ((3,), 2, 8)
-        assert list(registry.sources())[-1] == "ones"
+        assert registry.names()[-1] == "ones"
     finally:
-        registry.sources.cache_clear()
+        registry._foreign.cache_clear()
 
 
 SEQUENCES = Source(_raw, "sequences of three ones", look=lambda config: Look((3,), ("a", "b"), 5))
@@ -667,31 +685,32 @@ SEQUENCES = Source(_raw, "sequences of three ones", look=lambda config: Look((3,
 
 def test_another_package_s_sequences_need_an_encoder_of_sequences(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_point("waves", f"{__name__}:SEQUENCES")])
-    registry.sources.cache_clear()
+    registry._foreign.cache_clear()
     try:
         found = complete(_config("waves", "here"))
         assert (found.encoder, found.T, found.input_shape) == ("sequence", 5, (3,))
         with pytest.raises(ConfigError, match=r"key 'dataset\.encoder': expected .* sequences; found 'latency'"):
             complete(_config("waves", "here", encoder="latency"))
     finally:
-        registry.sources.cache_clear()
+        registry._foreign.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("nowhere:x", "cannot be loaded: ModuleNotFoundError"),
-        ("math:pi", "expected a stl_deploy.data.Source; found a float"),
+        ("nowhere:x", r"dataset 'odd' is installed, but nowhere:x cannot be loaded \(ModuleNotFoundError"),
+        ("math:pi", "entry point 'odd' of stl_deploy.datasets .*: expected a stl_deploy.data.Source; found a float"),
     ],
 )
 def test_an_entry_point_that_gives_none(monkeypatch, value, sentence):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_point("odd", value)])
-    registry.sources.cache_clear()
+    registry._foreign.cache_clear()
     try:
-        with pytest.raises(InputError, match=f"entry point 'odd' of stl_deploy.datasets .* {sentence}"):
-            registry.sources()
+        with pytest.raises(InputError, match=sentence):
+            registry.source("odd")
+        assert registry.source("npz").summary
     finally:
-        registry.sources.cache_clear()
+        registry._foreign.cache_clear()
 
 
 @pytest.mark.parametrize("kind", [int, str])

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nir
 import numpy as np
 import pytest
 
+from stl_deploy._util import foreign
 from stl_deploy._util.console import Console
 from stl_deploy.data import registry as sources_of_data
 from stl_deploy.errors import InputError, ToolError
@@ -64,8 +64,10 @@ class Talker:
 @pytest.fixture(autouse=True)
 def own_registry() -> Iterator[None]:
     targets.registry.cache_clear()
+    targets._known.cache_clear()
     yield
     targets.registry.cache_clear()
+    targets._known.cache_clear()
 
 
 def test_what_is_registered_is_found_by_its_name_and_kind() -> None:
@@ -155,36 +157,73 @@ def test_an_unknown_name_is_told_what_there_is() -> None:
         find_runner("text")
 
 
-def test_a_package_that_cannot_be_loaded_hides_no_other_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load() -> None:
-        raise ImportError("no words")
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, group: str, **modules: str) -> None:
+    """Packages with one entry point each, as an installer leaves them: ``NAME = "NAME:TARGETS"``."""
+    for name, code in modules.items():
+        (folder / f"{name}.py").write_text(code)
+        about = folder / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}:TARGETS\n")
+    monkeypatch.syspath_prepend(str(folder))
 
-    entries = [
-        SimpleNamespace(name="bad", value="bad:Bad", load=load),
-        SimpleNamespace(name="good", value="good:T", load=lambda: [Text(), Talker]),
-    ]
-    monkeypatch.setattr(targets, "entry_points", lambda group: entries)
-    assert find_runner("talker") is Talker
-    with pytest.raises(InputError, match=r"'bad' is installed, but bad:Bad cannot be loaded \(ImportError: no words\)"):
+
+GOOD = """
+class Talker:
+    name, description, reads = "talker", "says", ()
+    @classmethod
+    def available(cls): return None
+    def run(self, x, record=False): return None
+TARGETS = [Talker]
+"""
+BAD = {
+    "raises": ("raise ImportError('no words')", "ImportError: no words"),
+    "exits": ("import sys; sys.exit(0)", "SystemExit: 0"),
+    "ends_at_once": ("import os; os._exit(0)", "its import ends Python with exit code 0"),
+    "crashes": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its import ends Python with signal 11"),
+    "sleeps": ("import time; time.sleep(600)", "its import takes over 5 s"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_package_that_cannot_be_imported_hides_no_other_target(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ended Python ended every verb, with exit code 0 and nothing written."""
+    code, reason = BAD[bad]
+    monkeypatch.setattr(foreign, "_SECONDS", 5.0 if bad == "sleeps" else 60.0)
+    installed(tmp_path, monkeypatch, "stl_deploy.targets", bad=code, **({} if bad == "sleeps" else {"good": GOOD}))
+    with pytest.raises(InputError, match=rf"'bad' is installed, but bad:TARGETS cannot be loaded \({reason}\)"):
         find_format("bad")
+    if bad != "sleeps":
+        assert find_runner("talker").description == "says"
     said = StringIO()
     listings.targets(say=Console(stream=said))
     assert "warning: target 'bad': " in " ".join(said.getvalue().split())
 
 
-def test_a_package_that_ends_the_process_is_one_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise every verb would end with exit code 0 and nothing done."""
-    entries = [SimpleNamespace(name="bad", value="bad:Bad", load=lambda: sys.exit(0))]
-    monkeypatch.setattr(targets, "entry_points", lambda group: entries)
-    with pytest.raises(InputError, match=r"bad:Bad cannot be loaded \(SystemExit: 0\)"):
-        find_format("bad")
-    monkeypatch.setattr(sources_of_data, "entry_points", lambda group: entries)
-    sources_of_data.sources.cache_clear()
-    try:
-        with pytest.raises(InputError, match="cannot be loaded: SystemExit: 0"):
-            sources_of_data.sources()
-    finally:
-        sources_of_data.sources.cache_clear()
+def test_what_is_ours_imports_no_other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path, monkeypatch, "stl_deploy.targets", odd="TARGETS = []")
+    assert find_runner("reference").name == "reference"
+    assert find_runner("c").name == "c"
+    assert find_format("nir").name == "nir"
+    made = targets.format_of(tmp_path / "net.onnx")
+    assert made is not None
+    assert "odd" not in sys.modules
+
+
+@pytest.mark.parametrize("bad", ["exits", "ends_at_once"])
+def test_a_dataset_s_package_that_cannot_be_imported_blocks_no_other(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, reason = BAD[bad]
+    installed(tmp_path, monkeypatch, "stl_deploy.datasets", bad=code)
+    with pytest.raises(InputError, match=rf"'bad' is installed, but bad:TARGETS cannot be loaded \({reason}\)"):
+        sources_of_data.source("bad")
+    assert sources_of_data.source("npz").summary
+    said = StringIO()
+    assert "npz" in {row["name"] for row in listings.datasets(say=Console(stream=said))}
+    assert "warning: the dataset 'bad' is installed, but" in " ".join(said.getvalue().split())
 
 
 @pytest.mark.parametrize("error", [KeyError("driver"), SystemExit(0)])

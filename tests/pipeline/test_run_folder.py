@@ -188,8 +188,13 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-def test_two_trainings_do_not_meet_in_one_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_two_trainings_do_not_meet_in_one_folder(begun: bool, tmp_path: Path) -> None:
+    """The process at work is named also when files of its training, or of an older one, are there."""
     folder = tmp_path / "run"
+    if begun:
+        folder.mkdir()
+        (folder / "checkpoint.safetensors").touch()
     holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None
@@ -200,7 +205,7 @@ def test_two_trainings_do_not_meet_in_one_folder(tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.communicate()
-    verbs.train(configure("digits", BRIEF), folder)  # a lock ends with its process
+    verbs.train(configure("digits", BRIEF), folder, overwrite=begun)  # a lock ends with its process
     assert NAME not in {path.name for path in folder.iterdir()}
 
 

@@ -253,7 +253,7 @@ def test_a_run_killed_inside_an_epoch_resumes_to_the_same_bits(tiny, tmp_path, e
     killed = tmp_path / "killed"
     command = [sys.executable, "-c", textwrap.dedent(_KILLED), str(killed), str(epoch), str(batch)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (killed / CHECKPOINT).exists() == (epoch > 0)
     assert not (killed / "model.safetensors").exists()
@@ -496,6 +496,20 @@ def test_resuming_a_training_that_has_ended_restores_metrics_and_curves(tiny, tm
         (tmp_path / name).unlink()
     train(tiny, tmp_path, resume=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_picture_that_finds_no_space_says_that_the_training_is_whole(tiny, tmp_path, monkeypatch):
+    def full(path, records, network):
+        raise InputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("stl_deploy.training.loop.write_curves", full)
+        with pytest.raises(InputError, match=r"curves\.svg: No space left .*; model\.safetensors and checkpoint\.saf"):
+            train(tiny, tmp_path)
+    model = (tmp_path / "model.safetensors").read_bytes()
+    train(tiny, tmp_path, resume=True)
+    assert (tmp_path / "curves.svg").is_file()
+    assert (tmp_path / "model.safetensors").read_bytes() == model
 
 
 def test_resume_needs_a_run(tiny, tmp_path):

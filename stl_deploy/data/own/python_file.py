@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,20 @@ def _read(config: DatasetConfig) -> ArrayData:
     key = str(config.path), file.stat().st_mtime_ns
     if key not in _cache:
         _cache.clear()
-        _cache[key] = from_datasets(_run(file, name), f"{file}:{name}")
+        with _errors_of(file):
+            _cache[key] = from_datasets(_run(file, name), f"{file}:{name}")
     return _cache[key]
+
+
+@contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    """Raise InputError, with the line, for whatever the user's file raises: at import, or in a Dataset's methods."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file}: {error_location(error, file)}") from error
 
 
 def _run(file: Path, name: str) -> Any:
@@ -74,10 +87,6 @@ def _run(file: Path, name: str) -> Any:
         if not callable(function):
             raise InputError(f"{file}: expected a function '{name}' that returns torch Datasets; found none")
         return function()
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        raise InputError(f"{file}: {error_location(error, file)}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,9 +102,23 @@ def test_failures_leave_no_process(name: str, runner: Runner, monkeypatch: pytes
     assert alive(runner.group) == []
 
 
-def test_a_slow_run_that_goes_on_is_not_ended_at_the_deadline(runner: Runner) -> None:
-    slow = "import time\nfor k in range(6): put('progress.json', {'done': k, 'total': 6}); time.sleep(1)\n"
-    assert runner(slow + GOOD, 3.0)["layer1"].tolist() == [[[1]], [[1]]]
+def test_a_slow_run_that_goes_on_is_not_ended_at_the_deadline(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds pass with each step, of which the worker waits for the driver to notice; the deadline is three."""
+    now = [0.0]
+    monkeypatch.setattr(process, "time", SimpleNamespace(sleep=time.sleep, monotonic=lambda: now[0]))
+
+    def noticed(done: int, total: int) -> None:
+        now[0] += 2
+        (tmp_path / f"noticed{done}").touch()
+
+    slow = (
+        "import time\nfor k in range(6):\n    put('progress.json', {'done': k, 'total': 6})\n"
+        f"    while not os.path.exists(f'{tmp_path}/noticed{{k}}'): time.sleep(0.01)\n"
+    )
+    assert runner(slow + GOOD, 3.0, progress=noticed)["layer1"].tolist() == [[[1]], [[1]]]
+    assert now[0] >= 12
 
 
 def test_an_interrupted_driver_ends_the_worker(runner: Runner) -> None:
