@@ -134,8 +134,21 @@ def _of_difference(signal: Signal, left: Ref, theta: Tensor, compare: str) -> Th
     if bool((theta == 0).all()) and potential.node.name == "sub" and not _alpha(potential):
         first, second = potential.args[0], potential.args[1]
         if isinstance(first, Ref) and not first.lag and not isinstance(second, Ref):
-            return Threshold(signal, first.signal, constant_of(second), compare)
-    return Threshold(signal, potential, theta, compare)
+            potential, theta = first.signal, constant_of(second)
+    return Threshold(signal, potential, _level_in_float32(potential, theta, compare), compare)
+
+
+def _level_in_float32(potential: Signal, theta: Tensor, compare: str) -> Tensor:
+    """Return the float32 θ with which float32 potentials fire as with one of float64.
+
+    torch compares float32 with a float64 tensor in float64, unless that has no axis. ``gt``: θ rounded down, the
+    largest float32 that does not fire; ``ge``: rounded up, the smallest that does.
+    """
+    if potential.node.dtype != torch.float32 or theta.dtype != torch.float64 or not theta.dim():
+        return theta
+    rounded = theta.float()
+    wrong_side, direction = (rounded > theta, -torch.inf) if compare == "gt" else (rounded < theta, torch.inf)
+    return torch.where(wrong_side, rounded.nextafter(torch.tensor(direction)), rounded)
 
 
 def _alpha(signal: Signal) -> bool:
