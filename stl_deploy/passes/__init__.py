@@ -19,6 +19,7 @@ from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
     absorb_permutations,
     exact_grids,
+    flatten_late,
     fold_affine,
     fold_norms,
     fold_scales,
@@ -70,6 +71,7 @@ CAPTURED: tuple[Pass, ...] = (
     fold_norms.PASS,
     lower_max_pools.PASS,
     split_concats.PASS,
+    flatten_late.PASS,
     absorb_permutations.PASS,
     fuse_linears.PASS,
     start_at_leak.PASS,

@@ -10,9 +10,8 @@ support P. All stay in networks that multiply signals, have Cells, or in which t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from stl_deploy.graph.convolutions import pointwise
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, read_instead, with_nodes
 from stl_deploy.passes.permutations import (
     Indices,
+    arranged_fields,
     as_gather,
     bijective,
     channel_map,
@@ -274,8 +274,7 @@ class _Work:
             self._read(reader, name, (ir.Operand(late),))
         node = self.layers[name]
         sources = self._sources_in(node, gather, back, late, name)
-        full = {f.name: _ordered(getattr(node, f.name), node.shape, back) for f in fields(node) if f.name in _ARRAYS}
-        self.layers[name] = replace(node, shape=gather.input_shape, operands=sources, **full)
+        self.layers[name] = replace(node, shape=gather.input_shape, operands=sources, **arranged_fields(node, back))
         self.layers[late] = replace(gather, name=late, operands=(ir.Operand(name),))
         self._reorder(name, back)
         return True
@@ -383,12 +382,6 @@ class _Work:
         )
 
 
-_ARRAYS = (
-    *("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "i_start", "synapse", "adaptation"),
-    *("scale", "steps"),
-)
-
-
 def _later(sources: tuple[ir.Operand, ...], delay: int) -> tuple[ir.Operand, ...]:
     return tuple(ir.Operand(source.node, source.delay + delay) for source in sources)
 
@@ -396,15 +389,6 @@ def _later(sources: tuple[ir.Operand, ...], delay: int) -> tuple[ir.Operand, ...
 def _last(shape: tuple[int, ...]) -> Indices:
     """Return the places of values after moving the first axis to the end."""
     return np.moveaxis(np.arange(prod(shape)).reshape(shape), 0, -1)
-
-
-def _ordered(values: Any, shape: tuple[int, ...], back: Indices) -> Any:
-    """Reorder a parameter, or each of a synapse's or an adaptation's; a uniform one stays as it is."""
-    if is_dataclass(values) and not isinstance(values, type):
-        return replace(values, **{f.name: _ordered(getattr(values, f.name), shape, back) for f in fields(values)})
-    if values is None or not isinstance(values, np.ndarray | np.generic) or np.ndim(values) == 0:
-        return values
-    return np.broadcast_to(values, shape).reshape(-1)[back]
 
 
 def _absorb(program: ir.Program) -> Rewritten:

@@ -19,8 +19,6 @@ from stl_deploy.passes.permutations import bijective
 
 
 def _move(nodes: Nodes) -> Nodes:
-    if not any(node.combine == "flat" for node in nodes.values()):
-        return nodes
     moved = dict(nodes)
     for name in nodes:
         while _swapped(moved, name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from math import prod
 from typing import Any
 
@@ -142,6 +142,26 @@ def arrange(values: NDArray[Any], indices: Indices | None) -> NDArray[Any]:
         return values
     flat = values.reshape(*values.shape[:2], -1)
     return np.ascontiguousarray(flat[:, :, indices.reshape(-1)].reshape(*values.shape[:2], *indices.shape))
+
+
+_ARRAYS = (
+    *("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "i_start", "synapse", "adaptation"),
+    *("scale", "steps"),
+)
+
+
+def arranged_fields(node: Node, indices: Indices) -> dict[str, Any]:
+    """Return the parameters of an elementwise node, for its values at the flat places ``indices``, in their shape."""
+    return {f.name: _ordered(getattr(node, f.name), node.shape, indices) for f in fields(node) if f.name in _ARRAYS}
+
+
+def _ordered(values: Any, shape: tuple[int, ...], back: Indices) -> Any:
+    """Reorder a parameter, or each of a synapse's or an adaptation's; a uniform one stays as it is."""
+    if is_dataclass(values) and not isinstance(values, type):
+        return replace(values, **{f.name: _ordered(getattr(values, f.name), shape, back) for f in fields(values)})
+    if values is None or not isinstance(values, np.ndarray | np.generic) or np.ndim(values) == 0:
+        return values
+    return np.broadcast_to(values, shape).reshape(-1)[back]
 
 
 Permutations = Mapping[str, Indices]

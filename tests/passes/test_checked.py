@@ -149,7 +149,18 @@ def _late() -> Program:
     return Program(nodes, DT)
 
 
-_OF_PASS = {"norms_before_orders": _multiplied, "merge_delays": _late}
+def _flattened() -> Program:
+    """One whose neurons, each with its own decay, read a flattened image."""
+    nodes: tuple[Node, ...] = (
+        Input(name="input", shape=(2, 3), operands=()),
+        Reshape(name="flat", shape=(6,), operands=(Operand("input"),), input_shape=(2, 3)),
+        Neuron(name="lif", shape=(6,), operands=(Operand("flat"),), decay=RNG.random(6), threshold=np.float32(1.5)),
+        Output(name="output", shape=(6,), operands=(Operand("lif"),)),
+    )
+    return Program(nodes, DT)
+
+
+_OF_PASS = {"norms_before_orders": _multiplied, "merge_delays": _late, "flatten_late": _flattened}
 """Networks of passes that find nothing to do in the usual one."""
 
 
