@@ -60,6 +60,8 @@ Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none"
 """Effect of a spike on the potential (see the module's equations)."""
 CAPTURED = "captured"
 """The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
+MATRICES = "matrices"
+"""The key in it of layers that are matrices in place of other operations, and how many times the MACs each has."""
 DT = 1e-4
 """The time step of the Programs that we make: what snnTorch assumes, and close to every reader's default."""
 DELAYED_RESETS = ("subtract_delayed", "value_delayed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,10 +22,11 @@ from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.errors import CaptureError, GraphError
 from stl_deploy.graph.compare import rate_warnings
-from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Shape
+from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
 from stl_deploy.passes.permutations import arrange
-from stl_deploy.pipeline.fold import FoldedLayers, fold_layers
+from stl_deploy.pipeline.fold import FoldedLayers, fold_layers, inflated
+from stl_deploy.pipeline.initial_norms import drawn_statistics, initial_norms
 from stl_deploy.pipeline.input_types import (
     own_types,
     require_floats_taken,
@@ -41,6 +42,7 @@ from stl_deploy.pipeline.proof import (
     LayerProof,
     Proof,
     beyond,
+    count,
     end_to_end,
     module_spikes,
     permuted,
@@ -147,13 +149,18 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     stage("folding")
     folded = _fold(traced)
     require_memory(model, few, call, folded.program)
-    original = Captured(model, traced, folded, batch)
+    original = Captured(model, traced, folded, few)
     sample = original.as_graph_input(batch)
-    shown = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
-    metadata = {**folded.program.metadata, CAPTURED: shown if made is None else {**shown, "made": made}}
+    shown: dict[str, Any] = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
+    if made is not None:
+        shown["made"] = made
+    matrices = inflated(traced.graph, folded.program, traced.matrices)
+    if matrices:
+        shown[MATRICES] = matrices
+    metadata = {**folded.program.metadata, CAPTURED: shown}
     folded = folded._replace(program=replace(folded.program, metadata=metadata))
     stage("proving on x")
-    proof = _prove(model, traced, folded, batch) if verify else None
+    proof = replace(_prove(model, traced, folded, batch), matrices=matrices) if verify else None
     return SpikingGraph(
         folded.program,
         proof=proof,
@@ -175,9 +182,9 @@ def _run_on(batch: Tensor, model: nn.Module, call: Call) -> None:
 class Captured:
     """The module that a graph was captured from."""
 
-    def __init__(self, model: nn.Module, traced: Traced, folded: FoldedLayers, batch: Tensor) -> None:
-        self.model, self.traced, self.folded, self.dtype = model, traced, folded, batch.dtype
-        self.takes: Shape = tuple(batch.shape[1 if traced.call.time == "inside" else 2 :])
+    def __init__(self, model: nn.Module, traced: Traced, folded: FoldedLayers, few: Tensor) -> None:
+        self.model, self.traced, self.folded, self.few, self.dtype = model, traced, folded, few, few.dtype
+        self.takes: Shape = tuple(few.shape[1 if traced.call.time == "inside" else 2 :])
 
     @property
     def time(self) -> Time:
@@ -245,6 +252,22 @@ class Captured:
         if self.time == "inside" and x.shape[1:] == self.takes:
             x = np.broadcast_to(x, (self.traced.length, *x.shape))
         return arrange(x, self.folded.arranged.get(given.name)) if x.shape[2:] == self.takes else x
+
+    def as_trained(self, program: Program) -> Program | None:
+        """Return the graph with drawn statistics in batch norms that have none; None if all have some.
+
+        A graph that was changed since its capture stays as it is. Raises CaptureError if the module has no form then.
+        """
+        if program.nodes is not self.folded.program.nodes:
+            return None
+        with drawn_statistics(self.model) as drawn:
+            if not drawn:
+                return None
+            try:
+                return replace(_fold(trace(self.model, self.few, self.traced.call)).program, metadata=program.metadata)
+            except CaptureError as error:
+                reason = f"once its batch norms have statistics (drawn here), the model has no form: {error.reason}"
+                raise CaptureError(reason, line=error.line, layer=error.layer) from None
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
         """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
@@ -362,13 +385,15 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
+        *_difference_warnings(layers, whole),
         *_order_warnings(folded, x),
         *type_warnings(traced.steps),
         *version_warnings(model),
         *axis_warnings(model, x, call, folded.program, traced.length if fixed else None),
     )
     sizes_of_x = *leading(array), call.time
-    return Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
+    proof = Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
+    return replace(proof, initial_norms=len(initial_norms(model)))
 
 
 def _prove_folded(
@@ -396,6 +421,20 @@ def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: Netw
                 neuron=error.neuron,
             ) from None
         raise
+
+
+def _difference_warnings(layers: Sequence[LayerProof], whole: Mapping[str, int]) -> Iterator[str]:
+    """Warn of spikes on x that differ from the module's. whole: the counts of `end_to_end`."""
+    apart = [layer for layer in layers if layer.differing]
+    if not apart and not whole["differing"]:
+        return
+    text = f"{count(whole['differing'], whole['compared'], ' spikes')} on x differ from the model's"
+    if apart:
+        first = max(apart, key=lambda layer: layer.farthest_ulp or 0)
+        text += f": float32 rounds potentials near a threshold otherwise (layer '{first.layer}': {first.differing:,} "
+        text += f"of {first.compared:,} on the model's own inputs, at most {first.farthest_ulp:.0f} units in the last "
+        text += "place from it)"
+    yield text
 
 
 def _order_warnings(folded: FoldedLayers, x: Tensor) -> Iterator[str]:

@@ -35,10 +35,13 @@ def check(
 ) -> CheckReport:
     """Check each node for each target (default: every format's): faithful, approximate or unsupported, and why.
 
+    A captured module whose batch norms have seen no data is checked with drawn statistics, as it will be trained.
     x: representative input, for targets that take integers alone. Raises InputError for a target or an
     option that is not known.
     """
     asked = targets_asked(targets, options, x)
+    trained = None if net.original is None else net.original.as_trained(net.program)
+    net = net if trained is None else type(net)(trained)
     declared, seen = declared_grid(options.input_grid), seen_coding(x)
     if net.program.origin is None:
         return check_as_program(net.program, asked, declared, seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from stl_deploy.exporters.verilog.fits import too_large
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.graph.check import refused as untaken
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import CAPTURED, MATRICES, Program
 from stl_deploy.graph.readout import readout_of, require_classes
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
@@ -74,7 +74,7 @@ def energy(
         checked=checked(program, x, options.step_time),
         step_time=options.step_time,
         margin=MARGIN if options.margin is None else options.margin,
-        notes=(*notes, *rounded(options)),
+        notes=(*notes, *rounded(options), *_matrices(program)),
     )
 
 
@@ -102,6 +102,18 @@ def rounded(options: EnergyOptions) -> list[str]:
     """Return the note that the input was rounded, if it was."""
     bits = options.input_grid
     return [] if bits is None else [f"The input was rounded to multiples of 2^-{bits}, as asked."]
+
+
+def _matrices(program: Program) -> Iterator[str]:
+    """Yield a note on each layer that capture could only write as a matrix."""
+    captured = program.metadata.get(CAPTURED)
+    grown = captured.get(MATRICES) if isinstance(captured, Mapping) else None
+    for name, times in grown.items() if isinstance(grown, Mapping) else ():
+        if name in program.by_name and isinstance(times, int | float):
+            yield (
+                f"Layer '{name}' is a matrix with {times:,g} times the MACs of the operation that it stands for: its "
+                "synops, its dense MACs and the ANN's are too many by about that factor."
+            )
 
 
 def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from stl_deploy.exporters.nir.write import write_anew
 from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.findings import kept_thresholds
-from stl_deploy.graph.program import Neuron, Node, Pool, Program, Reshape
+from stl_deploy.graph.program import Linear, Neuron, Node, Pool, Program, Reshape
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Rewritten
@@ -147,6 +147,21 @@ def fold_layers(layers: Program, *, any_start: bool = True) -> FoldedLayers:
         if not starts and not late and not any(map(_is_beyond_nir, folded.program.nodes)):
             raise
         return FoldedLayers(folded.program, folded.places)
+
+
+def inflated(before: Program, after: Program, matrices: Collection[str]) -> dict[str, float]:
+    """Return how many times the MACs each layer has that folding made a matrix, and each of ``matrices``.
+
+    Zeros of the matrix are where the layer that it stands for has no weight.
+    """
+    grown: dict[str, float] = {}
+    for node in after.of(Linear):
+        layer = before.by_name.get(node.name)
+        kept = isinstance(layer, Linear) and layer.weight.size >= node.weight.size and node.name not in matrices
+        times = node.weight.size / max(1, int(np.count_nonzero(node.weight)))
+        if not kept and times > 1:
+            grown[node.name] = round(times, 1)
+    return grown
 
 
 def _starts_elsewhere(neuron: Neuron) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,8 @@ from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
 MAX_ULP = 64
 """Largest distance of a folded layer's potential from its threshold where spikes differ, in units in the last place."""
-
-
 MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
 """Largest difference of a folded output from the module's, relative to the largest; and in half precision."""
-
-
 _READ: Mapping[Time, str] = {
     "first": "[T, B, ...]",
     "second": "[B, T, ...]",
@@ -78,7 +74,8 @@ class Proof:
     the reference run against the module's. steps, samples, time: as which x was read. left_aside: tensors that the
     module returns besides the graph's output, the first of them, because ``output`` named none. states: forward's
     arguments that got what it returned in the step before. before_fold: whether the proof is of the graph before a
-    fold, which changed its numbers or rounded its input.
+    fold, which changed its numbers or rounded its input. matrices: layers that no node holds as they are, and how many
+    times their MACs the matrices in their place have. initial_norms: batch norms that have seen no data.
     """
 
     replay_compared: int
@@ -93,6 +90,8 @@ class Proof:
     warnings: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     before_fold: bool = False
+    matrices: Mapping[str, float] = field(default_factory=dict)
+    initial_norms: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
@@ -116,20 +115,27 @@ class Proof:
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
         output = first if self.left_aside else ""
         output += f"; state passed from step to step: {', '.join(self.states)}" if self.states else ""
-        output += "".join(
-            f"; {warning}" for warning in rate_warnings({layer.layer: layer.rate for layer in self.layers})
-        )
-        replayed = _count(self.replay_differing, self.replay_compared, " values differ")
-        whole = _count(self.end_to_end["differing"], self.end_to_end["compared"])
+        for name, times in self.matrices.items():
+            output += f"; layer '{name}' is a matrix of {times:,g} times its MACs"
+        if self.initial_norms:
+            output += f"; {counted(self.initial_norms, 'batch norm')} without statistics yet: check() draws them"
+        rates = {layer.layer: layer.rate for layer in self.layers}
+        output += "".join(f"; {warning}" for warning in rate_warnings(rates))
+        replayed = count(self.replay_differing, self.replay_compared, " values differ")
+        whole = count(self.end_to_end["differing"], self.end_to_end["compared"])
         before = "of the graph before fold (evaluate() counts spikes that fold changes): " if self.before_fold else ""
         return (
             f"{before}replayed: {replayed} ({len(self.runs)} runs); folded, layer by layer: "
-            f"{_count(differing, compared, ' spikes')}; end to end: {whole}{output}\n"
-            f"x read as {_READ[self.time]}: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}"
+            f"{count(differing, compared, ' spikes')}; end to end: {whole}{output}\n{self.reading}"
         )
 
+    @property
+    def reading(self) -> str:
+        """As which axes x was read."""
+        return f"x read as {_READ[self.time]}: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}"
 
-def _count(differing: int, compared: int, what: str = "") -> str:
+
+def count(differing: int, compared: int, what: str = "") -> str:
     """Return ``0 of 40 values differ``, or that there was nothing to compare."""
     return f"{differing:,} of {compared:,}{what}" if compared else "nothing compared"
 

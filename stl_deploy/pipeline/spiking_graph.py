@@ -56,42 +56,36 @@ class Original(Protocol):
     @property
     def time(self) -> str:
         """Position of time in the module: first, second, step or inside (see `stl_deploy.capture`)."""
-        ...
 
     @property
     def makes(self) -> tuple[int, ...] | None:
         """Shape of one step's output of one sample in the module's form, if it is known."""
-        ...
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of several inputs, in the module's order."""
-        ...
 
     @property
     def takes(self) -> tuple[int, ...]:
         """Shape of one step of one sample in the module's form."""
-        ...
 
     def given(self, x: NDArray[Any], *, asks: bool = True) -> NDArray[Any]:
         """Return input in the module's form, or its steps in the graph's order of axes; asks: warn of swapped axes."""
-        ...
 
     def given_each(self, x: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return several inputs in the module's form as the graph's own."""
-        ...
 
     def given_step(self, x: NetworkInput) -> NetworkInput:
         """Return one step of input in the module's form as the graph's own."""
-        ...
 
     def as_graph_input(self, batch: Any) -> Any:
         """Return a batch in the forward's form as the graph's input ``[T, B, *shape]``."""
-        ...
+
+    def as_trained(self, program: Program) -> Program | None:
+        """Return the graph with drawn statistics in batch norms that have none; None if all have some."""
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
         """Return the module's scores ``[B, classes]`` of a batch, and outputs and spikes under the graph's names."""
-        ...
 
 
 class SpikingGraph:
@@ -173,7 +167,8 @@ class SpikingGraph:
 
     def __repr__(self) -> str:
         spiking = sum(int(np.prod(node.shape)) for node in self.program.spiking)
-        return f"<SpikingGraph '{self.name}': {len(self.program.nodes)} nodes, {spiking:,} spiking neurons>"
+        reading = "" if self.proof is None else f"; {self.proof.reading}"
+        return f"<SpikingGraph '{self.name}': {len(self.program.nodes)} nodes, {spiking:,} spiking neurons{reading}>"
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -200,6 +195,7 @@ class SpikingGraph:
 
         Raises:
             InputError: For an unknown target or option.
+            CaptureError: If a module has no form with statistics in its batch norms, drawn where they have none yet.
         """
         from stl_deploy.pipeline.check import check
 

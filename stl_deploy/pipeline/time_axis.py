@@ -25,6 +25,8 @@ from stl_deploy.tracing.trace import batch_axis
 _STEPS = re.compile(r"T|n_?t|(num|n|nb)?_?(time_?)?steps?|time_?steps?|time_?window|seq(uence)?_?len(gth)?", re.I)
 """Names of attributes that hold a number of time steps."""
 _SAMPLES, _LEVELS = 3, 256
+_ALIKE, _ENOUGH = 0.7, 1000
+"""Steps of one sample differ by at most this share of what samples differ by, in the mean square of so many values."""
 _FAILURES = (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 AXES = {"first": "[T, B, ...]", "second": "[B, T, ...]", "step": "[B, ...] of one step", "inside": "[B, ...]"}
 """Axes of x in forward, by the position of time."""
@@ -173,7 +175,7 @@ def not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
 
 
 def axis_warnings(model: nn.Module, x: Tensor, call: Call, program: Program, fixed: int | None = None) -> Iterator[str]:
-    """Warn where a module's own number of steps is the number of samples, or where it makes steps of each step of x.
+    """Warn where x may be in the other order, or where a module makes steps of its own of each step of x.
 
     program: the module's graph. fixed: the number of steps that the module makes of any longer x.
     """
@@ -185,19 +187,38 @@ def axis_warnings(model: nn.Module, x: Tensor, call: Call, program: Program, fix
     largest = float(x.max())
     if largest > _LEVELS / 2 and bool((x == x.round()).all()) and float(x.min()) >= 0 and largest < _LEVELS:
         yield f"x holds integers from 0 to {largest:g}, as images do: if the model was trained on x / 255, give that"
-    if call.time not in ("first", "second"):
+    if call.time == "inside":
         return
     yield from _memory_warnings(model, x, call, program)
-    steps, samples = (x.shape[0], x.shape[1]) if call.time == "first" else (x.shape[1], x.shape[0])
-    for name, value in _own_steps(model):
-        if value == samples != steps:
-            order, other = ("[T, B, ...]", "[B, T, ...]") if call.time == "first" else ("[B, T, ...]", "[T, B, ...]")
-            yield (
-                f"x is read as {order}, {counted(steps, 'step')} of {counted(samples, 'sample')}, and the model's "
-                f"{name} is {value}: if x is {other}, swap its first two axes"
-                + remedy(cli="", python=", x.transpose(0, 1)")
-            )
-            return
+    yield from _order_warnings(model, x, call)
+
+
+def _order_warnings(model: nn.Module, x: Tensor, call: Call) -> Iterator[str]:
+    """Warn where the module's own number of steps, or x's values, say that x is in the other order."""
+    steps, samples = x.shape[1 - batch_axis(call)], x.shape[batch_axis(call)]
+    own = [f"the model's {name} is {value}" for name, value in _own_steps(model) if value == samples != steps]
+    if call.time == "step" or not own:
+        own = ["its neighbouring samples are as alike as steps are"] if _takes_swapped(model, x, call) else []
+    for reason in own[:1]:
+        order, other = ("[B, T, ...]", "[T, B, ...]") if call.time == "second" else ("[T, B, ...]", "[B, T, ...]")
+        yield (
+            f"x is read as {order}, {counted(steps, 'step')} of {counted(samples, 'sample')}, and {reason}: if x is "
+            f"{other}, swap its first two axes" + remedy(cli="", python=", x.transpose(0, 1)")
+        )
+
+
+def _takes_swapped(model: nn.Module, x: Tensor, call: Call) -> bool:
+    """Whether x changes less from sample to sample than from step to step, and the module takes the other order."""
+    between_samples, between_steps = (x.diff(dim=axis).square() for axis in (batch_axis(call), 1 - batch_axis(call)))
+    if min(between_samples.numel(), between_steps.numel()) < _ENOUGH:
+        return False
+    if not between_samples.mean() < _ALIKE * between_steps.mean():
+        return False
+    try:
+        run_module(model, few_samples(x.transpose(0, 1).contiguous(), call), call)
+    except _FAILURES:
+        return False
+    return True
 
 
 def _own_steps(model: nn.Module) -> Iterator[tuple[str, int]]:

@@ -27,8 +27,8 @@ from stl_deploy.tracing.thresholds import one_step
 class Traced:
     """A module as one step. signals: for each spiking layer of the Program the signal that it stands for.
 
-    places: where layers stand in the user's code. left_aside: tensors that the module returns besides its output.
-    states: forward's arguments that pass state from step to step.
+    places: where layers stand in the user's code. matrices: see `Layers`. left_aside: tensors that the module returns
+    besides its output. states: forward's arguments that pass state from step to step.
     """
 
     call: Call
@@ -39,6 +39,7 @@ class Traced:
     length: int
     signals: dict[str, Signal]
     places: dict[str, Place]
+    matrices: tuple[str, ...]
     left_aside: int
     states: tuple[str, ...]
 
@@ -68,6 +69,7 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         length,
         layers.signals,
         layers.places,
+        layers.matrices,
         recorded.left_aside,
         recorded.states,
     )

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import nir
 import torch
-from torch import nn
 from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
@@ -31,6 +30,7 @@ from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
 from stl_deploy.pipeline.check import declared_grid, seen_coding
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.pipeline.initial_norms import drawn_statistics
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.report.text.check import show
 from stl_deploy.runs.configure import configure
@@ -141,7 +141,9 @@ def untrained_graph(
     if ".py:" in what:
         if input_file is None:
             raise InputError(f"{what}: expected {option('input_file', 'X.npz')} with x as forward takes it; found none")
-        net = capture_module(load_module(what, None), module_input(input_file), verify=False)
+        model = load_module(what, None)
+        with drawn_statistics(model):
+            net = capture_module(model, module_input(input_file), verify=False)
         own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
         return with_metadata(net.graph, own), net.dialect
     if input_file is not None:
@@ -152,20 +154,13 @@ def untrained_graph(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)
         network = Network(config, *check_dataset(config.dataset)).eval()
-        _draw_shifts(network)
     spec = input_spec(config, 255)
-    folded = fold(
-        network,
-        coding=spec.coding,
-        fraction_bits=spec.fraction_bits,
-        bound=spec.bound,
-        exact_grid=config.fold.exact_grid,
-    )
+    with drawn_statistics(network):
+        folded = fold(
+            network,
+            coding=spec.coding,
+            fraction_bits=spec.fraction_bits,
+            bound=spec.bound,
+            exact_grid=config.fold.exact_grid,
+        )
     return folded.graph, None
-
-
-def _draw_shifts(network: Network) -> None:
-    """Draw the shift of each norm, which training moves from 0: a check of the graph must see that there is one."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.normal_(module.bias, std=0.1)

@@ -17,6 +17,7 @@ import torch
 import stl_deploy as stl
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.program.file import write_program
+from stl_deploy.pipeline.initial_norms import drawn_statistics
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,7 +26,7 @@ def capture(make):
     torch.manual_seed(0)
     model, x, options = make()
     start = time.process_time()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), drawn_statistics(model):
         warnings.simplefilter("ignore")
         net = stl.capture(model, x, **options)
     return net, time.process_time() - start

@@ -189,6 +189,36 @@ def test_a_model_s_own_number_of_steps_contradicts_x() -> None:
     assert stl.capture(Loop(first), X.transpose(0, 1)).sample.shape[:2] == (5, 9)  # without a warning
 
 
+def _coded(steps: int, samples: int) -> Tensor:
+    """Images as random spikes, ``[T, B, 4]``: steps of one sample are as alike as their rates, samples are not."""
+    draw = torch.Generator().manual_seed(0)
+    rates = torch.rand(samples, 4, generator=draw) ** 3
+    return (torch.rand(steps, samples, 4, generator=draw) < rates).float()
+
+
+@pytest.mark.parametrize("time", ["first", "step"])
+def test_samples_as_alike_as_steps_are_asked_about(time: Any) -> None:
+    model: nn.Module = nn.Sequential(nn.Linear(4, 3), stl.LIF((3,), stateful=time == "step"))
+    x = _coded(12, 40)
+    assert "12 steps of 40 samples" in repr(stl.capture(model, x, time=time))  # without a warning
+    with pytest.warns(UserWarning, match=r"40 steps of 12 samples, and its neighbouring .*, x\.transpose\(0, 1\)"):
+        stl.capture(model, x.transpose(0, 1), time=time)
+
+
+def test_an_order_that_the_module_alone_takes_is_not_asked_about() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.weights, self.lif = nn.Linear(4, 3), stl.LIF((3,), threshold=0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert len(x) >= 20
+            return self.lif(self.weights(x))
+
+    stl.capture(Fixed(), _coded(12, 40).transpose(0, 1))  # without a warning
+
+
 def test_a_fixed_number_of_steps_is_held_on_that() -> None:
     """A loop over ``num_steps`` makes no more of a longer x: it is captured, and says so."""
     with pytest.warns(UserWarning, match=r"the model makes 5 steps of any longer x, .* give the graph 5 steps"):

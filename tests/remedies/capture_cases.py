@@ -247,7 +247,7 @@ CAPTURES = (
         lambda room: _captured(_neurons(_spikes), TB),
     ),
     Remedy(
-        "pipeline/time_axis.py:axis_warnings",
+        "pipeline/time_axis.py:_order_warnings",
         lambda room: _warned(Loop(first), X),
         "swap its first two axes, x.transpose(0, 1)",
         "swap its first two axes",

@@ -138,6 +138,61 @@ class Loop(nn.Module):
         return torch.stack(outputs).float()
 
 
+class Compared(nn.Module):
+    """Sums of tenths, compared with tenths in a type of their own."""
+
+    def __init__(self, theta: Any, fires: Callable[[Tensor, Any], Tensor]) -> None:
+        super().__init__()
+        self.theta, self.fires = theta, fires
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros_like(x[0]), []
+        for now in x:
+            v = v + 0.1 * now
+            s = self.fires(v, self.theta).float()
+            v = v * (1 - s)
+            out.append(s)
+        return torch.stack(out)
+
+
+TENTHS = np.array([0.1, 0.2, 0.3, 0.7])
+
+
+@pytest.mark.parametrize("fires", [torch.gt, torch.ge, lambda v, theta: theta < v, lambda v, theta: ~(v < theta)])
+@pytest.mark.parametrize("theta", [torch.from_numpy(TENTHS), torch.from_numpy(TENTHS).float(), 0.1, torch.tensor(0.7)])
+def test_a_threshold_is_compared_in_its_own_type(theta: Any, fires: Any) -> None:
+    """float32 sums of tenths lie on, below and above float64's tenths: rounded thresholds would move spikes."""
+    x = (torch.rand(20, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.6).float()
+    model = Compared(theta, fires)
+    net = stl.capture(model, x)
+    np.testing.assert_array_equal(net.simulate(x).y, model(x).numpy())
+    assert net.program.spiking[0].threshold.dtype == np.float32
+
+
+class Meets(nn.Module):
+    """Thresholds that are the currents of one sample as the model rounds them; folding a norm rounds otherwise."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights, self.norm = nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 1.5)
+        self.eval()
+        self.level = self.norm(self.weights(x)).detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.norm(self.weights(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+        return (current >= self.level).float()
+
+
+def test_spikes_that_differ_on_x_are_warned_of() -> None:
+    x = torch.randn(8, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"[1-9]\d* of 512 spikes on x differ from the model's: float32 rounds"):
+        net = stl.capture(Meets(x[0, :1]), x)
+    assert net.proof.end_to_end["differing"] > 0
+
+
 TYPES = {torch.float16: 1e-3, torch.float64: 1e-6}
 """Largest difference of the outputs of linear layers in this type and in float32."""
 

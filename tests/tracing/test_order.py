@@ -202,7 +202,7 @@ def test_neurons_with_channels_last_are_neurons_with_channels_first() -> None:
 
 def test_linear_layers_over_channels_are_convolutions_of_size_1() -> None:
     _, _, net = captured(LinearOverChannels)
-    assert net.program.by_name["mix"].weight.shape == (4, 4, 1, 1)
+    assert net.program.by_name["mix.linear1"].weight.shape == (4, 4, 1, 1)
 
 
 @pytest.mark.parametrize("kind", [ImageChannelsLast, LineAsImage])

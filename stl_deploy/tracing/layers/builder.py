@@ -29,11 +29,15 @@ from stl_deploy.tracing.thresholds import constant_of, find_thresholds
 
 @dataclass(eq=False)
 class Layers:
-    """A Program. signals: for each spiking layer the one it stands for; places: where layers stand in the code."""
+    """A Program. signals: for each spiking layer the one it stands for; places: where layers stand in the code.
+
+    matrices: layers that are matrices because no node has their operation.
+    """
 
     graph: Program
     signals: dict[str, Signal]
     places: dict[str, Place]
+    matrices: tuple[str, ...]
 
 
 def refusal(signal: Signal, why: str) -> CaptureError:
@@ -61,6 +65,7 @@ class Builder(ProgramBuilder):
         self.thresholds = find_thresholds(steps)
         self.signals: dict[str, Signal] = {}
         self.places: dict[str, Place] = {}
+        self.matrices: list[str] = []
         self._core_of: dict[Signal, Recurrence] = {}
         for core in self.cores:
             self._core_of.update(dict.fromkeys(core.members, core))
@@ -88,7 +93,7 @@ class Builder(ProgramBuilder):
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
         signals = {name: s for name, s in self.signals.items() if name in kept}
-        return Layers(Program(layers, DT), signals, self.places)
+        return Layers(Program(layers, DT), signals, self.places, tuple(self.matrices))
 
     def _name_cores(self) -> None:
         """Name spiking cores first, so that they get the modules' names."""

@@ -147,4 +147,5 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
             input_shape=(count,),
         )
     )
+    build.matrices += [term.node for term in terms]
     return reshaped(build, signal, terms, (made,))
