@@ -37,6 +37,7 @@ if _TYPE_CHECKING:
     from stl_deploy.nn.learn_thresholds import learn_thresholds
     from stl_deploy.nn.neuron import LI, LIF
     from stl_deploy.pipeline.capture import capture
+    from stl_deploy.pipeline.convert import convert
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
     from stl_deploy.runs.source import read
     from stl_deploy.runs.trained_run import train
@@ -49,6 +50,7 @@ _HOME = {
     "LIF": "nn.neuron",
     "SpikingGraph": "pipeline.spiking_graph",
     "capture": "pipeline.capture",
+    "convert": "pipeline.convert",
     "learn_thresholds": "nn.learn_thresholds",
     "read": "runs.source",
     "register_target": "exporters.targets",
@@ -74,6 +76,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "capture",
+    "convert",
     "data",
     "learn_thresholds",
     "read",

@@ -76,6 +76,7 @@ LATER = {
     "capture": "Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the "
     "module does.",
     "synthesise": "Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency.",
+    "convert": "Make a spiking network of a trained ReLU network: thresholds calibrated, then learned if asked.",
     "fpga-run": "Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware.",
     "eval": "Accuracy, spike rates and thresholds of a trained model on its test split.",
     "join": "Several trained runs decide together: one merged graph that exports and verifies like any other "

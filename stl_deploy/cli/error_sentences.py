@@ -145,7 +145,6 @@ _LISTING = ("models", "targets", "datasets", "prices")
 """Verbs that list by default."""
 
 _VERBS = {
-    "convert": "export",
     "compile": "export",
     "deploy": "run",
     "demo": "run digits",

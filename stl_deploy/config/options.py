@@ -18,8 +18,8 @@ NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unro
 OnnxForm = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
-Time = Literal["first", "second", "step", "inside"]
-"""Position of time in the input of a module's forward, or ``inside`` it."""
+Time = Literal["first", "second", "step", "inside", "none"]
+"""Position of time in the input of a module's forward, ``inside`` it, or ``none``: a module without time."""
 Numeric = Literal["fixed", "float"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 LONGEST = 1e6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -77,6 +77,8 @@ def real_population(
     Args:
         pixels: Whether the target holds a threshold and a bias of each pixel's own; else such gains are refused.
     """
+    if neuron.multi_spike and neuron.decay is None:
+        neuron = replace(neuron, reset="subtract")  # one form for counts: without memory every reset acts alike
     total = total_gain(neuron)
     gain, divisor = _rows(total), np.ones(neuron.shape)
     if gain is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,8 +144,24 @@ def pads_of(padding: Sequence[tuple[int, int]]) -> list[int]:
     return [size for sides in reversed(padding) for size in sides]
 
 
+class _StraightThrough(torch.autograd.Function):
+    """A rounded tensor whose gradient is that of the tensor before it (Bengio et al. 2013)."""
+
+    @staticmethod
+    def forward(_ctx: Any, _before: Tensor, after: Tensor) -> Tensor:
+        return after.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
 def rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
-    """Return counts of spikes, rounded in one of the Program's ways."""
-    if rounding == "half_even":
-        return torch.round(ratio)
-    return torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)
+    """Return counts of spikes, rounded in one of the Program's ways; their gradient passes straight through."""
+    with torch.no_grad():
+        if rounding == "half_even":
+            counts = torch.round(ratio)
+        else:
+            counts = torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)
+    through: Tensor = _StraightThrough.apply(ratio, counts)  # type: ignore[no-untyped-call]
+    return through

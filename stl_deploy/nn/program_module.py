@@ -11,7 +11,7 @@ biases, scales and thresholds are parameters; spikes have a surrogate gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -79,6 +79,13 @@ class ProgramModule(nn.Module):
         """Return the output, and the spikes of every spiking population by name; every_layer: has no effect."""
         kept: dict[str, Tensor] = {node.name: x for node in self._program.spiking}
         return self._values(x, kept), kept
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Return the outputs ``[T, B, *shape]`` of the named nodes on x, without gradients."""
+        kept = dict.fromkeys(names, x)
+        self._values(x, kept)
+        return kept
 
     @torch.no_grad()
     def program(self) -> ir.Program:
@@ -316,8 +323,9 @@ class State:
 class Population(_Layer):
     """A population of neurons. threshold: a neuron fires at v >= it, also where its node says v > θ."""
 
-    learned = ("threshold",)
+    learned = ("threshold", "offset")
     threshold: Tensor | None
+    offset: Tensor | None
 
     def __init__(self, node: ir.Neuron, surrogate: str | Surrogate) -> None:
         super().__init__(node)
@@ -335,11 +343,11 @@ class Population(_Layer):
         self._plain = alike and theta is not None and not node.multi_spike and node.reset in ("value", "subtract")
 
     def restored(self) -> ir.Node:
-        """Return the node with the present thresholds."""
+        """Return the node with the present thresholds and offsets."""
         theta = _array(self.threshold)
         if theta is not None and self.node.compare == "gt" and not self.node.multi_spike:
             theta = np.nextafter(theta, np.float32(-np.inf))
-        return replace(cast(ir.Neuron, self.node), threshold=theta)
+        return replace(cast(ir.Neuron, self.node), threshold=theta, offset=_array(self.offset))
 
     def rest(self, x: Tensor) -> State:
         """Return the state before the first step, for currents ``[B, *shape]``."""

@@ -2,7 +2,8 @@
 
 An input's normalisation, ``(x - mean) / std``, goes into the first layer this way. The rule holds in real arithmetic.
 In float32 W·t brings back the cancellation that a subtracted mean avoids, so an offset is folded only if the input's
-grid, and so its magnitude, is known. A convolution that pads its input with zeros takes no offset: padding has none.
+grid, and so its magnitude, is known. A scale of channels also goes through pools.
+A convolution that pads its input with zeros takes no offset: padding has none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stl_deploy.graph.exact import Grid, grids
-from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, MaxPool, Node, Pool, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
@@ -40,10 +41,10 @@ def _fold(program: Program) -> Rewritten:
         affine = _affine(node)
         if affine is None or (affine.offset.any() and not _is_bounded(program, node, known)):
             continue
-        readers = _weights_behind(program, node, gone)
+        readers = _weights_behind(program, node, affine, gone)
         if readers is None:
             continue
-        made = {reader.name: _merged(reader, affine, merged) for reader in readers}
+        made = {reader.name: _merged(reader, arriving, merged) for reader, arriving in readers}
         if all(each is not None for each in made.values()):
             merged |= {name: each for name, each in made.items() if each is not None}
             gone.add(node.name)
@@ -92,25 +93,47 @@ def _pads(node: Conv) -> bool:
     return any(before or after for before, after in node.padding)
 
 
-def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[Linear | Conv] | None:
-    """Return all readers of a node, through reshapes; None if one is no weights, or reads another node besides.
+def _weights_behind(
+    program: Program, node: Node, affine: _Affine, gone: Container[str]
+) -> list[tuple[Linear | Conv, _Affine]] | None:
+    """Return all readers of a node, through reshapes and pools, each with the affine form of what arrives there.
 
-    gone: nodes that what is behind them has taken in.
+    None if one is no weights, or reads another node besides. gone: nodes that what is behind them has taken in.
     """
-    layers: list[Linear | Conv] = []
-    waiting = [node]
+    layers: list[tuple[Linear | Conv, _Affine]] = []
+    waiting = [(node, affine)]
     while waiting:
-        readers = program.readers[waiting.pop().name]
+        at, values = waiting.pop()
+        readers = program.readers[at.name]
         for reader in readers:
-            if not _reads_one(reader) or not (isinstance(reader, Linear | Conv | Reshape) or reader.name in gone):
+            if not _reads_one(reader):
                 return None
-            if isinstance(reader, Reshape) or reader.name in gone:
-                waiting.append(reader)
-            elif isinstance(reader, Linear | Conv):
-                layers.append(reader)
+            if isinstance(reader, Linear | Conv) and reader.name not in gone:
+                layers.append((reader, values))
+                continue
+            passed = values if reader.name in gone else _passed(reader, values)
+            if passed is None:
+                return None
+            waiting.append((reader, passed))
         if not readers:
             return None
     return layers
+
+
+def _passed(node: Node, affine: _Affine) -> _Affine | None:
+    """Return the affine form behind a reshape, or behind a pool of channels with a scale each; None for other nodes.
+
+    A sum of s·x is s times the sum of x, and a maximum likewise where s > 0.
+    """
+    if isinstance(node, Reshape):
+        return _Affine(*(values.reshape(node.shape) for values in affine))
+    if not isinstance(node, Pool | MaxPool):
+        return None
+    scale = affine.scale.reshape(len(affine.scale), -1)
+    if affine.offset.any() or (scale != scale[:, :1]).any() or (isinstance(node, MaxPool) and (scale <= 0).any()):
+        return None
+    column = scale[:, :1].reshape(-1, *(1,) * (len(node.shape) - 1))
+    return _Affine(np.broadcast_to(column, node.shape), np.zeros(node.shape))
 
 
 def _merged(reader: Linear | Conv, affine: _Affine, merged: Mapping[str, _Weights]) -> _Weights | None:

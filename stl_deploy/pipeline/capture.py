@@ -61,6 +61,7 @@ from stl_deploy.pipeline.time_axis import (
     require_sequence,
     varied,
 )
+from stl_deploy.pipeline.without_time import shown_thrice, without_time
 from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
 from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_warnings
 from stl_deploy.tracing.layout import BATCH, shape_of
@@ -98,7 +99,8 @@ def capture(
             a dict by argument or key; the graph then has an input for each, and its verbs take either.
         time: ``first``: forward takes ``[T, B, *shape]``; ``second``: ``[B, T, *shape]``; ``step``: x is
             ``[T, B, *shape]`` and forward takes one step ``[B, *shape]`` at a time, keeping its state; ``inside``:
-            forward takes ``[B, *shape]`` and loops over time itself.
+            forward takes ``[B, *shape]`` and loops over time itself; ``none``: forward takes ``[B, *shape]`` and has
+            no time, as an ANN.
         reset: Callable that brings the model to rest, if it has no method ``reset``.
         output: Output to use if there are several (index or name; default: the first tensor).
         verify: False skips the proof.
@@ -115,7 +117,10 @@ def capture(
         >>> net.export("net.onnx")
     """
     with working(f"capturing {type(model).__name__}", progress):
-        net = _captured(uncompiled(model), x, Call(time, reset, output), verify)
+        if time == "none":
+            net = without_time(_captured(uncompiled(model), shown_thrice(x), Call("step", reset, output), verify), x)
+        else:
+            net = _captured(uncompiled(model), x, Call(time, reset, output), verify)
     for warning in net.proof.warnings if net.proof is not None else ():
         warn_caller(warning)
     return net

@@ -228,7 +228,7 @@ def _arranged(
     net: SpikingGraph, batch: Any, count: int, steps: int | None, time: str | None
 ) -> tuple[Any, NDArray[Any]]:
     """Return a batch as the module takes it, and as `SpikingGraph.simulate` takes it."""
-    if net.original is not None and net.original.time == "inside":
+    if net.original is not None and net.original.time in ("inside", "none"):
         if len(batch) != count:
             raise InputError(f"expected batches [B, ...] with B labels; found {list(np.shape(batch))} with {count}")
         return batch, net.original.as_graph_input(batch)

@@ -40,6 +40,7 @@ _READ: Mapping[Time, str] = {
     "second": "[B, T, ...]",
     "step": "[T, B, ...], a call for each step",
     "inside": "[B, ...], the same at each step",
+    "none": "[B, ...], without time",
 }
 """The axes of x, by the position of time."""
 
@@ -132,7 +133,8 @@ class Proof:
     @property
     def reading(self) -> str:
         """As which axes x was read."""
-        return f"x read as {_READ[self.time]}: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}"
+        steps = "" if self.time == "none" else f"{counted(self.steps, 'step')} of "
+        return f"x read as {_READ[self.time]}: {steps}{counted(self.samples, 'sample')}"
 
 
 def count(differing: int, compared: int, what: str = "") -> str:

@@ -55,7 +55,7 @@ class Original(Protocol):
 
     @property
     def time(self) -> str:
-        """Position of time in the module: first, second, step or inside (see `stl_deploy.capture`)."""
+        """Position of time in the module: first, second, step, inside or none (see `stl_deploy.capture`)."""
 
     @property
     def makes(self) -> tuple[int, ...] | None:
@@ -131,6 +131,8 @@ class SpikingGraph:
         if program.origin is not None:
             own |= {"dialect": program.origin.dialect.written()}
         self.program = replace(program, metadata=own)
+        self.conversion: Any = None
+        """The `stl_deploy.pipeline.convert.Conversion` that made it of an ANN, if one did."""
         self._written: Written | None = None
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
         self.in_integers = False  # whether its weights are integers that were trained
@@ -232,7 +234,9 @@ class SpikingGraph:
         if proof is not None and not same:
             proof = replace(proof, before_fold=True)
         about: dict[str, Any] = {"proof": proof, "original": self.original}
-        return SpikingGraph(folded.program, sample=sample, name=self.name, **about)
+        made = SpikingGraph(folded.program, sample=sample, name=self.name, **about)
+        made.conversion = self.conversion
+        return made
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(
@@ -414,6 +418,8 @@ class SpikingGraph:
 
     def _given(self, x: Any) -> NetworkInput:
         """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
+        if self.original is not None and self.original.time == "none":
+            return self.original.given(as_array(x))
         arrays = checked_sequence(self.program, self._named(x), known=self.original is not None)
         if self.original is None:
             return arrays

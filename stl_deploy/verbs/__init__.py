@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stl_deploy.verbs.checking import near_threshold as near_threshold
     from stl_deploy.verbs.checking import show as show
     from stl_deploy.verbs.conformance import nir_conformance as nir_conformance
+    from stl_deploy.verbs.converting import convert as convert
     from stl_deploy.verbs.energy_of import energy as energy
     from stl_deploy.verbs.evaluating import evaluate as evaluate
     from stl_deploy.verbs.folding import fold as fold
@@ -55,6 +56,7 @@ HOME = {
     "capture": "verbs.capturing",
     "check": "verbs.checking",
     "configure": "runs.configure",
+    "convert": "verbs.converting",
     "datasets": "verbs.listings",
     "doctor": "verbs.listings",
     "energy": "verbs.energy_of",

@@ -78,7 +78,6 @@ def test_what_the_machine_refuses_is_told_from_a_defect(error: Exception, senten
         ("rnu digits", "no such command 'rnu' (did you mean 'run'?); see stl-deploy --help"),
         ("run digits --seeds 3", "no such option: --seeds (did you mean --seed, --set?); see stl-deploy run --help"),
         ("models list", "got unexpected extra argument(s) (list); say stl-deploy models alone"),
-        ("convert net.nir", "no such command 'convert'; it is called: stl-deploy export"),
         ("quantize runs/digits", "no such command 'quantize'; it is called: stl-deploy quantise"),
         ("run digits --nothing-like-it", "no such option: --nothing-like-it; see stl-deploy run --help"),
         ("check net.nir --force", "no such option: --force; see stl-deploy check --help"),

@@ -1,0 +1,424 @@
+"""`convert`: turn a trained ReLU network into a spiking one of few levels, and say what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stl_deploy._util.arrays import as_array
+from stl_deploy._util.caller import warn_caller
+from stl_deploy._util.keywords import right_keywords
+from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy._util.tables import columns
+from stl_deploy._util.working import stage, working
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
+from stl_deploy.energy.paired import accuracy_interval, percent
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.graph.program import MaxPool, Program
+from stl_deploy.graph.readout import Readout
+from stl_deploy.passes.spikes_for_relus import (
+    FORMS,
+    Form,
+    heights_in_weights,
+    relus,
+    relus_behind_pools,
+    spikes_for_relus,
+)
+from stl_deploy.pipeline.calibrate import accurate, activations, bias_shifts, least_squares, right_of, steps_of
+from stl_deploy.pipeline.capture import capture
+from stl_deploy.pipeline.distil import distil
+from stl_deploy.pipeline.spiking_graph import SpikingGraph
+from stl_deploy.pipeline.without_time import run_in_parts
+
+Method = Literal["calibrated", "with biases", "thresholds learned", "weights learned"]
+AUTO = (1, 2, 4, 8, 16)
+"""Levels that ``levels="auto"`` tries, the fewest first."""
+_MOST_LEVELS = 255
+_CALIBRATED_ON, _COUNTED_ON, _CAPTURED_ON = 256, 16, 4
+_HELD_OUT, _MOST_HELD_OUT = 0.2, 5_000
+"""Share of the samples that candidates are chosen on where no validation samples are given, and the most of them."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A converted network.
+
+    Attributes:
+        levels: Levels of a count, or steps of a rate.
+        method: How its thresholds were found.
+        accuracy: On the held-out samples that candidates are chosen on; None without labels.
+        interval: Exact 95 % interval of the accuracy.
+        synops: Synaptic events of one inference, counted.
+        times_ann: Modelled energy of one inference, streaming, in those of the int8 ANN; None where nothing spikes.
+    """
+
+    levels: int
+    method: Method
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    synops: float
+    times_ann: float | None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Candidates of a conversion and the one that was chosen.
+
+    Attributes:
+        form: ``counts`` or ``rates``.
+        candidates: In the order in which they were tried.
+        chosen: Position of the chosen one.
+        within: Points that its accuracy may be below the ANN's on the held-out samples.
+        held_out: Number of held-out samples, and the ANN's accuracy on them.
+        samples: Number of test samples; 0 without labels.
+        ann_accuracy, accuracy, interval: On the test samples; None without labels.
+    """
+
+    form: Form
+    candidates: tuple[Candidate, ...]
+    chosen: int
+    within: float
+    held_out: tuple[int, float | None]
+    samples: int = 0
+    ann_accuracy: float | None = None
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON twin."""
+        return asdict(self)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: what was chosen, its accuracy beside the ANN's, and what it is."""
+        chosen = self.candidates[self.chosen]
+        unit = "levels at one step" if self.form == "counts" else "steps of binary spikes"
+        parts = [f"{chosen.levels} {unit}, {chosen.method}"]
+        if self.accuracy is not None and self.ann_accuracy is not None and self.interval is not None:
+            low, high = (percent(end) for end in self.interval)
+            parts[0] += (
+                f": {percent(self.accuracy)} (95 % interval {low} to {high}), the ANN {percent(self.ann_accuracy)}"
+            )
+            parts[0] += f", on {self.samples:,} test samples"
+            ann = self.held_out[1]
+            if ann is not None and chosen.accuracy is not None and chosen.accuracy < ann - self.within / 100:
+                parts.append(f"no candidate came within {self.within:g} points of the ANN on the held-out samples")
+        if self.form == "counts":
+            parts.append("counts at one step are the quantised ANN, bit for bit")
+        return "; ".join(parts)
+
+    def __str__(self) -> str:
+        """Return a line per candidate and the verdict."""
+        head = ["levels", "method", "accuracy", "95 % interval", "synops", "x int8 ANN (modelled)"]
+        return "\n".join([*columns([head, *map(_row, self.candidates)]), self.verdict])
+
+
+def _row(candidate: Candidate) -> list[str]:
+    low, high = candidate.interval or (None, None)
+    between = "-" if low is None or high is None else f"{percent(low)} to {percent(high)}"
+    accuracy = "-" if candidate.accuracy is None else percent(candidate.accuracy)
+    times = "-" if candidate.times_ann is None else f"{candidate.times_ann:.2f}"
+    return [str(candidate.levels), candidate.method, accuracy, between, f"{candidate.synops:,.0f}", times]
+
+
+@right_keywords({"model": "ann", "x": "data", "calibration": "data", "epochs": "learn", "T": "levels"})
+def convert(
+    ann: nn.Module,
+    data: Any,
+    *,
+    levels: int | Literal["auto"] = "auto",
+    within: float = 0.5,
+    learn: int = 0,
+    form: Form = "counts",
+    progress: bool | None = None,
+) -> SpikingGraph:
+    """Convert a trained ReLU network into a spiking network.
+
+    Thresholds are calibrated per channel by least squares (256 samples), then biases, then learned by distillation if
+    asked; the candidate with the best accuracy on held-out samples is kept.
+
+    Args:
+        ann: A torch module; forward takes ``[B, *shape]``, its activations are ReLUs.
+        data: Samples ``x [N, *shape]``; ``(x, labels)``; torch Datasets ``(train, test)`` or one; a DataLoader; the
+            result of `stl_deploy.data.from_arrays`; a dataset's name, an npz file or a folder of images. 8-bit
+            integers are images and become x / 255. Without labels
+            nothing is judged. Without a test split, half of the samples are held back as one.
+        levels: Levels of a count, or steps of a rate; ``auto``: the fewest of 1, 2, 4, 8, 16 within ``within`` points.
+        within: Points of accuracy that may be lost on the held-out samples.
+        learn: Epochs of distillation to the ANN's outputs, for thresholds and then for weights.
+        form: ``counts``: up to ``levels`` spikes at one step; ``rates``: binary spikes over as many steps.
+        progress: False disables the progress line.
+
+    Returns:
+        The spiking network, whose methods take x as the ANN does, ``[B, *shape]``; ``.conversion`` has the candidates.
+
+    Raises:
+        CaptureError: If the module cannot be expressed as a graph.
+        UnsupportedError: If it has no ReLU, or spikes already.
+        InputError: For invalid arguments or data.
+        DivergedError: If learning meets NaN or infinity.
+
+    Examples:
+        >>> net = stl_deploy.convert(ann, (x, labels))
+        >>> print(net.conversion)
+        >>> net.export("net.onnx")
+    """
+    _require_arguments(levels, within, learn, form)
+    parts = _parts(data)
+    with working(f"converting {type(ann).__name__}", progress):
+        return _converted(ann, parts, _Wish(levels, within, learn, form))
+
+
+@dataclass(frozen=True)
+class _Wish:
+    levels: int | Literal["auto"]
+    within: float
+    learn: int
+    form: Form
+
+
+def _require_arguments(levels: Any, within: float, learn: int, form: Any) -> None:
+    if form not in FORMS:
+        raise InputError(f"form: expected {' or '.join(map(repr, FORMS))}; found {form!r}")
+    whole = isinstance(levels, int) and not isinstance(levels, bool) and 1 <= levels <= _MOST_LEVELS
+    if levels != "auto" and not whole:
+        raise InputError(f"levels: expected 'auto' or an integer from 1 to {_MOST_LEVELS}; found {levels!r}")
+    if not within >= 0:
+        raise InputError(f"within: expected points of accuracy from 0; found {within!r}")
+    if not isinstance(learn, int) or learn < 0:
+        raise InputError(f"learn: expected a number of epochs from 0; found {learn!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Samples to calibrate and learn on, to choose on, and to judge on; labels None: there are none."""
+
+    train: Tensor
+    held_out: tuple[Tensor, Tensor] | None
+    test: tuple[Tensor, Tensor] | None
+
+
+def _parts(data: Any) -> _Parts:
+    """Return the three disjoint parts of the data; raise InputError for what is none."""
+    arrays = _arrays(data)
+    x = _floats(arrays["x"])
+    if "y" not in arrays:
+        return _Parts(x, None, None)
+    labels = torch.from_numpy(arrays["y"].astype(np.int64))
+    rest = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    given = {
+        ending: (_floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64)))
+        for ending in ("_val", "_test")
+        if f"x{ending}" in arrays
+    }
+    if "_test" not in given:
+        half, rest = rest[len(x) // 2 :], rest[: len(x) // 2]
+        given["_test"] = x[half], labels[half]
+    if "_val" not in given:
+        count = min(_MOST_HELD_OUT, int(_HELD_OUT * len(rest)))
+        held, rest = rest[:count], rest[count:]
+        given["_val"] = x[held], labels[held]
+    if not len(rest) or not all(len(part) for part, _ in given.values()):
+        raise InputError(f"data: expected samples to calibrate, choose and judge on; found {len(x)}; give 10 or more")
+    return _Parts(x[rest], given["_val"], given["_test"])
+
+
+def _arrays(data: Any) -> Mapping[str, Any]:
+    """Return x, y and the splits that the data have as arrays by name."""
+    if isinstance(data, ArrayData):
+        return data.arrays
+    if isinstance(data, str | Path):
+        return _read(Path(data)) if Path(data).exists() else _loaded(DatasetConfig(name=str(data)))
+    if isinstance(data, Tensor | np.ndarray):
+        return {"x": as_array(data)}
+    if (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(each, Tensor | np.ndarray) for each in data)
+    ):
+        return from_arrays(*data).arrays
+    if isinstance(data, torch.utils.data.DataLoader):
+        batches = list(data)
+        if not batches or not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in batches):
+            raise InputError("data: expected a DataLoader of batches (x, labels); found other batches, or none")
+        xs, ys = (torch.cat([torch.as_tensor(batch[k]) for batch in batches]) for k in (0, 1))
+        return from_arrays(xs, ys).arrays
+    return from_datasets(data).arrays
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Return the arrays of an npz file, with labels or without, or of a folder of images."""
+    if path.is_dir():
+        return _loaded(DatasetConfig(name="folder", path=str(path)))
+    if "y" not in names_in(path):
+        return read_npz(path, lambda name: name == "x")
+    return _loaded(DatasetConfig(name="npz", path=str(path)))
+
+
+def _loaded(config: DatasetConfig) -> Mapping[str, Any]:
+    """Return a dataset's splits as arrays."""
+    dataset = load_dataset(config)
+    parts = {"": dataset.train, "_val": dataset.validation, "_test": dataset.test}
+    images = {f"x{ending}": split.images().numpy() for ending, split in parts.items()}
+    return images | {f"y{ending}": split.labels.numpy() for ending, split in parts.items()}
+
+
+def _floats(x: Any) -> Tensor:
+    """Return samples as the ANN takes them: 8-bit images in [0, 1], other numbers as they are."""
+    array = as_array(x)
+    scaled = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    return torch.from_numpy(np.ascontiguousarray(scaled, np.float32))
+
+
+def _converted(ann: nn.Module, parts: _Parts, wish: _Wish) -> SpikingGraph:
+    stage("capturing")
+    few = parts.train[:_CAPTURED_ON]
+    captured = capture(ann, few, time="none", progress=False)
+    module: Any = captured.original
+    program = relus_behind_pools(captured.program)
+    _require_relus(program, wish.form)
+    calibration = parts.train[:_CALIBRATED_ON]
+    search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
+    found = list(search.run())
+    chosen = search.best(found)
+    program, candidate = found[chosen]
+    candidates = tuple(each for _, each in found)
+    conversion = Conversion(wish.form, candidates, chosen, wish.within, (search.count, search.ann_accuracy))
+    steps = steps_of(candidate.levels, wish.form)
+    module = module.with_steps(steps)
+    net = SpikingGraph(
+        program,
+        readout=replace(captured.readout, over_time="mean"),
+        original=module,
+        sample=module.given(parts.train[: max(_CAPTURED_ON, _COUNTED_ON)].numpy()),
+        name=captured.name,
+    )
+    net.conversion = _judged(conversion, search, program, steps, parts)
+    return net
+
+
+def _require_relus(program: Program, form: Form) -> None:
+    if program.spiking:
+        raise UnsupportedError(
+            "it spikes already", node=program.spiking[0].name, slug="spikes-already", remedy="use stl_deploy.capture"
+        )
+    if not relus(program):
+        raise UnsupportedError(
+            "no layer is followed by a ReLU", node=program.outputs[0].name, slug="no-relu", remedy="train with ReLU"
+        )
+    pooled = next(program.of(MaxPool), None)
+    if form == "rates" and pooled is not None:
+        warn_caller(f"'{pooled.name}' is a max pool, which passes on counts exactly, and rates only about; use counts")
+
+
+class _Search:
+    """Tries levels and methods, and chooses on held-out samples."""
+
+    def __init__(
+        self,
+        ann: nn.Module,
+        program: Program,
+        parts: _Parts,
+        wish: _Wish,
+        active: Mapping[str, Tensor],
+        readout: Readout,
+    ) -> None:
+        self.ann, self.program, self.parts, self.wish, self.active = ann, program, parts, wish, active
+        self.readout = readout
+        self.count = 0 if parts.held_out is None else len(parts.held_out[1])
+        self.ann_accuracy = self._of_ann(parts.held_out)
+
+    def _of_ann(self, part: tuple[Tensor, Tensor] | None) -> float | None:
+        if part is None:
+            return None
+        x, labels = part
+        return right_of(run_in_parts(self.ann, x), labels, self.readout.population) / len(labels)
+
+    def run(self) -> Iterator[tuple[Program, Candidate]]:
+        """Yield candidates, the fewest levels first, until one is within the points."""
+        for levels in AUTO if self.wish.levels == "auto" else (self.wish.levels,):
+            of_level: list[tuple[Program, Candidate]] = []
+            for method, make in self._methods(levels):
+                stage(f"{levels} levels, {method}")
+                made = make()
+                of_level.append((made, self._candidate(heights_in_weights(made), levels, method)))
+                yield heights_in_weights(made), of_level[-1][1]
+            if self._is_within(max(each.accuracy or 0.0 for _, each in of_level)):
+                return
+
+    def _methods(self, levels: int) -> Iterator[tuple[Method, Callable[[], Program]]]:
+        """Yield the ways to find thresholds; each of the learned ones starts from what came before."""
+        form = self.wish.form
+        thresholds = least_squares(self.program, self.active, levels)
+        made: dict[str, Program] = {}
+
+        def calibrated() -> Program:
+            made["start"] = spikes_for_relus(self.program, thresholds, levels, form)
+            return made["start"]
+
+        def with_biases() -> Program:
+            few = self.parts.train[:_CALIBRATED_ON]
+            shifts = bias_shifts(self.program, thresholds, few, self.active, levels, form)
+            made["start"] = spikes_for_relus(self.program, thresholds, levels, form, shifts)
+            return made["start"]
+
+        yield "calibrated", calibrated
+        yield "with biases", with_biases
+        if self.wish.learn:
+            wanted = run_in_parts(self.ann, self.parts.train)
+            how: dict[str, Any] = {"steps": steps_of(levels, form), "epochs": self.wish.learn}
+
+            def thresholds_learned() -> Program:
+                made["start"] = distil(made["start"], self.parts.train, wanted, what="thresholds", **how)
+                return made["start"]
+
+            yield "thresholds learned", thresholds_learned
+            yield "weights learned", lambda: distil(made["start"], self.parts.train, wanted, what="weights", **how)
+
+    def _candidate(self, program: Program, levels: int, method: Method) -> Candidate:
+        steps = steps_of(levels, self.wish.form)
+        right, interval = None, None
+        if self.parts.held_out is not None:
+            right = accurate(program, *self.parts.held_out, steps, self.readout.population)
+            interval = accuracy_interval(right, self.count)
+        few = self.parts.train[:_COUNTED_ON]
+        bill = SpikingGraph(program).energy(np.broadcast_to(few.numpy(), (steps, *few.shape))).as_dict()
+        times = bill["quoted"]["snn_over_ann"] if bill["quoted"] else None
+        accuracy = None if right is None else right / self.count
+        return Candidate(levels, method, accuracy, interval, bill["totals"]["synops"] / len(few), times)
+
+    def _is_within(self, accuracy: float) -> bool:
+        if self.ann_accuracy is None:
+            return False
+        return accuracy >= self.ann_accuracy - self.wish.within / 100
+
+    def best(self, found: list[tuple[Program, Candidate]]) -> int:
+        """Return the candidate of the fewest levels within the points, of those the most accurate; else the best.
+
+        Without labels: the most levels with biases.
+        """
+        if self.ann_accuracy is None:
+            return len(found) - 1
+        within = [k for k, (_, each) in enumerate(found) if self._is_within(each.accuracy or 0.0)]
+        fewest = min((found[k][1].levels for k in within), default=None)
+        eligible = [k for k in within if found[k][1].levels == fewest] or list(range(len(found)))
+        return max(eligible, key=lambda k: (found[k][1].accuracy or 0.0, -k))
+
+
+def _judged(conversion: Conversion, search: _Search, program: Program, steps: int, parts: _Parts) -> Conversion:
+    """Judge the chosen network once on the test samples."""
+    if parts.test is None:
+        return conversion
+    stage("judging on test samples")
+    x, labels = parts.test
+    right = accurate(program, x, labels, steps, search.readout.population)
+    interval = accuracy_interval(right, len(labels))
+    ann = search._of_ann(parts.test)
+    return replace(conversion, samples=len(labels), ann_accuracy=ann, accuracy=right / len(labels), interval=interval)

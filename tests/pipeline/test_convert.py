@@ -1,0 +1,212 @@
+"""An ANN becomes a spiking network: candidates, choice, splits, targets, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy import verbs
+from stl_deploy.graph import program as ir
+from stl_deploy.nn.program_module import ProgramModule
+from stl_deploy.pipeline.convert import AUTO
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*silent|.*saturated:UserWarning")
+
+
+def blobs(count: int = 400) -> tuple[Tensor, Tensor]:
+    """Draw three classes of bright quarters, 4 x 4 pixels in sixteenths."""
+    drawn = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 3, (count,), generator=drawn)
+    x = torch.rand(count, 1, 4, 4, generator=drawn) * 0.6
+    for k, (row, column) in enumerate(((0, 0), (0, 2), (2, 0))):
+        x[y == k, :, row : row + 2, column : column + 2] += 0.25
+    return (x * 16).round() / 16, y
+
+
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3)),
+    )
+    x, y = blobs()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def ann() -> nn.Module:
+    return trained()
+
+
+def test_the_fewest_levels_within_the_points_are_chosen_and_judged_apart(ann: nn.Module) -> None:
+    x, y = blobs()
+    net = stl.convert(ann, (x, y), progress=False)
+    table = net.conversion
+    assert [each.levels for each in table.candidates] == [level for level in AUTO for _ in range(2)][
+        : len(table.candidates)
+    ]
+    chosen = table.candidates[table.chosen]
+    assert chosen.levels == table.candidates[-1].levels
+    assert chosen.accuracy >= table.held_out[1] - 0.005
+    assert (table.held_out[0], table.samples) == (40, 200)
+    assert table.interval[0] <= table.accuracy <= table.interval[1]
+    again = net.evaluate(torch.utils.data.TensorDataset(x, y))
+    assert again.samples == 400
+    assert again.accuracy == pytest.approx(again.module_accuracy, abs=0.05)
+
+
+def test_many_levels_are_the_ann(ann: nn.Module) -> None:
+    x, y = blobs()
+    net = stl.convert(ann, (x, y), levels=64, progress=False)
+    with torch.no_grad():
+        wanted = ann(x).numpy()
+    assert np.abs(net.simulate(x).y[0] - wanted).max() < 0.05 * np.abs(wanted).max()
+    assert net.conversion.accuracy == pytest.approx(net.conversion.ann_accuracy, abs=0.003)
+
+
+def test_learning_trains_thresholds_and_keeps_the_best(ann: nn.Module) -> None:
+    net = stl.convert(ann, blobs(), levels=2, learn=4, progress=False)
+    methods = [each.method for each in net.conversion.candidates]
+    assert methods == ["calibrated", "with biases", "thresholds learned", "weights learned"]
+    best = max(each.accuracy for each in net.conversion.candidates)
+    assert net.conversion.candidates[net.conversion.chosen].accuracy == best
+
+
+def test_counts_export_as_they_are(ann: nn.Module, tmp_path: Path) -> None:
+    x, y = blobs()
+    net = stl.convert(ann, (x, y), levels=4, progress=False)
+    net.export(tmp_path / "net.onnx")
+    net.verify(tmp_path / "net.onnx", x).require()
+    on_grid = net.fold(input_grid=4, merge_pools=True)
+    assert on_grid.conversion is net.conversion
+    manifest = on_grid.export(tmp_path / "c", to="c")
+    assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]
+
+
+def test_rates_export_to_nir(ann: nn.Module, tmp_path: Path) -> None:
+    x, y = blobs()
+    net = stl.convert(ann, (x, y), form="rates", levels=8, progress=False)
+    assert net.simulate(x[:3]).y.shape == (8, 3, 3)
+    net.export(tmp_path / "net.nir")
+    net.verify(tmp_path / "net.nir", x[:64]).require()
+
+
+def test_without_labels_nothing_is_judged(ann: nn.Module) -> None:
+    net = stl.convert(ann, blobs()[0], levels=4, progress=False)
+    assert net.conversion.accuracy is None
+    assert all(each.accuracy is None for each in net.conversion.candidates)
+
+
+@pytest.mark.parametrize("form", ["pair", "arrays", "dataset", "loader", "npz"])
+def test_every_form_of_data_gives_the_same_network(form: str, ann: nn.Module, tmp_path: Path) -> None:
+    x, y = blobs(120)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
+    dataset = torch.utils.data.TensorDataset(x, y)
+    forms = {
+        "pair": (x.numpy(), y.numpy()),
+        "arrays": stl.data.from_arrays(x, y),
+        "dataset": dataset,
+        "loader": torch.utils.data.DataLoader(dataset, batch_size=50),
+        "npz": tmp_path / "data.npz",
+    }
+    net = stl.convert(ann, forms[form], levels=2, progress=False)
+    assert net.conversion.samples in (24, 60)  # an npz file's splits are those of training
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"levels": 0}, "levels"),
+        ({"levels": True}, "levels"),
+        ({"within": -1.0}, "within"),
+        ({"form": "x"}, "form"),
+        ({"learn": -1}, "learn"),
+    ],
+)
+def test_arguments_out_of_range_are_named(options: dict[str, object], named: str, ann: nn.Module) -> None:
+    with pytest.raises(stl.InputError, match=named):
+        stl.convert(ann, blobs(), progress=False, **options)
+
+
+def test_networks_without_relus_are_refused() -> None:
+    x, y = blobs(40)
+    with pytest.raises(stl.UnsupportedError) as refused:
+        stl.convert(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), (x, y), progress=False)
+    assert refused.value.slug == "no-relu"
+
+
+def test_a_module_that_keeps_state_has_time() -> None:
+    with pytest.raises(stl.CaptureError, match="keeps state"):
+        stl.capture(nn.Sequential(nn.Linear(4, 4), stl.LIF((4,), stateful=True)), torch.rand(5, 4), time="none")
+
+
+def test_one_sample_is_too_few(ann: nn.Module) -> None:
+    x, y = blobs(1)
+    with pytest.raises(stl.InputError):
+        stl.convert(ann, (x, y * 0), progress=False)
+    assert stl.convert(ann, x, levels=2, progress=False).conversion.samples == 0
+
+
+def test_a_dead_channel_and_a_constant_input_convert(ann: nn.Module) -> None:
+    model = trained()
+    with torch.no_grad():
+        model[1].bias[0], model[1].weight[0] = -50.0, 0.0
+    x, y = blobs()
+    net = stl.convert(model, (x, y), levels=4, progress=False)
+    assert all(np.all(node.threshold > 0) for node in net.program.spiking)
+
+
+def test_counts_have_a_gradient_straight_through() -> None:
+    one = np.asarray([2.0], np.float32)
+    nodes = (
+        ir.Input(name="in", shape=(1,), operands=()),
+        ir.Neuron(
+            name="n",
+            shape=(1,),
+            operands=(ir.Operand("in"),),
+            decay=None,
+            threshold=one,
+            multi_spike=True,
+            cap=3,
+            rounding="half_up",
+            offset=np.asarray([0.5], np.float32),
+        ),
+        ir.Output(name="out", shape=(1,), operands=(ir.Operand("n"),)),
+    )
+    module = ProgramModule(ir.Program(nodes, 1e-4))
+    x = torch.tensor([[[3.0], [100.0], [-9.0]]], requires_grad=True)
+    y = module(x)
+    y.sum().backward()
+    assert y.flatten().tolist() == [2, 3, 0]  # 3.5 / 2 rounds to 2; capped; below 0
+    assert x.grad.flatten().tolist() == [0.5, 0, 0]  # d(v / θ)/dv within the cap, else 0
+    (threshold, offset) = (dict(module.named_parameters())[f"layers.n.{name}"] for name in ("threshold", "offset"))
+    assert offset.grad.tolist() == [0.5]
+    assert threshold.grad.tolist() == [pytest.approx(-3.5 / 4)]
+
+
+def test_the_verb_writes_a_program(tmp_path: Path, ann: nn.Module) -> None:
+    x, y = blobs()
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2),\n"
+        "                         nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))\n"
+    )
+    torch.save(ann.state_dict(), tmp_path / "w.pt")
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
+    output = tmp_path / "net.program"
+    result = verbs.convert(
+        f"{tmp_path / 'model.py'}:make", str(tmp_path / "data.npz"), output, weights=tmp_path / "w.pt", levels=4
+    )
+    assert output.exists()
+    assert result["conversion"]["candidates"][0]["levels"] == 4
+    with pytest.raises(stl.InputError):
+        verbs.convert(f"{tmp_path / 'model.py'}:make", str(tmp_path / "data.npz"), tmp_path / "net.nir")
