@@ -8,7 +8,7 @@ MCU_RUNS ?= runs/digits
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu packages fpga docs tutorials screens dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -69,6 +69,9 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 
 mcu: $(VENV)/.dev ## networks in C on emulated Cortex-M0+, M4, M7, M33 and RV32IMC (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc)
 	$(BIN)/python -m benchmarks.mcu $(MCU_RUNS) -o docs/measurements
+
+compilers: $(VENV)/.dev ## the C's spikes by every gcc and clang here, -O1 to -O3 and with this machine's vectors (apt: gcc-12 gcc-13 gcc-14 clang)
+	$(BIN)/python -m benchmarks.c_compilers -o docs/measurements
 
 packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed (pip: platformio idf-component-manager)
 	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))

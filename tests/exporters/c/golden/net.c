@@ -193,20 +193,20 @@ STL_APART static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_REST
             const int32_t current = 64 * (int32_t)sums[i];
             const int32_t now = v[i] / 2 + current;
 
-#ifndef NET_WIDE
+#ifdef NET_WIDE
+            spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
+            pool[i] |= (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
+            v[i] = (int16_t)((now > (64 * (int32_t)threshold[i])) ? 0 : now);
+#else
 #ifdef NET_RECORD
             spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
 #endif
             if (now > (64 * (int32_t)threshold[i])) {
                 pool[i] = 1;
-                v[i] = 0;
+                v[i] = (int16_t)(0);
             } else {
                 v[i] = (int16_t)now;
             }
-#else
-            spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
-            pool[i] |= spikes[i];
-            v[i] = (int16_t)((spikes[i] != 0u) ? 0 : now);
 #endif
         }
         v += 2;
@@ -224,17 +224,17 @@ STL_APART static void neurons_2(int16_t *STL_RESTRICT v, const int16_t *STL_REST
         const int32_t current = 64 * (int32_t)sums[i];
         const int32_t now = v[i] * 3096 / 4096 + current;
 
-#ifndef NET_WIDE
+#ifdef NET_WIDE
+        spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
+        v[i] = (int16_t)((now > (64 * (int32_t)threshold[i])) ? 0 : now);
+#else
         spikes[i] = 0;
         if (now > (64 * (int32_t)threshold[i])) {
             spikes[i] = 1;
-            v[i] = 0;
+            v[i] = (int16_t)(0);
         } else {
             v[i] = (int16_t)now;
         }
-#else
-        spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
-        v[i] = (int16_t)((spikes[i] != 0u) ? 0 : now);
 #endif
     }
 }
