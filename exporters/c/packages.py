@@ -1,6 +1,7 @@
 """Packages of an export for build systems and registries: sources, metadata, and a self-test of recorded sequences.
 
-A package is a folder inside the C folder. Its example runs recorded sequences and prints PASS.
+A package is a folder inside the C folder. Its example runs recorded sequences and prints PASS, as does ``make check``
+in the C folder itself.
 """
 
 from __future__ import annotations
@@ -105,27 +106,47 @@ def package_files(
     layout, prefix = LAYOUTS[kind], about.prefix
     own = {name: text for name, text in sources.items() if name.startswith(prefix) and name != "Makefile"}
     placed = {f"{layout.headers if name.endswith('.h') else 'src'}/{name}": text for name, text in own.items()}
-    context = {
-        "P": prefix,
-        "U": prefix.upper(),
-        "version": in_comment(about.made_by),
-        "title": in_comment(about.title),
+    facts = {
         "package_version": VERSION,
         "url": URL,
         "sources": sorted(path for path in placed if path.endswith(".c")),
         "headers": sorted(path for path in placed if path.endswith(".h")),
         "flash": plan.flash,
         "ram": plan.ram,
-        "numbers": literals,
-        **recorded(plan, x),
     }
     files = {
-        f"{layout.selftest}/{prefix}_selftest.h": "selftest.h",
-        f"{layout.selftest}/{prefix}_selftest.c": "selftest.c",
-        **{path.replace("P.", f"{prefix}.") if path.endswith(".pdsc") else path: t for path, t in layout.files.items()},
+        path.replace("P.", f"{prefix}.") if path.endswith(".pdsc") else path: t for path, t in layout.files.items()
     }
-    made = {path: templates().get_template(f"packages/{name}.j2").render(context) for path, name in files.items()}
-    return placed | made
+    return placed | _with_selftest(layout.selftest, files, plan, about, x, facts)
+
+
+def check_files(plan: Plan, about: About, x: NDArray[Any]) -> dict[str, str]:
+    """Return the files of the plain folder's ``make check`` by their paths: the packages' self-test, for this machine.
+
+    Arguments are those of `package_files`.
+    """
+    return _with_selftest("check", {"check/main.c": "main.c"}, plan, about, x, {})
+
+
+def _with_selftest(
+    folder: str, files: Mapping[str, str], plan: Plan, about: About, x: NDArray[Any], facts: Mapping[str, Any]
+) -> dict[str, str]:
+    """Render the self-test into ``folder``, and other files by their templates. facts: what these need besides."""
+    prefix = about.prefix
+    context = {
+        "P": prefix,
+        "U": prefix.upper(),
+        "version": in_comment(about.made_by),
+        "title": in_comment(about.title),
+        "numbers": literals,
+        **recorded(plan, x),
+        **facts,
+    }
+    selftest = {f"{folder}/{prefix}_selftest.{end}": f"selftest.{end}" for end in "hc"}
+    return {
+        path: templates().get_template(f"packages/{name}.j2").render(context)
+        for path, name in (selftest | dict(files)).items()
+    }
 
 
 def recorded(plan: Plan, x: NDArray[Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import in_comment
-from stl_deploy.exporters.c.plan import BYTES, Plan, Share, Step
+from stl_deploy.exporters.c.plan import BYTES, Plan, Recorded, Share, Step
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import About
 
@@ -161,6 +161,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},
         "row_spikes": plan.row_spikes,
         "recorded": sum(math.prod(population.shape) for population in plan.recorded),
+        "recorded_layers": [(kept.offset, in_comment(kept.node), _stored_order(kept)) for kept in plan.recorded],
         "rules": plan.rules,
         "passes": {rule.passes for rule in plan.rules},
         "u_top": graph.accumulator.u_top,
@@ -178,6 +179,14 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "time_adders": sorted({form[1] for kind, form in weighted if form[0] != "spikes" and kind != "conv_levels"}),
         "functions": sorted(functions, key=lambda rule: (_ORDER.index(rule[0]), rule[1])),
     }
+
+
+def _stored_order(population: Recorded) -> str:
+    """Return the axes of a layer's recorded spikes, as ``[H, W, C] = [4, 4, 2]`` for an image stored channels last."""
+    channels, *places = population.shape
+    if not places or list(population.order) == sorted(population.order):
+        return _shape(population.shape)
+    return f"[{', '.join(('H', 'W')[-len(places) :])}, C] = {_shape((*places, channels))}"
 
 
 def _class_names(about: About) -> list[str]:

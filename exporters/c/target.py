@@ -18,11 +18,17 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.compiler import DEADLINE, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import PREFIX, require_prefix
-from stl_deploy.exporters.c.packages import Package, package_files, require_package
+from stl_deploy.exporters.c.packages import Package, check_files, package_files, require_package
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import code_size, estimated_excesses, require_estimated_room, require_room
+from stl_deploy.exporters.c.room import (
+    code_size,
+    estimate_note,
+    estimated_excesses,
+    require_estimated_room,
+    require_room,
+)
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
 from stl_deploy.exporters.targets import Format, Network, Options
@@ -195,6 +201,9 @@ class CFormat(Format):
         if (options.flash is None and options.ram is None) or any(each.severity == "error" for each in findings):
             return findings
         flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+        note = estimate_note() if flash is not None else None
+        if note is not None:
+            findings.append(Finding("code-estimated", "info", None, note))
         try:
             excesses = [*estimated_excesses(program, flash, ram, options.deadline, options.accumulator)]
         except UnsupportedError as error:
@@ -207,6 +216,9 @@ class CFormat(Format):
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
         flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), str(options.name or PREFIX)
+        note = estimate_note() if flash is not None else None
+        if note is not None:
+            options.say.say(note)
         if flash is not None or ram is not None:
             require_estimated_room(program, flash, ram, options.deadline, options.accumulator)
         given = calibration(program, options, options.x)
@@ -224,8 +236,10 @@ class CFormat(Format):
             **_trained_with(program.metadata),
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
+        _write_files(path, check_files(plan, about, x))
         if options.package is not None:
-            _write_package(options.package, plan, about, x, path)
+            package = package_files(options.package, plan, about, render_plan(plan, about), x)
+            _write_files(path / f"{prefix}_{options.package}", package)
         options.say.say(
             f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "
             "arrays come on top"
@@ -267,11 +281,10 @@ def _trained_with(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _write_package(kind: Package, plan: Plan, about: About, x: NDArray[Any], folder: Path) -> None:
-    for name, text in package_files(kind, plan, about, render_plan(plan, about), x).items():
-        place = folder / f"{about.prefix}_{kind}" / name
-        make_folder(place.parent)
-        write_text(place, text)
+def _write_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        make_folder((folder / name).parent)
+        write_text(folder / name, text)
 
 
 def _row(node: Node, plan: Plan) -> Row:

@@ -23,8 +23,8 @@ from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import CODE, COMPILER, STACK, code_size
-from stl_deploy.exporters.c.target import C, CFormat, COptions, read_folder
+from stl_deploy.exporters.c.room import COMPILER, STACK, code_size, estimated_code
+from stl_deploy.exporters.c.target import C, CFormat, COptions, read_folder, write_folder
 from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.netx.model import quantise as quantise_chain
 from stl_deploy.exporters.netx.model import run_model
@@ -394,7 +394,8 @@ def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pyt
     program = small().lif("a", 0.7).program()
     options = COptions(x=data(program))
     facts = CFormat().write(program, tmp_path / "c", options)
-    flash, ram = facts["flash_bytes"] + (measured or CODE), facts["ram_bytes"] + STACK
+    code = measured or estimated_code(read_folder(tmp_path / "c")[1].plan)
+    flash, ram = facts["flash_bytes"] + code, facts["ram_bytes"] + STACK
     fits = replace(options, flash=flash, ram=str(ram))
     CFormat().write(program, tmp_path / "fits", fits)
     assert not [one for one in CFormat().check_for(program, fits) if one.severity == "error"]
@@ -407,6 +408,54 @@ def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="flash: expected bytes, as 262144, 256K or 1M; found '1G'"):
         CFormat().write(program, tmp_path / "tight", replace(options, flash="1G"))
     assert not (tmp_path / "tight").exists()
+
+
+def many_filters(layers: int) -> IntegerGraph:
+    """Layers of 12 filtered neurons, each with decays of its own: a function each."""
+    nodes: list[Any] = [IntegerInput(name="in", shape=(12,), operands=(), low=0, high=1, scale=1.0)]
+    for i in range(layers):
+        weight = RNG(i).integers(-60, 60, (12, 12)).astype(np.int32)
+        nodes.append(
+            DenseNode(name=f"d{i}", shape=(12,), operands=(Operand(nodes[-1].name),), weight=weight, bias=None)
+        )
+        neuron = IntegerNeuron(v_decay=1000 + i, i_decay=500 + i, threshold=np.full((), 30, np.int32))
+        nodes.append(IntegerLIF(name=f"l{i}", shape=(12,), operands=(Operand(f"d{i}"),), neuron=neuron, bias=None))
+    nodes.append(IntegerOutput(name="out", shape=(12,), operands=(Operand(nodes[-1].name),), unit=1.0))
+    return IntegerGraph(tuple(nodes), WIDE)
+
+
+def test_without_a_cross_compiler_code_is_estimated_by_kinds_of_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 KiB, whatever the network, let 41,340 bytes of code pass; on a machine with the compiler it is near."""
+    graph = many_filters(30)
+    plan = make_plan(graph)
+    measured = code_size(render_plan(plan, About()), "net")
+    assert measured is None or 0.9 * measured < estimated_code(plan) < 1.3 * measured
+    assert estimated_code(make_plan(many_filters(1))) < 8 * 1024
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="an estimate"):
+        write_folder(graph, About(), tmp_path / "c", flash=plan.flash + 30 * 1024, ram=None)
+    found = CFormat().check_for(small().lif("a", 0.7).program(), COptions(flash="64K"))
+    assert [one.severity for one in found if one.slug == "code-estimated"] == ["info"]
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_check_runs_recorded_sequences(tmp_path: Path) -> None:
+    """With the flags that it is given; a changed weight fails it."""
+    program = small().lif("a", 0.7).program()
+    CFormat().write(program, tmp_path / "c", COptions(x=data(program), name="kws"))
+    command = ["make", "-s", "-C", str(tmp_path / "c"), f"CC={find_compiler()}", "CFLAGS=-O2 -Werror", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "PASS: kws, 0 of 4 recorded sequences differ\n"
+    source = tmp_path / "c" / "kws.c"
+    text = source.read_text()
+    at = text.index("\n", text.index("_threshold[")) + 1
+    source.write_text(text[:at] + "    0," + text[text.index(",", at) + 1 :])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout.startswith("FAIL: kws")
 
 
 def test_ram_that_only_potentials_of_16_bits_fit_into(tmp_path: Path) -> None:

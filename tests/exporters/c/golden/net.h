@@ -66,7 +66,12 @@ typedef struct net_state {
     uint32_t begun; /* whether net_init has been called: net_step asserts it */
 #endif
 #ifdef NET_RECORD
-    uint8_t recorded[NET_SPIKES]; /* for verification: every neuron's spike of the last step, layer by layer */
+    /* For verification: every neuron's spike of the last step, layer by layer. Unlike x and y, images stand channels last.
+     * from 0: lif1, [H, W, C] = [4, 4, 2]
+     * from 32: pool1, [H, W, C] = [2, 2, 2]
+     * from 40: lif2, [3]
+     */
+    uint8_t recorded[NET_SPIKES];
 #endif
 } net_state;
 
