@@ -61,20 +61,61 @@ def _walk(how: Map, events: Sequence[int] | NDArray[np.int64], reread: int, stag
     fans = np.outer([len(taps) for taps in how.rows], [len(taps) for taps in how.columns]).reshape(-1)
     taps = np.tile(np.repeat(fans, how.words), how.outers) * how.groups
     counts = np.where(taps > 0, events, 0)
-    always = _reaches_one_place(how)
+    places, sequences = len(fans) * how.words, dict[int, Words]()
+    recent: Recent = []
     handed, last, free = 0, -2, 0  # when the place before was handed on; which it was; when the next can be
     for place in np.flatnonzero(counts).tolist():
-        pace = max(int(taps[place]), reread)
-        taken = max(handed + place - last, free) + (int(counts[place]) - 1) * pace
-        handed, last, free = taken, place, taken + (pace if always else int(taps[place]))
+        at = place % places // how.words
+        if at not in sequences:
+            sequences[at] = _reached(how, at)
+        handed = max(handed + place - last, free)
+        recent, free = _issue(recent, sequences[at], handed, reread)
+        if counts[place] > 1:
+            others = (int(counts[place]) - 1) * _pace(sequences[at], reread)
+            handed, free = handed + others, free + others
+            recent = [(word, time + others) for word, time in recent]
+        last = place
     read = handed + len(counts) - last - 2
-    added = handed + int(taps[last]) + stages + 1 if last >= 0 else 0
+    added = free + stages + 1 if last >= 0 else 0
     return max(read + 2, added) + 1
 
 
-def _reaches_one_place(how: Map) -> bool:
-    """Return whether every event adds to the same words."""
-    return all(len({tuple(to for to, _ in taps) for taps in axis}) == 1 for axis in (how.rows, how.columns))
+Recent = list[tuple[int, int]]
+"""The last words that were added to, and when: as many as may still be on their way."""
+Words = list[tuple[int, int]]
+"""Words that an event adds to, and the clocks until the next one if that need not wait."""
+
+
+def _reached(how: Map, at: int) -> Words:
+    """Return the words that an event at a place adds to, in order; of many only those that could wait."""
+    row, column = divmod(at, len(how.columns))
+    words = [
+        down + along + group
+        for down, _ in how.rows[row]
+        for along, _ in how.columns[column]
+        for group in range(how.groups)
+    ]
+    near, inner = REREAD - 1, len(words) - 2 * (REREAD - 1)
+    waits = any(word in words[i + 1 : i + 1 + near] for i, word in enumerate(words))
+    if inner <= 0 or waits:
+        return [(word, 1) for word in words]
+    return [*((word, 1) for word in words[: near - 1]), (words[near - 1], 1 + inner), *((w, 1) for w in words[-near:])]
+
+
+def _issue(recent: Recent, words: Words, start: int, reread: int) -> tuple[Recent, int]:
+    """Add to words one a clock, those still on their way later; return the last of them, and the clock behind."""
+    free = start
+    for word, clocks in words:
+        time = max([free, *(before + reread for other, before in recent if other == word)])
+        recent = [*recent[2 - REREAD :], (word, time)]
+        free = time + clocks
+    return recent, free
+
+
+def _pace(words: Words, reread: int) -> int:
+    """Return the clocks from one of several events at a place to the next."""
+    recent, free = _issue([], words, 0, reread)
+    return _issue(recent, words, free, reread)[1] - free
 
 
 def _pass(plan: Plan, layer: Pass, made: Memories, index: int) -> int:

@@ -170,7 +170,9 @@ def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
 //      each is the network's input times {source.scale:g}, from {source.low} to {source.high}.
 //      in_first comes with a sample's first value, which brings all neurons to rest.
 // out: {_shape(output.shape)} values after each step; each times {output.unit:.9g} is the network's output.
-// rec: a word of spikes of a layer (see {prefix}_tables.v); leave it unconnected outside of simulations.
+// rec: a word of spikes of a layer (see {prefix}_tables.v), channels last: the channels of a place, {sizes["LANES"]}
+//      a word, the lowest bit first, then those of the next column, then the next row; leave it unconnected
+//      outside of simulations.
 
 `default_nettype none
 

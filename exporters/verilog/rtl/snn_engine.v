@@ -24,7 +24,6 @@ module snn_engine #(
     parameter BIAS_BITS    = 0,   // of what is added to a potential in each step, with sign
     parameter LOADS        = 3,   // words of parameters for each word of potentials
     parameter IN_BITS      = 2,   // of an input, with sign
-    parameter IN_SIGNED    = 0,   // 1: inputs can be below 0
     parameter OUT_BITS     = 24,
     parameter OUT_SHIFT    = 0,
     parameter INPUTS       = 1,   // a step
