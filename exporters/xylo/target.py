@@ -31,6 +31,8 @@ from stl_deploy.graph.program import Neuron, Program
 from stl_deploy.graph.show import Row
 
 FILE = "load_on_board.py"
+LEAST_AGREEMENT = 0.95
+"""Share of a population's spike counts on the calibration input, below which export warns."""
 
 
 class XyloFormat(Format):
@@ -123,6 +125,12 @@ def _tell(chosen: Chosen, options: Options) -> None:
             f"16-bit states of {', '.join(unproved)} are not proved to suffice for every input: {MARGIN:g} times the "
             "largest state on the calibration input fits"
         )
+    for fit in chosen.fits:
+        if fit.differing is not None and fit.differing > (1 - LEAST_AGREEMENT) * fit.compared:
+            say.warn(
+                f"{fit.node}: {1 - fit.differing / fit.compared:.1%} of its spike counts on the calibration input "
+                f"equal the network's in real numbers (expected: {LEAST_AGREEMENT:.0%} or more)"
+            )
 
 
 def check(program: Program, device: str | None = None, round_decays: bool = False) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import sys
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.targets import find_format
@@ -246,6 +248,19 @@ def test_decays_that_are_no_shifts(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="round_decays=True"):
         choose(program, x)
     assert choose(program, x, round_decays=True).network.spec.dash_mem.tolist()[:8] == [3] * 8
+
+
+@pytest.mark.parametrize("decay", [F(0.75), F(0.9), F(0.6)])
+def test_layers_that_agree_less_than_95_percent_are_named(decay: Any, tmp_path: Path) -> None:
+    """Decays that are shifts agree; 0.9 and 0.6, rounded to 7 / 8 and 1 / 2, do not."""
+    program = changed(chain(), "lif1", decay=decay)
+    x, stream = counts(program), StringIO()
+    options = XyloOptions(x=x, round_decays=True, say=Console(stream=stream))
+    fits = XyloFormat().write(program, tmp_path / "xylo", options)["layers"]
+    far = [fit["node"] for fit in fits if fit["differing"] is not None and fit["differing"] > 0.05 * fit["compared"]]
+    named = [line.split()[1].rstrip(":") for line in stream.getvalue().splitlines() if line.startswith("warning: ")]
+    assert named == far
+    assert bool(far) == (decay != F(0.75))
 
 
 @pytest.mark.parametrize(
