@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,7 @@ class C(IntegerProgram):
     def __init__(self, network: Network, options: COptions) -> None:
         graph: IntegerGraph | None = None
         self._files: CProgram | None = None
+        self._flags: tuple[str, ...] | None = None
         if isinstance(network, Path):
             graph, self._files = read_folder(network, trust=options.trust)
         super().__init__(network, options, graph=graph)
@@ -171,12 +173,25 @@ class C(IntegerProgram):
         """Return None if there is a C compiler, else the reason."""
         return None if find_compiler() else why_none()
 
+    def compiled_with(self, flags: Sequence[str]) -> C:
+        """Return the same program, built with these compiler flags; warnings that they bring are no errors.
+
+        Spikes need a build that records them: outputs are those of the build that ships.
+        """
+        same = copy.copy(self)
+        same._flags = (*flags, "-Wno-error")
+        return same
+
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Compile and run."""
         if self._files is None:
             plan = make_plan(graph)
             self._files = CProgram(render_plan(plan, About()), plan)
-        return self._files.run(x, record=record, deadline=self._options.deadline)
+        common: dict[str, Any] = {"options": self._flags or (), "deadline": self._options.deadline}
+        made = self._files.run(x, record=record, **common)
+        if self._flags is None or not record:
+            return made
+        return IntegerRun(self._files.run(x, **common).y, made.spikes)
 
 
 class CFormat(Format):

@@ -279,10 +279,12 @@ class VerifyOptions:
     """Options of verify. Raises InputError for an invalid deadline.
 
     lava: also run artifacts on every other backend that reads them and must equal one of our models, such as Lava.
+    cflags: the C's compiler flags, as a shell would split them.
     """
 
     input_grid: int | None = input_grid_option()
     lava: bool = option(True, "Skip Lava and other simulators even if they are installed.", "--no-lava")
+    cflags: str | None = option(None, "c: build with the flags that ship, as '-O3 -march=native'.", metavar="FLAGS")
     deadline: float = _seconds()
 
     def __post_init__(self) -> None:
@@ -294,6 +296,7 @@ class VerifyKeywords(TypedDict, total=False):
 
     input_grid: int | None
     lava: bool
+    cflags: str | None
     deadline: float
 
 

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.remedies import option
+from stl_deploy._util.remedies import named, option
 from stl_deploy._util.working import now_and_then
 from stl_deploy.config.options import VerifyOptions
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import DeclaresInputGrid, Format, describe_path, format_of, registry, suggest
+from stl_deploy.exporters.targets import (
+    DeclaresInputGrid,
+    Format,
+    Runner,
+    describe_path,
+    format_of,
+    registry,
+    suggest,
+)
 from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.parity import ParityReport
+
+
+@runtime_checkable
+class Compiled(Protocol):
+    """A Runner that is compiled."""
+
+    def compiled_with(self, flags: Sequence[str]) -> Runner:
+        """Return the same Runner, built with more flags."""
+        ...
 
 
 def verify(
@@ -39,7 +57,7 @@ def verify(
     against: an artifact's path, or the name of a backend. labels: ``[B]``, for accuracies. x is rounded to
     ``options.input_grid``; None: to the grid that an artifact was exported for, where that is another than the
     program's. A file that computes something else on purpose, as an ONNX file with int8 weights, must equal the
-    reference of that, and its difference from the program is reported.
+    reference of that, and its difference from the program is reported. ``options.cflags``: of all that is compiled.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """
     runners = registry().runners
@@ -54,14 +72,17 @@ def verify(
         rounded = theirs if rounded is None else rounded
     program, x = on_declared_grid(program, x, rounded, say)
     _require_whole(x, [name for name, own_bits in bits.items() if own_bits == 0])
+    kinds = [type(runner) for runner in loaded.values()] + [runners[str(i)] for i in against if Path(i) not in names]
+    flags = None if options.cflags is None else _flags(options.cflags, against, kinds)
     bench = ParityBench(program, x, labels)
     for item in dict.fromkeys(against):
         path = Path(item)
         if path not in names:
             kind = runners[str(item)]
-            bench.compare(kind.name, open_runner(kind, program, program, say=say, **common), program)
+            runner = open_runner(kind, program, program, say=say, **common)
+            bench.compare(kind.name, _built_with(flags, runner), program)
             continue
-        runner = ready(loaded[path], program, options.deadline)
+        runner = _built_with(flags, ready(loaded[path], program, options.deadline))
         try:
             bench.compare(names[path], runner, path, artifact=str(path))
         except ShapeError as error:
@@ -72,6 +93,23 @@ def verify(
         if options.lava:
             bench.cross_check(path, formats[path], names[path], {loaded[path].name}, say, **common)
     return bench.report
+
+
+def _flags(cflags: str, against: Sequence[Path | str], kinds: Iterable[type[Runner]]) -> list[str]:
+    """Split compiler flags as a shell does; raise InputError where that fails, or nothing is compiled."""
+    if not any(issubclass(kind, Compiled) for kind in kinds):
+        given = ", ".join(str(item) for item in against)
+        raise InputError(f"{named('cflags')}: expected a C folder or the backend c to verify; found {given}")
+    try:
+        return shlex.split(cflags)
+    except ValueError as error:
+        raise InputError(
+            f"{named('cflags')}: expected flags as a shell splits them; found '{cflags}' ({error})"
+        ) from None
+
+
+def _built_with(flags: Sequence[str] | None, runner: Runner) -> Runner:
+    return runner.compiled_with(flags) if flags is not None and isinstance(runner, Compiled) else runner
 
 
 def _their_grid(own: float, bits: Mapping[str, int | None], say: Console) -> int | None:

@@ -101,8 +101,39 @@ def test_every_spike_of_every_test_image(exported: Path, digits_run: Path, tmp_p
     manifest = json.loads((exported.parent / "digits.manifest.json").read_text())
     against = [run for run in manifest["verified"]["runs"] if run["against"] != "reference"]
     assert [run["differing"] for run in against] == [0]
-    assert set(manifest["files"]) == {f"digits/{name}" for name in
-        ("Makefile", "integers.npz", "main.c", "net.c", "net.h", "net_decide.c", "net_decide.h")}  # fmt: skip
+    check = ("check/main.c", "check/net_selftest.c", "check/net_selftest.h")
+    made = ("Makefile", "integers.npz", "main.c", "net.c", "net.h", "net_decide.c", "net_decide.h", *check)
+    assert set(manifest["files"]) == {f"digits/{name}" for name in made}
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", ["DIR", "c"])
+def test_verify_builds_with_the_flags_that_ship(
+    what: str, exported: Path, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    """The compiler is called with them, with and without the recording of spikes: outputs are those of the latter."""
+    calls, wrapper = tmp_path / "calls", tmp_path / "cc"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec {find_compiler()} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CC", str(wrapper))
+    against = exported if what == "DIR" else what
+    done = cli("verify", digits_run, "--against", against, "--cflags", "-O3 -DNET_NARROW", "--json")
+    assert done.exit_code == 0
+    *_, model = json.loads(done.stdout)["runs"]
+    assert model["exact"]
+    builds = [line for line in calls.read_text().splitlines() if "-O3 -DNET_NARROW" in line]
+    assert sorted("-DNET_RECORD" in line for line in builds) == [False, True]
+
+
+@needs_compiler
+def test_flags_that_cannot_be_used_are_one_sentence(exported: Path, digits_run: Path, cli: Any) -> None:
+    call = ("verify", digits_run, "--against")
+    wrong = cli(*call, exported, "--cflags", "-fno-such-flag")
+    assert (wrong.exit_code, "no-such-flag" in wrong.output) == (1, True)
+    unbalanced = cli(*call, exported, "--cflags", "-D'x")
+    assert (unbalanced.exit_code, "--cflags: expected flags as a shell splits them" in unbalanced.output) == (2, True)
+    none = cli(*call, "onnx", "--cflags", "-O3")
+    assert (none.exit_code, "--cflags: expected a C folder or the backend c" in none.output) == (2, True)
 
 
 @needs_compiler

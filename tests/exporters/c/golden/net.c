@@ -195,7 +195,7 @@ STL_APART static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_REST
 
 #ifdef NET_WIDE
             spikes[i] = (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
-            pool[i] |= (now > (64 * (int32_t)threshold[i])) ? 1 : 0;
+            pool[i] |= (now > (64 * (int32_t)threshold[i])) ? 1u : 0u;
             v[i] = (int16_t)((now > (64 * (int32_t)threshold[i])) ? 0 : now);
 #else
 #ifdef NET_RECORD
