@@ -1,1 +1,1 @@
-"""Export Programs as artifacts: ONNX, Loihi integers, netx, Lava; and verify them."""
+"""Targets: the registry, and a folder each that checks, writes, reads back or runs an artifact."""

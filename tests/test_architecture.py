@@ -1,6 +1,6 @@
 """The arrows between rooms: who may import whom, and no circles.
 
-Imports inside functions and relative imports count; imports for types alone do not.
+Imports inside functions and relative imports count; imports for types alone count as circles.
 """
 
 import ast
@@ -68,9 +68,13 @@ def _modules() -> dict[str, Path]:
 MODULES = _modules()
 
 
-def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+def _imported(tree: ast.AST, package: str, types: bool = False) -> Iterator[str]:
+    """types: what a module's top imports, for type annotations, too; else what all of it imports when it runs."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "_TYPE_CHECKING"):
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "_TYPE_CHECKING")
+        if types and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and for_types and not types:
             for other in node.orelse:
                 yield from _imported(other, package)
         elif isinstance(node, ast.ImportFrom):
@@ -86,18 +90,18 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             yield from (given.value for given in node.args if isinstance(given, ast.Constant))
         else:
-            yield from _imported(node, package)
+            yield from _imported(node, package, types)
 
 
-def _arrows() -> dict[str, set[str]]:
+def _arrows(types: bool) -> dict[str, set[str]]:
     arrows = {}
     for name, path in MODULES.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        arrows[name] = {i for i in _imported(ast.parse(path.read_text()), package) if i in MODULES} - {name}
+        arrows[name] = {i for i in _imported(ast.parse(path.read_text()), package, types) if i in MODULES} - {name}
     return arrows
 
 
-ARROWS = _arrows()
+ARROWS = _arrows(types=False)
 
 
 def _room(module: str) -> str:
@@ -144,20 +148,23 @@ def test_nobody_inside_takes_a_name_from_the_face() -> None:
                 assert node.attr == "__version__", module
 
 
-def test_no_circle() -> None:
+@pytest.mark.parametrize("types", [False, True])
+def test_no_circle(types: bool) -> None:
+    """For types neither: who reads one module of a circle has to read them all."""
     done: set[str] = set()
+    arrows = _arrows(types)
 
     def visit(module: str, path: list[str]) -> None:
         assert module not in path, " -> ".join([*path[path.index(module) :], module])
         if module in done:
             return
         # A package's face hands names on; its own modules may import it no more than anyone else's.
-        for target in sorted(ARROWS[module]):
+        for target in sorted(arrows[module]):
             if _room(target):
                 visit(target, [*path, module])
         done.add(module)
 
-    for module in sorted(ARROWS):
+    for module in sorted(arrows):
         visit(module, [])
 
 

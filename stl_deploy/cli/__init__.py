@@ -1,4 +1,4 @@
-"""The command line: a thin layer over `stl_deploy.pipeline`; INTERFACES names its verbs."""
+"""The command line: each verb of `stl_deploy.verbs` as a command, its errors as exit codes."""
 
 import signal
 import threading

@@ -1,1 +1,1 @@
-"""The NIR graph, its dialects, and the Program it is lowered to; needs no torch."""
+"""The Program, a network in discrete time: its nodes, reference run, spike comparison and checks; needs no torch."""

@@ -11,7 +11,7 @@ reads several), ``network.input_shape`` and ``network.classes``. Modules are tor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,20 @@ from stl_deploy.graph.program import InputCoding, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.nn import cuda, fused
 from stl_deploy.nn.build import Branches, Build, build_layer
+from stl_deploy.nn.layered import Layered, Shape
 from stl_deploy.nn.layers import SumPool2d
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import INPUT as INPUT
 from stl_deploy.nn.schedule import layerwise
 from stl_deploy.nn.to_program import to_program
 
-Shape = tuple[int, ...]
 Observer = Callable[[str, Tensor], None]
 """Called with a layer's name and its output ``[T, B, *shape]``."""
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
 
 
-class Network(nn.Module):
+class Network(Layered):
     """A spiking network, ``[T, B, *input_shape]`` -> votes (or the readout's potentials) ``[T, B, classes]``.
 
     Built from ``config.network``, ``config.neuron`` and ``config.train.mode``; weights are drawn from torch's global
@@ -53,14 +53,9 @@ class Network(nn.Module):
     """
 
     def __init__(self, config: RunConfig, input_shape: Shape, classes: int) -> None:
-        super().__init__()
-        self.input_shape = input_shape
+        super().__init__(input_shape, config.train.mode)
         self.classes = classes
-        self.mode: Mode = config.train.mode
-        self.layers = nn.ModuleDict()
-        self.shapes: dict[str, Shape] = {}
         build = Build(config.neuron, self.mode, classes, len(config.network), input_shape)
-        self.sources: dict[str, tuple[str, ...]] = {}
         counts: dict[str, int] = {}
         source = INPUT
         for place, spec in config.layers:
@@ -90,17 +85,6 @@ class Network(nn.Module):
         name = _name(spec, counts)
         self.layers[name], self.shapes[name], self.sources[name] = module, build.shape, sources
         return name
-
-    def remove(self, name: str) -> None:
-        """Remove a layer that has one source; its readers read that source."""
-        (source,) = self.sources.pop(name)
-        del self.layers[name], self.shapes[name]
-        for reader, sources in self.sources.items():
-            self.sources[reader] = tuple(source if other == name else other for other in sources)
-
-    def readers(self, name: str) -> tuple[str, ...]:
-        """Return the layers that read ``name``."""
-        return tuple(reader for reader, sources in self.sources.items() if name in sources)
 
     def forward(self, x: Tensor, observe: Observer | None = None, *, every_layer: bool = False) -> Tensor:
         """Return votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
@@ -169,11 +153,6 @@ class Network(nn.Module):
         value that no training gives, thresholds <= 0 (naming the neurons), and two kinds of reset.
         """
         return to_program(self, coding, fraction_bits, bound)
-
-    @property
-    def lifs(self) -> Iterator[tuple[str, LIF]]:
-        """Return the LIF layers by name, in order."""
-        return ((name, layer) for name, layer in self.layers.items() if isinstance(layer, LIF))
 
     @property
     def activations(self) -> tuple[str, ...]:

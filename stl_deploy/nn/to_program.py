@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,16 +23,14 @@ from stl_deploy.graph import program as ir
 from stl_deploy.graph.exact import SPIKES
 from stl_deploy.graph.program import DT, Conv, Doubles, InputCoding, Linear, Neuron, Program, Shape
 from stl_deploy.nn.adapting import ALIF
+from stl_deploy.nn.layered import Layered
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.neuron import LI, LIF, RLIF
 from stl_deploy.nn.population import Population
 from stl_deploy.nn.schedule import INPUT
 from stl_deploy.passes.exact_grids import finest_exact_grid
 
-if TYPE_CHECKING:
-    from stl_deploy.nn.network import Network
-
-
+L = TypeVar("L", bound=Layered)
 _Norms = nn.modules.batchnorm._BatchNorm
 
 
@@ -41,7 +39,7 @@ def recurrence(name: str) -> str:
     return f"{name}_recurrent"
 
 
-def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> ir.Program:
+def to_program(network: Layered, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> ir.Program:
     """Return the Program of a network in evaluation mode; see `stl_deploy.nn.network.Network.program`."""
     _require_spiking(network)
     made = _Nodes(network)
@@ -54,7 +52,7 @@ def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bo
 
 
 class _Nodes:
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Layered) -> None:
         self.network = network
         self.shapes: dict[str, Shape] = {INPUT: network.input_shape, **network.shapes}
         self.nodes: dict[str, ir.Node] = {INPUT: ir.Input(name=INPUT, shape=network.input_shape, operands=())}
@@ -142,7 +140,7 @@ def vote_weight(population: int) -> np.float32:
     return np.float32(weight[0, 0])
 
 
-def _require_spiking(network: Network) -> None:
+def _require_spiking(network: Layered) -> None:
     if network.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; train with mode stl, sl or tl")
     if (damage := unsound(network)) is not None:
@@ -158,7 +156,7 @@ def _require_spiking(network: Network) -> None:
 
 
 @torch.no_grad()
-def unsound(network: Network) -> str | None:
+def unsound(network: Layered) -> str | None:
     """Return, in words, values that no training gives; None if all is well.
 
     A norm's negative variance, a threshold that is not finite, or one that is not above 0 under parametrisation
@@ -266,7 +264,7 @@ def _pads(value: Any) -> tuple[tuple[int, int], ...]:
     return tuple((size, size) for size in _pair(value))
 
 
-def with_numbers(network: Network, program: Program) -> Network:
+def with_numbers(network: L, program: Program) -> L:
     """Return a copy of ``network`` with a folded Program's numbers, without norms and dropout, in evaluation mode."""
     folded = copy.deepcopy(network).cpu().eval()
     for name, layer in list(folded.layers.items()):

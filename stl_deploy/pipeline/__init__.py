@@ -1,1 +1,1 @@
-"""Implement the verbs, one module each; `stl_deploy.verbs` gathers the functions under the verbs' names."""
+"""Verbs in memory, one module each: from a network, input and options to a result; run folders are in `runs`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,37 +16,44 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid, round_to_grid
-from stl_deploy.graph.program import CAPTURED
+from stl_deploy.graph.program import CAPTURED, Program
+from stl_deploy.graph.run import NetworkInput
 from stl_deploy.integers.fields import together
 from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.pipeline.fold import fold_layers
 
-if TYPE_CHECKING:
-    from stl_deploy.pipeline.spiking_graph import SpikingGraph
+G = TypeVar("G")
 
 
-class QuantisedModule(QuantisedGraph):
+class QuantisedModule(QuantisedGraph, Generic[G]):
     """A graph as a torch module of integers: ``module(x)``, ``[T, B, *shape]`` to ``[T, B, *shape]``.
 
     It trains as any module does, its weights and thresholds through the rounding, and in eval mode spikes as the
-    integers do. `graph` returns the integers. net: a graph that netx or C can hold, with its thresholds in weights or
-    not; x: input that the first integers are chosen on, rounded to the grid that the graph declares.
+    integers do. `graph` returns the integers.
+
+    Args:
+        program: A network that netx or C can hold, with its thresholds in weights or not.
+        x: Input that the first integers are chosen on, rounded to the grid that the network declares.
+        sample: Input for warnings of overflow; None: without them.
+        to_graph: Makes the result of `graph` from the trained Program.
     """
 
-    def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
-        untaken = [*refused(net.program, NIR_NODES, "training in integers")]
+    def __init__(
+        self, program: Program, x: NDArray[Any], sample: NetworkInput | None, to_graph: Callable[[Program], G]
+    ) -> None:
+        untaken = [*refused(program, NIR_NODES, "training in integers")]
         if untaken:
             raise together(untaken)
-        grid = input_grid(net.program.metadata)
+        grid = input_grid(program.metadata)
         if grid is None and not np.array_equal(x, np.round(x)):
             raise _no_integers()
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
         try:
-            super().__init__(net.program, given, host=not refusals(net.program))
+            super().__init__(program, given, host=not refusals(program))
         except UnsupportedError as error:
-            errors = untrainable(net.program)
+            errors = untrainable(program)
             named = any(each.node == error.node for each in errors)
             raise together(errors if named else [error, *errors]) from None
         if self.weight_top < WEIGHT_TOP:
@@ -58,7 +66,8 @@ class QuantisedModule(QuantisedGraph):
                 "quantised: its integers are those of C and Verilog, for netx will refuse this input: "
                 f"{self.beyond_loihi}"
             )
-        self._net, self._rounds, self._largest = net, grid is not None, float(np.abs(given).max(initial=0))
+        self._metadata, self._sample, self._to_graph = program.metadata, sample, to_graph
+        self._rounds, self._largest = grid is not None, float(np.abs(given).max(initial=0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output ``[T, B, *shape]``; warn of input beyond that on which the integers were chosen.
@@ -94,21 +103,17 @@ class QuantisedModule(QuantisedGraph):
                 "potentials stop, as on the chip; C's do not: use smaller input, or smaller weights"
             )
 
-    def graph(self) -> SpikingGraph:
+    def graph(self) -> G:
         """Return the trained integers as a graph, for export to netx, C and Verilog.
 
         The artifacts hold these integers and spike as the module does. The graph itself holds the same weights and
         thresholds in float32 and does not round what leaks, so that a few of its spikes differ from both.
         """
-        net = self._net
-        if net.sample is not None:
-            self._run_sample(torch.as_tensor(net.sample, dtype=self._type()))
+        if self._sample is not None:
+            self._run_sample(torch.as_tensor(self._sample, dtype=self._type()))
             self._warn_beyond("its sample")
-        kept = {key: value for key, value in net.program.metadata.items() if key in ("input", "readout", CAPTURED)}
-        folded = fold_layers(replace(self.program(), metadata=kept))
-        made = type(net)(folded.program, readout=net.readout, sample=net.sample, name=net.name)
-        made.in_integers = True
-        return made
+        kept = {key: value for key, value in self._metadata.items() if key in ("input", "readout", CAPTURED)}
+        return self._to_graph(fold_layers(replace(self.program(), metadata=kept)).program)
 
 
 def _no_integers() -> InputError:

@@ -353,7 +353,7 @@ class SpikingGraph:
         return ProgramModule(self.program, surrogate=surrogate)
 
     @right_keywords({})
-    def quantised(self, x: Any = None) -> QuantisedModule:
+    def quantised(self, x: Any = None) -> QuantisedModule[SpikingGraph]:
         """Return a torch module of this graph in Loihi's integers, for further training; see `QuantisedModule`.
 
         Args:
@@ -373,7 +373,13 @@ class SpikingGraph:
         if isinstance(given, Mapping):
             raise InputError("expected a network of one input; found several; integers have one")
         warn_of_order(None if self.original is None else self.original.time)
-        return QuantisedModule(self, given)
+        return QuantisedModule(self.program, given, self.sample, self._in_integers)
+
+    def _in_integers(self, program: Program) -> SpikingGraph:
+        """Return the graph of a Program of trained integers."""
+        made = type(self)(program, readout=self.readout, sample=self.sample, name=self.name)
+        made.in_integers = True
+        return made
 
     def stream(self) -> Stream:
         """Return a step-by-step session: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest.

@@ -10,16 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial, partialmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from stl_deploy.errors import CaptureError
-
-if TYPE_CHECKING:
-    from stl_deploy.tracing.recorder import Recorder
-
 
 _LEAVES = ("item", "numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__", "__reduce_ex__")
 """Methods of a tensor that hand out its values."""
@@ -160,10 +156,28 @@ def _collect(trees: Iterable[Any], ends: list[Any]) -> None:
             ends.append(tree)
 
 
+class Records(Protocol):
+    """The parts of a `stl_deploy.tracing.recorder.Recorder` that `Leaks` asks."""
+
+    keeps: bool
+
+    def is_constant(self, args: Any) -> bool:
+        """Return whether no tensor among ``args`` depends on the input."""
+        ...
+
+    def leaving(self, name: str) -> CaptureError:
+        """Return the refusal of a method that hands out values."""
+        ...
+
+    def rebind(self, tensor: Tensor, data: Tensor) -> None:
+        """Follow ``tensor.data = data``."""
+        ...
+
+
 class Leaks(TorchFunctionMode):
     """Watch each call of torch's Python interface for one that hands out values. watched: the last one's name."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Records) -> None:
         super().__init__()
         self.recorder = recorder
         self.watched = ""
