@@ -331,8 +331,13 @@ def find_format(name: str) -> Format:
     return ours[name] if name in ours else _find("formats", name, "format")
 
 
+_MODEL_OF = {"netx": "loihi", "nir": "reference"}
+"""Formats that have no Runner of their own name, and the model that runs their numbers."""
+
+
 def find_runner(name: str) -> type[Runner]:
-    """Return the Runner of that name; raise InputError with the known names."""
+    """Return the Runner of that name, or of a format's name; raise InputError with the known names."""
+    name = _MODEL_OF.get(name, name)
     ours = _of_folder(name).runners if require_name(name, "backend") in _OURS else {}
     return ours[name] if name in ours else _find("runners", name, "backend")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Unpack
 
 import nir
 import numpy as np
@@ -88,6 +88,17 @@ class Original(Protocol):
         """Return the module's scores ``[B, classes]`` of a batch, and outputs and spikes under the graph's names."""
 
 
+_CALLED_HERE = {
+    "save": "net.export('net.nir')",
+    "plot": "net.show('net.svg')",
+    "summary": "print(net)",
+    "forward": "net.simulate(x)",
+    "parameters": "net.module().parameters()",
+    "state_dict": "net.module().state_dict()",
+}
+"""Names of other frameworks, and what to type here."""
+
+
 class SpikingGraph:
     """A spiking network: the Program that every target reads, or a NIR graph with its dialect.
 
@@ -136,6 +147,15 @@ class SpikingGraph:
         self._written: Written | None = None
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
         self.in_integers = False  # whether its weights are integers that were trained
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise InputError: a graph is run by `simulate`."""
+        raise InputError("a SpikingGraph is not called: use net.simulate(x), or net.module()(x) for torch tensors")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise AttributeError with the method that does what another framework calls so."""
+        instead = f"; use {_CALLED_HERE[name]}" if name in _CALLED_HERE else ""
+        raise AttributeError(f"'SpikingGraph' has no attribute '{name}'{instead}")
 
     @property
     def graph(self) -> nir.NIRGraph:

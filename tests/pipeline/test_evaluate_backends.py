@@ -61,6 +61,12 @@ def test_every_backend_is_beside_the_graph(net: stl.SpikingGraph, data: TensorDa
     assert set(found.as_dict()["backends"]) == set(names)
 
 
+def test_targets_are_backends_of_their_models(net: stl.SpikingGraph, data: TensorDataset) -> None:
+    found = net.evaluate(DataLoader(data, batch_size=20), backend=["netx", "loihi"])
+    assert found.backends["netx"].differing == found.backends["loihi"].differing
+    assert found.backends["netx"].accuracy == found.backends["loihi"].accuracy
+
+
 @pytest.mark.parametrize(("bias", "word"), [(-100.0, "silent"), (100.0, "saturated")])
 def test_an_accuracy_of_a_silent_or_saturated_network_says_so(data: TensorDataset, bias: float, word: str) -> None:
     """A table of accuracies and no differing spike was quoted of networks that decide nothing."""

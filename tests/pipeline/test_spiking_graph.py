@@ -337,3 +337,14 @@ def test_check_names_weights_of_zero_that_export_refuses(tmp_path: Path, target:
     ):
         with pytest.raises(stl.UnsupportedError, match="it passes nothing on; leave it out"):
             refuse()
+
+
+@pytest.mark.parametrize("name", ["save", "plot", "summary", "forward", "parameters", "state_dict"])
+def test_names_of_other_frameworks_say_what_to_type(name: str) -> None:
+    net = _net()
+    with pytest.raises(AttributeError, match=r"; use (net\.|print\(net\))") as refused:
+        getattr(net, name)
+    method = str(refused.value).rpartition("; use ")[2].removeprefix("net.").split("(")[0]
+    assert method == "print" or hasattr(net, method)
+    with pytest.raises(stl.InputError, match=r"net\.simulate\(x\)"):
+        net(None)
