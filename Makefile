@@ -8,7 +8,7 @@ MCU_RUNS ?= runs/digits
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity runtimes quantisation bench bench-peers study study-small conformance explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -51,6 +51,9 @@ study-small: $(VENV)/.dev ## the study in small, on digits (about 5 minutes)
 
 parity: $(VENV)/.dev ## ONNX against the reference, spike by spike, of those of RUNS that are there (real MNIST from $$STL_DEPLOY_DATA)
 	$(BIN)/python -m benchmarks.onnx_parity $(or $(wildcard $(RUNS)),runs/digits) -o docs/measurements
+
+runtimes: $(VENV)/.dev ## ten networks' ONNX in OpenVINO, IREE, tract and emx C; each gets an environment of its own (apt: gcc)
+	$(BIN)/python -m benchmarks.runtimes -o docs/measurements
 
 quantisation: $(VENV)/.dev lava ## what Loihi's integers cost, by threshold form, beside real Lava: RUNS="runs/digits ..."
 	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs/measurements

@@ -38,6 +38,8 @@ def lif_scan(
     Differentiable in x, theta and decay; without gradients the trace is not kept. Of the currents' type, but float32
     for bfloat16 currents in torch's operations (on CUDA `stl_deploy.nn.cuda` takes over where it can).
     """
+    if torch.compiler.is_compiling():
+        return _unrolled(wide(x), theta, decay, derivative, soft_reset, detach_reset)
     if cuda.ready(x) and cuda.knows(derivative):
         return cuda.lif_scan(x, theta, decay, derivative, soft_reset=soft_reset, detach_reset=detach_reset)
     x = wide(x)
@@ -80,6 +82,17 @@ def _forward(x: Tensor, theta: Tensor, decay: Tensor, soft: bool, *, keep_trace:
         torch.mul(theta if soft else u, spike, out=rest)
         torch.sub(u, rest, out=rest)
     return spikes, trace
+
+
+def _unrolled(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, soft: bool, detach: bool) -> Tensor:
+    """Return the same spikes and gradients in operators that torch.compile and torch.export can follow."""
+    rest, made = torch.zeros_like(x[0]), []
+    for current in x.unbind(0):
+        u = rest * decay + current
+        fired = spike(u, theta, derivative)
+        rest = u - (theta if soft else u) * (fired.detach() if detach else fired)
+        made.append(fired)
+    return torch.stack(made)
 
 
 class _Scan(torch.autograd.Function):

@@ -71,7 +71,7 @@ class ProgramModule(nn.Module):
         Warns of ``[B, T, ...]``, as the module that the Program was captured from may take it.
         """
         made = self._values(x, {})
-        if (doubt := axes_in_doubt(self._program.metadata, x)) is not None:
+        if not torch.compiler.is_compiling() and (doubt := axes_in_doubt(self._program.metadata, x)) is not None:
             warn_caller(doubt)
         return made
 
@@ -303,12 +303,15 @@ class _Product(_Layer):
 class _Delay(_Layer):
     """Delay values ``[T, B, *shape]``."""
 
+    def __init__(self, node: ir.Delay) -> None:
+        super().__init__(node)
+        self.register_buffer("steps", torch.from_numpy(node.steps), persistent=False)
+        self._delays = [int(delay) for delay in np.unique(node.steps)]
+
     def forward(self, x: Tensor) -> Tensor:
-        steps = np.broadcast_to(self.node.steps, self.node.shape)
-        total = torch.zeros_like(x)
-        for d in np.unique(steps):
-            at = torch.from_numpy(steps == d).to(x.device)
-            total = torch.where(at, _late(x, int(d)), total)
+        steps, total = self.get_buffer("steps"), torch.zeros_like(x)
+        for delay in self._delays:
+            total = torch.where(steps == delay, _late(x, delay), total)
         return total
 
 

@@ -1,0 +1,1 @@
+"""Our ONNX files in other runtimes."""
