@@ -27,7 +27,7 @@ _ENVIRONMENTS = {"torch": "norse"}
 _MODULES = {"torch": "torch_alone"}
 _HEAD = """# Captures of nets of other frameworks, and of papers
 
-Random weights, random input. *Replayed*: values of the module and of the captured step in torch's own kernels, in
+Weights, norms and input are drawn. *Replayed*: values of the module and of the captured step in torch's own kernels, in
 up to ten runs (x, fresh input, other ranges, batch sizes and numbers of steps); none may differ. *Layers*: spikes of
 the folded graph on the reference run, each layer given the module's own inputs. *End to end*: spikes that differ with
 nothing given. Of snnTorch and SpikingJelly the newest version and the oldest that runs with this torch as it is (older
