@@ -23,7 +23,7 @@ from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing import Time
 from stl_deploy.tracing.layout import BATCH, axis_of
-from stl_deploy.tracing.recorder import ROUNDS
+from stl_deploy.tracing.operations import ROUNDS
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import Place

@@ -16,7 +16,7 @@ from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.adaptation import adapting_threshold
-from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.remedies import COUNTED
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, Steps

@@ -18,7 +18,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.recorder import ROUNDS
+from stl_deploy.tracing.operations import ROUNDS
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 

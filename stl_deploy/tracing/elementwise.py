@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, broadcast, without_time
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.recorder import Op, Value, map_tree
+from stl_deploy.tracing.operations import Op, Value, map_tree
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 from stl_deploy.tracing.watched import leaves
 

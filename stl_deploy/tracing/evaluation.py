@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import replace_nodes
-from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.remedies import CONDITIONS, no_form
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal

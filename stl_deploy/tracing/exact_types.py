@@ -11,7 +11,7 @@ import torch
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, Steps
 

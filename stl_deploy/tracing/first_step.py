@@ -21,7 +21,7 @@ from stl_deploy.graph import neurons
 from stl_deploy.tracing.evaluation import Unknown
 from stl_deploy.tracing.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
-from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import DELAYS, Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import is_elementwise

@@ -12,8 +12,8 @@ from torch import Tensor
 from stl_deploy.tracing.elementwise import one_sample
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, without_time
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.operations import Op, Value
 from stl_deploy.tracing.pieces import entry, permuted
-from stl_deploy.tracing.recorder import Op, Value
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 MOST_PLACES = 256

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.tracing.layout import BATCH, Dim, Layout, Sizes, of_shape, shape_of
-from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.watched import leaves
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit
 from stl_deploy.tracing.layout import TIME, Layout, axis_of, of_shape, without_time
+from stl_deploy.tracing.operations import Op
 from stl_deploy.tracing.pieces import as_one, pieces_of
-from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.shape_rules import in_order, moved, order_of, slice_arguments, to_shape, with_layout
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 

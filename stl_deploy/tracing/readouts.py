@@ -16,7 +16,7 @@ from stl_deploy.graph.readout import OverTime, Readout, Then
 from stl_deploy.tracing.exact_types import require_sum_does_not_wrap
 from stl_deploy.tracing.layout import BATCH, TIME, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
-from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import shifts
 from stl_deploy.tracing.unroll import Flow

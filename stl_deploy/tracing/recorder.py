@@ -7,7 +7,7 @@ what their kernels call is recorded in their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.model_state import Weights, changes
+from stl_deploy.tracing.operations import COMPARES, ROUNDS, Op, Value, map_tree
 from stl_deploy.tracing.remedies import SPARSE
 from stl_deploy.tracing.source_lines import Place, place
 from stl_deploy.tracing.watched import TEXT, Leaks, leaves, reading
@@ -38,86 +38,9 @@ _SHAPE_ONLY = {
     "new_full": None,
 }
 """Operations that take no more than the shape of a tensor, and what they fill theirs with (NaN: with nothing yet)."""
-_SEQUENCES = (tuple, list)
 _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
 _READS_SPARSE = ("_to_dense", "_to_copy", "_to_sparse", "_coalesce", "is_coalesced")
-
-
-@dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
-class Value:
-    """One tensor value: output ``index`` of ``op``, or a leaf: a tensor from before the run."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    op: Op | None = None
-    index: int = 0
-    leaf: Tensor | None = None
-    constant: bool = True
-    kept: Tensor | None = None
-    _evaluated: Tensor | None = field(default=None, repr=False)
-
-    def tensor(self) -> Tensor:
-        """The tensor of a constant value."""
-        if self.leaf is not None:
-            return self.leaf
-        if self._evaluated is None:
-            assert self.op is not None
-            assert self.constant
-            self._evaluated = self.op.outputs_on(Value.tensor)[self.index]
-        return self._evaluated
-
-
-@dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
-class Op:
-    """One operation. ``name`` is ATen's without overload; ``args`` and ``kwargs`` hold Values in the place of tensors.
-
-    ``writes``: the argument that torch's own form of it would write into, a copy of which is written into here.
-    ``scatter``: the operation puts ``args[1]`` in the place of what ``name`` would take out of ``args[0]``.
-    """
-
-    name: str
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    place: Place
-    writes: str | int | None = None
-    scatter: bool = False
-    outputs: tuple[Value, ...] = ()
-
-    def inputs(self) -> Iterator[Value]:
-        """Return the values it reads."""
-        return (item for item in leaves((self.args, self.kwargs)) if isinstance(item, Value))
-
-    def outputs_on(self, tensor: Callable[[Value], Tensor]) -> list[Tensor]:
-        """Return its outputs, computed by torch on the tensors that ``tensor`` gives for its inputs."""
-        args, kwargs = map_tree((self.args, self.kwargs), Value, tensor)
-        if self.scatter:
-            whole = args[0].clone()
-            self.func(whole, *args[2:], **kwargs).copy_(args[1])
-            return [whole]
-        if self.writes is not None:
-            if isinstance(self.writes, int):
-                written = args[self.writes].clone()
-                args = (*args[: self.writes], written, *args[self.writes + 1 :])
-            else:
-                written = kwargs[self.writes].clone()
-                kwargs = {**kwargs, self.writes: written}
-            self.func(*args, **kwargs)
-            return [written]
-        outputs = self.func(*args, **kwargs)
-        return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
-
-
-def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """Return ``tree`` with every instance of ``kind`` in it changed."""
-    if isinstance(tree, kind):
-        return change(tree)
-    if isinstance(tree, _SEQUENCES):
-        return type(tree)([map_tree(item, kind, change) for item in tree])
-    if isinstance(tree, dict):
-        return {key: map_tree(item, kind, change) for key, item in tree.items()}
-    return tree
 
 
 @dataclass
@@ -379,12 +302,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         seen = _Seen(memory, chain, memory.version if value is not None else -1, value)  # type: ignore[arg-type]
         self._seen[tensor] = seen
         return seen
-
-
-COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")
-"""Operations whose results are spikes, or what spikes are made of."""
-ROUNDS: dict[str, Rounding] = {"trunc": "down", "floor": "down", "round": "half_even"}
-"""Operations whose results are counts of spikes, or what counts are made of, and how each rounds."""
 
 
 def _part(name: str, func: Any, before: Any, outputs: list[Any], index: int) -> _View:

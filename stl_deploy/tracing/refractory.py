@@ -16,7 +16,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
-from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, Steps
 from stl_deploy.tracing.thresholds import is_elementwise

@@ -11,7 +11,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
-from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 from stl_deploy.tracing.time_convolution import convolved_steps

@@ -11,8 +11,8 @@ from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of, without_time
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.operations import Op, Value, map_tree
 from stl_deploy.tracing.overwriting import scatter
-from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, SPREADS, no_form, unforeseen
 from stl_deploy.tracing.time_convolution import over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse

@@ -19,7 +19,8 @@ from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.nn.fused.switch import paused
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import Weights, as_found, bring_to_rest, keeps_other_batch, names_of, shake
-from stl_deploy.tracing.recorder import Op, Recorder
+from stl_deploy.tracing.operations import Op
+from stl_deploy.tracing.recorder import Recorder
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller

@@ -13,8 +13,8 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.gathers import diagonal, gathered
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
+from stl_deploy.tracing.operations import Op
 from stl_deploy.tracing.pieces import entry, joined, permuted, rolled, slice_of_join, sliced
-from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.steps import shifts
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 

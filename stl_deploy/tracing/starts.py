@@ -19,7 +19,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import replace_nodes
-from stl_deploy.tracing.recorder import COMPARES, map_tree
+from stl_deploy.tracing.operations import COMPARES, map_tree
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 

@@ -16,7 +16,7 @@ from typing import Any
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import Node, replace_nodes
-from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.watched import leaves
 
 FEWEST = 3

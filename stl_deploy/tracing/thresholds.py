@@ -13,7 +13,7 @@ from torch import Tensor
 from stl_deploy.tracing.counts import Count, find_counts
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
-from stl_deploy.tracing.recorder import COMPARES, map_tree
+from stl_deploy.tracing.operations import COMPARES, map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 
 _MONOTONE = ("add", "sub", "mul", "div", "_to_copy", "relu", "clamp_min")

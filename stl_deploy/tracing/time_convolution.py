@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, shape_of
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.recorder import Op
+from stl_deploy.tracing.operations import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 NAME = "convolution_over_time"

@@ -13,7 +13,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, Sizes, axis_of, shape_of, without_time
 from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
-from stl_deploy.tracing.recorder import Op, Value
+from stl_deploy.tracing.operations import Op, Value
 from stl_deploy.tracing.source_lines import Place, in_module
 
 

@@ -15,7 +15,7 @@ from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
-from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
 

@@ -15,7 +15,7 @@ from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import flat, reshaped
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import replace_nodes
-from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
 
