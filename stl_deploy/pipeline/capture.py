@@ -34,32 +34,28 @@ from stl_deploy.pipeline.input_types import (
     require_same_in_own_types,
     require_whole,
 )
-from stl_deploy.pipeline.other_sizes import prove_other_sizes
+from stl_deploy.pipeline.inputs_of_proof import beyond, permuted, within
+from stl_deploy.pipeline.other_sizes import ReplayProof
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
-    ComputesOtherwiseError,
     LayerProof,
     Proof,
-    beyond,
     count,
     end_to_end,
     module_spikes,
-    permuted,
     prove_layers,
     prove_output,
-    prove_replay,
-    within,
 )
 from stl_deploy.pipeline.several_inputs import Packed, given_each, graph_input, pack, split_input
 from stl_deploy.pipeline.time_axis import (
+    FAILURES,
     as_asked,
     axis_warnings,
     few_samples,
     not_samples,
     require_memory,
     require_sequence,
-    varied,
 )
 from stl_deploy.pipeline.without_time import shown_thrice, without_time
 from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
@@ -70,7 +66,7 @@ from stl_deploy.tracing.remedies import in_code, version_warnings
 from stl_deploy.tracing.repeatable import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.trace import batch_axis, steps_of
+from stl_deploy.tracing.trace import RECORDED, batch_axis, steps_of
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -127,14 +123,18 @@ def capture(
 
 
 def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
-    from stl_deploy.pipeline.spiking_graph import SpikingGraph
-
-    name = type(model).__name__.lower()
-    time = call.time
-    model, x = pack(model, x, time)
+    model, x = pack(model, x, call.time)
     batch = _batch(model, x, call)
     few = few_samples(batch, call)
     stage("tracing")
+    axis = 1 - batch_axis(call)
+    if verify and call.time != "inside" and few.shape[axis] > RECORDED:
+        short = few.narrow(axis, 0, RECORDED)
+        try:
+            traced = replace(trace(model, short, call), length=few.shape[axis])
+            return _proved(model, x, batch, short, traced, verify)
+        except FAILURES:
+            pass  # longer delays, a fixed number of steps: all steps tell, or say why not
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
@@ -146,7 +146,15 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
         if not any(cause in error.reason for cause in _CAUSES):
             require_repeatable(model, few, permuted(few, 7), call)
         raise as_asked(error, model, batch, call) from error
-    require_repeatable(model, few, permuted(few, 7), call)
+    return _proved(model, x, batch, few, traced, verify)
+
+
+def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced, verify: bool) -> SpikingGraph:
+    """Return the graph of a traced step, proved on ``batch``. few: what was traced."""
+    from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+    call = traced.call
+    require_repeatable(model, few, permuted(few, 7), call, traced.made)
     made = require_whole(traced, batch)
     require_same_in_own_types(model, x, batch, few, call)
     if isinstance(model, Packed):
@@ -156,7 +164,7 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     require_memory(model, few, call, folded.program)
     original = Captured(model, traced, folded, few)
     sample = original.as_graph_input(batch)
-    shown: dict[str, Any] = {"time": time, "steps": traced.length, "largest": float(batch.abs().max())}
+    shown: dict[str, Any] = {"time": call.time, "steps": traced.length, "largest": float(batch.abs().max())}
     if made is not None:
         shown["made"] = made
     matrices = inflated(traced.graph, folded.program, traced.matrices)
@@ -166,13 +174,14 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     folded = folded._replace(program=replace(folded.program, metadata=metadata))
     stage("proving on x")
     proof = replace(_prove(model, traced, folded, batch), matrices=matrices) if verify else None
+    inner = model._orig_mod if isinstance(model, Packed) else model
     return SpikingGraph(
         folded.program,
         proof=proof,
         readout=traced.readout,
         original=original,
         sample=sample,
-        name=name,
+        name=type(inner).__name__.lower(),
     )
 
 
@@ -340,12 +349,6 @@ def _require_on_cpu(model: nn.Module) -> None:
             )
 
 
-def _at_least_two(x: Tensor, call: Call) -> Tensor:
-    """Duplicate a single sample: a batch axis of size 1 looks like a channel axis of size 1."""
-    axis = batch_axis(call)
-    return x if x.shape[axis] > 1 else torch.cat([x, x], axis)
-
-
 def _fold(traced: Traced) -> FoldedLayers:
     """Fold the layers; a refusal names the layer's line in the user's code."""
     try:
@@ -365,28 +368,14 @@ def _fold(traced: Traced) -> FoldedLayers:
 
 
 def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
-    call = traced.call
-    several = _at_least_two(x, call)
-    axis = batch_axis(call)
-    unseen = {"input within x's range": within(x, axis), "input beyond x's range": beyond(x, axis)}
-    runs = [("x", several), ("fresh input", permuted(several, 0)), *unseen.items(), *varied(x, call)]
-    compared, done = 0, []
-    for number, (what, given) in enumerate(runs, 1):
-        stage("proving: run", number, len(runs))
-        try:
-            compared += prove_replay(model, traced, given, what)
-        except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            differs = isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None
-            if not what.startswith("another") or differs:
-                raise
-            continue
-        done.append(what)
-    sizes, fixed = prove_other_sizes(model, traced, x)
-    done += sizes
+    call, axis = traced.call, batch_axis(traced.call)
+    replayed = ReplayProof(model, traced, x)
+    replayed.run()
     stage("proving the folded layers")
     layers, spikes, array = _prove_folded(model, traced, folded, x)
-    for given in () if casts_of_input(traced.steps) or coarse_types(traced.steps) else unseen.values():
-        _prove_folded(model, traced, folded, given)
+    if not (casts_of_input(traced.steps) or coarse_types(traced.steps)):
+        for given in (within(x, axis), beyond(x, axis)):
+            _prove_folded(model, traced, folded, given)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
@@ -394,10 +383,11 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *_order_warnings(folded, x),
         *type_warnings(traced.steps),
         *version_warnings(model),
-        *axis_warnings(model, x, call, folded.program, traced.length if fixed else None),
+        *axis_warnings(model, x, call, folded.program, traced.length if replayed.fixed_steps else None),
     )
+    compared, runs = replayed.compared, tuple(replayed.done)
     sizes_of_x = *leading(array), call.time
-    proof = Proof(compared, 0, tuple(done), layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
+    proof = Proof(compared, 0, runs, layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
     return replace(proof, initial_norms=len(initial_norms(model)))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy.errors import CaptureError
-from stl_deploy.pipeline.several_inputs import Packed
+from stl_deploy.pipeline.several_inputs import Packed, require_values
 from stl_deploy.tracing import Call, Traced
 from stl_deploy.tracing.exact_types import holds_input, require_exact_types
 from stl_deploy.tracing.running import run
@@ -45,6 +45,8 @@ def own_types(x: Any) -> Tensor:
     array = None if isinstance(x, Tensor) else as_array(x)
     if array is not None and not array.flags.writeable:  # torch warns of those
         array = array.copy()
+    if array is None:
+        require_values(x)
     if isinstance(x, Tensor) and x.layout is not torch.strided:
         x = x.to_dense()
     tensor = x.detach().cpu() if array is None else torch.as_tensor(array)

@@ -1,4 +1,4 @@
-"""Hold a captured step against its module on other numbers of steps and samples than those of x."""
+"""Hold a captured step against its module on other input than x, and on other numbers of steps and samples."""
 
 from __future__ import annotations
 
@@ -6,51 +6,145 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy._util.units import counted
-from stl_deploy.errors import CaptureError, InputError
-from stl_deploy.pipeline.proof import KINDS, ComputesOtherwiseError, of_each_kind, permuted, prove_outputs
-from stl_deploy.pipeline.time_axis import ignores_later_steps
+from stl_deploy.errors import CaptureError
+from stl_deploy.pipeline.inputs_of_proof import beyond, extremes, of_each_kind, permuted, sized, within
+from stl_deploy.pipeline.proof import ComputesOtherwiseError, prove_outputs, prove_replay
+from stl_deploy.pipeline.time_axis import FAILURES, ignores_later_steps
+from stl_deploy.tracing.exact_types import casts_of_input
 from stl_deploy.tracing.trace import Traced, batch_axis
 
-_MANY = 64
-"""Steps, and samples, on which branches chosen by the input's shape are looked for."""
+_MANY_STEPS, _MANY_SAMPLES = 128, 64
+"""Sizes at which branches chosen by the input's shape, and delays longer than x, are looked for."""
+_FEWEST_OTHERS = 5
 _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
 """Values, and operations, that such a run may compute."""
 
 
-def prove_other_sizes(model: nn.Module, traced: Traced, x: Tensor) -> tuple[list[str], bool]:
-    """Hold the step's graph against the module on one and on many steps and samples, as far as time allows.
+class ReplayProof:
+    """Runs of the module beside its captured step.
 
-    Also whether the module makes a fixed number of steps.
+    compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps.
     """
-    call, axis = traced.call, batch_axis(traced.call)
-    samples = x.shape[axis]
-    step = sum(signal.node.elements() for signal in traced.steps.signals)
-    fixed = call.time == "inside" or any(
-        "Traced" in type(part).__name__ for part in model.modules() if isinstance(part, torch.jit.ScriptModule)
-    )
-    sizes = [] if fixed else [(max(_MANY, 4 * x.shape[1 - axis]), 2)]
-    sizes += [] if call.time == "inside" else [(1, min(samples, 4))]
-    sizes += [(traced.length, 1), (traced.length, max(_MANY, 4 * samples))]
-    done, fixed_steps = [], False
-    for many, few in sizes:
-        if many > traced.length:  # as many as a large network affords
-            many = min(many, _AFFORDED // (step * few), _AFFORDED_CALLS // len(traced.steps.signals))
-        elif few > samples:
-            few = min(few, _AFFORDED // (step * many))
-        if not many * few or step * many * few > _AFFORDED or len(traced.steps.signals) * many > _AFFORDED_CALLS:
-            continue
-        given = x.index_select(axis, torch.arange(few) % samples)
-        if many != traced.length:
-            given = given.index_select(1 - axis, torch.arange(many) % x.shape[1 - axis])
-        what = f"{counted(few, 'sample')}" if many == traced.length else f"{counted(many, 'step')}"
+
+    def __init__(self, model: nn.Module, traced: Traced, x: Tensor) -> None:
+        self.model, self.traced, self.x = model, traced, x
+        self.axis = batch_axis(traced.call)
+        self.inside = traced.call.time == "inside"
+        self.compared, self.fixed_steps = 0, False
+        self.done: list[str] = []
+        self.samples = max(_MANY_SAMPLES, 2 * x.shape[self.axis])
+        self.steps = max(_MANY_STEPS, 4 * x.shape[1 - self.axis])
+        self._operations = len(traced.steps.signals)
+        self._values = sum(signal.node.elements() for signal in traced.steps.signals)
+
+    def run(self) -> None:
+        """Compare spikes on recorded input, and outputs on all of x, on others and on other sizes.
+
+        Raises CaptureError where they differ, or where the module does not take x.
+        """
+        self._recorded()
+        self.compared += prove_outputs(self.model, self.traced, self.x, "x")
+        self.done.append("x")
+        if not self._many_of_both():
+            self._many_steps()
+            self._many_samples()
+        self._few_of_each()
+        silent = torch.zeros_like(sized(self.x, self.axis, samples=2))
+        self._succeeds(silent if self.inside else silent.narrow(1 - self.axis, 0, self.traced.recorded), "silent input")
+
+    def _recorded(self) -> None:
+        """Compare every spike, with odd numbers of steps and samples where x's are even, else with those of x."""
+        kinds = {
+            "x": sized(self.x, self.axis, samples=2),
+            "fresh input": permuted(sized(self.x, self.axis, samples=2), 0),
+            "input within x's range": within(self.x, self.axis),
+            "input beyond x's range": beyond(self.x, self.axis),
+        }
+        if not self.inside:
+            kinds = {what: given.narrow(1 - self.axis, 0, self.traced.recorded) for what, given in kinds.items()}
+        together = torch.cat([*kinds.values()], self.axis)
+        steps = None if self.inside else self.traced.recorded + 3
+        samples = together.shape[self.axis] + 1 - self.x.shape[self.axis] % 2
+        samples += 2 * (samples == steps)
+        larger = sized(together, self.axis, samples=samples, steps=steps)
+        what = f"fresh input of {counted(samples, 'sample')}"
+        what += "" if steps is None else f" and {counted(steps, 'step')}"
         try:
-            several = many > traced.length and KINDS * step * many * few <= _AFFORDED
-            prove_outputs(model, traced, of_each_kind(given, axis) if several else permuted(given, 6), what)
-        except (CaptureError, InputError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            if many > traced.length and ignores_later_steps(model, given, call, traced.length):
-                fixed_steps = True
-            elif isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None:
+            self.compared += prove_replay(self.model, self.traced, larger, what)
+            self.done.append(what)
+        except FAILURES as error:
+            if _differs(error):
                 raise
-            continue
-        done.append(what)
-    return done, fixed_steps
+            for what, given in kinds.items():
+                self.compared += prove_replay(self.model, self.traced, given, what)
+                self.done.append(what)
+
+    def _others(self, x: Tensor, samples: int) -> Tensor:
+        """Return samples otherwise than ``x``, from silent to far beyond its range; of integers, not beyond that."""
+        kinds = [permuted(sized(x, self.axis, samples=2), 6)]
+        if not casts_of_input(self.traced.steps):
+            kinds.append(extremes(x, self.axis))
+        return sized(torch.cat([*kinds, of_each_kind(x, self.axis)], self.axis), self.axis, samples=samples)
+
+    def _many_of_both(self) -> bool:
+        """Compare many steps of many samples; return whether the module takes them and time allows."""
+        affords = self._values * self.samples * self.steps <= _AFFORDED
+        affords = affords and self._operations * self.steps <= _AFFORDED_CALLS
+        return affords and self._compares_steps(self.samples, self.steps)
+
+    def _many_samples(self) -> None:
+        """Compare as many samples as time allows, the farthest from x in any case."""
+        samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * self.traced.length)))
+        self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
+
+    def _many_steps(self) -> None:
+        """Compare as many steps as time allows."""
+        steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
+        if steps:
+            self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps)
+
+    def _compares_steps(self, samples: int, steps: int) -> bool:
+        """Compare outputs on so many steps; return whether the module takes and makes them."""
+        own = any("Traced" in type(part).__name__ for part in self.model.modules() if _is_scripted(part))
+        if self.inside or self.fixed_steps or own:
+            return False
+        given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)
+        try:
+            return self._succeeds(given, f"{counted(steps, 'step')} of {counted(samples, 'sample')}")
+        except CaptureError:
+            length = self.traced.length
+            if steps <= length or not ignores_later_steps(self.model, given, self.traced.call, length):
+                raise
+            self.fixed_steps = True
+            return False
+
+    def _few_of_each(self) -> None:
+        """Compare one step and one sample, together where the module takes that."""
+        one_sample = permuted(sized(self.x, self.axis, samples=1), 6)
+        if self.inside:
+            self._succeeds(one_sample, "1 sample")
+            return
+        one_step = sized(one_sample, self.axis, samples=1, steps=1)
+        if not self._succeeds(one_step, "1 step of 1 sample"):
+            several = sized(self.x, self.axis, samples=min(4, self.x.shape[self.axis]), steps=1)
+            self._succeeds(permuted(several, 6), "1 step")
+            self._succeeds(one_sample, "1 sample")
+
+    def _succeeds(self, given: Tensor, what: str) -> bool:
+        """Compare outputs on ``given``; return whether the module takes it."""
+        try:
+            self.compared += prove_outputs(self.model, self.traced, given, what)
+        except FAILURES as error:
+            if _differs(error):
+                raise
+            return False
+        self.done.append(what)
+        return True
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _differs(error: Exception) -> bool:
+    return isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None

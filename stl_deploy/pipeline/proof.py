@@ -152,9 +152,8 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     own = one_step(end.nodes)
     spikes = _spikes(traced.steps)
     if not _alike(traced.steps, own):
-        traced_on = "a few of its samples" if what == "x" else "x"
         raise ComputesOtherwiseError(
-            f"the model computes something else on {what} than on {traced_on}; does a branch depend on its input, or "
+            f"the model computes something else on {what} than on x; does a branch depend on its input, or "
             "on the input's shape?"
         )
     values = replay(traced.steps, steps_of(traced.call, x, length), spikes)
@@ -176,10 +175,10 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     return compared
 
 
-def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> None:
+def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     """Compare the outputs of the step's graph with the module's on ``x``, without a record of its operations.
 
-    Raises ComputesOtherwiseError where they differ.
+    Returns the number of compared values; raises ComputesOtherwiseError where they differ.
     """
     own = run_module(model, x, traced.call)
     values = replay(traced.steps, steps_of(traced.call, x, traced.length), [])
@@ -190,7 +189,7 @@ def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> Non
         made = made.expand(own.movedim(traced.axis, 0).shape)
     if traced.axis is None or traced.readout.then is not None:
         _require_readout(traced, outputs, own, traced.axis, what)
-        return
+        return own.numel()
     made = made.movedim(0, traced.axis)
     if made.numel() == own.numel():
         own = own.reshape(made.shape)  # squeeze() takes away an axis of one sample
@@ -199,6 +198,7 @@ def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> Non
             f"the model computes something else on {what} than on x; does a branch depend on the step, or on the "
             "input's shape?"
         )
+    return own.numel()
 
 
 def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:
@@ -401,52 +401,3 @@ def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) 
     tally = Tally()
     tally.add(spikes, run(program, x, record=list(spikes)).recorded)
     return {"compared": tally.compared, "differing": tally.differing}
-
-
-_SAMPLES = 2
-_FACTORS = (-1.25, 0.6, 1.15)
-_RATES = (0.1, 0.3, 0.6, 1.0, 1.0)
-KINDS = 3 + len(_RATES)
-"""`of_each_kind` makes as many times the samples of ``few``."""
-
-
-def permuted(x: Tensor, seed: int) -> Tensor:
-    """Return the values of ``x`` in other places."""
-    order = torch.randperm(x.numel(), generator=_generator(seed))
-    return x.reshape(-1)[order].reshape(x.shape)
-
-
-def within(x: Tensor, axis: int) -> Tensor:
-    """Return values of ``x`` below its largest, in two samples along ``axis``; of two values fewer of the larger."""
-    few, generator = _few(x, axis), _generator(3)
-    values: Tensor = torch.unique(x)
-    if len(values) > 2:
-        lower = values[: max(2, int(0.7 * len(values)))]
-        return lower[torch.randint(len(lower), few.shape, generator=generator)]
-    return values[(torch.rand(few.shape, generator=generator) < 0.15).long() * (len(values) - 1)]
-
-
-def beyond(x: Tensor, axis: int) -> Tensor:
-    """Return numbers off the grid and the range of ``x``, of both signs, in two samples along ``axis``."""
-    few, generator = permuted(_few(x, axis), 4), _generator(5)
-    factors = torch.tensor(_FACTORS, dtype=x.dtype)[torch.randint(len(_FACTORS), few.shape, generator=generator)]
-    shifted = (torch.rand(few.shape, generator=generator) < 0.125).to(x.dtype) * (0.05 * x.abs().max())
-    return few * factors + shifted
-
-
-def of_each_kind(x: Tensor, axis: int) -> Tensor:
-    """Return samples with x's values in other places, within and beyond its range, and from nearly silent to dense."""
-    few, values, generator = _few(x, axis), torch.unique(x), _generator(8)
-    drawn = []
-    for rate in _RATES:
-        drive = values[torch.randint(len(values), few.shape, generator=generator)]
-        drawn.append(torch.where(torch.rand(few.shape, generator=generator) < rate, drive, values[0]))
-    return torch.cat([permuted(few, 6), within(x, axis), beyond(x, axis), *drawn], axis)
-
-
-def _few(x: Tensor, axis: int) -> Tensor:
-    return x.index_select(axis, torch.arange(_SAMPLES) % x.shape[axis])
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

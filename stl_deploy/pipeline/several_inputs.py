@@ -120,6 +120,14 @@ def pack(model: nn.Module, x: Any, time: Time) -> tuple[nn.Module, Any]:
     return Packed(model, parts, how, 1 if time in ("inside", "step") else 2), joined
 
 
+def require_values(x: Tensor | NDArray[Any]) -> None:
+    """Raise CaptureError for a tensor without values, or of samples of several lengths."""
+    if isinstance(x, Tensor) and x.is_meta:
+        raise CaptureError("x has no values (it is on the meta device); give a real batch")
+    if isinstance(x, Tensor) and x.is_nested:
+        raise CaptureError("x is nested; expected samples of one length, in one array: x.to_padded_tensor(0.0)")
+
+
 def _signature(model: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(model.forward)
@@ -167,6 +175,8 @@ def _tensors(x: Any, needed: int, most: int, arguments: Sequence[str], leading: 
         if isinstance(x, Mapping):
             raise CaptureError("inputs: expected a tensor or array for each name; found other values")
         return None
+    for part in parts:
+        require_values(part)
     tensors = [part.detach().cpu() if isinstance(part, Tensor) else torch.as_tensor(part) for part in parts]
     count = len(tensors)
     alike = len({tuple(tensor.shape) for tensor in tensors}) == 1

@@ -15,7 +15,6 @@ from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.program import Delay, Neuron, Program
 from stl_deploy.nn.population import Population
-from stl_deploy.pipeline.proof import permuted
 from stl_deploy.tracing import Call, trace
 from stl_deploy.tracing.repeatable import keeps_state
 from stl_deploy.tracing.running import run as run_module
@@ -27,7 +26,7 @@ _STEPS = re.compile(r"T|n_?t|(num|n|nb)?_?(time_?)?steps?|time_?steps?|time_?win
 _SAMPLES, _LEVELS = 3, 256
 _ALIKE, _ENOUGH = 0.7, 1000
 """Steps of one sample differ by at most this share of what samples differ by, in the mean square of so many values."""
-_FAILURES = (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError)
+FAILURES = (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 AXES = {"first": "[T, B, ...]", "second": "[B, T, ...]", "step": "[B, ...] of one step", "inside": "[B, ...]"}
 """Axes of x in forward, by the position of time."""
 
@@ -145,7 +144,7 @@ def _read_as(x: Tensor, call: Call) -> str:
 def _is_captured(model: nn.Module, x: Tensor, call: Call) -> bool:
     try:
         trace(model, x, call)
-    except _FAILURES:
+    except FAILURES:
         return False
     return True
 
@@ -155,7 +154,7 @@ def _loops_itself(model: nn.Module, x: Tensor, call: Call) -> bool:
     inside = replace(call, time="inside")
     try:
         return _has_memory(trace(model, few_samples(x, inside), inside).graph)
-    except _FAILURES:
+    except FAILURES:
         return False
 
 
@@ -216,7 +215,7 @@ def _takes_swapped(model: nn.Module, x: Tensor, call: Call) -> bool:
         return False
     try:
         run_module(model, few_samples(x.transpose(0, 1).contiguous(), call), call)
-    except _FAILURES:
+    except FAILURES:
         return False
     return True
 
@@ -293,20 +292,3 @@ def require_sequence(model: nn.Module, x: Tensor, call: Call) -> None:
     if len({shape[1:] for shape in shapes}) > 1:
         said = _as_step(x, call)[2]
         raise CaptureError(f"{_read_as(x, call)}, and neurons with stateful=True take one step per call; {said}")
-
-
-def varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
-    """Return fresh input with another batch size, and another number of steps if the caller decides that.
-
-    Both are odd where x's are even: models may pad, or choose a branch, by that.
-    """
-    axis = batch_axis(call)
-    size = x.shape[axis]
-    index = torch.arange(size + 1) % size
-    variants = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
-    if call.time != "inside":
-        steps = x.shape[1 - axis]
-        index = torch.arange(steps + 3) % steps
-        longer = permuted(x.index_select(1 - axis, index), 2)
-        variants.append((f"another number of steps ({steps + 3})", longer))
-    return variants

@@ -203,6 +203,8 @@ class FittedUpdate:
 
     def affine(self, spike: float | Tensor) -> Affine:
         """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""
+        if self._bends():
+            raise self.refuse(self._not_affine())
         count = len(self.currents)
         zero = [0.0] * count
         constant = self.evaluate(0.0, spike, zero)
@@ -219,6 +221,11 @@ class FittedUpdate:
             if not torch.allclose(potential, expected, rtol=1e-9, atol=1e-9):
                 raise self.refuse(self._not_affine())
         return Affine(decay, gains, constant)
+
+    def _bends(self) -> bool:
+        """Return whether the core bounds its potential otherwise than below, wherever the bound is."""
+        taken = {None if self.v_min is None else self.state, None if self.clip is None else self.clip.signal}
+        return bool({*self._called(CLIPS)} - taken)
 
     def bound_before(self, off: Affine, on: Affine, theta: Tensor) -> Tensor | None:
         """Return the lower bound of the potential equal to `clip` behind the reset; None if there is none.

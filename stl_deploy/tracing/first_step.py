@@ -207,7 +207,7 @@ def _is_same_operation(later: Node, sooner: Node) -> bool:
     """Return whether one line makes both, with the same weights."""
     if (later.name, later.place, later.layout) != (sooner.name, sooner.place, sooner.layout):
         return False
-    weights = ([n.tensor for n in node.inputs() if n.constant] for node in (later, sooner))
+    weights = ([n.tensor for n in node.inputs if n.constant] for node in (later, sooner))
     pairs = list(zip_longest(*weights))
     return all(a is not None and b is not None and torch.equal(a, b) for a, b in pairs)
 

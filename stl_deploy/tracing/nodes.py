@@ -43,15 +43,16 @@ class Node:
     tensor: Tensor | None = None
     kept: Tensor | None = None
     number: int = 0
+    inputs: list[Node] = field(init=False)
+    """Its source nodes, in order."""
+
+    def __post_init__(self) -> None:
+        self.inputs = [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Node)]
 
     @property
     def constant(self) -> bool:
         """Whether it does not depend on the input."""
         return self.tensor is not None
-
-    def inputs(self) -> list[Node]:
-        """Return its source nodes, in order."""
-        return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Node)]
 
     def elements(self) -> int:
         """Number of elements of its value for one sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.watched import leaves
 
 _SEQUENCES = (tuple, list)
+_NESTED = (*_SEQUENCES, dict)
 COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")
 """Operations whose results are spikes, or what spikes are made of."""
 ROUNDS: dict[str, Rounding] = {"trunc": "down", "floor": "down", "round": "half_even"}
@@ -60,10 +61,11 @@ class Op:
     writes: str | int | None = None
     scatter: bool = False
     outputs: tuple[Value, ...] = ()
+    inputs: tuple[Value, ...] = field(init=False)
+    """The values it reads."""
 
-    def inputs(self) -> Iterator[Value]:
-        """Return the values it reads."""
-        return (item for item in leaves((self.args, self.kwargs)) if isinstance(item, Value))
+    def __post_init__(self) -> None:
+        self.inputs = tuple(item for item in leaves((self.args, self.kwargs)) if isinstance(item, Value))
 
     def outputs_on(self, tensor: Callable[[Value], Tensor]) -> list[Tensor]:
         """Return its outputs, computed by torch on the tensors that ``tensor`` gives for its inputs."""
@@ -89,8 +91,14 @@ def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     """Return ``tree`` with every instance of ``kind`` in it changed."""
     if isinstance(tree, kind):
         return change(tree)
-    if isinstance(tree, _SEQUENCES):
-        return type(tree)([map_tree(item, kind, change) for item in tree])
     if isinstance(tree, dict):
         return {key: map_tree(item, kind, change) for key, item in tree.items()}
-    return tree
+    if not isinstance(tree, _SEQUENCES):
+        return tree
+    changed = list(tree)
+    for at, item in enumerate(changed):
+        if isinstance(item, kind):
+            changed[at] = change(item)
+        elif isinstance(item, _NESTED):
+            changed[at] = map_tree(item, kind, change)
+    return type(tree)(changed)

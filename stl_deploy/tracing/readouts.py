@@ -71,7 +71,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
     tail: list[Node] = []
     last = node
     while (found := _over_time(node, nodes, steps, sums) or _last_of(node, nodes, steps)) is None:
-        inner = [node_of_step for node_of_step in node.inputs() if not node_of_step.constant]
+        inner = [node_of_step for node_of_step in node.inputs if not node_of_step.constant]
         if node.name not in _AFFINE or len(inner) != 1:
             raise _no_form(last if node.name in _AFFINE else node)
         tail.append(node)
@@ -118,7 +118,7 @@ def _with_earlier(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[No
     chain = _chain(taken[-1], nodes, steps)
     if chain is not None and chain[-len(taken) :] == taken:
         return chain
-    inner = tuple(source for node in taken for source in node.inputs() if not source.constant)
+    inner = tuple(source for node in taken for source in node.inputs if not source.constant)
     if len(inner) != len(taken) or not all(shifts(*pair, {}) for pair in pairwise(reversed(taken))):
         return None
     before = _with_earlier(inner, nodes, steps)

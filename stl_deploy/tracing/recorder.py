@@ -84,6 +84,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.keeps = keep
         self._seen = WeakIdKeyDictionary()
         self._memories: dict[int, tuple[Any, _Memory]] = {}
+        self._refusal: CaptureError | None = None
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -97,7 +98,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
+        try:
+            return self._operation(func, args, dict(kwargs or {}))
+        except CaptureError as error:
+            raise self.refused(error) from error.__cause__
+
+    def _operation(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func.namespace not in ("aten", "prims", "prim"):
             return self._enter(func, args, kwargs)
         if torch.is_inference_mode_enabled() and _is_composite(func):
@@ -136,15 +142,30 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def watching(self) -> Iterator[Leaks]:
-        """Record the body, and watch for values that leave torch, which no operation shows."""
-        with Leaks(self) as leaks, self:
-            yield leaks
+        """Record the body, and watch for values that leave torch, which no operation shows.
+
+        Raises the first refusal, whatever the body made of it.
+        """
+        try:
+            with Leaks(self) as leaks, self:
+                yield leaks
+        except CaptureError as error:
+            if self._refusal in (None, error):
+                raise
+            raise self._refusal from None
+        if self._refusal is not None:
+            raise self._refusal
+
+    def refused(self, error: CaptureError) -> CaptureError:
+        """Keep the first refusal, as the model's code may catch it."""
+        self._refusal = self._refusal or error
+        return error
 
     def rebind(self, tensor: Tensor, data: Tensor) -> None:
         """Follow ``tensor.data = data``."""
         name = self._weights.name_of(tensor)
         if name is not None and (tensor.dtype != data.dtype or not torch.equal(tensor, data)):
-            raise changes(name, place(self._names).line)
+            raise self.refused(changes(name, place(self._names).line))
         tensor.data = data
         if tensor in self._seen:
             del self._seen[tensor]
@@ -153,14 +174,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return whether no tensor among ``args`` depends on the input."""
         return all(self.value_of(tensor).constant for tensor in leaves(args) if isinstance(tensor, Tensor))
 
-    def leaving(self, name: str) -> CaptureError:
-        """Note that a method hands values that depend on the input to code outside torch."""
+    def is_made_outside(self, tensor: Tensor) -> bool:
+        """Return whether no operation made a constant: it holds Python's or numpy's numbers."""
+        value = self.value_of(tensor)
+        op = value.op
+        return value.constant and (op is None or (op.name == "lift_fresh" and op.args[0].op is None))
+
+    def leaving(self, name: str, line: str | None = None) -> CaptureError:
+        """Refuse a method that hands values that depend on the input to code outside torch, at ``line`` or here."""
+        line = line or place(self._names).line
         if name in ("item", *TEXT):
-            return reading(place(self._names).line)
-        return CaptureError(
-            f"'{name}' hands values that depend on the input to code outside of torch, whose results would be "
-            "constants in the graph; compute with torch's own operations",
-            line=place(self._names).line,
+            return self.refused(reading(line))
+        return self.refused(
+            CaptureError(
+                f"'{name}' hands values that depend on the input to code outside of torch, whose results would be "
+                "constants in the graph; compute with torch's own operations",
+                line=line,
+            )
         )
 
     def _require_constant(self, args: Any, where: Place) -> None:
@@ -214,7 +244,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             op = Op(
                 "full", torch.full, (list(first.shape), filled), {"dtype": first.dtype, "device": first.device}, where
             )
-        constant = all(value.constant for value in op.inputs())
+        constant = all(value.constant for value in op.inputs)
         made = []
         for index, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
@@ -233,7 +263,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args, kwargs = before
         op = Op(name, func, args, kwargs, where, writes=key)
         value = Value(tuple(tensor.shape), tensor.dtype, op)
-        value.constant = all(item.constant for item in op.inputs())
+        value.constant = all(item.constant for item in op.inputs)
         op.outputs = (value,)
         self.ops.append(op)
         if self.keeps and not value.constant and (name in COMPARES or name in ROUNDS):

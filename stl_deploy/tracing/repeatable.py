@@ -32,13 +32,15 @@ _LARGEST = 2**50
 _WRITABLE = (list, deque, dict, OrderedDict, defaultdict)
 
 
-def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> None:
+def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None = None) -> None:
     """Raise CaptureError unless a call from rest gives the same after one on another input, and after many.
 
     What draws numbers, keeps state, or keeps what it made of an earlier input does not; nor does what changes, a
-    little in each call, a number that it reads.
+    little in each call, a number that it reads. made: the output of a call on ``x`` from rest.
     """
-    why = _unrepeatable(model, x, other, call)
+    why = _unrepeatable(model, x, other, call, made)
+    if why and made is not None:  # in a record, text of values is other text
+        why = _unrepeatable(model, x, other, call, None)
     if why:
         raise CaptureError(
             f"{why}; start from rest in forward"
@@ -46,11 +48,14 @@ def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -
         )
 
 
-def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call) -> str:
+def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None) -> str:
     """Return why a model gives something else on ``x`` after other calls; nothing if it does not."""
-    with as_found(model), torch.no_grad():
-        to_eval(model)
-        first = _outputs(model, x, call, seed=0)
+    if made is not None:
+        first = list(made) if call.time == "step" else [made]
+    else:
+        with as_found(model), torch.no_grad():
+            to_eval(model)
+            first = _outputs(model, x, call, seed=0)
     for calls in _CALLS:
         with as_found(model), torch.no_grad():
             to_eval(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class _Replay:
         self.steps, self.x, self.keep = steps, x, keep
         self.sizes: Sizes = {TIME: len(x), BATCH: x[0].shape[0]}
         self.values: Values = {}
+        self._filled: dict[Signal, Any] = {}
+        """Arguments with constants as tensors."""
 
     def run(self) -> None:
         waiting = {s: 0 for s in self.steps.signals}
@@ -99,8 +102,9 @@ class _Replay:
         elif t == 0 and signal.first is not None:
             done.append(self._first(signal.first))
         else:
-            args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self._read(ref, t, signal))
-            args, kwargs = replace_nodes((args, kwargs), _tensor)
+            if signal not in self._filled:
+                self._filled[signal] = replace_nodes((signal.args, signal.kwargs), _tensor)
+            args, kwargs = map_tree(self._filled[signal], Ref, lambda ref: self._read(ref, t, signal))
             done.append(signal.node.run(args, kwargs, self.sizes))
 
     def _read(self, ref: Ref, t: int, reader: Signal) -> Tensor:
@@ -177,5 +181,5 @@ def _first_reads(signal: Signal, steps: Steps, number: Mapping[Signal, str]) -> 
         if known is not None and known[0] is not signal:
             reads.append(number[known[0]])
         elif not node.constant:
-            waiting += node.inputs()
+            waiting += node.inputs
     return reads

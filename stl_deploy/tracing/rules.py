@@ -14,6 +14,7 @@ from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.operations import Op, Value, map_tree
 from stl_deploy.tracing.overwriting import scatter
 from stl_deploy.tracing.remedies import NORMS, SPREADS, no_form, unforeseen
+from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.time_convolution import over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
@@ -50,6 +51,9 @@ _BATCHED = (
 )
 """Operations that treat each entry of their first axis by itself."""
 
+_PRODUCTS = {"mm": -2, "addmm": -2, "convolution": 0}
+"""Layers with weights, and which of their arguments these are applied to."""
+
 _OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("add", "sub", "rsub"), ("alpha",)),
     "addmm": ("alpha", "beta"),
@@ -77,10 +81,10 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
     them is ignored.
     """
     needed = _needed(ops, outputs)
-    unroller.readers.update(value for op in ops for value in op.inputs())
+    unroller.readers.update(value for op in ops for value in op.inputs)
     unroller.readers.update(outputs)
     for op in ops:
-        if any(not value.constant and value not in unroller.flows for value in op.inputs()):
+        if any(not value.constant and value not in unroller.flows for value in op.inputs):
             continue  # made of indices that no rule reads; who needs it is refused
         try:
             flows = _interpreted(unroller, op)
@@ -92,6 +96,23 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
             unroller.flows[value] = flow
             if value.kept is not None:
                 unroller.keep(flow, value.kept)
+    if not all(unroller.flow(value).constant for value in outputs):
+        _require_arrivals(unroller.steps, [op for op in ops if op in needed and op.name in _PRODUCTS])
+
+
+def _require_arrivals(steps: int, layers: Sequence[Op]) -> None:
+    """Raise CaptureError for a layer that reads zeros in every step: its input is delayed by more steps than x has."""
+    calls: dict[Place, list[Op]] = {}
+    for op in layers:
+        calls.setdefault(op.place, []).append(op)
+    for ops in calls.values():
+        read = [op.args[_PRODUCTS[op.name]] for op in ops]
+        if len(ops) >= steps and all(value.constant and not value.tensor().any() for value in read):
+            raise refuse(
+                f"'{ops[-1].name}' reads zeros in each of {steps} steps, as behind a longer delay; give x of more "
+                "steps than the longest delay, or leave the layer out",
+                ops[-1],
+            )
 
 
 def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
@@ -111,7 +132,7 @@ def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
     for op in reversed(ops):
         if not values.isdisjoint(op.outputs):
             needed.add(op)
-            values.update(op.inputs())
+            values.update(op.inputs)
     return needed
 
 
@@ -120,9 +141,9 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     if "sparse" in op.name:
         raise refuse(no_form(op.name), op)
     pointwise = is_elementwise(op)
-    if all(value.constant for value in op.inputs()) and not pointwise and not op.scatter:
+    if all(value.constant for value in op.inputs) and not pointwise and not op.scatter:
         return [unroller.constant(value.tensor()) for value in op.outputs]
-    if not pointwise or not all(unroller.flow(value).constant for value in op.inputs()):
+    if not pointwise or not all(unroller.flow(value).constant for value in op.inputs):
         _require_known_options(op)
     if op.scatter:
         return [scatter(unroller, op)]
@@ -136,7 +157,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [_padded(unroller, op)]
     if op.name in ("_softmax", "_log_softmax"):
         return [_over_classes(unroller, op)]
-    if op.name == "bmm" and not any(unroller.flow(value).constant for value in op.inputs()):
+    if op.name == "bmm" and not any(unroller.flow(value).constant for value in op.inputs):
         return [_two_signals(unroller, op)]
     if op.name == "bmm" and op.outputs[0].shape[0] == 1:
         return [_one_product(unroller, op)]
@@ -168,7 +189,7 @@ def _option(option: object) -> str:
 
 
 def _batched(unroller: Unroller, op: Op) -> list[Flow]:
-    flow, *others = (unroller.flow(value) for value in op.inputs())
+    flow, *others = (unroller.flow(value) for value in op.inputs)
     if not all(other.constant for other in others):
         raise refuse(f"'{op.name}' works on two signals at once; expected one signal and constant weights", op)
     first = flow.layout[0]
@@ -241,12 +262,12 @@ def _keeps_steps_apart(op: Op, axis: int) -> bool:
 
 def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int = 0) -> Flow:
     """The operation on each step. layout: of its output; axis: the one that holds time, where the input carries it."""
-    signal = next(value for value in op.inputs() if not value.constant)
+    signal = next(value for value in op.inputs if not value.constant)
     folded = layout[axis] if flow.timed else None
     step = tuple(tuple(f for f in dim if f != TIME) for dim in layout if axis == 0 or dim != (TIME,))
     made = []
     for t, node in enumerate(flow.nodes):
-        inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs()} | {signal: node}
+        inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs} | {signal: node}
         args, kwargs = map_tree((op.args, op.kwargs), Value, inputs.__getitem__)
         each = Node(op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, folded=folded, axis=axis)
         # Behind a delay a layer makes its bias of nothing in the first steps, each of which does as the others do.
@@ -255,7 +276,7 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
 
 
 def _matmul(unroller: Unroller, op: Op) -> Flow:
-    flows = [unroller.flow(value) for value in op.inputs()]
+    flows = [unroller.flow(value) for value in op.inputs]
     rows, weight = flows[-2], flows[-1]
     if rows.constant and not weight.constant:
         raise refuse(
@@ -273,7 +294,7 @@ def _matmul(unroller: Unroller, op: Op) -> Flow:
 
 def _one_product(unroller: Unroller, op: Op) -> Flow:
     """A batched product of one pair of matrices, as einsum makes them."""
-    flows = [unroller.flow(value) for value in op.inputs()]
+    flows = [unroller.flow(value) for value in op.inputs]
     rows = next((flow for flow in flows if not flow.constant), flows[0])
     weight = flows[1]
     if not weight.constant or rows is weight or len(rows.layout[1]) == 0 or rows.layout[0] != ():
@@ -310,7 +331,7 @@ def _over_classes(unroller: Unroller, op: Op) -> Flow:
 
 
 def _reduce(unroller: Unroller, op: Op) -> Flow:
-    flow = unroller.flow(next(op.inputs()))
+    flow = unroller.flow(op.inputs[0])
     dims, keep = _reduced(op, len(flow.layout))
     layout = flow.layout
     nodes = flow.nodes

@@ -109,8 +109,7 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
                     returned = called(model, part, call, passed)
                 except CaptureError as error:
                     if error.__cause__ is not None and leaks.watched:  # other code than torch's was given one
-                        refusal = recorder.leaving(leaks.watched)
-                        raise CaptureError(str(refusal.reason), line=error.line) from None
+                        raise recorder.leaving(leaks.watched, error.line) from None
                     raise
                 _require_one_shape(returned, steps, call)
                 tensors.append(pick(returned, call.output))

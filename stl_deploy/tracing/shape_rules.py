@@ -178,6 +178,11 @@ def _cut(op: Op, factors: Dim, dim: int, what: str) -> CaptureError:
 def _some_steps(unroller: Unroller, op: Op, flow: Flow, dim: int, steps: slice) -> Flow:
     """Part of the steps along the axis of time, which is one of size 1 where a single step is left."""
     nodes = flow.nodes[steps]
+    if len(nodes) == unroller.steps and all(node.constant for node in nodes) and not flow.constant:
+        raise refuse(
+            f"of {len(nodes)} steps a delay leaves none; give x of more steps than the longest delay",
+            op,
+        )
     if len(nodes) != 1:
         return Flow(nodes, flow.layout)
     layout = tuple(() if i == dim else d for i, d in enumerate(flow.layout))

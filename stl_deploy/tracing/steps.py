@@ -133,7 +133,7 @@ class _Folding:
 
     def _unequal(self, a: Node, b: Node, reader: Node) -> CaptureError:
         if a.name == b.name == "input":
-            line = reader.place.line or next((n.place.line for n in self.earlier if a in n.inputs()), None)
+            line = reader.place.line or next((n.place.line for n in self.earlier if a in n.inputs), None)
             return CaptureError(
                 "the model reads x at another rate, or in another order, than step by step; a graph reads step t of x "
                 "in step t: give capture an x of one entry for each step, or delay it by F.pad over time",
@@ -195,14 +195,14 @@ class _Folding:
         if node.constant:
             return []
         back = [before for before in (self.earlier.get(node), self.start.get(node)) if before is not None]
-        return [*node.inputs(), *back]
+        return [*node.inputs, *back]
 
     def _depth(self, node: Node) -> int | None:
         if node.constant:
             return None
         if node.name == "input":
             return node.args[0]  # type: ignore[no-any-return]
-        known = [d for n in node.inputs() if (d := self.depths[n]) is not None]
+        known = [d for n in node.inputs if (d := self.depths[n]) is not None]
         back = self.earlier.get(node)
         if back is not None:
             before = self.depths[back]
@@ -242,7 +242,7 @@ class _Folding:
             node = waiting.pop()
             if root(node) not in made:
                 made[root(node)] = Signal(node, still=self.depth(node) is None)
-                waiting += [n for n in node.inputs() if not n.constant]
+                waiting += [n for n in node.inputs if not n.constant]
         for signal in made.values():
             signal.args, signal.kwargs = replace_nodes(
                 (signal.node.args, dict(signal.node.kwargs)),
@@ -313,7 +313,7 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
         return None
     if a.name == "input":
         return [] if a.args[0] is None or a.args[0] == b.args[0] + 1 else None
-    first, second = a.inputs(), b.inputs()
+    first, second = a.inputs, b.inputs
     left = replace_nodes((a.args, dict(a.kwargs)), lambda n: ...)
     right = replace_nodes((b.args, dict(b.kwargs)), lambda n: ...)
     if repr(left) != repr(right) or len(first) != len(second):
@@ -325,7 +325,7 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
 
 def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
     """Return common inputs of a first step that differs (``v + x`` and ``x``): the same line's same operation."""
-    alike = [(x, y) for y in [sooner, *sooner.inputs()] for x in later.inputs() if _are_alike(x, y)]
+    alike = [(x, y) for y in [sooner, *sooner.inputs] for x in later.inputs if _are_alike(x, y)]
     if len(_pairs(alike)) < len(alike):  # one line, or one function, makes both a current and a potential
         alike = [(x, y) for x, y in alike if shifts(x, y, {})]
     return _pairs(alike)
@@ -362,9 +362,9 @@ def _shift_inputs(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels
     inner = _arguments(x, y)
     if inner is not None:
         return all(inner_shifts(*pair) for pair in inner)
-    read = [node for node in y.inputs() if not node.constant]
-    return any(inner_shifts(late, y) for late in x.inputs()) or all(
-        any(inner_shifts(late, early) for late in x.inputs()) for early in read
+    read = [node for node in y.inputs if not node.constant]
+    return any(inner_shifts(late, y) for late in x.inputs) or all(
+        any(inner_shifts(late, early) for late in x.inputs) for early in read
     )
 
 

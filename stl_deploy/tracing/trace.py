@@ -22,13 +22,17 @@ from stl_deploy.tracing.starts import start_layers
 from stl_deploy.tracing.steps import FEWEST, Signal, Steps, fold_steps
 from stl_deploy.tracing.thresholds import one_step
 
+RECORDED = 32
+"""Number of steps in which what repeats is looked for first; all steps are compared with it."""
+
 
 @dataclass(eq=False)
 class Traced:
     """A module as one step. signals: for each spiking layer of the Program the signal that it stands for.
 
-    places: where layers stand in the user's code. matrices: see `Layers`. left_aside: tensors that the module returns
-    besides its output. states: forward's arguments that pass state from step to step.
+    recorded: steps that were traced, of the ``length`` of x. places: where layers stand in the user's code.
+    matrices: see `Layers`. left_aside: tensors that the module returns besides its output. states: forward's arguments
+    that pass state from step to step. made: the module's output on the traced input.
     """
 
     call: Call
@@ -36,12 +40,14 @@ class Traced:
     graph: Program
     readout: Readout
     axis: int | None
+    recorded: int
     length: int
     signals: dict[str, Signal]
     places: dict[str, Place]
     matrices: tuple[str, ...]
     left_aside: int
     states: tuple[str, ...]
+    made: Tensor
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
@@ -67,11 +73,13 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         end.readout,
         end.axis,
         length,
+        length,
         layers.signals,
         layers.places,
         layers.matrices,
         recorded.left_aside,
         recorded.states,
+        recorded.tensor,
     )
 
 

@@ -104,7 +104,7 @@ class Unroller:
     ) -> Node:
         """Return a node of one step; of constants a constant."""
         node = Node(name, call, args, kwargs, layout, dtype, place, **more)
-        inputs = node.inputs()
+        inputs = node.inputs
         if (call is None and name != "expand") or not inputs or not all(node.constant for node in inputs):
             return self.nodes.make(node)
         values, options = replace_nodes((args, kwargs), lambda node: node.tensor)

@@ -13,11 +13,15 @@ from functools import partial, partialmethod
 from typing import Any, Protocol
 
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from stl_deploy.errors import CaptureError
 
-_LEAVES = ("item", "numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__", "__reduce_ex__")
+_LEAVES = (
+    *("item", "numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__", "__reduce_ex__"),
+    *("apply_", "map_", "map2_"),
+)
 """Methods of a tensor that hand out its values."""
 _WATCHES = ("item", "numpy", "tolist")
 """Those whose results a model may keep to watch them."""
@@ -27,6 +31,11 @@ _IN_PROOFS = "-0123456789."
 """Text of every value in the proof's runs: it parses as a number and has all characters that a number may have."""
 _KEEPS_TEXT = ("strip", "lstrip", "rstrip", "ljust", "rjust", "center", "zfill", "replace", "lower", "upper")
 """Methods of text that return `Text`; the others are refused."""
+_WRITES = (
+    *("copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal"),
+    *("fill", "itemset", "partition", "resize", "setfield", "setflags", "sort"),
+)
+"""numpy's functions and methods that write into an array, which may be a tensor's memory."""
 
 
 def reading(line: str | None) -> CaptureError:
@@ -40,13 +49,12 @@ def reading(line: str | None) -> CaptureError:
 
 
 class Watched:
-    """A number, or several, that depend on the input.
+    """A number, or several, that depend on the input: to be kept and added up, but neither compared nor written into.
 
     refusal: the error for code that uses them otherwise. text: in place of the number's; None for that of NaN.
     """
 
     __slots__ = ("_refusal", "_text")
-    __hash__ = object.__hash__
 
     def __init__(self, refusal: Callable[[], CaptureError], text: str | None = None) -> None:
         object.__setattr__(self, "_refusal", refusal)
@@ -60,13 +68,21 @@ class Watched:
     def __getattr__(self, name: str) -> Watched:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in _WRITES:
+            raise self.refuse()
         return self
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        pass
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Watched:
+        return self._of_numpy(func, args, kwargs)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
+    def __array_ufunc__(self, func: Any, method: str, *args: Any, **kwargs: Any) -> Watched:
+        return self._of_numpy(func, args, kwargs)
+
+    def _of_numpy(self, func: Any, args: Any, kwargs: Any) -> Watched:
+        into = leaves(kwargs.get("out"))
+        if func.__name__ in _WRITES or any(isinstance(each, Watched) for each in into):
+            raise self.refuse()
+        return _same(self, *args)
 
     def __format__(self, spec: str) -> Text:
         text: str | None = object.__getattribute__(self, "_text")
@@ -126,13 +142,18 @@ _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul
 for _name in _ARITHMETIC:
     setattr(Watched, f"__{_name}__", _same)
     setattr(Watched, f"__r{_name}__", _same)
-for _name in ("neg", "pos", "abs", "invert", "round", "call", "getitem", "array_ufunc", "array_function"):
+for _name in ("neg", "pos", "abs", "invert", "round", "call", "getitem"):
     setattr(Watched, f"__{_name}__", _same)
-_DECISIONS = ("lt", "le", "gt", "ge", "eq", "ne", "bool", "float", "int", "index", "complex", "len", "iter", "contains")
+_DECISIONS = (
+    *("lt", "le", "gt", "ge", "eq", "ne", "contains", "hash"),
+    *("bool", "float", "int", "index", "complex", "iter"),
+)
 for _name in _DECISIONS:
     setattr(Watched, f"__{_name}__", _refused)
     setattr(Text, f"__{_name}__", _refused)
-for _name in ("__hash__", "__getitem__", *(name for name in dir(str) if not name.startswith("_"))):
+for _name in ("setattr", "setitem", "delitem"):
+    setattr(Watched, f"__{_name}__", _refused)
+for _name in ("__len__", "__getitem__", *(name for name in dir(str) if not name.startswith("_"))):
     setattr(Text, _name, partialmethod(_text_of, getattr(str, _name)) if _name in _KEEPS_TEXT else _refused)
 
 
@@ -163,6 +184,10 @@ class Records(Protocol):
 
     def is_constant(self, args: Any) -> bool:
         """Return whether no tensor among ``args`` depends on the input."""
+        ...
+
+    def is_made_outside(self, tensor: Tensor) -> bool:
+        """Return whether no operation made a constant."""
         ...
 
     def leaving(self, name: str) -> CaptureError:
@@ -198,4 +223,10 @@ class Leaks(TorchFunctionMode):
         if func == _SET_DATA:
             self.recorder.rebind(*args)
             return None
-        return func(*args, **(kwargs or {}))
+        made = func(*args, **(kwargs or {}))
+        recorded = isinstance(func, OpOverload)
+        if not recorded and isinstance(made, Tensor) and self.recorder.is_made_outside(made):
+            read = args[1:] if hasattr(Tensor, name) else args  # x.new_tensor(...) reads the type of x
+            if not self.recorder.is_constant((read, kwargs)):
+                raise self.recorder.leaving(name)
+        return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,6 +45,21 @@ class Layers:
 def refusal(signal: Signal, why: str) -> CaptureError:
     """Return a refusal that names the line of a signal."""
     return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
+
+
+_CALLS = 16
+"""The most calls within one another for each signal, as layers are built from the last one back."""
+
+
+@contextmanager
+def _recursion(calls: int) -> Iterator[None]:
+    """Allow so many more calls within one another; frames of Python's own take no stack."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + calls)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 _HOMOGENEOUS = ("mul", "div", "neg", "sum", "mean", "mm", "reshape", "expand", "permute", "slice", "select", "_to_copy")
@@ -87,7 +104,8 @@ class Builder(ProgramBuilder):
                 node = Input(name=self.name("input", ""), shape=self.shape(signal), operands=())
                 self._terms[signal, 0] = self.add(node)
         output = self.steps.output
-        terms = self.read(output)
+        with _recursion(_CALLS * len(self.steps.signals)):
+            terms = self.read(output)
         self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), operands=terms))
         require_same_first_values(self.steps, self._compared)
         layers = self.needed_for("output")
