@@ -56,8 +56,8 @@ def measure(runtimes: Mapping[str, Path]) -> list[dict[str, Any]]:
             for runtime, python in runtimes.items():
                 print(f"{network}, {form}, {runtime} ...", file=sys.stderr, flush=True)
                 with TemporaryDirectory() as folder:
-                    found = _one(program, x, {**options, "opset": OPSETS.get(runtime)}, runtime, python, Path(folder))
-                rows.append({"network": network, "form": form, "runtime": runtime, **found})
+                    result = _one(program, x, {**options, "opset": OPSETS.get(runtime)}, runtime, python, Path(folder))
+                rows.append({"network": network, "form": form, "runtime": runtime, **result})
     return rows
 
 

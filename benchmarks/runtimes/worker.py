@@ -43,8 +43,8 @@ def openvino(folder: Path, spec: Any) -> Call:
     model = core.compile_model(core.read_model(folder / "model.onnx"), "CPU", settings)
 
     def call(arrays: Arrays) -> Arrays:
-        found = model(dict(zip(spec["inputs"], arrays, strict=True)))
-        return [np.array(found[name]) for name in spec["outputs"]]
+        outputs = model(dict(zip(spec["inputs"], arrays, strict=True)))
+        return [np.array(outputs[name]) for name in spec["outputs"]]
 
     return call
 
@@ -63,8 +63,8 @@ def iree(folder: Path, spec: Any) -> Call:
     function = module["stl-deploy"]
 
     def call(arrays: Arrays) -> Arrays:
-        found = function(*arrays)
-        return [value.to_host() for value in (found if isinstance(found, tuple) else (found,))]
+        outputs = function(*arrays)
+        return [value.to_host() for value in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return call
 
@@ -112,10 +112,10 @@ def whole(call: Call, spec: Any, given: Any) -> Arrays:
     fed = [name for name in spec["inputs"] if name not in states]
     steps = []
     for t in range(len(given[fed[0]])):
-        found = call([np.ascontiguousarray(states[n] if n in states else given[n][t]) for n in spec["inputs"]])
-        by_name = dict(zip(spec["outputs"], found, strict=True))
+        outputs = call([np.ascontiguousarray(states[n] if n in states else given[n][t]) for n in spec["inputs"]])
+        by_name = dict(zip(spec["outputs"], outputs, strict=True))
         states = {name: by_name[after] for name, after in spec["states"]}
-        steps.append(found)
+        steps.append(outputs)
     return [np.stack(values) for values in zip(*steps, strict=True)]
 
 
@@ -127,11 +127,11 @@ def main() -> None:
         given = {key: np.ascontiguousarray(stored[key]) for key in stored}
     try:
         call = RUNTIMES[name](folder, spec)
-        found = whole(call, spec, given)
+        outputs = whole(call, spec, given)
     except Exception as error:  # whatever a runtime raises is its row
         print(json.dumps({"failed": f"{type(error).__name__}: {error}".strip()[:2000]}))
         return
-    np.savez(folder / "output.npz", **{f"o{i}": np.asarray(array) for i, array in enumerate(found)})
+    np.savez(folder / "output.npz", **{f"o{i}": np.asarray(array) for i, array in enumerate(outputs)})
     best, start = float("inf"), time.perf_counter()
     for _ in range(_ROUNDS):
         before = time.perf_counter()

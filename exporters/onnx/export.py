@@ -101,8 +101,8 @@ def _check_sizes(form: Form, steps: int | None, batch: int | None) -> None:
     if form == "step" and steps is not None:
         raise InputError(f"{named('steps')}: expected the form sequence or unrolled; found step, which takes one step")
     if form == "unrolled" and not 1 <= (steps or 0) <= MOST_UNROLLED:
-        found = "no number of steps" if steps is None else str(steps)
-        raise InputError(f"{named('steps')}: expected 1 to {MOST_UNROLLED} for the form unrolled; found {found}")
+        given_steps = "no number of steps" if steps is None else str(steps)
+        raise InputError(f"{named('steps')}: expected 1 to {MOST_UNROLLED} for the form unrolled; found {given_steps}")
 
 
 def _opset(chosen: int | None, model: ModelProto) -> int:

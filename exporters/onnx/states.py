@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import numpy_helper
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.onnx.scope import Scope
@@ -113,7 +114,8 @@ def shift(scope: Scope, x: str, steps: int, label: str) -> str:
     zero, axis = scope.integers(0), scope.integers(0)
     lost = scope.op("Slice", [x, zero, scope.integers(steps), axis], f"{label}/lead_in")
     shape = scope.op("Shape", [lost], f"{label}/lead_in_shape")
-    zeros = scope.op("ConstantOfShape", [shape], f"{label}/zeros")
+    zero_value = numpy_helper.from_array(np.zeros(1, np.float32))  # the default, which some runtimes take for float64
+    zeros = scope.op("ConstantOfShape", [shape], f"{label}/zeros", value=zero_value)
     kept = scope.op("Slice", [x, zero, scope.integers(-steps), axis], f"{label}/kept")
     return scope.op("Concat", [zeros, kept], label, axis=0)
 

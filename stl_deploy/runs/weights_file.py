@@ -113,11 +113,11 @@ def _found(match: _Match) -> int:
 
 
 def _misfit(path: Path, match: _Match) -> str:
-    found = f"{path}: weights of another network: expected {counted(len(match.names), 'tensor')}; found "
-    found += f"{_found(match)} of them{match}"
+    message = f"{path}: weights of another network: expected {counted(len(match.names), 'tensor')}; found "
+    message += f"{_found(match)} of them{match}"
     if match.missing:
-        found += f"; missing: {_listed(match.missing)}"
-    return f"{found}; left over: {_listed(match.left)}" if match.left else found
+        message += f"; missing: {_listed(match.missing)}"
+    return f"{message}; left over: {_listed(match.left)}" if match.left else message
 
 
 def _listed(names: Sequence[str]) -> str:
