@@ -71,7 +71,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         moved = accesses[name] * pool.in_nonzero
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for name, maximum in counts.maxima.items():
-        _maxima(name, maximum, 1, prices.accumulator_bits, prices, ledger)
+        _maxima(name, maximum, counts, 1, prices.accumulator_bits, prices, ledger)
     for name, product in counts.products.items():
         _product(name, product, counts, prices, stepped if name in in_loops else flow, ledger)
     for node in program.of(Neuron):
@@ -97,12 +97,18 @@ def _product(
     ledger.words(name, "queue writes and reads", 2 * counted.in_nonzero, address, queue)
 
 
-def _maxima(name: str, counted: MaxPoolCounts, passes: int, bits: int, prices: PriceList, ledger: Ledger) -> None:
-    """Charge a max pool: each value read once, the largest written. passes: steps that the counts are divided by."""
-    read, written = counted.values_read // passes, counted.values_written // passes
-    ledger.ops(name, "max pool compares", "add", counted.max_compares // passes)
-    ledger.words(name, "input reads", read, bits, size_bytes(read, bits))
-    ledger.words(name, "output writes", written, bits, size_bytes(written, bits))
+def _maxima(
+    name: str, counted: MaxPoolCounts, counts: Counts, share: int, bits: int, prices: PriceList, ledger: Ledger
+) -> None:
+    """Charge a max pool: each value read once, the largest written; counts are divided by ``share``.
+
+    Its memories hold the values of one step of one sample.
+    """
+    passes = counts.T * counts.batch
+    ledger.ops(name, "max pool compares", "add", counted.max_compares // share)
+    moved = {"input reads": counted.values_read, "output writes": counted.values_written}
+    for term, values in moved.items():
+        ledger.words(name, term, values // share, bits, size_bytes(values // passes, bits))
 
 
 def _spiking_layer(
@@ -184,7 +190,7 @@ def ann(
         ledger.words(name, "input reads", read, act, size_bytes(read, act))
         ledger.words(name, "output writes", written, act, size_bytes(written, act))
     for name, maximum in counts.maxima.items():
-        _maxima(name, maximum, counts.T * counts.batch, act, prices, ledger)
+        _maxima(name, maximum, counts, counts.T * counts.batch, act, prices, ledger)
     for name, product in counts.products.items():
         ledger.ops(name, "MACs: multiply", narrowed(prices, act), product.synapses)
         ledger.ops(name, "MACs: add", "ac", product.synapses)
