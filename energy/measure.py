@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, Literal, Unpack
 
@@ -31,7 +31,7 @@ from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
-from stl_deploy.energy.models.verdict import Findings, Idle, range_of_ratios, spread, verdict
+from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, range_of_ratios, spread, verdict
 from stl_deploy.energy.models.what_if import what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
@@ -89,13 +89,12 @@ class EnergyReport(ByRule):
 
     @property
     def _findings(self) -> Findings:
-        refused = self.placement["chip"] is not None and self.placement["reason"] is not None
         return Findings(
             cells=self.comparisons,
             break_even=self.break_even,
             models=self.models,
             chips=self.chips,
-            placed=not refused,
+            placed=CHIP not in self.checked.refused,
             each_step=self.each_step,
             idle=self.idle,
             dead=self.dead,
@@ -189,6 +188,7 @@ class EnergyReport(ByRule):
             "neurobench": dict(self.neurobench),
             **({} if self.machine is None else {"machine": self.machine.as_dict()}),
             "placement": dict(self.placement),
+            "not_placed": dict(self.checked.refused),
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -265,7 +265,8 @@ def energy_report(
 ) -> EnergyReport:
     """Price the counts of an `ActivityCounter` that observed a run of ``program``; context: fields of `Context`."""
     made = Context(**context)
-    lists, twin, chip, checked = made.price_lists(), made.twin, made.chip, made.checked
+    lists, twin, chip = made.price_lists(), made.twin, made.chip
+    checked = replace(made.checked, refused={**made.checked.refused, **chip.refused})
     if twin is not None:
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from stl_deploy._util.units import counted, range_with_unit, with_unit
 from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import Device, devices
-from stl_deploy.energy.chips.model import ChipModel, chip_models
+from stl_deploy.energy.chips.model import ChipModel, chip_model, chip_models
 from stl_deploy.energy.chips.time import StepTimes, active_cores, check_step_times, chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
@@ -118,6 +118,11 @@ def chip_powers() -> list[dict[str, Any]]:
     ]
 
 
+def title_of(chip: str) -> str:
+    """Return the name in words of a chip whose check may refuse a network."""
+    return fpga.TITLE if chip == fpga.KEY else chip_model(chip).title
+
+
 def _over(snn: Range, ann: Range | None) -> list[float] | None:
     """Return the minimum and maximum ratio to the ANN; None without an ANN, or if it costs nothing."""
     return None if ann is None or not ann[0] else [snn[0] / ann[1], snn[1] / ann[0]]
@@ -155,7 +160,8 @@ def chip_lines(
     check_step_times(step_times)
     checked = checked or Checked()
     given = {chip: step for chip, step in (step_times or {}).items() if chip not in checked.refused}
-    chips = [chip for chip in chip_models() if chip.events or chip.name in given]
+    priced = [chip for chip in chip_models() if chip.name not in checked.refused]
+    chips = [chip for chip in priced if chip.events or chip.name in given]
     lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
     fits = not uncounted(program, counts)
     boards = [device for device in devices() if device.microcontroller and (fits or device.key in given)]

@@ -8,14 +8,16 @@ from typing import Literal
 
 from stl_deploy._util.units import between
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
+from stl_deploy.energy.chips.model import chip_model
 from stl_deploy.energy.models.break_even import BreakEven
 from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, beside, quoted
 from stl_deploy.energy.models.ratios import Ratio, number, percent, si
 from stl_deploy.energy.paired import Paired
+from stl_deploy.energy.prices.chip import PLACED_ON
 from stl_deploy.energy.prices.price_list import Range
 
-CHIP = "loihi1"
+CHIP = PLACED_ON
 """The chip that the verdict names: the one whose floor, events and time are all published."""
 MOST_WORDS = 32
 """Of a sentence."""
@@ -128,13 +130,13 @@ def _joined(*sentences: str) -> str:
 
 def on_chip(findings: Findings) -> str:
     """Return energy and time of an inference on Loihi 1, if known."""
+    if not findings.placed:
+        return f"It could not be placed on {chip_model(CHIP).title}: no energy of that chip is quoted."
     line = next((line for line in findings.chips if line.chip == CHIP and line.latency is not None), None)
     if line is None or line.latency is None:
         return ""
     scope = "" if line.step_source == GIVEN else " (neurocores only)"
     costs = f"{si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
-    if not findings.placed:
-        return f"It could not be placed on {line.title}: no energy of that chip is quoted."
     return f"On {line.title} an inference takes {costs}."
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from stl_deploy.graph.placement import Placement
 
+PLACED_ON = "loihi1"
+"""The chip that networks are placed on."""
 CORES_PER_TILE, COLUMNS, ROWS = 4, 8, 4
 CORES = CORES_PER_TILE * COLUMNS * ROWS
 """Of one chip."""
@@ -31,10 +33,15 @@ class OnChip:
     notes: tuple[str, ...] = ()
     reason: str = "no placement is known"
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """The chip that the network was found not to fit, with the reason; {} if it fits or nobody looked."""
+        return {PLACED_ON: self.reason} if self.chip and not self.placements else {}
+
 
 @dataclass(frozen=True)
 class Checked:
-    """Results of the targets' checks for chips that are priced.
+    """Results of the targets' checks for chips that are priced; a chip that refuses the network has no energy.
 
     refused: chip to the reason, in one sentence. clocks: of each sample on UP5K; empty if nobody counted them.
     """
@@ -44,8 +51,8 @@ class Checked:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One sentence for each chip that has no line because its target's check refuses the network."""
-        return tuple(f"No line for {chip}, whose check says: {reason}." for chip, reason in self.refused.items())
+        """One sentence for each chip that cannot hold the network."""
+        return tuple(f"No energy of {chip}: {reason}." for chip, reason in self.refused.items())
 
 
 def tiles(placement: Placement) -> int:

@@ -16,11 +16,12 @@ from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.context import DEFAULT_PRICES, AnnTwin
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.paired import MARGIN, check_margin
-from stl_deploy.energy.prices.chip import CORES, Checked, OnChip
+from stl_deploy.energy.prices.chip import CORES, PLACED_ON, Checked, OnChip
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.placement import RESOURCES, load_chips, place
+from stl_deploy.exporters.netx.target import Netx
 from stl_deploy.exporters.targets import find_format, find_runner, findings, make_options
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.fits import too_large
@@ -122,7 +123,6 @@ def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
     return measure_machine(lambda: runner.run(x), leading(x)[1])
 
 
-CHIP = "loihi1"
 MOST = 8 * CORES
 """Cores that a network may need to be placed: eight chips."""
 
@@ -132,8 +132,8 @@ def on_loihi(program: Program) -> OnChip:
 
     Thresholds are folded into the weights, one per core, so they take no room.
     """
-    chip = load_chips()[CHIP]
-    refused = refusals(program)
+    chip = load_chips()[PLACED_ON]
+    refused = [*untaken(program, Netx.takes, Netx.name), *refusals(program)]
     if refused:
         return OnChip(chip.name, reason=f"'{refused[0].node}' cannot be placed on {chip.name}: {refused[0].reason}")
     simple = place(program, chip, "simple")

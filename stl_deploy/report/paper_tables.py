@@ -98,7 +98,7 @@ def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dic
     totals, batch, twin = energy["totals"], energy["batch"], energy["ann_twin"]
     frontier = energy.get("frontier") or {"points": [], **dict.fromkeys(KINDS)}
     cheapest = {kind: frontier[kind] or {} for kind in KINDS}
-    chip = next(line for line in energy["chips"] if line["chip"] == "loihi1")
+    chip = next((line for line in energy["chips"] if line["chip"] == "loihi1"), {})
     accuracy = verified["rows"]["accuracy"]
     return {
         "run": name,
@@ -119,8 +119,8 @@ def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dic
         "ann_zeros": streaming.get("ann_zeros"),
         "anns": len(frontier["points"]),
         **{f"{kind}_{key}": cheapest[kind].get(key) for kind in KINDS for key in _OF_AN_ANN},
-        "loihi1_J": chip["total_J"],
-        "loihi1_s": chip["latency_s"],
+        "loihi1_J": chip.get("total_J"),
+        "loihi1_s": chip.get("latency_s"),
         "prices": sorted({cell["prices"] for cell in energy["comparisons"]}),
         "label": "modelled",
     }
@@ -160,10 +160,14 @@ def _latex(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
             _times(row["streaming"]),
             _times(row["layer_by_layer"]),
             *(_against(row, kind) for kind in KINDS),
-            _escaped(si((row["loihi1_J"][0], row["loihi1_J"][1]), "J")).replace("µ", r"\textmu{}"),
+            _loihi(row["loihi1_J"]),
         ]
         lines.append(f"{' & '.join(cells)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _loihi(joules: Sequence[float] | None) -> str:
+    return "not placed" if joules is None else _escaped(si((joules[0], joules[1]), "J")).replace("µ", r"\textmu{}")
 
 
 def _against(row: dict[str, Any], kind: str) -> str:

@@ -245,6 +245,8 @@ def test_the_verdict_says_so_where_the_network_could_not_be_placed() -> None:
     refused = OnChip("Loihi 1", reason="'p' cannot be placed on Loihi 1")
     report = measure_energy(two_layers(), X, chip=refused)
     assert "It could not be placed on Loihi 1: no energy of that chip is quoted." in report.verdict
+    assert not [line for line in report.chips if line.chip == "loihi1"]
+    assert report.as_dict()["not_placed"] == {"loihi1": "'p' cannot be placed on Loihi 1"}
     assert "On Loihi 1 an inference takes " in measure_energy(two_layers(), X).verdict  # nobody tried
 
 
@@ -354,4 +356,4 @@ def test_a_refused_chip_has_no_line_even_with_its_step_time() -> None:
     refused = Checked({"up5k": "too wide", "xylo_audio2": "too tall"}, clocks=(1000,))
     report = measure_energy(two_layers(), X, checked=refused, step_time={"up5k": 1e-3, "xylo_audio2": 1e-3})
     assert not {"up5k", "xylo_audio2"} & {each.chip for each in report.chips}
-    assert "No line for up5k, whose check says: too wide." in report.assumptions
+    assert "No energy of up5k: too wide." in report.assumptions

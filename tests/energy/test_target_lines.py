@@ -104,7 +104,7 @@ def test_networks_that_a_check_refuses_have_no_line_and_a_reason() -> None:
     program = chain((4, 8, 10))  # several spikes a step, and more outputs than Audio 2 has
     report = energy(program, counts(program, steps=20), EnergyOptions(step_time={"xylo_audio2": 1e-3}))
     assert not {"up5k", "xylo_audio2"} & {line.chip for line in report.chips}
-    notes = [note for note in report.assumptions if note.startswith("No line for")]
+    notes = [note for note in report.assumptions if note.startswith("No energy of")]
     assert "several spikes" in notes[0]
     assert "10 output neurons; Xylo Audio 2 holds 8" in notes[1]
     assert set(checked(program, counts(program, steps=20)).refused) == {"up5k"}

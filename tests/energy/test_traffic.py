@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy import EnergyReport, measure_energy
 from stl_deploy.energy.counts.traffic import Traffic, traffic
 from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of
 from stl_deploy.graph.placement import PlacedCore, Placement
-from stl_deploy.graph.program import Input, Neuron, Node, Operand, Program, Reshape, Shape
-from stl_deploy.pipeline.energy import MOST, on_loihi
+from stl_deploy.graph.program import Input, MaxPool, Neuron, Node, Operand, Program, Reshape, Shape
+from stl_deploy.pipeline.energy import MOST, energy, on_loihi
 from tests.energy.brute import Walk, indices
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
@@ -261,3 +262,20 @@ def test_messages_do_not_depend_on_chunks_or_processes() -> None:
     whole, parts = (measure_energy(net, x, chip=chip, chunk=chunk).as_dict() for chunk in (7, 2))
     assert whole == parts
     assert isinstance(traffic(net, measure_energy(net, x).counts, chip)[0], Traffic)
+
+
+def test_a_network_of_a_kind_that_loihi_lacks_is_not_placed() -> None:
+    pooled = MaxPool(
+        name="m",
+        shape=(1, 2, 2),
+        operands=(Operand("c"),),
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=((0, 0),) * 2,
+        input_shape=(1, 4, 4),
+    )
+    layers = conv("c", "in", np.ones((1, 1, 1, 1)), (1, 4, 4)), pooled, lif("a", "m", (1, 2, 2))
+    net = program(start((1, 4, 4)), *layers)
+    assert on_loihi(net).reason == "'m' cannot be placed on Loihi 1: netx takes no max pool of currents"
+    report = energy(net, f32(np.ones((1, 1, 1, 4, 4))), EnergyOptions())
+    assert "loihi1" in report.checked.refused

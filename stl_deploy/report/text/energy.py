@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
-from stl_deploy.energy.chips.lines import NO_BOARD, PREDICTED, ChipLine
+from stl_deploy.energy.chips.lines import NO_BOARD, title_of
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
@@ -66,17 +66,10 @@ def _chips(report: EnergyReport) -> list[list[str]]:
             "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})",
             range_with_unit(line.events, "J"),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
-            _step(report, line),
+            "not known" if line.step_source is None else line.step_source.partition(", ")[0],
         ]
         for line in report.chips
-    ]
-
-
-def _step(report: EnergyReport, line: ChipLine) -> str:
-    """Say where a line's time comes from, and that the chip's placement failed."""
-    source = "not known" if line.step_source is None else line.step_source.partition(", ")[0]
-    refused = report.placement["chip"] is not None and report.placement["reason"] is not None
-    return f"{source}; not placed" if refused and line.step_source == PREDICTED else source
+    ] + [[title_of(chip), "not placed", *"-----"] for chip in report.checked.refused]
 
 
 def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
@@ -132,7 +125,8 @@ def _limits(break_even: dict[str, Any]) -> list[str]:
 
 def _placed(placement: dict[str, Any]) -> list[str]:
     if placement["reason"] is not None:
-        return [f"messages and hops between cores are not counted: {placement['reason']}"]
+        unplaced = f"messages and hops between cores are not counted: {placement['reason']}"
+        return [] if placement["chip"] else [unplaced]
     parts = []
     for row in placement["placements"]:
         crossed = "hops unknown"
