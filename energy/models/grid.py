@@ -13,7 +13,7 @@ from typing import Any
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Active, Dataflow, ann, snn
-from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.ledger import dominating, total
 from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
@@ -70,14 +70,14 @@ def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> t
 
 
 def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> dict[str, Any]:
-    """Return every item of both quoted numbers: ``{flow: {"snn": items, "ann": items}}``."""
+    """Return every item of both quoted numbers, dearest first: ``{flow: {"snn": items, "ann": items}}``."""
     if not counts.totals.ann_macs_exact:
         return {}
     prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
     return {
         name: {
-            "snn": [item.as_dict() for item in snn(program, counts, prices, flow)],
-            "ann": [item.as_dict() for item in ann(program, counts, prices, flow, active=active)],
+            "snn": [item.as_dict() for item in dominating(snn(program, counts, prices, flow))],
+            "ann": [item.as_dict() for item in dominating(ann(program, counts, prices, flow, active=active))],
         }
         for name, flow in (("streaming", QUOTED), ("layer_by_layer", LAYER_BY_LAYER))
     }
