@@ -27,8 +27,9 @@ class AnnTwin:
     macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
     by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
     frames: passes for each of these samples, whose mean the accuracy is of. nonzero_weights: share of each layer's
-    weights that are not zero; empty: as in the spiking network. right: ``[B]``, whether it decides each sample right,
-    for a paired comparison.
+    weights that are not zero; empty: as in the spiking network. fetched: share of each layer's weights that meet a
+    nonzero input, the mean over passes; empty: as many as MACs, at most all. right: ``[B]``, whether it
+    decides each sample right, for a paired comparison.
     """
 
     macs_nonzero: int
@@ -39,6 +40,7 @@ class AnnTwin:
     by_layer: Mapping[str, float] = field(default_factory=dict)
     frames: int = 1
     nonzero_weights: Mapping[str, float] = field(default_factory=dict)
+    fetched: Mapping[str, float] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property

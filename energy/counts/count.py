@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, how_many
 from stl_deploy.energy.counts.coding import Op, op_of, product_op
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, Fetched, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.taps import (
     Ints,
     Tapped,
     Weighted,
     bias_of,
+    cells_met,
     dense_macs,
     fan_out,
     fan_out_nonzero,
@@ -34,7 +35,9 @@ from stl_deploy.energy.counts.taps import (
     input_shape,
     max_compares,
     nominal_macs,
+    nonzero_by_cell,
     product_macs,
+    weights_by_cell,
 )
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
@@ -56,6 +59,8 @@ class _Taps:
     binary: bool = True
     carried: Ints | None = None
     """Spikes per position, where an event can carry several."""
+    cells: tuple[Ints, Ints] | None = None
+    """How often each cell of weights is met: steps and inferences (see `cells_met`); None for a pool."""
 
 
 @dataclass
@@ -123,7 +128,11 @@ class ActivityCounter:
         before = origin_of(self._program, node)
         several = isinstance(before, ir.Neuron) and before.spiking and before.multi_spike
         none = np.zeros(input_shape(node), np.int64)
-        return _Taps(none, fan_out(node), operation, known, carried=none.copy() if several else None)
+        cells = None
+        if _is_weighted(node):
+            met = cells_met(node, none.astype(np.bool_)).astype(np.int64)
+            cells = met, met.copy()
+        return _Taps(none, fan_out(node), operation, known, carried=none.copy() if several else None, cells=cells)
 
     def __call__(self, node: ir.Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
@@ -142,8 +151,13 @@ class ActivityCounter:
             self._end_chunk(*x.shape[:2])
 
     def _count_taps(self, node: ir.Node, taps: _Taps, x: NDArray[Any]) -> None:
-        _, nonzero = self._events.of(x)
+        events, nonzero = self._events.of(x)
         taps.positions += nonzero.sum(axis=0, dtype=np.int64)
+        if taps.cells is not None and _is_weighted(node):
+            met = cells_met(node, events)
+            by_step, by_inference = taps.cells
+            by_step += met.sum(axis=(0, 1), dtype=np.int64)
+            by_inference += met.any(axis=0).sum(axis=0, dtype=np.int64)
         if taps.carried is not None:
             taps.carried += np.abs(x).astype(np.int64).sum(axis=(0, 1))
         if taps.binary and not taps.always_binary:
@@ -183,6 +197,8 @@ class ActivityCounter:
             taps.binary = taps.binary and other._taps[name].binary
             if taps.carried is not None and (more_spikes := other._taps[name].carried) is not None:
                 taps.carried += more_spikes
+            for cells, more_cells in zip(taps.cells or (), other._taps[name].cells or (), strict=True):
+                cells += more_cells
         for name, firing in self._firing.items():
             more = other._firing[name]
             firing.touched += more.touched
@@ -236,6 +252,10 @@ class ActivityCounter:
         passes = self._steps * self._batch
         synapses = dense_macs(node)
         folded = None if isinstance(node, ir.Pool) else fold_pools(self._program, node)
+        weights: list[int] = []
+        if taps.cells is not None and _is_weighted(node):
+            each = weights_by_cell(node) * np.ones_like(taps.cells[0]), nonzero_by_cell(node)
+            weights = [_weigh(cells, table) for cells in taps.cells for table in each]
         return TapCounts(
             in_nonzero=int(taps.positions.sum()),
             binary_input=taps.binary,
@@ -249,6 +269,7 @@ class ActivityCounter:
             synops_pool_folded=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.fan_out),
             folded_nonzero_w=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.nonzero),
             spikes_carried=None if taps.carried is None else _weigh(taps.carried, taps.fan_out),
+            fetched=Fetched(*weights),
         )
 
     def _maximum(self, node: ir.MaxPool) -> MaxPoolCounts:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,19 @@ from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.energy.counts.coding import Op
 from stl_deploy.energy.counts.taps import Ints, bias_of
 from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_spike_max_pool
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Different weights that events meet, summed over samples: in each step anew, or in each inference.
+
+    nonzero_*: those that are not zero.
+    """
+
+    per_step: int = 0
+    nonzero_per_step: int = 0
+    per_inference: int = 0
+    nonzero_per_inference: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class TapCounts:
         synops_pool_folded: None unless directly behind a pool.
         folded_nonzero_w: Those of them whose weight is not zero.
         spikes_carried: Synops with each event counted once per spike that it carries; None unless it can carry several.
+        fetched: Different weights that events meet.
     """
 
     in_nonzero: int
@@ -45,11 +59,13 @@ class TapCounts:
     synops_pool_folded: int | None = None
     folded_nonzero_w: int | None = None
     spikes_carried: int | None = None
+    fetched: Fetched = field(default_factory=Fetched)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the keys of the energy JSON."""
         data = asdict(self)
-        del data["folded_nonzero_w"], data["spikes_carried"]
+        del data["folded_nonzero_w"], data["spikes_carried"], data["fetched"]
+        data |= {f"weights_{key}": count for key, count in asdict(self.fetched).items()}
         if self.synops_pool_folded is None:
             del data["synops_pool_folded"]
         return data
@@ -128,6 +144,9 @@ class Totals(JsonTwin):
 
 
 Counted = TapCounts | NeuronCounts | MaxPoolCounts | ProductCounts
+C = TypeVar("C", TapCounts, MaxPoolCounts, ProductCounts)
+_SUMMED = ("in_nonzero", "synops", "synops_nonzero_w", "bias_adds", "values_read", "values_written", "max_compares")
+"""Work of a node at every step."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,19 @@ class Counts:
     def has_zero_weights(self) -> bool:
         """Whether events crossed weights that are zero."""
         return any(c.synops_nonzero_w < c.synops for c in self.weighted.values())
+
+    def at_one_step(self, steady: Collection[str]) -> Counts:
+        """Return the counts with those nodes computed at one of the T steps, which are all alike to them."""
+
+        def once(counted: C) -> C:
+            summed = {key: n // self.T for key, n in vars(counted).items() if key in _SUMMED and n is not None}
+            return replace(counted, **summed)
+
+        def each(layers: Mapping[str, C]) -> dict[str, C]:
+            return {name: once(counted) if name in steady else counted for name, counted in layers.items()}
+
+        weighted, pools = each(self.weighted), each(self.pools)
+        return replace(self, weighted=weighted, pools=pools, maxima=each(self.maxima), products=each(self.products))
 
     @property
     def totals(self) -> Totals:

@@ -102,23 +102,49 @@ def fan_out(node: Tapped) -> Ints:
 
 def fan_out_nonzero(node: Tapped) -> Ints:
     """Return the taps of `fan_out` with a nonzero weight."""
+    if isinstance(node, Pool):
+        return fan_out(node)
+    cells = nonzero_by_cell(node)
+    if isinstance(node, Conv):
+        for window in windows(node):
+            cells = np.tensordot(cells, window.reach(), axes=(1, 0))
+        return cells
+    return np.broadcast_to(cells, input_shape(node))
+
+
+def nonzero_by_cell(node: Weighted) -> Ints:
+    """Return the nonzero weights of each cell (see `cells_met`)."""
     match node:
         case Linear():
-            return np.broadcast_to(np.count_nonzero(node.weight, axis=0), node.input_shape)
+            return np.count_nonzero(node.weight, axis=0)
         case Scale():
             return np.broadcast_to((node.scale != 0).astype(np.int64), node.shape)
-        case Pool():
-            return fan_out(node)
         case Conv():
-            return _conv_nonzero(node)
+            by_group = (node.weight != 0).reshape(node.groups, -1, *node.weight.shape[1:])
+            return by_group.sum(axis=1, dtype=np.int64).reshape(-1, *node.weight.shape[2:])
 
 
-def _conv_nonzero(node: Conv) -> Ints:
-    by_group = (node.weight != 0).reshape(node.groups, -1, *node.weight.shape[1:])
-    cells: Ints = by_group.sum(axis=1, dtype=np.int64).reshape(-1, *node.weight.shape[2:])
-    for window in windows(node):
-        cells = np.tensordot(cells, window.reach(), axes=(1, 0))
-    return cells
+def weights_by_cell(node: Weighted) -> int:
+    """Return the weights of each cell (see `cells_met`)."""
+    if isinstance(node, Scale):
+        return 1
+    return node.weight.shape[0] // (node.groups if isinstance(node, Conv) else 1)
+
+
+def cells_met(node: Weighted, events: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark the cells of weights that events ``[..., *input shape]`` meet: ``[..., *cells]``.
+
+    A cell is the set of weights that one input feature of a linear layer meets, or one input channel at one kernel
+    position; a weight that no event meets is never fetched.
+    """
+    if isinstance(node, Linear):
+        return events.any(axis=tuple(range(events.ndim - len(node.input_shape), events.ndim - 1)))
+    if isinstance(node, Conv):
+        for window in windows(node):
+            axis = events.ndim - len(node.stride)
+            met = [events[(slice(None),) * axis + (window.meeting(k)[1],)] for k in range(window.kernel)]
+            events = np.stack([each.any(axis) for each in met], axis=-1)
+    return events
 
 
 def max_compares(node: MaxPool) -> int:

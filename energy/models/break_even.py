@@ -153,6 +153,7 @@ def _verdict(value: float | None, limit: Limit) -> Verdict:
     return "within" if value <= limit.high else "above"
 
 
+_FETCHED_ONCE: tuple[Fetch, ...] = ("per_step", "per_inference")
 Spiking = Callable[[Counts], Range | None]
 
 
@@ -183,14 +184,15 @@ class _Solver:
         firing = [c for c in counts.neurons.values() if c.neuron_updates_touched]
         touched = [c.neuron_updates / c.neuron_updates_touched for c in firing]
         self._bends: dict[Fetch | None, list[float]] = {None: [], "per_event": touched}
-        in_loops = looped(program)
-        fetched: tuple[tuple[Fetch, int], ...] = (("per_step", counts.T), ("per_inference", 1))
-        for fetch, often in fetched:
-            self._bends[fetch] = touched + [
-                layer.weights * counts.batch * (counts.T if layer.name in in_loops else often) / synops
-                for layer in later
-                if (synops := counts.weighted[layer.name].synops)
-            ]
+        in_loops, steps = looped(program), counts.T * counts.batch
+        for fetch in _FETCHED_ONCE:
+            self._bends[fetch] = touched.copy()
+            for layer in later:
+                by_step = fetch == "per_step" or layer.name in in_loops
+                met, passes = counts.weighted[layer.name].fetched, steps if by_step else counts.batch
+                all_of_it = layer.weights, met.per_step if by_step else met.per_inference
+                nonzero = layer.nonzero, met.nonzero_per_step if by_step else met.nonzero_per_inference
+                self._bends[fetch] += [words * passes / count for words, count in (all_of_it, nonzero) if count]
         self._at: dict[float, Counts] = {}
 
     def _counts_at(self, scale: float) -> Counts:

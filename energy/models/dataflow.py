@@ -1,6 +1,6 @@
 """Price operations and memory of both sides under one dataflow.
 
-Weights are fetched:
+Weights, biases among them, are fetched:
 
 - ``per_event``: for every event that uses them (in an ANN, every MAC);
 - ``per_step``: once per time step, or per event if those are fewer; an ANN's step is its inference;
@@ -31,7 +31,7 @@ from stl_deploy.energy.models.layout import Synapses, input_words, meeting_place
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
 from stl_deploy.energy.prices.price_list import Price, PriceList, requantisation, requantises, shift, state_multiply
-from stl_deploy.graph.program import Neuron, Program
+from stl_deploy.graph.program import Delay, Neuron, Program
 from stl_deploy.graph.segments import looped
 
 Fetch = Literal["per_event", "per_step", "per_inference"]
@@ -60,10 +60,14 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
     """Price one inference of the spiking network."""
     ledger = Ledger(prices, counts.batch)
     accesses, in_loops = queue_accesses(program), looped(program)
+    in_registers = flow == Dataflow("per_inference", "registers")
+    once = steady_nodes(program) if counts.constant_input and in_registers else frozenset[str]()
+    counts = counts.at_one_step(once)
     stepped = Dataflow("per_step", flow.sums) if flow.fetch == "per_inference" else flow
     for layer in synapses(program, counts):
         own = stepped if layer.name in in_loops else flow
-        _spiking_layer(layer, counts, prices, own, ledger, accesses[layer.name])
+        held = counts.T if own.fetch == "per_inference" and layer.name not in once else 1
+        _spiking_layer(layer, counts, prices, own, ledger, accesses[layer.name], held)
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synops)
         value = 0 if pool.op == "AC" else prices.weight_bits
@@ -77,6 +81,19 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
     for node in program.of(Neuron):
         _updates(node, counts, prices, stepped if node.name in in_loops else flow, ledger)
     return ledger.items()
+
+
+def steady_nodes(program: Program) -> frozenset[str]:
+    """Return the nodes whose values are the same at every step if the network's input is.
+
+    Layer by layer they are computed once: their sums stay in registers for all steps.
+    """
+    steady: set[str] = set()
+    for node in program.nodes:
+        waits = isinstance(node, Neuron | Delay) or any(source.delay for source in node.operands)
+        if not waits and steady.issuperset(source.node for source in node.operands):
+            steady.add(node.name)
+    return frozenset(steady)
 
 
 def _product(
@@ -112,24 +129,25 @@ def _maxima(
 
 
 def _spiking_layer(
-    layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger, accesses: int
+    layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger, accesses: int, held: int
 ) -> None:
+    """Charge a weighted layer; ``held``: steps of events that its queue holds."""
     counted, weight, state = counts.weighted[layer.name], prices.weight_bits, prices.accumulator_bits
     stored = layer.stored(weight)
     synops = counted.synops_nonzero_w if stored.compressed else counted.synops
     ledger.ops(layer.name, "synops", "ac" if counted.op == "AC" else "mac", synops)
-    often = {"per_event": None, "per_step": counts.T * counts.batch, "per_inference": counts.batch}[flow.fetch]
-    fetched = synops if often is None else min(synops, stored.words * often)
+    fetched = synops if flow.fetch == "per_event" else stored.fetched(counted.fetched, flow.fetch)
     ledger.words(layer.name, "weight reads", fetched, stored.bits, stored.size, "weights")
     if flow.sums == "memory":
         potentials = layer.potentials(state)
         ledger.words(layer.name, "potential reads and writes", 2 * synops, state, potentials, "states", shared=True)
     ledger.ops(layer.name, "bias adds", "add", counted.bias_adds)
-    biases = counted.bias_adds // counts.T if flow.fetch == "per_inference" else counted.bias_adds
+    passes = {"per_event": counted.bias_adds, "per_step": counts.T * counts.batch, "per_inference": counts.batch}
+    biases = min(counted.bias_adds, layer.biases * passes[flow.fetch])
     ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state), "states")
     bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
-    held = layer.inputs * (counts.T if flow.fetch == "per_inference" else 1)
-    ledger.words(layer.name, "queue writes and reads", accesses * counted.in_nonzero, bits, size_bytes(held, bits))
+    size = size_bytes(layer.inputs * held, bits)
+    ledger.words(layer.name, "queue writes and reads", accesses * counted.in_nonzero, bits, size)
 
 
 def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
@@ -181,9 +199,13 @@ def ann(
     places = meeting_places(program, counts)
     for layer in synapses(program, counts):
         share = active if isinstance(active, float) else active.active(layer.name)
+        fetched = 1.0
         if not isinstance(active, float):
             layer = layer.with_weights(active.nonzero_weights)
-        _dense_layer(layer, prices, flow, ledger, share, act, places[layer.name], per_mac=input_reads == "per_mac")
+            fetched = active.fetched.get(layer.name, 1.0)
+        _dense_layer(
+            layer, prices, flow, ledger, share, fetched, act, places[layer.name], per_mac=input_reads == "per_mac"
+        )
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
         read, written = input_words(program, name), prod(program.by_name[name].shape)
@@ -211,6 +233,7 @@ def _dense_layer(
     flow: Dataflow,
     ledger: Ledger,
     active: float,
+    met: float,
     act: int,
     places: int,
     *,
@@ -221,13 +244,14 @@ def _dense_layer(
     done = active * (layer.macs_nonzero if stored.compressed else layer.macs)
     ledger.ops(layer.name, "MACs: multiply", narrowed(prices, act), done)
     ledger.ops(layer.name, "MACs: add", "ac", done)
-    fetched = done if flow.fetch == "per_event" else min(done, stored.words)
+    fetched = done if flow.fetch == "per_event" else min(done, met * stored.words)
     ledger.words(layer.name, "weight reads", fetched, stored.bits, stored.size, "weights")
     if flow.sums == "memory":
         ledger.words(layer.name, "partial sum reads and writes", 2 * done, state, layer.potentials(state))
     biased = layer.outputs if layer.biases else 0
     ledger.ops(layer.name, "bias adds", "add", biased)
-    ledger.words(layer.name, "bias reads", biased, state, layer.bias_memory(state), "states")
+    biases = biased if flow.fetch == "per_event" else layer.biases
+    ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state), "states")
     read = done if per_mac else layer.inputs
     ledger.words(layer.name, "input reads", read, act, size_bytes(layer.inputs, act))
     ledger.words(layer.name, "output writes", places * layer.outputs, act, size_bytes(layer.outputs, act))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, log2, prod
+from typing import Literal
 
 import numpy as np
 
 from stl_deploy._util.remembered import remembered
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, Fetched
 from stl_deploy.energy.counts.taps import Weighted, bias_of, fan_out_nonzero, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, feeders, is_spike_max_pool
@@ -77,6 +78,11 @@ class Stored:
     def size(self) -> int:
         """Bytes."""
         return size_bytes(self.words, self.bits)
+
+    def fetched(self, counted: Fetched, often: Literal["per_step", "per_inference"]) -> int:
+        """Return the words fetched once per step or per inference: those alone that an event meets."""
+        each: int = getattr(counted, f"nonzero_{often}" if self.compressed else often)
+        return each
 
 
 def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:

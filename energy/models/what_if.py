@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, Fetched, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
+from stl_deploy.energy.models.layout import Synapses, synapses
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
@@ -102,7 +103,10 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
         counts,
         T=steps or counts.T,
         arriving={},
-        weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
+        weighted={
+            layer.name: _layer(layer, counts, 1.0 if layer.name in first else rate, time)
+            for layer in synapses(program, counts)
+        },
         pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
         maxima={name: _scaled(c, time) for name, c in counts.maxima.items()},
         products={name: _products(c, rate, time) for name, c in counts.products.items()},
@@ -141,6 +145,22 @@ def _products(c: ProductCounts, rate: float, time: float) -> ProductCounts:
         synops=round(c.synops * rate * time),
         dense_macs_exact=round(c.dense_macs_exact * time),
     )
+
+
+def _layer(layer: Synapses, counts: Counts, rate: float, time: float) -> TapCounts:
+    """Scale the counts of a weighted layer; the weights that it fetches grow until it fetches all of them.
+
+    An inference meets as many in any number of steps.
+    """
+    counted = counts.weighted[layer.name]
+    met, steps = counted.fetched, round(counts.T * time)
+    fetched = Fetched(
+        per_step=min(round(met.per_step * rate * time), layer.weights * steps * counts.batch),
+        nonzero_per_step=min(round(met.nonzero_per_step * rate * time), layer.nonzero * steps * counts.batch),
+        per_inference=min(round(met.per_inference * rate), layer.weights * counts.batch),
+        nonzero_per_inference=min(round(met.nonzero_per_inference * rate), layer.nonzero * counts.batch),
+    )
+    return replace(_taps(counted, rate, time), fetched=fetched)
 
 
 def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:

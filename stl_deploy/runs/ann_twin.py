@@ -17,7 +17,7 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
+from stl_deploy.energy.counts.taps import cells_met, dense_macs, fan_out, input_shape, weights_by_cell
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
@@ -58,14 +58,16 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
                 f"{option('mode', 'ann')}"
             )
     frames = x[:1] if bool((x == x[:1]).all()) else x
-    active, right = dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
+    active, fetched, right = dict.fromkeys(nodes, 0), dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
     for start in range(0, frames.shape[1], CHUNK):
         part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + CHUNK], np.float32))
         outputs: dict[str, Tensor] = {INPUT: part}
         votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
         for name, node in nodes.items():
             if name not in back:
-                active[name] += _active(run_dir, node, outputs[before[name]])
+                events = _events(run_dir, node, outputs[before[name]])
+                active[name] += int((events.sum(axis=(0, 1)) * fan_out(node)).sum())
+                fetched[name] += int(cells_met(node, events).sum()) * weights_by_cell(node)
         if labels is not None:
             right.append(network.decide(votes).numpy() == labels[start : start + CHUNK])
     passes = frames.shape[0] * frames.shape[1]
@@ -82,6 +84,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
         accuracy=accuracy,
         by_layer=shares,
         frames=frames.shape[0],
+        fetched={name: count / (nodes[name].weight.size * passes) for name, count in fetched.items()},
         nonzero_weights=_nonzero_weights(network, [name for name in nodes if name not in back]),
         right=decided,
     )
@@ -130,9 +133,8 @@ def _nonzero_weights(network: Network, names: Sequence[str]) -> dict[str, float]
     return {name: float((w != 0).double().mean()) for name, w in layers.items() if isinstance(w, Tensor)}
 
 
-def _active(run_dir: Path, node: Linear | Conv, x: Tensor) -> int:
+def _events(run_dir: Path, node: Linear | Conv, x: Tensor) -> NDArray[np.bool_]:
     shape = input_shape(node)
     if tuple(x.shape[2:]) != shape:
         raise InputError(f"{run_dir}: '{node.name}' reads {list(x.shape[2:])}, in the spiking network {list(shape)}")
-    events = (x != 0).sum(dim=(0, 1)).numpy()
-    return int((events * fan_out(node)).sum())
+    return np.asarray((x != 0).numpy(), np.bool_)

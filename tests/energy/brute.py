@@ -130,10 +130,32 @@ class Walk:
             "bias_adds": 0 if bias is None else len(indices(node.shape)) * self.T * self.B,
             "op": "AC" if self.binary(node) else "MAC",
         }
+        counts |= self.fetched(node)
         folded = None if isinstance(node, Pool) else self.folded(node)
         if folded is not None:
             counts["synops_pool_folded"] = folded
         return counts
+
+    def fetched(self, node: Node) -> dict[str, int]:
+        """Different weights that events meet: sets of them, for each step and for each sample."""
+        sets: dict[str, set[object]] = {"per_step": set(), "per_inference": set()}
+        for t, b in product(range(self.T), range(self.B)):
+            for at, out, w in [] if isinstance(node, Pool) else self.lists[node.name][0]:
+                if self.x[node.name][(t, b, *at)] != 0:
+                    which = self.weight_of(node, at, out)
+                    sets["per_step"].add((t, b, which, w != 0))
+                    sets["per_inference"].add((b, which, w != 0))
+        counts = {f"weights_{key}": len(met) for key, met in sets.items()}
+        return counts | {f"weights_nonzero_{key}": sum(each[-1] for each in met) for key, met in sets.items()}
+
+    def weight_of(self, node: Node, at: Index, out: Index) -> Index:
+        """Which stored weight a tap carries; of a scale, each position its own."""
+        if isinstance(node, Linear):
+            return (out[-1], at[-1])
+        if not isinstance(node, Conv):
+            return at
+        steps = zip(at[1:], out[1:], node.stride, node.padding, node.dilation, strict=True)
+        return (out[0], at[0], *((a - o * s + before) // d for a, o, s, (before, _), d in steps))
 
     def binary(self, node: Node) -> bool:
         """Whether only 0 and 1 can arrive at the node."""

@@ -68,6 +68,11 @@ def test_a_padded_strided_convolution_by_hand() -> None:
         "dense_macs_nominal": 2 * 4 * 9 * 3,
         "bias_adds": 24,
         "op": "AC",
+        # 1 + 4 + 1 of the 9 positions of each of 2 kernels; the first meets (1, 1), the second four others
+        "weights_per_step": 12,
+        "weights_nonzero_per_step": 12,
+        "weights_per_inference": 10,
+        "weights_nonzero_per_inference": 10,
     }
     # channel 1 has a bias: touched always (4 x 3); channel 0 only where an event arrives (1 + 4 + 1).
     assert layers["n"].as_dict()["neuron_updates_touched"] == 12 + 6

@@ -65,6 +65,40 @@ def test_how_often_a_weight_is_fetched(fetch: Fetch, spiking: dict[str, int], de
     assert counts(dataflow.ann(two_layers(), report.counts, FP32, flow), "weight reads") == dense
 
 
+def test_weights_of_inputs_that_never_fire_are_not_fetched() -> None:
+    net = program(start((3,)), linear("a", "in", np.ones((4, 3))), lif("n", "a", (4,)))
+    x = f32([[[1, 0, 0], [1, 1, 0]], [[1, 0, 0], [0, 1, 0]]])  # one input of the first sample, two of the second
+    counted = measure_energy(net, x).counts
+    fetched = {
+        fetch: counts(dataflow.snn(net, counted, FP32, Dataflow(fetch, "registers")), "weight reads")["a"]
+        for fetch in ("per_event", "per_step", "per_inference")
+    }
+    assert fetched == {"per_event": 10, "per_step": 10, "per_inference": 4 * 1.5}  # means of two samples
+
+
+def test_the_first_layer_of_a_constant_image_is_computed_once_layer_by_layer() -> None:
+    net = program(
+        start((1, 4, 4)),
+        pool("p", "in", (1, 4, 4)),
+        conv("c", "p", np.ones((2, 1, 1, 1)), (1, 2, 2), bias=[1, 1]),
+        lif("n", "c", (2, 2, 2)),
+        conv("d", "n", np.ones((1, 2, 1, 1)), (2, 2, 2)),
+        lif("m", "d", (1, 2, 2)),
+    )
+    image = np.ones((1, 1, 1, 4, 4), np.float32)
+    still, moving = (
+        measure_energy(net, x).counts for x in (np.repeat(image, 3, 0), np.stack([image[0], 2 * image[0]]))
+    )
+    once, streaming = Dataflow("per_inference", "registers"), Dataflow("per_step", "registers")
+    for counted, flow, times in ((still, once, 1), (still, streaming, 3), (moving, once, 2)):
+        items = dataflow.snn(net, counted, FP32, flow)
+        assert counts(items, "synops")["c"] == times * 8
+        assert counts(items, "bias adds")["c"] == times * 8
+        assert counts(items, "pool adds")["p"] == times * 16
+        assert counts(items, "queue writes and reads")["c"] == times * 2 * 4
+    assert counts(dataflow.snn(net, still, FP32, once), "synops")["d"] == still.weighted["d"].synops
+
+
 def test_labels_of_each_step_have_no_ratio_to_a_twin_of_one_pass() -> None:
     once, each = (measure_energy(two_layers(), X, labels=np.array(labels)) for labels in ([1], [[0, 1]]))
     assert once.verdict.startswith("The SNN costs ")
@@ -119,6 +153,17 @@ def test_shared_weights_are_fetched_as_the_dataflow_says() -> None:
         for flow in DATAFLOWS
     }
     assert fetched == {"per_event": (72, 36), "per_step": (18, 9), "per_inference": (9, 9)}
+
+
+def test_a_convolutions_biases_are_fetched_as_its_weights_are() -> None:
+    layers = conv("c", "in", np.ones((2, 1, 3, 3)), (1, 4, 4), bias=[1, 2]), lif("n", "c", (2, 2, 2))
+    net = program(start((1, 4, 4)), *layers)
+    counted = measure_energy(net, f32(np.arange(48).reshape(3, 1, 1, 4, 4))).counts
+    read = {}
+    for flow in DATAFLOWS:
+        sides = (side(net, counted, FP32, flow) for side in (dataflow.snn, dataflow.ann))
+        read[flow.fetch] = tuple(counts(items, "bias reads")["c"] for items in sides)
+    assert read == {"per_event": (24, 8), "per_step": (6, 2), "per_inference": (2, 2)}
 
 
 def test_sums_in_memory_are_read_and_written_at_every_addition_on_both_sides() -> None:

@@ -166,6 +166,9 @@ def large(counts: Counts) -> Counts:
         }
 
     grown = {name: times_(getattr(counts, name)) for name in ("weighted", "pools", "neurons")}
+    for name, c in grown["weighted"].items():
+        met = {key: count * times for key, count in vars(c.fetched).items()}
+        grown["weighted"][name] = replace(c, fetched=replace(c.fetched, **met))
     return replace(counts, batch=counts.batch * times, **grown)
 
 

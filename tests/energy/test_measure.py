@@ -32,6 +32,7 @@ TAPPED = {
 NEURON = {"neurons", "neuron_updates", "neuron_updates_touched", "spikes"}
 TAPPED |= {"weight_words", "bias_words", "weight_bits", "weight_bytes", "weight_reads", "bias_reads"}
 TAPPED |= {"potential_reads", "potential_writes", "queue_reads", "queue_bits"}
+TAPPED |= {f"weights_{zero}per_{often}" for zero in ("", "nonzero_") for often in ("step", "inference")}
 NEURON |= {"leak_muls", "leak_shifts", "threshold_cmps", "resets"}
 NEURON |= {"state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits"}
 
@@ -82,6 +83,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "what_if",
         "neurobench",
         "placement",
+        "not_placed",
         "break_even",
         "assumptions",
         "unpriced",
