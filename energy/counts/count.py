@@ -111,6 +111,7 @@ class ActivityCounter:
         self._firing = {n.name: _Firing() for n in program.of(ir.Neuron)}
         self._products = {n.name: _Products(product_op(program, n, coding)) for n in program.of(ir.Product)}
         self._feeders = {name for n in program.of(ir.Neuron) for name in feeders(program, n)}
+        self._lateness = lateness(program)
         self._masks: dict[str, Mask] = {}
         self._seen: set[str] = set()
         self._events = _Events()
@@ -138,10 +139,11 @@ class ActivityCounter:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
         if isinstance(node, ir.Input):
             self._constant = self._constant and bool((x == x[:1]).all())
+        read = x[: max(0, len(x) - late)] if (late := self._lateness[node.name]) else x
         if node.name in self._taps:
-            self._count_taps(node, self._taps[node.name], x)
+            self._count_taps(node, self._taps[node.name], read)
         if isinstance(node, ir.Product):
-            self._count_products(node, self._products[node.name], x)
+            self._count_products(node, self._products[node.name], read)
         if isinstance(node, ir.Neuron):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
@@ -250,6 +252,7 @@ class ActivityCounter:
     def _tapped(self, node: Tapped) -> TapCounts:
         taps = self._taps[node.name]
         passes = self._steps * self._batch
+        steps_read = max(0, self._steps - self._lateness[node.name])
         synapses = dense_macs(node)
         folded = None if isinstance(node, ir.Pool) else fold_pools(self._program, node)
         weights: list[int] = []
@@ -264,7 +267,7 @@ class ActivityCounter:
             synapses=synapses,
             dense_macs_exact=synapses * passes,
             dense_macs_nominal=nominal_macs(node) * passes,
-            bias_adds=0 if bias_of(node) is None else prod(node.shape) * passes,
+            bias_adds=0 if bias_of(node) is None else prod(node.shape) * steps_read * self._batch,
             op=taps.op,
             synops_pool_folded=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.fan_out),
             folded_nonzero_w=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.nonzero),
@@ -287,6 +290,26 @@ class ActivityCounter:
         firing = self._firing[node.name]
         updates = neurons * self._steps * self._batch
         return NeuronCounts(neurons, updates, firing.touched, firing.spikes, firing.events)
+
+
+def lateness(program: Program) -> dict[str, int]:
+    """Return the steps from each node's output to the nearest Output: nothing reads what it sends in the last of them.
+
+    A recurrent weight that is read one step later sends nothing that is read in the last step.
+    """
+    late = dict.fromkeys((node.name for node in program.outputs), 0)
+    changed = True
+    while changed:
+        changed = False
+        for node in reversed(program.nodes):
+            if node.name not in late:
+                continue
+            own = int(node.steps.min()) if isinstance(node, ir.Delay) else 0
+            for source in node.operands:
+                steps = late[node.name] + own + source.delay
+                if steps < late.get(source.node, steps + 1):
+                    late[source.node], changed = steps, True
+    return {node.name: late.get(node.name, 0) for node in program.nodes}
 
 
 def nonzero_by_sample(events: Mask) -> NDArray[Any]:

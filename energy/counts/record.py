@@ -29,7 +29,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class TapCounts:
-    """Counts of a weighted or pooling node, summed over T steps and B samples.
+    """Counts of a weighted or pooling node, summed over T steps (those whose outputs are read) and B samples.
 
     Attributes:
         in_nonzero: Non-zero inputs.
@@ -39,7 +39,7 @@ class TapCounts:
         synapses: Structural taps (dense MACs of one step of one sample).
         dense_macs_exact: ``synapses`` times T·B.
         dense_macs_nominal: The same with taps on padding.
-        bias_adds: outputs·T·B if there is a bias.
+        bias_adds: outputs·T·B if there is a bias, of the steps that are read.
         op: Fixed by structure.
         synops_pool_folded: None unless directly behind a pool.
         folded_nonzero_w: Those of them whose weight is not zero.

@@ -15,6 +15,7 @@ from stl_deploy.graph.program import (
     MaxPool,
     Neuron,
     Node,
+    Output,
     Pool,
     Program,
     Reshape,
@@ -113,21 +114,22 @@ class Walk:
         taps, outside = self.lists[node.name]
         x = self.x[node.name]
         synops = nonzero_w = 0
-        for t, b in product(range(self.T), range(self.B)):
+        read = self.T - self.late(node.name)
+        for t, b in product(range(read), range(self.B)):
             for at, _, w in taps:
                 if x[(t, b, *at)] != 0:
                     synops += 1
                     nonzero_w += w != 0
         bias = getattr(node, "bias", None)
         counts: dict[str, object] = {
-            "in_nonzero": sum(1 for value in x.ravel().tolist() if value != 0),
-            "binary_input": all(value in (0.0, 1.0) for value in x.ravel().tolist()),
+            "in_nonzero": sum(1 for value in x[: max(0, read)].ravel().tolist() if value != 0),
+            "binary_input": all(value in (0.0, 1.0) for value in x[: max(0, read)].ravel().tolist()),
             "synops": synops,
             "synops_nonzero_w": nonzero_w,
             "synapses": len(taps),
             "dense_macs_exact": len(taps) * self.T * self.B,
             "dense_macs_nominal": (len(taps) + outside) * self.T * self.B,
-            "bias_adds": 0 if bias is None else len(indices(node.shape)) * self.T * self.B,
+            "bias_adds": 0 if bias is None else len(indices(node.shape)) * max(0, read) * self.B,
             "op": "AC" if self.binary(node) else "MAC",
         }
         counts |= self.fetched(node)
@@ -139,7 +141,7 @@ class Walk:
     def fetched(self, node: Node) -> dict[str, int]:
         """Different weights that events meet: sets of them, for each step and for each sample."""
         sets: dict[str, set[object]] = {"per_step": set(), "per_inference": set()}
-        for t, b in product(range(self.T), range(self.B)):
+        for t, b in product(range(self.T - self.late(node.name)), range(self.B)):
             for at, out, w in [] if isinstance(node, Pool) else self.lists[node.name][0]:
                 if self.x[node.name][(t, b, *at)] != 0:
                     which = self.weight_of(node, at, out)
@@ -147,6 +149,22 @@ class Walk:
                     sets["per_inference"].add((b, which, w != 0))
         counts = {f"weights_{key}": len(met) for key, met in sets.items()}
         return counts | {f"weights_nonzero_{key}": sum(each[-1] for each in met) for key, met in sets.items()}
+
+    def late(self, name: str, met: frozenset[str] = frozenset()) -> int:
+        """Fewest steps on any way from a node to an output; 0 where there is no way."""
+        ways = self._ways(name, met)
+        return min(ways) if ways else 0
+
+    def _ways(self, name: str, met: frozenset[str]) -> list[int]:
+        if not isinstance(self.program.by_name[name], Output):
+            ways = []
+            for reader in self.program.nodes:
+                own = int(np.min(reader.steps)) if isinstance(reader, Delay) else 0
+                for source in reader.operands:
+                    if source.node == name and reader.name not in met:
+                        ways += [source.delay + own + way for way in self._ways(reader.name, met | {name})]
+            return ways
+        return [0]
 
     def weight_of(self, node: Node, at: Index, out: Index) -> Index:
         """Which stored weight a tap carries; of a scale, each position its own."""
@@ -193,7 +211,8 @@ class Walk:
                     flat = [int(np.ravel_multi_index(hit, stage.input_shape)) for hit in hits]
                     hits = [tuple(int(v) for v in np.unravel_index(f, stage.shape)) for f in flat]
             crossed = sum(1 for hit in hits for i, _, _ in self.lists[node.name][0] if i == hit)
-            total += crossed * sum(1 for t in range(self.T) for b in range(self.B) if x[(t, b, *at)] != 0)
+            read = self.T - self.late(first.name)
+            total += crossed * sum(1 for t in range(read) for b in range(self.B) if x[(t, b, *at)] != 0)
         return total
 
     def neuron(self, node: Neuron) -> dict[str, object]:
@@ -257,11 +276,12 @@ class Walk:
 
     def _tap_memory(self, node: Node) -> dict[str, object]:
         crossed = events = 0
-        for t, b in product(range(self.T), range(self.B)):
+        read = max(0, self.T - self.late(node.name))
+        for t, b in product(range(read), range(self.B)):
             crossed += sum(1 for at, _, _ in self.lists[node.name][0] if self.x[node.name][(t, b, *at)] != 0)
             events += sum(1 for value in self.x[node.name][t, b].ravel().tolist() if value != 0)
         bias = getattr(node, "bias", None)
-        biased = 0 if bias is None else sum(1 for _ in product(range(self.T), range(self.B), indices(node.shape)))
+        biased = 0 if bias is None else sum(1 for _ in product(range(read), range(self.B), indices(node.shape)))
         stored = [getattr(node, field) for field in ("weight", "scale") if hasattr(node, field)]
         weights = len(stored[0].ravel().tolist()) if stored else 0
         places = len(indices(node.shape if isinstance(node, Scale) else node.input_shape))  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from stl_deploy.energy.counts.neuron_ops import layer_ops
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.memory import memory_of
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Operand, Pool, Program, Reshape, Scale
+from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Operand, Output, Pool, Program, Reshape, Scale
 from stl_deploy.graph.run import run
 from tests.energy.brute import Walk
 from tests.energy.nets import conv, f32, inputs, lif, linear, pool, program, programs, start
@@ -116,6 +118,25 @@ def test_recurrent_events_arrive_one_step_later() -> None:
     assert counts.neurons["n"].spikes == 1
     assert counts.weighted["back"].synops == 1
     assert counts.neurons["n"].neuron_updates_touched == 2  # the input at step 0, its echo at step 1
+
+
+def test_recurrent_events_of_the_last_step_are_read_by_nothing() -> None:
+    cell = lif("n", "l", (2,), threshold=1.0)
+    back = linear("back", "n", np.ones((2, 2)), bias=[0, 0])
+    net = program(
+        start((2,)),
+        linear("l", "in", 2 * np.eye(2)),
+        Neuron(**{**vars(cell), "operands": (Operand("l"), Operand("back", delay=1))}),
+        back,
+    )
+    net = replace(net, nodes=(*net.nodes[:-1], Output(name="out", shape=(2,), operands=(Operand("n"),))))
+    x = f32(np.ones((3, 1, 2)))  # both neurons fire at each of 3 steps
+    counted = count(net, x).weighted["back"]
+    assert (counted.synops, counted.bias_adds) == (2 * 4, 2 * 2)
+    late = replace(net, nodes=(*net.nodes[:3], replace(back, operands=(Operand("n", delay=1),)), net.nodes[-1]))
+    cell = replace(net.nodes[2], operands=(Operand("l"), Operand("back")))
+    late = replace(late, nodes=(*late.nodes[:2], cell, *late.nodes[3:]))
+    assert count(late, x).weighted["back"].synops == counted.synops  # the delay stands elsewhere, the work is the same
 
 
 def max_pooled() -> Program:
