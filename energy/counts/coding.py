@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import InputCoding
+from stl_deploy.graph.run import CHUNK
 
 Op = Literal["AC", "MAC"]
 _CODINGS: tuple[InputCoding, ...] = get_args(InputCoding)
@@ -68,8 +69,14 @@ def resolve_coding(program: ir.Program, arrays: Iterable[NDArray[Any]], declared
 
 
 def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> float | None:
-    """Return the first value for which ``where`` holds."""
-    return next((float(x[wrong][0]) for x in arrays if (wrong := where(x)).any()), None)
+    """Return the first value for which ``where`` holds, looking at a few samples at a time."""
+    for x in arrays:
+        for start in range(0, x.shape[1], CHUNK):
+            part = x[:, start : start + CHUNK]
+            wrong = where(part)
+            if wrong.any():
+                return float(part[wrong][0])
+    return None
 
 
 def op_of(program: ir.Program, node: ir.Node, coding: InputCoding) -> Op:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy import ActivityCounter, count_stream
+from stl_deploy.energy.counts.coding import resolve_coding
 from stl_deploy.energy.counts.count import Part
 from stl_deploy.errors import InputError
 from stl_deploy.graph.run import run
-from tests.energy.nets import inputs, programs
+from tests.energy.nets import inputs, lif, program, programs, start
 from tests.energy.peers.nets import arrays, net
 
 
@@ -57,3 +59,15 @@ def test_what_cannot_be_streamed() -> None:
         count_stream(program, [(x, None)], "spikes", processes=0)
     with pytest.raises(InputError, match="expected activity of one T for all, 4 steps as before; found 2"):
         count_stream(program, [(x, None), (x[:2], None)], "spikes")
+
+
+def test_the_coding_is_found_a_few_samples_at_a_time() -> None:
+    still = program(start((100,)), lif("n", "in", (100,)))
+    x = np.full((4, 2000, 100), 0.5, np.float32)
+    tracemalloc.start()
+    try:
+        assert resolve_coding(still, [x], None).value == "analog"
+        assert resolve_coding(still, [x], "analog").value == "analog"
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes / 8
+    finally:
+        tracemalloc.stop()
