@@ -104,7 +104,7 @@ class EnergyReport(ByRule):
 
     @property
     def verdict(self) -> str:
-        """Two or three short sentences to quote: both numbers, accuracy or range, and one chip."""
+        """Two to four short sentences to quote: both numbers, accuracy and the cheapest ANN or the range, and one chip."""
         return verdict(self._findings)
 
     @property

@@ -1,4 +1,4 @@
-"""Write the verdict: two or three short sentences to quote, each of at most 32 words."""
+"""Write the verdict: two to four short sentences to quote, each of at most 32 words."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Findings:
 
 
 def verdict(findings: Findings) -> str:
-    """Return both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
+    """Return both numbers to quote; accuracy and the cheapest equal ANN, or the range; and one chip."""
     streaming, batched = quoted(findings.cells), quoted(findings.cells, LAYER_BY_LAYER)
     if findings.idle:
         return _IDLE[findings.idle] + (_ADVICE if findings.idle != "no neuron" else "")
@@ -76,7 +76,7 @@ def verdict(findings: Findings) -> str:
             "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
             on_chip(findings),
         )
-    return _joined(_dead(findings), both_numbers(streaming, batched), _second(findings), on_chip(findings))
+    return _joined(_dead(findings), both_numbers(streaming, batched), _compared(findings), on_chip(findings))
 
 
 def _dead(findings: Findings) -> str:
@@ -97,10 +97,11 @@ def both_numbers(streaming: Ratio, batched: Ratio) -> str:
     )
 
 
-def _second(findings: Findings) -> str:
-    if findings.frontier is not None and (text := findings.frontier.text):
-        return text
-    return spread(findings) if findings.accuracy is None else findings.accuracy.text
+def _compared(findings: Findings) -> str:
+    """Return accuracy against the twin, and energy against the cheapest equal ANN; the range if neither is known."""
+    frontier = "" if findings.frontier is None else findings.frontier.text
+    accuracy = "" if findings.accuracy is None else findings.accuracy.text
+    return _joined(accuracy, frontier) or spread(findings)
 
 
 def spread(findings: Findings) -> str:

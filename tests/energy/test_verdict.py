@@ -1,4 +1,4 @@
-"""The verdict: both numbers to quote in two or three short sentences, and what stands beside it on the page."""
+"""The verdict: both numbers to quote in two to four short sentences, and what stands beside it on the page."""
 
 from __future__ import annotations
 

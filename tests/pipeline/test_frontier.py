@@ -48,6 +48,7 @@ def test_a_run_compares_with_narrower_anns(small_run: RunResult) -> None:
     assert joules == sorted(joules, reverse=True)
     assert all(p["int4_J"] < p["int8_J"] for p in points)
     assert data["frontier"]["text"] in data["verdict"]
+    assert data["accuracy"]["text"] in data["verdict"]
     again = energy(folder, None)
     assert again.frontier is not None
     assert again.frontier.text == data["frontier"]["text"]
