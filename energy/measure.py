@@ -99,12 +99,13 @@ class EnergyReport(ByRule):
             idle=self.idle,
             dead=self.dead,
             accuracy=self.accuracy,
+            still=self.counts.constant_input,
             frontier=self.frontier,
         )
 
     @property
     def verdict(self) -> str:
-        """Two to four short sentences to quote: both numbers, accuracy and the cheapest ANN or the range, and one chip."""
+        """Two to four short sentences to quote: both numbers, accuracy and cheapest ANN or the range, and one chip."""
         return verdict(self._findings)
 
     @property
@@ -164,6 +165,7 @@ class EnergyReport(ByRule):
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
             "comparisons": [cell.as_dict() for cell in self.comparisons],
+            "leads": "layer_by_layer" if self.counts.constant_input else "streaming",
             "quoted": self._to_quote(QUOTED),
             "quoted_layer_by_layer": self._to_quote(LAYER_BY_LAYER),
             "itemised": dict(self.itemised),
@@ -412,8 +414,8 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         "cached; leakage of memories is left out.",
         "SNN and ANN are priced under one dataflow at a time, the same for both; an event of the ANN is a MAC, its "
         "step the inference. Ratios read: the SNN costs k times the ANN.",
-        "Multiplies on neuron states are as wide as the accumulator, a decay of 2^-k is a shift on integers, and the "
-        "8-bit ANN requantises each activation.",
+        "On integers a leak multiplies a state by a decay of 12 bits, a decay of 2^-k is a shift, and the 8-bit ANN "
+        "requantises each activation.",
         "Gains, scales and constant offsets are folded into weights and biases before anything is priced.",
         "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
         "neuron's equations, and a comparison is priced as an add.",

@@ -30,7 +30,7 @@ from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
-from stl_deploy.energy.prices.price_list import Price, PriceList, requantisation, requantises, shift, state_multiply
+from stl_deploy.energy.prices.price_list import Price, PriceList, leak_multiply, requantisation, requantises, shift
 from stl_deploy.graph.program import Delay, Neuron, Program
 from stl_deploy.graph.segments import looped
 
@@ -171,7 +171,7 @@ def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledg
         multiplies, shifts = multiplies + shifts, 0
     else:
         adds += each.shift_adds
-    ledger.ops(node.name, "leak multiplies", state_multiply(prices), multiplies * counted.neuron_updates)
+    ledger.ops(node.name, "leak multiplies", leak_multiply(prices), multiplies * counted.neuron_updates)
     ledger.ops(node.name, "leak shifts", shift(prices), shifts * counted.neuron_updates)
     adds = adds * counted.neuron_updates + each.adds_per_spike * counted.spikes
     ledger.ops(node.name, "adds and compares", "add", adds)

@@ -15,7 +15,7 @@ from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.what_if import with_bits
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import Price, PriceList
+from stl_deploy.energy.prices.price_list import DECAY_BITS, Price, PriceList, state_multiply
 from stl_deploy.graph.program import Program
 
 _STATE_BITS = 16
@@ -72,8 +72,12 @@ def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
     if twin is not None:
         yield Variant("the ANN computes its zeros", prices, prices, 1.0)
     yield Variant(f"{_STATE_BITS}-bit states of the SNN", with_state_bits(prices, _STATE_BITS), prices, active)
-    shifted = replace(prices, terms={**prices.terms, "mul_state": prices.terms["add"]})
-    yield Variant("a leak costs an add (a shift and a subtract)", shifted, prices, active)
+    yield Variant("decays as wide as the states", with_leak(prices, state_multiply(prices)), prices, active)
+    yield Variant(
+        "a leak costs an add (a shift and a subtract)", with_leak(prices, prices.terms["add"]), prices, active
+    )
+    by_shift = replace(prices, terms={**prices.terms, "mul_scale": _FREE})
+    yield Variant("the ANN requantises by a shift alone", prices, by_shift, active)
     banked = replace(prices, terms={**prices.terms, "sram_1MB": prices.terms["sram_32KB"]})
     yield Variant("memories in banks of 32 KB", banked, banked, active)
     for mebi in (2, 64):
@@ -88,6 +92,11 @@ def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
     for name, text in (("horowitz45_fp32", "32-bit floats"), ("jouppi7_int8_acc32", "7 nm")):
         other = load_prices(name)
         yield Variant(text, other, other, active)
+
+
+def with_leak(prices: PriceList, leak: Price) -> PriceList:
+    """Return prices at which one multiply by a decay costs ``leak``."""
+    return replace(prices, terms={**prices.terms, "mul_state": _times(leak, prices.accumulator_bits / DECAY_BITS)})
 
 
 def with_state_bits(prices: PriceList, bits: int) -> PriceList:

@@ -45,7 +45,8 @@ class Findings:
 
     placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
     of one pass does not decide. idle: why the network decides nothing on this input. dead: its layers that never or
-    always fire. accuracy: of the SNN against its twin.
+    always fire. accuracy: of the SNN against its twin. still: every step repeats the input, as of a static image, so that
+    layer by layer fits it; a stream is streamed.
     """
 
     cells: Sequence[Ratio]
@@ -57,6 +58,7 @@ class Findings:
     idle: Idle | None = None
     dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
     accuracy: Paired | None = None
+    still: bool = False
     frontier: Frontier | None = None
 
 
@@ -76,7 +78,8 @@ def verdict(findings: Findings) -> str:
             "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
             on_chip(findings),
         )
-    return _joined(_dead(findings), both_numbers(streaming, batched), _compared(findings), on_chip(findings))
+    pair = (batched, streaming) if findings.still else (streaming, batched)
+    return _joined(_dead(findings), both_numbers(*pair), _compared(findings), on_chip(findings))
 
 
 def _dead(findings: Findings) -> str:
@@ -88,12 +91,17 @@ def _dead(findings: Findings) -> str:
     return f"Layer '{first}' is {findings.dead[first]} on this input{more}: the numbers may not hold for others."
 
 
-def both_numbers(streaming: Ratio, batched: Ratio) -> str:
-    """Return the two numbers to quote, and their assumptions."""
-    zeros = ", the ANN's zeros skipped" if streaming.ann_zeros == "skipped" else ", the ANN dense"
+_FLOWS = {QUOTED: ("streaming", "step"), LAYER_BY_LAYER: ("layer by layer", "inference")}
+
+
+def both_numbers(first: Ratio, second: Ratio) -> str:
+    """Return the two numbers to quote, the one that fits the input first, and their assumptions."""
+    zeros = ", the ANN's zeros skipped" if first.ann_zeros == "skipped" else ", the ANN dense"
+    shown = [(number(cell.ratio), *_FLOWS[cell.flow]) for cell in (first, second) if cell.flow is not None]
+    (leads, flow, often), (follows, other_flow, other_often) = shown
     return (
-        f"The SNN costs {number(streaming.ratio)} times its ANN twin streaming (weights once per step) and "
-        f"{number(batched.ratio)} times layer by layer (once per inference); modelled, int8, 45 nm{zeros}."
+        f"The SNN costs {leads} times its ANN twin {flow} (weights once per {often}) and {follows} times {other_flow} "
+        f"(once per {other_often}); modelled, int8, 45 nm{zeros}."
     )
 
 

@@ -159,6 +159,17 @@ def state_multiply(prices: PriceList) -> Price:
     return Price(narrow.low * wider, narrow.high * wider**2, narrow.unit, f"{wider:g} to {wider**2:g} times 'mul'")
 
 
+DECAY_BITS = 12
+"""Bits of a decay in Loihi's, C's and Verilog's integers."""
+
+
+def leak_multiply(prices: PriceList) -> Price:
+    """Return the price of a state times a stored factor: on integers in proportion to the factor's 12 bits."""
+    whole = state_multiply(prices)
+    share = 1.0 if prices.numbers == "float" else min(1.0, DECAY_BITS / prices.accumulator_bits)
+    return Price(whole.low * share, whole.high * share, whole.unit, whole.note)
+
+
 def shift(prices: PriceList) -> Price:
     """Return the price of a shift by a constant: the list's ``shift``, else from nothing (wiring) to an add."""
     add = prices.terms["add"]
@@ -172,7 +183,7 @@ def requantises(prices: PriceList) -> bool:
 
 def requantisation(prices: PriceList) -> Price:
     """Charge one activation from accumulator to activation width: a multiply on the accumulator, a shift and a clip."""
-    parts = state_multiply(prices), shift(prices), prices.terms["add"]
+    parts = prices.terms.get("mul_scale", state_multiply(prices)), shift(prices), prices.terms["add"]
     low, high = sum(part.low for part in parts), sum(part.high for part in parts)
     return Price(low, high, parts[0].unit, "multiply, shift and clip")
 

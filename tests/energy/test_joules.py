@@ -227,12 +227,12 @@ def test_a_decay_of_a_power_of_two_is_a_shift(decay: list[float], expected: tupl
     assert (ops.leak_muls, ops.leak_shifts, ops.shift_adds) == expected
 
 
-def test_a_leak_is_priced_at_the_width_of_the_state() -> None:
+def test_a_leak_is_priced_at_the_widths_of_decay_and_state() -> None:
     net = two_layers()
     tenth = tuple(replace(n, decay=f32(0.9)) if isinstance(n, Neuron) else n for n in net.nodes)
     ann = (12 * 0.3 + 3 * 0.1 + 5 * 0.1 + 5 * (3.1 + 0.1)) * PJ, (12 * 0.3 + 3 * 0.1 + 5 * 0.1 + 5 * 3.3) * PJ
     rest = 9 * 0.1 + 6 * 0.1 + 20 * 0.1
-    for nodes, low, high in ((net.nodes, 0.0, 0.1), (tenth, 3.1, 3.1)):  # a shift; a 32-bit multiply
+    for nodes, low, high in ((net.nodes, 0.0, 0.1), (tenth, 3.1 * 12 / 32, 3.1 * 12 / 32)):  # a shift; 12 bits times 32
         entry = report("horowitz45_int8_acc32", replace(net, nodes=nodes)).energy[0]
         assert entry.snn is not None
         assert entry.ann is not None

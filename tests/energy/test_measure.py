@@ -84,6 +84,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "neurobench",
         "placement",
         "not_placed",
+        "leads",
         "break_even",
         "assumptions",
         "unpriced",

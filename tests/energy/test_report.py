@@ -222,7 +222,7 @@ def test_models_terms_samples_and_checks_are_those_of_the_json() -> None:
     energy = twin["energy"]
     expected = [m[key] for m in energy["models"] for key in ("snn_J", "ann_J", "snn_over_ann")]
     assert [float(value) for value in tables["model-table"]] == expected
-    assert [float(v) for v in tables["term-table"]] == [i["count"] for i in energy["itemised"]["streaming"]["snn"]]
+    assert [float(v) for v in tables["term-table"]] == [i["count"] for i in energy["itemised"][energy["leads"]]["snn"]]
     assert [float(v) for v in tables["sample-table"][:4]] == list(energy["per_sample"]["synops_AC"].values())
     shown_ratios = [float(v) for v in tables["grid-table"]]
     assert shown_ratios == [c["snn_over_ann"] for c in sorted_cells(energy)]

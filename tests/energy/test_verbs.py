@@ -187,7 +187,7 @@ def test_each_published_limit_is_told_of_the_measure_that_it_is_of(tmp_path: Pat
     assert "between the limits of Dampfhoffer et al." in summary(replace(report, break_even=inside))[-2]
     steady = replace(report.break_even, published=tuple((p, None, "not defined") for p, *_ in inside.published))
     assert not any("limit" in line for line in summary(replace(report, break_even=steady)))
-    dearest = max(report.itemised["streaming"]["snn"], key=lambda item: item["joules"][1])
+    dearest = max(report.itemised[report.as_dict()["leads"]]["snn"], key=lambda item: item["joules"][1])
     (dominates,) = [line for line in lines if line.startswith("what dominates ")]
     assert f": {dearest['layer']}: {dearest['term']} " in dominates
 

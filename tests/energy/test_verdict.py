@@ -43,6 +43,19 @@ def test_the_verdict_says_both_numbers_to_quote() -> None:
     assert data["quoted_layer_by_layer"] == batched.as_dict()
 
 
+def test_what_fits_the_input_leads() -> None:
+    still = measure_energy(two_layers(), np.repeat(X[:1], 2, 0))
+    streaming, batched = quoted(still.comparisons), quoted(still.comparisons, LAYER_BY_LAYER)
+    assert streaming is not None
+    assert batched is not None
+    assert still.verdict.startswith(
+        f"The SNN costs {number(batched.ratio)} times its ANN twin layer by layer (weights once per inference) and "
+        f"{number(streaming.ratio)} times streaming (once per step); modelled, int8, 45 nm, the ANN dense."
+    )
+    leads = [each.as_dict()["leads"] for each in (still, measure_energy(two_layers(), X))]
+    assert leads == ["layer_by_layer", "streaming"]
+
+
 def sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.]) (?=[A-Z])", text)
 

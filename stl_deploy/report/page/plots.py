@@ -39,7 +39,9 @@ def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
             "layers": _layers(energy["layers"]) if energy else None,
             "cores": heat_map(energy["placement"]) if energy and energy["placement"]["placements"] else None,
             "tradeoff": draw(report["tradeoff"]["points"]) if report["tradeoff"] else None,
-            "dominating": dominating(energy["itemised"]["streaming"]["snn"]) if energy and energy["quoted"] else None,
+            "dominating": dominating(energy["itemised"][energy["leads"]]["snn"])
+            if energy and energy["quoted"]
+            else None,
             "by_layer": by_layer(energy["by_layer"]) if energy and energy["quoted"] else None,
             "region": region(energy["break_even"], energy["quoted"]["prices"]) if energy and energy["quoted"] else None,
         }

@@ -84,10 +84,10 @@ def summary(report: EnergyReport) -> list[str]:
     """Return a few lines: dominating items, the twin's zeros, static power, and the break-even."""
     data = report.as_dict()
     lines, twin = [], data["ann_twin"]
-    if items := data["itemised"].get("streaming", {}).get("snn"):
+    if items := data["itemised"].get(data["leads"], {}).get("snn"):
         everything = sum(item["joules"][1] for item in items)
         shares = ", ".join(f"{i['layer']}: {i['term']} {i['joules'][1] / everything:.0%}" for i in items[:3])
-        lines += [f"what dominates (streaming, {data['quoted']['prices']}): {shares}"]
+        lines += [f"what dominates ({data['leads'].replace('_', ' ')}, {data['quoted']['prices']}): {shares}"]
     least, most = twin["macs_zero_skipping"]
     skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
