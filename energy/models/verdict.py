@@ -45,8 +45,8 @@ class Findings:
 
     placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
     of one pass does not decide. idle: why the network decides nothing on this input. dead: its layers that never or
-    always fire. accuracy: of the SNN against its twin. still: every step repeats the input, as of a static image, so that
-    layer by layer fits it; a stream is streamed.
+    always fire. accuracy: of the SNN against its twin. still: every step repeats the input, as of a static image: layer
+    by layer fits it; a stream is streamed.
     """
 
     cells: Sequence[Ratio]
