@@ -31,7 +31,7 @@ from stl_deploy.integers.store import About
 COMPILERS = ("gcc-12", "gcc-13", "gcc-14", "gcc", "clang")
 RESETS = ("value", "subtract", "value_delayed", "subtract_delayed", "several", "adapting")
 V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-"""What x86-64-v4 asks for, as Linux names it."""
+"""Processor flags of x86-64-v4, as Linux names them."""
 FORMS = ((), ("-DNET_NARROW",))
 
 

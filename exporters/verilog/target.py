@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
+from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, one_input, overflows
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import Device, device_of
@@ -24,6 +24,7 @@ from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulato
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
+from stl_deploy.graph.run import NetworkInput
 from stl_deploy.graph.show import Row
 from stl_deploy.integers.bounds import SUM_LIMIT
 from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, one_spike_only, refusals, zero_starts_only
@@ -37,6 +38,8 @@ from stl_deploy.integers.store import About
 
 COUNTED = 32
 """Samples by which `check` counts clocks."""
+BUDGET = 5_000_000
+"""Clocks that an export simulates: some 15 s in Verilator, build included, for networks of digits' size."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,6 +77,13 @@ class Verilog(IntegerProgram):
     def available(cls) -> str | None:
         """Return None if there is a simulator, else the reason."""
         return None if simulators() else MISSING
+
+    def affordable(self, x: NetworkInput) -> int:
+        """Return how many samples of ``x`` an export simulates: `BUDGET` clocks by the model, at least one sample."""
+        assert self._design is not None
+        plan = self._design.plan
+        first = np.asarray(to_integers(one_input(x)[:, :COUNTED], plan.graph.input.scale), np.int32)
+        return max(1, int(BUDGET / clocks_of(plan, first).mean()))
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Build and run the simulation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -113,6 +113,15 @@ def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
     if reason is not None:
         say.say(f"{what} did not run on {kind.name} ({reason})")
     return reason is None
+
+
+@runtime_checkable
+class HasBudget(Protocol):
+    """A Runner that is so slow that an export runs it on the first samples alone."""
+
+    def affordable(self, x: NetworkInput) -> int:
+        """Return how many samples of ``x`` to run."""
+        ...
 
 
 class ParityBench:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import first_steps, read_json, require_suffix, sha256, write_json
+from stl_deploy._util.files import first_steps, leading, read_json, require_suffix, sha256, write_json
 from stl_deploy._util.install import versions
 from stl_deploy._util.remedies import option
 from stl_deploy._util.working import stage
@@ -22,7 +22,7 @@ from stl_deploy.exporters.nir.lower import metadata_dialect
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
-from stl_deploy.pipeline.artifacts import ParityBench, show_parity, whole_artifact, write
+from stl_deploy.pipeline.artifacts import HasBudget, ParityBench, show_parity, whole_artifact, write
 from stl_deploy.pipeline.network_input import ProgramInput, drawn, on_declared_grid
 from stl_deploy.pipeline.results import Exported
 from stl_deploy.training.run_files import MANIFEST
@@ -132,10 +132,16 @@ def _verified(
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
         return None
-    bench.loaded(runner, path, artifact=str(output), deadline=options.deadline)
+    samples, of = None, leading(bench.x)[1]
+    if isinstance(runner, HasBudget) and (affordable := runner.affordable(bench.x)) < of:
+        samples = affordable
+        say.say(
+            f"running the first {samples:,} of {of:,} samples, which fit the budget of a simulation; verify runs all"
+        )
+    bench.loaded(runner, path, artifact=str(output), deadline=options.deadline, samples=samples)
     show_parity(bench.report, say, is_random=is_random)
     bench.report.require()
-    return bench.report.as_dict()
+    return bench.report.as_dict() | ({} if samples is None else {"samples": samples})
 
 
 def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:

@@ -101,6 +101,23 @@ def test_wrong_calls(options: list[str], said: str, net: Path, few: Path, tmp_pa
     assert not (tmp_path / "v").exists()
 
 
+@needs_simulator
+def test_an_export_simulates_the_samples_that_its_budget_allows(
+    net: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    """Two samples as a rule; with a budget of no clock one, which it says; verify runs both."""
+    call = ("export", net, "--to", "verilog", "-i", few, "-o")
+    assert cli(*call, tmp_path / "all").exit_code == 0
+    monkeypatch.setattr("stl_deploy.exporters.verilog.target.BUDGET", 0)
+    done = cli(*call, tmp_path / "one")
+    assert done.exit_code == 0
+    assert "running the first 1 of 2 samples" in done.output
+    made = [json.loads((tmp_path / f"{name}.manifest.json").read_text())["verified"] for name in ("all", "one")]
+    assert [verified.get("samples") for verified in made] == [None, 1]
+    compared = [sum(node["compared"] for node in verified["runs"][-1]["nodes"]) for verified in made]
+    assert compared[0] == 2 * compared[1]
+
+
 def test_check_tells_blocks_and_clocks(net: Path, few: Path, cli: Any) -> None:
     options = ["--target", "verilog", "--device", "ecp5-25f"]
     done = cli("check", net, *options, "--lanes", "4", "-i", few, "--json")
