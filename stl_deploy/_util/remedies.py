@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, Remedy
 
 _NAMES = {
     "goal": "--for",
@@ -16,23 +16,21 @@ _NAMES = {
     "targets": "--target",
 }
 """Options whose name on the command line is not that of the keyword with two dashes."""
-_on_command_line = False
 
 
 @contextmanager
 def command_line() -> Iterator[None]:
     """Use the command line's options in sentences inside; outside, Python's keywords and calls."""
-    global _on_command_line
-    before, _on_command_line = _on_command_line, True
+    before, Remedy.on_command_line = Remedy.on_command_line, True
     try:
         yield
     finally:
-        _on_command_line = before
+        Remedy.on_command_line = before
 
 
-def remedy(*, cli: str, python: str) -> str:
+def remedy(*, cli: str, python: str) -> Remedy:
     """Return the remedy for the reader's interface."""
-    return cli if _on_command_line else python
+    return Remedy(python, cli)
 
 
 def option(name: str, value: object = None) -> str:

@@ -6,6 +6,7 @@ import gc
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from stl_deploy._util import install, processes
 from stl_deploy._util.remedies import command_line
@@ -21,7 +22,7 @@ from stl_deploy.cli.streams_and_signals import (
     prepare_libraries,
     say,
 )
-from stl_deploy.errors import StlDeployError
+from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.training import distributed
 
 _INTERRUPTED = 130
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.settings.quiet = _take(arguments, "-q", "--quiet")
     output.settings.verbose = _take(arguments, "-v", "--verbose")
     output.settings.kept = None
+    output.settings.emitted = False
     output.settings.arguments = arguments
     with (
         output.warnings_as_lines(),
@@ -92,8 +94,7 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, StlDeployError):
-        _show(f"error: {error}")
-        return error.exit_code
+        return _refused(error)
     if isinstance(error, BrokenPipeError):
         return 1
     if isinstance(error, ModuleNotFoundError):
@@ -101,10 +102,22 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
     if is_help(error):
         say(str(error))
         return _WRONG_CALL
-    sentence = usage_sentence(error, arguments) or machines_refusal(error)
-    if sentence is not None:
-        _show(f"error: {sentence}")
-        return _WRONG_CALL
+    if (wrong_call := usage_sentence(error, arguments)) is not None:
+        return _refused(InputError(wrong_call, slug="wrong-call"))
+    if (refusal := machines_refusal(error)) is not None:
+        return _refused(InputError(refusal, slug="machine"))
+    return _internal(error)
+
+
+def _refused(error: StlDeployError) -> int:
+    """Print the error, as JSON too if that was asked for and no result is out yet; return the exit code."""
+    _show(f"error: {error}")
+    with suppress(InputError):  # of a closed output
+        output.emit_json({"error": error.as_dict()}, output.settings.wants_json())
+    return error.exit_code
+
+
+def _internal(error: BaseException) -> int:
     _show(_INTERNAL_SENTENCE.format(type=type(error).__name__, error=error))
     return _INTERNAL
 
@@ -112,11 +125,8 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
 def _not_installed(error: ModuleNotFoundError) -> int:
     package = (error.name or "").partition(".")[0]
     if package not in install.PACKAGES or install.is_there(package):
-        _show(_INTERNAL_SENTENCE.format(type=type(error).__name__, error=error))
-        return _INTERNAL
-    refusal = install.missing(package)
-    _show(f"error: {refusal}")
-    return refusal.exit_code
+        return _internal(error)
+    return _refused(install.missing(package))
 
 
 def _interrupted() -> int:

@@ -35,6 +35,12 @@ class Settings:
     """Of the call, without the options above."""
     data: TextIO | None = None
     """Where data go if prints go elsewhere; None: to standard output."""
+    emitted: bool = False
+    """Whether a result was written, after which nothing else goes to standard output."""
+
+    def wants_json(self) -> bool:
+        """Return whether JSON was asked for, and is still to be written."""
+        return "--json" in self.arguments and not self.emitted
 
 
 settings = Settings()
@@ -94,6 +100,7 @@ def emit_json(data: Any, wanted: bool) -> None:
     if stdout is None:
         raise InputError("standard output is closed; --json writes to it")
     text = json.dumps(data, indent=2, allow_nan=False)
+    settings.emitted = True
     try:
         stdout.write(f"{text}\n")
         stdout.flush()

@@ -97,22 +97,21 @@ def open_source(path: Path, *, artifacts: bool = False) -> NetworkSource:
     if (graph := graph_of(path)) is not None:
         return NetworkSource(RUN, path, graph)
     if not path.exists():
-        raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
+        raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder", slug="no-such-file")
     artifact = format_of(path)
-    if artifact is None or not (artifacts or artifact.name in (GRAPH, PROGRAM)):
-        actual = describe_path(path)
-        if artifact is not None:
-            actual = f"an artifact of {artifact.name}; give the graph it was made from, or run the artifact with "
-            actual += verb("simulate")
-        if path.is_dir() and artifact is None:
-            actual = "a folder without net.nir"
-            if (path / "model.safetensors").is_file():
-                actual = "a trained run without its graph; make it with " + remedy(
-                    cli=f"stl-deploy fold {path}",
-                    python=f"stl_deploy.verbs.fold(Path({str(path)!r}), Path({str(path / 'net.nir')!r}))",
-                )
-        raise InputError(f"{path}: expected {_accepted(artifacts)}; found {actual}")
-    return NetworkSource(artifact.name, path, path)
+    if artifact is not None and (artifacts or artifact.name in (GRAPH, PROGRAM)):
+        return NetworkSource(artifact.name, path, path)
+    slug, actual, how = "not-a-source", describe_path(path), None
+    if artifact is not None:
+        actual = f"an artifact of {artifact.name}"
+        how = f"give the graph it was made from, or run the artifact with {verb('simulate')}"
+    elif (path / "model.safetensors").is_file():
+        slug, actual = "no-graph", "a trained run without its graph"
+        call = f"stl_deploy.verbs.fold(Path({str(path)!r}))"
+        how = remedy(cli=f"make it with stl-deploy fold {path}", python=f"make it with {call}")
+    elif path.is_dir():
+        actual = "a folder without net.nir"
+    raise InputError(f"{path}: expected {_accepted(artifacts)}; found {actual}", slug=slug, remedy=how)
 
 
 def graph_of(run_dir: Path) -> Path | None:

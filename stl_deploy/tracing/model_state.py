@@ -111,6 +111,7 @@ def changes(name: str, line: str | None) -> CaptureError:
         f"forward changes parameter '{name}' (a cast as half(), or a write as .data.clamp_()); a graph's weights stay "
         "as they are: change them once before capture, outside of forward",
         line=line,
+        slug="forward-changes",
     )
 
 
@@ -183,7 +184,8 @@ def require_undrawn(seed: int) -> None:
     if drawn != (random.getstate(), np.random.random(4).tolist()):  # noqa: NPY002
         raise CaptureError(
             "forward draws random numbers from numpy or Python, so that no two runs agree; in eval mode a model must "
-            "not: draw in training only (if self.training), or encode the input before it is given to capture"
+            "not: draw in training only (if self.training), or encode the input before it is given to capture",
+            slug="random-numbers",
         )
 
 

@@ -116,6 +116,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not: give "
                 "dropout training=self.training, and encode the input before it is given to capture",
                 line=where.line,
+                slug="random-numbers",
             )
         if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:
             self._require_constant(args[1:] if name == "index" else args, where)
