@@ -11,10 +11,9 @@ from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
-from stl_deploy.exporters.nir.file import read_nir, write_nir
-from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
-from stl_deploy.exporters.program.file import read_program, write_program
+from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.exact import NodeProof, prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
@@ -27,15 +26,19 @@ from stl_deploy.training.checkpoint import load_network
 
 @dataclass(frozen=True, eq=False)
 class FoldedRun:
-    """A run's trained network, its fold, and the Program as read back from the written file."""
+    """A run's trained network, its fold, and the file that holds the graph."""
 
     config: RunConfig
     data: Dataset
     trained: Network
     folded: Folded
-    program: Program
     proofs: tuple[NodeProof, ...]
     file: Path
+
+    @property
+    def program(self) -> Program:
+        """The folded network, which the file reads back as."""
+        return self.folded.program
 
     @property
     def exact(self) -> bool:
@@ -52,7 +55,7 @@ def fold_run(
     data: Dataset | None = None,
     say: Console | None = None,
 ) -> FoldedRun:
-    """Fold the trained network of a run folder, write the graph to ``output``, and read it back.
+    """Fold the trained network of a run folder and write the graph to ``output``.
 
     A network that NIR cannot hold is written as a .program file of that name.
 
@@ -81,11 +84,9 @@ def fold_run(
     if folded.graph is None:
         output = output.with_suffix(PROGRAM_SUFFIX)
         write_program(folded.program, output)
-        program = read_program(output)
     else:
         write_nir(folded.graph, output)
-        program = lower(read_nir(output))
-    return FoldedRun(config, data, trained, folded, program, prove_exact(program), output)
+    return FoldedRun(config, data, trained, folded, prove_exact(folded.program), output)
 
 
 def _about(config: RunConfig, data: Dataset) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.nir.file import read_nir, write_nir
-from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
@@ -110,10 +109,8 @@ def join(
     shares = [1 / len(members)] * len(members)
     if weights == "learned":
         shares = _learned(validated, validation.labels)
-    merged = to_own_graph(merge(programs, shares)).graph
-    with temporary_folder() as folder:
-        write_nir(merged, folder / "net.nir")
-        program = lower(read_nir(folder / "net.nir"))
+    merged = to_own_graph(merge(programs, shares))
+    program = merged.program
     joint = Joint(
         str(output),
         weights,
@@ -138,7 +135,7 @@ def join(
     )
     forget_results(output)
     make_folder(output)
-    write_nir(merged, output / "net.nir")
+    write_nir(merged.graph, output / "net.nir")
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     write_json(output / FILE, joint.as_dict())
     sources = {str(path): sha256(path / MODEL) for path in runs}
