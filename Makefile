@@ -16,8 +16,8 @@ help: ## list the targets
 demo: $(VENV)/.installed ## train, fold, export, verify, simulate and cost the digits network
 	$(BIN)/stl-deploy run digits -o runs/digits --overwrite
 
-test: $(VENV)/.dev lava ## set up what the tests need and run them all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2}
+test: $(VENV)/.dev lava ## set up what the tests need and run all but the nightly ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m "not nightly"
 
 quick: $(VENV)/.dev ## the tests that take no training: under a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m "not slow"
@@ -86,6 +86,7 @@ explore: $(VENV)/.dev ## the property tests with examples that nobody has seen (
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m hypothesis --hypothesis-profile=explore
 
 hunt: $(VENV)/.dev ## damage of every input format (MUTANTS=10000 each), ends of every verb, bad surroundings
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m nightly
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hunt --mutants $(or $(MUTANTS),10000) $(HUNT)
 
 coverage: $(VENV)/.dev ## which lines and branches of the product the tests run

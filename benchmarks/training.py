@@ -315,7 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         keep_large_buffers()
         parts = options.part or PARTS
-        kept = read_json(options.output / f"{STEM}.json")["ours"] if options.part else None
+        earlier = options.output / f"{STEM}.json"
+        kept = read_json(earlier)["ours"] if options.part and earlier.is_file() else None
         if kept:
             refuse_another_setting(kept)
         measured = measure(

@@ -125,12 +125,12 @@ def source(name: str) -> Source:
 def _foreign(name: str) -> Source:
     entry = next(entry for entry in entry_points(group=GROUP) if entry.name == name)
     try:
-        found = foreign.load(entry)
+        loaded = foreign.load(entry)
     except InputError as error:
         raise InputError(f"the dataset '{name}' is installed, but {error}") from error
-    if not isinstance(found, Source):
+    if not isinstance(loaded, Source):
         raise InputError(
             f"entry point '{name}' of {GROUP} ({entry.value}): expected a stl_deploy.data.Source; found a "
-            f"{type(found).__name__}"
+            f"{type(loaded).__name__}"
         )
-    return found
+    return loaded

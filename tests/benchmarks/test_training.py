@@ -158,6 +158,15 @@ def test_the_page_says_who_wins_by_how_much(found, tmp_path):
     assert (tmp_path / "training-speed.svg").is_file()
 
 
+@pytest.mark.parametrize("part", ["workloads", "density"])
+def test_a_part_alone_goes_into_a_new_folder(part, found, tmp_path, monkeypatch):
+    measured = found | {"workloads": {}, "cost": {}, "by_density": {"ratio": {}}}
+    measured |= {"workloads": found["workloads"]} if part == "workloads" else {"by_density": found["by_density"]}
+    monkeypatch.setattr(training, "measure", lambda *_, **__: measured)
+    training.main(["--part", part, "-o", str(tmp_path / "new")])
+    assert {path.name for path in (tmp_path / "new").iterdir()} >= {"training-speed.json", "training-speed.md"}
+
+
 def test_peak_is_what_the_calls_add():
     bytes_ = 64 * 2**20
     script = f"""

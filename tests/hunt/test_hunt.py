@@ -1,4 +1,4 @@
-"""A small hunt in every run of the tests: 100 mutants a format, a few kills, one verb in all bad surroundings."""
+"""A small hunt, nightly: 100 mutants a format, a few kills, one verb in all bad surroundings; and the hunt itself."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.hunt.surroundings import hunt_surroundings
 SEED = int(os.environ.get("STL_DEPLOY_HUNT_SEED", "0"))
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutants_are_read_or_refused(name: str, tmp_path: Path) -> None:
@@ -63,6 +64,7 @@ def test_a_failure_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert list((tmp_path / "kept").glob("idx-0-*.gz"))
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("verb", ["export", "train"])
 def test_killed_verbs_resume_to_the_same_bits(verb: str) -> None:
@@ -70,12 +72,14 @@ def test_killed_verbs_resume_to_the_same_bits(verb: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_bad_surroundings_end_in_a_sentence() -> None:
     _, wrong = hunt_surroundings(("show",))
     assert wrong == []
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_random_models_are_captured_as_they_are_or_refused() -> None:
     ended, failures, _ = hunt_captures(16, SEED)
