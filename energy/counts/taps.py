@@ -108,7 +108,7 @@ def fan_out_nonzero(node: Tapped) -> Ints:
     if isinstance(node, Conv):
         for window in windows(node):
             cells = np.tensordot(cells, window.reach(), axes=(1, 0))
-        return cells
+        return np.asarray(cells, np.int64)
     return np.broadcast_to(cells, input_shape(node))
 
 
@@ -116,19 +116,20 @@ def nonzero_by_cell(node: Weighted) -> Ints:
     """Return the nonzero weights of each cell (see `cells_met`)."""
     match node:
         case Linear():
-            return np.count_nonzero(node.weight, axis=0)
+            return np.asarray(np.count_nonzero(node.weight, axis=0), np.int64)
         case Scale():
             return np.broadcast_to((node.scale != 0).astype(np.int64), node.shape)
         case Conv():
             by_group = (node.weight != 0).reshape(node.groups, -1, *node.weight.shape[1:])
-            return by_group.sum(axis=1, dtype=np.int64).reshape(-1, *node.weight.shape[2:])
+            by_channel: Ints = by_group.sum(axis=1, dtype=np.int64)
+            return by_channel.reshape(-1, *node.weight.shape[2:])
 
 
 def weights_by_cell(node: Weighted) -> int:
     """Return the weights of each cell (see `cells_met`)."""
     if isinstance(node, Scale):
         return 1
-    return node.weight.shape[0] // (node.groups if isinstance(node, Conv) else 1)
+    return int(node.weight.shape[0]) // (node.groups if isinstance(node, Conv) else 1)
 
 
 def cells_met(node: Weighted, events: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -138,7 +139,8 @@ def cells_met(node: Weighted, events: NDArray[np.bool_]) -> NDArray[np.bool_]:
     position; a weight that no event meets is never fetched.
     """
     if isinstance(node, Linear):
-        return events.any(axis=tuple(range(events.ndim - len(node.input_shape), events.ndim - 1)))
+        tokens = tuple(range(events.ndim - len(node.input_shape), events.ndim - 1))
+        return np.asarray(events.any(axis=tokens), np.bool_)
     if isinstance(node, Conv):
         for window in windows(node):
             axis = events.ndim - len(node.stride)

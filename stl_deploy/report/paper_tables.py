@@ -98,7 +98,7 @@ def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dic
     totals, batch, twin = energy["totals"], energy["batch"], energy["ann_twin"]
     frontier = energy.get("frontier") or {"points": [], **dict.fromkeys(KINDS)}
     cheapest = {kind: frontier[kind] or {} for kind in KINDS}
-    chip = next((line for line in energy["chips"] if line["chip"] == "loihi1"), {})
+    chip: dict[str, Any] = next((line for line in energy["chips"] if line["chip"] == "loihi1"), {})
     accuracy = verified["rows"]["accuracy"]
     return {
         "run": name,
