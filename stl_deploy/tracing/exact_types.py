@@ -18,7 +18,7 @@ from stl_deploy.tracing.steps import Signal, Steps
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WIDE = (torch.int32, torch.int64)
 _INTEGERS = (torch.bool, torch.int8, torch.uint8, torch.int16, *_WIDE)
-_REARRANGE = ("reshape", "permute", "slice", "select", "expand", "flip", "roll", "index_select", "clone")
+_REARRANGE = ("reshape", "permute", "slice", "select", "expand", "rearranged", "clone")
 _PRODUCTS = ("mul", "pow", "square", "mm", "bmm", "addmm", "convolution")
 _LOGIC = ("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or", "where")
 

@@ -8,6 +8,7 @@ import torch
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing import shape_rules
+from stl_deploy.tracing.addresses import rearranged
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of, without_time
 from stl_deploy.tracing.nodes import Node
@@ -34,20 +35,10 @@ _BATCHED = (
     "adaptive_avg_pool1d",
     "native_group_norm",
     "native_layer_norm",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
     "upsample_linear1d",
     "upsample_bilinear2d",
     "upsample_bicubic2d",
     "_upsample_bilinear2d_aa",
-    "reflection_pad1d",
-    "reflection_pad2d",
-    "replication_pad1d",
-    "replication_pad2d",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "im2col",
 )
 """Operations that treat each entry of their first axis by itself."""
 
@@ -116,13 +107,17 @@ def _require_arrivals(steps: int, layers: Sequence[Op]) -> None:
 
 
 def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
-    """Interpret as `interpret`, and refuse an operation's form that its rule did not foresee, with its line."""
+    """Interpret as `interpret`, and what its rules refuse by addresses; refuse forms that neither reads, by line."""
     try:
         return interpret(unroller, op)
-    except CaptureError:
-        raise
+    except CaptureError as error:
+        refused = error
     except Exception as error:
-        raise refuse(f"'{op.name}' is called in a form that capture does not read ({unforeseen(error)}", op) from None
+        refused = refuse(f"'{op.name}' is called in a form that capture does not read ({unforeseen(error)}", op)
+    moved = None if is_elementwise(op) else rearranged(unroller, op)
+    if moved is None:
+        raise refused
+    return moved
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
@@ -225,7 +220,7 @@ def _mixes(op: Op, flow: Flow) -> CaptureError:
 
 
 def _padded(unroller: Unroller, op: Op) -> Flow:
-    """Padding of axes that hold neither samples nor time steps; those before it stay as they are."""
+    """Zeros before the first step; padding of a step's own axes is read by its addresses."""
     flow = unroller.flow(op.args[0])
     ends = len(op.args[1]) // 2
     padded = [i for i in range(-ends, 0) if op.args[1][2 * (-i - 1)] or op.args[1][2 * (-i - 1) + 1]]
@@ -233,11 +228,7 @@ def _padded(unroller: Unroller, op: Op) -> Flow:
         return _delayed(unroller, op, flow, -padded[0] - 1)
     if any(isinstance(factor, str) for i in padded for factor in flow.layout[i]):
         raise _mixes(op, flow)
-    sizes = of_shape(op.outputs[0].shape)
-    layout = tuple(sizes[i] if i - len(sizes) in padded else dim for i, dim in enumerate(flow.layout))
-    kept = [i for i in range(-1, -ends - 1, -1) if flow.layout[i] != (TIME,)]  # a step has no axis of time
-    pads = [pad for i in kept for pad in op.args[1][2 * (-i - 1) : 2 * -i]]
-    return unroller.each(op, op.name, flow, layout, pads, *op.args[2:], dtype=op.outputs[0].dtype)
+    raise refuse(f"'{op.name}' puts another number than 0 in; pad with zeros", op)
 
 
 def _delayed(unroller: Unroller, op: Op, flow: Flow, axis: int) -> Flow:

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
-
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.gathers import diagonal, gathered
-from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
+from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, regroup, shape_of, without_time
 from stl_deploy.tracing.operations import Op
 from stl_deploy.tracing.pieces import entry, joined, permuted, rolled, slice_of_join, sliced
 from stl_deploy.tracing.steps import shifts
@@ -197,45 +195,29 @@ def slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None,
     return dim % rank, start, end, stride
 
 
-def _turned(unroller: Unroller, op: Op) -> list[Flow]:
-    """``flip`` and ``roll`` of other axes than those of time and samples."""
+def _rolled(unroller: Unroller, op: Op) -> list[Flow]:
+    """A buffer of joined steps, rolled along them; what else is rolled is read by its addresses."""
     flow = unroller.flow(op.args[0])
-    *shifts, dims = op.args[1:] if op.name == "flip" or len(op.args) > 2 else (op.args[1], [])
-    if not dims:
-        raise refuse("'roll' without axes mixes time steps and samples; name its axes", op)
-    axes = [_own_axis(op, flow, dim) for dim in dims]
-    if op.name == "roll" and len(axes) == 1 and all(node.name == "cat" or node.constant for node in flow.nodes):
-        return [rolled(unroller, op, flow, axes[0], shifts[0][0])]
-    return [unroller.each(op, op.name, flow, flow.layout, *shifts, axes)]
+    dims = [dim % len(flow.layout) for dim in op.args[2]] if len(op.args) > 2 else []
+    own = [dim for dim in dims if not any(isinstance(factor, str) for factor in flow.layout[dim])]
+    if len(dims) != 1 or not own or not all(node.name == "cat" or node.constant for node in flow.nodes):
+        raise moves(unroller, op)
+    axis = own[0] - sum(d == (TIME,) for d in flow.layout[: own[0]])
+    return [rolled(unroller, op, flow, axis, op.args[1][0])]
 
 
-def _own_axis(op: Op, flow: Flow, dim: int) -> int:
-    """The axis of one step that ``dim`` is; raises CaptureError if it has time or samples in it."""
-    dim %= len(flow.layout)
-    if any(isinstance(factor, str) for factor in flow.layout[dim]):
-        steps = op.name == "roll" and TIME in flow.layout[dim]
-        later = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if steps else ""
-        raise refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself{later}", op)
-    return dim - sum(d == (TIME,) for d in flow.layout[:dim])
+def moves(unroller: Unroller, op: Op) -> CaptureError:
+    """Return the refusal of an operation that takes values from other steps or samples."""
+    timed = unroller.flow(op.args[0]).timed and op.name == "roll"
+    later = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if timed else ""
+    return refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself{later}", op)
 
 
 def _indexed(unroller: Unroller, op: Op) -> list[Flow]:
-    """``x[:, [0, 2]]`` and ``index_select``: entries of one axis, at places that are always the same."""
-    flow = unroller.flow(op.args[0])
-    if op.name == "index_select":
-        dim, index = op.args[1] % len(flow.layout), op.args[2]
-    else:
-        given = [(dim, index) for dim, index in enumerate(op.args[1]) if index is not None]
-        if len(given) != 1:
-            return [diagonal(unroller, op)]
-        ((dim, index),) = given
-    places = unroller.flow(index)
-    if flow.constant or not places.constant or places.timed or len(index.shape) != 1:
-        raise refuse(f"'{op.name}' takes values at indices that are not those of one axis; use a list of integers", op)
-    axis = _own_axis(op, flow, dim)
-    chosen = places.tensor.nonzero()[:, 0] if index.dtype == torch.bool else places.tensor % op.args[0].shape[dim]
-    layout = tuple(of_shape([len(chosen)])[0] if i == dim else d for i, d in enumerate(flow.layout))
-    return [unroller.each(op, "index_select", flow, layout, axis, unroller.nodes.constant(chosen))]
+    """``x[i, :, j]``, by which each channel of a buffer is delayed; other places are read by their addresses."""
+    if op.name == "index" and sum(index is not None for index in op.args[1]) != 1:
+        return [diagonal(unroller, op)]
+    raise moves(unroller, op)
 
 
 def _unbind(unroller: Unroller, op: Op) -> list[Flow]:
@@ -376,8 +358,8 @@ RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {
     "unsqueeze": _unsqueeze,
     "select": _select,
     "slice": _slice,
-    **dict.fromkeys(("flip", "roll"), _turned),
-    **dict.fromkeys(("index", "index_select"), _indexed),
+    "roll": _rolled,
+    **dict.fromkeys(("flip", "index", "index_select"), _indexed),
     "gather": lambda unroller, op: [gathered(unroller, op)],
     "unbind": _unbind,
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),

@@ -149,7 +149,6 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (lambda net, x: net.spikes(x).repeat(1, 1, 2), "a signal is repeated along an axis that it has already"),
         (of_spikes(lambda net, s: s.reshape(B, T, 8)), r"a reshape to \[3, 5, 8\] splits time steps or samples"),
         (of_spikes(lambda net, s: s[:, :2]), "part of the batch is taken"),
         (of_spikes(lambda net, s: torch.cat(s.split(1, 1), 1)), "the batch is split"),

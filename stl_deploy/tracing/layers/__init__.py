@@ -5,6 +5,7 @@ the layer.
 """
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.addresses import NAME as REARRANGED
 from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Builder, Kind, Layers
 from stl_deploy.tracing.refractory import explained
@@ -30,11 +31,7 @@ KINDS: dict[str, Kind] = {
     "mean": pools.over_axes,
     "sum": pools.over_axes,
     "reshape": shapes.reshape,
-    **dict.fromkeys(("permute", "slice", "select", "expand", "flip", "roll", "index_select"), shapes.rearranged),
-    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col"), shapes.rearranged),
-    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "constant_pad_nd"), shapes.rearranged),
-    **dict.fromkeys(("reflection_pad1d", "reflection_pad2d", "replication_pad1d"), shapes.rearranged),
-    "replication_pad2d": shapes.rearranged,
+    **dict.fromkeys(("permute", "slice", "select", "expand", REARRANGED), shapes.rearranged),
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"), weights.as_matrix),
     "_upsample_bilinear2d_aa": weights.as_matrix,
     "_to_copy": shapes.same,

@@ -62,7 +62,21 @@ def _recursion(calls: int) -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
-_HOMOGENEOUS = ("mul", "div", "neg", "sum", "mean", "mm", "reshape", "expand", "permute", "slice", "select", "_to_copy")
+_HOMOGENEOUS = (
+    "mul",
+    "div",
+    "neg",
+    "sum",
+    "mean",
+    "mm",
+    "reshape",
+    "expand",
+    "permute",
+    "slice",
+    "select",
+    "rearranged",
+    "_to_copy",
+)
 """Operations that make zeros of zeros."""
 
 

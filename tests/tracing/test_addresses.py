@@ -1,0 +1,134 @@
+"""Operations that only move values are captured by where torch's own kernel puts numbers, whatever their name is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing import addresses
+
+X = (torch.rand(5, 3, 2, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+Body = Callable[[Tensor], Tensor]
+
+
+class Behind(nn.Module):
+    """Neurons behind what ``body`` makes of images, step by step or of all steps at once."""
+
+    def __init__(self, body: Body, at_once: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.at_once = body, at_once
+        self.layer, self.lif = nn.Linear(body(torch.zeros(2, 2, 4, 4)).flatten(1).shape[1], 6), stl.LIF((6,), 0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.at_once:
+            made = self.body(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        else:
+            made = torch.stack([self.body(step) for step in x])
+        return self.lif(self.layer(made.flatten(2)))
+
+
+def strided(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    out[:, :, ::2] = x[:, :, 1::2]
+    return out
+
+
+def on_diagonal(x: Tensor) -> Tensor:
+    out = torch.zeros(len(x), 2, 4, 4)
+    out.diagonal(dim1=2, dim2=3).copy_(x[:, :, 0])
+    return out
+
+
+MOVING: dict[str, Body] = {
+    "unfold": lambda x: x.unfold(3, 3, 1),
+    "tril": lambda x: x.tril(),
+    "triu": lambda x: x.triu(1),
+    "rot90": lambda x: x.rot90(1, (2, 3)),
+    "diag_embed": lambda x: x[:, :, 0].diag_embed(),
+    "diagonal": lambda x: x.diagonal(dim1=2, dim2=3),
+    "flip": lambda x: x.flip(1, 3),
+    "roll": lambda x: x.roll((1, 2), (2, 3)),
+    "repeat": lambda x: x.repeat(1, 2, 1, 3),
+    "index": lambda x: x[:, :, [3, 0, 0]],
+    "index of two axes": lambda x: x[:, :, [0, 1, 3], [1, 2, 0]],
+    "index by a table": lambda x: x[:, :, torch.tensor([[0, 1], [3, 2]])],
+    "gather": lambda x: x.gather(3, torch.tensor([2, 0]).expand(len(x), 2, 4, 2)),
+    "scatter": lambda x: torch.zeros(len(x), 2, 4, 6).scatter(3, torch.tensor([5, 0, 1, 2]).expand(x.shape), x),
+    "index_copy": lambda x: torch.zeros(len(x), 3, 4, 4).index_copy(1, torch.tensor([2, 0]), x),
+    "col2im": lambda x: F.fold(F.unfold(x, 2, stride=2), (4, 4), 2, stride=2),
+    "pad": lambda x: F.pad(x, (1, 2, 0, 1)),
+    "mirrored": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "upsampled": lambda x: F.interpolate(x, scale_factor=2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "strided": strided,
+    "on_diagonal": on_diagonal,
+}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("name", MOVING)
+def test_what_moves_values_is_captured(name: str, at_once: bool) -> None:
+    model = Behind(MOVING[name], at_once)
+    net = stl.capture(model, X)
+    fresh = (torch.rand(7, 2, 2, 4, 4, generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    for x in (X, fresh):
+        expected = model(x).detach().numpy()
+        assert expected.any()
+        np.testing.assert_array_equal(net.simulate(x).y, expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x.cumsum(3),
+        lambda x: x.sort(3)[0],
+        lambda x: F.fold(F.unfold(x, 2), (4, 4), 2),
+        lambda x: x.cummax(3)[0],
+        lambda x: F.pad(x, (1, 1), value=0.5),
+        lambda x: x.prod(3, keepdim=True),
+        lambda x: x.kthvalue(2, 3)[0],
+    ],
+)
+def test_what_does_more_than_moving_is_refused(body: Body) -> None:
+    with pytest.raises(CaptureError):
+        stl.capture(Behind(body, at_once=False), X)
+
+
+class OverSteps(nn.Module):
+    """A rearrangement of whole sequences."""
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.layer, self.lif = body, nn.Linear(32, 6), stl.LIF((6,), 0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lif(self.layer(self.body(x).flatten(2)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x.flip(0),
+        lambda x: x.roll(1, 1),
+        lambda x: torch.stack([x[:, 0], *x[:, :-1].unbind(1)], 1),
+        lambda x: x.flatten(0, 1).flip(0).unflatten(0, x.shape[:2]),
+    ],
+)
+def test_what_moves_steps_or_samples_is_refused(body: Body) -> None:
+    with pytest.raises(CaptureError):
+        stl.capture(OverSteps(body), X)
+
+
+def test_large_values_get_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_MOST", 100)
+    with pytest.raises(CaptureError, match="'tril' has no form"):
+        stl.capture(Behind(MOVING["tril"], at_once=True), X)
