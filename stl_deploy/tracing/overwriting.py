@@ -85,8 +85,6 @@ def _holds_steps(unroller: Unroller, whole: Flow, dim: int) -> bool:
 
 def _put_between(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, start: int, end: int) -> Flow:
     """``whole`` with ``part`` in the place of its entries from start to end along an axis of each step."""
-    if op.outputs[0].constant:
-        return unroller.constant(op.outputs[0].tensor())
     signals = [flow for flow in (whole, part) if not flow.constant]
     model = next((flow for flow in signals if flow.timed), signals[0])
     size = op.outputs[0].shape[dim]

@@ -136,7 +136,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     if "sparse" in op.name:
         raise refuse(no_form(op.name), op)
     pointwise = is_elementwise(op)
-    if all(value.constant for value in op.inputs) and not pointwise and not op.scatter:
+    if all(value.constant for value in op.inputs) and (not pointwise or op.name == "index_put"):
         return [unroller.constant(value.tensor()) for value in op.outputs]
     if not pointwise or not all(unroller.flow(value).constant for value in op.inputs):
         _require_known_options(op)

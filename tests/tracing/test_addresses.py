@@ -16,6 +16,7 @@ from stl_deploy.tracing import addresses
 
 X = (torch.rand(5, 3, 2, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.5).float()
 Body = Callable[[Tensor], Tensor]
+pytestmark = pytest.mark.filterwarnings("ignore:the model rearranges its input")
 
 
 class Behind(nn.Module):
@@ -25,7 +26,10 @@ class Behind(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.body, self.at_once = body, at_once
-        self.layer, self.lif = nn.Linear(body(torch.zeros(2, 2, 4, 4)).flatten(1).shape[1], 6), stl.LIF((6,), 0.2)
+        self.layer, self.lif = (
+            nn.Linear(body(torch.zeros(2, 2, 4, 4)).flatten(1).shape[1], 6),
+            stl.LIF((6,), threshold=0.2),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.at_once:
@@ -108,7 +112,7 @@ class OverSteps(nn.Module):
     def __init__(self, body: Body) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.body, self.layer, self.lif = body, nn.Linear(32, 6), stl.LIF((6,), 0.2)
+        self.body, self.layer, self.lif = body, nn.Linear(32, 6), stl.LIF((6,), threshold=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lif(self.layer(self.body(x).flatten(2)))
@@ -132,3 +136,58 @@ def test_large_values_get_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "_MOST", 100)
     with pytest.raises(CaptureError, match="'tril' has no form"):
         stl.capture(Behind(MOVING["tril"], at_once=True), X)
+
+
+class Recurrent(nn.Module):
+    """Neurons that read each other's spikes by ``own(weights)``, or by what ``body`` makes of their spikes."""
+
+    def __init__(self, own: Body | None = None, body: Body | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.loop = nn.Linear(32, 8), nn.Linear(8, 8, bias=False)
+        self.own, self.body = own, body
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, s, out = torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 8), []
+        for now in x.flatten(2):
+            v = 0.5 * v + self.enter(now)
+            v = v + (s @ self.own(self.loop.weight).T if self.own is not None else -0.3 * self.body(s))
+            s = (v > 0.2).float()
+            v = v * (1 - s)
+            out.append(s)
+        return torch.stack(out)
+
+
+def _written(weight: Tensor) -> Tensor:
+    weight = weight.clone()
+    weight[torch.arange(8), torch.arange(8)] = 0
+    return weight
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        lambda weight: weight.clone().fill_diagonal_(0),
+        _written,
+        lambda weight: weight.triu(1),
+    ],
+)
+def test_weights_that_forward_writes_into_are_constants(own: Body) -> None:
+    model = Recurrent(own=own)
+    np.testing.assert_array_equal(stl.capture(model, X).simulate(X).y, model(X).detach().numpy())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda s: s.sum(-1, keepdim=True),
+        lambda s: s.mean(-1, keepdim=True),
+        lambda s: s.amax(-1, keepdim=True),
+        lambda s: s.unflatten(1, (2, 4)).amax(2).repeat_interleave(4, 1),
+    ],
+)
+def test_reductions_over_neurons_are_captured(body: Body) -> None:
+    model = Recurrent(body=body)
+    made = model(X).detach().numpy()
+    assert 0 < made.mean() < 1
+    np.testing.assert_array_equal(stl.capture(model, X).simulate(X).y, made)

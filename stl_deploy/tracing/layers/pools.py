@@ -17,7 +17,7 @@ from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node, reshaped
-from stl_deploy.tracing.layers.thresholds import is_binary
+from stl_deploy.tracing.layers.thresholds import added_and_compared, is_binary
 from stl_deploy.tracing.layers.weights import dense
 from stl_deploy.tracing.steps import Ref, Signal
 
@@ -126,11 +126,15 @@ def adaptive_maximum(build: Builder, signal: Signal) -> Operands:
 
 
 def largest_over_axes(build: Builder, signal: Signal) -> Operands:
-    """Build the maximum over both spatial axes."""
+    """Build the maximum over both spatial axes; of spikes over any: whether their sum is above 0."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
     if len(before) != 3 or sorted(axes) != [2, 3]:
-        raise refusal(signal, "expected a maximum over both axes of an image; found one over others; use a max pool")
+        if is_binary(build, build.read(x)):
+            return added_and_compared(build, signal, dense(build, signal, x), 0.5)
+        raise refusal(
+            signal, "expected a maximum of spikes, or over both axes of an image; found another; use a max pool"
+        )
     return _largest(build, signal, x, _Windows(before[1:], before[1:], 1))
 
 

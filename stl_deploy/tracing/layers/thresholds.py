@@ -50,7 +50,7 @@ def rectified(build: Builder, signal: Signal) -> Operands:
     if is_binary(build, terms) and (low is None or low <= 0) and (high is None or high >= 1):
         return terms
     if (low is None or low <= 0) and high == 1 and all(is_binary(build, (term,)) for term in terms):
-        return _added_and_compared(build, signal, terms, 0.5)
+        return added_and_compared(build, signal, terms, 0.5)
     if high is None and isinstance(low, int | float):
         return _bounded_below(build, signal, terms, float(low))
     raise refusal(
@@ -99,7 +99,7 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
             signal,
             "expected at most one negated spike in a product; found two; write 1 - torch.maximum(a, b)",
         )
-    return _added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
+    return added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
 
 
 def both(build: Builder, signal: Signal) -> Operands:
@@ -118,7 +118,7 @@ def either(build: Builder, signal: Signal) -> Operands:
         if not is_binary(build, spikes):
             raise refusal(signal, _OF_SPIKES.format(signal.node.name))
         terms += _spread(build, spikes, ref, shape)
-    return _added_and_compared(build, signal, terms, 0.5) if len(set(operands)) > 1 else terms
+    return added_and_compared(build, signal, terms, 0.5) if len(set(operands)) > 1 else terms
 
 
 def _spread(build: Builder, terms: Operands, ref: Ref, shape: Shape) -> Operands:
@@ -137,7 +137,8 @@ def _two(signal: Signal) -> tuple[Ref, Ref]:
     return left, right
 
 
-def _added_and_compared(build: Builder, signal: Signal, terms: Operands, threshold: float) -> Operands:
+def added_and_compared(build: Builder, signal: Signal, terms: Operands, threshold: float) -> Operands:
+    """Build a neuron without memory that fires where the sum of terms is above a threshold."""
     node = Neuron(
         name=build.name("gate", ""),
         shape=build.shape(signal),
