@@ -23,13 +23,13 @@ _FAILURES = (RuntimeError, TypeError, ValueError, IndexError)
 
 def rearranged(unroller: Unroller, op: Op) -> list[Flow] | None:
     """Return the outputs of an operation that only moves values of one signal, or adds zeros; None for others."""
-    signals = {value for value in op.inputs if not unroller.flow(value).constant}
+    signals = {value for value in op.inputs if not value.constant}
     if len(signals) != 1:
         return None
     (signal,) = signals
     flow = unroller.flow(signal)
     shape = shape_of(flow.layout, unroller.sizes(flow))
-    if not 0 < prod(shape) <= _MOST or any(not value.constant for value in op.inputs if value is not signal):
+    if flow.constant or not 0 < prod(shape) <= _MOST:
         return None
     flows = [_traced(unroller, op, flow, shape, addresses) for addresses in _addresses(op, signal, shape)]
     found = [made for made in flows if made is not None]
