@@ -39,6 +39,7 @@ from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.check import ALL_NODES, require_taken
 from stl_deploy.graph.program import Input, Neuron, Norm, Program, feeders, is_spike_max_pool
 from stl_deploy.graph.readout import readout_of
@@ -198,6 +199,10 @@ class EnergyReport(ByRule):
         return without_ratios(data) if self.idle else data
 
 
+_COUNTED = ALL_NODES - {Norm, Cell}
+"""The nodes whose operations are counted."""
+
+
 @named_options(Context)
 def measure_energy(
     program: Program,
@@ -227,7 +232,7 @@ def measure_energy(
         UnsupportedError: For a kind of node that cannot be counted.
     """
     made = Context(**context)
-    require_taken(program, ALL_NODES - {Norm}, "energy")
+    require_taken(program, _COUNTED, "energy")
     share, lists = check_margin(margin), made.price_lists()
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
@@ -266,6 +271,7 @@ def energy_report(
     **context: Unpack[ContextKeywords],
 ) -> EnergyReport:
     """Price the counts of an `ActivityCounter` that observed a run of ``program``; context: fields of `Context`."""
+    require_taken(program, _COUNTED, "energy")
     made = Context(**context)
     lists, twin, chip = made.price_lists(), made.twin, made.chip
     checked = replace(made.checked, refused={**made.checked.refused, **chip.refused})

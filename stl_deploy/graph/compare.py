@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import ShapeError
 from stl_deploy.errors import ParityError
 from stl_deploy.graph.margins import Margin, margins_at
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import NetworkInput, Result
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -229,6 +229,18 @@ def compare(
 
 def _both(expected: Result, found: Result) -> Iterator[str]:
     return (name for name in expected.states if name in found.states)
+
+
+def fired(program: Program, values: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return the spikes among what layers put out: of a Cell, those of its values that are integers."""
+    spikes: dict[str, Floats] = {}
+    for name, array in values.items():
+        fires = program.by_name[name].fires
+        if np.all(fires):
+            spikes[name] = array
+        elif np.any(fires):
+            spikes[name] = array.reshape(*array.shape[:2], -1)[..., fires]
+    return spikes
 
 
 class Tally:

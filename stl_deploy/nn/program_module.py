@@ -5,7 +5,7 @@
     program = module.program()   # with the current numbers
 
 Each operation of the Program is one of torch's, in the order of the equations in `stl_deploy.graph.program`. Weights,
-biases, scales and thresholds are parameters; spikes have a surrogate gradient.
+biases, scales, thresholds and the arrays of Cells are parameters; spikes have a surrogate gradient.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from torch.nn import functional
 from stl_deploy._util.caller import warn_caller
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.run import axes_in_doubt
 from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.nn.cell_layer import CellLayer, States
 from stl_deploy.nn.layers import pads_of, require_tensor, rounded
 from stl_deploy.nn.lif_scan import lif_scan, spike
+from stl_deploy.nn.node_layer import NodeLayer, as_array
 from stl_deploy.nn.surrogate import Surrogate, surrogate_of
 
 _STATE = ("decay", "gain", "offset", "v_reset", "v_min", "v_start", "i_start")
@@ -62,6 +65,8 @@ class ProgramModule(nn.Module):
                 self.layers[_key(node.name)] = layers[node.name]
             elif isinstance(node, ir.Neuron):
                 self.layers[_key(node.name)] = Population(node, surrogate)
+            elif isinstance(node, Cell):
+                self.layers[_key(node.name)] = CellLayer(node, surrogate)
             elif not isinstance(node, ir.Input | ir.Output | ir.Reshape):
                 self.layers[_key(node.name)] = _LAYERS[type(node)](node)
 
@@ -77,7 +82,7 @@ class ProgramModule(nn.Module):
 
     def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the output, and the spikes of every spiking population by name; every_layer: has no effect."""
-        kept: dict[str, Tensor] = {node.name: x for node in self._program.spiking}
+        kept: dict[str, Tensor] = {node.name: x for node in self._program.compared}
         return self._values(x, kept), kept
 
     @torch.no_grad()
@@ -102,7 +107,7 @@ class ProgramModule(nn.Module):
 
     def _restored(self, node: ir.Node) -> ir.Node:
         layer = self.layer(node)
-        return node if layer is None else cast("_Layer", layer).restored()
+        return node if layer is None else cast("NodeLayer", layer).restored()
 
     def _values(self, x: Tensor, kept: dict[str, Tensor]) -> Tensor:
         (entry,), (end,) = self._program.inputs, self._program.outputs
@@ -132,7 +137,7 @@ class ProgramModule(nn.Module):
         x = _combined(node, [_late(values[operand.node], operand.delay) for operand in node.operands], 2)
         frames, layer = x.shape[:2], self.layer(node)
         if layer is not None:
-            over_time = isinstance(node, ir.Neuron | ir.Delay)
+            over_time = isinstance(node, ir.Neuron | ir.Delay | Cell)
             x = layer(x if over_time else x.flatten(0, 1))
         return x.reshape(*frames, *node.shape)
 
@@ -143,6 +148,7 @@ class ProgramModule(nn.Module):
         made: dict[str, list[Tensor]] = {node.name: [] for node in segment}
         arrived: dict[str, list[Tensor]] = {node.name: [] for node in segment}
         states: dict[str, State] = {}
+        cells: dict[str, States] = {}
         like = next(iter(values.values()))
 
         def at(name: str, shape: tuple[int, ...], t: int) -> Tensor:
@@ -159,6 +165,10 @@ class ProgramModule(nn.Module):
                 if isinstance(layer, Population):
                     state = states.setdefault(node.name, layer.rest(x))
                     made[node.name].append(layer.step(x, state))
+                elif isinstance(layer, CellLayer):
+                    if t == 0:
+                        cells[node.name] = layer.rest(x)
+                    made[node.name].append(layer.step(x, cells[node.name]))
                 elif isinstance(layer, _Delay):
                     made[node.name].append(layer(torch.stack(arrived[node.name]))[-1])
                 else:
@@ -177,7 +187,7 @@ def _late(x: Tensor, steps: int) -> Tensor:
 
 
 def _combined(node: ir.Node, parts: Sequence[Tensor], leading: int) -> Tensor:
-    if isinstance(node, ir.Product):
+    if node.combine == "flat":
         return torch.cat([part.flatten(leading) for part in parts], leading)
     if isinstance(node, ir.Concat):
         return torch.cat(list(parts), leading)
@@ -187,35 +197,7 @@ def _combined(node: ir.Node, parts: Sequence[Tensor], leading: int) -> Tensor:
     return first
 
 
-class _Layer(nn.Module):
-    """A node with numbers. Those named in ``learned`` are parameters, the others buffers."""
-
-    learned: tuple[str, ...] = ()
-
-    def __init__(self, node: ir.Node) -> None:
-        super().__init__()
-        self.node: Any = node
-
-    def hold(self, **arrays: Any) -> None:
-        """Keep the arrays under their names; None for missing ones."""
-        for name, array in arrays.items():
-            tensor = None if array is None else torch.from_numpy(np.array(array))
-            if name in self.learned:
-                self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
-            else:
-                self.register_buffer(name, tensor)
-
-    def restored(self) -> ir.Node:
-        """Return the node with the present numbers."""
-        arrays = {name: _array(getattr(self, name)) for name in self.learned}
-        return cast(ir.Node, replace(self.node, **arrays))
-
-
-def _array(tensor: Tensor | None) -> Any:
-    return None if tensor is None else tensor.detach().cpu().numpy().copy()
-
-
-class _Weights(_Layer):
+class _Weights(NodeLayer):
     learned = ("weight", "bias")
     weight: Tensor
     bias: Tensor | None
@@ -236,7 +218,7 @@ class _Weights(_Layer):
         return made
 
 
-class _Scale(_Layer):
+class _Scale(NodeLayer):
     learned = ("scale",)
     scale: Tensor
 
@@ -248,7 +230,7 @@ class _Scale(_Layer):
         return x * self.scale
 
 
-class _Norm(_Layer):
+class _Norm(NodeLayer):
     def __init__(self, node: ir.Norm) -> None:
         super().__init__(node)
         shape = (-1, *(1,) * (len(node.shape) - 1)) if node.axis == 0 else (-1,)
@@ -261,7 +243,7 @@ class _Norm(_Layer):
         return (scale * (x.double() - mean) + shift).float()
 
 
-class _Pool(_Layer):
+class _Pool(NodeLayer):
     def forward(self, x: Tensor) -> Tensor:
         node = self.node
         if isinstance(node, ir.MaxPool):
@@ -274,7 +256,7 @@ class _Pool(_Layer):
         return sums
 
 
-class _Gather(_Layer):
+class _Gather(NodeLayer):
     def __init__(self, node: ir.Gather) -> None:
         super().__init__(node)
         places = node.indices.reshape(-1)
@@ -285,12 +267,12 @@ class _Gather(_Layer):
         return gathered.masked_fill(self.get_buffer("none"), 0.0)
 
 
-class _Concat(_Layer):
+class _Concat(NodeLayer):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
-class _Product(_Layer):
+class _Product(NodeLayer):
     node: ir.Product
 
     def forward(self, x: Tensor) -> Tensor:
@@ -300,7 +282,7 @@ class _Product(_Layer):
         return a @ b if self.node.matrices else a * b
 
 
-class _Delay(_Layer):
+class _Delay(NodeLayer):
     """Delay values ``[T, B, *shape]``."""
 
     def __init__(self, node: ir.Delay) -> None:
@@ -323,7 +305,7 @@ class State:
         self.i, self.s, self.a = (torch.zeros_like(v) for _ in range(3))
 
 
-class Population(_Layer):
+class Population(NodeLayer):
     """A population of neurons. threshold: a neuron fires at v >= it, also where its node says v > θ."""
 
     learned = ("threshold", "offset")
@@ -347,10 +329,10 @@ class Population(_Layer):
 
     def restored(self) -> ir.Node:
         """Return the node with the present thresholds and offsets."""
-        theta = _array(self.threshold)
+        theta = as_array(self.threshold)
         if theta is not None and self.node.compare == "gt" and not self.node.multi_spike:
             theta = np.nextafter(theta, np.float32(-np.inf))
-        return replace(cast(ir.Neuron, self.node), threshold=theta, offset=_array(self.offset))
+        return replace(cast(ir.Neuron, self.node), threshold=theta, offset=as_array(self.offset))
 
     def rest(self, x: Tensor) -> State:
         """Return the state before the first step, for currents ``[B, *shape]``."""

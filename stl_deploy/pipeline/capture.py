@@ -25,6 +25,7 @@ from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
 from stl_deploy.passes.permutations import arrange
+from stl_deploy.pipeline.cell_proof import prove_cells
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers, inflated
 from stl_deploy.pipeline.initial_norms import drawn_statistics, initial_norms
 from stl_deploy.pipeline.input_types import (
@@ -35,6 +36,7 @@ from stl_deploy.pipeline.input_types import (
     require_whole,
 )
 from stl_deploy.pipeline.inputs_of_proof import beyond, permuted, within
+from stl_deploy.pipeline.module_values import module_currents, module_spikes
 from stl_deploy.pipeline.other_sizes import ReplayProof
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
@@ -43,7 +45,6 @@ from stl_deploy.pipeline.proof import (
     Proof,
     count,
     end_to_end,
-    module_spikes,
     prove_layers,
     prove_output,
 )
@@ -378,7 +379,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
             _prove_folded(model, traced, folded, given)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
-        *rate_warnings({layer.layer: layer.rate for layer in layers}),
+        *rate_warnings({layer.layer: layer.rate for layer in layers if layer.compared}),
         *_difference_warnings(layers, whole),
         *_order_warnings(folded, x),
         *type_warnings(traced.steps),
@@ -398,14 +399,17 @@ def _prove_folded(
     steps = steps_of(traced.call, x, traced.length)
     spikes, y = module_spikes(traced, steps, folded.arranged)
     array = graph_input(model, folded, torch.stack(steps).float().numpy())
-    layers = _proved_layers(traced, folded, spikes, array)
+    layers = _proved_layers(traced, folded, spikes, array, module_currents(traced, steps))
     prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING)
     return layers, spikes, array
 
 
-def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: NetworkInput) -> tuple[LayerProof, ...]:
+def _proved_layers(
+    traced: Traced, folded: FoldedLayers, spikes: Spikes, x: NetworkInput, currents: Spikes
+) -> tuple[LayerProof, ...]:
     try:
-        return prove_layers(folded.program, spikes, x, traced.places)
+        layers = prove_layers(folded.program, spikes, x, traced.places)
+        return (*layers, *prove_cells(folded.program, spikes, x, traced.places, currents))
     except CaptureError as error:
         for dtype in coarse_types(traced.steps):
             raise CaptureError(

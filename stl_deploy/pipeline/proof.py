@@ -16,11 +16,10 @@ from stl_deploy._util.tables import html_table
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.compare import Tally, rate_warnings
+from stl_deploy.graph.compare import Tally, fired, rate_warnings
 from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import NetworkInput, run
-from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing import Time
 from stl_deploy.tracing.layout import BATCH, axis_of
 from stl_deploy.tracing.operations import ROUNDS
@@ -55,7 +54,11 @@ class LayerProof:
 
     compared, differing: its spikes. nearest_ulp: the least distance of any potential from the threshold, in units in
     the threshold's last place (in the largest current's where the threshold is 0). farthest_ulp: the greatest where a
-    spike differs. rate: spikes per neuron and step.
+    spike differs. rate: spikes per neuron and step. measured: operations that libraries round otherwise (exp, tanh), so
+    that equal spikes are measured, not proved.
+
+    Of a Cell, all comparisons and roundings are looked at, up to the step; a difference is told where what arrives is
+    the module's up to rounding and the Cell computes the module's values of the module's currents.
     """
 
     layer: str
@@ -64,6 +67,7 @@ class LayerProof:
     nearest_ulp: float
     farthest_ulp: float | None
     rate: float
+    measured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,8 +124,13 @@ class Proof:
             output += f"; layer '{name}' is a matrix of {times:,g} times its MACs"
         if self.initial_norms:
             output += f"; {counted(self.initial_norms, 'batch norm')} without statistics yet: check() draws them"
-        rates = {layer.layer: layer.rate for layer in self.layers}
+        rates = {layer.layer: layer.rate for layer in self.layers if layer.compared}
         output += "".join(f"; {warning}" for warning in rate_warnings(rates))
+        output += "".join(
+            f"; '{layer.layer}' is measured, not exact: libraries round {', '.join(layer.measured)} otherwise"
+            for layer in self.layers
+            if layer.measured
+        )
         replayed = count(self.replay_differing, self.replay_compared, " values differ")
         whole = count(self.end_to_end["differing"], self.end_to_end["compared"])
         before = "of the graph before fold (evaluate() counts spikes that fold changes): " if self.before_fold else ""
@@ -157,7 +166,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
             "on the input's shape?"
         )
     values = replay(traced.steps, steps_of(traced.call, x, length), spikes)
-    names = {signal: name for name, signal in traced.signals.items()}
+    names = {signal: name for name, signals in traced.signals.items() for signal in signals}
     compared = 0
     for node, (signal, step) in own.of_node.items():
         if node.kept is None or step < 0:
@@ -166,7 +175,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
         if mine in values:
             name = names.get(mine) or mine.node.place.module or mine.node.name
             compared += _compare(values[mine][step].to(node.kept.dtype), node.kept, name, step, what)
-    outputs = _outputs(traced.steps.output, values, length)
+    outputs = outputs_of(traced.steps.output, values, length)
     if end.axis is None or end.readout.then is not None:
         _require_readout(traced, outputs, recorded.tensor, end.axis, what)
         return compared
@@ -183,7 +192,7 @@ def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int
     own = run_module(model, x, traced.call)
     values = replay(traced.steps, steps_of(traced.call, x, traced.length), [])
     length = traced.length if traced.call.time == "inside" else len(next(iter(values.values())))
-    outputs = _outputs(traced.steps.output, values, length)
+    outputs = outputs_of(traced.steps.output, values, length)
     made = torch.stack(outputs)[traced.readout.first_step(length) :]
     if length <= traced.steps.output.lag and traced.axis is not None:  # numbers from before the first step
         made = made.expand(own.movedim(traced.axis, 0).shape)
@@ -216,7 +225,7 @@ def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: i
         )
 
 
-def _outputs(output: Ref, values: Mapping[Signal, list[Tensor]], steps: int) -> list[Tensor]:
+def outputs_of(output: Ref, values: Mapping[Signal, list[Tensor]], steps: int) -> list[Tensor]:
     """Return the output at every step."""
     return list(torch.broadcast_tensors(*(_output_at(output, values, step) for step in range(steps))))  # type: ignore[no-untyped-call]
 
@@ -275,19 +284,6 @@ def _compare(actual: Tensor, expected: Tensor, layer: str, step: int, what: str)
     return expected.numel()
 
 
-def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
-    """Return the module's spikes by layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
-    values = replay(traced.steps, x, list(traced.signals.values()))
-    spikes = {name: arrange(_stacked(values[s]), arranged.get(name)) for name, s in traced.signals.items()}
-    return spikes, _stacked(_outputs(traced.steps.output, values, len(x)))
-
-
-def _stacked(values: list[Tensor]) -> Floats:
-    full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
-    stacked: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
-    return stacked
-
-
 def prove_layers(
     program: Program, spikes: Mapping[str, Floats], x: NetworkInput, places: Mapping[str, Place]
 ) -> tuple[LayerProof, ...]:
@@ -296,14 +292,14 @@ def prove_layers(
     places: of layers, in the user's code.
     Raises CaptureError for a difference farther than `MAX_ULP` from the threshold.
     """
-    given = {**spikes, **_by_name(program, x)}
+    given = {**spikes, **by_name(program, x)}
     return tuple(_prove_layer(program, node, given, places) for node in program.spiking if node.name in spikes)
 
 
 def _prove_layer(
     program: Program, layer: Neuron, given: Mapping[str, Floats], places: Mapping[str, Place]
 ) -> LayerProof:
-    arriving = _arriving(program, layer, given)
+    arriving = arriving_at(program, layer, given)
     expected = given[layer.name]
     state = neurons.NeuronState(layer, expected.shape[1])
     out = np.empty(expected.shape[1:], np.float32)
@@ -355,7 +351,7 @@ def prove_output(
     otherwise than the steps after it.
     """
     output = program.outputs[0]
-    actual = _arriving(program, output, {**spikes, **_by_name(program, x)})
+    actual = arriving_at(program, output, {**spikes, **by_name(program, x)})
     expected = y.reshape(actual.shape)
     finite = np.isfinite(expected)
     within = most * np.abs(expected[finite]).max(initial=np.finfo(np.float32).tiny)
@@ -374,11 +370,12 @@ def prove_output(
         )
 
 
-def _by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
+def by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
+    """Return the input's arrays by the names of its nodes."""
     return x if isinstance(x, Mapping) else {program.inputs[0].name: x}
 
 
-def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
+def arriving_at(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
     """Return a layer's input when every spiking layer before it spikes as ``given``."""
 
     def cut(name: str) -> Node:
@@ -399,5 +396,5 @@ def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Flo
 def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
     """Compare the folded graph's spikes on the reference run with the module's."""
     tally = Tally()
-    tally.add(spikes, run(program, x, record=list(spikes)).recorded)
+    tally.add(fired(program, spikes), fired(program, run(program, x, record=list(spikes)).recorded))
     return {"compared": tally.compared, "differing": tally.differing}

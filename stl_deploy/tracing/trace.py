@@ -13,13 +13,12 @@ from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
-from stl_deploy.tracing.exact_types import require_exact_types
 from stl_deploy.tracing.layers import to_layers
 from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.starts import start_layers
-from stl_deploy.tracing.steps import FEWEST, Signal, Steps, fold_steps
+from stl_deploy.tracing.steps import FEWEST, Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.thresholds import one_step
 
 RECORDED = 32
@@ -28,7 +27,7 @@ RECORDED = 32
 
 @dataclass(eq=False)
 class Traced:
-    """A module as one step. signals: for each spiking layer of the Program the signal that it stands for.
+    """A module as one step. signals, operands: see `Layers`.
 
     recorded: steps that were traced, of the ``length`` of x. places: where layers stand in the user's code.
     matrices: see `Layers`. left_aside: tensors that the module returns besides its output. states: forward's arguments
@@ -42,12 +41,13 @@ class Traced:
     axis: int | None
     recorded: int
     length: int
-    signals: dict[str, Signal]
+    signals: dict[str, tuple[Signal, ...]]
     places: dict[str, Place]
     matrices: tuple[str, ...]
     left_aside: int
     states: tuple[str, ...]
     made: Tensor
+    operands: dict[str, tuple[Ref, ...]]
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
@@ -63,7 +63,6 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         if longer is not None and longer.readout.start == end.readout.start + 1:  # the last steps, however many
             end = end._replace(readout=replace(end.readout, start=end.readout.start - length))
     steps = one_step(end.nodes)
-    require_exact_types(steps)
     start_layers(steps)
     layers = to_layers(steps)
     return Traced(
@@ -80,6 +79,7 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         recorded.left_aside,
         recorded.states,
         recorded.tensor,
+        layers.operands,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from tests.tracing.held import require_held_or_refused
 from tests.tracing.test_written_otherwise import numbers
 
@@ -229,6 +230,7 @@ def test_a_threshold_held_in_one_state(name: str, soft: bool, start: float) -> N
     assert start != 0.5 or max(compared) > 0
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("step", "sentence"),
     [
@@ -246,6 +248,7 @@ def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) 
     assert "test_adaptation.py:" in str(refused.value)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_start_that_the_first_step_compares_otherwise_is_refused_with_a_form_that_is_captured() -> None:
     with pytest.raises(CaptureError, match=r"step 0 is made otherwise \(theta < v: write v > theta\)"):
         stl.capture(Net(integrator, start=0.1), X)
@@ -365,11 +368,21 @@ BOUNDED = {
 }
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("step", BOUNDED.values(), ids=BOUNDED)
 def test_bounds_that_the_sample_does_not_reach_are_refused(step: Step) -> None:
     """Probes of numbers up to 2.3 met none of them: up to 23 % of unseen spikes differed, and the proof said 0."""
     with pytest.raises(CaptureError, match=r"leave bounds that it reaches|no weighted sum|not a weighted sum"):
         stl.capture(Net(step), X)
+
+
+@pytest.mark.parametrize("step", BOUNDED.values(), ids=BOUNDED)
+def test_a_cell_holds_bounds_that_the_sample_does_not_reach(step: Step) -> None:
+    model = Net(step)
+    net = stl.capture(model, X)
+    assert any(net.program.of(Cell))
+    unseen = (numbers(30, 3, 6, seed=2) * 6).float()
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_thresholds_in_loihi_s_range_are_captured() -> None:

@@ -210,6 +210,7 @@ class Attention(nn.Module):
         return self.neurons(scores @ k)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("form", "sentence"),
     [

@@ -320,6 +320,7 @@ class Refused(nn.Module):
         return torch.stack(out)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

@@ -212,6 +212,7 @@ REFUSED: dict[str, tuple[Fire, str]] = {
 }
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("form", REFUSED.values(), ids=REFUSED)
 def test_what_counts_otherwise_is_refused_by_its_line(form: tuple[Fire, str]) -> None:
     with pytest.raises(CaptureError, match=form[1]) as caught:
@@ -220,6 +221,7 @@ def test_what_counts_otherwise_is_refused_by_its_line(form: tuple[Fire, str]) ->
     assert caught.value.line.startswith("test_counts.py:")
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
     class Square(Counting):
         def forward(self, x: Tensor) -> Tensor:
@@ -235,6 +237,7 @@ def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
         stl.capture(Square(lambda v: v), X)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_counts_that_reset_by_a_product_are_refused_by_their_line() -> None:
     """One spike resets to 0 as a binary neuron's does; two turn the potential round."""
 
@@ -267,6 +270,7 @@ class Corrected(Counting):
         return torch.stack(out)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_counts_that_subtract_otherwise_where_they_are_large_are_refused() -> None:
     with pytest.raises(CaptureError, match=r"they do not act one by one|not a weighted sum"):
         stl.capture(Corrected(lambda v: torch.floor(v / THETA).clamp(0, 50)), X)

@@ -51,6 +51,7 @@ class Deep(nn.Module):
                 return c if u is None else 0.5 * u + c
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("rule", ["average", "readout", "synapse", "constant", "threshold", "reset"])
 def test_another_rule_at_the_start_is_refused_with_its_line(rule: str) -> None:
     with pytest.raises(CaptureError, match=r"computes something else in step [01] than in the steps after") as refused:

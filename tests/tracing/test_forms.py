@@ -94,6 +94,7 @@ def test_spikes_in_other_words(spike: Callable[[Tensor], Tensor]) -> None:
     assert 0 < layer.rate < 1
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("spike", "reason"),
     [
@@ -324,6 +325,7 @@ def test_a_potential_that_spikes_let_through() -> None:
     np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("step", "start", "reason"),
     [
@@ -555,6 +557,7 @@ class Fancy(nn.Module):
         return torch.stack(out)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_refused_neuron_is_named_with_its_class_and_line() -> None:
     with pytest.raises(CaptureError, match=r"test_forms\.py:\d+: the neuron \(in module '1', Fancy\)"):
         stl.capture(nn.Sequential(nn.Linear(6, 8), Fancy()), torch.rand(8, 3, 6))

@@ -284,6 +284,7 @@ def test_gains_of_currents_beside_a_neurons_own_spike() -> None:
     same(stl.capture(model, X), model)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_count_of_at_most_one_spike_is_a_spike() -> None:
     def step(model: Loop, x: Tensor, v: Any, t: int) -> tuple[Tensor, Any]:
         v = 0.8 * (torch.zeros(x.shape[0], 8) if v is None else v) + 2 * model.a(x)

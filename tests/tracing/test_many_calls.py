@@ -166,6 +166,7 @@ class Product(nn.Module):
         return torch.stack(out)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_counts_that_reset_by_a_product_are_refused_where_x_shows_one_spike_at_most() -> None:
     x = X * (torch.arange(8) == 0)
     assert Product(4)(x).unique().tolist() == [0, 1]

@@ -266,6 +266,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
     np.testing.assert_allclose(net.simulate(x.numpy()).y, model.head(spikes * 2 * 2).detach().numpy(), atol=1e-6)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -431,6 +432,7 @@ def test_pooled_spikes_are_joined() -> None:
     require_same(lambda net, x: (pooled(net.spikes(x)) * pooled(net.others(x))).unflatten(0, x.shape[:2]))
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("gate", "reason"),
     [

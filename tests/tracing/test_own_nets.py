@@ -556,6 +556,7 @@ def exported() -> nn.Module:
     return torch.export.export(nn.Linear(10, 2), (torch.zeros(6, 3, 10),)).module()
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -98,6 +98,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("step", FORMS)
 def test_a_counter_is_refused_by_its_line(step: Step) -> None:
     first = step.__code__.co_firstlineno
@@ -108,12 +109,14 @@ def test_a_counter_is_refused_by_its_line(step: Step) -> None:
     assert first < int(line) < first + 7
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("step", [ignores_input, is_held_at_zero])
 def test_a_counter_compared_by_equality_is_refused_as_that(step: Step) -> None:
     with pytest.raises(CaptureError, match=r"'eq' compares a refractory counter, .* by rest <= 0"):
         stl.capture(Net(step), X)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_refusal_elsewhere_keeps_its_reason_beside_a_counter_of_the_advised_form() -> None:
     class Squashed(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -150,6 +153,7 @@ def test_a_neuron_rests_for_as_many_steps_as_its_counter_says(tmp_path: Path) ->
         net.export(tmp_path / "net.nir")
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_other_refusals_stay_as_they_are() -> None:
     def squashed(current: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v = 0.9 * v + torch.sigmoid(current)

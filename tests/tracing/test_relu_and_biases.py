@@ -125,6 +125,7 @@ def test_targets_without_relus_refuse_by_node(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_an_upper_bound_of_a_current_is_refused() -> None:
     with pytest.raises(CaptureError, match="found 'clamp' of a current with an upper bound"):
         stl.capture(Net(lambda net, x: integrate_and_fire(net.enter(x).clamp(0, 6))), X)

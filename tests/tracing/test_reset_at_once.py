@@ -121,6 +121,7 @@ class Own(nn.Module):
         return torch.stack(found)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -160,11 +161,13 @@ class ChargedTwice(nn.Module):
         return torch.stack(found)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_two_comparisons_of_which_neither_follows_the_other() -> None:
     with pytest.raises(CaptureError, match=r"test_reset_at_once\.py:\d+: .* thresholds in two places of one step"):
         stl.capture(ChargedTwice(), torch.rand(8, 3, 6) * 4)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_start_above_the_threshold_is_refused() -> None:
     torch.manual_seed(3)
     with pytest.raises(CaptureError, match="computes something else in step 1 than in the steps after"):

@@ -219,6 +219,7 @@ def test_a_division_that_rounds_is_refused(mode: str, where: str) -> None:
         stl.capture(Net(**{where: divided}), ones_and_zeros())
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool])
 @pytest.mark.parametrize(
     "change",
@@ -309,6 +310,7 @@ def test_what_leaves_torch_unseen_is_found_by_input_of_other_values(
         stl.capture(model, x())
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("grid", [2**14, 2**16, 2**20])
 def test_a_potential_that_is_rounded_to_a_grid_is_refused(grid: int) -> None:
     class Rounded(Net):
@@ -320,6 +322,7 @@ def test_a_potential_that_is_rounded_to_a_grid_is_refused(grid: int) -> None:
         stl.capture(Rounded(), (numbers() * 4).round() / 4)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("shift", [1536.0, 3.0 * 2**10, 2.0**20])
 def test_a_potential_that_is_rounded_by_adding_a_large_number_is_refused(shift: float) -> None:
     class Rounded(Net):
@@ -340,6 +343,7 @@ BENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("step", BENT.values(), ids=BENT)
 def test_a_potential_that_bends_where_no_sample_drives_it_is_refused(step: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Numbers up to 2.3, and from 700, met none of them: 1 to 6 % of values of larger input differed."""
@@ -531,6 +535,7 @@ def test_products_of_spikes_as_integers_give_none() -> None:
     assert stl.capture(model, ones_and_zeros()).proof  # warnings are errors here
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("undone", "name"),
     [

@@ -82,6 +82,7 @@ def test_counts_of_a_potential_times_a_power_of_2(name: str) -> None:
     assert bool((halves == (0.5 if "half" in rounding else 0)).any())
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("scaled", "operation"),
     [
@@ -185,6 +186,7 @@ def test_spikes_that_leave_late_start_from_zeros_where_a_reset_starts_from_ones(
     require_same(Twice(0.25, start, late=True), grid(6, 4, 6), grid(9, 3, 6, seed=3))
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_thresholds_that_differ_on_ties_alone_are_two() -> None:
     def step(v: Tensor) -> tuple[Tensor, Tensor]:
         return (v - 0.25 > 0).float(), v - 0.25 * (v >= 0.25).float()
@@ -250,6 +252,7 @@ def test_gates_of_two_spikes(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
     assert 0 < net.simulate(grid(6, 4, 6).numpy()).y.mean() < 1
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("gate", "sentence"),
     [
@@ -299,6 +302,7 @@ X = torch.rand(6, 4, 6, generator=torch.Generator().manual_seed(1)) * 2
 UNSEEN = torch.rand(9, 3, 6, generator=torch.Generator().manual_seed(2)) * 3
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_constant_for_each_pixel_behind_a_convolution() -> None:
     def currents(net: Written, x: Tensor) -> Tensor:
         return net.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
@@ -373,6 +377,7 @@ def resonating(net: Written, x: Tensor) -> Tensor:
     return torch.stack(spikes)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("forward", [adaptive_lif, resonating])
 def test_states_that_read_each_other_are_named(forward: Callable[[Written, Tensor], Tensor]) -> None:
     lines = r"\(at test_spellings\.py:\d+( and test_spellings\.py:\d+)?\)"
@@ -384,6 +389,7 @@ def test_an_adaptation_that_reads_spikes_alone_is_captured() -> None:
     require_close(lambda net, x: adaptive_lif(net, x, 0.0), torch.cat((X, X)), UNSEEN)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 def test_the_sum_of_two_currents_reset_by_its_spikes_is_no_adapting_threshold(reset: str) -> None:
     """SnnTorch's Alpha."""
@@ -434,6 +440,7 @@ def _as_it_is(s: Tensor) -> Tensor:
     return s
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("kept", "read", "right"),
     [
@@ -471,6 +478,7 @@ def test_counts_of_a_potential_that_they_do_not_reset(read: Callable[[Tensor], T
     require_same(Net(step), grid(12, 4, 6), grid(7, 3, 6, seed=5))
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_a_threshold_moved_by_the_last_spike_alone_keeps_the_remedy_that_works() -> None:
     class Last(Net):
         def forward(self, x: Tensor) -> Tensor:

@@ -183,6 +183,7 @@ def test_a_step_that_does_otherwise_is_told_to_start_from_tensors() -> None:
         stl.capture(Net(own), torch.rand(6, 4, 16))
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_what_a_recurrence_is_compared_to_is_no_start_and_no_error() -> None:
     """Gates are bool, and bool tensors have no difference."""
 

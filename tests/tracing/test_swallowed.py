@@ -165,6 +165,7 @@ def test_a_branch_on_silence_or_on_far_values_is_refused_though_no_record_shows_
         stl.capture(Net(x=far), X)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     "bound",
     [

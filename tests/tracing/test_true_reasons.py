@@ -101,6 +101,7 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
     return k, (v, 0.9 * theta + 0.04 + 0.2 * last, k)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("refused", "reason", "followed"),
     [

@@ -63,6 +63,7 @@ def require_same(model: nn.Module, x: Tensor, *unseen: Tensor, **options: Any) -
     return net
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("bound", [1.0, 1000.0])
 def test_a_bound_that_no_potential_comes_near_is_refused(bound: float) -> None:
     torch.manual_seed(0)
@@ -124,6 +125,7 @@ def test_channels_at_places_that_stay_the_same_are_captured(body: Any) -> None:
     require_same(Net(body=body), x_of(6, 4, 6), x_of(9, 2, 6, seed=2))
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -247,6 +247,7 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
 }
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("name", REMEDIES)
 def test_a_refusal_says_what_to_change(name: str) -> None:
     body, remedy = REMEDIES[name]
@@ -313,6 +314,7 @@ def test_a_lower_bound_behind_the_reset_is_captured(left: Callable[[Tensor, Tens
     assert float(neuron.v_min) == pytest.approx(bound)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     "left",
     [
@@ -344,6 +346,7 @@ def test_thresholds_below_0_are_kept_out_of_the_weights() -> None:
         net.fold(thresholds="weights")
 
 
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     "bound", [lambda v: v.clamp(max=2.0), lambda v: v.clamp(-1, 2), lambda v: 2 * v.clamp(min=-0.1)]
 )
@@ -382,6 +385,7 @@ def test_the_potential_of_a_spiking_neuron_is_captured(reset: str, before: bool)
     require_same(model, numbers(8, 4, 6), 1.5 * numbers(9, 2, 6, seed=2) - 0.2)
 
 
+@pytest.mark.usefixtures("neurons_alone")
 def test_the_potential_of_a_neuron_that_resets_to_a_value_is_refused() -> None:
     with pytest.raises(CaptureError, match="holds only where a spike subtracts the threshold, or leaves"):
         stl.capture(Net(lambda net, x: potentials(net.enter(x), "to 0", before=True)), numbers(8, 4, 6))

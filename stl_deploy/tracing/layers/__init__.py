@@ -6,8 +6,11 @@ the layer.
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.addresses import NAME as REARRANGED
+from stl_deploy.tracing.exact_types import require_exact_types
 from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Builder, Kind, Layers
+from stl_deploy.tracing.layers.cells import CellBuilder
+from stl_deploy.tracing.lowering import NoFormError
 from stl_deploy.tracing.refractory import explained
 from stl_deploy.tracing.steps import Steps
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
@@ -62,11 +65,18 @@ KINDS: dict[str, Kind] = {
 
 
 def to_layers(steps: Steps) -> Layers:
-    """Return the LayerGraph of one step; raise CaptureError, with the line, for parts without a form in it."""
+    """Return the layers of one step: neurons where all have that form, else Cells.
+
+    Raises CaptureError, with the line, for parts without a form.
+    """
     try:
+        require_exact_types(steps)
         return Builder(steps, KINDS).build()
     except CaptureError as error:
-        raise explained(error, steps) from None
+        try:
+            return CellBuilder(steps, KINDS).build()
+        except (CaptureError, NoFormError):
+            raise explained(error, steps) from None
 
 
 __all__ = ["Layers", "to_layers"]

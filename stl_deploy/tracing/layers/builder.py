@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -31,15 +31,17 @@ from stl_deploy.tracing.thresholds import constant_of, find_thresholds
 
 @dataclass(eq=False)
 class Layers:
-    """A Program. signals: for each spiking layer the one it stands for; places: where layers stand in the code.
+    """A Program. signals: for each spiking layer the one it stands for, for each Cell those that it puts out.
 
-    matrices: layers that are matrices because no node has their operation.
+    places: where layers stand in the code. matrices: layers that are matrices because no node has their operation.
+    operands: for each Cell, the signals that arrive at it.
     """
 
     graph: Program
-    signals: dict[str, Signal]
+    signals: dict[str, tuple[Signal, ...]]
     places: dict[str, Place]
     matrices: tuple[str, ...]
+    operands: dict[str, tuple[Ref, ...]] = field(default_factory=dict)
 
 
 def refusal(signal: Signal, why: str) -> CaptureError:
@@ -94,7 +96,7 @@ class Builder(ProgramBuilder):
         self.steps, self.kinds = steps, kinds
         self.cores = find_cores(steps)
         self.thresholds = find_thresholds(steps)
-        self.signals: dict[str, Signal] = {}
+        self.signals: dict[str, tuple[Signal, ...]] = {}
         self.places: dict[str, Place] = {}
         self.matrices: list[str] = []
         self._core_of: dict[Signal, Recurrence] = {}
@@ -317,7 +319,7 @@ class Builder(ProgramBuilder):
     def spikes_as(self, name: str, signal: Signal) -> None:
         """Note whose spikes a layer makes, for the proof; a late copy is compared through the layers that read it."""
         if not self._shift:
-            self.signals[name] = signal
+            self.signals[name] = (signal,)
 
     def _name(self, core: Recurrence, shift: int) -> str:
         """Return the name of a core's neuron; the same core begun some steps earlier is a neuron of its own."""

@@ -1,0 +1,91 @@
+"""Prove the Cells of a capture: each computes the module's values, of what arrives at it in the module.
+
+A Cell whose operations are exact has the module's bits on the module's currents. The graph's currents are compared up
+to rounding, so what remains is told: spikes that the rounding of sums moves, with the nearest comparison or rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.cell import Cell, sequence
+from stl_deploy.graph.margins import cell_margins
+from stl_deploy.graph.program import Floats, Output, Program
+from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.proof import MAX_ROUNDING, LayerProof, arriving_at, by_name
+from stl_deploy.tracing.source_lines import Place
+
+
+def prove_cells(
+    program: Program,
+    spikes: Mapping[str, Floats],
+    x: NetworkInput,
+    places: Mapping[str, Place],
+    currents: Mapping[str, Floats],
+) -> tuple[LayerProof, ...]:
+    """Run each Cell of the folded graph on the module's own currents, and on the graph's of the layers before it.
+
+    places: of layers, in the user's code. currents: see `stl_deploy.pipeline.module_values`.
+    Raises CaptureError for a Cell of exact operations that computes other values, and for other currents.
+    """
+    given = {**spikes, **by_name(program, x)}
+    cells = [node for node in program.of(Cell) if node.name in spikes]
+    return tuple(_prove(program, node, given, places, currents[node.name]) for node in cells)
+
+
+def _prove(
+    program: Program,
+    cell: Cell,
+    given: Mapping[str, Floats],
+    places: Mapping[str, Place],
+    currents: Floats,
+) -> LayerProof:
+    expected = given[cell.name].reshape(*currents.shape[:2], -1)
+    inexact = tuple(dict.fromkeys(operation.op for operation in cell.inexact))
+    spikes, line = cell.fires, places[cell.name].line if cell.name in places else None
+    made = sequence(cell, currents).reshape(expected.shape)
+    unequal = (made != expected) & ~(np.isnan(made) & np.isnan(expected))
+    if unequal.any() and not inexact:
+        step, sample, at = (int(i) for i in np.argwhere(unequal)[0])
+        raise CaptureError(
+            f"Cell '{cell.name}' does not compute the module's values of the same currents: step {step}, sample "
+            f"{sample}, value {at} is {made[step, sample, at]:g}, expected {expected[step, sample, at]:g}",
+            line=line,
+            layer=cell.name,
+            step=step,
+            neuron=(at,),
+        )
+    apart = [
+        arriving_at(program, Output(name="arriving", shape=shape, operands=(operand,)), given)
+        for operand, shape in zip(cell.operands, cell.operand_shapes, strict=True)
+    ]
+    arriving = np.concatenate([part.reshape(*part.shape[:2], -1) for part in apart], axis=2)
+    _require_near(cell.name, arriving, currents, line)
+    made = sequence(cell, arriving).reshape(expected.shape)[..., spikes]
+    margins = np.stack([step.reshape(len(step), -1) for step in cell_margins(cell, arriving)])
+    nearest = np.fmin.accumulate(margins, axis=0)[..., spikes]
+    unequal = made != expected[..., spikes]
+    farthest = float(nearest[unequal].max()) if unequal.any() else None
+    rate = float(expected[..., spikes].mean()) if spikes.any() else 0.0
+    return LayerProof(
+        cell.name, unequal.size, int(unequal.sum()), float(margins.min(initial=np.inf)), farthest, rate, inexact
+    )
+
+
+def _require_near(name: str, found: Floats, expected: Floats, line: str | None) -> None:
+    """Raise CaptureError where what arrives at a Cell is not the module's, up to rounding."""
+    within = MAX_ROUNDING * float(np.abs(expected).max(initial=np.finfo(np.float32).tiny))
+    unequal = np.abs(found - expected) > within
+    if unequal.any():
+        step, sample, at = (int(i) for i in np.argwhere(unequal)[0])
+        raise CaptureError(
+            f"what arrives at '{name}' is not what the module has there: step {step}, sample {sample}, value {at} is "
+            f"{found[step, sample, at]:g}, expected {expected[step, sample, at]:g}",
+            line=line,
+            layer=name,
+            step=step,
+            neuron=(at,),
+        )

@@ -1,0 +1,43 @@
+"""Run the captured step in torch's own kernels, and return what the module's layers put out and take in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stl_deploy.graph.program import Floats
+from stl_deploy.graph.run import delayed
+from stl_deploy.passes.permutations import Permutations, arrange
+from stl_deploy.pipeline.proof import outputs_of
+from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.trace import Traced
+
+
+def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
+    """Return the module's spikes by layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
+    values = replay(traced.steps, x, [signal for signals in traced.signals.values() for signal in signals])
+    spikes: dict[str, Floats] = {}
+    for name, signals in traced.signals.items():
+        parts = [_stacked(values[signal]) for signal in signals]
+        flat = [part.reshape(*part.shape[:2], -1) for part in parts]
+        spikes[name] = parts[0] if len(parts) == 1 else np.concatenate(flat, axis=2)
+        spikes[name] = arrange(spikes[name], arranged.get(name))
+    return spikes, _stacked(outputs_of(traced.steps.output, values, len(x)))
+
+
+def module_currents(traced: Traced, x: list[Tensor]) -> dict[str, Floats]:
+    """Return what arrives at each Cell in the module, flat, ``[T, B, values]``; 0 before the first step."""
+    read = {ref.signal for refs in traced.operands.values() for ref in refs}
+    values = replay(traced.steps, x, list(read)) if read else {}
+    arriving: dict[str, Floats] = {}
+    for name, refs in traced.operands.items():
+        parts = [delayed(_stacked(values[r.signal]), 0 if r.signal.still else r.lag) for r in refs]
+        arriving[name] = np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
+    return arriving
+
+
+def _stacked(values: list[Tensor]) -> Floats:
+    full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
+    stacked: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
+    return stacked

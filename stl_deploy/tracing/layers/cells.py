@@ -1,0 +1,283 @@
+"""Build a Program whose elementwise parts are Cells, where neurons have another form than `Neuron`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import GraphError
+from stl_deploy.graph.cell import OPERATIONS, Cell, Constant, Dtype, Operation, State
+from stl_deploy.graph.program import DT, Concat, Gather, Input, Operand, Output, Program, Scale, Shape
+from stl_deploy.tracing.cells import grouped_signals, read_outside
+from stl_deploy.tracing.layers.builder import Builder, Kind, Layers, refusal
+from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
+from stl_deploy.tracing.layers.shapes import reshape_node
+from stl_deploy.tracing.lowering import Call, NoFormError, dtype_of, lower
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.steps import Ref, Signal, Steps
+
+
+class CellBuilder(Builder):
+    """Build layers as `Builder` does, and a Cell for each group of elementwise signals."""
+
+    def __init__(self, steps: Steps, kinds: Mapping[str, Kind]) -> None:
+        ProgramBuilder.__init__(self)
+        self.steps, self.kinds = steps, kinds
+        self.thresholds, self.signals, self.places = {}, {}, {}
+        self.matrices: list[str] = []
+        self.operands: dict[str, tuple[Ref, ...]] = {}
+        self._terms: dict[tuple[Signal, int], Operands] = {}
+        self._path: frozenset[Signal] = frozenset()
+        self._shift = 0
+        self._group_of = {signal: group for group in grouped_signals(steps) for signal in group}
+
+    def build(self) -> Layers:
+        """Build all that the output depends on; raise CaptureError or NoFormError for parts without a form."""
+        for signal in self.steps.signals:
+            if signal.node.name == "input":
+                node = Input(name=self.name("input", ""), shape=self.shape(signal), operands=())
+                self._terms[signal, 0] = self.add(node)
+        output = self.steps.output
+        terms = self.read(output)
+        self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), operands=terms))
+        nodes = self.needed_for("output")
+        kept = {node.name for node in nodes}
+        signals = {name: of for name, of in self.signals.items() if name in kept}
+        return Layers(Program(nodes, DT), signals, self.places, tuple(self.matrices), self.operands)
+
+    def read(self, ref: Ref) -> Operands:
+        """Return a reference's layers, as a sum of sources; a Cell where they were not 0 before the first step."""
+        lag = 0 if ref.signal.still else ref.lag
+        if any(bool(node.tensor is not None and node.tensor.any()) for node in ref.signal.before[:lag]):
+            return self._started(ref)
+        return tuple(Operand(s.node, s.delay + lag) for s in self._signal(ref.signal, 0))
+
+    def _signal(self, signal: Signal, shift: int) -> Operands:
+        if (signal, 0) not in self._terms:
+            if signal in self._group_of:
+                self._cell(self._group_of[signal])
+            elif signal.first is not None or signal in self._path:
+                raise refusal(signal, f"'{signal.node.name}' is a layer of its own in the first step, or in a loop")
+            else:
+                outer, self._path = self._path, self._path | {signal}
+                self._terms[signal, 0] = self._layer(signal)
+                self._path = outer
+        return self._terms[signal, 0]
+
+    def _started(self, ref: Ref) -> Operands:
+        """Build a Cell that puts out a signal of earlier steps, and in the first step what it was before."""
+        name, shape = self.name("late", ""), self.shape(ref.signal)
+        self.nodes[name] = self._begun(name, (shape,))
+        draft = _Draft(self, name, (), len(shape))
+        return self.add(draft.finished([draft.as_float(draft.read(ref), dtype_of(ref.signal.node))]))
+
+    def _begun(self, name: str, shapes: tuple[Shape, ...]) -> Cell:
+        """Return a Cell without contents, so that a loop finds it."""
+        fields: dict[str, Any] = dict.fromkeys(
+            ("operands", "names", "operand_shapes", "states", "constants", "operations", "outputs"), ()
+        )
+        whole = shapes[0] if len(shapes) == 1 else (sum(map(prod, shapes)),)
+        return Cell(name=name, shape=whole, output_shapes=shapes, **fields)
+
+    def _cell(self, group: list[Signal]) -> None:
+        """Build one Cell; one with several outputs is read through a Gather for each."""
+        outputs = read_outside(self.steps, group)
+        shapes = tuple(self.shape(signal) for signal in outputs)
+        name = self.name("cell", next((s.node.place.module for s in outputs if s.node.place.module), ""))
+        self.nodes[name] = self._begun(name, shapes)
+        self.places[name] = outputs[0].node.place
+        self.signals[name] = tuple(outputs)
+        at = 0
+        for signal, shape in zip(outputs, shapes, strict=True):
+            self._terms[signal, 0] = (Operand(name),)
+            if len(outputs) > 1:
+                self._terms[signal, 0] = self.add(
+                    Gather(
+                        name=self.name("of", name),
+                        shape=shape,
+                        operands=(Operand(name),),
+                        indices=np.arange(at, at + prod(shape)).reshape(shape),
+                        input_shape=self.nodes[name].shape,
+                    )
+                )
+                at += prod(shape)
+        draft = _Draft(self, name, group, len(shapes[0]))
+        self.nodes[name] = draft.finished(draft.put_out(outputs))
+        self.operands[name] = tuple(Ref(signal, lag) for signal, lag in draft.operands)
+
+    def one_source(self, signal: Signal, delay: int) -> Operand:
+        """Return a signal as one source of its shape, for a Cell adds nothing up."""
+        terms, shape = self._signal(signal, 0), self.shape(signal)
+        if len(terms) > 1 or isinstance(self.nodes[terms[0].node], Concat):
+            known = self.shape_of(terms) or shape
+            one = np.ones((), np.float32)
+            terms = self.add(Scale(name=self.name("sum", ""), shape=known, operands=terms, scale=one))
+        known = self.shape_of(terms) or shape
+        if known != shape:
+            terms = reshape_node(self, signal, terms, known, shape)
+        (term,) = terms
+        return Operand(term.node, term.delay + delay)
+
+
+class _Draft:
+    """One Cell under construction."""
+
+    def __init__(self, build: CellBuilder, name: str, group: Sequence[Signal], rank: int) -> None:
+        self.build, self.name, self.own = build, name, set(group)
+        self.rank = rank
+        self.operations: list[Operation] = []
+        self._values: dict[Signal, str] = {}
+        self._types: dict[str, Dtype] = {}
+        self._constants: dict[tuple[object, ...], Constant] = {}
+        self._by_name: dict[str, NDArray[Any]] = {}
+        self._states: dict[tuple[Signal, int], str] = {}
+        self.operands: dict[tuple[Signal, int], tuple[str, str]] = {}
+        self._first = ""
+        self._line = ""
+        for signal in group:
+            self._line = signal.node.place.line or ""
+            value = self._lowered(signal.node, signal.args, signal.kwargs or {}, self.read)
+            if signal.first is not None:
+                other = self._at_first(signal.first, signal)
+                value = self.op("where", self._is_first(), other, value, dtype=dtype_of(signal.node))
+            self._values[signal] = value
+
+    def _lowered(self, node: Node, args: Any, kwargs: Any, read: Any) -> str:
+        return lower(Call(self, node, tuple(args), kwargs, read, dtype_of(node)))
+
+    def op(self, op: str, *args: str, dtype: Dtype) -> str:
+        """Add an operation; one of constants alone becomes a constant."""
+        constants = [self._by_name[arg] for arg in args if arg in self._by_name]
+        if len(constants) == len(args) and OPERATIONS[op].exact:
+            with np.errstate(all="ignore"):
+                return self.constant(np.asarray(OPERATIONS[op].run(*constants)), dtype)
+        name = f"t{len(self.operations)}"
+        self.operations.append(Operation(name, op, args, dtype, self._line))
+        self._types[name] = dtype
+        return name
+
+    def constant(self, value: Any, dtype: Dtype) -> str:
+        """Return the name of a constant; equal ones are one."""
+        array = np.asarray(value).astype(dtype)
+        if array.tobytes() == array.reshape(-1)[:1].tobytes() * array.size:
+            array = array.reshape(-1)[0]
+        if not np.isfinite(array).all():
+            raise NoFormError("a constant is NaN or infinite")
+        key = (dtype, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = Constant(f"c{len(self._constants)}", np.asarray(array))
+            self._by_name[self._constants[key].name] = self._constants[key].value
+        return self._constants[key].name
+
+    def _sample(self, node: Node) -> NDArray[Any]:
+        """Return a constant of one sample."""
+        assert node.tensor is not None
+        array: NDArray[Any] = node.tensor.numpy()
+        if array.ndim <= self.rank:
+            return array
+        if array.ndim > self.rank + 1 or not (array == array[:1]).all():
+            raise NoFormError("a constant differs between samples")
+        sample: NDArray[Any] = array[0]
+        return sample
+
+    def read(self, item: Any) -> str:
+        """Return the name of a constant's, or a reference's, value."""
+        if isinstance(item, Node):
+            return self.constant(self._sample(item), dtype_of(item))
+        signal, lag = item.signal, 0 if item.signal.still else item.lag
+        if signal in self.own:
+            return self._state(signal, lag) if lag else self._values[signal]
+        return self._operand(signal, lag)
+
+    def _state(self, signal: Signal, lag: int) -> str:
+        """Return the value of an own signal some steps ago: a chain of so many states."""
+        for ago in range(1, lag + 1):
+            self._states.setdefault((signal, ago), f"s{len(self._states)}")
+        return self._states[signal, lag]
+
+    def _operand(self, signal: Signal, lag: int) -> str:
+        if (signal, lag) not in self.operands:
+            name, dtype = f"x{len(self.operands)}", dtype_of(signal.node)
+            self.operands[signal, lag] = name, name
+            before = [self._sample(node) for node in signal.before[:lag]]
+            value = name
+            if any(array.any() for array in before):
+                if lag > 1:
+                    raise NoFormError("a signal is read some steps late and starts from other values than 0")
+                value = self.op("where", self._is_first(), self.constant(before[0], "float32"), name, dtype="float32")
+            if dtype == "bool":
+                value = self.op("gt", value, self.constant(0.5, "float32"), dtype="bool")
+            elif dtype != "float32":
+                value = self.op("cast", value, dtype=dtype)
+            self.operands[signal, lag] = name, value
+        return self.operands[signal, lag][1]
+
+    def _is_first(self) -> str:
+        self._first = "first"
+        return self._first
+
+    def _at_first(self, node: Node, signal: Signal) -> str:
+        """Return the value of a node of step 0 that is made otherwise than in the steps after it."""
+        if node.constant:
+            return self.read(node)
+        known = self.build.steps.of_node.get(node)
+        if known is not None and known[0] is not signal:
+            if known[1] != 0:
+                raise NoFormError("the first step reads a later one")
+            return self.read(Ref(known[0], 0))
+        if not node.pointwise:
+            raise NoFormError(f"the first step has a layer of its own, '{node.name}'")
+        return self._lowered(node, node.args, node.kwargs, lambda item: self._at_first(item, signal))
+
+    def put_out(self, signals: Sequence[Signal]) -> list[str]:
+        """Return the names of own signals' values, as floats."""
+        return [self.as_float(self._values[signal], dtype_of(signal.node)) for signal in signals]
+
+    def finished(self, outputs: Sequence[str]) -> Cell:
+        """Return the Cell with these values as outputs; raises NoFormError where its parts do not fit."""
+        build = self.build
+        states = [self._started(signal, ago, name) for (signal, ago), name in self._states.items()]
+        if self._first:
+            one = (1,) * self.rank
+            states.append(State(self._first, self.constant(False, "bool"), one, np.ones(one, bool)))
+        if not self.operands:
+            raise NoFormError("nothing arrives")
+        begun = build.nodes[self.name]
+        assert isinstance(begun, Cell)
+        cell = replace(
+            begun,
+            operands=tuple(build.one_source(signal, lag) for signal, lag in self.operands),
+            names=tuple(name for name, _ in self.operands.values()),
+            operand_shapes=tuple(build.shape(signal) for signal, _ in self.operands),
+            states=tuple(states),
+            constants=tuple(self._constants.values()),
+            operations=tuple(self.operations),
+            outputs=tuple(outputs),
+        )
+        try:
+            _ = cell.values
+        except GraphError as error:
+            raise NoFormError(error.reason) from None
+        return cell
+
+    def _started(self, signal: Signal, ago: int, name: str) -> State:
+        dtype, shape = dtype_of(signal.node), self.build.shape(signal)
+        after = self._values[signal] if ago == 1 else self._states[signal, ago - 1]
+        before = self._sample(signal.before[ago - 1]) if len(signal.before) >= ago else np.zeros(())
+        return State(name, after, shape, _compact(before.astype(dtype), shape))
+
+    def as_float(self, value: str, given: Dtype) -> str:
+        """Return a value as a float."""
+        return value if given == "float32" else self.op("cast", value, dtype="float32")
+
+
+def _compact(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """Return a start as one number where all are equal."""
+    if array.tobytes() == array.reshape(-1)[:1].tobytes() * array.size:
+        return np.asarray(array.reshape(-1)[0])
+    return array
