@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 
 class Remedy(str):
-    """What to do, in the words of the interface that the reader uses: Python's, or the command line's."""
+    """A remedy in the words of the interface that the reader uses: Python's, or the command line's."""
 
     on_command_line: ClassVar[bool] = False
     python: str
@@ -31,9 +31,9 @@ class Remedy(str):
 
     def __new__(cls, python: str, command_line: str | None = None) -> Remedy:
         """Phrase it for the present interface; without words of its own, the command line takes Python's."""
-        told = python if command_line is None else command_line
-        made = super().__new__(cls, told if cls.on_command_line else python)
-        made.python, made.command_line = python, told
+        spoken = python if command_line is None else command_line
+        made = super().__new__(cls, spoken if cls.on_command_line else python)
+        made.python, made.command_line = python, spoken
         return made
 
 

@@ -60,7 +60,7 @@ class _Taps:
     carried: Ints | None = None
     """Spikes per position, where an event can carry several."""
     cells: tuple[Ints, Ints] | None = None
-    """How often each cell of weights is met: steps and inferences (see `cells_met`); None for a pool."""
+    """Number of times that each cell of weights is met: steps and inferences (see `cells_met`); None for a pool."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ from stl_deploy.graph.program import Combine, Floats, Node, Shape
 Dtype = Literal["float32", "bool", "int32", "int64"]
 Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int64]
 Price = Literal["mul", "div", "add", "compare", "lookup", "free"]
-"""What one operation costs: a multiplication, a division, an addition, a comparison, a look-up, or nothing."""
+"""Kind of an operation by its cost: a multiplication, a division, an addition, a comparison, a look-up, or nothing."""
 MOST_VALUES = 2**28
 """The most values that the operations of one step of one sample may make."""
 
@@ -227,7 +227,7 @@ OPERATIONS: Mapping[str, Kind] = {
     "expm1": _lookup(np.expm1),
     "pow": _lookup(np.power, 2),
 }
-"""The closed set, halves rounded to even; ``cast`` of a float to an integer is of a whole number."""
+"""The closed set, halves rounded to even; ``cast`` takes floats without a fraction to integers."""
 
 
 def _values(cell: Cell) -> dict[str, Value]:

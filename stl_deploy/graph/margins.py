@@ -169,10 +169,10 @@ def nearest_edge(cell: Cell, values: Mapping[str, NDArray[Any]], batch: int) -> 
     """Return the distance to the nearest edge of an evaluated step, in its ulps, for each output ``[B, *shape]``."""
     parts = []
     with np.errstate(all="ignore"):
-        found = [edge.ulps for edge in edges(cell, values)]
+        distances = [edge.ulps for edge in edges(cell, values)]
     for shape in cell.output_shapes:
         nearest = np.full((batch, *shape), np.inf, np.float32)
-        for ulps in found:
+        for ulps in distances:
             if broadcasts(ulps.shape[1:], shape):
                 nearest = np.fmin(nearest, ulps)
         parts.append(nearest)

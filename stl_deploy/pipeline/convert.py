@@ -286,10 +286,10 @@ def _converted(ann: nn.Module, parts: _Parts, wish: _Wish) -> SpikingGraph:
     _require_relus(program, wish.form)
     calibration = parts.train[:_CALIBRATED_ON]
     search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
-    found = list(search.run())
-    chosen = search.best(found)
-    program, candidate = found[chosen]
-    candidates = tuple(each for _, each in found)
+    tried = list(search.run())
+    chosen = search.best(tried)
+    program, candidate = tried[chosen]
+    candidates = tuple(each for _, each in tried)
     conversion = Conversion(wish.form, candidates, chosen, wish.within, (search.count, search.ann_accuracy))
     steps = steps_of(candidate.levels, wish.form)
     module = module.with_steps(steps)

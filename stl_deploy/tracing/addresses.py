@@ -6,6 +6,7 @@ each sample keeps its place, and all are treated alike, one step's addresses are
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import torch
@@ -32,8 +33,8 @@ def rearranged(unroller: Unroller, op: Op) -> list[Flow] | None:
     if flow.constant or not 0 < prod(shape) <= _MOST:
         return None
     flows = [_traced(unroller, op, flow, shape, addresses) for addresses in _addresses(op, signal, shape)]
-    found = [made for made in flows if made is not None]
-    return found if found and len(found) == len(flows) else None
+    traced = [each for each in flows if each is not None]
+    return traced if traced and len(traced) == len(flows) else None
 
 
 def _addresses(op: Op, signal: Value, shape: tuple[int, ...]) -> list[Tensor]:
@@ -53,11 +54,11 @@ def _addresses(op: Op, signal: Value, shape: tuple[int, ...]) -> list[Tensor]:
         return constant.double() if constant.is_floating_point() else constant
 
     try:
-        found, check = (op.outputs_on(lambda value: given(labels, value)) for labels in (numbers, others))  # noqa: B023
+        numbered, check = op.outputs_on(partial(given, numbers)), op.outputs_on(partial(given, others))
     except _FAILURES:
         return []
     addresses = []
-    for at, other in zip(found, check, strict=True):
+    for at, other in zip(numbered, check, strict=True):
         if at.dtype != torch.float64 or not bool(((at >= 0) & (at <= count)).all()):
             return []
         places = at.long()

@@ -1,4 +1,4 @@
-"""How parameters of verbs are given on the command line."""
+"""Forms of verbs' parameters on the command line."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the whole command."""
-        found = super().get_command(ctx, cmd_name)
-        return found.whole() if isinstance(found, Later) else found
+        command = super().get_command(ctx, cmd_name)
+        return command.whole() if isinstance(command, Later) else command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write name and first sentence of each."""
