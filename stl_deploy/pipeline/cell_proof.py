@@ -1,7 +1,7 @@
 """Prove the Cells of a capture: each computes the module's values, of what arrives at it in the module.
 
 A Cell whose operations are exact has the module's bits on the module's currents. The graph's currents are compared up
-to rounding, so the proof reports the rest: spikes that the rounding of sums moves, with the nearest comparison or rounding.
+to rounding, so the proof reports spikes that the rounding of sums moves, with the nearest comparison or rounding.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ class LayerProof:
     spike differs. rate: spikes per neuron and step. measured: operations that libraries round otherwise (exp, tanh), so
     that equal spikes are measured, not proved.
 
-    Of a Cell, all comparisons and roundings are looked at, up to the step; a difference is reported where what arrives is
-    the module's up to rounding and the Cell computes the module's values of the module's currents.
+    Of a Cell, all comparisons and roundings are looked at, up to the step; a difference is reported where the currents
+    are the module's up to rounding and the Cell computes the module's values of the module's currents.
     """
 
     layer: str
