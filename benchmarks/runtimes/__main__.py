@@ -2,7 +2,7 @@
 
 Ten networks, each written in every form, are loaded and run; outputs and spikes are compared with the reference run,
 bit by bit, and the time with ONNX Runtime's. Each runtime gets a virtual environment of its own (pinned in
-tests/conformance/requirements), and every file a process of its own, so that a crash is one row.
+requirements/), and every file a process of its own, so that a crash is one row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.timing import QUIET
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import run
-from tests.conformance.environments import REQUIREMENTS, environment
+from tests.conformance.environments import environment
 
 STEPS, SAMPLES = 8, 2
 FORMS: dict[str, dict[str, Any]] = {
@@ -43,6 +43,7 @@ OPSETS = {"iree": 18}
 """Higher than our lowest: IREE knows GreaterOrEqual from opset 16 on."""
 _DEADLINE = 60
 WORKER = Path(__file__).parent / "worker.py"
+REQUIREMENTS = Path(__file__).parent / "requirements"
 
 
 def measure(runtimes: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -177,7 +178,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="folder for onnx-runtimes.json and onnx-runtimes.md")
     options = parser.parse_args()
     names = list(dict.fromkeys([OWN, *options.runtime]))
-    pythons = {name: Path(sys.executable) if name == OWN else environment(name, options.cache) for name in names}
+    pythons = {
+        name: Path(sys.executable) if name == OWN else environment(name, options.cache, REQUIREMENTS) for name in names
+    }
     before = os.getloadavg()[0]
     rows = measure(pythons)
     report = {

@@ -25,8 +25,8 @@ _SECONDS = 0.5
 
 
 def onnxruntime(folder: Path, spec: Any) -> Call:
-    """Open it in ONNX Runtime."""
-    import onnxruntime as ort
+    """Open it in ONNX Runtime, whose environment is our own: its telemetry is off there."""
+    from stl_deploy.exporters.onnx.runtime import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
