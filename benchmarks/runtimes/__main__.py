@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -164,9 +165,7 @@ def _cause(message: str) -> str:
 
 def _version(runtime: str) -> str:
     if runtime == OWN:
-        import onnxruntime
-
-        return str(onnxruntime.__version__)
+        return version("onnxruntime")
     return (REQUIREMENTS / f"{runtime}.txt").read_text().splitlines()[0].split("==")[1]
 
 

@@ -99,7 +99,7 @@ def test_capture_compares_outputs_that_are_no_numbers(
     x = np.ones((3, 4, 2), np.float32)
     y, actual = x.copy(), x.copy()
     y[1, 1, 1], actual[1, 1, 1] = module, made
-    monkeypatch.setattr(proof, "_arriving", lambda *_: actual)
+    monkeypatch.setattr(proof, "arriving_at", lambda *_: actual)
     nodes = (
         Input(name="input", shape=(2,), operands=()),
         Output(name="output", shape=(2,), operands=(Operand("input"),)),
