@@ -45,6 +45,7 @@ from stl_deploy.graph.kernels import split_operands
 from stl_deploy.graph.program import InputCoding, Program, feeders, is_binary, origin_of
 from stl_deploy.graph.readout import decided_right
 from stl_deploy.graph.run import run
+from stl_deploy.graph.segments import segments
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
@@ -293,10 +294,12 @@ class ActivityCounter:
 
 
 def lateness(program: Program) -> dict[str, int]:
-    """Return the steps from each node's output to the nearest Output: nothing reads what it sends in the last of them.
+    """Return the steps around a loop from each node's output to the nearest Output: in the last ones nothing reads it.
 
-    A recurrent weight that is read one step later sends nothing that is read in the last step.
+    A recurrent weight that is read one step later sends nothing that is read in the last step. Delays outside of loops
+    hold values that a longer run reads, so what is before them counts in full.
     """
+    loop_of = {node.name: number for number, part in enumerate(segments(program)) for node in part}
     late = dict.fromkeys((node.name for node in program.outputs), 0)
     changed = True
     while changed:
@@ -306,7 +309,8 @@ def lateness(program: Program) -> dict[str, int]:
                 continue
             own = int(node.steps.min()) if isinstance(node, ir.Delay) else 0
             for source in node.operands:
-                steps = late[node.name] + own + source.delay
+                in_loop = source.node != node.name and loop_of[source.node] == loop_of[node.name]
+                steps = late[node.name] + (own + source.delay if in_loop else 0)
                 if steps < late.get(source.node, steps + 1):
                     late[source.node], changed = steps, True
     return {node.name: late.get(node.name, 0) for node in program.nodes}

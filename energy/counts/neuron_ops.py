@@ -45,9 +45,10 @@ class NeuronOps:
 
 @dataclass(frozen=True)
 class UpdateOps:
-    """Operations of all counted neuron updates: multiplies, shifts, and adds with comparisons among them."""
+    """Operations of all counted neuron updates: multiplies by decays and by others, shifts, adds and comparisons."""
 
-    muls: int
+    leak_muls: int
+    other_muls: int
     shifts: int
     adds: int
 
@@ -82,18 +83,19 @@ def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numb
 
     On floats a factor of 2^-k is a multiply like any other.
     """
-    muls = shifts = adds = 0
+    leak_muls = other_muls = shifts = adds = 0
     for node in nodes:
         ops, counted = neuron_ops(node), counts[node.name]
-        muls += (ops.leak_muls + ops.other_muls) * counted.neuron_updates
+        leak_muls += ops.leak_muls * counted.neuron_updates
+        other_muls += ops.other_muls * counted.neuron_updates
         shifted = (ops.leak_shifts + ops.other_shifts) * counted.neuron_updates
         adds += (ops.adds + ops.compares) * counted.neuron_updates + ops.adds_per_spike * counted.spikes
         if numbers == "float":
-            muls += shifted
+            leak_muls += shifted
         else:
             shifts += shifted
             adds += ops.shift_adds * counted.neuron_updates
-    return UpdateOps(muls, shifts, adds)
+    return UpdateOps(leak_muls, other_muls, shifts, adds)
 
 
 @remembered

@@ -30,7 +30,15 @@ from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
-from stl_deploy.energy.prices.price_list import Price, PriceList, leak_multiply, requantisation, requantises, shift
+from stl_deploy.energy.prices.price_list import (
+    Price,
+    PriceList,
+    leak_multiply,
+    requantisation,
+    requantises,
+    shift,
+    state_multiply,
+)
 from stl_deploy.graph.program import Delay, Neuron, Program
 from stl_deploy.graph.segments import looped
 
@@ -75,7 +83,8 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         moved = accesses[name] * pool.in_nonzero
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for name, maximum in counts.maxima.items():
-        _maxima(name, maximum, counts, 1, prices.accumulator_bits, prices, ledger)
+        passes = counts.batch if name in once else counts.T * counts.batch
+        _maxima(name, maximum, passes, 1, prices.accumulator_bits, prices, ledger)
     for name, product in counts.products.items():
         _product(name, product, counts, prices, stepped if name in in_loops else flow, ledger)
     for node in program.of(Neuron):
@@ -115,13 +124,12 @@ def _product(
 
 
 def _maxima(
-    name: str, counted: MaxPoolCounts, counts: Counts, share: int, bits: int, prices: PriceList, ledger: Ledger
+    name: str, counted: MaxPoolCounts, passes: int, share: int, bits: int, prices: PriceList, ledger: Ledger
 ) -> None:
     """Charge a max pool: each value read once, the largest written; counts are divided by ``share``.
 
-    Its memories hold the values of one step of one sample.
+    passes: steps of samples that are counted. Its memories hold the values of one of them.
     """
-    passes = counts.T * counts.batch
     ledger.ops(name, "max pool compares", "add", counted.max_compares // share)
     moved = {"input reads": counted.values_read, "output writes": counted.values_written}
     for term, values in moved.items():
@@ -165,13 +173,14 @@ def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, le
 def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
     """Charge a neuron node's updates: multiplies and shifts on the state, adds and comparisons."""
     counted, each = counts.neurons[node.name], neuron_ops(node)
-    multiplies, shifts = each.leak_muls + each.other_muls, each.leak_shifts + each.other_shifts
+    multiplies, shifts = each.leak_muls, each.leak_shifts + each.other_shifts
     adds = each.adds + each.compares
     if prices.numbers == "float":
         multiplies, shifts = multiplies + shifts, 0
     else:
         adds += each.shift_adds
     ledger.ops(node.name, "leak multiplies", leak_multiply(prices), multiplies * counted.neuron_updates)
+    ledger.ops(node.name, "other multiplies", state_multiply(prices), each.other_muls * counted.neuron_updates)
     ledger.ops(node.name, "leak shifts", shift(prices), shifts * counted.neuron_updates)
     adds = adds * counted.neuron_updates + each.adds_per_spike * counted.spikes
     ledger.ops(node.name, "adds and compares", "add", adds)
@@ -212,7 +221,7 @@ def ann(
         ledger.words(name, "input reads", read, act, size_bytes(read, act))
         ledger.words(name, "output writes", written, act, size_bytes(written, act))
     for name, maximum in counts.maxima.items():
-        _maxima(name, maximum, counts, counts.T * counts.batch, act, prices, ledger)
+        _maxima(name, maximum, counts.T * counts.batch, counts.T * counts.batch, act, prices, ledger)
     for name, product in counts.products.items():
         ledger.ops(name, "MACs: multiply", narrowed(prices, act), product.synapses)
         ledger.ops(name, "MACs: add", "ac", product.synapses)

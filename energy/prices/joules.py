@@ -12,7 +12,14 @@ from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller, Priced
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
-from stl_deploy.energy.prices.price_list import PriceList, leak_multiply, requantisation, requantises, shift
+from stl_deploy.energy.prices.price_list import (
+    PriceList,
+    leak_multiply,
+    requantisation,
+    requantises,
+    shift,
+    state_multiply,
+)
 from stl_deploy.graph.program import Neuron, Program, is_spike_max_pool
 
 _HOST = "host and input/output"
@@ -96,11 +103,15 @@ def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill
 def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> None:
     """Charge multiplies and shifts of neuron states at accumulator width."""
     if {"mul", "add"} <= set(prices.terms):
-        biller.at("mul_state", "multiplies of neuron updates", updates.muls, leak_multiply(prices))
+        biller.at("mul_state", "multiplies by decays", updates.leak_muls, leak_multiply(prices))
+        if updates.other_muls:
+            biller.at("mul_state", "other multiplies of neuron updates", updates.other_muls, state_multiply(prices))
         if updates.shifts:
             biller.at("shift", "shifts of neuron updates", updates.shifts, shift(prices))
     else:
-        biller.add("mul", "multiplies and shifts of neuron updates", updates.muls + updates.shifts)
+        biller.add(
+            "mul", "multiplies and shifts of neuron updates", updates.leak_muls + updates.other_muls + updates.shifts
+        )
 
 
 def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:

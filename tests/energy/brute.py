@@ -151,7 +151,7 @@ class Walk:
         return counts | {f"weights_nonzero_{key}": sum(each[-1] for each in met) for key, met in sets.items()}
 
     def late(self, name: str, met: frozenset[str] = frozenset()) -> int:
-        """Fewest steps on any way from a node to an output; 0 where there is no way."""
+        """Fewest steps around loops on any way from a node to an output; 0 where there is no way."""
         ways = self._ways(name, met)
         return min(ways) if ways else 0
 
@@ -162,9 +162,20 @@ class Walk:
                 own = int(np.min(reader.steps)) if isinstance(reader, Delay) else 0
                 for source in reader.operands:
                     if source.node == name and reader.name not in met:
-                        ways += [source.delay + own + way for way in self._ways(reader.name, met | {name})]
+                        around = self._leads(reader.name, name) and reader.name != name
+                        steps = source.delay + own if around else 0
+                        ways += [steps + way for way in self._ways(reader.name, met | {name})]
             return ways
         return [0]
+
+    def _leads(self, start: str, end: str) -> bool:
+        """Whether a value of one node can come to another."""
+        reached, waiting = set(), [start]
+        while waiting:
+            if (name := waiting.pop()) not in reached:
+                reached.add(name)
+                waiting += [n.name for n in self.program.nodes if name in {s.node for s in n.operands}]
+        return end in reached
 
     def weight_of(self, node: Node, at: Index, out: Index) -> Index:
         """Which stored weight a tap carries; of a scale, each position its own."""

@@ -96,4 +96,4 @@ def test_sanafes_simple_timing_lies_in_the_predicted_range() -> None:
     step = next(line for line in report.chips if line.chip == "loihi1").step
     assert step is not None
     low, high = (8 * seconds / PEERS["sanafe"]["dense"]["sim_time"] for seconds in step)
-    assert (low, high) == approx((0.771, 1.771), abs=0.001)
+    assert (low, high) == approx((0.792, 1.821), abs=0.001)
