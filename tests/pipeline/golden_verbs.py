@@ -72,8 +72,10 @@ CALLS = (
     "nir-conformance --reader DIR/none --json",
     "nir-conformance --json",
     "prices --json",
+    "convert DIR/module.py:Ann --data DIR/labelled.npz --levels 4 -o DIR/converted.program --json",
+    "convert DIR/module.py:Ann --data DIR/labelled.npz -o DIR/n.nir --json",
 )
-TRAINED = ("train", "run", "eval", "quantise", "report", "join")
+TRAINED = ("convert", "train", "run", "eval", "quantise", "report", "join")
 """Verbs whose numbers come from training: only the keys of their JSON, and their text without numbers, are recorded."""
 KEYS_ONLY = ("energy", "optimise", "prices", *TRAINED)
 """Besides, verbs whose numbers follow price lists: only the keys of their JSON are recorded."""
@@ -105,6 +107,11 @@ class Net(nn.Sequential):
             for layer in (self[0], self[2]):
                 for value in layer.parameters():
                     value.copy_(torch.from_numpy(drawn.integers(-8, 16, value.shape) / 8))
+
+class Ann(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+        self.load_state_dict({name: value for name, value in Net().state_dict().items() if name in self.state_dict()})
 """
 
 
@@ -132,6 +139,9 @@ def outcomes(folder: Path) -> dict[str, Any]:
     write_nir(to_graph(network()).graph, folder / "net.nir")
     rng = np.random.default_rng(6)
     np.savez(folder / "x.npz", x=rng.integers(0, 2, (12, 5, 8)).astype(np.float32), y=np.arange(5) % 3)
+    drawn = np.random.default_rng(8)
+    labelled = {"x": drawn.random((60, 8)).astype(np.float32), "y": drawn.integers(0, 3, 60)}
+    np.savez(folder / "labelled.npz", **labelled)
     np.savez(folder / "wide.npz", x=np.zeros((12, 5, 9), np.float32))
     (folder / "tiny.yaml").write_text(_TINY)
     (folder / "module.py").write_text(_MODULE)

@@ -365,12 +365,16 @@ def test_a_sparse_tensor_is_taken() -> None:
     np.testing.assert_array_equal(net.simulate(x.to_sparse()).y, net.simulate(x).y)
 
 
-def test_decays_of_0_among_others_are_named() -> None:
-    """Their neurons were said to reset in no known way."""
+def test_decays_of_0_among_others_are_captured() -> None:
+    """No one form of neuron holds them: they are a Cell."""
     decays = torch.linspace(0, 0.7, 36)
-    with pytest.raises(stl.CaptureError, match=r"some of its decays are 0, others are not: .* decay.clamp\(1e-3\)"):
-        stl.capture(Leaks(decays), SPIKES.flatten(2))
-    stl.capture(Leaks(decays.clamp(1e-3)), SPIKES.flatten(2))
+    net = stl.capture(Leaks(decays), SPIKES.flatten(2))
+    np.testing.assert_array_equal(net.simulate(SPIKES.flatten(2)).y, Leaks(decays)(SPIKES.flatten(2)).numpy())
+    assert not net.check("c").ok
+    stl.capture(Leaks(decays.clamp(1e-3)), SPIKES.flatten(2)).check("c", input_grid=0)
+
+
+def test_decays_of_1_among_others_are_named() -> None:
     decays = torch.linspace(0.5, 1, 36)
     with pytest.raises(stl.CaptureError, match=r"NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"):
         stl.capture(Leaks(decays), SPIKES.flatten(2))
