@@ -45,9 +45,15 @@ def relus(program: ir.Program) -> tuple[ir.Neuron, ...]:
 
 def channel_axis(program: ir.Program, node: ir.Node) -> int:
     """Return the axis of a node's shape that has a threshold per entry: the last behind weights over tokens, else 0."""
-    before = (program.by_name[operand.node] for operand in node.operands)
-    over_tokens = any(isinstance(each, ir.Linear) and len(each.shape) > 1 for each in before)
-    return len(node.shape) - 1 if over_tokens else 0
+    before = [program.by_name[operand.node] for operand in node.operands]
+    while len(before) == 1 and isinstance(before[0], ir.MaxPool):
+        before = [program.by_name[operand.node] for operand in before[0].operands]
+    return max(map(_row_axis, before), default=0)
+
+
+def _row_axis(layer: ir.Node) -> int:
+    """Return the axis of the output along which weights have a row each: the last of a Linear over tokens, else 0."""
+    return len(layer.shape) - 1 if isinstance(layer, ir.Linear) else 0
 
 
 def tied(program: ir.Program) -> tuple[tuple[str, ...], ...]:
@@ -55,7 +61,9 @@ def tied(program: ir.Program) -> tuple[tuple[str, ...], ...]:
     group = {relu.name: {relu.name} for relu in relus(program)}
     for relu in relus(program):
         for operand in relu.operands:
-            if operand.node in group and program.by_name[operand.node].shape == relu.shape:
+            other = program.by_name[operand.node]
+            fits = other.shape == relu.shape and channel_axis(program, other) == channel_axis(program, relu)
+            if operand.node in group and fits:
                 joined = group[relu.name] | group[operand.node]
                 group |= dict.fromkeys(joined, joined)
     distinct = {id(names): names for names in group.values()}
@@ -67,7 +75,9 @@ def relus_behind_pools(program: ir.Program) -> ir.Program:
     nodes: Nodes = dict(program.by_name)
     for relu in relus(program):
         readers = readers_of(nodes, relu.name)
-        if len(readers) != 1 or not isinstance(pool := readers[0], ir.MaxPool) or len(relu.operands) != 1:
+        if len(readers) != 1 or not isinstance(pool := readers[0], ir.MaxPool):
+            continue
+        if len(relu.operands) != 1 or len(pool.operands) != 1:  # a maximum of sums is no sum of maxima
             continue
         for reader in readers_of(nodes, pool.name):
             nodes[reader.name] = replace(reader, operands=_read_instead(reader, pool.name, relu.name))
@@ -126,7 +136,7 @@ def _in_thresholds(nodes: Nodes, neuron: ir.Neuron, units: Heights, unit: ir.Flo
     if not skips or not all(np.array_equal(units.get(name, 0), unit) for name in skips.values()):
         return neuron
     layers: list[Any] = [_own_weights(nodes, each.node) for each in neuron.operands if each.node not in skips]
-    if any(layer is None or len(layer.weight) != unit.size for layer in layers):
+    if not all(_has_rows_of(layer, unit) for layer in layers):
         return neuron
     for layer in layers:
         column = unit.reshape(-1, *(1,) * (layer.weight.ndim - 1))
@@ -162,11 +172,18 @@ def _shifted(nodes: Nodes, neuron: ir.Neuron, shift: ir.Floats) -> ir.Neuron:
         return neuron
     for operand in neuron.operands:
         layer: Any = _own_weights(nodes, operand.node)
-        if layer is not None and shift.size == len(layer.weight):
+        if _has_rows_of(layer, shift):
             bias = np.zeros(shift.size, np.float32) if layer.bias is None else layer.bias
             nodes[layer.name] = replace(layer, bias=(bias + shift.reshape(-1)).astype(np.float32))
             return neuron
     return replace(neuron, offset=shift)
+
+
+def _has_rows_of(layer: ir.Node | None, values: ir.Floats) -> bool:
+    """Return whether the numbers per channel are one for each row of the weights, along their axis."""
+    if not isinstance(layer, ir.Conv | ir.Linear) or values.size != len(layer.weight):
+        return False
+    return values.size == 1 or values.shape[_row_axis(layer)] == values.size
 
 
 def _own_weights(nodes: Nodes, name: str) -> ir.Node | None:

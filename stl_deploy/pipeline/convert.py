@@ -20,13 +20,16 @@ from stl_deploy._util.working import stage, working
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
 from stl_deploy.energy.paired import accuracy_interval, percent
-from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.graph.program import MaxPool, Program
+from stl_deploy.errors import InputError, ParityError, UnsupportedError
+from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.program import MaxPool, Neuron, Product, Program
 from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.run import run
 from stl_deploy.passes.spikes_for_relus import (
     FORMS,
     Form,
     heights_in_weights,
+    is_relu,
     relus,
     relus_behind_pools,
     spikes_for_relus,
@@ -211,6 +214,9 @@ def _parts(data: Any) -> _Parts:
     x = _floats(arrays["x"])
     if "y" not in arrays:
         return _Parts(x, None, None)
+    for name in ("y", "y_val", "y_test"):
+        if name in arrays and arrays[name].ndim != 1:
+            raise InputError(f"data: expected labels [N], one a sample; found {name} {list(arrays[name].shape)}")
     labels = torch.from_numpy(arrays["y"].astype(np.int64))
     rest = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     given = {
@@ -284,6 +290,7 @@ def _converted(ann: nn.Module, parts: _Parts, wish: _Wish) -> SpikingGraph:
     module: Any = captured.original
     program = relus_behind_pools(captured.program)
     _require_relus(program, wish.form)
+    _require_same(captured.program, program, few)
     calibration = parts.train[:_CALIBRATED_ON]
     search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
     tried = list(search.run())
@@ -309,13 +316,28 @@ def _require_relus(program: Program, form: Form) -> None:
         raise UnsupportedError(
             "it spikes already", node=program.spiking[0].name, slug="spikes-already", remedy="use stl_deploy.capture"
         )
+    cell = next(program.of(Cell), None)
+    if cell is not None:
+        names = ", ".join(dict.fromkeys(operation.op for operation in cell.operations))
+        reason = f"its activation ({names}) is no ReLU, and conversion quantises ReLUs"
+        raise UnsupportedError(reason, node=cell.name, slug="no-relu", remedy="train with ReLU in its place")
     if not relus(program):
-        raise UnsupportedError(
-            "no layer is followed by a ReLU", node=program.outputs[0].name, slug="no-relu", remedy="train with ReLU"
-        )
-    pooled = next(program.of(MaxPool), None)
-    if form == "rates" and pooled is not None:
-        warn_caller(f"'{pooled.name}' is a max pool, which passes on counts exactly, and rates only about; use counts")
+        output = program.outputs[0].name
+        raise UnsupportedError("no ReLU leads to it", node=output, slug="no-relu", remedy="train with ReLU")
+    graded = [node.name for node in program.of(Neuron) if not is_relu(node)]
+    if graded:
+        warn_caller(f"{', '.join(graded)}: bounded otherwise than a ReLU, so real numbers stay there")
+    mixing = next((node for node in program.nodes if isinstance(node, MaxPool | Product)), None)
+    if form == "rates" and mixing is not None:
+        what = "a max pool" if isinstance(mixing, MaxPool) else "a product of two signals"
+        warn_caller(f"'{mixing.name}' is {what}, which counts pass exactly, and rates only about; use counts")
+
+
+def _require_same(before: Program, after: Program, x: Tensor) -> None:
+    """Raise ParityError if moving ReLUs behind pools changed a bit on x ``[B, *shape]``."""
+    shown = x[None].numpy()
+    if not np.array_equal(run(before, shown).y, run(after, shown).y):
+        raise ParityError("moving ReLUs behind max pools changed the ANN's outputs; please report it")
 
 
 class _Search:

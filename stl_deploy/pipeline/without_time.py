@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy.errors import CaptureError, InputError
-from stl_deploy.graph.program import CAPTURED, Floats, Neuron, Program, Shape
+from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.program import CAPTURED, Delay, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.steps import FEWEST
@@ -105,6 +106,7 @@ def without_time(net: SpikingGraph, x: Any) -> SpikingGraph:
     """
     for node in net.program.nodes:
         remembers = isinstance(node, Neuron) and (node.decay is not None or node.synapse is not None)
+        remembers = remembers or isinstance(node, Delay) or (isinstance(node, Cell) and bool(node.states))
         if remembers or any(operand.delay for operand in node.operands):
             raise CaptureError(
                 f"'{node.name}' keeps state from call to call: expected a module without time with time='none'; give "

@@ -210,3 +210,85 @@ def test_the_verb_writes_a_program(tmp_path: Path, ann: nn.Module) -> None:
     assert result["conversion"]["candidates"][0]["levels"] == 4
     with pytest.raises(stl.InputError):
         verbs.convert(f"{tmp_path / 'model.py'}:make", str(tmp_path / "data.npz"), tmp_path / "net.nir")
+
+
+class PooledSum(nn.Module):
+    """A residual sum before a max pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        return self.last(nn.functional.max_pool2d(torch.relu(self.b(h)) + h, 2).flatten(1))
+
+
+class PooledTokens(nn.Module):
+    """Weights over the last axis of as many tokens as channels, then a max pool over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed, self.last = nn.Linear(4, 4), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(nn.functional.max_pool1d(torch.relu(self.embed(x[:, 0])), 2).flatten(1))
+
+
+class Mixer(nn.Module):
+    """A skip between ReLUs whose channels lie along different axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second, self.last = nn.Conv1d(4, 4, 1), nn.Linear(4, 4), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x[:, 0]))
+        return self.last(torch.relu(self.second(h) + h).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "form"), [(PooledSum, "counts"), (PooledTokens, "counts"), (Mixer, "counts"), (Mixer, "rates")]
+)
+def test_many_levels_are_the_ann_in_every_structure(make: type[nn.Module], form: str) -> None:
+    """A lost branch or height moves outputs by about their spread; 255 levels by a few hundredths of it."""
+    model, (x, _) = make().eval(), blobs(40)
+    net = stl.convert(model, x, levels=255, form=form, progress=False)
+    with torch.no_grad():
+        wanted = model(x).numpy()
+    assert np.abs(net.simulate(x).y.mean(0) - wanted).max() < 0.1 * wanted.std()
+
+
+def test_labels_with_an_axis_too_many_are_refused(ann: nn.Module) -> None:
+    x, y = blobs(40)
+    with pytest.raises(stl.InputError):
+        stl.convert(ann, (x, y[:, None]), progress=False)
+
+
+def test_a_module_with_a_reset_has_time_all_the_same() -> None:
+    class Averages(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.reset()
+
+        def reset(self) -> None:
+            self.mean = torch.zeros(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.mean = 0.5 * self.mean + torch.relu(self.layer(x))
+            return self.mean
+
+    with pytest.raises(stl.CaptureError):
+        stl.capture(Averages(), torch.rand(5, 4), time="none")
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU6(), nn.GELU()])
+def test_other_activations_are_named(activation: nn.Module) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), activation, nn.Linear(8, 3)).eval()
+    with pytest.raises((stl.UnsupportedError, stl.CaptureError)) as refused:
+        stl.convert(model, blobs(40), progress=False)
+    assert "no layer is followed" not in str(refused.value)
