@@ -337,8 +337,8 @@ _MODEL_OF = {"netx": "loihi", "nir": "reference"}
 
 def find_runner(name: str) -> type[Runner]:
     """Return the Runner of that name, or of a format's name; raise InputError with the known names."""
-    name = _MODEL_OF.get(name, name)
-    ours = _of_folder(name).runners if require_name(name, "backend") in _OURS else {}
+    name = _MODEL_OF.get(require_name(name, "backend"), name)
+    ours = _of_folder(name).runners if name in _OURS else {}
     return ours[name] if name in ours else _find("runners", name, "backend")
 
 

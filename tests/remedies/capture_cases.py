@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.time_axis import axis_warnings
 from stl_deploy.tracing import Call
+from stl_deploy.tracing.layers import CellBuilder
+from stl_deploy.tracing.lowering import NoFormError
 from tests.pipeline.test_time_axis import Loop, Step, X, first
 from tests.remedies.room import Remedy
 
@@ -133,6 +136,12 @@ def _of_two() -> Program:
     return stl.capture(OfTwo(), (TB, TB), verify=False).program
 
 
+def _without_cells(make: Callable[[], Any]) -> Any:
+    """Capture where no Cell holds the form, either."""
+    with mock.patch.object(CellBuilder, "build", side_effect=NoFormError):
+        return make()
+
+
 def _captured(model: nn.Module, x: Tensor, **options: Any) -> stl.SpikingGraph:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -227,7 +236,7 @@ CAPTURES = (
     ),
     Remedy(
         "tracing/layers/builder.py:_potential",
-        lambda room: _captured(_neurons(lambda s, v: (v, s)), TB),
+        lambda room: _without_cells(lambda: _captured(_neurons(lambda s, v: (v, s)), TB)),
         "choose another output=",
         "choose another output by --pick",
         lambda room: _captured(_neurons(lambda s, v: (v, s)), TB, output=1),

@@ -54,6 +54,15 @@ def _module_file(room: Room) -> str:
     return f"{room.folder / 'model.py'}:net"
 
 
+def _converted(room: Room) -> Any:
+    (room.folder / "ann.py").write_text(
+        "from torch import nn\nnet = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))\n"
+    )
+    np.savez(room.folder / "unlabelled.npz", x=np.random.default_rng(0).random((20, 4)).astype(np.float32))
+    data = str(room.folder / "unlabelled.npz")
+    return verbs.convert(f"{room.folder / 'ann.py'}:net", data, room.new("net").with_suffix(".program"), levels=2)
+
+
 def _labelled(room: Room, time: Any) -> Any:
     path = room.folder / "labelled.npz"
     np.savez(path, x=(IMAGES > 127).astype(np.float32), y=LABELS)
@@ -488,6 +497,34 @@ REMEDIES = (
         "write one with net.export",
         "write one with 'stl-deploy export --to onnx'",
         lambda room: verbs.check(room.net.export(room.new("net.onnx")).path),
+    ),
+    Remedy(
+        "exporters/onnx/export.py:_check_sizes",
+        lambda room: room.net.export(room.new("net.onnx"), form="unrolled"),
+        "steps: expected 1 to",
+        "--steps: expected 1 to",
+        lambda room: room.net.export(room.new("net.onnx"), form="unrolled", steps=3),
+    ),
+    Remedy(
+        "exporters/onnx/export.py:_opset",
+        lambda room: room.net.export(room.new("net.onnx"), opset=3),
+        "opset: expected 1",
+        "--opset: expected 1",
+        lambda room: room.net.export(room.new("net.onnx"), opset=18),
+    ),
+    Remedy(
+        "pipeline/verify.py:_flags",
+        lambda room: room.net.verify(room.net.export(room.new("net.onnx")).path, cflags="-O1"),
+        "cflags: expected a C folder",
+        "--cflags: expected a C folder",
+        lambda room: room.net.verify(room.net.export(room.new("c"), to="c").path, cflags="-O1"),
+    ),
+    Remedy(
+        "verbs/converting.py:convert",
+        lambda room: verbs.convert("model.py:net", "digits", room.new("net.nir")),
+        "give output=",
+        "give -o ",
+        lambda room: _converted(room),
     ),
     Remedy(
         "exporters/onnx/exact_sums.py:to_planes",

@@ -232,8 +232,8 @@ def test_models_shows_the_energy_of_every_card(capsys):
     shown = capsys.readouterr().err
     for name in pretrained.names():
         assert listed[name]["energy"] == asdict(pretrained.card(name).energy)
-    costs = r"2\.9 times streaming, 1\.05 layer by layer \(0\.86 to 33\)"
-    measured = r"4\.9 times streaming, 1\.8 layer by layer \(three-quarter width, 98\.33 %\)"
+    costs = r"2\.8 times streaming, 0\.85 layer by layer \(0\.68 to 33\)"
+    measured = r"4\.9 times streaming, 1\.5 layer by layer \(three-quarter width, 98\.33 %\)"
     assert re.search(rf"digits +4 +44,708 +float16 .* {costs} +none +{measured} +Optical", shown)
     assert re.search(r"cifar10_small .* none +none +CIFAR", shown)
     half = r"29 times streaming, 6\.1 layer by layer \(half width, 99\.35 %\)"
