@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, of_shape, shape_of, without_time
 from stl_deploy.tracing.operations import Op, Value
+from stl_deploy.tracing.shape_rules import slice_arguments
 from stl_deploy.tracing.unroll import Flow, Unroller
 
 NAME = "rearranged"
@@ -29,12 +30,21 @@ def rearranged(unroller: Unroller, op: Op) -> list[Flow] | None:
         return None
     (signal,) = signals
     flow = unroller.flow(signal)
+    if op.name == "slice" and _is_over_steps(op, flow):  # of 12 steps y[:200] takes all: x's size hides the end
+        return None
     shape = shape_of(flow.layout, unroller.sizes(flow))
     if flow.constant or not 0 < prod(shape) <= _MOST:
         return None
     flows = [_traced(unroller, op, flow, shape, addresses) for addresses in _addresses(op, signal, shape)]
     traced = [each for each in flows if each is not None]
     return traced if traced and len(traced) == len(flows) else None
+
+
+def _is_over_steps(op: Op, flow: Flow) -> bool:
+    """Return whether a slice is along time."""
+    arguments = op.args[2:] if op.scatter else op.args[1:]  # of a write the second argument is what is written
+    dim, *_ = slice_arguments(arguments, op.kwargs, len(flow.layout))
+    return TIME in flow.layout[dim]
 
 
 def _addresses(op: Op, signal: Value, shape: tuple[int, ...]) -> list[Tensor]:

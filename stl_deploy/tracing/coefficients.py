@@ -170,13 +170,19 @@ class FittedUpdate:
             "let no second state read the potential: w = rho * w + b * s reads spikes alone"
         )
 
-    def _not_read(self, unknown: Unknown) -> str:
+    def _makes_spikes(self) -> str | None:
+        """Describe spikes that are made without a comparison; None if there is one."""
         odd = [member for member in self.core.members if member.node.name in _MAKES_SPIKES]
-        if self.core.threshold is None and odd:
-            return (
-                f"'{odd[0].node.name}' makes its spikes, and a graph's neuron compares its potential with a threshold: "
-                "write s = (v > theta).float()"
-            )
+        if self.core.threshold is not None or not odd:
+            return None
+        return (
+            f"'{odd[0].node.name}' makes its spikes, and a graph's neuron compares its potential with a threshold: "
+            "write s = (v > theta).float()"
+        )
+
+    def _not_read(self, unknown: Unknown) -> str:
+        if (makes := self._makes_spikes()) is not None:
+            return makes
         if unknown.lag > 1:
             return (
                 "it carries more than one state, or reads its own earlier spikes without weights "
@@ -312,7 +318,7 @@ class FittedUpdate:
                     f"'{clip.node.name}' keeps the extreme of a signal over time; return every step, or "
                     "torch.stack(steps).amax(0)"
                 )
-            return (
+            return self._makes_spikes() or (
                 f"'{clip.node.name}' bounds its potential; leave the bound out, or bound it below before the "
                 "comparison: v = (beta * v + x).clamp(min=...)"
             )

@@ -208,7 +208,8 @@ def _rolled(unroller: Unroller, op: Op) -> list[Flow]:
 
 def moves(unroller: Unroller, op: Op) -> CaptureError:
     """Return the refusal of an operation that takes values from other steps or samples."""
-    timed = unroller.flow(op.args[0]).timed and op.name == "roll"
+    layout = unroller.flow(op.args[0]).layout
+    timed = op.name == "roll" and any(TIME in layout[dim] for dim in (op.args[2] if len(op.args) > 2 else ()))
     later = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if timed else ""
     return refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself{later}", op)
 

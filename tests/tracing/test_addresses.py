@@ -191,3 +191,26 @@ def test_reductions_over_neurons_are_captured(body: Body) -> None:
     made = model(X).detach().numpy()
     assert 0 < made.mean() < 1
     np.testing.assert_array_equal(stl.capture(model, X).simulate(X).y, made)
+
+
+@pytest.mark.parametrize("end", [200, 5000, -200])
+def test_a_slice_of_steps_whose_end_x_does_not_reach_is_refused(end: int) -> None:
+    """Addresses of 12 steps show none of it, and neither does the proof's longest run."""
+
+    class Cut(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter = torch.nn.Linear(4, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            v, spikes = torch.zeros(x.shape[1], 6), []
+            for current in self.enter(x):
+                v = 0.5 * v + current
+                spikes.append((v > 0.2).float())
+                v = v * (1 - spikes[-1])
+            made = torch.stack(spikes)
+            return made[:end] if end > 0 else made[end:]
+
+    with pytest.raises(CaptureError):
+        stl.capture(Cut(), torch.rand(12, 3, 4))

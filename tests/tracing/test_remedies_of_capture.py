@@ -136,7 +136,7 @@ SAME: list[tuple[Forward, Forward, Tensor, str]] = [
         X,
         r"'signbit' makes its spikes, .* write s = \(v >",
     ),
-    (potentials(lambda v: ((v - 0.25) * 1e30).clamp(0, 1)), PLAIN, X, "'clamp' bounds its potential"),
+    (potentials(lambda v: ((v - 0.25) * 1e30).clamp(0, 1)), PLAIN, X, r"'clamp' makes its spikes, .* write s = \(v >"),
     (
         lambda net, x: functional.pad(PLAIN(net, x), (0, 0, 0, 0, 2, 0))[len(x) - 1],
         lambda net, x: functional.pad(PLAIN(net, x), (0, 0, 0, 0, 2, 0))[: len(x)],
@@ -204,7 +204,7 @@ OTHERS: list[tuple[Forward, Forward, Tensor, str]] = [
         lambda net, x: spikes(torch.roll(net.enter(x), 1, 1)),
         lambda net, x: spikes(net.enter(x)),
         X,
-        "'roll' moves time steps or samples; a graph computes each by itself",
+        "'roll' moves time steps or samples; a graph computes each by itself$",
     ),
     (
         lambda net, x: spikes(net.enter(x - x[:1])),
