@@ -34,8 +34,7 @@ HEADER = (
     "network",
     "weights",
     "sums",
-    "precision",
-    "form",
+    "files",
     "input",
     "spikes compared",
     "least rate",
@@ -145,20 +144,23 @@ def table(measured: dict[str, Any]) -> str:
     lines = ["# ONNX Runtime against the reference run", "", "Made by `python -m benchmarks.onnx_parity`.", ""]
     lines += ["Least rate: spikes per neuron and step of the layer that fires least.", ""]
     lines += [_line(HEADER), _line(["---"] * len(HEADER))]
+    alike: dict[tuple[str, ...], list[str]] = {}
     for row in measured["rows"]:
         sums = f"{row['sums']}, proved exact" if row["proved_exact"] else row["sums"]
         source = f"{row['input']}, {row['steps']} steps"
-        counts = {key: f"{row[key]:,}" for key in ("compared", "differing", "near_threshold")}
-        numbers = [counts["compared"], f"{row['least_rate']:.3f}", counts["differing"], counts["near_threshold"]]
-        lines.append(_line([row["network"], row["weights"], sums, row["precision"], row["form"], source, *numbers]))
+        counts = (f"{row[key]:,}" for key in ("differing", "near_threshold"))
+        shared = (row["network"], row["weights"], sums, source, f"{row['compared']:,}", f"{row['least_rate']:.3f}")
+        alike.setdefault((*shared, *counts), []).append(f"{row['precision']} {row['form']}")
+    for (network, weights, sums, *numbers), files in alike.items():
+        lines.append(_line([network, weights, sums, ", ".join(files), *numbers]))
     moved = [
         f"- {row['network']}, {row['sums']}, {row['precision']}, {row['form']}: layer {first['layer']}, "
         f"step {first['step']}, sample {first['sample']}, neuron {first['neuron']}: reference {first['expected']:g}, "
         f"ONNX Runtime {first['found']:g}, {Margin(**first['margin'])}"
         for row in measured["rows"]
-        for first in row["first"]
+        for first in row["first"][:1]
     ]
-    title = "The first spike that differs, by layer (far from the threshold: it follows from one in an earlier layer):"
+    title = "The first spike that differs, in the first layer that has one (every layer's: onnx-parity.json):"
     where = ["", title, "", *moved] if moved else ["", "No spike differs."]
     return "\n".join([*lines, *where, "", *_int8_table(measured["rows"])]) + "\n"
 

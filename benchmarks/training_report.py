@@ -129,23 +129,8 @@ def _ours(data: Found) -> list[str]:
             "MLP 784-128-10, T = 16, batch 32, but for the size that varies. A step of a small network is mostly fixed "
             "cost, so time and memory per unit fall until the size dominates.",
         ]
-        blocks += [_costs(size, row) for size, row in data["cost"].items()]
         blocks += [f"![Cost over sizes]({STEM}.svg)"]
     return blocks
-
-
-def _costs(size: str, row: Found) -> str:
-    peaks = row["peak_bytes"]
-    shown = [
-        (
-            value,
-            f"{s * 1e3:.1f}",
-            f"{s * 1e3 / int(value):.3f}",
-            f"{peaks[value] / 2**20:.1f}" if value in peaks else "",
-        )
-        for value, s in row["seconds"].items()
-    ]
-    return markdown((size, "ms a training step", f"ms per {size}", "peak memory (MiB)"), shown)
 
 
 def _peers(peers: Found) -> list[str]:

@@ -39,8 +39,10 @@ The nets of torch are papers' networks in plain torch: Yin et al.'s SRNN, whose 
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.
 
-| framework | net | spiking neurons | replayed | differ | layers: spikes | differ | farthest from θ | end to end |
-|---|---|---:|---:|---:|---:|---:|---:|---:|
+Each net stands in [capture-conformance.json](capture-conformance.json).
+
+| framework | nets | spiking neurons | replayed | differ | layers: spikes | differ | farthest from θ | end to end |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
 """
 
 
@@ -104,7 +106,11 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
     )
     torch = next(iter(versions.values()))["torch"]
     lines = [_HEAD.format(versions=f"{shown}; torch {torch}, on the CPU")]
-    lines += [_line(row, _pinned(row["framework"], versions[row["framework"]])) for row in rows]
+    for framework in FRAMEWORKS:
+        captured = [row for row in rows if row["framework"] == framework and "replay_compared" in row]
+        if captured:
+            lines.append(_line(f"{framework.partition('-')[0]} {_pinned(framework, versions[framework])}", captured))
+    lines += [_refusal(row) for row in rows if "replay_compared" not in row]
     path.with_suffix(".md").write_text("".join(lines))
 
 
@@ -112,13 +118,17 @@ def _pinned(framework: str, pins: dict[str, str]) -> str:
     return pins[framework.partition("-")[0]]
 
 
-def _line(row: dict[str, Any], version: str) -> str:
-    start = f"| {row['framework'].partition('-')[0]} {version} | {row['net']} |"
-    if "replay_compared" not in row:
-        return f"{start} | | | | | | {row.get('refused') or row.get('failed')} |\n"
-    counts = (row["neurons"], row["replay_compared"], row["replay_differing"], row["layers_compared"])
-    more = f"{row['layers_differing']:,} | {row['farthest_ulp']:g} ulp | {row['end_to_end_differing']:,}"
-    return f"{start} {' | '.join(f'{count:,}' for count in counts)} | {more} |\n"
+def _line(framework: str, rows: list[dict[str, Any]]) -> str:
+    """A framework's captures: sums over its nets, and the farthest that a spike that differs is from its threshold."""
+    keys = ("neurons", "replay_compared", "replay_differing", "layers_compared", "layers_differing")
+    counts = [f"{sum(row[key] for row in rows):,}" for key in keys]
+    farthest = max(row["farthest_ulp"] for row in rows)
+    end_to_end = sum(row["end_to_end_differing"] for row in rows)
+    return f"| {framework} | {len(rows)} | {' | '.join(counts)} | {farthest:g} ulp | {end_to_end:,} |\n"
+
+
+def _refusal(row: dict[str, Any]) -> str:
+    return f"\nNot captured: {row['framework']}, {row['net']}: {row.get('refused') or row.get('failed')}\n"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ Every row was run: networks with random weights, {seeds} seeds, each once with w
 grid, so that potentials often lie exactly on the threshold, and once with real-valued weights; 25 steps, 4 samples.
 The output of every neuron of every layer at every step is compared. *Read*: the framework builds the network, runs it
 and writes its NIR file; stl-deploy reads that file in the dialect named and runs it. *Write*: stl-deploy restates a
-network of its own for the framework (`export --to nir --for ...`), which loads and runs it.
+network of its own for the framework (`export --to nir --for ...`), which loads and runs it. A row holds all networks of
+one dialect and direction; each network stands in [conformance.json](conformance.json).
 
 Repeat it with `python -m tests.conformance`. Versions: {versions}.
 """
 
 
-_COLUMNS = ("framework", "dialect", "net", "options", "outputs compared", "spikes in them", "match", "why not")
+_COLUMNS = ("framework", "dialect", "options", "networks", "every spike equal", "outputs compared", "spikes in them")
 
 
 def merged(docs: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -62,15 +64,33 @@ def write(rows: list[dict[str, Any]], docs: Path) -> None:
     parts = [_HEAD.format(seeds=len(SEEDS), versions=shown)]
     for direction, title in (("read", "Read: their file, their spikes"), ("write", "Write: our file, their spikes")):
         parts += [f"\n## {title}\n", f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
-        parts += [_line(row) for row in rows if row["direction"] == direction]
+        parts += [_line(group) for group in _groups(rows, direction)]
+        parts += ["\nNot run:\n", *_refusals(rows, direction)]
     (docs / "conformance.md").write_text("\n".join(parts) + "\n")
 
 
-def _line(row: dict[str, Any]) -> str:
-    match = "-" if row["match_percent"] is None else f"{row['match_percent']:.3f} %"
-    match = "100 %" if row["match_percent"] == 100 else match
-    options = ", ".join(f"{key}={value}" for key, value in row["options"].items())
-    why = "; ".join(part for part in (row["reason"], row["remedy"]) if part)
-    compared, spikes = (f"{row[key]:,}" if row["compared"] else "-" for key in ("compared", "spikes"))
-    cells = (row["framework"], row["dialect"], row["net"], options, compared, spikes, match, why)
-    return f"| {' | '.join(cells)} |"
+def _groups(rows: list[dict[str, Any]], direction: str) -> list[list[dict[str, Any]]]:
+    """The rows of a direction by framework, dialect and options."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["direction"] == direction:
+            groups.setdefault((row["framework"], row["dialect"], json.dumps(row["options"])), []).append(row)
+    return list(groups.values())
+
+
+def _line(group: list[dict[str, Any]]) -> str:
+    first, ran = group[0], [row for row in group if row["compared"]]
+    options = ", ".join(f"{key}={value}" for key, value in first["options"].items())
+    equal = sum(row["match_percent"] == 100 for row in ran)
+    counts = (len(ran), equal, sum(row["compared"] for row in ran), sum(row["spikes"] for row in ran))
+    return f"| {first['framework']} | {first['dialect']} | {options} | {' | '.join(f'{n:,}' for n in counts)} |"
+
+
+def _refusals(rows: list[dict[str, Any]], direction: str) -> list[str]:
+    """A line per framework and reason, with the networks that it keeps from being run."""
+    nets: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["direction"] == direction and not row["compared"]:
+            reason = re.sub(r"'n\d+'", "another neuron", row["reason"])
+            nets.setdefault((row["framework"], reason), []).append(row["net"])
+    return [f"- {name}: {reason} ({', '.join(dict.fromkeys(names))})" for (name, reason), names in nets.items()]
