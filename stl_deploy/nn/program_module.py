@@ -325,7 +325,9 @@ class Population(NodeLayer):
         self.hold(**{f"a_{name}": getattr(adapts, name, None) for name in ("decay", "jump", "start")})
         extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse, adapts)
         alike = node.decay is not None and not node.decay.ndim and all(field is None for field in extra)
-        self._plain = alike and theta is not None and not node.multi_spike and node.reset in ("value", "subtract")
+        # The scan knows one threshold; a soft reset of v > θ subtracts another float than v must reach.
+        one_threshold = node.reset == "value" or (node.reset == "subtract" and node.compare == "ge")
+        self._plain = alike and theta is not None and not node.multi_spike and one_threshold
 
     def restored(self) -> ir.Node:
         """Return the node with the present thresholds and offsets."""

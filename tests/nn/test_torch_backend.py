@@ -57,6 +57,24 @@ def network(weight: float = 1.0, outputs: int = 1) -> stl.SpikingGraph:
     return stl.SpikingGraph(ir.Program((x, fc, lif, *ends), 1e-3))
 
 
+def test_a_soft_reset_subtracts_the_threshold_that_v_must_exceed() -> None:
+    """What the first spike leaves lifts the second step above θ."""
+    theta = np.float32(0.1)
+    neuron = ir.Neuron(
+        name="lif",
+        shape=(1,),
+        operands=(ir.Operand("input"),),
+        decay=np.array(1, np.float32),
+        threshold=np.array(theta),
+        reset="subtract",
+    )
+    start = ir.Input(name="input", shape=(1,), operands=())
+    end = ir.Output(name="out", shape=(1,), operands=(ir.Operand("lif"),))
+    net = stl.SpikingGraph(ir.Program((start, neuron, end), 1e-3))
+    x = np.array([np.nextafter(theta, np.float32(1)), theta]).reshape(2, 1, 1)
+    assert net.simulate(x, backend="torch").y.flatten().tolist() == [1, 1] == net.simulate(x).y.flatten().tolist()
+
+
 def test_it_simulates_and_evaluates_beside_the_others() -> None:
     """More samples than are run at once; each is decided by its spikes."""
     net, rng = network(), np.random.default_rng(0)
