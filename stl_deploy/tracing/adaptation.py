@@ -18,7 +18,7 @@ from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.steps import Ref, Signal, SignalError
 from stl_deploy.tracing.thresholds import Adapting, Threshold, constant_of, is_elementwise
 
 Values = Callable[[Signal, int], Tensor | None]
@@ -50,11 +50,11 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         read = reachable([side.signal for side in compared], lambda s: _added_up(s, held))
         if len(compared) > 1 or sum(reached in held for reached in read) == 1:
             raise
-        raise CaptureError(
+        raise SignalError(
+            signal,
             f"the neuron{in_module(signal.node.place)} cannot be held by a graph: it compares no state, but a sum "
             "on which its own spikes of earlier steps act (snnTorch's Alpha?); let spikes act on a state, and compare "
             "that (snnTorch's Synaptic: i = alpha * i + x; v = beta * v + i - s * theta)",
-            line=signal.node.place.line,
         ) from None
     owners = [next(core for core in cores if ref.signal in core) for ref in refs]
     if len(refs) != 2 or owners[0] is owners[1]:
@@ -225,11 +225,10 @@ def _reached(raised: Adapting) -> list[Tensor]:
     return [raised.rest + part * limit for part in _PARTS] + starts
 
 
-def refuse(signal: Signal, why: str) -> CaptureError:
+def refuse(signal: Signal, why: str) -> SignalError:
     """Return a refusal of an adaptation that names the line of the comparison."""
-    where = signal.node.place
-    what = f"the threshold of the neuron{in_module(where)} adapts in a way that no graph holds"
-    return CaptureError(f"{what}: {why}", line=where.line)
+    what = f"the threshold of the neuron{in_module(signal.node.place)} adapts in a way that no graph holds"
+    return SignalError(signal, f"{what}: {why}")
 
 
 def _value(side: Ref | Tensor, given: Values) -> Tensor:

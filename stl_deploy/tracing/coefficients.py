@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.cores import Recurrence
 from stl_deploy.tracing.evaluation import Evaluation, Unknown, scattered
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.remedies import CLIPS, COUNTED, COUNTS
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.steps import Ref, Signal, SignalError
 from stl_deploy.tracing.thresholds import is_elementwise
 
 _NO_DECAY = 1e-12
@@ -202,10 +201,10 @@ class FittedUpdate:
         tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
         return tensor.double().expand(np.broadcast_shapes(tuple(tensor.shape), self.shape))
 
-    def refuse(self, why: str) -> CaptureError:
+    def refuse(self, why: str) -> SignalError:
         """Return a refusal that names the neuron's line."""
-        where = self.state.node.place
-        return CaptureError(f"the neuron{in_module(where)} cannot be held by a graph: {why}", line=where.line)
+        where = in_module(self.state.node.place)
+        return SignalError(self.state, f"the neuron{where} cannot be held by a graph: {why}")
 
     def affine(self, spike: float | Tensor) -> Affine:
         """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from stl_deploy._util.reachable import reachable
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.adaptation import adapting_threshold
 from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.remedies import COUNTED
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Signal, Steps
+from stl_deploy.tracing.steps import Signal, SignalError, Steps
 from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state, path_to_state
 
 
@@ -38,17 +37,17 @@ class Recurrence:
 def find_cores(steps: Steps) -> list[Recurrence]:
     """Return the cores of a graph of one step, in order."""
     thresholds = find_thresholds(steps)
-    number = {signal: str(i) for i, signal in enumerate(steps.signals)}
     inner = [signal for signal in steps.signals if is_elementwise(signal)]
+    number = {signal: str(i) for i, signal in enumerate(inner)}
     reads = {
         number[s]: [
             number[r.signal]
             for r in s.reads()
-            if is_elementwise(r.signal) and r.signal.node.name not in COMPARES and not _is_count(r.signal, thresholds)
+            if r.signal in number and r.signal.node.name not in COMPARES and not _is_count(r.signal, thresholds)
         ]
         for s in inner
     }
-    groups = strongly_connected([number[s] for s in inner], reads)
+    groups = strongly_connected(list(reads), reads)
     by_number = {number[s]: s for s in inner}
     cores: list[frozenset[Signal]] = []
     for group in groups:
@@ -91,7 +90,7 @@ def _thresholds_of(
     else:
         what = "different thresholds in one step (ternary spikes, a window?); a neuron has one threshold, and "
         what += "spikes of 0 and 1: leave the other out, s = (v > theta).float(); a lower bound is v.clamp(min=...)"
-    raise CaptureError(f"a potential is compared with {what}", line=other.signal.node.place.line)
+    raise SignalError(other.signal, f"a potential is compared with {what}")
 
 
 def _require_own_counts(threshold: Threshold, cores: Sequence[frozenset[Signal]]) -> None:
@@ -101,11 +100,11 @@ def _require_own_counts(threshold: Threshold, cores: Sequence[frozenset[Signal]]
         return
     path = path_to_state(threshold.potential, held)
     if path and _acts_on(threshold.signal, next(core for core in cores if path[-1].reads()[0].signal in core)):
-        where = threshold.signal.node.place
-        raise CaptureError(
-            f"the neuron{in_module(where)} counts spikes of its potential after '{path[0].node.name}', and a graph "
+        where = in_module(threshold.signal.node.place)
+        raise SignalError(
+            threshold.signal,
+            f"the neuron{where} counts spikes of its potential after '{path[0].node.name}', and a graph "
             f"counts how often a threshold above 0 is in the potential; write {COUNTED}",
-            line=where.line,
         )
 
 

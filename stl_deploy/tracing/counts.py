@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.operations import ROUNDS
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.steps import Ref, Signal, SignalError, Steps
 
 _CLAMPS = ("clamp", "clamp_min", "clamp_max", "relu", "minimum", "maximum", "hardtanh")
 
@@ -90,10 +89,10 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
     if low is None or low < 0:
         return None
     if low or (high is not None and (high < 1 or high != int(high))):
-        raise CaptureError(
+        raise SignalError(
+            signal,
             f"expected counts of spikes clamped to [0, cap] with an integer cap; found [{low:g}, {high}]"
             + in_module(signal.node.place),
-            line=signal.node.place.line,
         )
     return Count(signal, here, theta, rounding, None if high is None else int(high), gates)
 

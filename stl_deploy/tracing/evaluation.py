@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.remedies import CONDITIONS, no_form
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.steps import Ref, Signal, SignalError
 from stl_deploy.tracing.thresholds import is_elementwise
 
 _MAGNITUDES = 256
@@ -62,8 +61,7 @@ class Evaluation:
         if name == "where" and args[0].dtype != torch.bool:
             args = (args[0] != 0, *args[1:])
         if name in CONDITIONS and any(arg.dtype != torch.bool for arg in args):
-            where = signal.node.place
-            raise CaptureError(no_form(name) + in_module(where), line=where.line)
+            raise SignalError(signal, no_form(name) + in_module(signal.node.place))
         value = signal.node.run(args, kwargs, {})
         return value if self.exact or value.dtype == torch.bool else value.double()
 

@@ -13,7 +13,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Signal, Steps
+from stl_deploy.tracing.steps import Signal, SignalError, Steps
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WIDE = (torch.int32, torch.int64)
@@ -81,8 +81,8 @@ def _kind(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _refusal(signal: Signal, why: str) -> CaptureError:
-    return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
+def _refusal(signal: Signal, why: str) -> SignalError:
+    return SignalError(signal, why + in_module(signal.node.place))
 
 
 def _may_leave_range(signal: Signal) -> bool:

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util.reachable import reachable
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.tracing.evaluation import Unknown
 from stl_deploy.tracing.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import DELAYS, Ref, Signal, Steps
+from stl_deploy.tracing.steps import DELAYS, Ref, Signal, SignalError, Steps
 from stl_deploy.tracing.thresholds import is_elementwise
 
 if TYPE_CHECKING:
@@ -55,11 +54,11 @@ def require_same_first_step(population: Population, fitted: Fitted, steps: Steps
         step = 0
     if step is not None:
         where = population.state.node.place
-        raise CaptureError(
+        raise SignalError(
+            population.state,
             f"the neuron{in_module(where)} computes something else in step {step} than in the steps after (another "
             "gain, threshold or reset at the start, or a recurrence that starts from spikes); let every step do the "
             "same, and start states from tensors (torch.zeros_like)",
-            line=where.line,
         )
 
 
@@ -79,10 +78,10 @@ def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> Non
         coarse = _TOLERANCE * max(1.0, float(later.abs().max()))
         if first.shape[1:] != later.shape[1:] or bool(((first - later).abs() > coarse).any()):
             where = signal.node.place
-            raise CaptureError(
+            raise SignalError(
+                signal,
                 f"'{signal.node.name}'{in_module(where)} differs between step 0 and the steps after; let every "
                 f"step do the same{f' ({DELAYS})' if signal.node.name == 'cat' else ''}",
-                line=where.line,
             )
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.program import Adaptation, Floats, Neuron, Shape
 from stl_deploy.tracing.evaluation import Evaluation
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.readings import Population
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.steps import Ref, Signal, SignalError
 from stl_deploy.tracing.thresholds import Threshold
 
 _STEPS = 64
@@ -83,11 +82,10 @@ def counting(threshold: Threshold | None) -> dict[str, Any]:
     if threshold.count.cap == 1:  # one spike from θ on; the Threshold compares so
         if threshold.count.rounding == "down":
             return {}
-        where = threshold.signal.node.place
-        raise CaptureError(
+        raise SignalError(
+            threshold.signal,
             "a count of at most one spike is rounded to the nearest number; compare with the level in its place: "
             "s = (v > θ / 2).float()",
-            line=where.line,
         )
     return {"multi_spike": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
 

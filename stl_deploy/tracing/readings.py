@@ -26,12 +26,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Subtracts
 from stl_deploy.tracing.at_once import reset_at_once
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.cores import Recurrence
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.steps import Ref, Signal, SignalError
 from stl_deploy.tracing.thresholds import Adapting
 
 _COUNTS = 64
@@ -138,7 +137,7 @@ def _require_each(reading: FittedUpdate, off: Affine, on: Affine, many: Affine, 
         raise _not_one_by_one(reading)
 
 
-def _not_one_by_one(reading: FittedUpdate) -> CaptureError:
+def _not_one_by_one(reading: FittedUpdate) -> SignalError:
     return reading.refuse(
         "it fires several spikes a step, and they do not act one by one: let each subtract the threshold, v = v - s * θ"
     )
@@ -153,9 +152,8 @@ def _state(core: Recurrence, outside: Callable[[Signal], bool]) -> Signal:
     """Return the member that others read; the one that carries on without a reader."""
     read = [member for member in core.members if outside(member)]
     if len(read) > 1:
-        raise CaptureError(
-            "two different values of one potential are read outside of the neuron; a neuron puts out one",
-            line=read[1].node.place.line,
+        raise SignalError(
+            read[1], "two different values of one potential are read outside of the neuron; a neuron puts out one"
         )
     carried = [
         ref.signal for member in core.members for ref in member.reads() if ref.lag and ref.signal in core.members

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util.reachable import reachable
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.operations import COMPARES, map_tree
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.steps import Ref, Signal, SignalError, Steps
 
 if TYPE_CHECKING:
     from stl_deploy.tracing.readings import Population
@@ -132,10 +131,8 @@ def start_before(population: Population, steps: int, states: Container[Signal]) 
         if bool(((decay * sooner + driven - later).abs() > coarse).any()):
             where = population.state.node.place
             late = any(ref.signal in states and ref.signal.node.name not in COMPARES for ref in population.currents)
-            raise CaptureError(
-                f"the neuron{in_module(where)} is read some steps late, and {_OF_CURRENT if late else _OTHERWISE}",
-                line=where.line,
-            )
+            why = _OF_CURRENT if late else _OTHERWISE
+            raise SignalError(population.state, f"the neuron{in_module(where)} is read some steps late, and {why}")
     array: Floats = starts.expand((1, *shape))[0].float().numpy()
     return array if array.any() else None
 

@@ -53,6 +53,14 @@ class Signal:
         return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Ref)]
 
 
+class SignalError(CaptureError):
+    """A signal has no form among neurons and layers; the message names its line."""
+
+    def __init__(self, signal: Signal, reason: str) -> None:
+        super().__init__(reason, line=signal.node.place.line)
+        self.signal = signal
+
+
 DELAYS = (
     "delays d of channels i of s [T, B, channels]: torch.stack([F.pad(s[..., i], (0, 0, d, 0))[:T] for i, d in "
     "enumerate(delays)], -1)"

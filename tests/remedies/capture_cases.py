@@ -138,7 +138,7 @@ def _of_two() -> Program:
 
 def _without_cells(make: Callable[[], Any]) -> Any:
     """Capture where no Cell holds the form, either."""
-    with mock.patch.object(CellBuilder, "build", side_effect=NoFormError):
+    with mock.patch.object(CellBuilder, "_cell", side_effect=NoFormError):
         return make()
 
 

@@ -14,7 +14,7 @@ from stl_deploy.tracing.lowering import NoFormError
 def neurons_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no form be held by a Cell, so that capture says why it is no neuron."""
 
-    def build(_: CellBuilder) -> NoReturn:
+    def build(_: CellBuilder, __: object) -> NoReturn:
         raise NoFormError
 
-    monkeypatch.setattr(CellBuilder, "build", build)
+    monkeypatch.setattr(CellBuilder, "_cell", build)

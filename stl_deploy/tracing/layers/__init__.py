@@ -4,15 +4,17 @@
 the layer.
 """
 
+from collections.abc import Sequence
+
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.addresses import NAME as REARRANGED
-from stl_deploy.tracing.exact_types import require_exact_types
+from stl_deploy.tracing.cells import grouped_signals
 from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
-from stl_deploy.tracing.layers.builder import Builder, Kind, Layers
+from stl_deploy.tracing.layers.builder import Kind, Layers
 from stl_deploy.tracing.layers.cells import CellBuilder
 from stl_deploy.tracing.lowering import NoFormError
 from stl_deploy.tracing.refractory import explained
-from stl_deploy.tracing.steps import Steps
+from stl_deploy.tracing.steps import Signal, SignalError, Steps
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 
 KINDS: dict[str, Kind] = {
@@ -65,18 +67,33 @@ KINDS: dict[str, Kind] = {
 
 
 def to_layers(steps: Steps) -> Layers:
-    """Return the layers of one step: neurons where all have that form, else Cells.
+    """Return the layers of one step: neurons where they have that form, else Cells.
 
     Raises CaptureError, with the line, for parts without a form.
     """
-    try:
-        require_exact_types(steps)
-        return Builder(steps, KINDS).build()
-    except CaptureError as error:
+    groups: list[list[Signal]] = []
+    refused: CaptureError | None = None
+    while True:
         try:
-            return CellBuilder(steps, KINDS).build()
-        except (CaptureError, NoFormError):
-            raise explained(error, steps) from None
+            return CellBuilder(steps, KINDS, groups).build()
+        except (CaptureError, NoFormError) as error:
+            if isinstance(error, CaptureError):
+                refused = refused or error
+            others = _others(steps, groups, error.signal if isinstance(error, SignalError) else None)
+            if not others:
+                break
+            groups += others
+    assert refused is not None  # without Cells, every refusal is one
+    raise explained(refused, steps)
+
+
+def _others(steps: Steps, cells: Sequence[list[Signal]], refused: Signal | None) -> list[list[Signal]]:
+    """Return the group of a signal without a form, to be a Cell; all others where none of them has that signal."""
+    try:
+        others = [group for group in grouped_signals(steps) if group not in cells]
+    except NoFormError:
+        return []
+    return [group for group in others if refused in group] or others
 
 
 __all__ = ["Layers", "to_layers"]

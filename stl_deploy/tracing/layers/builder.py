@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util.remedies import remedy
-from stl_deploy.errors import CaptureError, StlDeployError
+from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
 from stl_deploy.tracing.coefficients import close
 from stl_deploy.tracing.cores import Recurrence, find_cores
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
+from stl_deploy.tracing.exact_types import require_exact_types
 from stl_deploy.tracing.first_step import require_same_first_step, require_same_first_values, signals_of
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.layout import BATCH, shape_of
@@ -25,7 +26,7 @@ from stl_deploy.tracing.readings import Population, read_core
 from stl_deploy.tracing.remedies import SOFTMAX, no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.starts import start_before
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.steps import Ref, Signal, SignalError, Steps
 from stl_deploy.tracing.thresholds import constant_of, find_thresholds
 
 
@@ -44,9 +45,9 @@ class Layers:
     operands: dict[str, tuple[Ref, ...]] = field(default_factory=dict)
 
 
-def refusal(signal: Signal, why: str) -> CaptureError:
+def refusal(signal: Signal, why: str) -> SignalError:
     """Return a refusal that names the line of a signal."""
-    return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
+    return SignalError(signal, why + in_module(signal.node.place))
 
 
 _CALLS = 16
@@ -89,16 +90,22 @@ def _was_zero(signal: Signal, lag: int) -> bool:
 
 
 class Builder(ProgramBuilder):
-    """Build the layers of one step. kinds: builder of a signal's layer, by operation (arguments as ATen has them)."""
+    """Build the layers of one step. kinds: builder of a signal's layer, by operation (arguments as ATen has them).
 
-    def __init__(self, steps: Steps, kinds: Mapping[str, Kind]) -> None:
+    apart: signals of Cells (`CellBuilder`).
+    """
+
+    def __init__(self, steps: Steps, kinds: Mapping[str, Kind], apart: Container[Signal]) -> None:
         super().__init__()
         self.steps, self.kinds = steps, kinds
-        self.cores = find_cores(steps)
-        self.thresholds = find_thresholds(steps)
+        of_neurons = replace(steps, signals=tuple(signal for signal in steps.signals if signal not in apart))
+        require_exact_types(of_neurons)
+        self.cores = find_cores(of_neurons)
+        self.thresholds = find_thresholds(of_neurons)
         self.signals: dict[str, tuple[Signal, ...]] = {}
         self.places: dict[str, Place] = {}
         self.matrices: list[str] = []
+        self.operands: dict[str, tuple[Ref, ...]] = {}
         self._core_of: dict[Signal, Recurrence] = {}
         for core in self.cores:
             self._core_of.update(dict.fromkeys(core.members, core))
@@ -110,7 +117,7 @@ class Builder(ProgramBuilder):
         self._terms: dict[tuple[Signal, int], Operands] = {}
         self._path: frozenset[Signal] = frozenset()
         self._shift = 0
-        self._compared: set[Signal] = set()
+        self._compared = {signal for signal in steps.signals if signal in apart}
 
     def build(self) -> Layers:
         """Build all layers that the output depends on; raise CaptureError, with the line, for parts without a form."""
@@ -127,7 +134,7 @@ class Builder(ProgramBuilder):
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
         signals = {name: s for name, s in self.signals.items() if name in kept}
-        return Layers(Program(layers, DT), signals, self.places, tuple(self.matrices))
+        return Layers(Program(layers, DT), signals, self.places, tuple(self.matrices), self.operands)
 
     def _name_cores(self) -> None:
         """Name spiking cores first, so that they get the modules' names."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.cell import OPERATIONS, Cell, Constant, Dtype, Operation, State
-from stl_deploy.graph.program import DT, Concat, Gather, Input, Operand, Output, Program, Scale, Shape
-from stl_deploy.tracing.cells import grouped_signals, read_outside
-from stl_deploy.tracing.layers.builder import Builder, Kind, Layers, refusal
-from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
+from stl_deploy.graph.program import Concat, Gather, Operand, Scale, Shape
+from stl_deploy.tracing.cells import read_outside
+from stl_deploy.tracing.layers.builder import Builder, Kind
+from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node
 from stl_deploy.tracing.lowering import Call, NoFormError, dtype_of, lower
 from stl_deploy.tracing.nodes import Node
@@ -23,50 +23,32 @@ from stl_deploy.tracing.steps import Ref, Signal, Steps
 
 
 class CellBuilder(Builder):
-    """Build layers as `Builder` does, and a Cell for each group of elementwise signals."""
+    """Build layers as `Builder` does, and a Cell for each of some groups of elementwise signals.
 
-    def __init__(self, steps: Steps, kinds: Mapping[str, Kind]) -> None:
-        ProgramBuilder.__init__(self)
-        self.steps, self.kinds = steps, kinds
-        self.thresholds, self.signals, self.places = {}, {}, {}
-        self.matrices: list[str] = []
-        self.operands: dict[str, tuple[Ref, ...]] = {}
-        self._terms: dict[tuple[Signal, int], Operands] = {}
-        self._path: frozenset[Signal] = frozenset()
-        self._shift = 0
-        self._group_of = {signal: group for group in grouped_signals(steps) for signal in group}
+    Raises NoFormError, too, where a Cell has no form.
+    """
 
-    def build(self) -> Layers:
-        """Build all that the output depends on; raise CaptureError or NoFormError for parts without a form."""
-        for signal in self.steps.signals:
-            if signal.node.name == "input":
-                node = Input(name=self.name("input", ""), shape=self.shape(signal), operands=())
-                self._terms[signal, 0] = self.add(node)
-        output = self.steps.output
-        terms = self.read(output)
-        self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), operands=terms))
-        nodes = self.needed_for("output")
-        kept = {node.name for node in nodes}
-        signals = {name: of for name, of in self.signals.items() if name in kept}
-        return Layers(Program(nodes, DT), signals, self.places, tuple(self.matrices), self.operands)
+    def __init__(self, steps: Steps, kinds: Mapping[str, Kind], groups: Sequence[Sequence[Signal]]) -> None:
+        self._group_of = {signal: group for group in groups for signal in group}
+        super().__init__(steps, kinds, self._group_of)
 
     def read(self, ref: Ref) -> Operands:
         """Return a reference's layers, as a sum of sources; a Cell where they were not 0 before the first step."""
-        lag = 0 if ref.signal.still else ref.lag
-        if any(bool(node.tensor is not None and node.tensor.any()) for node in ref.signal.before[:lag]):
-            return self._started(ref)
-        return tuple(Operand(s.node, s.delay + lag) for s in self._signal(ref.signal, 0))
+        signal, lag = ref.signal, 0 if ref.signal.still else ref.lag + self._shift
+        if signal not in self._group_of and (self.cores or not self._group_of):
+            return super().read(ref)
+        if any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag]):
+            return self._started(Ref(signal, lag))
+        return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
 
     def _signal(self, signal: Signal, shift: int) -> Operands:
+        if signal not in self._group_of:
+            return super()._signal(signal, shift)
         if (signal, 0) not in self._terms:
-            if signal in self._group_of:
-                self._cell(self._group_of[signal])
-            elif signal.first is not None or signal in self._path:
-                raise refusal(signal, f"'{signal.node.name}' is a layer of its own in the first step, or in a loop")
-            else:
-                outer, self._path = self._path, self._path | {signal}
-                self._terms[signal, 0] = self._layer(signal)
-                self._path = outer
+            outer = self._shift, self._path
+            self._shift, self._path = 0, frozenset()
+            self._cell(self._group_of[signal])
+            self._shift, self._path = outer
         return self._terms[signal, 0]
 
     def _started(self, ref: Ref) -> Operands:
@@ -84,7 +66,7 @@ class CellBuilder(Builder):
         whole = shapes[0] if len(shapes) == 1 else (sum(map(prod, shapes)),)
         return Cell(name=name, shape=whole, output_shapes=shapes, **fields)
 
-    def _cell(self, group: list[Signal]) -> None:
+    def _cell(self, group: Sequence[Signal]) -> None:
         """Build one Cell; one with several outputs is read through a Gather for each."""
         outputs = read_outside(self.steps, group)
         shapes = tuple(self.shape(signal) for signal in outputs)
