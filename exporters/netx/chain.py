@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from itertools import pairwise
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy._util.remedies import remedy
@@ -14,10 +14,10 @@ from stl_deploy.graph.program import is_spike_max_pool
 from stl_deploy.integers import by_fold
 from stl_deploy.integers.fan_in import ELSEWHERE, reads_input, sent_elsewhere, weightless
 from stl_deploy.integers.fields import SEVERAL_ENDS, refusal, refuse
-from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron, neuron_refusals
+from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, neuron_refusals
 from stl_deploy.passes import merge_pools
 
-_FOLDED = ("no-neuron", "no-synapse", "scale")
+_FOLDED = ("no-neuron", "no-synapse", "scale", "host-readout")
 """Refusals of which fold may take some away."""
 _PLAIN = "netx, the format for Loihi, holds plain chains and no residual networks: train one without skips" + ELSEWHERE
 
@@ -62,34 +62,31 @@ class Chain:
 
 
 def read_chain(program: ir.Program) -> Chain:
-    """Read a Program as a chain; raise UnsupportedError (node, slug, reason, remedy) for unsupported parts."""
-    nodes = _chain(program)
-    last = max((i for i, node in enumerate(nodes) if isinstance(node, ir.Neuron)), default=0)
-    if last == 0:
-        refuse(nodes[0], "no-neurons", "there is no spiking neuron behind it", "Loihi runs spiking networks only")
+    """Read a Program as a chain; raise UnsupportedError, the first of `refusals`, if netx cannot hold it."""
+    for error in refusals(program):
+        raise error
+    entry = program.inputs[0]
+    nodes: list[ir.Node] = [entry]
+    while following := program.readers[nodes[-1].name]:
+        nodes.append(following[0])
+    last = max(i for i, node in enumerate(nodes) if isinstance(node, ir.Neuron))
     layers: list[Stage] = []
-    waiting: ir.Node | None = None
-    for node in nodes[1 : last + 1]:
+    for before, node in pairwise(nodes[: last + 1]):
         if isinstance(node, ir.Neuron):
-            layers.append(_with_neuron(program, waiting, node))
-            waiting = None
-            continue
-        check_kind(node)
-        if waiting is not None:
-            _refuse_without_neuron(program, waiting, node)
-        if isinstance(node, ir.Reshape):
-            layers.extend(_flatten(node))
-        else:
-            waiting = node
-    readout = tuple(nodes[last + 1 : -1])
-    for node in readout:
-        _check_host(program, node)
-    entry = nodes[0]
-    assert isinstance(entry, ir.Input)
-    return Chain(entry, tuple(layers), readout)
+            layers.append(_stage(before, node))
+        elif isinstance(node, ir.Reshape) and node.shape != node.input_shape:
+            layers.append(FlattenStage(node))
+    return Chain(entry, tuple(layers), tuple(nodes[last + 1 : -1]))
 
 
-def _refuse_without_neuron(program: ir.Program, before: ir.Node, node: ir.Node) -> NoReturn:
+def _stage(before: ir.Node, neuron: ir.Neuron) -> Stage:
+    if isinstance(before, ir.Pool):
+        return PoolStage(before, neuron)
+    assert isinstance(before, ir.Linear | ir.Conv)
+    return SynapseStage(before, neuron)
+
+
+def _without_neuron(program: ir.Program, before: ir.Node, node: ir.Node) -> UnsupportedError:
     merge = "merge the two into one layer, W₂·W₁"
     if isinstance(before, ir.Conv) and isinstance(node, ir.Pool):
         merge = f"compose the two into one strided convolution{_merging(program)}"
@@ -98,7 +95,7 @@ def _refuse_without_neuron(program: ir.Program, before: ir.Node, node: ir.Node) 
     if reads_input(program, before):
         merge = f"apply it to x before capture, {merge}"
     reason = f"its output goes to '{node.name}' without a neuron between"
-    refuse(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
+    return refusal(before, "no-neuron", reason, f"{merge}, or put a spiking neuron between them")
 
 
 def _merging(program: ir.Program) -> str:
@@ -110,38 +107,33 @@ def _merging(program: ir.Program) -> str:
     return f" ({_merge_pools()})"
 
 
-def _check_host(program: ir.Program, node: ir.Node) -> None:
+def _host_refusal(program: ir.Program, node: ir.Node) -> UnsupportedError:
     """Refuse what the host does not compute behind the last spikes."""
-    if not isinstance(node, ir.Linear | ir.Reshape | ir.Output | ir.Input):
-        behind = program.readers[node.name]
-        while len(behind) == 1 and isinstance(behind[0], ir.Reshape):
-            behind = program.readers[behind[0].name]
-        mergeable = isinstance(node, ir.Pool) and all(isinstance(reader, ir.Linear) for reader in behind)
-        instead = f"put it into the weights behind it ({_merge_pools()})" if mergeable else "end in one Linear readout"
-        refuse(node, "host-readout", f"a {type(node).__name__} follows the last spikes", instead)
-
-
-def _check_synapse(before: ir.Node | None, neuron: ir.Neuron) -> None:
-    """Refuse a neuron that reads no layer of weights and no pool."""
-    if not isinstance(before, ir.Linear | ir.Conv | ir.Pool):
-        reason = "one of its inputs comes without a Linear or Conv before it"
-        refuse(neuron, "no-synapse", reason, "put a synapse with identity weights on that path")
+    behind = program.readers[node.name]
+    while len(behind) == 1 and isinstance(behind[0], ir.Reshape):
+        behind = program.readers[behind[0].name]
+    mergeable = isinstance(node, ir.Pool) and all(isinstance(reader, ir.Linear) for reader in behind)
+    instead = f"put it into the weights behind it ({_merge_pools()})" if mergeable else "end in one Linear readout"
+    return refusal(node, "host-readout", f"a {type(node).__name__} follows the last spikes", instead)
 
 
 def refusals(program: ir.Program) -> list[UnsupportedError]:
     """Return everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
-    errors: list[UnsupportedError] = []
     on_chip = _before_neurons(program)
+    links = [error for node in program.nodes for error in _link_refusals(program, node)]
+    errors = [*links]
     for node in program.nodes:
-        errors += _link_refusals(program, node)
-        errors += _own_refusals(program, node)
-        errors += _place_refusals(program, node, on_chip)
-    try:
-        read_chain(program)
-    except UnsupportedError as error:
-        known = {(each.node, each.slug) for each in errors}
-        if (error.node, error.slug) not in known and not any(program.of(ir.MaxPool)):  # which is refused by its kind
-            errors.append(error)
+        if node.name in on_chip:
+            errors += _own_refusals(program, node)
+            errors += _place_refusals(program, node)
+        elif not isinstance(node, ir.Input | ir.Linear | ir.Reshape | ir.Output):
+            errors.append(_host_refusal(program, node))
+    # A graph that branches has several ends for that alone; a sum of inputs is no skip.
+    if len(program.inputs) > 1 or (len(program.outputs) > 1 and not links):
+        errors.insert(0, refusal((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS))
+    elif not on_chip and not links:
+        reason = "there is no spiking neuron behind it"
+        errors.insert(0, refusal(program.inputs[0], "no-neurons", reason, "Loihi runs spiking networks only"))
     return errors
 
 
@@ -155,7 +147,7 @@ def with_fold(program: ir.Program, errors: list[UnsupportedError]) -> list[Unsup
 
 def _own_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
     """Yield refusals of a node that do not depend on the chain."""
-    if isinstance(node, ir.Input | ir.Output):
+    if isinstance(node, ir.Input):
         return
     behind = program.by_name[node.operands[0].node]
     if isinstance(node, ir.Neuron) and not isinstance(behind, ir.Pool):
@@ -179,38 +171,22 @@ def _before_neurons(program: ir.Program) -> set[str]:
     return {*reachable(neurons, lambda name: (source.node for source in program.by_name[name].operands))}
 
 
-def _place_refusals(program: ir.Program, node: ir.Node, on_chip: Collection[str]) -> Iterator[UnsupportedError]:
+def _place_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
     """Yield refusals of a node for its neighbours."""
-    try:
-        if node.name not in on_chip:
-            _check_host(program, node)
-        elif isinstance(node, ir.Linear | ir.Conv | ir.Pool):
-            for reader in program.readers[node.name]:
-                if not isinstance(reader, ir.Neuron | ir.MaxPool) and reader.name in on_chip:
-                    _refuse_without_neuron(program, node, reader)
-        elif isinstance(node, ir.Reshape):
-            _flatten(node)
-        elif isinstance(node, ir.Neuron) and len(node.operands) == 1:  # more are refused as a skip
-            for source in node.operands:
-                if not source.delay and not isinstance(program.by_name[source.node], ir.MaxPool):
-                    _check_synapse(program.by_name[source.node], node)
-    except UnsupportedError as error:
-        yield error
-
-
-def _chain(program: ir.Program) -> list[ir.Node]:
-    """Return the nodes from the only input to the only output, each with one source and one reader."""
-    if len(program.inputs) > 1:  # a sum of them is no skip connection
-        refuse((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS)
-    for node in program.nodes:
-        for error in _link_refusals(program, node):
-            raise error
-    if len(program.inputs) != 1 or len(program.outputs) != 1:
-        refuse((*program.inputs, *program.outputs)[-1], *SEVERAL_ENDS)
-    nodes: list[ir.Node] = [program.inputs[0]]
-    while following := program.readers[nodes[-1].name]:
-        nodes.append(following[0])
-    return nodes
+    for source in node.operands:
+        before = program.by_name[source.node]
+        is_first = program.readers[before.name][0] is node
+        if isinstance(node, ir.Neuron | ir.MaxPool):
+            # Several inputs of a neuron are refused as a skip, and one of the step before as a loop.
+            alone = isinstance(node, ir.Neuron) and len(node.operands) == 1 and not source.delay
+            if alone and not isinstance(before, ir.Linear | ir.Conv | ir.Pool | ir.MaxPool):
+                reason = "one of its inputs comes without a Linear or Conv before it"
+                yield refusal(node, "no-synapse", reason, "put a synapse with identity weights on that path")
+        elif is_first and isinstance(before, ir.Linear | ir.Conv | ir.Pool):
+            yield _without_neuron(program, before, node)
+    if isinstance(node, ir.Reshape) and node.shape != node.input_shape and len(node.shape) != 1:
+        shapes = f"{list(node.input_shape)} to {list(node.shape)}"
+        yield refusal(node, "reshape", shapes, "netx only flattens to one axis")
 
 
 def _link_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedError]:
@@ -223,24 +199,6 @@ def _link_refusals(program: ir.Program, node: ir.Node) -> Iterator[UnsupportedEr
     if len(program.readers[node.name]) > 1:
         readers = ", ".join(f"'{reader.name}'" for reader in program.readers[node.name])
         yield refusal(node, "skip-connection", f"it is read by {readers}", _PLAIN)
-
-
-def _flatten(node: ir.Reshape) -> list[Stage]:
-    if node.shape == node.input_shape:
-        return []
-    if len(node.shape) != 1:
-        refuse(node, "reshape", f"{list(node.input_shape)} to {list(node.shape)}", "netx only flattens to one axis")
-    return [FlattenStage(node)]
-
-
-def _with_neuron(program: ir.Program, before: ir.Node | None, neuron: ir.Neuron) -> Stage:
-    if isinstance(before, ir.Pool):
-        _check_pool(program, before, neuron)
-        return PoolStage(before, neuron)
-    _check_synapse(before, neuron)
-    assert isinstance(before, ir.Linear | ir.Conv)
-    check_neuron(neuron)
-    return SynapseStage(before, neuron)
 
 
 def _check_pool(program: ir.Program, before: ir.Pool, neuron: ir.Neuron) -> None:

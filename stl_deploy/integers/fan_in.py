@@ -71,14 +71,10 @@ class FanIn:
 
 
 def values(program: ir.Program, input_scale: float) -> dict[str, Value]:
-    """Classify each node's values; raise UnsupportedError for the first node that integers cannot hold."""
-    errors: list[UnsupportedError] = []
-    known = classify(program, input_scale, errors)
-    for error in with_fold(program, errors[:1], all_refusals, _FOLDED):
+    """Classify each node's values; raise UnsupportedError, the first of `refusals`, if integers cannot hold one."""
+    for error in refusals(program, input_scale):
         raise error
-    for node in program.nodes:
-        _check(node, known)
-    return known
+    return classify(program, input_scale, [])
 
 
 def classify(program: ir.Program, input_scale: float, errors: list[UnsupportedError]) -> dict[str, Value]:
@@ -109,21 +105,21 @@ def classify(program: ir.Program, input_scale: float, errors: list[UnsupportedEr
     return known
 
 
-def refusals(program: ir.Program) -> list[UnsupportedError]:
+def refusals(program: ir.Program, input_scale: float = 1.0) -> list[UnsupportedError]:
     """Return everything that keeps a Program from integers, node by node; empty if it can be quantised."""
-    return with_fold(program, all_refusals(program), all_refusals, _FOLDED)
+    return with_fold(program, all_refusals(program, input_scale), all_refusals, _FOLDED)
 
 
-def all_refusals(program: ir.Program) -> list[UnsupportedError]:
+def all_refusals(program: ir.Program, input_scale: float = 1.0) -> list[UnsupportedError]:
     """Return `refusals`, without a fold as their remedy."""
     errors: list[UnsupportedError] = []
+    known: dict[str, Value] = {}
+    with kept(errors):
+        known = classify(program, input_scale, errors)
     for neuron in program.of(ir.Neuron):
         errors += _neuron_refusals(neuron)
         with kept(errors):
             require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
-    known: dict[str, Value] = {}
-    with kept(errors):
-        known = classify(program, 1.0, errors)
     for node in program.nodes if known else ():
         with kept(errors):
             _check(node, known)
@@ -246,8 +242,6 @@ def _check(node: ir.Node, known: dict[str, Value]) -> None:
             )
     if isinstance(node, ir.Neuron):
         _check_potentials(node, known)
-        for error in _neuron_refusals(node):
-            raise error
 
 
 def _check_potentials(neuron: ir.Neuron, known: dict[str, Value]) -> None:

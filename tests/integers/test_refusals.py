@@ -9,12 +9,14 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.targets import Options
 from stl_deploy.graph.program import Operand
 from stl_deploy.graph.run import run
+from stl_deploy.integers import fan_in
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.passes import fold_scales
 from tests.exporters.netx.programs import Builder
@@ -79,6 +81,15 @@ REFUSED = {
 def test_what_integers_cannot_hold_is_refused_by_its_node(slug: str) -> None:
     network, node = REFUSED[slug]
     assert [(found.node, found.slug) for found in refusals(lower(network))] == [(node, slug.split(",")[0])]
+
+
+@pytest.mark.parametrize("slug", REFUSED)
+def test_quantising_refuses_what_check_found(slug: str) -> None:
+    """Before anything is chosen, also where two ways from one layer differ, which appears only at the neuron."""
+    network, node = REFUSED[slug]
+    with pytest.raises(UnsupportedError) as error:
+        fan_in.values(lower(network), 1.0)
+    assert (error.value.node, error.value.slug) == (node, slug.split(",")[0])
 
 
 @pytest.mark.parametrize(("source", "slug"), [(Operand("fc2"), "loop"), (Operand("lif", 2), "long-edge")])

@@ -13,7 +13,7 @@ import pytest
 import stl_deploy as stl
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.netx import model as netx_model
-from stl_deploy.exporters.netx.chain import refusals
+from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, NetxFile
@@ -245,7 +245,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "axes": (lambda: Builder((4, 8)).linear("l", np.ones((2, 8))).lif("b", 1.0).program(), "l", "linear-over-axes"),
     "readout": (lambda: image().lif("a", 1.0).sum_pool("p").program(), "p", "host-readout"),
     "pixels": (lambda: conv_net(np.random.default_rng(0), "pixel"), "lif1", "per-pixel-threshold"),
-    "zero": (lambda: Builder((3,)).linear("fc", np.zeros((2, 3))).lif("a", 1.0).program(), "fc", "all-zero-layer"),
+    "zero": (lambda: Builder((3,)).linear("fc", np.zeros((2, 3))).lif("a", 1.0).program(), "a", "all-zero-layer"),
 }  # fmt: skip
 
 
@@ -279,6 +279,26 @@ def test_what_loihi_cannot_hold_is_refused_by_node(name: str) -> None:
     assert (error.value.node, error.value.slug) == (node, slug)
     assert error.value.remedy
     assert "\n" not in str(error.value)
+
+
+def test_a_readout_over_axes_is_the_hosts() -> None:
+    """The host computes it as the reference does, so check has nothing to refuse."""
+    program = image().lif("a", 1.0).linear("l", np.arange(12.0).reshape(3, 4)).program()
+    assert refusals(program) == []
+    x = np.ones((2, 3, *program.inputs[0].shape), F)
+    found, expected = run_model(quantise(program, x), x), run(program, x)
+    assert found.y.shape == expected.y.shape
+    assert found.y.any()
+    np.testing.assert_array_equal(found.y, expected.y)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_export_refuses_what_check_found_first(name: str) -> None:
+    program = REFUSED[name][0]()
+    for found in refusals(program)[:1]:
+        with pytest.raises(UnsupportedError) as error:
+            read_chain(program)
+        assert (error.value.node, error.value.slug) == (found.node, found.slug)
 
 
 def test_a_cap_of_several_spikes_is_refused_once() -> None:
