@@ -9,7 +9,8 @@ Counts equal the quantised ReLU in every bit. Rates start half a threshold up, a
 start potentials at 0 (Bu et al. 2022 for the shift; Rueckauer et al. 2017 for the reset by subtraction).
 
 A neuron that reads another one without weights between them (a skip connection) shares its thresholds, so that a
-skipping spike weighs 1 in integers (`tied`).
+skipping spike weighs 1 in integers (`tied`). No threshold of a ReLU with a cap, as ReLU6, is above the cap, so that
+its counts need no other bound (see `ramps_for_cells`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import fold_affine, narrow
-from stl_deploy.passes.base import Nodes, readers_of
+from stl_deploy.passes.base import Nodes, read_instead, readers_of
+from stl_deploy.passes.ramps_for_cells import without_caps
 
 Form = Literal["counts", "rates"]
 FORMS = get_args(Form)
@@ -32,10 +35,11 @@ Heights = Mapping[str, ir.Floats]
 
 
 def is_relu(node: ir.Node) -> bool:
-    """Return whether a node is max(x, 0): a neuron without memory, threshold or synapse, bounded below by 0."""
+    """Return whether a node is max(gain·x + offset, 0): a neuron without memory, threshold or synapse."""
     if not isinstance(node, ir.Neuron) or node.spiking or node.v_min is None or np.any(node.v_min):
         return False
-    return all(field is None for field in (node.decay, node.gain, node.offset, node.synapse))
+    rises = node.gain is None or bool(np.all(node.gain > 0))
+    return rises and node.decay is None and node.synapse is None
 
 
 def relus(program: ir.Program) -> tuple[ir.Neuron, ...]:
@@ -58,6 +62,7 @@ def _row_axis(layer: ir.Node) -> int:
 
 def tied(program: ir.Program) -> tuple[tuple[str, ...], ...]:
     """Group the ReLUs that share thresholds: one that another reaches without weights belongs to that one's group."""
+    program = without_caps(program)
     group = {relu.name: {relu.name} for relu in relus(program)}
     for relu in relus(program):
         for operand in relu.operands:
@@ -71,19 +76,49 @@ def tied(program: ir.Program) -> tuple[tuple[str, ...], ...]:
 
 
 def relus_behind_pools(program: ir.Program) -> ir.Program:
-    """Move each ReLU behind the max pool that alone reads it: max(r(x)) = r(max(x)), in every bit."""
+    """Move each ReLU, and its cap, behind the max pool that alone reads it: max(r(x)) = r(max(x)), in every bit."""
+    nodes: Nodes = dict(program.by_name)
+    for name in reversed(nodes):
+        node = nodes[name]
+        if not is_relu(node) and not isinstance(node, Cell):
+            continue
+        readers = readers_of(nodes, name)
+        if len(readers) != 1 or not isinstance(pool := readers[0], ir.MaxPool):
+            continue
+        if len(node.operands) != 1 or len(pool.operands) != 1:  # a maximum of sums is no sum of maxima
+            continue
+        for reader in readers_of(nodes, pool.name):
+            nodes[reader.name] = replace(reader, operands=_read_instead(reader, pool.name, name))
+        nodes[pool.name] = replace(pool, operands=node.operands)
+        moved: Any = replace(node, operands=(ir.Operand(pool.name),), shape=pool.shape)
+        if isinstance(moved, Cell):
+            moved = replace(moved, operand_shapes=(pool.shape,), output_shapes=(pool.shape,))
+        nodes[name] = moved
+    return replace(program, nodes=ordered(nodes))
+
+
+def relus_into_counts(program: ir.Program) -> ir.Program:
+    """Remove each ReLU that only counts read, through positive scales: below 0 they are 0 anyway, in every bit."""
     nodes: Nodes = dict(program.by_name)
     for relu in relus(program):
         readers = readers_of(nodes, relu.name)
-        if len(readers) != 1 or not isinstance(pool := readers[0], ir.MaxPool):
+        if relu.gain is not None or relu.offset is not None or not all(_counts(nodes, reader) for reader in readers):
             continue
-        if len(relu.operands) != 1 or len(pool.operands) != 1:  # a maximum of sums is no sum of maxima
-            continue
-        for reader in readers_of(nodes, pool.name):
-            nodes[reader.name] = replace(reader, operands=_read_instead(reader, pool.name, relu.name))
-        nodes[pool.name] = replace(pool, operands=relu.operands)
-        nodes[relu.name] = replace(relu, operands=(ir.Operand(pool.name),), shape=pool.shape)
+        for reader in readers:
+            read_instead(nodes, reader.name, relu.name, relu.operands)
+        del nodes[relu.name]
     return replace(program, nodes=ordered(nodes))
+
+
+def _counts(nodes: Nodes, node: ir.Node) -> bool:
+    """Return whether what a node takes below 0 alone is a count of 0."""
+    if len(node.operands) != 1:
+        return False
+    if isinstance(node, ir.Scale):
+        return bool(np.all(node.scale > 0)) and all(_counts(nodes, reader) for reader in readers_of(nodes, node.name))
+    if not isinstance(node, ir.Neuron) or not node.spiking or node.offset is not None:
+        return False
+    return node.decay is None and node.synapse is None and (node.gain is None or bool(np.all(node.gain > 0)))
 
 
 def spikes_for_relus(
@@ -101,6 +136,7 @@ def spikes_for_relus(
     Returns:
         The Program, in which a scale by its height stands behind each neuron, for learning (see `heights_in_weights`).
     """
+    program = without_caps(program)
     nodes: Nodes = dict(program.by_name)
     units: dict[str, ir.Floats] = {}
     for relu in relus(program):
@@ -172,11 +208,11 @@ def _shifted(nodes: Nodes, neuron: ir.Neuron, shift: ir.Floats) -> ir.Neuron:
         return neuron
     for operand in neuron.operands:
         layer: Any = _own_weights(nodes, operand.node)
-        if _has_rows_of(layer, shift):
+        if neuron.gain is None and _has_rows_of(layer, shift):
             bias = np.zeros(shift.size, np.float32) if layer.bias is None else layer.bias
             nodes[layer.name] = replace(layer, bias=(bias + shift.reshape(-1)).astype(np.float32))
             return neuron
-    return replace(neuron, offset=shift)
+    return replace(neuron, offset=shift if neuron.offset is None else neuron.offset + shift)
 
 
 def _has_rows_of(layer: ir.Node | None, values: ir.Floats) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.nn.program_module import ProgramModule
+from stl_deploy.passes.ramps_for_cells import caps
 from stl_deploy.passes.spikes_for_relus import Form, channel_axis, relus, spikes_for_relus, tied
 
 _SHARES = np.linspace(0.05, 1.2, 40)
@@ -19,30 +20,41 @@ _BATCH = 64
 
 
 def activations(program: Program, x: Tensor) -> dict[str, Tensor]:
-    """Return each ReLU's outputs on x ``[B, *shape]`` as ``[C, values]``, a row per channel."""
+    """Return each ReLU's outputs on x ``[B, *shape]``, below its cap, as ``[C, values]``, a row per channel."""
     module = ProgramModule(program)
+    limits = _limits(program)
     names = [relu.name for relu in relus(program)]
     parts = [module.observe(part[None], names) for part in torch.split(x, _BATCH)]
     made: dict[str, Tensor] = {}
     for name in names:
         axis = channel_axis(program, program.by_name[name])
-        made[name] = torch.cat([part[name][0] for part in parts]).movedim(1 + axis, 0).flatten(1)
+        rows = torch.cat([part[name][0] for part in parts]).movedim(1 + axis, 0).flatten(1)
+        made[name] = rows.minimum(limits.get(name, torch.tensor(torch.inf)))
     return made
+
+
+def _limits(program: Program) -> dict[str, Tensor]:
+    """Return the cap of each ReLU that has one, as a column that broadcasts to its channels."""
+    return {name: torch.from_numpy(cap)[:, None] for name, cap in caps(program).items()}
 
 
 def least_squares(program: Program, active: Mapping[str, Tensor], levels: int) -> dict[str, Floats]:
     """Return a threshold per channel of each ReLU with the least squared error of its quantised activations.
 
     A grid search over shares of the channel's largest activation. ReLUs that share thresholds share the error
-    (`tied`). A channel that is never active gets the layer's largest threshold.
+    (`tied`). No threshold is above a cap. A channel that is never active gets the layer's largest threshold.
     """
     thresholds: dict[str, Floats] = {}
+    limits = _limits(program)
     for names in tied(program):
         values = torch.cat([_some(active[name]) for name in names], 1)
         top = values.amax(1)
+        limit = torch.full_like(top, torch.inf)
+        for name in set(names) & set(limits):
+            limit = limit.minimum(limits[name][:, 0])
         least, best = torch.full_like(top, torch.inf), top.clone()
         for share in _SHARES:
-            theta = (top * float(share)).clamp(min=torch.finfo(top.dtype).tiny)
+            theta = (top * float(share)).clamp(min=torch.finfo(top.dtype).tiny).minimum(limit)
             unit = (theta / levels)[:, None]
             error = (values - unit * torch.floor(values / unit + 0.5).clamp(0, levels)).square().sum(1)
             better = error < least

@@ -21,10 +21,10 @@ from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
 from stl_deploy.energy.paired import accuracy_interval, percent
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
-from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import MaxPool, Neuron, Product, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import run
+from stl_deploy.passes.ramps_for_cells import ramps_for_cells
 from stl_deploy.passes.spikes_for_relus import (
     FORMS,
     Form,
@@ -32,15 +32,17 @@ from stl_deploy.passes.spikes_for_relus import (
     is_relu,
     relus,
     relus_behind_pools,
+    relus_into_counts,
     spikes_for_relus,
 )
 from stl_deploy.pipeline.calibrate import accurate, activations, bias_shifts, least_squares, right_of, steps_of
 from stl_deploy.pipeline.capture import capture
 from stl_deploy.pipeline.distil import distil
+from stl_deploy.pipeline.proof import MAX_ROUNDING
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.without_time import run_in_parts
 
-Method = Literal["calibrated", "with biases", "thresholds learned", "weights learned"]
+Method = Literal["as trained", "calibrated", "with biases", "thresholds learned", "weights learned"]
 AUTO = (1, 2, 4, 8, 16)
 """Levels that ``levels="auto"`` tries, the fewest first."""
 _MOST_LEVELS = 255
@@ -288,9 +290,11 @@ def _converted(ann: nn.Module, parts: _Parts, wish: _Wish) -> SpikingGraph:
     few = parts.train[:_CAPTURED_ON]
     captured = capture(ann, few, time="none", progress=False)
     module: Any = captured.original
-    program = relus_behind_pools(captured.program)
+    simpler = relus_into_counts(ramps_for_cells(captured.program))
+    program = relus_behind_pools(simpler)
     _require_relus(program, wish.form)
-    _require_same(captured.program, program, few)
+    _require_same(captured.program, simpler, few, MAX_ROUNDING)
+    _require_same(simpler, program, few, 0)
     calibration = parts.train[:_CALIBRATED_ON]
     search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
     tried = list(search.run())
@@ -312,19 +316,13 @@ def _converted(ann: nn.Module, parts: _Parts, wish: _Wish) -> SpikingGraph:
 
 
 def _require_relus(program: Program, form: Form) -> None:
-    if program.spiking:
-        raise UnsupportedError(
-            "it spikes already", node=program.spiking[0].name, slug="spikes-already", remedy="use stl_deploy.capture"
-        )
-    cell = next(program.of(Cell), None)
-    if cell is not None:
-        names = ", ".join(dict.fromkeys(operation.op for operation in cell.operations))
-        reason = f"its activation ({names}) is no ReLU, and conversion quantises ReLUs"
-        raise UnsupportedError(reason, node=cell.name, slug="no-relu", remedy="train with ReLU in its place")
-    if not relus(program):
+    if form == "rates" and program.spiking:
+        reason = "it counts spikes already, and rates are made of ReLUs"
+        raise UnsupportedError(reason, node=program.spiking[0].name, slug="spikes-already", remedy="use counts")
+    if not program.spiking and not relus(program):
         output = program.outputs[0].name
         raise UnsupportedError("no ReLU leads to it", node=output, slug="no-relu", remedy="train with ReLU")
-    graded = [node.name for node in program.of(Neuron) if not is_relu(node)]
+    graded = [node.name for node in program.of(Neuron) if not is_relu(node) and not node.spiking]
     if graded:
         warn_caller(f"{', '.join(graded)}: bounded otherwise than a ReLU, so real numbers stay there")
     mixing = next((node for node in program.nodes if isinstance(node, MaxPool | Product)), None)
@@ -333,11 +331,12 @@ def _require_relus(program: Program, form: Form) -> None:
         warn_caller(f"'{mixing.name}' is {what}, which counts pass exactly, and rates only about; use counts")
 
 
-def _require_same(before: Program, after: Program, x: Tensor) -> None:
-    """Raise ParityError if moving ReLUs behind pools changed a bit on x ``[B, *shape]``."""
+def _require_same(before: Program, after: Program, x: Tensor, most: float) -> None:
+    """Raise ParityError if a rewrite moved outputs on x ``[B, *shape]`` by more than a share of the largest."""
     shown = x[None].numpy()
-    if not np.array_equal(run(before, shown).y, run(after, shown).y):
-        raise ParityError("moving ReLUs behind max pools changed the ANN's outputs; please report it")
+    wanted, made = run(before, shown).y, run(after, shown).y
+    if float(np.abs(wanted - made).max()) > most * float(np.abs(wanted).max()):
+        raise ParityError("rewriting activations changed the ANN's outputs; please report it")
 
 
 class _Search:
@@ -365,6 +364,10 @@ class _Search:
 
     def run(self) -> Iterator[tuple[Program, Candidate]]:
         """Yield candidates, the fewest levels first, until one is within the points."""
+        if not relus(self.program):
+            program = heights_in_weights(self.program)
+            yield program, self._candidate(program, max(map(_levels_of, program.spiking)), "as trained")
+            return
         for levels in AUTO if self.wish.levels == "auto" else (self.wish.levels,):
             of_level: list[tuple[Program, Candidate]] = []
             for method, make in self._methods(levels):
@@ -432,6 +435,11 @@ class _Search:
         fewest = min((found[k][1].levels for k in within), default=None)
         eligible = [k for k in within if found[k][1].levels == fewest] or list(range(len(found)))
         return max(eligible, key=lambda k: (found[k][1].accuracy or 0.0, -k))
+
+
+def _levels_of(neuron: Neuron) -> int:
+    """Return the most spikes that a neuron without memory fires at a step."""
+    return neuron.cap or _MOST_LEVELS if neuron.multi_spike else 1
 
 
 def _judged(conversion: Conversion, search: _Search, program: Program, steps: int, parts: _Parts) -> Conversion:

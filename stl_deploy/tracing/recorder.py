@@ -40,6 +40,10 @@ _SHAPE_ONLY = {
 """Operations that take no more than the shape of a tensor, and what they fill theirs with (NaN: with nothing yet)."""
 _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
+_FAKE_QUANTISES = (
+    "fake_quantize_per_tensor_affine_cachemask",
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+)
 _READS_SPARSE = ("_to_dense", "_to_copy", "_to_sparse", "_coalesce", "is_coalesced")
 
 
@@ -110,6 +114,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return func.decompose(*args, **kwargs)  # which autograd's layer does outside of inference mode
         name = func._schema.name.split("::")[1]
+        if name in _FAKE_QUANTISES and not self.is_constant(args):
+            with self:
+                return _fake_quantised(*args)
         where = place(self._names)
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
             raise CaptureError(
@@ -391,3 +398,16 @@ def _is_certain(name: str, args: Any) -> bool:
 
 def _is_sparse(value: object) -> bool:
     return isinstance(value, Tensor) and value.layout != torch.strided and "sparse" in str(value.layout)
+
+
+def _fake_quantised(x: Tensor, scale: Any, zero_point: Any, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Write torch's fake quantisation out, in the same bits: round(x / scale) within its bounds, times scale.
+
+    rest: the least and greatest integer; before them, of tensors, whether it is on. Also returns a mask for gradients.
+    """
+    low, high = rest[-2:]
+    if len(rest) == 3 and not int(rest[0].detach()):
+        return x.clone(), torch.ones_like(x, dtype=torch.bool)
+    size, zero = torch.tensor(float(scale)), int(zero_point)
+    made = torch.round(x * (1 / size)).clamp(low - zero, high - zero) * size
+    return made, torch.ones_like(x, dtype=torch.bool)

@@ -16,7 +16,7 @@ _NORM = "it divides by statistics of each sample; use BatchNorm, which goes into
 _CONDITION = (
     "a spike is decided by one comparison with a fixed threshold; leave out other conditions (a refractory time?)"
 )
-_ACTIVATION = "a real-valued activation is not a spiking neuron; use a neuron instead"
+_ACTIVATION = "a real-valued activation is not a spiking neuron; train with ReLU or ReLU6 in its place, and convert"
 _GATES = "an LSTM or GRU multiplies signals by gates, which no spiking graph holds; use spiking neurons with recurrence"
 _ORDER = (
     "a spike is decided by its own potential; leave out comparisons between neurons; at the end (the decision, the "
@@ -65,6 +65,7 @@ _INSTEAD = {
     **dict.fromkeys(
         ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "softplus", "hardtanh"), _ACTIVATION
     ),
+    **dict.fromkeys(("hardswish", "hardsigmoid", "_prelu_kernel", "mish", "rrelu_with_noise", "glu"), _ACTIVATION),
 }
 CLIPS = ("clamp", "clamp_min", "clamp_max", "maximum", "minimum", "relu", "hardtanh")
 """Operations that bound a potential."""

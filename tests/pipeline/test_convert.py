@@ -1,5 +1,6 @@
 """An ANN becomes a spiking network: candidates, choice, splits, targets, refusals."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,39 @@ class PooledTokens(nn.Module):
         return self.last(nn.functional.max_pool1d(torch.relu(self.embed(x[:, 0])), 2).flatten(1))
 
 
+class Capped(nn.Module):
+    """Caps by every spelling, a bottleneck without activation, a sum before a max pool, and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.c, self.d, self.last = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 1), nn.Linear(16, 3)
+        self.highest = nn.Parameter(torch.rand(1, 4, 1, 1) + 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.relu6(self.a(x) * 8)
+        h = self.c(torch.clamp(self.b(h), 0, 0.4)) + h
+        h = torch.relu(self.b(h)) + h
+        h = torch.clamp(self.c(h) / self.highest, 0, 1) * self.highest
+        h = self.d(torch.cat([h, nn.functional.hardtanh(self.b(h), 0, 0.2)], 1))
+        return self.last(nn.functional.max_pool2d(torch.minimum(torch.relu(h), torch.tensor(0.3)), 2).flatten(1))
+
+
+class Flipped(nn.Module):
+    """A capped sum that two layers read, one of them in another order, so that a Cell has several outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.relu6(self.a(x))
+        total = h + self.a(x.flip(3))
+        return self.last((self.b(h.flip(2)) + self.b(total) + nn.functional.relu6(total)).flatten(1))
+
+
 class Mixer(nn.Module):
     """A skip between ReLUs whose channels lie along different axes."""
 
@@ -251,7 +285,15 @@ class Mixer(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("make", "form"), [(PooledSum, "counts"), (PooledTokens, "counts"), (Mixer, "counts"), (Mixer, "rates")]
+    ("make", "form"),
+    [
+        (PooledSum, "counts"),
+        (PooledTokens, "counts"),
+        (Mixer, "counts"),
+        (Mixer, "rates"),
+        (Capped, "counts"),
+        (Flipped, "counts"),
+    ],
 )
 def test_many_levels_are_the_ann_in_every_structure(make: type[nn.Module], form: str) -> None:
     """A lost branch or height moves outputs by about their spread; 255 levels by a few hundredths of it."""
@@ -286,9 +328,64 @@ def test_a_module_with_a_reset_has_time_all_the_same() -> None:
         stl.capture(Averages(), torch.rand(5, 4), time="none")
 
 
-@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU6(), nn.GELU()])
-def test_other_activations_are_named(activation: nn.Module) -> None:
+class Trained(nn.Module):
+    """A residual net whose activations are quantised already."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.norm, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.last, self.activation = nn.Linear(16, 3), activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.activation(self.norm(self.a(x)))
+        return self.last(nn.functional.avg_pool2d(self.activation(self.b(h) + h), 2).flatten(1))
+
+
+QUANTISED: dict[str, Callable[[Tensor], Tensor]] = {
+    "fake quantised": lambda x: torch.fake_quantize_per_tensor_affine(torch.relu(x), 0.3, 0, 0, 7),
+    "of tensors": lambda x: torch.fake_quantize_per_tensor_affine(
+        torch.relu(x), torch.tensor(0.3), torch.tensor(0), 0, 7
+    ),
+    "zero point": lambda x: torch.fake_quantize_per_tensor_affine(torch.relu(x), 0.3, 3, 0, 10),
+    "behind a cap": lambda x: torch.fake_quantize_per_tensor_affine(nn.functional.relu6(x), 0.3, 0, 0, 7),
+    "clamped, then rounded": lambda x: torch.floor(torch.clamp(x / 2.1, 0, 1) * 7 + 0.5) / 7 * 2.1,
+    "rounded": lambda x: torch.round(torch.clamp(x / 0.3, 0, 7)) * 0.3,
+}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_a_quantised_network_is_counts_as_it_was_trained(name: str) -> None:
+    model, (x, y) = Trained(QUANTISED[name]).eval(), blobs(40)
+    net = stl.convert(model, (x, y), progress=False)
+    assert [(each.levels, each.method) for each in net.conversion.candidates] == [(7, "as trained")]
+    assert not any(isinstance(node, ir.Neuron) and not node.spiking for node in net.program.nodes)
+    with torch.no_grad():
+        assert np.abs(net.simulate(x).y[0] - model(x).numpy()).max() < 1e-5
+    assert net.conversion.accuracy == net.conversion.ann_accuracy
+
+
+def test_counts_have_no_rates() -> None:
+    with pytest.raises(stl.UnsupportedError) as refused:
+        stl.convert(Trained(QUANTISED["rounded"]).eval(), blobs(40), form="rates", progress=False)
+    assert refused.value.slug == "spikes-already"
+
+
+def test_no_threshold_is_above_a_cap() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Hardtanh(0, 0.05), nn.Linear(8, 3)).eval()
+    x, _ = blobs(40)
+    net = stl.convert(model, x, levels=4, progress=False)
+    assert all(np.all(node.threshold * 4 <= np.float32(0.05)) for node in net.program.spiking)
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.Tanh(), nn.GELU(), nn.LeakyReLU(), nn.SiLU(), nn.PReLU(), nn.Hardswish(), nn.Sigmoid(), nn.ELU()]
+)
+def test_other_activations_are_refused_and_a_capped_one_converts_in_their_place(activation: nn.Module) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), activation, nn.Linear(8, 3)).eval()
     with pytest.raises((stl.UnsupportedError, stl.CaptureError)) as refused:
         stl.convert(model, blobs(40), progress=False)
-    assert "no layer is followed" not in str(refused.value)
+    assert "train with ReLU or ReLU6 in its place" in str(refused.value)
+    assert "'2'" in str(refused.value)
+    model[2] = nn.ReLU6()
+    assert stl.convert(model, blobs(40), levels=4, progress=False).conversion.samples == 20
