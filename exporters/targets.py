@@ -212,7 +212,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "program", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
+_OURS = ("nir", "program", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when needed."""
 _ELSEWHERE = ("nn",)
 """Folders of the package, loaded as a plugin is: by name, since no exporter imports torch modules."""

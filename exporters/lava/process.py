@@ -22,7 +22,6 @@ from stl_deploy._util.temporary import is_alive, temporary_folder
 from stl_deploy.errors import StlDeployError, ToolError
 
 WORKER = Path(__file__).parent / "side" / "worker.py"
-FLOAT_WORKER = WORKER.with_name("float_worker.py")
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""

@@ -20,7 +20,6 @@ Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 Time = Literal["first", "second", "step", "inside", "none"]
 """Position of time in the input of a module's forward, ``inside`` it, or ``none``: a module without time."""
-Numeric = Literal["fixed", "float"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""
@@ -307,11 +306,6 @@ class SimulateOptions:
     record: bool = option(False, "Also write the spikes of every spiking node.", "--record")
     input_grid: int | None = input_grid_option()
     thresholds: NetxThresholds | None = option(None, "loihi, lava: as for export.", of_target=True)
-    numeric: Numeric | None = option(
-        None,
-        "lava: fixed (the netx file in integers, the default) or float (floating-point processes).",
-        of_target=True,
-    )
     trust: bool = option(False, "c: compile and run a folder even if its C was edited.", "--trust", of_target=True)
     deadline: float = _seconds()
     target_options: Mapping[str, Any] = _plug_in()
@@ -326,7 +320,6 @@ class SimulateKeywords(TypedDict, total=False):
     record: bool
     input_grid: int | None
     thresholds: NetxThresholds | None
-    numeric: Numeric | None
     trust: bool
     deadline: float
     target_options: Mapping[str, Any]

@@ -29,7 +29,6 @@ FILE = Path(__file__).with_suffix(".json")
 CALLS = (
     "show DIR/net.nir --json",
     "check DIR/net.nir --target nir --target onnx --target netx --target c --json",
-    "check DIR/net.nir --target akida --json",
     "simulate DIR/net.nir --input DIR/x.npz --backend reference -o DIR/y.npz --record --json",
     "simulate DIR/net.nir --input DIR/x.npz --backend loihi -o DIR/y8.npz --json",
     "fold DIR/net.nir --thresholds weights -o DIR/folded.nir --json",

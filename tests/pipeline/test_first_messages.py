@@ -126,7 +126,6 @@ def test_netx_names_one_remedy_for_a_residual_network(bare: stl.SpikingGraph) ->
     [
         ("snntorch", "found 'snntorch', a target of check alone; export with to='nir' and reader='snntorch'"),
         ("loihi2", "found 'loihi2', a target of check alone; export with to='netx'"),
-        ("akida", "found 'akida', a target of check alone; train the ANN twin"),
         ("C", "found 'C' (did you mean 'c'?)"),
     ],
 )

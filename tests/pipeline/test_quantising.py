@@ -15,7 +15,6 @@ import torch
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.errors import ConfigError, InputError, ParityError, UnsupportedError
-from stl_deploy.exporters.lava.target import Lava, LavaOptions
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.layers import same_file
 from stl_deploy.integers.graph import ConvNode
@@ -28,7 +27,7 @@ from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.loop import train, train_epoch
 from stl_deploy.training.run_files import CHECKPOINT, MODEL
 from stl_deploy.verbs import quantising
-from stl_deploy.verbs.artifacts import export, simulate
+from stl_deploy.verbs.artifacts import export
 from stl_deploy.verbs.quantising import QuantiseOptions
 from stl_deploy.verbs.quantising import quantise as quantise_run
 
@@ -269,13 +268,6 @@ def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(
         assert layer["u_worst"][0] <= layer["u_seen"][0] < layer["u_seen"][1] <= layer["u_worst"][1]
     kept = json.loads((tmp_path / "a.net.manifest.json").read_text())
     assert kept["ranges"] == json.loads(json.dumps(facts["ranges"]))
-
-
-def test_numeric_float_is_of_lava_and_graphs(run_dir: Path, quantised: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected lava for option 'numeric'; found loihi; leave it out"):
-        simulate(run_dir, run_dir / "test.npz", "loihi", tmp_path / "y.npz", numeric="float")
-    with pytest.raises(InputError, match=r"expected a run folder or a \.nir file for numeric=.float"):
-        Lava(quantised / "net.net", LavaOptions(numeric="float"))
 
 
 SILENT = (

@@ -443,13 +443,6 @@ REMEDIES = (
         lambda room: room.pooled.fold(merge_pools=True).export(room.new("net.net")),
     ),
     Remedy(
-        "exporters/chips/target.py:_verilog",
-        lambda room: _found(room.net, "hls4ml"),
-        "export with to='verilog'",
-        "export with --to verilog",
-        lambda room: room.net.export(room.new("verilog"), to="verilog"),
-    ),
-    Remedy(
         "exporters/nir/readers/reading_rules.py:_into_weights",
         lambda room: _found(room.net, "snntorch"),
         "net.fold(thresholds='weights')",

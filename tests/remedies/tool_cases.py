@@ -25,7 +25,7 @@ from stl_deploy.errors import ToolError
 from stl_deploy.exporters.integer_runner import calibration
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.environment import find_python
-from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
+from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.nir.file import write_nir
@@ -204,13 +204,6 @@ def _found(net: stl.SpikingGraph, target: str) -> str:
 
 TOOLS = (
     Remedy(
-        "exporters/chips/target.py:_twin",
-        lambda room: _found(room.net, "akida"),
-        "train the ANN twin (mode='ann' of train)",
-        "train the ANN twin (--mode ann of train)",
-        lambda room: verbs.configure(str(room.config), ["train.mode=ann"]),
-    ),
-    Remedy(
         "exporters/nir/target.py:_for_reader",
         lambda room: room.net.export(room.new("net"), to="norse"),
         "export with to='nir' and reader='norse'",
@@ -288,13 +281,6 @@ TOOLS = (
         "name it with python or STL_DEPLOY_PYTHON399",
         "name it with --python or STL_DEPLOY_PYTHON399",
         lambda room: find_python((sys.version_info[0], sys.version_info[1]), "Lava", Path(sys.executable)),
-    ),
-    Remedy(
-        "exporters/lava/target.py:__init__",
-        lambda room: Lava(_input_on_neurons(room), LavaOptions(numeric="float")),
-        "expected a run folder or a .nir file for numeric='float'",
-        "expected a run folder or a .nir file for --numeric float",
-        lambda room: Lava(room.net.program, LavaOptions(numeric="float")),
     ),
     Remedy(
         "exporters/lava/target.py:run_lava",

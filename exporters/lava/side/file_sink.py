@@ -45,12 +45,3 @@ class PyFileSinkFixed(PyFileSink):
     """Behind neurons in integers."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-
-
-@implements(proc=FileSink, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
-class PyFileSinkFloat(PyFileSink):
-    """Behind neurons in floating point."""
-
-    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, float)

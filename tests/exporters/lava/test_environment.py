@@ -19,11 +19,10 @@ import pytest
 from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.lava.target import Lava, LavaOptions, run_lava
+from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.witnesses.environment import BRIAN2, WITNESSES
 from tests.exporters.netx.nets import chain, dense, neuron
-from tests.exporters.netx.programs import Builder
 from tests.exporters.witnesses import stand_in
 
 FAKE = """#!/bin/bash
@@ -285,17 +284,6 @@ def test_lavas_spikes_are_those_of_the_net_s_layers(
             file[f"layer/0/neuron/{key}"] = value
     with pytest.raises(InputError, match="x is the bias of its input layer's neurons, which is not set on real Lava"):
         run_lava(tmp_path / "a.net", x)
-
-
-def test_in_floating_point_spikes_are_named_by_node(place: Place, tmp_path: Path) -> None:
-    environment.install(place.python)
-    stand_in.python(tmp_path, (3, 10)).rename(place.venv / "bin" / "python")
-    write_npz(tmp_path / "answer.npz", {"layer0": np.array([1, 0]).reshape(2, 1, 1)})
-    program = Builder((1,)).linear("fc", [[2]]).lif("a", 1.0).program()
-    runner = Lava(program, LavaOptions(numeric="float"))
-    found = runner.run(np.ones((2, 1, 1), np.float32), record=True)
-    assert (found.y.tolist(), found.recorded["a"].tolist()) == ([[[1]], [[0]]], [[[1]], [[0]]])
-    assert runner.run(np.ones((2, 1, 1), np.float32)).recorded == {}
 
 
 def test_removed_with_what_it_took(place: Place) -> None:
