@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.working import part
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, checked_model, run_model
@@ -70,7 +71,11 @@ def quantise_forms(
         return {"per-neuron": choose(program, calibration)}
     pixels = per_pixel(program)
     wanted = [form for form in forms if pixels or form not in ("projected", "unrolled")]
-    return {form: _model(program, form, calibration) for form in wanted}
+    models: dict[ThresholdForm, NetxModel | UnsupportedError] = {}
+    for number, form in enumerate(wanted, 1):
+        with part(f"{form} thresholds, form {number} of {len(wanted)}"):
+            models[form] = _model(program, form, calibration)
+    return models
 
 
 def _model(program: Program, form: ThresholdForm, calibration: NDArray[Any]) -> NetxModel | UnsupportedError:
@@ -93,17 +98,17 @@ def compare_forms(
     outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
     tallies, rates = {form: Tally() for form in held}, FiringRates()
     for start in range(0, x.shape[1], _AT_ONCE):
-        part = x[:, start : start + _AT_ONCE]
-        reference = run(program, part, record=names, chunk=CHUNK)
+        batch = x[:, start : start + _AT_ONCE]
+        reference = run(program, batch, record=names, chunk=CHUNK)
         rates.add(reference.recorded)
         if len(program.outputs) == 1:
             outputs["graph"].append(reference.y)
         for form, model in held.items():
-            result = run_integers(model, part)
+            result = run_integers(model, batch)
             outputs[form].append(result.y)
             tallies[form].add(reference.recorded, result.spikes)
         if progress is not None:
-            progress(start + part.shape[1], x.shape[1])
+            progress(start + batch.shape[1], x.shape[1])
     right = {
         name: accuracy(program, Result({"output": np.concatenate(parts, axis=1)}, {}), labels) if parts else None
         for name, parts in outputs.items()
@@ -164,17 +169,17 @@ def proves_nothing(dead: Mapping[str, str]) -> str:
 
 def tell_forms(
     program: Program,
-    calibration: NDArray[Any],
+    models: Models,
     x: NDArray[Any],
     labels: NDArray[Any] | None,
     say: Console,
     of: int,
     drawn: bool = False,
 ) -> list[dict[str, Any]]:
-    """Quantise in each form, print the table, and return its rows (JSON-ready).
+    """Print the table of the forms, and return its rows (JSON-ready).
 
     of: number of available samples; drawn: whether at random.
     """
-    rows = compare_forms(program, quantise_forms(program, calibration), x, labels)
+    rows = compare_forms(program, models, x, labels)
     show_forms(rows, say, x.shape[1], of, drawn=drawn)
     return [asdict(row) for row in rows]

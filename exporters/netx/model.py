@@ -115,10 +115,15 @@ def export_netx(
     ParityError if the file does not hold what was written.
     """
     model = checked_model(program, calibration, input_scale=input_scale, thresholds=thresholds)
+    save_netx(model, path)
+    return model
+
+
+def save_netx(model: NetxModel, path: Path) -> None:
+    """Write the netx file, read it back, and raise ParityError if it does not hold what was written."""
     write_netx(model.file, path)
     if not same_file(read_netx(path), model.file):
         raise ParityError(f"{path}: the file read back differs from the network that was written")
-    return model
 
 
 def checked_model(

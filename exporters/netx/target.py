@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,9 @@ from stl_deploy.exporters.integer_runner import (
 from stl_deploy.exporters.netx.chain import SynapseStage, read_chain, refusals, with_fold
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.netx.file import read_netx
-from stl_deploy.exporters.netx.forms import tell_forms
+from stl_deploy.exporters.netx.forms import Models, quantise_forms, tell_forms
 from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, Layer, NetxFile
-from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, checked_model, export_netx, layer_facts
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, checked_model, layer_facts, save_netx
 from stl_deploy.exporters.netx.placement import Chip, Placed, load_chips, place
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, input_scale
@@ -185,6 +185,7 @@ class Netx(Format):
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
         """Report the cost of each threshold form on ``options.x`` (if given), then write the chosen one.
 
+        Convolutions are unrolled into dense layers, which takes many times as long, only where that form is chosen.
         calibration: default: the first of x. Raises as `export_netx` does.
         """
         try:
@@ -193,16 +194,21 @@ class Netx(Format):
             raise with_fold(program, [error])[0] from None
         x = None if options.x is None else one_input(options.x, self.name)
         given = calibration(program, options, x)
+        scale, form = input_scale(program), options.thresholds
         forms: dict[str, Any] = {}
+        models: Models = {}
         if x is not None:
             first = on_grid(program, x[:, :CALIBRATION])
             labels = None if options.labels is None else options.labels[:CALIBRATION]
-            forms = {
-                "forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1], drawn=options.is_random)
-            }
-            forms["forms_samples"] = first.shape[1]
-        scale, form = input_scale(program), options.thresholds
-        model = export_netx(program, path, calibration=given, input_scale=scale, thresholds=form)
+            compared = [each for each in get_args(ThresholdForm) if each != "unrolled" or form == "unrolled"]
+            models = quantise_forms(program, given, compared)
+            rows = tell_forms(program, models, first, labels, options.say, of=x.shape[1], drawn=options.is_random)
+            forms = {"forms": rows, "forms_samples": first.shape[1]}
+        model = models.get(form) or checked_model(program, given, input_scale=scale, thresholds=form)
+        if isinstance(model, UnsupportedError):
+            raise model
+        assert isinstance(model, NetxModel)
+        save_netx(model, path)
         options.say.say(f"chosen: {options.thresholds}")
         for sentence in range_warnings(model.ranges):
             options.say.warn(sentence)

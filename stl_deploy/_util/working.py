@@ -48,7 +48,19 @@ def working(what: str, progress: bool | None = None) -> Iterator[None]:
 def stage(name: str, done: int | None = None, total: int | None = None) -> None:
     """Name what is being done, and how much of it is; does nothing outside of `working`."""
     if _shown:
-        _shown[-1].stage = name if done is None else f"{name} {done:,} of {total:,}"
+        text = name if done is None else f"{name} {done:,} of {total:,}"
+        _shown[-1].stage = ": ".join([*_shown[-1].parts, text])
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Inside, put this name before that of every stage, which may begin anew in the next part."""
+    parts = _shown[-1].parts if _shown else []
+    parts.append(name)
+    try:
+        yield
+    finally:
+        parts.pop()
 
 
 class StageConsole(Console):
@@ -71,6 +83,7 @@ class _Reporter(threading.Thread):
     def __init__(self, what: str) -> None:
         super().__init__(daemon=True, name="stl-deploy progress")
         self.what, self.stage = what, ""
+        self.parts: list[str] = []
         self._began, self._over, self._width = time.monotonic(), threading.Event(), 0
 
     def run(self) -> None:

@@ -145,25 +145,47 @@ def _arriving(node: ir.Node, known: Mapping[str, Grid | None]) -> Grid | None:
 
 def on_grid(x: NDArray[Any], grid: Grid) -> bool:
     """Return whether every value of ``x`` lies on the grid and within its bound."""
-    scaled = np.asarray(x, np.float64) * 2.0**grid.fraction_bits
-    return bool((scaled == np.round(scaled)).all() and np.abs(x).max(initial=0) <= grid.bound)
+    for part in _parts(np.asarray(x)):
+        exact = part.astype(np.float64)
+        scaled = exact * 2.0**grid.fraction_bits
+        if not ((scaled == np.rint(scaled)).all() and (np.abs(exact) <= grid.bound).all()):
+            return False
+    return True
 
 
-def require_on_grid(program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
-    """Raise InputError unless every input value lies on the declared grid, if there is one."""
+def held_to_grid(
+    program: ir.Program, x: NDArray[Any] | Mapping[str, NDArray[Any]], remedy: str = ""
+) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
+    """Return the input on the grid that the Program declares: real numbers as their nearest multiples.
+
+    Returns ``x`` itself where no value moves, or no grid is declared. remedy: ends the sentence of an error.
+
+    Raises:
+        InputError: For values beyond the grid's bound, fractions where the grid is one of integers, and 8-bit images.
+    """
     grid = input_grid(program.metadata)
     if grid is None:
-        return
-    for array in x.values() if isinstance(x, Mapping) else [x]:
-        if array.dtype.kind in "fiub" and not on_grid(array, grid):
-            require_no_image(array, grid)
-            values = f"multiples of 2^-{grid.fraction_bits}" if grid.fraction_bits else "integers"
-            rounding = option("input_grid", grid.fraction_bits)
-            raise InputError(
-                f"the input is not on the grid that the graph declares, {values} up to {grid.bound:g}, the only "
-                f"grid on which its sums are proved exact; {rounding} rounds it to that grid, another number of "
-                "bits declares another"
-            )
+        return x
+    if isinstance(x, Mapping):
+        held = {name: _held(array, grid, remedy) for name, array in x.items()}
+        return held if any(held[name] is not array for name, array in x.items()) else x
+    return _held(x, grid, remedy)
+
+
+def _held(x: NDArray[Any], grid: Grid, remedy: str) -> NDArray[Any]:
+    if x.dtype.kind not in "fiub" or on_grid(x, grid):
+        return x
+    require_no_image(x, grid)
+    if grid.fraction_bits:
+        with np.errstate(over="ignore"):
+            rounded = round_to_grid(x, grid.fraction_bits)
+        if on_grid(rounded, grid):
+            return rounded
+    values = f"multiples of 2^-{grid.fraction_bits}" if grid.fraction_bits else "integers"
+    raise InputError(
+        f"the input is not on the grid that the graph declares, {values} up to {grid.bound:g}, the only grid on which "
+        f"its sums are proved exact; found other values up to {np.abs(x).max(initial=0):g}{remedy}"
+    )
 
 
 def is_image(x: NDArray[Any]) -> bool:

@@ -78,7 +78,7 @@ def quantise(
     build = LayerwiseQuantiser(program, known, aim, hardware)
     build.input(x, input_scale, largest)
     for number, node in enumerate(program.nodes, 1):
-        stage("choosing integers: layer", number, len(program.nodes))
+        stage(f"choosing integers up to {hardware.weight_top}: layer", number, len(program.nodes))
         if not isinstance(node, Input):
             build.add(node)
     graph = IntegerGraph(_in_order(build.nodes), hardware.accumulator)

@@ -18,6 +18,7 @@ from stl_deploy.config.options import SimulateOptions
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
 from stl_deploy.graph.compare import FiringRates, Tally
+from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
@@ -48,13 +49,14 @@ def evaluate_graph(
             labels. If both do, ``time`` decides, else the batches before, else a capture with ``time="second"``. Or
             static samples ``[B, *shape]``, presented ``steps`` times. A captured module receives its own layout,
             ``[B, *shape]`` if it loops over time itself.
-        input_grid: Round the input of graph and module to multiples of 2^-input_grid.
+        input_grid: Round the input of graph and module to multiples of 2^-input_grid; default: to the grid that
+            the graph declares, if any.
         backend: Further runs of the same data: names as in `SpikingGraph.simulate`, or paths of artifacts. A backend's
             integers are chosen on the graph's sample; on the first batch if there is none, or the batch goes beyond it.
 
     Raises:
         InputError: For data without labels, an empty set, an unknown backend, and batches that do not fit the network
-            or are off the graph's declared grid.
+            or are beyond the graph's declared grid.
         UnsupportedError: If a backend's target does not support the network.
         ToolError: If a tool is missing.
     """
@@ -76,12 +78,15 @@ def evaluate_graph(
         from torch.utils.data import DataLoader
 
         data, time = DataLoader(cast(Any, data), batch_size=batch_size), "second"  # as a loader stacks samples
-    options = SimulateOptions(record=True, input_grid=input_grid)
+    options, declares = SimulateOptions(record=True, input_grid=input_grid), declared_grid(net.program.metadata)
     is_asked, by_assumption = time is not None, False
     if time is None and net.original is not None and net.original.time == "second":
         time = "second"
     for given, labels in _batches(data):
-        rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
+        if input_grid is not None:
+            rounded = round_to_grid(as_array(given), input_grid)
+        else:
+            rounded = net.on_grid(as_array(given)) if declares else given
         by_labels = _axis_of_time(np.shape(given), len(labels))
         if by_assumption and by_labels not in (None, time):
             raise InputError(

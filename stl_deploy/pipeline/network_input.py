@@ -17,12 +17,11 @@ from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import (
     MANTISSA_BITS,
+    held_to_grid,
     input_grid,
     is_image,
-    on_grid,
     random_input,
     require_no_image,
-    require_on_grid,
     round_to_grid,
 )
 from stl_deploy.graph.program import CAPTURED, Program
@@ -70,12 +69,14 @@ def compared(program: Program, x: NetworkInput, labels: NDArray[np.int64] | None
 def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: Console) -> tuple[Program, NetworkInput]:
     """Declare the Program's input as multiples of 2^-bits up to the largest in ``x``, and round ``x`` to them.
 
-    bits None: both as they are; raises InputError where ``x`` is off the grid that the Program declares.
+    bits None: rounds to the grid that the Program declares, if any, as `held_to_grid` does.
     Raises InputError for bits outside 0…24, for several inputs, or if nothing but zeros is left.
     """
     if bits is None:
-        require_on_grid(program, x)
-        return program, x
+        held = held_to_grid(program, x, _another_grid())
+        if held is not x:
+            say.say(f"input rounded to {_multiples(program)}, as the graph declares")
+        return program, held
     if isinstance(x, Mapping):
         raise InputError(f"{named('input_grid')} applies to networks with one input; the graph has {', '.join(x)}")
     bits = checked_bits(bits)
@@ -152,22 +153,29 @@ def checked_sequence(program: Program, x: NetworkInput, *, known: bool) -> Netwo
     return x
 
 
-def checked_step(program: Program, x: NetworkInput) -> NetworkInput:
-    """Return one step's input; raise InputError for what a sequence is refused for (`check_numbers`, its grid)."""
-    check_numbers(program, x)
+class OnGrid:
+    """Round the input of a graph to the grid that it declares, and warn the first time that values move."""
+
+    def __init__(self, program: Program) -> None:
+        self._program, self._warned = program, False
+
+    def __call__(self, x: NetworkInput, *, step: bool = False) -> NetworkInput:
+        """Return input, of one step or a sequence, on the grid; raise InputError as `held_to_grid` does."""
+        held = held_to_grid(self._program, x, "" if step else _another_grid())
+        if held is not x and not self._warned:
+            self._warned = True
+            warn_caller(f"x is rounded to {_multiples(self._program)}, as the graph declares; shown once")
+        return held
+
+
+def _another_grid() -> str:
+    return f"; {option('input_grid', 'BITS')} declares another"
+
+
+def _multiples(program: Program) -> str:
     grid = input_grid(program.metadata)
-    for array in x.values() if isinstance(x, Mapping) else [x]:
-        if grid is not None and np.isfinite(array).all() and not on_grid(array, grid):
-            scale = 2**grid.fraction_bits
-            values = "integers" if scale == 1 else f"multiples of 1/{scale}"
-            how = f"round it: np.round(x * {scale}) / {scale}"
-            if np.abs(array).max(initial=0) > grid.bound:
-                how = "fold a network that was captured on such values"
-            raise InputError(
-                f"expected a step's input on the grid that the graph declares, {values} up to {grid.bound:g}; found "
-                f"other values up to {np.abs(array).max(initial=0):g}; {how}"
-            )
-    return x
+    assert grid is not None
+    return f"multiples of 2^-{grid.fraction_bits}"
 
 
 def checked_bits(bits: int) -> int:

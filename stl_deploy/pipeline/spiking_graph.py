@@ -42,7 +42,14 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream, warn_of_order
 from stl_deploy.graph.show import Row, svg, table
-from stl_deploy.pipeline.network_input import checked_bits, checked_sequence, checked_step, compared, on_grid_of
+from stl_deploy.pipeline.network_input import (
+    OnGrid,
+    check_numbers,
+    checked_bits,
+    checked_sequence,
+    compared,
+    on_grid_of,
+)
 from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
 
 if TYPE_CHECKING:
@@ -144,6 +151,8 @@ class SpikingGraph:
         self.program = replace(program, metadata=own)
         self.conversion: Any = None
         """The `stl_deploy.pipeline.convert.Conversion` that made it of an ANN, if one did."""
+        self.on_grid = OnGrid(program)
+        """Rounds input to the declared grid."""
         self._written: Written | None = None
         self.proof, self.original, self.sample, self.name = proof, original, sample, name
         self.in_integers = False  # whether its weights are integers that were trained
@@ -234,8 +243,8 @@ class SpikingGraph:
             options: Fields of `FoldOptions`. ``thresholds="weights"`` divides each neuron's weights by its threshold,
                 so that every threshold is 1, and warns of spikes on ``sample`` that this moves. ``input_grid``:
                 declares input in multiples of 2^-input_grid with magnitudes up to 1, or up to the largest in
-                ``sample``, and rounds ``sample``; default: the graph's metadata. ``delays="steps"`` rounds learned
-                fractional delays to whole steps and warns of the change.
+                ``sample``, and rounds ``sample`` and later input; default: the graph's metadata.
+                ``delays="steps"`` rounds learned fractional delays to whole steps and warns of the change.
 
         Raises:
             UnsupportedError: If a pool, or every threshold, cannot be folded into weights; names node and remedy.
@@ -292,7 +301,7 @@ class SpikingGraph:
         chosen = ExportOptions(**options)
         to = to or exporting.target_of(output)
         with working(f"exporting {output.name}", progress):
-            x = self.sample if x is None else self._given(x)
+            x = self.sample if x is None else self._given(x, chosen.input_grid)
             given = None if x is None else compared(self.program, x, None, "x")
             return exporting.export(self, to, output, given, chosen)
 
@@ -307,14 +316,15 @@ class SpikingGraph:
             options: Fields of `SimulateOptions`; spikes are recorded unless ``record=False``.
 
         Raises:
-            InputError: For input of the wrong shape or off the graph's declared grid, or an unknown backend.
+            InputError: For input of the wrong shape or beyond the graph's declared grid, or an unknown backend.
             UnsupportedError: If the backend's target does not support the network.
             ToolError: If a tool is missing.
         """
         from stl_deploy.pipeline.simulate import simulate
 
         options.setdefault("record", True)
-        simulation = simulate(self.program, self._given(x), backend, SimulateOptions(**options))
+        chosen = SimulateOptions(**options)
+        simulation = simulate(self.program, self._given(x, chosen.input_grid), backend, chosen)
         return replace(simulation, rule=self.readout, outputs=self._as_module(simulation.outputs))
 
     @named_options(VerifyOptions)
@@ -331,14 +341,14 @@ class SpikingGraph:
             options: Fields of `VerifyOptions`. ``input_grid`` defaults to the artifact's grid, ``lava`` to False.
 
         Raises:
-            InputError: For unreadable files, files of another graph, and input off the graph's declared grid.
+            InputError: For unreadable files, files of another graph, and input beyond the graph's declared grid.
         """
         from stl_deploy.pipeline.verify import verify
 
         options.setdefault("lava", False)
         chosen = VerifyOptions(**options)
         paths = [Path(path) for path in as_paths(artifact)]
-        return Verification(verify(self.program, paths, self._input(x, "verify"), chosen))
+        return Verification(verify(self.program, paths, self._input(x, "verify", chosen.input_grid), chosen))
 
     @named_options(EnergyOptions)
     def energy(self, x: Any = None, labels: Any = None, **options: Unpack[EnergyKeywords]) -> Bill:
@@ -350,13 +360,14 @@ class SpikingGraph:
             options: Fields of `EnergyOptions`, as in ``energy(x, prices=["loihi1_sanafe"])``.
 
         Raises:
-            InputError: For input or labels of the wrong shape, and input off the graph's declared grid.
+            InputError: For input or labels of the wrong shape, and input beyond the graph's declared grid.
         """
         from stl_deploy.pipeline.energy import energy
 
-        given = self._input(x, "energy")
+        chosen = EnergyOptions(**options)
+        given = self._input(x, "energy", chosen.input_grid)
         checked = None if labels is None else checked_labels(as_array(labels), *leading(given), "labels")
-        return Bill(energy(self.program, given, EnergyOptions(**options), labels=checked, source=self.name))
+        return Bill(energy(self.program, given, chosen, labels=checked, source=self.name))
 
     def module(self, *, surrogate: str = "arctan") -> ProgramModule:
         """Return this graph as a torch module, ``[T, B, *shape]`` to ``[T, B, *shape]``, for further training.
@@ -442,19 +453,22 @@ class SpikingGraph:
         fits = y.shape[2:] != shape and int(np.prod(y.shape[2:])) == int(np.prod(shape))
         return {name: y.reshape(*y.shape[:2], *shape)} if fits else outputs
 
-    def _given(self, x: Any) -> NetworkInput:
-        """Return input as numpy, in the graph's order of axes (from the module's, if it was captured)."""
+    def _given(self, x: Any, bits: int | None = None) -> NetworkInput:
+        """Return input as numpy, in the graph's order of axes, on the declared grid unless ``bits`` ask for another."""
         if self.original is not None and self.original.time == "none":
-            return self.original.given(as_array(x))
-        arrays = checked_sequence(self.program, self._named(x), known=self.original is not None)
-        if self.original is None:
-            return arrays
-        return self.original.given_each(arrays) if isinstance(arrays, Mapping) else self.original.given(arrays)
+            arrays: NetworkInput = self.original.given(as_array(x))
+        else:
+            arrays = checked_sequence(self.program, self._named(x), known=self.original is not None)
+            if self.original is not None:
+                several = isinstance(arrays, Mapping)
+                arrays = self.original.given_each(arrays) if several else self.original.given(arrays)
+        return self.on_grid(arrays) if bits is None else arrays
 
     def _given_step(self, x: Any) -> NetworkInput:
         """Return one step's input ``[B, *shape]`` as `_given` does a sequence."""
-        arrays = checked_step(self.program, self._named(x))
-        return arrays if self.original is None else self.original.given_step(arrays)
+        arrays = self._named(x)
+        check_numbers(self.program, arrays)
+        return self.on_grid(arrays if self.original is None else self.original.given_step(arrays), step=True)
 
     def _named(self, x: Any) -> NetworkInput:
         """Return input as numpy: one array, or several by name; a tuple of them in the module's order."""
@@ -469,9 +483,9 @@ class SpikingGraph:
             x = dict(zip(order, x, strict=True))
         return {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
 
-    def _input(self, x: Any, verb: str) -> NetworkInput:
+    def _input(self, x: Any, verb: str, bits: int | None = None) -> NetworkInput:
         if x is not None:
-            return self._given(x)
+            return self._given(x, bits)
         if self.sample is None:
             raise InputError(f"{verb} needs input: expected x of shape [T, B, *shape]; found none; give x")
         return self.sample

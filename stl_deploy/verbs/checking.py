@@ -21,13 +21,13 @@ from stl_deploy.exporters.nir.detect_writer import resolve_dialect
 from stl_deploy.exporters.nir.dialect import load_dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.targets import ListsLayers, find_format
-from stl_deploy.graph.exact import require_on_grid
 from stl_deploy.graph.findings import CheckReport, Finding, NodeReport, fidelities, from_error, worst
 from stl_deploy.graph.margins import UlpMargins
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.graph.show import Row, svg, table
 from stl_deploy.pipeline.check import check_as_program, declared_grid, seen_coding, targets_asked
+from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.report.text.check import show as tell
 from stl_deploy.report.text.check import show_effects, show_folder
 from stl_deploy.runs.source import (
@@ -200,7 +200,7 @@ def near_threshold(
     program, near = open_program(opened, dialect, or_spec=True), UlpMargins()
     x, _ = read_for(opened, program, input_file)
     try:
-        require_on_grid(program, x)
+        program, x = on_declared_grid(program, x, None, say)
     except InputError as error:
         say.warn(str(error))
     run(program, x, observe=near, chunk=CHUNK)

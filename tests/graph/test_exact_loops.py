@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.exact import prove_exact, require_on_grid
+from stl_deploy.graph.exact import held_to_grid, prove_exact
 from stl_deploy.graph.program import Input, Linear, Neuron, Operand, Output, Program
 
 F = np.float32
@@ -90,14 +90,25 @@ def test_sums_that_overflow_are_not_proved():
     assert double.exact
 
 
-@pytest.mark.parametrize("x", [[0.3, 0.5], [2.0, 0.0], [np.nan, 0.0]])
-def test_input_off_the_declared_grid_is_refused(x):
-    program = _dense([[1, 1]], 2)
-    require_on_grid(program, np.array([[[0.25, 0.75]]], F))
-    with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1.*input_grid=2 rounds"):
-        require_on_grid(program, np.array([[x]], F))
-    with pytest.raises(InputError, match=r"declares, integers up to 1, the only grid .*; input_grid=0 rounds"):
-        require_on_grid(_dense([[1, 1]], 0), np.array([[x]], F))
+@pytest.mark.parametrize("x", [[2.0, 0.0], [1.2, 0.0], [np.nan, 0.0], [np.inf, 0.0]])
+def test_input_beyond_the_declared_grid_is_refused(x):
+    with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1,"):
+        held_to_grid(_dense([[1, 1]], 2), np.array([[x]], F))
+    with pytest.raises(InputError, match=r"declares, integers up to 1, the only grid"):
+        held_to_grid(_dense([[1, 1]], 0), np.array([[x]], F))
+
+
+def test_real_input_goes_to_the_nearest_multiples_of_the_declared_grid():
+    """Halves go to the even multiple; a value beyond the bound by less than half a step is the bound."""
+    given = np.array([[[0.3, 0.375, 0.625, -0.9, 1.12, 0.0]]], F)
+    np.testing.assert_array_equal(held_to_grid(_dense([[1] * 6], 2), given), [[[0.25, 0.5, 0.5, -1, 1, 0]]])
+    whole = np.array([[[0.25, 0.75]]], F)
+    assert held_to_grid(_dense([[1, 1]], 2), whole) is whole
+
+
+def test_fractions_are_no_spikes():
+    with pytest.raises(InputError, match="the input is not on the grid that the graph declares, integers up to 1"):
+        held_to_grid(_dense([[1, 1]], 0), np.array([[[0.3, 0.5]]], F))
 
 
 @pytest.mark.parametrize("bound", [np.nan, np.inf, 0, -1, True, "1"])

@@ -236,12 +236,12 @@ def test_check_counts_ties_on_a_given_input(cli: Any, tmp_path: Path) -> None:
     assert "last place of the threshold: lif 5" in found.err
 
 
-def test_check_tells_of_input_off_the_grid(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+def test_check_rounds_input_to_the_grid(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     with np.load(run_dir / "test.npz") as kept:
         np.savez(tmp_path / "x.npz", x=kept["x"][:, :2] + np.float32(1e-3))
     on, off = (cli("check", run_dir, "--target", "onnx", "-i", x) for x in (run_dir / "test.npz", tmp_path / "x.npz"))
     assert "not on the grid that the graph declares" not in on.err
-    assert "warning: the input is not on the grid that the graph declares" in off.err
+    assert "input rounded to multiples of 2^-4, as the graph declares" in off.err
 
 
 def test_check(cli: Any, run_dir: Path) -> None:

@@ -269,35 +269,40 @@ def test_check_says_what_export_will_say_of_real_input(
     assert told("--input", tmp_path / "whole.npz") == told("--input-grid", "6") == []
 
 
-def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+def test_real_input_is_rounded_to_the_declared_grid(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+    """Every verb computes what it does of input that was rounded before, and says so once."""
     declared = tmp_path / "declared.nir"
     done = cli("export", analog[0], "--to", "nir", "-o", declared, "--input", analog[1], "--input-grid", "4")
     assert done.code == 0
     assert read_nir(declared).metadata["stl_deploy"]["input"]["fraction_bits"] == 4
-    labelled = tmp_path / "labelled.npz"
     with np.load(analog[1]) as kept:
-        np.savez(labelled, x=kept["x"], y=np.zeros(4, np.int64))
+        x = kept["x"]
+    y = np.zeros(4, np.int64)
+    given = {name: tmp_path / f"{name}.npz" for name in ("real", "rounded", "beyond")}
+    for path, values in zip(given.values(), (x, np.round(x * 16) / 16, x * 4), strict=True):
+        np.savez(path, x=values, y=y)
+    made = tmp_path / "y.npz"
     for call in (
-        ["verify", declared, "--against", declared, "--input", analog[1]],
-        ["export", declared, "--to", "onnx", "-o", tmp_path / "net.onnx", "--input", analog[1]],
-        ["report", declared, "--input", analog[1], "-o", tmp_path / "out"],
-        ["energy", declared, "--input", analog[1]],
-        ["energy", declared, "--input", labelled, "--over-steps"],
-        ["simulate", declared, "--input", analog[1], "-o", tmp_path / "y.npz", "--backend", "reference"],
-        ["simulate", declared, "--input", analog[1], "-o", tmp_path / "y.npz", "--backend", "loihi"],
+        ["verify", declared, "--against", declared],
+        ["export", declared, "--to", "onnx", "-o", tmp_path / "net.onnx"],
+        ["export", declared, "--to", "c", "-o", tmp_path / "c"],
+        ["report", declared, "-o", tmp_path / "out"],
+        ["energy", declared],
+        ["energy", declared, "--over-steps"],
+        ["simulate", declared, "-o", made, "--backend", "reference"],
+        ["simulate", declared, "-o", made, "--backend", "loihi"],
     ):
-        refused = cli(*call)
+        refused = cli(*call, "--input", given["beyond"])
         assert refused.code == 2
         assert "not on the grid that the graph declares, multiples of 2^-4 up to 1" in refused.err
-    with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
-        read(declared).verify(declared, kept["x"])
-    with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
-        read(declared).energy(kept["x"])
-    with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
-        read(declared).simulate(kept["x"])
-    assert not (tmp_path / "net.onnx").exists()
-    assert not (tmp_path / "y.npz").exists()
-    assert not (tmp_path / "out").exists()
+        assert call[0] != "export" or not Path(call[-1]).exists()
+        outcomes = [cli(*call, "--input", path, "--json") for path in (given["rounded"], given["real"])]
+        said = [outcome.err.count("input rounded to multiples of 2^-4, as the graph declares") for outcome in outcomes]
+        assert (said, [outcome.code for outcome in outcomes]) == ([0, 1], [0, 0]), call
+        if call[0] == "energy" and "--over-steps" not in call:
+            assert outcomes[0].json["totals"] == outcomes[1].json["totals"]
+    with np.load(made) as found:
+        np.testing.assert_array_equal(found["y"], read(declared).simulate(np.round(x * 16) / 16, backend="loihi").y)
 
 
 @pytest.mark.parametrize("verb", ["energy", "report"])

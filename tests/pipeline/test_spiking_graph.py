@@ -104,18 +104,42 @@ def test_a_stream_puts_out_what_simulate_does() -> None:
     np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in X]), net.simulate(X).y)
 
 
-def test_a_stream_refuses_what_simulate_refuses_with_a_rounding_that_it_takes() -> None:
-    """Fractions, and images of 0 to 255, went through a graph whose sums are exact on integers up to 1."""
+def test_a_graph_rounds_real_input_to_its_grid_and_warns_once(tmp_path: Path) -> None:
     net = _net().fold(input_grid=3)
-    x_t = np.full_like(X[0], 0.3)
-    with pytest.raises(stl.InputError, match="the input is not on the grid"):
-        net.simulate(x_t[None])
-    with pytest.raises(stl.InputError, match=r"multiples of 1/8 up to 1; .*; round it: np.round\(x \* 8\) / 8"):
-        net.stream().step(x_t)
-    rounded = np.round(x_t * 8) / 8
-    np.testing.assert_array_equal(net.stream().step(rounded), net.simulate(rounded[None]).y[0])
-    with pytest.raises(stl.InputError, match="8-bit images"):
-        net.stream().step(np.full(x_t.shape, 200, np.uint8))
+    x = np.random.default_rng(0).random(X.shape).astype(np.float32)
+    rounded = np.round(x * 8) / 8
+    expected = net.simulate(rounded).y
+    assert 0 < expected.mean() < 1
+    labels = np.arange(x.shape[1]) % 2
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(net.simulate(x).y, expected)
+        stream = net.stream()
+        np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), expected)
+        net.export(tmp_path / "net.onnx", x=x)
+        net.export(tmp_path / "c", to="c", x=x)
+        assert net.verify(tmp_path / "net.onnx", x).require().runs[0].differing == 0
+        assert net.energy(x).totals == net.energy(rounded).totals
+        found = net.evaluate([(x, labels)], time="first", backend=["onnx", "c"])
+        assert found.as_dict() == net.evaluate([(rounded, labels)], time="first", backend=["onnx", "c"]).as_dict()
+    assert [str(each.message) for each in warned] == [
+        "x is rounded to multiples of 2^-3, as the graph declares; shown once"
+    ]
+    with pytest.raises(stl.InputError, match="not on the grid"):
+        net.simulate(x * 3)
+    np.testing.assert_array_equal(
+        net.simulate(x * 3, input_grid=1).y, net.simulate(np.round(x * 6) / 2, input_grid=1).y
+    )
+
+
+def test_a_stream_refuses_what_simulate_refuses() -> None:
+    """Images of 0 to 255, and values beyond the grid, went through a graph whose sums are exact on values up to 1."""
+    net = _net().fold(input_grid=3)
+    for run in (net.stream().step, lambda x_t: net.simulate(x_t[None])):
+        with pytest.raises(stl.InputError, match=r"not on the grid .*, multiples of 2\^-3 up to 1,"):
+            run(np.full_like(X[0], 1.3))
+        with pytest.raises(stl.InputError, match="8-bit images"):
+            run(np.full(X[0].shape, 200, np.uint8))
 
 
 def test_a_run_folder_brings_its_test_images(run_dir: Path, tmp_path: Path) -> None:

@@ -163,11 +163,11 @@ REMEDIES = (
         _in_float64,
     ),
     Remedy(
-        "graph/exact.py:require_on_grid",
-        lambda room: _folded(room).simulate(room.reals),
-        "input_grid=8 rounds",
-        "--input-grid 8 rounds",
-        lambda room: _folded(room).simulate(room.reals, input_grid=8),
+        "pipeline/network_input.py:_another_grid",
+        lambda room: _folded(room).simulate(room.reals * 4),
+        "input_grid=BITS declares another",
+        "--input-grid BITS declares another",
+        lambda room: _folded(room).simulate(room.reals * 4, input_grid=8),
     ),
     Remedy(
         "graph/exact.py:require_no_image",
