@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -97,7 +98,7 @@ def capture(
         time: ``first``: forward takes ``[T, B, *shape]``; ``second``: ``[B, T, *shape]``; ``step``: x is
             ``[T, B, *shape]`` and forward takes one step ``[B, *shape]`` at a time, keeping its state; ``inside``:
             forward takes ``[B, *shape]`` and loops over time itself; ``none``: forward takes ``[B, *shape]`` and has
-            no time, as an ANN.
+            no time, as an ANN (found where forward fails on ``[T, B, *shape]`` and nothing spikes).
         reset: Callable that brings the model to rest, if it has no method ``reset``.
         output: Output to use if there are several (index or name; default: the first tensor).
         verify: False skips the proof.
@@ -115,12 +116,16 @@ def capture(
     """
     with working(f"capturing {type(model).__name__}", progress):
         if time == "none":
-            net = without_time(_captured(uncompiled(model), shown_thrice(x), Call("step", reset, output), verify), x)
+            net = _without_time(uncompiled(model), x, Call(time, reset, output), verify)
         else:
             net = _captured(uncompiled(model), x, Call(time, reset, output), verify)
     for warning in net.proof.warnings if net.proof is not None else ():
         warn_caller(warning)
     return net
+
+
+def _without_time(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
+    return without_time(_captured(model, shown_thrice(x), replace(call, time="step"), verify), x)
 
 
 def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
@@ -139,6 +144,11 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
+        if call.time == "first" and error.__cause__ is not None:
+            with suppress(CaptureError):
+                net = _without_time(model, x, call, verify)
+                if not net.program.spiking:
+                    return net
         require_floats_taken(error, model, x, batch, call)
         _run_on(batch, model, call)  # where forward fails, it says so of x
         if error.__cause__ is not None:

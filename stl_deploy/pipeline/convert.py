@@ -115,8 +115,12 @@ class Conversion:
             ann = self.held_out[1]
             if ann is not None and chosen.accuracy is not None and chosen.accuracy < ann - self.within / 100:
                 parts.append(f"no candidate came within {self.within:g} points of the ANN on the held-out samples")
+        if self.ann_accuracy is None:
+            parts.append("no accuracy is known, for the data have no labels")
         if self.form == "counts":
-            parts.append("counts at one step are the quantised ANN, bit for bit")
+            parts.append(
+                "counts at one step are the quantised ANN, bit for bit: one that skips zeros saves as much by its bits"
+            )
         return "; ".join(parts)
 
     def __str__(self) -> str:

@@ -104,6 +104,7 @@ def test_without_labels_nothing_is_judged(ann: nn.Module) -> None:
     net = stl.convert(ann, blobs()[0], levels=4, progress=False)
     assert net.conversion.accuracy is None
     assert all(each.accuracy is None for each in net.conversion.candidates)
+    assert "no labels" in net.conversion.verdict
 
 
 @pytest.mark.parametrize("form", ["pair", "arrays", "dataset", "loader", "npz"])
@@ -163,6 +164,16 @@ def test_a_dead_channel_and_a_constant_input_convert(ann: nn.Module) -> None:
     x, y = blobs()
     net = stl.convert(model, (x, y), levels=4, progress=False)
     assert all(np.all(node.threshold > 0) for node in net.program.spiking)
+
+
+def test_a_layer_that_is_never_active_has_thresholds_above_0() -> None:
+    model = trained()
+    with torch.no_grad():
+        model[5].weight.zero_()
+        model[5].bias.fill_(-1.0)
+    net = stl.convert(model, blobs(), levels=4, progress=False)
+    assert all(np.all(np.isfinite(node.threshold) & (node.threshold > 0)) for node in net.program.spiking)
+    assert net.conversion.accuracy == net.conversion.ann_accuracy
 
 
 def test_counts_have_a_gradient_straight_through() -> None:
@@ -389,3 +400,24 @@ def test_other_activations_are_refused_and_a_capped_one_converts_in_their_place(
     assert "'2'" in str(refused.value)
     model[2] = nn.ReLU6()
     assert stl.convert(model, blobs(40), levels=4, progress=False).conversion.samples == 20
+
+
+def test_a_module_without_time_is_found(ann: nn.Module) -> None:
+    x, _ = blobs(4)
+    net = stl.capture(ann, x, progress=False)
+    assert net.proof.time == "none"
+    with torch.no_grad():
+        assert np.abs(net.simulate(x).y[0] - ann(x).numpy()).max() < 1e-5
+
+
+def test_a_module_that_loops_over_time_is_not_taken_for_one_without(ann: nn.Module) -> None:
+    class Loops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.lif = nn.Conv2d(1, 2, 3), stl.LIF((2, 2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(torch.stack([self.layer(x)] * 4)).mean(0)
+
+    with pytest.raises(stl.CaptureError):
+        stl.capture(Loops(), blobs(4)[0], progress=False)
