@@ -20,6 +20,7 @@ from stl_deploy.errors import GraphError, ParityError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.exact import Grid, input_grid, largest_sum, random_input, round_to_grid
+from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Scale
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
@@ -253,13 +254,13 @@ class _Judge:
         for step, (x, y) in enumerate(zip(expected, found, strict=True)):
             states[0].charge(x)
             states[1].charge(y)
-            u, spikes = (_ordered(values, place) for values in _released(states[0], bool(self.tolerance)))
-            w, others = _released(states[1], bool(self.tolerance))
+            u, spare, spikes = (_ordered(values, place) for values in _released(states[0], bool(self.tolerance)))
+            w, _, others = _released(states[1], bool(self.tolerance))
             largest = max(largest, float(np.abs(u[~parted]).max(initial=0)))
             most = self.tolerance * max(1.0, largest) + moved / _unit(before)
             wrong = np.abs(u - w) > most
             if self.tolerance:
-                wrong |= (spikes != others) & (np.abs(u - 1) > most)
+                wrong |= (spikes != others) & (spare > most)
             else:
                 wrong |= spikes != others
             wrong &= ~parted
@@ -284,19 +285,21 @@ def _unit(node: Neuron) -> float:
     return float(sizes.min(initial=np.inf)) if sizes.size and sizes.min() > 0 else 1.0
 
 
-def _released(state: neurons.NeuronState, in_units: bool) -> tuple[NDArray[np.float64], Floats]:
-    """Return potentials and spikes, and advance the state.
+def _released(state: neurons.NeuronState, in_units: bool) -> tuple[NDArray[np.float64], NDArray[np.float64], Floats]:
+    """Return potentials, their distances from the nearest level at which spikes change, and spikes; advance the state.
 
     in_units: of the threshold θ (of 1 if that is 0), moved so that a spike is where they pass 1, also while θ adapts.
     """
     theta = state.node.threshold
     assert theta is not None
     potentials = state.v.astype(np.float64)
+    spare = np.abs(potentials - nearest_level(state))
     if in_units:
-        potentials = (potentials - state.threshold) / np.where(theta == 0, 1.0, theta) + 1.0
+        unit = np.where(theta == 0, 1.0, theta)
+        potentials, spare = (potentials - state.threshold) / unit + 1.0, spare / np.abs(unit)
     out = np.empty_like(state.v)
     state.release(out)
-    return potentials, out
+    return potentials, spare, out
 
 
 def _ordered(values: Any, place: NDArray[np.int64] | None) -> Any:

@@ -170,7 +170,7 @@ class _Reading:
         if {*cell.operand_shapes, *cell.output_shapes} != {shape}:
             raise self._refusal(operation)
         if ramp.is_linear:
-            self.made[name] = ir.Scale(name=name, shape=shape, operands=ramp.operands, scale=gain)
+            self.made[name] = ir.Scale(name=name, shape=shape, operands=ramp.operands, scale=np.asarray(gain))
             return name
         if np.any(ramp.low) or not np.all(ramp.high > 0):
             raise self._refusal(operation)

@@ -1,0 +1,90 @@
+"""Counts of converted random networks equal quantised ReLUs in torch, ONNX Runtime and C on fresh inputs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.graph import program as ir
+from stl_deploy.graph.run import run
+from stl_deploy.nn.program_module import ProgramModule
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*silent|.*saturated|.*no spike:UserWarning")
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.layer, self.activation = nn.Conv2d(channels, channels, 3, padding=1), activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.layer(x) + x)
+
+
+class QuantisedReLU(nn.Module):
+    """min(max(floor(x / θ + ½), 0), cap) of a count neuron, by torch alone."""
+
+    def __init__(self, neuron: ir.Neuron) -> None:
+        super().__init__()
+        assert neuron.gain is None
+        self.theta, self.cap = torch.from_numpy(np.asarray(neuron.threshold)), neuron.cap
+        self.offset = 0.0 if neuron.offset is None else torch.from_numpy(np.asarray(neuron.offset))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.floor((x + self.offset) / self.theta + 0.5).clamp(0, self.cap)
+
+
+def drawn_network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    drawn = np.random.default_rng(seed)
+    activation: type[nn.Module] = nn.ReLU6 if seed % 2 else nn.ReLU
+    channels, size = int(drawn.integers(2, 6)), 8
+    layers = [nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), activation()]
+    for kind in drawn.permutation(["residual", "average", "max", "depthwise"])[:3]:
+        if kind == "residual":
+            layers.append(Residual(channels, activation))
+        elif kind == "depthwise":
+            layers += [nn.Conv2d(channels, channels, 3, padding=1, groups=channels), activation()]
+        else:
+            layers.append(nn.AvgPool2d(2) if kind == "average" else nn.MaxPool2d(2))
+            size //= 2
+    layers += [nn.Flatten(), nn.Linear(channels * size * size, 6), activation(), nn.Linear(6, 3)]
+    return nn.Sequential(*layers).eval()
+
+
+def on_grid(drawn: np.random.Generator, count: int) -> np.ndarray:
+    return (drawn.integers(0, 17, (count, 1, 8, 8)) / 16).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(seed)
+    model = drawn_network(seed)
+    net = stl.convert(model, torch.from_numpy(on_grid(drawn, 32)), levels=(3, 4, 15)[seed], progress=False)
+    net = net.fold(input_grid=4, merge_pools=True)
+    x, program = on_grid(drawn, 16), net.program
+    names = [node.name for node in program.spiking]
+    counts = run(program, x[None], record=names).recorded
+    quantised = ProgramModule(program, layers={node.name: QuantisedReLU(node) for node in program.spiking})
+    observed = quantised.observe(torch.from_numpy(x)[None], names)
+    assert all(np.array_equal(observed[name].numpy(), counts[name]) for name in names)
+
+    net.export(tmp_path / "net.onnx")
+    net.export(tmp_path / "c", to="c")
+    onnx = net.verify(tmp_path / "net.onnx", x).as_dict()["runs"]
+    c = net.verify(tmp_path / "c", x).as_dict()["runs"]
+    assert [each["differing"] for each in onnx if each["against"] == "reference"] == [0]
+    assert [each["differing"] for each in c if each["against"] == "loihi"] == [0]
+
+    without_biases = tuple(
+        replace(node, bias=None) if isinstance(node, ir.Conv | ir.Linear) else node for node in program.nodes
+    )
+    other = run(replace(program, nodes=without_biases), x[None], record=names).recorded
+    assert any((other[name] != counts[name]).any() for name in names)
+    off_grid = drawn.random(x.shape, np.float32)
+    rounded = (np.round(off_grid * 16) / 16).astype(np.float32)
+    assert not np.array_equal(run(program, off_grid[None]).y, run(program, rounded[None]).y)
