@@ -31,7 +31,7 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.frontier import Against
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, leading, quoted
 from stl_deploy.energy.models.ratios import Ratio, percent
 from stl_deploy.energy.models.verdict import equal_at
 from stl_deploy.runs.folded_run import fold_run
@@ -121,7 +121,7 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
         snn_over_ann=(_short(ends[0]), _short(ends[1])),
         quoted=_quoted(cell),
         quoted_layer_by_layer=_quoted(batched),
-        break_even=equal_at(report.break_even),
+        break_even=equal_at(report.break_even, leading(report.counts)),
         narrower_anns=0 if report.frontier is None else len(report.frontier.points) - 1,
         proved_ann=None if report.frontier is None else _cheapest(report.frontier.proved),
         measured_ann=None if report.frontier is None else _cheapest(report.frontier.measured),

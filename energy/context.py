@@ -29,7 +29,7 @@ class AnnTwin:
     frames: passes for each of these samples, whose mean the accuracy is of. nonzero_weights: share of each layer's
     weights that are not zero; empty: as in the spiking network. fetched: share of each layer's weights that meet a
     nonzero input, the mean over passes; empty: as many as MACs, at most all. right: ``[B]``, whether it
-    decides each sample right, for a paired comparison.
+    decides each sample right, for a paired comparison. summed: whether it sees the sum of a sequence's steps.
     """
 
     macs_nonzero: int
@@ -42,6 +42,7 @@ class AnnTwin:
     nonzero_weights: Mapping[str, float] = field(default_factory=dict)
     fetched: Mapping[str, float] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    summed: bool = False
 
     @property
     def fraction(self) -> float:
@@ -62,21 +63,23 @@ class AnnTwin:
             )
 
 
-def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> dict[str, Any]:
+def twin_json(twin: AnnTwin | None, counts: Counts, first_layer: Sequence[str]) -> dict[str, Any]:
     """Return the energy JSON's ``ann_twin``: MACs per inference, dense and with zeros skipped.
 
-    Unmeasured, the second is bounded: at most every MAC; at least the first layer's non-zero inputs if the
-    input is the same at every step (then the twin sees that very input), else 0.
+    Unmeasured, the second is bounded: at most every MAC; at least the first layer's non-zero inputs of samples
+    that are the same at every step (the twin sees them as they are).
     """
     dense = counts.totals.ann_macs_exact / counts.batch
     data: dict[str, Any] = {"macs_dense": dense}
     if twin is None:
-        least = first_layer_synops / counts.T / counts.batch if counts.constant_input else 0.0
+        still = [counts.repeating[name].synops for name in first_layer if name in counts.repeating]
+        least = sum(still) / counts.T / counts.batch
         return data | {
             "label": "unmeasured",
             "macs_zero_skipping": [least, dense],
             "text": "the twin's own zero activations were not measured: between these bounds (train one: mode ann)",
         }
+    summed = ", which sees the sum of all steps in one frame" if twin.summed else ""
     frames = f": of each of the {twin.frames} frames that its accuracy is of" if twin.frames > 1 else ""
     return data | {
         "label": "measured",
@@ -86,7 +89,7 @@ def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> 
         "samples": twin.samples,
         "source": twin.source,
         "accuracy": twin.accuracy,
-        "text": "MACs on non-zero inputs, counted in the trained twin" + frames,
+        "text": "MACs on non-zero inputs, counted in the trained twin" + summed + frames,
     }
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.keywords import named_options
-from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.chips.baselines import baselines
-from stl_deploy.energy.chips.lines import NO_BOARD, ChipLine, chip_lines, uncounted
+from stl_deploy.energy.chips.lines import NO_BOARD, ChipLine, chip_lines, refused_lists, uncounted
 from stl_deploy.energy.chips.time import step_time_notes
 from stl_deploy.energy.context import AnnTwin, Context, ContextKeywords, twin_json
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
@@ -27,7 +26,8 @@ from stl_deploy.energy.models.conventions import conventions, first_layer, model
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
 from stl_deploy.energy.models.frontier import Frontier
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid, itemised, quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid, itemised, leading, quoted
+from stl_deploy.energy.models.idle import EACH_STEP, dead, idle, without_ann
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
@@ -55,8 +55,8 @@ class EnergyReport(ByRule):
     """Counts, joules, conventions and break-even of one network on one input.
 
     ratios: SNN over ANN under every rule. right: whether each sample is decided right, ``[B]``.
-    source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
-    of each step, which the ANN twin of one pass does not decide. idle, dead: as `Findings` has them.
+    source: what was counted (a file's name, say). coding: the input coding and who declared it. no_ann, summed,
+    idle, dead: as `Findings` has them.
     one_sided: a warning that the samples lack classes, else "".
     """
 
@@ -68,7 +68,7 @@ class EnergyReport(ByRule):
     break_even: BreakEven
     assumptions: tuple[str, ...]
     memory: Mapping[str, TapMemory | NeuronMemory]
-    operations: Mapping[str, Mapping[str, int]]
+    operations: Mapping[str, Mapping[str, float]]
     chips: tuple[ChipLine, ...]
     by_layer: tuple[tuple[str, float, float], ...]
     edges: Mapping[str, tuple[str, ...]]
@@ -79,7 +79,8 @@ class EnergyReport(ByRule):
     placement: Mapping[str, Any]
     itemised: Mapping[str, Any]
     sensitivity: tuple[Sensitivity, ...]
-    each_step: bool = False
+    no_ann: str = ""
+    summed: int = 0
     accuracy: Paired | None = None
     frontier: Frontier | None = None
     idle: Idle | None = None
@@ -96,11 +97,12 @@ class EnergyReport(ByRule):
             models=self.models,
             chips=self.chips,
             placed=CHIP not in self.checked.refused,
-            each_step=self.each_step,
+            no_ann=self.no_ann,
+            summed=self.summed,
             idle=self.idle,
             dead=self.dead,
             accuracy=self.accuracy,
-            still=self.counts.constant_input,
+            leads=leading(self.counts),
             frontier=self.frontier,
         )
 
@@ -112,12 +114,12 @@ class EnergyReport(ByRule):
     @property
     def spread(self) -> str:
         """One sentence: the range over every dataflow, list and model, and the break-even; "" if there is none."""
-        return "" if self.idle or self.each_step else spread(self._findings)
+        return "" if self.idle or self.no_ann else spread(self._findings)
 
     @property
     def ratio_range(self) -> Range | None:
         """Least and most SNN/ANN ratio over every dataflow, list and model, as `spread` prints; None without one."""
-        if self.idle or self.each_step or quoted(self.comparisons) is None:
+        if self.idle or self.no_ann or quoted(self.comparisons) is None:
             return None
         return range_of_ratios(self._findings)
 
@@ -166,7 +168,7 @@ class EnergyReport(ByRule):
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
             "comparisons": [cell.as_dict() for cell in self.comparisons],
-            "leads": "layer_by_layer" if self.counts.constant_input else "streaming",
+            "leads": "layer_by_layer" if self.counts.is_static else "streaming",
             "quoted": self._to_quote(QUOTED),
             "quoted_layer_by_layer": self._to_quote(LAYER_BY_LAYER),
             "itemised": dict(self.itemised),
@@ -242,7 +244,7 @@ def measure_energy(
         counter.counts(),
         coding,
         samples=counter.samples,
-        each_step=labels is not None and labels.ndim == 2,
+        no_ann=without_ann(labels, made.twin),
         accuracy=_paired(counter.right, made.twin, share),
         right=counter.right,
         one_sided=_one_sided(program, labels),
@@ -264,7 +266,7 @@ def energy_report(
     coding: Coding,
     *,
     samples: Samples | None = None,
-    each_step: bool = False,
+    no_ann: str = "",
     accuracy: Paired | None = None,
     right: NDArray[np.bool_] | None = None,
     one_sided: str = "",
@@ -275,24 +277,29 @@ def energy_report(
     made = Context(**context)
     lists, twin, chip = made.price_lists(), made.twin, made.chip
     checked = replace(made.checked, refused={**made.checked.refused, **chip.refused})
+    refused = refused_lists(checked)
     if twin is not None:
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)
     published = models(net, of_net, lists, twin)
     messages = traffic(program, counts, chip)
     last = (*([one_sided] * bool(one_sided)), *step_time_notes(made.step_time), *checked.notes)
-    first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
         made.source,
         counts,
         coding,
-        tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
+        tuple(
+            Priced(entry, None, None, (f"not placed: {refused[entry.name]}",))
+            if entry.name in refused
+            else price(net, of_net, entry, messages, chip.reason)
+            for entry in lists
+        ),
         (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published, *what_if_table(net, of_net, twin)),
         break_even(net, of_net, lists, published, twin),
         (
             *made.notes,
             *_assumptions(program, counts, coding, twin),
-            *([_EACH_STEP] * each_step),
+            *([_EACH_STEP] * (no_ann == EACH_STEP)),
             *last,
         ),
         memory_of(program, counts),
@@ -300,17 +307,18 @@ def energy_report(
         chip_lines(net, of_net, chip, messages, made.step_time, checked),
         zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
-        twin_json(twin, counts, first),
+        twin_json(twin, counts, first_layer(program, counts)),
         samples,
         neurobench_fields(program, counts),
         made.machine,
         placement_json(chip, messages, counts.batch),
         itemised(net, of_net, twin),
         sensitivity(net, of_net, twin),
-        each_step,
+        no_ann,
+        counts.T if twin is not None and twin.summed else 0,
         accuracy,
-        idle=_idle(program, counts),
-        dead=_dead(program, counts),
+        idle=idle(program, counts),
+        dead=dead(program, counts),
         right=right,
         checked=checked,
         one_sided=one_sided,
@@ -335,43 +343,6 @@ def energy_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of `EnergyReport.as_dict`."""
     schema: dict[str, Any] = json.loads((files(__package__) / "energy.schema.json").read_text(encoding="utf-8"))
     return schema
-
-
-def _idle(program: Program, counts: Counts) -> Idle | None:
-    """Return why the network decides nothing on its input (see `Idle`); None if it may decide."""
-    spiking = [node.name for node in program.spiking if node.name in counts.neurons]
-    if not spiking:
-        return "no neuron"
-    if not any(counts.neurons[name].events for name in spiking):
-        return "silent"
-    fed = first_layer(program, counts)
-    if fed and not any(counts.weighted[name].in_nonzero for name in fed):
-        return "no input"
-    last = [counts.neurons[name] for name in spiking if not _behind(program, name) & {*spiking}]
-    if last and not any(counted.events for counted in last):
-        return "output silent"
-    if counts.batch > 1 and last and all(counted.events == counted.neuron_updates for counted in last):
-        return "output saturated"
-    alive = {*program.by_name} - {*_dead(program, counts)}
-    lead_on = {name: [reader.name for reader in program.readers[name] if reader.name in alive] for name in alive}
-    reached = {*reachable([node.name for node in program.inputs], lead_on.__getitem__)}
-    if program.outputs and not any(node.name in reached for node in program.outputs):
-        return "cut off"
-    return None
-
-
-def _dead(program: Program, counts: Counts) -> dict[str, Literal["silent", "saturated"]]:
-    """Return the spiking layers that never fire, or, of several samples, all of whose neurons fire at every step."""
-    layers = [(node.name, counts.neurons[node.name]) for node in program.spiking if node.name in counts.neurons]
-    dead: dict[str, Literal["silent", "saturated"]] = {name: "silent" for name, counted in layers if not counted.events}
-    full = [name for name, counted in layers if counts.batch > 1 and counted.events == counted.neuron_updates]
-    dead |= {name: "saturated" for name in full if name not in dead}
-    return dead
-
-
-def _behind(program: Program, name: str) -> set[str]:
-    """Return the names of all nodes that a node's output reaches, without the node itself."""
-    return {*reachable([name], lambda at: (reader.name for reader in program.readers[at]))} - {name}
 
 
 def _sources(program: Program, name: str) -> tuple[str, ...]:

@@ -123,6 +123,12 @@ def title_of(chip: str) -> str:
     return fpga.TITLE if chip == fpga.KEY else chip_model(chip).title
 
 
+def refused_lists(checked: Checked) -> dict[str, str]:
+    """Return the price lists of chips that cannot hold the network, each with the reason."""
+    chips = [chip for chip in chip_models() if chip.name in checked.refused]
+    return {prices.name: checked.refused[chip.name] for chip in chips for prices in chip.events}
+
+
 def _over(snn: Range, ann: Range | None) -> list[float] | None:
     """Return the minimum and maximum ratio to the ANN; None without an ANN, or if it costs nothing."""
     return None if ann is None or not ann[0] else [snn[0] / ann[1], snn[1] / ann[0]]
@@ -226,7 +232,7 @@ def _line(
     parts = [part for part in (events, floor, stepping, cores) if part is not None]
     note = chip.caveat
     if chip.latencies is not None and not on_chip.placements:
-        note = f"{note} Not placed: {on_chip.reason}."
+        note = f"{note} Messages are bounded, not counted: {on_chip.reason}."
     return ChipLine(
         chip=chip.name,
         title=chip.title,

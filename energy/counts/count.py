@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, how_many
 from stl_deploy.energy.counts.coding import Op, op_of, product_op
-from stl_deploy.energy.counts.record import Counts, Fetched, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
+from stl_deploy.energy.counts.reads import lateness, steady_nodes
+from stl_deploy.energy.counts.record import (
+    Counts,
+    Fetched,
+    MaxPoolCounts,
+    NeuronCounts,
+    ProductCounts,
+    Repeating,
+    TapCounts,
+)
 from stl_deploy.energy.counts.taps import (
     Ints,
     Tapped,
@@ -45,7 +54,6 @@ from stl_deploy.graph.kernels import split_operands
 from stl_deploy.graph.program import InputCoding, Program, feeders, is_binary, origin_of
 from stl_deploy.graph.readout import decided_right
 from stl_deploy.graph.run import run
-from stl_deploy.graph.segments import segments
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
@@ -60,6 +68,8 @@ class _Taps:
     binary: bool = True
     carried: Ints | None = None
     """Spikes per position, where an event can carry several."""
+    repeating: Ints | None = None
+    """Of positions, those of samples in which the values repeat; None for a node that is not steady."""
     cells: tuple[Ints, Ints] | None = None
     """Number of times that each cell of weights is met: steps and inferences (see `cells_met`); None for a pool."""
 
@@ -76,6 +86,8 @@ class _Products:
     op: Op
     in_nonzero: int = 0
     synops: int = 0
+    repeating_nonzero: int = 0
+    repeating_synops: int = 0
 
 
 class _Events:
@@ -108,6 +120,7 @@ class ActivityCounter:
     def __init__(self, program: ir.Program, coding: InputCoding, labels: NDArray[Any] | None = None) -> None:
         self._program = program
         self._coding = coding
+        self._repeating = dict.fromkeys(steady_nodes(program), 0)
         self._taps = {n.name: self._new_taps(n) for n in program.nodes if _is_tapped(n)}
         self._firing = {n.name: _Firing() for n in program.of(ir.Neuron)}
         self._products = {n.name: _Products(product_op(program, n, coding)) for n in program.of(ir.Product)}
@@ -118,7 +131,8 @@ class ActivityCounter:
         self._events = _Events()
         self._steps = 0
         self._batch = 0
-        self._constant = True
+        self._still = 0
+        self._still_now: NDArray[np.bool_] | None = None
         self._chunk: dict[str, Ints] = {}
         self.samples = Samples(labels)
         self.right: NDArray[np.bool_] | None = None
@@ -134,17 +148,23 @@ class ActivityCounter:
         if _is_weighted(node):
             met = cells_met(node, none.astype(np.bool_)).astype(np.int64)
             cells = met, met.copy()
-        return _Taps(none, fan_out(node), operation, known, carried=none.copy() if several else None, cells=cells)
+        carried = none.copy() if several else None
+        repeating = none.copy() if node.name in self._repeating else None
+        return _Taps(none, fan_out(node), operation, known, carried=carried, repeating=repeating, cells=cells)
 
     def __call__(self, node: ir.Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
+        repeats = np.zeros(x.shape[1], np.bool_)
+        if node.name in self._repeating:
+            repeats = (x == x[:1]).all(axis=(0, *range(2, x.ndim)))
+            self._repeating[node.name] += int(repeats.sum())
         if isinstance(node, ir.Input):
-            self._constant = self._constant and bool((x == x[:1]).all())
+            self._still_now = repeats if self._still_now is None else self._still_now & repeats
         read = x[: max(0, len(x) - late)] if (late := self._lateness[node.name]) else x
         if node.name in self._taps:
-            self._count_taps(node, self._taps[node.name], read)
+            self._count_taps(node, self._taps[node.name], read, repeats)
         if isinstance(node, ir.Product):
-            self._count_products(node, self._products[node.name], read)
+            self._count_products(node, self._products[node.name], read, repeats)
         if isinstance(node, ir.Neuron):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
@@ -153,9 +173,11 @@ class ActivityCounter:
         if len(self._seen) == len(self._program.nodes):
             self._end_chunk(*x.shape[:2])
 
-    def _count_taps(self, node: ir.Node, taps: _Taps, x: NDArray[Any]) -> None:
+    def _count_taps(self, node: ir.Node, taps: _Taps, x: NDArray[Any], repeats: NDArray[np.bool_]) -> None:
         events, nonzero = self._events.of(x)
         taps.positions += nonzero.sum(axis=0, dtype=np.int64)
+        if taps.repeating is not None:
+            taps.repeating += nonzero[repeats].sum(axis=0, dtype=np.int64)
         if taps.cells is not None and _is_weighted(node):
             met = cells_met(node, events)
             by_step, by_inference = taps.cells
@@ -168,7 +190,9 @@ class ActivityCounter:
         if not isinstance(node, ir.Pool):
             self._follow(f"synops_{taps.op}", nonzero.reshape(len(nonzero), -1).astype(np.int64) @ taps.fan_out.ravel())
 
-    def _count_products(self, node: ir.Product, counted: _Products, x: NDArray[Any]) -> None:
+    def _count_products(
+        self, node: ir.Product, counted: _Products, x: NDArray[Any], repeats: NDArray[np.bool_]
+    ) -> None:
         a, b = (operand != 0 for operand in split_operands(node, x))
         if node.matrices:
             by_sample = (a.sum(axis=-2, dtype=np.int64) * b.sum(axis=-1, dtype=np.int64)).sum(axis=0)
@@ -177,6 +201,8 @@ class ActivityCounter:
         by_sample = by_sample.reshape(len(by_sample), -1).sum(axis=1)
         counted.in_nonzero += int(np.count_nonzero(x))
         counted.synops += int(by_sample.sum())
+        counted.repeating_nonzero += int(np.count_nonzero(x[:, repeats]))
+        counted.repeating_synops += int(by_sample[repeats].sum())
         self._follow(f"synops_{counted.op}", by_sample)
 
     def _follow(self, measure: str, by_sample: Ints) -> None:
@@ -200,6 +226,8 @@ class ActivityCounter:
             taps.binary = taps.binary and other._taps[name].binary
             if taps.carried is not None and (more_spikes := other._taps[name].carried) is not None:
                 taps.carried += more_spikes
+            if taps.repeating is not None and (more_repeating := other._taps[name].repeating) is not None:
+                taps.repeating += more_repeating
             for cells, more_cells in zip(taps.cells or (), other._taps[name].cells or (), strict=True):
                 cells += more_cells
         for name, firing in self._firing.items():
@@ -208,12 +236,15 @@ class ActivityCounter:
             firing.spikes += more.spikes
             firing.events += more.events
         for name, counted in self._products.items():
-            counted.in_nonzero += other._products[name].in_nonzero
-            counted.synops += other._products[name].synops
+            for key, count in vars(other._products[name]).items():
+                if key != "op":
+                    setattr(counted, key, getattr(counted, key) + count)
         self.samples.join(other.samples)
         if other.right is not None:
             self.right = other.right if self.right is None else np.concatenate([self.right, other.right])
-        self._constant = self._constant and other._constant
+        for name in self._repeating:
+            self._repeating[name] += other._repeating[name]
+        self._still += other._still
         self._steps = other._steps
         self._batch += other._batch
 
@@ -231,6 +262,8 @@ class ActivityCounter:
         self._masks.clear()
         self._events.forget()
         self._seen.clear()
+        self._still += 0 if self._still_now is None else int(self._still_now.sum())
+        self._still_now = None
         self._steps = steps
         self._batch += batch
 
@@ -247,8 +280,30 @@ class ActivityCounter:
         order = tuple(n.name for n in self._program.nodes if n.name in counted)
         arriving = {name: taps.positions.copy() for name, taps in self._taps.items()}
         return Counts(
-            self._steps, self._batch, order, weighted, pools, neurons, self._constant, arriving, maxima, products
+            self._steps,
+            self._batch,
+            order,
+            weighted,
+            pools,
+            neurons,
+            self._still,
+            arriving,
+            maxima,
+            products,
+            {name: self._repeats(name, samples) for name, samples in self._repeating.items() if name in counted},
         )
+
+    def _repeats(self, name: str, samples: int) -> Repeating:
+        node = self._program.by_name[name]
+        if name in self._products:
+            counted = self._products[name]
+            return Repeating(samples, counted.repeating_nonzero, counted.repeating_synops)
+        if not _is_tapped(node):
+            return Repeating(samples)
+        positions = self._taps[name].repeating
+        assert positions is not None
+        nonzero = _weigh(positions, fan_out_nonzero(node))
+        return Repeating(samples, int(positions.sum()), _weigh(positions, self._taps[name].fan_out), nonzero)
 
     def _tapped(self, node: Tapped) -> TapCounts:
         taps = self._taps[node.name]
@@ -291,29 +346,6 @@ class ActivityCounter:
         firing = self._firing[node.name]
         updates = neurons * self._steps * self._batch
         return NeuronCounts(neurons, updates, firing.touched, firing.spikes, firing.events)
-
-
-def lateness(program: Program) -> dict[str, int]:
-    """Return the steps around a loop from each node's output to the nearest Output: in the last ones nothing reads it.
-
-    A recurrent weight that is read one step later sends nothing that is read in the last step. Delays outside of loops
-    hold values that a longer run reads, so what is before them counts in full.
-    """
-    loop_of = {node.name: number for number, part in enumerate(segments(program)) for node in part}
-    late = dict.fromkeys((node.name for node in program.outputs), 0)
-    changed = True
-    while changed:
-        changed = False
-        for node in reversed(program.nodes):
-            if node.name not in late:
-                continue
-            own = int(node.steps.min()) if isinstance(node, ir.Delay) else 0
-            for source in node.operands:
-                in_loop = source.node != node.name and loop_of[source.node] == loop_of[node.name]
-                steps = late[node.name] + (own + source.delay if in_loop else 0)
-                if steps < late.get(source.node, steps + 1):
-                    late[source.node], changed = steps, True
-    return {node.name: late.get(node.name, 0) for node in program.nodes}
 
 
 def nonzero_by_sample(events: Mask) -> NDArray[Any]:

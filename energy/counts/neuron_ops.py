@@ -47,10 +47,10 @@ class NeuronOps:
 class UpdateOps:
     """Operations of all counted neuron updates: multiplies by decays and by others, shifts, adds and comparisons."""
 
-    leak_muls: int
-    other_muls: int
-    shifts: int
-    adds: int
+    leak_muls: float
+    other_muls: float
+    shifts: float
+    adds: float
 
 
 @remembered
@@ -83,7 +83,10 @@ def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numb
 
     On floats a factor of 2^-k is a multiply like any other.
     """
-    leak_muls = other_muls = shifts = adds = 0
+    leak_muls: float = 0
+    other_muls: float = 0
+    shifts: float = 0
+    adds: float = 0
     for node in nodes:
         ops, counted = neuron_ops(node), counts[node.name]
         leak_muls += ops.leak_muls * counted.neuron_updates
@@ -111,7 +114,7 @@ def leaks(node: Neuron) -> bool:
     return node.decay is not None and (_factor(node.decay) != "none" or bool(_term(node.offset)) or synapse or moves)
 
 
-def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:
+def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, float]:
     """Return extra keys of a layer in the energy JSON: decay multiplies and shifts, comparisons, and resets.
 
     A reset is one for each output that is not 0; what keeps no potential has none to reset.

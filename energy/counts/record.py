@@ -1,8 +1,11 @@
-"""Count records: the exact integers of the energy JSON, per node and in total, and NeuroBench's fields from them."""
+"""Count records: the exact integers of the energy JSON, per node and in total, and NeuroBench's fields from them.
+
+Counts are integers; estimates for other spike rates or time steps are fractions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -21,10 +24,10 @@ class Fetched:
     nonzero_*: those that are not zero.
     """
 
-    per_step: int = 0
-    nonzero_per_step: int = 0
-    per_inference: int = 0
-    nonzero_per_inference: int = 0
+    per_step: float = 0
+    nonzero_per_step: float = 0
+    per_inference: float = 0
+    nonzero_per_inference: float = 0
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,18 @@ class TapCounts:
         fetched: Different weights that events meet.
     """
 
-    in_nonzero: int
+    in_nonzero: float
     binary_input: bool
-    synops: int
-    synops_nonzero_w: int
+    synops: float
+    synops_nonzero_w: float
     synapses: int
-    dense_macs_exact: int
-    dense_macs_nominal: int
-    bias_adds: int
+    dense_macs_exact: float
+    dense_macs_nominal: float
+    bias_adds: float
     op: Op
-    synops_pool_folded: int | None = None
-    folded_nonzero_w: int | None = None
-    spikes_carried: int | None = None
+    synops_pool_folded: float | None = None
+    folded_nonzero_w: float | None = None
+    spikes_carried: float | None = None
     fetched: Fetched = field(default_factory=Fetched)
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,10 +83,10 @@ class NeuronCounts:
     """
 
     neurons: int
-    neuron_updates: int
-    neuron_updates_touched: int
-    spikes: int
-    events: int
+    neuron_updates: float
+    neuron_updates_touched: float
+    spikes: float
+    events: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the keys of the energy JSON; ``events`` becomes queue_writes."""
@@ -99,9 +102,9 @@ class MaxPoolCounts(JsonTwin):
     values_read: positions before it; values_written: positions behind it; max_compares: comparisons of two values.
     """
 
-    values_read: int
-    values_written: int
-    max_compares: int
+    values_read: float
+    values_written: float
+    max_compares: float
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,10 @@ class ProductCounts(JsonTwin):
     op: AC where one operand is 0 or 1 by structure, so that the other's values are added, MAC otherwise.
     """
 
-    in_nonzero: int
-    synops: int
+    in_nonzero: float
+    synops: float
     synapses: int
-    dense_macs_exact: int
+    dense_macs_exact: float
     values: int
     outputs: int
     op: Op
@@ -129,24 +132,37 @@ class Totals(JsonTwin):
     ann_macs_*: the dense MACs of one pass of the same topology for each sample.
     """
 
-    synops_AC: int
-    synops_MAC: int
-    synops: int
-    dense_macs_exact: int
-    dense_macs_nominal: int
-    ann_macs_exact: int
-    ann_macs_nominal: int
-    bias_adds: int
-    neuron_updates: int
-    neuron_updates_touched: int
-    spikes: int
-    pool_events: int
+    synops_AC: float
+    synops_MAC: float
+    synops: float
+    dense_macs_exact: float
+    dense_macs_nominal: float
+    ann_macs_exact: float
+    ann_macs_nominal: float
+    bias_adds: float
+    neuron_updates: float
+    neuron_updates_touched: float
+    spikes: float
+    pool_events: float
 
 
 Counted = TapCounts | NeuronCounts | MaxPoolCounts | ProductCounts
 C = TypeVar("C", TapCounts, MaxPoolCounts, ProductCounts)
-_SUMMED = ("in_nonzero", "synops", "synops_nonzero_w", "bias_adds", "values_read", "values_written", "max_compares")
-"""Work of a node at every step."""
+_OF_EVERY_SAMPLE = ("bias_adds", "values_read", "values_written", "max_compares")
+"""Work of a node at every step, the same in every sample."""
+
+
+@dataclass(frozen=True)
+class Repeating:
+    """Events of a node, over all T steps, in those ``samples`` whose later steps repeat its first.
+
+    Such a node computes the same at every step.
+    """
+
+    samples: int
+    in_nonzero: float = 0
+    synops: float = 0
+    synops_nonzero_w: float = 0
 
 
 @dataclass(frozen=True)
@@ -154,7 +170,7 @@ class Counts:
     """Counts of T steps of ``batch`` samples: ``weighted``, ``pools``, ``neurons``, ``maxima``, ``products`` by name.
 
     order: the names of the counted nodes in the Program's order.
-    constant_input: whether every input repeated its first step in all later ones.
+    still: samples of which every input repeats its first step in all later ones.
     arriving: non-zero inputs of each weighted or pooling node by position, int64 of its input shape.
     """
 
@@ -164,10 +180,16 @@ class Counts:
     weighted: Mapping[str, TapCounts]
     pools: Mapping[str, TapCounts]
     neurons: Mapping[str, NeuronCounts]
-    constant_input: bool
+    still: int
     arriving: Mapping[str, Ints] = field(default_factory=dict, compare=False, repr=False)
     maxima: Mapping[str, MaxPoolCounts] = field(default_factory=dict)
     products: Mapping[str, ProductCounts] = field(default_factory=dict)
+    repeating: Mapping[str, Repeating] = field(default_factory=dict)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether most samples repeat their first step, as images do: layer by layer fits them, streaming a stream."""
+        return 2 * self.still >= self.batch
 
     @property
     def layers(self) -> dict[str, Counted]:
@@ -177,7 +199,7 @@ class Counts:
         return {name: counts[name] for name in self.order}
 
     @property
-    def max_compares(self) -> int:
+    def max_compares(self) -> float:
         """Comparisons of all max pools of currents."""
         return sum(c.max_compares for c in self.maxima.values())
 
@@ -186,15 +208,21 @@ class Counts:
         """Whether events crossed weights that are zero."""
         return any(c.synops_nonzero_w < c.synops for c in self.weighted.values())
 
-    def at_one_step(self, steady: Collection[str]) -> Counts:
-        """Return the counts with those nodes computed at one of the T steps, which are all alike to them."""
+    def at_one_step(self) -> Counts:
+        """Return the counts with every node computed once in the samples whose steps are all alike to it."""
 
-        def once(counted: C) -> C:
-            summed = {key: n // self.T for key, n in vars(counted).items() if key in _SUMMED and n is not None}
-            return replace(counted, **summed)
+        def once(name: str, counted: C) -> C:
+            repeating = self.repeating.get(name)
+            if repeating is None or not repeating.samples:
+                return counted
+            shares = dict.fromkeys(_OF_EVERY_SAMPLE, repeating.samples / self.batch)
+            spared = {key: getattr(counted, key) * share for key, share in shares.items() if hasattr(counted, key)}
+            spared |= {key: n for key, n in vars(repeating).items() if key != "samples" and hasattr(counted, key)}
+            later = {key: n * (self.T - 1) / self.T for key, n in spared.items()}
+            return replace(counted, **{key: getattr(counted, key) - n for key, n in later.items()})
 
         def each(layers: Mapping[str, C]) -> dict[str, C]:
-            return {name: once(counted) if name in steady else counted for name, counted in layers.items()}
+            return {name: once(name, counted) for name, counted in layers.items()}
 
         weighted, pools = each(self.weighted), each(self.pools)
         return replace(self, weighted=weighted, pools=pools, maxima=each(self.maxima), products=each(self.products))

@@ -118,7 +118,7 @@ def nonzero_by_cell(node: Weighted) -> Ints:
         case Linear():
             return np.asarray(np.count_nonzero(node.weight, axis=0), np.int64)
         case Scale():
-            return np.broadcast_to((node.scale != 0).astype(np.int64), node.shape)
+            return np.asarray(node.scale != 0, np.int64)
         case Conv():
             by_group = (node.weight != 0).reshape(node.groups, -1, *node.weight.shape[1:])
             by_channel: Ints = by_group.sum(axis=1, dtype=np.int64)
@@ -136,11 +136,18 @@ def cells_met(node: Weighted, events: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Mark the cells of weights that events ``[..., *input shape]`` meet: ``[..., *cells]``.
 
     A cell is the set of weights that one input feature of a linear layer meets, or one input channel at one kernel
-    position; a weight that no event meets is never fetched.
+    position; a scale is a weight of its own, met by an event anywhere that it is broadcast to. A weight that no event
+    meets is never fetched.
     """
     if isinstance(node, Linear):
         tokens = tuple(range(events.ndim - len(node.input_shape), events.ndim - 1))
         return np.asarray(events.any(axis=tokens), np.bool_)
+    if isinstance(node, Scale):
+        whole = (1,) * (len(node.shape) - node.scale.ndim) + node.scale.shape
+        first = events.ndim - len(node.shape)
+        shared = tuple(first + axis for axis, size in enumerate(whole) if size == 1)
+        reached = np.asarray(events.any(axis=shared, keepdims=True))
+        return np.asarray(reached.reshape((*events.shape[:first], *node.scale.shape)), np.bool_)
     if isinstance(node, Conv):
         for window in windows(node):
             axis = events.ndim - len(node.stride)

@@ -32,7 +32,7 @@ class Traffic:
     host: tuple[str, ...]
     between: Ints
     from_input: int
-    read_out: int
+    read_out: float
 
     @property
     def messages(self) -> int:

@@ -10,9 +10,9 @@ from math import inf
 from typing import Any, Literal
 
 from stl_deploy.energy.context import AnnTwin
+from stl_deploy.energy.counts.reads import driven_by_input
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
-from stl_deploy.energy.models.conventions import first_layer
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch
 from stl_deploy.energy.models.grid import memory_lists
 from stl_deploy.energy.models.layout import synapses
@@ -177,8 +177,8 @@ class _Solver:
         self._active = 1.0 if twin is None else twin
         self._zeros: Zeros = "computed" if twin is None else "skipped"
         self._per_synapse, self._rate = per_synapse, rate
-        first = set(first_layer(program, counts))
-        later = [layer for layer in synapses(program, counts) if layer.name not in first]
+        driven = driven_by_input(program)
+        later = [layer for layer in synapses(program, counts) if layer.name not in driven]
         self._driven = sum(counts.weighted[layer.name].synops for layer in later)
         self._highest = 1 / most if (most := highest_rate(counts)) else 1.0
         firing = [c for c in counts.neurons.values() if c.neuron_updates_touched]

@@ -107,11 +107,11 @@ class _Rows:
         self._first = [counts.weighted[name] for name in first_layer(program, counts)]
         self.later = counts.totals.synops - sum(c.synops for c in self._first)
 
-    def joules(self, count: int, term: str) -> float:
+    def joules(self, count: float, term: str) -> float:
         each = self._prices.terms[term]
         return count / self._counts.batch * middle((each.low, each.high))
 
-    def ac(self, synops: int) -> float:
+    def ac(self, synops: float) -> float:
         return self.joules(synops, "ac")
 
     def synops(self) -> float:
@@ -124,13 +124,17 @@ class _Rows:
 
     def constant_first_layer(self, snn: float | None, ann: float | None) -> Ratio:
         name = "constant first layer computed once"
-        if snn is None or not self._counts.constant_input or self._counts.T == 1:
+        if snn is None or not self._counts.still or self._counts.T == 1:
             text = "does not apply: the input changes over time"
             return Ratio("bookkeeping", self._prices, None, name, text)
-        spared = sum(self.joules(c.synops, "ac" if c.op == "AC" else "mac") for c in self._first)
-        spared += sum(self.joules(c.bias_adds, "add") for c in self._first)
-        once = snn - spared * (self._counts.T - 1) / self._counts.T
+        first = first_layer(self._program, self._counts)
+        once = snn - self._layers(self._counts, first) + self._layers(self._counts.at_one_step(), first)
         return self.row(name, "the input repeats, so its synops and biases are paid at one step", once, ann)
+
+    def _layers(self, counts: Counts, names: Sequence[str]) -> float:
+        kept = [counts.weighted[name] for name in names]
+        synops = sum(self.joules(c.synops, "ac" if c.op == "AC" else "mac") for c in kept)
+        return synops + sum(self.joules(c.bias_adds, "add") for c in kept)
 
     def row(self, name: str, text: str, snn: float | None, ann: float | None = None) -> Ratio:
         """Add a bookkeeping row at the first list's prices; the ANN defaults to its dense MACs."""

@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts
+from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts, Repeating
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
@@ -39,7 +39,7 @@ from stl_deploy.energy.prices.price_list import (
     shift,
     state_multiply,
 )
-from stl_deploy.graph.program import Delay, Neuron, Program
+from stl_deploy.graph.program import MaxPool, Neuron, Node, Program
 from stl_deploy.graph.segments import looped
 
 Fetch = Literal["per_event", "per_step", "per_inference"]
@@ -61,21 +61,23 @@ class Dataflow:
         return f"weights {how[self.fetch]}, sums in {self.sums}"
 
 
+_IN_REGISTERS = Dataflow("per_inference", "registers")
+"""Sums stay beside the adder through all steps."""
 DATAFLOWS = tuple(Dataflow(fetch, sums) for fetch in get_args(Fetch) for sums in get_args(Sums))
 
 
 def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> tuple[Item, ...]:
     """Price one inference of the spiking network."""
     ledger = Ledger(prices, counts.batch)
-    accesses, in_loops = queue_accesses(program), looped(program)
-    in_registers = flow == Dataflow("per_inference", "registers")
-    once = steady_nodes(program) if counts.constant_input and in_registers else frozenset[str]()
-    counts = counts.at_one_step(once)
+    in_loops = looped(program)
+    if flow == _IN_REGISTERS:
+        counts = counts.at_one_step()
+    accesses = queue_accesses(program, counts)
     stepped = Dataflow("per_step", flow.sums) if flow.fetch == "per_inference" else flow
     for layer in synapses(program, counts):
         own = stepped if layer.name in in_loops else flow
-        held = counts.T if own.fetch == "per_inference" and layer.name not in once else 1
-        _spiking_layer(layer, counts, prices, own, ledger, accesses[layer.name], held)
+        _spiking_layer(layer, counts, prices, own, ledger)
+        _queue(layer, counts, prices, own, ledger, accesses[layer.name])
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synops)
         value = 0 if pool.op == "AC" else prices.weight_bits
@@ -83,26 +85,12 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         moved = accesses[name] * pool.in_nonzero
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for name, maximum in counts.maxima.items():
-        passes = counts.batch if name in once else counts.T * counts.batch
-        _maxima(name, maximum, passes, 1, prices.accumulator_bits, prices, ledger)
+        _maxima(program.by_name[name], maximum, 1, prices.accumulator_bits, prices, ledger)
     for name, product in counts.products.items():
         _product(name, product, counts, prices, stepped if name in in_loops else flow, ledger)
     for node in program.of(Neuron):
         _updates(node, counts, prices, stepped if node.name in in_loops else flow, ledger)
     return ledger.items()
-
-
-def steady_nodes(program: Program) -> frozenset[str]:
-    """Return the nodes whose values are the same at every step if the network's input is.
-
-    Layer by layer they are computed once: their sums stay in registers for all steps.
-    """
-    steady: set[str] = set()
-    for node in program.nodes:
-        waits = isinstance(node, Neuron | Delay) or any(source.delay for source in node.operands)
-        if not waits and steady.issuperset(source.node for source in node.operands):
-            steady.add(node.name)
-    return frozenset(steady)
 
 
 def _product(
@@ -123,23 +111,19 @@ def _product(
     ledger.words(name, "queue writes and reads", 2 * counted.in_nonzero, address, queue)
 
 
-def _maxima(
-    name: str, counted: MaxPoolCounts, passes: int, share: int, bits: int, prices: PriceList, ledger: Ledger
-) -> None:
-    """Charge a max pool: each value read once, the largest written; counts are divided by ``share``.
-
-    passes: steps of samples that are counted. Its memories hold the values of one of them.
-    """
-    ledger.ops(name, "max pool compares", "add", counted.max_compares // share)
-    moved = {"input reads": counted.values_read, "output writes": counted.values_written}
-    for term, values in moved.items():
-        ledger.words(name, term, values // share, bits, size_bytes(values // passes, bits))
+def _maxima(node: Node, counted: MaxPoolCounts, share: int, bits: int, prices: PriceList, ledger: Ledger) -> None:
+    """Charge a max pool: each value of a step read once, the largest written; counts are divided by ``share``."""
+    assert isinstance(node, MaxPool)
+    ledger.ops(node.name, "max pool compares", "add", counted.max_compares / share)
+    for term, values, shape in (
+        ("input reads", counted.values_read, node.input_shape),
+        ("output writes", counted.values_written, node.shape),
+    ):
+        ledger.words(node.name, term, values / share, bits, size_bytes(prod(shape), bits))
 
 
-def _spiking_layer(
-    layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger, accesses: int, held: int
-) -> None:
-    """Charge a weighted layer; ``held``: steps of events that its queue holds."""
+def _spiking_layer(layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
+    """Charge a weighted layer, without its queue."""
     counted, weight, state = counts.weighted[layer.name], prices.weight_bits, prices.accumulator_bits
     stored = layer.stored(weight)
     synops = counted.synops_nonzero_w if stored.compressed else counted.synops
@@ -150,22 +134,37 @@ def _spiking_layer(
         potentials = layer.potentials(state)
         ledger.words(layer.name, "potential reads and writes", 2 * synops, state, potentials, "states", shared=True)
     ledger.ops(layer.name, "bias adds", "add", counted.bias_adds)
-    passes = {"per_event": counted.bias_adds, "per_step": counts.T * counts.batch, "per_inference": counts.batch}
-    biases = min(counted.bias_adds, layer.biases * passes[flow.fetch])
+    passes = counts.T * counts.batch if flow.fetch == "per_step" else counts.batch
+    biases = counted.bias_adds if flow.fetch == "per_event" else min(counted.bias_adds, layer.biases * passes)
     ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state), "states")
-    bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
-    size = size_bytes(layer.inputs * held, bits)
-    ledger.words(layer.name, "queue writes and reads", accesses * counted.in_nonzero, bits, size)
+
+
+def _queue(layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger, accesses: int) -> None:
+    """Charge the queue before a weighted layer: it holds one step, or all of them where a layer waits for the next.
+
+    A step that is computed for all is held alone.
+    """
+    counted = counts.weighted[layer.name]
+    once = counts.repeating.get(layer.name, Repeating(0)) if flow == _IN_REGISTERS else Repeating(0)
+    of_once = once.in_nonzero / counts.T
+    bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else prices.weight_bits)
+    held = counts.T if flow.fetch == "per_inference" else 1
+    for samples, events, steps in (
+        (once.samples, of_once, 1),
+        (counts.batch - once.samples, counted.in_nonzero - of_once, held),
+    ):
+        if samples:
+            size = size_bytes(layer.inputs * steps, bits)
+            ledger.words(layer.name, "queue writes and reads", accesses * events, bits, size)
 
 
 def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
     charge_updates(node, counts, prices, ledger)
     counted, bits = counts.neurons[node.name], prices.accumulator_bits
     moved = counted.neuron_updates if leaks(node) else counted.neuron_updates_touched
-    if (flow.sums == "registers" and flow.fetch == "per_inference") or (flow.sums == "memory" and not leaks(node)):
+    words, in_registers = state_words(node), flow == _IN_REGISTERS
+    if in_registers or (flow.sums == "memory" and not leaks(node)):
         moved = 0
-    words = state_words(node)
-    in_registers = flow.sums == "registers" and flow.fetch == "per_inference"
     memory = 0 if in_registers else size_bytes(words * counted.neurons, bits)
     ledger.words(node.name, "state reads and writes", 2 * words * moved, bits, memory, "states")
 
@@ -174,7 +173,7 @@ def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledg
     """Charge a neuron node's updates: multiplies and shifts on the state, adds and comparisons."""
     counted, each = counts.neurons[node.name], neuron_ops(node)
     multiplies, shifts = each.leak_muls, each.leak_shifts + each.other_shifts
-    adds = each.adds + each.compares
+    adds: float = each.adds + each.compares
     if prices.numbers == "float":
         multiplies, shifts = multiplies + shifts, 0
     else:
@@ -221,7 +220,7 @@ def ann(
         ledger.words(name, "input reads", read, act, size_bytes(read, act))
         ledger.words(name, "output writes", written, act, size_bytes(written, act))
     for name, maximum in counts.maxima.items():
-        _maxima(name, maximum, counts.T * counts.batch, counts.T * counts.batch, act, prices, ledger)
+        _maxima(program.by_name[name], maximum, counts.T * counts.batch, act, prices, ledger)
     for name, product in counts.products.items():
         ledger.ops(name, "MACs: multiply", narrowed(prices, act), product.synapses)
         ledger.ops(name, "MACs: add", "ac", product.synapses)

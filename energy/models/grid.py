@@ -61,10 +61,15 @@ def _ratio(flow: Dataflow, prices: PriceList, zeros: Zeros, snn: Range, ann: Ran
     return Ratio("dataflow", prices, Comparison(snn, ann), flow.text, ann_zeros=zeros, flow=flow)
 
 
+def leading(counts: Counts) -> Dataflow:
+    """Return the dataflow that fits the input: layer by layer for static images, streaming for streams."""
+    return LAYER_BY_LAYER if counts.is_static else QUOTED
+
+
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
-    """Return layer, SNN joules and ANN joules under the quoted dataflow and prices, in the graph's order."""
-    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
-    sides = snn(program, counts, prices, QUOTED), ann(program, counts, prices, QUOTED, active=active)
+    """Return layer, SNN joules and ANN joules at the quoted prices in the dataflow that leads, in the graph's order."""
+    prices, active, flow = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin, leading(counts)
+    sides = snn(program, counts, prices, flow), ann(program, counts, prices, flow, active=active)
     sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
     return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)
 

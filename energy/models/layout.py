@@ -148,20 +148,27 @@ def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
 
 
 @remembered
-def queue_accesses(program: Program) -> Mapping[str, int]:
-    """Count the queue accesses of a weighted or pooling node per event that it reads: the read, and the sender's write.
-
-    Of several readers of the same sender the first is charged the write. The network's input is there already, as the
-    twin's is.
-    """
-    written: set[frozenset[str]] = set()
-    accesses: dict[str, int] = {}
+def _readers(program: Program) -> tuple[tuple[str, ...], ...]:
+    """Return the weighted and pooling nodes that neurons or other nodes send to, those of the same senders together."""
+    readers: dict[frozenset[str], list[str]] = {}
     for node in program.nodes:
         if isinstance(node, Linear | Conv | Scale | Pool):
             senders = frozenset(feeders(program, node))
-            given = all(isinstance(program.by_name[name], Input) for name in senders)
-            accesses[node.name] = 1 if given or senders in written else 2
-            written.add(senders)
+            if not all(isinstance(program.by_name[name], Input) for name in senders):
+                readers.setdefault(senders, []).append(node.name)
+    return tuple(map(tuple, readers.values()))
+
+
+def queue_accesses(program: Program, counts: Counts) -> Mapping[str, int]:
+    """Count the queue accesses of a weighted or pooling node per event that it reads: the read, and the sender's write.
+
+    Of several readers of the same sender, the one that reads most events is charged the write: recurrent weights do
+    not read the last step. The network's input is there already, as the twin's is.
+    """
+    taps = {**counts.weighted, **counts.pools}
+    accesses = dict.fromkeys(taps, 1)
+    for names in _readers(program):
+        accesses[max(names, key=lambda name: taps[name].in_nonzero)] = 2
     return accesses
 
 

@@ -22,7 +22,7 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
     """Price the spiking network: event-driven synapses, biases and leaks at every step, FIFOs between layers."""
     ledger = Ledger(prices, counts.batch)
     weight, state = prices.weight_bits, prices.accumulator_bits
-    places, accesses = meeting_places(program, counts), queue_accesses(program)
+    places, accesses = meeting_places(program, counts), queue_accesses(program, counts)
     for layer in synapses(program, counts):
         counted = counts.weighted[layer.name]
         steps = layer.outputs * counts.T * counts.batch * places[layer.name]
@@ -82,7 +82,7 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
     for name, maximum in counts.maxima.items():
-        ledger.ops(name, "max pool compares", "add", maximum.max_compares // (counts.T * counts.batch))
+        ledger.ops(name, "max pool compares", "add", maximum.max_compares / (counts.T * counts.batch))
     for name, product in counts.products.items():
         ledger.ops(name, "MACs", "mac", product.synapses)
         ledger.words(name, "operand reads", 2 * product.synapses, weight, size_bytes(product.values, weight))

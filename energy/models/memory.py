@@ -32,11 +32,11 @@ class TapMemory(JsonTwin):
     bias_words: int
     weight_bits: int
     weight_bytes: int
-    weight_reads: int
-    bias_reads: int
-    potential_reads: int
-    potential_writes: int
-    queue_reads: int
+    weight_reads: float
+    bias_reads: float
+    potential_reads: float
+    potential_writes: float
+    queue_reads: float
     queue_bits: int
 
 
@@ -50,9 +50,9 @@ class NeuronMemory(JsonTwin):
     state_words: int
     state_bits: int
     state_bytes: int
-    state_reads: int
-    state_writes: int
-    queue_writes: int
+    state_reads: float
+    state_writes: float
+    queue_writes: float
     queue_bits: int
 
 

@@ -1,4 +1,4 @@
-"""Write the verdict: two to four short sentences to quote, each of at most 32 words."""
+"""Write the verdict: two to five short sentences to quote, each of at most 32 words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stl_deploy._util.units import between
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
 from stl_deploy.energy.chips.model import chip_model
 from stl_deploy.energy.models.break_even import BreakEven
+from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, beside, quoted
 from stl_deploy.energy.models.ratios import Ratio, number, percent, si
@@ -43,10 +44,10 @@ _IDLE: Mapping[Idle, str] = {
 class Findings:
     """Inputs of the verdict.
 
-    placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
-    of one pass does not decide. idle: why the network decides nothing on this input. dead: its layers that never or
-    always fire. accuracy: of the SNN against its twin. still: every step repeats the input, as of a static image: layer
-    by layer fits it; a stream is streamed.
+    placed: false where the network was found not to fit the chip. no_ann: why there is no ANN to compare with, in one
+    sentence. summed: of so many steps the twin sees the sum, in one frame. idle: why the network decides nothing on
+    this input. dead: its layers that never or always fire. accuracy: of the SNN against its twin. leads: the dataflow
+    that fits the input.
     """
 
     cells: Sequence[Ratio]
@@ -54,11 +55,12 @@ class Findings:
     models: Sequence[Ratio] = ()
     chips: Sequence[ChipLine] = ()
     placed: bool = True
-    each_step: bool = False
+    no_ann: str = ""
+    summed: int = 0
     idle: Idle | None = None
     dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
     accuracy: Paired | None = None
-    still: bool = False
+    leads: Dataflow = QUOTED
     frontier: Frontier | None = None
 
 
@@ -69,17 +71,18 @@ def verdict(findings: Findings) -> str:
         return _IDLE[findings.idle] + (_ADVICE if findings.idle != "no neuron" else "")
     if streaming is None or batched is None:
         return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(findings))
-    if findings.each_step:
+    if findings.no_ann:
         joules = (si(cell.energy.snn_J, "J") for cell in (streaming, batched))
         return _joined(
             _dead(findings),
-            "No ratio to an ANN: labels are per step, and an ANN twin of one pass decides once.",
+            findings.no_ann,
             "The SNN takes {} an inference streaming (weights once per step) and {} layer by layer "
             "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
             on_chip(findings),
         )
-    pair = (batched, streaming) if findings.still else (streaming, batched)
-    return _joined(_dead(findings), both_numbers(*pair), _compared(findings), on_chip(findings))
+    pair = [streaming, batched] if findings.leads == QUOTED else [batched, streaming]
+    summed = _summed(streaming, findings.summed)
+    return _joined(_dead(findings), both_numbers(*pair), summed, _compared(findings), on_chip(findings))
 
 
 def _dead(findings: Findings) -> str:
@@ -105,6 +108,16 @@ def both_numbers(first: Ratio, second: Ratio) -> str:
     )
 
 
+def _summed(streaming: Ratio, steps: int) -> str:
+    """Return that the twin sees the sum of all steps, and the ratio to an ANN that runs at each of them."""
+    if steps < 2:
+        return ""
+    return (
+        f"The twin sees all {steps} steps summed in one frame; an ANN run at each step costs about {steps} times as "
+        f"much: the SNN {number(streaming.ratio / steps)} times that, streaming (its accuracy was not measured)."
+    )
+
+
 def _compared(findings: Findings) -> str:
     """Return accuracy against the twin, and energy against the cheapest equal ANN; the range if neither is known."""
     frontier = "" if findings.frontier is None else findings.frontier.text
@@ -113,14 +126,14 @@ def _compared(findings: Findings) -> str:
 
 
 def spread(findings: Findings) -> str:
-    """Return the range over the whole page, and the spike rate of break-even when streaming."""
+    """Return the range over the whole page, and the spike rate of break-even in the dataflow that leads."""
     streaming = quoted(findings.cells)
     if streaming is None:
         return ""
     low, high = range_of_ratios(findings)
     return (
         f"Over every dataflow, price list and published model it costs {between(number(low), number(high))} times; "
-        f"{equal_at(findings.break_even)}."
+        f"{equal_at(findings.break_even, findings.leads)}."
     )
 
 
@@ -149,15 +162,16 @@ def on_chip(findings: Findings) -> str:
     return f"On {line.title} an inference takes {costs}."
 
 
-def equal_at(break_even: BreakEven) -> str:
-    """Return the break-even of the streaming comparison, or that there are no spikes."""
+def equal_at(break_even: BreakEven, flow: Dataflow) -> str:
+    """Return the break-even of the comparison under ``flow``, or that there are no spikes."""
     if not break_even.spike_rate:
         return "no neuron fires on this input"
-    model = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
+    name, _ = _FLOWS[flow]
+    model = next((m for m in break_even.models if (m.flow, m.price) == (flow, QUOTED_PRICE)), None)
     if model is None or model.scale is None or model.spike_rate is None:
         return {
-            "above": "streaming, more at every spike rate",
-            "below": "streaming, less at every spike rate",
-        }.get("not defined" if model is None else model.verdict, "streaming has no break-even spike rate")
+            "above": f"{name}, more at every spike rate",
+            "below": f"{name}, less at every spike rate",
+        }.get("not defined" if model is None else model.verdict, f"{name} has no break-even spike rate")
     at = sum(model.spike_rate) / 2
-    return f"streaming, equal at {percent(at)} spikes per neuron and step, here {percent(break_even.spike_rate)}"
+    return f"{name}, equal at {percent(at)} spikes per neuron and step, here {percent(break_even.spike_rate)}"

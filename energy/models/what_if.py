@@ -6,16 +6,24 @@ changes, and accuracy is not looked at. Counts of another run are exact; these a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.record import Counts, Fetched, MaxPoolCounts, NeuronCounts, ProductCounts, TapCounts
+from stl_deploy.energy.counts.reads import driven_by_input
+from stl_deploy.energy.counts.record import (
+    Counts,
+    Fetched,
+    MaxPoolCounts,
+    NeuronCounts,
+    ProductCounts,
+    Repeating,
+    TapCounts,
+)
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
-from stl_deploy.energy.models.conventions import first_layer
-from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
+from stl_deploy.energy.models.grid import QUOTED_PRICE, leading
 from stl_deploy.energy.models.layout import Synapses, synapses
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import Ratio, Zeros
@@ -23,9 +31,10 @@ from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
 from stl_deploy.errors import ConfigError
-from stl_deploy.graph.program import Delay, Input, Neuron, Output, Pool, Program, Reshape, feeders, origin_of
+from stl_deploy.graph.program import Neuron, Program, feeders
 
 DEFAULT_PRICE = QUOTED_PRICE
+C = TypeVar("C", TapCounts, NeuronCounts, MaxPoolCounts, ProductCounts, Repeating)
 
 
 def what_if(
@@ -40,6 +49,8 @@ def what_if(
 ) -> Ratio:
     """Estimate the energy with ``rate`` times as many spikes, in ``steps`` time steps, with weights of ``weight_bits``.
 
+    In the dataflow that leads (see `stl_deploy.energy.models.grid.leading`).
+
     prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators). twin: measured; its zeros are
     skipped, as in the number to quote.
     Raises ConfigError for a knob out of range: a rate below 0, or so high that a neuron would have to fire more
@@ -52,9 +63,9 @@ def what_if(
         chosen = with_bits(chosen, weight_bits)
         turned += [f"{weight_bits}-bit weights"]
     other = scaled(program, counts, rate=rate, steps=steps)
-    snn = total(dataflow.snn(program, other, chosen, QUOTED))
-    active = 1.0 if twin is None else twin
-    ann = total(dataflow.ann(program, other, chosen, QUOTED, active=active))
+    flow, active = leading(counts), 1.0 if twin is None else twin
+    snn = total(dataflow.snn(program, other, chosen, flow))
+    ann = total(dataflow.ann(program, other, chosen, flow, active=active))
     zeros: Zeros = "computed" if twin is None else "skipped"
     return Ratio("what if", chosen, Comparison(snn, ann), ", ".join(turned) or "as it is", ann_zeros=zeros)
 
@@ -85,8 +96,8 @@ def with_bits(prices: PriceList, bits: int) -> PriceList:
 def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | None = None) -> Counts:
     """Scale the counts: spike-driven ones by ``rate``, everything per step by steps/T.
 
-    The first layer sees the input, which the rate of spikes inside the network does not change; nor does it change how
-    often a neuron is touched that the input alone feeds, or a bias at every step.
+    Layers before the first neurons see the input, which the rate of spikes inside the network does not change; nor does
+    it change how often a neuron is touched that the input alone feeds, or a bias at every step.
     """
     if steps is not None and (type(steps) is not int or steps < 1):
         raise ConfigError(f"time steps: expected an integer from 1 up; found {steps!r}")
@@ -97,20 +108,25 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
             f"rate: expected {highest} times the counted one (at most one spike per step); found {rate:g}"
         )
     time = (steps or counts.T) / counts.T
-    first = set(first_layer(program, counts))
-    steady = {node.name for node in program.of(Neuron) if _steady(program, node, first)}
+    driven = driven_by_input(program)
+
+    def each(layers: Mapping[str, C]) -> dict[str, C]:
+        return {name: _grown(c, 1.0 if name in driven else rate, time) for name, c in layers.items()}
+
+    touching = {node.name: 1.0 if _always_touched(program, node, driven) else rate for node in program.of(Neuron)}
     return replace(
         counts,
         T=steps or counts.T,
         arriving={},
         weighted={
-            layer.name: _layer(layer, counts, 1.0 if layer.name in first else rate, time)
+            layer.name: _layer(layer, counts, 1.0 if layer.name in driven else rate, time)
             for layer in synapses(program, counts)
         },
-        pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
-        maxima={name: _scaled(c, time) for name, c in counts.maxima.items()},
-        products={name: _products(c, rate, time) for name, c in counts.products.items()},
-        neurons={name: _neurons(c, rate, time, 1.0 if name in steady else rate) for name, c in counts.neurons.items()},
+        pools=each(counts.pools),
+        maxima=each(counts.maxima),
+        products=each(counts.products),
+        neurons={name: _neurons(c, rate, time, touching[name]) for name, c in counts.neurons.items()},
+        repeating=each(counts.repeating),
     )
 
 
@@ -119,32 +135,43 @@ def highest_rate(counts: Counts) -> float:
     return max((c.events / c.neuron_updates for c in counts.neurons.values() if c.spikes), default=0.0)
 
 
-def _steady(program: Program, node: Neuron, first: Collection[str]) -> bool:
+def _always_touched(program: Program, node: Neuron, driven: Collection[str]) -> bool:
     """Return whether the input alone reaches a neuron node, or a bias reaches all of it."""
-    fed = [program.by_name[name] for name in feeders(program, node)]
-    biases = (bias_of(before) for before in fed)
-    return all(before.name in first or isinstance(before, Input) for before in fed) or any(
-        bias is not None and bool(bias.all()) for bias in biases
-    )
+    fed = feeders(program, node)
+    biases = (bias_of(program.by_name[before]) for before in fed)
+    return fed <= {*driven} or any(bias is not None and bool(bias.all()) for bias in biases)
 
 
-def _of_input(program: Program, pool: str) -> bool:
-    through = (Reshape, Delay, Output, Pool)
-    return isinstance(origin_of(program, program.by_name[pool], through), Input)
+_OF_EVENTS = (
+    "in_nonzero",
+    "synops",
+    "synops_nonzero_w",
+    "synops_pool_folded",
+    "folded_nonzero_w",
+    "spikes_carried",
+    "spikes",
+    "events",
+)
+_OF_STEPS = (
+    "dense_macs_exact",
+    "dense_macs_nominal",
+    "bias_adds",
+    "neuron_updates",
+    "neuron_updates_touched",
+    "values_read",
+    "values_written",
+    "max_compares",
+)
 
 
-def _scaled(c: MaxPoolCounts, time: float) -> MaxPoolCounts:
-    return MaxPoolCounts(*(round(count * time) for count in (c.values_read, c.values_written, c.max_compares)))
+def _grown(counted: C, rate: float, time: float) -> C:
+    """Scale the counts of a node: events by the spikes and the steps, work at every step by the steps.
 
-
-def _products(c: ProductCounts, rate: float, time: float) -> ProductCounts:
-    """Scale the counts of a product in proportion to the spikes, as if those of one operand changed."""
-    return replace(
-        c,
-        in_nonzero=round(c.in_nonzero * rate * time),
-        synops=round(c.synops * rate * time),
-        dense_macs_exact=round(c.dense_macs_exact * time),
-    )
+    A product of two signals grows as if the spikes of one changed.
+    """
+    factors = dict.fromkeys(_OF_EVENTS, rate * time) | dict.fromkeys(_OF_STEPS, time)
+    known = {key: count for key, count in vars(counted).items() if key in factors and count is not None}
+    return replace(counted, **{key: count * factors[key] for key, count in known.items()})
 
 
 def _layer(layer: Synapses, counts: Counts, rate: float, time: float) -> TapCounts:
@@ -153,39 +180,16 @@ def _layer(layer: Synapses, counts: Counts, rate: float, time: float) -> TapCoun
     An inference meets as many in any number of steps.
     """
     counted = counts.weighted[layer.name]
-    met, steps = counted.fetched, round(counts.T * time)
+    met, steps = counted.fetched, counts.T * time
     fetched = Fetched(
-        per_step=min(round(met.per_step * rate * time), layer.weights * steps * counts.batch),
-        nonzero_per_step=min(round(met.nonzero_per_step * rate * time), layer.nonzero * steps * counts.batch),
-        per_inference=min(round(met.per_inference * rate), layer.weights * counts.batch),
-        nonzero_per_inference=min(round(met.nonzero_per_inference * rate), layer.nonzero * counts.batch),
+        per_step=min(met.per_step * rate * time, layer.weights * steps * counts.batch),
+        nonzero_per_step=min(met.nonzero_per_step * rate * time, layer.nonzero * steps * counts.batch),
+        per_inference=min(met.per_inference * rate, layer.weights * counts.batch),
+        nonzero_per_inference=min(met.nonzero_per_inference * rate, layer.nonzero * counts.batch),
     )
-    return replace(_taps(counted, rate, time), fetched=fetched)
-
-
-def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:
-    def grown(count: int | None) -> int | None:
-        return None if count is None else round(count * rate * time)
-
-    return replace(
-        c,
-        in_nonzero=round(c.in_nonzero * rate * time),
-        synops=round(c.synops * rate * time),
-        synops_nonzero_w=round(c.synops_nonzero_w * rate * time),
-        dense_macs_exact=round(c.dense_macs_exact * time),
-        dense_macs_nominal=round(c.dense_macs_nominal * time),
-        bias_adds=round(c.bias_adds * time),
-        synops_pool_folded=grown(c.synops_pool_folded),
-        folded_nonzero_w=grown(c.folded_nonzero_w),
-        spikes_carried=grown(c.spikes_carried),
-    )
+    return replace(_grown(counted, rate, time), fetched=fetched)
 
 
 def _neurons(c: NeuronCounts, rate: float, time: float, touching: float) -> NeuronCounts:
-    return replace(
-        c,
-        neuron_updates=round(c.neuron_updates * time),
-        neuron_updates_touched=round(min(c.neuron_updates, c.neuron_updates_touched * touching) * time),
-        spikes=round(c.spikes * rate * time),
-        events=round(c.events * rate * time),
-    )
+    touched = min(c.neuron_updates, c.neuron_updates_touched * touching)
+    return _grown(replace(c, neuron_updates_touched=touched), rate, time)

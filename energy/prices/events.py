@@ -168,11 +168,11 @@ def _updates(events: Events, prices: PriceList, biller: Biller) -> None:
 
 def _synops(
     program: Program, counts: Counts, prices: PriceList, biller: Biller, host: Collection[str], form: Form
-) -> dict[str, int]:
+) -> dict[str, float]:
     taps = {name: taps for name, taps in {**counts.weighted, **counts.pools}.items() if name not in host}
     folded = _folded(program, counts)
     dissolved = {name for name in counts.pools if _all_readers_in(program, name, folded)}
-    events = dict.fromkeys(_INSTEAD, 0)
+    events = dict.fromkeys(_INSTEAD, 0.0)
     for name, counted in taps.items():
         node = program.by_name[name]
         if name in dissolved:

@@ -121,7 +121,7 @@ def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
     pooled = sum(c.synapses for c in counts.pools.values()) * counts.batch
     biller.add("add", "pool adds", pooled)
     if counts.maxima:
-        biller.add("add", "max pool compares", counts.max_compares // counts.T)
+        biller.add("add", "max pool compares", counts.max_compares / counts.T)
     biased = sum(prod(program.by_name[name].shape) for name, c in counts.weighted.items() if c.bias_adds)
     biller.add("add", "bias adds", biased * counts.batch)
     relus = sum(prod(n.shape) for n in program.of(Neuron) if n.spiking and not is_spike_max_pool(program, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def kept_twin(
     from stl_deploy.runs.ann_twin import measure_twin  # torch
 
     _tell(run_dir / TWIN, say)
-    return measure_twin(program, run_dir / TWIN, *frames), ""
+    twin = measure_twin(program, run_dir / TWIN, *frames)
+    return replace(twin, summed=load_config(run_dir / CONFIG).encoder in ("counts", "sequence")), ""
 
 
 Frames = tuple[NDArray[Any], NDArray[np.int64] | None]

@@ -178,9 +178,12 @@ class Walk:
         return end in reached
 
     def weight_of(self, node: Node, at: Index, out: Index) -> Index:
-        """Which stored weight a tap carries; of a scale, each position its own."""
+        """Which stored weight a tap carries; a scale is one wherever it is broadcast to."""
         if isinstance(node, Linear):
             return (out[-1], at[-1])
+        if isinstance(node, Scale):
+            sizes = (1,) * (len(at) - node.scale.ndim) + node.scale.shape
+            return tuple(a if size > 1 else 0 for a, size in zip(at, sizes, strict=True))
         if not isinstance(node, Conv):
             return at
         steps = zip(at[1:], out[1:], node.stride, node.padding, node.dilation, strict=True)

@@ -18,6 +18,7 @@ from stl_deploy.energy.chips.time import Work, fastest, parse_step_times, step_t
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.report.energy_page import page
 from tests.energy.close import approx
 from tests.energy.nets import f32, lif, linear, pool, program, start
 
@@ -246,7 +247,12 @@ def test_the_verdict_says_so_where_the_network_could_not_be_placed() -> None:
     report = measure_energy(two_layers(), X, chip=refused)
     assert "It could not be placed on Loihi 1: no energy of that chip is quoted." in report.verdict
     assert not [line for line in report.chips if line.chip == "loihi1"]
-    assert report.as_dict()["not_placed"] == {"loihi1": "'p' cannot be placed on Loihi 1"}
+    data = report.as_dict()
+    assert data["not_placed"] == {"loihi1": "'p' cannot be placed on Loihi 1"}
+    priced = {entry["price"]: entry["snn"] for entry in data["energy"] if entry["price"].startswith("loihi1")}
+    assert priced == {"loihi1_davies2018": None, "loihi1_sanafe": None}
+    shown = page(report)
+    assert f'<th scope="row">{chip_model("loihi1").title}</th><td colspan="7">not placed' in shown
     assert "On Loihi 1 an inference takes " in measure_energy(two_layers(), X).verdict  # nobody tried
 
 

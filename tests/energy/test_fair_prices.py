@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import measure_energy
-from stl_deploy.energy.counts.count import lateness
+from stl_deploy.energy.counts.reads import lateness
 from stl_deploy.graph import program as ir
 
 
@@ -36,7 +36,7 @@ def test_a_steady_layer_before_a_delay_is_computed_once(delay: int) -> None:
     net = _net(_linear("w", ir.Operand("in"), 6), _lif("n", ir.Operand("w", delay)), last="n")
     x = np.ones((4, 2, 6), np.float32)
     counts = measure_energy(net, x).counts
-    assert counts.at_one_step({"w"}).weighted["w"].synops == 6 * 6 * 2
+    assert counts.at_one_step().weighted["w"].synops == 6 * 6 * 2
 
 
 def test_a_count_costs_its_neuron_a_multiply_of_the_sum_s_width() -> None:

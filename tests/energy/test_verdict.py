@@ -253,3 +253,33 @@ def test_a_silent_branch_is_named_before_the_numbers() -> None:
     first, second, *_ = sentences(report.verdict)
     assert first == "Layer 'still' is silent on this input: the numbers may not hold for others."
     assert second.startswith("The SNN costs ")
+
+
+def with_twin(right: list[bool], *, summed: bool = False) -> AnnTwin:
+    macs = measure_energy(two_layers(), X).counts.totals.ann_macs_exact // X.shape[1]
+    decided = np.array(right)
+    return AnnTwin(macs // 2, macs, 1, "twin", float(decided.mean()), right=decided, summed=summed)
+
+
+def test_a_twin_at_chance_is_no_ann_to_compare_with() -> None:
+    x, labels = np.concatenate([X[:, :1]] * 40, axis=1), np.arange(40) % 2
+    x[:, 0] = 0
+    chance, able = ([i < share for i in range(40)] for share in (22, 38))
+    lost = measure_energy(two_layers(), x, labels=labels, twin=with_twin(chance))
+    assert lost.verdict.startswith("There is no ANN to compare with: the twin decides 55.00 % right, no better")
+    assert " times its ANN twin" not in lost.verdict
+    assert (lost.ratio_range, lost.spread) == (None, "")
+    assert measure_energy(two_layers(), x, labels=labels, twin=with_twin(able)).verdict.startswith("The SNN costs ")
+    few = measure_energy(two_layers(), x[:, :4], labels=labels[:4], twin=with_twin(chance[:4]))
+    assert few.verdict.startswith("The SNN costs ")  # four samples show nothing of a twin
+
+
+def test_a_twin_of_summed_frames_is_said_beside_an_ann_of_every_step() -> None:
+    one, summed = (measure_energy(two_layers(), X, twin=with_twin([True], summed=s)) for s in (False, True))
+    steps = len(X)
+    ratio = quoted(summed.comparisons)
+    assert ratio is not None
+    assert f"The twin sees all {steps} steps summed in one frame" in summed.verdict
+    assert f"the SNN {number(ratio.ratio / steps)} times that" in summed.verdict
+    assert "summed" not in one.verdict
+    assert "sum of all steps" in summed.as_dict()["ann_twin"]["text"]

@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from stl_deploy._util.units import between, plain, with_unit
+from stl_deploy.energy.chips.lines import title_of
 
 
 @cache
@@ -31,6 +32,7 @@ def template(name: str) -> Template:
     environment.filters.update(
         ratios=ratios,
         counts=counts,
+        title_of=title_of,
         span_w=lambda value: ends(value, "W"),
         span_s=lambda value: ends(value, "s"),
         span_js=lambda value: ends(value, "J·s"),
