@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,21 @@ def test_no_shipped_measurement_is_both_training_and_held_out() -> None:
     seen: dict[tuple[str, str], str] = {}
     for c in validate():
         assert seen.setdefault((c.model, c.case), c.split) == c.split
+
+
+def test_the_page_of_limits_gives_the_errors_that_are_printed() -> None:
+    held_out = [score for score in scores(validate()) if score.held_out and score.worst_error is not None]
+    loihi = {
+        score.model: max(s.worst_error or 0.0 for s in held_out if s.model == score.model and s.quantity == "energy")
+        for score in held_out
+        if score.model.startswith("loihi")
+    }
+    boards = max(score.worst_error or 0.0 for score in held_out if score.model.startswith("STM32"))
+    events = max(loihi["loihi1_davies2018"], loihi["loihi1_sanafe"])
+    whole = max(loihi["loihi1"], loihi["loihi2_calibrated"])
+    said = " ".join((Path(__file__).parents[2] / "docs/limits.md").read_text(encoding="utf-8").split())
+    ends = [f"{error:.0%}".replace("%", " %") for error in (events, whole, boards)]
+    assert (
+        "by up to {} without static power and by up to {} with it, ANNs on microcontrollers by up to {}".format(*ends)
+        in said
+    )
