@@ -284,6 +284,7 @@ class VerifyOptions:
     input_grid: int | None = input_grid_option()
     lava: bool = option(True, "Skip Lava and other simulators even if they are installed.", "--no-lava")
     cflags: str | None = option(None, "c: build with the flags that ship, as '-O3 -march=native'.", metavar="FLAGS")
+    allow_silent: bool = option(False, "Accept a network of which no layer spikes.", "--allow-silent")
     deadline: float = _seconds()
 
     def __post_init__(self) -> None:
@@ -296,6 +297,7 @@ class VerifyKeywords(TypedDict, total=False):
     input_grid: int | None
     lava: bool
     cflags: str | None
+    allow_silent: bool
     deadline: float
 
 
@@ -307,6 +309,7 @@ class SimulateOptions:
     input_grid: int | None = input_grid_option()
     thresholds: NetxThresholds | None = option(None, "loihi, lava: as for export.", of_target=True)
     trust: bool = option(False, "c: compile and run a folder even if its C was edited.", "--trust", of_target=True)
+    allow_silent: bool = option(False, "Accept a network of which no layer spikes.", "--allow-silent")
     deadline: float = _seconds()
     target_options: Mapping[str, Any] = _plug_in()
 
@@ -321,6 +324,7 @@ class SimulateKeywords(TypedDict, total=False):
     input_grid: int | None
     thresholds: NetxThresholds | None
     trust: bool
+    allow_silent: bool
     deadline: float
     target_options: Mapping[str, Any]
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError
-from stl_deploy.errors import ParityError
+from stl_deploy._util.remedies import option
+from stl_deploy.errors import CheckFailed, ParityError
 from stl_deploy.graph.margins import Margin, margins_at
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import NetworkInput, Result
@@ -243,6 +244,16 @@ def fired(program: Program, values: Mapping[str, Floats]) -> dict[str, Floats]:
     return spikes
 
 
+def require_spikes(silent: bool, *, allowed: bool) -> None:
+    """Raise CheckFailed for a network that was silent, which proves nothing, unless that is allowed."""
+    if silent and not allowed:
+        raise CheckFailed(
+            f"no layer spiked on x, which proves nothing: give input that drives the network, under the dialect that "
+            f"its file was written in, or {option('allow_silent')}",
+            slug="silent",
+        )
+
+
 class Tally:
     """Compare arrays ``[T, B, *shape]`` by name, part after part of the samples. ``nodes``: results so far."""
 
@@ -364,6 +375,11 @@ class FiringRates:
     def warnings(self) -> tuple[str, ...]:
         """Warnings of layers that were silent, or saturated, in every part; see `rate_warnings`."""
         return rate_warnings({name: fired / values for name, (fired, values) in self._counts.items() if values})
+
+    @property
+    def silent(self) -> bool:
+        """Whether no layer spiked in any part; False if none was counted."""
+        return bool(self._counts) and not any(fired for fired, _ in self._counts.values())
 
     @property
     def dead(self) -> dict[str, str]:

@@ -149,6 +149,11 @@ class ParityBench:
         return ParityReport(self.name, right, tuple(self.runs), self._rates.warnings, self._rates.dead)
 
     @property
+    def silent(self) -> bool:
+        """Whether no layer of the reference spiked."""
+        return self._rates.silent
+
+    @property
     def connections(self) -> int:
         """Number of the network's connections, counted one by one."""
         return sum(dense_macs(node) for node in self.program.nodes if isinstance(node, Tapped))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from stl_deploy._util.console import Console
 from stl_deploy.energy.paired import accuracy_interval
-from stl_deploy.graph.compare import RunParity
+from stl_deploy.graph.compare import RunParity, require_spikes
 from stl_deploy.graph.exact import NodeProof
 
 LAYER_HEADER = ("run", "layer", "spikes compared", "differ", "agreement", "near threshold", "first difference")
@@ -21,6 +21,7 @@ class ParityReport:
     """All runs, most of them against one reference (each says which).
 
     warnings: agreement that proves nothing. dead: the layers of which they are, ``"silent"`` or ``"saturated"``.
+    silent: no layer spiked, which `require` refuses.
     """
 
     reference: str
@@ -28,12 +29,14 @@ class ParityReport:
     runs: tuple[RunParity, ...]
     warnings: tuple[str, ...] = ()
     dead: Mapping[str, str] = field(default_factory=dict)
+    silent: bool = False
 
     def require(self) -> None:
-        """Raise ParityError naming the first run that must agree on every spike and does not."""
+        """Raise ParityError naming the first run that must agree and does not; CheckFailed for a silent network."""
         for run in self.runs:
             if run.required:
                 run.require()
+        require_spikes(self.silent, allowed=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin, for verify.json."""

@@ -30,6 +30,7 @@ class Simulation:
     backend: its name, described in ``what``. accuracy: with labels, where the readout decides. states: see
     `stl_deploy.graph.run.Result`.
     warnings: of layers that were silent or saturated, which their spikes or an accuracy prove nothing about.
+    silent: whether spikes were counted, and there was none.
     """
 
     backend: str
@@ -40,6 +41,7 @@ class Simulation:
     accuracy: float | None = None
     what: str = ""
     warnings: tuple[str, ...] = ()
+    silent: bool = False
 
     def __repr__(self) -> str:
         """Return the backend, the arrays by name and shape, their order of axes, the accuracy and the warnings."""

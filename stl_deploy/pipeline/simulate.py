@@ -58,7 +58,7 @@ def simulate(
     for note in getattr(runner, "notes", ()):
         say.warn(note)
     decides = labels is not None and (isinstance(network, Program) or isinstance(runner, HasReadout))
-    if decides and backend == "reference" and not options.record:
+    if isinstance(network, Program) and network.compared and backend == "reference" and not options.record:
         result, rates = _counted(network, runner, x)
     else:
         result, rates = runner.run(x, options.record or (decides and _few(network, x))), FiringRates()
@@ -69,7 +69,9 @@ def simulate(
         readout = runner.readout if isinstance(runner, HasReadout) else None
         rule, right = readout or Readout(), None if readout is None else share_right(result, labels, readout)
     spikes, states = (result.recorded, result.states) if options.record else ({}, {})
-    return Simulation(backend, result.outputs, spikes, rule, states, right, runner.description, rates.warnings)
+    return Simulation(
+        backend, result.outputs, spikes, rule, states, right, runner.description, rates.warnings, rates.silent
+    )
 
 
 def _few(network: Network, x: NetworkInput) -> bool:

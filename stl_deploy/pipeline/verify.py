@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -92,7 +93,7 @@ def verify(
             ) from None
         if options.lava:
             bench.cross_check(path, formats[path], names[path], {loaded[path].name}, say, **common)
-    return bench.report
+    return replace(bench.report, silent=bench.silent and not options.allow_silent)
 
 
 def _flags(cflags: str, against: Sequence[Path | str], kinds: Iterable[type[Runner]]) -> list[str]:

@@ -25,6 +25,7 @@ from stl_deploy.config.options import (
 )
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Network
+from stl_deploy.graph.compare import require_spikes
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline import export as exporting
 from stl_deploy.pipeline import simulate as simulating
@@ -168,7 +169,8 @@ def simulate(
     """Run a network on an input npz and write ``y`` (and spikes) as npz; return a summary (JSON-ready).
 
     options: an options object, or its fields as keywords. Raises InputError for an invalid source or input, or input
-    off the graph's declared grid; UnsupportedError if the target does not support the network.
+    beyond the graph's declared grid; UnsupportedError if the target does not support the network, CheckFailed, with the
+    file written, if no layer spikes.
     """
     options = options or SimulateOptions(**keywords)
     require_suffix(output, ".npz", " for outputs")
@@ -200,6 +202,7 @@ def simulate(
     for warning in result.warnings:
         say.warn(warning)
     say.say(f"written: {output}")
+    require_spikes(result.silent, allowed=options.allow_silent)
     return {
         "source": str(source),
         "backend": backend,

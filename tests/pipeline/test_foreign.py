@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.errors import CheckFailed, InputError, ToolError
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.report import graph_report as report_graph
@@ -303,6 +303,25 @@ def test_real_input_is_rounded_to_the_declared_grid(analog: tuple[Path, Path], c
             assert outcomes[0].json["totals"] == outcomes[1].json["totals"]
     with np.load(made) as found:
         np.testing.assert_array_equal(found["y"], read(declared).simulate(np.round(x * 16) / 16, backend="loihi").y)
+
+
+def test_a_silent_network_fails_its_check_unless_that_is_allowed(
+    analog: tuple[Path, Path], cli: Any, tmp_path: Path
+) -> None:
+    net, given = analog[0], tmp_path / "silent.npz"
+    np.savez(given, x=np.zeros((12, 4, 6), np.float32))
+    for call in (
+        ["simulate", net, "--input", given, "--backend", "reference", "-o", tmp_path / "y.npz"],
+        ["verify", net, "--against", "onnx", "--input", given],
+    ):
+        refused, allowed = cli(*call), cli(*call, "--allow-silent")
+        assert (refused.code, allowed.code) == (1, 0), call
+        assert "no layer spiked on x, which proves nothing" in refused.err
+    assert cli("verify", net, "--against", "onnx", "--input", analog[1]).code == 0
+    silent = read(net).verify(net, np.zeros((12, 4, 6), np.float32))
+    with pytest.raises(CheckFailed, match=r"no layer spiked on x, .*, or allow_silent=True"):
+        silent.require()
+    read(net).verify(net, np.zeros((12, 4, 6), np.float32), allow_silent=True).require()
 
 
 @pytest.mark.parametrize("verb", ["energy", "report"])

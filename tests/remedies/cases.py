@@ -45,6 +45,12 @@ def _beyond(room: Room, factor: int) -> Path:
     return room.folder / f"beyond{factor}.npz"
 
 
+def _silent(room: Room, *, allow_silent: bool = False) -> Any:
+    net = stl.read(room.foreign, dialect="spec")
+    file = net.export(room.new("net.onnx"), x=np.ones((4, 2, 3), np.float32)).path
+    return net.verify(file, np.zeros((4, 2, 3), np.float32), allow_silent=allow_silent)
+
+
 def _folded(room: Room) -> stl.SpikingGraph:
     return room.analog.fold(input_grid=8)
 
@@ -168,6 +174,13 @@ REMEDIES = (
         "input_grid=BITS declares another",
         "--input-grid BITS declares another",
         lambda room: _folded(room).simulate(room.reals * 4, input_grid=8),
+    ),
+    Remedy(
+        "graph/compare.py:require_spikes",
+        lambda room: _silent(room).require(),
+        "or allow_silent=True",
+        "or --allow-silent",
+        lambda room: _silent(room, allow_silent=True).require(),
     ),
     Remedy(
         "graph/exact.py:require_no_image",
