@@ -8,17 +8,14 @@ at U0: published SRNNs begin b at the baseline, 0.01, and let it fall to 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from stl_deploy._util.reachable import reachable
-from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, SignalError
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting, Threshold, constant_of, is_elementwise
 
 Values = Callable[[Signal, int], Tensor | None]
@@ -28,7 +25,6 @@ _PARTS = tuple(part / 64 for part in range(1, 65))
 """Of its limit, at which an adaptation is tried."""
 _BESIDE = (-(2.0**20), -1000.0, -3.1, -0.37, -1e-3, 1e-3, 0.41, 2.7, 1000.0, 2.0**20)
 """Distances from the threshold at which a potential is tried."""
-_BOUNDED = "leave bounds that it reaches (clamp, minimum, where) out"
 _COARSE = 2.0**-20
 """Adaptation at the start, relative to the threshold, that is none: what float32 rounds of it while the model runs."""
 _MIRRORED = {"gt": "gt", "ge": "ge", "lt": "gt", "le": "ge"}
@@ -43,19 +39,7 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
         return None
     *sides, divisor = _sides(signal)
     compared = [side for side in sides if isinstance(side, Ref)]
-    try:
-        refs = list(dict.fromkeys(state for side in compared for state in _states(side, cores, [signal])))
-    except CaptureError:
-        held = frozenset[Signal]().union(*cores)
-        read = reachable([side.signal for side in compared], lambda s: _added_up(s, held))
-        if len(compared) > 1 or sum(reached in held for reached in read) == 1:
-            raise
-        raise SignalError(
-            signal,
-            f"the neuron{in_module(signal.node.place)} cannot be held by a graph: it compares no state, but a sum "
-            "on which its own spikes of earlier steps act (snnTorch's Alpha?); let spikes act on a state, and compare "
-            "that (snnTorch's Synaptic: i = alpha * i + x; v = beta * v + i - s * theta)",
-        ) from None
+    refs = list(dict.fromkeys(state for side in compared for state in _states(side, cores, [signal])))
     owners = [next(core for core in cores if ref.signal in core) for ref in refs]
     if len(refs) != 2 or owners[0] is owners[1]:
         return None
@@ -93,7 +77,7 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     for state in _reached(raised):
         level = -constant / size + scale * state
         if not all(is_affine((level + d, state) if at == 0 else (state, level + d)) for d in _BESIDE):
-            raise refuse(signal, f"it is no weighted sum of what spikes raise it to; {_BOUNDED}")
+            raise NoNeuronError(signal)
     threshold = Threshold(signal, potential.signal, -constant / size + scale * raised.rest, _MIRRORED[signal.node.name])
     at_rest = (potential.signal, potential.lag)
     start = _start(
@@ -113,7 +97,7 @@ def _start(threshold: Threshold, raised: Adapting, level: Callable[[Values], Ten
 
     def before(read: Signal, lag: int) -> Tensor | None:
         if not lag and read.first is not None:
-            raise Unknown(read, lag)
+            raise Unknown
         value = read.before[lag - 1].tensor if 0 < lag <= len(read.before) else None
         return value if value is None or value.dtype == torch.bool else value.double()
 
@@ -124,12 +108,11 @@ def _start(threshold: Threshold, raised: Adapting, level: Callable[[Values], Ten
         starts = [node.tensor for member in raised.members for node in member.before]
         if all(start is not None and _close(start.double(), raised.rest, _COARSE) for start in starts):
             return None
-        why = "it does not start where it returns to, and step 0 is made otherwise (theta < v: write v > theta)"
-        raise refuse(threshold.signal, why) from None
+        raise NoNeuronError(threshold.signal) from None
     if bool((first.abs() <= _COARSE * threshold.theta.abs()).all()):
         return None
     if bool(((raised.decay == 0) & (first != 0)).any()):
-        raise refuse(threshold.signal, "its decay is 0, and it does not start where it returns to; start it there")
+        raise NoNeuronError(threshold.signal)
     return torch.where(first == 0, 0.0, first / raised.decay)
 
 
@@ -160,11 +143,6 @@ def _sides(signal: Signal) -> tuple[Ref | Tensor, Ref | Tensor, Ref | None]:
     return over, right, under
 
 
-def _added_up(signal: Signal, held: Set[Signal]) -> list[Signal]:
-    """Return what elementwise arithmetic reads, which ends at states."""
-    return [ref.signal for ref in signal.reads()] if signal not in held and is_elementwise(signal) else []
-
-
 def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]) -> list[Ref]:
     """Return the states that elementwise arithmetic of a comparison's side reads.
 
@@ -176,8 +154,7 @@ def _states(ref: Ref, cores: Sequence[frozenset[Signal]], path: Sequence[Signal]
     if not is_elementwise(ref.signal):
         return []
     if ref.signal in path:
-        why = "it reads spikes of earlier steps; let it read a state, b = rho * b + s (rho = 1e-9: the last spike only)"
-        raise refuse(ref.signal, why)
+        raise NoNeuronError(ref.signal)
     path = [*path, ref.signal]
     reads = [Ref(read.signal, read.lag + ref.lag) for read in ref.signal.reads()]
     return [state for read in reads for state in _states(read, cores, path)]
@@ -199,22 +176,15 @@ def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
             for state, _ in _PROBES
             for spike in (0.0, 1.0)
         )
-    except Unknown as unknown:
-        raise refuse(signal, f"it depends on '{unknown.signal.node.name}', not on its own spikes alone") from None
-    if not affine:
-        raise refuse(signal, "it is not a weighted sum of its last value and its own spikes; write b = rho * b + s")
-    if not bool(((decay >= 0) & (decay < 1)).all()):
-        worst = float(decay.flatten()[(decay - 0.5).abs().argmax()])
-        raise refuse(
-            signal,
-            f"its decay is {worst:g}, so that it diverges or never falls back; use a decay from 0 to below 1",
-        )
-    if bool((jump < 0).any()):
-        raise refuse(signal, "a spike lowers it; let spikes raise it")
+    except Unknown:
+        raise NoNeuronError(signal) from None
+    falls_back = bool(((decay >= 0) & (decay < 1)).all())
+    if not affine or not falls_back or bool((jump < 0).any()):
+        raise NoNeuronError(signal)
     raised = Adapting(used, members, torch.ones(()), decay, jump, constant / (1 - decay))
     for state in _reached(raised):
         if not all(_adds_up(after(state, spike), constant, decay * state, jump * spike) for spike in (0.0, 1.0)):
-            raise refuse(signal, f"it is no weighted sum of its last value where spikes raise it to; {_BOUNDED}")
+            raise NoNeuronError(signal)
     return raised
 
 
@@ -223,12 +193,6 @@ def _reached(raised: Adapting) -> list[Tensor]:
     limit = raised.jump / (1 - raised.decay)
     starts = [node.tensor.double() for member in raised.members for node in member.before if node.tensor is not None]
     return [raised.rest + part * limit for part in _PARTS] + starts
-
-
-def refuse(signal: Signal, why: str) -> SignalError:
-    """Return a refusal of an adaptation that names the line of the comparison."""
-    what = f"the threshold of the neuron{in_module(signal.node.place)} adapts in a way that no graph holds"
-    return SignalError(signal, f"{what}: {why}")
 
 
 def _value(side: Ref | Tensor, given: Values) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from stl_deploy.graph.program import Reset
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.evaluation import Evaluation, Unknown
-from stl_deploy.tracing.steps import Signal
+from stl_deploy.tracing.steps import NoNeuronError, Signal
 from stl_deploy.tracing.thresholds import Threshold
 
 _PROBES = (0.7312, -1.5193, 2.2749)
@@ -34,7 +34,7 @@ def reset_at_once(reading: FittedUpdate, off: Affine, on: Affine, start: Tensor 
     assert threshold is not None
     theta = reading.full(threshold.theta)
     if bool(_fires(torch.zeros(()) if start is None else start, theta, threshold).any()):
-        raise reading.refuse("expected a potential that starts below its threshold; found one that fires at once")
+        raise NoNeuronError(reading.state)
     kept, same = _left(reading, s=0, r=0)
     scale, value = _left(reading, s=1, r=0)
     zeros = torch.zeros_like(theta)
@@ -48,10 +48,7 @@ def reset_at_once(reading: FittedUpdate, off: Affine, on: Affine, start: Tensor 
         )
         if threshold.compare == "gt" and late_subtracts and _subtracts(reading, theta):
             return "snntorch_subtract_now", None
-    raise reading.refuse(
-        "expected a potential that is compared once in a step, or before and after the reset as snnTorch's "
-        "reset_delay=False does (subtract or zero); found another reset"
-    )
+    raise NoNeuronError(reading.state)
 
 
 def _fires(potential: Tensor, theta: Tensor, threshold: Threshold) -> Tensor:
@@ -73,7 +70,7 @@ def _left(reading: FittedUpdate, *, s: int, r: int) -> tuple[Tensor, Tensor]:
     scale = _left_of(reading, 1.0, s, r) - constant
     for h in _PROBES:
         if not torch.allclose(_left_of(reading, h, s, r), scale * h + constant, rtol=1e-9, atol=1e-9):
-            raise reading.refuse("the potential after a spike is not a weighted sum of the potential before")
+            raise NoNeuronError(reading.state)
     return scale, constant
 
 
@@ -89,8 +86,5 @@ def _left_of(reading: FittedUpdate, h: float, s: int, r: int) -> Tensor:
 
     try:
         return reading.full(Evaluation(given)(reading.carried, 0))
-    except Unknown as unknown:
-        raise reading.refuse(
-            f"the potential after a spike depends on '{unknown.signal.node.name}', too; update each neuron "
-            "once in a step, and let that depend on the potential and the spike alone"
-        ) from None
+    except Unknown:
+        raise NoNeuronError(reading.state) from None

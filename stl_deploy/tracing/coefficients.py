@@ -15,9 +15,8 @@ from stl_deploy.tracing.cores import Recurrence
 from stl_deploy.tracing.evaluation import Evaluation, Unknown, scattered
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.remedies import CLIPS, COUNTED, COUNTS
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, SignalError
+from stl_deploy.tracing.remedies import CLIPS
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
 
 _NO_DECAY = 1e-12
@@ -35,8 +34,6 @@ _CURVED = (
     *("sigmoid", "sin", "sinh", "softplus", "sqrt", "square", "tan", "tanh"),
 )
 """Functions that a weighted sum holds only where another one undoes them, up to rounding: tan(atan(v))."""
-_MAKES_SPIKES = ("signbit", "sign", "clamp", "clamp_min", "clamp_max", "hardtanh", "minimum", "maximum", "sigmoid")
-"""Functions by which code makes spikes without a comparison."""
 _SCALES = (1.0, 2.0**-20, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
@@ -147,51 +144,8 @@ class FittedUpdate:
 
         try:
             return self.full(Evaluation(given, passing={} if clipped else self._passing())(self.unbounded, 0))
-        except Unknown as unknown:
-            if counted := self._called(COUNTS):
-                raise self.refuse(self._several(counted)) from None
-            raise self.refuse(self._coupled() or self._not_read(unknown)) from None
-
-    def _coupled(self) -> str | None:
-        """Describe states of the core that read each other; None if it has one."""
-        members = self.core.members
-        states = {ref.signal for member in members for ref in member.reads() if ref.lag and ref.signal in members}
-        lines = sorted({str(state.node.place.line) for state in states if state.node.place.line})
-        if len(states) < 2:
-            return None
-        if any(state.node.dtype == torch.bool for state in states):
-            return (
-                "a state of True and False decides with its potential when it fires (once?); count its spikes in its "
-                "place, w = w + s, which stop it: v = beta * v + x - 1000 * w"
-            )
-        return (
-            f"states read each other's last values (at {' and '.join(lines)}), and a graph's neuron has one potential; "
-            "let no second state read the potential: w = rho * w + b * s reads spikes alone"
-        )
-
-    def _makes_spikes(self) -> str | None:
-        """Describe spikes that are made without a comparison; None if there is one."""
-        odd = [member for member in self.core.members if member.node.name in _MAKES_SPIKES]
-        if self.core.threshold is not None or not odd:
-            return None
-        return (
-            f"'{odd[0].node.name}' makes its spikes, and a graph's neuron compares its potential with a threshold: "
-            "write s = (v > theta).float()"
-        )
-
-    def _not_read(self, unknown: Unknown) -> str:
-        if (makes := self._makes_spikes()) is not None:
-            return makes
-        if unknown.lag > 1:
-            return (
-                "it carries more than one state, or reads its own earlier spikes without weights "
-                f"('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); use a leaky neuron with a fixed "
-                "threshold, and let its earlier spikes arrive through a layer of weights, self.r(z)"
-            )
-        return (
-            f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
-            "use a leaky neuron with a fixed threshold"
-        )
+        except Unknown:
+            raise NoNeuronError(self.state) from None
 
     def _passing(self) -> dict[Signal, Ref]:
         return {} if self.clip is None else {self.clip.signal: self.clip.source}
@@ -201,15 +155,10 @@ class FittedUpdate:
         tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
         return tensor.double().expand(np.broadcast_shapes(tuple(tensor.shape), self.shape))
 
-    def refuse(self, why: str) -> SignalError:
-        """Return a refusal that names the neuron's line."""
-        where = in_module(self.state.node.place)
-        return SignalError(self.state, f"the neuron{where} cannot be held by a graph: {why}")
-
     def affine(self, spike: float | Tensor) -> Affine:
         """Return the coefficients with S fixed; raise CaptureError if the potential is not affine."""
         if self._bends():
-            raise self.refuse(self._not_affine())
+            raise NoNeuronError(self.state)
         count = len(self.currents)
         zero = [0.0] * count
         constant = self.evaluate(0.0, spike, zero)
@@ -224,7 +173,7 @@ class FittedUpdate:
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
             potential = self.evaluate(state, spike, e)
             if not torch.allclose(potential, expected, rtol=1e-9, atol=1e-9):
-                raise self.refuse(self._not_affine())
+                raise NoNeuronError(self.state)
         return Affine(decay, gains, constant)
 
     def _bends(self) -> bool:
@@ -253,7 +202,7 @@ class FittedUpdate:
                 left = torch.maximum(h, bound)
                 expected = torch.where(spike, on.decay * left + on.constant, off.decay * left + off.constant)
                 if not torch.allclose(potential, expected, rtol=1e-9, atol=1e-9):
-                    raise self.refuse(self._not_affine())
+                    raise NoNeuronError(self.state)
         return self.clip.bound
 
     def require_float_precision(self, off: Affine) -> None:
@@ -262,11 +211,8 @@ class FittedUpdate:
         In float64, where coefficients are read off, nothing is rounded. Probed around the resting potential, beside
         which a leak towards -65 is no rounding. Functions that undo each other round, too.
         """
-        if curved := sorted(signal.node.name for signal in self._called(_CURVED)):
-            raise self.refuse(
-                f"its potential passes '{curved[0]}', which no weighted sum of its last value and its input "
-                "does, and what undoes it rounds otherwise; leave both out"
-            )
+        if self._called(_CURVED):
+            raise NoNeuronError(self.state)
         if any(member.node.dtype in (torch.float16, torch.bfloat16) for member in (self.state, *self.core.members)):
             return  # capture warns of coarser numbers
         rest = torch.where(off.decay == 1, 0.0, off.constant / (1 - off.decay))
@@ -280,10 +226,7 @@ class FittedUpdate:
             expected = sum(terms, torch.zeros(()))
             size = sum((term.abs() for term in terms), torch.zeros(()))
             if bool(((self._in_float32(h, e) - expected).abs() > _COARSE * size).any()):
-                raise self.refuse(
-                    "adding and subtracting a large number rounds its potential to a grid, and a graph computes in "
-                    "plain float32; leave the rounding out"
-                )
+                raise NoNeuronError(self.state)
 
     def _in_float32(self, state: Tensor, currents: Sequence[Tensor]) -> Tensor:
         full = {ref: value.expand(self.shape) for ref, value in zip(self.currents, currents, strict=True)}
@@ -299,33 +242,6 @@ class FittedUpdate:
 
     def _called(self, names: Sequence[str]) -> list[Signal]:
         return [member for member in self.core.members if member.node.name in names]
-
-    @staticmethod
-    def _several(counted: Sequence[Signal]) -> str:
-        name = counted[0].node.name
-        return (
-            f"'{name}' turns one potential into several spikes in a step, but not as a graph counts them; write "
-            f"{COUNTED}, or compare with one threshold, s = (v > θ).float()"
-        )
-
-    def _not_affine(self) -> str:
-        if counted := self._called(COUNTS):
-            return self._several(counted)
-        for clip in self._called(CLIPS):
-            if sum(isinstance(arg, Ref) for arg in clip.args) == 2 and self.core.threshold is None:
-                return (
-                    f"'{clip.node.name}' keeps the extreme of a signal over time; return every step, or "
-                    "torch.stack(steps).amax(0)"
-                )
-            return self._makes_spikes() or (
-                f"'{clip.node.name}' bounds its potential; leave the bound out, or bound it below before the "
-                "comparison: v = (beta * v + x).clamp(min=...)"
-            )
-        return (
-            "its potential is not a weighted sum of its last value and its input, as capture reads it (an adaptive "
-            "threshold, a refractory time, a comparison of its multiple?); use a leaky neuron with a fixed threshold, "
-            "v > theta"
-        )
 
     def start(self, off: Affine) -> Tensor | None:
         """Return the potential before step 0; None for 0."""
@@ -345,7 +261,7 @@ class FittedUpdate:
         if torch.allclose(potential, off.constant.expand_as(potential), rtol=1e-6, atol=0):
             return None  # 0, but for what float32 rounded of it while the model ran
         if not bool(off.decay.all()):
-            raise self.refuse("its start value is lost in the first step")
+            raise NoNeuronError(self.state)
         return difference / off.decay
 
 

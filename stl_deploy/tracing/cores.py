@@ -7,19 +7,15 @@ one, makes the spikes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.adaptation import adapting_threshold
 from stl_deploy.tracing.operations import COMPARES
-from stl_deploy.tracing.remedies import COUNTED
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Signal, SignalError, Steps
-from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state, path_to_state
+from stl_deploy.tracing.steps import NoNeuronError, Signal, Steps
+from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +51,6 @@ def find_cores(steps: Steps) -> list[Recurrence]:
             members = frozenset(by_number[key] for key in group)
             cores.append(members)
     held = frozenset[Signal]().union(*cores)
-    for threshold in thresholds.values():
-        _require_own_counts(threshold, cores)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
     for signal in steps.signals:
         fixed = thresholds.get(signal)
@@ -83,37 +77,7 @@ def _thresholds_of(
             same = first.compare == again.compare and bool((first.theta == again.theta).all())
             if same and _follows(again.potential, first.signal):
                 return first, again
-    first, other = comparisons[:2]
-    if torch.equal(*torch.broadcast_tensors(first.theta, other.theta)):  # type: ignore[no-untyped-call]
-        what = "thresholds in two places of one step; a neuron has one comparison: compare once, "
-        what += "s = (v > theta).float(), and read s in both places"
-    else:
-        what = "different thresholds in one step (ternary spikes, a window?); a neuron has one threshold, and "
-        what += "spikes of 0 and 1: leave the other out, s = (v > theta).float(); a lower bound is v.clamp(min=...)"
-    raise SignalError(other.signal, f"a potential is compared with {what}")
-
-
-def _require_own_counts(threshold: Threshold, cores: Sequence[frozenset[Signal]]) -> None:
-    """Raise CaptureError for a count of what is no state, but one scaled or shifted, that acts on that state."""
-    held = frozenset[Signal]().union(*cores)
-    if threshold.count is None or threshold.potential in held:
-        return
-    path = path_to_state(threshold.potential, held)
-    if path and _acts_on(threshold.signal, next(core for core in cores if path[-1].reads()[0].signal in core)):
-        where = in_module(threshold.signal.node.place)
-        raise SignalError(
-            threshold.signal,
-            f"the neuron{where} counts spikes of its potential after '{path[0].node.name}', and a graph "
-            f"counts how often a threshold above 0 is in the potential; write {COUNTED}",
-        )
-
-
-def _acts_on(spikes: Signal, core: frozenset[Signal]) -> bool:
-    """Return whether a state depends on spikes by elementwise arithmetic: they reset it."""
-    return any(
-        reached is spikes
-        for reached in reachable(core, lambda s: [ref.signal for ref in s.reads()] if is_elementwise(s) else [])
-    )
+    raise NoNeuronError(comparisons[1].signal)
 
 
 def _follows(signal: Signal, earlier: Signal) -> bool:

@@ -18,8 +18,7 @@ from torch import Tensor
 from stl_deploy.graph.program import Rounding
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.operations import ROUNDS
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, SignalError, Steps
+from stl_deploy.tracing.steps import Ref, Signal, Steps
 
 _CLAMPS = ("clamp", "clamp_min", "clamp_max", "relu", "minimum", "maximum", "hardtanh")
 
@@ -89,11 +88,7 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
     if low is None or low < 0:
         return None
     if low or (high is not None and (high < 1 or high != int(high))):
-        raise SignalError(
-            signal,
-            f"expected counts of spikes clamped to [0, cap] with an integer cap; found [{low:g}, {high}]"
-            + in_module(signal.node.place),
-        )
+        return None
     return Count(signal, here, theta, rounding, None if high is None else int(high), gates)
 
 

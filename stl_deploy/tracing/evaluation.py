@@ -10,9 +10,8 @@ from torch import Tensor
 
 from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.operations import map_tree
-from stl_deploy.tracing.remedies import CONDITIONS, no_form
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, SignalError
+from stl_deploy.tracing.remedies import CONDITIONS
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
 
 _MAGNITUDES = 256
@@ -48,11 +47,9 @@ class Evaluation:
     def _computed(self, signal: Signal, lag: int) -> Tensor:
         if signal in self.passing:
             return self(self.passing[signal].signal, lag + self.passing[signal].lag)
-        if lag > 2 or not is_elementwise(signal):
-            raise Unknown(signal, lag)
         name = signal.node.name
-        if name in ("reshape", "expand"):
-            raise Unknown(signal, lag)
+        if lag > 2 or not is_elementwise(signal) or name in ("reshape", "expand"):
+            raise Unknown
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self(ref.signal, lag + ref.lag))
         args, kwargs = replace_nodes((args, kwargs), lambda node: self._number(node.tensor))
         if name == "_to_copy" and not self.exact:
@@ -61,7 +58,7 @@ class Evaluation:
         if name == "where" and args[0].dtype != torch.bool:
             args = (args[0] != 0, *args[1:])
         if name in CONDITIONS and any(arg.dtype != torch.bool for arg in args):
-            raise SignalError(signal, no_form(name) + in_module(signal.node.place))
+            raise NoNeuronError(signal)
         value = signal.node.run(args, kwargs, {})
         return value if self.exact or value.dtype == torch.bool else value.double()
 
@@ -83,7 +80,3 @@ def scattered(shape: Sequence[int], kinds: int) -> Iterator[list[Tensor]]:
 
 class Unknown(Exception):
     """A value that an evaluation was not given."""
-
-    def __init__(self, signal: Signal, lag: int) -> None:
-        super().__init__(signal.node.name, lag)
-        self.signal, self.lag = signal, lag

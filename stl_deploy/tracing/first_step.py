@@ -22,7 +22,7 @@ from stl_deploy.tracing.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import DELAYS, Ref, Signal, SignalError, Steps
+from stl_deploy.tracing.steps import DELAYS, NoNeuronError, Ref, Signal, SignalError, Steps
 from stl_deploy.tracing.thresholds import is_elementwise
 
 if TYPE_CHECKING:
@@ -53,13 +53,7 @@ def require_same_first_step(population: Population, fitted: Fitted, steps: Steps
     except Unknown:
         step = 0
     if step is not None:
-        where = population.state.node.place
-        raise SignalError(
-            population.state,
-            f"the neuron{in_module(where)} computes something else in step {step} than in the steps after (another "
-            "gain, threshold or reset at the start, or a recurrence that starts from spikes); let every step do the "
-            "same, and start states from tensors (torch.zeros_like)",
-        )
+        raise NoNeuronError(population.state)
 
 
 def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> None:
@@ -175,13 +169,13 @@ class _Code:
                 return _number(signal.before[-step - 1].tensor)
             if signal in self.series:
                 return torch.zeros((), dtype=torch.float64)
-            raise Unknown(signal, -step)
+            raise Unknown
         if signal in self.series:
             return self.series[signal][step]
         if step == 0 and signal.first is not None:
             return self._node(signal.first, signal)
         if not is_elementwise(signal):
-            raise Unknown(signal, -step)
+            raise Unknown
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self.read(ref, step))
         args, kwargs = replace_nodes((args, kwargs), lambda node: _number(node.tensor))
         return _run(signal.node, args, kwargs)
@@ -197,7 +191,7 @@ class _Code:
         if current is not None:
             return self.series[current][0]
         if not node.pointwise:
-            raise Unknown(reader, 0)
+            raise Unknown
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), lambda inner: self._node(inner, reader))
         return _run(node, args, kwargs)
 

@@ -14,6 +14,7 @@ import torch
 
 from stl_deploy.graph.cell import OPERATIONS, Dtype
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.steps import Ref
 
 _TYPES: Mapping[torch.dtype, Dtype] = {
@@ -31,7 +32,8 @@ class NoFormError(Exception):
 def dtype_of(node: Node) -> Dtype:
     """Return a node's type; raises NoFormError for one that Cells do not have."""
     if node.dtype not in _TYPES:
-        raise NoFormError(f"'{node.name}' computes in {str(node.dtype).removeprefix('torch.')}")
+        dtype = str(node.dtype).removeprefix("torch.")
+        raise NoFormError(f"expected float32, bool, int32 or int64; found '{node.name}' in {dtype}")
     return _TYPES[node.dtype]
 
 
@@ -115,7 +117,7 @@ def lower(call: Call) -> str:
     logical = name.startswith("logical_") or (name.startswith("bitwise_") and set(call.types) == {"bool"})
     op = _RENAMED.get(name, name.split("_")[-1] if logical else name)
     if op not in OPERATIONS or name in ("cast", "fma"):
-        raise NoFormError(f"'{name}' has no form")
+        raise NoFormError(no_form(name))
     if op == "mul" and call.dtype == "bool":
         op, logical = "and", True
     tensors = [arg for arg in call.args if isinstance(arg, Ref | Node | int | float)]
@@ -221,7 +223,7 @@ def _between(call: Call) -> str:
 
 def _softplus(call: Call) -> str:
     if call.option(1, "beta", 1) != 1 or call.option(2, "threshold", 20) != 20:
-        raise NoFormError("'softplus' with other numbers has no form")
+        raise NoFormError("expected 'softplus' with beta=1 and threshold=20; found others")
     x = call.arg(call.args[0])
     large = call.put("gt", x, call.number(20), dtype="bool")
     return call.put("where", large, x, call.put("log1p", call.put("exp", x)))

@@ -14,7 +14,7 @@ from stl_deploy.graph.program import Adaptation, Floats, Neuron, Shape
 from stl_deploy.tracing.evaluation import Evaluation
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.readings import Population
-from stl_deploy.tracing.steps import Ref, Signal, SignalError
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
 from stl_deploy.tracing.thresholds import Threshold
 
 _STEPS = 64
@@ -82,11 +82,7 @@ def counting(threshold: Threshold | None) -> dict[str, Any]:
     if threshold.count.cap == 1:  # one spike from θ on; the Threshold compares so
         if threshold.count.rounding == "down":
             return {}
-        raise SignalError(
-            threshold.signal,
-            "a count of at most one spike is rounded to the nearest number; compare with the level in its place: "
-            "s = (v > θ / 2).float()",
-        )
+        raise NoNeuronError(threshold.signal)
     return {"multi_spike": True, "cap": threshold.count.cap, "rounding": threshold.count.rounding}
 
 

@@ -30,7 +30,7 @@ from stl_deploy.graph.program import Subtracts
 from stl_deploy.tracing.at_once import reset_at_once
 from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
 from stl_deploy.tracing.cores import Recurrence
-from stl_deploy.tracing.steps import Ref, Signal, SignalError
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
 from stl_deploy.tracing.thresholds import Adapting
 
 _COUNTS = 64
@@ -90,9 +90,9 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
     population = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
     if several and population.reset in ("value", "value_delayed"):  # v * (1 - s): two spikes turn the potential round
-        raise _not_one_by_one(reading)
+        raise NoNeuronError(state)
     if subtracts == "adapted" and population.reset not in ("subtract", "subtract_delayed"):
-        raise reading.refuse("what its spike subtracts is not the threshold as it is: v = v - s * (theta + a)")
+        raise NoNeuronError(state)
     return replace(
         population,
         subtracts=subtracts,
@@ -108,7 +108,7 @@ def _without_adaptation(
     What is subtracted at once is the threshold of the step before, a late reset's that of this step.
     """
     if reading.core.again is not None:
-        raise reading.refuse("its threshold adapts, and it compares what a reset leaves once more; compare once")
+        raise NoNeuronError(reading.state)
     theta = reading.full(adapts.scale)
     subtracts: Subtracts = "baseline"
     for ref, before, after in zip(reading.currents, off.gains, on.gains, strict=True):
@@ -117,10 +117,7 @@ def _without_adaptation(
         at_once = Ref(adapts.used.signal, adapts.used.lag + 1)
         wanted = {adapts.used: -theta, at_once: -off.decay * theta}.get(ref)
         if bool(before.any()) or wanted is None or not close(after, wanted, theta):
-            raise reading.refuse(
-                "what raises its threshold acts on its potential, too, other than by what a spike subtracts: "
-                "v = v - s * (theta + a)"
-            )
+            raise NoNeuronError(reading.state)
         subtracts = "adapted"
         on = replace(on, constant=on.constant + after * reading.full(adapts.rest))  # a threshold without a baseline
     out = [ref.signal in adapts.members for ref in reading.currents]
@@ -134,13 +131,7 @@ def _require_each(reading: FittedUpdate, off: Affine, on: Affine, many: Affine, 
     pairs = [(off.decay, on.decay, many.decay), (off.constant, on.constant, many.constant)]
     pairs += zip(off.gains, on.gains, many.gains, strict=True)
     if not all(close(several - none, count * (one - none)) for none, one, several in pairs):
-        raise _not_one_by_one(reading)
-
-
-def _not_one_by_one(reading: FittedUpdate) -> SignalError:
-    return reading.refuse(
-        "it fires several spikes a step, and they do not act one by one: let each subtract the threshold, v = v - s * θ"
-    )
+        raise NoNeuronError(reading.state)
 
 
 def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:
@@ -152,9 +143,7 @@ def _state(core: Recurrence, outside: Callable[[Signal], bool]) -> Signal:
     """Return the member that others read; the one that carries on without a reader."""
     read = [member for member in core.members if outside(member)]
     if len(read) > 1:
-        raise SignalError(
-            read[1], "two different values of one potential are read outside of the neuron; a neuron puts out one"
-        )
+        raise NoNeuronError(read[1])
     carried = [
         ref.signal for member in core.members for ref in member.reads() if ref.lag and ref.signal in core.members
     ]
@@ -199,15 +188,5 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
         elif all(close(gain, torch.zeros_like(gain)) for gain in on.gains):
             candidates.append(replace(base, reset="value_delayed", v_reset=on.constant))
     if not candidates:
-        if close(off.decay, torch.zeros_like(off.decay)) and bool(on.decay.any()):
-            raise reading.refuse(
-                "it is reset where its potential is below the threshold, and a graph's neuron where it is above; if "
-                "the model spikes below, hold its potential with the other sign, v = beta * v + x, and compare "
-                "v > theta"
-            )
-        if bool((off.decay == 0).any()):
-            raise reading.refuse("some of its decays are 0, others are not: use decays above 0, as decay.clamp(1e-3)")
-        raise reading.refuse(
-            "a spike neither subtracts the threshold from its potential nor sets it to a value (nor leaves it alone)"
-        )
+        raise NoNeuronError(reading.state)
     return replace(candidates[0], readings=tuple(candidates))

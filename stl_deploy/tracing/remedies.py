@@ -24,9 +24,10 @@ _ORDER = (
 )
 _STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
 _PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"
-COUNTED = "torch.clamp(torch.floor(v / θ), 0, cap), or torch.round(torch.clamp(v / θ, 0, cap))"
-"""Counts of spikes as a graph has them."""
-_COUNTED = f"count spikes by {COUNTED}; where it prepares x, apply it to x before capture"
+_COUNTED = (
+    "count spikes by torch.clamp(torch.floor(v / θ), 0, cap), or torch.round(torch.clamp(v / θ, 0, cap)); "
+    "where it prepares x, apply it to x before capture"
+)
 SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
 _SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
 SOFTMAX = "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING
@@ -69,8 +70,6 @@ _INSTEAD = {
 }
 CLIPS = ("clamp", "clamp_min", "clamp_max", "maximum", "minimum", "relu", "hardtanh")
 """Operations that bound a potential."""
-COUNTS = ("floor", "round", "trunc", "ceil", "floor_divide")
-"""Operations that make several spikes of one potential."""
 
 
 def unforeseen(error: Exception) -> str:

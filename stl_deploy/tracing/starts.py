@@ -19,17 +19,10 @@ from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.operations import COMPARES, map_tree
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Ref, Signal, SignalError, Steps
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal, Steps
 
 if TYPE_CHECKING:
     from stl_deploy.tracing.readings import Population
-
-_OF_CURRENT = (
-    "the current that it reads is not 0 before spikes arrive (a layer's bias?); update the current before the "
-    "potential, i = alpha * i + x; v = beta * v + i, or leave the bias out"
-)
-_OTHERWISE = "starts otherwise than it goes on; let every step do the same, the first one, too"
 
 
 def start_layers(steps: Steps) -> None:
@@ -129,10 +122,7 @@ def start_before(population: Population, steps: int, states: Container[Signal]) 
     starts = torch.where(starts.abs() * decay <= coarse, 0.0, starts)
     for sooner, later in zip([*earlier[1:], starts], earlier, strict=True):
         if bool(((decay * sooner + driven - later).abs() > coarse).any()):
-            where = population.state.node.place
-            late = any(ref.signal in states and ref.signal.node.name not in COMPARES for ref in population.currents)
-            why = _OF_CURRENT if late else _OTHERWISE
-            raise SignalError(population.state, f"the neuron{in_module(where)} is read some steps late, and {why}")
+            raise NoNeuronError(population.state)
     array: Floats = starts.expand((1, *shape))[0].float().numpy()
     return array if array.any() else None
 

@@ -17,6 +17,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.operations import COMPARES
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.watched import leaves
 
 FEWEST = 3
@@ -59,6 +60,13 @@ class SignalError(CaptureError):
     def __init__(self, signal: Signal, reason: str) -> None:
         super().__init__(reason, line=signal.node.place.line)
         self.signal = signal
+
+
+class NoNeuronError(SignalError):
+    """A state's update, or what reads it, is none of a neuron's: a Cell holds it."""
+
+    def __init__(self, signal: Signal) -> None:
+        super().__init__(signal, f"the neuron{in_module(signal.node.place)} has no form that a graph holds")
 
 
 DELAYS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,6 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.time_axis import axis_warnings
 from stl_deploy.tracing import Call
-from stl_deploy.tracing.layers import CellBuilder
-from stl_deploy.tracing.lowering import NoFormError
 from tests.pipeline.test_time_axis import Loop, Step, X, first
 from tests.remedies.room import Remedy
 
@@ -136,12 +133,6 @@ def _of_two() -> Program:
     return stl.capture(OfTwo(), (TB, TB), verify=False).program
 
 
-def _without_cells(make: Callable[[], Any]) -> Any:
-    """Capture where no Cell holds the form, either."""
-    with mock.patch.object(CellBuilder, "_cell", side_effect=NoFormError):
-        return make()
-
-
 def _captured(model: nn.Module, x: Tensor, **options: Any) -> stl.SpikingGraph:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -233,13 +224,6 @@ CAPTURES = (
         "makes its time steps itself (time='inside'), and the graph takes them written out: repeat x",
         "makes its time steps itself (--time inside), and the graph takes them written out: repeat x",
         lambda room: run(_captured(Repeats(), TB[0], time="inside").program, TB[:1].repeat(8, 1, 1).numpy()),
-    ),
-    Remedy(
-        "tracing/layers/builder.py:_potential",
-        lambda room: _without_cells(lambda: _captured(_neurons(lambda s, v: (v, s)), TB)),
-        "choose another output=",
-        "choose another output by --pick",
-        lambda room: _captured(_neurons(lambda s, v: (v, s)), TB, output=1),
     ),
     Remedy(
         "tracing/trace.py:record_steps",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import pytest
 
 from stl_deploy.tracing.layers import CellBuilder
-from stl_deploy.tracing.lowering import NoFormError
+from stl_deploy.tracing.steps import Signal, SignalError
 
 
 @pytest.fixture
 def neurons_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no form be held by a Cell, so that capture says why it is no neuron."""
+    """Let no form be held by a Cell, so that capture says why it is no layer; "a Cell" of what is no neuron."""
 
-    def build(_: CellBuilder, __: object) -> NoReturn:
-        raise NoFormError
+    def build(_: CellBuilder, group: Sequence[Signal]) -> NoReturn:
+        raise SignalError(group[0], "a Cell")
 
     monkeypatch.setattr(CellBuilder, "_cell", build)

@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.targets import findings, registry
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.compare import ROUNDING
+
+
+def require_cell(model: nn.Module, x: Tensor, *unseen: Tensor) -> None:
+    """Require that a model is captured with a Cell, and computes the same on x and on unseen input."""
+    net = stl.capture(model, x, progress=False)
+    assert any(net.program.of(Cell))
+    for given in (x, *unseen):
+        expected = model.eval()(given).detach().numpy()
+        np.testing.assert_allclose(net.simulate(given.numpy()).y, expected, rtol=1e-4, atol=1e-5)
 
 
 def require_held_or_refused(net: stl.SpikingGraph, x: Tensor, folder: Path, holding: set[str]) -> None:

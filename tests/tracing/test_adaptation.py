@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell
-from tests.tracing.held import require_held_or_refused
+from tests.tracing.held import require_cell, require_held_or_refused
 from tests.tracing.test_written_otherwise import numbers
 
 Step = Callable[["Net", Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -230,28 +229,13 @@ def test_a_threshold_held_in_one_state(name: str, soft: bool, start: float) -> N
     assert start != 0.5 or max(compared) > 0
 
 
-@pytest.mark.usefixtures("neurons_alone")
-@pytest.mark.parametrize(
-    ("step", "sentence"),
-    [
-        (of_the_last_spike, r"it reads spikes of earlier steps; let it read a state, b = rho \* b \+ s \(rho = 1e-9"),
-        (without_memory, r"it reads spikes of earlier steps; let it read a state"),
-        (diverging, r"its decay is 1.1, so that it diverges or never falls back; use a decay from 0 to below 1"),
-        (driven, r"it depends on '\w+', not on its own spikes alone"),
-        (lowered, r"a spike lowers it; let spikes raise it"),
-        (on_the_potential, r"what raises its threshold acts on its potential, too|it carries more than one state, or"),
-    ],
-)
-def test_other_adaptations_are_refused_by_their_line(step: Step, sentence: str) -> None:
-    with pytest.raises(CaptureError, match=sentence) as refused:
-        stl.capture(Net(step), X)
-    assert "test_adaptation.py:" in str(refused.value)
+@pytest.mark.parametrize("step", [of_the_last_spike, without_memory, diverging, driven, lowered, on_the_potential])
+def test_other_adaptations_are_cells(step: Step) -> None:
+    require_cell(Net(step), X)
 
 
-@pytest.mark.usefixtures("neurons_alone")
-def test_a_start_that_the_first_step_compares_otherwise_is_refused_with_a_form_that_is_captured() -> None:
-    with pytest.raises(CaptureError, match=r"step 0 is made otherwise \(theta < v: write v > theta\)"):
-        stl.capture(Net(integrator, start=0.1), X)
+def test_a_start_that_the_first_step_compares_otherwise_is_a_cell() -> None:
+    require_cell(Net(integrator, start=0.1), X)
 
     def greater(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         b = 0.9 * b + z
@@ -368,16 +352,9 @@ BOUNDED = {
 }
 
 
-@pytest.mark.usefixtures("neurons_alone")
-@pytest.mark.parametrize("step", BOUNDED.values(), ids=BOUNDED)
-def test_bounds_that_the_sample_does_not_reach_are_refused(step: Step) -> None:
-    """Probes of numbers up to 2.3 met none of them: up to 23 % of unseen spikes differed, and the proof said 0."""
-    with pytest.raises(CaptureError, match=r"leave bounds that it reaches|no weighted sum|not a weighted sum"):
-        stl.capture(Net(step), X)
-
-
 @pytest.mark.parametrize("step", BOUNDED.values(), ids=BOUNDED)
 def test_a_cell_holds_bounds_that_the_sample_does_not_reach(step: Step) -> None:
+    """Probes of numbers up to 2.3 met none of them: up to 23 % of unseen spikes differed, and the proof said 0."""
     model = Net(step)
     net = stl.capture(model, X)
     assert any(net.program.of(Cell))

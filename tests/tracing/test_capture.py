@@ -329,12 +329,9 @@ class Refused(nn.Module):
         ("random", "draws random numbers"),
         ("every second", "does not do the same at every step"),
         ("mixes samples", "mixes samples"),
-        ("unknown neuron", "not a weighted sum"),
-        ("sigmoid", "is read outside of it|has no form"),
+        ("sigmoid", "a Cell|has no form"),
         ("layer norm", "'native_layer_norm' has no form .* use BatchNorm"),
         ("spread", "'std' has no form in a spiking graph; normalise x before capture, or use BatchNorm"),
-        ("clipped", "'clamp' bounds its potential; leave the bound out"),
-        ("refractory", "'bitwise_and' has no form .* one comparison with a fixed threshold"),
     ],
 )
 def test_refusals_name_the_line(kind: str, reason: str) -> None:

@@ -20,6 +20,7 @@ from stl_deploy.graph.program import Neuron
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import proof as proof_module
 from stl_deploy.tracing.replay import replay
+from tests.tracing.held import require_cell
 
 THETA = 0.75
 Fire = Callable[[Tensor], Tensor]
@@ -200,29 +201,32 @@ def test_nir_holds_those_that_are_rounded_down() -> None:
     )
 
 
-REFUSED: dict[str, tuple[Fire, str]] = {
-    "counts below 0": (lambda v: torch.trunc(v / THETA), r"torch\.clamp\(torch\.floor\(v / θ\), 0, cap\)"),
-    "a cap that is no count": (lambda v: torch.round(torch.clamp(v / THETA, 0, 2.5)), r"found \[0, 2.5\]"),
-    "a gate above the threshold": (lambda v: (v > 2 * THETA) * torch.floor(v / THETA), "several spikes"),
-    "floor_divide": (lambda v: torch.clamp(v // THETA, 0, 4), r"'floor_divide' .*torch\.floor\(v / θ\)"),
-    "decimals": (
-        lambda v: torch.clamp(torch.round(v / THETA, decimals=1), 0, 4),
-        "no form|several spikes|cannot be held",
-    ),
+OTHERS: dict[str, Fire] = {
+    "counts below 0": lambda v: torch.trunc(v / THETA),
+    "a cap that is no count": lambda v: torch.round(torch.clamp(v / THETA, 0, 2.5)),
+    "a gate above the threshold": lambda v: (v > 2 * THETA) * torch.floor(v / THETA),
 }
 
 
-@pytest.mark.usefixtures("neurons_alone")
-@pytest.mark.parametrize("form", REFUSED.values(), ids=REFUSED)
-def test_what_counts_otherwise_is_refused_by_its_line(form: tuple[Fire, str]) -> None:
-    with pytest.raises(CaptureError, match=form[1]) as caught:
-        stl.capture(Counting(form[0]), X)
-    assert caught.value.line is not None
-    assert caught.value.line.startswith("test_counts.py:")
+@pytest.mark.parametrize("form", OTHERS.values(), ids=OTHERS)
+def test_what_counts_otherwise_is_a_cell(form: Fire) -> None:
+    require_cell(Counting(form), X)
 
 
-@pytest.mark.usefixtures("neurons_alone")
-def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (lambda v: torch.clamp(v // THETA, 0, 4), r"'floor_divide' .*torch\.floor\(v / θ\)"),
+        (lambda v: torch.clamp(torch.round(v / THETA, decimals=1), 0, 4), "'round' "),
+    ],
+    ids=["floor_divide", "decimals"],
+)
+def test_what_no_cell_counts_is_refused_by_its_line(form: Fire, reason: str) -> None:
+    with pytest.raises(CaptureError, match=rf"test_counts\.py:\d+: .*{reason}"):
+        stl.capture(Counting(form), X)
+
+
+def test_spikes_that_subtract_more_than_their_thresholds_are_a_cell() -> None:
     class Square(Counting):
         def forward(self, x: Tensor) -> Tensor:
             v, out = torch.zeros(x.shape[1], 8), []
@@ -233,12 +237,10 @@ def test_spikes_that_subtract_more_than_their_thresholds_are_refused() -> None:
                 out.append(s)
             return torch.stack(out)
 
-    with pytest.raises(CaptureError, match=r"they do not act one by one: let each subtract the threshold"):
-        stl.capture(Square(lambda v: v), X)
+    require_cell(Square(lambda v: v), X)
 
 
-@pytest.mark.usefixtures("neurons_alone")
-def test_counts_that_reset_by_a_product_are_refused_by_their_line() -> None:
+def test_counts_that_reset_by_a_product_are_a_cell() -> None:
     """One spike resets to 0 as a binary neuron's does; two turn the potential round."""
 
     class Product(Counting):
@@ -251,10 +253,7 @@ def test_counts_that_reset_by_a_product_are_refused_by_their_line() -> None:
                 out.append(s)
             return torch.stack(out)
 
-    with pytest.raises(CaptureError, match=r"several spikes a step.*: let each subtract the threshold") as caught:
-        stl.capture(Product(lambda v: v), X)
-    assert caught.value.line is not None
-    assert caught.value.line.startswith("test_counts.py:")
+    require_cell(Product(lambda v: v), X)
 
 
 class Corrected(Counting):
@@ -270,7 +269,5 @@ class Corrected(Counting):
         return torch.stack(out)
 
 
-@pytest.mark.usefixtures("neurons_alone")
-def test_counts_that_subtract_otherwise_where_they_are_large_are_refused() -> None:
-    with pytest.raises(CaptureError, match=r"they do not act one by one|not a weighted sum"):
-        stl.capture(Corrected(lambda v: torch.floor(v / THETA).clamp(0, 50)), X)
+def test_counts_that_subtract_otherwise_where_they_are_large_are_a_cell() -> None:
+    require_cell(Corrected(lambda v: torch.floor(v / THETA).clamp(0, 50)), X)

@@ -17,6 +17,7 @@ from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.tracing import running
 from stl_deploy.tracing.nodes import Nodes
+from tests.tracing.held import require_cell
 
 T, B = 7, 4
 X = (torch.rand(T, B, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
@@ -284,7 +285,6 @@ def test_gains_of_currents_beside_a_neurons_own_spike() -> None:
     same(stl.capture(model, X), model)
 
 
-@pytest.mark.usefixtures("neurons_alone")
 def test_a_count_of_at_most_one_spike_is_a_spike() -> None:
     def step(model: Loop, x: Tensor, v: Any, t: int) -> tuple[Tensor, Any]:
         v = 0.8 * (torch.zeros(x.shape[0], 8) if v is None else v) + 2 * model.a(x)
@@ -299,8 +299,7 @@ def test_a_count_of_at_most_one_spike_is_a_spike() -> None:
         s = torch.round(v).clamp(0, 1)
         return model.c(s), v - s
 
-    with pytest.raises(CaptureError, match="a count of at most one spike is rounded to the nearest number"):
-        stl.capture(Loop(nearest), X)
+    require_cell(Loop(nearest), X)
 
 
 def delayed(model: Loop, x: Tensor, state: Any, t: int) -> tuple[Tensor, Any]:

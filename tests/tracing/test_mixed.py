@@ -73,6 +73,35 @@ def test_only_the_other_kind_is_a_cell(name: str, feedback: bool, tmp_path: Path
     np.testing.assert_array_equal(OnnxModel.load(tmp_path / "net.onnx").run(UNSEEN.numpy()).y, expected.y)
 
 
+class FedBack(nn.Module):
+    """Leaky neurons that read the scaled spikes of a deeper adLIF layer, one step late and without weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.second = nn.Linear(8, 10), nn.Linear(10, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = w = z = torch.zeros(x.shape[1], 10)
+        found = []
+        for x_t in x:
+            v = 0.8 * v + self.first(x_t) + 0.25 * (2 * z)
+            s = (v > 0.3).float()
+            v = v - 0.3 * s
+            w = 0.9 * w + 0.2 * u + 0.1 * z
+            u = 0.75 * (u - z) + 0.5 * (self.second(s) - w)
+            z = (u > 0.1).float()
+            found.append(z)
+        return torch.stack(found)
+
+
+def test_neurons_read_scaled_spikes_of_a_cell() -> None:
+    model = FedBack()
+    net = stl.capture(model, X, progress=False)
+    assert len(list(net.program.of(Cell))) == 1
+    np.testing.assert_array_equal(net.simulate(UNSEEN.numpy()).y, model(UNSEEN).detach().numpy())
+
+
 def test_a_target_of_neurons_names_the_cell_alone(tmp_path: Path) -> None:
     net = stl.capture(Between(KINDS["adLIF"], feedback=False), X, progress=False)
     (cell,) = net.program.of(Cell)

@@ -375,7 +375,7 @@ def test_a_state_that_starts_from_the_input_is_refused() -> None:
             found.append(z)
         return torch.stack(found)
 
-    refused(body, "computes something else in step 0 than in the steps after")
+    refused(body, "'expand' differs between step 0 and the steps after; let every step do the same")
 
 
 GIVEN = torch.rand(T, B, 6, generator=torch.Generator().manual_seed(2)) * 2

@@ -318,7 +318,7 @@ def test_a_potential_that_is_rounded_to_a_grid_is_refused(grid: int) -> None:
             self.step = lambda v, current: torch.round(leaky(v, current) * grid) / grid
             return super().forward(x)
 
-    with pytest.raises(CaptureError, match="'round' turns one potential into several spikes"):
+    with pytest.raises(CaptureError, match="a Cell"):
         stl.capture(Rounded(), (numbers() * 4).round() / 4)
 
 
@@ -330,7 +330,7 @@ def test_a_potential_that_is_rounded_by_adding_a_large_number_is_refused(shift: 
             self.step = lambda v, current: (leaky(v, current) + shift) - shift
             return super().forward(x)
 
-    with pytest.raises(CaptureError, match="rounds its potential to a grid"):
+    with pytest.raises(CaptureError, match="a Cell"):
         stl.capture(Rounded(), numbers())
 
 
@@ -347,7 +347,7 @@ BENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("step", BENT.values(), ids=BENT)
 def test_a_potential_that_bends_where_no_sample_drives_it_is_refused(step: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Numbers up to 2.3, and from 700, met none of them: 1 to 6 % of values of larger input differed."""
-    with pytest.raises(CaptureError, match=r"not a weighted sum|bounds its potential"):
+    with pytest.raises(CaptureError, match="a Cell"):
         stl.capture(Net(step=step), numbers())
 
 
@@ -547,7 +547,7 @@ def test_products_of_spikes_as_integers_give_none() -> None:
 )
 def test_functions_that_undo_each_other_up_to_rounding_are_refused(undone: Change, name: str) -> None:
     """Their rounding moves spikes where a potential meets the threshold."""
-    with pytest.raises(CaptureError, match=f"its potential passes '{name}', which no weighted sum"):
+    with pytest.raises(CaptureError, match=f"a Cell|'{name}' has no form"):
         stl.capture(Net(step=lambda v, current: undone(0.5 * v + current)), ones_and_zeros())
 
 

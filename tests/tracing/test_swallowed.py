@@ -176,7 +176,7 @@ def test_a_branch_on_silence_or_on_far_values_is_refused_though_no_record_shows_
     ],
 )
 def test_a_bound_is_refused_however_far_it_is(bound: Change) -> None:
-    with pytest.raises(CaptureError, match="bounds its potential"):
+    with pytest.raises(CaptureError, match="a Cell"):
         stl.capture(Net(v=bound), X)
 
 

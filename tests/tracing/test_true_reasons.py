@@ -107,26 +107,22 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
     [
         (
             Neurons(_negated, 0.0),
-            "it is reset where its potential is below the threshold, and a graph's neuron where it is above; if the "
-            "model spikes below, hold its potential with the other sign, v = beta * v + x, and compare v > theta",
+            "a Cell",
             Neurons(_plain, 0.0),
         ),
         (
             Neurons(_multiple, 0.0),
-            "as capture reads it (an adaptive threshold, a refractory time, a comparison of its multiple?); use a "
-            "leaky neuron with a fixed threshold, v > theta",
+            "a Cell",
             Neurons(_plain, 0.0),
         ),
         (
             Neurons(_bounded_by_where, 0.0),
-            "leave the other out, s = (v > theta).float(); a lower bound is v.clamp(min=...)",
+            "a Cell",
             Neurons(_bounded, 0.0),
         ),
         (
             Neurons(_late_without_weights, 0.0, 0.0, 0.0),
-            "it carries more than one state, or reads its own earlier spikes without weights ('mul' of 3 steps ago is "
-            "read); use a leaky neuron with a fixed threshold, and let its earlier spikes arrive through a layer of "
-            "weights, self.r(z)",
+            "a Cell",
             Neurons(_late_through_weights, 0.0, 0.0, 0.0),
         ),
         (

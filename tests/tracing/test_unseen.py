@@ -68,14 +68,14 @@ def require_same(model: nn.Module, x: Tensor, *unseen: Tensor, **options: Any) -
 def test_a_bound_that_no_potential_comes_near_is_refused(bound: float) -> None:
     torch.manual_seed(0)
     model = Net(lambda current, v: (0.9 * v + current).clamp(max=bound))
-    with pytest.raises(CaptureError, match="'clamp' bounds its potential; leave the bound out"):
+    with pytest.raises(CaptureError, match="a Cell"):
         stl.capture(model, torch.rand(6, 4, 6))
 
 
 def test_a_bend_near_0_is_refused() -> None:
     torch.manual_seed(0)
     model = Net(lambda current, v: nn.functional.hardshrink(0.9 * v, 0.01) + current)
-    with pytest.raises(CaptureError, match="its potential is not a weighted sum"):
+    with pytest.raises(CaptureError, match="'hardshrink' has no form"):
         stl.capture(model, torch.rand(6, 4, 6))
 
 

@@ -4,17 +4,14 @@
 the layer.
 """
 
-from collections.abc import Sequence
-
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.addresses import NAME as REARRANGED
 from stl_deploy.tracing.cells import grouped_signals
 from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
-from stl_deploy.tracing.layers.builder import Kind, Layers
+from stl_deploy.tracing.layers.builder import Fits, Kind, Layers
 from stl_deploy.tracing.layers.cells import CellBuilder
 from stl_deploy.tracing.lowering import NoFormError
-from stl_deploy.tracing.refractory import explained
-from stl_deploy.tracing.steps import Signal, SignalError, Steps
+from stl_deploy.tracing.steps import NoNeuronError, Signal, SignalError, Steps
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 
 KINDS: dict[str, Kind] = {
@@ -71,29 +68,32 @@ def to_layers(steps: Steps) -> Layers:
 
     Raises CaptureError, with the line, for parts without a form.
     """
-    groups: list[list[Signal]] = []
+    left = _groups(steps)
+    fits: Fits = {}
+    cells: list[tuple[list[Signal], CaptureError]] = []  # and why they are no neurons and layers
     refused: CaptureError | None = None
     while True:
         try:
-            return CellBuilder(steps, KINDS, groups).build()
-        except (CaptureError, NoFormError) as error:
-            if isinstance(error, CaptureError):
-                refused = refused or error
-            others = _others(steps, groups, error.signal if isinstance(error, SignalError) else None)
-            if not others:
-                break
-            groups += others
-    assert refused is not None  # without Cells, every refusal is one
-    raise explained(refused, steps)
+            return CellBuilder(steps, KINDS, [group for group, _ in cells], fits).build()
+        except CaptureError as error:
+            signal = error.signal if isinstance(error, SignalError) else None
+            chosen = [group for group in left if signal in group]
+            if not chosen:  # a layer, or a Cell, without a form
+                why = next((reason for group, reason in cells if signal in group), error)
+                refused = refused or (error if isinstance(why, NoNeuronError) else why)
+                if not left:
+                    raise CaptureError(refused.reason, line=refused.line) from None
+                chosen = left
+            cells += [(group, error) for group in chosen]
+            left = [group for group in left if group not in chosen]
 
 
-def _others(steps: Steps, cells: Sequence[list[Signal]], refused: Signal | None) -> list[list[Signal]]:
-    """Return the group of a signal without a form, to be a Cell; all others where none of them has that signal."""
+def _groups(steps: Steps) -> list[list[Signal]]:
+    """Return the signals of each Cell that may be; none where their order has no form."""
     try:
-        others = [group for group in grouped_signals(steps) if group not in cells]
+        return grouped_signals(steps)
     except NoFormError:
         return []
-    return [group for group in others if refused in group] or others
 
 
 __all__ = ["Layers", "to_layers"]

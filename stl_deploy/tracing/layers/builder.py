@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
 from stl_deploy.tracing.coefficients import close
@@ -26,7 +25,7 @@ from stl_deploy.tracing.readings import Population, read_core
 from stl_deploy.tracing.remedies import SOFTMAX, no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.starts import start_before
-from stl_deploy.tracing.steps import Ref, Signal, SignalError, Steps
+from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal, SignalError, Steps
 from stl_deploy.tracing.thresholds import constant_of, find_thresholds
 
 
@@ -89,14 +88,18 @@ def _was_zero(signal: Signal, lag: int) -> bool:
     return len(before) == lag and all(tensor is not None and not tensor.any() for tensor in before)
 
 
+Fits = dict[frozenset[Signal], tuple[Population, Fitted]]
+
+
 class Builder(ProgramBuilder):
     """Build the layers of one step. kinds: builder of a signal's layer, by operation (arguments as ATen has them).
 
-    apart: signals of Cells (`CellBuilder`).
+    apart: signals of Cells (`CellBuilder`). fits: neurons by the signals of their cores, as far as they are known.
     """
 
-    def __init__(self, steps: Steps, kinds: Mapping[str, Kind], apart: Container[Signal]) -> None:
+    def __init__(self, steps: Steps, kinds: Mapping[str, Kind], apart: Set[Signal], fits: Fits) -> None:
         super().__init__()
+        self.apart, self.fits = apart, fits
         self.steps, self.kinds = steps, kinds
         of_neurons = replace(steps, signals=tuple(signal for signal in steps.signals if signal not in apart))
         require_exact_types(of_neurons)
@@ -117,7 +120,7 @@ class Builder(ProgramBuilder):
         self._terms: dict[tuple[Signal, int], Operands] = {}
         self._path: frozenset[Signal] = frozenset()
         self._shift = 0
-        self._compared = {signal for signal in steps.signals if signal in apart}
+        self._compared = {*apart}
 
     def build(self) -> Layers:
         """Build all layers that the output depends on; raise CaptureError, with the line, for parts without a form."""
@@ -300,12 +303,7 @@ class Builder(ProgramBuilder):
         late = late_reset(population)
         after = left_after(population, signal)
         if late is None or after is None or not spiking.operands:
-            raise refusal(
-                signal,
-                f"the potential of the spiking neuron '{name}' is read outside of it, which a graph holds only where a "
-                "spike subtracts the threshold, or leaves the potential alone; choose another "
-                f"{remedy(cli='output by --pick', python='output=')}, or a neuron without threshold",
-            )
+            raise NoNeuronError(signal)
         twin = f"{name}_potential"
         if twin not in self.nodes:
             assert isinstance(spiking, Neuron)
@@ -337,12 +335,15 @@ class Builder(ProgramBuilder):
 
     def _core(self, core: Recurrence, name: str) -> None:
         """Build a core's neuron, and its input."""
-        foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
-        population = read_core(core, lambda member: self._read_outside(core, member), foreign)
+        if core.members not in self.fits:
+            foreign = {signal for signal, owner in self._core_of.items() if owner is not core} | self.apart
+            population = read_core(core, lambda member: self._read_outside(core, member), foreign)
+            fitted = fit_neuron(population)
+            require_same_first_step(population, fitted, self.steps)
+            self.fits[core.members] = population, fitted
+        population, fitted = self.fits[core.members]
         self._populations[core] = population
         self.places[name] = population.state.node.place
-        fitted = fit_neuron(population)
-        require_same_first_step(population, fitted, self.steps)
         self._compared |= signals_of(population)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
         sources: list[Operand] = []
@@ -358,9 +359,12 @@ class Builder(ProgramBuilder):
         sources += self._own(name, fitted)
         adapts = fitted.neuron.adaptation
         if self._shift and adapts is not None and adapts.start is not None:
-            why = "is read some steps late, and its threshold does not start where it returns to; start it there"
-            raise refusal(population.state, f"the neuron '{name}' {why}")
-        start = start_before(population, self._shift, self._core_of) if self._shift else fitted.neuron.v_start
+            raise NoNeuronError(population.state)
+        start = (
+            start_before(population, self._shift, self._core_of.keys() | self.apart)
+            if self._shift
+            else fitted.neuron.v_start
+        )
         self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
             self.spikes_as(name, core.threshold.signal)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -14,7 +15,7 @@ from stl_deploy.errors import GraphError
 from stl_deploy.graph.cell import OPERATIONS, Cell, Constant, Dtype, Operation, State
 from stl_deploy.graph.program import Concat, Gather, Operand, Scale, Shape
 from stl_deploy.tracing.cells import read_outside
-from stl_deploy.tracing.layers.builder import Builder, Kind
+from stl_deploy.tracing.layers.builder import Builder, Fits, Kind, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node
 from stl_deploy.tracing.lowering import Call, NoFormError, dtype_of, lower
@@ -23,14 +24,11 @@ from stl_deploy.tracing.steps import Ref, Signal, Steps
 
 
 class CellBuilder(Builder):
-    """Build layers as `Builder` does, and a Cell for each of some groups of elementwise signals.
+    """Build layers as `Builder` does, and a Cell for each of some groups of elementwise signals."""
 
-    Raises NoFormError, too, where a Cell has no form.
-    """
-
-    def __init__(self, steps: Steps, kinds: Mapping[str, Kind], groups: Sequence[Sequence[Signal]]) -> None:
+    def __init__(self, steps: Steps, kinds: Mapping[str, Kind], groups: Sequence[Sequence[Signal]], fits: Fits) -> None:
         self._group_of = {signal: group for group in groups for signal in group}
-        super().__init__(steps, kinds, self._group_of)
+        super().__init__(steps, kinds, self._group_of.keys(), fits)
 
     def read(self, ref: Ref) -> Operands:
         """Return a reference's layers, as a sum of sources; a Cell where they were not 0 before the first step."""
@@ -55,8 +53,9 @@ class CellBuilder(Builder):
         """Build a Cell that puts out a signal of earlier steps, and in the first step what it was before."""
         name, shape = self.name("late", ""), self.shape(ref.signal)
         self.nodes[name] = self._begun(name, (shape,))
-        draft = _Draft(self, name, (), len(shape))
-        return self.add(draft.finished([draft.as_float(draft.read(ref), dtype_of(ref.signal.node))]))
+        draft = _Draft(self, name, ref.signal, (), len(shape))
+        with _named(draft):
+            return self.add(draft.finished([draft.as_float(draft.read(ref), dtype_of(ref.signal.node))]))
 
     def _begun(self, name: str, shapes: tuple[Shape, ...]) -> Cell:
         """Return a Cell without contents, so that a loop finds it."""
@@ -88,8 +87,10 @@ class CellBuilder(Builder):
                     )
                 )
                 at += prod(shape)
-        draft = _Draft(self, name, group, len(shapes[0]))
-        self.nodes[name] = draft.finished(draft.put_out(outputs))
+        draft = _Draft(self, name, outputs[0], group, len(shapes[0]))
+        with _named(draft):
+            draft.lower()
+            self.nodes[name] = draft.finished(draft.put_out(outputs))
         self.operands[name] = tuple(Ref(signal, lag) for signal, lag in draft.operands)
 
     def one_source(self, signal: Signal, delay: int) -> Operand:
@@ -106,23 +107,35 @@ class CellBuilder(Builder):
         return Operand(term.node, term.delay + delay)
 
 
-class _Draft:
-    """One Cell under construction."""
+@contextmanager
+def _named(draft: _Draft) -> Iterator[None]:
+    """Name the line at which a Cell has no form."""
+    try:
+        yield
+    except NoFormError as error:
+        raise refusal(draft.at, str(error)) from None
 
-    def __init__(self, build: CellBuilder, name: str, group: Sequence[Signal], rank: int) -> None:
-        self.build, self.name, self.own = build, name, set(group)
-        self.rank = rank
+
+class _Draft:
+    """One Cell under construction. at: the signal whose operations are added."""
+
+    def __init__(self, build: CellBuilder, name: str, at: Signal, group: Sequence[Signal], rank: int) -> None:
+        self.build, self.name, self.own = build, name, dict.fromkeys(group)
+        self.at, self.rank = at, rank
         self.operations: list[Operation] = []
         self._values: dict[Signal, str] = {}
         self._types: dict[str, Dtype] = {}
         self._constants: dict[tuple[object, ...], Constant] = {}
         self._by_name: dict[str, NDArray[Any]] = {}
         self._states: dict[tuple[Signal, int], str] = {}
+        self._late: dict[tuple[Signal, int], State] = {}
         self.operands: dict[tuple[Signal, int], tuple[str, str]] = {}
         self._first = ""
-        self._line = ""
-        for signal in group:
-            self._line = signal.node.place.line or ""
+
+    def lower(self) -> None:
+        """Add the operations of all own signals."""
+        for signal in self.own:
+            self.at = signal
             value = self._lowered(signal.node, signal.args, signal.kwargs or {}, self.read)
             if signal.first is not None:
                 other = self._at_first(signal.first, signal)
@@ -139,7 +152,7 @@ class _Draft:
             with np.errstate(all="ignore"):
                 return self.constant(np.asarray(OPERATIONS[op].run(*constants)), dtype)
         name = f"t{len(self.operations)}"
-        self.operations.append(Operation(name, op, args, dtype, self._line))
+        self.operations.append(Operation(name, op, args, dtype, self.at.node.place.line or ""))
         self._types[name] = dtype
         return name
 
@@ -183,14 +196,15 @@ class _Draft:
         return self._states[signal, lag]
 
     def _operand(self, signal: Signal, lag: int) -> str:
+        before = [self._sample(node) for node in signal.before[:lag]]
+        starts = any(array.any() for array in before)
+        if starts and lag > 1:
+            return self._late_operand(signal, lag, before[lag - 1 :])
         if (signal, lag) not in self.operands:
             name, dtype = f"x{len(self.operands)}", dtype_of(signal.node)
             self.operands[signal, lag] = name, name
-            before = [self._sample(node) for node in signal.before[:lag]]
             value = name
-            if any(array.any() for array in before):
-                if lag > 1:
-                    raise NoFormError("a signal is read some steps late and starts from other values than 0")
+            if starts:
                 value = self.op("where", self._is_first(), self.constant(before[0], "float32"), name, dtype="float32")
             if dtype == "bool":
                 value = self.op("gt", value, self.constant(0.5, "float32"), dtype="bool")
@@ -198,6 +212,14 @@ class _Draft:
                 value = self.op("cast", value, dtype=dtype)
             self.operands[signal, lag] = name, value
         return self.operands[signal, lag][1]
+
+    def _late_operand(self, signal: Signal, lag: int, start: Sequence[NDArray[Any]]) -> str:
+        """Return what a signal of some steps ago was, and started from: a state that follows the one a step later."""
+        if (signal, lag) not in self._late:
+            later, shape, dtype = self._operand(signal, lag - 1), self.build.shape(signal), dtype_of(signal.node)
+            value = _compact(np.asarray(start[0] if start else 0).astype(dtype), shape)
+            self._late[signal, lag] = State(f"l{len(self._late)}", later, shape, value)
+        return self._late[signal, lag].name
 
     def _is_first(self) -> str:
         self._first = "first"
@@ -213,7 +235,7 @@ class _Draft:
                 raise NoFormError("the first step reads a later one")
             return self.read(Ref(known[0], 0))
         if not node.pointwise:
-            raise NoFormError(f"the first step has a layer of its own, '{node.name}'")
+            raise NoFormError(f"'{node.name}' differs between step 0 and the steps after; let every step do the same")
         return self._lowered(node, node.args, node.kwargs, lambda item: self._at_first(item, signal))
 
     def put_out(self, signals: Sequence[Signal]) -> list[str]:
@@ -224,6 +246,7 @@ class _Draft:
         """Return the Cell with these values as outputs; raises NoFormError where its parts do not fit."""
         build = self.build
         states = [self._started(signal, ago, name) for (signal, ago), name in self._states.items()]
+        states += self._late.values()
         if self._first:
             one = (1,) * self.rank
             states.append(State(self._first, self.constant(False, "bool"), one, np.ones(one, bool)))
