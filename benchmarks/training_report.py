@@ -58,7 +58,11 @@ def page(whole: Found) -> str:
     if "peers" in whole:
         blocks += _peers(whole["peers"])
     if "ours" in whole and "peers" in whole:
-        blocks += ["## Who wins by how much", _SETTINGS, _lines(winners(whole["ours"], whole["peers"]))]
+        blocks += [
+            "## Other frameworks' time over ours",
+            _SETTINGS,
+            _lines(winners(whole["ours"], whole["peers"])),
+        ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -72,14 +76,12 @@ def winners(ours: Found, peers: Found) -> Iterable[str]:
             for name in _AGAINST_PEERS:
                 mine = row["ratio"][kind].get(name)
                 if mine is not None and best:
-                    yield f"{workload}, {kind}: {name} is {mine:.2f} of the floor; {_against(mine, best)}"
+                    yield f"{workload}, {kind}, over {name} ({mine:.2f} of the floor): {_against(mine, best)}"
 
 
 def _against(mine: float, best: Mapping[str, float]) -> str:
-    return ", ".join(
-        f"{peer} takes {ratio / mine:.2f} times as long" if ratio >= mine else f"{peer} takes {ratio / mine:.2f} of it"
-        for peer, ratio in sorted(best.items(), key=lambda item: item[1])
-    )
+    """Each peer's time over ours."""
+    return ", ".join(f"{peer} {ratio / mine:.2f}" for peer, ratio in sorted(best.items(), key=lambda item: item[1]))
 
 
 def _ours(data: Found) -> list[str]:

@@ -211,14 +211,18 @@ def table(rows: Sequence[Measured]) -> str:
         "Made by `make mcu` ([how](../c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
         "constants and RAM are bytes of the network alone.",
         "",
-        "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",
+        "| network | core (simulated) | builds | code | constants | RAM | instructions a sample | spikes differ |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    by_core: dict[tuple[str, str], list[Measured]] = {}
     for row in rows:
-        lines.append(
-            f"| {row.network} | {row.board} | {row.level} | {row.code:,} | {row.constants:,} | {row.ram:,} | "
-            f"{row.instructions:,.0f} | {row.differing:,} of {row.compared:,} |"
-        )
+        by_core.setdefault((row.network, row.board), []).append(row)
+    for (network, board), builds in by_core.items():
+        cells = [network, board, " / ".join(row.level for row in builds)]
+        cells += [" / ".join(f"{row.code:,}" for row in builds), f"{builds[0].constants:,}", f"{builds[0].ram:,}"]
+        cells.append(" / ".join(f"{row.instructions:,.0f}" for row in builds))
+        differing, compared = (sum(getattr(row, what) for row in builds) for what in ("differing", "compared"))
+        lines.append(f"| {' | '.join(cells)} | {differing:,} of {compared:,} |")
     for network in dict.fromkeys(row.network for row in rows):
         lines += layer_table([row for row in rows if row.network == network and row.layers])
     return "\n".join(lines) + "\n"

@@ -256,10 +256,12 @@ def _rockpool_dt(tau: NDArray[np.float64], r: NDArray[np.float64]) -> NDArray[np
 
 def _norse(nodes: dict[str, nir.NIRNode]) -> Writer | None:
     """Match Norse: names by number, r = 1, and time constants that have been multiplied by a dt too many."""
-    if not all(name.isdigit() for name in _inner(nodes)) or not any(isinstance(n, _LEAKY) for n in _neurons(nodes)):
-        return None
     leaky = [node for node in _neurons(nodes) if isinstance(node, _LEAKY)]
-    if any(not _close(_r(node), 1.0) for node in _neurons(nodes)) or max(_tau(n).max() for n in leaky) > _NORSE_LONGEST:
+    numbered = all(name.isdigit() for name in _inner(nodes))
+    if not numbered or not leaky or not all(_close(_r(node), 1.0) for node in _neurons(nodes)):
+        return None
+    # Names of numbers and r = 1 are common; time constants below a squared dt are not.
+    if max(_tau(node).max() for node in leaky) > _NORSE_LONGEST:
         return None
     return Writer("norse", PRESETS["norse"], "r is 1 and its time constants are in units of dt squared")
 

@@ -76,12 +76,14 @@ class Scope:
         keeps_small: arrays of at most `SMALL` bytes stay in this body. ONNX Runtime loads a body in time in proportion
         to its nodes times the values from outside that it reads.
         """
-        self.double: bool = outer.double if outer else double
-        self.int8: Mapping[str, Int8Weight] = outer.int8 if outer else int8 or {}
-        self.planes: Mapping[str, Planes] = outer.planes if outer else planes or {}
-        self.values: Names = outer.values if outer else Names()
-        self.labels: Names = outer.labels if outer else Names()
-        self.weights: dict[str, Array] = outer.weights if outer else {}
+        self.double = double
+        self.int8: Mapping[str, Int8Weight] = int8 or {}
+        self.planes: Mapping[str, Planes] = planes or {}
+        self.values, self.labels = Names(), Names()
+        self.weights: dict[str, Array] = {}
+        if outer is not None:  # a body shares its outer graph's names and arrays, and writes its layers as that does
+            self.double, self.int8, self.planes = outer.double, outer.int8, outer.planes
+            self.values, self.labels, self.weights = outer.values, outer.labels, outer.weights
         self._small: dict[str, Array] | None = {} if keeps_small else None
         self._labelled: dict[str, tuple[str, Array]] = {} if outer is None or keeps_small else outer._labelled
         self._numbers: dict[float, str] = {} if outer is None or keeps_small else outer._numbers

@@ -151,6 +151,7 @@ def _delay(node: ir.Delay, group: Group) -> dict[str, NDArray[Any]]:
     """Take each element's value of the given number of steps ago: others are multiplied by 0."""
     steps = np.unique(node.steps).tolist()
     each, count = group.reads, len(group.reads)
+    # The group reads its inputs once for every number of steps; takes<i> picks one of them for each element.
     group.reads = [(place, ago + step) for step in steps for place, ago in each]
     sums = [" + ".join(f"x{k}" for k in range(i * count, (i + 1) * count)) for i in range(len(steps))]
     group.code = ["out = " + " + ".join(f"({x})*takes{i}" for i, x in enumerate(sums))]

@@ -172,11 +172,13 @@ def in_the_way(cell: Cell) -> str:
         factors = [name for name in operation.args[:2] if name in signals and not cell.ranges[name].whole]
         multiplies = operation.op in ("mul", "fma") and len(factors) > 1
         divides = operation.op == "div" and operation.args[1] in signals
+        # A leaky step only adds signals and scales them; spikes are integers, and may be factors.
         if signals and (multiplies or divides or not OPERATIONS[operation.op].exact):
-            return f"'{operation.op}' of signals" + f" at {operation.line}" * bool(operation.line)
+            place = f" at {operation.line}" if operation.line else ""
+            return f"'{operation.op}' of signals{place}"
     first = next((operation.line for operation in cell.operations if operation.line), "")
     size = f"{counted(len(cell.operations), 'operation')} on {counted(len(cell.states), 'state')}"
-    return size + f" from {first}" * bool(first)
+    return f"{size} from {first}" if first else size
 
 
 def require_taken(program: ir.Program, takes: Kinds, target: str) -> None:

@@ -128,6 +128,7 @@ def edges(cell: Cell, values: Mapping[str, NDArray[Any]]) -> Iterator[Edge]:
         args = [values[name] for name in operation.args]
         exact = all(cell.values[name].steady or cell.ranges[name].whole for name in operation.args)
         level = _level(operation, args)
+        # Rounding of magnitudes up to ``size`` came before the comparison, so a unit is theirs, not the result's.
         if level is not None and not exact and cell.values[operation.args[0]].dtype == "float32":
             size = np.max(np.broadcast_arrays(*(sizes[name] for name in operation.args)), axis=0)
             unit = np.spacing(np.maximum(size, np.finfo(np.float32).tiny))

@@ -72,6 +72,7 @@ def step_through(
     reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
     least = int(np.min(neuron.i_decay))
     begins = 0 if neuron.u_start is None else int(np.abs(neuron.u_start).max())
+    # Currents that cannot reach the accumulator's end are summed without its wrap, which is faster.
     passes = state is not None or begins + _summed(reach, least, len(sums)) >= accumulator.u_top
     from_zero = neuron.v_reset is None and neuron.v_start is None
     plain = state is None and least == DECAY_ONE and neuron.reset == "value" and from_zero

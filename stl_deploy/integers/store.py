@@ -383,6 +383,7 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, requ
     for values in (neuron.threshold, neuron.drop, neuron.v_reset):
         require(values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= most), "threshold")
     require(neuron.reset in RESETS and (neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
+    # Several spikes a step are v // drop of them, which needs a drop of 1 or more.
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
     _check_start(neuron.v_start, shape, most << STATE_SHIFT, require)

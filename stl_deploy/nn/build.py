@@ -107,6 +107,7 @@ def _note_values(build: Build, spec: BuiltSpec) -> None:
         fires, several = True, (spec.multi_spike or build.neuron.multi_spike) > 1
     kept = isinstance(spec, FlattenSpec | DropoutSpec)
     op = spec.op if isinstance(spec, PoolSpec) else None
+    # Max pools keep 0 and 1; sum pools make counts of them; averages are neither.
     build.spikes = (fires and not several) or (build.spikes and (kept or op == "max"))
     build.counted = fires or isinstance(spec, ResidualSpec) or (build.counted and (kept or op in ("max", "sum")))
 

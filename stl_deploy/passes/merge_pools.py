@@ -129,8 +129,10 @@ def _conv(pool: Pool, conv: Conv) -> Conv:
     if any(before != after for sides in (pool.padding, conv.padding) for before, after in sides):
         _refuse(pool, "its padding, or the convolution's, differs before and after", "pad both sides alike")
     padded = any(before for before, _ in conv.padding)
-    whole = all(size % step == 0 for size, step in zip(pool.input_shape[1:], pool.stride, strict=True))
-    if padded and (pool.kernel != pool.stride or any(starts) or not whole):
+    divides = all(size % step == 0 for size, step in zip(pool.input_shape[1:], pool.stride, strict=True))
+    tiles = pool.kernel == pool.stride and not any(starts) and divides
+    # The convolution's padding is whole windows of zeros, which only windows that tile the input continue.
+    if padded and not tiles:
         _refuse(pool, f"'{conv.name}' pads what its windows do not end with", "use pools that divide their input")
     weight: Any = _spread(pool, conv)
     stride = tuple(s * t for s, t in zip(conv.stride, pool.stride, strict=True))

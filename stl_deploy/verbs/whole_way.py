@@ -18,10 +18,11 @@ from stl_deploy._util.remedies import verb
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import now_and_then
 from stl_deploy.config.load import load_config
+from stl_deploy.config.options import EnergyOptions
 from stl_deploy.config.run_options import RunKeywords, RunOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
-from stl_deploy.energy.measure import EnergyReport, measure_energy
+from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import find_format, find_runner, why_unavailable
@@ -32,7 +33,7 @@ from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline.artifacts import FEW, MORE, ParityBench, open_runner, write
 from stl_deploy.pipeline.energy import FILE as ENERGY
-from stl_deploy.pipeline.energy import checked, on_loihi
+from stl_deploy.pipeline.energy import energy as count_energy
 from stl_deploy.pipeline.export import manifest
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
@@ -147,8 +148,7 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")
     source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
-    chip, held = on_loihi(program), checked(program, test.x)
-    energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, checked=held, twin=kept)
+    energy = count_energy(program, test.x, EnergyOptions(), labels=test.labels, twin=kept, source=source)
     if kept is not None:
         frames = kept_frames(folder, folded.data.test, count)
         samples, share = (frames.x, frames.labels), check_margin(MARGIN)

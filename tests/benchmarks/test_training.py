@@ -143,10 +143,10 @@ def test_the_page_says_who_wins_by_how_much(found, tmp_path):
         "infer": {"floor": 1.0, "ours": 1.0, "ours, highest": 1.0},
     }
     assert list(winners(found, peers)) == [
-        "W3, train: ours is 0.50 of the floor; Peer takes 4.00 times as long",
-        "W3, train: ours, highest is 0.80 of the floor; Peer takes 2.50 times as long",
-        "W3, infer: ours is 1.00 of the floor; Peer takes 0.50 of it",
-        "W3, infer: ours, highest is 1.00 of the floor; Peer takes 0.50 of it",
+        "W3, train, over ours (0.50 of the floor): Peer 4.00",
+        "W3, train, over ours, highest (0.80 of the floor): Peer 2.50",
+        "W3, infer, over ours (1.00 of the floor): Peer 0.50",
+        "W3, infer, over ours, highest (1.00 of the floor): Peer 0.50",
     ]
     record(tmp_path, "peers", peers)
     record(tmp_path, "ours", found)

@@ -241,8 +241,11 @@ def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
     splits: dict[str, Any] = {}
     for ending, split in SPLITS.items():
         x = samples.get(f"x{ending}")
-        splits[split] = None if x is None else _stored(x).reshape(len(x), *(() if steps is None else (steps,)), *shape)
-        splits[f"{split}_labels"] = None if x is None else data.arrays[f"y{ending}"].astype(np.int64)
+        splits[split] = splits[f"{split}_labels"] = None
+        if x is not None:
+            axes = shape if steps is None else (steps, *shape)
+            splits[split] = _stored(x).reshape(len(x), *axes)
+            splits[f"{split}_labels"] = data.arrays[f"y{ending}"].astype(np.int64)
     xs = [x for split, x in splits.items() if not split.endswith("labels") and x is not None]
     _check_unit(xs, levels, config, data.where)
     grid, groups = input_grid(xs, levels, config), data.arrays.get(GROUP)
@@ -250,7 +253,9 @@ def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
 
 
 def _stored(x: NDArray[Any]) -> NDArray[Any]:
-    return x if x.dtype == np.uint8 else x.astype(np.uint8) if x.dtype == np.bool_ else x.astype(np.float32)
+    if x.dtype in (np.uint8, np.bool_):
+        return x.astype(np.uint8, copy=False)
+    return x.astype(np.float32)
 
 
 def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, where: str) -> None:
@@ -268,6 +273,10 @@ def input_grid(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig) -
     if config.input_grid is None and levels != 1:
         return None
     bound = max(float(np.abs(x).max()) for x in xs) / levels
-    whole = levels == 1 and all(x.dtype.kind in "ub" or bool((x == np.round(x)).all()) for x in xs)
-    bits = config.input_grid if config.input_grid is not None else 0 if whole else _IMAGE_BITS
+    if config.input_grid is not None:
+        bits = config.input_grid
+    elif levels == 1 and all(x.dtype.kind in "ub" or (x == np.round(x)).all() for x in xs):
+        bits = 0  # spikes and counts are integers already
+    else:
+        bits = _IMAGE_BITS
     return Grid(bits, max(round(bound * 2.0**bits), 1) / 2.0**bits)

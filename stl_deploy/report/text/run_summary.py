@@ -133,6 +133,7 @@ def _simulated(table: ParityTable) -> list[RunParity]:
 def _ran_on(table: ParityTable) -> str:
     ours, others = _simulated(table)[:1], _simulated(table)[1:]
     named = {None, *(run.backend for run in others)}
+    # Runs against a model of their own (Lava, against our integers) are named by backend, once.
     held = [run for run in table.report.runs if run.label == "simulated" and run.against != table.report.reference]
     names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in named]
     simulated = ", ".join(dict.fromkeys(names or map(_short, ours)))
