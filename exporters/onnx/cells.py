@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.exporters.onnx.states import States
-from stl_deploy.graph.cell import Cell, Operation
+from stl_deploy.graph.cell import Cell, Operation, State
 
 _OPERATORS = {
     "add": "Add",
@@ -54,24 +54,29 @@ _TYPES = {
 def cell_step(scope: Scope, cell: Cell, x: str, states: States, output: str | None = None) -> str:
     """Add one step on the operands ``x``, flat (one alone: in its shape); return the name of the outputs.
 
-    States are float32 tensors, which hold bools, and integers up to 2^24.
+    States are float32 tensors, which hold bools, or int64 ones.
     """
     values = _operands(scope, cell, x)
     values |= {
         constant.name: scope.weight(f"{cell.name}.{constant.name}", constant.value) for constant in cell.constants
     }
     for state in cell.states:
-        before = states.open(cell.name, state.name, state.shape, state.start.astype(np.float32))
-        values[state.name] = _cast(scope, f"{cell.name}/{state.name}", before, "float32", state.start.dtype.name)
+        held = _held(state)
+        before = states.open(cell.name, state.name, state.shape, state.start.astype(held))
+        values[state.name] = _cast(scope, f"{cell.name}/{state.name}", before, held, state.start.dtype.name)
     for operation in cell.operations:
         values[operation.name] = _operation(scope, cell, operation, values)
     for state in cell.states:
         label = f"{cell.name}/{state.name}"
-        after = _cast(scope, label, values[state.next], state.start.dtype.name, "float32")
+        after = _cast(scope, label, values[state.next], state.start.dtype.name, _held(state))
         if cell.values[state.next].shape != state.shape or cell.values[state.next].steady:
             after = scope.op("Expand", [after, scope.op("Shape", [values[state.name]], f"{label}_shape")], label)
         states.close(cell.name, state.name, after)
     return _outputs(scope, cell, values, x, output)
+
+
+def _held(state: State) -> str:
+    return "int64" if np.issubdtype(state.start.dtype, np.integer) else "float32"
 
 
 def _operands(scope: Scope, cell: Cell, x: str) -> dict[str, str]:

@@ -23,12 +23,12 @@ from stl_deploy.exporters.onnx.foreign import graphs
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
-from stl_deploy.exporters.onnx.scope import Lead, Scope, floats
+from stl_deploy.exporters.onnx.scope import Lead, Scope, floats, numbers
 from stl_deploy.exporters.onnx.states import Past, State, States, Unrolled, choose, shift
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES, write_model
 from stl_deploy.exporters.onnx.synapses import memoryless
 from stl_deploy.graph.cell import Cell
-from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Operand, Product, Program
+from stl_deploy.graph.program import Delay, Input, Neuron, Node, Operand, Product, Program
 from stl_deploy.graph.segments import is_loop, segments
 
 MOST_UNROLLED = 1024
@@ -132,9 +132,9 @@ def _model(
     dims = lead.step if form == "step" else lead.sequence
     recorded = program.compared if record else ()
     inputs = [floats(names[node.name], dims(node.shape)) for node in program.inputs]
-    inputs += [floats(state.before, lead.step(state.shape)) for state in states]
+    inputs += [numbers(state.before, lead.step(state.shape), state.start.dtype) for state in states]
     outputs = [floats(names[node.name], dims(node.shape)) for node in (*program.outputs, *recorded)]
-    outputs += [floats(state.after, lead.step(state.shape)) for state in states]
+    outputs += [numbers(state.after, lead.step(state.shape), state.start.dtype) for state in states]
     declared = {value.name for value in inputs + outputs}
     shown = {values[node.name]: dims(node.shape) for node in program.nodes if node.name in values}
     between = [floats(name, shape) for name, shape in shown.items() if name not in declared]
@@ -240,9 +240,9 @@ class _Sequence:
         shapes = {source: self._program.by_name[source.node].shape for source in arriving}
         graph = body.graph(
             f"{label}/step",
-            [floats(s.before, self._lead.step(s.shape)) for s in states]
+            [numbers(s.before, self._lead.step(s.shape), s.start.dtype) for s in states]
             + [floats(name, self._lead.step(shapes[source])) for source, name in given.items()],
-            [floats(s.after, self._lead.step(s.shape)) for s in states]
+            [numbers(s.after, self._lead.step(s.shape), s.start.dtype) for s in states]
             + [floats(name, self._lead.step(node.shape)) for node, name in kept],
         )
         finals = [self._scope.values.fresh(f"{state.after}_final") for state in states]
@@ -280,8 +280,8 @@ class _Sequence:
         return [scope.op("Squeeze", [part, scope.integers(0)], f"{part}/step") for part in parts]
 
     def _start(self, state: State) -> str:
-        rest: Floats = np.asarray(state.start, np.float32)
-        key = (state.shape, rest.shape, rest.tobytes())
+        rest = np.asarray(state.start)
+        key = (state.shape, rest.dtype, rest.shape, rest.tobytes())
         if key not in self._starts:
             shape = self._lead.step_shape(state.shape, f"{state.before}_shape")
             start = [self._scope.weight(f"{state.before}_rest", rest), shape]

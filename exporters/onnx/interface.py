@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import stl_deploy
 from stl_deploy._util.npz import is_plain_name
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Floats
 
 Form = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
@@ -30,7 +30,7 @@ FORMAT = 1
 class StateTensor(BaseModel):
     """A state of the step form: its input tensor, its output tensor, and its value at rest.
 
-    start: a number, or nested lists that broadcast to the shape ``[B, *shape]``.
+    start: a number, or nested lists that broadcast to the shape ``[B, *shape]``; integers for a state of integers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -41,9 +41,10 @@ class StateTensor(BaseModel):
     start: Any
 
     @property
-    def rest(self) -> Floats:
+    def rest(self) -> NDArray[Any]:
         """Return the value at rest as an array; raise ValueError if it is no array of numbers."""
-        return np.asarray(self.start, np.float32)
+        start = np.asarray(self.start)
+        return start if start.dtype == np.int64 else start.astype(np.float32)
 
 
 class Interface(BaseModel):

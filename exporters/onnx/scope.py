@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from stl_deploy.graph.program import Floats
 
@@ -188,4 +188,9 @@ class Lead:
 
 def floats(name: str, dims: Dims) -> ValueInfoProto:
     """Declare a float32 value; text in ``dims`` names a dimension known only at run time."""
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims))
+    return numbers(name, dims, np.dtype(np.float32))
+
+
+def numbers(name: str, dims: Dims, dtype: np.dtype[Any]) -> ValueInfoProto:
+    """Declare a value of any type; text in ``dims`` names a dimension known only at run time."""
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), list(dims))

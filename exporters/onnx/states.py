@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.onnx.scope import Scope
-from stl_deploy.graph.program import Delay, Floats, Shape
+from stl_deploy.graph.program import Delay, Shape
 
 MAX_DELAY = 2**16
 """The longest delay, in steps, of which every value under way is kept."""
@@ -24,7 +26,7 @@ class State:
     before: str
     after: str
     shape: Shape
-    start: Floats
+    start: NDArray[Any]
 
 
 class States:
@@ -38,7 +40,7 @@ class States:
     def __iter__(self) -> Iterator[State]:
         return iter(self._opened.values())
 
-    def open(self, node: str, kind: str, shape: Shape, start: Floats | None = None) -> str:
+    def open(self, node: str, kind: str, shape: Shape, start: NDArray[Any] | None = None) -> str:
         """Return the state's name at the start of the step; ``start`` broadcasts to ``shape``."""
         before, after = (self._scope.values.fresh(name(node, kind)) for name in self._names)
         rest = np.zeros((), np.float32) if start is None else start
@@ -61,7 +63,7 @@ class Unrolled(States):
         self._first = start
         self._values: dict[tuple[str, str], str] = {}
 
-    def open(self, node: str, kind: str, shape: Shape, start: Floats | None = None) -> str:
+    def open(self, node: str, kind: str, shape: Shape, start: NDArray[Any] | None = None) -> str:
         """See `States`."""
         if (node, kind) not in self._values:
             rest = np.zeros((), np.float32) if start is None else start

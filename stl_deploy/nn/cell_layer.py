@@ -1,7 +1,8 @@
 """A Cell as a trainable torch module: its operations one by one, forward to the bit.
 
-Bools and integers are floats that hold them. A comparison of floats has the surrogate's gradient at its distance, a
-rounding passes its gradient straight through, and what is chosen by ``where`` gives the condition none, as in torch.
+Bools and integers are floats that hold them: float32 for bools, float64 for integers, up to 2^53. A comparison of
+floats has the surrogate's gradient at its distance, a rounding passes its gradient straight through, and what is chosen
+by ``where`` gives the condition none, as in torch.
 """
 
 from __future__ import annotations
@@ -75,6 +76,14 @@ _RUN: Mapping[str, Callable[..., Tensor]] = {
 }
 
 
+_INTEGERS = {"int32", "int64"}
+
+
+def _held(dtype: str) -> str:
+    """Return the type of the floats that hold values of a type."""
+    return "float64" if dtype in _INTEGERS else "float32"
+
+
 class CellLayer(NodeLayer):
     """A Cell. Its float arrays are parameters, its numbers are not."""
 
@@ -85,7 +94,8 @@ class CellLayer(NodeLayer):
         constants = {f"constant_{number}": constant.value for number, constant in enumerate(node.constants)}
         starts = {f"start_{number}": state.start for number, state in enumerate(node.states)}
         self.learned = tuple(key for key, array in constants.items() if array.ndim and array.dtype == np.float32)
-        self.hold(**{key: np.asarray(array, np.float32) for key, array in (constants | starts).items()})
+        arrays = (constants | starts).items()
+        self.hold(**{key: array.astype(_held(array.dtype.name)) for key, array in arrays})
         self._derivative = surrogate_of(surrogate)
 
     def _constant(self, number: int) -> Tensor:
@@ -129,4 +139,6 @@ class CellLayer(NodeLayer):
         if compare is not None and self.node.values[operation.args[0]].dtype == "float32":
             made: Tensor = _Compared.apply(*args, compare, self._derivative)  # type: ignore[no-untyped-call]
             return made
-        return _RUN[operation.op](*args)
+        made = _RUN[operation.op](*args)
+        known = {self.node.values[name].dtype for name in (*operation.args, operation.name)}
+        return made.to(getattr(torch, _held(operation.dtype))) if known & _INTEGERS else made

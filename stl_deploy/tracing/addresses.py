@@ -129,7 +129,13 @@ def _in_step(layout: Layout, axis: int) -> int:
 
 
 def taken(x: Tensor, batch: int, places: Tensor, to: int) -> Tensor:
-    """Return each sample's values at places, 0 at -1. batch, to: axes of the samples, before and after."""
-    flat = x.movedim(batch, 0).reshape(x.shape[batch], -1)
-    flat = torch.cat([flat.new_zeros(len(flat), 1), flat], 1)
-    return flat[:, places.reshape(-1) + 1].reshape(len(flat), *places.shape).movedim(0, to)
+    """Return each sample's values at places, 0 at -1. batch, to: axes of the samples, before and after.
+
+    Neighbours stay a view, as torch's slices are: sigmoid and the like round by how values lie in memory.
+    """
+    flat, index = x.movedim(batch, 0).reshape(x.shape[batch], -1), places.reshape(-1)
+    if len(index) and index[0] >= 0 and torch.equal(index, index[0] + torch.arange(len(index))):
+        values = flat.narrow(1, int(index[0]), len(index))
+    else:
+        values = torch.cat([flat.new_zeros(len(flat), 1), flat], 1)[:, index + 1]
+    return values.reshape(len(flat), *places.shape).movedim(0, to)

@@ -91,6 +91,20 @@ def by_hand(x):
     return out
 
 
+def counting():
+    """A count in int64 that starts beyond 2^24, put out less what it starts from."""
+    begin = np.int64(2**24)
+    counter = cell(
+        "cell",
+        [("x", Operand("w_in"), (3,))],
+        ["n1:int64 = add n one", "more:int64 = sub n1 begin", "c = cast more", "none = mul x zero", "y = add c none"],
+        states=(("n", "n1", np.full(3, begin)),),
+        constants=(("one", np.int64(1)), ("begin", begin), ("zero", F(0))),
+        outputs=("y",),
+    )
+    return program(weights("w_in", "input", 3, 5, 1), counter, last="cell")
+
+
 def weights(name, source, out, into, seed, delay=0):
     drawn = np.random.default_rng(seed).normal(0, 0.6, (out, into)).astype(F)
     return Linear(

@@ -8,7 +8,7 @@ from torch import nn
 import stl_deploy as stl
 from stl_deploy.graph.run import run
 from stl_deploy.nn.program_module import ProgramModule
-from tests.graph.cells import drive, feed_forward, recurrent
+from tests.graph.cells import counting, drive, feed_forward, recurrent
 
 
 @pytest.mark.parametrize("net", [feed_forward(), recurrent()], ids=["feed-forward", "recurrent"])
@@ -22,6 +22,13 @@ def test_the_module_has_the_reference_spikes(net):
     for name in names:
         np.testing.assert_array_equal(kept[name].detach().numpy(), expected.recorded[name])
     np.testing.assert_allclose(y.detach().numpy(), expected.y, rtol=1e-5, atol=1e-6)
+
+
+def test_integers_beyond_floats_are_exact():
+    net, x = counting(), drive()
+    made = ProgramModule(net)(torch.from_numpy(x))
+    assert made.dtype == torch.float32
+    np.testing.assert_array_equal(made.detach().numpy(), run(net, x).y)
 
 
 def test_numbers_go_out_and_come_back():

@@ -580,7 +580,7 @@ def exported() -> nn.Module:
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
         (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),
         (on_a_card, r"parameter 'scale' is on cuda:0; capture runs a model on the CPU: give model.cpu\(\)"),
-        (lambda: nn.LSTM(10, 2), "'mkldnn_rnn_layer' .* an LSTM or GRU multiplies signals by gates"),
+        (lambda: nn.LSTM(10, 2), "'mkldnn_rnn_layer' .* call nn.LSTMCell for each step"),
         (lambda: nn.GRU(10, 2), "a Cell"),
         (lambda: "model.py:Net", "a str is not a torch.nn.Module; import the class that it names, and give an object"),
         (lambda: Plain().state_dict(), r"if it is a state dict, load it, model.load_state_dict\(...\), and give the"),

@@ -10,7 +10,7 @@ from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.graph.cell import OPERATIONS
 from stl_deploy.graph.program import Operand
 from stl_deploy.graph.run import run
-from tests.graph.cells import F, cell, drive, feed_forward, program, recurrent, weights
+from tests.graph.cells import F, cell, counting, drive, feed_forward, program, recurrent, weights
 
 NUMBERS = [kind for kind, about in OPERATIONS.items() if about.takes == "float32" and about.exact]
 INEXACT = [kind for kind, about in OPERATIONS.items() if not about.exact]
@@ -36,6 +36,16 @@ def test_each_form_gives_the_reference_run(net, tmp_path):
     for _ in range(2):
         np.testing.assert_array_equal(np.stack([stream.step(x_t).y for x_t in x]), expected.y)
         stream.reset()
+
+
+def test_integers_beyond_floats_are_exact(tmp_path):
+    net, x = counting(), drive()
+    expected = run(net, x).y
+    np.testing.assert_array_equal(expected[:, 0, 0], np.arange(1, len(x) + 1))
+    for form, sizes in (("sequence", {}), ("unrolled", {"steps": len(x)})):
+        np.testing.assert_array_equal(exported(net, tmp_path, form, **sizes).run(x).y, expected)
+    stream = OnnxStream(exported(net, tmp_path, "step"))
+    np.testing.assert_array_equal(np.stack([stream.step(x_t).y for x_t in x]), expected)
 
 
 def every(kinds):
