@@ -58,8 +58,7 @@ def ledger() -> dict[str, dict[str, object]]:
 
 
 def _write(entries: dict[str, dict[str, object]]) -> None:
-    total = sum(int(str(entry["tokens"])) for entry in entries.values())
-    lines = [f"{_HEAD}total = {total}\n"]
+    lines = [_HEAD]
     for room, entry in sorted(entries.items()):
         reason = str(entry["reason"]).replace('"', "'")
         lines.append(f'[room."{room}"]\ntokens = {entry["tokens"]}\nreason = "{reason}"\n')
@@ -80,6 +79,7 @@ def main(arguments: list[str]) -> int:
             print(f'{room}: {count:,} tokens, {before["tokens"]:,} recorded; python -m tests.ledger {room} "reason"')
             entries[room] = before
     _write({room: entry for room, entry in entries.items() if entry["tokens"]})
+    print(f"{sum(counted.values()):,} tokens in all; 565,414 when 0.4 began")
     return 0
 
 

@@ -119,7 +119,7 @@ class Conversion:
             parts.append("no accuracy is known, for the data have no labels")
         if self.form == "counts":
             parts.append(
-                "counts at one step are the quantised ANN, bit for bit: one that skips zeros saves as much by its bits"
+                "counts at one step are the quantised ANN, bit for bit; an ANN may use fewer bits and skip zeros, too"
             )
         return "; ".join(parts)
 

@@ -86,7 +86,7 @@ def evaluate_graph(
         if input_grid is not None:
             rounded = round_to_grid(as_array(given), input_grid)
         else:
-            rounded = net.on_grid(as_array(given)) if declares else given
+            rounded = as_array(net.on_grid(as_array(given))) if declares else given
         by_labels = _axis_of_time(np.shape(given), len(labels))
         if by_assumption and by_labels not in (None, time):
             raise InputError(

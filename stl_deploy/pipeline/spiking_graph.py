@@ -459,9 +459,10 @@ class SpikingGraph:
             arrays: NetworkInput = self.original.given(as_array(x))
         else:
             arrays = checked_sequence(self.program, self._named(x), known=self.original is not None)
-            if self.original is not None:
-                several = isinstance(arrays, Mapping)
-                arrays = self.original.given_each(arrays) if several else self.original.given(arrays)
+            if self.original is not None and isinstance(arrays, Mapping):
+                arrays = self.original.given_each(arrays)
+            elif self.original is not None:
+                arrays = self.original.given(as_array(arrays))
         return self.on_grid(arrays) if bits is None else arrays
 
     def _given_step(self, x: Any) -> NetworkInput:
