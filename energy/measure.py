@@ -19,7 +19,7 @@ from stl_deploy.energy.context import AnnTwin, Context, ContextKeywords, twin_js
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import Samples, count_stream, split
 from stl_deploy.energy.counts.neuron_ops import layer_ops
-from stl_deploy.energy.counts.record import Counts, neurobench_fields
+from stl_deploy.energy.counts.record import Counts, neurobench_fields, populations
 from stl_deploy.energy.counts.traffic import placement_json, traffic
 from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import conventions, first_layer, models, range_of
@@ -201,7 +201,7 @@ class EnergyReport(ByRule):
         return without_ratios(data) if self.idle else data
 
 
-_COUNTED = ALL_NODES - {Norm, Cell}
+_COUNTED = ALL_NODES - {Norm}
 """The nodes whose operations are counted."""
 
 
@@ -303,7 +303,7 @@ def energy_report(
             *last,
         ),
         memory_of(program, counts),
-        {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
+        {node.name: layer_ops(node, counts.neurons[node.name]) for node in populations(program)},
         chip_lines(net, of_net, chip, messages, made.step_time, checked),
         zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
@@ -355,9 +355,9 @@ def _bare_edges(program: Program) -> list[str]:
     """Return edges into a neuron node without a weight or pool between, as in an identity skip."""
     return [
         f"{name} to {node.name}"
-        for node in program.of(Neuron)
+        for node in populations(program)
         for name in sorted(feeders(program, node))
-        if isinstance(program.by_name[name], Neuron | Input)
+        if isinstance(program.by_name[name], Neuron | Cell | Input)
     ]
 
 
@@ -415,6 +415,12 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
             f"Products of two signals ({', '.join(counts.products)}) count pairs of non-zero values, AC where one "
             "operand is 0 or 1 by structure; the ANN multiplies all of them once per inference. Break-even scales one "
             "operand."
+        )
+    if cells := [node.name for node in program.of(Cell)]:
+        lines.append(
+            f"Neurons of other forms ({', '.join(cells)}) cost the operations of their step: a product with 0 or 1 "
+            "is a write, a difference that is compared with 0 the comparison; exp, tanh and the like are look-ups. No "
+            "chip of a list has such a neuron."
         )
     if bare := _bare_edges(program):
         lines.append(

@@ -20,6 +20,7 @@ from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.errors import InputError
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Neuron, Program
 
 PREDICTED = "predicted: neurocores only, input and output excluded"
@@ -167,7 +168,8 @@ def chip_lines(
     checked = checked or Checked()
     given = {chip: step for chip, step in (step_times or {}).items() if chip not in checked.refused}
     priced = [chip for chip in chip_models() if chip.name not in checked.refused]
-    chips = [chip for chip in priced if chip.events or chip.name in given]
+    holds = not any(program.of(Cell))
+    chips = [chip for chip in priced if (chip.events and holds) or chip.name in given]
     lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
     fits = not uncounted(program, counts)
     boards = [device for device in devices() if device.microcontroller and (fits or device.key in given)]
@@ -183,7 +185,8 @@ def uncounted(program: Program, counts: Counts) -> str:
     step take more. In small networks the fixed instructions of a step dominate: five dense networks of 66 neurons took
     1.7 to 2.0 times the fitted ones (simulated, Cortex-M4).
     """
-    names = [
+    names = [node.name for node in program.of(Cell)]
+    names += [
         neuron.name
         for neuron in program.of(Neuron)
         if neuron.synapse is not None

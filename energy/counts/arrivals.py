@@ -73,6 +73,9 @@ def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
     masks = [delayed(_out(program, source, known), source.delay) for source in node.operands]
     if len(masks) == 1:
         return masks[0]
+    if node.combine == "flat":
+        reached: Mask = np.logical_or.reduce(np.broadcast_arrays(*masks))
+        return reached
     return np.concatenate(masks, axis=2) if node.combine == "each" else np.logical_or.reduce(masks)
 
 

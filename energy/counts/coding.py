@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import InputCoding
 from stl_deploy.graph.run import CHUNK
 
@@ -85,8 +86,8 @@ def op_of(program: ir.Program, node: ir.Node, coding: InputCoding) -> Op:
     Sums of several sources, pools, analog inputs and neurons that fire several spikes in a step make MACs.
     """
     source = ir.origin_of(program, node)
-    if isinstance(source, ir.Neuron):
-        return "AC" if source.spiking and not source.multi_spike else "MAC"
+    if isinstance(source, ir.Neuron | Cell):
+        return "AC" if ir.is_binary(program, node.operands[0].node) else "MAC"
     return "AC" if isinstance(source, ir.Input) and coding == "spikes" else "MAC"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, how_many
+from stl_deploy.energy.counts.cell_ops import neurons_of
 from stl_deploy.energy.counts.coding import Op, op_of, product_op
 from stl_deploy.energy.counts.reads import lateness, steady_nodes
 from stl_deploy.energy.counts.record import (
@@ -27,9 +28,11 @@ from stl_deploy.energy.counts.record import (
     Fetched,
     MaxPoolCounts,
     NeuronCounts,
+    Population,
     ProductCounts,
     Repeating,
     TapCounts,
+    populations,
 )
 from stl_deploy.energy.counts.taps import (
     Ints,
@@ -50,6 +53,7 @@ from stl_deploy.energy.counts.taps import (
 )
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.kernels import split_operands
 from stl_deploy.graph.program import InputCoding, Program, feeders, is_binary, origin_of
 from stl_deploy.graph.readout import decided_right
@@ -77,6 +81,8 @@ class _Taps:
 @dataclass
 class _Firing:
     touched: int = 0
+    places: int = 1
+    """Positions of one sample where an event can arrive, of which ``touched`` are counted."""
     spikes: int = 0
     events: int = 0
 
@@ -122,9 +128,9 @@ class ActivityCounter:
         self._coding = coding
         self._repeating = dict.fromkeys(steady_nodes(program), 0)
         self._taps = {n.name: self._new_taps(n) for n in program.nodes if _is_tapped(n)}
-        self._firing = {n.name: _Firing() for n in program.of(ir.Neuron)}
+        self._firing = {n.name: _Firing() for n in populations(program)}
         self._products = {n.name: _Products(product_op(program, n, coding)) for n in program.of(ir.Product)}
-        self._feeders = {name for n in program.of(ir.Neuron) for name in feeders(program, n)}
+        self._feeders = {name for n in populations(program) for name in feeders(program, n)}
         self._lateness = lateness(program)
         self._masks: dict[str, Mask] = {}
         self._seen: set[str] = set()
@@ -142,7 +148,7 @@ class ActivityCounter:
         known = len(node.operands) == 1 and is_binary(self._program, node.operands[0].node)
         operation = op_of(self._program, node, self._coding)
         before = origin_of(self._program, node)
-        several = isinstance(before, ir.Neuron) and before.spiking and before.multi_spike
+        several = before is not None and bool(np.all(before.fires)) and not known
         none = np.zeros(input_shape(node), np.int64)
         cells = None
         if _is_weighted(node):
@@ -165,7 +171,7 @@ class ActivityCounter:
             self._count_taps(node, self._taps[node.name], read, repeats)
         if isinstance(node, ir.Product):
             self._count_products(node, self._products[node.name], read, repeats)
-        if isinstance(node, ir.Neuron):
+        if isinstance(node, ir.Neuron | Cell):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
             self._masks[node.name] = arrivals(node, self._events.of(x if node.name in self._taps else y)[0])
@@ -208,13 +214,16 @@ class ActivityCounter:
     def _follow(self, measure: str, by_sample: Ints) -> None:
         self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
 
-    def _count_events(self, node: ir.Neuron, firing: _Firing, y: NDArray[Any]) -> None:
+    def _count_events(self, node: Population, firing: _Firing, y: NDArray[Any]) -> None:
+        fires = np.asarray(node.fires)
+        if fires.any() and not fires.all():
+            y = y.reshape(*y.shape[:2], -1)[..., fires]
         _, nonzero = self._events.of(y)
         by_sample: Ints = nonzero.reshape(len(nonzero), -1).sum(axis=1, dtype=np.int64)
         firing.events += int(by_sample.sum())
-        if node.spiking:
-            if node.multi_spike:
-                by_sample = y.astype(np.int64).sum(axis=(0, *range(2, y.ndim)))
+        if fires.any():
+            if not np.all(node.binary):
+                by_sample = np.abs(y).astype(np.int64).sum(axis=(0, *range(2, y.ndim)))
             firing.spikes += int(by_sample.sum())
             self._follow("spikes", by_sample)
 
@@ -233,6 +242,7 @@ class ActivityCounter:
         for name, firing in self._firing.items():
             more = other._firing[name]
             firing.touched += more.touched
+            firing.places = max(firing.places, more.places)
             firing.spikes += more.spikes
             firing.events += more.events
         for name, counted in self._products.items():
@@ -254,8 +264,10 @@ class ActivityCounter:
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         self._same_steps(steps)
-        for node in self._program.of(ir.Neuron):
-            self._firing[node.name].touched += how_many(arrived(self._program, node, self._masks))
+        for node in populations(self._program):
+            reached = arrived(self._program, node, self._masks)
+            self._firing[node.name].touched += how_many(reached)
+            self._firing[node.name].places = prod(reached.shape[2:])
         silent = np.zeros(batch, np.int64)
         self.samples.add({measure: self._chunk.get(measure, silent) for measure in MEASURES})
         self._chunk.clear()
@@ -273,7 +285,7 @@ class ActivityCounter:
             raise InputError("no activity was recorded; run the network with this counter as its observer")
         weighted = {n.name: self._tapped(n) for n in self._program.nodes if _is_weighted(n)}
         pools = {n.name: self._tapped(n) for n in self._program.of(ir.Pool)}
-        neurons = {n.name: self._neuron(n) for n in self._program.of(ir.Neuron)}
+        neurons = {n.name: self._neuron(n) for n in populations(self._program)}
         maxima = {n.name: self._maximum(n) for n in self._program.of(ir.MaxPool)}
         products = {n.name: self._product(n) for n in self._program.of(ir.Product)}
         counted = {*weighted, *pools, *neurons, *maxima, *products}
@@ -341,11 +353,12 @@ class ActivityCounter:
         macs = dense * self._steps * self._batch
         return ProductCounts(counted.in_nonzero, counted.synops, dense, macs, values, prod(node.shape), counted.op)
 
-    def _neuron(self, node: ir.Neuron) -> NeuronCounts:
-        neurons = prod(node.shape)
+    def _neuron(self, node: Population) -> NeuronCounts:
+        neurons = _neurons(node)
         firing = self._firing[node.name]
         updates = neurons * self._steps * self._batch
-        return NeuronCounts(neurons, updates, firing.touched, firing.spikes, firing.events)
+        touched = firing.touched * neurons // firing.places
+        return NeuronCounts(neurons, updates, touched, firing.spikes, firing.events)
 
 
 def nonzero_by_sample(events: Mask) -> NDArray[Any]:
@@ -353,6 +366,10 @@ def nonzero_by_sample(events: Mask) -> NDArray[Any]:
     steps = np.ascontiguousarray(events).view(np.uint8)
     counts: NDArray[Any] = np.add.reduce(steps, axis=0, dtype=np.uint8 if len(steps) <= _UINT8_ROWS else np.uint64)
     return counts
+
+
+def _neurons(node: Population) -> int:
+    return neurons_of(node) if isinstance(node, Cell) else prod(node.shape)
 
 
 def _weigh(positions: Ints, table: Ints) -> int:

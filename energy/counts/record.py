@@ -14,7 +14,20 @@ import numpy as np
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.energy.counts.coding import Op
 from stl_deploy.energy.counts.taps import Ints, bias_of
-from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.program import Conv, Linear, Neuron, Program, Scale, is_spike_max_pool
+
+Population = Neuron | Cell
+
+
+def populations(program: Program) -> tuple[Population, ...]:
+    """Return the neuron nodes and the Cells, in order."""
+    return tuple(node for node in program.nodes if isinstance(node, Neuron | Cell))
+
+
+def firing(program: Program) -> tuple[Population, ...]:
+    """Return those that put out spikes, without max pools of spikes."""
+    return tuple(n for n in populations(program) if np.any(n.fires) and not is_spike_max_pool(program, n))
 
 
 @dataclass(frozen=True)
@@ -76,10 +89,11 @@ class TapCounts:
 
 @dataclass(frozen=True)
 class NeuronCounts:
-    """Counts of a neuron node, summed over T steps and B samples.
+    """Counts of a neuron node or a Cell, summed over T steps and B samples.
 
     neuron_updates: neurons·T·B. neuron_updates_touched: those where an event or a non-zero bias arrived.
-    events: outputs that were not zero; spikes, where a neuron fires at most one in a step.
+    events: outputs that were not zero; spikes, where a neuron fires at most one in a step. Of a Cell that puts out
+    spikes and other values, the spikes alone are counted.
     """
 
     neurons: int
@@ -260,8 +274,8 @@ def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
     arrays = [node.scale if isinstance(node, Scale) else node.weight for node in nodes]
     biases = [bias for node in nodes if (bias := bias_of(node)) is not None]
     weights = sum(array.size for array in arrays)
-    firing = [counts.neurons[n.name] for n in program.spiking if not is_spike_max_pool(program, n)]
-    updates = sum(c.neuron_updates for c in firing)
+    fired = [counts.neurons[node.name] for node in firing(program)]
+    updates = sum(c.neuron_updates for c in fired)
     return {
         "SynapticOperations": {
             "Effective_MACs": sum(c.synops_nonzero_w for c in weighted if c.op == "MAC") / counts.batch
@@ -270,7 +284,7 @@ def neurobench_fields(program: Program, counts: Counts) -> dict[str, Any]:
             + sum(c.synops for c in products if c.op == "AC") / counts.batch,
             "Dense": counts.totals.dense_macs_exact / counts.batch,
         },
-        "ActivationSparsity": 1 - sum(c.events for c in firing) / updates if updates else None,
+        "ActivationSparsity": 1 - sum(c.events for c in fired) / updates if updates else None,
         "ConnectionSparsity": sum(int(np.sum(a == 0)) for a in arrays) / weights if weights else None,
         "ParameterCount": weights + sum(bias.size for bias in biases),
     }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.reads import driven_by_input
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, firing
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch
 from stl_deploy.energy.models.grid import memory_lists
@@ -21,7 +21,7 @@ from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.models.what_if import highest_rate, scaled
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.price_list import PriceList, Range
-from stl_deploy.graph.program import Program, is_spike_max_pool
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.segments import looped
 
 Measure = Literal["spikes per synapse per inference", "spike rate"]
@@ -133,9 +133,9 @@ def break_even(
     crossed = sum(c.synops if c.spikes_carried is None else c.spikes_carried for c in counts.weighted.values())
     crossed += sum(c.synops for c in counts.products.values())
     per_synapse = crossed / totals.ann_macs_exact if totals.ann_macs_exact else 0.0
-    firing = [counts.neurons[n.name] for n in program.spiking if not is_spike_max_pool(program, n)]
-    updates = sum(c.neuron_updates for c in firing)
-    rate = sum(c.spikes for c in firing) / updates if updates else None
+    fired = [counts.neurons[node.name] for node in firing(program)]
+    updates = sum(c.neuron_updates for c in fired)
+    rate = sum(c.spikes for c in fired) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
     solve = _Solver(program, counts, per_synapse, rate, twin)
@@ -181,8 +181,8 @@ class _Solver:
         later = [layer for layer in synapses(program, counts) if layer.name not in driven]
         self._driven = sum(counts.weighted[layer.name].synops for layer in later)
         self._highest = 1 / most if (most := highest_rate(counts)) else 1.0
-        firing = [c for c in counts.neurons.values() if c.neuron_updates_touched]
-        touched = [c.neuron_updates / c.neuron_updates_touched for c in firing]
+        moved = [c for c in counts.neurons.values() if c.neuron_updates_touched]
+        touched = [c.neuron_updates / c.neuron_updates_touched for c in moved]
         self._bends: dict[Fetch | None, list[float]] = {None: [], "per_event": touched}
         in_loops, steps = looped(program), counts.T * counts.batch
         for fetch in _FETCHED_ONCE:

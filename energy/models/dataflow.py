@@ -25,21 +25,31 @@ from math import prod
 from typing import Literal, get_args
 
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
-from stl_deploy.energy.counts.record import Counts, MaxPoolCounts, ProductCounts, Repeating
-from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
+from stl_deploy.energy.counts.neuron_ops import leaks, node_ops
+from stl_deploy.energy.counts.record import (
+    Counts,
+    MaxPoolCounts,
+    Population,
+    ProductCounts,
+    Repeating,
+    firing,
+    populations,
+)
+from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
-from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
+from stl_deploy.energy.models.memory import address_bits, size_bytes, state_values
 from stl_deploy.energy.prices.price_list import (
     Price,
     PriceList,
+    division,
     leak_multiply,
+    lookup,
     requantisation,
     requantises,
     shift,
     state_multiply,
 )
-from stl_deploy.graph.program import MaxPool, Neuron, Node, Program
+from stl_deploy.graph.program import MaxPool, Node, Program
 from stl_deploy.graph.segments import looped
 
 Fetch = Literal["per_event", "per_step", "per_inference"]
@@ -88,7 +98,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         _maxima(program.by_name[name], maximum, 1, prices.accumulator_bits, prices, ledger)
     for name, product in counts.products.items():
         _product(name, product, counts, prices, stepped if name in in_loops else flow, ledger)
-    for node in program.of(Neuron):
+    for node in populations(program):
         _updates(node, counts, prices, stepped if node.name in in_loops else flow, ledger)
     return ledger.items()
 
@@ -158,31 +168,26 @@ def _queue(layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, l
             ledger.words(layer.name, "queue writes and reads", accesses * events, bits, size)
 
 
-def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
+def _updates(node: Population, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
     charge_updates(node, counts, prices, ledger)
     counted, bits = counts.neurons[node.name], prices.accumulator_bits
     moved = counted.neuron_updates if leaks(node) else counted.neuron_updates_touched
-    words, in_registers = state_words(node), flow == _IN_REGISTERS
+    words, in_registers = state_values(node), flow == _IN_REGISTERS
     if in_registers or (flow.sums == "memory" and not leaks(node)):
         moved = 0
-    memory = 0 if in_registers else size_bytes(words * counted.neurons, bits)
-    ledger.words(node.name, "state reads and writes", 2 * words * moved, bits, memory, "states")
+    memory = 0 if in_registers else size_bytes(words, bits)
+    ledger.words(node.name, "state reads and writes", 2 * words * moved / counted.neurons, bits, memory, "states")
 
 
-def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
-    """Charge a neuron node's updates: multiplies and shifts on the state, adds and comparisons."""
-    counted, each = counts.neurons[node.name], neuron_ops(node)
-    multiplies, shifts = each.leak_muls, each.leak_shifts + each.other_shifts
-    adds: float = each.adds + each.compares
-    if prices.numbers == "float":
-        multiplies, shifts = multiplies + shifts, 0
-    else:
-        adds += each.shift_adds
-    ledger.ops(node.name, "leak multiplies", leak_multiply(prices), multiplies * counted.neuron_updates)
-    ledger.ops(node.name, "other multiplies", state_multiply(prices), each.other_muls * counted.neuron_updates)
-    ledger.ops(node.name, "leak shifts", shift(prices), shifts * counted.neuron_updates)
-    adds = adds * counted.neuron_updates + each.adds_per_spike * counted.spikes
-    ledger.ops(node.name, "adds and compares", "add", adds)
+def charge_updates(node: Population, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
+    """Charge the updates of a neuron node or a Cell: each operation on the state at its price."""
+    done = node_ops(node, counts.neurons[node.name], prices.numbers)
+    ledger.ops(node.name, "leak multiplies", leak_multiply(prices), done.leak_muls)
+    ledger.ops(node.name, "other multiplies", state_multiply(prices), done.other_muls)
+    ledger.ops(node.name, "leak shifts", shift(prices), done.shifts)
+    ledger.ops(node.name, "adds and compares", "add", done.adds)
+    ledger.ops(node.name, "divisions", division(prices), done.divs)
+    ledger.ops(node.name, "look-ups", lookup(prices), done.lookups)
 
 
 def ann(
@@ -231,7 +236,7 @@ def ann(
             moved = 2 * product.synapses
             ledger.words(name, "partial sum reads and writes", moved, prices.accumulator_bits, sums)
         ledger.words(name, "output writes", product.outputs, act, size_bytes(product.outputs, act))
-    charge_relus(relus(program), counts, prices, ledger)
+    charge_relus(firing(program), counts, prices, ledger)
     return ledger.items()
 
 
@@ -272,7 +277,7 @@ def narrowed(prices: PriceList, bits: int) -> Price:
     return Price(whole.low * share, whole.high * share, whole.unit, whole.note)
 
 
-def charge_relus(nodes: Iterable[Neuron], counts: Counts, prices: PriceList, ledger: Ledger) -> None:
+def charge_relus(nodes: Iterable[Population], counts: Counts, prices: PriceList, ledger: Ledger) -> None:
     """Charge one comparison for each activation, and its requantisation if it is stored narrower than it is summed."""
     for node in nodes:
         neurons = counts.neurons[node.name].neurons

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, populations
 from stl_deploy.energy.models.conventions import first_layer
 from stl_deploy.energy.models.verdict import Idle
 from stl_deploy.energy.paired import accuracy_interval, percent
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Program
 
 EACH_STEP = "No ratio to an ANN: labels are per step, and an ANN twin of one pass decides once."
@@ -42,9 +43,9 @@ def without_ann(labels: NDArray[Any] | None, twin: AnnTwin | None) -> str:
 
 def idle(program: Program, counts: Counts) -> Idle | None:
     """Return why the network decides nothing on its input (see `Idle`); None if it may decide."""
-    spiking = [node.name for node in program.spiking if node.name in counts.neurons]
+    spiking = [node.name for node in populations(program) if np.any(node.fires)]
     if not spiking:
-        return "no neuron"
+        return None if any(program.of(Cell)) else "no neuron"
     if not any(counts.neurons[name].events for name in spiking):
         return "silent"
     fed = first_layer(program, counts)
@@ -65,7 +66,7 @@ def idle(program: Program, counts: Counts) -> Idle | None:
 
 def dead(program: Program, counts: Counts) -> dict[str, Literal["silent", "saturated"]]:
     """Return the spiking layers that never fire, or, of several samples, all of whose neurons fire at every step."""
-    layers = [(node.name, counts.neurons[node.name]) for node in program.spiking if node.name in counts.neurons]
+    layers = [(node.name, counts.neurons[node.name]) for node in populations(program) if np.any(node.fires)]
     silent = {name for name, counted in layers if not counted.events}
     full = {name for name, counted in layers if counts.batch > 1 and counted.events == counted.neuron_updates}
     return {name: "silent" if name in silent else "saturated" for name, _ in layers if name in silent | full}

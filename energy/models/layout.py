@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from stl_deploy._util.remembered import remembered
-from stl_deploy.energy.counts.record import Counts, Fetched
+from stl_deploy.energy.counts.record import Counts, Fetched, populations
 from stl_deploy.energy.counts.taps import Weighted, bias_of, fan_out_nonzero, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, feeders, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Input, Linear, Pool, Program, Scale, feeders
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,15 @@ def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
 
     Layers whose sums meet at one neuron node share its potentials. A layer that feeds no neuron keeps sums of its own.
     """
-    populations = dict.fromkeys(counts.weighted, 0)
+    met = dict.fromkeys(counts.weighted, 0)
     fed: set[str] = set()
-    for node in program.of(Neuron):
+    for node in populations(program):
         sources = feeders(program, node)
         weighted = [name for name in counts.weighted if name in sources]
         fed.update(weighted)
         if weighted:
-            populations[weighted[0]] += 1
-    return {name: count if name in fed else 1 for name, count in populations.items()}
+            met[weighted[0]] += 1
+    return {name: count if name in fed else 1 for name, count in met.items()}
 
 
 @remembered
@@ -175,8 +175,3 @@ def queue_accesses(program: Program, counts: Counts) -> Mapping[str, int]:
 def activation_bits(steps: int) -> int:
     """Return the bits for every spike count of a neuron in ``steps``: ceil(log2(T+1)) (Yan et al. 2024)."""
     return ceil(log2(steps + 1))
-
-
-def relus(program: Program) -> tuple[Neuron, ...]:
-    """Return the nodes that are a ReLU in the ANN twin."""
-    return tuple(node for node in program.of(Neuron) if node.spiking and not is_spike_max_pool(program, node))

@@ -9,13 +9,13 @@ borders (the paper charges K·K·C_out to every event), and eq. 2's second facto
 from __future__ import annotations
 
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, Population, firing, populations
 from stl_deploy.energy.models.dataflow import charge_relus, charge_updates
-from stl_deploy.energy.models.layout import meeting_places, queue_accesses, relus, synapses
+from stl_deploy.energy.models.layout import meeting_places, queue_accesses, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.graph.program import Neuron, Program
+from stl_deploy.graph.program import Program
 
 
 def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]:
@@ -49,17 +49,16 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         sums = size_bytes(product.outputs, state)
         ledger.words(name, "partial sum reads and writes", 2 * product.synops, state, sums, "states", shared=True)
         ledger.ops(name, "addressing", "add", product.synops)
-    for node in program.of(Neuron):
+    for node in populations(program):
         _updates(node, counts, prices, ledger)
     return ledger.items()
 
 
-def _updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
+def _updates(node: Population, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
     counted = counts.neurons[node.name]
-    subtracted = counted.spikes * neuron_ops(node).adds_per_spike
+    ops = neuron_ops(node)
     charge_updates(node, counts, prices, ledger)
-    resets = counted.spikes if node.decay is not None and node.reset != "none" else 0
-    ledger.ops(node.name, "resets", "add", resets - subtracted)
+    ledger.ops(node.name, "resets", "add", counted.spikes * max(0, ops.resets - ops.adds_per_spike))
 
 
 def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]:
@@ -88,5 +87,5 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.words(name, "operand reads", 2 * product.synapses, weight, size_bytes(product.values, weight))
         ledger.words(name, "output writes", product.outputs, weight, size_bytes(product.outputs, weight))
         ledger.ops(name, "addressing", "add", product.synapses)
-    charge_relus(relus(program), counts, prices, ledger)
+    charge_relus(firing(program), counts, prices, ledger)
     return ledger.items()

@@ -11,9 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, prod
 
+import numpy as np
+
 from stl_deploy._util.json_twin import JsonTwin
-from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.record import Counts, NeuronCounts, Population, TapCounts
 from stl_deploy.energy.counts.taps import bias_of, input_shape
+from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Scale
 
 PROGRAM_BITS = 32
@@ -63,7 +66,7 @@ def memory_of(program: Program, counts: Counts) -> dict[str, TapMemory | NeuronM
 
 
 def _one(node: Node, counted: TapCounts | NeuronCounts) -> TapMemory | NeuronMemory:
-    if isinstance(node, Neuron) and isinstance(counted, NeuronCounts):
+    if isinstance(node, Neuron | Cell) and isinstance(counted, NeuronCounts):
         return _neuron(node, counted)
     assert isinstance(node, Linear | Conv | Scale | Pool)
     assert isinstance(counted, TapCounts)
@@ -87,17 +90,17 @@ def _taps(node: Linear | Conv | Scale | Pool, counted: TapCounts) -> TapMemory:
     )
 
 
-def _neuron(node: Neuron, counted: NeuronCounts) -> NeuronMemory:
-    words = state_words(node)
-    moved = words * counted.neuron_updates
+def _neuron(node: Population, counted: NeuronCounts) -> NeuronMemory:
+    words = state_values(node)
+    moved = words * (counted.neuron_updates // counted.neurons)
     return NeuronMemory(
-        state_words=words,
+        state_words=ceil(words / counted.neurons),
         state_bits=PROGRAM_BITS,
-        state_bytes=words * counted.neurons * PROGRAM_BITS // 8,
+        state_bytes=words * PROGRAM_BITS // 8,
         state_reads=moved,
         state_writes=moved,
         queue_writes=counted.events,
-        queue_bits=address_bits(counted.neurons) + (PROGRAM_BITS if node.multi_spike or not node.spiking else 0),
+        queue_bits=address_bits(counted.neurons) + (0 if np.all(node.binary) else PROGRAM_BITS),
     )
 
 
@@ -108,10 +111,15 @@ def weight_words(node: Linear | Conv | Scale | Pool) -> int:
     return int(node.scale.size if isinstance(node, Scale) else node.weight.size)
 
 
-def state_words(node: Neuron) -> int:
-    """Return the numbers that a neuron keeps between steps: potential, current, adaptation, spike of a late reset."""
+def state_values(node: Population) -> int:
+    """Return the numbers that a node keeps between steps.
+
+    Of each neuron: potential, current, adaptation, spike of a late reset. Of a Cell: its states.
+    """
+    if isinstance(node, Cell):
+        return sum(prod(state.shape) for state in node.states)
     states = node.decay, node.synapse, node.adaptation
-    return sum(state is not None for state in states) + int(node.delayed_reset)
+    return prod(node.shape) * (sum(state is not None for state in states) + int(node.delayed_reset))
 
 
 def address_bits(places: int) -> int:

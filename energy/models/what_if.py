@@ -17,9 +17,11 @@ from stl_deploy.energy.counts.record import (
     Fetched,
     MaxPoolCounts,
     NeuronCounts,
+    Population,
     ProductCounts,
     Repeating,
     TapCounts,
+    populations,
 )
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
@@ -31,7 +33,7 @@ from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
 from stl_deploy.errors import ConfigError
-from stl_deploy.graph.program import Neuron, Program, feeders
+from stl_deploy.graph.program import Program, feeders
 
 DEFAULT_PRICE = QUOTED_PRICE
 C = TypeVar("C", TapCounts, NeuronCounts, MaxPoolCounts, ProductCounts, Repeating)
@@ -113,7 +115,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     def each(layers: Mapping[str, C]) -> dict[str, C]:
         return {name: _grown(c, 1.0 if name in driven else rate, time) for name, c in layers.items()}
 
-    touching = {node.name: 1.0 if _always_touched(program, node, driven) else rate for node in program.of(Neuron)}
+    touching = {n.name: 1.0 if _always_touched(program, n, driven) else rate for n in populations(program)}
     return replace(
         counts,
         T=steps or counts.T,
@@ -135,7 +137,7 @@ def highest_rate(counts: Counts) -> float:
     return max((c.events / c.neuron_updates for c in counts.neurons.values() if c.spikes), default=0.0)
 
 
-def _always_touched(program: Program, node: Neuron, driven: Collection[str]) -> bool:
+def _always_touched(program: Program, node: Population, driven: Collection[str]) -> bool:
     """Return whether the input alone reaches a neuron node, or a bias reaches all of it."""
     fed = feeders(program, node)
     biases = (bias_of(program.by_name[before]) for before in fed)

@@ -20,7 +20,7 @@ from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller
 from stl_deploy.energy.prices.chip import CORES
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.graph.program import Conv, Linear, Node, Pool, Program, Reshape, Scale
+from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale
 
 _INSTEAD = {
     "synop_dense": ("synop",),
@@ -90,13 +90,14 @@ def event_bill(
     totals = counts.totals
     if traffic is not None:  # hops have no price although there is a placement
         why = f"{len(traffic.placement.cores)} cores, one chip has {CORES}, and hops between chips have no price"
+    own = [counts.neurons[node.name] for node in program.of(Neuron)]
     synops = _synops(program, counts, prices, biller, () if traffic is None else traffic.host, form)
     events = Events(
         synop_dense=synops["synop_dense"],
         synop_conv=synops["synop_conv"],
         synop_one_to_one=synops["synop_one_to_one"],
-        updates=totals.neuron_updates,
-        touched=totals.neuron_updates_touched,
+        updates=sum(counted.neuron_updates for counted in own),
+        touched=sum(counted.neuron_updates_touched for counted in own),
         spikes=totals.spikes,
         messages=None if traffic is None else traffic.messages,
         hops=None if traffic is None else traffic.hops,
@@ -104,6 +105,9 @@ def event_bill(
         messages_most=sum(min(c.synops, c.in_nonzero * CORES) for c in counts.weighted.values()),
     )
     price_events(events, prices, biller, form)
+    if others := totals.neuron_updates - events.updates:
+        what = f"{others / counts.batch:g} updates of neurons that the chip does not have per inference"
+        biller.miss(what, *bounds.updates(prices, others))
     if counts.maxima:
         what = f"{counts.max_compares / counts.batch:g} comparisons of max pools of currents per inference"
         biller.miss(what, *bounds.graded(prices, counts.max_compares))

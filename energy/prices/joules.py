@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from stl_deploy.energy.counts.neuron_ops import UpdateOps, update_ops
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, firing, populations
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller, Priced
@@ -14,13 +14,16 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.price_list import (
     PriceList,
+    division,
+    has_tables,
     leak_multiply,
+    lookup,
     requantisation,
     requantises,
     shift,
     state_multiply,
 )
-from stl_deploy.graph.program import Neuron, Program, is_spike_max_pool
+from stl_deploy.graph.program import Program
 
 _HOST = "host and input/output"
 _OUTSIDE: dict[str, tuple[str, ...]] = {
@@ -87,7 +90,7 @@ def _outside(program: Program, counts: Counts, prices: PriceList, traffic: Traff
 
 
 def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill:
-    totals, updates = counts.totals, update_ops(program.of(Neuron), counts.neurons, prices.numbers)
+    totals, updates = counts.totals, update_ops(populations(program), counts.neurons, prices.numbers)
     biller = Biller(prices, counts.batch)
     biller.add("ac", "synops on 0/1 values", totals.synops_AC)
     biller.add("mac", "synops on graded or analog values", totals.synops_MAC)
@@ -101,7 +104,7 @@ def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill
 
 
 def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> None:
-    """Charge multiplies and shifts of neuron states at accumulator width."""
+    """Charge multiplies, divisions and shifts of neuron states at accumulator width, and look-ups."""
     if {"mul", "add"} <= set(prices.terms):
         biller.at("mul_state", "multiplies by decays", updates.leak_muls, leak_multiply(prices))
         if updates.other_muls:
@@ -112,6 +115,14 @@ def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> No
         biller.add(
             "mul", "multiplies and shifts of neuron updates", updates.leak_muls + updates.other_muls + updates.shifts
         )
+    for term, what, count, each in (
+        ("lookup", "look-ups of exp, tanh and the like", updates.lookups, lookup),
+        ("div", "divisions of neuron updates", updates.divs, division),
+    ):
+        if count and has_tables(prices):
+            biller.at(term, what, count, each(prices))
+        elif count:
+            biller.add(term, what, count)
 
 
 def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
@@ -124,7 +135,7 @@ def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
         biller.add("add", "max pool compares", counts.max_compares / counts.T)
     biased = sum(prod(program.by_name[name].shape) for name, c in counts.weighted.items() if c.bias_adds)
     biller.add("add", "bias adds", biased * counts.batch)
-    relus = sum(prod(n.shape) for n in program.of(Neuron) if n.spiking and not is_spike_max_pool(program, n))
+    relus = sum(counts.neurons[node.name].neurons for node in firing(program))
     biller.add("add", "compares of ReLUs", relus * counts.batch)
     if requantises(prices) and {"mul", "add"} <= set(prices.terms):
         biller.at("requantisation", "activations requantised", relus * counts.batch, requantisation(prices))

@@ -57,7 +57,7 @@ UNITS: dict[str, dict[str, float]] = {
     "time": {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0},
     "rate": {"1/s": 1.0},
 }
-_OPERATIONS = dict.fromkeys(("mac", "ac", "mul", "add", "mul_state", "shift"), "energy")
+_OPERATIONS = dict.fromkeys(("mac", "ac", "mul", "add", "mul_state", "shift", "div", "lookup"), "energy")
 _MEMORIES = ("sram_8KB", "sram_32KB", "sram_1MB", "dram", "dram_ddr", "dram_hbm2", "dram_gddr6")
 MAX_BITS = 64
 ON_CHIP_BYTES = 1 << 20
@@ -174,6 +174,36 @@ def shift(prices: PriceList) -> Price:
     """Return the price of a shift by a constant: the list's ``shift``, else from nothing (wiring) to an add."""
     add = prices.terms["add"]
     return prices.terms.get("shift", Price(0.0, add.high, add.unit, "from wiring to an add"))
+
+
+TABLE_BYTES = 8 * 1024
+"""A table of 2,048 values of 32 bits, the smallest memory that lists price."""
+
+
+def has_tables(prices: PriceList) -> bool:
+    """Return whether a list has what `lookup` and `division` need."""
+    return {"sram_8KB", "mul", "add"} <= set(prices.terms)
+
+
+def lookup(prices: PriceList) -> Price:
+    """Return the price of a value of exp, tanh and the like: the list's ``lookup``, else a read from a table.
+
+    From one word of an 8 KB SRAM to two, between which a multiply and an add interpolate.
+    """
+    low, high = (end * prices.accumulator_bits / WORD_BITS for end in sram_access(prices, TABLE_BYTES))
+    steps = state_multiply(prices).high + prices.terms["add"].high
+    read = Price(low, 2 * high + steps, "pJ", "a read of an 8 KB SRAM, up to two and a line between them")
+    return prices.terms.get("lookup", read)
+
+
+def division(prices: PriceList) -> Price:
+    """Return the price of a division by a signal: the list's ``div``, else the reciprocal from a table, times a state.
+
+    Up to one step of Newton's method, two multiplies and an add, refines the reciprocal.
+    """
+    table, times = lookup(prices), state_multiply(prices)
+    high = table.high + 3 * times.high + prices.terms["add"].high
+    return prices.terms.get("div", Price(table.low + times.low, high, "pJ", "a reciprocal from a table and a multiply"))
 
 
 def requantises(prices: PriceList) -> bool:
