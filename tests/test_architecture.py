@@ -28,7 +28,7 @@ FORBIDDEN = {
     (room, other)
     for room in ("graph", "passes", "nn", "training", "tracing", "integers")
     for other in ("exporters", "energy")
-} | {
+} - {("training", "energy")} | {
     ("exporters", "energy"),
     ("exporters", "training"),
     ("exporters", "nn"),

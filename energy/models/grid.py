@@ -14,10 +14,11 @@ from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Active, Dataflow, ann, snn
 from stl_deploy.energy.models.ledger import dominating, total
+from stl_deploy.energy.models.memory import size_bytes
 from stl_deploy.energy.models.ratios import Ratio, Zeros
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList, Range, has_memory, middle
+from stl_deploy.energy.prices.price_list import PriceList, Range, has_memory, middle, word_access
 from stl_deploy.graph.program import Program
 
 GRID_PRICES = ("horowitz45_fp32", "horowitz45_int8_acc32", "jouppi7_fp32", "jouppi7_int8_acc32")
@@ -72,6 +73,17 @@ def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> t
     sides = snn(program, counts, prices, flow), ann(program, counts, prices, flow, active=active)
     sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
     return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)
+
+
+def synop_joules(weights: int, macs: int, *, graded: bool) -> float:
+    """Return the joules of one synop at the quoted prices: its operation, and its share of one fetch of the weights.
+
+    weights, macs: of one dense pass of the layer. graded: the value that arrives is multiplied.
+    """
+    prices = load_prices(QUOTED_PRICE)
+    op, bits = prices.terms["mac" if graded else "ac"], prices.weight_bits
+    read = word_access(prices, bits, size_bytes(weights, bits), 1.0)
+    return middle((op.low, op.high)) + weights / macs * middle(read)
 
 
 def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> dict[str, Any]:

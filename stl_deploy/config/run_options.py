@@ -80,6 +80,7 @@ class TrainOptions:
 
     mode: LearningMode | None = option(None, "stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
     seed: int | None = option(None, "Seed of weights, order, encoding and dropout.")
+    energy_weight: float | None = option(None, "Charge priced energy: the loss grows by W an ANN's.", metavar="W")
     device: str | None = option(None, "auto, cpu or cuda.", choices="devices")
     data_dir: str | None = option(
         None,
@@ -116,6 +117,7 @@ class TrainOptions:
         named = {
             "train.mode": self.mode,
             "train.seed": self.seed,
+            "train.energy_weight": self.energy_weight,
             "train.device": self.device,
             "dataset.data_dir": None if self.data_dir is None else dumps(self.data_dir),
             "dataset.input_grid": self.input_grid,

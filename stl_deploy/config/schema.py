@@ -357,7 +357,8 @@ class TrainConfig(_Section):
       square of this side (DeVries and Taylor, 2017), drawn anew each epoch.
     - tensorboard: also write the content of metrics.jsonl and histograms of thresholds for TensorBoard.
     - rate_target: spikes per neuron and step that every layer is pulled towards. synop_budget: synaptic events per
-      sample above which a penalty applies; null: none (see `stl_deploy.training.activity_penalty`).
+      sample above which a penalty applies; null: none. energy_weight: the loss grows by this share for each energy of a
+      dense ANN pass that a sample's synops cost (see `stl_deploy.training.activity_penalty`).
     """
 
     mode: Mode = "stl"
@@ -385,6 +386,7 @@ class TrainConfig(_Section):
     rate_weight: NotNegative = 1.0
     synop_budget: Positive | None = None
     synop_weight: NotNegative = 1.0
+    energy_weight: NotNegative = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     tensorboard: bool = False
     device: Annotated[str, Field(pattern=DEVICES)] = "auto"
