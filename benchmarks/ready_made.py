@@ -17,7 +17,7 @@ import math
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,10 +30,11 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.energy.models.frontier import Against
+from stl_deploy.energy.models.frontier import FLOWS, WIDTHS, Frontier, Point
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, beside, leading, quoted
 from stl_deploy.energy.models.ratios import Ratio, percent
 from stl_deploy.energy.models.verdict import equal_at
+from stl_deploy.energy.paired import MARGIN, check_margin, compare
 from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.training import pretrained
 from stl_deploy.training.checkpoint import load_network
@@ -122,9 +123,9 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
         quoted=_quoted(cell),
         quoted_layer_by_layer=_quoted(batched),
         break_even=equal_at(report.break_even, leading(report.counts)),
-        narrower_anns=0 if report.frontier is None else len(report.frontier.points) - 1,
-        proved_ann=None if report.frontier is None else _cheapest(report.frontier.proved),
-        measured_ann=None if report.frontier is None else _cheapest(report.frontier.measured),
+        narrower_anns=0 if report.frontier is None else len(report.frontier.ann) - 1,
+        proved_ann=_cheapest(report.frontier, _is_proved),
+        measured_ann=_cheapest(report.frontier, lambda snn, ann: ann.accuracy >= snn.accuracy),
         prices={each.prices.name: each.prices.source for each in cells},
     )
 
@@ -135,8 +136,22 @@ def _quoted(cell: Ratio) -> pretrained.Quoted:
     return pretrained.Quoted(**{key: fields[key] for key in keys}, snn_over_ann=_short(cell.ratio))
 
 
-def _cheapest(against: Against | None) -> pretrained.CheapestAnn | None:
-    return None if against is None else pretrained.CheapestAnn(**{k: _short(v) for k, v in against.as_dict().items()})
+def _is_proved(snn: Point, ann: Point) -> bool:
+    share = check_margin(MARGIN)
+    return -compare(snn.decided, ann.decided, share).interval[0] <= share
+
+
+def _cheapest(frontier: Frontier | None, is_kept: Callable[[Point, Point], bool]) -> pretrained.CheapestAnn | None:
+    """Return the cheapest kept ANN beside the SNN as it is; None without any."""
+    if frontier is None:
+        return None
+    snn = frontier.snn[0]
+    kept = [(ann.joules, width, ann) for width, ann in zip(WIDTHS, frontier.ann, strict=True) if is_kept(snn, ann)]
+    if not kept:
+        return None
+    joules, width, ann = min(kept, key=lambda each: each[0])
+    times = (_short(snn.cost(flow) / joules) for flow in FLOWS)
+    return pretrained.CheapestAnn(width, _short(ann.accuracy), _short(joules), *times)
 
 
 def _short(value: float) -> float:

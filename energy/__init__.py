@@ -4,7 +4,6 @@ from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.count import ActivityCounter, count_stream
 from stl_deploy.energy.measure import EnergyReport, energy_report, energy_schema, measure_energy
 from stl_deploy.energy.models.ratios import Ratio
-from stl_deploy.energy.models.what_if import what_if
 from stl_deploy.energy.prices.load import list_prices, load_prices
 from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.energy.validate import Check, validate
@@ -23,5 +22,4 @@ __all__ = [
     "load_prices",
     "measure_energy",
     "validate",
-    "what_if",
 ]

@@ -25,14 +25,13 @@ from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import conventions, first_layer, models, range_of
 from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
-from stl_deploy.energy.models.frontier import Frontier
+from stl_deploy.energy.models.frontier import Advice, Flow, Frontier, Point
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid, itemised, leading, quoted
 from stl_deploy.energy.models.idle import EACH_STEP, dead, idle, without_ann
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
 from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, range_of_ratios, spread, verdict
-from stl_deploy.energy.models.what_if import what_if_table
 from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import Checked
@@ -46,7 +45,7 @@ from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 
 
@@ -57,7 +56,8 @@ class EnergyReport(ByRule):
     ratios: SNN over ANN under every rule. right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. no_ann, summed,
     idle, dead: as `Findings` has them.
-    one_sided: a warning that the samples lack classes, else "".
+    one_sided: a warning that the samples lack classes, else "". tried: the network as it is, with fewer steps, and with
+    early exits.
     """
 
     source: str
@@ -83,6 +83,8 @@ class EnergyReport(ByRule):
     summed: int = 0
     accuracy: Paired | None = None
     frontier: Frontier | None = None
+    tried: tuple[Point, ...] = ()
+    advice: Advice | None = None
     idle: Idle | None = None
     dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
@@ -105,6 +107,11 @@ class EnergyReport(ByRule):
             leads=leading(self.counts),
             frontier=self.frontier,
         )
+
+    @property
+    def leads(self) -> Flow:
+        """The dataflow that fits the input: layer by layer for static images, streaming for streams."""
+        return "layer_by_layer" if leading(self.counts) == LAYER_BY_LAYER else "streaming"
 
     @property
     def verdict(self) -> str:
@@ -168,7 +175,7 @@ class EnergyReport(ByRule):
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
             "comparisons": [cell.as_dict() for cell in self.comparisons],
-            "leads": "layer_by_layer" if self.counts.is_static else "streaming",
+            "leads": self.leads,
             "quoted": self._to_quote(QUOTED),
             "quoted_layer_by_layer": self._to_quote(LAYER_BY_LAYER),
             "itemised": dict(self.itemised),
@@ -176,6 +183,7 @@ class EnergyReport(ByRule):
             "sensitivity": [row.as_dict() for row in self.sensitivity],
             **({} if self.accuracy is None else {"accuracy": self.accuracy.as_dict()}),
             **({} if self.frontier is None else {"frontier": self.frontier.as_dict()}),
+            **({} if self.advice is None else {"advice": self.advice.as_dict()}),
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
@@ -189,7 +197,6 @@ class EnergyReport(ByRule):
             "ann_baselines": baselines(self.counts.totals.ann_macs_exact / self.counts.batch),
             "ann_twin": dict(self.ann_twin),
             **({} if self.samples is None else self.samples.as_dict()),
-            "what_if": [row.as_dict() for row in self.what_if],
             "neurobench": dict(self.neurobench),
             **({} if self.machine is None else {"machine": self.machine.as_dict()}),
             "placement": dict(self.placement),
@@ -294,7 +301,7 @@ def energy_report(
             else price(net, of_net, entry, messages, chip.reason)
             for entry in lists
         ),
-        (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published, *what_if_table(net, of_net, twin)),
+        (*grid(net, of_net, lists, twin), *conventions(net, of_net), *published),
         break_even(net, of_net, lists, published, twin),
         (
             *made.notes,

@@ -1,10 +1,17 @@
-"""Build the ANN frontier: the same topology at several widths, to find the cheapest ANN that is no less accurate."""
+"""Two frontiers, accuracy against energy: what the SNN and the ANN of one topology cost at equal accuracy.
+
+Both sides choose: the SNN its time steps and early exit, the ANN its width, and both what a search trained.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.record import Counts
@@ -12,15 +19,17 @@ from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import number
-from stl_deploy.energy.models.what_if import with_bits
-from stl_deploy.energy.paired import Paired, percent
+from stl_deploy.energy.paired import accuracy_interval, percent
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.graph.program import Program
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 _NAMES = {1.0: "full width", 0.75: "three-quarter width", 0.5: "half width", 0.25: "quarter width"}
-_NARROW_BITS = 4
+Flow = Literal["streaming", "layer_by_layer"]
+FLOWS: tuple[Flow, Flow] = ("streaming", "layer_by_layer")
+_RESAMPLES = 1000
+_ENDS = (0.025, 0.975)
 
 
 def width_name(width: float) -> str:
@@ -29,164 +38,206 @@ def width_name(width: float) -> str:
 
 
 @dataclass(frozen=True)
-class FrontierPoint:
-    """One trained ANN of the same topology, its zeros skipped as measured.
+class Point:
+    """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
 
-    width: of its hidden layers, as a share of the SNN's. joules: of one inference in 8-bit integers;
-    four_bit_J: with 4-bit weights and activations, priced alone (its accuracy was not measured).
-    paired: the SNN against it, on the same samples.
+    joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
+    None: it is worked through step by step. mode: how it was trained (stl, sl, tl, ann; "" if unknown). samples: names
+    those that it was measured on; points of other samples are not compared. right: ``[B]``, whether each sample was
+    decided right, for paired comparisons; not in `as_dict`.
     """
 
-    width: float
-    macs: int
+    name: str
+    kind: Literal["SNN", "ANN", "counts"]
+    mode: str
+    steps: float
+    accuracy: float
     joules: float
-    four_bit_J: float
-    paired: Paired
-
-    @property
-    def name(self) -> str:
-        """Width in words, as in ``half width``."""
-        return width_name(self.width)
-
-    @property
-    def accuracy(self) -> float:
-        """Its accuracy on the samples of ``paired``, a share."""
-        return self.paired.ann
-
-    @property
-    def is_proved(self) -> bool:
-        """Whether the interval shows that it is no less accurate than the SNN, to within the margin."""
-        return -self.paired.interval[0] <= self.paired.margin
-
-    @property
-    def measured_no_less(self) -> bool:
-        """Whether it decided at least as many samples right as the SNN, which proves nothing of other samples."""
-        return self.paired.ann >= self.paired.snn
+    margin: float | None = None
+    layer_by_layer_J: float | None = None
+    samples: str = ""
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
+
+    def cost(self, flow: Flow) -> float:
+        """Return joules of one inference in a dataflow."""
+        return self.joules if flow == "streaming" or self.layer_by_layer_J is None else self.layer_by_layer_J
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """``right``, of a point that has it."""
+        assert self.right is not None
+        return self.right
+
+    @property
+    def on_frontier(self) -> dict[str, Any]:
+        """The row of a frontier's JSON, with the exact 95 % interval of the accuracy."""
         return {
-            "width": self.width,
+            "name": self.name,
+            "steps": self.steps,
+            "margin": self.margin,
             "accuracy": self.accuracy,
-            "macs": self.macs,
-            "int8_J": self.joules,
-            "int4_J": self.four_bit_J,
-            "is_proved": self.is_proved,
-            "measured_no_less": self.measured_no_less,
-            "snn_against_it": self.paired.as_dict(),
+            "interval": list(accuracy_interval(int(self.decided.sum()), len(self.decided))),
+            "streaming_J": self.joules,
+            "layer_by_layer_J": self.layer_by_layer_J,
             "label": "modelled",
         }
 
 
 @dataclass(frozen=True)
-class Against:
-    """Comparison of the SNN with one ANN: its energy of an inference over the ANN's."""
+class Equal:
+    """An SNN against the cheapest ANN that measured no less accurate, in one dataflow.
 
-    ann: FrontierPoint
-    streaming: float
-    layer_by_layer: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return {
-            "width": self.ann.width,
-            "accuracy": self.ann.accuracy,
-            "joules": self.ann.joules,
-            "streaming": self.streaming,
-            "layer_by_layer": self.layer_by_layer,
-        }
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """The ANNs of a run, and the SNN's joules of one inference, streaming and layer by layer.
-
-    Two comparisons, never mixed: with the cheapest ANN that is proved no less accurate, to within the margin, and with
-    the cheapest that measured no less accurate on these samples, proved or not.
+    Where none measured so: against the most accurate. interval: the ratio's 95 % range over resampled samples, each
+    with its own cheapest ANN. shares: of the resamples, by ANN. Energies are taken as they are.
     """
 
-    points: tuple[FrontierPoint, ...]
-    streaming_J: float
-    layer_by_layer_J: float
-
-    @property
-    def proved(self) -> Against | None:
-        """Comparison with the cheapest ANN proved no less accurate: the number to quote."""
-        return self._against([point for point in self.points if point.is_proved])
-
-    @property
-    def measured(self) -> Against | None:
-        """Comparison with the cheapest ANN that measured no less accurate."""
-        return self._against([point for point in self.points if point.measured_no_less])
-
-    def _against(self, points: Sequence[FrontierPoint]) -> Against | None:
-        if not points:
-            return None
-        ann = min(points, key=lambda point: point.joules)
-        return Against(ann, self.streaming_J / ann.joules, self.layer_by_layer_J / ann.joules)
-
-    @property
-    def snn(self) -> float:
-        """The SNN's accuracy on these samples."""
-        return self.points[0].paired.snn
+    flow: Flow
+    snn: Point
+    ann: Point
+    ratio: float
+    interval: Range
+    shares: Mapping[str, float]
 
     @property
     def text(self) -> str:
-        """One sentence."""
-        proved, measured = self.proved, self.measured
-        if proved is None and measured is None:
-            best = max(self.points, key=lambda each: each.accuracy)
-            both = f"{percent(best.accuracy)} against {percent(self.snn)}"
-            return f"No ANN of its topology measured as accurate as the SNN ({both})."
-        if proved is None:
-            assert measured is not None
-            return (
-                f"No ANN is proved no less accurate; against the cheapest that measured so ({self._which(measured)}) "
-                f"the SNN costs {_times(measured)}."
-            )
-        if measured is None or measured.ann.joules >= proved.ann.joules:
-            return (
-                f"Against the cheapest ANN proved no less accurate ({self._which(proved)}) the SNN costs "
-                f"{_times(proved)}."
-            )
-        return (
-            f"Against the cheapest ANN proved no less accurate ({proved.ann.name}) the SNN costs {_times(proved)}; "
-            f"against the cheapest that only measured so ({measured.ann.name}): {number(measured.streaming)} and "
-            f"{number(measured.layer_by_layer)}."
-        )
-
-    def _which(self, against: Against) -> str:
-        return f"{against.ann.name}, {percent(against.ann.accuracy)} against {percent(self.snn)}"
+        """The ratio and its range."""
+        low, high = (number(end) for end in self.interval)
+        return f"{number(self.ratio)} times ({low} to {high}) {self.flow.replace('_', ' ')}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the energy JSON's ``frontier``."""
-        proved, measured = self.proved, self.measured
+        """Return a JSON-ready dict."""
+        row = {"snn": self.snn.name, "snn_accuracy": self.snn.accuracy, "snn_J": self.snn.cost(self.flow)}
+        row |= {"ann": self.ann.name, "ann_accuracy": self.ann.accuracy, "ann_J": self.ann.cost(self.flow)}
+        return row | {"ratio": self.ratio, "interval": list(self.interval), "shares": dict(self.shares)}
+
+
+def against_equal_ann(snn: Point, anns: Sequence[Point], flow: Flow) -> Equal:
+    """Compare an SNN with the cheapest ANN of equal accuracy; all decided the same samples."""
+    costs = np.array([ann.cost(flow) for ann in anns])
+    patterns, counts = np.unique(np.stack([p.decided for p in (snn, *anns)]), axis=1, return_counts=True)
+    samples = int(counts.sum())
+    resampled = np.random.default_rng(0).multinomial(samples, counts / samples, _RESAMPLES)
+    chosen = _cheapest(resampled @ patterns.T, costs)
+    ratios = snn.cost(flow) / costs[chosen]
+    measured = int(_cheapest(counts[None] @ patterns.T, costs)[0])
+    low, high = (float(end) for end in np.quantile(ratios, _ENDS))
+    shares = {ann.name: float((chosen == k).mean()) for k, ann in enumerate(anns)}
+    return Equal(flow, snn, anns[measured], snn.cost(flow) / float(costs[measured]), (low, high), shares)
+
+
+def _cheapest(right: NDArray[np.int64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the cheapest ANN in each row with at least as many right as the SNN, which comes first."""
+    snn, anns = right[:, :1], right[:, 1:]
+    is_equal = anns >= snn
+    cheapest = np.where(is_equal, costs, np.inf).argmin(axis=1)
+    return np.asarray(np.where(is_equal.any(axis=1), cheapest, anns.argmax(axis=1)), np.intp)
+
+
+def best_of(snns: Sequence[Point], anns: Sequence[Point], flow: Flow) -> Equal | None:
+    """Return the comparison whose worse end is least among several SNNs; None without any."""
+    compared = (against_equal_ann(snn, anns, flow) for snn in snns)
+    return min(compared, key=lambda equal: (equal.interval[1], equal.ratio), default=None)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The cheapest change tried on the network's own samples that keeps its accuracy to within the margin.
+
+    point: the network with it; None if no change costs less. before: as it is. ratio: its energy in those of the ANN,
+    in the dataflow that leads. command: shows it; training: tries width, thresholds and sparsity; "": there is none.
+    """
+
+    point: Point | None
+    before: Point
+    flow: Flow
+    ann_J: float
+    command: str = ""
+    training: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Energy of the changed network in those of the ANN."""
+        return None if self.point is None else self.point.cost(self.flow) / self.ann_J
+
+    @property
+    def text(self) -> str:
+        """One or two sentences."""
+        take = f" Width and thresholds take training: {self.training}" if self.training else ""
+        if self.point is None or self.ratio is None:
+            return f"Neither fewer steps nor an early exit costs less at this accuracy.{take}"
+        flow = "streaming" if self.point.layer_by_layer_J is None else self.flow.replace("_", " ")
+        before = f"instead of {number(self.before.cost(self.flow) / self.ann_J)}"
+        accuracy = f"{percent(self.point.accuracy)} against {percent(self.before.accuracy)}"
+        how = f": {self.command}" if self.command else "."
+        change = f"Cheapest change tried: {self.point.name}, {number(self.ratio)} times the ANN twin {flow}"
+        return f"{change} {before} (modelled), at {accuracy} (measured, {len(self.before.decided)} samples){how}{take}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the energy JSON's ``advice``."""
         return {
-            "points": [each.as_dict() for each in self.points],
-            "samples": self.points[0].paired.samples,
-            "proved": None if proved is None else proved.as_dict(),
-            "measured": None if measured is None else measured.as_dict(),
+            "change": None if self.point is None else self.point.name,
+            "accuracy": None if self.point is None else self.point.accuracy,
+            "ratio": self.ratio,
+            "command": self.command,
+            "training": self.training,
             "text": self.text,
             "label": "modelled",
         }
 
 
-def _times(against: Against) -> str:
-    return f"{number(against.streaming)} times streaming, {number(against.layer_by_layer)} layer by layer"
+def advise(tried: Sequence[Point], margin: float, flow: Flow, ann_J: float) -> Advice | None:
+    """Return advice from what was tried, the network as it is first; None of nothing. margin: a share."""
+    if not tried:
+        return None
+    kept = [point for point in tried if point.accuracy >= tried[0].accuracy - margin]
+    cheapest = min(kept, key=lambda point: point.cost(flow))
+    return Advice(None if cheapest is tried[0] else cheapest, tried[0], flow, ann_J)
 
 
-def ann_joules(program: Program, counts: Counts, twin: AnnTwin, bits: int | None = None) -> float:
-    """Return joules of one inference of an ANN of ``program``'s topology at the quoted prices, zeros skipped.
+@dataclass(frozen=True)
+class Frontier:
+    """Both sides on the same samples: the SNN as it is first, the ANN twin first.
 
-    bits: of weights and activations (default: the list's 8).
+    leads: the dataflow that fits the input. margin: share of accuracy that an SNN may lose to the SNN as it is.
     """
-    prices = load_prices(QUOTED_PRICE)
-    chosen = prices if bits is None else with_bits(prices, bits)
-    return middle(total(dataflow.ann(program, counts, chosen, QUOTED, active=twin)))
+
+    snn: tuple[Point, ...]
+    ann: tuple[Point, ...]
+    leads: Flow
+    margin: float
+
+    @cached_property
+    def at_equal_accuracy(self) -> Mapping[Flow, Equal]:
+        """The SNN of least ratio to the cheapest ANN of equal accuracy, by dataflow, the leading one first."""
+        kept = [point for point in self.snn if point.accuracy >= self.snn[0].accuracy - self.margin]
+        flows = sorted(FLOWS, key=lambda flow: flow != self.leads)
+        return {flow: equal for flow in flows if (equal := best_of(kept, self.ann, flow)) is not None}
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        first, second = self.at_equal_accuracy.values()
+        snn, ann = (f"{side.name}, {percent(side.accuracy)}" for side in (first.snn, first.ann))
+        kind = "cheapest" if first.ann.accuracy >= first.snn.accuracy else "most accurate"
+        return f"Where both choose, the SNN ({snn}) costs {first.text} and {second.text} the {kind} ANN ({ann})."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the energy JSON's ``frontier``."""
+        return {
+            "snn": [point.on_frontier for point in self.snn],
+            "ann": [point.on_frontier for point in self.ann],
+            "samples": len(self.snn[0].decided),
+            "leads": self.leads,
+            "at_equal_accuracy": {flow: equal.as_dict() for flow, equal in self.at_equal_accuracy.items()},
+            "text": self.text,
+            "label": "modelled",
+        }
 
 
-def frontier_point(width: float, program: Program, counts: Counts, twin: AnnTwin, paired: Paired) -> FrontierPoint:
-    """Price one trained ANN, compared with the SNN in ``paired``."""
-    narrow = ann_joules(program, counts, twin, _NARROW_BITS)
-    macs = twin.macs // twin.samples
-    return FrontierPoint(width, macs, ann_joules(program, counts, twin), narrow, paired)
+def ann_joules(program: Program, counts: Counts, twin: AnnTwin) -> float:
+    """Return joules of one inference of an ANN of ``program``'s topology at the quoted prices, zeros skipped."""
+    return middle(total(dataflow.ann(program, counts, load_prices(QUOTED_PRICE), QUOTED, active=twin)))

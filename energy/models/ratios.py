@@ -1,6 +1,6 @@
 """Hold the energy of the SNN and of its ANN under one rule; every ratio of a report is one of these.
 
-A rule is a dataflow of `grid`, a convention of published ratios, a published model, or a variant of the network. Each
+A rule is a dataflow of `grid`, a convention of published ratios, or a published model. Each
 module of rules returns a tuple of `Ratio`; a report keeps them in one list.
 """
 
@@ -18,7 +18,7 @@ from stl_deploy.energy.prices.comparison import Comparison, exactly
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Program
 
-Kind = Literal["dataflow", "bookkeeping", "physics", "model", "what if"]
+Kind = Literal["dataflow", "bookkeeping", "physics", "model"]
 """Of the rule: ``bookkeeping`` and ``physics`` are conventions."""
 Zeros = Literal["computed", "skipped"]
 """Handling of MACs on zero inputs in the ANN."""
@@ -63,8 +63,6 @@ class Ratio:
         if self.kind in ("bookkeeping", "physics"):
             return self._convention()
         priced = {"price": self.prices.name, "ann_zeros": self.ann_zeros, **self.energy.as_dict()}
-        if self.kind == "what if":
-            return {"knob": self.name, **priced}
         if self.kind == "model":
             items = {"snn": self.snn, "ann": self.ann}
             listed = {side: [item.as_dict() for item in dominating(each)] for side, each in items.items()}
@@ -115,11 +113,6 @@ class ByRule:
     def models(self) -> tuple[Ratio, ...]:
         """The published models."""
         return self._of("model")
-
-    @property
-    def what_if(self) -> tuple[Ratio, ...]:
-        """Variants of the network."""
-        return self._of("what if")
 
 
 def si(values: Range, unit: str) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.reads import driven_by_input
 from stl_deploy.energy.counts.record import (
     Counts,
@@ -24,60 +23,12 @@ from stl_deploy.energy.counts.record import (
     populations,
 )
 from stl_deploy.energy.counts.taps import bias_of
-from stl_deploy.energy.models import dataflow
-from stl_deploy.energy.models.grid import QUOTED_PRICE, leading
 from stl_deploy.energy.models.layout import Synapses, synapses
-from stl_deploy.energy.models.ledger import total
-from stl_deploy.energy.models.ratios import Ratio, Zeros
-from stl_deploy.energy.prices.comparison import Comparison
-from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Program, feeders
 
-DEFAULT_PRICE = QUOTED_PRICE
 C = TypeVar("C", TapCounts, NeuronCounts, MaxPoolCounts, ProductCounts, Repeating)
-
-
-def what_if(
-    program: Program,
-    counts: Counts,
-    *,
-    rate: float = 1.0,
-    steps: int | None = None,
-    weight_bits: int | None = None,
-    prices: PriceList | None = None,
-    twin: AnnTwin | None = None,
-) -> Ratio:
-    """Estimate the energy with ``rate`` times as many spikes, in ``steps`` time steps, with weights of ``weight_bits``.
-
-    In the dataflow that leads (see `stl_deploy.energy.models.grid.leading`).
-
-    prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators). twin: measured; its zeros are
-    skipped, as in the number to quote.
-    Raises ConfigError for a knob out of range: a rate below 0, or so high that a neuron would have to fire more
-    often than it is updated; fewer than one step; bits outside 1 to 64.
-    """
-    chosen = load_prices(DEFAULT_PRICE) if prices is None else prices
-    turned = [f"{rate:g} x the spikes"] if rate != 1 else []
-    turned += [] if steps is None else [f"T = {steps}"]
-    if weight_bits is not None:
-        chosen = with_bits(chosen, weight_bits)
-        turned += [f"{weight_bits}-bit weights"]
-    other = scaled(program, counts, rate=rate, steps=steps)
-    flow, active = leading(counts), 1.0 if twin is None else twin
-    snn = total(dataflow.snn(program, other, chosen, flow))
-    ann = total(dataflow.ann(program, other, chosen, flow, active=active))
-    zeros: Zeros = "computed" if twin is None else "skipped"
-    return Ratio("what if", chosen, Comparison(snn, ann), ", ".join(turned) or "as it is", ann_zeros=zeros)
-
-
-def what_if_table(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[Ratio, ...]:
-    """Return a few variants, one setting changed in each."""
-    halved = [{"steps": counts.T // 2}] if counts.T > 1 else []
-    knobs: list[dict[str, Any]] = [{}, {"rate": 0.5}, {"rate": 0.25}, *halved, {"steps": 2 * counts.T}]
-    knobs += [{"weight_bits": 4}, {"weight_bits": 16}, {"rate": 0.5, "weight_bits": 4}]
-    return tuple(what_if(program, counts, twin=twin, **knob) for knob in knobs)
 
 
 def with_bits(prices: PriceList, bits: int) -> PriceList:

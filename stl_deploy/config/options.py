@@ -383,11 +383,8 @@ class TradeoffOptions:
     """
 
     over_steps: bool = option(False, "Accuracy against energy at 1, 2, ... T time steps.", "--over-steps")
-    over_checkpoints: bool = option(
-        False, "Accuracy against energy of the epochs kept by train.keep_every.", "--over-checkpoints"
-    )
     early_exit: bool = option(False, "Accuracy against energy if each sample stops once it is decided.", "--early-exit")
 
     def __bool__(self) -> bool:
         """Return whether any point is requested."""
-        return self.over_steps or self.over_checkpoints or self.early_exit
+        return self.over_steps or self.early_exit

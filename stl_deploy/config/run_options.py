@@ -16,13 +16,13 @@ from stl_deploy.errors import InputError
 class OptimiseOptions:
     """Options of optimise: the goal, and the limits of the search.
 
-    goal: ``energy``. margin: accuracy that a point may lose to the ANN twin, in measured percentage points. minutes: no
-    training starts after this time. processes: networks trained in parallel.
+    goal: ``energy``. margin: accuracy that a network may lose to the ANN twin, at the worse end of its interval, in
+    percentage points. minutes: no training starts after this time. processes: networks trained in parallel.
     """
 
     goal: str = option("energy", "Quantity to minimise: energy.", "--for", metavar="GOAL")
     margin: float = option(
-        0.5, "Accuracy that a point may lose to the ANN twin, in percentage points.", metavar="POINTS"
+        1.0, "Accuracy that a network may lose to the ANN twin, proved, in percentage points.", metavar="POINTS"
     )
     minutes: float = option(10.0, "Start no training after M minutes; call again to continue.", metavar="M")
     processes: int = option(2, "Train N networks at a time.", metavar="N")

@@ -346,7 +346,7 @@ class TrainConfig(_Section):
       Deng et al., ICLR 2022, eq. 10 without its regulariser).
     - accumulate: number of parts in which a batch is run, to save memory; gradients equal the whole batch's, except
       that batch norm and penalties see one part at a time.
-    - keep_every: keep the weights of every n-th epoch, for accuracy against energy over a training; null: none.
+    - keep_every: also keep the weights of every n-th epoch; null: none.
     - matmul: torch's setting for float32 matrix products in training. ``auto`` measures them and takes the fastest with
       float32's rounding error ('stl-deploy doctor' shows them, metrics.jsonl the one used); elsewhere ``highest``.
     - winograd: use Winograd for 3x3 and 5x5 convolutions with many channels in training, on the fast path of processors

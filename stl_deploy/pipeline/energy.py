@@ -15,9 +15,12 @@ from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.context import DEFAULT_PRICES, AnnTwin
 from stl_deploy.energy.measure import EnergyReport, measure_energy
+from stl_deploy.energy.models.frontier import advise
+from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.prices.chip import CORES, PLACED_ON, Checked, OnChip
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
+from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.placement import RESOURCES, load_chips, place
@@ -33,6 +36,7 @@ from stl_deploy.graph.readout import readout_of, require_classes
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, changes
 
 FILE = "energy.json"
 """In a run folder."""
@@ -61,7 +65,7 @@ def energy(
         require_decided(labels, program)
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, options.input_grid, say)
-    return measure_energy(
+    report = measure_energy(
         program,
         x,
         input_coding=options.input_coding,
@@ -77,6 +81,23 @@ def energy(
         margin=MARGIN if options.margin is None else options.margin,
         notes=(*notes, *rounded(options), *_matrices(program)),
     )
+    return with_advice(report, program, x, labels, MARGIN if options.margin is None else options.margin)
+
+
+def with_advice(
+    report: EnergyReport, program: Program, x: NetworkInput, labels: NDArray[np.int64] | None, margin: float
+) -> EnergyReport:
+    """Return the report with fewer steps and early exits tried on its samples; unchanged without decisions or a ratio.
+
+    margin: percentage points that a change may lose.
+    """
+    cell, votes = quoted(report.comparisons), [node.shape for node in program.outputs]
+    if cell is None or isinstance(x, Mapping) or labels is None or list(map(len, votes)) != [1]:
+        return report
+    tried = tuple(changes(TradeoffPoint(report.source, "", program, x, labels), report.coding.value))
+    decided = report.right is not None and not report.idle and not report.no_ann
+    advice = advise(tried, check_margin(margin), report.leads, middle(cell.energy.ann_J)) if decided else None
+    return replace(report, tried=tried, advice=advice)
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None, program: Program) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import first_samples, leading, require_folder, write_json, write_text
@@ -19,12 +15,11 @@ from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import ParityBench, open_runner
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.network_input import compared, on_declared_grid
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
-from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
+from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report.energy_page import summary_of
 from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
 from stl_deploy.report.run_report import HTML, JSON, rasters
@@ -78,7 +73,7 @@ def report_graph(
             raster_sample="the first sample",
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
             energy=bill.as_dict(),
-            tradeoff=_over_time(source.stem, program, x, labels),
+            tradeoff=Tradeoff(bill.tried).as_dict() if bill.tried else None,
             assumptions=[text for text in (*remarks, proved) if text],
             environment=versions(),
         )
@@ -90,14 +85,6 @@ def report_graph(
     say.say(reading.reason)
     say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")
     return twin
-
-
-def _over_time(name: str, program: Program, x: NetworkInput, labels: NDArray[np.int64] | None) -> dict[str, Any] | None:
-    """Return accuracy against energy, for labelled input and one output that votes for classes."""
-    shapes = [node.shape for node in program.outputs]
-    if labels is None or isinstance(x, Mapping) or len(shapes) != 1 or len(shapes[0]) != 1:
-        return None
-    return over_time(TradeoffPoint(name, "", program, x, labels), None).as_dict()
 
 
 def _hold_onnx(bench: ParityBench, program: Program) -> str:

@@ -12,17 +12,17 @@ from typing import Any
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, require_folder, write_text
 from stl_deploy._util.remedies import energy_again, option, verb
+from stl_deploy.energy.models.frontier import FLOWS
 from stl_deploy.energy.models.ratios import number, si
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.runs.manifest import check_unchanged
 
 LATEX, CSV, BIB = "report.tex", "report.csv", "report.bib"
-KINDS = ("proved", "measured")
-"""Evidence that an ANN is no less accurate than the SNN."""
 _ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 _NEEDED = ("energy.json", "verify.json")
-_OF_AN_ANN = ("width", "accuracy", "streaming", "layer_by_layer")
+_OF_EQUALS = ("snn", "ann", "ratio", "interval")
+"""Of the comparison at equal accuracy, in each dataflow."""
 _TOOL = """@software{{stl_deploy,
   author  = {{{{The stl-deploy authors}}}},
   title   = {{stl-deploy: train, convert, verify and cost spiking neural networks}},
@@ -96,8 +96,7 @@ def _row(run_dir: Path, name: str) -> dict[str, Any]:
 def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dict[str, Any]:
     streaming, batched = energy["quoted"] or {}, energy["quoted_layer_by_layer"] or {}
     totals, batch, twin = energy["totals"], energy["batch"], energy["ann_twin"]
-    frontier = energy.get("frontier") or {"points": [], **dict.fromkeys(KINDS)}
-    cheapest = {kind: frontier[kind] or {} for kind in KINDS}
+    equal = energy["frontier"]["at_equal_accuracy"] if "frontier" in energy else {flow: {} for flow in FLOWS}
     chip: dict[str, Any] = next((line for line in energy["chips"] if line["chip"] == "loihi1"), {})
     accuracy = verified["rows"]["accuracy"]
     return {
@@ -117,8 +116,7 @@ def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dic
         "streaming": streaming.get("snn_over_ann"),
         "layer_by_layer": batched.get("snn_over_ann"),
         "ann_zeros": streaming.get("ann_zeros"),
-        "anns": len(frontier["points"]),
-        **{f"{kind}_{key}": cheapest[kind].get(key) for kind in KINDS for key in _OF_AN_ANN},
+        **{f"equal_{flow}_{key}": equal[flow].get(key) for flow in FLOWS for key in _OF_EQUALS},
         "loihi1_J": chip.get("total_J"),
         "loihi1_s": chip.get("latency_s"),
         "prices": sorted({cell["prices"] for cell in energy["comparisons"]}),
@@ -143,11 +141,10 @@ def _harmless(value: Any) -> Any:
 def _latex(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
     lines = [
         f"% {sentence(keys)}",
-        "% Proved: against the cheapest ANN proved no less accurate, streaming / layer by layer.",
-        "% Measured: against the cheapest ANN that measured no less accurate.",
-        r"\begin{tabular}{lrrrrrrrrl}",
+        "% Equal: the cheapest SNN against the cheapest ANN of equal accuracy, streaming / layer by layer.",
+        r"\begin{tabular}{lrrrrrrrl}",
         r"\toprule",
-        r"Network & Accuracy & ANN & $T$ & SynOps & Streaming & Layer by layer & Proved & Measured & Loihi 1 \\",
+        r"Network & Accuracy & ANN & $T$ & SynOps & Streaming & Layer by layer & Equal & Loihi 1 \\",
         r"\midrule",
     ]
     for row in rows:
@@ -159,7 +156,7 @@ def _latex(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
             f"{row['synops_AC'] + row['synops_MAC']:,.0f}".replace(",", r"\,"),
             _times(row["streaming"]),
             _times(row["layer_by_layer"]),
-            *(_against(row, kind) for kind in KINDS),
+            " / ".join(_times(row[f"equal_{flow}_ratio"]) for flow in FLOWS),
             _loihi(row["loihi1_J"]),
         ]
         lines.append(f"{' & '.join(cells)} \\\\")
@@ -168,14 +165,6 @@ def _latex(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
 
 def _loihi(joules: Sequence[float] | None) -> str:
     return "not placed" if joules is None else _escaped(si((joules[0], joules[1]), "J")).replace("µ", r"\textmu{}")
-
-
-def _against(row: dict[str, Any], kind: str) -> str:
-    """Return both ratios to an ANN; "none" where narrower ANNs were compared and none is of that kind."""
-    both = row[f"{kind}_streaming"], row[f"{kind}_layer_by_layer"]
-    if None in both:
-        return "none" if row["anns"] else "--"
-    return " / ".join(map(_times, both))
 
 
 def _share(value: float | None) -> str:

@@ -102,8 +102,7 @@ def _energy(run_dir: Path) -> dict[str, Any]:
             f"{run_dir}: energy.json: expected schema_version {SCHEMA_VERSION}; found {version}; make it again: {again}"
         )
     missing = sorted(
-        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement", "sensitivity"}
-        - set(energy)
+        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "placement", "sensitivity"} - set(energy)
     )
     if missing:
         raise InputError(f"{run_dir}: energy.json has no '{missing[0]}'; make it again: {again}")

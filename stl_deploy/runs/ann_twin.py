@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.remedies import option, remedy
@@ -28,6 +28,19 @@ from stl_deploy.runs.train import fit
 from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
+
+
+class AtOnce(nn.Module):
+    """An ANN as a module without time, ``[B, *shape]`` -> scores ``[B, classes]``."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run it on x at its one step."""
+        scores: Tensor = self.network(x[None], every_layer=True)[0]  # the layers that capture records
+        return scores
 
 
 @torch.no_grad()

@@ -51,7 +51,6 @@ def fold_run(
     output: Path,
     options: FoldOptions | None = None,
     *,
-    snapshot: Path | None = None,
     data: Dataset | None = None,
     say: Console | None = None,
 ) -> FoldedRun:
@@ -59,12 +58,12 @@ def fold_run(
 
     A network that NIR cannot hold is written as a .program file of that name.
 
-    options: exact_grid, input_grid: None as the run's configuration says. snapshot: other weights of the same training.
+    options: exact_grid, input_grid: None as the run's configuration says.
     data: the configuration's dataset, where it is loaded already.
     Raises InputError where the run or the network does not allow it.
     """
     options = options or FoldOptions()
-    trained, config = load_network(run_dir, snapshot)
+    trained, config = load_network(run_dir)
     if say is not None:
         say.say(f"folding {run_dir}")
         announce("cpu", say)

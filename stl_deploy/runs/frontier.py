@@ -16,17 +16,15 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split, class_count, sample_shape
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.energy.models.frontier import WIDTHS, Frontier, frontier_point
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
+from stl_deploy.energy.models.frontier import WIDTHS, Frontier, Point, width_name
 from stl_deploy.energy.paired import compare
-from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.readout import decided_right
+from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, decided_after
 from stl_deploy.runs.ann_twin import keep_ann, measure_kept, measure_twin
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.run_files import CONFIG, MODEL
@@ -84,54 +82,58 @@ def with_frontier(
     margin: float,
     test: Split | None = None,
 ) -> EnergyReport:
-    """Return the report with every kept ANN priced and compared with the SNN; unchanged without any, or decisions.
+    """Return the report with both frontiers: the SNN's points tried, and every kept ANN.
+
+    Unchanged without kept ANNs or decisions.
 
     twin: measured on ``frames``, of the samples counted, which the others take, too. margin: a share. test: the whole
     test split; then accuracies are compared on all of it (as many samples as `_MOST_VALUES` allows), and the report's
     comparison with the twin, too, because the samples counted are often too few to tell.
     """
-    streaming, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
-    right = report.right
-    if (
-        report.idle
-        or not is_kept(run_dir)
-        or right is None
-        or twin.right is None
-        or streaming is None
-        or batched is None
-    ):
+    if report.idle or not is_kept(run_dir) or not report.tried or twin.right is None:
         return report
-    whole = None if test is None else _whole(run_dir, program, test, counted=len(right))
+    whole = None if test is None else _whole(run_dir, program, test, counted=len(twin.right))
     images, labels = frames
-    points = []
+    anns = []
     for width in WIDTHS:
         folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
-        structure, counts, ann = program, report.counts, twin
+        structure, ann = program, twin
         if width < 1:
             config = load_config(folder / CONFIG)
             structure = structure_of(config, images.shape[2:], class_count(config.dataset))
-            counter = ActivityCounter(structure, "analog")
-            run(structure, np.zeros_like(images[:, :1], np.float32), observe=counter)
-            counts, ann = counter.counts(), measure_twin(structure, folder, images, labels)
-        assert ann.right is not None
-        both = (right, ann.right) if whole is None else (whole.right, whole.of_ann(structure, folder))
-        points.append(frontier_point(width, structure, counts, ann, compare(*both, margin)))
-    frontier = Frontier(tuple(points), middle(streaming.energy.snn_J), middle(batched.energy.snn_J))
-    return replace(report, frontier=frontier, accuracy=points[0].paired)
+            ann = measure_twin(structure, folder, images, labels)
+        point = ann_point(width_name(width), structure, ann)
+        anns.append(point if whole is None else _decided(point, whole.of_ann(structure, folder)))
+    snn = report.tried if whole is None else tuple(whole.of_snn(point) for point in report.tried)
+    frontier = Frontier(snn, tuple(anns), report.leads, margin)
+    return replace(report, frontier=frontier, accuracy=compare(snn[0].decided, anns[0].decided, margin))
 
 
 @dataclass(frozen=True)
 class _Whole:
-    """The test split, and whether the SNN decides each of its first samples right, ``[B]``."""
+    """The test split, and the SNN's outputs on its first samples."""
 
     test: Split
-    right: NDArray[np.bool_]
+    own: TradeoffPoint
+    y: NDArray[Any]
 
     def of_ann(self, structure: Program, folder: Path) -> NDArray[np.bool_]:
         """Return whether a kept ANN decides each of the same samples right."""
-        decided = measure_kept(structure, folder, self.test, len(self.right)).right
-        assert decided is not None
-        return decided
+        right = measure_kept(structure, folder, self.test, self.y.shape[1]).right
+        assert right is not None
+        return right
+
+    def of_snn(self, point: Point) -> Point:
+        """Return a point with the SNN's decisions on these samples."""
+        steps = np.full(self.y.shape[1], point.steps, np.int64)
+        if point.margin is not None:
+            steps = exit_steps(sureness(self.own.program, self.y), point.margin)
+        return _decided(point, decided_after(self.own, self.y, steps))
+
+
+def _decided(point: Point, right: NDArray[np.bool_]) -> Point:
+    """Return a point with the decisions on other samples."""
+    return replace(point, right=right, accuracy=float(right.mean()))
 
 
 def _whole(run_dir: Path, program: Program, test: Split, counted: int) -> _Whole | None:
@@ -141,9 +143,9 @@ def _whole(run_dir: Path, program: Program, test: Split, counted: int) -> _Whole
     count = min(len(test), _MOST_VALUES // size)
     if count <= counted:
         return None
-    own = encode_split(config, test, count)
-    right = decided_right(program, run(program, own.x, chunk=CHUNK), own.labels)
-    return None if right is None else _Whole(test, right)
+    given = encode_split(config, test, count)
+    y = next(iter(run(program, given.x, chunk=CHUNK).outputs.values()))
+    return _Whole(test, TradeoffPoint(run_dir.name, "", program, given.x, given.labels), y)
 
 
 def structure_of(config: RunConfig, shape: tuple[int, ...], classes: int) -> Program:

@@ -79,12 +79,6 @@ def fit(
             say.warn(f"no output above 0 in {layers}; scale the input up")
         else:
             say.warn(f"no spike in {layers}; lower neuron.threshold, or scale the input up")
-    budget = config.train.synop_budget
-    if budget is not None and result.synops is not None and result.synops > budget:
-        say.warn(
-            f"train.synop_budget is missed: expected at most {budget:,.6g} synaptic events per sample; found "
-            f"{result.synops:,.6g} on the test samples; raise it, or train.synop_weight"
-        )
     return {
         "run": str(run_dir),
         "dataset": config.dataset.name,

@@ -13,9 +13,8 @@ from stl_deploy._util import processes
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Split, encode
-from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.network import Network
 from stl_deploy.training import distributed
-from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.matmul_precision import matmul_precision
 from stl_deploy.training.seeds import generator
 
@@ -86,24 +85,6 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
         silent=rates.shares(0.0),
         saturated=rates.shares(1.0),
     )
-
-
-@torch.no_grad()
-@matmul_precision("highest")
-def mean_synops(network: Network, split: Split, config: RunConfig, *, batch_size: int = 256) -> float:
-    """Return the synaptic events per sample of a split, as the penalty of ``train.synop_budget`` counts them."""
-    draws, device = generator(config.train.seed, "evaluation"), next(network.parameters()).device
-    counter, was_training, total = Regulariser(network, config.train), network.training, 0.0
-    network.eval()
-    batch_size = max(1, min(batch_size, batch_size * _STEPS_AT_ONCE // config.time_steps))
-    for index in torch.split(torch.arange(len(split)), batch_size):
-        x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
-        counter.reset()
-        counter.observe(INPUT, x)
-        network(x, counter.observe)
-        total += float(counter.synops) * len(index)
-    network.train(was_training)
-    return total / len(split)
 
 
 def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:

@@ -38,7 +38,7 @@ from stl_deploy.training.checkpoint import State
 from stl_deploy.training.curves import FILE as CURVES_FILE
 from stl_deploy.training.curves import Board, write_curves
 from stl_deploy.training.divergence import check_finite, diverged
-from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, mean_synops, right
+from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, right
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
 from stl_deploy.training.run_folder import forget_results, forget_twin, require_resumable
@@ -55,16 +55,12 @@ Progress = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The picked epoch (from 1), its validation accuracy, and the one look at the test split.
-
-    synops: synaptic events per test sample, if ``train.synop_budget`` is given.
-    """
+    """The picked epoch (from 1), its validation accuracy, and the one look at the test split."""
 
     network: Network
     epoch: int
     validation_accuracy: float
     test: Evaluation
-    synops: float | None = None
 
 
 def train(
@@ -402,9 +398,7 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
         if curves and not (run_dir / CURVES_FILE).is_file():
             _draw(run_dir, state)
     distributed.wait()
-    budget = config.train.synop_budget
-    synops = None if budget is None else mean_synops(state.network, data.test, config)
-    return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test, synops)
+    return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
 
 
 def _draw(run_dir: Path, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -91,6 +92,7 @@ def energy(
     notes = [text for text in (reading.reason, reading.unspecified_options, unmeasured, *rounded(options)) if text]
     on_grid = replace(options, input_grid=None)
     report = count(program, x, on_grid, labels=labels, twin=twin, source=source.name, notes=notes)
+    report = with_commands(report, source, input_file, is_run=opened.kind == RUN)
     narrower = ""
     if opened.kind == RUN and ann is None:
         narrower = _train_narrower(source, twin, say) if frontier else ""
@@ -108,6 +110,19 @@ def energy(
     if output is not None:
         _write(report, output, say)
     return report
+
+
+def with_commands(report: EnergyReport, source: Path, input_file: Path | None, *, is_run: bool) -> EnergyReport:
+    """Return the report with the commands that show the advised change and train others; unchanged without advice."""
+    advice = report.advice
+    if advice is None:
+        return report
+    named = shlex.quote(str(source))
+    given = "" if input_file is None else f" -i {shlex.quote(str(input_file))}"
+    what = "--over-steps" if advice.point is None or advice.point.margin is None else "--early-exit"
+    training = f"stl-deploy optimise {named} --for energy" if is_run else ""
+    command = f"stl-deploy energy {named}{given} {what}"
+    return replace(report, advice=replace(advice, command=command, training=training))
 
 
 def validate(*, say: Console = QUIET) -> tuple[Check, ...]:

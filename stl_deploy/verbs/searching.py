@@ -1,12 +1,13 @@
-"""Search for a network that costs less than the cheapest ANN that measured no less accurate.
+"""Search for an SNN that costs less than the cheapest ANN of equal accuracy; both sides choose.
 
-Each trial trains one network, measures it on validation data, and keeps it.
+Candidates are compared by cross-validation on the training and validation samples; the pick is judged once on test
+data. Each network trained is kept.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -26,118 +27,177 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.config.run_options import OptimiseOptions
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Dataset, Split, load_dataset
+from stl_deploy.data import Dataset, Split, from_arrays, load_dataset
 from stl_deploy.data.complete import has_fixed_steps
-from stl_deploy.energy.counts.count import ActivityCounter
-from stl_deploy.energy.models.frontier import WIDTHS, ann_joules
-from stl_deploy.energy.models.ratios import number
-from stl_deploy.energy.paired import Paired, check_margin, compare, percent
-from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph.program import Conv, Linear, Program
-from stl_deploy.graph.run import run
-from stl_deploy.pipeline.tradeoff import (
+from stl_deploy.energy.models.frontier import (
+    FLOWS,
+    Equal,
+    Flow,
     Point,
+    best_of,
+    width_name,
+)
+from stl_deploy.energy.models.ratios import number
+from stl_deploy.energy.paired import check_margin, compare, percent
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.pipeline.convert import convert
+from stl_deploy.pipeline.tradeoff import (
     TradeoffPoint,
+    ann_point,
+    exit_margin,
     exit_points,
     measured,
-    numbers_of_steps,
     pareto_front,
-    samples_name,
     snn_point,
 )
-from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_twin
+from stl_deploy.runs.ann_twin import AtOnce, measure_twin
 from stl_deploy.runs.folded_run import fold_run
-from stl_deploy.runs.frontier import folder_of, keep_frontier, narrowed, structure_of
+from stl_deploy.runs.frontier import narrowed, structure_of
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.manifest import check_network
 from stl_deploy.runs.train import fit
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
-from stl_deploy.training.run_folder import TWIN
 
-FOLDER, JSON, HTML = "optimise", "optimise.json", "optimise.html"
-_ROUNDING = 1e-9
-"""Of a difference of two shares."""
+FOLDER, JSON, HTML, POINTS = "optimise", "optimise.json", "optimise.html", "points.json"
+FOLDS = 3
+_JUDGED = range(FOLDS, 2 * FOLDS)
+"""Trainings on the run's own split, each with a seed of its own, for the test data."""
+_STEPS, _WIDTHS, _WEIGHTS = (1, 2, 3, 4), (1.0, 0.5, 0.25), (0.0, 1.0)
+_ANN_WIDTHS = (1.0, 0.75, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One point against the ANNs of its topology, on the same samples.
+class Trial:
+    """Changes to a run; mode ``ann``: an ANN. weight: of priced energy in the loss."""
 
-    gap: accuracy of the ANN twin minus the point's. ratio: streaming energy over that of ``ann``, the cheapest ANN that
-    is measured no less accurate (the most accurate one where none is). paired: the point against the twin.
-    """
+    mode: str
+    steps: int
+    width: float
+    weight: float
 
-    point: Point
-    ann: Point
-    gap: float
-    ratio: float
-    paired: Paired
+    @property
+    def name(self) -> str:
+        """Its name, and that of its folder."""
+        kind = "ANN" if self.mode == "ann" else f"trained for T = {self.steps}"
+        return f"{kind}, {width_name(self.width)}" + (", energy penalised" if self.weight else "")
+
+    def config(self, base: RunConfig, fold: int) -> RunConfig:
+        """The run's configuration with the changes, and a seed for each fold."""
+        dataset = base.dataset.model_copy(update={"T": self.steps})
+        changes = {"mode": self.mode, "energy_weight": self.weight, "seed": base.train.seed + fold}
+        train = base.train.model_copy(update=changes)
+        return narrowed(base.model_copy(update={"dataset": dataset, "train": train}), self.width)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The pick and its ANN on test data, means over seeds. gap: accuracy of the ANN minus the SNN's."""
+
+    snn_accuracy: float
+    ann_accuracy: float
+    ratios: tuple[float, ...]
+
+    @property
+    def gap(self) -> float:
+        """Accuracy of the ANN minus the SNN's."""
+        return self.ann_accuracy - self.snn_accuracy
+
+    @property
+    def ratio(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.ratios))
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
-        return {
-            "point": self.point.as_dict(),
-            "ann": self.ann.as_dict(),
-            "gap": self.gap,
-            "ratio": self.ratio,
-            "against_twin": self.paired.as_dict(),
-        }
+        return vars(self) | {"ratio": self.ratio, "ratios": list(self.ratios)}
 
 
 @dataclass(frozen=True)
 class Optimised:
-    """Result of a search. best: the point of least ratio within the margin, on validation data; None without any.
+    """Result of a search.
 
-    tested: the same network on the test data, evaluated once. missing: trials without time left.
+    points, anns, counts: candidates with every fold, the ANN twin first; counts are ANNs quantised to spike counts at
+    one step. leads: the dataflow that fits the input. best: by dataflow, the SNN of least worst ratio of those proved
+    within the margin of the twin; closest: the same among those measured within it. judged: the leading best on test
+    data. missing: trials without time left.
     """
 
     points: tuple[Point, ...]
     anns: tuple[Point, ...]
+    counts: tuple[Point, ...]
     margin: float
-    best: Verdict | None
-    tested: Verdict | None
+    leads: Flow
+    judged: Judged | None
     missing: tuple[str, ...]
 
     @property
+    def listed(self) -> tuple[Point, ...]:
+        """Every point."""
+        return (*self.points, *self.anns, *self.counts)
+
+    @property
+    def best(self) -> Mapping[Flow, Equal]:
+        """By dataflow: the SNN of least worst ratio among those whose interval lies within the margin of the twin."""
+        twin = self.anns[0].decided
+        return self._least([p for p in self.points if compare(p.decided, twin, self.margin).verdict == "equal"])
+
+    @property
+    def closest(self) -> Mapping[Flow, Equal]:
+        """By dataflow: the SNN of least worst ratio among those that measured within the margin of the twin."""
+        least = self.anns[0].accuracy - self.margin
+        return self._least([p for p in self.points if p.accuracy >= least])
+
+    def _least(self, points: Sequence[Point]) -> Mapping[Flow, Equal]:
+        return {flow: best for flow in FLOWS if (best := best_of(points, self.anns, flow)) is not None}
+
+    @property
     def recommended(self) -> bool:
-        """Whether the best point costs less than its ``ann``, on validation and on test data."""
-        points = (self.best, self.tested)
-        return all(each is not None and each.ratio < 1 and each.gap <= self.margin + _ROUNDING for each in points)
+        """Whether the best costs less than the cheapest equal ANN, its range's worse end and test data included."""
+        best, judged = self.best.get(self.leads), self.judged
+        if best is None or judged is None:
+            return False
+        return max(best.interval[1], judged.ratio) < 1 and judged.gap <= self.margin
 
     @property
     def text(self) -> str:
         """The recommendation, in a few sentences."""
-        if self.best is None:
-            return f"None found: no point is within {100 * self.margin:g} points of the ANN twin on validation data."
-        point = f"{in_words(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
-        ann = self.best.ann
-        beaten = ann.accuracy < self.best.point.accuracy
-        kind = "the most accurate ANN, which is less accurate" if beaten else "the cheapest ANN that measured no less"
-        costs = f"costs {number(self.best.ratio)} times {kind} ({ann.name}, {percent(ann.accuracy)}) streaming"
-        test = (
-            ""
-            if self.tested is None
-            else (
-                f" On test data: {percent(self.tested.point.accuracy)} against the twin's "
-                f"{percent(self.tested.paired.ann)}, {number(self.tested.ratio)} times {self.tested.ann.name}."
-            )
-        )
+        points = f"{100 * self.margin:g} points of the ANN twin"
+        best, closest = self.best.get(self.leads), self.closest.get(self.leads)
+        if closest is None:
+            return f"None found: no candidate is within {points}."
+        if best is None:
+            return f"Undecided: no candidate is proved within {points}; measured so: {_in_words(closest)}."
         begin = "Recommended" if self.recommended else "None found; the closest"
-        return f"{begin}: {point} {costs} (modelled).{test}"
+        parts = [f"{begin}: {_in_words(best)}."]
+        if self.judged is not None:
+            parts.append(
+                f"On test data, means of {len(self.judged.ratios)} trainings: {percent(self.judged.snn_accuracy)} "
+                f"against the ANN's {percent(self.judged.ann_accuracy)}, {number(self.judged.ratio)} times its energy."
+            )
+        return " ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
         front = pareto_front([*self.points, *self.anns])
         return {
             "margin": self.margin,
+            "leads": self.leads,
             "recommended": self.recommended,
             "text": self.text,
-            "best": None if self.best is None else self.best.as_dict(),
-            "tested": None if self.tested is None else self.tested.as_dict(),
-            "points": [p.as_dict() | {"pareto": p in front} for p in (*self.points, *self.anns)],
+            "best": {flow: equal.as_dict() for flow, equal in self.best.items()},
+            "closest": {flow: equal.as_dict() for flow, equal in self.closest.items()},
+            "judged": None if self.judged is None else self.judged.as_dict(),
+            "points": [p.on_frontier | p.as_dict() | {"pareto": p in front} for p in self.listed],
             "missing": list(self.missing),
             "label": "modelled",
         }
+
+
+def _in_words(equal: Equal) -> str:
+    kind = "cheapest equal ANN" if equal.ann.accuracy >= equal.snn.accuracy else "most accurate ANN"
+    snn, ann = (f"{p.name}, {percent(p.accuracy)}" for p in (equal.snn, equal.ann))
+    return f"({snn}) costs {equal.text} the {kind} ({ann}), modelled; accuracies by cross-validation"
 
 
 def search(
@@ -154,21 +214,22 @@ def search(
                 f"{run_dir}: expected one label for each sample; found labels of each step, which no ANN of one pass "
                 "decides; cut the sequences into windows with one label each"
             )
-        keep_twin(config, run_dir, say)
-        keep_frontier(config, run_dir, say)
-        anns = _anns(config, run_dir, data.validation, data)
-        say.step("Measuring the run itself on its validation data")
-        own = run_dir / FOLDER / "as-it-is"
-        own.mkdir(parents=True, exist_ok=True)
-        measure_into(run_dir, "as it is", own / POINTS)
-        points = read_points(own / POINTS)
-        trials = list(plan(config, _synops(run_dir, data.validation)))
-        done, missing = _train_all(run_dir, trials, end, options.processes, executor, say)
-        for file in done:
-            points += read_points(file)
-        best = pick(points, anns, share)
-        tested = None if best is None else _tested(run_dir, config, best, data)
-        result = Optimised(tuple(points), tuple(anns), share, best, tested, tuple(missing))
+        trials = list(plan(config))
+        with nullcontext(executor) if executor else _pool(options.processes) as workers:
+            assert workers is not None
+            team = _Team(run_dir, workers, options.processes, end, say)
+            tasks = [(trial, fold) for trial in trials for fold in range(FOLDS)]
+            team.train(tasks)
+            whole = [trial for trial in trials if all((trial, fold) in team.done for fold in range(FOLDS))]
+            if not any(trial.mode == "ann" for trial in whole) or not any(trial.mode != "ann" for trial in whole):
+                raise InputError(f"{run_dir}: no time for an ANN and an SNN with {FOLDS} folds each; give more minutes")
+            points = [point for trial in whole for point in pooled([team.done[trial, fold] for fold in range(FOLDS)])]
+            result = _result(points, share, config, [trial.name for trial in trials if trial not in whole])
+            best = result.best.get(result.leads)
+            if best is not None:
+                sides = [_trial_of(point, whole) for point in (best.snn, best.ann)]
+                team.train([(trial, seed) for seed in _JUDGED for trial in sides])
+                result = replace(result, judged=_judged(team, best, sides, result.leads))
         write_json(run_dir / FOLDER / JSON, result.as_dict())
     return result
 
@@ -183,231 +244,187 @@ def _checked(run_dir: Path) -> RunConfig:
     return config
 
 
-def plan(config: RunConfig, synops: float) -> Iterator[Trial]:
-    """Return the networks to try, the most promising first: fewer steps, then narrower, then with fewer synops.
-
-    synops: of one sample of the run as it is. Own sequences have all their steps, or one that sums them.
-    """
+def plan(config: RunConfig) -> Iterator[Trial]:
+    """Return the networks to try: the twin, then ANNs, then SNNs, few steps first; own sequences keep their steps."""
     most = config.dataset.T
-    steps = sorted({1, most} if has_fixed_steps(config.dataset) else {1, max(1, most // 2), most})
-    for share in (None, 0.5, 0.25):
-        for width in (1.0, 0.5, 0.25):
-            for count in steps:
-                if share is None and width == 1 and count == most:
-                    continue  # the run itself
-                budget = None if share is None else share * synops * width**2 * count / most
-                if budget is None or not any(layer.kind == "rlif" for _, layer in config.layers):
-                    yield Trial(count, width, budget)
+    steps = {1, most} if has_fixed_steps(config.dataset) else {count for count in _STEPS if count < most} | {most}
+    penalties = _WEIGHTS[:1] if any(layer.kind == "rlif" for _, layer in config.layers) else _WEIGHTS
+    for weight in penalties:
+        for width in _ANN_WIDTHS:
+            yield Trial("ann", most, width, weight)
+    for count in sorted(steps):
+        for weight in penalties:
+            for width in _WIDTHS:
+                yield Trial(config.train.mode, count, width, weight)
 
 
-def pick(points: Sequence[Point], anns: Sequence[Point], margin: float) -> Verdict | None:
-    """Return the point of least ratio among those within the margin of the twin; None without any."""
-    candidates = [judged(point, anns, margin) for point in points]
-    return min(
-        (each for each in candidates if each.gap <= margin + _ROUNDING), key=lambda each: each.ratio, default=None
+def fold_of(data: Dataset, fold: int) -> Dataset:
+    """Return the data of a fold: its test split is every `FOLDS`-th training or validation sample, in a fixed order.
+
+    The others train, and validate in the proportion of the two splits. From `FOLDS` on: the data themselves.
+    """
+    if fold >= FOLDS:
+        return data
+    splits = (data.train, data.validation)
+    pixels, labels = (torch.cat([getattr(split, key) for split in splits]) for key in ("pixels", "labels"))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    others = torch.cat([order[k::FOLDS] for k in range(FOLDS) if k != fold])
+    kept = round(len(others) * len(data.validation) / len(labels))
+    train, validation, test = (
+        replace(data.train, pixels=pixels[at], labels=labels[at])
+        for at in (others[kept:], others[:kept], order[fold::FOLDS])
+    )
+    return replace(data, train=train, validation=validation, test=test)
+
+
+class _Team:
+    """Trains and measures networks in parallel. done: the points of each trial's folds."""
+
+    def __init__(self, run_dir: Path, workers: Executor, processes: int, end: float, say: Console) -> None:
+        self.run_dir, self.workers, self.processes, self.end, self.say = run_dir, workers, processes, end, say
+        self.cores = max(1, (cpu_count() or 1) // processes)
+        self.done: dict[tuple[Trial, int], list[Point]] = {}
+
+    def train(self, tasks: Sequence[tuple[Trial, int]]) -> None:
+        """Train and measure, unless it is done already; begin none after the time limit."""
+        waiting, running = list(tasks), dict[Future[Path], tuple[Trial, int]]()
+        while waiting or running:
+            while waiting and len(running) < self.processes:
+                trial, fold = task = waiting.pop(0)
+                folder = self.run_dir / FOLDER / trial.name / str(fold)
+                if time.monotonic() < self.end or (folder / POINTS).is_file():
+                    running[self.workers.submit(carry_out, self.run_dir, trial, fold, folder, self.cores)] = task
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                trial, fold = running.pop(future)
+                try:
+                    file = future.result()
+                except StlDeployError as error:  # one that diverged, say, is no point; the others are
+                    self.say.warn(f"left out: {error}")
+                    continue
+                self.done[trial, fold] = read_points(file)
+                self.say.say(f"{len(self.done)} networks: {trial.name}, fold {fold + 1}")
+
+
+def _pool(processes: int) -> Executor:
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+
+
+def pooled(folds: Sequence[Sequence[Point]]) -> list[Point]:
+    """Return the points that each fold has, by name: decisions one after the other, steps and joules as means."""
+    by_name = [{point.name: point for point in fold} for fold in folds]
+    shared = [name for name in by_name[0] if all(name in fold for fold in by_name)]
+    return [_joined([fold[name] for fold in by_name]) for name in shared]
+
+
+def _joined(points: Sequence[Point]) -> Point:
+    right = np.concatenate([point.decided for point in points])
+    sizes = np.array([len(point.decided) for point in points]) / len(right)
+
+    def mean(values: Sequence[float]) -> float:
+        return float(np.dot(sizes, values))
+
+    batched = [point.layer_by_layer_J for point in points if point.layer_by_layer_J is not None]
+    return replace(
+        points[0],
+        steps=mean([point.steps for point in points]),
+        accuracy=float(right.mean()),
+        joules=mean([point.joules for point in points]),
+        layer_by_layer_J=mean(batched) if len(batched) == len(points) else None,
+        samples="cross-validation",
+        right=right,
     )
 
 
-def judged(point: Point, anns: Sequence[Point], margin: float) -> Verdict:
-    """Compare one point with the ANNs, of which the first is the twin."""
-    twin = anns[0]
-    assert point.right is not None
-    assert twin.right is not None
-    equal = [ann for ann in anns if ann.accuracy >= point.accuracy]
-    ann = min(equal, key=lambda each: each.joules) if equal else max(anns, key=lambda each: each.accuracy)
-    paired = compare(point.right, twin.right, margin)
-    return Verdict(point, ann, twin.accuracy - point.accuracy, point.joules / ann.joules, paired)
+def _result(points: Sequence[Point], margin: float, config: RunConfig, missing: Sequence[str]) -> Optimised:
+    snn, ann, counts = (tuple(p for p in points if p.kind == kind) for kind in ("SNN", "ANN", "counts"))
+    leads: Flow = "layer_by_layer" if config.dataset.encoder == "direct" else "streaming"
+    return Optimised(snn, ann, counts, margin, leads, None, tuple(missing))
 
 
-def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list[Point]:
-    """Return every kept ANN on the samples of a split, the twin first."""
-    anns = []
-    for width in WIDTHS:
-        folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
-        given = kept_frames(folder, split, len(split))
-        structure = structure_of(load_config(folder / CONFIG), data.input_shape, data.classes)
-        counter = ActivityCounter(structure, "analog")
-        run(structure, np.zeros_like(given.x[:, :1]), observe=counter)
-        twin = measure_twin(structure, folder, given.x, given.labels)
-        joules = ann_joules(structure, counter.counts(), twin)
-        name = "ANN twin" if width == 1 else f"ANN, {width:g} of the width"
-        assert twin.accuracy is not None
-        anns.append(
-            Point(
-                name,
-                "ANN",
-                "ann",
-                1,
-                None,
-                twin.accuracy,
-                joules,
-                (joules, joules),
-                layer_by_layer_J=joules,
-                samples=samples_name(given.x, given.labels),
-                right=twin.right,
-            )
-        )
-    return anns
+def _trial_of(point: Point, trials: Sequence[Trial]) -> Trial:
+    """Return the trial that a point is of: its name begins with the trial's, and one trial's name with another's."""
+    return max((trial for trial in trials if point.name.startswith(trial.name)), key=lambda trial: len(trial.name))
 
 
-def _synops(run_dir: Path, split: Split) -> float:
-    """Return synops of one validation sample of the run as it is."""
-    from stl_deploy._util.temporary import temporary_folder
-    from stl_deploy.runs.folded_run import fold_run
-    from stl_deploy.runs.inputs import encode_split
-
-    with temporary_folder() as folder:
-        program = fold_run(run_dir, folder / "net.nir").program
-    x = encode_split(load_config(run_dir / CONFIG), split, 256).x
-    counter = ActivityCounter(program, "analog")
-    run(program, x, observe=counter)
-    return float(counter.counts().totals.synops / x.shape[1])
-
-
-def _train_all(
-    run_dir: Path, trials: Sequence[Trial], end: float, processes: int, executor: Executor | None, say: Console
-) -> tuple[list[Path], list[str]]:
-    """Return the files of finished trials, and the names of those without time left."""
-    cores = max(1, (cpu_count() or 1) // processes)
-    done, missing, waiting = list[Path](), list[str](), list[Trial](trials)
-    pool = nullcontext(executor) if executor else ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    with pool as workers:
-        assert workers is not None
-        running: set[Future[Path]] = set()
-        while waiting or running:
-            while waiting and len(running) < processes:
-                trial = waiting.pop(0)
-                folder = run_dir / FOLDER / trial.name
-                if time.monotonic() < end or (folder / POINTS).is_file():
-                    running.add(workers.submit(carry_out, run_dir, trial, folder, cores))
-                else:
-                    missing.append(trial.name)
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                try:
-                    done.append(future.result())
-                except StlDeployError as error:  # one that diverged, say, is no point; the others are
-                    say.warn(f"left out: {error}")
-                else:
-                    say.say(f"{len(done)} of {len(trials)} networks: {done[-1].parent.name}")
-    return done, missing
+def _judged(team: _Team, best: Equal, sides: Sequence[Trial], flow: Flow) -> Judged | None:
+    """Compare the two networks as trained on the run's own split, for each seed that there was time for."""
+    accuracies, ratios = [], []
+    for seed in _JUDGED:
+        both = zip(sides, (best.snn, best.ann), strict=True)
+        points = [p for trial, wanted in both for p in team.done.get((trial, seed), ()) if p.name == wanted.name]
+        if len(points) == 2:
+            accuracies.append([point.accuracy for point in points])
+            ratios.append(points[0].cost(flow) / points[1].cost(flow))
+    if not ratios:
+        return None
+    snn, ann = np.mean(accuracies, axis=0).tolist()
+    return Judged(snn, ann, tuple(ratios))
 
 
-def _tested(run_dir: Path, config: RunConfig, best: Verdict, data: Dataset) -> Verdict:
-    """Return the picked point on the test data."""
-    trained = best.point.name.partition(",")[0]
-    folder = run_dir if trained == "as it is" else run_dir / FOLDER / trained
-    anns = _anns(config, run_dir, data.test, data)
-    points = [p for p in points_of(folder, trained, data.test, best.point.margin) if p.name == best.point.name]
-    stops_early = best.point.margin is not None
-    point = next(p for p in points if (p.margin is not None if stops_early else p.steps == best.point.steps))
-    return judged(point, anns, best.paired.margin)
+def carry_out(base: Path, trial: Trial, fold: int, folder: Path, cores: int) -> Path:
+    """Train a fold of a trial of the run ``base`` into ``folder``, unless it is there, and measure it on held-out data.
 
-
-def in_words(point: Point) -> str:
-    """Describe a point in words."""
-    sure = "" if point.margin is None else f", stopped once sure by {point.margin:.3g}"
-    return f"{point.name} at {point.steps:g} steps{sure}"
-
-
-POINTS = "points.json"
-PRUNED = (0.5, 0.8)
-"""Shares of each layer's weights that are set to 0, the smallest first; not trained again afterwards."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Changes to a run. budget: synops per sample that training charges above; None: the run's own."""
-
-    steps: int
-    width: float
-    budget: float | None
-
-    @property
-    def name(self) -> str:
-        """Its name, and that of its folder."""
-        budget = "" if self.budget is None else f"-budget{self.budget:.3g}"
-        return f"T{self.steps}-width{self.width:g}{budget}"
-
-    def config(self, base: RunConfig) -> RunConfig:
-        """The run's configuration with the changes."""
-        dataset = base.dataset.model_copy(update={"T": self.steps})
-        train = base.train.model_copy(update={} if self.budget is None else {"synop_budget": self.budget})
-        return narrowed(base.model_copy(update={"dataset": dataset, "train": train}), self.width)
-
-
-def carry_out(base: Path, trial: Trial, folder: Path, cores: int) -> Path:
-    """Train a trial of the run ``base`` into ``folder``, unless it is there, and measure it; return its points' file.
-
-    Runs in a process of its own, on this machine or another that sees the same files.
+    Returns its points' file. Runs in a process of its own, on this machine or another that sees the same files.
     """
     torch.set_num_threads(cores)
-    config = trial.config(load_config(base / CONFIG))
-    if not _is_trained(folder, config):
+    config = trial.config(load_config(base / CONFIG), fold)
+    is_trained = all((folder / name).is_file() for name in (MODEL, CONFIG)) and load_config(folder / CONFIG) == config
+    if is_trained and (folder / POINTS).is_file():
+        return folder / POINTS
+    data = fold_of(load_dataset(config.dataset), fold)
+    if not is_trained:
         resume = (folder / CHECKPOINT).is_file() and load_config(folder / CONFIG) == config
-        fit(config, folder, resume=resume, overwrite=not resume, say=Console(quiet=True))
-        (folder / POINTS).unlink(missing_ok=True)
-    measure_into(folder, trial.name)
+        fit(config, folder, resume=resume, overwrite=not resume, data=data, say=Console(quiet=True))
+    points = _ann_points(folder, trial, data) if trial.mode == "ann" else _snn_points(folder, trial, data)
+    rows = [point.as_dict() | {"right": "".join("01"[int(each)] for each in point.decided)} for point in points]
+    write_json(folder / POINTS, {"points": rows})
     return folder / POINTS
 
 
-def _is_trained(folder: Path, config: RunConfig) -> bool:
-    return (folder / MODEL).is_file() and (folder / CONFIG).is_file() and load_config(folder / CONFIG) == config
+_LOST = {"exit": 0.0, "early exit": 0.01}
+"""Kinds of exit, and the share of accuracy that each may lose on validation data."""
 
 
-def measure_into(run_dir: Path, name: str, target: Path | None = None) -> None:
-    """Measure a trained run on its validation samples, at each number of steps, stopped early, and pruned."""
-    target = target or run_dir / POINTS
-    if not target.is_file():
-        data = load_dataset(load_config(run_dir / CONFIG).dataset)
-        write_json(target, {"points": [_row(point) for point in points_of(run_dir, name, data.validation)]})
+def _snn_points(folder: Path, trial: Trial, data: Dataset) -> Iterator[Point]:
+    """Return a network's points at its steps, and stopped once sure by a margin picked on validation data."""
+    config = load_config(folder / CONFIG)
+    with temporary_folder() as temporary:
+        program = fold_run(folder, temporary / "net.nir", data=data).program
+
+    def on(split: Split) -> TradeoffPoint:
+        given = encode_split(config, split)
+        return TradeoffPoint(trial.name, trial.mode, program, given.x, given.labels)
+
+    candidate = on(data.test)
+    yield snn_point(candidate, trial.steps, *measured(candidate, trial.steps, None))
+    for kind, lost in _LOST.items() if trial.steps > 1 else ():
+        margin = exit_margin(on(data.validation), lost)
+        if margin is not None:
+            named = replace(candidate, name=f"{trial.name}, {kind}")
+            yield from exit_points(named, None, [margin])
 
 
-def points_of(run_dir: Path, name: str, split: Split, margin: float | None = None) -> Iterator[Point]:
-    """Return every point of a trained run on the samples of ``split``.
-
-    margin: lead of a sample that stops early (default: several margins).
-    """
-    config = load_config(run_dir / CONFIG)
-    with temporary_folder() as folder:
-        program = fold_run(run_dir, folder / "net.nir").program
-    given = encode_split(config, split)
-    candidate = TradeoffPoint(name, config.train.mode, program, given.x, given.labels)
-    for steps in numbers_of_steps(len(given.x)):
-        yield snn_point(candidate, steps, *measured(candidate, steps, None))
-    yield from exit_points(candidate, None, None if margin is None else [margin]) if len(given.x) > 1 else ()
-    for share in PRUNED:
-        sparse = replace(candidate, name=f"{name}, {share:.0%} pruned", program=pruned(program, share))
-        yield snn_point(sparse, len(given.x), *measured(sparse, len(given.x), None))
-
-
-def pruned(program: Program, share: float) -> Program:
-    """Return weights with the smallest ``share`` of each layer set to 0."""
-    nodes = [
-        replace(node, weight=_without_smallest(node.weight, share)) if isinstance(node, Linear | Conv) else node
-        for node in program.nodes
-    ]
-    return replace(program, nodes=tuple(nodes))
-
-
-def _without_smallest(weight: Any, share: float) -> Any:
-    if not weight.size:
-        return weight
-    return np.where(np.abs(weight) <= np.quantile(np.abs(weight), share), 0, weight).astype(weight.dtype)
-
-
-def _row(point: Point) -> dict[str, Any]:
-    assert point.right is not None
-    return point.as_dict() | {"right": "".join("1" if each else "0" for each in point.right)}
+def _ann_points(folder: Path, trial: Trial, data: Dataset) -> Iterator[Point]:
+    """Return an ANN's point, and of one without penalty its conversion to spike counts at one step."""
+    config = load_config(folder / CONFIG)
+    given = encode_split(config, data.test)
+    structure = structure_of(config, data.input_shape, data.classes)
+    yield ann_point(trial.name, structure, measure_twin(structure, folder, given.x, given.labels))
+    if trial.weight:
+        return
+    parts = [encode_split(config, split) for split in (data.train, data.validation, data.test)]
+    (x, y), (x_val, y_val), (x_test, y_test) = ((part.x[0], part.labels) for part in parts)
+    arrays = from_arrays(x, y, x_val=x_val, y_val=y_val, x_test=x_test, y_test=y_test)
+    net = convert(AtOnce(load_network(folder)[0]), arrays, within=1.0, progress=False)
+    name = f"counts at T = 1, {width_name(trial.width)}"
+    counts = TradeoffPoint(name, "ann", net.program, given.x, given.labels)
+    yield replace(snn_point(counts, 1, *measured(counts, 1, None)), kind="counts")
 
 
 def read_points(file: Path) -> list[Point]:
-    """Read `measure_into`'s file; raise InputError for a file of another form."""
+    """Read the points of one network; raise InputError for a file of another form."""
     try:
         rows = read_json(file)["points"]
-        return [
-            Point(**{**row, "range_J": tuple(row["range_J"]), "right": np.array([c == "1" for c in row["right"]])})
-            for row in rows
-        ]
+        return [Point(**{**row, "right": np.array([c == "1" for c in row["right"]])}) for row in rows]
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: not as {verb('optimise')} writes it; remove it, and it is measured again") from None

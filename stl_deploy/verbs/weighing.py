@@ -15,25 +15,25 @@ from stl_deploy._util.keywords import named_options
 from stl_deploy._util.units import with_unit
 from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.config.run_options import OptimiseKeywords, OptimiseOptions
-from stl_deploy.energy.paired import MARGIN, check_margin, percent
+from stl_deploy.energy.models.frontier import Point
+from stl_deploy.energy.paired import check_margin, percent
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.tradeoff import (
     HTML,
     JSON,
     KEPT,
-    Point,
     Tradeoff,
     TradeoffPoint,
+    ann_point,
     exit_points,
-    iso_accuracy,
-    kept_twin_point,
     pareto_front,
     points_at_steps,
+    samples_of,
 )
 from stl_deploy.report.page.plots import render_pareto
 from stl_deploy.report.text.energy import show_tradeoff
-from stl_deploy.runs.candidates import candidates, mode_of, twin_point
+from stl_deploy.runs.candidates import candidate, mode_of, twin_point
 from stl_deploy.runs.kept_twin import kept_twin
 from stl_deploy.runs.manifest import record_files
 from stl_deploy.verbs import searching
@@ -52,7 +52,7 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
-    One network and one twin are also compared at equal accuracy, at each number of steps. Networks measured on
+    Networks measured on
     different samples have no common Pareto front. Accuracy needs labels ``y`` in the input (default: each run's own
     test samples). ``ann`` and runs of mode ``ann`` are twins, evaluated on the first spiking network's input; without
     any, a single run is compared with its own twin. ``output`` receives tradeoff.html and tradeoff.json.
@@ -62,12 +62,13 @@ def tradeoff(
         options: Coding, grid and margin.
 
     Raises:
-        InputError: For a margin outside 0 to 100, missing labels, no spiking network, input off a graph's declared
-            grid, or missing epochs.
+        InputError: For a margin outside 0 to 100, missing labels, no spiking network, or input off a graph's
+            declared grid.
     """
     points_at, options = points_at or TradeoffOptions(), options or EnergyOptions()
     input_coding, input_grid = options.input_coding, options.input_grid
-    share = check_margin(MARGIN if options.margin is None else options.margin)
+    if options.margin is not None:
+        check_margin(options.margin)
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
     twins += [] if ann is None else [ann]
@@ -77,35 +78,24 @@ def tradeoff(
     for source, mode in zip(sources, modes, strict=True):
         if mode == "ann":
             continue
-        for last in candidates(
-            source,
-            names[source],
-            input_file,
-            dialect=dialect,
-            input_grid=input_grid,
-            over_checkpoints=points_at.over_checkpoints,
-            say=say,
-        ):
-            first = first or last
-            own = list(points_at_steps(last, points_at.over_steps, input_coding))
-            points += own
-            if points_at.early_exit:
-                points += exit_points(last, input_coding)
+        last = candidate(source, names[source], input_file, dialect=dialect, input_grid=input_grid, say=say)
+        first = first or last
+        points += points_at_steps(last, points_at.over_steps, input_coding)
+        if points_at.early_exit:
+            points += exit_points(last, input_coding)
     if first is None:
         raise InputError(
             f"{sources[0]}: expected a spiking network to compare the ANN with; found the ANN alone; give both"
         )
-    others = [twin_point(first, twin, names[twin], input_coding) for twin in twins]
+    others = [twin_point(first, twin, names[twin]) for twin in twins]
     if len(sources) == 1 and not twins:
         kept, unmeasured = kept_twin(
             last.program, sources[0], input_file, last.x, last.labels, say, input_grid=input_grid
         )
-        others = [] if kept is None else [kept_twin_point(last, kept, KEPT, input_coding)]
+        others = [] if kept is None else [ann_point(KEPT, last.program, kept, samples_of(last))]
         if unmeasured:
             say.warn(unmeasured)
-    alone = len(others) == 1 and modes.count("ann") == len(sources) - 1
-    iso = iso_accuracy([*own, *others], share) if alone else None
-    result = Tradeoff((*points, *others), iso)
+    result = Tradeoff((*points, *others))
     if len({point.samples for point in result.points}) > 1:
         say.warn("these networks were measured on different samples; each set of samples has its own Pareto front")
     show_tradeoff(result, say)
@@ -127,13 +117,15 @@ def optimise(
     say: Console = QUIET,
     **keywords: Unpack[OptimiseKeywords],
 ) -> searching.Optimised:
-    """Search time steps, width, synop budget, pruning and early exit for a network that costs less than an equal ANN.
+    """Search time steps, width, early exit and learned sparsity for a network that costs less than an equal ANN.
 
-    The search uses validation data; the selected point is then evaluated once on test data. Networks stay in
-    ``run_dir/optimise``, so an interrupted search, or one out of time, continues where it stopped.
+    ANNs of several widths and sparsities, and their conversions to spike counts at one step, are trained and measured
+    beside the SNNs, by cross-validation on training and validation data. An SNN is recommended if it is proved within
+    the margin of the ANN twin, and costs less than the cheapest ANN that measured no less accurate, there and once more
+    on test data. Networks stay in ``run_dir/optimise``, so a search out of time continues where it stopped.
 
     Args:
-        run_dir: A trained run; missing ANN twins and narrower ANNs are trained.
+        run_dir: A trained run.
         executor: Runs the trainings: any `concurrent.futures.Executor` whose workers can access ``run_dir``, such as
             Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then the number submitted at a time.
         options: Goal and limits, or their fields as keywords.
@@ -141,24 +133,26 @@ def optimise(
         keywords: Fields of `OptimiseOptions`, as in ``optimise(run, minutes=30)``.
 
     Raises:
-        InputError: For an unknown goal, a number out of range, an ANN, labels per step, or a missing run folder.
+        InputError: For an unknown goal, a number out of range, an ANN, labels per step, a missing run folder, or too
+            little time for one SNN and one ANN.
     """
     say.step(f"{run_dir}: looking for a cheaper network")
     searched = searching.search(run_dir, options or OptimiseOptions(**keywords), executor=executor, say=say)
     folder = run_dir / searching.FOLDER
-    write_text(folder / searching.HTML, render_pareto([*searched.points, *searched.anns]))
+    write_text(folder / searching.HTML, render_pareto(searched.listed, searched.text))
     _show(searched, say)
     say.say(f"written: {folder / searching.HTML} and {folder / searching.JSON}")
     return searched
 
 
 def _show(searched: searching.Optimised, say: Console) -> None:
-    front = [p for p in pareto_front([*searched.points, *searched.anns])]
+    front = pareto_front([*searched.points, *searched.anns])
     rows = [
-        [searching.in_words(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
-        for p in sorted(front, key=lambda p: p.joules)
+        [p.name, percent(p.accuracy), with_unit(p.joules, "J"), with_unit(p.cost("layer_by_layer"), "J")]
+        for p in sorted((*front, *searched.counts), key=lambda p: p.joules)
     ]
-    say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)
+    heads = ["Pareto front, and counts apart", "accuracy (cross-validated)", "streaming (modelled)", "layer by layer"]
+    say.table(heads, rows)
     if searched.missing:
         say.warn(f"no time for {len(searched.missing)} networks; the same command continues with them")
     say.say(searched.text)

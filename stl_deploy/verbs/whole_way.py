@@ -36,7 +36,7 @@ from stl_deploy.pipeline.energy import FILE as ENERGY
 from stl_deploy.pipeline.energy import energy as count_energy
 from stl_deploy.pipeline.export import manifest
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
-from stl_deploy.pipeline.tradeoff import TradeoffPoint, over_time
+from stl_deploy.pipeline.tradeoff import KEPT, Tradeoff, ann_point
 from stl_deploy.report import run_report as reporting
 from stl_deploy.report.text.check import show_fold
 from stl_deploy.report.text.energy import show as show_energy
@@ -51,6 +51,7 @@ from stl_deploy.runs.train import fit, size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
+from stl_deploy.verbs.energy_of import with_commands
 
 INTEGERS = "Loihi integers (our model)"
 LAVA = "Lava (CPU simulation)"
@@ -149,17 +150,15 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
     say.step("Energy: exact counts, modelled joules")
     source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
     energy = count_energy(program, test.x, EnergyOptions(), labels=test.labels, twin=kept, source=source)
+    energy = with_commands(energy, run_dir, None, is_run=True)
     if kept is not None:
         frames = kept_frames(folder, folded.data.test, count)
         samples, share = (frames.x, frames.labels), check_margin(MARGIN)
         energy = with_frontier(energy, run_dir, kept, program, samples, share, folded.data.test)
     write_json(run_dir / ENERGY, energy.as_dict())
     show_energy(energy, say.details)
-    candidate = TradeoffPoint(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
-    weighed = over_time(candidate, kept)
-    write_json(run_dir / TRADEOFF, weighed.as_dict())
-    if weighed.iso is not None:
-        say.details.say(weighed.iso.text)
+    twin = () if kept is None else (ann_point(KEPT, program, kept, energy.tried[0].samples),)
+    write_json(run_dir / TRADEOFF, Tradeoff((*energy.tried, *twin)).as_dict())
     return energy
 
 

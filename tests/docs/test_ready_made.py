@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from stl_deploy.energy.models.ratios import number
 from stl_deploy.training import pretrained
 

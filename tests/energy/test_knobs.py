@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.energy import load_prices, measure_energy, what_if
+from stl_deploy.energy import load_prices, measure_energy
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.ledger import total
@@ -68,26 +68,8 @@ def test_weight_bits_change_multiplies_and_weight_words_only() -> None:
     assert prices.terms["mac"].low == approx((0.1 + 0.1) * PJ)
     assert prices.terms["ac"].low == approx(0.1 * PJ)
     assert (prices.weight_bits, prices.accumulator_bits) == (4, 32)
-    counts = measure_energy(net(), X).counts
-    assert what_if(net(), counts, weight_bits=4).comparison.snn_J < what_if(net(), counts).comparison.snn_J
-    assert what_if(net(), counts, weight_bits=8).comparison == what_if(net(), counts).comparison
-
-
-def test_the_table_turns_each_knob() -> None:
-    rows = measure_energy(net(), X).what_if
-    assert [row.name for row in rows] == [
-        "as it is",
-        "0.5 x the spikes",
-        "0.25 x the spikes",
-        "T = 1",
-        "T = 4",
-        "4-bit weights",
-        "16-bit weights",
-        "0.5 x the spikes, 4-bit weights",
-    ]
-    assert rows[2].comparison.snn_J < rows[1].comparison.snn_J < rows[0].comparison.snn_J
-    assert rows[3].comparison.snn_J < rows[0].comparison.snn_J < rows[4].comparison.snn_J
-    assert rows[1].comparison.ann_J == rows[0].comparison.ann_J
+    same = with_bits(load_prices("horowitz45_int8_acc32"), 8)
+    assert same.terms["mac"].low == approx(load_prices("horowitz45_int8_acc32").terms["mac"].low)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +79,25 @@ def test_the_table_turns_each_knob() -> None:
         ({"rate": 2.1}, r"expected 0 to 2 times .*one spike per step\); found 2.1"),
         ({"rate": float("nan")}, r"rate: .*; found nan"),
         ({"steps": 0}, r"time steps: expected an integer from 1 up; found 0"),
-        ({"weight_bits": 0}, r"weight bits: expected an integer from 1 to 64; found 0"),
-        ({"weight_bits": 7.5}, r"weight bits: .*; found 7.5"),
-        ({"weight_bits": 8, "prices": load_prices("horowitz45_fp32")}, r"found 'horowitz45_fp32', of floats"),
     ],
 )
 def test_knobs_out_of_range(knobs: dict[str, float], sentence: str) -> None:
     counts = measure_energy(net(), X).counts
     with pytest.raises(ConfigError, match=sentence):
-        what_if(net(), counts, **knobs)  # type: ignore[arg-type]
+        scaled(net(), counts, **knobs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prices", "bits", "sentence"),
+    [
+        ("horowitz45_int8_acc32", 0, r"weight bits: expected an integer from 1 to 64; found 0"),
+        ("horowitz45_int8_acc32", 7.5, r"weight bits: .*; found 7.5"),
+        ("horowitz45_fp32", 8, r"found 'horowitz45_fp32', of floats"),
+    ],
+)
+def test_weight_bits_out_of_range(prices: str, bits: float, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        with_bits(load_prices(prices), bits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("decay", [0.5, 1.0])  # the second: integrators, whose states are touched where input arrives

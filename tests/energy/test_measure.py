@@ -80,7 +80,6 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "sensitivity",
         "ann_twin",
         "per_sample",
-        "what_if",
         "neurobench",
         "placement",
         "not_placed",

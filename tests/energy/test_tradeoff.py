@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nir
 import numpy as np
@@ -14,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import AnnTwin, measure_energy
+from stl_deploy.energy.models.frontier import Point
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
@@ -27,12 +25,12 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.tradeoff import Point, TradeoffPoint, over_time, pareto_front
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, pareto_front
 from stl_deploy.report.page.plots import render_pareto
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.train import train
-from stl_deploy.training.checkpoint import load_network, model_facts, snapshots
+from stl_deploy.training.checkpoint import load_network, model_facts
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.verbs.weighing import tradeoff
 from tests.energy.nets import lif, linear, program, start
@@ -42,7 +40,7 @@ from tests.energy.test_verbs import main, spikes, write
 
 
 def point(accuracy: float, joules: float, name: str = "p") -> Point:
-    return Point(name, "SNN", "", 1, None, accuracy, joules, (joules, joules))
+    return Point(name, "SNN", "", 1, accuracy, joules)
 
 
 def test_the_front_by_hand() -> None:
@@ -104,10 +102,9 @@ def test_a_twin_that_saw_every_frame_pays_for_every_frame() -> None:
     net = program(start((3,)), linear("a", "in", np.ones((2, 3))), lif("out_", "a", (2,)))
     candidate = TradeoffPoint("net", "", net, spikes(), np.zeros(5, np.int64))
     once, each = (AnnTwin(9 * n, 30 * n, 5 * n, "twin", 0.6, frames=n) for n in (1, 4))
-    one, four = (over_time(candidate, twin).points[-1] for twin in (once, each))
+    one, four = (ann_point("twin", candidate.program, twin) for twin in (once, each))
     assert (one.steps, four.steps) == (1, 4)
     assert four.joules == pytest.approx(4 * one.joules)
-    assert four.range_J == pytest.approx([4 * end for end in one.range_J])
     told = measure_energy(net, spikes(), twin=each).as_dict()["ann_twin"]["text"]
     assert (
         told == "MACs on non-zero inputs, counted in the trained twin: of each of the 4 frames that its accuracy is of"
@@ -224,54 +221,30 @@ def test_names_on_the_page_are_escaped() -> None:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A spiking network and its ANN, only trained: no graph, no test images in their folders."""
     folder = tmp_path_factory.mktemp("study")
-    for mode, epochs in (("stl", 2), ("ann", 1)):
-        changes = (f"train.mode={mode}", f"train.epochs={epochs}", "train.keep_every=1", NETWORK)
-        train(configure("digits", changes), folder / mode)
+    for mode in ("stl", "ann"):
+        train(configure("digits", (f"train.mode={mode}", "train.epochs=1", NETWORK)), folder / mode)
     return folder / "stl", folder / "ann"
 
 
-def test_epochs_and_modes_of_a_study(
-    study: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_modes_of_a_study(study: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spiking, ann = study
-    assert main(["energy", str(ann), str(spiking), "--over-checkpoints", "-o", str(tmp_path), "--json"]) == 0
+    assert main(["energy", str(ann), str(spiking), "-o", str(tmp_path), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    picked = model_facts(spiking)["epoch"]
-    assert [(p["name"], p["mode"], p["steps"], p["epoch"]) for p in data["points"]] == [
-        ("stl", "stl", 4, 3 - picked),
-        ("stl", "stl", 4, picked),
-        ("ann", "ann", 1, None),
-    ]
-    *epochs, twin = data["points"]
-    assert data["iso_accuracy"]["snn"] == epochs[1]["accuracy"]
+    assert [(p["name"], p["mode"], p["steps"]) for p in data["points"]] == [("stl", "stl", 4), ("ann", "ann", 1)]
+    point, twin = data["points"]
     config = load_config(spiking / "config.yaml")
     images = load_dataset(config.dataset).test
-    for point in epochs:
-        network, _ = load_network(spiking, snapshots(spiking)[point["epoch"]])
-        assert abs(point["accuracy"] - evaluate(network, images, config).accuracy) <= 2 / len(images)  # weights rounded
+    network, _ = load_network(spiking)
+    assert abs(point["accuracy"] - evaluate(network, images, config).accuracy) <= 2 / len(images)  # weights rounded
     assert twin["accuracy"] == model_facts(ann)["test"]["accuracy"]
     assert read_tradeoff(tmp_path / "tradeoff.json") == data
-
-
-@pytest.mark.parametrize("epoch", [None, "three", True])
-def test_weights_that_do_not_say_their_epoch_are_refused(study: tuple[Path, Path], tmp_path: Path, epoch: Any) -> None:
-    shutil.copytree(study[0], tmp_path / "run")
-    model = tmp_path / "run" / "model.safetensors"
-    tensors, about = read_tensors(model)
-    write_tensors(model, tensors, about | {"epoch": epoch})
-    with pytest.raises(InputError, match=rf"model\.safetensors: expected the epoch of these weights; found {epoch!r};"):
-        tradeoff([tmp_path / "run"], points_at=TradeoffOptions(over_checkpoints=True))
 
 
 def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: Path) -> None:
     spiking, ann = study
     with pytest.raises(InputError, match="found the ANN alone; give both"):
         tradeoff([ann])
-    net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
-    with pytest.raises(
-        InputError, match=r"expected a run folder with kept epochs; found none; train with train\.keep_every: 5 in its"
-    ):
-        tradeoff([Path(net)], Path(x), points_at=TradeoffOptions(over_checkpoints=True))
+    net, _ = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
     assert main(["energy", str(spiking), net, "--prices", "odin"]) == 2
     (tmp_path / "tradeoff.json").write_text('{"points": [{"name": "x"}]}')
     with pytest.raises(InputError, match=r"not as stl_deploy\.verbs\.energy writes it"):

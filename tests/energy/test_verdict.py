@@ -120,14 +120,6 @@ def test_every_item_of_the_numbers_to_quote_is_in_the_json() -> None:
             assert sum(joules) == approx(cell[f"{side}_J"])
 
 
-def test_what_if_counts_the_twin_s_zeros_as_the_number_to_quote_does() -> None:
-    """One page said 1.4 and 1.11 of the same network at the same T."""
-    data = measure_energy(two_layers(), X, twin=TWIN).as_dict()
-    assert data["what_if"][0]["knob"] == "as it is"
-    assert data["what_if"][0]["snn_over_ann"] == approx(data["quoted"]["snn_over_ann"])
-    assert {row["ann_zeros"] for row in data["what_if"]} == {"skipped"}
-
-
 def test_a_silent_network_gets_no_number() -> None:
     """It was quoted as costing so many times its twin, for doing nothing."""
     report = measure_energy(two_layers(), 0 * X)
@@ -156,7 +148,7 @@ def test_the_page_of_a_silent_network_has_no_joules_and_no_ratio() -> None:
     """Its first line said silent; a table of chips and 27 ratios followed."""
     html = page(measure_energy(two_layers(), 0 * X))
     assert "silent" in html
-    for part in ("chip-table", "price-table", "convention-table", "what-if-table", "break-even-table", "grid-table"):
+    for part in ("chip-table", "price-table", "convention-table", "break-even-table", "grid-table"):
         assert f'id="{part}"' not in html
         assert f'id="{part}"' in page(measure_energy(two_layers(), X))
     assert 'id="layer-table"' in html

@@ -1,16 +1,14 @@
-"""The twin that a run keeps, and the comparison at equal accuracy."""
+"""The twin that a run keeps, and accuracy against energy over time."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from stl_deploy._util.console import Console
@@ -18,7 +16,6 @@ from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.tradeoff import MOST_STEPS, Point, iso_accuracy, numbers_of_steps
 from stl_deploy.runs.ann_twin import keep_twin
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.training.checkpoint import load_network
@@ -28,67 +25,6 @@ from stl_deploy.training.run_folder import TWIN
 from stl_deploy.verbs.energy_of import energy
 from stl_deploy.verbs.weighing import tradeoff
 from stl_deploy.verbs.whole_way import RunResult, run
-
-
-def decided(right: int, samples: int = 10_000) -> np.ndarray:
-    return np.arange(samples) < right
-
-
-def snn(steps: int, right: int, joules: float) -> Point:
-    found = decided(right)
-    return Point(
-        "n", "SNN", "stl", steps, None, found.mean(), joules, (joules, joules), layer_by_layer_J=1.0, right=found
-    )
-
-
-ANN = Point("t", "ANN", "ann", 1, None, 0.98, 2.0, (2.0, 2.0), layer_by_layer_J=2.0, right=decided(9800))
-
-
-def test_the_fewest_steps_that_are_as_accurate_are_compared() -> None:
-    found = iso_accuracy([snn(1, 8000, 1.0), snn(2, 9790, 3.0), snn(4, 9900, 6.0), ANN], 0.005)
-    assert found is not None
-    assert (found.reached, found.steps, found.ratio, found.layer_by_layer_ratio) == (True, 2, 1.5, 0.5)
-    assert found.text == (
-        "The SNN is as accurate as its ANN twin: at most 0.19 points behind (95 %; 97.90 % against 98.00 %, 10,000 "
-        "samples, measured). At T = 2 the SNN costs 1.5 times its ANN twin streaming, 0.50 layer by layer (modelled)."
-    )
-    stricter = iso_accuracy([snn(1, 8000, 1.0), snn(2, 9790, 3.0), snn(4, 9900, 6.0), ANN], 0.001)
-    assert stricter is not None
-    assert (stricter.reached, stricter.steps) == (True, 4)
-
-
-def test_a_gap_in_the_sequence_ends_it() -> None:
-    """From the most steps down to the first that is not equal: more steps tried do not make one equal by chance."""
-    found = iso_accuracy([snn(1, 9800, 1.0), snn(2, 8000, 3.0), snn(4, 9900, 6.0), ANN], 0.005)
-    assert found is not None
-    assert found.steps == 4
-
-
-def test_an_snn_that_never_gets_there_is_said_not_to() -> None:
-    found = iso_accuracy([snn(1, 5000, 1.0), snn(2, 6000, 3.0), ANN], 0.005)
-    assert found is not None
-    assert (found.reached, found.steps) == (False, 2)
-    assert found.text.startswith("The SNN is less accurate than its ANN twin by 37 to 39 points (95 %; 60.00 % against")
-    assert iso_accuracy([snn(1, 5000, 1.0)], 0.005) is None
-
-
-def test_few_samples_do_not_make_networks_equal() -> None:
-    """20 images, 85 against 90 %: the difference is not significant, which is not "equal"."""
-    few = [replace(point, right=point.right[-20:]) for point in (snn(4, 9997, 6.0), ANN)]  # type: ignore[index]
-    twin = replace(few[1], right=np.arange(20) > 1)
-    found = iso_accuracy([replace(few[0], right=np.arange(20) > 2), twin], 0.005)
-    assert found is not None
-    assert not found.reached
-    assert "is undecided with 20 samples" in found.text
-
-
-@pytest.mark.parametrize("most", [1, 4, 8, 9, 100, 500])
-def test_time_is_looked_at_from_one_step_to_all(most: int) -> None:
-    found = numbers_of_steps(most)
-    assert (found[0], found[-1]) == (1, most)
-    assert found == sorted(set(found))
-    assert len(found) <= MOST_STEPS
-    assert most > MOST_STEPS or found == list(range(1, most + 1))
 
 
 def test_a_run_keeps_its_twin_and_weighs_it(small_run: RunResult) -> None:
@@ -103,7 +39,7 @@ def test_a_run_keeps_its_twin_and_weighs_it(small_run: RunResult) -> None:
     kinds = [p["kind"] for p in weighed["points"]]
     assert kinds == ["SNN"] * (len(kinds) - 1) + ["ANN"]
     assert weighed["points"][-1]["accuracy"] == data["ann_twin"]["accuracy"]
-    assert weighed["iso_accuracy"]["text"] in unescape((folder / "report.html").read_text())
+    assert data["advice"]["text"] in unescape((folder / "report.html").read_text())
     assert next(network.parameters()).isfinite().all()
 
 
@@ -146,15 +82,15 @@ def test_accuracy_against_energy_of_a_run_keeps_its_twin(
     before = read_tradeoff(folder / "tradeoff.json")
     done = cli("energy", folder, "--over-steps", "-o", folder)
     assert done.code == 0
-    assert before["iso_accuracy"]["text"] in done.err
-    assert read_tradeoff(folder / "tradeoff.json") == before
-    assert cli("report", folder).code == 0
-    assert before["iso_accuracy"]["text"] in unescape((folder / "report.html").read_text())
+    swept = read_tradeoff(folder / "tradeoff.json")
+    at_steps = {p["steps"]: (p["accuracy"], p["joules"]) for p in swept["points"] if p["kind"] == "SNN"}
+    kept = [p for p in before["points"] if p["margin"] is None]
+    assert {p["steps"]: (p["accuracy"], p["joules"]) for p in kept if p["kind"] == "SNN"}.items() <= at_steps.items()
+    assert swept["points"][-1] == before["points"][-1]
     other = tmp_path / "other"
     shutil.copytree(folder / TWIN, other)
     named = tradeoff([folder], ann=other, points_at=TradeoffOptions(over_steps=True)).as_dict()
     assert [p["name"] for p in named["points"] if p["kind"] == "ANN"] == ["other"]
-    assert named["iso_accuracy"] == before["iso_accuracy"]
 
 
 def test_a_twin_whose_training_has_not_ended_is_not_measured_and_that_is_said(
@@ -175,4 +111,3 @@ def test_the_hurried_leave_the_twin_out(small_run: RunResult, tmp_path: Path) ->
     run(config, tmp_path / "run", lava=False, twin=False)
     assert not (tmp_path / "run" / TWIN).exists()
     assert json.loads((tmp_path / "run" / "energy.json").read_text())["ann_twin"]["label"] == "unmeasured"
-    assert "iso_accuracy" not in read_tradeoff(tmp_path / "run" / "tradeoff.json")

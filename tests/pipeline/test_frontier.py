@@ -1,4 +1,4 @@
-"""The ANN frontier: narrower twins, trained once, and the cheapest two: proved, and measured, no less accurate."""
+"""Both frontiers: fewer steps and exits of the SNN, narrower ANNs, and the ratio at equal accuracy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.energy.models.frontier import WIDTHS, Against, Frontier, FrontierPoint
+from stl_deploy.energy.models.frontier import WIDTHS, Frontier, Point, advise, against_equal_ann, width_name
 from stl_deploy.energy.models.verdict import MOST_WORDS
-from stl_deploy.energy.paired import compare
 from stl_deploy.runs.frontier import folder_of, is_kept, keep_frontier, narrowed, structure_of
 from stl_deploy.training import pretrained
 from stl_deploy.training.checkpoint import load_network
@@ -40,21 +39,21 @@ def test_a_run_compares_with_narrower_anns(small_run: RunResult) -> None:
     folder = small_run.run_dir
     assert is_kept(folder)
     data = json.loads((folder / "energy.json").read_text())
-    points = data["frontier"]["points"]
-    assert [p["width"] for p in points] == list(WIDTHS)
+    frontier, points = data["frontier"], data["frontier"]["ann"]
+    assert [p["name"] for p in points] == [width_name(width) for width in WIDTHS]
     assert points[0]["accuracy"] == data["ann_twin"]["accuracy"]
-    assert points[0]["int8_J"] == pytest.approx(data["quoted"]["ann_J"])
-    joules = [p["int8_J"] for p in points]
+    assert points[0]["streaming_J"] == points[0]["layer_by_layer_J"] == pytest.approx(data["quoted"]["ann_J"])
+    joules = [p["streaming_J"] for p in points]
     assert joules == sorted(joules, reverse=True)
-    assert all(p["int4_J"] < p["int8_J"] for p in points)
-    assert data["frontier"]["text"] in data["verdict"]
+    assert frontier["snn"][0]["streaming_J"] == pytest.approx(data["quoted"]["snn_J"])
+    assert frontier["snn"][0]["layer_by_layer_J"] == pytest.approx(data["quoted_layer_by_layer"]["snn_J"])
+    assert frontier["text"] in data["verdict"]
     assert data["accuracy"]["text"] in data["verdict"]
     again = energy(folder, None)
     assert again.frontier is not None
-    assert again.frontier.text == data["frontier"]["text"]
+    assert again.frontier.as_dict() == frontier
     table = (folder / "report.html").read_text().partition('id="frontier-table"')[2].partition("</table>")[0]
-    kinds = ["proved" if p["is_proved"] else "measured, not proved" if p["measured_no_less"] else "no" for p in points]
-    assert re.findall(r"<td>(proved|measured, not proved|no)</td>", table) == kinds
+    assert len(re.findall(r"<th scope=\"row\">(SNN|ANN), ", table)) == len(frontier["snn"]) + len(points)
 
 
 def test_kept_anns_are_not_trained_again(small_run: RunResult) -> None:
@@ -81,59 +80,59 @@ def test_a_margin_needs_labels(tmp_path: Path, cli: Callable[..., Any]) -> None:
         assert "margin: expected 0 to 100 percentage points" in done.err
 
 
-def decided(right: int, samples: int = 10_000) -> np.ndarray:
-    return np.arange(samples) < right
+def at(name: str, kind: Any, right: int, joules: float, batched: float | None = None, samples: int = 1000) -> Point:
+    decided = np.arange(samples) < right
+    return Point(name, kind, "", 1, right / samples, joules, None, batched, right=decided)
 
 
-def point(width: float, joules: float, right: int, snn: int = 9800) -> FrontierPoint:
-    return FrontierPoint(width, 100, joules, joules / 2, compare(decided(snn), decided(right), 0.005))
+ANNS = (at("twin", "ANN", 980, 4.0, 4.0), at("half", "ANN", 970, 1.0, 1.0), at("quarter", "ANN", 900, 0.5, 0.5))
 
 
-def unproved(width: float, joules: float) -> FrontierPoint:
-    """Measured equal, 18 right of 20 each, which shows nothing within half a point."""
-    return replace(point(width, joules, 9000), paired=compare(decided(18, 20), decided(18, 20), 0.005))
+def test_an_snn_is_held_against_the_cheapest_ann_of_its_accuracy() -> None:
+    def against(right: int) -> tuple[str, float]:
+        equal = against_equal_ann(at("a", "SNN", right, 2.0, 3.0), ANNS, "streaming")
+        return equal.ann.name, equal.ratio
+
+    assert against(975) == ("twin", 0.5)
+    assert against(970) == ("half", 2.0)
+    assert against(990) == ("twin", 0.5)  # none reaches it: the most accurate
+    assert against_equal_ann(at("a", "SNN", 970, 2.0, 3.0), ANNS, "layer_by_layer").ratio == 3.0
+    assert against_equal_ann(at("exit", "SNN", 970, 2.0), ANNS, "layer_by_layer").ratio == 2.0  # goes step by step
 
 
-def test_the_two_cheapest_anns_by_hand() -> None:
-    """Half width is proved (10 of 10,000 behind, margin 50) but measured less; the twin measured more."""
-    twin, half, quarter = point(1.0, 4e-9, 9850), point(0.5, 1e-9, 9790), point(0.25, 0.5e-9, 9000)
-    frontier = Frontier((twin, half, quarter), 8e-9, 2e-9)
-    assert [(p.is_proved, p.measured_no_less) for p in frontier.points] == [(True, True), (True, False), (False, False)]
-    assert frontier.proved == Against(half, pytest.approx(8), pytest.approx(2))
-    assert frontier.measured == Against(twin, pytest.approx(2), pytest.approx(0.5))
-    assert frontier.text == (
-        "Against the cheapest ANN proved no less accurate (half width, 97.90 % against 98.00 %) the SNN costs 8.0 "
-        "times streaming, 2.0 layer by layer."
-    )
-    found = frontier.as_dict()
-    assert (found["proved"]["width"], found["measured"]["width"], found["samples"]) == (0.5, 1.0, 10_000)
+def test_the_range_follows_the_samples() -> None:
+    """20 samples do not tell which ANN is equal; 10,000 do: then the range is one number."""
+    few = [at(*row, samples=20) for row in (("snn", "SNN", 18, 2.0), ("a", "ANN", 19, 4.0), ("b", "ANN", 17, 1.0))]
+    equal = against_equal_ann(few[0], few[1:], "streaming")
+    assert (equal.ann.name, equal.ratio, equal.interval) == ("a", 0.5, (0.5, 2.0))
+    assert sum(equal.shares.values()) == pytest.approx(1)
+    assert 0.3 < equal.shares["b"] < 0.4  # no resample holds the one sample that the SNN alone has right: 0.95^20
+    sure = [replace(point, right=np.tile(point.decided, 500)) for point in few]
+    assert against_equal_ann(sure[0], sure[1:], "streaming").interval == (0.5, 0.5)
 
 
-def test_an_unproved_ann_is_never_named_as_proved() -> None:
-    only_measured = Frontier((unproved(1.0, 4e-9), unproved(0.5, 1e-9)), 8e-9, 2e-9)
-    assert only_measured.proved is None
-    assert only_measured.as_dict()["proved"] is None
-    assert only_measured.text == (
-        "No ANN is proved no less accurate; against the cheapest that measured so (half width, 90.00 % against "
-        "90.00 %) the SNN costs 8.0 times streaming, 2.0 layer by layer."
-    )
-    both = Frontier((point(1.0, 4e-9, 9850), unproved(0.5, 1e-9)), 8e-9, 2e-9)
-    assert both.proved is not None
-    assert (both.proved.ann.width, both.proved.streaming) == (1.0, pytest.approx(2))
-    assert both.measured is not None
-    assert (both.measured.ann.width, both.measured.streaming) == (0.5, pytest.approx(8))
-    assert both.text == (
-        "Against the cheapest ANN proved no less accurate (full width) the SNN costs 2.0 times streaming, 0.50 layer "
-        "by layer; against the cheapest that only measured so (half width): 8.0 and 2.0."
-    )
-    for each in (only_measured, both):
-        assert len(each.text.split()) <= MOST_WORDS
+def test_both_sides_choose() -> None:
+    """The SNN may lose the margin; whichever of its points costs least beside an equal ANN is the verdict's."""
+    snn = (at("T = 4", "SNN", 979, 8.0, 6.0), at("T = 2", "SNN", 976, 4.0, 4.0), at("T = 1", "SNN", 940, 0.1, 0.1))
+    frontier = Frontier(snn, ANNS, "layer_by_layer", 0.005)
+    equal = frontier.at_equal_accuracy
+    assert list(equal) == ["layer_by_layer", "streaming"]
+    assert [(each.snn.name, each.ann.name, each.ratio) for each in equal.values()] == [("T = 2", "twin", 1.0)] * 2
+    wider = Frontier(snn, ANNS, "layer_by_layer", 0.05).at_equal_accuracy["streaming"]
+    assert (wider.snn.name, wider.ann.name, wider.ratio) == ("T = 1", "half", 0.1)
+    assert len(frontier.text.split()) <= MOST_WORDS
 
 
-def test_an_ann_that_measured_less_and_is_not_proved_is_neither() -> None:
-    worse = Frontier((point(1.0, 4e-9, 9000),), 8e-9, 2e-9)
-    assert (worse.proved, worse.measured) == (None, None)
-    assert worse.text == "No ANN of its topology measured as accurate as the SNN (90.00 % against 98.00 %)."
+def test_advice_is_the_cheapest_change_that_keeps_the_accuracy() -> None:
+    tried = (at("T = 4", "SNN", 975, 8.0, 6.0), at("T = 2", "SNN", 971, 4.0, 5.0), at("T = 1", "SNN", 940, 1.0, 1.0))
+    found = advise((*tried, at("until sure", "SNN", 975, 4.5)), 0.005, "layer_by_layer", 2.0)
+    assert found is not None
+    assert found.point is not None
+    assert (found.point.name, found.ratio) == ("until sure", 2.25)
+    alone = advise(tried[:1], 0.005, "streaming", 2.0)
+    assert alone is not None
+    assert (alone.point, alone.ratio) == (None, None)
+    assert advise((), 0.005, "streaming", 2.0) is None
 
 
 def test_tables_keep_the_two_kinds_in_their_columns() -> None:
@@ -160,13 +159,15 @@ def test_accuracies_are_compared_on_the_whole_test_split(small_run: RunResult, t
     np.savez(tmp_path / "few.npz", **few)
     alone = energy(run_dir, tmp_path / "few.npz")
     assert alone.frontier is not None
-    assert [point.paired.samples for point in alone.frontier.points] == [len(zeros)] * len(WIDTHS)
+    assert alone.frontier.as_dict()["samples"] == len(zeros)
     (run_dir / "manifest.json").unlink()  # it has the hash of test.npz
     np.savez(run_dir / "test.npz", **few)
     whole, before = energy(run_dir, None), energy(small_run.run_dir, None)
     assert whole.frontier is not None
     assert before.frontier is not None
     assert whole.counts.batch == len(zeros)
-    assert [point.paired for point in whole.frontier.points] == [point.paired for point in before.frontier.points]
+    for side in ("snn", "ann"):
+        there, here = (getattr(found.frontier, side) for found in (before, whole))
+        assert [p.accuracy for p in here if p.margin is None] == [p.accuracy for p in there if p.margin is None]
     assert whole.accuracy == before.accuracy
-    assert whole.frontier.points[0].joules == pytest.approx(alone.frontier.points[0].joules)
+    assert whole.frontier.ann[0].joules == pytest.approx(alone.frontier.ann[0].joules)

@@ -31,13 +31,13 @@ def test_several_runs_side_by_side(small_run: RunResult, tmp_path: Path, cli: Ca
     assert [row["run"] for row in rows] == [small_run.run_dir.name, other.name]
     assert float(rows[0]["streaming"]) == energy["quoted"]["snn_over_ann"]
     assert float(rows[0]["layer_by_layer"]) == energy["quoted_layer_by_layer"]["snn_over_ann"]
-    for kind in ("proved", "measured"):
-        against = energy["frontier"][kind]  # None where no ANN is of that kind
-        for key in ("width", "streaming"):
-            assert rows[0][f"{kind}_{key}"] == ("" if against is None else str(against[key]))
+    equal = energy["frontier"]["at_equal_accuracy"]
+    for flow in ("streaming", "layer_by_layer"):
+        assert rows[0][f"equal_{flow}_ann"] == equal[flow]["ann"]
+        assert float(rows[0][f"equal_{flow}_ratio"]) == equal[flow]["ratio"]
     tex = (out / "report.tex").read_text()
-    cells = [_shown(energy["frontier"][kind]) for kind in ("proved", "measured")]
-    assert f" & {' & '.join(cells)} & " in tex
+    both = (f"{number(equal[flow]['ratio'])}$\\times$" for flow in ("streaming", "layer_by_layer"))
+    assert f" & {' / '.join(both)} & " in tex
     assert r"50\%\_of\_it\&more" in tex
     assert f"{number(energy['quoted']['snn_over_ann'])}$\\times$" in tex
     assert tex.count("\\\\\n") == 1 + len(rows)
@@ -47,12 +47,6 @@ def test_several_runs_side_by_side(small_run: RunResult, tmp_path: Path, cli: Ca
     for key in keys[1].split(","):
         assert re.search(rf"^@\w+\{{{key},$", bib, re.M), key
     assert "modelled by stl-deploy" in done.err
-
-
-def _shown(ann: dict[str, float] | None) -> str:
-    if ann is None:
-        return "none"
-    return " / ".join(f"{number(ann[key])}$\\times$" for key in ("streaming", "layer_by_layer"))
 
 
 def test_a_table_is_of_finished_runs(small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]) -> None:

@@ -16,7 +16,6 @@ import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy._util.files import write_json, write_text
 from stl_deploy._util.processes import lost
-from stl_deploy.config.options import TradeoffOptions
 from stl_deploy.config.run_options import OptimiseOptions, TrainOptions
 from stl_deploy.data.datasets import load_dataset
 from stl_deploy.data.own import trust
@@ -30,7 +29,6 @@ from stl_deploy.verbs.weighing import tradeoff
 from tests.remedies.room import SMALL, Remedy, Room, said
 
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
-OVER_CHECKPOINTS = TradeoffOptions(over_checkpoints=True)
 
 
 def _train(room: Room, *changes: str, output: Path | None = None, **options: Any) -> Path:
@@ -192,22 +190,6 @@ RUNS = (
         "move it elsewhere, and one is trained, or say twin=False",
         "move it elsewhere, and one is trained, or say --no-twin",
         lambda room: _keep_ann(room, room.new("twin")),  # and `room.run` was made with twin=False
-    ),
-    Remedy(
-        "runs/candidates.py:_kept",
-        lambda room: tradeoff(
-            [room.made("rare", partial(_train, room, "train.keep_every=5"))], points_at=OVER_CHECKPOINTS
-        ),
-        "found none, for keep_every is 5, more than its 1 epoch; train with train.keep_every: 1 in its configuration",
-        "found none, for keep_every is 5, more than its 1 epoch; train with --set train.keep_every=1",
-        lambda room: tradeoff([_train(room, "train.keep_every=1")], points_at=OVER_CHECKPOINTS),
-    ),
-    Remedy(
-        "runs/candidates.py:_kept",
-        lambda room: tradeoff([room.run], points_at=OVER_CHECKPOINTS),
-        "train with train.keep_every: 1 in its configuration",
-        "train with --set train.keep_every=1",
-        lambda room: tradeoff([_train(room, "train.keep_every=1")], points_at=OVER_CHECKPOINTS),
     ),
     Remedy(
         "runs/candidates.py:_input",

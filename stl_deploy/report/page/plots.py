@@ -15,7 +15,8 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from stl_deploy.pipeline.tradeoff import Point, pareto_front
+from stl_deploy.energy.models.frontier import Point
+from stl_deploy.pipeline.tradeoff import pareto_front
 from stl_deploy.report.page.svg import FAINT, INK, SERIES, inline, panels, short, style
 from stl_deploy.report.page.templates import joules, template
 
@@ -263,13 +264,13 @@ _NAMED = 12
 """More points on the front than this are drawn without names; the table has them."""
 
 
-def render_pareto(points: Sequence[Point]) -> str:
-    """Return one self-contained page: the plot and its table. Names are escaped."""
+def render_pareto(points: Sequence[Point], text: str = "") -> str:
+    """Return one self-contained page: a text, the plot and its table. Names are escaped."""
     front = pareto_front(points)
     rows = [p.as_dict() | {"pareto": p in front} for p in points]
     with style():
         drawn = Markup(draw(rows))
-    return template("pareto.html").render(points=rows, plot=drawn)
+    return template("pareto.html").render(points=rows, plot=drawn, text=text)
 
 
 def draw(points: Sequence[Mapping[str, Any]]) -> str:
@@ -304,8 +305,7 @@ def draw(points: Sequence[Mapping[str, Any]]) -> str:
 def _label(point: Mapping[str, Any]) -> str:
     if point["kind"] == "ANN":
         return f"{short(point['name'])} (ANN)"
-    epoch = "" if point["epoch"] is None else f", epoch {point['epoch']}"
-    return f"{short(point['name'])}, T = {point['steps']}{epoch}"
+    return f"{short(point['name'])}, T = {point['steps']}"
 
 
 RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}

@@ -11,8 +11,8 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
 from stl_deploy.energy.chips.lines import NO_BOARD, title_of
 from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.grid import QUOTED_PRICE
 from stl_deploy.energy.models.ratios import number
-from stl_deploy.energy.models.what_if import DEFAULT_PRICE
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.validate import Check, scores
 from stl_deploy.pipeline.tradeoff import pareto_front
@@ -55,6 +55,8 @@ def show(report: EnergyReport, say: Console) -> None:
     if report.one_sided:
         say.warn(report.one_sided)
     say.say(report.verdict)
+    if report.advice is not None:
+        say.say(report.advice.text)
 
 
 def _chips(report: EnergyReport) -> list[list[str]]:
@@ -199,20 +201,17 @@ def show_checks(checks: Sequence[Check], say: Console) -> None:
 
 
 def show_tradeoff(result: Tradeoff, say: Console) -> None:
-    """Print every point as a row, and the comparison at equal accuracy."""
+    """Print every point as a row."""
     front = pareto_front(result.points)
     rows = []
     for p in result.points:
         batched = "-" if p.layer_by_layer_J is None else with_unit(p.layer_by_layer_J, "J")
-        energy = [with_unit(p.joules, "J"), batched, range_with_unit(p.range_J, "J")]
+        energy = [with_unit(p.joules, "J"), batched]
         sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
-        what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
+        what = [p.name, p.mode or p.kind, f"{p.steps}{sure}"]
         rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
-    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"streaming ({DEFAULT_PRICE})"]
-    headers += ["layer by layer", "over the grid"]
-    say.table([*headers, "Pareto"], rows)
-    if result.iso is not None:
-        say.say(result.iso.text)
+    headers = ["network", "mode", "T", "accuracy (measured)", f"streaming ({QUOTED_PRICE})"]
+    say.table([*headers, "layer by layer", "Pareto"], rows)
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
