@@ -44,22 +44,6 @@ def test_both_numbers_of_the_ready_made_digits() -> None:
     assert verdict.format(*both) in _page("docs/energy.md").replace("> ", "")
 
 
-def test_the_cheapest_ann_that_measured_no_less_accurate_than_digits() -> None:
-    energy = pretrained.card("digits").energy
-    ann = energy.measured_ann
-    assert energy.proved_ann is None
-    assert ann is not None
-    times = number(ann.streaming), number(ann.layer_by_layer)
-    page = _page("docs/energy.md").replace("> ", "")
-    assert "No ANN is proved no less accurate; against the cheapest that measured so (three-quarter width" in page
-    assert "the SNN costs {} times streaming, {} layer by layer".format(*times) in page
-    row = page.partition("| 3/4 | ")[2].split(" | ")
-    assert row[0] == f"{100 * ann.accuracy:.2f} %"
-    assert row[1] == "measured"
-    assert 1e-9 * float(row[3].removesuffix(" nJ")) == pytest.approx(ann.joules, rel=2e-3)
-    assert (row[5], row[6].partition(" |")[0]) == times
-
-
 def test_every_model_costs_more_than_its_twin_streaming_as_the_pages_say() -> None:
     """Whoever ships one that does not has good news to write."""
     cards = [pretrained.card(name) for name in pretrained.names()]
