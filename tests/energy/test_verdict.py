@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.console import Console
+from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.models.ratios import number
@@ -17,6 +18,7 @@ from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.graph.program import Operand
+from stl_deploy.pipeline.energy import energy
 from stl_deploy.report.energy_page import page
 from stl_deploy.report.text.energy import show
 from tests.energy.close import approx
@@ -264,6 +266,15 @@ def test_a_twin_at_chance_is_no_ann_to_compare_with() -> None:
     assert measure_energy(two_layers(), x, labels=labels, twin=with_twin(able)).verdict.startswith("The SNN costs ")
     few = measure_energy(two_layers(), x[:, :4], labels=labels[:4], twin=with_twin(chance[:4]))
     assert few.verdict.startswith("The SNN costs ")  # four samples show nothing of a twin
+
+
+def test_advice_does_not_compare_with_a_twin_at_chance() -> None:
+    x, labels = np.concatenate([X[:, :1]] * 40, axis=1), np.arange(40) % 2
+    x[:, 0] = 0
+    chance, able = (with_twin([i < share for i in range(40)]) for share in (22, 38))
+    lost, kept = (energy(two_layers(), x, EnergyOptions(), labels=labels, twin=twin) for twin in (chance, able))
+    assert kept.advice is not None
+    assert lost.advice is None
 
 
 def test_a_twin_of_summed_frames_is_said_beside_an_ann_of_every_step() -> None:
