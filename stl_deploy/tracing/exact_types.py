@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.nodes import MOVED, Node
 from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Signal, SignalError, Steps
@@ -18,7 +18,7 @@ from stl_deploy.tracing.steps import Signal, SignalError, Steps
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WIDE = (torch.int32, torch.int64)
 _INTEGERS = (torch.bool, torch.int8, torch.uint8, torch.int16, *_WIDE)
-_REARRANGE = ("reshape", "permute", "slice", "select", "expand", "rearranged", "clone")
+_REARRANGE = ("reshape", "expand", MOVED, "clone")
 _PRODUCTS = ("mul", "pow", "square", "mm", "bmm", "addmm", "convolution")
 _LOGIC = ("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or", "where")
 
@@ -36,7 +36,7 @@ def require_exact_types(steps: Steps) -> None:
         elif dtype not in (torch.bool, *_WIDE) and signal.node.name not in (*_REARRANGE, *_LOGIC, "cat"):
             raise _refusal(
                 signal,
-                f"'{signal.node.name}' computes in {_kind(dtype)}, which wraps around or rounds; a graph computes in "
+                f"'{signal.node.called}' computes in {_kind(dtype)}, which wraps around or rounds; a graph computes in "
                 "float32: use floats",
             )
 

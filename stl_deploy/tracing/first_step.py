@@ -74,7 +74,7 @@ def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> Non
             where = signal.node.place
             raise SignalError(
                 signal,
-                f"'{signal.node.name}'{in_module(where)} differs between step 0 and the steps after; let every "
+                f"'{signal.node.called}'{in_module(where)} differs between step 0 and the steps after; let every "
                 f"step do the same{f' ({DELAYS})' if signal.node.name == 'cat' else ''}",
             )
 

@@ -33,7 +33,7 @@ def dtype_of(node: Node) -> Dtype:
     """Return a node's type; raises NoFormError for one that Cells do not have."""
     if node.dtype not in _TYPES:
         dtype = str(node.dtype).removeprefix("torch.")
-        raise NoFormError(f"expected float32, bool, int32 or int64; found '{node.name}' in {dtype}")
+        raise NoFormError(f"expected float32, bool, int32 or int64; found '{node.called}' in {dtype}")
     return _TYPES[node.dtype]
 
 
@@ -90,7 +90,7 @@ class Call:
         if isinstance(item, bool | int | float):
             return self.writer.constant(item, wanted)
         if not isinstance(item, Ref | Node):
-            raise NoFormError(f"'{self.node.name}' is called with {type(item).__name__}")
+            raise NoFormError(f"'{self.node.called}' is called with {type(item).__name__}")
         return self.converted(self.read(item), self.type_of(item), wanted)
 
     def converted(self, value: str, given: Dtype, wanted: Dtype) -> str:
@@ -140,7 +140,7 @@ def _sum(call: Call) -> str:
     if factor == 1:
         return call.put("sub" if minus else "add", left, right)
     if call.dtype != "float32":
-        raise NoFormError(f"'{call.node.name}' with alpha computes in {call.dtype}")
+        raise NoFormError(f"'{call.node.called}' with alpha computes in {call.dtype}")
     return call.put("fma", call.number(-factor if minus else factor), right, left)
 
 

@@ -17,6 +17,8 @@ from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.watched import leaves
 
 NOWHERE = Place(None, "")
+MOVED = "rearranged"
+"""The name of nodes that only move values, whatever the model calls."""
 
 
 @dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
@@ -26,7 +28,7 @@ class Node:
     name: ATen's, or ``input`` (args: the step), ``constant``, ``time_sum``, ``time_mean``, ``time_max`` (args: a step
     each). layout: of its value, without time. folded: the order of time and samples in the axis on which the model ran
     this operation for all steps at once; None if it ran step by step. axis: that axis, in the values of all steps.
-    tensor: a constant's value. kept: the recorded value.
+    tensor: a constant's value. kept: the recorded value. written: the operation that the model calls, if another.
     """
 
     name: str
@@ -43,16 +45,26 @@ class Node:
     tensor: Tensor | None = None
     kept: Tensor | None = None
     number: int = 0
+    written: str = ""
     inputs: list[Node] = field(init=False)
     """Its source nodes, in order."""
+    latest: int = field(init=False)
+    """The last step of x that it depends on; -1 if there is none, or all steps have one x."""
 
     def __post_init__(self) -> None:
         self.inputs = [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Node)]
+        own = self.args[0] if self.name == "input" else None
+        self.latest = max((node.latest for node in self.inputs), default=-1) if own is None else own
 
     @property
     def constant(self) -> bool:
         """Whether it does not depend on the input."""
         return self.tensor is not None
+
+    @property
+    def called(self) -> str:
+        """The operation that the model calls: how a refusal names it."""
+        return self.written or self.name
 
     def elements(self) -> int:
         """Number of elements of its value for one sample."""

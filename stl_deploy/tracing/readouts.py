@@ -24,8 +24,8 @@ from stl_deploy.tracing.unroll import Flow
 _THEN: dict[str, Then] = {"_softmax": "softmax", "_log_softmax": "log_softmax"}
 _AFFINE = (
     *("addmm", "mm", "convolution", "_native_batch_norm_legit_no_training", "native_batch_norm", "add", "sub", "rsub"),
-    *("mul", "div", "neg", "mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d", "reshape", "expand", "permute"),
-    *("slice", "select", "_to_copy"),
+    *("mul", "div", "neg", "mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d", "reshape", "expand", "rearranged"),
+    "_to_copy",
 )
 """Operations f with f(mean of x) = mean of f(x), but for rounding, if all else that they read is constant."""
 _ADDED = {
@@ -88,7 +88,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
             rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)
         elif start or normalised:
             raise CaptureError(
-                f"'{last.name}'{in_module(last.place)} adds a bias once, after a sum over time of some steps, or of "
+                f"'{last.called}'{in_module(last.place)} adds a bias once, after a sum over time of some steps, or of "
                 "each step's softmax; take the mean in place of the sum, or leave the bias out",
                 line=last.place.line,
             )
@@ -309,12 +309,12 @@ def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node
 def _no_form(node: Node) -> CaptureError:
     if node.name in COMPARES:
         return CaptureError(
-            f"'{node.name}'{in_module(node.place)} is the output, of another step than the last (delayed spikes?); "
+            f"'{node.called}'{in_module(node.place)} is the output, of another step than the last (delayed spikes?); "
             "return every step, [T, B, ...], and take the last of those",
             line=node.place.line,
         )
     return CaptureError(
-        f"'{node.name}'{in_module(node.place)} after the last time step has no form in a graph; return what it reads, "
-        "[T, B, ...], and apply it to that",
+        f"'{node.called}'{in_module(node.place)} after the last time step has no form in a graph; return what it "
+        "reads, [T, B, ...], and apply it to that",
         line=node.place.line,
     )

@@ -121,7 +121,7 @@ class _Replay:
                 "over time"
             )
             raise CaptureError(
-                f"'{reader.node.name}' reads '{ref.signal.node.name}' of step {at}, for which there is no value; "
+                f"'{reader.node.called}' reads '{ref.signal.node.called}' of step {at}, for which there is no value; "
                 + instead,
                 line=reader.node.place.line,
             )

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing import shape_rules
-from stl_deploy.tracing.addresses import rearranged
+from stl_deploy.tracing import along_time
+from stl_deploy.tracing.addresses import by_addresses
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of, without_time
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, without_time
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.operations import Op, Value, map_tree
-from stl_deploy.tracing.overwriting import scatter
 from stl_deploy.tracing.remedies import NORMS, SPREADS, no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.time_convolution import over_time
@@ -107,17 +106,13 @@ def _require_arrivals(steps: int, layers: Sequence[Op]) -> None:
 
 
 def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
-    """Interpret as `interpret`, and what its rules refuse by addresses; refuse forms that neither reads, by line."""
+    """Interpret as `interpret`; refuse forms that its rules do not read, by line."""
     try:
         return interpret(unroller, op)
-    except CaptureError as error:
-        refused = error
+    except CaptureError:
+        raise
     except Exception as error:
-        refused = refuse(f"'{op.name}' is called in a form that capture does not read ({unforeseen(error)}", op)
-    moved = None if is_elementwise(op) else rearranged(unroller, op)
-    if moved is None:
-        raise refused
-    return moved
+        raise refuse(f"'{op.name}' is called in a form that capture does not read ({unforeseen(error)}", op) from error
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
@@ -141,15 +136,15 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     if not pointwise or not all(unroller.flow(value).constant for value in op.inputs):
         _require_known_options(op)
     if op.scatter:
-        return [scatter(unroller, op)]
-    if op.name in shape_rules.RULES:
-        return shape_rules.RULES[op.name](unroller, op)
+        return [along_time.written(unroller, op)]
+    if op.name in along_time.RULES:
+        return [along_time.RULES[op.name](unroller, op)]
     if pointwise:
         return [elementwise(unroller, op)]
     if op.name in _BATCHED:
         return _batched(unroller, op)
     if op.name == "constant_pad_nd":
-        return [_padded(unroller, op)]
+        _require_padding(unroller.flow(op.args[0]), op)
     if op.name in ("_softmax", "_log_softmax"):
         return [_over_classes(unroller, op)]
     if op.name == "bmm" and not any(unroller.flow(value).constant for value in op.inputs):
@@ -160,7 +155,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [_matmul(unroller, op)]
     if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
         return [_reduce(unroller, op)]
-    raise refuse(no_form(op.name), op)
+    return by_addresses(unroller, op)
 
 
 def _require_known_options(op: Op) -> None:
@@ -219,26 +214,13 @@ def _mixes(op: Op, flow: Flow) -> CaptureError:
     )
 
 
-def _padded(unroller: Unroller, op: Op) -> Flow:
-    """Zeros before the first step; padding of a step's own axes is read by its addresses."""
-    flow = unroller.flow(op.args[0])
-    ends = len(op.args[1]) // 2
-    padded = [i for i in range(-ends, 0) if op.args[1][2 * (-i - 1)] or op.args[1][2 * (-i - 1) + 1]]
-    if flow.timed and not any(op.args[2:]) and [flow.layout[i] for i in padded] == [(TIME,)]:
-        return _delayed(unroller, op, flow, -padded[0] - 1)
-    if any(isinstance(factor, str) for i in padded for factor in flow.layout[i]):
-        raise _mixes(op, flow)
-    raise refuse(f"'{op.name}' puts another number than 0 in; pad with zeros", op)
-
-
-def _delayed(unroller: Unroller, op: Op, flow: Flow, axis: int) -> Flow:
-    """Zeros before the first step and behind the last one; axis: counted from the last."""
-    shape = shape_of(flow.nodes[0].layout, {BATCH: 1})
-    zero = unroller.nodes.constant(torch.zeros(shape, dtype=op.outputs[0].dtype))
-    before, behind = op.args[1][2 * axis : 2 * axis + 2]
-    if min(before, behind) < 0:
-        raise _mixes(op, flow)
-    return Flow((*(zero,) * before, *flow.nodes, *(zero,) * behind), flow.layout)
+def _require_padding(flow: Flow, op: Op) -> None:
+    """Raise CaptureError for padding with other numbers than 0, or that takes steps away."""
+    if any(op.args[2:]):
+        raise refuse(f"'{op.name}' puts another number than 0 in; pad with zeros", op)
+    for dim, *ends in zip(reversed(flow.layout), op.args[1][::2], op.args[1][1::2], strict=False):
+        if TIME in dim and min(ends) < 0:
+            raise _mixes(op, flow)
 
 
 def _keeps_steps_apart(op: Op, axis: int) -> bool:

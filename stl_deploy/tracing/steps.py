@@ -15,7 +15,7 @@ from typing import Any
 
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.nodes import Node, replace_nodes
+from stl_deploy.tracing.nodes import MOVED, Node, replace_nodes
 from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.watched import leaves
@@ -163,9 +163,9 @@ class _Folding:
                 line=next((n.place.line for n in reversed(self.outputs) if n.place.line), None),
             )
         differing, line = reader if a.constant else a, a.place.line or reader.place.line or b.place.line
-        if differing.name == "cat":
+        if differing.name in ("cat", MOVED):
             return CaptureError(
-                f"'{_called(differing)}' joins other parts at some steps than at others; join the same at every step "
+                f"'{_called(differing)}' takes other parts at some steps than at others; take the same at every step "
                 f"({DELAYS})",
                 line=line,
             )
@@ -398,7 +398,7 @@ def _equal(a: Node, b: Node) -> bool:
 
 
 def _called(node: Node) -> str:
-    return f"{node.name}' in '{node.place.module}" if node.place.module else node.name
+    return f"{node.called}' in '{node.place.module}" if node.place.module else node.called
 
 
 def _in_order(signals: list[Signal]) -> tuple[Signal, ...]:

@@ -53,6 +53,8 @@ class Unroller:
         """Values that are 0 because they are a value less itself."""
         self.readers: Counter[Value] = Counter()
         """Number of operations of the run that read each value."""
+        self.contents: dict[Node, Any] = {}
+        """Contents of nodes, in terms of those of which they move values."""
 
     def sizes(self, *flows: Flow) -> Sizes:
         """Return the numbers of steps and samples in these flows."""

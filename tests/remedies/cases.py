@@ -267,7 +267,7 @@ REMEDIES = (
         lambda room: stl.capture(model(), torch.from_numpy(IMAGES)).fold(input_grid=0),
     ),
     Remedy(
-        "pipeline/time_axis.py:as_asked pipeline/time_axis.py:_other_readings tracing/shape_rules.py:_taken",
+        "pipeline/time_axis.py:as_asked pipeline/time_axis.py:_other_readings tracing/addresses.py:_moves",
         lambda room: stl.capture(Loop(second), X),
         "give time='second', with which",
         "give --time second, with which",

@@ -150,8 +150,8 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
     ("body", "reason"),
     [
         (of_spikes(lambda net, s: s.reshape(B, T, 8)), r"a reshape to \[3, 5, 8\] splits time steps or samples"),
-        (of_spikes(lambda net, s: s[:, :2]), "part of the batch is taken"),
-        (of_spikes(lambda net, s: torch.cat(s.split(1, 1), 1)), "the batch is split"),
+        (of_spikes(lambda net, s: s[:, :2]), "'slice' takes a part of the batch"),
+        (of_spikes(lambda net, s: torch.cat(s.split(1, 1), 1)), "'split' takes a part of the batch"),
         (of_spikes(lambda net, s: torch.stack([s[0], s[1]])), r"found one of 2 \(a stride\?\)"),
         (
             lambda net, x: torch.stack([s[:, :B].t() if t else s[:, :B] for t, s in enumerate(net.spikes(x))]),
@@ -187,7 +187,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
             lambda net, x: functional.avg_pool1d(x.permute(1, 2, 0), 3, 1, 1).permute(2, 0, 1),
             r"'avg_pool2d' mixes time steps or samples: \[B, 6, 1, T\]",
         ),
-        (lambda net, x: functional.pad(net.spikes(x), (1, 1, 0, 0, 1, 0)), r"'constant_pad_nd' mixes .*: \[T, B, 8\]"),
+        (lambda net, x: functional.pad(net.spikes(x), (1, 1, 0, 0, 1, 0)), r"found one of 6 \(a stride\?\)"),
         (of_spikes(lambda net, s: functional.pad(s, (0, 0, 0, 0, -1, 1))), r"'constant_pad_nd' mixes time steps"),
         (steps(lambda net, x: torch.addmm(x @ SIX.t(), x, SIX.t())), "'addmm' multiplies two signals"),
         (steps(lambda net, x: (x.t() @ torch.ones(B, 4)).t()), r"'mm' mixes time steps or samples: \[6, B\]"),
@@ -204,7 +204,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
             steps(lambda net, x: functional.max_pool1d(x, 2, return_indices=True)[1].float()),
             "output 1 of 'stack' has no form in a spiking graph",
         ),
-        (steps(lambda net, x: net.fc(x).t()), "expected samples in the first axis of every value; found 'permute'"),
+        (steps(lambda net, x: net.fc(x).t()), "expected samples in the first axis of every value; found 't'"),
     ],
 )
 def test_what_mixes_steps_or_samples_or_is_not_known_is_refused(body: Callable[..., Any], reason: str) -> None:
@@ -274,7 +274,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         (lambda net, x: torch.stack([step * 0 for step in x]), "the output does not depend on the input"),
         (
             of_spikes(lambda net, s: torch.cat([s[..., :0].reshape(T, B, 4, 0).flatten(2), s], -1)),
-            r"a reshape to \[5, 3, 4, 0\] of an empty tensor; leave it out",
+            r"'slice' leaves an empty tensor, \[5, 3, 0\]; leave it out",
         ),
         (lambda net, x: net.spikes(x) + torch.zeros(3).resize_(8).zero_(), "'resize_' changes a tensor's memory"),
         (
@@ -559,14 +559,8 @@ def test_an_input_that_is_repeated_over_time_inside() -> None:
     require_same(lambda net, x: net.spikes(x.repeat(T, 1, 1)), torch.rand(B, 6) * 2, time="inside")
 
 
-@pytest.mark.parametrize(
-    ("delays", "reason"),
-    [
-        ((3, 2, 1, 0, 3, 2, 1, 0), "joins other parts at some steps than at others"),
-        ((2, 0, 3, 1, 1, 3, 0, 2), "differs between step 0 and the steps after"),
-    ],
-)
-def test_refused_delays_name_the_form_that_is_captured(delays: tuple[int, ...], reason: str) -> None:
+@pytest.mark.parametrize("delays", [(3, 2, 1, 0, 3, 2, 1, 0), (2, 0, 3, 1, 1, 3, 0, 2)])
+def test_refused_delays_have_a_form_that_is_captured(delays: tuple[int, ...]) -> None:
     def wrote(net: Net, s: Tensor) -> Tensor:
         delayed = torch.zeros_like(s)
         for i, d in enumerate(delays):
@@ -577,7 +571,9 @@ def test_refused_delays_name_the_form_that_is_captured(delays: tuple[int, ...], 
         return torch.stack([functional.pad(s[..., i], (0, 0, d, 0))[: len(s)] for i, d in enumerate(delays)], -1)
 
     x = torch.rand(10, B, 6) * 2
-    refused(of_spikes(wrote), rf"'cat' {reason}.*torch.stack\(\[F.pad\(s\[..., i\], \(0, 0, d, 0\)\)", x)
+    refused(
+        of_spikes(wrote), r"takes other parts at some steps.*torch.stack\(\[F.pad\(s\[..., i\], \(0, 0, d, 0\)\)", x
+    )
     net = require_same(of_spikes(stacked), x)
     torch.manual_seed(0)
     expected = Net(of_spikes(wrote)).eval()(x).detach().numpy()

@@ -561,7 +561,7 @@ def exported() -> nn.Module:
     ("make", "reason"),
     [
         (Recurrent, "expected every loop to go through a neuron; found 'relu'"),
-        (BatchFirst, r"one sample is taken out of the batch; .* \[B, T, \.\.\.\], say so by time='second'"),
+        (BatchFirst, r"takes a part of the batch; .* \[B, T, \.\.\.\], say so by time='second'"),
         (LayerNorm, "test_own_nets.py:[0-9]+: .*native_layer_norm.* use BatchNorm, which goes into the weights"),
         (NormOfEachStep, "'native_batch_norm' in 'norms.5' does not do the same .* use the same at every step"),
         (LargestSoFar, "a Cell"),

@@ -5,12 +5,12 @@ the layer.
 """
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.addresses import NAME as REARRANGED
 from stl_deploy.tracing.cells import grouped_signals
 from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Fits, Kind, Layers
 from stl_deploy.tracing.layers.cells import CellBuilder
 from stl_deploy.tracing.lowering import NoFormError
+from stl_deploy.tracing.nodes import MOVED
 from stl_deploy.tracing.steps import NoNeuronError, Signal, SignalError, Steps
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 
@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
     "mean": pools.over_axes,
     "sum": pools.over_axes,
     "reshape": shapes.reshape,
-    **dict.fromkeys(("permute", "slice", "select", "expand", REARRANGED), shapes.rearranged),
+    **dict.fromkeys(("expand", MOVED), shapes.rearranged),
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"), weights.as_matrix),
     "_upsample_bilinear2d_aa": weights.as_matrix,
     "_to_copy": shapes.same,

@@ -73,9 +73,6 @@ _HOMOGENEOUS = (
     "mm",
     "reshape",
     "expand",
-    "permute",
-    "slice",
-    "select",
     "rearranged",
     "_to_copy",
 )
@@ -157,7 +154,7 @@ class Builder(ProgramBuilder):
                 raise refusal(signal, f"'MultiheadAttention' has no form in a spiking graph; {SOFTMAX}")
             raise refusal(
                 signal,
-                f"expected samples in the first axis of every value; found '{signal.node.name}' of another layout; "
+                f"expected samples in the first axis of every value; found '{signal.node.called}' of another layout; "
                 "keep [B, ...]",
             )
         return shape_of(layout, {BATCH: 1})[1:]
@@ -213,8 +210,8 @@ class Builder(ProgramBuilder):
             if not torch.allclose(start, rest, rtol=1e-5, atol=1e-6):
                 raise refusal(
                     signal,
-                    f"'{signal.node.name}' is read a step late and starts at {start.flatten()[worst]:g}, where a graph "
-                    f"has {rest.flatten()[worst]:g}; start it from what it is before any spike",
+                    f"'{signal.node.called}' is read a step late and starts at {start.flatten()[worst]:g}, where a "
+                    f"graph has {rest.flatten()[worst]:g}; start it from what it is before any spike",
                 )
 
     def _starts_before(self, signal: Signal, lag: int) -> bool:
@@ -258,8 +255,8 @@ class Builder(ProgramBuilder):
         if signal in self._path:
             raise refusal(
                 signal,
-                f"expected every loop to go through a neuron; found '{signal.node.name}' in one that goes through none "
-                "(a recurrent layer without spikes?); put a neuron into it",
+                f"expected every loop to go through a neuron; found '{signal.node.called}' in one that goes through "
+                "none (a recurrent layer without spikes?); put a neuron into it",
             )
         outer = self._shift, self._path
         self._shift, self._path = shift, self._path | {signal} if core is None else frozenset()
@@ -287,7 +284,7 @@ class Builder(ProgramBuilder):
         except StlDeployError:
             raise
         except Exception as error:
-            why = f"'{signal.node.name}' is called in a form that capture does not read ({unforeseen(error)}"
+            why = f"'{signal.node.called}' is called in a form that capture does not read ({unforeseen(error)}"
             raise refusal(signal, why) from None
         for name in self.nodes:
             self.places.setdefault(name, signal.node.place)

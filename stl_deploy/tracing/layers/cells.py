@@ -235,7 +235,7 @@ class _Draft:
                 raise NoFormError("the first step reads a later one")
             return self.read(Ref(known[0], 0))
         if not node.pointwise:
-            raise NoFormError(f"'{node.name}' differs between step 0 and the steps after; let every step do the same")
+            raise NoFormError(f"'{node.called}' differs between step 0 and the steps after; let every step do the same")
         return self._lowered(node, node.args, node.kwargs, lambda item: self._at_first(item, signal))
 
     def put_out(self, signals: Sequence[Signal]) -> list[str]:

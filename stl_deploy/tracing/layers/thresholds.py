@@ -22,7 +22,7 @@ def compared(build: Builder, signal: Signal) -> Operands:
     if threshold is None:
         raise refusal(
             signal,
-            f"expected a comparison with a fixed threshold; found '{signal.node.name}' of two signals; "
+            f"expected a comparison with a fixed threshold; found '{signal.node.called}' of two signals; "
             "compare a potential with a number, a tensor or a parameter",
         )
     shape = build.shape(signal)
@@ -55,8 +55,8 @@ def rectified(build: Builder, signal: Signal) -> Operands:
         return _bounded_below(build, signal, terms, float(low))
     raise refusal(
         signal,
-        f"expected spikes, a lower bound that is a number, or a neuron's own arithmetic; found '{signal.node.name}' of "
-        "a current with an upper bound or with a tensor's; put a spiking neuron, or a ReLU, in its place; where it "
+        f"expected spikes, a lower bound that is a number, or a neuron's own arithmetic; found '{signal.node.called}' "
+        "of a current with an upper bound or with a tensor's; put a spiking neuron, or a ReLU, in its place; where it "
         "prepares x, apply it to x before capture",
     )
 

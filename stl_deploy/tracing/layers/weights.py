@@ -128,7 +128,7 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
     if count * made > MAX_DENSE:
         raise refusal(
             signal,
-            f"'{signal.node.name}' from {list(before)} to {list(after)} has no node in NIR: expected at most "
+            f"'{signal.node.called}' from {list(before)} to {list(after)} has no node in NIR: expected at most "
             f"{MAX_DENSE:,} weights in its place; found {count * made:,}; use an operation that has a node",
         )
     units = torch.cat([torch.zeros(1, count), torch.eye(count)]).to(x.signal.node.dtype)
