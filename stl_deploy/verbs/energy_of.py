@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +29,7 @@ from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.energy import FILE, require_decided, require_labels, rounded
 from stl_deploy.pipeline.energy import energy as count
 from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.report.text.advice import with_commands
 from stl_deploy.report.text.energy import layers_csv, show, show_checks
 from stl_deploy.runs.kept_twin import Frames, kept_twin, twin_frames
 from stl_deploy.runs.manifest import check_network, record_files
@@ -110,19 +110,6 @@ def energy(
     if output is not None:
         _write(report, output, say)
     return report
-
-
-def with_commands(report: EnergyReport, source: Path, input_file: Path | None, *, is_run: bool) -> EnergyReport:
-    """Return the report with the commands that show the advised change and train others; unchanged without advice."""
-    advice = report.advice
-    if advice is None:
-        return report
-    named = shlex.quote(str(source))
-    given = "" if input_file is None else f" -i {shlex.quote(str(input_file))}"
-    what = "--over-steps" if advice.point is None or advice.point.margin is None else "--early-exit"
-    training = f"stl-deploy optimise {named} --for energy" if is_run else ""
-    command = f"stl-deploy energy {named}{given} {what}"
-    return replace(report, advice=replace(advice, command=command, training=training))
 
 
 def validate(*, say: Console = QUIET) -> tuple[Check, ...]:

@@ -38,6 +38,7 @@ from stl_deploy.pipeline.export import manifest
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import KEPT, Tradeoff, ann_point
 from stl_deploy.report import run_report as reporting
+from stl_deploy.report.text.advice import with_commands
 from stl_deploy.report.text.check import show_fold
 from stl_deploy.report.text.energy import show as show_energy
 from stl_deploy.report.text.run_summary import commands, verdict
@@ -51,7 +52,6 @@ from stl_deploy.runs.train import fit, size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
-from stl_deploy.verbs.energy_of import with_commands
 
 INTEGERS = "Loihi integers (our model)"
 LAVA = "Lava (CPU simulation)"
