@@ -94,6 +94,8 @@ def with_advice(
     cell, votes = quoted(report.comparisons), [node.shape for node in program.outputs]
     if cell is None or isinstance(x, Mapping) or labels is None or list(map(len, votes)) != [1]:
         return report
+    if ((labels < 0) | (labels >= votes[0][0] // readout_of(program.metadata).population)).any():
+        return report  # counts need no classes
     tried = tuple(changes(TradeoffPoint(report.source, "", program, x, labels), report.coding.value))
     decided = report.right is not None and not report.idle and not report.no_ann
     advice = advise(tried, check_margin(margin), report.leads, middle(cell.energy.ann_J)) if decided else None

@@ -301,7 +301,7 @@ class SpikingGraph:
         chosen = ExportOptions(**options)
         to = to or exporting.target_of(output)
         with working(f"exporting {output.name}", progress):
-            x = self.sample if x is None else self._given(x, chosen.input_grid)
+            x = self.sample if x is None else self._given(x, rounds=chosen.input_grid is None)
             given = None if x is None else compared(self.program, x, None, "x")
             return exporting.export(self, to, output, given, chosen)
 
@@ -324,7 +324,7 @@ class SpikingGraph:
 
         options.setdefault("record", True)
         chosen = SimulateOptions(**options)
-        simulation = simulate(self.program, self._given(x, chosen.input_grid), backend, chosen)
+        simulation = simulate(self.program, self._given(x, rounds=chosen.input_grid is None), backend, chosen)
         return replace(simulation, rule=self.readout, outputs=self._as_module(simulation.outputs))
 
     @named_options(VerifyOptions)
@@ -348,7 +348,9 @@ class SpikingGraph:
         options.setdefault("lava", False)
         chosen = VerifyOptions(**options)
         paths = [Path(path) for path in as_paths(artifact)]
-        return Verification(verify(self.program, paths, self._input(x, "verify", chosen.input_grid), chosen))
+        return Verification(
+            verify(self.program, paths, self._input(x, "verify", rounds=chosen.input_grid is None), chosen)
+        )
 
     @named_options(EnergyOptions)
     def energy(self, x: Any = None, labels: Any = None, **options: Unpack[EnergyKeywords]) -> Bill:
@@ -365,7 +367,7 @@ class SpikingGraph:
         from stl_deploy.pipeline.energy import energy
 
         chosen = EnergyOptions(**options)
-        given = self._input(x, "energy", chosen.input_grid)
+        given = self._input(x, "energy", rounds=chosen.input_grid is None)
         checked = None if labels is None else checked_labels(as_array(labels), *leading(given), "labels")
         return Bill(energy(self.program, given, chosen, labels=checked, source=self.name))
 
@@ -400,7 +402,7 @@ class SpikingGraph:
         """
         from stl_deploy.pipeline.quantised_module import QuantisedModule
 
-        given = self._input(x, "quantised")
+        given = self._input(x, "quantised", rounds=False)
         if isinstance(given, Mapping):
             raise InputError("expected a network of one input; found several; integers have one")
         warn_of_order(None if self.original is None else self.original.time)
@@ -453,8 +455,8 @@ class SpikingGraph:
         fits = y.shape[2:] != shape and int(np.prod(y.shape[2:])) == int(np.prod(shape))
         return {name: y.reshape(*y.shape[:2], *shape)} if fits else outputs
 
-    def _given(self, x: Any, bits: int | None = None) -> NetworkInput:
-        """Return input as numpy, in the graph's order of axes, on the declared grid unless ``bits`` ask for another."""
+    def _given(self, x: Any, *, rounds: bool = True) -> NetworkInput:
+        """Return input as numpy, in the graph's order of axes; ``rounds``: on the grid that the graph declares."""
         if self.original is not None and self.original.time == "none":
             arrays: NetworkInput = self.original.given(as_array(x))
         else:
@@ -463,7 +465,7 @@ class SpikingGraph:
                 arrays = self.original.given_each(arrays)
             elif self.original is not None:
                 arrays = self.original.given(as_array(arrays))
-        return self.on_grid(arrays) if bits is None else arrays
+        return self.on_grid(arrays) if rounds else arrays
 
     def _given_step(self, x: Any) -> NetworkInput:
         """Return one step's input ``[B, *shape]`` as `_given` does a sequence."""
@@ -484,9 +486,9 @@ class SpikingGraph:
             x = dict(zip(order, x, strict=True))
         return {str(name): as_array(array) for name, array in x.items()} if isinstance(x, Mapping) else as_array(x)
 
-    def _input(self, x: Any, verb: str, bits: int | None = None) -> NetworkInput:
+    def _input(self, x: Any, verb: str, *, rounds: bool = True) -> NetworkInput:
         if x is not None:
-            return self._given(x, bits)
+            return self._given(x, rounds=rounds)
         if self.sample is None:
             raise InputError(f"{verb} needs input: expected x of shape [T, B, *shape]; found none; give x")
         return self.sample

@@ -136,6 +136,11 @@ def measure_kept(program: Program, folder: Path, test: Split, count: int) -> Ann
     return measure_twin(program, folder, own.x, own.labels)
 
 
+def sees_sums(config: RunConfig) -> bool:
+    """Return whether a run's twin sees the steps of a sequence summed in one frame."""
+    return config.encoder in ("counts", "sequence")
+
+
 def kept_frames(folder: Path, test: Split, count: int) -> LabelledInput:
     """Return ``count`` test samples (see `Split.part`) in a kept ANN's form, ``[1, B, *shape]``."""
     return encode_split(load_config(folder / CONFIG), test, count)

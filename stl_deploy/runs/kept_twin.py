@@ -39,11 +39,11 @@ def kept_twin(
     frames, why = twin_frames(program, run_dir, input_file, x, labels, input_grid=input_grid)
     if frames is None:
         return None, why
-    from stl_deploy.runs.ann_twin import measure_twin  # torch
+    from stl_deploy.runs.ann_twin import measure_twin, sees_sums  # torch
 
     _tell(run_dir / TWIN, say)
     twin = measure_twin(program, run_dir / TWIN, *frames)
-    return replace(twin, summed=load_config(run_dir / CONFIG).encoder in ("counts", "sequence")), ""
+    return replace(twin, summed=sees_sums(load_config(run_dir / CONFIG))), ""
 
 
 Frames = tuple[NDArray[Any], NDArray[np.int64] | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -42,7 +42,7 @@ from stl_deploy.report.text.advice import with_commands
 from stl_deploy.report.text.check import show_fold
 from stl_deploy.report.text.energy import show as show_energy
 from stl_deploy.report.text.run_summary import commands, verdict
-from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_kept
+from stl_deploy.runs.ann_twin import keep_twin, kept_frames, measure_kept, sees_sums
 from stl_deploy.runs.folded_run import FoldedRun, fold_run
 from stl_deploy.runs.frontier import keep_frontier, with_frontier
 from stl_deploy.runs.inputs import LabelledInput, encode_split
@@ -147,6 +147,7 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
             if options.frontier:
                 keep_frontier(folded.config, run_dir, say)
         kept = measure_kept(program, folder, folded.data.test, count)
+        kept = replace(kept, summed=sees_sums(folded.config))
     say.step("Energy: exact counts, modelled joules")
     source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
     energy = count_energy(program, test.x, EnergyOptions(), labels=test.labels, twin=kept, source=source)
