@@ -378,7 +378,7 @@ _DENSE = (
 )
 _SKIPPED = (
     "The ANN twin is one pass of the same topology. Its zeros, as measured in the trained twin, are skipped in the "
-    "numbers to quote, the energy by layer, what-if and sensitivity, accuracy against energy, and in those rows of the "
+    "numbers to quote, the energy by layer, sensitivity, accuracy against energy, and in those rows of the "
     "comparison grid, the published models and the break-even that say so (ann_zeros: skipped); everywhere else the "
     "pass is dense, an upper bound for hardware that skips zeros."
 )
