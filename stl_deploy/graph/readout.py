@@ -212,9 +212,14 @@ def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | 
     return float((readout.decide(scores[0]) == labels).mean())
 
 
+def no_classes(labels: NDArray[Any], classes: int) -> NDArray[np.bool_]:
+    """Return which labels are no class of the output."""
+    return (labels < 0) | (labels >= classes)
+
+
 def require_classes(labels: NDArray[Any], classes: int) -> None:
     """Raise InputError for labels that are no class of the output."""
-    wrong = np.argwhere((labels < 0) | (labels >= classes))
+    wrong = np.argwhere(no_classes(labels, classes))
     if wrong.size:
         label = labels[tuple(wrong[0])]
         from_one = labels.min() >= 1 and labels.max() == classes

@@ -32,7 +32,7 @@ from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.graph.check import refused as untaken
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import CAPTURED, MATRICES, Program
-from stl_deploy.graph.readout import readout_of, require_classes
+from stl_deploy.graph.readout import no_classes, readout_of, require_classes
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
@@ -91,11 +91,11 @@ def with_advice(
 
     margin: percentage points that a change may lose.
     """
-    cell, votes = quoted(report.comparisons), [node.shape for node in program.outputs]
-    if cell is None or isinstance(x, Mapping) or labels is None or list(map(len, votes)) != [1]:
+    cell, classes = quoted(report.comparisons), _classes(program)
+    if cell is None or isinstance(x, Mapping) or labels is None or classes is None:
         return report
-    if ((labels < 0) | (labels >= votes[0][0] // readout_of(program.metadata).population)).any():
-        return report  # counts need no classes
+    if no_classes(labels, classes).any():
+        return report  # counts need none
     tried = tuple(changes(TradeoffPoint(report.source, "", program, x, labels), report.coding.value))
     decided = report.right is not None and not report.idle and not report.no_ann
     advice = advise(tried, check_margin(margin), report.leads, middle(cell.energy.ann_J)) if decided else None
@@ -117,9 +117,17 @@ def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None, pro
 
 def require_decided(labels: NDArray[np.int64] | None, program: Program) -> None:
     """Raise InputError for labels ``[B]`` that are no class of the output, where an accuracy needs them."""
+    classes = _classes(program)
+    if labels is not None and labels.ndim == 1 and classes is not None:
+        require_classes(labels, classes)
+
+
+def _classes(program: Program) -> int | None:
+    """Return the number of classes that the output decides among; None unless it is one vector."""
     shapes = [node.shape for node in program.outputs]
-    if labels is not None and labels.ndim == 1 and len(shapes) == 1 and len(shapes[0]) == 1:
-        require_classes(labels, shapes[0][0] // readout_of(program.metadata).population)
+    if len(shapes) != 1 or len(shapes[0]) != 1:
+        return None
+    return shapes[0][0] // readout_of(program.metadata).population
 
 
 def rounded(options: EnergyOptions) -> list[str]:
