@@ -5,7 +5,8 @@ the card says what came out: accuracy, and what the verb energy says of one agai
 Without RUN and TWIN (``python -m benchmarks.ready_made NAME [--data-dir DIR] [--command …]``) nothing is trained or
 rounded: a model that is there keeps its weights and accuracy, and its card gets its energy, and the texts given, anew.
 ``--frontier DIR`` names the narrower ANNs that ``stl-deploy energy RUN --frontier`` kept in ``RUN/frontier``, for the
-cheapest ANNs that are no less accurate; a card alone keeps those it has if the SNN's energy stays.
+cheapest ANNs that are no less accurate; a card alone keeps those it has if the SNN's energy stays, and always that
+none is: accuracies do not change with prices.
 Either way the table of all cards in docs/training.md is written again.
 """
 
@@ -212,7 +213,9 @@ def refreshed(arguments: argparse.Namespace) -> pretrained.Card:
     weights = weights_of(target / "model.safetensors")
     energy = asdict(energy_with(target, kept["sha256"], arguments.data_dir, arguments.frontier))
     before = kept.get("energy", {})
-    if arguments.frontier is None and all(before.get(key) == energy[key] for key in _OF_THE_SNN):
+    stays = all(before.get(key) == energy[key] for key in _OF_THE_SNN)
+    none_is_equal = bool(before) and before["proved_ann"] is None and before["measured_ann"] is None
+    if arguments.frontier is None and (stays or none_is_equal):
         energy |= {key: before.get(key, energy[key]) for key in ("narrower_anns", "proved_ann", "measured_ann")}
     return pretrained.read_card({**kept, **given, "weights": weights, "energy": energy}, str(target / "card.json"))
 
