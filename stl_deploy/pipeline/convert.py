@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from stl_deploy._util.arrays import as_array
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.keywords import right_keywords
-from stl_deploy._util.npz import names_in, read_npz
-from stl_deploy._util.tables import columns
 from stl_deploy._util.working import stage, working
-from stl_deploy.config.schema import DatasetConfig
-from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
-from stl_deploy.energy.paired import accuracy_interval, percent
+from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.graph.program import MaxPool, Neuron, Product, Program
 from stl_deploy.graph.readout import Readout
@@ -37,104 +30,17 @@ from stl_deploy.passes.spikes_for_relus import (
 )
 from stl_deploy.pipeline.calibrate import accurate, activations, bias_shifts, least_squares, right_of, steps_of
 from stl_deploy.pipeline.capture import capture
+from stl_deploy.pipeline.conversion import Candidate, Conversion, Method
+from stl_deploy.pipeline.conversion_data import Parts, parts_of
 from stl_deploy.pipeline.distil import distil
 from stl_deploy.pipeline.proof import MAX_ROUNDING
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.without_time import run_in_parts
 
-Method = Literal["as trained", "calibrated", "with biases", "thresholds learned", "weights learned"]
 AUTO = (1, 2, 4, 8, 16)
 """Levels that ``levels="auto"`` tries, the fewest first."""
 _MOST_LEVELS = 255
 _CALIBRATED_ON, _COUNTED_ON, _CAPTURED_ON = 256, 16, 4
-_HELD_OUT, _MOST_HELD_OUT = 0.2, 5_000
-"""Share of the samples that candidates are chosen on where no validation samples are given, and the most of them."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A converted network.
-
-    Attributes:
-        levels: Levels of a count, or steps of a rate.
-        method: How its thresholds were found.
-        accuracy: On the held-out samples that candidates are chosen on; None without labels.
-        interval: Exact 95 % interval of the accuracy.
-        synops: Synaptic events of one inference, counted.
-        times_ann: Modelled energy of one inference, streaming, in those of the int8 ANN; None where nothing spikes.
-    """
-
-    levels: int
-    method: Method
-    accuracy: float | None
-    interval: tuple[float, float] | None
-    synops: float
-    times_ann: float | None
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Candidates of a conversion and the one that was chosen.
-
-    Attributes:
-        form: ``counts`` or ``rates``.
-        candidates: In the order in which they were tried.
-        chosen: Position of the chosen one.
-        within: Points that its accuracy may be below the ANN's on the held-out samples.
-        held_out: Number of held-out samples, and the ANN's accuracy on them.
-        samples: Number of test samples; 0 without labels.
-        ann_accuracy, accuracy, interval: On the test samples; None without labels.
-    """
-
-    form: Form
-    candidates: tuple[Candidate, ...]
-    chosen: int
-    within: float
-    held_out: tuple[int, float | None]
-    samples: int = 0
-    ann_accuracy: float | None = None
-    accuracy: float | None = None
-    interval: tuple[float, float] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON twin."""
-        return asdict(self)
-
-    @property
-    def verdict(self) -> str:
-        """One sentence: what was chosen, its accuracy beside the ANN's, and what it is."""
-        chosen = self.candidates[self.chosen]
-        unit = "levels at one step" if self.form == "counts" else "steps of binary spikes"
-        parts = [f"{chosen.levels} {unit}, {chosen.method}"]
-        if self.accuracy is not None and self.ann_accuracy is not None and self.interval is not None:
-            low, high = (percent(end) for end in self.interval)
-            parts[0] += (
-                f": {percent(self.accuracy)} (95 % interval {low} to {high}), the ANN {percent(self.ann_accuracy)}"
-            )
-            parts[0] += f", on {self.samples:,} test samples"
-            ann = self.held_out[1]
-            if ann is not None and chosen.accuracy is not None and chosen.accuracy < ann - self.within / 100:
-                parts.append(f"no candidate came within {self.within:g} points of the ANN on the held-out samples")
-        if self.ann_accuracy is None:
-            parts.append("no accuracy is known, for the data have no labels")
-        if self.form == "counts":
-            parts.append(
-                "counts at one step are the quantised ANN, bit for bit; an ANN may use fewer bits and skip zeros, too"
-            )
-        return "; ".join(parts)
-
-    def __str__(self) -> str:
-        """Return a line per candidate and the verdict."""
-        head = ["levels", "method", "accuracy", "95 % interval", "synops", "x int8 ANN (modelled)"]
-        return "\n".join([*columns([head, *map(_row, self.candidates)]), self.verdict])
-
-
-def _row(candidate: Candidate) -> list[str]:
-    low, high = candidate.interval or (None, None)
-    between = "-" if low is None or high is None else f"{percent(low)} to {percent(high)}"
-    accuracy = "-" if candidate.accuracy is None else percent(candidate.accuracy)
-    times = "-" if candidate.times_ann is None else f"{candidate.times_ann:.2f}"
-    return [str(candidate.levels), candidate.method, accuracy, between, f"{candidate.synops:,.0f}", times]
 
 
 @right_keywords({"model": "ann", "x": "data", "calibration": "data", "epochs": "learn", "T": "levels"})
@@ -180,7 +86,7 @@ def convert(
         >>> net.export("net.onnx")
     """
     _require_arguments(levels, within, learn, form)
-    parts = _parts(data)
+    parts = parts_of(data)
     with working(f"converting {type(ann).__name__}", progress):
         return _converted(ann, parts, _Wish(levels, within, learn, form))
 
@@ -205,91 +111,7 @@ def _require_arguments(levels: Any, within: float, learn: int, form: Any) -> Non
         raise InputError(f"learn: expected a number of epochs from 0; found {learn!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """Samples to calibrate and learn on, to choose on, and to judge on; labels None: there are none."""
-
-    train: Tensor
-    held_out: tuple[Tensor, Tensor] | None
-    test: tuple[Tensor, Tensor] | None
-
-
-def _parts(data: Any) -> _Parts:
-    """Return the three disjoint parts of the data; raise InputError for what is none."""
-    arrays = _arrays(data)
-    x = _floats(arrays["x"])
-    if "y" not in arrays:
-        return _Parts(x, None, None)
-    for name in ("y", "y_val", "y_test"):
-        if name in arrays and arrays[name].ndim != 1:
-            raise InputError(f"data: expected labels [N], one a sample; found {name} {list(arrays[name].shape)}")
-    labels = torch.from_numpy(arrays["y"].astype(np.int64))
-    rest = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    given = {
-        ending: (_floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64)))
-        for ending in ("_val", "_test")
-        if f"x{ending}" in arrays
-    }
-    if "_test" not in given:
-        half, rest = rest[len(x) // 2 :], rest[: len(x) // 2]
-        given["_test"] = x[half], labels[half]
-    if "_val" not in given:
-        count = min(_MOST_HELD_OUT, int(_HELD_OUT * len(rest)))
-        held, rest = rest[:count], rest[count:]
-        given["_val"] = x[held], labels[held]
-    if not len(rest) or not all(len(part) for part, _ in given.values()):
-        raise InputError(f"data: expected samples to calibrate, choose and judge on; found {len(x)}; give 10 or more")
-    return _Parts(x[rest], given["_val"], given["_test"])
-
-
-def _arrays(data: Any) -> Mapping[str, Any]:
-    """Return x, y and the splits that the data have as arrays by name."""
-    if isinstance(data, ArrayData):
-        return data.arrays
-    if isinstance(data, str | Path):
-        return _read(Path(data)) if Path(data).exists() else _loaded(DatasetConfig(name=str(data)))
-    if isinstance(data, Tensor | np.ndarray):
-        return {"x": as_array(data)}
-    if (
-        isinstance(data, tuple | list)
-        and len(data) == 2
-        and all(isinstance(each, Tensor | np.ndarray) for each in data)
-    ):
-        return from_arrays(*data).arrays
-    if isinstance(data, torch.utils.data.DataLoader):
-        batches = list(data)
-        if not batches or not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in batches):
-            raise InputError("data: expected a DataLoader of batches (x, labels); found other batches, or none")
-        xs, ys = (torch.cat([torch.as_tensor(batch[k]) for batch in batches]) for k in (0, 1))
-        return from_arrays(xs, ys).arrays
-    return from_datasets(data).arrays
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """Return the arrays of an npz file, with labels or without, or of a folder of images."""
-    if path.is_dir():
-        return _loaded(DatasetConfig(name="folder", path=str(path)))
-    if "y" not in names_in(path):
-        return read_npz(path, lambda name: name == "x")
-    return _loaded(DatasetConfig(name="npz", path=str(path)))
-
-
-def _loaded(config: DatasetConfig) -> Mapping[str, Any]:
-    """Return a dataset's splits as arrays."""
-    dataset = load_dataset(config)
-    parts = {"": dataset.train, "_val": dataset.validation, "_test": dataset.test}
-    images = {f"x{ending}": split.images().numpy() for ending, split in parts.items()}
-    return images | {f"y{ending}": split.labels.numpy() for ending, split in parts.items()}
-
-
-def _floats(x: Any) -> Tensor:
-    """Return samples as the ANN takes them: 8-bit images in [0, 1], other numbers as they are."""
-    array = as_array(x)
-    scaled = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
-    return torch.from_numpy(np.ascontiguousarray(scaled, np.float32))
-
-
-def _converted(ann: nn.Module, parts: _Parts, wish: _Wish) -> SpikingGraph:
+def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     stage("capturing")
     few = parts.train[:_CAPTURED_ON]
     captured = capture(ann, few, time="none", progress=False)
@@ -350,7 +172,7 @@ class _Search:
         self,
         ann: nn.Module,
         program: Program,
-        parts: _Parts,
+        parts: Parts,
         wish: _Wish,
         active: Mapping[str, Tensor],
         readout: Readout,
@@ -446,7 +268,7 @@ def _levels_of(neuron: Neuron) -> int:
     return neuron.cap or _MOST_LEVELS if neuron.multi_spike else 1
 
 
-def _judged(conversion: Conversion, search: _Search, program: Program, steps: int, parts: _Parts) -> Conversion:
+def _judged(conversion: Conversion, search: _Search, program: Program, steps: int, parts: Parts) -> Conversion:
     """Judge the chosen network once on the test samples."""
     if parts.test is None:
         return conversion

@@ -150,7 +150,7 @@ class SpikingGraph:
             own |= {"dialect": program.origin.dialect.written()}
         self.program = replace(program, metadata=own)
         self.conversion: Any = None
-        """The `stl_deploy.pipeline.convert.Conversion` that made it of an ANN, if one did."""
+        """The `stl_deploy.pipeline.conversion.Conversion` that made it of an ANN, if one did."""
         self.on_grid = OnGrid(program)
         """Rounds input to the declared grid."""
         self._written: Written | None = None

@@ -1,0 +1,105 @@
+"""Split the data of a conversion: samples to calibrate and learn on, to choose on, and to judge on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stl_deploy._util.arrays import as_array
+from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
+from stl_deploy.errors import InputError
+
+_HELD_OUT, _MOST_HELD_OUT = 0.2, 5_000
+"""Share of the samples that candidates are chosen on where no validation samples are given, and the most of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Samples to calibrate and learn on, to choose on, and to judge on; labels None: there are none."""
+
+    train: Tensor
+    held_out: tuple[Tensor, Tensor] | None
+    test: tuple[Tensor, Tensor] | None
+
+
+def parts_of(data: Any) -> Parts:
+    """Return the three disjoint parts of the data; raise InputError for what is none."""
+    arrays = _arrays(data)
+    x = _floats(arrays["x"])
+    if "y" not in arrays:
+        return Parts(x, None, None)
+    for name in ("y", "y_val", "y_test"):
+        if name in arrays and arrays[name].ndim != 1:
+            raise InputError(f"data: expected labels [N], one a sample; found {name} {list(arrays[name].shape)}")
+    labels = torch.from_numpy(arrays["y"].astype(np.int64))
+    rest = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    given = {
+        ending: (_floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64)))
+        for ending in ("_val", "_test")
+        if f"x{ending}" in arrays
+    }
+    if "_test" not in given:
+        half, rest = rest[len(x) // 2 :], rest[: len(x) // 2]
+        given["_test"] = x[half], labels[half]
+    if "_val" not in given:
+        count = min(_MOST_HELD_OUT, int(_HELD_OUT * len(rest)))
+        held, rest = rest[:count], rest[count:]
+        given["_val"] = x[held], labels[held]
+    if not len(rest) or not all(len(part) for part, _ in given.values()):
+        raise InputError(f"data: expected samples to calibrate, choose and judge on; found {len(x)}; give 10 or more")
+    return Parts(x[rest], given["_val"], given["_test"])
+
+
+def _arrays(data: Any) -> Mapping[str, Any]:
+    """Return x, y and the splits that the data have as arrays by name."""
+    if isinstance(data, ArrayData):
+        return data.arrays
+    if isinstance(data, str | Path):
+        return _read(Path(data)) if Path(data).exists() else _loaded(DatasetConfig(name=str(data)))
+    if isinstance(data, Tensor | np.ndarray):
+        return {"x": as_array(data)}
+    if (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(each, Tensor | np.ndarray) for each in data)
+    ):
+        return from_arrays(*data).arrays
+    if isinstance(data, torch.utils.data.DataLoader):
+        batches = list(data)
+        if not batches or not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in batches):
+            raise InputError("data: expected a DataLoader of batches (x, labels); found other batches, or none")
+        xs, ys = (torch.cat([torch.as_tensor(batch[k]) for batch in batches]) for k in (0, 1))
+        return from_arrays(xs, ys).arrays
+    return from_datasets(data).arrays
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Return the arrays of an npz file, with labels or without, or of a folder of images."""
+    if path.is_dir():
+        return _loaded(DatasetConfig(name="folder", path=str(path)))
+    if "y" not in names_in(path):
+        return read_npz(path, lambda name: name == "x")
+    return _loaded(DatasetConfig(name="npz", path=str(path)))
+
+
+def _loaded(config: DatasetConfig) -> Mapping[str, Any]:
+    """Return a dataset's splits as arrays."""
+    dataset = load_dataset(config)
+    parts = {"": dataset.train, "_val": dataset.validation, "_test": dataset.test}
+    images = {f"x{ending}": split.images().numpy() for ending, split in parts.items()}
+    return images | {f"y{ending}": split.labels.numpy() for ending, split in parts.items()}
+
+
+def _floats(x: Any) -> Tensor:
+    """Return samples as the ANN takes them: 8-bit images in [0, 1], other numbers as they are."""
+    array = as_array(x)
+    scaled = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    return torch.from_numpy(np.ascontiguousarray(scaled, np.float32))
