@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.context import AnnTwin
+from stl_deploy.energy.counts.reads import driven_by_input
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
+from stl_deploy.energy.models.equivalent import folded_for_pricing
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
+from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.paired import accuracy_interval, percent
@@ -241,3 +244,33 @@ class Frontier:
 def ann_joules(program: Program, counts: Counts, twin: AnnTwin) -> float:
     """Return joules of one inference of an ANN of ``program``'s topology at the quoted prices, zeros skipped."""
     return middle(total(dataflow.ann(program, counts, load_prices(QUOTED_PRICE), QUOTED, active=twin)))
+
+
+def ann_joules_of_counts(program: Program, counts: Counts, bits: int) -> float:
+    """Return joules of one inference of the quantised ANN that a network of counts at one step is.
+
+    At the quoted prices, with activations of ``bits`` and the zeros of the counts skipped; the input keeps its width.
+    """
+    program, counts = folded_for_pricing(program, counts)
+    layers = counts.weighted
+    active = {name: each.synops / each.dense_macs_exact for name, each in layers.items() if each.dense_macs_exact}
+    met = {each.name: layers[each.name].fetched.per_inference / each.weights for each in synapses(program, counts)}
+    zeros = AnnTwin(
+        macs_nonzero=round(sum(each.synops for each in layers.values())),
+        macs=round(sum(each.dense_macs_exact for each in layers.values())),
+        samples=counts.batch,
+        source="counts",
+        by_layer=dict.fromkeys(layers, 1.0) | active,
+        fetched={name: weights / counts.batch for name, weights in met.items()},
+    )
+    wide, narrow = (
+        dataflow.ann(program, counts, load_prices(QUOTED_PRICE), QUOTED, active=zeros, bits=width)
+        for width in (None, bits)
+    )
+    inputs = driven_by_input(program)
+    return middle(
+        total(
+            whole if whole.layer in inputs and whole.term != "output writes" else short
+            for whole, short in zip(wide, narrow, strict=True)
+        )
+    )

@@ -1,4 +1,4 @@
-"""What a conversion tried, what each candidate costs, and the choice."""
+"""Candidates of a conversion: what each costs, the table, the choice and its verdict."""
 
 from __future__ import annotations
 
@@ -6,10 +6,29 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from stl_deploy._util.tables import columns
+from stl_deploy._util.units import counted, with_unit
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.paired import percent
 from stl_deploy.passes.spikes_for_relus import Form
 
 Method = Literal["as trained", "calibrated", "with biases", "thresholds learned", "weights learned"]
+
+
+@dataclass(frozen=True)
+class Joules:
+    """Modelled joules of one inference, streaming, at the prices that energy quotes.
+
+    Attributes:
+        snn: Of the spiking network.
+        int8_ann: Of the ANN with 8-bit activations, every zero computed.
+        quantised_ann: Of the ANN that the counts are, with activations of as few bits and zeros skipped; None of rates.
+        label: ``modelled``.
+    """
+
+    snn: float
+    int8_ann: float
+    quantised_ann: float | None
+    label: str = "modelled"
 
 
 @dataclass(frozen=True)
@@ -22,7 +41,7 @@ class Candidate:
         accuracy: On the held-out samples that candidates are chosen on; None without labels.
         interval: Exact 95 % interval of the accuracy.
         synops: Synaptic events of one inference, counted.
-        times_ann: Modelled energy of one inference, streaming, in those of the int8 ANN; None where nothing spikes.
+        energy: Joules of both sides; None where nothing spikes.
     """
 
     levels: int
@@ -30,7 +49,7 @@ class Candidate:
     accuracy: float | None
     interval: tuple[float, float] | None
     synops: float
-    times_ann: float | None
+    energy: Joules | None
 
 
 @dataclass(frozen=True)
@@ -65,8 +84,8 @@ class Conversion:
     def verdict(self) -> str:
         """One sentence: what was chosen, its accuracy beside the ANN's, and what it is."""
         chosen = self.candidates[self.chosen]
-        unit = "levels at one step" if self.form == "counts" else "steps of binary spikes"
-        parts = [f"{chosen.levels} {unit}, {chosen.method}"]
+        unit, kind = ("level", "at one step") if self.form == "counts" else ("step", "of binary spikes")
+        parts = [f"{counted(chosen.levels, unit)} {kind}, {chosen.method}"]
         if self.accuracy is not None and self.ann_accuracy is not None and self.interval is not None:
             low, high = (percent(end) for end in self.interval)
             parts[0] += (
@@ -79,20 +98,40 @@ class Conversion:
         if self.ann_accuracy is None:
             parts.append("no accuracy is known, for the data have no labels")
         if self.form == "counts":
-            parts.append(
-                "counts at one step are the quantised ANN, bit for bit; an ANN may use fewer bits and skip zeros, too"
-            )
-        return "; ".join(parts)
+            parts.append("counts at one step are the quantised ANN, bit for bit")
+        return "; ".join([*parts, *_opponents(chosen.energy)])
 
     def __str__(self) -> str:
         """Return a line per candidate and the verdict."""
-        head = ["levels", "method", "accuracy", "95 % interval", "synops", "x int8 ANN (modelled)"]
-        return "\n".join([*columns([head, *map(_row, self.candidates)]), self.verdict])
+        return "\n".join([*columns([HEAD, *self.rows]), self.verdict])
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The table: a row per candidate, under `HEAD`."""
+        return [_row(candidate) for candidate in self.candidates]
+
+
+HEAD = ["levels", "method", "accuracy", "95 % interval", "synops", "energy (modelled)", "x int8 ANN", "x same-bits ANN"]
 
 
 def _row(candidate: Candidate) -> list[str]:
     low, high = candidate.interval or (None, None)
     between = "-" if low is None or high is None else f"{percent(low)} to {percent(high)}"
     accuracy = "-" if candidate.accuracy is None else percent(candidate.accuracy)
-    times = "-" if candidate.times_ann is None else f"{candidate.times_ann:.2f}"
-    return [str(candidate.levels), candidate.method, accuracy, between, f"{candidate.synops:,.0f}", times]
+    cells = [str(candidate.levels), candidate.method, accuracy, between, f"{candidate.synops:,.0f}"]
+    energy = candidate.energy
+    if energy is None:
+        return [*cells, "-", "-", "-"]
+    same = "-" if energy.quantised_ann is None else number(energy.snn / energy.quantised_ann)
+    return [*cells, with_unit(energy.snn, "J"), number(energy.snn / energy.int8_ann), same]
+
+
+def _opponents(energy: Joules | None) -> list[str]:
+    """Say what the counts cost beside both ANNs, and where a saving comes from; nothing of rates."""
+    if energy is None or energy.quantised_ann is None:
+        return []
+    dense, same = energy.snn / energy.int8_ann, energy.snn / energy.quantised_ann
+    costs = f"they cost {number(dense)} times the dense int8 ANN and {number(same)} times the ANN of the same bits that"
+    costs += " skips zeros (modelled)"
+    saved = ["the saving comes from fewer bits and skipped zeros, not from spikes"] if dense < 1 <= same else []
+    return [costs, *saved]

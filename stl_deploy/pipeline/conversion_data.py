@@ -16,6 +16,7 @@ from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
 from stl_deploy.errors import InputError
+from stl_deploy.pipeline.evaluate_graph import labelled_batches
 
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 5_000
 """Share of the samples that candidates are chosen on where no validation samples are given, and the most of them."""
@@ -73,11 +74,11 @@ def _arrays(data: Any) -> Mapping[str, Any]:
     ):
         return from_arrays(*data).arrays
     if isinstance(data, torch.utils.data.DataLoader):
-        batches = list(data)
-        if not batches or not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in batches):
-            raise InputError("data: expected a DataLoader of batches (x, labels); found other batches, or none")
-        xs, ys = (torch.cat([torch.as_tensor(batch[k]) for batch in batches]) for k in (0, 1))
-        return from_arrays(xs, ys).arrays
+        batches = list(labelled_batches(data))
+        if not batches:
+            raise InputError("data: expected batches (x, labels); found none")
+        xs, ys = zip(*batches, strict=True)
+        return from_arrays(np.concatenate([as_array(x) for x in xs]), np.concatenate(ys)).arrays
     return from_datasets(data).arrays
 
 

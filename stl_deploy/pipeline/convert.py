@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.working import stage, working
+from stl_deploy.config.options import EnergyOptions
+from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.frontier import ann_joules_of_counts
+from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.paired import accuracy_interval
+from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.graph.program import MaxPool, Neuron, Product, Program
 from stl_deploy.graph.readout import Readout
@@ -30,9 +35,10 @@ from stl_deploy.passes.spikes_for_relus import (
 )
 from stl_deploy.pipeline.calibrate import accurate, activations, bias_shifts, least_squares, right_of, steps_of
 from stl_deploy.pipeline.capture import capture
-from stl_deploy.pipeline.conversion import Candidate, Conversion, Method
+from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules, Method
 from stl_deploy.pipeline.conversion_data import Parts, parts_of
 from stl_deploy.pipeline.distil import distil
+from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.proof import MAX_ROUNDING
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.without_time import run_in_parts
@@ -195,55 +201,51 @@ class _Search:
             yield program, self._candidate(program, max(map(_levels_of, program.spiking)), "as trained")
             return
         for levels in AUTO if self.wish.levels == "auto" else (self.wish.levels,):
-            of_level: list[tuple[Program, Candidate]] = []
-            for method, make in self._methods(levels):
-                stage(f"{levels} levels, {method}")
-                made = make()
-                of_level.append((made, self._candidate(heights_in_weights(made), levels, method)))
-                yield heights_in_weights(made), of_level[-1][1]
-            if self._is_within(max(each.accuracy or 0.0 for _, each in of_level)):
+            best = 0.0
+            for method, made in self._methods(levels):
+                program = heights_in_weights(made)
+                candidate = self._candidate(program, levels, method)
+                best = max(best, candidate.accuracy or 0.0)
+                yield program, candidate
+            if self._is_within(best):
                 return
 
-    def _methods(self, levels: int) -> Iterator[tuple[Method, Callable[[], Program]]]:
-        """Yield the ways to find thresholds; each of the learned ones starts from what came before."""
-        form = self.wish.form
-        thresholds = least_squares(self.program, self.active, levels)
-        made: dict[str, Program] = {}
-
-        def calibrated() -> Program:
-            made["start"] = spikes_for_relus(self.program, thresholds, levels, form)
-            return made["start"]
-
-        def with_biases() -> Program:
-            few = self.parts.train[:_CALIBRATED_ON]
-            shifts = bias_shifts(self.program, thresholds, few, self.active, levels, form)
-            made["start"] = spikes_for_relus(self.program, thresholds, levels, form, shifts)
-            return made["start"]
-
-        yield "calibrated", calibrated
-        yield "with biases", with_biases
+    def _methods(self, levels: int) -> Iterator[tuple[Method, Program]]:
+        """Yield the Program of each way to find thresholds; each of the learned ones starts from the one before."""
+        program, form, x = self.program, self.wish.form, self.parts.train
+        stage(f"{levels} levels, calibrated")
+        thresholds = least_squares(program, self.active, levels)
+        yield "calibrated", spikes_for_relus(program, thresholds, levels, form)
+        stage(f"{levels} levels, with biases")
+        shifts = bias_shifts(program, thresholds, x[:_CALIBRATED_ON], self.active, levels, form)
+        made = spikes_for_relus(program, thresholds, levels, form, shifts)
+        yield "with biases", made
         if self.wish.learn:
-            wanted = run_in_parts(self.ann, self.parts.train)
-            how: dict[str, Any] = {"steps": steps_of(levels, form), "epochs": self.wish.learn}
-
-            def thresholds_learned() -> Program:
-                made["start"] = distil(made["start"], self.parts.train, wanted, what="thresholds", **how)
-                return made["start"]
-
-            yield "thresholds learned", thresholds_learned
-            yield "weights learned", lambda: distil(made["start"], self.parts.train, wanted, what="weights", **how)
+            wanted, steps = run_in_parts(self.ann, x), steps_of(levels, form)
+            stage(f"{levels} levels, thresholds learned")
+            made = distil(made, x, wanted, steps, what="thresholds", epochs=self.wish.learn)
+            yield "thresholds learned", made
+            stage(f"{levels} levels, weights learned")
+            yield "weights learned", distil(made, x, wanted, steps, what="weights", epochs=self.wish.learn)
 
     def _candidate(self, program: Program, levels: int, method: Method) -> Candidate:
         steps = steps_of(levels, self.wish.form)
-        right, interval = None, None
+        accuracy, interval = None, None
         if self.parts.held_out is not None:
             right = accurate(program, *self.parts.held_out, steps, self.readout.population)
-            interval = accuracy_interval(right, self.count)
+            accuracy, interval = right / self.count, accuracy_interval(right, self.count)
         few = self.parts.train[:_COUNTED_ON]
-        bill = SpikingGraph(program).energy(np.broadcast_to(few.numpy(), (steps, *few.shape))).as_dict()
-        times = bill["quoted"]["snn_over_ann"] if bill["quoted"] else None
-        accuracy = None if right is None else right / self.count
-        return Candidate(levels, method, accuracy, interval, bill["totals"]["synops"] / len(few), times)
+        report = energy(program, np.broadcast_to(few.numpy(), (steps, *few.shape)), EnergyOptions())
+        synops = report.counts.totals.synops / len(few)
+        return Candidate(levels, method, accuracy, interval, synops, self._joules(program, levels, report))
+
+    def _joules(self, program: Program, levels: int, report: EnergyReport) -> Joules | None:
+        cell = None if report.idle else quoted(report.comparisons)
+        if cell is None:
+            return None
+        bits = levels.bit_length()
+        same = ann_joules_of_counts(program, report.counts, bits) if self.wish.form == "counts" else None
+        return Joules(middle(cell.energy.snn_J), middle(cell.energy.ann_J), same)
 
     def _is_within(self, accuracy: float) -> bool:
         if self.ann_accuracy is None:

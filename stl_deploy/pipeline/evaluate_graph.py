@@ -82,7 +82,7 @@ def evaluate_graph(
     is_asked, by_assumption = time is not None, False
     if time is None and net.original is not None and net.original.time == "second":
         time = "second"
-    for given, labels in _batches(data):
+    for given, labels in labelled_batches(data):
         if input_grid is not None:
             rounded = round_to_grid(as_array(given), input_grid)
         else:
@@ -249,7 +249,8 @@ def _axis_of_time(shape: tuple[int, ...], count: int) -> str | None:
     return "first" if shape[1] == count else "second"
 
 
-def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+def labelled_batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+    """Yield batches with integer labels ``[B]``; raise InputError for others."""
     if not isinstance(data, Iterable):
         raise InputError(
             f"expected a labelled Dataset, a DataLoader or batches (x, labels); found {type(data).__name__}"

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import write_text
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.passes.spikes_for_relus import Form
 from stl_deploy.pipeline.convert import convert as convert_module
+from stl_deploy.report.page.conversion import render_conversion
 from stl_deploy.runs.user_module import load_module, name_in_file
 from stl_deploy.verbs.arguments import As
 
@@ -48,7 +50,7 @@ def convert(
     form: Annotated[Form, Option(help="Several spikes at one step, or binary spikes over several steps.")] = "counts",
     say: Console = QUIET,
 ) -> dict[str, Any]:
-    """Convert ``FILE.py:NAME`` and write the network; return the candidates and the choice, JSON-ready.
+    """Convert ``FILE.py:NAME``, write the network and a page of its candidates; return the same, JSON-ready.
 
     Executes the user's file, and prints that it does. data: the name of a dataset, an npz file or a folder of images.
     Other arguments as of `stl_deploy.convert`, whose errors it raises.
@@ -66,7 +68,10 @@ def convert(
         )
     for warning in caught:
         say.warn(str(warning.message))
+    page = output.with_suffix(".html")
+    html = render_conversion(net.conversion)
     write_program(net.program, output)
+    write_text(page, html)
     say.say(str(net.conversion))
-    say.say(f"written: {output}")
+    say.say(f"written: {output} and {page} (opens offline)")
     return {"output": str(output), "conversion": net.conversion.as_dict()}

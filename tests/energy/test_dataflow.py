@@ -11,6 +11,7 @@ import pytest
 from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
+from stl_deploy.energy.models.frontier import ann_joules_of_counts
 from stl_deploy.energy.models.grid import GRID_PRICES, quoted
 from stl_deploy.energy.models.layout import meeting_places
 from stl_deploy.energy.models.ledger import Item, Ledger
@@ -453,3 +454,25 @@ def test_a_comparison_tells_middles_and_ends() -> None:
     assert found.snn_over_ann == approx(3 / 2.5)
     assert found.ends == approx((1.0, 2.0))
     assert Comparison((1.0, 1.0), (0.0, 0.0)).snn_over_ann is None
+
+
+def test_counts_are_priced_as_the_ann_of_their_bits_that_skips_zeros() -> None:
+    """Counts 3, 3, 0 of at most 3 are activations of two bits; a third of the second layer's products is skipped."""
+    own = {"threshold": f32(1), "multi_spike": True, "cap": 3}
+    net = program(
+        start((2,)),
+        linear("a", "in", np.array([[1, 1], [1, 1], [-1, -1]])),
+        Neuron(name="hidden", shape=(3,), operands=(Operand("a"),), decay=None, **own),
+        linear("b", "hidden", np.ones((2, 3))),
+    )
+    report = measure_energy(net, f32([[[1, 2]]]), input_coding="analog")
+
+    def word(bits: int, words: int) -> float:
+        return middle(word_access(INT8, bits, -(-words * bits // 8)))
+
+    multiply, add = (middle((INT8.terms[term].low, INT8.terms[term].high)) for term in ("mul", "ac"))
+    saved = 2 * (multiply + add + word(8, 6)) + 4 * multiply * (1 - 2 / 8)  # two MACs and weights, and six bits of four
+    saved += 3 * 2 * (word(8, 3) - word(2, 3)) + 2 * (word(8, 2) - word(2, 2))  # hidden written and read, then outputs
+    dense = quoted(report.comparisons)
+    assert dense is not None
+    assert ann_joules_of_counts(net, report.counts, 2) == approx(middle(dense.energy.ann_J) - saved)

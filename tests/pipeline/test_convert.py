@@ -12,7 +12,10 @@ import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.graph import program as ir
 from stl_deploy.nn.program_module import ProgramModule
+from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules
 from stl_deploy.pipeline.convert import AUTO
+from stl_deploy.report.page.conversion import render_conversion
+from tests.energy.test_report import Page
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*silent|.*saturated:UserWarning")
 
@@ -105,6 +108,22 @@ def test_without_labels_nothing_is_judged(ann: nn.Module) -> None:
     assert net.conversion.accuracy is None
     assert all(each.accuracy is None for each in net.conversion.candidates)
     assert "no labels" in net.conversion.verdict
+    assert "<svg" not in render_conversion(net.conversion)
+
+
+def test_counts_are_compared_with_the_ann_of_their_bits(ann: nn.Module) -> None:
+    counts = stl.convert(ann, blobs(), levels=4, progress=False).conversion
+    for each in counts.candidates:
+        assert 0 < each.energy.quantised_ann < each.energy.int8_ann
+    rates = stl.convert(ann, blobs(), levels=4, form="rates", progress=False).conversion
+    assert all(each.energy.quantised_ann is None for each in rates.candidates)
+
+
+@pytest.mark.parametrize(("counts", "saves"), [(0.5, False), (0.8, True), (1.2, False)])
+def test_a_saving_of_fewer_bits_is_called_that(counts: float, saves: bool) -> None:
+    candidate = Candidate(4, "calibrated", None, None, 1.0, Joules(counts, 1.0, 0.7))
+    verdict = Conversion("counts", (candidate,), 0, 0.5, (0, None)).verdict
+    assert ("fewer bits" in verdict) == saves
 
 
 @pytest.mark.parametrize("form", ["pair", "arrays", "dataset", "loader", "npz"])
@@ -121,6 +140,12 @@ def test_every_form_of_data_gives_the_same_network(form: str, ann: nn.Module, tm
     }
     net = stl.convert(ann, forms[form], levels=2, progress=False)
     assert net.conversion.samples in (24, 60)  # an npz file's splits are those of training
+
+
+def test_a_loader_without_batches_is_refused(ann: nn.Module) -> None:
+    empty = torch.utils.data.TensorDataset(*(part[:0] for part in blobs()))
+    with pytest.raises(stl.InputError):
+        stl.convert(ann, torch.utils.data.DataLoader(empty), progress=False)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +245,10 @@ def test_the_verb_writes_a_program(tmp_path: Path, ann: nn.Module) -> None:
     )
     assert output.exists()
     assert result["conversion"]["candidates"][0]["levels"] == 4
+    page = output.with_suffix(".html").read_text(encoding="utf-8")
+    Page(page)
+    assert page.count("<svg") == 1
+    assert page.count("<tr>") == 1 + len(result["conversion"]["candidates"])
     with pytest.raises(stl.InputError):
         verbs.convert(f"{tmp_path / 'model.py'}:make", str(tmp_path / "data.npz"), tmp_path / "net.nir")
 
