@@ -8,7 +8,7 @@ MCU_RUNS ?= runs/digits
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity runtimes quantisation bench bench-peers study study-small conformance explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity runtimes quantisation bench bench-peers study study-small conformance published explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,6 +65,9 @@ gpu: $(VENV)/.dev ## on a machine with a CUDA card: kernels, spikes, resume and 
 gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on the CPU (installs Triton: 0.7 GB)
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet 'triton>=3.3'
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py
+
+published: $(VENV)/.dev ## networks of published neurons: captured, in both ONNX forms, costed
+	$(BIN)/python -m benchmarks.published_neurons -o docs/measurements
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
 	$(BIN)/python -m tests.conformance

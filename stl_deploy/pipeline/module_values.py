@@ -10,6 +10,8 @@ from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import delayed
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.pipeline.proof import outputs_of
+from stl_deploy.tracing.layout import BATCH
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.trace import Traced
 
@@ -19,11 +21,11 @@ def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tu
     values = replay(traced.steps, x, [signal for signals in traced.signals.values() for signal in signals])
     spikes: dict[str, Floats] = {}
     for name, signals in traced.signals.items():
-        parts = [_stacked(values[signal]) for signal in signals]
+        parts = [_stacked(values[signal], signal.node) for signal in signals]
         flat = [part.reshape(*part.shape[:2], -1) for part in parts]
         spikes[name] = parts[0] if len(parts) == 1 else np.concatenate(flat, axis=2)
         spikes[name] = arrange(spikes[name], arranged.get(name))
-    return spikes, _stacked(outputs_of(traced.steps.output, values, len(x)))
+    return spikes, _stacked(outputs_of(traced.steps.output, values, len(x)), traced.steps.output.signal.node)
 
 
 def module_currents(traced: Traced, x: list[Tensor]) -> dict[str, Floats]:
@@ -32,12 +34,14 @@ def module_currents(traced: Traced, x: list[Tensor]) -> dict[str, Floats]:
     values = replay(traced.steps, x, list(read)) if read else {}
     arriving: dict[str, Floats] = {}
     for name, refs in traced.operands.items():
-        parts = [delayed(_stacked(values[r.signal]), 0 if r.signal.still else r.lag) for r in refs]
+        parts = [delayed(_stacked(values[r.signal], r.signal.node), 0 if r.signal.still else r.lag) for r in refs]
         arriving[name] = np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
     return arriving
 
 
-def _stacked(values: list[Tensor]) -> Floats:
+def _stacked(values: list[Tensor], node: Node) -> Floats:
+    """Return a node's values as ``[T, B, ...]``, where its first axis may hold others besides samples."""
     full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
     stacked: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
-    return stacked
+    others = node.layout[0][1:] if node.layout and node.layout[0][:1] == (BATCH,) else ()
+    return stacked.reshape(len(values), -1, *others, *full[1:]) if others else stacked

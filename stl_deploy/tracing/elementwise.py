@@ -63,11 +63,12 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     if name == "_to_copy":
         kwargs = {"dtype": dtype}
     natural = torch.bool if op.writes is not None and name in _BOOLEAN else dtype  # before it is written elsewhere
+    within = op.within if op.writes == 0 and step == layout and layout[0] == (BATCH,) else ()
     made = []
     for t in range(sizes[TIME] if any(TIME in dim for dim in layout) else 1):
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
-        node = Node(name, call, a, k, step, natural, op.place, pointwise=True)
+        node = Node(name, call, a, k, step, natural, op.place, pointwise=True, within=within)
         node = _without_difference(_without_sign(unroller, node))
         if node.name in _OPPOSITE and op.writes is None and _compares_with_constant(node.args):
             made.append(_opposite(unroller, node))

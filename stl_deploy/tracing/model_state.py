@@ -38,7 +38,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.get_rng_state_all() if used else []
     try:
-        yield
+        with _steps_apart(modules):
+            yield
     finally:
         for module, attributes, tables in saved:
             module.__dict__.clear()
@@ -61,6 +62,17 @@ def as_found(model: nn.Module) -> Iterator[None]:
         random.setstate(states[2])
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def _steps_apart(modules: list[nn.Module]) -> Iterator[None]:
+    """Let `nn.LSTM` compute step by step: oneDNN runs all its steps in one kernel."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(enabled and not any(isinstance(module, nn.LSTM) for module in modules))
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _state(module: nn.Module) -> Iterator[Tensor]:

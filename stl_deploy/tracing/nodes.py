@@ -42,6 +42,7 @@ class Node:
     folded: Dim | None = None
     axis: int = 0
     pointwise: bool = False
+    within: tuple[int, ...] = ()
     tensor: Tensor | None = None
     kept: Tensor | None = None
     number: int = 0
@@ -78,9 +79,17 @@ class Node:
             value = args[0].expand(shape_of(self.layout, sizes))
         else:
             assert self.call is not None
+            if self.within:
+                args = (_placed(args[0], self.within), *args[1:])
             out = self.call(*args, **kwargs)
             value = out[self.index] if isinstance(out, list | tuple) else out
         return value
+
+
+def _placed(tensor: Tensor, within: tuple[int, ...]) -> Tensor:
+    """Return a copy of a tensor as the first part of a larger one."""
+    part = tensor.new_empty(len(tensor), *within)[tuple(map(slice, tensor.shape))]
+    return part.copy_(tensor)
 
 
 @dataclass

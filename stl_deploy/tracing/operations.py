@@ -50,6 +50,7 @@ class Op:
     """One operation. ``name`` is ATen's without overload; ``args`` and ``kwargs`` hold Values in the place of tensors.
 
     ``writes``: the argument that torch's own form of it would write into, a copy of which is written into here.
+    ``within``: where that is a part of a tensor, the sizes of its axes but the first, as kernels round by them.
     ``scatter``: the operation puts ``args[1]`` in the place of what ``name`` would take out of ``args[0]``.
     """
 
@@ -60,6 +61,7 @@ class Op:
     place: Place
     writes: str | int | None = None
     scatter: bool = False
+    within: tuple[int, ...] = ()
     outputs: tuple[Value, ...] = ()
     inputs: tuple[Value, ...] = field(init=False)
     """The values it reads."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import ge
 from typing import Any
 
 import torch
@@ -269,7 +271,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _write(self, name: str, func: Any, written: tuple[str | int, Tensor], before: Any, where: Place) -> None:
         key, tensor = written
         args, kwargs = before
-        op = Op(name, func, args, kwargs, where, writes=key)
+        op = Op(name, func, args, kwargs, where, writes=key, within=_whole(tensor))
         value = Value(tuple(tensor.shape), tensor.dtype, op)
         value.constant = all(item.constant for item in op.inputs)
         op.outputs = (value,)
@@ -387,6 +389,17 @@ def _share(tensor: Tensor, base: Tensor) -> bool:
 
 def _geometry(tensor: Tensor) -> tuple[Any, ...]:
     return (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _whole(tensor: Tensor) -> tuple[int, ...]:
+    """Return the sizes of the axes, but the first, of the tensor of which a tensor is the first part; () if of none."""
+    if tensor.dim() < 2 or tensor.is_contiguous():
+        return ()
+    strides = tensor.stride()
+    if strides[-1] != 1 or any(not inner or outer % inner for outer, inner in pairwise(strides)):
+        return ()
+    sizes = tuple(outer // inner for outer, inner in pairwise(strides))
+    return sizes if all(map(ge, sizes, tensor.shape[1:])) else ()
 
 
 def _is_certain(name: str, args: Any) -> bool:

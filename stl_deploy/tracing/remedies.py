@@ -17,7 +17,6 @@ _CONDITION = (
     "a spike is decided by one comparison with a fixed threshold; leave out other conditions (a refractory time?)"
 )
 _ACTIVATION = "a real-valued activation is not a spiking neuron; train with ReLU or ReLU6 in its place, and convert"
-_GATES = "nn.LSTM and nn.GRU may run all their steps in one kernel; call nn.LSTMCell for each step"
 _ORDER = (
     "a spike is decided by its own potential; leave out comparisons between neurons; at the end (the decision, the "
     "first spike) return every step, [T, B, ...], and apply it to that"
@@ -44,8 +43,7 @@ _INSTEAD = {
     **dict.fromkeys(NORMS, _NORM),
     **dict.fromkeys(SPREADS, "normalise x before capture, or use BatchNorm, which goes into the weights"),
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
-    **dict.fromkeys(("mkldnn_rnn_layer", "_thnn_fused_lstm_cell"), _GATES),
-    **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue", "any", "all"), _ORDER),
+    **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue"), _ORDER),
     **dict.fromkeys(("cumsum", "median", "logsumexp", "cumprod"), _STATISTIC),
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
     **dict.fromkeys(_ATTENTION, SOFTMAX),

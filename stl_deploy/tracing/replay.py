@@ -14,8 +14,7 @@ from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.operations import map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
-from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
-from stl_deploy.tracing.time_convolution import convolved_steps
+from stl_deploy.tracing.time_convolution import AT_ONCE
 
 Values = dict[Signal, list[Tensor]]
 """The value of each signal at each step."""
@@ -60,10 +59,11 @@ class _Replay:
                     del self.values[signal]
 
     def _feed_forward(self, signal: Signal) -> None:
-        if signal.node.name == OVER_TIME and len({ref.signal for ref in signal.reads()}) == 1:
+        over_time = signal.node.name in AT_ONCE
+        if over_time and len({ref.signal for ref in signal.reads()}) == 1:
             self.values[signal] = self._convolved(signal)
             return
-        if signal.node.folded is not None and signal.node.name != OVER_TIME and not signal.still:
+        if signal.node.folded is not None and not over_time and not signal.still:
             self.values[signal] = self._at_once(signal, signal.node.folded)
             return
         for t in range(len(self.x)):
@@ -85,12 +85,12 @@ class _Replay:
         return [step.flatten(start, end - 2) if len(others) > 1 else step for step in steps]
 
     def _convolved(self, signal: Signal) -> list[Tensor]:
-        """Run a convolution over time of all steps, with its input's values before the first."""
+        """Run a weighted sum over time of all steps, with its input's values before the first."""
         lags = [ref.lag for ref in signal.reads()]
         oldest = Ref(signal.reads()[0].signal, max(lags))
         series = tuple(self._read(oldest, t, signal) for t in range(len(self.x) + max(lags) - min(lags)))
         args, _ = replace_nodes((signal.args[1:], {}), _tensor)
-        outputs = convolved_steps(series, *args)
+        outputs = AT_ONCE[signal.node.name](series, *args)
         return list(outputs.unbind(signal.node.axis))
 
     def _step(self, signal: Signal, t: int) -> None:

@@ -15,7 +15,7 @@ from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.operations import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, SPREADS, no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place
-from stl_deploy.tracing.time_convolution import over_time
+from stl_deploy.tracing.time_convolution import banded, over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _BATCHED = (
@@ -60,6 +60,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 
 Any other one is refused: an option that nobody reads would be captured as if it were not there.
 """
+_EXTREMES = {"amax": "amax", "max": "amax", "any": "amax", "amin": "amin", "min": "amin", "all": "amin"}
+"""Operations that give the largest or the least over axes, and which of both."""
 _HARMLESS = ("layout", "device", "pin_memory", "non_blocking", "memory_format")
 _SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like")
 
@@ -153,7 +155,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [_one_product(unroller, op)]
     if op.name in ("mm", "addmm"):
         return [_matmul(unroller, op)]
-    if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
+    if op.name in ("sum", "mean", *_EXTREMES):
         return [_reduce(unroller, op)]
     return by_addresses(unroller, op)
 
@@ -183,7 +185,9 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if not all(other.constant for other in others):
         raise refuse(f"'{op.name}' works on two signals at once; expected one signal and constant weights", op)
     first = flow.layout[0]
+    over_steps = op.name == "convolution" and (TIME,) in flow.layout[2:]
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
+    torn = torn and not over_steps
     if BATCH not in first or torn:
         if op.name in NORMS:
             raise refuse(no_form(op.name), op)
@@ -199,7 +203,7 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     axis = axis_of(flow.layout, TIME)
     if axis is not None and axis > 1 and _keeps_steps_apart(op, axis):
         return [_per_step(unroller, op, flow, (*layout[:axis], flow.layout[axis], *layout[axis + 1 :]), axis)]
-    if op.name == "convolution" and axis is not None and axis > 1 and flow.layout[axis] == (TIME,):
+    if over_steps and axis is not None:
         return [over_time(unroller, op, flow, (*layout[:axis], (TIME,), *layout[axis + 1 :]), axis)]
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
         raise _mixes(op, flow)
@@ -251,6 +255,8 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
 def _matmul(unroller: Unroller, op: Op) -> Flow:
     flows = [unroller.flow(value) for value in op.inputs]
     rows, weight = flows[-2], flows[-1]
+    if rows.constant and weight.timed and weight.layout[0] == (TIME,):
+        return banded(unroller, op, weight, rows.tensor, flows[0].tensor if len(flows) > 2 else None)
     if rows.constant and not weight.constant:
         raise refuse(
             f"expected a signal times weights; found weights times a signal in '{op.name}', which mixes time steps or "
@@ -320,8 +326,9 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
         moved = [dim - sum(axis < dim for axis in lost) for dim in rest]
         step_layout = [d for i, d in enumerate(nodes[0].layout) if i not in moved or keep]
         step_layout = [() if keep and i in moved else d for i, d in enumerate(step_layout)]
-        name = "amax" if op.name == "max" else op.name
-        nodes = unroller.each(op, name, flow, tuple(step_layout), moved, keep, dtype=dtype).nodes
+        nodes = unroller.each(
+            op, _EXTREMES.get(op.name, op.name), flow, tuple(step_layout), moved, keep, dtype=dtype
+        ).nodes
     if timed:
         over = {"sum": "time_sum", "mean": "time_mean", "amax": "time_max", "max": "time_max"}.get(op.name)
         if over is None:

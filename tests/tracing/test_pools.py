@@ -46,6 +46,9 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
     "mean over one axis": lambda h: h.mean(2),
     "maximum over both axes": lambda h: h.amax((2, 3)),
     "maximum over one axis": lambda h: h.amax(2),
+    "maximum of graded values": lambda h: (0.3 * h).amax(2),
+    "maximum of graded values over channels": lambda h: (0.3 * h).amax((1, 3), keepdim=True),
+    "minimum of graded values": lambda h: (1 - 0.3 * h).amin(1),
     "image without channels": lambda h: functional.avg_pool2d(h.flatten(1, 2), (3, 2), padding=(1, 0)),
     "image without channels, each row": lambda h: functional.avg_pool2d(h.flatten(1, 2), (1, 2)),
     "image without channels, adaptive": lambda h: functional.adaptive_avg_pool2d(h.flatten(1, 2), (6, 2)),
@@ -59,10 +62,6 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "dilated maximum": (lambda h: functional.max_pool2d(h, 2, dilation=2), "expected max pooling without dilation"),
     "adaptive maximum": (lambda h: functional.adaptive_max_pool2d(h, (3, 3)), "expected windows of one size"),
-    "maximum of graded values": (
-        lambda h: (0.3 * h).amax(2),
-        "expected a maximum of spikes, or over both axes of an image",
-    ),
 }
 
 

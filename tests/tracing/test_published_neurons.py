@@ -8,16 +8,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import stl_deploy as stl
-from stl_deploy.errors import UnsupportedError
+from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.graph.cell import Cell
-from tests.tracing.neurons import KINDS, Net
+from tests.tracing.more_neurons import MORE
+from tests.tracing.neurons import KINDS, Kind, Net, fires
+from tests.tracing.structures import IMAGES, STRUCTURES, X
 
-X = (torch.rand(16, 3, 8, generator=torch.Generator().manual_seed(5)) < 0.5).float()
 UNSEEN = torch.rand(24, 4, 8, generator=torch.Generator().manual_seed(6)) * 1.5
+
+
+def _between(p: Any, i: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    v = p.beta * v + i
+    s = fires(v - 0.5 * (v.max(1, keepdim=True).values + v.min(1, keepdim=True).values) - 0.1)
+    return s, v * (1 - s)
+
+
+def _all_rest(p: Any, i: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    v = p.beta * v + i
+    return fires(v - 0.1), torch.where((v > -0.3).all(1, keepdim=True), torch.zeros_like(v), v)
+
+
+def _any_resets(p: Any, i: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    v = p.beta * v + i
+    s = fires(v - 0.1)
+    return s, torch.where(s.bool().any(1)[:, None], torch.zeros_like(v), v)
+
+
+EXTREMES = {"largest and least": _between, "none fires": _all_rest, "any fires": _any_resets}
 CASES = [(name, recurrent) for name in KINDS for recurrent in (False, True)]
 
 
@@ -57,6 +79,65 @@ def test_a_published_neuron(name: str, recurrent: bool, tmp_path: Path) -> None:
         np.testing.assert_array_equal(whole.recorded[node], expected.spikes[node])
         np.testing.assert_array_equal(np.stack([each.recorded[node] for each in by_step]), expected.spikes[node])
     close(whole.y, expected.y)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_published_structure(name: str) -> None:
+    model, x = STRUCTURES[name]().eval(), IMAGES if name.startswith("residual") else X
+    net = stl.capture(model, x, progress=False)
+    proof = net.proof
+    assert proof is not None
+    assert proof.replay_differing == proof.end_to_end["differing"] == 0
+    assert any(layer.compared and layer.rate for layer in proof.layers)
+    close(net.simulate(x.numpy()).y, model(x).detach().numpy())
+    assert net.energy(x.numpy()).as_dict()["quoted"] is not None
+
+
+@pytest.mark.parametrize("name", ["winner takes all", "largest and least", "none fires", "any fires"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_an_extreme_over_neurons(name: str, recurrent: bool) -> None:
+    kind = Kind(EXTREMES[name], 1) if name in EXTREMES else MORE[name]
+    model = Net(kind, recurrent=recurrent)
+    net = stl.capture(model, X, progress=False)
+    assert net.proof is not None
+    assert net.proof.replay_differing == net.proof.end_to_end["differing"] == 0
+    assert 0 < max(layer.rate for layer in net.proof.layers if layer.compared) < 1
+    close(net.simulate(UNSEEN.numpy()).y, model(UNSEEN).detach().numpy())
+
+
+def test_gates_in_a_part_of_a_tensor_round_as_the_module_does() -> None:
+    """`nn.GRU` writes its gates in place, into parts of a row, where a kernel's last few values round otherwise."""
+
+    class Whole(nn.Module):
+        def __init__(self, kind: str) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.enter, self.layer, self.out = nn.Linear(8, 12), getattr(nn, kind)(12, 12), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.layer(self.enter(x))[0])
+
+    for kind in ("GRU", "LSTM"):
+        proof = stl.capture(Whole(kind), X, progress=False).proof
+        assert proof is not None
+        assert proof.replay_differing == 0
+
+
+def test_a_matrix_over_time_whose_rows_differ_is_refused() -> None:
+    class Masked(nn.Module):
+        """Masked PSN with weights of its own for each step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.enter, self.weight = nn.Linear(8, 12), nn.Parameter(torch.rand(16, 16).tril())
+
+        def forward(self, x: Tensor) -> Tensor:
+            i = self.enter(x)
+            return ((self.weight @ i.flatten(1)).view(i.shape) > 0.3).float()
+
+    with pytest.raises(CaptureError, match="a matrix whose rows differ"):
+        stl.capture(Masked(), X, progress=False)
 
 
 def test_verify_and_check_and_files(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from stl_deploy.tracing.layers.cells import CellBuilder
 from stl_deploy.tracing.lowering import NoFormError
 from stl_deploy.tracing.nodes import MOVED
 from stl_deploy.tracing.steps import NoNeuronError, Signal, SignalError, Steps
+from stl_deploy.tracing.time_convolution import BAND
 from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 
 KINDS: dict[str, Kind] = {
     "convolution": weights.convolution,
     OVER_TIME: weights.over_time,
+    BAND: elementwise.banded,
     "addmm": weights.linear,
     "mm": weights.linear,
     "native_batch_norm": elementwise.batch_norm,
@@ -27,6 +29,7 @@ KINDS: dict[str, Kind] = {
     "mkldnn_max_pool2d": pools.maximum,
     "adaptive_max_pool2d": pools.adaptive_maximum,
     "amax": pools.largest_over_axes,
+    "amin": pools.least_over_axes,
     "bmm": elementwise.batched,
     "avg_pool2d": pools.average,
     "_adaptive_avg_pool2d": pools.adaptive,

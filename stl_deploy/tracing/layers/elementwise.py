@@ -182,3 +182,15 @@ def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles,
             axis=axis,
         )
     )
+
+
+def banded(build: Builder, signal: Signal) -> Operands:
+    """Build a banded matrix over time: its input, read late and scaled for each tap; the last one adds the bias."""
+    (*late, now), weights, bias = signal.args
+    shape = build.shape(signal)
+    each = np.ones(shape[0])
+    first, *others = number(weights).tolist()
+    terms = norm(build, signal, now, first * each, float(number(bias)) * each)
+    for tap, weight in zip(reversed(late), others, strict=True):
+        terms += build.scaled(build.read(tap), weight, shape)
+    return terms

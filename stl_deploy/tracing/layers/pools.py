@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from stl_deploy._util.arrays import output_size
 from stl_deploy.graph.convolutions import MAX_DENSE, window_sum
-from stl_deploy.graph.program import MaxPool, Neuron, Pool, Shape
+from stl_deploy.graph.program import Gather, MaxPool, Neuron, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
@@ -126,16 +128,39 @@ def adaptive_maximum(build: Builder, signal: Signal) -> Operands:
 
 
 def largest_over_axes(build: Builder, signal: Signal) -> Operands:
-    """Build the maximum over both spatial axes; of spikes over any: whether their sum is above 0."""
+    """Build the maximum over axes: a max pool; of spikes whether their sum is above 0."""
     x, axes, _ = signal.args
-    before = build.shape(x.signal)
-    if len(before) != 3 or sorted(axes) != [2, 3]:
-        if is_binary(build, build.read(x)):
-            return added_and_compared(build, signal, dense(build, signal, x), 0.5)
-        raise refusal(
-            signal, "expected a maximum of spikes, or over both axes of an image; found another; use a max pool"
-        )
-    return _largest(build, signal, x, _Windows(before[1:], before[1:], 1))
+    shape = build.shape(x.signal)
+    if len(shape) == 3 and sorted(axes) == [2, 3]:
+        return _largest(build, signal, x, _Windows(shape[1:], shape[1:], 1))
+    if is_binary(build, build.read(x)):
+        return added_and_compared(build, signal, dense(build, signal, x), 0.5)
+    return _over_line(build, signal, build.read(x), _last(build, x, axes))
+
+
+def least_over_axes(build: Builder, signal: Signal) -> Operands:
+    """Build the minimum over axes: minus the maximum of minus the values."""
+    x, axes, _ = signal.args
+    terms = build.scaled(build.read(x), -1.0, build.shape(x.signal))
+    return build.scaled(_over_line(build, signal, terms, _last(build, x, axes)), -1.0, build.shape(signal))
+
+
+def _last(build: Builder, x: Ref, axes: Sequence[int]) -> NDArray[np.int64]:
+    """Return the place of each value of one sample, ``[kept, reduced]``."""
+    shape = build.shape(x.signal)
+    own = {axis - len(x.signal.node.layout) + len(shape) for axis in axes}
+    order = sorted(range(len(shape)), key=lambda axis: axis in own)
+    count = prod(shape[axis] for axis in own)
+    return np.arange(prod(shape)).reshape(shape).transpose(order).reshape(-1, count)
+
+
+def _over_line(build: Builder, signal: Signal, terms: Operands, places: NDArray[np.int64]) -> Operands:
+    """Build the largest of each row of places."""
+    before = build.shape_of(terms) or places.shape
+    name = build.name("order", "")
+    lines = build.add(Gather(name=name, shape=places.shape, operands=terms, indices=places, input_shape=before))
+    size = places.shape[1]
+    return _largest_of(build, signal, lines, places.shape, _Windows((1, size), (1, size), 1))
 
 
 def average(build: Builder, signal: Signal) -> Operands:
