@@ -45,7 +45,7 @@ from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 
 
@@ -115,8 +115,8 @@ class EnergyReport(ByRule):
 
     @property
     def verdict(self) -> str:
-        """Two to four short sentences to quote: both numbers, accuracy and cheapest ANN or the range, and one chip."""
-        return verdict(self._findings)
+        """Two to five short sentences to quote: ratio at equal accuracy, both numbers, accuracy or range, one chip."""
+        return " ".join(verdict(self._findings))
 
     @property
     def spread(self) -> str:
@@ -166,6 +166,7 @@ class EnergyReport(ByRule):
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "verdict": self.verdict,
+            "headline": verdict(self._findings)[0],
             "T": self.counts.T,
             "batch": self.counts.batch,
             "layers": {

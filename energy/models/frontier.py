@@ -62,8 +62,10 @@ class Point:
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
+        """Return a JSON-ready dict; ``interval``: the accuracy's exact 95 % interval, None without ``right``."""
+        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
+        right = self.right
+        return row | {"interval": None if right is None else list(accuracy_interval(int(right.sum()), len(right)))}
 
     def cost(self, flow: Flow) -> float:
         """Return joules of one inference in a dataflow."""
@@ -74,20 +76,6 @@ class Point:
         """``right``, of a point that has it."""
         assert self.right is not None
         return self.right
-
-    @property
-    def on_frontier(self) -> dict[str, Any]:
-        """The row of a frontier's JSON, with the exact 95 % interval of the accuracy."""
-        return {
-            "name": self.name,
-            "steps": self.steps,
-            "margin": self.margin,
-            "accuracy": self.accuracy,
-            "interval": list(accuracy_interval(int(self.decided.sum()), len(self.decided))),
-            "streaming_J": self.joules,
-            "layer_by_layer_J": self.layer_by_layer_J,
-            "label": "modelled",
-        }
 
 
 @dataclass(frozen=True)
@@ -110,6 +98,11 @@ class Equal:
         """The ratio and its range."""
         low, high = (number(end) for end in self.interval)
         return f"{number(self.ratio)} times ({low} to {high}) {self.flow.replace('_', ' ')}"
+
+    @property
+    def chosen(self) -> str:
+        """The SNN's name, and whether no ANN measured as accurate."""
+        return self.snn.name if self.ann.accuracy >= self.snn.accuracy else f"{self.snn.name}; no ANN as accurate"
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -223,16 +216,14 @@ class Frontier:
     @property
     def text(self) -> str:
         """One sentence."""
-        first, second = self.at_equal_accuracy.values()
-        snn, ann = (f"{side.name}, {percent(side.accuracy)}" for side in (first.snn, first.ann))
-        kind = "cheapest" if first.ann.accuracy >= first.snn.accuracy else "most accurate"
-        return f"Where both choose, the SNN ({snn}) costs {first.text} and {second.text} the {kind} ANN ({ann})."
+        first, second = (f"{equal.text} ({equal.chosen})" for equal in self.at_equal_accuracy.values())
+        return f"Against the cheapest ANN of equal accuracy the SNN costs {first} and {second}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON's ``frontier``."""
         return {
-            "snn": [point.on_frontier for point in self.snn],
-            "ann": [point.on_frontier for point in self.ann],
+            "snn": [point.as_dict() for point in self.snn],
+            "ann": [point.as_dict() for point in self.ann],
             "samples": len(self.snn[0].decided),
             "leads": self.leads,
             "at_equal_accuracy": {flow: equal.as_dict() for flow, equal in self.at_equal_accuracy.items()},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 from stl_deploy.energy.prices.price_list import Price, PriceList, Range, word_access
+
+Kind = Literal["transient", "states", "weights"]
+"""Content of a memory: queues and activations; states, potentials and biases; weights."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,11 @@ class Item:
     term: str
     count: float
     joules: Range
+    kind: Kind | Literal["operations"] = "operations"
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
-        return {"layer": self.layer, "term": self.term, "count": self.count, "joules": list(self.joules)}
-
-
-Kind = Literal["transient", "states", "weights"]
-"""Content of a memory: queues and activations; states, potentials and biases; weights."""
+        return asdict(self) | {"joules": list(self.joules)}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Ledger:
         if isinstance(entry, Item):
             return entry
         each = word_access(self._prices, entry.bits, entry.size, self._on_chip[entry.kind])
-        return self._item(entry.layer, entry.term, entry.count, each)
+        return replace(self._item(entry.layer, entry.term, entry.count, each), kind=entry.kind)
 
     def items(self) -> tuple[Item, ...]:
         """Return the collected items, summed by layer and term."""
@@ -117,7 +117,7 @@ class Ledger:
 
 
 def _sum(a: Item, b: Item) -> Item:
-    return Item(a.layer, a.term, a.count + b.count, (a.joules[0] + b.joules[0], a.joules[1] + b.joules[1]))
+    return replace(a, count=a.count + b.count, joules=(a.joules[0] + b.joules[0], a.joules[1] + b.joules[1]))
 
 
 def total(items: Iterable[Item]) -> Range:

@@ -29,7 +29,7 @@ Idle = Literal["no neuron", "no input", "silent", "cut off", "output silent", "o
 every way to the output, or the last layers never or always fire."""
 
 _NO_NUMBER = "so there is no number to quote"
-_ADVICE = " Give it input that it was trained for, or look at its thresholds."
+_ADVICE = "Give it input that it was trained for, or look at its thresholds."
 _IDLE: Mapping[Idle, str] = {
     "no neuron": f"The network has no spiking neuron, {_NO_NUMBER}. It is no SNN to compare with an ANN twin.",
     "no input": f"Every value of the input is 0: no event reaches the SNN, {_NO_NUMBER}.",
@@ -64,25 +64,27 @@ class Findings:
     frontier: Frontier | None = None
 
 
-def verdict(findings: Findings) -> str:
-    """Return both numbers to quote; accuracy and the cheapest equal ANN, or the range; and one chip."""
+def verdict(findings: Findings) -> list[str]:
+    """Return the sentences: ratio at equal accuracy, if known; both numbers to quote; accuracy or range; one chip."""
     streaming, batched = quoted(findings.cells), quoted(findings.cells, LAYER_BY_LAYER)
     if findings.idle:
-        return _IDLE[findings.idle] + (_ADVICE if findings.idle != "no neuron" else "")
+        return [_IDLE[findings.idle], *([_ADVICE] if findings.idle != "no neuron" else [])]
     if streaming is None or batched is None:
-        return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(findings))
-    if findings.no_ann:
+        sentences = ["The SNN has no weights, so there is no ANN twin to compare it with."]
+    elif findings.no_ann:
         joules = (si(cell.energy.snn_J, "J") for cell in (streaming, batched))
-        return _joined(
-            _dead(findings),
-            findings.no_ann,
+        priced = (
             "The SNN takes {} an inference streaming (weights once per step) and {} layer by layer "
-            "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
-            on_chip(findings),
+            "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules)
         )
-    pair = [streaming, batched] if findings.leads == QUOTED else [batched, streaming]
-    summed = _summed(streaming, findings.summed)
-    return _joined(_dead(findings), both_numbers(*pair), summed, _compared(findings), on_chip(findings))
+        sentences = [_dead(findings), findings.no_ann, priced]
+    else:
+        pair = [streaming, batched] if findings.leads == QUOTED else [batched, streaming]
+        at_equal = "" if findings.frontier is None else findings.frontier.text
+        accuracy = "" if findings.accuracy is None else findings.accuracy.text
+        compared = accuracy or ("" if at_equal else spread(findings))
+        sentences = [_dead(findings), at_equal, both_numbers(*pair), _summed(streaming, findings.summed), compared]
+    return [sentence for sentence in (*sentences, on_chip(findings)) if sentence]
 
 
 def _dead(findings: Findings) -> str:
@@ -118,13 +120,6 @@ def _summed(streaming: Ratio, steps: int) -> str:
     )
 
 
-def _compared(findings: Findings) -> str:
-    """Return accuracy against the twin, and energy against the cheapest equal ANN; the range if neither is known."""
-    frontier = "" if findings.frontier is None else findings.frontier.text
-    accuracy = "" if findings.accuracy is None else findings.accuracy.text
-    return _joined(accuracy, frontier) or spread(findings)
-
-
 def spread(findings: Findings) -> str:
     """Return the range over the whole page, and the spike rate of break-even in the dataflow that leads."""
     streaming = quoted(findings.cells)
@@ -144,10 +139,6 @@ def range_of_ratios(findings: Findings) -> Range:
     ratios = [cell.ratio for cell in beside(findings.cells, streaming)]
     ratios += [end for model in findings.models for end in model.energy.ends or ()]
     return min(ratios), max(ratios)
-
-
-def _joined(*sentences: str) -> str:
-    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def on_chip(findings: Findings) -> str:

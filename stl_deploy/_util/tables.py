@@ -1,10 +1,13 @@
-"""Plain-text tables: as wide as needed, or fitted to a terminal without a break inside a word."""
+"""Tables as CSV, HTML and plain text: as wide as needed, or fitted to a terminal without a break inside a word."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 _GAP = 2
 
@@ -32,6 +35,34 @@ def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
     lines = "".join(f"<tr>{row}</tr>" for row in body)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, a column for each key of any row or of a mapping in it; a list is one cell.
+
+    A text that a spreadsheet would take for a formula gets a leading apostrophe.
+    """
+    flat = [{_safe(key): _safe(value) for key, value in _cells(row)} for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _cells(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", cell) for name, cell in _cells(value))
+        else:
+            yield key, " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _safe(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:

@@ -107,6 +107,9 @@ def report(
     latex: Annotated[bool, typer.Option("--latex", help="Write a table for papers, report.tex.")] = False,
     bib: Annotated[bool, typer.Option("--bib", help="Write BibTeX of the prices' sources, report.bib.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write every number of each run, report.csv.")] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also write figures/ beside the report: SVG, PDF and CSV.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -124,6 +127,8 @@ def report(
 
     given = any(option is not None for option in (input_file, dialect, input_grid))
     if latex or bib or csv:
+        if figures:
+            raise InputError("--figures is for a report page; omit it with --latex, --bib or --csv")
         from stl_deploy.report.paper_tables import papers
 
         if given:
@@ -137,7 +142,15 @@ def report(
     if is_network_file(source):
         from stl_deploy.report.graph_report import report_graph
 
-        data = report_graph(source, input_file, dialect=dialect, input_grid=input_grid, output=output, say=console())
+        data = report_graph(
+            source,
+            input_file,
+            dialect=dialect,
+            input_grid=input_grid,
+            output=output,
+            figures=figures,
+            say=console(),
+        )
     else:
         if given or output is not None:
             raise InputError(
@@ -146,5 +159,5 @@ def report(
         console().step(f"{source}: making its report")  # torch takes its time to load
         from stl_deploy.report.run_report import report as report_run
 
-        data = report_run(source, say=console())
+        data = report_run(source, figures=figures, say=console())
     emit_json(data, json)

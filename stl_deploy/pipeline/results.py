@@ -165,6 +165,14 @@ class Bill:
         write_text(place, page(self.report))
         return place
 
+    def to_figures(self, folder: str | Path) -> Path:
+        """Write the page's figures as SVG, PDF and CSV into a folder; return its path."""
+        from stl_deploy.report.energy_page import figures  # matplotlib
+
+        place = as_path(folder)
+        figures(self.report, place)
+        return place
+
 
 @dataclass(frozen=True)
 class BackendEvaluation:

@@ -80,8 +80,7 @@ def changes(candidate: TradeoffPoint, coding: str | None) -> Iterator[Point]:
         yield snn_point(replace(some, name=f"T = {steps}"), steps, *measured(some, steps, coding))
         steps //= 2
     for point in exit_points(some, coding) if len(some.x) > 1 and some.labels.ndim == 1 else ():
-        assert point.margin is not None
-        yield replace(point, name=f"until sure by {point.margin:.3g} ({point.steps:.3g} steps)")
+        yield replace(point, name=f"early exit, {point.steps:.3g} steps")
 
 
 def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | None) -> Iterator[Point]:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.report.page import ReportData, render_report
+from stl_deploy.pipeline.tradeoff import Tradeoff
+from stl_deploy.report.page import ReportData, render_report, report_json
+from stl_deploy.report.page.plots import write_figures
 
 
 def page(report: EnergyReport) -> str:
     """Return the report as one HTML page that opens offline."""
+    return render_report(_contents(report))
+
+
+def figures(report: EnergyReport, folder: Path) -> None:
+    """Write the page's figures as SVG, PDF and CSV into a folder."""
+    write_figures(report_json(_contents(report)), folder)
+
+
+def _contents(report: EnergyReport) -> ReportData:
+    tried = Tradeoff(report.tried).as_dict() if report.tried else None
     title = f"Energy of {report.source}"
-    return render_report(ReportData(title, summary=summary_of(report), energy=report.as_dict()))
+    return ReportData(title, summary=summary_of(report), energy=report.as_dict(), tradeoff=tried)
 
 
 def summary_of(report: EnergyReport) -> dict[str, str]:

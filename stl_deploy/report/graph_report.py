@@ -22,6 +22,7 @@ from stl_deploy.pipeline.parity import accuracies, proof_sentence
 from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report.energy_page import summary_of
 from stl_deploy.report.page import ParityRow, ReportData, render_report, report_json
+from stl_deploy.report.page.plots import FIGURES, write_figures
 from stl_deploy.report.run_report import HTML, JSON, rasters
 from stl_deploy.runs.source import GRAPH, PROGRAM, open_reading, open_source, read_for
 
@@ -33,12 +34,14 @@ def report_graph(
     dialect: str | None = None,
     input_grid: int | None = None,
     output: Path | None = None,
+    figures: bool = False,
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Write report.html and report.json of a .nir file, run on ``input_file``; returns the JSON.
 
     input_grid: round the input to multiples of 2^-input_grid, and declare the grid.
-    output: the folder; default: the file's own. Raises InputError for a file that is no .nir file, without input, or
+    output: the folder; default: the file's own. figures: also write each figure as SVG, PDF and CSV into its folder
+    ``figures``. Raises InputError for a file that is no .nir file, without input, or
     that cannot be read.
     """
     opened = open_source(source)
@@ -82,6 +85,8 @@ def report_graph(
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / HTML, html)
     write_json(folder / JSON, twin)
+    if figures:
+        write_figures(twin, folder / FIGURES)
     say.say(reading.reason)
     say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")
     return twin

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, require_folder, write_text
 from stl_deploy._util.remedies import energy_again, option, verb
+from stl_deploy._util.tables import csv_table
 from stl_deploy.energy.models.frontier import FLOWS
 from stl_deploy.energy.models.ratios import number, si
 from stl_deploy.errors import InputError
@@ -62,7 +61,7 @@ def papers(
     keys = cited([*(cell for row in rows for cell in row["prices"]), "loihi1"])
     folder.mkdir(parents=True, exist_ok=True)
     texts = {LATEX: _latex(rows, keys) if latex else "", BIB: _bib(keys) if bib else ""}
-    texts[CSV] = _csv(rows) if csv_file else ""
+    texts[CSV] = csv_table(rows) if csv_file else ""
     for name, text in texts.items():
         if text:
             write_text(folder / name, text)
@@ -122,20 +121,6 @@ def _numbers(name: str, energy: dict[str, Any], verified: dict[str, Any]) -> dic
         "prices": sorted({cell["prices"] for cell in energy["comparisons"]}),
         "label": "modelled",
     }
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    flat = [{key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in flat)
-    return text.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """Escape a text that a spreadsheet would take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _latex(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:

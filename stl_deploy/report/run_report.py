@@ -22,6 +22,7 @@ from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.report.page import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.report.page.plots import FIGURES, write_figures
 from stl_deploy.report.text.energy import layers_csv
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.manifest import check_unchanged
@@ -35,8 +36,10 @@ _NEEDED = ("manifest.json", "verify.json", "energy.json", METRICS, TEST_INPUT)
 _LOADED = ("config.yaml", "model.safetensors")
 
 
-def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
+def report(run_dir: Path, *, figures: bool = False, say: Console = QUIET) -> dict[str, Any]:
     """Write report.html and report.json into a finished run folder; return the JSON.
+
+    figures: also write each figure as SVG, PDF and CSV into its folder ``figures``.
 
     Raises InputError if a file that the report is made of is missing or damaged.
     """
@@ -57,6 +60,8 @@ def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     write_text(run_dir / HTML, page)
     write_json(run_dir / JSON, twin)
     write_text(run_dir / CSV, layers)
+    if figures:
+        write_figures(twin, run_dir / FIGURES)
     say.say(f"written: {run_dir / HTML} (opens offline), {run_dir / JSON} and {run_dir / CSV}")
     return twin
 

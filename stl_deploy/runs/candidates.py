@@ -86,12 +86,18 @@ def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return test.x, test.labels
 
 
+_DERIVED = ("pareto", "interval")
+
+
 def read_tradeoff(path: Path) -> dict[str, Any]:
     """Read `tradeoff`'s file; raise InputError for a file of another form."""
     try:
         data = read_json(path)
-        rows = [{key: value for key, value in row.items() if key != "pareto"} for row in data["points"]]
-        return Tradeoff(tuple(Point(**row) for row in rows)).as_dict()
+        rows = [{"interval": None, **row} for row in data["points"]]
+        stored = [{key: value for key, value in row.items() if key not in _DERIVED} for row in rows]
+        read = Tradeoff(tuple(Point(**row) for row in stored)).as_dict()
+        points = [point | {"interval": row["interval"]} for point, row in zip(read["points"], rows, strict=True)]
+        return read | {"points": points}
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: not as {verb('energy')} writes it; write it again, or remove it") from None
 

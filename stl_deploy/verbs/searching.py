@@ -188,7 +188,7 @@ class Optimised:
             "best": {flow: equal.as_dict() for flow, equal in self.best.items()},
             "closest": {flow: equal.as_dict() for flow, equal in self.closest.items()},
             "judged": None if self.judged is None else self.judged.as_dict(),
-            "points": [p.on_frontier | p.as_dict() | {"pareto": p in front} for p in self.listed],
+            "points": [p.as_dict() | {"pareto": p in front} for p in self.listed],
             "missing": list(self.missing),
             "label": "modelled",
         }

@@ -31,7 +31,7 @@ from stl_deploy.pipeline.tradeoff import (
     points_at_steps,
     samples_of,
 )
-from stl_deploy.report.page.plots import render_pareto
+from stl_deploy.report.page.against_energy import render_pareto
 from stl_deploy.report.text.energy import show_tradeoff
 from stl_deploy.runs.candidates import candidate, mode_of, twin_point
 from stl_deploy.runs.kept_twin import kept_twin

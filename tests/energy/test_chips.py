@@ -252,7 +252,7 @@ def test_the_verdict_says_so_where_the_network_could_not_be_placed() -> None:
     priced = {entry["price"]: entry["snn"] for entry in data["energy"] if entry["price"].startswith("loihi1")}
     assert priced == {"loihi1_davies2018": None, "loihi1_sanafe": None}
     shown = page(report)
-    assert f'<th scope="row">{chip_model("loihi1").title}</th><td colspan="7">not placed' in shown
+    assert f'<th scope="row">{chip_model("loihi1").title}</th><td colspan="3">not placed' in shown
     assert "On Loihi 1 an inference takes " in measure_energy(two_layers(), X).verdict  # nobody tried
 
 

@@ -58,6 +58,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
     assert set(data) == {
         "schema_version",
         "source",
+        "headline",
         "T",
         "batch",
         "layers",

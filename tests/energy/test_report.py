@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import re
@@ -11,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 from html import escape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -32,9 +34,9 @@ from stl_deploy.report.page import (
     render_report,
     report_json,
 )
-from stl_deploy.report.page.plots import by_layer, dominating
+from stl_deploy.report.page.plots import dominating, drawings, write_figures
 from stl_deploy.report.page.render import boxes
-from stl_deploy.report.page.svg import panels
+from stl_deploy.report.page.svg import inline, panels, style
 from stl_deploy.report.page.templates import count, joules, ratios, span
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
@@ -152,11 +154,15 @@ def test_memory_and_chips_have_tables_with_the_json_s_numbers() -> None:
     assert tables["memory-table"] == [str(energy["layers"]["c"][key]) for key in (*stored, *moved)]
     state = ("state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits")
     assert tables["state-table"] == [str(energy["layers"]["c-n"][key]) for key in state]
-    ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), "chip-table"))
-    keys = ("total_J", "floor_J", "events_J", "ann_J", "latency_s", "edp_Js", "inferences_per_J")
-    expected = [line[key] for line in energy["chips"] for key in keys if line[key] is not None]
-    assert [[float(low), float(high)] for low, high in ends] == expected
-    assert len(expected) > 20
+    of_chips = {
+        "chip-table": ("total_J", "ann_J", "latency_s"),
+        "chip-parts": ("floor_J", "events_J", "edp_Js", "inferences_per_J"),
+    }
+    for name, keys in of_chips.items():
+        ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), name))
+        expected = [line[key] for line in energy["chips"] for key in keys if line[key] is not None]
+        assert [[float(low), float(high)] for low, high in ends] == expected
+        assert len(expected) > 6
 
 
 def test_a_measured_twin_is_told_in_its_own_words() -> None:
@@ -238,11 +244,14 @@ def sorted_cells(energy: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_page_opens_with_the_verdict() -> None:
     page = shown()
-    verdict = full().energy["verdict"]  # type: ignore[index]
+    energy = full().energy
+    assert energy is not None
+    assert energy["verdict"].startswith(energy["headline"])
     first = page.split("<main>")[0]
-    assert escape(verdict, quote=False).replace("'", "&#39;") in first
-    assert page.index('id="network"') < page.index('id="by-layer"') < page.index('id="comparison"')
-    assert page.index('id="chips"') < page.index("<details")
+    for text in (energy["headline"], energy["verdict"].removeprefix(energy["headline"])):
+        assert escape(text, quote=False).replace("'", "&#39;") in first
+    assert first.index('id="frontier"') < first.index('id="dominating"') < first.index('id="thresholds"')
+    assert page.index('id="network"') < page.index('id="comparison"') < page.index('id="chips"')
 
 
 def test_every_term_has_its_sentence() -> None:
@@ -263,21 +272,42 @@ def test_the_boxes_of_the_net_are_the_json_s_layers() -> None:
 
 
 def test_the_cheapest_of_many_layers_are_one_bar() -> None:
-    layers = [{"layer": f"l{i:02}", "snn_J": float(i), "ann_J": 0.0} for i in range(30)]
-    drawn = by_layer(layers)
-    kept = [i for i in range(30) if f"<!-- l{i:02} -->" in drawn]
-    assert kept == list(range(15, 30))
-    assert "<!-- 14 others -->" in drawn  # l00 takes nothing
-    assert f"<!-- {sum(range(15))}\u00a0J -->" in drawn
+    """Dearest first by the dearer side; the bars of one side add up to its whole."""
+    kinds = ("weights", "states", "operations", "transient")
+    terms = [
+        {"side": side, "layer": f"l{i:02}", "term": kind, "kind": kind, "joules": float(i)}
+        for i in range(20)
+        for side, kind in zip(("SNN", "ANN") * 2, kinds, strict=True)
+    ]
+    with style():
+        drawn = inline(dominating(terms), "dominating", "")
+    shown = [name for name in (f"l{i:02}" for i in range(20)) if f">{name}</text>" in drawn]
+    assert shown == [f"l{i:02}" for i in range(15, 20)]
+    assert ">15 others</text>" in drawn
+    for joules_of in (2 * sum(range(20)), 2 * sum(range(15)), 38):
+        assert drawn.count(f">{joules_of}\u00a0J</text>") >= 2  # SNN and ANN
+    with style():
+        assert "others" not in inline(dominating(terms[:24]), "dominating", "")
 
 
-def test_the_cheapest_of_many_terms_are_one_bar() -> None:
-    items = [{"layer": f"l{i}", "term": "synapses", "joules": [0.0, 40.0 - i, 0.0]} for i in range(20)]
-    drawn = dominating(items)
-    assert "7 others" in drawn
-    assert "l12: synapses" in drawn
-    assert "l13: synapses" not in drawn
-    assert "others" not in dominating(items[:14])
+def test_every_figure_is_written_as_a_drawing_and_as_its_data(tmp_path: Path) -> None:
+    write_figures(report_json(full()), tmp_path / "figures")
+    names = [*drawings(report_json(full()))]
+    assert {"frontier", "dominating", "thresholds"} <= {*names}
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+        f"{name}.{form}" for name in names for form in ("svg", "pdf", "csv")
+    }
+    for name in names:
+        assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert "#0102" not in (tmp_path / "figures" / f"{name}.svg").read_text()  # a page's stand-in colours
+    with (tmp_path / "figures" / "thresholds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["after"]) for row in rows] == approx(np.linspace(0.5, 1.5, 6).tolist())
+    with (tmp_path / "figures" / "dominating.csv").open() as file:
+        parts = [row for row in csv.DictReader(file) if row["side"] == "SNN"]
+    energy = full().energy
+    assert energy is not None
+    assert sum(float(row["joules"]) for row in parts) == approx(energy["quoted"]["snn_J"])
 
 
 def test_places_that_no_panel_takes_are_not_drawn() -> None:
@@ -345,7 +375,7 @@ def test_tables_have_captions_and_scopes_and_drawings_a_description() -> None:
     parsed = Page(page)
     assert parsed.captions == len(parsed.tables)
     assert parsed.unnamed == 0
-    assert page.count("<svg") == page.count('role="img" aria-label="') == 9
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 7
 
 
 def test_light_dark_and_print_share_one_drawing() -> None:
@@ -409,8 +439,8 @@ def test_every_table_says_what_the_ann_does_with_its_zeros() -> None:
         for identity in ("price-table", "convention-table", "model-table"):
             assert dense in _part(page, f'id="{identity}"', "</caption>")
         assert f"Same counts throughout; {dense}" in page
-        for mark in ('id="by-layer"', 'id="comparison"'):
-            end = "</figcaption>" if "by" in mark else "</caption>"
+        for mark in ('id="dominating"', 'id="comparison"'):
+            end = "</figcaption>" if "dom" in mark else "</caption>"
             assert (skipped if each else dense) in _part(page, mark, end)
         cells = _part(page, 'id="break-even-table"', "</table>")
         for name, how in (("arithmetic alone", {"computed"}), ("weights", {told}), ("operations", {"computed", told})):

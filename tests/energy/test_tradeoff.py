@@ -26,7 +26,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, pareto_front
-from stl_deploy.report.page.plots import render_pareto
+from stl_deploy.report.page.against_energy import render_pareto
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.train import train

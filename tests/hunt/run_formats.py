@@ -144,11 +144,11 @@ def _draw_less() -> None:
     def remembered(drawing: Callable[..., Any]) -> Callable[..., Any]:
         known: dict[str, Any] = {}
 
-        def draw(*numbers: Any) -> Any:
-            key = json.dumps(numbers, default=repr)
+        def draw(*numbers: Any, **named: Any) -> Any:
+            key = json.dumps([numbers, named], default=repr)
             turn[0] = zlib.crc32(key.encode())
             if key not in known:
-                drawn = drawing(*numbers)
+                drawn = drawing(*numbers, **named)
                 if len(known) >= 100:
                     return drawn
                 known[key] = drawn
@@ -157,8 +157,8 @@ def _draw_less() -> None:
         return draw
 
     plots.inline = inline
-    for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "region",
-                 "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
+    for name in ("_curves", "_thresholds", "_raster", "_conventions", "region", "heat_map", "dominating",
+                 "against_energy"):  # fmt: skip
         setattr(plots, name, remembered(getattr(plots, name)))
     for name in ("load_network", "model_facts", "read_input", "open_program"):
         setattr(verb, name, _once(getattr(verb, name)))

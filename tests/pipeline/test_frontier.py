@@ -42,18 +42,19 @@ def test_a_run_compares_with_narrower_anns(small_run: RunResult) -> None:
     frontier, points = data["frontier"], data["frontier"]["ann"]
     assert [p["name"] for p in points] == [width_name(width) for width in WIDTHS]
     assert points[0]["accuracy"] == data["ann_twin"]["accuracy"]
-    assert points[0]["streaming_J"] == points[0]["layer_by_layer_J"] == pytest.approx(data["quoted"]["ann_J"])
-    joules = [p["streaming_J"] for p in points]
+    assert points[0]["joules"] == points[0]["layer_by_layer_J"] == pytest.approx(data["quoted"]["ann_J"])
+    joules = [p["joules"] for p in points]
     assert joules == sorted(joules, reverse=True)
-    assert frontier["snn"][0]["streaming_J"] == pytest.approx(data["quoted"]["snn_J"])
+    assert frontier["snn"][0]["joules"] == pytest.approx(data["quoted"]["snn_J"])
     assert frontier["snn"][0]["layer_by_layer_J"] == pytest.approx(data["quoted_layer_by_layer"]["snn_J"])
     assert frontier["text"] in data["verdict"]
     assert data["accuracy"]["text"] in data["verdict"]
     again = energy(folder, None)
     assert again.frontier is not None
     assert again.frontier.as_dict() == frontier
-    table = (folder / "report.html").read_text().partition('id="frontier-table"')[2].partition("</table>")[0]
-    assert len(re.findall(r"<th scope=\"row\">(SNN|ANN), ", table)) == len(frontier["snn"]) + len(points)
+    table = (folder / "report.html").read_text().partition('id="tradeoff-table"')[2].partition("</table>")[0]
+    assert len(re.findall(r"<th scope=\"row\">", table)) == len(frontier["snn"]) + len(points)
+    assert data["headline"] == frontier["text"]
 
 
 def test_kept_anns_are_not_trained_again(small_run: RunResult) -> None:
@@ -121,6 +122,15 @@ def test_both_sides_choose() -> None:
     wider = Frontier(snn, ANNS, "layer_by_layer", 0.05).at_equal_accuracy["streaming"]
     assert (wider.snn.name, wider.ann.name, wider.ratio) == ("T = 1", "half", 0.1)
     assert len(frontier.text.split()) <= MOST_WORDS
+
+
+def test_each_ratio_at_equal_accuracy_names_its_own_snn() -> None:
+    """An early exit may be cheapest streaming while fewer steps are layer by layer; and no ANN may be as accurate."""
+    snn = (at("T = 4", "SNN", 979, 8.0, 6.0), at("T = 2", "SNN", 976, 4.0, 2.0), at("exit", "SNN", 976, 3.0))
+    text = Frontier(snn, ANNS, "layer_by_layer", 0.005).text
+    assert text.index("layer by layer (T = 2)") < text.index("streaming (exit)")
+    behind = Frontier((at("T = 4", "SNN", 990, 8.0, 6.0),), ANNS, "streaming", 0.005).text
+    assert behind.count("T = 4; no ANN as accurate") == 2
 
 
 def test_advice_is_the_cheapest_change_that_keeps_the_accuracy() -> None:

@@ -67,6 +67,7 @@ def test_ten_lines(tmp_path: Path) -> None:
     assert bill.totals["synops"] == 4
     assert json.dumps(bill.as_dict())
     assert "<html" in bill.to_html(tmp_path / "energy.html").read_text()
+    assert (bill.to_figures(tmp_path / "figures") / "dominating.csv").is_file()
     assert "n1" in str(net)
     assert len(net.show(tmp_path / "graph.svg")) == 4
     assert (tmp_path / "graph.svg").read_text().startswith("<svg")

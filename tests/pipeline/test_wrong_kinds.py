@@ -49,6 +49,7 @@ def net() -> stl.SpikingGraph:
         ),
         (lambda net: net.export("net", to="c", package=["cmake"]), "package: expected one of cmake, .*; found"),
         (lambda net: net.energy(X).to_html(None), "expected the path of one file or folder; found a NoneType"),
+        (lambda net: net.energy(X).to_figures(None), "expected the path of one file or folder; found a NoneType"),
     ],
 )
 def test_a_wrong_kind_is_one_sentence(

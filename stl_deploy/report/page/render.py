@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.compare import ParityRow
 from stl_deploy.pipeline.parity import Accuracy
+from stl_deploy.report.page.against_energy import points_of
 from stl_deploy.report.page.plots import RESOURCES, plots
 from stl_deploy.report.page.templates import count, template
 
@@ -27,11 +27,12 @@ def render_report(data: ReportData) -> str:
     """
     report = report_json(data)
     energy = report["energy"]
-    drawn = {name: None if svg is None else Markup(svg) for name, svg in plots(report).items()}
+    drawn = plots(report)
     shown, left_out = ([], 0) if energy is None else boxes(energy)
     return template("page.html").render(
         report=report,
         plots=drawn,
+        points=points_of(report),
         energy=energy,
         idle=energy is not None and bool(energy["comparisons"]) and energy["quoted"] is None,
         boxes=shown,
@@ -50,12 +51,12 @@ def _missing(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[str]:
     parts = {
         "Accuracy": bool(report["accuracy"]),
         "Parity": bool(report["parity"]),
-        "Learning": drawn["curves"] is not None,
-        "Thresholds": drawn["thresholds"] is not None,
-        "Spikes": drawn["raster"] is not None,
+        "Learning": "curves" in drawn,
+        "Thresholds": "thresholds" in drawn,
+        "Spikes": "raster" in drawn,
         "Energy": report["energy"] is not None,
-        "Cores": drawn["cores"] is not None,
-        "Accuracy against energy": drawn["tradeoff"] is not None,
+        "Cores": "cores" in drawn,
+        "Accuracy against energy": "frontier" in drawn,
     }
     return [name for name, there in parts.items() if not there]
 

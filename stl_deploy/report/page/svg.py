@@ -1,7 +1,7 @@
 """Matplotlib figures as SVG that sits inside a page: its fonts, its colours, no references out.
 
-A figure is drawn in stand-in colours that become CSS: ink follows the text colour and the series
-follow the page's palette, so that one drawing serves light, dark and print.
+For a page, a figure is drawn in stand-in colours that become CSS: ink follows the text colour and the series
+follow the page's palette, so that one drawing serves light, dark and print. Files have the light palette.
 """
 
 from __future__ import annotations
@@ -9,39 +9,38 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
 
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
-INK, FAINT = "#010203", "#010204"
-SERIES = tuple(f"#0102{number:02x}" for number in range(16, 22))
-"""Stand-in colours: text and axes, grid lines, and six series."""
+SERIES = tuple(f"C{number}" for number in range(6))
+INK, FAINT = "C6", "C7"
+"""Colours of six series, of text and axes, and of grid lines, by their place in `style`'s."""
 
 _LONGEST = 28
-_CSS = {INK: "currentColor", FAINT: "var(--line)", **{c: f"var(--s{i})" for i, c in enumerate(SERIES, start=1)}}
+_PAPER = ("#2166ac", "#c4622d", "#3d8b5f", "#8255a8", "#b08a1e", "#5f7480", "#1d2126", "#dcdfe3")
+_STAND_INS = tuple(f"#0102{number:02x}" for number in range(16, 24))
+_IN_CSS = (*(f"var(--s{number})" for number in range(1, 7)), "currentColor", "var(--line)")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stl-deploy",
+    "pdf.fonttype": 42,
     "font.size": 8,
     "font.family": "sans-serif",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
-    "xtick.color": INK,
-    "ytick.color": INK,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
-    "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "figure.facecolor": "none",
@@ -50,11 +49,21 @@ _STYLE: Any = {
     "axes.formatter.useoffset": False,
     "text.parse_math": False,
 }
+_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
-def style() -> AbstractContextManager[None]:
-    """Return a context in which figures use the page's style alone; the user's settings are restored after it."""
-    styled: AbstractContextManager[None] = context(["default", _STYLE])
+def style(*, paper: bool = False) -> AbstractContextManager[None]:
+    """Return a context in which figures use this style alone; the user's settings are restored after it.
+
+    paper: real colours, for files; else stand-ins, which `inline` turns into the page's.
+    """
+    *series, ink, faint = _PAPER if paper else _STAND_INS
+    colours = {
+        "axes.prop_cycle": cycler(color=[*series, ink, faint]),
+        "grid.color": faint,
+        **dict.fromkeys(_INKED, ink),
+    }
+    styled: AbstractContextManager[None] = context(["default", _STYLE, colours])
     return styled
 
 
@@ -77,24 +86,34 @@ def short(name: str) -> str:
     return f" {line}" if line.startswith("_") else line
 
 
-def inline(figure: Figure, name: str, label: str) -> str:
-    """Return the figure as an ``<svg>`` element; ``name`` makes its ids unique, ``label`` describes it."""
-    buffer = io.StringIO()
+FORMS: Mapping[str, Any] = {"svg": dict.fromkeys(("Creator", "Date", "Format", "Type")), "pdf": {"CreationDate": None}}
+"""Files of a figure, and what is left out of their metadata: their date."""
+
+
+def saved(figure: Figure, form: str) -> bytes:
+    """Return the figure as a file; the same figure makes the same file."""
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Text stays text, so the reader's fonts draw it; matplotlib's own only measures it.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # Where a legend fits best takes a while to find on a busy machine; it is found all the same.
         warnings.filterwarnings("ignore", 'Creating legend with loc="best" can be slow')
         _lay_out(figure)
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = buffer.getvalue()
+        figure.savefig(buffer, format=form, metadata=FORMS[form])
+    return buffer.getvalue()
+
+
+def inline(figure: Figure, name: str, label: str) -> str:
+    """Return the figure as an ``<svg>`` element; ``name`` makes its ids unique, ``label`` describes it."""
+    text = saved(figure, "svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    for stand_in, css in _CSS.items():
+    for stand_in, css in zip(_STAND_INS, _IN_CSS, strict=True):
         text = text.replace(stand_in, css)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
     head, rest = text.split(">", 1)
     head = re.sub(r'\s(width|height|version)="[^"]*"', "", head)
     width = figure.get_figwidth() * 96

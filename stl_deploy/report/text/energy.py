@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.tables import csv_table
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
 from stl_deploy.energy.chips.lines import NO_BOARD, title_of
 from stl_deploy.energy.measure import EnergyReport
@@ -214,23 +213,6 @@ def show_tradeoff(result: Tradeoff, say: Console) -> None:
     say.table([*headers, "layer by layer", "Pareto"], rows)
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
 def layers_csv(energy: Mapping[str, Any]) -> str:
-    """Return a CSV table: one row per layer, one column per count; empty where a layer has no such count.
-
-    A text that a spreadsheet would take for a formula gets a leading apostrophe.
-    """
-    layers: Mapping[str, Mapping[str, Any]] = energy["layers"]
-    columns = list(dict.fromkeys(key for layer in layers.values() for key in layer))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["layer", *map(_safe, columns)])
-    for name, layer in layers.items():
-        writer.writerow([_safe(name), *(_safe(layer.get(column, "")) for column in columns)])
-    return text.getvalue()
-
-
-def _safe(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    """Return a CSV table: one row per layer, one column per count; empty where a layer has no such count."""
+    return csv_table([{"layer": name, **layer} for name, layer in energy["layers"].items()])
