@@ -65,7 +65,7 @@ from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_wa
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.remedies import in_code, version_warnings
-from stl_deploy.tracing.repeatable import require_repeatable
+from stl_deploy.tracing.repeatable import gradient_warnings, require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import RECORDED, batch_axis, steps_of
@@ -125,7 +125,7 @@ def capture(
 
 
 def _without_time(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
-    return without_time(_captured(model, shown_thrice(x), replace(call, time="step"), verify), x)
+    return without_time(_captured(model, shown_thrice(x), replace(call, time="step", timeless=True), verify), x)
 
 
 def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGraph:
@@ -151,6 +151,9 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
                     return net
         require_floats_taken(error, model, x, batch, call)
         _run_on(batch, model, call)  # where forward fails, it says so of x
+        with suppress(CaptureError):
+            run_module(model, few, call)
+            error.__cause__ = None  # it failed in the record alone
         if error.__cause__ is not None:
             asked = as_asked(error, model, batch, call)
             raise (not_samples(batch, few, call) if asked is error else asked) from error
@@ -165,7 +168,8 @@ def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
     call = traced.call
-    require_repeatable(model, few, permuted(few, 7), call, traced.made)
+    operations = traced.recorded * sum(1 + signal.node.elements() // 2**9 for signal in traced.steps.signals)
+    require_repeatable(model, few, permuted(few, 7), call, traced.made, operations)
     made = require_whole(traced, batch)
     require_same_in_own_types(model, x, batch, few, call)
     if isinstance(model, Packed):
@@ -184,7 +188,10 @@ def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced
     metadata = {**folded.program.metadata, CAPTURED: shown}
     folded = folded._replace(program=replace(folded.program, metadata=metadata))
     stage("proving on x")
-    proof = replace(_prove(model, traced, folded, batch), matrices=matrices) if verify else None
+    proof = None
+    if verify:
+        proof = replace(_prove(model, traced, folded, batch), matrices=matrices)
+        proof = replace(proof, warnings=(*proof.warnings, *gradient_warnings(model, few, call, traced.made)))
     inner = model._orig_mod if isinstance(model, Packed) else model
     return SpikingGraph(
         folded.program,

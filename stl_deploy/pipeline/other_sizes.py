@@ -13,7 +13,7 @@ from stl_deploy.pipeline.time_axis import FAILURES, ignores_later_steps
 from stl_deploy.tracing.exact_types import casts_of_input
 from stl_deploy.tracing.trace import Traced, batch_axis
 
-_MANY_STEPS, _MANY_SAMPLES = 128, 64
+_MANY_STEPS, _MANY_SAMPLES = 256, 64
 """Sizes at which branches chosen by the input's shape, and delays longer than x, are looked for."""
 _FEWEST_OTHERS = 5
 _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
@@ -119,16 +119,10 @@ class ReplayProof:
             return False
 
     def _few_of_each(self) -> None:
-        """Compare one step and one sample, together where the module takes that."""
-        one_sample = permuted(sized(self.x, self.axis, samples=1), 6)
-        if self.inside:
-            self._succeeds(one_sample, "1 sample")
-            return
-        one_step = sized(one_sample, self.axis, samples=1, steps=1)
-        if not self._succeeds(one_step, "1 step of 1 sample"):
-            several = sized(self.x, self.axis, samples=min(4, self.x.shape[self.axis]), steps=1)
-            self._succeeds(permuted(several, 6), "1 step")
-            self._succeeds(one_sample, "1 sample")
+        """Compare one sample, and one step of several, within the range of x and beyond it."""
+        self._succeeds(permuted(sized(self.x, self.axis, samples=1), 6), "1 sample")
+        if not self.inside:
+            self._succeeds(sized(of_each_kind(self.x, self.axis), self.axis, samples=4, steps=1), "1 step")
 
     def _succeeds(self, given: Tensor, what: str) -> bool:
         """Compare outputs on ``given``; return whether the module takes it."""

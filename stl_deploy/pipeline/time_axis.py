@@ -27,7 +27,12 @@ _SAMPLES, _LEVELS = 3, 256
 _ALIKE, _ENOUGH = 0.7, 1000
 """Steps of one sample differ by at most this share of what samples differ by, in the mean square of so many values."""
 FAILURES = (CaptureError, InputError, RuntimeError, ValueError, IndexError, TypeError, AssertionError)
-AXES = {"first": "[T, B, ...]", "second": "[B, T, ...]", "step": "[B, ...] of one step", "inside": "[B, ...]"}
+AXES = {
+    "first": "[T, B, ...]",
+    "second": "[B, T, ...]",
+    "step": "[B, ...] of one step",
+    **dict.fromkeys(("inside", "none"), "[B, ...]"),
+}
 """Axes of x in forward, by the position of time."""
 
 
@@ -91,6 +96,8 @@ def _own_samples(error: CaptureError, x: Tensor, call: Call) -> CaptureError:
 
 def _other_readings(x: Tensor, call: Call) -> Iterator[tuple[Tensor, Call, str]]:
     """Yield input, call and advice for x without an axis of samples or of steps, and for other kinds of forward."""
+    if call.timeless:
+        return
     axis = batch_axis(call)
     array = "x[:, None]" if axis == 1 else "x[None]"
     whole = remedy(cli=f"it one of length 1 as axis {axis}", python=array)
@@ -137,6 +144,8 @@ def _with_reason(error: CaptureError, reason: str) -> CaptureError:
 def _read_as(x: Tensor, call: Call) -> str:
     """Return how a batch was read: ``x, [8, 64], was read as 8 steps of 64 samples``."""
     samples = counted(x.shape[batch_axis(call)], "sample")
+    if call.timeless:
+        return f"x, {list(x.shape[1:])}, was read as {samples}"
     read = f"{counted(x.shape[1 - batch_axis(call)], 'step')} of {samples}" if call.time != "inside" else samples
     return f"x, {list(x.shape)}, was read as {read}"
 
@@ -167,9 +176,9 @@ def not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
     """Forward takes ``x``, and not another number on the axis where its samples should be."""
     axis = batch_axis(call)
     return CaptureError(
-        f"{_read_as(x, call)}, but forward fails with {counted(few.shape[axis], 'sample')} on axis {axis}: expected "
-        f"one that takes any number of samples; wrap the model in one whose forward takes "
-        f"{AXES[call.time]} and moves or adds the axes"
+        f"{_read_as(x, call)}, but forward fails with {counted(few.shape[axis], 'sample')} on axis "
+        f"{0 if call.timeless else axis}: expected one that takes any number of samples; wrap the model in one whose "
+        f"forward takes {AXES[call.asked]} and moves or adds the axes"
     )
 
 

@@ -130,7 +130,7 @@ def changes(name: str, line: str | None) -> CaptureError:
 def containers(module: nn.Module) -> dict[str, Any]:
     """Return the lists, deques, dicts and sets that a module's attributes are or hold, by name; without torch's own."""
     by_name, met = dict[str, Any](), set[int]()
-    waiting = [(key, item) for key, item in module.__dict__.items() if key not in _OWN and not key.endswith("_hooks")]
+    waiting = list(attributes(module).items())
     while waiting:
         name, item = waiting.pop()
         if isinstance(item, _CONTAINERS) and id(item) not in met:
@@ -139,6 +139,11 @@ def containers(module: nn.Module) -> dict[str, Any]:
             inner = () if isinstance(item, set) else item.items() if isinstance(item, dict) else enumerate(item)
             waiting += [(f"{name}.{key}", value) for key, value in inner if isinstance(value, _CONTAINERS)]
     return by_name
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """Return a module's attributes without torch's own."""
+    return {key: item for key, item in module.__dict__.items() if key not in _OWN and not key.endswith("_hooks")}
 
 
 def _refill(container: Any, content: Any) -> None:

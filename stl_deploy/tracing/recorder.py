@@ -304,6 +304,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value_of(self, tensor: Tensor) -> Value:
         """Return the present value of a tensor; one from before the run is a leaf."""
+        while torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside of vmap
+            tensor = torch._C._functorch.get_unwrapped(tensor)
         known: _Seen | None = self._seen.get(tensor)  # type: ignore[no-untyped-call]
         seen = self._find(tensor) if known is None else known
         if seen.version != seen.memory.version:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import operator
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,16 +19,22 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.model_state import (
     Weights,
     as_found,
+    attributes,
     bring_to_rest,
     containers,
     is_plain,
     require_undrawn,
     shake,
 )
-from stl_deploy.tracing.running import Call, PassedState, called, pick, stepped, to_eval
+from stl_deploy.tracing.running import Call, PassedState, called, pick, run, stepped, to_eval
 
 _CALLS = (2**10, 2**30)
 """As many calls' worth of change is given to what a call changes, in one; the larger for changes that are tiny."""
+_AFFORDED = 20_000
+"""Operations that calls in a row may compute, and the most calls: lists, counters and generators act after several."""
+_IN_A_ROW = 256
+_KEPT = 10_000
+"""The most objects in which a model's code is taken to keep something."""
 _COUNTED = 2**10
 """The most for integers, as a loop may run as often, and a tensor be as long, as they say."""
 _LARGEST = 2**50
@@ -32,15 +42,18 @@ _LARGEST = 2**50
 _WRITABLE = (list, deque, dict, OrderedDict, defaultdict)
 
 
-def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None = None) -> None:
+def require_repeatable(
+    model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None = None, operations: int = _AFFORDED
+) -> None:
     """Raise CaptureError unless a call from rest gives the same after one on another input, and after many.
 
     What draws numbers, keeps state, or keeps what it made of an earlier input does not; nor does what changes, a
-    little in each call, a number that it reads. made: the output of a call on ``x`` from rest.
+    little in each call, a number that it reads. made: the output of a call on ``x`` from rest. operations: of a call.
     """
-    why = _unrepeatable(model, x, other, call, made)
+    calls = min(_IN_A_ROW, _AFFORDED // operations)
+    why = _unrepeatable(model, x, other, call, made, calls)
     if why and made is not None:  # in a record, text of values is other text
-        why = _unrepeatable(model, x, other, call, None)
+        why = _unrepeatable(model, x, other, call, None, calls)
     if why:
         raise CaptureError(
             f"{why}; start from rest in forward"
@@ -48,7 +61,7 @@ def require_repeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, m
         )
 
 
-def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None) -> str:
+def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None, in_a_row: int) -> str:
     """Return why a model gives something else on ``x`` after other calls; nothing if it does not."""
     if made is not None:
         first = list(made) if call.time == "step" else [made]
@@ -60,13 +73,17 @@ def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: 
         with as_found(model), torch.no_grad():
             to_eval(model)
             _outputs(model, other, call, seed=1)
-            before = _numbers_at_rest(model, call)
+            before, kept = _numbers_at_rest(model, call), _kept(model)
             if not _same(first, _outputs(model, x, call, seed=1)):
                 return (
                     "the module gives something else on the same input after another call: it draws numbers, or "
                     "keeps state between calls"
                 )
-            changed = _change_often(model, before, _numbers_at_rest(model, call), calls)
+            after = _numbers_at_rest(model, call)
+            for again in range(3, in_a_row if kept != _kept(model) else 0):
+                if not _same(first, _outputs(model, x, call, seed=1)):
+                    return f"the module gives something else on the same input in call {again}"
+            changed = _change_often(model, before, after, calls)
             if not changed:
                 return ""
             try:
@@ -79,6 +96,28 @@ def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: 
                 "a graph gives the same in every call; change it in training only (if self.training)"
             )
     return ""
+
+
+def _kept(model: nn.Module) -> list[Any]:
+    """Return the numbers and sizes of all that a model's own code may keep from call to call, in order."""
+    classes = [type(module) for module in model.modules()]
+    own = {each.__module__ for each in classes if not each.__module__.startswith("torch.")}
+    waiting = [attribute for module in model.modules() for attribute in attributes(module).values()] + classes
+    met, marks = set[int](), list[Any]()
+    while waiting and len(met) < _KEPT:
+        item = waiting.pop()
+        if isinstance(item, str | int | float | itertools.count):
+            marks.append(repr(item))
+        elif id(item) not in met and not isinstance(item, nn.Module | Tensor | ModuleType):
+            met.add(id(item))
+            marks.append(operator.length_hint(item, -1) if isinstance(item, Iterable) else -1)
+            function = isinstance(item, FunctionType)
+            if function and item.__module__ in own:
+                waiting += [item.__globals__.get(name) for name in item.__code__.co_names]
+                waiting += [item.__closure__, item.__defaults__]
+            elif not (function or (isinstance(item, type) and item.__module__ not in own)):
+                waiting += gc.get_referents(item)
+    return marks
 
 
 def _outputs(model: nn.Module, x: Tensor, call: Call, *, seed: int) -> list[Tensor]:
@@ -97,6 +136,16 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(p.shape == q.shape and bool(((p == q) | (p != p)).all()) for p, q in zip(a, b, strict=True))
 
 
+def gradient_warnings(model: nn.Module, x: Tensor, call: Call, made: Tensor) -> Iterator[str]:
+    """Warn of a module that computes something else than ``made`` where gradients are recorded, beyond rounding."""
+    try:
+        recorded = run(model, x, call, gradients=True)
+    except CaptureError:  # a write in place, of which torch takes no gradient
+        return
+    if not torch.allclose(recorded, made, rtol=1e-3, atol=1e-5, equal_nan=True):
+        yield "the model computes something else while torch records gradients; the graph is that of torch.no_grad()"
+
+
 def keeps_state(model: nn.Module, x: Tensor, call: Call) -> bool:
     """Return whether a second call, given the state that the first one kept or returned, gives something else."""
     outputs = []
@@ -104,7 +153,7 @@ def keeps_state(model: nn.Module, x: Tensor, call: Call) -> bool:
         to_eval(model)
         bring_to_rest(model, call.reset)
         try:
-            passed = PassedState.of(model)
+            passed = PassedState.of(model, call)
             for _ in range(2):
                 shake(0)
                 outputs.append(pick(called(model, x.clone(), call, passed), call.output).clone())

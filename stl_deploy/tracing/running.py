@@ -43,12 +43,19 @@ _OF_CODE = (
 class Call:
     """Convention of a model's call: position of time, reset, and the chosen output.
 
+    timeless: forward keeps no state, and is called at several steps to tell so. asked: the position that is named.
+
     Raises InputError for an unknown position of time.
     """
 
     time: Time = "first"
     reset: Callable[[], Any] | None = None
     output: Pick = None
+    timeless: bool = False
+
+    @property
+    def asked(self) -> Time:  # noqa: D102
+        return "none" if self.timeless else self.time
 
     def __post_init__(self) -> None:
         if self.time not in get_args(Time):
@@ -70,14 +77,14 @@ class Recorded:
     states: tuple[str, ...] = ()
 
 
-def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
-    """Return the model's output from rest; for ``time="step"`` stacked over steps."""
-    with as_found(model), torch.no_grad():
+def run(model: nn.Module, x: Tensor, call: Call, *, gradients: bool = False) -> Tensor:
+    """Return the model's output from rest; for ``time="step"`` stacked over steps. gradients: whether torch records."""
+    with as_found(model), torch.set_grad_enabled(gradients):
         to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return _stacked([pick(returned, call.output) for returned in stepped(model, x, call)])
-        return pick(called(model, x.clone(), call), call.output)
+            return _stacked([pick(returned, call.output) for returned in stepped(model, x, call)]).detach()
+        return pick(called(model, x.clone(), call), call.output).detach()
 
 
 def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = False) -> Recorded:
@@ -98,7 +105,7 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
         bring_to_rest(model, call.reset)
         shake(int(keep))
         parts = list(x.unbind(0)) if call.time == "step" else [x]
-        passed = PassedState.of(model) if call.time == "step" else None
+        passed = PassedState.of(model, call) if call.time == "step" else None
         values, tensors = [], []
         for t, part in enumerate(part.clone() for part in parts):  # forward may write into it
             given = recorder.input(part)
@@ -183,7 +190,7 @@ def to_eval(model: nn.Module) -> None:
 
 def stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
     """Yield the model's result at each step, with its returned state passed on to the next step."""
-    passed = PassedState.of(model)
+    passed = PassedState.of(model, call)
     for step in x.unbind(0):
         yield called(model, step.clone(), call, passed)
 
@@ -199,10 +206,10 @@ def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None =
     except CaptureError:
         raise
     except (Exception, SystemExit) as error:
-        instead = f"give x as forward takes it under {option('time', call.time)}"
+        instead = f"give x as forward takes it under {option('time', call.asked)}"
         if isinstance(error, _OF_CODE):
             instead = f"mend forward, or {instead}"
-        if isinstance(error, TypeError) and "required positional argument" in str(error):
+        if isinstance(error, TypeError) and "required positional argument" in str(error) and not call.timeless:
             instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"
         for name, each in model.named_parameters():
             if not each.is_floating_point():
@@ -260,11 +267,13 @@ class PassedState:
     values: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module) -> PassedState | None:
-        """Return the state arguments of a model's forward; None if it takes x alone.
+    def of(cls, model: nn.Module, call: Call) -> PassedState | None:
+        """Return the state arguments of a model's forward; None if it takes x alone, or has no time.
 
         Raises CaptureError for another argument that has no default.
         """
+        if call.timeless:
+            return None
         try:
             first, *others = inspect.signature(model.forward).parameters.values()
         except (TypeError, ValueError):

@@ -265,7 +265,7 @@ def test_an_output_made_otherwise_in_a_silent_first_step_is_refused() -> None:
     [lambda model, y: y * (2 if len(y) == 1 else 1), lambda model, y: y * (2 if y.shape[1] == 1 else 1)],
 )
 def test_a_branch_on_a_size_of_1_is_refused(end: Callable[[Loop, Tensor], Tensor]) -> None:
-    with pytest.raises(CaptureError, match="something else on 1 step of 1 sample than on x"):
+    with pytest.raises(CaptureError, match=r"something else on 1 (step|sample) than on x"):
         stl.capture(Loop(lif, end), X)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_tensors_in_containers_of_containers_are_left_as_they_were() -> None:
     "late", [lambda t, v: v * 0 if t == 20 else v, lambda t, v: 0.5 * v if t > 40 else v, lambda t, v: v + (t == 60)]
 )
 def test_a_branch_on_a_step_that_sparse_x_does_not_reach_is_refused(late: Callable[[int, Tensor], Tensor]) -> None:
-    with pytest.raises(CaptureError, match=r"something else on 128 steps of .* than on x; does a branch depend"):
+    with pytest.raises(CaptureError, match=r"something else on 256 steps of .* than on x; does a branch depend"):
         stl.capture(Loop(lambda model, spikes: None, late=late), (X + X.roll(3, 0) > 1).float())
 
 
@@ -243,3 +244,88 @@ def test_a_threshold_in_a_small_unit_has_its_reset(unit: float, reset: str) -> N
     assert net.program.spiking[0].reset == {"zero": "value", "half": "subtract_delayed"}.get(reset, reset)
     fresh = (torch.rand(12, 4, 8, generator=torch.Generator().manual_seed(2)) < 0.9).float()
     assert (net.simulate(fresh.numpy()).y == model(fresh).detach().numpy()).all()
+
+
+def _in_a_list() -> Callable[[], int]:
+    calls: list[int] = []
+
+    def count() -> int:
+        calls.append(0)
+        return len(calls)
+
+    return count
+
+
+def _in_a_generator() -> Callable[[], int]:
+    numbers = (k for k in range(10**9))
+    return lambda: next(numbers)
+
+
+def _in_an_iterator() -> Callable[[], int]:
+    numbers = itertools.count()
+    return lambda: next(numbers)
+
+
+def _in_a_class() -> Callable[[], int]:
+    class Counter:
+        calls = 0
+
+    def count() -> int:
+        Counter.calls += 1
+        return Counter.calls
+
+    return count
+
+
+@pytest.mark.parametrize("counter", [_in_a_list, _in_a_generator, _in_an_iterator, _in_a_class])
+def test_state_that_acts_after_many_calls_is_refused(counter: Callable[[], Callable[[], int]]) -> None:
+    count = counter()
+
+    class Counts(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if count() < 60 else 3 * x)
+
+    with pytest.raises(CaptureError):
+        stl.capture(Counts(lambda model, spikes: None), X)
+
+
+def test_a_list_of_the_modules_own_that_acts_after_many_calls_is_refused() -> None:
+    def appended(model: Any, spikes: Tensor) -> None:
+        model.kept.append(torch.zeros(6))
+        model.level = 0.5 if len(model.kept) < 60 else 0.1
+
+    model = Loop(appended)
+    with pytest.raises(CaptureError, match="something else on the same input in call 6"):
+        stl.capture(model, X)
+    assert len(model.kept) == 1
+
+
+def test_what_is_computed_otherwise_with_gradients_is_warned_of() -> None:
+    class Doubled(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(2 * x if torch.is_grad_enabled() else x)
+
+    model = Doubled(lambda model, spikes: None)
+    with pytest.warns(UserWarning, match="while torch records gradients"):
+        net = stl.capture(model, X)
+    with torch.no_grad():
+        assert (net.simulate(X.numpy()).y == model(X).numpy()).all()
+
+
+def test_a_delay_of_200_steps_beside_the_spikes_is_found_in_12() -> None:
+    class Late(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            spikes = super().forward(x)
+            return torch.stack([s + (spikes[t - 200] if t >= 200 else 0) for t, s in enumerate(spikes)])
+
+    with pytest.raises(CaptureError, match="something else on 256 steps"):
+        stl.capture(Late(lambda model, spikes: None), X)
+
+
+def test_a_branch_on_one_sample_of_several_steps_is_refused() -> None:
+    class Doubled(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * (2 if x.shape[1] == 1 < len(x) else 1))
+
+    with pytest.raises(CaptureError, match="something else on 1 sample than on x"):
+        stl.capture(Doubled(lambda model, spikes: None), X)

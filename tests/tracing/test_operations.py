@@ -578,3 +578,17 @@ def test_refused_delays_have_a_form_that_is_captured(delays: tuple[int, ...]) ->
     torch.manual_seed(0)
     expected = Net(of_spikes(wrote)).eval()(x).detach().numpy()
     np.testing.assert_allclose(net.simulate(x.numpy()).y, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_vmap_over_steps_and_over_samples() -> None:
+    require_same(lambda net, x: net.head(net.lif(torch.vmap(net.fc)(x))))
+
+    def one_sample(net: Net, x: Tensor) -> Tensor:
+        v, found = torch.zeros(8), []
+        for step in x:
+            v = 0.75 * v + net.fc(step)
+            found.append((v > 0.5).float())
+            v = v * (1 - found[-1])
+        return torch.stack(found)
+
+    require_same(lambda net, x: torch.vmap(lambda each: one_sample(net, each), 1, 1)(x))

@@ -443,7 +443,7 @@ def test_a_state_that_is_reset_after_more_steps_than_x_has_is_refused() -> None:
                 found.append(self.leave((v > 0.5).float()))
             return torch.stack(found)
 
-    with pytest.raises(CaptureError, match=r"the model computes something else on 128 steps of .* than on x"):
+    with pytest.raises(CaptureError, match=r"the model computes something else on 256 steps of .* than on x"):
         stl.capture(Forgetting(), numbers())
 
 

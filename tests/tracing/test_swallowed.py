@@ -218,7 +218,7 @@ class Delayed(Net):
     ],
 )
 def test_a_delay_longer_than_x_is_refused(model: nn.Module) -> None:
-    with pytest.raises(CaptureError, match=r"longest delay|something else on 128 steps of \d+ samples"):
+    with pytest.raises(CaptureError, match=r"longest delay|something else on 256 steps of \d+ samples"):
         stl.capture(model, X)
 
 
@@ -299,8 +299,8 @@ def test_x_without_values_or_of_several_lengths_is_refused(x: Any, reason: str) 
         stl.capture(Net(), x)
 
 
-def test_forward_is_called_eight_times_at_most() -> None:
+def test_forward_is_called_ten_times_at_most() -> None:
     model, calls = Net(), []
     model.register_forward_hook(lambda *_: calls.append(1))
     stl.capture(model, X)
-    assert len(calls) <= 8
+    assert len(calls) <= 10

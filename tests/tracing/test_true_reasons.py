@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,3 +154,30 @@ def test_a_refusal_says_what_is_true_and_the_form_it_names_is_captured(
     expected = followed(fresh).detach().numpy()
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(stl.capture(followed, x).simulate(fresh.numpy()).y, expected)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [lambda x: x @ torch.ones(5, 2), lambda x: x + torch.zeros(4, 6), lambda x, y: x + y],
+    ids=["its width", "its samples", "two inputs"],
+)
+def test_a_module_without_time_is_not_told_of_steps(forward: Callable[..., Any]) -> None:
+    class Timeless(nn.Module):
+        pass
+
+    model = Timeless()
+    model.forward = forward
+    with pytest.raises(CaptureError) as refused:
+        stl.capture(model, torch.rand(4, 6), time="none")
+    assert "time='none'" in str(refused.value)
+    assert "step" not in str(refused.value)
+
+
+def test_a_module_without_time_may_have_an_argument_for_state() -> None:
+    class Timeless(nn.Module):
+        def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            v = 2 * x if v is None else v + x
+            return torch.relu(v), v
+
+    x = torch.rand(4, 6) - 0.5
+    np.testing.assert_array_equal(stl.capture(Timeless(), x, time="none").simulate(x.numpy()).y[0], torch.relu(2 * x))
