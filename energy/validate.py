@@ -36,7 +36,7 @@ GOOD, ROUGH, WIDE = 0.25, 2.0, 5.0
 """Good: within 25 %. Rough: within a factor 2. Bracketed: the measurement is inside a range at most 5 times wide. Wide:
 inside a wider one, which says nothing."""
 
-_SI = {"nJ": 1e-9, "uJ": 1e-6, "mJ": 1e-3, "mW": 1e-3, "us": 1e-6, "ms": 1e-3}
+_SI = {"pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6, "mJ": 1e-3, "mW": 1e-3, "us": 1e-6, "ms": 1e-3}
 
 
 @dataclass(frozen=True)
