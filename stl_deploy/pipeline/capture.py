@@ -37,7 +37,7 @@ from stl_deploy.pipeline.input_types import (
     require_whole,
 )
 from stl_deploy.pipeline.inputs_of_proof import beyond, permuted, within
-from stl_deploy.pipeline.module_values import module_currents, module_spikes
+from stl_deploy.pipeline.module_values import module_currents, module_spikes, module_values
 from stl_deploy.pipeline.other_sizes import ReplayProof
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
@@ -66,6 +66,7 @@ from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.remedies import in_code, version_warnings
 from stl_deploy.tracing.repeatable import gradient_warnings, require_repeatable
+from stl_deploy.tracing.replay import Values
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import RECORDED, batch_axis, steps_of
@@ -306,7 +307,8 @@ class Captured:
         _require_on_cpu(self.model)
         traced = self.traced
         x = _tensor(batch).to(self.dtype)
-        spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length), self.folded.arranged)
+        values = module_values(traced, x)
+        spikes, y = module_spikes(traced, values, self.folded.arranged)
         own = run_module(self.model, x, traced.call)
         if traced.axis is not None:
             own = own.sum(traced.axis)
@@ -388,12 +390,12 @@ def _fold(traced: Traced) -> FoldedLayers:
 def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
     call, axis = traced.call, batch_axis(traced.call)
     replayed = ReplayProof(model, traced, x)
-    replayed.run()
+    values = replayed.run()
     stage("proving the folded layers")
-    layers, spikes, array = _prove_folded(model, traced, folded, x)
+    layers, spikes, array = _prove_folded(model, traced, folded, x, values)
     if not (casts_of_input(traced.steps) or coarse_types(traced.steps)):
-        for given in (within(x, axis), beyond(x, axis)):
-            _prove_folded(model, traced, folded, given)
+        others = torch.cat([within(x, axis), beyond(x, axis)], axis)
+        _prove_folded(model, traced, folded, others, module_values(traced, others))
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers if layer.compared}),
@@ -410,13 +412,12 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
 
 
 def _prove_folded(
-    model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor
+    model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor, values: Values
 ) -> tuple[tuple[LayerProof, ...], Spikes, NetworkInput]:
     """Each layer of the folded graph and its output against the module's on ``x``; also the module's spikes, and x."""
-    steps = steps_of(traced.call, x, traced.length)
-    spikes, y = module_spikes(traced, steps, folded.arranged)
-    array = graph_input(model, folded, torch.stack(steps).float().numpy())
-    layers = _proved_layers(traced, folded, spikes, array, module_currents(traced, steps))
+    spikes, y = module_spikes(traced, values, folded.arranged)
+    array = graph_input(model, folded, torch.stack(steps_of(traced.call, x, traced.length)).float().numpy())
+    layers = _proved_layers(traced, folded, spikes, array, module_currents(traced, values))
     prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING)
     return layers, spikes, array
 

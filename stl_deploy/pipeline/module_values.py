@@ -12,26 +12,32 @@ from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.pipeline.proof import outputs_of
 from stl_deploy.tracing.layout import BATCH
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.replay import replay
-from stl_deploy.tracing.trace import Traced
+from stl_deploy.tracing.replay import Values, replay
+from stl_deploy.tracing.trace import Traced, steps_of
 
 
-def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
+def module_values(traced: Traced, x: Tensor) -> Values:
+    """Return what the module's layers and Cells put out and take in, and its output, from one run of the step on x."""
+    steps = steps_of(traced.call, x, traced.length)
+    spikes = [signal for signals in traced.signals.values() for signal in signals]
+    return replay(traced.steps, steps, [*spikes, *(ref.signal for refs in traced.operands.values() for ref in refs)])
+
+
+def module_spikes(traced: Traced, values: Values, arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
     """Return the module's spikes by layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
-    values = replay(traced.steps, x, [signal for signals in traced.signals.values() for signal in signals])
     spikes: dict[str, Floats] = {}
     for name, signals in traced.signals.items():
         parts = [_stacked(values[signal], signal.node) for signal in signals]
         flat = [part.reshape(*part.shape[:2], -1) for part in parts]
         spikes[name] = parts[0] if len(parts) == 1 else np.concatenate(flat, axis=2)
         spikes[name] = arrange(spikes[name], arranged.get(name))
-    return spikes, _stacked(outputs_of(traced.steps.output, values, len(x)), traced.steps.output.signal.node)
+    output = traced.steps.output
+    steps = len(values[output.signal])
+    return spikes, _stacked(outputs_of(output, values, steps), output.signal.node)
 
 
-def module_currents(traced: Traced, x: list[Tensor]) -> dict[str, Floats]:
+def module_currents(traced: Traced, values: Values) -> dict[str, Floats]:
     """Return what arrives at each Cell in the module, flat, ``[T, B, values]``; 0 before the first step."""
-    read = {ref.signal for refs in traced.operands.values() for ref in refs}
-    values = replay(traced.steps, x, list(read)) if read else {}
     arriving: dict[str, Floats] = {}
     for name, refs in traced.operands.items():
         parts = [delayed(_stacked(values[r.signal], r.signal.node), 0 if r.signal.still else r.lag) for r in refs]

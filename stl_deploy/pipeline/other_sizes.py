@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.pipeline.inputs_of_proof import beyond, extremes, of_each_kind, permuted, sized, within
+from stl_deploy.pipeline.module_values import module_values
 from stl_deploy.pipeline.proof import ComputesOtherwiseError, prove_outputs, prove_replay
 from stl_deploy.pipeline.time_axis import FAILURES, ignores_later_steps
 from stl_deploy.tracing.exact_types import casts_of_input
+from stl_deploy.tracing.replay import Values
 from stl_deploy.tracing.trace import Traced, batch_axis
 
 _MANY_STEPS, _MANY_SAMPLES = 256, 64
@@ -37,20 +39,21 @@ class ReplayProof:
         self._operations = len(traced.steps.signals)
         self._values = sum(signal.node.elements() for signal in traced.steps.signals)
 
-    def run(self) -> None:
+    def run(self) -> Values:
         """Compare spikes on recorded input, and outputs on all of x, on others and on other sizes.
 
-        Raises CaptureError where they differ, or where the module does not take x.
+        Returns the values of the step on x; raises CaptureError where they differ, or where the module does not take x.
         """
         self._recorded()
-        self.compared += prove_outputs(self.model, self.traced, self.x, "x")
+        values = module_values(self.traced, self.x)
+        self.compared += prove_outputs(self.model, self.traced, self.x, "x", values)
         self.done.append("x")
         if not self._many_of_both():
-            self._many_steps()
-            self._many_samples()
+            self._many_samples(self._many_steps())
         self._few_of_each()
         silent = torch.zeros_like(sized(self.x, self.axis, samples=2))
         self._succeeds(silent if self.inside else silent.narrow(1 - self.axis, 0, self.traced.recorded), "silent input")
+        return values
 
     def _recorded(self) -> None:
         """Compare every spike, with odd numbers of steps and samples where x's are even, else with those of x."""
@@ -92,16 +95,17 @@ class ReplayProof:
         affords = affords and self._operations * self.steps <= _AFFORDED_CALLS
         return affords and self._compares_steps(self.samples, self.steps)
 
-    def _many_samples(self) -> None:
-        """Compare as many samples as time allows, the farthest from x in any case."""
+    def _many_samples(self, compared: int) -> None:
+        """Compare as many samples as time allows, the farthest from x in any case; none if half as many were."""
         samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * self.traced.length)))
-        self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
+        if 2 * compared < samples:
+            self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
 
-    def _many_steps(self) -> None:
-        """Compare as many steps as time allows."""
+    def _many_steps(self) -> int:
+        """Compare as many steps as time allows; return of how many samples."""
         steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
-        if steps:
-            self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps)
+        samples = max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))) if steps else 0
+        return samples if steps and self._compares_steps(samples, steps) else 0
 
     def _compares_steps(self, samples: int, steps: int) -> bool:
         """Compare outputs on so many steps; return whether the module takes and makes them."""

@@ -23,7 +23,7 @@ from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.tracing import Time
 from stl_deploy.tracing.layout import BATCH, axis_of
 from stl_deploy.tracing.operations import ROUNDS
-from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.replay import Values, replay
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.steps import Ref, Signal, Steps
@@ -184,14 +184,15 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     return compared
 
 
-def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
+def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str, values: Values | None = None) -> int:
     """Compare the outputs of the step's graph with the module's on ``x``, without a record of its operations.
 
-    Returns the number of compared values; raises ComputesOtherwiseError where they differ.
+    values: what the graph computes on ``x``, if that is known. Returns the number of compared values; raises
+    ComputesOtherwiseError where they differ.
     """
     own = run_module(model, x, traced.call)
-    values = replay(traced.steps, steps_of(traced.call, x, traced.length), [])
-    length = traced.length if traced.call.time == "inside" else len(next(iter(values.values())))
+    values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
+    length = len(values[traced.steps.output.signal])
     outputs = outputs_of(traced.steps.output, values, length)
     made = torch.stack(outputs)[traced.readout.first_step(length) :]
     if length <= traced.steps.output.lag and traced.axis is not None:  # numbers from before the first step

@@ -15,6 +15,8 @@ from stl_deploy.tracing.watched import leaves
 
 _SEQUENCES = (tuple, list)
 _NESTED = (*_SEQUENCES, dict)
+_PLAIN = {int, float, bool, str, type(None), torch.dtype}
+"""Types of most arguments that hold nothing else."""
 COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")
 """Operations whose results are spikes, or what spikes are made of."""
 ROUNDS: dict[str, Rounding] = {"trunc": "down", "floor": "down", "round": "half_even"}
@@ -94,13 +96,15 @@ def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(tree, kind):
         return change(tree)
     if isinstance(tree, dict):
-        return {key: map_tree(item, kind, change) for key, item in tree.items()}
+        return {key: map_tree(item, kind, change) for key, item in tree.items()} if tree else tree
     if not isinstance(tree, _SEQUENCES):
         return tree
     changed = list(tree)
     for at, item in enumerate(changed):
+        if type(item) in _PLAIN:
+            continue
         if isinstance(item, kind):
             changed[at] = change(item)
-        elif isinstance(item, _NESTED):
+        elif isinstance(item, _NESTED) and item:
             changed[at] = map_tree(item, kind, change)
     return type(tree)(changed)

@@ -37,7 +37,7 @@ class _Replay:
         self.sizes: Sizes = {TIME: len(x), BATCH: x[0].shape[0]}
         self.values: Values = {}
         self._filled: dict[Signal, Any] = {}
-        """Arguments with constants as tensors."""
+        """Arguments with constants as tensors, and the places of those that are signals; None where they are nested."""
 
     def run(self) -> None:
         waiting = {s: 0 for s in self.steps.signals}
@@ -102,10 +102,22 @@ class _Replay:
         elif t == 0 and signal.first is not None:
             done.append(self._first(signal.first))
         else:
-            if signal not in self._filled:
-                self._filled[signal] = replace_nodes((signal.args, signal.kwargs), _tensor)
-            args, kwargs = map_tree(self._filled[signal], Ref, lambda ref: self._read(ref, t, signal))
+            args, kwargs = self._arguments(signal, t)
             done.append(signal.node.run(args, kwargs, self.sizes))
+
+    def _arguments(self, signal: Signal, t: int) -> tuple[Any, Any]:
+        """Return a signal's arguments at a step."""
+        if signal not in self._filled:
+            filled = replace_nodes((signal.args, signal.kwargs), _tensor)
+            places = [place for place, item in enumerate(filled[0]) if isinstance(item, Ref)]
+            self._filled[signal] = *filled, places if len(places) == len(signal.reads()) else None
+        args, kwargs, places = self._filled[signal]
+        if places is None:
+            return map_tree((args, kwargs), Ref, lambda ref: self._read(ref, t, signal))  # type: ignore[no-any-return]
+        made = list(args)
+        for place in places:
+            made[place] = self._read(made[place], t, signal)
+        return made, kwargs
 
     def _read(self, ref: Ref, t: int, reader: Signal) -> Tensor:
         at = t - ref.lag

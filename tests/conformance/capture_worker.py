@@ -50,9 +50,10 @@ def row(net, seconds):
 
 def golden(net, stem):
     """The graph, and the module's own spikes on the input it was captured on."""
-    from stl_deploy.pipeline.proof import module_spikes
+    from stl_deploy.pipeline.module_values import module_spikes, module_values
 
-    spikes, _ = module_spikes(net.original.traced, list(torch.from_numpy(net.sample)), {})
+    traced = net.original.traced
+    spikes, _ = module_spikes(traced, module_values(traced, torch.from_numpy(net.sample)), {})
     try:
         write_nir(net.graph, Path(f"{stem}.nir"))
     except stl.UnsupportedError:
