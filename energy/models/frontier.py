@@ -61,6 +61,11 @@ class Point:
     samples: str = ""
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> Point:
+        """Return the point of a row of `as_dict`; keys that are no field, such as what was worked out, are left out."""
+        return Point(**{f.name: row[f.name] for f in fields(Point) if f.name in row})
+
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; ``interval``: the accuracy's exact 95 % interval, None without ``right``."""
         row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}

@@ -86,18 +86,14 @@ def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return test.x, test.labels
 
 
-_DERIVED = ("pareto", "interval")
-
-
 def read_tradeoff(path: Path) -> dict[str, Any]:
     """Read `tradeoff`'s file; raise InputError for a file of another form."""
     try:
         data = read_json(path)
-        rows = [{"interval": None, **row} for row in data["points"]]
-        stored = [{key: value for key, value in row.items() if key not in _DERIVED} for row in rows]
-        read = Tradeoff(tuple(Point(**row) for row in stored)).as_dict()
-        points = [point | {"interval": row["interval"]} for point, row in zip(read["points"], rows, strict=True)]
-        return read | {"points": points}
+        rows = data["points"]
+        read = Tradeoff(tuple(map(Point.of, rows))).as_dict()
+        kept = [point | {"interval": row.get("interval")} for point, row in zip(read["points"], rows, strict=True)]
+        return read | {"points": kept}
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: not as {verb('energy')} writes it; write it again, or remove it") from None
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Split, class_count, sample_shape
+from stl_deploy.data import Split, sample_shape
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.frontier import WIDTHS, Frontier, Point, width_name
@@ -27,6 +27,7 @@ from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, decided_after
 from stl_deploy.runs.ann_twin import keep_ann, measure_kept, measure_twin
 from stl_deploy.runs.inputs import encode_split
+from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import FRONTIER, TWIN
 
@@ -99,8 +100,7 @@ def with_frontier(
         folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
         structure, ann = program, twin
         if width < 1:
-            config = load_config(folder / CONFIG)
-            structure = structure_of(config, images.shape[2:], class_count(config.dataset))
+            structure = structure_of(folder)
             ann = measure_twin(structure, folder, images, labels)
         point = ann_point(width_name(width), structure, ann)
         anns.append(point if whole is None else _decided(point, whole.of_ann(structure, folder)))
@@ -148,10 +148,11 @@ def _whole(run_dir: Path, program: Program, test: Split, counted: int) -> _Whole
     return _Whole(test, TradeoffPoint(run_dir.name, "", program, given.x, given.labels), y)
 
 
-def structure_of(config: RunConfig, shape: tuple[int, ...], classes: int) -> Program:
-    """Return the graph of a configuration's network with initial weights, for pricing an ANN."""
+def structure_of(folder: Path) -> Program:
+    """Return the graph of the ANN kept in ``folder``, with its weights and biases, for pricing it."""
+    ann, config = load_network(folder)
     spiking = config.model_copy(update={"train": config.train.model_copy(update={"mode": "stl"})})
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = Network(spiking, shape, classes).eval()
-    return fold(network, coding="analog", fraction_bits=4).program
+        network = Network(spiking, ann.input_shape, ann.classes).eval()
+    network.load_state_dict(ann.state_dict(), strict=False)  # it has no thresholds
+    return fold(network, coding="analog", fraction_bits=4, exact_grid=False).program

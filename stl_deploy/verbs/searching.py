@@ -408,7 +408,7 @@ def _ann_points(folder: Path, trial: Trial, data: Dataset) -> Iterator[Point]:
     """Return an ANN's point, and of one without penalty its conversion to spike counts at one step."""
     config = load_config(folder / CONFIG)
     given = encode_split(config, data.test)
-    structure = structure_of(config, data.input_shape, data.classes)
+    structure = structure_of(folder)
     yield ann_point(trial.name, structure, measure_twin(structure, folder, given.x, given.labels))
     if trial.weight:
         return
@@ -425,6 +425,6 @@ def read_points(file: Path) -> list[Point]:
     """Read the points of one network; raise InputError for a file of another form."""
     try:
         rows = read_json(file)["points"]
-        return [Point(**{**row, "right": np.array([c == "1" for c in row["right"]])}) for row in rows]
+        return [Point.of({**row, "right": np.array([c == "1" for c in row["right"]])}) for row in rows]
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: not as {verb('optimise')} writes it; remove it, and it is measured again") from None
