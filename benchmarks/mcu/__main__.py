@@ -127,6 +127,7 @@ def measure(
 
     by_layer: count instructions of each layer, too. options: for the compiler.
     """
+    folder = folder.resolve()  # the compiler runs elsewhere
     graph, program = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
         place = Path(name)

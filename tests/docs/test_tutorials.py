@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.mcu.__main__ import BOARDS
 
 ROOT = Path(__file__).parents[2]
 SNNTORCH = """
@@ -31,11 +34,23 @@ def test_a_tutorial_runs_word_for_word(page: str, until: str, tmp_path: Path) ->
     """snnTorch by neurons that compute in its order, which the conformance tests hold to its own."""
     text, _, rest = (ROOT / "docs" / "tutorials" / f"{page}.md").read_text(encoding="utf-8").partition(until)
     assert rest
-    (tmp_path / "page.md").write_text(text, encoding="utf-8")
     (tmp_path / "snntorch.py").write_text(SNNTORCH, encoding="utf-8")
+    run(text, tmp_path)
+    assert (tmp_path / ("residual_c" if page == "own-model" else "tutorial_c") / "net.c").is_file()
+
+
+def test_a_cnn_runs_on_an_emulated_board(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "tutorials" / "convert.md").read_text(encoding="utf-8")
+    if BOARDS["Cortex-M4"].missing is None:
+        text = re.sub(r"<!-- skip: .* -->\n", "", text)
+    run(text, tmp_path)
+
+
+def run(text: str, tmp_path: Path) -> None:
+    """Run a page's blocks and compare what they print with what it shows."""
+    (tmp_path / "page.md").write_text(text, encoding="utf-8")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": f"{tmp_path}:{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "docs" / "snippets.py"), "--here", "page.md"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / ("residual_c" if page == "own-model" else "tutorial_c") / "net.c").is_file()
