@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from stl_deploy.pipeline.calibrate import outputs_of
 
 What = Literal["thresholds", "weights"]
 _BATCH = 64
-_THRESHOLD_RATE, _WEIGHT_RATE = 5e-3, 3e-4
+_RATE = 3e-3
+"""Adam's rate, as a share of each tensor's own size: heights of few levels are large, folded weights may be small."""
 _OF_NEURONS = (".threshold", ".scale", ".offset")
 
 
@@ -33,13 +34,7 @@ def distil(program: Program, x: Tensor, wanted: Tensor, steps: int, *, what: Wha
         DivergedError: If the loss is not finite.
     """
     module = ProgramModule(program, surrogate="triangular")
-    named = dict(module.named_parameters())
-    of_neurons = [value for name, value in named.items() if name.endswith(_OF_NEURONS)]
-    others = [value for name, value in named.items() if not name.endswith(_OF_NEURONS)]
-    groups = [{"params": of_neurons, "lr": _THRESHOLD_RATE}]
-    if what == "weights":
-        groups.append({"params": others, "lr": _WEIGHT_RATE})
-    optimiser = torch.optim.Adam(groups)
+    optimiser = torch.optim.Adam(_groups(module, what))
     batches = max(1, len(x) // _BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * batches)
     spread = wanted.var().clamp(min=torch.finfo(wanted.dtype).tiny)
@@ -55,6 +50,17 @@ def distil(program: Program, x: Tensor, wanted: Tensor, steps: int, *, what: Wha
             schedule.step()
             _keep_positive(module)
     return module.program()
+
+
+def _groups(module: ProgramModule, what: What) -> list[dict[str, Any]]:
+    """Return a group for each tensor that is trained, with its rate; an offset has the size of its thresholds."""
+    named = dict(module.named_parameters())
+    groups = []
+    for name, value in named.items():
+        if what == "weights" or name.endswith(_OF_NEURONS):
+            size = named.get(name.replace(".offset", ".threshold"), value)
+            groups.append({"params": [value], "lr": _RATE * float(size.detach().square().mean().sqrt())})
+    return groups
 
 
 @torch.no_grad()
