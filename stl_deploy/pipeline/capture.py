@@ -47,7 +47,7 @@ from stl_deploy.pipeline.proof import (
     count,
     end_to_end,
     prove_layers,
-    prove_output,
+    prove_values,
 )
 from stl_deploy.pipeline.several_inputs import Packed, given_each, graph_input, pack, split_input
 from stl_deploy.pipeline.time_axis import (
@@ -392,7 +392,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     replayed = ReplayProof(model, traced, x)
     values = replayed.run()
     stage("proving the folded layers")
-    layers, spikes, array = _prove_folded(model, traced, folded, x, values)
+    layers, spikes, array, real = _prove_folded(model, traced, folded, x, values)
     if not (casts_of_input(traced.steps) or coarse_types(traced.steps)):
         others = torch.cat([within(x, axis), beyond(x, axis)], axis)
         _prove_folded(model, traced, folded, others, module_values(traced, others))
@@ -407,19 +407,22 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     )
     compared, runs = replayed.compared, tuple(replayed.done)
     sizes_of_x = *leading(array), call.time
-    proof = Proof(compared, 0, runs, layers, whole, *sizes_of_x, traced.left_aside, warned, traced.states)
+    proof = Proof(compared, 0, runs, layers, whole, real, *sizes_of_x, traced.left_aside, warned, traced.states)
     return replace(proof, initial_norms=len(initial_norms(model)))
 
 
 def _prove_folded(
     model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor, values: Values
-) -> tuple[tuple[LayerProof, ...], Spikes, NetworkInput]:
-    """Each layer of the folded graph and its output against the module's on ``x``; also the module's spikes, and x."""
+) -> tuple[tuple[LayerProof, ...], Spikes, NetworkInput, tuple[int, float]]:
+    """Compare each layer of the folded graph and its output with the module's on ``x``.
+
+    Also returns the module's spikes and ReLUs by layer, x, and what `prove_values` does.
+    """
     spikes, y = module_spikes(traced, values, folded.arranged)
     array = graph_input(model, folded, torch.stack(steps_of(traced.call, x, traced.length)).float().numpy())
     layers = _proved_layers(traced, folded, spikes, array, module_currents(traced, values))
-    prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING)
-    return layers, spikes, array
+    most = MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING
+    return layers, spikes, array, prove_values(folded.program, spikes, array, y, most)
 
 
 def _proved_layers(

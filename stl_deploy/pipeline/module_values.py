@@ -24,7 +24,7 @@ def module_values(traced: Traced, x: Tensor) -> Values:
 
 
 def module_spikes(traced: Traced, values: Values, arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
-    """Return the module's spikes by layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
+    """Return the module's spikes and ReLUs by layer, ``arranged`` as the graph's, and its output ``[T, B, *shape]``."""
     spikes: dict[str, Floats] = {}
     for name, signals in traced.signals.items():
         parts = [_stacked(values[signal], signal.node) for signal in signals]

@@ -18,7 +18,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.compare import Tally, fired, rate_warnings
 from stl_deploy.graph.margins import nearest_level
-from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
+from stl_deploy.graph.program import Floats, Input, Neuron, Node, Operand, Output, Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.tracing import Time
 from stl_deploy.tracing.layout import BATCH, axis_of
@@ -76,7 +76,8 @@ class Proof:
 
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
     inputs included. runs: the runs, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
-    the reference run against the module's. steps, samples, time: as which x was read. left_aside: tensors that the
+    the reference run against the module's. values: of ReLUs and the output, and the largest difference relative to the
+    largest value of its layer. steps, samples, time: as which x was read. left_aside: tensors that the
     module returns besides the graph's output, the first of them, because ``output`` named none. states: forward's
     arguments that got what it returned in the step before. before_fold: whether the proof is of the graph before a
     fold, which changed its numbers or rounded its input. matrices: layers that no node holds as they are, and how many
@@ -88,6 +89,7 @@ class Proof:
     runs: tuple[str, ...]
     layers: tuple[LayerProof, ...]
     end_to_end: Mapping[str, int]
+    values: tuple[int, float]
     steps: int
     samples: int
     time: Time = "first"
@@ -131,13 +133,14 @@ class Proof:
             for layer in self.layers
             if layer.measured
         )
-        replayed = count(self.replay_differing, self.replay_compared, " values differ")
-        whole = count(self.end_to_end["differing"], self.end_to_end["compared"])
         before = "of the graph before fold (evaluate() counts spikes that fold changes): " if self.before_fold else ""
-        return (
-            f"{before}replayed: {replayed} ({len(self.runs)} runs); folded, layer by layer: "
-            f"{count(differing, compared, ' spikes')}; end to end: {whole}{output}\n{self.reading}"
-        )
+        replayed = count(self.replay_differing, self.replay_compared, " values differ")
+        folded = f"layer by layer: {count(differing, compared, ' spikes')}; end to end: "
+        folded += count(self.end_to_end["differing"], self.end_to_end["compared"])
+        if not self.end_to_end["compared"]:  # real numbers alone, which rounding moves
+            values, apart = self.values
+            folded = f"layer by layer: {values:,} values differ by at most {apart:.1g} of the largest"
+        return f"{before}replayed: {replayed} ({len(self.runs)} runs); folded, {folded}{output}\n{self.reading}"
 
     @property
     def reading(self) -> str:
@@ -343,32 +346,47 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float, place: Pla
     )
 
 
-def prove_output(
-    program: Program, spikes: Mapping[str, Floats], x: NetworkInput, y: Floats, most: float = MAX_ROUNDING
-) -> None:
-    """Compare the folded graph's output with the module's, up to rounding, if its layers spike alike.
+def prove_values(
+    program: Program, values: Mapping[str, Floats], x: NetworkInput, y: Floats, most: float = MAX_ROUNDING
+) -> tuple[int, float]:
+    """Compare ReLUs and the output with the module's, up to rounding, where the layers before put out the module's.
 
-    Raises CaptureError where it differs by more than ``most`` of the largest output, as in a first step that is made
-    otherwise than the steps after it.
+    values: of the module's layers. Returns the number of values, and the largest difference relative to the largest
+    value of its layer. Raises CaptureError where it is more than ``most``, as in a first step that is made otherwise
+    than the steps after it.
     """
-    output = program.outputs[0]
-    actual = arriving_at(program, output, {**spikes, **by_name(program, x)})
-    expected = y.reshape(actual.shape)
+    given = {**values, **by_name(program, x)}
+    graded = [node for node in program.of(Neuron) if not node.spiking and node.name in values]
+    compared, farthest = 0, 0.0
+    for node in (*graded, program.outputs[0]):
+        before = {name: array for name, array in given.items() if name != node.name}
+        read = node if isinstance(node, Output) else replace(program.outputs[0], operands=(Operand(node.name),))
+        actual = arriving_at(program, replace(read, shape=node.shape), before)
+        farthest = max(farthest, _apart_by(node, actual, values.get(node.name, y).reshape(actual.shape), most))
+        compared += actual.size
+    return compared, farthest
+
+
+def _apart_by(layer: Node, actual: Floats, expected: Floats, most: float) -> float:
+    """Return the largest difference relative to the largest value; raise CaptureError if it is more than ``most``."""
     finite = np.isfinite(expected)
-    within = most * np.abs(expected[finite]).max(initial=np.finfo(np.float32).tiny)
-    near = np.abs(np.subtract(actual, expected, where=finite, out=np.full(actual.shape, np.inf))) <= within
-    unequal = ~(near | (actual == expected) | (np.isnan(actual) & np.isnan(expected)))
-    if unequal.any():
-        step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
-        raise CaptureError(
-            f"the graph's output is not the model's: step {step}, sample {sample}, neuron {at} is "
-            f"{float(actual[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
-            "every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by F.pad "
-            "and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
-            layer=output.name,
-            step=step,
-            neuron=tuple(at),
-        )
+    largest = float(np.abs(expected[finite]).max(initial=np.finfo(np.float32).tiny))
+    apart = np.abs(np.subtract(actual, expected, where=finite, out=np.full(actual.shape, np.inf)))
+    apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0
+    unequal = ~(apart <= most * largest)
+    if not unequal.any():
+        return float(apart.max(initial=0.0)) / largest
+    step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
+    what = "the graph's output" if isinstance(layer, Output) else f"layer '{layer.name}' of the graph"
+    raise CaptureError(
+        f"{what} is not the model's: step {step}, sample {sample}, neuron {at} is "
+        f"{float(actual[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
+        "every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by F.pad "
+        "and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
+        layer=layer.name,
+        step=step,
+        neuron=tuple(at),
+    )
 
 
 def by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
@@ -396,6 +414,6 @@ def arriving_at(program: Program, layer: Node, given: Mapping[str, Floats]) -> F
 
 def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
     """Compare the folded graph's spikes on the reference run with the module's."""
-    tally = Tally()
-    tally.add(fired(program, spikes), fired(program, run(program, x, record=list(spikes)).recorded))
+    tally, own = Tally(), fired(program, spikes)
+    tally.add(own, fired(program, run(program, x, record=list(own)).recorded))
     return {"compared": tally.compared, "differing": tally.differing}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import stl_deploy as stl
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.graph.program import Linear, Neuron
+from stl_deploy.pipeline.fold import FoldedLayers
+from stl_deploy.tracing.trace import Traced
 
 
 def integrate_and_fire(currents: Tensor) -> Tensor:
@@ -177,3 +181,27 @@ def test_a_sum_starts_from_the_bias(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     net.export(tmp_path / "c", to="c", input_grid=0)
     np.testing.assert_array_equal(net.simulate(x, backend="c", input_grid=0).readout, [[14, -5]])
+
+
+def test_a_module_without_spikes_is_proved_by_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    proof = stl.capture(model, X[0], time="none").proof
+    assert proof.values[0] == 3 * (8 + 3)
+    assert 0 <= proof.values[1] < 1e-6
+    assert "33 values differ by at most" in str(proof)
+    assert "nothing compared" not in str(proof)
+    capture = import_module("stl_deploy.pipeline.capture")
+    folded = capture._fold
+
+    def shifted(traced: Traced) -> FoldedLayers:
+        layers = folded(traced)
+        nodes = tuple(
+            replace(node, bias=node.bias + np.float32(0.1)) if node.name == "0" else node
+            for node in layers.program.nodes
+        )
+        return layers._replace(program=replace(layers.program, nodes=nodes))
+
+    monkeypatch.setattr(capture, "_fold", shifted)
+    with pytest.raises(CaptureError) as refused:
+        stl.capture(model, X[0], time="none")
+    assert refused.value.layer == "1"  # the ReLU behind the shifted weights, not the output

@@ -31,7 +31,7 @@ from stl_deploy.tracing.thresholds import constant_of, find_thresholds
 
 @dataclass(eq=False)
 class Layers:
-    """A Program. signals: for each spiking layer the one it stands for, for each Cell those that it puts out.
+    """A Program. signals: for each spiking layer and ReLU the one it stands for, for each Cell those it puts out.
 
     places: where layers stand in the code. matrices: layers that are matrices because no node has their operation.
     operands: for each Cell, the signals that arrive at it.
@@ -318,8 +318,8 @@ class Builder(ProgramBuilder):
             return (Operand(twin),)
         return (Operand(twin), *self.scaled((Operand(name),), after, spiking.shape, name))
 
-    def spikes_as(self, name: str, signal: Signal) -> None:
-        """Note whose spikes a layer makes, for the proof; a late copy is compared through the layers that read it."""
+    def stands_for(self, name: str, signal: Signal) -> None:
+        """Note the signal that a layer puts out, for the proof; a late copy is compared through its readers."""
         if not self._shift:
             self.signals[name] = (signal,)
 
@@ -364,7 +364,7 @@ class Builder(ProgramBuilder):
         )
         self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
-            self.spikes_as(name, core.threshold.signal)
+            self.stands_for(name, core.threshold.signal)
 
     def _own(self, name: str, fitted: Fitted) -> Operands:
         """Return the neuron's own spikes, one step late, if it reads them."""

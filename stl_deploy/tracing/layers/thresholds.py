@@ -35,7 +35,7 @@ def compared(build: Builder, signal: Signal) -> Operands:
         compare="gt" if threshold.compare == "gt" else "ge",
         **counting(threshold),
     )
-    build.spikes_as(node.name, signal)
+    build.stands_for(node.name, signal)
     return build.add(node)
 
 
@@ -71,6 +71,7 @@ def _bounded_below(build: Builder, signal: Signal, terms: Operands, low: float) 
         threshold=None,
         v_min=np.asarray(low, np.float32),
     )
+    build.stands_for(node.name, signal)
     return build.add(node)
 
 
@@ -146,7 +147,7 @@ def added_and_compared(build: Builder, signal: Signal, terms: Operands, threshol
         decay=None,
         threshold=np.asarray(threshold, np.float32),
     )
-    build.spikes_as(node.name, signal)
+    build.stands_for(node.name, signal)
     return build.add(node)
 
 
