@@ -41,6 +41,7 @@ from stl_deploy.pipeline.distil import distil
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.proof import MAX_ROUNDING
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
+from stl_deploy.pipeline.trained_on import foreign_norm
 from stl_deploy.pipeline.without_time import run_in_parts
 
 AUTO = (1, 2, 4, 8, 16)
@@ -128,6 +129,9 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     _require_same(captured.program, simpler, few, MAX_ROUNDING)
     _require_same(simpler, program, few, 0)
     calibration = parts.train[:_CALIBRATED_ON]
+    norm = foreign_norm(ann, calibration)
+    if norm is not None:
+        warn_caller(f"data: mean or variance at batch norm '{norm}' is far from that in training; scale them as there")
     search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
     tried = list(search.run())
     chosen = search.best(tried)

@@ -1,5 +1,6 @@
 """An ANN becomes a spiking network: candidates, choice, splits, targets, refusals."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +141,16 @@ def test_every_form_of_data_gives_the_same_network(form: str, ann: nn.Module, tm
     }
     net = stl.convert(ann, forms[form], levels=2, progress=False)
     assert net.conversion.samples in (24, 60)  # an npz file's splits are those of training
+
+
+@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: (x - 0.5) / 0.1, lambda x: 0 * x])
+def test_data_that_are_not_as_in_training_are_warned_of(change: Callable[[Tensor], Tensor], ann: nn.Module) -> None:
+    x, y = blobs()
+    with pytest.warns(UserWarning, match="batch norm '1'"):
+        stl.convert(ann, (change(x), y), levels=4, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stl.convert(ann, (x, y), levels=4, progress=False)
 
 
 def test_a_loader_without_batches_is_refused(ann: nn.Module) -> None:
