@@ -143,7 +143,7 @@ def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
     for name, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
         samples, own = given[name]
         if samples is None or own is None:
-            picked = _drawn(labels if labels.ndim == 1 else np.zeros(len(labels)), raw.groups, rest, fraction, rng)
+            picked = drawn(labels if labels.ndim == 1 else np.zeros(len(labels)), raw.groups, rest, fraction, rng)
             rest = np.setdiff1d(rest, picked)
             parts[name] = raw.train[picked], labels[picked]
         else:
@@ -196,7 +196,7 @@ def _is_sorted_by_class(labels: NDArray[np.int64]) -> bool:
     return bool((labels[1:] != labels[:-1]).mean() < (1 - (shares**2).sum()) / 2)
 
 
-def _drawn(
+def drawn(
     labels: NDArray[Any],
     groups: NDArray[Any] | None,
     among: NDArray[np.int64],

@@ -15,11 +15,13 @@ from stl_deploy._util.arrays import as_array
 from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
+from stl_deploy.data.datasets import drawn
+from stl_deploy.data.own.arrays import GROUP
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.evaluate_graph import labelled_batches
 
-_HELD_OUT, _MOST_HELD_OUT = 0.2, 5_000
-"""Share of the samples that candidates are chosen on where no validation samples are given, and the most of them."""
+_DRAWN = {"_test": 0.5, "_val": 0.1}
+"""Shares of the samples that are drawn for splits that are not given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,23 +42,20 @@ def parts_of(data: Any) -> Parts:
     for name in ("y", "y_val", "y_test"):
         if name in arrays and arrays[name].ndim != 1:
             raise InputError(f"data: expected labels [N], one a sample; found {name} {list(arrays[name].shape)}")
-    labels = torch.from_numpy(arrays["y"].astype(np.int64))
-    rest = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    given = {
-        ending: (_floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64)))
-        for ending in ("_val", "_test")
-        if f"x{ending}" in arrays
-    }
-    if "_test" not in given:
-        half, rest = rest[len(x) // 2 :], rest[: len(x) // 2]
-        given["_test"] = x[half], labels[half]
-    if "_val" not in given:
-        count = min(_MOST_HELD_OUT, int(_HELD_OUT * len(rest)))
-        held, rest = rest[:count], rest[count:]
-        given["_val"] = x[held], labels[held]
-    if not len(rest) or not all(len(part) for part, _ in given.values()):
+    labels, rest = arrays["y"].astype(np.int64), np.arange(len(x))
+    random = np.random.default_rng(0)
+    judged = {}
+    for ending, share in _DRAWN.items():
+        if f"x{ending}" in arrays:
+            judged[ending] = _floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64))
+        else:
+            picked = drawn(labels, arrays.get(GROUP), rest, share, random)
+            rest = np.setdiff1d(rest, picked)
+            judged[ending] = x[picked], torch.from_numpy(labels[picked])
+    random.shuffle(rest)
+    if not len(rest) or not all(len(part) for part, _ in judged.values()):
         raise InputError(f"data: expected samples to calibrate, choose and judge on; found {len(x)}; give 10 or more")
-    return Parts(x[rest], given["_val"], given["_test"])
+    return Parts(x[rest], judged["_val"], judged["_test"])
 
 
 def _arrays(data: Any) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from stl_deploy import verbs
 from stl_deploy.graph import program as ir
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules
+from stl_deploy.pipeline.conversion_data import parts_of
 from stl_deploy.pipeline.convert import AUTO
 from stl_deploy.report.page.conversion import render_conversion
 from tests.energy.test_report import Page
@@ -353,6 +354,16 @@ def test_many_levels_are_the_ann_in_every_structure(make: type[nn.Module], form:
     with torch.no_grad():
         wanted = model(x).numpy()
     assert np.abs(net.simulate(x).y.mean(0) - wanted).max() < 0.1 * wanted.std()
+
+
+def test_samples_of_a_group_are_in_one_split() -> None:
+    """Ten samples of each of 20 recordings, which each has a value of its own."""
+    group = np.arange(200) // 10
+    x, y = group[:, None].astype(np.float32) / 32, group % 3
+    parts = parts_of(stl.data.from_arrays(x, y, group=group))
+    splits = [set(part.flatten().tolist()) for part in (parts.train, parts.held_out[0], parts.test[0])]
+    assert all(splits)
+    assert sum(map(len, splits)) == 20
 
 
 def test_labels_with_an_axis_too_many_are_refused(ann: nn.Module) -> None:
