@@ -356,6 +356,19 @@ def test_many_levels_are_the_ann_in_every_structure(make: type[nn.Module], form:
     assert np.abs(net.simulate(x).y.mean(0) - wanted).max() < 0.1 * wanted.std()
 
 
+@pytest.mark.parametrize("make", [PooledSum, Mixer, Capped])
+def test_the_squared_error_falls_fourfold_where_levels_double(make: type[nn.Module]) -> None:
+    """Rounding does so; a lost height or bias would stay."""
+    model, (x, _) = make().eval(), blobs(200)
+    with torch.no_grad():
+        wanted = model(x).numpy()
+    errors = [
+        np.square(stl.convert(model, x, levels=levels, progress=False).simulate(x).y.mean(0) - wanted).mean()
+        for levels in (8, 32, 128)
+    ]
+    assert errors[0] > 4 * errors[1] > 16 * errors[2] > 0
+
+
 def test_samples_of_a_group_are_in_one_split() -> None:
     """Ten samples of each of 20 recordings, which each has a value of its own."""
     group = np.arange(200) // 10
