@@ -20,6 +20,8 @@ Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 Time = Literal["first", "second", "step", "inside", "none"]
 """Position of time in the input of a module's forward, ``inside`` it, or ``none``: a module without time."""
+Start = Literal["drawn", "zeros"]
+"""Start of states for which a module draws random numbers: as drawn, which capture refuses, or from zeros."""
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""

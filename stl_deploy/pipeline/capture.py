@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from stl_deploy._util.keywords import right_keywords
 from stl_deploy._util.remedies import option
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
-from stl_deploy.errors import CaptureError, GraphError
+from stl_deploy.config.options import Start
+from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
@@ -69,7 +70,7 @@ from stl_deploy.tracing.repeatable import gradient_warnings, require_repeatable
 from stl_deploy.tracing.replay import Values
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.trace import RECORDED, batch_axis, steps_of
+from stl_deploy.tracing.trace import RECORDED, batch_axis, require_drawn_starts, steps_of
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -87,6 +88,7 @@ def capture(
     time: Time = "first",
     reset: Callable[[], Any] | None = None,
     output: int | str | None = None,
+    start: Start = "drawn",
     verify: bool = True,
     progress: bool | None = None,
 ) -> SpikingGraph:
@@ -102,6 +104,7 @@ def capture(
             no time, as an ANN (found where forward fails on ``[T, B, *shape]`` and nothing spikes).
         reset: Callable that brings the model to rest, if it has no method ``reset``.
         output: Output to use if there are several (index or name; default: the first tensor).
+        start: ``zeros``: states that forward draws (``torch.rand``) start from zeros in the graph and in its proof.
         verify: False skips the proof.
         progress: False disables the progress line, which otherwise appears after a few seconds (outside a terminal:
             every ten seconds).
@@ -115,11 +118,12 @@ def capture(
         >>> print(net.proof)
         >>> net.export("net.onnx")
     """
+    if start not in get_args(Start):
+        raise InputError(f"start: expected 'drawn' or 'zeros'; found {start!r}")
+    call = Call(time, reset, output, drawn=None if start == "drawn" else 0.0)
     with working(f"capturing {type(model).__name__}", progress):
-        if time == "none":
-            net = _without_time(uncompiled(model), x, Call(time, reset, output), verify)
-        else:
-            net = _captured(uncompiled(model), x, Call(time, reset, output), verify)
+        captured = _without_time if time == "none" else _captured
+        net = captured(uncompiled(model), x, call, verify)
     for warning in net.proof.warnings if net.proof is not None else ():
         warn_caller(warning)
     return net
@@ -171,6 +175,8 @@ def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced
     call = traced.call
     operations = traced.recorded * sum(1 + signal.node.elements() // 2**9 for signal in traced.steps.signals)
     require_repeatable(model, few, permuted(few, 7), call, traced.made, operations)
+    if call.drawn is not None:
+        require_drawn_starts(model, few, traced)
     made = require_whole(traced, batch)
     require_same_in_own_types(model, x, batch, few, call)
     if isinstance(model, Packed):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.model_state import Weights, changes
 from stl_deploy.tracing.operations import COMPARES, ROUNDS, Op, Value, map_tree
@@ -121,9 +122,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return _fake_quantised(*args)
         where = place(self._names)
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
+            reads = any(isinstance(item, Tensor) for item in leaves((args, kwargs)))
+            start = "" if reads else f"; where states start from them, give {option('start', 'zeros')}"
             raise CaptureError(
                 f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not: give "
-                "dropout training=self.training, and encode the input before it is given to capture",
+                f"dropout training=self.training, and encode the input before it is given to capture{start}",
                 line=where.line,
                 slug="random-numbers",
             )

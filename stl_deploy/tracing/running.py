@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
@@ -24,6 +26,7 @@ from stl_deploy.tracing.recorder import Recorder
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
+from stl_deploy.tracing.watched import leaves
 
 R = TypeVar("R")
 _OF_CODE = (
@@ -44,6 +47,7 @@ class Call:
     """Convention of a model's call: position of time, reset, and the chosen output.
 
     timeless: forward keeps no state, and is called at several steps to tell so. asked: the position that is named.
+    drawn: the number in the place of random ones; None refuses these.
 
     Raises InputError for an unknown position of time.
     """
@@ -52,6 +56,7 @@ class Call:
     reset: Callable[[], Any] | None = None
     output: Pick = None
     timeless: bool = False
+    drawn: float | None = None
 
     @property
     def asked(self) -> Time:  # noqa: D102
@@ -177,6 +182,26 @@ def _uncompiled(run: Callable[[], R]) -> R:
         return run()
 
 
+class Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Put a number in the place of those that are drawn from nothing but a shape, as states at rest are."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.number = number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = [item for item in leaves((args, kwargs)) if isinstance(item, Tensor)]
+        name = func._schema.name
+        of_shape = not read or (len(read) == 1 and name.endswith(("_like", "_")))
+        if torch.Tag.nondeterministic_seeded not in func.tags or not of_shape:
+            return func(*args, **(kwargs or {}))
+        if name.endswith("_"):
+            return args[0].fill_(self.number)
+        with _disable_current_modes():
+            drawn = func(*args, **(kwargs or {}))
+        return torch.full_like(drawn, self.number)
+
+
 def to_eval(model: nn.Module) -> None:
     """Put a model into eval mode; raise CaptureError for one that has none."""
     try:
@@ -198,11 +223,12 @@ def stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
 def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None = None) -> Any:
     """Return what forward makes of ``x`` and of the state that was passed; raise CaptureError where it fails."""
     try:
-        if passed is None:
-            return model(x)
-        returned = model(x, **passed.values)
-        passed.take(returned, call.output)
-        return returned
+        with nullcontext() if call.drawn is None else Undrawn(call.drawn):
+            if passed is None:
+                return model(x)
+            returned = model(x, **passed.values)
+            passed.take(returned, call.output)
+            return returned
     except CaptureError:
         raise
     except (Exception, SystemExit) as error:

@@ -14,12 +14,14 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.tracing.layers import to_layers
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.starts import start_layers
 from stl_deploy.tracing.steps import FEWEST, Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.thresholds import one_step
+from stl_deploy.tracing.watched import leaves
 
 RECORDED = 32
 """Number of steps in which what repeats is looked for first; all steps are compared with it."""
@@ -81,6 +83,30 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         recorded.tensor,
         layers.operands,
     )
+
+
+def require_drawn_starts(model: nn.Module, x: Tensor, traced: Traced) -> None:
+    """Raise CaptureError unless the random numbers that are 0 in a traced step are only what its states start from."""
+    steps = one_step(record_steps(model, x, replace(traced.call, drawn=1.0))[1].nodes)
+    start_layers(steps)
+    ones, zeros = (list(map(_constants, each.signals)) for each in (steps, traced.steps))
+    same = len(ones) == len(zeros) and all(map(_are_equal, ones, zeros))
+    if not same:
+        raise CaptureError(
+            f"the model draws random numbers at every step, and {option('start', 'zeros')} is for those from which "
+            "states start; draw in training only (if self.training)",
+            slug="random-numbers",
+        )
+
+
+def _constants(signal: Signal) -> list[Tensor]:
+    """Return the constants that a signal reads at every step."""
+    read = (item.tensor for item in leaves((signal.args, signal.kwargs)) if isinstance(item, Node))
+    return [tensor for tensor in read if tensor is not None]
+
+
+def _are_equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(map(torch.equal, a, b))
 
 
 def _of_longer(model: nn.Module, x: Tensor, call: Call) -> Ending | None:

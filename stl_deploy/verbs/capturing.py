@@ -15,7 +15,7 @@ from typer import Argument, Option
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
 from stl_deploy._util.remedies import named, option, remedy
-from stl_deploy.config.options import CheckOptions, Time
+from stl_deploy.config.options import CheckOptions, Start, Time
 from stl_deploy.data import check_dataset
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.nir.check import check
@@ -71,13 +71,14 @@ def capture(
         As(str | None),
         Option("--pick", metavar="INDEX|NAME", help="Output to use, if there are several."),
     ] = None,
+    start: Annotated[Start, Option(help="Start of states that forward draws: zeros for a graph.")] = "drawn",
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; return the proof, JSON-ready.
 
     Executes the user's file, and prints that it does. output: a ``.nir`` file, or ``.program`` for networks that NIR
-    cannot hold. weights: a file of weights. time, pick: as ``time`` and ``output`` of
-    `stl_deploy.capture`. Raises InputError for invalid files, CaptureError as `stl_deploy.capture`.
+    cannot hold. weights: a file of weights. time, pick, start: as ``time``, ``output`` and
+    ``start`` of `stl_deploy.capture`. Raises InputError for invalid files, CaptureError as `stl_deploy.capture`.
     """
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
@@ -87,7 +88,7 @@ def capture(
     model = load_module(module, weights, say)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # those of the proof are printed below
-        net = capture_module(model, x, time=time, output=pick, progress=False if say.quiet else None)
+        net = capture_module(model, x, time=time, output=pick, start=start, progress=False if say.quiet else None)
     _write(net, output)
     say.say(str(replace(net.proof, left_aside=0)))
     if net.proof.left_aside:
