@@ -1,9 +1,16 @@
 """Trace any torch module: turn one run into the graph of one time step.
 
-The way through: `recorder` records a run as values; `unroll` (with `rules`, `elementwise`, `addresses`) tells what
-each step computes; `steps` finds the one step that repeats; `cores`, `coefficients`, `readings` (with `at_once`) and
-`populations` read neurons off its arithmetic; `layers` makes a Program. `replay` runs the step with torch's own
-kernels, for comparison with the model.
+One LIF, all the way::
+
+    for x in inputs:                     recorder: ATen operations and the values between them
+        i = self.fc(x)                   unroll: a node for each operation in each step
+        v = v + (i - v) / 2              steps: v of one step reads v of the step before: a signal with lag 1
+        s = (v >= self.theta).float()    thresholds: a comparison with a constant; cores: the signals that hold v
+        v = v * (1 - s)                  normal_form: v = ½·H - ½·S·H + ½·i of its last value H and last spike S
+
+`updates` writes a core's update in normal form, `readings` identifies it (decay ½, gain ½, reset to 0), `populations`
+makes the neuron, and `trial` runs it beside the code. What is no neuron becomes a Cell (`cells`, `lowering`). `layers`
+makes a Program, and `replay` runs the step with torch's own kernels, for comparison with the model.
 """
 
 from stl_deploy.config.options import Time

@@ -49,7 +49,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Call:
-    """One ATen operation. read: gives the name of an argument's value; dtype: of the result."""
+    """One ATen operation. read: gives the name of an argument's value; dtype, type_of_node: its type, a tensor's."""
 
     writer: Writer
     node: Node
@@ -57,6 +57,7 @@ class Call:
     kwargs: Mapping[str, Any]
     read: Callable[[Any], str]
     dtype: Dtype
+    type_of_node: Callable[[Node], Dtype] = dtype_of
 
     @property
     def types(self) -> list[Dtype]:
@@ -74,7 +75,7 @@ class Call:
 
     def type_of(self, arg: Ref | Node) -> Dtype:
         """Return the type of a tensor."""
-        return dtype_of(arg.signal.node if isinstance(arg, Ref) else arg)
+        return self.type_of_node(arg.signal.node if isinstance(arg, Ref) else arg)
 
     def put(self, op: str, *args: str, dtype: Dtype | None = None) -> str:
         """Add an operation, of the result's type."""

@@ -1,24 +1,19 @@
-"""Fit a core's coefficients to a neuron of the Program whose float32 arithmetic is the code's own."""
+"""Make a neuron of the Program of a core's coefficients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stl_deploy.graph import neurons
 from stl_deploy.graph.program import Adaptation, Floats, Neuron, Shape
-from stl_deploy.tracing.evaluation import Evaluation
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.readings import Population
-from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
+from stl_deploy.tracing.steps import NoNeuronError
 from stl_deploy.tracing.thresholds import Threshold
-
-_STEPS = 64
-_SAMPLES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +25,9 @@ class Fitted:
     recurrent: Floats | None
 
 
-def fit_neuron(population: Population) -> Fitted:
-    """Return the neuron of a population; of several readings the one that differs least from the code in float32."""
-    neurons = [_fitted(reading) for reading in population.readings or (population,)]
-    if len(neurons) == 1:
-        return neurons[0]
-    counts = [_differing(population, fitted) for fitted in neurons]
-    return neurons[counts.index(min(counts))]
+def fits(population: Population) -> list[Fitted]:
+    """Return the neurons that a population may be: one for each reading of its reset."""
+    return [_fitted(reading) for reading in population.readings or (population,)]
 
 
 def _fitted(population: Population) -> Fitted:
@@ -110,56 +101,3 @@ def compact(values: Tensor, shape: Shape) -> Floats:
 
 def _unless(array: Floats, neutral: float) -> Floats | None:
     return None if (array == neutral).all() else array
-
-
-def _differing(population: Population, fitted: Fitted) -> int:
-    """Count potentials that differ between the code's own float32 arithmetic and a neuron's, under random currents."""
-    neuron = fitted.neuron
-    if neuron.adaptation is not None:
-        neuron = replace(neuron, adaptation=replace(neuron.adaptation, start=None))
-    generator = torch.Generator().manual_seed(0)
-    shape = (_SAMPLES, *neuron.shape)
-    scale = float(np.abs(neuron.threshold).max()) if neuron.threshold is not None else 1.0
-    currents = [
-        [(torch.randn(shape, generator=generator) + 0.5) * scale for _ in population.currents] for _ in range(_STEPS)
-    ]
-    state = neurons.NeuronState(neuron, _SAMPLES)
-    code = _Stepper(population)
-    out = np.empty(shape, np.float32)
-    differing = 0
-    for given in currents:
-        total = np.zeros(shape, np.float32)
-        for current, gain in zip(given, fitted.gains, strict=True):
-            total += current.numpy() if gain is None else current.numpy() * gain
-        state.charge(total)
-        expected = code.step(given)
-        differing += int((state.v != expected.expand(shape).float().numpy()).sum())
-        state.release(out)
-    return differing
-
-
-class _Stepper:
-    """Step a core in the recorded order of operations and types."""
-
-    def __init__(self, population: Population) -> None:
-        self.population = population
-        threshold, start = population.core.threshold, population.start
-        assert threshold is not None  # without one there is a single reading
-        self.past: dict[Signal, Tensor] = {
-            population.state: (torch.zeros(()) if start is None else start).to(population.state.node.dtype),
-            threshold.signal: torch.zeros((), dtype=threshold.signal.node.dtype),
-        }
-        if threshold.adapts is not None:
-            self.past[threshold.adapts.used.signal] = threshold.adapts.rest
-
-    def step(self, currents: list[Tensor]) -> Tensor:
-        arriving = dict(zip(self.population.currents, currents, strict=True))
-        arriving.update({ref: torch.zeros(()) for ref in self.population.silent if ref.signal not in self.past})
-
-        def given(signal: Signal, lag: int) -> Tensor | None:
-            past = self.past.get(signal) if lag == 1 else None
-            return arriving.get(Ref(signal, lag), past)
-
-        evaluation = Evaluation(given, exact=True)
-        self.past = {signal: evaluation(signal, 0) for signal in self.past}
-        return self.past[self.population.state]

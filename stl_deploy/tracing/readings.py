@@ -1,12 +1,12 @@
-"""Identify one step of a core, by its arithmetic, as a neuron of the Program.
+"""Identify one step of a core, in normal form, as a neuron of the Program.
 
 Let H be the potential and S the spike one step ago, and e the input currents. With S fixed, the potential of every
 supported neuron is affine in H and e::
 
     h = a₀·H + g₀·e + k₀   without a spike        h = a₁·H + g₁·e + k₁   after a spike
 
-A few evaluations determine these coefficients for each neuron, however the code is written. They describe a Program
-neuron (decay a₀, gain g₀, constant k₀) in one of these cases:
+These coefficients, which the normal form of its update has, describe a Program neuron (decay a₀, gain g₀, constant k₀)
+in one of these cases:
 
     none               a₁ = a₀, g₁ = g₀, k₁ = k₀
     subtract           a₁ = a₀, g₁ = g₀, k₁ - k₀ = -a₀·θ
@@ -14,29 +14,29 @@ neuron (decay a₀, gain g₀, constant k₀) in one of these cases:
     value              a₁ = 0,  g₁ = g₀, k₁ - k₀ = a₀·v_reset
     value_delayed      a₁ = 0,  g₁ = 0,  k₁ = v_reset
 
-If the code compares the potential after the reset again, H is that potential and S its comparison (`at_once`).
+If the code compares the potential after the reset again, H is that potential P and S its comparison r. With
+s = [h > θ], snnTorch's ``reset_delay=False`` computes::
+
+    h = β·P + x - θ·r       P = h - (s - r)·θ       reset "subtract"
+    h = β·(1 - r)·P + x     P = h - (s - r)·h       reset "zero"
+
+The first is the Program's reset ``snntorch_subtract_now``. In the second r is always 0, because P is h without a spike
+and 0 after one; so it is the reset ``value``, and the code's behaviour for r = 1 does not matter.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from stl_deploy.graph.program import Subtracts
-from stl_deploy.tracing.at_once import reset_at_once
-from stl_deploy.tracing.coefficients import Affine, FittedUpdate, close
+from stl_deploy.graph.program import Reset, Subtracts
 from stl_deploy.tracing.cores import Recurrence
 from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal
-from stl_deploy.tracing.thresholds import Adapting
-
-_COUNTS = 64
-"""Tensors of counts that are tried, another count for each neuron, at most."""
-_MOST_COUNTED = 1023
-"""The largest count that is tried: larger ones would drown what else acts on the potential."""
+from stl_deploy.tracing.thresholds import Adapting, Threshold
+from stl_deploy.tracing.updates import Affine, Update, close
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,28 +67,16 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     Raises CaptureError, with the line, for a core that is no neuron of the Program.
     """
     state = core.threshold.potential if core.threshold is not None else _state(core, outside)
-    reading = FittedUpdate(core, state, foreign)
-    off = reading.affine(0.0)
-    reading.require_float_precision(off)
-    if core.threshold is None:
-        reading, off = reading.without(_nothing(off.gains)), off.without(_nothing(off.gains))
-        return Population(
-            core, state, reading.currents, off.gains, off.decay, off.constant, reading.start(off), silent=reading.silent
-        )
-    on = reading.affine(1.0)
+    update = Update(core, state, foreign)
+    off = update.affine(0)
+    on = off if core.threshold is None else update.affine(1)
     subtracts: Subtracts = "baseline"
-    if core.threshold.adapts is not None:
-        reading, off, on, subtracts = _without_adaptation(reading, core.threshold.adapts, off, on)
-    several = core.threshold.count is not None and core.threshold.count.cap != 1
-    if core.threshold.count is not None and several:
-        most = min(core.threshold.count.cap or _MOST_COUNTED, _MOST_COUNTED)
-        runs = min(-(-most // math.prod(reading.shape)), _COUNTS)
-        spread = torch.linspace(1, most, runs * math.prod(reading.shape), dtype=torch.float64).round()
-        counts = spread.reshape(runs, *reading.shape)
-        for count in (*map(reading.full, (2, most)), *counts):
-            _require_each(reading, off, on, reading.affine(count), count)
+    if core.threshold is not None and core.threshold.adapts is not None:
+        off, on, subtracts = _without_adaptation(update, core.threshold.adapts, off, on)
     nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
-    population = _with_reset(reading.without(nothing), off.without(nothing), on.without(nothing))
+    update.without(nothing)
+    population = _with_reset(update, off.without(nothing), on.without(nothing))
+    several = core.threshold is not None and core.threshold.count is not None and core.threshold.count.cap != 1
     if several and population.reset in ("value", "value_delayed"):  # v * (1 - s): two spikes turn the potential round
         raise NoNeuronError(state)
     if subtracts == "adapted" and population.reset not in ("subtract", "subtract_delayed"):
@@ -100,38 +88,28 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     )
 
 
-def _without_adaptation(
-    reading: FittedUpdate, adapts: Adapting, off: Affine, on: Affine
-) -> tuple[FittedUpdate, Affine, Affine, Subtracts]:
+def _without_adaptation(update: Update, adapts: Adapting, off: Affine, on: Affine) -> tuple[Affine, Affine, Subtracts]:
     """Take what raises the threshold out of the currents; a spike may subtract it with the baseline, nothing else.
 
     What is subtracted at once is the threshold of the step before, a late reset's that of this step.
     """
-    if reading.core.again is not None:
-        raise NoNeuronError(reading.state)
-    theta = reading.full(adapts.scale)
+    if update.core.again is not None:
+        raise NoNeuronError(update.state)
+    theta = update.full(adapts.scale)
     subtracts: Subtracts = "baseline"
-    for ref, before, after in zip(reading.currents, off.gains, on.gains, strict=True):
+    for ref, before, after in zip(update.currents, off.gains, on.gains, strict=True):
         if ref.signal not in adapts.members:
             continue
         at_once = Ref(adapts.used.signal, adapts.used.lag + 1)
         wanted = {adapts.used: -theta, at_once: -off.decay * theta}.get(ref)
         if bool(before.any()) or wanted is None or not close(after, wanted, theta):
-            raise NoNeuronError(reading.state)
+            raise NoNeuronError(update.state)
         subtracts = "adapted"
-        on = replace(on, constant=on.constant + after * reading.full(adapts.rest))  # a threshold without a baseline
-    out = [ref.signal in adapts.members for ref in reading.currents]
-    reading = reading.without(out)
-    reading.silent = tuple(ref for ref in reading.silent if ref.signal not in adapts.members)  # code makes it itself
-    return reading, off.without(out), on.without(out), subtracts
-
-
-def _require_each(reading: FittedUpdate, off: Affine, on: Affine, many: Affine, count: float | Tensor) -> None:
-    """Raise CaptureError unless each of ``count`` spikes acts on the potential as one does."""
-    pairs = [(off.decay, on.decay, many.decay), (off.constant, on.constant, many.constant)]
-    pairs += zip(off.gains, on.gains, many.gains, strict=True)
-    if not all(close(several - none, count * (one - none)) for none, one, several in pairs):
-        raise NoNeuronError(reading.state)
+        on = replace(on, constant=on.constant + after * update.full(adapts.rest))  # a threshold without a baseline
+    out = [ref.signal in adapts.members for ref in update.currents]
+    update.without(out)
+    update.silent = tuple(ref for ref in update.silent if ref.signal not in adapts.members)  # code makes it itself
+    return off.without(out), on.without(out), subtracts
 
 
 def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:
@@ -150,23 +128,25 @@ def _state(core: Recurrence, outside: Callable[[Signal], bool]) -> Signal:
     return (read or carried)[0]
 
 
-def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
-    threshold = reading.core.threshold
-    assert threshold is not None
-    theta = reading.full(threshold.theta)
+def _with_reset(update: Update, off: Affine, on: Affine) -> Population:
+    threshold = update.core.threshold
     base = Population(
-        reading.core,
-        reading.state,
-        reading.currents,
+        update.core,
+        update.state,
+        update.currents,
         off.gains,
         off.decay,
         off.constant,
-        reading.start(off),
-        silent=reading.silent,
-        v_min=reading.v_min if reading.clip is None else reading.bound_before(off, on, theta),
+        update.start(off),
+        silent=update.silent,
     )
-    if reading.core.again is not None:
-        reset, v_reset = reset_at_once(reading, off, on, base.start)
+    if threshold is None:
+        return base
+    theta = update.full(threshold.theta)
+    bound = update.bound_before(theta, threshold.compare)
+    base = replace(base, v_min=None if bound is None else update.full(bound))
+    if update.core.again is not None:
+        reset, v_reset = _reset_at_once(update, off, on, base.start)
         return replace(base, reset=reset, v_reset=v_reset)
     same_gains = all(close(a, b) for a, b in zip(on.gains, off.gains, strict=True))
     jump = on.constant - off.constant
@@ -188,5 +168,34 @@ def _with_reset(reading: FittedUpdate, off: Affine, on: Affine) -> Population:
         elif all(close(gain, torch.zeros_like(gain)) for gain in on.gains):
             candidates.append(replace(base, reset="value_delayed", v_reset=on.constant))
     if not candidates:
-        raise NoNeuronError(reading.state)
+        raise NoNeuronError(update.state)
     return replace(candidates[0], readings=tuple(candidates))
+
+
+def _reset_at_once(update: Update, off: Affine, on: Affine, start: Tensor | None) -> tuple[Reset, Tensor | None]:
+    """Return the reset of a core with two comparisons, and the value it resets to, if it does.
+
+    off, on: the potential's coefficients where what was left a step ago is not, and is, above the threshold. start:
+    what is left before step 0. Raises CaptureError, with the line, for a reset that no neuron of the Program has.
+    """
+    threshold = update.core.threshold
+    assert threshold is not None
+    theta = update.full(threshold.theta)
+    if bool(_fires(torch.zeros(()) if start is None else start, theta, threshold).any()):
+        raise NoNeuronError(update.state)
+    zeros = torch.zeros_like(theta)
+    left = {(s, r): update.left(s, r) for s in (0, 1) for r in (0, 1)}
+    scale, value = left[1, 0]
+    kept = close(left[0, 0][0], zeros + 1) and close(left[0, 0][1], zeros)
+    if kept and close(scale, zeros) and not bool(_fires(value, theta, threshold).any()):
+        return "value", value
+    same_slopes = all(close(a, b) for a, b in zip((on.decay, *on.gains), (off.decay, *off.gains), strict=True))
+    late = same_slopes and close(on.constant - off.constant, -theta, theta)
+    now = all(close(a, zeros + 1) and close(b, (r - s) * theta, theta) for (s, r), (a, b) in left.items())
+    if threshold.compare == "gt" and late and now:
+        return "snntorch_subtract_now", None
+    raise NoNeuronError(update.state)
+
+
+def _fires(potential: Tensor, theta: Tensor, threshold: Threshold) -> Tensor:
+    return potential > theta if threshold.compare == "gt" else potential >= theta

@@ -9,24 +9,24 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
-from stl_deploy.tracing.coefficients import close
 from stl_deploy.tracing.cores import Recurrence, find_cores
-from stl_deploy.tracing.evaluation import Evaluation, Unknown
 from stl_deploy.tracing.exact_types import require_exact_types
-from stl_deploy.tracing.first_step import require_same_first_step, require_same_first_values, signals_of
+from stl_deploy.tracing.first_step import require_same_first_values
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.layout import BATCH, shape_of
-from stl_deploy.tracing.populations import Fitted, compact, fit_neuron
+from stl_deploy.tracing.lowering import NoFormError
+from stl_deploy.tracing.normal_form import NormalForm, Polynomial, Symbol, number_of
+from stl_deploy.tracing.populations import Fitted, compact
 from stl_deploy.tracing.readings import Population, read_core
 from stl_deploy.tracing.remedies import SOFTMAX, no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.starts import start_before
 from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal, SignalError, Steps
 from stl_deploy.tracing.thresholds import constant_of, find_thresholds
+from stl_deploy.tracing.trial import fit_neuron, signals_of
 
 
 @dataclass(eq=False)
@@ -190,28 +190,27 @@ class Builder(ProgramBuilder):
         if signal.node.name == "_to_copy":
             return
 
-        def at_rest(read: Signal, ago: int) -> Tensor | None:
+        def at_rest(read: Signal, ago: int) -> Polynomial | None:
             core = self._core_of.get(read)
             if core is not None and core.threshold is None and 0 < ago <= len(read.before):
-                return read.before[ago - 1].tensor
+                return number_of(read.before[ago - 1].tensor)
             known = core is not None or read.node.name == "input"
-            return torch.zeros((), dtype=read.node.dtype) if known else None
+            return Polynomial({}) if known else None
 
         for ago, node in enumerate(signal.before[:lag], 1):
             try:
-                made = Evaluation(at_rest)(signal, ago).double()
-            except Unknown:
+                made = NormalForm(at_rest)(signal, ago).constant
+            except NoFormError:
                 return
-            if node.tensor is None:
+            if node.tensor is None or made is None:
                 return
-            zeros = torch.zeros_like(node.tensor.double() - made)
-            start, rest = node.tensor.double() + zeros, made + zeros
-            worst = (start - rest).abs().argmax()
-            if not torch.allclose(start, rest, rtol=1e-5, atol=1e-6):
+            start, rest = np.broadcast_arrays(node.tensor.double().numpy(), made)
+            worst = np.abs(start - rest).argmax()
+            if not np.allclose(start, rest, rtol=1e-5, atol=1e-6):
                 raise refusal(
                     signal,
-                    f"'{signal.node.called}' is read a step late and starts at {start.flatten()[worst]:g}, where a "
-                    f"graph has {rest.flatten()[worst]:g}; start it from what it is before any spike",
+                    f"'{signal.node.called}' is read a step late and starts at {start.flat[worst]:g}, where a "
+                    f"graph has {rest.flat[worst]:g}; start it from what it is before any spike",
                 )
 
     def _starts_before(self, signal: Signal, lag: int) -> bool:
@@ -335,8 +334,7 @@ class Builder(ProgramBuilder):
         if core.members not in self.fits:
             foreign = {signal for signal, owner in self._core_of.items() if owner is not core} | self.apart
             population = read_core(core, lambda member: self._read_outside(core, member), foreign)
-            fitted = fit_neuron(population)
-            require_same_first_step(population, fitted, self.steps)
+            fitted = fit_neuron(population, self.steps)
             self.fits[core.members] = population, fitted
         population, fitted = self.fits[core.members]
         self._populations[core] = population
@@ -408,22 +406,14 @@ def late_reset(population: Population) -> Floats | None:
 
 def left_after(population: Population, signal: Signal) -> Floats | None:
     """c where a signal is h + c·s of the potential h and its spike s; None where it is something else."""
-    shape = shape_of(population.state.node.layout, {BATCH: 1})[1:]
+    threshold = population.core.threshold
+    assert threshold is not None
+    h, s = Symbol(), Symbol(binary=threshold.count is None)
+    known = {population.state: Polynomial.of(h), threshold.signal: Polynomial.of(s)}
     try:
-        at = {(h, s): _value(population, signal, h, s) for h in (0.0, 0.7312, -2.2749) for s in (0.0, 1.0)}
-    except Unknown:
+        form = NormalForm(lambda read, lag: None if lag else known.get(read))(signal, 0)
+    except NoFormError:
         return None
-    change = at[0.0, 1.0]
-    for (h, s), found in at.items():
-        if not close(found, h + s * change):
-            return None
-    return compact(change.expand((1, *shape)), shape)
-
-
-def _value(population: Population, signal: Signal, h: float, s: float) -> Tensor:
-    assert population.core.threshold is not None
-    fixed = {
-        population.state: torch.tensor(h, dtype=torch.float64),
-        population.core.threshold.signal: torch.tensor(s if population.core.threshold.count else bool(s)),
-    }
-    return Evaluation(lambda read, lag: None if lag else fixed.get(read))(signal, 0).double()
+    if not form.is_affine({h, s}) or form[()].any() or not np.allclose(form[h,], 1, rtol=1e-6):
+        return None
+    return np.asarray(form[s,], np.float32)
