@@ -10,12 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.cell import Cell, sequence
 from stl_deploy.graph.margins import cell_margins
 from stl_deploy.graph.program import Floats, Output, Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.proof import MAX_ROUNDING, LayerProof, arriving_at, by_name
+from stl_deploy.pipeline.proof import MAX_ROUNDING, LayerProof, arriving_at, by_name, require_near
 from stl_deploy.tracing.source_lines import Place
 
 
@@ -47,23 +46,15 @@ def _prove(
     inexact = tuple(dict.fromkeys(operation.op for operation in cell.inexact))
     spikes, line = cell.fires, places[cell.name].line if cell.name in places else None
     made = sequence(cell, currents).reshape(expected.shape)
-    unequal = (made != expected) & ~(np.isnan(made) & np.isnan(expected))
-    if unequal.any() and not inexact:
-        step, sample, at = (int(i) for i in np.argwhere(unequal)[0])
-        raise CaptureError(
-            f"Cell '{cell.name}' does not compute the module's values of the same currents: step {step}, sample "
-            f"{sample}, value {at} is {made[step, sample, at]:g}, expected {expected[step, sample, at]:g}",
-            line=line,
-            layer=cell.name,
-            step=step,
-            neuron=(at,),
-        )
+    if not inexact:
+        what = f"Cell '{cell.name}' of the module's currents"
+        require_near(what, cell.name, made, expected, 0, line=line)
     apart = [
         arriving_at(program, Output(name="arriving", shape=shape, operands=(operand,)), given)
         for operand, shape in zip(cell.operands, cell.operand_shapes, strict=True)
     ]
     arriving = np.concatenate([part.reshape(*part.shape[:2], -1) for part in apart], axis=2)
-    _require_near(cell.name, arriving, currents, line)
+    require_near(f"what arrives at '{cell.name}'", cell.name, arriving, currents, MAX_ROUNDING, line=line)
     made = sequence(cell, arriving).reshape(expected.shape)[..., spikes]
     margins = np.stack([step.reshape(len(step), -1) for step in cell_margins(cell, arriving)])
     nearest = np.fmin.accumulate(margins, axis=0)[..., spikes]
@@ -73,19 +64,3 @@ def _prove(
     return LayerProof(
         cell.name, unequal.size, int(unequal.sum()), float(margins.min(initial=np.inf)), farthest, rate, inexact
     )
-
-
-def _require_near(name: str, found: Floats, expected: Floats, line: str | None) -> None:
-    """Raise CaptureError where what arrives at a Cell is not the module's, up to rounding."""
-    within = MAX_ROUNDING * float(np.abs(expected).max(initial=np.finfo(np.float32).tiny))
-    unequal = np.abs(found - expected) > within
-    if unequal.any():
-        step, sample, at = (int(i) for i in np.argwhere(unequal)[0])
-        raise CaptureError(
-            f"what arrives at '{name}' is not what the module has there: step {step}, sample {sample}, value {at} is "
-            f"{found[step, sample, at]:g}, expected {expected[step, sample, at]:g}",
-            line=line,
-            layer=name,
-            step=step,
-            neuron=(at,),
-        )

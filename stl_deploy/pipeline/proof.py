@@ -362,12 +362,22 @@ def prove_values(
         before = {name: array for name, array in given.items() if name != node.name}
         read = node if isinstance(node, Output) else replace(program.outputs[0], operands=(Operand(node.name),))
         actual = arriving_at(program, replace(read, shape=node.shape), before)
-        farthest = max(farthest, _apart_by(node, actual, values.get(node.name, y).reshape(actual.shape), most))
+        what = "the graph's output" if isinstance(node, Output) else f"layer '{node.name}' of the graph"
+        expected = values.get(node.name, y).reshape(actual.shape)
+        farthest = max(farthest, require_near(what, node.name, actual, expected, most, then=_IN_EVERY_STEP))
         compared += actual.size
     return compared, farthest
 
 
-def _apart_by(layer: Node, actual: Floats, expected: Floats, most: float) -> float:
+_IN_EVERY_STEP = (
+    "; do the same at every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by "
+    "F.pad and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])"
+)
+
+
+def require_near(
+    what: str, layer: str, actual: Floats, expected: Floats, most: float, *, line: str | None = None, then: str = ""
+) -> float:
     """Return the largest difference relative to the largest value; raise CaptureError if it is more than ``most``."""
     finite = np.isfinite(expected)
     largest = float(np.abs(expected[finite]).max(initial=np.finfo(np.float32).tiny))
@@ -377,13 +387,11 @@ def _apart_by(layer: Node, actual: Floats, expected: Floats, most: float) -> flo
     if not unequal.any():
         return float(apart.max(initial=0.0)) / largest
     step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
-    what = "the graph's output" if isinstance(layer, Output) else f"layer '{layer.name}' of the graph"
     raise CaptureError(
-        f"{what} is not the model's: step {step}, sample {sample}, neuron {at} is "
-        f"{float(actual[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
-        "every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by F.pad "
-        "and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
-        layer=layer.name,
+        f"{what} is not the model's: step {step}, sample {sample}, neuron {at} is {actual[step, sample, *at]:g}, "
+        f"expected {expected[step, sample, *at]:g}{then}",
+        line=line,
+        layer=layer,
         step=step,
         neuron=tuple(at),
     )
