@@ -178,7 +178,7 @@ def exit_steps(sure: NDArray[np.float64], margin: float) -> NDArray[np.int64]:
 
 
 def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> float | None:
-    """Return the share of samples decided right; None without labels, or without one output ``[T, B, classes]``.
+    """Return the share of samples decided right; None without labels, or without one output of two classes or more.
 
     Raises InputError for a label that is no class of the output.
     """
@@ -189,10 +189,19 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
 
 def decided_right(program: Program, result: Result, labels: NDArray[Any] | None) -> NDArray[np.bool_] | None:
     """Return whether each sample is decided right, ``[B]``; None without labels ``[B]``, or if `accuracy` is None."""
-    scores = list(result.outputs.values())
-    if labels is None or labels.ndim != 1 or len(scores) != 1 or scores[0].ndim != 3:
+    readout = readout_of(program.metadata)
+    scores = _deciding(result, readout)
+    if labels is None or labels.ndim != 1 or scores is None:
         return None
-    return np.asarray(readout_of(program.metadata).decide(scores[0]) == labels)
+    return np.asarray(readout.decide(scores) == labels)
+
+
+def _deciding(result: Result, readout: Readout) -> Floats | None:
+    """Return the one output ``[T, B, classes]`` that decides among two classes or more; None without."""
+    scores = list(result.outputs.values())
+    if len(scores) != 1 or scores[0].ndim != 3 or scores[0].shape[2] < 2 * readout.population:
+        return None
+    return scores[0]
 
 
 def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:
@@ -200,16 +209,16 @@ def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | 
 
     With labels of each step, ``[B, T]``: share of steps whose class is right.
     """
-    scores = list(result.outputs.values())
-    if labels is None or len(scores) != 1 or scores[0].ndim != 3:
-        return None
     readout = readout or Readout()
-    votes = readout.votes(scores[0])
+    scores = _deciding(result, readout)
+    if labels is None or scores is None:
+        return None
+    votes = readout.votes(scores)
     classes = votes.shape[2]
     require_classes(labels, classes)
     if labels.ndim == 2:
         return float((labels[:, : len(votes)] == votes.argmax(axis=-1).T).mean())
-    return float((readout.decide(scores[0]) == labels).mean())
+    return float((readout.decide(scores) == labels).mean())
 
 
 def no_classes(labels: NDArray[Any], classes: int) -> NDArray[np.bool_]:

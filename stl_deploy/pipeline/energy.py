@@ -123,11 +123,12 @@ def require_decided(labels: NDArray[np.int64] | None, program: Program) -> None:
 
 
 def _classes(program: Program) -> int | None:
-    """Return the number of classes that the output decides among; None unless it is one vector."""
+    """Return the number of classes that the output decides among; None unless it is one vector of at least two."""
     shapes = [node.shape for node in program.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 1:
         return None
-    return shapes[0][0] // readout_of(program.metadata).population
+    classes = shapes[0][0] // readout_of(program.metadata).population
+    return classes if classes > 1 else None
 
 
 def rounded(options: EnergyOptions) -> list[str]:

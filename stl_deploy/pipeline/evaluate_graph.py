@@ -24,7 +24,7 @@ from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import check_numbers, checked_bits, on_declared_grid
-from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Simulation
+from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Metric, Simulation, name_of
 from stl_deploy.pipeline.simulate import simulate
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def evaluate_graph(
     time: str | None = None,
     input_grid: int | None = None,
     backend: str | Path | Sequence[str | Path] = (),
+    metric: Metric | None = None,
 ) -> GraphEvaluation:
-    """Run all of ``data`` and return accuracy and differing spikes.
+    """Run all of ``data`` and return accuracy, or the user's metric, and differing spikes.
 
     Args:
         data: A torch DataLoader or other iterable of batches ``(x, labels)``, or a torch Dataset of samples
@@ -53,6 +54,8 @@ def evaluate_graph(
             the graph declares, if any.
         backend: Further runs of the same data: names as in `SpikingGraph.simulate`, or paths of artifacts. A backend's
             integers are chosen on the graph's sample; on the first batch if there is none, or the batch goes beyond it.
+        metric: Instead of accuracy, for tasks beside classification: called once for graph, module and each backend
+            with the readout of all samples ``[B, ...]`` and their targets, which may then be any numbers ``[B, ...]``.
 
     Raises:
         InputError: For data without labels, an empty set, an unknown backend, and batches that do not fit the network
@@ -71,8 +74,8 @@ def evaluate_graph(
         if count is not None and count < 1:
             raise InputError(f"{name}: expected an integer of at least 1; found {count}")
     input_grid = None if input_grid is None else checked_bits(input_grid)
-    backends = _Backends(net, as_paths(backend), input_grid)
-    right = module_right = samples = 0
+    backends = _Backends(net, as_paths(backend), input_grid, metric)
+    own, of_module, samples = _Side(metric), _Side(metric), 0
     tally, rates = Tally(), FiringRates()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
         from torch.utils.data import DataLoader
@@ -82,7 +85,7 @@ def evaluate_graph(
     is_asked, by_assumption = time is not None, False
     if time is None and net.original is not None and net.original.time == "second":
         time = "second"
-    for given, labels in labelled_batches(data):
+    for given, labels in labelled_batches(data, any_target=metric is not None):
         if input_grid is not None:
             rounded = round_to_grid(as_array(given), input_grid)
         else:
@@ -100,35 +103,69 @@ def evaluate_graph(
             check_numbers(net.program, taken)
         x = taken if net.original is None else net.original.given(taken, asks=False)  # the labels tell the axes apart
         result = replace(simulate(net.program, x, "reference", options), rule=net.readout)
-        right += _right(result, labels)
+        own.add(_scores(result), labels)
         samples += len(labels)
         rates.add(result.spikes)
         backends.add(x, result, labels)
         if net.original is not None:
-            scores, own = net.original.run(batch)
-            module_right += int((np.asarray(scores).argmax(-1) == labels).sum())
-            tally.add(own.recorded, {name: spikes for name, spikes in result.spikes.items() if name in own.recorded})
+            scores, recorded = net.original.run(batch)
+            of_module.add(np.asarray(scores), labels)
+            spikes = {name: each for name, each in result.spikes.items() if name in recorded.recorded}
+            tally.add(recorded.recorded, spikes)
     if not samples:
         raise InputError("expected a labelled data set; found no batch in it")
     layers = {name: (node.compared, node.differing) for name, node in tally.nodes.items()}
-    of_module = module_right / samples if net.original else None
-    return GraphEvaluation(samples, right / samples, of_module, layers, backends.results(samples), rates.warnings)
+    return GraphEvaluation(
+        samples,
+        own.value,
+        of_module.value if net.original else None,
+        layers,
+        backends.results(samples),
+        rates.warnings,
+        name_of(metric),
+    )
+
+
+class _Side:
+    """Decisions of one side on all samples, or scores and targets for the metric of the user."""
+
+    def __init__(self, metric: Metric | None) -> None:
+        self._metric = metric
+        self._right: list[NDArray[np.bool_]] = []
+        self._scored: list[tuple[NDArray[Any], NDArray[Any]]] = []
+
+    def add(self, scores: NDArray[Any], targets: NDArray[Any]) -> None:
+        """Take a batch: scores ``[B, ...]``."""
+        if self._metric is None:
+            self._right.append(_right(scores, targets))
+        else:
+            self._scored.append((scores, targets))
+
+    @property
+    def value(self) -> float:
+        """The share of samples decided right, or the metric of all of them."""
+        if self._metric is None:
+            return float(np.concatenate(self._right).mean())
+        scores, targets = zip(*self._scored, strict=True)
+        return float(self._metric(np.concatenate(scores), np.concatenate(targets)))
 
 
 class _Backends:
     """Further runs of the same batches."""
 
-    def __init__(self, net: SpikingGraph, backends: Sequence[str | Path], input_grid: int | None) -> None:
-        self.net, self.input_grid = net, input_grid
+    def __init__(
+        self, net: SpikingGraph, backends: Sequence[str | Path], input_grid: int | None, metric: Metric | None
+    ) -> None:
+        self.net, self.input_grid, self.metric = net, input_grid, metric
         self.held: dict[str, tuple[float, float] | None] = {}
         paths = labels_of(Path(each) for each in backends if _is_artifact(each))
         self.runners = {name: ready(_loaded(path), net.program) for path, name in paths.items()}
         self.kinds: dict[str, Runner | type[Runner]] = {**self.runners}
         self.kinds |= {str(each): find_runner(str(each)) for each in backends if not _is_artifact(each)}
-        self.right = dict.fromkeys(self.kinds, 0)
+        self.sides = {name: _Side(metric) for name in self.kinds}
         self.tallies = {name: Tally() for name in self.kinds}
 
-    def add(self, x: NetworkInput, expected: Simulation, labels: NDArray[np.int64]) -> None:
+    def add(self, x: NetworkInput, expected: Simulation, labels: NDArray[Any]) -> None:
         """Run a batch, in the graph's order of axes, on every backend."""
         if not self.kinds:
             return
@@ -140,7 +177,7 @@ class _Backends:
                 reason = f"{error.reason} (backend '{name}')"
                 raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
             simulation = Simulation(name, result.outputs, result.recorded, self.net.readout)
-            self.right[name] += _right(simulation, labels)
+            self.sides[name].add(_scores(simulation), labels)
             self.tallies[name].add(
                 {n: s for n, s in expected.spikes.items() if n in simulation.spikes}, simulation.spikes
             )
@@ -182,10 +219,11 @@ class _Backends:
             name: BackendEvaluation(
                 name,
                 kind.label,
-                self.right[name] / samples,
+                self.sides[name].value,
                 self.tallies[name].compared,
                 self.tallies[name].differing,
                 samples,
+                name_of(self.metric),
             )
             for name, kind in self.kinds.items()
         }
@@ -215,18 +253,21 @@ def _loaded(path: Path) -> Runner:
     return to.load(path)
 
 
-def _right(simulation: Simulation, labels: NDArray[np.int64]) -> int:
-    """Count the samples decided as labelled."""
-    decided = simulation.readout
-    if decided.ndim == simulation.y.ndim:  # without a rule over time the steps are added up
-        decided = decided.sum(axis=0, dtype=np.float64)
-    if decided.ndim != 2:
+def _scores(simulation: Simulation) -> NDArray[Any]:
+    """Return the readout ``[B, ...]``; without a rule over time the steps are added up."""
+    scores = simulation.readout
+    return scores.sum(axis=0, dtype=np.float64) if scores.ndim == simulation.y.ndim else scores
+
+
+def _right(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return whether each sample is decided as labelled."""
+    if scores.ndim != 2 or scores.shape[1] < 2:
         raise InputError(
-            f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "
-            "network that classifies"
+            f"expected one score for each of two classes or more, [B, classes]; found outputs of {list(scores.shape)}; "
+            "give a metric of your own: evaluate(data, metric=...)"
         )
-    require_classes(labels, decided.shape[-1])
-    return int((decided.argmax(-1) == labels).sum())
+    require_classes(labels, scores.shape[-1])
+    return np.asarray(scores.argmax(-1) == labels)
 
 
 def _arranged(
@@ -249,8 +290,8 @@ def _axis_of_time(shape: tuple[int, ...], count: int) -> str | None:
     return "first" if shape[1] == count else "second"
 
 
-def labelled_batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-    """Yield batches with integer labels ``[B]``; raise InputError for others."""
+def labelled_batches(data: Iterable[Any], *, any_target: bool = False) -> Iterator[tuple[Any, NDArray[Any]]]:
+    """Yield batches with integer labels ``[B]``, or any targets ``[B, ...]``; raise InputError for others."""
     if not isinstance(data, Iterable):
         raise InputError(
             f"expected a labelled Dataset, a DataLoader or batches (x, labels); found {type(data).__name__}"
@@ -259,6 +300,9 @@ def labelled_batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int6
         if not isinstance(batch, list | tuple) or len(batch) != 2:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")
         labels = as_array(batch[1])
+        if any_target and labels.ndim:
+            yield batch[0], labels
+            continue
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             remedy = label_remedy(labels, labels.shape[0] if labels.ndim else 0)
             raise InputError(

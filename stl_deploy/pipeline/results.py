@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,62 +174,100 @@ class Bill:
         return place
 
 
-@dataclass(frozen=True)
-class BackendEvaluation:
-    """One backend on a whole labelled data set.
+Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+"""Of the readout ``[B, ...]`` and the targets ``[B, ...]`` of all samples."""
 
-    label: measured or simulated. compared, differing: its spikes (and silences) and the graph's.
-    """
 
-    backend: str
-    label: str
-    accuracy: float
-    compared: int
-    differing: int
+def name_of(metric: Metric | None) -> str:
+    """Return the name of the user's metric; "" for accuracy."""
+    return "" if metric is None else str(getattr(metric, "__name__", "metric"))
+
+
+class _Scored:
+    """A score over samples: accuracy, or the user's metric of that name."""
+
+    score: float
     samples: int
+    metric: str
+
+    @property
+    def accuracy(self) -> float:
+        """The share of samples decided right; raises InputError if the score is of a metric."""
+        if self.metric:
+            raise InputError(f"this is scored by '{self.metric}', so it has no accuracy; read .score")
+        return self.score
 
     @property
     def interval(self) -> tuple[float, float]:
         """The exact 95 % interval of the accuracy."""
         return accuracy_interval(round(self.accuracy * self.samples), self.samples)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON twin."""
-        return asdict(self) | {"interval": list(self.interval)}
+    def _scores(self) -> dict[str, Any]:
+        if self.metric:
+            return {"metric": self.metric, "score": self.score}
+        return {"accuracy": self.accuracy, "interval": list(self.interval)}
+
+    def _shown(self, score: float) -> list[str]:
+        if self.metric:
+            return [f"{score:.4g}", "-"]
+        low, high = accuracy_interval(round(score * self.samples), self.samples)
+        return [f"{score:.2%}", f"{low:.1%} to {high:.1%}"]
 
 
 @dataclass(frozen=True)
-class GraphEvaluation:
+class BackendEvaluation(_Scored):
+    """One backend on a whole labelled data set.
+
+    label: measured or simulated. score: accuracy, or the metric of that name. compared, differing: its spikes (and
+    silences) and the graph's.
+    """
+
+    backend: str
+    label: str
+    score: float
+    compared: int
+    differing: int
+    samples: int
+    metric: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON twin."""
+        counts = {key: getattr(self, key) for key in ("backend", "label", "compared", "differing", "samples")}
+        return counts | self._scores()
+
+
+@dataclass(frozen=True)
+class GraphEvaluation(_Scored):
     """A whole labelled data set through the graph, the captured module, and named backends.
 
-    accuracy: the graph's; module_accuracy: the module's, None without one. layers: spikes (and silences) of both that
-    were compared and that differ, by layer. backends: by name. warnings: of layers of the graph that were silent or
-    saturated on all samples. Its text is a table of all of them, and the warnings.
+    score: the graph's accuracy, or the metric of that name; module_score: the module's, None without one. layers:
+    spikes (and silences) of both that were compared and that differ, by layer. backends: by name. warnings: of layers
+    of the graph that were silent or saturated on all samples. Its text is a table of all of them, and the warnings.
     """
 
     samples: int
-    accuracy: float
-    module_accuracy: float | None
+    score: float
+    module_score: float | None
     layers: Mapping[str, tuple[int, int]]
     backends: Mapping[str, BackendEvaluation] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    metric: str = ""
 
     def __str__(self) -> str:
         """Return a table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
-        rows = [["", "label", "accuracy", "95 % interval", "spikes compared", "differing"]]
-        rows.append(_row("graph", "measured", self.accuracy, self.interval, "", ""))
-        if self.module_accuracy is not None:
-            own = accuracy_interval(round(self.module_accuracy * self.samples), self.samples)
+        rows = [["", "label", self.metric or "accuracy", "95 % interval", "spikes compared", "differing"]]
+        rows.append(["graph", "measured", *self._shown(self.score), "", ""])
+        if self.module_score is not None:
             counts = f"{self.compared:,}", f"{self.differing:,}"
-            rows.append(_row("module", "measured", self.module_accuracy, own, *counts))
+            rows.append(["module", "measured", *self._shown(self.module_score), *counts])
         for name, run in self.backends.items():
-            rows.append(_row(name, run.label, run.accuracy, run.interval, f"{run.compared:,}", f"{run.differing:,}"))
+            rows.append([name, run.label, *self._shown(run.score), f"{run.compared:,}", f"{run.differing:,}"])
         return "\n".join([*columns(rows), f"{self.samples:,} samples", *self.warnings])
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """The exact 95 % interval of the graph's accuracy."""
-        return accuracy_interval(round(self.accuracy * self.samples), self.samples)
+    def module_accuracy(self) -> float | None:
+        """The module's accuracy; raises InputError if the score is of a metric."""
+        return None if self.module_score is None else replace(self, score=self.module_score).accuracy
 
     @property
     def compared(self) -> int:
@@ -243,18 +281,14 @@ class GraphEvaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
+        module = "module_score" if self.metric else "module_accuracy"
         return {
             "samples": self.samples,
-            "accuracy": self.accuracy,
-            "module_accuracy": self.module_accuracy,
+            **self._scores(),
+            module: self.module_score,
             "compared": self.compared,
             "differing": self.differing,
             "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
-            "interval": list(self.interval),
             "backends": {name: run.as_dict() for name, run in self.backends.items()},
             "warnings": list(self.warnings),
         }
-
-
-def _row(name: str, label: str, accuracy: float, interval: tuple[float, float], *counts: str) -> list[str]:
-    return [name, label, f"{accuracy:.2%}", f"{interval[0]:.1%} to {interval[1]:.1%}", *counts]

@@ -50,7 +50,7 @@ from stl_deploy.pipeline.network_input import (
     compared,
     on_grid_of,
 )
-from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Simulation, Verification
+from stl_deploy.pipeline.results import Bill, Exported, GraphEvaluation, Metric, Simulation, Verification
 
 if TYPE_CHECKING:
     from stl_deploy.nn.program_module import ProgramModule
@@ -431,19 +431,29 @@ class SpikingGraph:
         time: str | None = None,
         input_grid: int | None = None,
         backend: str | Path | Sequence[str | Path] = (),
+        metric: Metric | None = None,
     ) -> GraphEvaluation:
         """Run a labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph, module and backends.
 
         steps: repetitions of static samples. time: ``first`` or ``second``, if a loader's batches could be either
         ``[T, B, ...]`` or ``[B, T, ...]``. input_grid: rounds input to multiples of 2^-input_grid.
-        backend: backends as for `simulate`, or paths of artifacts. See `stl_deploy.pipeline.evaluate_graph`.
+        backend: backends as for `simulate`, or paths of artifacts. metric: instead of accuracy, a function of the
+        readout ``[B, ...]`` and the targets of all samples, as of a regression or a detection; targets may then be any
+        numbers ``[B, ...]``. See `stl_deploy.pipeline.evaluate_graph`.
 
             print(net.evaluate(test_set, backend=["onnx", "c", "loihi"]))  # accuracy, its interval, differing spikes
         """
         from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 
         return evaluate_graph(
-            self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid, backend=backend
+            self,
+            data,
+            steps=steps,
+            batch_size=batch_size,
+            time=time,
+            input_grid=input_grid,
+            backend=backend,
+            metric=metric,
         )
 
     def _as_module(self, outputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
