@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,22 +32,8 @@ def convolution(build: Builder, signal: Signal) -> Operands:
         )
     if transposed:
         return dense(build, signal, x)
-    if not stride:
-        return _of_size_one(build, signal, x, array(weight)[..., 0], bias, groups)
-    return build.add(
-        Conv(
-            name=build.name("conv", signal.node.place.module),
-            shape=build.shape(signal),
-            operands=build.read(x),
-            weight=array(weight).squeeze(signal.node.axis or ()),
-            bias=None if bias is None else array(bias),
-            stride=tuple(stride),
-            padding=tuple((p, p) for p in padding),
-            dilation=tuple(dilation),
-            groups=groups,
-            input_shape=build.shape(x.signal),
-        )
-    )
+    weight = array(weight).squeeze(signal.node.axis or ())
+    return _weighted(build, signal, x, weight, bias, (stride, padding, dilation), groups)
 
 
 def over_time(build: Builder, signal: Signal) -> Operands:
@@ -63,24 +50,31 @@ def over_time(build: Builder, signal: Signal) -> Operands:
         if not isinstance(tap, Ref) or not (part.any() or last):
             continue  # zeros in front of the first step, or a tap without weight
         with_bias = bias if last else None
-        if not stride:
-            terms += _of_size_one(build, signal, tap, part, with_bias, groups)
-            continue
-        terms += build.add(
-            Conv(
-                name=build.name("conv", signal.node.place.module),
-                shape=build.shape(signal),
-                operands=build.read(tap),
-                weight=np.ascontiguousarray(part),
-                bias=None if with_bias is None else array(with_bias),
-                stride=tuple(stride),
-                padding=tuple((p, p) for p in padding),
-                dilation=tuple(dilation),
-                groups=groups,
-                input_shape=build.shape(tap.signal),
-            )
-        )
+        terms += _weighted(build, signal, tap, part, with_bias, (stride, padding, dilation), groups)
     return terms
+
+
+def _weighted(
+    build: Builder, signal: Signal, x: Ref, weight: Floats, bias: Any, sizes: tuple[Sequence[int], ...], groups: int
+) -> Operands:
+    """Build a convolution; over no axis of a step, a linear layer. sizes: stride, padding and dilation."""
+    stride, padding, dilation = map(tuple, sizes)
+    if not stride:
+        return _of_size_one(build, signal, x, weight, bias, groups)
+    return build.add(
+        Conv(
+            name=build.name("conv", signal.node.place.module),
+            shape=build.shape(signal),
+            operands=build.read(x),
+            weight=np.ascontiguousarray(weight),
+            bias=None if bias is None else array(bias),
+            stride=stride,
+            padding=tuple((p, p) for p in padding),
+            dilation=dilation,
+            groups=groups,
+            input_shape=build.shape(x.signal),
+        )
+    )
 
 
 def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: Any, groups: int) -> Operands:
