@@ -37,12 +37,13 @@ from stl_deploy.pipeline.input_types import (
     require_same_in_own_types,
     require_whole,
 )
-from stl_deploy.pipeline.inputs_of_proof import beyond, permuted, within
+from stl_deploy.pipeline.inputs_of_proof import beyond, permuted, sized, within
 from stl_deploy.pipeline.module_values import module_currents, module_spikes, module_values
 from stl_deploy.pipeline.other_sizes import ReplayProof
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
+    ComputesOtherwiseError,
     LayerProof,
     Proof,
     count,
@@ -70,7 +71,8 @@ from stl_deploy.tracing.repeatable import gradient_warnings, require_repeatable
 from stl_deploy.tracing.replay import Values
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.trace import RECORDED, batch_axis, require_drawn_starts, steps_of
+from stl_deploy.tracing.steps import FEWEST
+from stl_deploy.tracing.trace import RECORDED, REPEATED, batch_axis, require_drawn_starts, steps_of
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -138,17 +140,25 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
     batch = _batch(model, x, call)
     few = few_samples(batch, call)
     stage("tracing")
-    axis = 1 - batch_axis(call)
-    if verify and call.time != "inside" and few.shape[axis] > RECORDED:
-        short = few.narrow(axis, 0, RECORDED)
-        try:
-            traced = replace(trace(model, short, call), length=few.shape[axis])
-            return _proved(model, x, batch, short, traced, verify)
-        except FAILURES:
-            pass  # longer delays, a fixed number of steps: all steps tell, or say why not
+    axis = batch_axis(call)
+    steps = few.shape[1 - axis]
+
+    def of_steps(count: int) -> SpikingGraph:
+        """Trace so many steps of x, which is repeated."""
+        part = sized(few, axis, samples=few.shape[axis], steps=count)
+        return _proved(model, x, batch, part, replace(trace(model, part, call), length=steps), verify)
+
+    varies = verify and call.time != "inside" and not call.timeless
+    repeats = varies and FEWEST <= steps < REPEATED
+    if varies and steps > RECORDED:
+        with suppress(*FAILURES):  # longer delays, a fixed number of steps: all steps tell, or say why not
+            return of_steps(RECORDED)
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
+        if repeats and error.slug not in _CAUSES:
+            with suppress(*FAILURES):  # the model remembers more steps than x has
+                return of_steps(REPEATED)
         if call.time == "first" and error.__cause__ is not None:
             with suppress(CaptureError):
                 net = _without_time(model, x, call, verify)
@@ -165,7 +175,13 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
         if error.slug not in _CAUSES:
             require_repeatable(model, few, permuted(few, 7), call)
         raise as_asked(error, model, batch, call) from error
-    return _proved(model, x, batch, few, traced, verify)
+    try:
+        return _proved(model, x, batch, few, traced, verify)
+    except ComputesOtherwiseError:
+        if repeats and torch.equal(run_module(model, few, call), traced.made):
+            with suppress(*FAILURES):
+                return of_steps(REPEATED)
+        raise
 
 
 def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced, verify: bool) -> SpikingGraph:

@@ -48,11 +48,14 @@ class ReplayProof:
         values = module_values(self.traced, self.x)
         self.compared += prove_outputs(self.model, self.traced, self.x, "x", values)
         self.done.append("x")
+        if self.traced.recorded > self.traced.length:  # x was repeated
+            few = self.traced.length + 3
+            fresh = permuted(sized(self.x, self.axis, samples=_MANY_SAMPLES, steps=few), 6)
+            self._succeeds(fresh, counted(few, "step"))
         if not self._many_of_both():
             self._many_samples(self._many_steps())
         self._few_of_each()
-        silent = torch.zeros_like(sized(self.x, self.axis, samples=2))
-        self._succeeds(silent if self.inside else silent.narrow(1 - self.axis, 0, self.traced.recorded), "silent input")
+        self._succeeds(torch.zeros_like(self._as_recorded(sized(self.x, self.axis, samples=2))), "silent input")
         return values
 
     def _recorded(self) -> None:
@@ -63,8 +66,7 @@ class ReplayProof:
             "input within x's range": within(self.x, self.axis),
             "input beyond x's range": beyond(self.x, self.axis),
         }
-        if not self.inside:
-            kinds = {what: given.narrow(1 - self.axis, 0, self.traced.recorded) for what, given in kinds.items()}
+        kinds = {what: self._as_recorded(given) for what, given in kinds.items()}
         together = torch.cat([*kinds.values()], self.axis)
         steps = None if self.inside else self.traced.recorded + 3
         samples = together.shape[self.axis] + 1 - self.x.shape[self.axis] % 2
@@ -81,6 +83,11 @@ class ReplayProof:
             for what, given in kinds.items():
                 self.compared += prove_replay(self.model, self.traced, given, what)
                 self.done.append(what)
+
+    def _as_recorded(self, x: Tensor) -> Tensor:
+        """Return ``x`` with as many steps as were traced."""
+        steps = None if self.inside else self.traced.recorded
+        return sized(x, self.axis, samples=x.shape[self.axis], steps=steps)
 
     def _others(self, x: Tensor, samples: int) -> Tensor:
         """Return samples otherwise than ``x``, from silent to far beyond its range; of integers, not beyond that."""

@@ -18,7 +18,7 @@ from stl_deploy.tracing.layout import BATCH, TIME, axis_of, shape_of
 from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
 from stl_deploy.tracing.operations import COMPARES
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import shifts
+from stl_deploy.tracing.steps import no_input, shifts
 from stl_deploy.tracing.unroll import Flow
 
 _THEN: dict[str, Then] = {"_softmax": "softmax", "_log_softmax": "log_softmax"}
@@ -66,7 +66,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
         return Ending(each, Readout(then=bare[0][1], start=start), axis)
     node, then = _then(flow.nodes[0])
     if node.constant:
-        raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
+        raise no_input(steps)
     node, population = _votes(node, nodes)
     tail: list[Node] = []
     last = node

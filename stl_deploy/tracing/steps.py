@@ -99,8 +99,16 @@ def fold_steps(outputs: Sequence[Node]) -> Steps:
             f"the output has {counted(len(outputs), 'time step')}; at least {FEWEST} are needed to tell what repeats"
         )
     if all(node.constant for node in outputs):
-        raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
+        raise no_input(len(outputs))
     return _Folding(outputs).steps()
+
+
+def no_input(steps: int) -> CaptureError:
+    """Return the refusal of an output that is the same for all input."""
+    return CaptureError(
+        f"the output does not depend on the input in {counted(steps, 'step')} (is it delayed by more, or computed "
+        "outside of torch, by numpy?)"
+    )
 
 
 class _Folding:
@@ -108,6 +116,8 @@ class _Folding:
         self.outputs = outputs
         self.earlier: dict[Node, Node] = {}
         self.start: dict[Node, Node] = {}
+        self.equal: dict[Node, Node] = {}
+        """Constants that are others' for other readers: delayed spikes for their neuron, and for the output."""
         self.steady: set[Node] = set()
         """Constants that the step before had, too."""
         self.leading = next(t for t, node in enumerate(outputs) if not node.constant)
@@ -130,11 +140,18 @@ class _Folding:
             if a.constant and b.constant and (a is b or _equal(a, b)):
                 self.steady.add(a)
                 continue
+            if a is b and a is not reader and 0 <= a.latest < len(self.outputs) - 1:
+                raise CaptureError(
+                    f"'{_called(reader)}' reads step {a.latest} of x in several steps; a graph reads this step and "
+                    "those a number of steps before: apply to x before capture what several steps read of one",
+                    line=reader.place.line,
+                )
             if a is b or self.earlier.get(a) is b or self.start.get(a) is b:
                 continue
             if a in self.earlier or a in self.start:
                 known = self.earlier.get(a) or self.start[a]
                 if known.constant and b.constant and _equal(known, b):
+                    self.equal[known] = b
                     continue
                 raise self._unequal(a, b, reader)
             if a.constant and b.constant:
@@ -310,7 +327,7 @@ class _Folding:
         while earlier is not None and earlier.constant:
             before.append(earlier)
             earlier = self.earlier.get(earlier) or self.start.get(earlier)
-        if before and before[-1] in self.steady:
+        if before and not self.steady.isdisjoint((before[-1], self.equal.get(before[-1]))):
             before += before[-1:] * (lag - len(before))
         signal.before = tuple(before)
 

@@ -25,6 +25,8 @@ from stl_deploy.tracing.watched import leaves
 
 RECORDED = 32
 """Number of steps in which what repeats is looked for first; all steps are compared with it."""
+REPEATED = 128
+"""Steps to which x is repeated where it has fewer than a model remembers."""
 
 
 @dataclass(eq=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,3 +227,62 @@ class EarlierKeys(nn.Module):
 def test_attention_to_the_keys_of_the_step_before(heads: int) -> None:
     x, unseen = numbers(7, 4, 5, 6), 3 * numbers(9, 2, 5, 6, seed=2) - 1
     require_same(EarlierKeys(heads), x, unseen, 2 * numbers(3, 1, 5, 6, seed=3))
+
+
+class Remembers(nn.Module):
+    """Five leaky neurons behind ``late``, which remembers more steps than x has."""
+
+    def __init__(self, late: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.over_time, self.late = nn.Linear(6, 5), nn.Conv1d(6, 5, 11), late
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.late(self, x)
+
+    def spikes(self, currents: Tensor) -> Tensor:
+        v, found = torch.zeros_like(currents[0]), []
+        for current in currents:
+            v = 0.75 * v + current
+            found.append((v > 0.5).float())
+            v = v * (1 - found[-1])
+        return torch.stack(found)
+
+
+def queued(model: Remembers, x: Tensor) -> Tensor:
+    waiting = deque([torch.zeros(x.shape[1], 5)] * 20)
+    found = []
+    for fired in model.spikes(2 * model.enter(x)):
+        waiting.append(fired)
+        found.append(waiting.popleft())
+    return torch.stack(found)
+
+
+def queued_beside(model: Remembers, x: Tensor) -> Tensor:
+    return queued(model, x) + model.spikes(2 * model.enter(x))
+
+
+def convolved(model: Remembers, x: Tensor) -> Tensor:
+    late = functional.pad(x.permute(1, 2, 0), (10, 0))
+    return model.spikes(2 * model.over_time(late).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("late", [queued_beside, convolved])
+def test_what_remembers_more_steps_than_x_has_is_traced_on_x_repeated(late: Callable[[Any, Tensor], Tensor]) -> None:
+    x = torch.rand(8, 3, 6, generator=torch.Generator().manual_seed(1))
+    model = Remembers(late)
+    net = stl.capture(model, x)
+    assert net.sample is not None
+    assert net.sample.shape == (8, 3, 6)
+    longer = torch.cat([x, 1 - x, x, x * 0.5, x])
+    for given in (x, longer):
+        np.testing.assert_array_equal(net.simulate(given.numpy()).y, model(given).detach().numpy())
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_one_step_of_x_that_all_read_is_named(at: int) -> None:
+    x = torch.rand(8, 3, 6, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(CaptureError, match=f"reads step {at} of x in several steps.*before capture"):
+        stl.capture(Remembers(lambda model, x: model.spikes(model.enter(x - x[at : at + 1]))), x)
+    net = stl.capture(Remembers(lambda model, x: model.spikes(model.enter(x))), x - x[at : at + 1])
+    assert net.proof is not None

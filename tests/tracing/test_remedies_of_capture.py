@@ -186,7 +186,7 @@ OTHERS: list[tuple[Forward, Forward, Tensor, str]] = [
         lambda net, x: spikes(net.enter(x - x[:1])),
         lambda net, x: spikes(net.enter(x)),
         X,
-        "computes something else on fresh input",
+        "reads step 0 of x in several steps",
     ),
 ]
 """A form that is refused, and one that the sentence leads to, which computes otherwise."""
