@@ -27,20 +27,20 @@ from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
 from stl_deploy.passes.permutations import arrange
-from stl_deploy.pipeline.cell_proof import prove_cells
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers, inflated
-from stl_deploy.pipeline.initial_norms import drawn_statistics, initial_norms
-from stl_deploy.pipeline.input_types import (
+from stl_deploy.pipeline.several_inputs import given_each, graph_input, split_input
+from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
+from stl_deploy.tracing.initial_norms import drawn_statistics, initial_norms
+from stl_deploy.tracing.proof.cells import prove_cells
+from stl_deploy.tracing.proof.input_types import (
     own_types,
     require_floats_taken,
     require_module,
     require_same_in_own_types,
     require_whole,
 )
-from stl_deploy.pipeline.inputs_of_proof import beyond, permuted, sized, within
-from stl_deploy.pipeline.module_values import module_currents, module_spikes, module_values
-from stl_deploy.pipeline.other_sizes import ReplayProof
-from stl_deploy.pipeline.proof import (
+from stl_deploy.tracing.proof.inputs import beyond, permuted, sized, within
+from stl_deploy.tracing.proof.layers_and_ends import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
     ComputesOtherwiseError,
@@ -51,8 +51,16 @@ from stl_deploy.pipeline.proof import (
     prove_layers,
     prove_values,
 )
-from stl_deploy.pipeline.several_inputs import Packed, given_each, graph_input, pack, split_input
-from stl_deploy.pipeline.time_axis import (
+from stl_deploy.tracing.proof.module_values import module_currents, module_spikes, module_values
+from stl_deploy.tracing.proof.other_sizes import ReplayProof
+from stl_deploy.tracing.proof.replay import Values
+from stl_deploy.tracing.recognition.exact_types import casts_of_input, coarse_types, type_warnings
+from stl_deploy.tracing.recording.packed_inputs import Packed, pack
+from stl_deploy.tracing.recording.remedies import in_code, version_warnings
+from stl_deploy.tracing.recording.repeatable import gradient_warnings, require_repeatable
+from stl_deploy.tracing.recording.running import run as run_module
+from stl_deploy.tracing.recording.source_lines import in_module
+from stl_deploy.tracing.time_axis import (
     FAILURES,
     as_asked,
     axis_warnings,
@@ -61,18 +69,11 @@ from stl_deploy.pipeline.time_axis import (
     require_memory,
     require_sequence,
 )
-from stl_deploy.pipeline.without_time import shown_thrice, without_time
-from stl_deploy.tracing import Call, Time, Traced, trace, uncompiled
-from stl_deploy.tracing.exact_types import casts_of_input, coarse_types, type_warnings
-from stl_deploy.tracing.layout import BATCH, shape_of
-from stl_deploy.tracing.nodes import NOWHERE
-from stl_deploy.tracing.remedies import in_code, version_warnings
-from stl_deploy.tracing.repeatable import gradient_warnings, require_repeatable
-from stl_deploy.tracing.replay import Values
-from stl_deploy.tracing.running import run as run_module
-from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import FEWEST
 from stl_deploy.tracing.trace import RECORDED, REPEATED, batch_axis, require_drawn_starts, steps_of
+from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
+from stl_deploy.tracing.unrolling.nodes import NOWHERE
+from stl_deploy.tracing.unrolling.steps import FEWEST
+from stl_deploy.tracing.without_time import shown_thrice, without_time
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph

@@ -39,10 +39,10 @@ from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules, Method
 from stl_deploy.pipeline.conversion_data import Parts, parts_of
 from stl_deploy.pipeline.distil import distil
 from stl_deploy.pipeline.energy import energy
-from stl_deploy.pipeline.proof import MAX_ROUNDING
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.trained_on import foreign_norm
-from stl_deploy.pipeline.without_time import run_in_parts
+from stl_deploy.tracing.proof.layers_and_ends import MAX_ROUNDING
+from stl_deploy.tracing.without_time import run_in_parts
 
 AUTO = (1, 2, 4, 8, 16)
 """Levels that ``levels="auto"`` tries, the fewest first."""

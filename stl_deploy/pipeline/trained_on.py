@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stl_deploy.pipeline.without_time import run_in_parts
+from stl_deploy.tracing.without_time import run_in_parts
 
 _FARTHEST, _MOST_TIMES, _FEWEST = 1.0, 4.0, 8
 """Standard deviations between means, ratio of variances, of the median channel; values that tell a channel's."""

@@ -1,6 +1,6 @@
 """Trace any torch module: turn one run into the graph of one time step.
 
-One LIF, all the way::
+Rooms, in the order of the way: `recording`, `unrolling`, `recognition`, `layers`, `proof`. One LIF, all the way::
 
     for x in inputs:                     recorder: ATen operations and the values between them
         i = self.fc(x)                   unroll: a node for each operation in each step
@@ -14,8 +14,8 @@ makes a Program, and `replay` runs the step with torch's own kernels, for compar
 """
 
 from stl_deploy.config.options import Time
-from stl_deploy.tracing.model_state import uncompiled
-from stl_deploy.tracing.running import Call
+from stl_deploy.tracing.recording.model_state import uncompiled
+from stl_deploy.tracing.recording.running import Call
 from stl_deploy.tracing.trace import Traced, trace
 
 __all__ = ["Call", "Time", "Traced", "trace", "uncompiled"]

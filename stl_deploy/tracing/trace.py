@@ -14,14 +14,14 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.tracing.layers import to_layers
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.readouts import Ending, ending
-from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
-from stl_deploy.tracing.source_lines import Place
-from stl_deploy.tracing.starts import start_layers
-from stl_deploy.tracing.steps import FEWEST, Ref, Signal, Steps, fold_steps
-from stl_deploy.tracing.thresholds import one_step
-from stl_deploy.tracing.watched import leaves
+from stl_deploy.tracing.recognition.thresholds import one_step
+from stl_deploy.tracing.recording.running import Call, Recorded, record, recorded_ops
+from stl_deploy.tracing.recording.source_lines import Place
+from stl_deploy.tracing.recording.watched import leaves
+from stl_deploy.tracing.unrolling.nodes import Node
+from stl_deploy.tracing.unrolling.readouts import Ending, ending
+from stl_deploy.tracing.unrolling.starts import start_layers
+from stl_deploy.tracing.unrolling.steps import FEWEST, Ref, Signal, Steps, fold_steps
 
 RECORDED = 32
 """Number of steps in which what repeats is looked for first; all steps are compared with it."""

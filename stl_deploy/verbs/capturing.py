@@ -30,12 +30,12 @@ from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
 from stl_deploy.pipeline.check import declared_grid, seen_coding
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.initial_norms import drawn_statistics
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.report.text.check import show
 from stl_deploy.runs.configure import configure
 from stl_deploy.runs.inputs import input_spec
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
+from stl_deploy.tracing.initial_norms import drawn_statistics
 from stl_deploy.verbs.arguments import As
 
 

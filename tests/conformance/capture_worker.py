@@ -17,7 +17,7 @@ import torch
 import stl_deploy as stl
 from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.program.file import write_program
-from stl_deploy.pipeline.initial_norms import drawn_statistics
+from stl_deploy.tracing.initial_norms import drawn_statistics
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -50,7 +50,7 @@ def row(net, seconds):
 
 def golden(net, stem):
     """The graph, and the module's own spikes on the input it was captured on."""
-    from stl_deploy.pipeline.module_values import module_spikes, module_values
+    from stl_deploy.tracing.proof.module_values import module_spikes, module_values
 
     traced = net.original.traced
     spikes, _ = module_spikes(traced, module_values(traced, torch.from_numpy(net.sample)), {})

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.time_axis import axis_warnings
 from stl_deploy.tracing import Call
+from stl_deploy.tracing.time_axis import axis_warnings
 from tests.pipeline.test_time_axis import Loop, Step, X, first
 from tests.remedies.room import Remedy
 

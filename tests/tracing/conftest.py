@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from stl_deploy.tracing.layers import CellBuilder
-from stl_deploy.tracing.steps import Signal, SignalError
+from stl_deploy.tracing.unrolling.steps import Signal, SignalError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing import addresses
+from stl_deploy.tracing.unrolling import addresses
 
 X = (torch.rand(5, 3, 2, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.5).float()
 Body = Callable[[Tensor], Tensor]

@@ -18,8 +18,8 @@ from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.graph.program import Neuron
 from stl_deploy.nn.program_module import ProgramModule
-from stl_deploy.pipeline import proof as proof_module
-from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.proof import layers_and_ends as proof_module
+from stl_deploy.tracing.proof.replay import replay
 from tests.tracing.held import require_cell
 
 THETA = 0.75

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.readout import Readout, readout_of
-from stl_deploy.tracing import running
-from stl_deploy.tracing.nodes import Nodes
+from stl_deploy.tracing.recording import running
+from stl_deploy.tracing.unrolling.nodes import Nodes
 from tests.tracing.held import require_cell
 
 T, B = 7, 4

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.graph.program import Conv, Linear
-from stl_deploy.pipeline.initial_norms import drawn_statistics
+from stl_deploy.tracing.initial_norms import drawn_statistics
 
 IMAGES = (torch.rand(5, 3, 2, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
 TOKENS = (torch.rand(5, 3, 5, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()

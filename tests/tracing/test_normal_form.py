@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stl_deploy.tracing.layout import BATCH
-from stl_deploy.tracing.lowering import NoFormError
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.normal_form import NormalForm, Polynomial, Symbol
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.recognition.lowering import NoFormError
+from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, Symbol
+from stl_deploy.tracing.unrolling.layout import BATCH
+from stl_deploy.tracing.unrolling.nodes import Node
+from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 V, X, S = (
     Signal(Node(name, None, (), {}, ((BATCH,),), dtype))

@@ -402,7 +402,7 @@ def is_given(x: Tensor) -> bool:
 def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(
     body: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stl_deploy.tracing.watched._LEAVES", ())
+    monkeypatch.setattr("stl_deploy.tracing.recording.watched._LEAVES", ())
     refused(body, reason, GIVEN)
 
 

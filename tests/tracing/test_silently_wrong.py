@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
-from stl_deploy.pipeline.inputs_of_proof import beyond, within
+from stl_deploy.tracing.proof.inputs import beyond, within
 
 Change = Callable[[Any], Any]
 
@@ -304,7 +304,7 @@ def test_a_question_about_the_values_is_refused(question: Change) -> None:
 def test_what_leaves_torch_unseen_is_found_by_input_of_other_values(
     statistic: Change, x: Callable[[], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stl_deploy.tracing.watched._LEAVES", ())
+    monkeypatch.setattr("stl_deploy.tracing.recording.watched._LEAVES", ())
     model = Net(before=lambda x: x * torch.as_tensor(statistic(x.numpy())))
     with pytest.raises(CaptureError, match=r"does not compute what the model does"):
         stl.capture(model, x())

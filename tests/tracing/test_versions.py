@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import stl_deploy as stl
-from stl_deploy.tracing import remedies
+from stl_deploy.tracing.recording import remedies
 from tests.tracing.stand_ins import Leaky
 
 

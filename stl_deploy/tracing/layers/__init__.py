@@ -5,15 +5,15 @@ the layer.
 """
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.cells import grouped_signals
 from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Fits, Kind, Layers
 from stl_deploy.tracing.layers.cells import CellBuilder
-from stl_deploy.tracing.lowering import NoFormError
-from stl_deploy.tracing.nodes import MOVED
-from stl_deploy.tracing.steps import NoNeuronError, Signal, SignalError, Steps
-from stl_deploy.tracing.time_convolution import BAND
-from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
+from stl_deploy.tracing.recognition.cells import grouped_signals
+from stl_deploy.tracing.recognition.lowering import NoFormError
+from stl_deploy.tracing.unrolling.nodes import MOVED
+from stl_deploy.tracing.unrolling.steps import NoNeuronError, Signal, SignalError, Steps
+from stl_deploy.tracing.unrolling.time_convolution import BAND
+from stl_deploy.tracing.unrolling.time_convolution import NAME as OVER_TIME
 
 KINDS: dict[str, Kind] = {
     "convolution": weights.convolution,

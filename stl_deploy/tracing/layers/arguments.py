@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stl_deploy.graph.program import Floats
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.steps import Signal
+from stl_deploy.tracing.unrolling.nodes import Node
+from stl_deploy.tracing.unrolling.steps import Signal
 
 
 def number(constant: Any) -> Tensor:

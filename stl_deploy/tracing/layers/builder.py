@@ -12,21 +12,21 @@ import torch
 
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
-from stl_deploy.tracing.cores import Recurrence, find_cores
-from stl_deploy.tracing.exact_types import require_exact_types
-from stl_deploy.tracing.first_step import require_same_first_values
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
-from stl_deploy.tracing.layout import BATCH, shape_of
-from stl_deploy.tracing.lowering import NoFormError
-from stl_deploy.tracing.normal_form import NormalForm, Polynomial, Symbol, number_of
-from stl_deploy.tracing.populations import Fitted, compact
-from stl_deploy.tracing.readings import Population, read_core
-from stl_deploy.tracing.remedies import SOFTMAX, no_form, unforeseen
-from stl_deploy.tracing.source_lines import Place, in_module
-from stl_deploy.tracing.starts import start_before
-from stl_deploy.tracing.steps import NoNeuronError, Ref, Signal, SignalError, Steps
-from stl_deploy.tracing.thresholds import constant_of, find_thresholds
-from stl_deploy.tracing.trial import fit_neuron, signals_of
+from stl_deploy.tracing.recognition.cores import Recurrence, find_cores
+from stl_deploy.tracing.recognition.exact_types import require_exact_types
+from stl_deploy.tracing.recognition.lowering import NoFormError
+from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, Symbol, number_of
+from stl_deploy.tracing.recognition.populations import Fitted, compact
+from stl_deploy.tracing.recognition.readings import Population, read_core
+from stl_deploy.tracing.recognition.thresholds import constant_of, find_thresholds
+from stl_deploy.tracing.recognition.trial import fit_neuron, signals_of
+from stl_deploy.tracing.recording.remedies import SOFTMAX, no_form, unforeseen
+from stl_deploy.tracing.recording.source_lines import Place, in_module
+from stl_deploy.tracing.unrolling.first_step import require_same_first_values
+from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
+from stl_deploy.tracing.unrolling.starts import start_before
+from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal, SignalError, Steps
 
 
 @dataclass(eq=False)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.cell import OPERATIONS, Cell, Constant, Dtype, Operation, State
 from stl_deploy.graph.program import Concat, Gather, Operand, Scale, Shape
-from stl_deploy.tracing.cells import read_outside
 from stl_deploy.tracing.layers.builder import Builder, Fits, Kind, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node
-from stl_deploy.tracing.lowering import Call, NoFormError, dtype_of, lower
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.recognition.cells import read_outside
+from stl_deploy.tracing.recognition.lowering import Call, NoFormError, dtype_of, lower
+from stl_deploy.tracing.unrolling.nodes import Node
+from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps
 
 
 class CellBuilder(Builder):

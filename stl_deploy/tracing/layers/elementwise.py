@@ -15,10 +15,10 @@ from stl_deploy.tracing.layers.arguments import alpha, doubles, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.thresholds import gate, is_binary, turned_spike
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.populations import compact
-from stl_deploy.tracing.remedies import no_form
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.recognition.populations import compact
+from stl_deploy.tracing.recording.remedies import no_form
+from stl_deploy.tracing.unrolling.nodes import Node
+from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
 def negated(build: Builder, signal: Signal) -> Operands:

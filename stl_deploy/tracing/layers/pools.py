@@ -21,7 +21,7 @@ from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node, reshaped
 from stl_deploy.tracing.layers.thresholds import added_and_compared, is_binary
 from stl_deploy.tracing.layers.weights import dense
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from stl_deploy.graph.program import Gather, MaxPool, Neuron, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.populations import compact, counting
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.recognition.populations import compact, counting
+from stl_deploy.tracing.unrolling.nodes import Node
+from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
 def compared(build: Builder, signal: Signal) -> Operands:

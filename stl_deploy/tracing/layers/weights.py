@@ -14,10 +14,10 @@ from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import flat, reshaped
-from stl_deploy.tracing.layout import BATCH, shape_of
-from stl_deploy.tracing.nodes import replace_nodes
-from stl_deploy.tracing.operations import map_tree
-from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.recording.operations import map_tree
+from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
+from stl_deploy.tracing.unrolling.nodes import replace_nodes
+from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
 def convolution(build: Builder, signal: Signal) -> Operands:

@@ -13,7 +13,7 @@ from stl_deploy.errors import CaptureError, ParityError
 from stl_deploy.graph.compare import ROUNDING, compare
 from stl_deploy.graph.program import Conv, Floats, Input, Operand, Output, Program
 from stl_deploy.graph.run import Result, run
-from stl_deploy.pipeline import proof
+from stl_deploy.tracing.proof import layers_and_ends as proof
 
 
 def _network(grid: bool) -> stl.SpikingGraph:

@@ -1,0 +1,427 @@
+"""Prove a capture in three parts: the step's graph replayed, each layer on its own, and end to end."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stl_deploy._util.reachable import reachable
+from stl_deploy._util.tables import html_table
+from stl_deploy._util.units import counted
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph import neurons
+from stl_deploy.graph.compare import Tally, fired, rate_warnings
+from stl_deploy.graph.margins import nearest_level
+from stl_deploy.graph.program import Floats, Input, Neuron, Node, Operand, Output, Program
+from stl_deploy.graph.run import NetworkInput, run
+from stl_deploy.tracing import Time
+from stl_deploy.tracing.proof.replay import Values, replay
+from stl_deploy.tracing.recognition.thresholds import one_step
+from stl_deploy.tracing.recording.operations import ROUNDS
+from stl_deploy.tracing.recording.running import run as run_module
+from stl_deploy.tracing.recording.source_lines import Place
+from stl_deploy.tracing.trace import Traced, record_steps, steps_of
+from stl_deploy.tracing.unrolling.layout import BATCH, axis_of
+from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps
+
+MAX_ULP = 64
+"""Largest distance of a folded layer's potential from its threshold where spikes differ, in units in the last place."""
+MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
+"""Largest difference of a folded output from the module's, relative to the largest; and in half precision."""
+_READ: Mapping[Time, str] = {
+    "first": "[T, B, ...]",
+    "second": "[B, T, ...]",
+    "step": "[T, B, ...], a call for each step",
+    "inside": "[B, ...], the same at each step",
+    "none": "[B, ...], without time",
+}
+"""The axes of x, by the position of time."""
+
+
+class ComputesOtherwiseError(CaptureError):
+    """The model runs, but its step differs from the captured one."""
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """A spiking layer of the folded graph on the module's own layer inputs.
+
+    compared, differing: its spikes. nearest_ulp: the least distance of any potential from the threshold, in units in
+    the threshold's last place (in the largest current's where the threshold is 0). farthest_ulp: the greatest where a
+    spike differs. rate: spikes per neuron and step. measured: operations that libraries round otherwise (exp, tanh), so
+    that equal spikes are measured, not proved.
+
+    Of a Cell, all comparisons and roundings are looked at, up to the step; a difference is reported where the currents
+    are the module's up to rounding and the Cell computes the module's values of the module's currents.
+    """
+
+    layer: str
+    compared: int
+    differing: int
+    nearest_ulp: float
+    farthest_ulp: float | None
+    rate: float
+    measured: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class Proof:
+    """Result of proving a capture.
+
+    replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
+    inputs included. runs: the runs, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
+    the reference run against the module's. values: of ReLUs and the output, and the largest difference relative to the
+    largest value of its layer. steps, samples, time: as which x was read. left_aside: tensors that the
+    module returns besides the graph's output, the first of them, because ``output`` named none. states: forward's
+    arguments that got what it returned in the step before. before_fold: whether the proof is of the graph before a
+    fold, which changed its numbers or rounded its input. matrices: layers that no node holds as they are, and how many
+    times their MACs the matrices in their place have. initial_norms: batch norms that have seen no data.
+    """
+
+    replay_compared: int
+    replay_differing: int
+    runs: tuple[str, ...]
+    layers: tuple[LayerProof, ...]
+    end_to_end: Mapping[str, int]
+    values: tuple[int, float]
+    steps: int
+    samples: int
+    time: Time = "first"
+    left_aside: int = 0
+    warnings: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    before_fold: bool = False
+    matrices: Mapping[str, float] = field(default_factory=dict)
+    initial_norms: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON twin."""
+        lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
+        return asdict(self) | lists | {"warnings": list(self.warnings), "states": list(self.states)}
+
+    def _repr_html_(self) -> str:
+        """Return the summary and a row for each layer, for notebooks."""
+        rows = [
+            (layer.layer, f"{layer.compared:,}", f"{layer.differing:,}", f"{layer.nearest_ulp:g}")
+            for layer in self.layers
+        ]
+        head = ("layer", "spikes compared", "differ", "nearest to a threshold, ulp")
+        text = html.escape(str(self)).replace("\n", "<br/>")
+        return f"<p>{text}</p>{html_table([head, *rows])}"
+
+    def __repr__(self) -> str:
+        """Return the counts of values and spikes that were compared, and as which axes x was read."""
+        differing = sum(layer.differing for layer in self.layers)
+        compared = sum(layer.compared for layer in self.layers)
+        first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
+        output = first if self.left_aside else ""
+        output += f"; state passed from step to step: {', '.join(self.states)}" if self.states else ""
+        for name, times in self.matrices.items():
+            output += f"; layer '{name}' is a matrix of {times:,g} times its MACs"
+        if self.initial_norms:
+            output += f"; {counted(self.initial_norms, 'batch norm')} without statistics yet: check() draws them"
+        rates = {layer.layer: layer.rate for layer in self.layers if layer.compared}
+        output += "".join(f"; {warning}" for warning in rate_warnings(rates))
+        output += "".join(
+            f"; '{layer.layer}' is measured, not exact: libraries round {', '.join(layer.measured)} otherwise"
+            for layer in self.layers
+            if layer.measured
+        )
+        before = "of the graph before fold (evaluate() counts spikes that fold changes): " if self.before_fold else ""
+        replayed = count(self.replay_differing, self.replay_compared, " values differ")
+        folded = f"layer by layer: {count(differing, compared, ' spikes')}; end to end: "
+        folded += count(self.end_to_end["differing"], self.end_to_end["compared"])
+        if not self.end_to_end["compared"]:  # real numbers alone, which rounding moves
+            values, apart = self.values
+            folded = f"layer by layer: {values:,} values differ by at most {apart:.1g} of the largest"
+        return f"{before}replayed: {replayed} ({len(self.runs)} runs); folded, {folded}{output}\n{self.reading}"
+
+    @property
+    def reading(self) -> str:
+        """As which axes x was read."""
+        steps = "" if self.time == "none" else f"{counted(self.steps, 'step')} of "
+        return f"x read as {_READ[self.time]}: {steps}{counted(self.samples, 'sample')}"
+
+
+def count(differing: int, compared: int, what: str = "") -> str:
+    """Return ``0 of 40 values differ``, or that there was nothing to compare."""
+    return f"{differing:,} of {compared:,}{what}" if compared else "nothing compared"
+
+
+def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
+    """Compare the step's graph with the module on ``x``; return the number of compared values.
+
+    Raises CaptureError naming layer, step and neuron where one differs.
+    """
+    sums = traced.readout.over_time in ("sum", "last")  # the last value of a sum that starts from a bias
+    recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length, sums=sums)
+    own = one_step(end.nodes)
+    spikes = _spikes(traced.steps)
+    if not _alike(traced.steps, own):
+        raise ComputesOtherwiseError(
+            f"the model computes something else on {what} than on x; does a branch depend on its input, or "
+            "on the input's shape?"
+        )
+    values = replay(traced.steps, steps_of(traced.call, x, length), spikes)
+    names = {signal: name for name, signals in traced.signals.items() for signal in signals}
+    compared = 0
+    for node, (signal, step) in own.of_node.items():
+        if node.kept is None or step < 0:
+            continue
+        mine = traced.steps.signals[own.signals.index(signal)]
+        if mine in values:
+            name = names.get(mine) or mine.node.place.module or mine.node.name
+            compared += _compare(values[mine][step].to(node.kept.dtype), node.kept, name, step, what)
+    outputs = outputs_of(traced.steps.output, values, length)
+    if end.axis is None or end.readout.then is not None:
+        _require_readout(traced, outputs, recorded.tensor, end.axis, what)
+        return compared
+    for step, part in enumerate(recorded.tensor.unbind(end.axis), traced.readout.first_step(length)):
+        compared += _compare(outputs[step], part, "output", step, what)
+    return compared
+
+
+def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str, values: Values | None = None) -> int:
+    """Compare the outputs of the step's graph with the module's on ``x``, without a record of its operations.
+
+    values: what the graph computes on ``x``, if that is known. Returns the number of compared values; raises
+    ComputesOtherwiseError where they differ.
+    """
+    own = run_module(model, x, traced.call)
+    values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
+    length = len(values[traced.steps.output.signal])
+    outputs = outputs_of(traced.steps.output, values, length)
+    made = torch.stack(outputs)[traced.readout.first_step(length) :]
+    if length <= traced.steps.output.lag and traced.axis is not None:  # numbers from before the first step
+        made = made.expand(own.movedim(traced.axis, 0).shape)
+    if traced.axis is None or traced.readout.then is not None:
+        _require_readout(traced, outputs, own, traced.axis, what)
+        return own.numel()
+    made = made.movedim(0, traced.axis)
+    if made.numel() == own.numel():
+        own = own.reshape(made.shape)  # squeeze() takes away an axis of one sample
+    if made.shape != own.shape or bool(((made != own) & ~((made != made) & (own != own))).any()):
+        raise ComputesOtherwiseError(
+            f"the model computes something else on {what} than on x; does a branch depend on the step, or on the "
+            "input's shape?"
+        )
+    return own.numel()
+
+
+def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:
+    """Require that the readout of the outputs equals the module's result, up to the order of sums."""
+    scores = traced.readout(torch.stack(outputs).double().numpy())
+    expected = (own if axis is None else own.movedim(axis, 0)).double().numpy()
+    atol = 1e-5 * float(np.abs(expected).max(initial=1.0))
+    if scores.ndim == expected.ndim and scores.size < expected.size:  # constants of one sample, from before step 0
+        scores = np.broadcast_to(scores, np.broadcast_shapes(scores.shape, expected.shape))
+    if scores.size != expected.size or not np.allclose(scores.reshape(expected.shape), expected, rtol=1e-4, atol=atol):
+        raise CaptureError(
+            f"what the model makes of its outputs over time was read as '{traced.readout}', which does not give what "
+            f"it returns on {what}; return every step, [T, B, ...], and apply the readout to that",
+            layer="output",
+        )
+
+
+def outputs_of(output: Ref, values: Mapping[Signal, list[Tensor]], steps: int) -> list[Tensor]:
+    """Return the output at every step."""
+    return list(torch.broadcast_tensors(*(_output_at(output, values, step) for step in range(steps))))  # type: ignore[no-untyped-call]
+
+
+def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) -> Tensor:
+    """Return the output at a step; before the first one it is the signal's initial value."""
+    if step >= output.lag:
+        return values[output.signal][step - output.lag]
+    before = output.signal.before[output.lag - step - 1].tensor
+    assert before is not None
+    axis = axis_of(output.signal.node.layout, BATCH)
+    if axis is None or before.dim() != len(output.signal.node.layout) or before.shape[axis] <= 1:
+        return before
+    sample = before.narrow(axis, 0, 1)  # made of constants, with as many samples as the recorded run had
+    return sample if torch.equal(sample.expand_as(before), before) else before
+
+
+def _spikes(steps: Steps) -> list[Signal]:
+    def is_spike(signal: Signal) -> bool:
+        return (
+            signal.node.dtype == torch.bool
+            or signal.node.name in ROUNDS
+            or (signal.node.name == "_to_copy" and any(read.signal.node.dtype == torch.bool for read in signal.reads()))
+        )
+
+    return [signal for signal in steps.signals if is_spike(signal)]
+
+
+def _alike(a: Steps, b: Steps) -> bool:
+    if len(a.signals) != len(b.signals) or a.output.lag != b.output.lag:
+        return False
+    index_a = {signal: i for i, signal in enumerate(a.signals)}
+    index_b = {signal: i for i, signal in enumerate(b.signals)}
+    return all(
+        s.node.name == o.node.name
+        and [(index_a[r.signal], r.lag) for r in s.reads()] == [(index_b[r.signal], r.lag) for r in o.reads()]
+        for s, o in zip(a.signals, b.signals, strict=True)
+    )
+
+
+def _compare(actual: Tensor, expected: Tensor, layer: str, step: int, what: str) -> int:
+    actual = actual.expand_as(expected) if actual.dim() == expected.dim() else actual.reshape(expected.shape)
+    unequal = actual != expected
+    both_nan = (actual != actual) & (expected != expected)
+    unequal &= ~both_nan
+    if bool(unequal.any()):
+        index = tuple(int(i) for i in unequal.nonzero()[0])
+        raise CaptureError(
+            f"the captured step does not compute what the model does: layer '{layer}', step {step}, sample {index[0]}, "
+            f"neuron {list(index[1:])} on {what} ({int(unequal.sum())} of {unequal.numel()} values differ); "
+            "constants from numpy, or state that capture did not see?",
+            layer=layer,
+            step=step,
+            neuron=index[1:],
+        )
+    return expected.numel()
+
+
+def prove_layers(
+    program: Program, spikes: Mapping[str, Floats], x: NetworkInput, places: Mapping[str, Place]
+) -> tuple[LayerProof, ...]:
+    """Run each spiking layer of the folded graph on the module's own layer inputs.
+
+    places: of layers, in the user's code.
+    Raises CaptureError for a difference farther than `MAX_ULP` from the threshold.
+    """
+    given = {**spikes, **by_name(program, x)}
+    return tuple(_prove_layer(program, node, given, places) for node in program.spiking if node.name in spikes)
+
+
+def _prove_layer(
+    program: Program, layer: Neuron, given: Mapping[str, Floats], places: Mapping[str, Place]
+) -> LayerProof:
+    arriving = arriving_at(program, layer, given)
+    expected = given[layer.name]
+    state = neurons.NeuronState(layer, expected.shape[1])
+    out = np.empty(expected.shape[1:], np.float32)
+    assert layer.threshold is not None
+    largest = np.abs(arriving).max(initial=np.finfo(np.float32).tiny)
+    unit = np.spacing(np.where(layer.threshold == 0, largest, np.abs(layer.threshold)))
+    parted = np.zeros(expected.shape[1:], bool)
+    differing, nearest, farthest = 0, np.inf, None
+    for t in range(len(expected)):
+        state.charge(arriving[t])
+        level = nearest_level(state)
+        distance = np.abs(state.v - level) / np.maximum(unit, np.spacing(np.abs(level)))
+        state.release(out)
+        unequal = out != expected[t]
+        nearest = min(nearest, float(distance[~parted].min(initial=np.inf)))
+        differing += int(unequal.sum())
+        first = unequal & ~parted
+        if first.any():
+            farthest = max(farthest or 0.0, float(distance[first].max()))
+            if farthest > MAX_ULP:
+                at = np.unravel_index(int(np.where(first, distance, -1).argmax()), distance.shape)
+                raise _apart(layer, t, tuple(int(i) for i in at), farthest, places.get(layer.name))
+        parted |= unequal
+    return LayerProof(layer.name, expected.size, differing, nearest, farthest, float(expected.mean()))
+
+
+def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float, place: Place | None) -> CaptureError:
+    instead = "; a graph starts without spikes: let earlier spikes of the model start at 0" if not step else ""
+    if layer.multi_spike and step:
+        instead = "; it fires several spikes a step: let each subtract the threshold, v = v - s * θ"
+    return CaptureError(
+        f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step {step}, "
+        f"sample {at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
+        f"{MAX_ULP} cannot be rounding)"
+        f"{instead}",
+        line=None if place is None else place.line,
+        layer=layer.name,
+        step=step,
+        neuron=at[1:],
+    )
+
+
+def prove_values(
+    program: Program, values: Mapping[str, Floats], x: NetworkInput, y: Floats, most: float = MAX_ROUNDING
+) -> tuple[int, float]:
+    """Compare ReLUs and the output with the module's, up to rounding, where the layers before put out the module's.
+
+    values: of the module's layers. Returns the number of values, and the largest difference relative to the largest
+    value of its layer. Raises CaptureError where it is more than ``most``, as in a first step that is made otherwise
+    than the steps after it.
+    """
+    given = {**values, **by_name(program, x)}
+    graded = [node for node in program.of(Neuron) if not node.spiking and node.name in values]
+    compared, farthest = 0, 0.0
+    for node in (*graded, program.outputs[0]):
+        before = {name: array for name, array in given.items() if name != node.name}
+        read = node if isinstance(node, Output) else replace(program.outputs[0], operands=(Operand(node.name),))
+        actual = arriving_at(program, replace(read, shape=node.shape), before)
+        what = "the graph's output" if isinstance(node, Output) else f"layer '{node.name}' of the graph"
+        expected = values.get(node.name, y).reshape(actual.shape)
+        farthest = max(farthest, require_near(what, node.name, actual, expected, most, then=_IN_EVERY_STEP))
+        compared += actual.size
+    return compared, farthest
+
+
+_IN_EVERY_STEP = (
+    "; do the same at every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by "
+    "F.pad and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])"
+)
+
+
+def require_near(
+    what: str, layer: str, actual: Floats, expected: Floats, most: float, *, line: str | None = None, then: str = ""
+) -> float:
+    """Return the largest difference relative to the largest value; raise CaptureError if it is more than ``most``."""
+    finite = np.isfinite(expected)
+    largest = float(np.abs(expected[finite]).max(initial=np.finfo(np.float32).tiny))
+    apart = np.abs(np.subtract(actual, expected, where=finite, out=np.full(actual.shape, np.inf)))
+    apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0
+    unequal = ~(apart <= most * largest)
+    if not unequal.any():
+        return float(apart.max(initial=0.0)) / largest
+    step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
+    raise CaptureError(
+        f"{what} is not the model's: step {step}, sample {sample}, neuron {at} is {actual[step, sample, *at]:g}, "
+        f"expected {expected[step, sample, *at]:g}{then}",
+        line=line,
+        layer=layer,
+        step=step,
+        neuron=tuple(at),
+    )
+
+
+def by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
+    """Return the input's arrays by the names of its nodes."""
+    return x if isinstance(x, Mapping) else {program.inputs[0].name: x}
+
+
+def arriving_at(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
+    """Return a layer's input when every spiking layer before it spikes as ``given``."""
+
+    def cut(name: str) -> Node:
+        node = program.by_name[name]
+        return Input(name=name, shape=node.shape, operands=()) if name in given else node
+
+    starts = (source.node for source in layer.operands)
+    needed = {n: cut(n) for n in reachable(starts, lambda n: (source.node for source in cut(n).operands))}
+    output = Output(name="arriving", shape=layer.shape, operands=layer.operands)
+    while output.name in needed:
+        output = replace(output, name=output.name + "_")
+    order: list[Node] = [node for node in needed.values() if isinstance(node, Input)]
+    order += [needed[node.name] for node in program.nodes if node.name in needed and node.name not in given]
+    part = Program((*order, output), program.dt)
+    return run(part, {node.name: given[node.name] for node in part.inputs}).y
+
+
+def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
+    """Compare the folded graph's spikes on the reference run with the module's."""
+    tally, own = Tally(), fired(program, spikes)
+    tally.add(own, fired(program, run(program, x, record=list(own)).recorded))
+    return {"compared": tally.compared, "differing": tally.differing}

@@ -1,0 +1,155 @@
+"""Hold a captured step against its module on other input than x, and on other numbers of steps and samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stl_deploy._util.units import counted
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.proof.inputs import beyond, extremes, of_each_kind, permuted, sized, within
+from stl_deploy.tracing.proof.layers_and_ends import ComputesOtherwiseError, prove_outputs, prove_replay
+from stl_deploy.tracing.proof.module_values import module_values
+from stl_deploy.tracing.proof.replay import Values
+from stl_deploy.tracing.recognition.exact_types import casts_of_input
+from stl_deploy.tracing.time_axis import FAILURES, ignores_later_steps
+from stl_deploy.tracing.trace import Traced, batch_axis
+
+_MANY_STEPS, _MANY_SAMPLES = 256, 64
+"""Sizes at which branches chosen by the input's shape, and delays longer than x, are looked for."""
+_FEWEST_OTHERS = 5
+_AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
+"""Values, and operations, that such a run may compute."""
+
+
+class ReplayProof:
+    """Runs of the module beside its captured step.
+
+    compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps.
+    """
+
+    def __init__(self, model: nn.Module, traced: Traced, x: Tensor) -> None:
+        self.model, self.traced, self.x = model, traced, x
+        self.axis = batch_axis(traced.call)
+        self.inside = traced.call.time == "inside"
+        self.compared, self.fixed_steps = 0, False
+        self.done: list[str] = []
+        self.samples = max(_MANY_SAMPLES, 2 * x.shape[self.axis])
+        self.steps = max(_MANY_STEPS, 4 * x.shape[1 - self.axis])
+        self._operations = len(traced.steps.signals)
+        self._values = sum(signal.node.elements() for signal in traced.steps.signals)
+
+    def run(self) -> Values:
+        """Compare spikes on recorded input, and outputs on all of x, on others and on other sizes.
+
+        Returns the values of the step on x; raises CaptureError where they differ, or where the module does not take x.
+        """
+        self._recorded()
+        values = module_values(self.traced, self.x)
+        self.compared += prove_outputs(self.model, self.traced, self.x, "x", values)
+        self.done.append("x")
+        if self.traced.recorded > self.traced.length:  # x was repeated
+            few = self.traced.length + 3
+            fresh = permuted(sized(self.x, self.axis, samples=_MANY_SAMPLES, steps=few), 6)
+            self._succeeds(fresh, counted(few, "step"))
+        if not self._many_of_both():
+            self._many_samples(self._many_steps())
+        self._few_of_each()
+        self._succeeds(torch.zeros_like(self._as_recorded(sized(self.x, self.axis, samples=2))), "silent input")
+        return values
+
+    def _recorded(self) -> None:
+        """Compare every spike, with odd numbers of steps and samples where x's are even, else with those of x."""
+        kinds = {
+            "x": sized(self.x, self.axis, samples=2),
+            "fresh input": permuted(sized(self.x, self.axis, samples=2), 0),
+            "input within x's range": within(self.x, self.axis),
+            "input beyond x's range": beyond(self.x, self.axis),
+        }
+        kinds = {what: self._as_recorded(given) for what, given in kinds.items()}
+        together = torch.cat([*kinds.values()], self.axis)
+        steps = None if self.inside else self.traced.recorded + 3
+        samples = together.shape[self.axis] + 1 - self.x.shape[self.axis] % 2
+        samples += 2 * (samples == steps)
+        larger = sized(together, self.axis, samples=samples, steps=steps)
+        what = f"fresh input of {counted(samples, 'sample')}"
+        what += "" if steps is None else f" and {counted(steps, 'step')}"
+        try:
+            self.compared += prove_replay(self.model, self.traced, larger, what)
+            self.done.append(what)
+        except FAILURES as error:
+            if _differs(error):
+                raise
+            for what, given in kinds.items():
+                self.compared += prove_replay(self.model, self.traced, given, what)
+                self.done.append(what)
+
+    def _as_recorded(self, x: Tensor) -> Tensor:
+        """Return ``x`` with as many steps as were traced."""
+        steps = None if self.inside else self.traced.recorded
+        return sized(x, self.axis, samples=x.shape[self.axis], steps=steps)
+
+    def _others(self, x: Tensor, samples: int) -> Tensor:
+        """Return samples otherwise than ``x``, from silent to far beyond its range; of integers, not beyond that."""
+        kinds = [permuted(sized(x, self.axis, samples=2), 6)]
+        if not casts_of_input(self.traced.steps):
+            kinds.append(extremes(x, self.axis))
+        return sized(torch.cat([*kinds, of_each_kind(x, self.axis)], self.axis), self.axis, samples=samples)
+
+    def _many_of_both(self) -> bool:
+        """Compare many steps of many samples; return whether the module takes them and time allows."""
+        affords = self._values * self.samples * self.steps <= _AFFORDED
+        affords = affords and self._operations * self.steps <= _AFFORDED_CALLS
+        return affords and self._compares_steps(self.samples, self.steps)
+
+    def _many_samples(self, compared: int) -> None:
+        """Compare as many samples as time allows, the farthest from x in any case; none if half as many were."""
+        samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * self.traced.length)))
+        if 2 * compared < samples:
+            self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
+
+    def _many_steps(self) -> int:
+        """Compare as many steps as time allows; return of how many samples."""
+        steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
+        samples = max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))) if steps else 0
+        return samples if steps and self._compares_steps(samples, steps) else 0
+
+    def _compares_steps(self, samples: int, steps: int) -> bool:
+        """Compare outputs on so many steps; return whether the module takes and makes them."""
+        own = any("Traced" in type(part).__name__ for part in self.model.modules() if _is_scripted(part))
+        if self.inside or self.fixed_steps or own:
+            return False
+        given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)
+        try:
+            return self._succeeds(given, f"{counted(steps, 'step')} of {counted(samples, 'sample')}")
+        except CaptureError:
+            length = self.traced.length
+            if steps <= length or not ignores_later_steps(self.model, given, self.traced.call, length):
+                raise
+            self.fixed_steps = True
+            return False
+
+    def _few_of_each(self) -> None:
+        """Compare one sample, and one step of several, within the range of x and beyond it."""
+        self._succeeds(permuted(sized(self.x, self.axis, samples=1), 6), "1 sample")
+        if not self.inside:
+            self._succeeds(sized(of_each_kind(self.x, self.axis), self.axis, samples=4, steps=1), "1 step")
+
+    def _succeeds(self, given: Tensor, what: str) -> bool:
+        """Compare outputs on ``given``; return whether the module takes it."""
+        try:
+            self.compared += prove_outputs(self.model, self.traced, given, what)
+        except FAILURES as error:
+            if _differs(error):
+                raise
+            return False
+        self.done.append(what)
+        return True
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _differs(error: Exception) -> bool:
+    return isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None

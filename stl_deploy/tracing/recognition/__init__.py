@@ -1,0 +1,1 @@
+"""Recognise the neurons and Cells of one step."""

@@ -1,0 +1,90 @@
+"""Cores: the groups of elementwise signals that hold a potential or a current from step to step.
+
+A core is what remains strongly connected once no edge leaves a comparison, or a count of spikes: a spike acts on a
+potential (the reset), but it does not carry it. Each core is one state of one population; its comparison, if there is
+one, makes the spikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stl_deploy._util.reachable import reachable
+from stl_deploy.graph.segments import strongly_connected
+from stl_deploy.tracing.recognition.adaptation import adapting_threshold
+from stl_deploy.tracing.recognition.thresholds import Threshold, find_thresholds, is_elementwise, of_state
+from stl_deploy.tracing.recording.operations import COMPARES
+from stl_deploy.tracing.unrolling.steps import NoNeuronError, Signal, Steps
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence:
+    """Signals that hold one state; ``threshold`` is None for a state that makes no spikes.
+
+    again: the comparison of what the reset leaves with the same threshold, where there is one.
+    """
+
+    members: frozenset[Signal]
+    threshold: Threshold | None
+    again: Threshold | None = None
+
+
+def find_cores(steps: Steps) -> list[Recurrence]:
+    """Return the cores of a graph of one step, in order."""
+    thresholds = find_thresholds(steps)
+    inner = [signal for signal in steps.signals if is_elementwise(signal)]
+    number = {signal: str(i) for i, signal in enumerate(inner)}
+    reads = {
+        number[s]: [
+            number[r.signal]
+            for r in s.reads()
+            if r.signal in number and r.signal.node.name not in COMPARES and not _is_count(r.signal, thresholds)
+        ]
+        for s in inner
+    }
+    groups = strongly_connected(list(reads), reads)
+    by_number = {number[s]: s for s in inner}
+    cores: list[frozenset[Signal]] = []
+    for group in groups:
+        if len(group) > 1 or group[0] in reads[group[0]]:
+            members = frozenset(by_number[key] for key in group)
+            cores.append(members)
+    held = frozenset[Signal]().union(*cores)
+    thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
+    for signal in steps.signals:
+        fixed = thresholds.get(signal)
+        if signal.node.name in COMPARES and (fixed is None or fixed.potential not in held):
+            adapting = adapting_threshold(signal, cores)
+            if adapting is not None:
+                thresholds[signal] = adapting
+    return [Recurrence(members, *_thresholds_of(members, thresholds)) for members in cores]
+
+
+def _is_count(signal: Signal, thresholds: Mapping[Signal, Threshold]) -> bool:
+    return signal in thresholds and thresholds[signal].count is not None
+
+
+def _thresholds_of(
+    members: frozenset[Signal], thresholds: Mapping[Signal, Threshold]
+) -> tuple[Threshold | None, Threshold | None]:
+    """Return the comparison that makes the spikes, and that of their reset's remainder."""
+    comparisons = [threshold for threshold in thresholds.values() if threshold.potential in members]
+    if len(comparisons) < 2:
+        return (comparisons[0] if comparisons else None), None
+    if len(comparisons) == 2:
+        for first, again in (comparisons, comparisons[::-1]):
+            same = first.compare == again.compare and bool((first.theta == again.theta).all())
+            if same and _follows(again.potential, first.signal):
+                return first, again
+    raise NoNeuronError(comparisons[1].signal)
+
+
+def _follows(signal: Signal, earlier: Signal) -> bool:
+    """Return whether a signal depends on an earlier one by elementwise arithmetic of the same step."""
+
+    def before(later: Signal) -> list[Signal]:
+        goes_on = later is signal or is_elementwise(later)
+        return [ref.signal for ref in later.reads() if not ref.lag] if goes_on else []
+
+    return any(reached is earlier for reached in reachable(before(signal), before))

@@ -1,0 +1,1 @@
+"""Unroll a recorded run into single time steps, and extract the step that repeats."""

@@ -1,0 +1,247 @@
+"""Trace operations that only move values, whatever their name: run torch's own kernel on numbers.
+
+Each value is labelled with the signal, step, sample and place that it is of; where the operation puts these labels is
+where it puts the value. `contents` makes nodes of single steps of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stl_deploy._util.remedies import option
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.recording.operations import Op, Value
+from stl_deploy.tracing.recording.remedies import no_form
+from stl_deploy.tracing.unrolling.contents import NONE, Content, Ints, node_of
+from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Layout, shape_of, without_time
+from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
+
+_MOST = 2**24
+"""Values of which labels are copied at most: a kernel then holds 1 GB."""
+_FAILURES = (RuntimeError, TypeError, ValueError, IndexError)
+_JOINS = ("index_put", "index_copy", "scatter", "slice_scatter", "select_scatter", "diagonal_scatter", "copy")
+"""Operations that put values among others."""
+Labels = Mapping[Value, Tensor]
+OTHER_RATE = (
+    "the model runs several steps for each of x's, or repeats them; a graph runs once for each step of x: repeat them "
+    "before, x.repeat_interleave(2, 0), and give capture that"
+)
+
+
+def by_addresses(unroller: Unroller, op: Op) -> list[Flow]:
+    """Return the outputs of an operation that only moves values, or adds zeros.
+
+    Raises CaptureError for one that does more, or that moves values to other samples.
+    """
+    flows = {value: unroller.flow(value) for value in op.inputs}
+    if all(map(_is_still, flows.values())):
+        made = op.outputs_on(lambda value: flows[value].tensor.expand(value.shape))
+        return [unroller.constant(tensor) for tensor in made]
+    for value in op.outputs:
+        if 0 in value.shape:
+            raise refuse(f"'{op.name}' leaves an empty tensor, {list(value.shape)}; leave it out", op)
+    moved = _moved(op, flows)
+    for axis, dim in ((axis, dim) for value in moved for axis, dim in enumerate(flows[value].layout)):
+        if TIME in dim and len(dim) > 1 and BATCH not in dim:
+            raise _cuts(op, axis, dim)
+    labels = [_labels(unroller, value, flows[value], k) for k, value in enumerate(moved)]
+    put: list[list[Ints]] = []
+    if len(moved) == 1 or op.scatter or op.name in _JOINS:
+        kinds = [dict(zip(moved, kind, strict=True)) for kind in zip(*labels, strict=True)]
+        with suppress(*_FAILURES):
+            put = [_put(op, flows, kind) for kind in kinds]
+    if not put or not all(put):
+        raise refuse(no_form(op.name), op)
+    origins = zip(op.outputs, *put, strict=True)
+    return [_flow(unroller, op, [flows[value] for value in moved], each, *labels) for each, *labels in origins]
+
+
+def _moved(op: Op, flows: Mapping[Value, Flow]) -> list[Value]:
+    """Return the values that an operation may move: signals, and constants of their kind among which it puts them."""
+    signals = [value for value, flow in flows.items() if not _is_still(flow)]
+    for value in signals:
+        if value.dtype != op.outputs[0].dtype and not value.dtype.is_floating_point:
+            raise refuse(f"'{op.name}' takes values at indices that depend on the input; use constant indices", op)
+    joins = op.scatter or op.name in _JOINS
+    return [value for value in flows if value in signals or (joins and value.dtype.is_floating_point)]
+
+
+def _is_still(flow: Flow) -> bool:
+    """Whether a flow is one constant for all steps."""
+    return flow.constant and not flow.timed
+
+
+def _labels(unroller: Unroller, value: Value, flow: Flow, number: int) -> list[Tensor]:
+    """Return signal, step, sample and place of each value, counted from 1; 0 where a constant has none."""
+    if _is_still(flow):
+        tensor = flow.tensor.expand(value.shape)
+        _, first, alike = np.unique(tensor.numpy(), return_index=True, return_inverse=True)
+        place = torch.from_numpy(first[alike] + 1.0).reshape(value.shape)  # equal numbers are the same for each sample
+        none = torch.zeros(1, dtype=torch.float64).expand(value.shape)
+        return [none + number + 1, none, none, place]
+    steps, sample, place = _of_layout(flow.layout, *unroller.sizes(flow).values())
+    return [torch.full((1,), number + 1.0, dtype=torch.float64).expand(value.shape), steps, sample, place]
+
+
+@lru_cache(16)
+def _of_layout(layout: Layout, steps: int, samples: int) -> list[Tensor]:
+    """Return the step, sample and place of each value of a layout, expanded along axes on which it does not depend."""
+    shape = shape_of(layout, {TIME: steps, BATCH: samples})
+    step, sample, place = (torch.ones((1,) * len(shape), dtype=torch.float64) for _ in range(3))
+    own = 1
+    for axis in reversed(range(len(shape))):
+        position = torch.arange(shape[axis], dtype=torch.float64)
+        position = position.reshape([-1 if k == axis else 1 for k in range(len(shape))])
+        if BATCH in layout[axis]:
+            sample = sample + position
+        elif TIME in layout[axis]:
+            step = step + position
+        else:
+            place, own = place + own * position, own * shape[axis]
+    return [label.expand(shape) for label in (step, sample, place)]
+
+
+def _put(op: Op, flows: Mapping[Value, Flow], labels: Labels) -> list[Ints]:
+    """Return where an operation puts labels, counted from 0; an empty list if it does more than moving them.
+
+    A copy is made of two sets of labels, in opposite orders, of opposite signs, one with fractions, which tell moving
+    from adding up, rounding, bounding and choosing the largest.
+    """
+
+    def given(change: partial[Tensor] | None, value: Value) -> Tensor:
+        if value in labels:
+            return labels[value] if change is None else change(labels[value])
+        constant = flows[value].tensor.expand(value.shape)
+        return constant.double() if constant.is_floating_point() else constant
+
+    copied = not _is_view(op)
+    if copied and sum(prod(value.shape) for value in labels) > _MOST:
+        return []
+    made = op.outputs_on(partial(given, None))
+    if copied:
+        count = max(float(label.max()) for label in labels.values())
+        for at, other in zip(made, op.outputs_on(partial(given, partial(_opposite, count))), strict=True):
+            whole = at.dtype == torch.float64 and torch.equal(at, at.round().clamp(0, count))
+            if not whole or not torch.equal(_opposite(count, at), other):
+                return []
+    return [_narrowed(each, copied) for each in made]
+
+
+def _opposite(count: float, labels: Tensor) -> Tensor:
+    return torch.where(labels > 0, -(labels.square() + count + 0.25), labels)
+
+
+def _is_view(op: Op) -> bool:
+    aliases = [returned.alias_info for returned in op.func._schema.returns]
+    viewed = any(alias is not None and not alias.is_write for alias in aliases)
+    return viewed and not op.scatter and op.writes is None
+
+
+def _narrowed(labels: Tensor, copied: bool) -> Ints:
+    """Return labels counted from 0, with each axis narrowed to one entry along which they stay the same."""
+    for axis, stride in enumerate(labels.stride()):
+        first = labels.narrow(axis, 0, 1)
+        if not stride or (copied and labels.shape[axis] > 1 and torch.equal(labels, first.expand_as(labels))):
+            labels = first
+    return labels.numpy().astype(np.int64) - 1
+
+
+def _flow(unroller: Unroller, op: Op, flows: Sequence[Flow], value: Value, *origin: Ints) -> Flow:
+    """Return the flow of an output. origin: signal, step, sample and place of each value."""
+    signal, step, sample, place = origin
+    shape = tuple(value.shape)
+    if int(sample.max()) < 0:  # of a signal nothing is left
+        return unroller.constant(torch.zeros(shape, dtype=value.dtype))
+    samples = next(dim for flow in flows for dim in flow.layout if BATCH in dim)
+    (size,) = shape_of((samples,), unroller.sizes(*flows))
+    batch = next((axis for axis in range(len(shape)) if _counts(sample, axis, size)), None)
+    if batch is None or any(array.shape[batch] > 1 for array in (signal, step, place)):
+        raise _moves(op)
+    later = [axis for axis in range(len(shape)) if _changes(step, axis)]
+    time = max(later, key=lambda axis: shape[axis], default=None)
+    count = 1 if time is None else shape[time]
+    if TIME in samples:
+        count = max(len(flow.nodes) for flow in flows)
+        step = step + np.arange(count).reshape(-1, *(1,) * len(shape))
+    if time is not None and _goes_back(step, time):
+        raise _moves(op, later=True)
+    named = {batch: samples} if time is None else {batch: samples, time: (TIME,)}
+    layout = tuple(named.get(axis, (size,) if size > 1 else ()) for axis, size in enumerate(shape))
+    own = [1 if axis == batch else size for axis, size in enumerate(shape) if axis != time]
+    nodes = []
+    for t in range(count):
+        now = [array[t] if array.ndim > len(shape) else _at(array, time, t) for array in (signal, step, place)]
+        nodes.append(node_of(unroller, op, _content(flows, own, *now), without_time(layout)))
+    return Flow(tuple(nodes), layout)
+
+
+def _counts(sample: Ints, axis: int, size: int) -> bool:
+    """Whether samples follow one another along an axis."""
+    if sample.shape[axis] != size:
+        return False
+    position = np.arange(size).reshape([-1 if k == axis else 1 for k in range(sample.ndim)])
+    return bool(((sample == position) | (sample < 0)).all())
+
+
+def _changes(step: Ints, axis: int) -> bool:
+    """Whether several steps lie along an axis."""
+    if step.shape[axis] < 2:
+        return False
+    least = np.where(step < 0, step.max(), step).min(axis=axis)
+    return bool((step.max(axis=axis) > least).any())
+
+
+def _at(array: Ints, time: int | None, t: int) -> Ints:
+    return array if time is None else array.take(min(t, array.shape[time] - 1), time)
+
+
+def _content(flows: Sequence[Flow], shape: Sequence[int], signal: Ints, step: Ints, place: Ints) -> Content:
+    """Return the content of one step, from signal, step and place of each of its values, which broadcast to a shape."""
+    place = np.broadcast_to(place, shape).reshape(-1)
+    if signal.size == step.size == 1 and signal.item() >= 0:
+        steps = flows[signal.item()].nodes
+        return Content([steps[min(max(step.item(), 0), len(steps) - 1)]], np.zeros_like(place), place)
+    longest = max(len(flow.nodes) for flow in flows)
+    codes = np.where(signal < 0, NONE, signal * longest + np.maximum(step, 0))
+    distinct, which = np.unique(codes, return_inverse=True)
+    used = [code for code in distinct.tolist() if code >= 0]
+    nodes = [flows[code // longest].nodes[min(code % longest, len(flows[code // longest].nodes) - 1)] for code in used]
+    which = which.reshape(codes.shape) + len(used) - len(distinct)
+    return Content(nodes, np.broadcast_to(which, shape).reshape(-1), place)
+
+
+def _goes_back(step: Ints, time: int) -> bool:
+    """Whether a step is followed by itself, or by an earlier one."""
+    later, sooner = step.take(range(1, step.shape[time]), time), step.take(range(step.shape[time] - 1), time)
+    return bool(((later <= sooner) & (later >= 0)).any())
+
+
+def _moves(op: Op, later: bool = False) -> CaptureError:
+    """Return the refusal of an operation that takes values from other samples, or from steps in another order."""
+    if not later and _is_view(op):
+        return refuse(
+            f"'{op.name}' takes a part of the batch; a model must treat all samples alike, and where forward takes "
+            f"[B, T, ...], say so by {option('time', 'second')}",
+            op,
+        )
+    delay = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if later and op.name == "roll" else ""
+    return refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself{delay}", op)
+
+
+def _cuts(op: Op, axis: int, dim: Dim) -> CaptureError:
+    """Return the refusal of an operation on an axis that holds time steps and others."""
+    if op.name in ("select", "unbind"):
+        return refuse(OTHER_RATE, op)
+    sizes = ", ".join("T" if factor == TIME else str(factor) for factor in dim)
+    return refuse(
+        f"'{op.name}' cuts an axis that holds time steps and channels; give time an axis of its own: "
+        f"y.unflatten({axis}, ({sizes})).unbind({axis + dim.index(TIME)})",
+        op,
+    )
