@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import operator
+import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from types import FunctionType, ModuleType
@@ -110,7 +111,7 @@ def _kept(model: nn.Module) -> list[Any]:
             marks.append(repr(item))
         elif id(item) not in met and not isinstance(item, nn.Module | Tensor | ModuleType):
             met.add(id(item))
-            marks.append(operator.length_hint(item, -1) if isinstance(item, Iterable) else -1)
+            marks.append(operator.length_hint(item, -1) if isinstance(item, Iterable) else _random_state(item))
             function = isinstance(item, FunctionType)
             if function and item.__module__ in own:
                 waiting += [item.__globals__.get(name) for name in item.__code__.co_names]
@@ -118,6 +119,18 @@ def _kept(model: nn.Module) -> list[Any]:
             elif not (function or (isinstance(item, type) and item.__module__ not in own)):
                 waiting += gc.get_referents(item)
     return marks
+
+
+def _random_state(item: object) -> str:
+    """Return the state of a generator of random numbers; nothing for other objects."""
+    match item:
+        case random.Random():
+            return repr(random.Random.getstate(item))
+        case np.random.Generator():
+            return repr(item.bit_generator.state)
+        case torch.Generator():
+            return repr(item.get_state().tolist())
+    return ""
 
 
 def _outputs(model: nn.Module, x: Tensor, call: Call, *, seed: int) -> list[Tensor]:
