@@ -476,3 +476,25 @@ def test_a_threshold_moved_by_the_last_spike_alone_is_a_cell() -> None:
             return torch.stack(spikes)
 
     require_cell(Last(lambda v: (v, v)), grid(12, 4, 6))
+
+
+class Bounded(Net):
+    """A leak behind the bound of what a spike leaves: max(v / 2, -1/4) is max(v, -1/2) / 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, spikes = torch.zeros(x.shape[1], 8), []
+        for current in self.enter(x):
+            v = left + current
+            self.potentials = [*self.potentials, v]
+            s = (v > 1).float()
+            spikes.append(s)
+            left = torch.clamp(0.5 * (v - torch.clamp(s, -3, 5)), min=-0.25)
+        return torch.stack(spikes)
+
+
+def test_a_bound_behind_a_leak_is_one_of_the_potential_and_one_beyond_reach_is_none() -> None:
+    model = Bounded(lambda v: (v, v))
+    net = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3), 4 * grid(5, 2, 6, seed=4))
+    (neuron,) = net.program.spiking
+    assert (float(neuron.v_min), float(neuron.decay), neuron.reset) == (-0.5, 0.5, "subtract")  # type: ignore[arg-type]
+    assert bool((torch.cat(model.potentials) < -0.5).any())

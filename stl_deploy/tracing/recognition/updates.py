@@ -19,6 +19,8 @@ from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal
 
 _NO_DECAY = 1e-12
+_MANY_SPIKES = 2**62
+"""In one step, of a neuron without a cap."""
 _DEEPEST = 2
 """Number of earlier steps that a neuron's arithmetic may read."""
 
@@ -120,9 +122,9 @@ class Update:
             return None if symbol is None else Polynomial.of(symbol)
 
         count = None if self.core.threshold is None else self.core.threshold.count
-        most = np.asarray(2.0**62 if count is None or count.cap is None else count.cap)
+        most = 1 if count is None else count.cap or _MANY_SPIKES
         try:
-            return NormalForm(form, {self.S: (np.zeros(()), most)})(signal, 0)
+            return NormalForm(form, {self.S: (np.zeros(()), np.asarray(most))})(signal, 0)
         except NoFormError:
             raise NoNeuronError(self.state) from None
 
