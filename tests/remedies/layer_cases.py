@@ -82,7 +82,7 @@ def _to_c(net: stl.SpikingGraph, room: Room) -> Any:
 
 LAYERS = (
     Remedy(
-        "pipeline/time_axis.py:_memory_warnings",
+        "tracing/time_axis.py:_memory_warnings",
         lambda room: " ".join(stl.capture(Vectors(), X).proof.warnings),
         "If x has no axis of time, [B, ...], give time='inside'",
         "If x has no axis of time, [B, ...], give --time inside",
