@@ -45,6 +45,10 @@ def _zeros() -> Tensor:
     return torch.zeros(())
 
 
+def _drawn() -> Tensor:
+    return torch.rand(())
+
+
 def _neurons(made: Callable[[Tensor, Tensor], Any]) -> nn.Module:
     return Neurons(made, start=_zeros)
 
@@ -168,6 +172,20 @@ CAPTURES = (
         "in a method reset(), or give reset=...",
         "start from rest in forward or in a method reset()",
         lambda room: _captured(_neurons(_spikes), TB),
+    ),
+    Remedy(
+        "tracing/recording/recorder.py:_operation",
+        lambda room: _captured(Neurons(_spikes, start=_drawn), TB),
+        "where states start from them, give start='zeros'",
+        "where states start from them, give --start zeros",
+        lambda room: _captured(Neurons(_spikes, start=_drawn), TB, start="zeros"),
+    ),
+    Remedy(
+        "tracing/trace.py:require_drawn_starts",
+        lambda room: _captured(_neurons(lambda s, v: s * (torch.rand(s.shape) < 0.5)), TB, start="zeros"),
+        "start='zeros' is for those from which states start; draw in training only",
+        "--start zeros is for those from which states start; draw in training only",
+        lambda room: _captured(_neurons(lambda s, v: s), TB, start="zeros"),
     ),
     Remedy(
         "tracing/recording/running.py:_require_one_shape",
