@@ -188,7 +188,7 @@ def test_it_says_what_simulated_and_ends_with_commands_to_paste(
     *spiking, twin = weighed["points"]
     assert [p["steps"] for p in spiking] == list(range(1, spiking[-1]["steps"] + 1))
     assert twin["kind"] == "ANN"
-    assert 'id="tradeoff"' in (copy / "report.html").read_text()
+    assert "Accuracy against energy: every point" in (copy / "report.html").read_text()
     run(configure("digits", SMALL), copy, resume=True, lava=False)
     assert _json(copy / "report.json")["tradeoff"]["points"][-1] == twin
 

@@ -61,7 +61,7 @@ def test_report_refuses_the_energy_of_another_version(copy: Path) -> None:
     energy = json.loads((copy / "energy.json").read_text())
     write_text(copy / "energy.json", json.dumps(energy | {"schema_version": 2}))
     record_files(copy, ["energy.json"])
-    with pytest.raises(InputError, match=r"energy\.json: expected schema_version 4; found 2; make it again: "):
+    with pytest.raises(InputError, match=r"energy\.json: expected schema_version 5; found 2; make it again: "):
         verbs.report(copy)
 
 

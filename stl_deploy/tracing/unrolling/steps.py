@@ -140,7 +140,7 @@ class _Folding:
             if a.constant and b.constant and (a is b or _equal(a, b)):
                 self.steady.add(a)
                 continue
-            if a is b and a is not reader and 0 <= a.latest < len(self.outputs) - 1:
+            if a is b and a.name == "input" and a is not reader and 0 <= a.latest < len(self.outputs) - 1:
                 raise CaptureError(
                     f"'{_called(reader)}' reads step {a.latest} of x in several steps; a graph reads this step and "
                     "those a number of steps before: apply to x before capture what several steps read of one",
