@@ -312,6 +312,10 @@ class Builder(ProgramBuilder):
                 compare="gt",
                 reset="value",
                 v_reset=None,
+                multi_spike=False,
+                cap=None,
+                rounding="down",
+                adaptation=None,
             )
         if not bool(np.any(after)):
             return (Operand(twin),)
@@ -397,7 +401,8 @@ def late_reset(population: Population) -> Floats | None:
     factor = {"none": 0 * population.decay, "subtract": -population.decay, "subtract_delayed": -torch.ones(())}
     jump = factor[population.reset] * theta
     gains = population.gains
-    if gains and all(torch.equal(gains[0], gain) for gain in gains):  # the neuron's own gain, of all that arrives
+    own_gain = population.recurrent is None and all(torch.equal(gains[0], gain) for gain in gains)
+    if gains and own_gain:  # of all that arrives
         if not bool(gains[0].all()):
             return None
         jump = jump / gains[0]
@@ -416,4 +421,4 @@ def left_after(population: Population, signal: Signal) -> Floats | None:
         return None
     if not form.is_affine({h, s}) or form[()].any() or not np.allclose(form[h,], 1, rtol=1e-6):
         return None
-    return np.asarray(form[s,], np.float32)
+    return compact(torch.from_numpy(np.array(form[s,])), shape_of(population.state.node.layout, {BATCH: 1})[1:])

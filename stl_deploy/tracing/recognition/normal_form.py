@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,9 @@ from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 _CANCELLED = 1e-12
 """A sum that is smaller than this, relative to its terms, is 0: ``1 - 0.5 * 2`` of rounded numbers."""
-_DEEPEST = 2
+_SLACK = 1e-9
+"""Relative distance by which a value may lie beyond a bound that its range is said to keep: rounding of the range."""
+DEEPEST = 2
 """Number of earlier steps that a neuron's arithmetic may read."""
 _MOST_TERMS = 64
 _MOST_BITS = 4
@@ -154,7 +155,7 @@ class Polynomial:
 
     def _of_bits(self, bits: Mapping[Symbol, int]) -> Doubles:
         held = [factor for monomial, factor in self.terms.items() if all(bits[symbol] for symbol, _ in monomial)]
-        return np.asarray(np.round(reduce(add, held, np.zeros(())), 9))
+        return np.asarray(reduce(_sum, held, np.zeros(())))
 
 
 def number_of(tensor: Tensor | None) -> Polynomial:
@@ -198,7 +199,7 @@ class NormalForm:
 
     def _made(self, signal: Signal, lag: int) -> Polynomial:
         node = signal.node
-        if lag > _DEEPEST or not node.pointwise:
+        if lag > DEEPEST or not node.pointwise:
             raise NoFormError(f"'{node.called}' is no elementwise arithmetic")
 
         def read(item: Ref | Node) -> str:
@@ -244,9 +245,9 @@ class NormalForm:
 
     def _is_within(self, op: str, value: Polynomial, bound: Doubles) -> bool:
         ends = value.ends(self._ranges)
-        slack = 1e-9 * np.maximum(1, np.abs(bound))
         if ends is None:
             return False
+        slack = _SLACK * np.maximum(np.abs(bound), np.maximum(*map(np.abs, ends)))
         return bool((ends[0] >= bound - slack).all() if op == "max" else (ends[1] <= bound + slack).all())
 
 

@@ -35,7 +35,7 @@ from torch import Tensor
 from stl_deploy.graph.program import Reset, Subtracts
 from stl_deploy.tracing.recognition.cores import Recurrence
 from stl_deploy.tracing.recognition.thresholds import Adapting, Threshold
-from stl_deploy.tracing.recognition.updates import Affine, Update, close
+from stl_deploy.tracing.recognition.updates import Affine, Update, alike, close
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal
 
 
@@ -143,12 +143,12 @@ def _with_reset(update: Update, off: Affine, on: Affine) -> Population:
     if threshold is None:
         return base
     theta = update.full(threshold.theta)
-    bound = update.bound_before(theta, threshold.compare)
+    bound = update.bound_before(threshold)
     base = replace(base, v_min=None if bound is None else update.full(bound))
     if update.core.again is not None:
         reset, v_reset = _reset_at_once(update, off, on, base.start)
         return replace(base, reset=reset, v_reset=v_reset)
-    same_gains = all(close(a, b) for a, b in zip(on.gains, off.gains, strict=True))
+    same_gains = all(alike(a, b) for a, b in zip(on.gains, off.gains, strict=True))
     jump = on.constant - off.constant
     candidates: list[Population] = []
     if same_gains and close(on.decay, off.decay):
@@ -165,7 +165,7 @@ def _with_reset(update: Update, off: Affine, on: Affine) -> Population:
     elif close(on.decay, torch.zeros_like(on.decay)):
         if same_gains and bool(off.decay.all()):
             candidates.append(replace(base, reset="value", v_reset=jump / off.decay))
-        elif all(close(gain, torch.zeros_like(gain)) for gain in on.gains):
+        elif not any(bool(gain.any()) for gain in on.gains):
             candidates.append(replace(base, reset="value_delayed", v_reset=on.constant))
     if not candidates:
         raise NoNeuronError(update.state)
@@ -189,7 +189,7 @@ def _reset_at_once(update: Update, off: Affine, on: Affine, start: Tensor | None
     kept = close(left[0, 0][0], zeros + 1) and close(left[0, 0][1], zeros)
     if kept and close(scale, zeros) and not bool(_fires(value, theta, threshold).any()):
         return "value", value
-    same_slopes = all(close(a, b) for a, b in zip((on.decay, *on.gains), (off.decay, *off.gains), strict=True))
+    same_slopes = all(alike(a, b) for a, b in zip((on.decay, *on.gains), (off.decay, *off.gains), strict=True))
     late = same_slopes and close(on.constant - off.constant, -theta, theta)
     now = all(close(a, zeros + 1) and close(b, (r - s) * theta, theta) for (s, r), (a, b) in left.items())
     if threshold.compare == "gt" and late and now:

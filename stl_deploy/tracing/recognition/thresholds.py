@@ -51,6 +51,16 @@ class Threshold:
     count: Count | None = None
     adapts: Adapting | None = None
 
+    @property
+    def lowest(self) -> Tensor:
+        """The lowest potential at which it may fire: θ, where counts are rounded to the nearest θ/2."""
+        theta = self.theta.double()
+        if self.count is not None and self.count.rounding != "down":
+            return theta / 2
+        if self.adapts is None or self.adapts.start is None:
+            return theta
+        return theta + self.adapts.start.clamp(max=0)
+
 
 def is_elementwise(signal: Signal) -> bool:
     """Return whether a signal is made of others element by element, in the same shape."""

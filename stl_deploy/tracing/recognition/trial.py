@@ -74,15 +74,19 @@ def signals_of(population: Population) -> set[Signal]:
 
 
 def _drawn(population: Population, steps: int) -> dict[Signal, list[Tensor]]:
-    """Return values of the currents for each step, of weak and strong samples."""
+    """Return values of the currents for each step: a tenth of what moves a potential to θ, to a thousand times it."""
     generator = torch.Generator().manual_seed(0)
     threshold = population.core.threshold
-    theta = 1.0 if threshold is None else max(float(threshold.theta.abs().max()), 1e-6)
-    strength = theta * torch.logspace(-1, 1, _SAMPLES)
+    theta = (0.0 if threshold is None else float(threshold.theta.abs().max())) or 1.0
+    gains = {
+        ref.signal: float(gain.abs().max()) for ref, gain in zip(population.currents, population.gains, strict=True)
+    }
     series: dict[Signal, list[Tensor]] = {}
     for signal in dict.fromkeys(ref.signal for ref in (*population.currents, *population.silent)):
         shape = shape_of(signal.node.layout, _SIZES)
-        scale = strength.reshape(-1, *[1] * (len(shape) - 1)) if shape and shape[0] == _SAMPLES else theta
+        unit = theta / (gains.get(signal) or 1.0)
+        strength = unit * torch.logspace(-1, 3, _SAMPLES)
+        scale = strength.reshape(-1, *[1] * (len(shape) - 1)) if shape and shape[0] == _SAMPLES else unit
         series[signal] = [
             ((torch.randn(shape, generator=generator) + 0.5) * scale).to(signal.node.dtype) for _ in range(steps)
         ]

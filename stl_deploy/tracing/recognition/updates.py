@@ -12,7 +12,7 @@ from torch import Tensor
 from stl_deploy.graph.program import Doubles
 from stl_deploy.tracing.recognition.cores import Recurrence
 from stl_deploy.tracing.recognition.lowering import NoFormError
-from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, Symbol, number_of
+from stl_deploy.tracing.recognition.normal_form import DEEPEST, NormalForm, Polynomial, Symbol, number_of
 from stl_deploy.tracing.recognition.thresholds import Threshold, is_elementwise
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node
@@ -21,8 +21,6 @@ from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal
 _NO_DECAY = 1e-12
 _MANY_SPIKES = 2**62
 """In one step, of a neuron without a cap."""
-_DEEPEST = 2
-"""Number of earlier steps that a neuron's arithmetic may read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +141,11 @@ class Update:
         self.left_above = bound, source
         return form.at({symbol: source})
 
-    def bound_before(self, theta: Tensor, compare: str) -> Doubles | None:
+    def bound_before(self, threshold: Threshold) -> Doubles | None:
         """Return the lower bound of the potential equal to ``left_above`` behind the reset; None if there is none.
 
-        Where no spike was, the bound is one of the potential itself; what a spike leaves must lie above it.
+        Where no spike was, the bound is one of the potential itself; what any number of spikes leaves must lie above
+        it.
 
         Raises NoNeuronError where no bound of the compared potential does the same.
         """
@@ -159,9 +158,13 @@ class Update:
         (slope, shift), (after, left) = ((rest[self.H,], rest[()]) for rest in rests)
         if not (slope > 0).all() or not (after >= 0).all():
             raise NoNeuronError(self.state)
-        low, level = (bound - shift) / slope, theta.numpy()
-        rests_below = low <= level if compare == "gt" else low < level
+        theta, low = threshold.theta.double().numpy(), (bound - shift) / slope
+        level = threshold.lowest.numpy()
+        rests_below = low <= level if threshold.compare == "gt" else low < level
         if not rests_below.all() or not (after * level + left >= bound).all():
+            raise NoNeuronError(self.state)
+        more = after * theta + left - shift  # for each further spike, at a potential higher by θ
+        if threshold.count is not None and not ((slope == after).all() and (more >= 0).all()):
             raise NoNeuronError(self.state)
         return np.asarray(low)
 
@@ -199,7 +202,7 @@ class Update:
         waiting = [Ref(self.state, 0)]
         while waiting:
             at = waiting.pop(0)
-            if at in seen or at.lag > _DEEPEST:
+            if at in seen or at.lag > DEEPEST:
                 continue
             seen.add(at)
             for read in at.signal.reads():
@@ -256,6 +259,11 @@ def _is_scalar_arithmetic(signal: Signal) -> bool:
         return False
     constants = [item.tensor for item in signal.args if isinstance(item, Node)]
     return all(tensor is not None and tensor.numel() == 1 for tensor in constants)
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Return whether gains agree up to rounding, however small they are."""
+    return bool(((a - b).abs() <= 1e-6 * torch.maximum(a.abs(), b.abs())).all())
 
 
 def close(a: Tensor, b: Tensor, theta: Tensor | None = None) -> bool:
