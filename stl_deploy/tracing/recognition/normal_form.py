@@ -28,7 +28,7 @@ from stl_deploy.tracing.unrolling.steps import Ref, Signal
 _CANCELLED = 1e-12
 """A sum that is smaller than this, relative to its terms, is 0: ``1 - 0.5 * 2`` of rounded numbers."""
 _SLACK = 1e-9
-"""Relative distance by which a value may lie beyond a bound that its range is said to keep: rounding of the range."""
+"""Relative distance by which the ends of a range may lie beyond a bound: their rounding."""
 DEEPEST = 2
 """Number of earlier steps that a neuron's arithmetic may read."""
 _MOST_TERMS = 64
