@@ -98,11 +98,10 @@ def _above(signal: Signal, form: NormalForm, ranges: Ranges | None = None) -> Po
 def _raised(signal: Signal, used: Ref, members: frozenset[Signal]) -> Adapting:
     """Return the state's own update and the value that it returns to; raise CaptureError for one that no neuron has."""
     state, spike = Symbol(), Symbol(binary=True)
-    given = {Ref(used.signal, used.lag + 1): state, Ref(signal, 1): spike}
+    given = {Ref(used.signal, used.lag + 1): Polynomial.of(state), Ref(signal, 1): Polynomial.of(spike)}
 
     def known(read: Signal, lag: int) -> Polynomial | None:
-        symbol = given.get(Ref(read, lag))
-        return None if symbol is None else Polynomial.of(symbol)
+        return given.get(Ref(read, lag))
 
     try:
         after = NormalForm(known, unbounded=True)(used.signal, used.lag)

@@ -110,19 +110,16 @@ class Update:
         return self.full(form[h,]), self.full(form[()])
 
     def _read(self, signal: Signal) -> Polynomial:
-        known = {Ref(self.carried, 1): self.H}
+        symbols = {**self._symbols, Ref(self.carried, 1): self.H}
         if self.spike is not None:
-            known[Ref(self.spike, 1)] = self.S
-        known = {**self._symbols, **known}
-
-        def form(signal: Signal, lag: int) -> Polynomial | None:
-            symbol = known.get(Ref(signal, lag))
-            return None if symbol is None else Polynomial.of(symbol)
-
+            symbols[Ref(self.spike, 1)] = self.S
+        known = {ref: Polynomial.of(symbol) for ref, symbol in symbols.items()}
         count = None if self.core.threshold is None else self.core.threshold.count
         most = 1 if count is None else count.cap or _MANY_SPIKES
         try:
-            return NormalForm(form, {self.S: (np.zeros(()), np.asarray(most))})(signal, 0)
+            return NormalForm(lambda read, lag: known.get(Ref(read, lag)), {self.S: (np.zeros(()), np.asarray(most))})(
+                signal, 0
+            )
         except NoFormError:
             raise NoNeuronError(self.state) from None
 
