@@ -10,9 +10,8 @@ Peak memory is that of a process of its own that takes two training steps, less 
 of three.
 `As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
 the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes what training takes by
-itself: torch's setting for float32 products (`stl_deploy.training.matmul_precision`) and convolutions of fewer
-multiplications (`stl_deploy.nn.fused.winograd.convolution`); ``our products`` gives the floor both, ``highest`` gives
-ours neither, ``bfloat16`` is asked for.
+itself: the fastest setting for float32 products with float32's rounding (`stl_deploy.training.matmul_precision`);
+``our products`` gives it to the floor, ``highest`` takes it from ours, ``bfloat16`` is asked for.
 Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
 
@@ -54,8 +53,6 @@ from benchmarks.workloads import (
 from stl_deploy._util.files import read_json
 from stl_deploy._util.system import keep_large_buffers
 from stl_deploy.config.schema import MatmulChoice, RunConfig
-from stl_deploy.nn.fused import winograd_allowed
-from stl_deploy.nn.fused.winograd.convolution import convolve, suits
 from stl_deploy.nn.network import Network
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 
@@ -83,38 +80,17 @@ def network(workload: Workload, **train: Any) -> Network:
     return Network(RunConfig.model_validate(data), workload.shape, 10)
 
 
-def floor_of_ours(workload: Workload) -> Stack:
-    """The floor with our convolutions where we take them."""
-    stack = floor(workload)
-    for index, layer in enumerate(stack.layers):
-        if isinstance(layer, nn.Conv2d):
-            stack.layers[index] = _Convolution(layer)
-    return stack
-
-
-class _Convolution(nn.Module):
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = convolve(x, self.layer) if suits(self.layer, x) else self.layer(x)
-        return y
-
-
 @dataclass(frozen=True)
 class Contestant:
     """A contestant's construction and settings.
 
-    Adam fused or plain, environment variables, precision of float32 products, convolutions of fewer multiplications,
-    synapses in bfloat16 by autocast.
+    Adam fused or plain, environment variables, precision of float32 products, synapses in bfloat16 by autocast.
     """
 
     build: Callable[[Workload], nn.Module]
     fused_adam: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     matmul: MatmulChoice = "highest"
-    winograd: bool = False
     bfloat16: bool = False
 
     @contextmanager
@@ -125,7 +101,6 @@ class Contestant:
         try:
             with (
                 matmul_precision(settle(self.matmul, device=device)),
-                winograd_allowed(self.winograd),
                 torch.autocast(device, torch.bfloat16, enabled=self.bfloat16),
             ):
                 yield
@@ -149,9 +124,9 @@ class Contestant:
 
 CONTESTANTS: dict[str, Contestant] = {
     "floor": Contestant(floor),
-    "floor, our products": Contestant(floor_of_ours, matmul="auto"),
+    "floor, our products": Contestant(floor, matmul="auto"),
     "floor, bfloat16": Contestant(floor, bfloat16=True),
-    "ours": Contestant(network, matmul="auto", winograd=True),
+    "ours": Contestant(network, matmul="auto"),
     "ours, highest": Contestant(network),
     "ours, bfloat16": Contestant(network, matmul="auto", bfloat16=True),
     "ours, torch only": Contestant(network, environment={"STL_DEPLOY_FUSED": "0"}, matmul="auto"),

@@ -33,6 +33,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter", "input_bits": "input_grid"}
 """Former keys to their present names; CONTRIBUTING.md lists when each one ends."""
+_REMOVED = "winograd"
+"""A former key of `TrainConfig`, ignored."""
 
 
 class _Section(BaseModel):
@@ -54,7 +56,7 @@ class SensorConfig(_Section):
 
 
 class _Renamed(_Section):
-    """A section that had keys of other names."""
+    """A section that had keys of other names, or more keys."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +67,7 @@ class _Renamed(_Section):
         for old, new in renamed.items():
             if old in data and new in data:
                 raise ValueError(f"expected '{new}'; found '{old}', its old name, too; leave '{old}' out")
-        return {renamed.get(key, key): value for key, value in data.items()}
+        return {renamed.get(key, key): value for key, value in data.items() if key != _REMOVED}
 
 
 class DatasetConfig(_Renamed):
@@ -328,7 +330,7 @@ BuiltSpec = (
 LayerSpec = Annotated[BuiltSpec | VggSpec, Field(discriminator="kind")]
 
 
-class TrainConfig(_Section):
+class TrainConfig(_Renamed):
     """Training: optimiser, loss, schedule, penalties.
 
     - mode: learn ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (also batch
@@ -349,8 +351,6 @@ class TrainConfig(_Section):
     - keep_every: also keep the weights of every n-th epoch; null: none.
     - matmul: torch's setting for float32 matrix products in training. ``auto`` measures them and takes the fastest with
       float32's rounding error ('stl-deploy doctor' shows them, metrics.jsonl the one used); elsewhere ``highest``.
-    - winograd: use Winograd for 3x3 and 5x5 convolutions with many channels in training, on the fast path of processors
-      with AVX2; at most 10 times the rounding error of float32 sums. Not used in validation and test.
     - precision: ``bfloat16`` runs synapses with bfloat16 operands in training, much faster with processor support
       (spikes are exact in it); weights, potentials and thresholds stay float32. Validation and test use float32.
     - shift, flip, cutout: training images are shifted by at most so many pixels, mirrored half of the time, and lose a
@@ -377,7 +377,6 @@ class TrainConfig(_Section):
     keep_every: Count | None = None
     one_step_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     matmul: MatmulChoice = "auto"
-    winograd: bool = True
     precision: Precision = "float32"
     shift: Annotated[int, Field(ge=0, le=64)] = 0
     flip: bool = False

@@ -30,7 +30,6 @@ from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Dataset, Split, augment, encode, load_dataset, transformed
 from stl_deploy.data.complete import complete_run
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.training import checkpoint, distributed
 from stl_deploy.training.activity_penalty import Regulariser
@@ -277,7 +276,7 @@ def train_epoch(
     device = next(state.network.parameters()).device
     before = state.records[-1].get("matmul") if state.records else None
     matmul = settle(settings.matmul, before, device=device.type)
-    with matmul_precision(matmul), winograd_allowed(settings.winograd):
+    with matmul_precision(matmul):
         tell = partial(batch, state.epoch + 1, epochs)
         loss, accuracy = one_pass(state, config, data.train, rate, tell)
     check_finite(state.network, state.epoch)

@@ -366,16 +366,16 @@ def test_evaluation_agrees_with_the_layers_and_with_observed_blocks(tiny, mode, 
 
 def test_blocks_hold_the_inputs_convolution_norm_lif_and_pool(tiny):
     network = Network(tiny, (1, 8, 8), 10)
-    names = [stage.name for stage in stages(network.layers, network.sources, 3, pools=True, by_tiles=False)]
+    names = [stage.name for stage in stages(network.layers, network.sources, 3, pools=True)]
     assert names == [name for name in network.layers if name not in ("conv1", "norm1", "lif1")]
-    assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False, by_tiles=False)]
+    assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False)]
 
 
 def test_neurons_with_a_soft_reset_are_left_to_torch(tiny):
     torch.manual_seed(0)
     network = Network(apply_overrides(tiny, ["neuron.reset=subtract"]), (1, 8, 8), 10).eval()
     x = torch.rand(3, 6, 1, 8, 8) * 3
-    order = stages(network.layers, network.sources, 3, pools=True, by_tiles=False)
+    order = stages(network.layers, network.sources, 3, pools=True)
     assert [stage.name for stage in order] == list(network.layers)
     values = {"input": x}
     with torch.no_grad():
@@ -452,9 +452,8 @@ def test_the_backward_pass_compiled_elsewhere_is_the_one_that_is_needed():
 @pytest.mark.parametrize(
     ("kept", "others"),
     [
-        ((), [("backward",), ("winograd_3",)]),
-        (("blocks",), [("winograd_3",)]),
-        (("blocks", "everything"), []),
+        ((), [("backward",)]),
+        (("blocks",), []),
     ],
 )
 def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left(kept, others, monkeypatch, tmp_path):
@@ -470,11 +469,11 @@ def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left
     monkeypatch.setattr(warm, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(warm.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(warm.subprocess, "Popen", Process)
-    for name in ("input_dense", "winograd_3", "winograd_5"):
+    for name in ("synaptic",):
         monkeypatch.setattr(warm, name, lambda dtype, name=name: here.append(name))
     warm.everything(torch.float32)
     assert started == others
-    assert sorted(here) == ["input_dense", "winograd_3", "winograd_5"]
+    assert here == ["synaptic"]
     assert {mark.name for mark in tmp_path.iterdir()} == {"warm-blocks-float32", "warm-everything-float32"}
 
 

@@ -8,7 +8,6 @@ from numba import njit
 from stl_deploy.nn.fused.vectors import (
     LANES,
     at_least,
-    beyond,
     choose,
     either,
     exp,
@@ -19,7 +18,6 @@ from stl_deploy.nn.fused.vectors import (
     store,
     stream,
 )
-from stl_deploy.nn.fused.winograd.tile_kernels import outer_products
 
 BESIDE = 77.0
 """What lies behind a row, to be left alone."""
@@ -88,37 +86,3 @@ def test_streaming_needs_alignment_and_writes_the_same():
     assert len(fits) == 1
     assert (room.ctypes.data + 4 * fits[0]) % (4 * LANES) == 0
     np.testing.assert_array_equal(room[fits[0] : fits[0] + 2 * LANES], source)
-
-
-_three_by_row, _three_by_column = outer_products(3, LANES, 1), outer_products(3, 1, LANES)
-
-
-@njit
-def _add_up(by_row, a, b, c, groups, steps, onto):
-    numbers, vectors, sums = beyond(row_at(a, 0), 2), row_at(b, 0), row_at(c, 1)
-    if by_row:
-        _three_by_row(numbers, 5 * LANES, vectors, b.size // 2, sums, 4 * LANES, groups, steps, onto)
-    else:
-        _three_by_column(numbers, 5 * LANES, vectors, b.size // 2, sums, 4 * LANES, groups, steps, onto)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("by_row", [True, False])
-@pytest.mark.parametrize("onto", [True, False])
-def test_outer_products(dtype, by_row, onto):
-    rng = np.random.default_rng(0)
-    groups, steps = 2, 3
-    a, b = (rng.normal(size=size).astype(dtype) for size in (2 + 10 * LANES, 2 * groups * steps * LANES))
-    c = np.full(1 + 8 * LANES, BESIDE, dtype)
-    _add_up(by_row, a, b, c, groups, steps, onto)
-    of_row, of_step = (LANES, 1) if by_row else (1, LANES)
-    places = [
-        [[2 + g * 5 * LANES + k * of_step + r * of_row for r in range(3)] for k in range(steps)] for g in range(2)
-    ]
-    numbers, vectors = a[np.array(places)].astype(np.float64), b.reshape(2, groups, steps, LANES).astype(np.float64)
-    expected = np.full((2, 4, LANES), BESIDE)
-    expected[:, :3] = np.einsum("gkr,wgkl->wrl", numbers, vectors) + BESIDE * onto
-    np.testing.assert_allclose(
-        c[1:].reshape(2, 4, LANES), expected, rtol=20 * np.finfo(dtype).eps, atol=1e-5 if dtype == np.float32 else 1e-13
-    )
-    assert c[0] == BESIDE

@@ -1,22 +1,18 @@
 """The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba.
 
-The first block, and a dense layer of the input, also compute their weighted sums from the input's events.
+The first block also computes its convolution, from the input's events.
 
 `stl_deploy.nn.network.Network` uses it if `ready` allows. Otherwise (CUDA, no numba, soft resets) layers run one after
 the other in torch. Spikes and gradients differ only by the rounding of batch norm and of sums over events.
 
 `plan` finds the blocks; `block` and, with the input's convolution, `input_convolution` are differentiable functions;
 `passes` runs `kernels` over all samples on the threads of `sample_threads`; kernels are written with `vectors`, and
-`compile` caches them on disk. Under `winograd_allowed`, convolutions between blocks need fewer multiplications
-(`winograd`). If compilation fails, `ready` returns False, with one warning.
+`compile` caches them on disk. If compilation fails, `ready` returns False, with one warning.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -29,19 +25,7 @@ from stl_deploy.nn.fused.switch import SWITCH, Kernels, installed, ready, works
 if TYPE_CHECKING:
     from stl_deploy.nn.schedule import Sources, Stage
 
-__all__ = ["SWITCH", "installed", "is_warm", "path", "ready", "stages", "winograd_allowed", "works"]
-
-_WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)
-
-
-@contextmanager
-def winograd_allowed(allowed: bool) -> Iterator[None]:
-    """Return a context in which the fast path may use `stl_deploy.nn.fused.winograd.convolution`."""
-    token = _WINOGRAD.set(allowed)
-    try:
-        yield
-    finally:
-        _WINOGRAD.reset(token)
+__all__ = ["SWITCH", "installed", "is_warm", "path", "ready", "stages", "works"]
 
 
 def is_warm(kernels: Kernels = "blocks") -> bool:
@@ -57,15 +41,12 @@ def path() -> str:
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
     if not install.is_there("numba"):
         return f"torch, one layer after the other; for compiled blocks on the CPU: {install.command('fast')}"
-    from stl_deploy.nn.fused.winograd import tile_kernels
-
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
-    fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tile_kernels.FAST else ""
-    return f"blocks of norm, LIF and pool (the first with the convolution of the input), {compiled}{fewer}"
+    return f"blocks of norm, LIF and pool (the first with the convolution of the input), {compiled}"
 
 
 def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
     """Return the forward pass in blocks (see `stl_deploy.nn.fused.plan.stages`); loads numba."""
     from stl_deploy.nn.fused import plan
 
-    return plan.stages(layers, sources, steps, pools=pools, by_tiles=_WINOGRAD.get())
+    return plan.stages(layers, sources, steps, pools=pools)

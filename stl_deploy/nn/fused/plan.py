@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block
-from stl_deploy.nn.fused.input_dense import dense as input_dense
 from stl_deploy.nn.fused.passes import Form
-from stl_deploy.nn.fused.switch import works
-from stl_deploy.nn.fused.winograd import convolution as winograd
 from stl_deploy.nn.layers import Norm, Synapse, is_by_step
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import Sources, Stage, norm_before, over_time, readers
@@ -34,10 +31,10 @@ class _Unit(NamedTuple):
     pool: int
 
 
-def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, by_tiles: bool) -> list[Stage]:
+def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
     """Return the forward pass of a network in blocks.
 
-    pools: poolings belong to them, and nothing reads their inner values. by_tiles: convolutions may be Winograd's.
+    pools: poolings belong to them, and nothing reads their inner values.
 
     Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
     """
@@ -52,8 +49,7 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
             reuse = pools and _is_private(reads[0], layers, sources)
             order.append(Stage(name, reads, partial(_run_unit, units[name], steps, reuse)))
         elif name not in inside:
-            by_events = all(_is_input(source, layers, sources) for source in sources[name])
-            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps, by_tiles, by_events)))
+            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps)))
     return order
 
 
@@ -85,11 +81,6 @@ def _enters(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
     return all(source not in layers for source in sources[name]) and enters(layers[name])
 
 
-def _is_input(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
-    """Return whether this is the network's input, or its flattening."""
-    return name not in layers or (type(layers[name]) is nn.Flatten and sources[name][0] not in layers)
-
-
 def _side(layer: nn.Module) -> int:
     """Return the side of a max pooling's windows if they tile the map, else 0."""
     if type(layer) is not nn.MaxPool2d or layer.kernel_size != layer.stride or not isinstance(layer.stride, int):
@@ -103,22 +94,16 @@ def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
     if unit.entry is not None:
         if not x.requires_grad:
             return entry_block(x, unit.entry, lif.threshold, lif.decay, unit.norm, form)
-        x = _run_layer(unit.entry, steps, False, False, x)
+        x = _run_layer(unit.entry, steps, x)
     return block(x.expand(steps, *x.shape[1:]) if by_step else x, lif.threshold, lif.decay, unit.norm, form)
 
 
-def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, by_events: bool, *arrived: Tensor) -> Tensor:
+def _run_layer(layer: nn.Module, steps: int, *arrived: Tensor) -> Tensor:
     if isinstance(layer, (*_WEIGHTS, nn.Flatten)):
         (x,) = arrived
         folded = x.flatten(0, 1)
         if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
             folded = folded.contiguous(memory_format=torch.channels_last)
-            by_side: Literal["winograd_3", "winograd_5"] = "winograd_3" if layer.kernel_size[0] == 3 else "winograd_5"
-            tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, by_side)
-            y = winograd.convolve(folded, layer) if tiled else layer(folded)
-        elif by_events and len(x) == steps and input_dense.suits(layer, folded) and works(x.dtype, "input_dense"):
-            y = input_dense.product(folded, layer)
-        else:
-            y = layer(folded)
+        y = layer(folded)
         return y.reshape(*x.shape[:2], *y.shape[1:])
     return over_time(layer, *(x.expand(steps, *x.shape[1:]) for x in arrived))

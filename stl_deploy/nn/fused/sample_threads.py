@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stl_deploy.nn.fused.rows import Array
 
-MOST_PARTS = 16
+_MOST_PARTS = 16
 """Samples are worked on in so many parts at most, whatever the threads: sums over them come out the same."""
 _WORTH_A_THREAD = 1 << 15
 """Numbers in a layer from which on threads pay."""
@@ -48,9 +48,10 @@ def scalar(value: Tensor, like: Tensor) -> Any:
 
 
 @cache
-def split(samples: int, most: int = MOST_PARTS) -> tuple[range, ...]:
-    """Split the samples into at most ``most`` runs of nearly equal length."""
-    edges = [samples * i // min(samples, most) for i in range(min(samples, most) + 1)] if samples else []
+def split(samples: int) -> tuple[range, ...]:
+    """Split the samples into at most `_MOST_PARTS` runs of nearly equal length."""
+    parts = min(samples, _MOST_PARTS)
+    edges = [samples * i // parts for i in range(parts + 1)] if samples else []
     return tuple(range(first, last) for first, last in pairwise(edges))
 
 

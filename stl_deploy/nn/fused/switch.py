@@ -56,9 +56,9 @@ def installed() -> bool:
     return False
 
 
-Kernels = Literal["blocks", "input_dense", "synaptic", "winograd_3", "winograd_5", "everything"]
-"""Those of norm, LIF, pooling and the input's convolution; of a dense layer of the input; of neurons with a synaptic
-current or several spikes a step; of convolutions by tiles, kernels of 3 by 3 or 5 by 5; all."""
+Kernels = Literal["blocks", "synaptic", "everything"]
+"""Those of norm, LIF, pooling and the input's convolution; of neurons with a synaptic current or several spikes a step;
+all."""
 
 
 @cache

@@ -83,16 +83,6 @@ def row_at(_: Any, array: Any, place: Any) -> Any:
 
 
 @operation
-def beyond(_: Any, row: Any, places: Any) -> Any:
-    """Return a row that begins the given number of places later."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.gep(arguments[0], [arguments[1]])
-
-    return row(row, places), generate
-
-
-@operation
 def load(_: Any, row: Any, place: Any, count: Any) -> Any:
     """Load the ``count`` numbers from ``place`` on, 0 in the lanes from count on.
 

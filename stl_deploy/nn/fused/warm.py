@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +17,8 @@ from stl_deploy.nn.fused import synaptic_kernels
 from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.compile import cache_folder
 from stl_deploy.nn.fused.input_convolution.convolution import entry_block
-from stl_deploy.nn.fused.input_dense.dense import product
 from stl_deploy.nn.fused.passes import Form, backward_pass, no_entry, of_map
 from stl_deploy.nn.fused.sample_threads import array, wide
-from stl_deploy.nn.fused.winograd.convolution import convolve
 
 _FORM = Form(2, 2, 2, False, "arctan", False)
 _PATIENCE = 300.0
@@ -29,7 +27,7 @@ _PATIENCE = 300.0
 
 def blocks(dtype: torch.dtype) -> None:
     """Run forward and backward passes on currents of ``dtype``; raises whatever numba, LLVM or the disk do."""
-    with _elsewhere(dtype, () if is_kept(dtype) else ("backward",)):
+    with _backward_elsewhere(dtype):
         _run_blocks(dtype, learning=False)
     _run_blocks(dtype, learning=True)
     _mark(dtype, "blocks")
@@ -38,11 +36,7 @@ def blocks(dtype: torch.dtype) -> None:
 def everything(dtype: torch.dtype) -> None:
     """Compile all of this module: `blocks`, then the kernels that only some networks have."""
     blocks(dtype)
-    with _elsewhere(dtype, () if is_kept(dtype, "everything") else ("winograd_3",)):
-        winograd_5(dtype)
-        input_dense(dtype)
-        synaptic(dtype)
-    winograd_3(dtype)
+    synaptic(dtype)
     _mark(dtype, "everything")
 
 
@@ -73,16 +67,16 @@ def backward(dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def _elsewhere(dtype: torch.dtype, kernels: Sequence[str]) -> Iterator[None]:
-    """Compile these in another process meanwhile, if code can be kept and there are two processors.
+def _backward_elsewhere(dtype: torch.dtype) -> Iterator[None]:
+    """Compile the backward pass in another process meanwhile, unless kept; needs kept code and two processors.
 
-    If that fails, this process compiles the missing kernels itself.
+    If that fails, this process compiles it itself.
     """
-    if not kernels or cache_folder() is None or _processors() < 2:
+    if is_kept(dtype) or cache_folder() is None or _processors() < 2:
         yield
         return
-    calls = "; ".join(f"warm.{name}(warm.{dtype})" for name in kernels)
-    code = f"import sys; sys.path[:] = {sys.path}; from stl_deploy.nn.fused import warm; {calls}"
+    call = f"warm.backward(warm.{dtype})"
+    code = f"import sys; sys.path[:] = {sys.path}; from stl_deploy.nn.fused import warm; {call}"
     try:
         other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -102,12 +96,6 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def input_dense(dtype: torch.dtype) -> None:
-    """Warm the dense layer of the input, as `blocks` does."""
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        product(torch.eye(2, 4, dtype=dtype), nn.Linear(4, 2, dtype=dtype)).sum().backward()  # type: ignore[no-untyped-call]
-
-
 def synaptic(dtype: torch.dtype) -> None:
     """Warm neurons with a synaptic current, as `blocks` does."""
     x, row = (np.ones(shape, array(torch.zeros(0, dtype=wide(dtype))).dtype) for shape in ((2, 1, 2), (2,)))
@@ -116,23 +104,6 @@ def synaptic(dtype: torch.dtype) -> None:
         rule = (cap, 0, True, False)
         trace = synaptic_kernels.forward(given, rule, True)
         synaptic_kernels.backward(trace[0], given, trace, rule)
-
-
-def winograd_3(dtype: torch.dtype) -> None:
-    """Warm Winograd convolutions with kernels of 3 by 3, as `blocks` does."""
-    _winograd(dtype, 3)
-
-
-def winograd_5(dtype: torch.dtype) -> None:
-    """Warm Winograd convolutions with kernels of 5 by 5, as `blocks` does."""
-    _winograd(dtype, 5)
-
-
-def _winograd(dtype: torch.dtype, side: int) -> None:
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        maps = torch.zeros(1, 64, 8, 8, dtype=dtype, requires_grad=True)
-        conv = nn.Conv2d(64, 64, side, padding=side // 2, dtype=dtype)
-        convolve(maps, conv).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def is_kept(dtype: torch.dtype, kernels: str = "blocks") -> bool:
