@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.verilog.memories import Memories, memories_of
-from stl_deploy.exporters.verilog.plan import Layout, Map, Pass, Plan, Pool, Scan
-from stl_deploy.integers.simulate import simulate
+from stl_deploy.exporters.verilog.plan import Map, Pass, Plan, Pool, Scan, recorded
 
 REREAD = 4
 """Clocks until a word of potentials that was added to is read again."""
@@ -20,9 +19,9 @@ ADD_STAGES, POOL_STAGES = 7, 5
 
 def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return clocks of each sample ``[B]`` of integer inputs ``x`` ``[T, B, *shape]``, if neither end waits."""
-    spikes = simulate(plan.graph, x, record=True).spikes
     made, inputs = memories_of(plan), math.prod(plan.graph.input.shape)
-    words = {layer.name: _words(layer.layout, spikes[layer.name]) for layer in plan.layers if layer.spiking}
+    spikes = {name: _lanes(plan, name, counts) for name, counts in recorded(plan, x).spikes.items()}
+    words = {name: np.count_nonzero(counts, axis=-1) for name, counts in spikes.items()}
     words[plan.graph.input.name] = (x.reshape(*x.shape[:2], -1) != 0).astype(np.int64)
     total = np.full(x.shape[1], plan.state_words, np.int64)
     for step in range(len(x)):
@@ -30,7 +29,7 @@ def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
         for index, entry in enumerate(plan.entries):
             total += 2  # an entry is read
             if isinstance(entry, Pass):
-                total += _pass(plan, entry, made, index)
+                total += _pass(plan, entry, made, index, spikes[entry.name][step] if entry.most > 1 else None)
             elif isinstance(entry, Pool):
                 total += _walk(entry.map, np.ones(_places(entry.map), np.int64), 1, POOL_STAGES)
             elif entry.delay <= step:
@@ -38,11 +37,12 @@ def clocks_of(plan: Plan, x: NDArray[np.int32]) -> NDArray[np.int64]:
     return total
 
 
-def _words(layout: Layout, spikes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return spikes in each word of a layer ``[T, B, words]``."""
-    spread = np.zeros((*spikes.shape[:2], layout.words * layout.lanes), np.int64)
+def _lanes(plan: Plan, name: str, spikes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the spikes of a layer in words ``[T, B, words, lanes]``."""
+    layout = next(layer.layout for layer in plan.layers if layer.name == name)
+    spread = np.zeros((*spikes.shape[:2], layout.words * layout.lanes), np.uint8)
     spread[..., layout.place()] = spikes.reshape(*spikes.shape[:2], -1)
-    return np.asarray(spread.reshape(*spikes.shape[:2], layout.words, layout.lanes).sum(-1))
+    return spread.reshape(*spikes.shape[:2], layout.words, layout.lanes)
 
 
 def _places(how: Map) -> int:
@@ -118,12 +118,21 @@ def _pace(words: Words, reread: int) -> int:
     return _issue(recent, words, free, reread)[1] - free
 
 
-def _pass(plan: Plan, layer: Pass, made: Memories, index: int) -> int:
+def _pass(
+    plan: Plan, layer: Pass, made: Memories, index: int, counts: NDArray[np.uint8] | None
+) -> int | NDArray[np.int64]:
     fields, loads, words = made.entries[index], plan.widths.loads, layer.layout.words
-    body = 2 + (plan.widths.value > 0) + 13 - fields.get("keep_from", 0) + (layer.soft and layer.late)
+    resets = plan.widths.value > 0 and counts is None
+    body = 2 + resets + 13 - fields.get("keep_from", 0) + (layer.soft and layer.late)
     if layer.filtered:
         body += 1 + 13 - fields.get("filter_from", 0)
     # The next word is read while this one leaks.
     ahead = not (layer.filtered or layer.late or layer.emits) and fields.get("keep_from", 0) < 12
     outputs = layer.layout.channels * layer.layout.height * layer.layout.width if layer.emits else 0
-    return 1 + loads + (words - 1) * max(body - ahead, loads) + body + outputs
+    fixed = 1 + loads + outputs
+    if counts is None:
+        return fixed + (words - 1) * max(body - ahead, loads) + body
+    # A clock for each spike of a word's most, and one in which none fires any more.
+    of_words = body + np.minimum(counts.max(axis=-1).astype(np.int64), layer.most - 1)
+    waits = np.maximum(of_words[:, :-1] - ahead, loads).sum(axis=1)
+    return np.asarray(fixed + waits + of_words[:, -1], np.int64)

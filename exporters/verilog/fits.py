@@ -35,7 +35,7 @@ def memories(plan: Plan) -> list[Memory]:
         Memory("weights", sizes["LANES"] * sizes["WEIGHT_BITS"], sizes["WEIGHT_WORDS"], True),
         Memory("potentials", sizes["LANES"] * (sizes["STATE_BITS"] - STATE_SHIFT), sizes["STATE_WORDS"], False),
         Memory("their 64ths", sizes["LANES"] * STATE_SHIFT, sizes["STATE_WORDS"], False),
-        Memory("spikes", sizes["LANES"], sizes["SPIKE_WORDS"], False),
+        Memory("spikes", sizes["LANES"] * sizes["SPIKE_BITS"], sizes["SPIKE_WORDS"], False),
         Memory("inputs", sizes["IN_BITS"], sizes["INPUT_WORDS"], False),
         *(Memory(name, varying_bits(words), len(words), True) for name, (words, _) in tables_of(made, sizes).items()),
     ]

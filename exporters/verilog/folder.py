@@ -14,11 +14,10 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, device_of
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.memories import flash_image, memories_of
-from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.exporters.verilog.plan import Plan, recorded
 from stl_deploy.exporters.verilog.render import DEVICE, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
-from stl_deploy.integers.simulate import IntegerRun, simulate
 from stl_deploy.integers.store import NAME, About, folder_bytes, folder_text, read_integers, write_integers
 
 ENGINE = "snn_engine.v"
@@ -45,8 +44,7 @@ def write_folder(
     """
     plan = make_plan(graph, lanes, device)
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
-    run = simulate(graph, first, record=True)
-    texts = {**render(plan, about), **golden(plan, first, run)}
+    texts = {**render(plan, about), **golden(plan, first)}
     folder.mkdir(parents=True)
     for name in ("golden", "boards"):
         (folder / name).mkdir()
@@ -58,10 +56,10 @@ def write_folder(
     return plan
 
 
-def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
+def golden(plan: Plan, x: NDArray[np.int32]) -> dict[str, str]:
     """Return the testbench's input, and its expected result: the integer model's outputs and spikes."""
     steps, samples = x.shape[:2]
-    count = math.prod(plan.graph.output.shape)
+    count, run = math.prod(plan.graph.output.shape), recorded(plan, x)
     y = run.y.swapaxes(0, 1).reshape(-1, count)
     outputs = "".join(f"{value} {int(i == count - 1)}\n" for row in y.tolist() for i, value in enumerate(row))
     lines = []
@@ -71,7 +69,8 @@ def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
             for number, layer in layers:
                 words = layer.layout.spread(run.spikes[layer.name][step, sample].astype(np.int64))
                 for index, word in enumerate(words.tolist()):
-                    lines.append(f"{number} {index} {''.join(map(str, reversed(word)))}\n")
+                    bits = "".join(f"{spikes:0{plan.widths.spikes}b}" for spikes in reversed(word))
+                    lines.append(f"{number} {index} {bits}\n")
     return {
         "golden/input.txt": input_text(x, count),
         "golden/outputs.txt": outputs,

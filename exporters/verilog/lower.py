@@ -35,10 +35,12 @@ from stl_deploy.exporters.verilog.plan import (
     Scan,
     Widths,
     bits,
+    forgets,
     layout_of,
     reach_of,
     signed_bits,
 )
+from stl_deploy.exporters.verilog.pools import pools_behind_neurons
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program, Reshape
 from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.graph import (
@@ -63,6 +65,7 @@ MOST_WAYS = 256
 """So many ways into one layer are followed."""
 MOST_DELAY = 255
 LOWEST_WEIGHT_BITS = 2
+_SPIKING = IntegerLIF | MaxPoolNode
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +89,6 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
             "export the network again"
         )
     for node in graph.populations:
-        if node.neuron.cap > 1:
-            raise UnsupportedError(
-                f"it fires up to {node.neuron.cap} spikes per step; the engine holds one",
-                node=node.name,
-                slug="several-spikes",
-                remedy="use one spike per step (multi_spike: 1), or export to c",
-            )
         if node.neuron.adaptation is not None:
             raise UnsupportedError(
                 "its threshold adapts; the engine holds fixed ones",
@@ -107,13 +103,6 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
                 slug="threshold-not-positive",
                 remedy="use thresholds of 0 or more, or export to c",
             )
-    if maxima := [node.name for node in graph.nodes if isinstance(node, MaxPoolNode)]:
-        raise UnsupportedError(
-            "it takes the maximum of sums; the engine adds",
-            node=maxima[0],
-            slug="max-pool",
-            remedy="pool the spikes (move the pool behind the neurons), use average pooling, or export to c",
-        )
     for other in graph.nodes:
         if isinstance(other, IntegerLIF | IntegerLI) and other.neuron.starts:
             reason, remedy = "its state does not start at 0", "start at 0, or export to c or onnx"
@@ -125,6 +114,7 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
                 slug="kind-not-taken",
                 remedy="export to c",
             )
+    graph = pools_behind_neurons(graph)
     return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
 
@@ -180,14 +170,22 @@ class _Lowering:
         return out
 
     def _layers(self) -> list[Node]:
-        layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, IntegerLIF | IntegerLI)]
+        layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, _SPIKING | IntegerLI)]
         return [*(node for node in layers if node is not self.output), self.output]  # what emits comes last
 
     def _layout(self, node: Node) -> Layout:
-        return layout_of(node.shape, self.lanes, flat=not isinstance(node, IntegerLIF))
+        return layout_of(node.shape, self.lanes, flat=not isinstance(node, _SPIKING))
 
     def _pool(self, node: Node) -> Pool | None:
-        """Return a population's max pool, if it pools another population's spikes of the same step."""
+        """Return a max pool of another population's spikes of the same step; None for another node."""
+        to = self.layouts[node.name]
+        if isinstance(node, MaxPoolNode):
+            pooled = node.operands[0].node
+            how = max_pool([node], self.layouts[pooled], to)
+            if how is None:
+                reason, remedy = "a window of it lies in the padding", "use less padding"
+                raise UnsupportedError(reason, node=node.name, slug="max-pool", remedy=remedy)
+            return Pool(node.name, to, pooled, how)
         if not isinstance(node, IntegerLIF) or not _ors(node):
             return None
         source, pools = node.operands, list[SumPoolNode]()
@@ -195,8 +193,7 @@ class _Lowering:
             before = self.graph.by_name[source[0].node]
             if isinstance(before, SumPoolNode):
                 pools.insert(0, before)
-            elif isinstance(before, IntegerLIF) and pools:
-                to = self.layouts[node.name]
+            elif isinstance(before, IntegerLIF) and pools and before.neuron.cap == 1:
                 how = max_pool(pools, self.layouts[before.name], to)
                 return None if how is None else Pool(node.name, to, before.name, how)
             else:
@@ -216,7 +213,7 @@ class _Lowering:
                 reason = f"more than {MOST_WAYS} paths lead to it"
                 remedy = "put neurons between, or shorten delays"
                 raise UnsupportedError(reason, node=layer.name, slug="ways", remedy=remedy)
-            if isinstance(node, IntegerLIF | IntegerInput):
+            if isinstance(node, _SPIKING | IntegerInput):
                 yield Way(node, after, delay)
                 return
             if isinstance(node, IntegerLI):
@@ -263,7 +260,7 @@ class _Lowering:
         return self._placed(plan)
 
     def _is_population(self, name: str | None) -> bool:
-        return name is not None and isinstance(self.graph.by_name[name], IntegerLIF)
+        return name is not None and isinstance(self.graph.by_name[name], _SPIKING)
 
     def _placed(self, plan: Plan) -> Plan:
         at = frame = 0
@@ -295,7 +292,7 @@ class _Lowering:
                 continue
             made_scans += [Scan(way.origin.name, delay, layer.name, made) for delay, made in self._maps(way, layer)]
         own = getattr(layer, "bias", None)
-        filtered = not _forgets(_decays(layer)[1])
+        filtered = not forgets(_decays(layer)[1])
         if own is not None:
             values = np.broadcast_to(own, layer.shape).astype(np.int64).reshape(-1)
             if filtered:
@@ -310,7 +307,7 @@ class _Lowering:
 
     def _maps(self, way: Way, layer: Node) -> Iterator[tuple[int, Map]]:
         assert way.origin is not None
-        to, spikes = self.layouts[layer.name], isinstance(way.origin, IntegerLIF)
+        to, spikes = self.layouts[layer.name], isinstance(way.origin, _SPIKING)
         source = self.layouts[way.origin.name] if spikes else layout_of(way.origin.shape, self.lanes)
         made = separable(way.nodes, source, to, spikes=spikes)
         if made is not None:
@@ -346,8 +343,9 @@ class _Lowering:
         source = self.graph.input
         magnitude = max(-source.low, source.high)
         shift = max((scan.map.shift for scan in scans), default=0)
+        most = bits(max((node.neuron.cap for node in populations), default=1))
         factor = max(
-            (scan.map.shift + (bits(magnitude) if scan.source == source.name else 1) for scan in scans), default=1
+            (scan.map.shift + (bits(magnitude) if scan.source == source.name else most) for scan in scans), default=1
         )
         clip = any(reach.clips for reach in reaches.values())
         farthest = max(reach.farthest for reach in reaches.values())
@@ -370,6 +368,7 @@ class _Lowering:
             output_shift=0 if potentials else STATE_SHIFT,
             shift=bits(shift),
             factor=1 + factor,
+            spikes=most,
         )
 
     def _pass(self, node: Node, widths: Widths) -> Pass:
@@ -391,11 +390,12 @@ class _Lowering:
             layout=layout,
             parameters=parameters[: repeat * widths.loads],
             repeat=repeat,
-            filtered=not _forgets(i_decay),
+            filtered=not forgets(i_decay),
             spiking=neuron is not None,
             emits=node is self.output,
             soft=soft,
             late=neuron is not None and neuron.delayed_reset and not (soft and takes_nothing),
+            most=1 if neuron is None else neuron.cap,
             keep=_kept(v_decay),
             filter_keep=_kept(i_decay),
             by_neuron=widths.keeps,
@@ -427,16 +427,11 @@ def _ors(node: IntegerLIF) -> bool:
     """Return whether a neuron fires exactly at any input spike of a step, regardless of earlier ones."""
     neuron = node.neuron
     puts = neuron.drop is not None or neuron.v_reset is not None or neuron.delayed_reset or neuron.threshold.any()
-    return node.bias is None and not puts and all(_forgets(decay) for decay in (neuron.v_decay, neuron.i_decay))
+    return node.bias is None and not puts and all(forgets(decay) for decay in (neuron.v_decay, neuron.i_decay))
 
 
 def _kept(decay: int | Ints) -> int:
     return DECAY_ONE - decay if isinstance(decay, int) else 0
-
-
-def _forgets(decay: int | Ints) -> bool:
-    """Return whether nothing is kept, so that there is no state to filter with."""
-    return isinstance(decay, int) and decay == DECAY_ONE
 
 
 def _decays(node: Node) -> tuple[int | Ints, int | Ints]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps
 from stl_deploy.graph.program import Node, Reshape
-from stl_deploy.integers.graph import ConvNode, DelayNode, DenseNode, GainNode, SumPoolNode
+from stl_deploy.integers.graph import ConvNode, DelayNode, DenseNode, GainNode, MaxPoolNode, SumPoolNode
 
 HERE: Taps = (((0, 0),),)
 """One row, or column, with one tap."""
@@ -73,12 +73,12 @@ def _by_channel(node: Node, to: Layout) -> NDArray[np.int64] | None:
     return np.asarray(weight[:, 0])
 
 
-def _pooled(size: int, pools: Sequence[SumPoolNode], axis: int) -> list[list[int]]:
+def _pooled(size: int, pools: Sequence[SumPoolNode | MaxPoolNode], axis: int) -> list[list[int]]:
     """Return the places behind the pools that each place of an axis reaches, with repetitions."""
     reached = [[place] for place in range(size)]
     for pool in pools:
         kernel, stride, before = pool.kernel[axis], pool.stride[axis], pool.padding[axis][0]
-        outputs = range(pool.shape[1 + axis])
+        outputs = range(pool.shape[axis - 2])
         reached = [
             [out for place in places for out in outputs if 0 <= place + before - out * stride < kernel]
             for places in reached
@@ -86,7 +86,7 @@ def _pooled(size: int, pools: Sequence[SumPoolNode], axis: int) -> list[list[int
     return reached
 
 
-def max_pool(pools: Sequence[SumPoolNode], source: Layout, to: Layout) -> Map | None:
+def max_pool(pools: Sequence[SumPoolNode | MaxPoolNode], source: Layout, to: Layout) -> Map | None:
     """Return the windows of a max pool, as words of the source; None if a window has no place in it."""
     rows, columns = (
         _windows(_pooled(size, pools, axis), outputs)

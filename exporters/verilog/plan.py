@@ -13,6 +13,7 @@ from stl_deploy.graph.program import Node, Shape
 from stl_deploy.integers.bounds import Bounds
 from stl_deploy.integers.graph import IntegerGraph, IntegerLI, IntegerLIF
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Ints
+from stl_deploy.integers.simulate import IntegerRun, values_of
 
 Tap = tuple[int, int]
 """Words of potentials, and words of weights, from where the layer and its weights begin."""
@@ -103,7 +104,10 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A layer's neurons. parameters: words ``[N, lanes]`` of WEIGHT_BITS; begins again after ``repeat`` words."""
+    """A layer's neurons. parameters: words ``[N, lanes]`` of WEIGHT_BITS; begins again after ``repeat`` words.
+
+    most: spikes of a neuron in a step.
+    """
 
     name: str
     layout: Layout
@@ -114,6 +118,7 @@ class Pass:
     emits: bool
     soft: bool
     late: bool
+    most: int
     keep: int
     filter_keep: int
     by_neuron: bool
@@ -121,7 +126,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """A max pool of spikes: each neuron ORs the spikes of its window, and keeps no potential.
+    """A max pool of spikes: each neuron takes the most spikes of its window, and keeps no potential.
 
     map: the places are the pool's own, the weights' addresses those of words of the source's spikes.
     """
@@ -153,6 +158,7 @@ class Widths:
     output_shift: int
     shift: int
     factor: int
+    spikes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +214,18 @@ class Plan:
     def scans(self) -> list[Scan]:
         """Scans that add events, in order."""
         return [entry for entry in self.entries if isinstance(entry, Scan)]
+
+
+def recorded(plan: Plan, x: NDArray[np.int32]) -> IntegerRun:
+    """Return the integer model's outputs, and the spikes of each layer whose spikes the engine records."""
+    names, output = [layer.name for layer in plan.layers if layer.spiking], plan.graph.output.name
+    values = values_of(plan.graph, x, [*names, output])
+    return IntegerRun(values[output].astype(np.int32), {name: values[name] for name in names})
+
+
+def forgets(decay: int | Ints) -> bool:
+    """Return whether nothing is kept, so that there is no state to filter with."""
+    return isinstance(decay, int) and decay == DECAY_ONE
 
 
 def bits(largest: int) -> int:

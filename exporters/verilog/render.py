@@ -50,6 +50,7 @@ _FIELDS: tuple[tuple[str, str], ...] = (
     ("emits", ""),
     ("subtracts", ""),
     ("late", ""),
+    ("more", "SPIKE_BITS"),
     ("keep", "13"),
     ("keep_from", "4"),
     ("filter_keep", "13"),
@@ -130,7 +131,17 @@ def _plain(text: str) -> str:
 
 
 def _ports(sizes: Mapping[str, int], prefix: str) -> str:
-    names = ("INPUTS", "IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS", "WEIGHT_ADDR", "WEIGHT_WORDS")
+    names = (
+        "INPUTS",
+        "IN_BITS",
+        "OUT_BITS",
+        "LANES",
+        "SPIKE_BITS",
+        "LAYER_BITS",
+        "PASS_BITS",
+        "WEIGHT_ADDR",
+        "WEIGHT_WORDS",
+    )
     given = {name: sizes[name] for name in names}
     given["WEIGHT_WIDTH"] = sizes["LANES"] * sizes["WEIGHT_BITS"]
     given["COUNT_BITS"] = bits(sizes["INPUTS"] - 1)
@@ -171,8 +182,8 @@ def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
 //      in_first comes with a sample's first value, which brings all neurons to rest.
 // out: {_shape(output.shape)} values after each step; each times {output.unit:.9g} is the network's output.
 // rec: a word of spikes of a layer (see {prefix}_tables.v), channels last: the channels of a place, {sizes["LANES"]}
-//      a word, the lowest bit first, then those of the next column, then the next row; leave it unconnected
-//      outside of simulations.
+//      a word of {sizes["SPIKE_BITS"]} bits each, the lowest first, then those of the next column, then the next row;
+//      leave it unconnected outside of simulations.
 
 `default_nettype none
 
@@ -192,7 +203,7 @@ module {prefix} #(
     output wire rec_valid,
     output wire [{sizes["LAYER_BITS"] - 1}:0] rec_layer,
     output wire [{sizes["PASS_BITS"] - 1}:0] rec_word,
-    output wire [{sizes["LANES"] - 1}:0] rec_bits
+    output wire [{sizes["LANES"] * sizes["SPIKE_BITS"] - 1}:0] rec_bits
 );
 {locals_}
     wire [ENTRY_BITS-1:0] entry;

@@ -146,7 +146,7 @@ class Simulation:
             total += pool.map.words * sum(map(len, pool.map.rows)) * sum(map(len, pool.map.columns))
             total += 20 + 4 * pool.layout.words
         for layer in plan.passes:
-            total += layer.layout.words * (40 + plan.widths.loads + plan.lanes)
+            total += layer.layout.words * (40 + plan.widths.loads + plan.lanes + layer.most)
         return total
 
     def unpack(self, x: NDArray[np.int32], traces: Traces) -> IntegerRun:
@@ -173,7 +173,9 @@ class Simulation:
                 f"the simulation: expected {sum(words) * steps * samples:,} words of spikes; found {len(lines):,}"
             )
         bits = np.frombuffer("".join(line.rsplit(" ", 1)[1] for line in lines).encode(), np.uint8) - ord("0")
-        frames = bits.reshape(samples, steps, sum(words), plan.lanes)[..., ::-1]  # the text begins with the last lane
+        # The text begins with the last lane, and its highest bit.
+        lanes = bits.reshape(samples, steps, sum(words), plan.lanes, plan.widths.spikes)[..., ::-1, ::-1]
+        frames = (lanes << np.arange(plan.widths.spikes, dtype=np.uint8)).sum(-1, dtype=np.uint8)
         spikes, at = {}, 0
         for layer in plan.layers:
             if not layer.spiking:

@@ -17,17 +17,19 @@ from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import Device, device_of
 from stl_deploy.exporters.verilog.fits import loaded_blocks, memory_bits, ram_blocks, require_fits
 from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
-from stl_deploy.exporters.verilog.lower import check_lanes, make_plan, too_late
+from stl_deploy.exporters.verilog.lower import make_plan, too_late
 from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.exporters.verilog.pools import refused_max_pools
 from stl_deploy.exporters.verilog.render import PREFIX, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
+from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import MaxPool, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.graph.show import Row
 from stl_deploy.integers.bounds import SUM_LIMIT
-from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, one_spike_only, refusals, zero_starts_only
+from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, refusals, zero_starts_only
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -36,6 +38,8 @@ from stl_deploy.integers.rows import first_rows_only
 from stl_deploy.integers.simulate import IntegerRun
 from stl_deploy.integers.store import About
 
+TAKES = NIR_NODES | {MaxPool}
+"""The nodes that the engine holds."""
 COUNTED = 32
 """Samples by which `check` counts clocks."""
 BUDGET = 5_000_000
@@ -64,6 +68,7 @@ class Verilog(IntegerProgram):
     label = "simulated"
     options = VerilogOptions
     reads = ("verilog",)
+    takes = TAKES
 
     def __init__(self, network: Network, options: VerilogOptions) -> None:
         graph: IntegerGraph | None = None
@@ -91,14 +96,15 @@ class Verilog(IntegerProgram):
             plan = make_plan(graph, self._lanes)
             self._design = Simulation(render(plan, About(prefix=PREFIX)), plan)
         run, _ = self._design.run(x, deadline=self._options.deadline)
-        return run if record else IntegerRun(run.y, {})
+        names = [node.name for node in graph.populations] if record else []
+        return IntegerRun(run.y, {name: run.spikes[name] for name in names})
 
 
 def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
     """Return refusals of nodes that integers hold and the engine does not."""
     engine = "the engine"
     return [
-        *one_spike_only(program, engine),
+        *refused_max_pools(program),
         *zero_starts_only(program, engine),
         *fixed_thresholds_only(program, engine),
         *first_rows_only(program, engine),
@@ -113,6 +119,7 @@ class VerilogFormat(Format):
     description = "Verilog-2005 for FPGAs: one event-driven engine, the network as its program"
     folder = ENGINE
     options = VerilogOptions
+    takes = TAKES
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps integers from holding the network, node by node, and their rounding."""
@@ -160,7 +167,6 @@ class VerilogFormat(Format):
             raise error
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
-        check_lanes(chosen.graph, options.lanes)
         x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",

@@ -1,4 +1,4 @@
-"""Counts of converted random networks equal quantised ReLUs in torch, ONNX Runtime and C on fresh inputs."""
+"""Counts of converted random networks equal quantised ReLUs in torch, ONNX Runtime, C and Verilog on fresh inputs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.render import PREFIX, render
+from stl_deploy.exporters.verilog.simulator import Simulation, simulators
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.run import run
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
 from stl_deploy.nn.program_module import ProgramModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*silent|.*saturated|.*no spike:UserWarning")
@@ -60,11 +67,28 @@ def on_grid(drawn: np.random.Generator, count: int) -> np.ndarray:
     return (drawn.integers(0, 17, (count, 1, 8, 8)) / 16).astype(np.float32)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+def differing_in_verilog(program: ir.Program, x: np.ndarray) -> int:
+    """Counts and outputs of the simulated engine that are not the integer model's."""
+    graph = choose(program, x[None]).graph
+    whole = to_integers(x[None, :2], graph.input.scale).astype(np.int32)
+    model, plan = simulate(graph, whole, record=True), make_plan(graph)
+    ours, _ = Simulation(render(plan, About(prefix=PREFIX)), plan).run(whole, simulator=simulators()[-1])
+    counts = sum(int((ours.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
+    return counts + int((ours.y != model.y).sum())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """3 networks; `make explore` compares 30."""
+    if "seed" in metafunc.fixturenames:
+        explores = metafunc.config.getoption("hypothesis_profile", None) == "explore"
+        metafunc.parametrize("seed", range(30 if explores else 3))
+
+
+@pytest.mark.hypothesis
 def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> None:
     drawn = np.random.default_rng(seed)
     model = drawn_network(seed)
-    net = stl.convert(model, torch.from_numpy(on_grid(drawn, 32)), levels=(3, 4, 15)[seed], progress=False)
+    net = stl.convert(model, torch.from_numpy(on_grid(drawn, 32)), levels=(3, 4, 15)[seed % 3], progress=False)
     net = net.fold(input_grid=4, merge_pools=True)
     x, program = on_grid(drawn, 16), net.program
     names = [node.name for node in program.spiking]
@@ -79,6 +103,14 @@ def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> Non
     c = net.verify(tmp_path / "c", x).as_dict()["runs"]
     assert [each["differing"] for each in onnx if each["against"] == "reference"] == [0]
     assert [each["differing"] for each in c if each["against"] == "loihi"] == [0]
+
+    refused = [each.slug for each in net.check("verilog").findings if each.severity == "error"]
+    if refused:  # averages of counts before a maximum are sums
+        kinds = [type(layer) for layer in model]
+        assert refused == ["max-pool"]
+        assert kinds[kinds.index(nn.AvgPool2d) + 1] is nn.MaxPool2d
+    elif simulators():
+        assert differing_in_verilog(program, x) == 0
 
     without_biases = tuple(
         replace(node, bias=None) if isinstance(node, ir.Conv | ir.Linear) else node for node in program.nodes

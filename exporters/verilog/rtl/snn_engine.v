@@ -7,7 +7,8 @@
 //         the potentials that it reaches, LANES of them a clock. Where events go is a list of taps for each row and
 //         each column of the source: the potential and the weight are sums of a row's tap and a column's.
 //   pass  for every word of a layer's potentials: fire above the threshold, reset, leak for the next step.
-//   pool  for every word of a pool: OR the words of spikes in its window.
+//   pool  for every word of a pool: take the most of the spikes in its window.
+// A neuron may fire several spikes a step, one a clock: they are counted, and are one event, times the count.
 // Potentials are in 64ths of a weight. A filtered layer keeps its currents apart: events add to those.
 
 `default_nettype none
@@ -26,6 +27,7 @@ module snn_engine #(
     parameter IN_BITS      = 2,   // of an input, with sign
     parameter OUT_BITS     = 24,
     parameter OUT_SHIFT    = 0,
+    parameter SPIKE_BITS   = 1,   // of the spikes that a neuron fires in a step
     parameter INPUTS       = 1,   // a step
     parameter INPUT_ADDR   = 1,
     parameter INPUT_WORDS  = 1,   // inputs of all steps that are kept
@@ -72,7 +74,7 @@ module snn_engine #(
     output reg                              rec_valid,
     output reg  [LAYER_BITS-1:0]            rec_layer,
     output reg  [PASS_BITS-1:0]             rec_word,
-    output reg  [LANES-1:0]                 rec_bits,
+    output reg  [LANES*SPIKE_BITS-1:0]      rec_bits,
 
     // The weights' memory: data follow the address by one clock and stay while enable is low.
     output wire                             weight_en,
@@ -109,6 +111,7 @@ module snn_engine #(
     input  wire                             emits,
     input  wire                             subtracts,         // a spike subtracts
     input  wire                             late,         //   in the next step
+    input  wire [SPIKE_BITS-1:0]            more,         // spikes of a neuron in a step at most, less one
     input  wire [12:0]                      keep,         // of 4096, what a potential keeps, from its lowest bit
     input  wire [3:0]                       keep_from,    //   that is 1, which stands here
     input  wire [12:0]                      filter_keep,
@@ -124,6 +127,7 @@ module snn_engine #(
     localparam signed [IN_BITS-1:0] IN_ONE = 1;
     localparam [7:0] LAST_LOAD = LOADS - 1;
     localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
+    localparam LANE_SPIKES = LANES * SPIKE_BITS;
 
     localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7,
                      POTENTIAL = 8, FIRE = 9, EMIT = 10, LEAK = 11, LATE = 12, ADVANCE = 13, LOOK = 14, RESET = 15;
@@ -173,6 +177,7 @@ module snn_engine #(
     reg  [WEIGHT_ADDR-1:0] read_weight;
     reg                    seen_valid;
     reg  [LANES-1:0]       seen_events;
+    reg  [LANE_SPIKES-1:0] seen_spikes;
     reg  signed [IN_BITS-1:0] seen_input;
     reg  [WEIGHT_ADDR-1:0] seen_weight;
     reg  [FAN_BITS-1:0]    seen_row_fan, seen_col_fan;
@@ -180,6 +185,7 @@ module snn_engine #(
     reg  [COL_TAP_ADDR-1:0] seen_col_tap;
     reg                    held_valid;  // events of a place are left
     reg  [LANES-1:0]       held_events, held_rest;  // and those behind the first of them
+    reg  [LANE_SPIKES-1:0] held_spikes;
     reg  signed [FACTOR_BITS-1:0] held_factor;
     reg  [WEIGHT_ADDR-1:0] held_weight;
     reg  [FAN_BITS:0]      held_row_left, held_col_left;  // less two: below 0 at the last, here and below
@@ -191,17 +197,19 @@ module snn_engine #(
     wire col_end  = word_end && col == col_last;
     wire row_end  = col_end && row == row_last;
 
-    wire [LANES-1:0]          spike_q;
+    wire [LANE_SPIKES-1:0]    spike_q;
+    wire [LANES-1:0]          spike_any;
     wire signed [IN_BITS-1:0] input_q;
     wire [FAN_BITS-1:0]       row_fan, col_fan;
     wire [ROW_TAP_ADDR-1:0]   row_first;
     wire [COL_TAP_ADDR-1:0]   col_first;
 
     wire always_one = from_one || pooling;
-    wire [LANES-1:0] found = always_one || from_input ? one_event(always_one || input_q != 0) : spike_q;
+    wire [LANES-1:0] found = always_one || from_input ? one_event(always_one || input_q != 0) : spike_any;
     wire [LANES-1:0] seen_rest = seen_events & (seen_events - 1'b1);
     wire [LANES-1:0] next_rest = held_rest & (held_rest - 1'b1);
     wire [WEIGHT_ADDR-1:0] which = place_of(held_events & ~held_rest);
+    wire counts_spikes = SPIKE_BITS > 1 && !always_one && !from_input;
     wire [GROUP_BITS:0] group_first = {1'b0, group_last} - 1'b1;
     wire walker_free;
     wire take_event = held_valid && walker_free;
@@ -221,6 +229,18 @@ module snn_engine #(
         begin
             wide      = {{FACTOR_BITS{value[IN_BITS-1]}}, value};
             factor_of = wide[FACTOR_BITS-1:0] <<< shift;
+        end
+    endfunction
+
+    // The same of the spikes of the first event.
+    function signed [FACTOR_BITS-1:0] spikes_of(input [LANES-1:0] bits, input [LANE_SPIKES-1:0] counts);
+        reg [FACTOR_BITS+SPIKE_BITS-1:0] wide;
+        integer i;
+        begin
+            wide = 0;
+            for (i = 0; i < LANES; i = i + 1)
+                if (bits[i]) wide[SPIKE_BITS-1:0] = wide[SPIKE_BITS-1:0] | counts[i*SPIKE_BITS+:SPIKE_BITS];
+            spikes_of = wide[FACTOR_BITS-1:0] << shift;
         end
     endfunction
 
@@ -259,8 +279,8 @@ module snn_engine #(
     reg  [LANES*WEIGHT_BITS-1:0]  d_weights;
     reg  [LANES*PRODUCT_BITS-1:0] e_products, e_halves;  // without a multiplier: two sums, not added yet
     reg  [LANES*WHOLE_BITS-1:0]   e_words, f_sums;
-    reg  [LANES-1:0]       pooled;
-    wire [LANES-1:0]       pooled_next = pooled | spike_q;
+    reg  [LANE_SPIKES-1:0] pooled;
+    wire [LANE_SPIKES-1:0] pooled_next;
     wire pool_done = d_pools && d_last;
     wire [STATE_ADDR-1:0]  row_state, col_state;
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
@@ -306,12 +326,18 @@ module snn_engine #(
     reg  [7:0]             load, emitted;
     reg  [3:0]             bit_at;
     reg  [LANES-1:0]       fired, emit_left;
+    reg  [LANE_SPIKES-1:0] spikes_so_far;
+    reg  [SPIKE_BITS-1:0]  fires_so_far;    // clocks that a word has fired
     reg  [LANES*STATE_BITS-1:0] base;       // what leaks, and before that the potential
     reg  [LANES*KEPT_BITS-1:0]  kept;       // what is left of it, so far; one more bit than a state, as it is halved
     reg  [LANES-1:0]            lost;       // whether bits of it that are 1 have been shifted out
     wire [LANES*STATE_BITS-1:0] base_next;
     wire [LANES*KEPT_BITS-1:0]  kept_next;
     wire [LANES-1:0]            fired_next, lost_next;
+    wire [LANE_SPIKES-1:0]      spikes_next;
+    wire several   = SPIKE_BITS > 1 && more != 0;
+    wire fire_last = !several || fires_so_far == more || fired_next == 0;
+    wire fire_done = state == FIRE && fire_last;
     wire last_bit    = bit_at == 4'd12;
     wire filter_done = state == FILTER && last_bit;
     wire word_done   = state == LATE || (state == LEAK && last_bit && !(subtracts && late));
@@ -343,14 +369,14 @@ module snn_engine #(
         .write_addr(clearing ? ahead_state : write_at),
         .write_data(clearing ? {LANES * 6{1'b0}} : kept_parts));
 
-    snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
+    snn_ram #(.WIDTH(LANE_SPIKES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
         .read(turn || (pooling ? c_valid : scan_read)),
         .read_addr(pooling ? frame + c_weight[SPIKE_ADDR-1:0] : back_frame + (state == SCAN ? spike_at : ahead_spike)),
         .read_data(spike_q),
-        .write(pool_done || (state == FIRE && spiking)),
+        .write(pool_done || (fire_done && spiking)),
         .write_addr(frame + pass_spike),
-        .write_data(pool_done ? pooled_next : fired_next));
+        .write_data(pool_done ? pooled_next : spikes_next));
 
     snn_ram #(.WIDTH(IN_BITS), .DEPTH(INPUT_WORDS), .ADDR(INPUT_ADDR)) inputs (
         .clk(clk),
@@ -373,6 +399,11 @@ module snn_engine #(
             wire signed [STATE_BITS-1:0]  read   = {whole_q[n*WHOLE_BITS+:WHOLE_BITS], parts_q[n*6+:6]};
             wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
             wire signed [STATE_BITS:0]    part   = kept[n*KEPT_BITS+:KEPT_BITS];
+
+            wire [SPIKE_BITS-1:0] most  = pooled[n*SPIKE_BITS+:SPIKE_BITS];
+            wire [SPIKE_BITS-1:0] spike = spike_q[n*SPIKE_BITS+:SPIKE_BITS];
+            assign spike_any[n] = spike != 0;
+            assign pooled_next[n*SPIKE_BITS+:SPIKE_BITS] = spike > most ? spike : most;
 
             // An event's weight, multiplied, and the word that it is added to.
             wire signed [WEIGHT_BITS-1:0] factor_a = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
@@ -425,14 +456,17 @@ module snn_engine #(
             // The potential of this step, and what a spike makes of it: nothing is left of it to leak, or 'value' is
             // set or taken off, in one more clock.
             wire signed [STATE_BITS-1:0] potential = read + (filtered ? own : bias);
-            wire put_back = late && !subtracts && was_fired_known && spike_q[n];
+            wire put_back = late && !subtracts && was_fired_known && spike_any[n];
             wire signed [STATE_BITS-1:0] now = clip(put_back ? value : potential, 1'b0);
             assign fired_next[n] = spiking && above(own, threshold);
+            assign spikes_next[n*SPIKE_BITS+:SPIKE_BITS] = one_more(spikes_so_far[n*SPIKE_BITS+:SPIKE_BITS], fired_next[n]);
             wire dropped = VALUE_BITS == 0 && fired[n] && !late && !subtracts;
             if (VALUE_BITS > 0) begin : has_reset
-                wire signed [STATE_BITS-1:0] after = !fired[n] || late ? own : subtracts ? own - value : value;
+                wire again = SPIKE_BITS > 1 && state == FIRE;  // in the clock that it fires in, as it may fire again
+                wire spent = again ? fired_next[n] : fired[n];
+                wire signed [STATE_BITS-1:0] after = !spent || late ? own : subtracts ? own - value : value;
                 assign base_next[n*STATE_BITS+:STATE_BITS] =
-                    state == CURRENT ? clip(read, 1'b1) : state == RESET ? after : now;
+                    state == CURRENT ? clip(read, 1'b1) : state == RESET || again ? after : now;
             end else begin : no_reset
                 assign base_next[n*STATE_BITS+:STATE_BITS] = state == CURRENT ? clip(read, 1'b1) : now;
             end
@@ -454,6 +488,12 @@ module snn_engine #(
             assign {kept_whole[n*WHOLE_BITS+:WHOLE_BITS], kept_parts[n*6+:6]} = part[STATE_BITS-1:0];
         end
     endgenerate
+
+    function [SPIKE_BITS-1:0] one_more(input [SPIKE_BITS-1:0] count, input fires);
+        begin
+            one_more = fires ? count + 1'b1 : count;
+        end
+    endfunction
 
     // A half of a product without a multiplier: every other of the shifted weights, added in pairs.
     function signed [PRODUCT_BITS-1:0] added_up(
@@ -553,10 +593,10 @@ module snn_engine #(
     endfunction
 
     always @(posedge clk) begin
-        rec_valid <= pool_done || (state == FIRE && spiking);
+        rec_valid <= pool_done || (fire_done && spiking);
         rec_layer <= layer;
         rec_word  <= pass_word;
-        rec_bits  <= pool_done ? pooled_next : fired_next;
+        rec_bits  <= pool_done ? pooled_next : spikes_next;
 
         // Scan.
         if (scan_step) begin
@@ -565,6 +605,7 @@ module snn_engine #(
             seen_valid    <= read_valid;
             seen_weight   <= read_weight;
             seen_events   <= found;
+            seen_spikes   <= spike_q;
             seen_input    <= from_input ? input_q : IN_ONE;
             seen_row_fan  <= row_fan;
             seen_col_fan  <= col_fan;
@@ -572,6 +613,7 @@ module snn_engine #(
             seen_col_tap  <= col_first;
             held_valid    <= seen_valid && seen_events != 0 && seen_row_fan != 0 && seen_col_fan != 0;
             held_events   <= seen_events;
+            held_spikes   <= seen_spikes;
             held_rest     <= seen_rest;
             held_one      <= seen_rest == 0;
             held_weight   <= seen_weight;
@@ -613,7 +655,7 @@ module snn_engine #(
             walk_state        <= state_base;
             walk_weight       <= held_weight + which;
             walk_weight_first <= held_weight + which;
-            walk_factor       <= held_factor;
+            walk_factor       <= counts_spikes ? spikes_of(held_events & ~held_rest, held_spikes) : held_factor;
         end else if (walking && !stall) begin
             walk_last <= !group_end ? group_left == 0 && fan_end && walk_end
                          : group_first[GROUP_BITS] && (!fan_end ? col_left == 0 && walk_end
@@ -669,7 +711,7 @@ module snn_engine #(
         e_words   <= whole_q;
         f_valid   <= e_valid;
         f_state   <= e_state;
-        if (d_pools) pooled <= d_last ? {LANES{1'b0}} : pooled_next;
+        if (d_pools) pooled <= d_last ? {LANE_SPIKES{1'b0}} : pooled_next;
         if (pool_done) begin
             pass_word  <= pass_word + 1'b1;
             pass_spike <= pass_spike + 1'b1;
@@ -785,7 +827,10 @@ module snn_engine #(
                 factor    <= keep;
                 emitted   <= 0;
                 emit_left <= pass_end ? last_lanes : {LANES{1'b1}};
-                state     <= emits ? EMIT : VALUE_BITS > 0 ? RESET : LEAK;
+                if (several) base <= base_next;
+                spikes_so_far <= fire_last ? {LANE_SPIKES{1'b0}} : spikes_next;
+                fires_so_far  <= fire_last ? {SPIKE_BITS{1'b0}} : fires_so_far + 1'b1;
+                if (fire_last) state <= emits ? EMIT : VALUE_BITS > 0 && !several ? RESET : LEAK;
             end
 
             EMIT:
@@ -821,6 +866,8 @@ module snn_engine #(
             state       <= INPUT;
             rested      <= 1'b1;
             input_count <= 0;
+            spikes_so_far <= 0;
+            fires_so_far  <= 0;
             frame       <= 0;
             inputs_at   <= 0;
             read_valid  <= 1'b0;

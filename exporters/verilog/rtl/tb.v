@@ -14,7 +14,7 @@ module tb;
     wire signed [OUT_BITS-1:0] out_data;
     wire [LAYER_BITS-1:0] rec_layer;
     wire [PASS_BITS-1:0] rec_word;
-    wire [LANES-1:0] rec_bits;
+    wire [LANES*SPIKE_BITS-1:0] rec_bits;
     reg loaded = 1'b1;
 `ifdef SNN_LOADED
     reg load = 1'b0;

@@ -16,6 +16,7 @@ from stl_deploy.errors import ToolError, UnsupportedError
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.plan import recorded
 from stl_deploy.exporters.verilog.render import PREFIX, render
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
 from stl_deploy.graph.program import Node, Operand, Reshape
@@ -28,6 +29,7 @@ from stl_deploy.integers.graph import (
     IntegerLI,
     IntegerLIF,
     IntegerOutput,
+    MaxPoolNode,
     SumPoolNode,
 )
 from stl_deploy.integers.net import WIDE, IntegerNeuron
@@ -40,9 +42,9 @@ SIZE, CLOCKS = 2000, 40_000
 """Graphs that would take more are left out: Icarus runs some 20,000 a second."""
 
 
-def grown(seed: int) -> tuple[Simulation, Any] | None:
+def grown(seed: int, several: bool) -> tuple[Simulation, Any] | None:
     """A random graph's design and input, or None where its sums do not fit or it takes long."""
-    graph, x = Grower(seed, starts=False).grow()  # which Verilog refuses
+    graph, x = Grower(seed, several=several, starts=False).grow()  # which Verilog refuses
     graph, x = IntegerGraph(graph.nodes, WIDE), x[:4, :2]
     layers = [node for node in graph.nodes if isinstance(node, IntegerLIF | IntegerLI)]
     if sum(int(np.prod(node.shape)) for node in graph.nodes) > SIZE:
@@ -61,19 +63,19 @@ def grown(seed: int) -> tuple[Simulation, Any] | None:
 
 def differing(design: Simulation, x: Any, **options: Any) -> int:
     """Spikes and outputs that are not the model's."""
-    (ours, _), model = design.run(x, **options), simulate(design.plan.graph, x, record=True)
+    (ours, _), model = design.run(x, **options), recorded(design.plan, x)
     assert set(ours.spikes) == set(model.spikes)
     spikes = sum(int((ours.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
     return spikes + int((ours.y != model.y).sum())
 
 
 @cache
-def cheap(first: int, count: int) -> list[tuple[int, Simulation, Any]]:
+def cheap(first: int, count: int, *, several: bool = False) -> list[tuple[int, Simulation, Any]]:
     """So many graphs from a seed on."""
     found: list[tuple[int, Simulation, Any]] = []
     seed = first
     while len(found) < count:
-        one = grown(seed)
+        one = grown(seed, several)
         if one is not None:
             found.append((seed, *one))
         seed += 1
@@ -102,11 +104,22 @@ def test_every_spike_is_the_integer_models(block: int) -> None:
 
 
 @needs_simulator
+@pytest.mark.hypothesis
+def test_every_count_is_the_integer_models(block: int) -> None:
+    for seed, design, x in cheap(1000 * block, 8, several=True):
+        same = loaded(design) if seed % 5 == 0 else design
+        assert differing(same, x, pressure=seed if seed % 2 else None) == 0, seed
+
+
+@needs_simulator
 def test_a_reset_within_a_sample_leaves_nothing_behind() -> None:
     for seed, design, x in cheap(1000, 4):
         _, clocks = design.run(x, simulator=simulators()[-1])
         assert differing(design, x, reset=clocks // 2, pressure=seed) == 0
         assert differing(design, x, reset=8) == 0
+    for seed, design, x in cheap(0, 3, several=True):
+        _, clocks = design.run(x, simulator=simulators()[-1])
+        assert differing(design, x, reset=clocks // 3) == 0, seed
 
 
 def pooled(seed: int) -> tuple[Simulation, Any]:
@@ -156,7 +169,11 @@ def fires(name: str, source: str, shape: Any, threshold: int) -> IntegerLIF:
 @needs_simulator
 def test_clocks_are_computed_as_they_are_simulated() -> None:
     """Within 2 %; a simulation ends with its last output, before the last pass does (up to 20 clocks)."""
-    graphs = [*cheap(0, 10), *cheap(154, 1)]  # graph 154: words that every event reaches, late ones
+    graphs = [
+        *cheap(0, 10),
+        *cheap(0, 10, several=True),
+        *cheap(154, 1),
+    ]  # graph 154: words that every event reaches, late ones
     for seed, design, x in [*graphs, *((seed, *pooled(seed)) for seed in range(40))]:
         _, simulated = design.run(x, simulator=simulators()[-1])
         assert abs(int(clocks_of(design.plan, x).sum()) - simulated) < 0.02 * simulated + 20, seed
@@ -189,6 +206,60 @@ def test_a_late_reset_that_takes_nothing_leaves_the_leak_alone(drop: int) -> Non
     np.testing.assert_array_equal(ours.y, simulate(graph, x).y)
 
 
+def counting(pool: type[SumPoolNode] | type[MaxPoolNode], *, behind: bool, **other: Any) -> IntegerGraph:
+    """Neurons of up to 3 spikes on a square of 2 x 2 values, a pool of it behind or before them, and times 10."""
+    image, sizes = (1, 2, 2), {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
+    neuron = IntegerNeuron(
+        v_decay=4096, threshold=np.full((), 1, np.int32), reset="subtract", drop=np.full((), 2, np.int32), cap=3
+    )
+    first, second = ("lif", "pool") if behind else ("pool", "lif")
+    nodes: dict[str, Node] = {
+        "lif": IntegerLIF(
+            name="lif", shape=image if behind else (1, 1, 1), operands=(Operand("gain" if behind else "pool"),),
+            bias=None, neuron=replace(neuron, **other),
+        ),
+        "pool": pool(
+            name="pool", shape=(1, 1, 1), operands=(Operand("lif" if behind else "gain"),), input_shape=image, **sizes
+        ),
+    }  # fmt: skip
+    return IntegerGraph(
+        (
+            IntegerInput(name="in", shape=image, operands=(), low=0, high=9, scale=1.0),
+            GainNode(name="gain", shape=image, operands=(Operand("in"),), weight=np.full((), 1, np.int32)),
+            nodes[first],
+            nodes[second],
+            GainNode(name="ten", shape=(1, 1, 1), operands=(Operand(second),), weight=np.full((), 10, np.int32)),
+            IntegerOutput(name="out", shape=(1, 1, 1), operands=(Operand("ten"),), unit=1.0),
+        ),
+        WIDE,
+    )
+
+
+@needs_simulator
+def test_counts_by_hand() -> None:
+    """A spike for each 2 above 1, at most 3: 0, 1, 2, 3 of 0, 2, 5, 9; of 16, the sum, 3."""
+    x = np.array([0, 2, 5, 9], np.int32).reshape(1, 1, 1, 2, 2)
+    cases = [(SumPoolNode, True, 60), (MaxPoolNode, True, 30), (MaxPoolNode, False, 30), (SumPoolNode, False, 30)]
+    for pool, behind, wanted in cases:
+        plan = make_plan(counting(pool, behind=behind))
+        design = Simulation(render(plan, About(prefix=PREFIX)), plan)
+        ours, clocks = design.run(x, simulator=simulators()[-1])
+        assert ours.y.item() == wanted
+        assert ours.spikes["lif"].reshape(-1).tolist() == ([0, 1, 2, 3] if behind else [3])
+        assert abs(int(clocks_of(plan, x).item()) - clocks) <= 20
+
+
+@pytest.mark.parametrize("other", [{"v_decay": 2048}, {"threshold": np.full((1, 1, 1), 2, np.int32)}])
+def test_neurons_move_before_a_pool_of_sums_only_without_memory(other: dict[str, Any]) -> None:
+    graph = counting(MaxPoolNode, behind=False, **other)
+    if "threshold" in other:
+        make_plan(graph)
+        return
+    with pytest.raises(UnsupportedError) as refused:
+        make_plan(graph)
+    assert refused.value.slug == "max-pool"
+
+
 def test_the_random_graphs_are_worth_comparing() -> None:
     designs = [design for _, design, _ in cheap(0, 40)]
     passes = [one for design in designs for one in design.plan.passes]
@@ -212,7 +283,7 @@ BROKEN = {
     "fires at its threshold": ("x[5:0] == 6'd0}", "1'b0}"),
     "rounds down": ("own[STATE_BITS-1] && lose;", "1'b0;"),
     "reads what is still to be written": ("again_c || again_d || again_e;", "1'b0;"),
-    "no reset": ("!fired[n] || late ? own", "1'b1 ? own"),
+    "no reset": ("!spent || late ? own", "1'b1 ? own"),
     "reads ahead where currents come first": ("&& !filtered && !late && !emits", "&& !emits"),
     "no reset to 0": ("&& fired[n] && !late && !subtracts", "&& 1'b0"),
     "one tap too few": (
@@ -220,7 +291,7 @@ BROKEN = {
         "held_row_left <= {1'b0, seen_row_fan} - TWO_TAPS - 1;",
     ),
     "the bias of the word before": ("primed ? arrived : parameters", "parameters"),
-    "a pool of its window's last word": ("pooled_next = pooled | spike_q", "pooled_next = spike_q"),
+    "a pool of its window's last word": ("spike > most ? spike : most", "spike"),
     "every input counts as 1": ("from_input ? input_q : IN_ONE", "IN_ONE"),
     "no rest between samples": ("state <= rested || in_first ? CLEAR : LOOK;", "state <= LOOK;"),
 }
@@ -242,11 +313,21 @@ MEANT = ("DECLFILENAME", "UNUSEDSIGNAL", "BLKSEQ", "UNUSEDPARAM", "PINCONNECTEMP
 """Several modules in a file, bits that a shift leaves out, functions, and ports that nothing reads."""
 
 
+BROKEN_COUNTS = {
+    "fires once": ("fires_so_far == more", "1'b1"),
+    "fires once too often": ("fires_so_far == more", "1'b0"),
+    "a spike takes nothing off": ("spent = again ? fired_next[n]", "spent = again ? 1'b0"),
+    "counts as one": ("walk_factor       <= counts_spikes ?", "walk_factor       <= 1'b0 ?"),
+    "counts go on over words": ("fire_last ? {LANE_SPIKES{1'b0}} : spikes_next;", "spikes_next;"),
+    "an event of an odd count alone": ("spike_any[n] = spike != 0", "spike_any[n] = spike[0]"),
+}
+
+
 @needs_simulator
-@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("how", [*BROKEN, *BROKEN_COUNTS])
 def test_a_broken_engine_is_noticed(how: str) -> None:
-    right, wrong = BROKEN[how]
-    for _, design, x in cheap(0, 40):
+    right, wrong = {**BROKEN, **BROKEN_COUNTS}[how]
+    for _, design, x in cheap(0, 40, several=how in BROKEN_COUNTS):
         text = design.files["snn_engine.v"]
         assert right in text
         broken = replace(design, files={**design.files, "snn_engine.v": text.replace(right, wrong)})
@@ -262,7 +343,7 @@ def test_a_broken_engine_is_noticed(how: str) -> None:
 @pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 def test_the_text_is_clean(tmp_path: Path) -> None:
     quiet = [f"-Wno-{name}" for name in MEANT]
-    designs = [design for _, design, _ in cheap(50, 6)]
+    designs = [design for _, design, _ in [*cheap(50, 6), *cheap(50, 3, several=True)]]
     for index, design in enumerate([*designs, loaded(designs[0])]):
         _written(design, tmp_path / str(index))
         sources = ["snn_serial.v", "snn_flash.v", *design.design]
@@ -273,7 +354,7 @@ def test_the_text_is_clean(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
 def test_icarus_has_nothing_to_say(tmp_path: Path) -> None:
-    for index, (_, design, _) in enumerate(cheap(50, 3)):
+    for index, (_, design, _) in enumerate([*cheap(50, 3), *cheap(50, 2, several=True)]):
         _written(design, tmp_path / str(index))
         command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "tb", "tb.v", *design.design]
         done = subprocess.run(command, cwd=tmp_path / str(index), capture_output=True, text=True, check=True)

@@ -28,7 +28,7 @@ from stl_deploy.exporters.verilog.render import engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import FAMILIES, FLOWS, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
-from stl_deploy.graph.program import Operand
+from stl_deploy.graph.program import MaxPool, Operand, Pool
 from stl_deploy.graph.run import run
 from stl_deploy.integers.graph import GainNode, IntegerGraph, IntegerInput, IntegerLIF, IntegerOutput
 from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
@@ -452,6 +452,48 @@ def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
     assert found.used["single_port_rams"] == loaded_blocks(design.plan, DEVICES["up5k"])[0] == 1
     assert found.clock_hz > 10e6
     assert Path(found.bitstream).stat().st_size > 100_000
+
+
+def _pooled(first: str = "", *, last: str = "neurons", **neuron: Any) -> Any:
+    """A max pool: of weights, of neurons, or of an average; neurons, weights or nothing read it."""
+    build = Builder((1, 4, 4)).conv("c", np.ones((2, 1, 3, 3)), np.ones(2), ((1, 1), (1, 1)))
+    if first:
+        build.lif("first", 1.0, beta=None)
+    if first == "average":
+        build.nodes.append(Pool(kernel=(1, 1), stride=(1, 1), padding=((0, 0), (0, 0)), divisor=1,
+                                input_shape=build.shape, **build._common("average", build.shape)))  # fmt: skip
+    sizes = {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "input_shape": build.shape}
+    build.nodes.append(MaxPool(**sizes, **build._common("pool", (2, 2, 2))))
+    if last == "neurons":
+        build.lif("a", **{"theta": 1.0, "beta": None, **neuron})
+    return build.flatten("flat").linear("fc", np.ones((2, 8))).lif("b", 1.0).program()
+
+
+POOLED = {
+    "sums": (_pooled(), []),
+    "sums, counted": (_pooled(multi_spike=True, cap=3), []),
+    "sums, a threshold per channel": (_pooled(theta=np.array([1, 2], F).reshape(2, 1, 1)), []),
+    "sums, a threshold per pixel": (_pooled(theta=np.arange(1, 9, dtype=F).reshape(2, 2, 2)), ["pool"]),
+    "sums, neurons with memory": (_pooled(beta=0.5), ["pool"]),
+    "sums, weights": (_pooled(last="weights"), ["flat", "fc", "pool"]),
+    "spikes": (_pooled("neurons", last="weights"), []),
+    "averages": (_pooled("average", last="weights"), ["pool"]),
+}
+
+
+@pytest.mark.parametrize("case", POOLED)
+def test_check_refuses_the_max_pools_that_export_refuses(case: str, tmp_path: Path) -> None:
+    program, nodes = POOLED[case]
+    x = RNG(0).integers(0, 2, (2, 3, 1, 4, 4)).astype(F)
+    errors = {finding.node: finding.slug for finding in VerilogFormat().check(program) if finding.severity == "error"}
+    assert set(errors) == set(nodes)
+    if not nodes:
+        VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+        return
+    assert errors["pool"] == "max-pool"
+    with pytest.raises(UnsupportedError) as raised:
+        VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    assert raised.value.slug in errors.values()
 
 
 @pytest.mark.parametrize("steps", [255, 256])
