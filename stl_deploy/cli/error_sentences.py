@@ -75,114 +75,19 @@ def machines_refusal(error: BaseException) -> str | None:
     return None
 
 
-_KEYS = {
-    "learning_rate": "train.lr",
-    "epoch": "train.epochs",
-    "e": "train.epochs",
-    "bs": "train.batch_size",
-    "batch": "train.batch_size",
-    "steps": "dataset.T",
-    "time_steps": "dataset.T",
-    "timesteps": "dataset.T",
-    "num_steps": "dataset.T",
-    "t": "dataset.T",
-    "weight_decay": "train.weight_decay",
-    "beta": "neuron.decay",
-    "leak": "neuron.decay",
-    "theta": "neuron.threshold",
-    "granularity": "neuron.conv_granularity",
-}
-"""Common other names of configuration keys."""
-
-_HURRY = ("quick", "fast", "smoke", "dry_run")
-_AT_ONCE = ("workers", "num_workers", "jobs", "j", "threads")
-
-_OPTIONS = {
-    "dataset": "a preset or a configuration in the first place: stl-deploy run mnist",
-    "preset": "it in the first place: stl-deploy run mnist",
-    "out": "-o DIR",
-    "out_dir": "-o DIR",
-    "outdir": "-o DIR",
-    "output_dir": "-o DIR",
-    "save": "-o PATH",
-    "gpu": "--device cuda",
-    "cuda": "--device cuda",
-    "cpu": "--device cpu",
-    "force": "--overwrite",
-    "continue": "--resume",
-    "format": "--to",
-    "target": "--to",
-    "type": "--to",
-    "framework": "--dialect",
-    "from": "--dialect",
-    "data": "--input X.npz",
-    "inputs": "--input X.npz",
-    "price": "--prices",
-    "with": "--against",
-    "backend": "--against",
-    "artifact": "--against",
-    "chip": "--target",
-    "to": "--target",
-    "b": "--backend",
-    "against": "--backend",
-    "svg": "-o FILE.svg",
-    "html": "-o DIR",
-    "run": "the run folder in the first place, without an option",
-    **dict.fromkeys(_HURRY, "--pretrained for a ready-made model without training, or --set train.epochs=1"),
-    **dict.fromkeys(_AT_ONCE, "--processes"),
-}
-"""Replacements for guessed options, used only if the verb has them."""
-
-_OTHERWISE = {
-    "target": "--against",
-    "to": "--against",
-    **dict.fromkeys(_HURRY, "--set train.epochs=1"),
-    **dict.fromkeys(_AT_ONCE, "OMP_NUM_THREADS=N in front of the call for N threads"),
-}
-"""Second replacements, if the verb lacks the first."""
-
-_LISTING = ("models", "targets", "datasets", "prices")
-"""Verbs that list by default."""
-
-_VERBS = {
-    "compile": "export",
-    "deploy": "run",
-    "demo": "run digits",
-    "test": "verify",
-    "compare": "verify",
-    "evaluate": "eval",
-    "quantize": "quantise",
-    "infer": "simulate",
-    "predict": "simulate",
-    "info": "show",
-    "inspect": "show",
-    "validate": "check",
-    "cost": "energy",
-    "joules": "energy",
-    "install": "lava install",
-    "version": "--version",
-    "help": "--help",
-}
-
-
 def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
     """Return the call's probable meaning, as an ending to the sentence ``message``; None if unknown.
 
     options: the verb's; arguments: the call's.
     """
     match = re.match(r"no such option:? '?(--?[\w-]+)", message, re.I)
-    if match is not None:
-        return _option(match[1], options, arguments)
-    match = re.match(r"no such command '([\w-]+)'", message, re.I)
-    if match is not None and match[1] in _VERBS:
-        return f"it is called: stl-deploy {_VERBS[match[1]]}"
+    if match is not None and "--set" in options:
+        key = _key(match[1].lstrip("-").replace("-", "_"))
+        return None if key is None else f"say --set {key}={_value(match[1], arguments)}"
     match = re.match(r"missing option '--(backend|to|against)'", message, re.I)
     if match is not None:
         named = "an exported file or folder, or a backend: " if match[1] == "against" else "one: "
         return f"give {named}{', '.join(_choices(match[1]))}"
-    match = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
-    if match is not None and arguments and arguments[0] in _LISTING:
-        return f"say stl-deploy {arguments[0]} alone"
     return None
 
 
@@ -190,18 +95,6 @@ def _choices(option: str) -> list[str]:
     from stl_deploy.exporters.targets import registry
 
     return list(registry().formats if option == "to" else registry().runners)
-
-
-def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
-    name = given.lstrip("-").replace("-", "_")
-    if "--set" in options:
-        key = _KEYS.get(name.lower()) or _key(name)
-        if key is not None:
-            return f"say --set {key}={_value(given, arguments)}"
-    for known in (_OPTIONS.get(name), _OTHERWISE.get(name)):
-        if known is not None and (not known.startswith("-") or known.split()[0] in options):
-            return f"say {known}"
-    return None
 
 
 def _key(name: str) -> str | None:

@@ -59,7 +59,6 @@ def test_every_verb_has_help(cli: Any, verb: str) -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ("deploy", "no such command 'deploy'; it is called: stl-deploy run"),
         ("frobnicate", "no such command 'frobnicate'; see stl-deploy --help"),
         ("train digits --mode stx", "invalid value for '--mode': 'stx' is not one of 'stl', 'sl', 'tl', 'ann'; see"),
         ("train digits --resum", "no such option: --resum"),
