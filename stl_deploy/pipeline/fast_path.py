@@ -19,7 +19,7 @@ def announce(device: str, say: Console) -> None:
 
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     if on_cpu and install.is_there("numba") and os.environ.get(fused.SWITCH) != "0" and not fused.is_warm():
-        say.say("compiling the fast path (once, about 10 s)")
+        say.say("compiling the fast path (once, about 15 s)")
         fused.works(torch.float32)
 
 
@@ -36,7 +36,7 @@ def warm(*, say: Console = QUIET) -> dict[str, Any]:
     from stl_deploy.nn import fused
 
     kept, all_kept = fused.is_warm(), fused.is_warm("everything")
-    say.say("loading the fast path" if kept else "compiling what every training needs (about 10 s)")
+    say.say("loading the fast path" if kept else "compiling what every training needs (about 15 s)")
     start = time.perf_counter()
     compiles = fused.works(torch.float32)
     first = time.perf_counter() - start

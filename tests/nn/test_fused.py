@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -442,46 +441,20 @@ def test_where_compilation_fails_training_goes_on_in_torch_with_one_warning(monk
     assert expected.shape == votes.shape
 
 
-def test_the_backward_pass_compiled_elsewhere_is_the_one_that_is_needed():
+def test_a_run_compiles_nothing_that_warming_has_not():
     assert works(torch.float32)
-    before = kernels.backward.signatures
-    warm.backward(torch.float32)
-    assert kernels.backward.signatures == before
+    kept = [kernel.signatures for kernel in (kernels.forward, kernels.backward)]
+    network, x = Network(load_config("digits"), (1, 8, 8), 10), torch.rand(4, 3, 1, 8, 8)
+    network(x).sum().backward()
+    with torch.no_grad():
+        network.eval()(x)
+    assert [kernel.signatures for kernel in (kernels.forward, kernels.backward)] == kept
 
 
-@pytest.mark.parametrize(
-    ("kept", "others"),
-    [
-        ((), [("backward",)]),
-        (("blocks",), []),
-    ],
-)
-def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left(kept, others, monkeypatch, tmp_path):
-    started, here = [], []
-
-    class Process(subprocess.Popen):
-        def __init__(self, command, **streams):
-            started.append(tuple(re.findall(r"warm\.(\w+)\(", command[-1])))
-            super().__init__([sys.executable, "-c", ""], **streams)
-
-    for name in kept:
-        (tmp_path / f"warm-{name}-float32").touch()
+def test_everything_is_marked_as_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(warm, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(warm.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(warm.subprocess, "Popen", Process)
-    for name in ("synaptic",):
-        monkeypatch.setattr(warm, name, lambda dtype, name=name: here.append(name))
     warm.everything(torch.float32)
-    assert started == others
-    assert here == ["synaptic"]
     assert {mark.name for mark in tmp_path.iterdir()} == {"warm-blocks-float32", "warm-everything-float32"}
-
-
-@pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
-def test_where_no_other_process_compiles_this_one_does(python, monkeypatch):
-    monkeypatch.setattr(warm, "is_kept", lambda dtype, kernels="blocks": False)
-    monkeypatch.setattr(warm.sys, "executable", python)
-    warm.blocks(torch.float32)
 
 
 def test_compiled_code_is_kept_under_a_key_of_all_sources(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from stl_deploy.pipeline import fast_path
 @pytest.mark.parametrize(
     ("warm", "device", "switch", "told"),
     [
-        (False, "cpu", "1", "compiling the fast path (once, about 10 s)\n"),
+        (False, "cpu", "1", "compiling the fast path (once, about 15 s)\n"),
         (True, "cpu", "1", ""),
         (False, "cuda", "1", ""),
         (False, "cpu", "0", ""),
